@@ -1,0 +1,97 @@
+"""From recorded operations to the ones that travel.
+
+The passes of the official client, with the same effect on the server, but looking at the order
+of operations where it looks at sets: an entity deleted and then created again under the same
+key is sent as both, where the official client sends nothing.
+
+Source:
+    protocol.md, section 9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Operation, Update, Values
+from aioftrackjobs.protocol.values import Reference
+
+
+def fold(operations: Sequence[Operation]) -> tuple[Operation, ...]:
+    """Return the fewest operations that leave the server in the same state."""
+    return _merge_neighbours(_drop_empty(_keep_last_values(_cancel_unborn(operations))))
+
+
+def _cancel_unborn(operations: Sequence[Operation]) -> list[Operation]:
+    """Leave out entities that are both created and deleted here, in that order."""
+    born: dict[Reference, int] = {}
+    cancelled: set[int] = set()
+    for index, operation in enumerate(operations):
+        match operation:
+            case Create():
+                born[operation.target] = index
+            case Delete() if operation.target in born:
+                first = born.pop(operation.target)
+                cancelled.update(
+                    place
+                    for place in range(first, index + 1)
+                    if operations[place].target == operation.target
+                )
+            case _:
+                pass
+    return [operation for index, operation in enumerate(operations) if index not in cancelled]
+
+
+def _keep_last_values(operations: Sequence[Operation]) -> list[Operation]:
+    """Let an attribute travel only with the last update that sets it.
+
+    A create or delete of the entity ends the search: what stands before it is another life.
+    """
+    later: dict[Reference, set[str]] = {}
+    kept: list[Operation] = []
+    for operation in reversed(operations):
+        if not isinstance(operation, Update):
+            later.pop(operation.target, None)
+            kept.append(operation)
+            continue
+        seen = later.setdefault(operation.target, set())
+        values = {name: value for name, value in operation.values.items() if name not in seen}
+        seen.update(operation.values)
+        kept.append(replace(operation, values=values))
+    kept.reverse()
+    return kept
+
+
+def _drop_empty(operations: Sequence[Operation]) -> list[Operation]:
+    """Drop values that were taken back, and updates that have none left."""
+    return [
+        operation if isinstance(operation, Delete) else _without_unset(operation)
+        for operation in operations
+        if not isinstance(operation, Update) or _is_set(operation.values)
+    ]
+
+
+def _is_set(values: Values) -> bool:
+    return any(value is not NOT_SET for value in values.values())
+
+
+def _without_unset(operation: Create | Update) -> Operation:
+    if NOT_SET not in operation.values.values():
+        return operation
+    values = {name: value for name, value in operation.values.items() if value is not NOT_SET}
+    return replace(operation, values=values)
+
+
+def _merge_neighbours(operations: Sequence[Operation]) -> tuple[Operation, ...]:
+    """Merge each update into the create or update just before it on the same entity.
+
+    Only neighbours are merged, so the order between entities never changes.
+    """
+    merged: list[Operation] = []
+    for operation in operations:
+        match merged, operation:
+            case [*_, Create() | Update() as last], Update() if last.target == operation.target:
+                merged[-1] = replace(last, values={**last.values, **operation.values})
+            case _:
+                merged.append(operation)
+    return tuple(merged)

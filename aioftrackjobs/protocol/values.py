@@ -1,0 +1,143 @@
+"""Single values: Python to JSON and back.
+
+Source:
+    protocol.md, section 3.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, date, datetime
+from enum import Enum
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from uuid import UUID
+
+from aioftrackjobs.errors import UnserialisableValueError
+
+JSONValue: TypeAlias = (
+    "bool | int | float | str | Sequence[JSONValue] | Mapping[str, JSONValue] | None"
+)
+
+ENTITY_TYPE = "__entity_type__"
+VALUE_TYPE = "__type__"
+
+#: Deeper than any value ftrack knows; a container that holds itself ends here.
+_MAX_DEPTH = 64
+
+
+class Reference(NamedTuple):
+    """An entity as the wire names it: its type, and its key as (attribute, value) pairs."""
+
+    entity_type: str
+    key: tuple[tuple[str, str], ...]
+
+    def __str__(self) -> str:
+        return f"{self.entity_type}({', '.join(value for _, value in self.key)})"
+
+
+@runtime_checkable
+class Referable(Protocol):
+    """What can stand in a payload as a reference to an entity."""
+
+    def __ftrack_reference__(self) -> Reference:
+        """Return the reference that travels in place of the entity."""
+        ...
+
+
+def encode_reference(reference: Reference) -> dict[str, JSONValue]:
+    """Return the wire form of *reference* (protocol.md, section 3.3)."""
+    return {ENTITY_TYPE: reference.entity_type, **dict(reference.key)}
+
+
+def encode_value(value: object, path: str, *, depth: int = 0) -> JSONValue:
+    """Return the wire form of *value*.
+
+    A time without a zone counts as UTC, as it does on the wire.
+
+    Args:
+        value: A scalar, a time, an entity, or lists and mappings of these.
+        path: Where the value stands, for the error.
+        depth: Number of containers around it.
+
+    Raises:
+        UnserialisableValueError: The value, or one inside it, has no wire form.
+    """
+    match value:
+        case None | bool():
+            return value
+        case Enum():
+            return encode_value(value.value, path, depth=depth)
+        case str():
+            return _encode_text(value, path)
+        case int():
+            return value
+        case float():
+            if not math.isfinite(value):
+                raise UnserialisableValueError(path, f"float ({value})")
+            return value
+        case datetime():
+            zoned = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+            return {VALUE_TYPE: "datetime", "value": zoned.isoformat()}
+        case date():
+            # Both official clients send dates as datetimes without a time (section 3.1).
+            return {VALUE_TYPE: "datetime", "value": value.isoformat()}
+        case UUID():
+            return str(value)
+        case Referable():
+            return encode_reference(value.__ftrack_reference__())
+        case Mapping() | list() | tuple():
+            return _encode_container(value, path, depth)
+        case _:
+            raise UnserialisableValueError(path, type(value).__name__)
+
+
+def _encode_text(value: str, path: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as exc:
+            raise UnserialisableValueError(path, "str (not valid Unicode)") from exc
+    return str(value)
+
+
+def _encode_container(
+    value: Mapping[Any, object] | Sequence[object], path: str, depth: int
+) -> JSONValue:
+    if depth >= _MAX_DEPTH:
+        raise UnserialisableValueError(path, f"{type(value).__name__} (nested too deep)")
+    if not isinstance(value, Mapping):
+        return [
+            encode_value(item, f"{path}[{index}]", depth=depth + 1)
+            for index, item in enumerate(value)
+        ]
+    encoded: dict[str, JSONValue] = {}
+    for name, item in value.items():
+        if not isinstance(name, str):
+            raise UnserialisableValueError(path, f"mapping with a {type(name).__name__} key")
+        encoded[_encode_text(name, path)] = encode_value(item, f"{path}.{name}", depth=depth + 1)
+    return encoded
+
+
+def decode_tagged(tagged: Mapping[str, Any]) -> object:
+    """Return the value of a ``{"__type__": ..., "value": ...}`` object.
+
+    Times are aware, in UTC. What cannot be read, or is of a kind this version does not know,
+    comes back as it is: one odd value must not make a whole answer unreadable.
+    """
+    value = tagged.get("value")
+    if not isinstance(value, str):
+        return value if value is None else tagged
+    try:
+        match tagged[VALUE_TYPE]:
+            case "datetime":
+                moment = datetime.fromisoformat(value)
+                if moment.tzinfo is None:
+                    return moment.replace(tzinfo=UTC)
+                return moment.astimezone(UTC)
+            case "date":
+                return date.fromisoformat(value)
+            case _:
+                return tagged
+    except ValueError:
+        return tagged

@@ -1,0 +1,101 @@
+"""Batches as bytes, and answers as lists of results or typed errors.
+
+Source:
+    protocol.md, sections 1 and 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from aioftrackjobs.errors import (
+    AuthenticationError,
+    DuplicateEntryError,
+    MalformedAnswerError,
+    PermissionDeniedError,
+    QuerySyntaxError,
+    ServerError,
+    ValidationError,
+)
+from aioftrackjobs.protocol.values import JSONValue
+
+API_PATH = "/api"
+
+#: Characters of an unreadable body that an error shows.
+_EXCERPT = 200
+
+#: Names of errors with evidence (protocol.md, section 1.4); any other is a plain ServerError.
+_ERRORS: Mapping[str, type[ServerError]] = {
+    "InvalidCredentialsError": AuthenticationError,
+    "FTAuthenticationError": AuthenticationError,
+    "PermissionError": PermissionDeniedError,
+    "ValidationError": ValidationError,
+    "DuplicateEntryError": DuplicateEntryError,
+    "ParseError": QuerySyntaxError,
+}
+
+
+def encode_batch(operations: Sequence[Mapping[str, JSONValue]]) -> bytes:
+    """Return the body of a request that carries *operations*, which are in their wire form."""
+    return to_json(list(operations))
+
+
+def decode_answer(status: int, body: bytes, operations: Sequence[Mapping[str, Any]]) -> list[Any]:
+    """Return one result for each of the *operations* that the request carried.
+
+    Raises:
+        ServerError: The server refused; the subclass tells why.
+        MalformedAnswerError: The body is not an ftrack answer to these operations. The server
+            may have acted on them.
+    """
+    try:
+        answer: object = from_json(body)
+    except ValueError:
+        raise _unreadable(status, body) from None
+    if isinstance(answer, dict) and "exception" in answer:
+        raise _refusal(status, answer, operations)
+    if 400 <= status < 500:
+        raise ServerError(f"HTTP {status}", _excerpt(body), status=status)
+    if not isinstance(answer, list) or status >= 500:
+        raise MalformedAnswerError("not a list of results", status=status, excerpt=_excerpt(body))
+    if len(answer) != len(operations):
+        raise MalformedAnswerError(
+            f"{len(answer)} result(s) for {len(operations)} operation(s)", status=status
+        )
+    return answer
+
+
+def _unreadable(status: int, body: bytes) -> MalformedAnswerError | ServerError:
+    if 400 <= status < 500:  # a proxy or gateway refused: ftrack never saw the request
+        return ServerError(f"HTTP {status}", _excerpt(body), status=status)
+    return MalformedAnswerError("the body is not JSON", status=status, excerpt=_excerpt(body))
+
+
+def _excerpt(body: bytes) -> str:
+    return body[:_EXCERPT].decode(errors="replace")
+
+
+def _refusal(
+    status: int, answer: Mapping[str, Any], operations: Sequence[Mapping[str, Any]]
+) -> ServerError:
+    kind, code = str(answer["exception"]), answer.get("error_code")
+    expressions = [operation["expression"] for operation in operations if "expression" in operation]
+    error = _ERRORS.get(kind, ServerError)(
+        kind,
+        str(answer.get("content", "")),
+        status=status,
+        code=None if code is None else str(code),
+        expression=expressions[0] if len(expressions) == 1 else None,
+    )
+    if isinstance(error, QuerySyntaxError):
+        place = answer.get("error")
+        if isinstance(place, dict):
+            error.line, error.column = _number(place.get("line")), _number(place.get("column"))
+    return error
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None
