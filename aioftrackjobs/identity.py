@@ -1,0 +1,97 @@
+"""The identity map: one instance for each entity, however often the server mentions it.
+
+It is weak: an entity that nobody holds is forgotten. Unsent changes are held by the unit of work
+that recorded them, so they cannot be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+from aioftrackjobs.models import Entity, EntityTypes, Owner, attach, detach, load
+from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, decode_tagged
+
+
+class IncompleteRowError(LookupError):
+    """A row lacks a part of the key that its type is taken to have."""
+
+
+class IdentityMap:
+    """The entities that one session knows, and how answers become entities."""
+
+    def __init__(self, types: EntityTypes, owner: Owner) -> None:
+        self._types = types
+        self._owner = owner
+        self._entities: WeakValueDictionary[tuple[str, ...], Entity] = WeakValueDictionary()
+        # A class's facts, looked up once for each type rather than for each row.
+        self._models: dict[str, tuple[type[Entity], tuple[str, ...]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._entities)
+
+    def find(self, entity_type: str, key: Sequence[str]) -> Entity | None:
+        """Return the entity of exactly this type and key, if it is known."""
+        return self._entities.get((entity_type, *key))
+
+    def add(self, entity: Entity) -> None:
+        """Make *entity* the one instance for its key."""
+        reference = entity.__ftrack_reference__()
+        self._entities[(reference.entity_type, *(value for _, value in reference.key))] = entity
+
+    def remove(self, entity: Entity) -> None:
+        """Forget *entity*, and detach it: its changes are recorded nowhere from now on."""
+        reference = entity.__ftrack_reference__()
+        identity = (reference.entity_type, *(value for _, value in reference.key))
+        if self._entities.get(identity) is entity:
+            del self._entities[identity]
+        detach(entity)
+
+    def forget_types(self) -> None:
+        """Look the types up again: their schemas have become known."""
+        self._models.clear()
+
+    def decode(self, value: Any) -> Any:
+        """Return *value* from an answer, with times, and with entities as their one instance.
+
+        A bare reference and a full row give the same instance, in either order. Local changes
+        survive what the server says.
+
+        Raises:
+            IncompleteRowError: A row has no complete key.
+        """
+        kind = type(value)
+        if kind is dict:
+            entity_type = value.get(ENTITY_TYPE)
+            if isinstance(entity_type, str):
+                return self._decode_entity(entity_type, value)
+            if VALUE_TYPE in value:
+                return decode_tagged(value)
+            return {name: self.decode(item) for name, item in value.items()}
+        if kind is list:
+            items = [self.decode(item) for item in value]
+            return tuple(items) if all(isinstance(item, Entity) for item in items) else items
+        return value
+
+    def _decode_entity(self, entity_type: str, row: Mapping[str, Any]) -> Entity:
+        model, key_names = self._model(entity_type)
+        try:
+            identity = (entity_type, *[row[name] for name in key_names])
+        except KeyError as exc:
+            raise IncompleteRowError(f"{entity_type} without {exc.args[0]}") from None
+        entity = self._entities.get(identity)
+        if entity is None:
+            entity = model.__new__(model)
+            attach(entity, self._owner)
+            self._entities[identity] = entity
+        # The row's own values first: the rows nested in them may refer back to this entity.
+        load(entity, row, self.decode)
+        return entity
+
+    def _model(self, entity_type: str) -> tuple[type[Entity], tuple[str, ...]]:
+        known = self._models.get(entity_type)
+        if known is None:
+            model = self._types.model(entity_type)
+            known = self._models[entity_type] = model, model.primary_key_attributes
+        return known

@@ -1,0 +1,56 @@
+"""Entities: the typed ones of the job domain, and generic ones for every other type."""
+
+from aioftrackjobs.models._collection import Collection
+from aioftrackjobs.models._component import (
+    Component,
+    ComponentLocation,
+    ContainerComponent,
+    FileComponent,
+    Location,
+    SequenceComponent,
+)
+from aioftrackjobs.models._entity import (
+    Change,
+    Entity,
+    Owner,
+    adopt,
+    attach,
+    detach,
+    forget_local,
+    load,
+    remote_value,
+    settle,
+    store,
+)
+from aioftrackjobs.models._fields import new_id
+from aioftrackjobs.models._job import Job, JobComponent, JobStatus, parse_job_data
+from aioftrackjobs.models._registry import EntityTypes
+from aioftrackjobs.models._user import User
+
+__all__ = [
+    "Change",
+    "Collection",
+    "Component",
+    "ComponentLocation",
+    "ContainerComponent",
+    "Entity",
+    "EntityTypes",
+    "FileComponent",
+    "Job",
+    "JobComponent",
+    "JobStatus",
+    "Location",
+    "Owner",
+    "SequenceComponent",
+    "User",
+    "adopt",
+    "attach",
+    "detach",
+    "forget_local",
+    "load",
+    "new_id",
+    "parse_job_data",
+    "remote_value",
+    "settle",
+    "store",
+]

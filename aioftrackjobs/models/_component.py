@@ -1,0 +1,130 @@
+"""Files that ftrack knows of, and where they live."""
+
+from __future__ import annotations
+
+from collections.abc import MutableSequence
+from typing import Any, ClassVar
+
+from aioftrackjobs.errors import UnsupportedLocationError
+from aioftrackjobs.models._entity import Entity
+from aioftrackjobs.models._fields import Computed, OwnKey
+from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
+
+
+class Component(Entity):
+    """A file, a sequence of files, or a container of components.
+
+    The server answers with the subtype; its ``system_type`` is the server's to set.
+
+    Source:
+        protocol.md, section 5.4.
+    """
+
+    entity_type: ClassVar[str] = "Component"
+    is_typed: ClassVar[bool] = True
+    default_projections: ClassVar[tuple[str, ...]] = (
+        "id",
+        "name",
+        "file_type",
+        "size",
+        "system_type",
+        "container_id",
+        "version_id",
+    )
+
+    id: OwnKey
+    name: str = "main"
+    #: Extension of the file, with its leading dot.
+    file_type: str | None = None
+    #: In bytes.
+    size: int = 0
+    system_type: str | None = None
+    container_id: str | None = None
+    container: Component | None = None
+    version_id: str | None = None
+    version: Entity | None = None
+    component_locations: MutableSequence[ComponentLocation] | None = None
+    metadata: Any = None
+
+
+class FileComponent(Component):
+    """One file."""
+
+    entity_type: ClassVar[str] = "FileComponent"
+
+
+class ContainerComponent(Component):
+    """Components that belong together."""
+
+    entity_type: ClassVar[str] = "ContainerComponent"
+
+    members: MutableSequence[Component] | None = None
+
+
+class SequenceComponent(Component):
+    """Numbered files."""
+
+    entity_type: ClassVar[str] = "SequenceComponent"
+    default_projections: ClassVar[tuple[str, ...]] = (*Component.default_projections, "padding")
+
+    members: MutableSequence[Component] | None = None
+    #: Digits of the frame number; 0 if they are not padded.
+    padding: int = 0
+
+
+class ComponentLocation(Entity):
+    """A component in a location."""
+
+    entity_type: ClassVar[str] = "ComponentLocation"
+    is_typed: ClassVar[bool] = True
+    default_projections: ClassVar[tuple[str, ...]] = (
+        "id",
+        "component_id",
+        "location_id",
+        "resource_identifier",
+    )
+
+    id: OwnKey
+    component_id: str | None = None
+    component: Component | None = None
+    location_id: str | None = None
+    location: Location | None = None
+    #: Where the location keeps the file; in ``ftrack.server`` the id of the component.
+    resource_identifier: str | None = None
+    url: Computed = None
+
+
+class Location(Entity):
+    """A place that holds components.
+
+    Source:
+        protocol.md, section 6.
+    """
+
+    entity_type: ClassVar[str] = "Location"
+    is_typed: ClassVar[bool] = True
+    default_projections: ClassVar[tuple[str, ...]] = ("id", "name", "label", "description")
+
+    id: OwnKey
+    name: str | None = None
+    label: str | None = None
+    description: str | None = None
+    location_components: MutableSequence[ComponentLocation] | None = None
+
+    @property
+    def is_server(self) -> bool:
+        """Whether this is ``ftrack.server``, which serves its files over HTTP."""
+        return bool(self._current("id") == SERVER_LOCATION_ID)
+
+    def get_url(self, component: Component) -> str:
+        """Return the address to download *component* from.
+
+        It carries the API key in clear text: do not log it, keep it in ftrack, or show it to
+        other users.
+
+        Raises:
+            UnsupportedLocationError: The location does not serve files over HTTP.
+        """
+        if not self.is_server or self._owner is None:
+            raise UnsupportedLocationError(f"{self!r} has no URL for {component!r}")
+        return self._owner.component_url(component["id"])

@@ -1,0 +1,407 @@
+"""The entity: a pydantic model, and the mapping that users of the official client know.
+
+What the server said (*remote*) and what was changed here (*local*) are kept apart, in two
+dictionaries; a read sees the local value first. A change is handed to the entity's owner, the
+session, which records it in a unit of work. Reading never causes I/O: what no answer has brought
+yet raises :class:`NotLoadedError`.
+
+Fields declared on a typed model say which attributes there are and what may be assigned; what
+the server adds beyond them is kept all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    MutableMapping,
+    MutableSequence,
+)
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypedDict
+
+from pydantic import BaseModel, ConfigDict, model_serializer
+
+from aioftrackjobs.errors import (
+    ImmutableAttributeError,
+    InvalidKeyError,
+    NotLoadedError,
+    UnknownAttributeError,
+)
+from aioftrackjobs.models._collection import Collection
+from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
+
+_STATE = ("_owner", "_remote", "_local")
+
+
+class Change(TypedDict):
+    """One thing that :meth:`Entity.merge` changed."""
+
+    type: Literal["remote_attribute", "local_attribute"]
+    name: str
+    old_value: Any
+    new_value: Any
+
+
+class Owner(Protocol):
+    """What an entity belongs to: it hears of changes, and knows the entity types."""
+
+    def record_update(self, entity: Entity, name: str, value: object) -> None:
+        """Record that *name* was set to *value*; raises if the value cannot travel."""
+        ...
+
+    def record_reset(self, entity: Entity, name: str) -> None:
+        """Record that the local change of *name* was taken back."""
+        ...
+
+    def attributes_of(self, entity_type: str) -> tuple[str, ...]:
+        """Return the attribute names that the server's schemas tell; empty if not known."""
+        ...
+
+    def component_url(self, component_id: str) -> str:
+        """Return the address of a component's file. It carries the API key."""
+        ...
+
+
+class Entity(BaseModel, MutableMapping[str, Any]):
+    """Anything ftrack stores: identified by its type and key, equal to what has the same.
+
+    Entities come from a session; one made directly (``Job(status="running")``) is *detached*:
+    its values are checked, but its changes are recorded nowhere.
+    """
+
+    __slots__ = _STATE
+
+    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
+
+    #: Name of the type on the wire.
+    entity_type: ClassVar[str] = "Entity"
+    #: Attributes that make up the key, in the order of the wire.
+    primary_key_attributes: ClassVar[tuple[str, ...]] = ("id",)
+    #: What a query without ``select`` loads.
+    default_projections: ClassVar[tuple[str, ...]] = ("id",)
+    #: Attributes that keep the value they were created with.
+    immutable_attributes: ClassVar[frozenset[str]] = frozenset()
+    #: How a value of the server is read, for attributes whose wire form is not enough.
+    readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
+    #: Whether the declared fields are all there is, so that a name beyond them is a mistake.
+    is_typed: ClassVar[bool] = False
+
+    _owner: Owner | None
+    _remote: dict[str, Any]
+    _local: dict[str, Any]
+
+    def __init__(self, /, **values: Any) -> None:
+        super().__init__(**values)
+        given = self.__pydantic_fields_set__
+        checked = {**self.__dict__, **(self.__pydantic_extra__ or {})}
+        attach(self, None)
+        self._local.update(
+            (name, store(value))
+            for name, value in checked.items()
+            if value is not None or name in given  # an optional field not given has no value
+        )
+
+    # Identity
+
+    def __ftrack_reference__(self) -> Reference:
+        """Return what names this entity on the wire.
+
+        Raises:
+            InvalidKeyError: A part of the key is missing.
+        """
+        key = tuple((name, self._current(name)) for name in self.primary_key_attributes)
+        if not all(isinstance(value, str) and value for _, value in key):
+            given = tuple(value for _, value in key)
+            raise InvalidKeyError(self.entity_type, self.primary_key_attributes, given)
+        return Reference(self.entity_type, key)
+
+    def _identity(self) -> tuple[Any, ...]:
+        return (self.entity_type, *(self._current(name) for name in self.primary_key_attributes))
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if not isinstance(other, Entity):
+            return NotImplemented
+        identity = self._identity()
+        return None not in identity and identity == other._identity()
+
+    def __hash__(self) -> int:
+        return hash(self._identity())
+
+    def __repr__(self) -> str:
+        key = " ".join(f"{name}={self._current(name)!r}" for name in self.primary_key_attributes)
+        return f"<{self.entity_type} {key}>"
+
+    __str__ = __repr__
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return ((name, self._current(name)) for name in self)
+
+    # Reading
+
+    def _current(self, name: str) -> Any:
+        """Return the local value, else the remote one, else None."""
+        return self._local[name] if name in self._local else self._remote.get(name)
+
+    def __getitem__(self, name: str) -> Any:
+        if name in self._local:
+            value = self._local[name]
+        elif name in self._remote:
+            value = self._remote[name]
+        else:
+            raise self._missing(name)
+        return Collection(self, name) if type(value) is tuple else value
+
+    if not TYPE_CHECKING:  # a misspelt attribute of a typed model is for the type checker to find
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("__") or name in _STATE:
+                raise AttributeError(name)
+            return self[name]
+
+    def _missing(self, name: str) -> NotLoadedError | UnknownAttributeError:
+        known = self.attributes
+        if known and name not in known:
+            return UnknownAttributeError(self.entity_type, name, known)
+        return NotLoadedError(self.entity_type, name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return the value of *name*, or *default* if the type has no such attribute.
+
+        Raises:
+            NotLoadedError: The type has the attribute, but it is not loaded. The default would
+                hide a value that the server may have.
+        """
+        try:
+            return self[name]
+        except UnknownAttributeError:
+            return default
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._local or name in self._remote
+
+    def __iter__(self) -> Iterator[str]:  # type: ignore[override]
+        yield from self._remote
+        yield from (name for name in self._local if name not in self._remote)
+
+    def __len__(self) -> int:
+        return len(self._remote.keys() | self._local.keys())
+
+    def __bool__(self) -> bool:
+        return True  # an entity of which nothing is loaded is still there
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of all attributes of the type, as far as they are known; else of the loaded."""
+        declared = tuple(type(self).model_fields)
+        told = self._owner.attributes_of(self.entity_type) if self._owner else ()
+        if not self.is_typed and not told:
+            return ()
+        return tuple(dict.fromkeys((*declared, *told, *self)))
+
+    # Changing
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        checked = self._check(name, value)
+        if self._owner is not None:
+            self._owner.record_update(self, name, checked)
+        self._local[name] = checked
+
+    def _check(self, name: str, value: Any) -> Any:
+        known = self.attributes
+        if known and name not in known:
+            raise UnknownAttributeError(self.entity_type, name, known)
+        fixed = name in self.primary_key_attributes or name in self.immutable_attributes
+        if fixed and self._current(name) not in (None, value):
+            raise ImmutableAttributeError(self.entity_type, name)
+        return self.checked_value(name, value)
+
+    @classmethod
+    def checked_value(cls, name: str, value: Any) -> Any:
+        """Return *value* as the attribute *name* keeps it.
+
+        Raises:
+            ValueError: The attribute cannot have this value.
+        """
+        if name in cls.model_fields and not isinstance(value, MutableSequence):
+            scratch = cls.__new__(cls)
+            attach(scratch, None)
+            cls.__pydantic_validator__.validate_assignment(scratch, name, value)
+            value = scratch.__dict__[name]
+        return store(value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _STATE or name.startswith("__"):
+            object.__setattr__(self, name, value)
+        elif isinstance(descriptor := getattr(type(self), name, None), property):
+            descriptor.__set__(self, value)
+        else:
+            self[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        """Take back the local change of *name*; the server's value is left alone."""
+        if name not in self:
+            raise self._missing(name)
+        if name in self._local:
+            if self._owner is not None:
+                self._owner.record_reset(self, name)
+            del self._local[name]
+
+    def __delattr__(self, name: str) -> None:
+        del self[name]
+
+    def popitem(self) -> tuple[str, Any]:
+        """Take back the latest local change, and return its name and value."""
+        if not self._local:
+            raise KeyError("no local change")
+        name = next(reversed(self._local))
+        return name, self.pop(name)
+
+    def clear(self) -> None:
+        """Take back all local changes."""
+        for name in tuple(self._local):
+            del self[name]
+
+    def merge(self, entity: Entity, merged: dict[Any, Entity] | None = None) -> list[Change]:
+        """Take over the values of *entity*, and return what changed.
+
+        Args:
+            entity: Source of the values; remote ones are taken as remote, local as local.
+            merged: Entities already merged, by identity, for callers that walk a graph.
+        """
+        if merged is not None:
+            merged[entity._identity()] = self
+        changes: list[Change] = []
+        for name, value in entity._remote.items():
+            old = self._remote.get(name)
+            if name not in self._remote or old != value:
+                self._remote[name] = value
+                changes.append(_change("remote_attribute", name, old, value))
+        for name, value in entity._local.items():
+            if self._current(name) != value:
+                old = self._current(name)
+                self[name] = value
+                changes.append(_change("local_attribute", name, old, value))
+        return changes
+
+    # pydantic
+
+    @model_serializer(mode="plain")
+    def _dump(self) -> dict[str, Any]:
+        return _as_plain(self, ())
+
+    def __copy__(self) -> Self:
+        return self.__deepcopy__()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a detached entity with the same values: there is one attached one for a key."""
+        copy = type(self).__new__(type(self))
+        attach(copy, None)
+        copy._remote.update(self._remote)
+        copy._local.update(self._local)
+        return copy
+
+
+def _change(
+    kind: Literal["remote_attribute", "local_attribute"], name: str, old: Any, new: Any
+) -> Change:
+    return {"type": kind, "name": name, "old_value": old, "new_value": new}
+
+
+def attach(entity: Entity, owner: Owner | None) -> None:
+    """Give *entity* the state that pydantic and we keep in it, all empty."""
+    put = object.__setattr__
+    put(entity, "__dict__", {})
+    put(entity, "__pydantic_fields_set__", set())
+    put(entity, "__pydantic_extra__", {})
+    put(entity, "__pydantic_private__", None)
+    put(entity, "_owner", owner)
+    put(entity, "_remote", {})
+    put(entity, "_local", {})
+
+
+def adopt(entity: Entity, owner: Owner) -> dict[str, Any]:
+    """Make *owner* hear of the changes of a detached *entity*, and return its values."""
+    entity._owner = owner
+    return dict(entity._local)
+
+
+def detach(entity: Entity) -> None:
+    """Let the changes of *entity* be recorded nowhere from now on."""
+    entity._owner = None
+
+
+def load(entity: Entity, row: Mapping[str, Any], decode: Callable[[Any], Any]) -> None:
+    """Take over what the server's *row* says of *entity*; local changes stay on top."""
+    remote = entity._remote
+    readers = entity.readers
+    for name, value in row.items():
+        if name in readers:
+            remote[name] = readers[name](value)
+        elif type(value) is dict or type(value) is list:
+            remote[name] = decode(value)
+        elif name != ENTITY_TYPE:
+            remote[name] = value
+
+
+def remote_value(entity: Entity, name: str) -> Any:
+    """Return what the server said last of *name*, local changes left aside; None if nothing."""
+    return entity._remote.get(name)
+
+
+def settle(entity: Entity, name: str, value: Any) -> None:
+    """Make *value*, which the server has applied, the remote one.
+
+    A local value stays only if it was changed again after *value* was recorded.
+    """
+    entity._remote[name] = value
+    if name in entity._local and same(entity._local[name], value):
+        del entity._local[name]
+
+
+def forget_local(entity: Entity, name: str, value: Any) -> None:
+    """Drop the local value of *name* if it still is the *value* that was recorded."""
+    if name in entity._local and same(entity._local[name], value):
+        del entity._local[name]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two recorded values are the same one, not merely equal across types."""
+    return one is other or (type(one) is type(other) and bool(one == other))
+
+
+def store(value: Any) -> Any:
+    """Return *value* as entities keep it: a list of entities becomes a tuple.
+
+    The tuple cannot change behind the entity's back; readers get a :class:`Collection` over it.
+    """
+    if isinstance(value, (list, tuple, Collection)) and all(
+        isinstance(item, Entity) for item in value
+    ):
+        return tuple(value)
+    return value
+
+
+def _as_plain(entity: Entity, path: tuple[Entity, ...]) -> dict[str, Any]:
+    """Return the loaded values; an entity that is already on the *path* as its reference."""
+    reference = {ENTITY_TYPE: entity.entity_type}
+    if any(entity is seen for seen in path):
+        keys = entity.primary_key_attributes
+        return reference | {name: entity._current(name) for name in keys}
+    inner = (*path, entity)
+    return reference | {name: _plain_value(entity._current(name), inner) for name in entity}
+
+
+def _plain_value(value: Any, path: tuple[Entity, ...]) -> Any:
+    match value:
+        case Entity():
+            return _as_plain(value, path)
+        case tuple() | list():
+            return [_plain_value(item, path) for item in value]
+        case Mapping():
+            return {name: _plain_value(item, path) for name, item in value.items()}
+        case _:
+            return value

@@ -1,0 +1,146 @@
+"""The Job: what users see in the jobs menu, and its attachments."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, MutableSequence
+from datetime import date
+from enum import Enum, StrEnum
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
+
+from pydantic import BeforeValidator
+
+from aioftrackjobs.errors import NotLoadedError, UnserialisableValueError
+from aioftrackjobs.models._component import Component
+from aioftrackjobs.models._entity import Entity
+from aioftrackjobs.models._fields import Computed, Moment, OwnKey
+from aioftrackjobs.models._user import User
+from aioftrackjobs.protocol.values import encode_value
+
+#: The only type of Job that clients may create (protocol.md, section 5.2).
+API_JOB = "api_job"
+
+
+class JobStatus(StrEnum):
+    """Where a Job stands; servers may know more, which are then read as plain strings."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+_STATUSES = {status.value: status for status in JobStatus}
+
+
+def parse_job_data(data: object) -> dict[str, Any]:
+    """Return what a Job's ``data`` string holds; empty if that is no JSON object."""
+    if not isinstance(data, str):
+        return {}
+    try:
+        parsed = json.loads(data)
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _read_status(value: object) -> object:
+    """Return a status of the server; one this version does not know stays as it is."""
+    return _STATUSES.get(value, value) if isinstance(value, str) else value
+
+
+def _api_job(value: object) -> object:
+    if value != API_JOB:
+        raise ValueError(f"a Job created by a client is of type {API_JOB!r}, not {value!r}")
+    return value
+
+
+def _known_status(value: object) -> object:
+    return JobStatus(value) if isinstance(value, str) else value
+
+
+def _json_text(value: object) -> object:
+    """Return a mapping as JSON text; leave the rest to pydantic."""
+    if not isinstance(value, Mapping):
+        return value
+    encode_value(value, "Job.data")  # names the place of what cannot travel
+    return json.dumps(value, ensure_ascii=False, default=_plain_text)
+
+
+def _plain_text(value: object) -> object:
+    match value:
+        case date():  # a datetime too
+            return value.isoformat()
+        case Enum():
+            return value.value
+        case UUID():
+            return str(value)
+        case _:
+            raise UnserialisableValueError("Job.data", type(value).__name__)
+
+
+class Job(Entity):
+    """A unit of background work that users see in the jobs menu.
+
+    ``created_at`` and ``finished_at`` are the server's to set.
+
+    Source:
+        protocol.md, section 5.2.
+    """
+
+    entity_type: ClassVar[str] = "Job"
+    is_typed: ClassVar[bool] = True
+    default_projections: ClassVar[tuple[str, ...]] = (
+        "id",
+        "type",
+        "status",
+        "user_id",
+        "data",
+        "created_at",
+        "finished_at",
+    )
+    immutable_attributes: ClassVar[frozenset[str]] = frozenset({"type"})
+    readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"status": _read_status}
+
+    id: OwnKey
+    type: Annotated[str, BeforeValidator(_api_job)] = API_JOB
+    status: Annotated[JobStatus | str, BeforeValidator(_known_status)] = JobStatus.QUEUED
+    user_id: str | None = None
+    user: User | None = None
+    #: JSON inside a string, rewritten as a whole by each change. A mapping may be assigned.
+    data: Annotated[str | None, BeforeValidator(_json_text)] = None
+    created_at: Moment | None = None
+    finished_at: Moment | None = None
+    job_components: MutableSequence[JobComponent] | None = None
+
+    @property
+    def description(self) -> str | None:
+        """The text in the jobs menu; None when `data` has none or is no JSON object.
+
+        Setting it keeps the other keys of `data`.
+        """
+        text = parse_job_data(self["data"]).get("description")
+        return text if isinstance(text, str) else None
+
+    @description.setter
+    def description(self, text: str | None) -> None:
+        # What a new Job keeps unset the server has not: only a Job from the server can hold more.
+        if "data" not in self and self._remote:
+            raise NotLoadedError(self.entity_type, "data")
+        self["data"] = {**parse_job_data(self._current("data")), "description": text}
+
+
+class JobComponent(Entity):
+    """An attachment of a Job. The web interface offers only one for download."""
+
+    entity_type: ClassVar[str] = "JobComponent"
+    is_typed: ClassVar[bool] = True
+    primary_key_attributes: ClassVar[tuple[str, ...]] = ("component_id", "job_id")
+    default_projections: ClassVar[tuple[str, ...]] = ("component_id", "job_id")
+
+    component_id: str | None = None
+    component: Component | None = None
+    job_id: str | None = None
+    job: Job | None = None
+    url: Computed = None
