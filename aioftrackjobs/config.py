@@ -1,0 +1,89 @@
+"""Where a session finds its server and credentials; the only reader of the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr
+
+from aioftrackjobs.errors import ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """A server, and the user and key to use it with; the key never shows in a repr.
+
+    Attributes:
+        server_url: Without a trailing slash.
+        api_user: The user that acts.
+        api_key: A personal or global API key.
+    """
+
+    server_url: str
+    api_user: str
+    api_key: SecretStr
+
+
+def resolve_credentials(
+    server_url: str | None = None,
+    api_key: str | None = None,
+    api_user: str | None = None,
+    *,
+    environment: Mapping[str, str] | None = None,
+) -> Credentials:
+    """Return credentials from the arguments first, then from the environment.
+
+    Args:
+        server_url: Overrides ``FTRACK_SERVER``.
+        api_key: Overrides ``FTRACK_API_KEY`` and ``FTRACK_APIKEY``.
+        api_user: Overrides ``FTRACK_API_USER``.
+        environment: Stands in for ``os.environ``.
+
+    Raises:
+        ConfigurationError: Something is missing or unusable; it names all of it.
+
+    Source:
+        protocol.md, section 8.4.
+    """
+    env = os.environ if environment is None else environment
+    url = (server_url or env.get("FTRACK_SERVER", "")).strip().rstrip("/")
+    key = (api_key or env.get("FTRACK_API_KEY") or env.get("FTRACK_APIKEY", "")).strip()
+    user = (api_user or env.get("FTRACK_API_USER", "")).strip()
+    problems = [*_url_problems(url), *_key_problems(key), *_user_problems(user)]
+    if problems:
+        raise ConfigurationError(problems)
+    return Credentials(url, user, SecretStr(key))
+
+
+def _url_problems(url: str) -> list[str]:
+    if not url:
+        return ["no server URL (argument server_url or FTRACK_SERVER)"]
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        return ["the server URL must look like https://studio.ftrackapp.com"]
+    if parts.username or parts.password:
+        return ["the server URL must not hold a user name or password"]
+    return []
+
+
+def _key_problems(key: str) -> list[str]:
+    if not key:
+        return ["no API key (argument api_key or FTRACK_API_KEY)"]
+    if not key.isascii() or not key.isprintable():
+        return ["the API key holds characters that cannot stand in an HTTP header"]
+    return []
+
+
+def _user_problems(user: str) -> list[str]:
+    if not user:
+        return ["no API user (argument api_user or FTRACK_API_USER)"]
+    if not user.isprintable():
+        return ["the API user holds characters that cannot stand in an HTTP header"]
+    return []

@@ -1,0 +1,16 @@
+"""How requests reach the server: one small seam, and its adapter for httpx."""
+
+from aioftrackjobs.transport._base import Download, Transport, WireRequest, WireResponse
+from aioftrackjobs.transport._httpx import HttpxTransport, open_client
+from aioftrackjobs.transport._redaction import hide_secrets, redact
+
+__all__ = [
+    "Download",
+    "HttpxTransport",
+    "Transport",
+    "WireRequest",
+    "WireResponse",
+    "hide_secrets",
+    "open_client",
+    "redact",
+]

@@ -1,0 +1,125 @@
+"""Transport over ``httpx.AsyncClient``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from urllib.parse import urlsplit
+
+import httpx
+
+from aioftrackjobs.errors import ConnectError, TransportError
+from aioftrackjobs.transport._base import Download, WireRequest, WireResponse
+from aioftrackjobs.transport._redaction import hide_secrets, redact
+
+#: Seconds that an idle connection is kept: below the 5 s after which common servers close it,
+#: so that a request seldom meets a connection that is just going away.
+_KEEPALIVE = 4.0
+
+#: Errors after which the request is known not to have left this machine.
+_NEVER_LEFT = (
+    httpx.ConnectError,
+    httpx.ConnectTimeout,
+    httpx.PoolTimeout,
+    httpx.UnsupportedProtocol,
+    httpx.LocalProtocolError,
+    httpx.ProxyError,
+)
+
+
+def open_client(server_url: str, timeout: float) -> httpx.AsyncClient:
+    """Return a client of our own for *server_url*.
+
+    Args:
+        server_url: Decides whether certificates are loaded, which takes a while.
+        timeout: Seconds for each of connecting, sending and waiting for more of the answer.
+    """
+    # The number of connections is bounded by who sends, not here: waiting in httpcore's pool
+    # costs a scan of it for each event.
+    limits = httpx.Limits(
+        max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE
+    )
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(timeout), limits=limits, follow_redirects=False, trust_env=True
+    )
+
+
+class HttpxTransport:
+    """Transport over a client that the caller owns and closes.
+
+    Args:
+        client: An ``httpx.AsyncClient`` on any httpx transport.
+        secrets: Texts that must never show in an error.
+    """
+
+    def __init__(self, client: httpx.AsyncClient, *, secrets: tuple[str, ...] = ()) -> None:
+        self._client = client
+        self._secrets = secrets
+        hide_secrets()
+
+    async def send(self, request: WireRequest) -> WireResponse:
+        """Send *request*, and return its whole answer."""
+        with self._translated(request.url):
+            response = await self._client.request(
+                request.method, request.url, content=request.body, headers=_headers(request.headers)
+            )
+        return WireResponse(response.status_code, response.content)
+
+    @asynccontextmanager
+    async def stream(self, request: WireRequest) -> AsyncIterator[Download]:
+        """Send *request*, follow redirects, and give access to its answer as it arrives."""
+        with self._translated(request.url):
+            outgoing = self._client.build_request(
+                request.method, request.url, content=request.body, headers=_headers(request.headers)
+            )
+            response = await self._client.send(outgoing, stream=True, follow_redirects=True)
+        try:
+            yield _HttpxDownload(response, self)
+        finally:
+            await response.aclose()
+
+    @contextmanager
+    def _translated(self, url: str) -> Iterator[None]:
+        """Turn httpx's errors into what they mean for the caller.
+
+        They are not chained: their requests hold URLs and headers with secrets.
+        """
+        try:
+            yield
+        except _NEVER_LEFT as exc:
+            raise ConnectError(f"cannot reach {_origin(url)}: {self._reason(exc)}") from None
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
+            raise TransportError(
+                f"no complete answer from {_origin(url)}: {self._reason(exc)}"
+            ) from None
+
+    def _reason(self, exc: Exception) -> str:
+        text = redact(str(exc), *self._secrets)
+        return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+class _HttpxDownload:
+    def __init__(self, response: httpx.Response, transport: HttpxTransport) -> None:
+        self._response = response
+        self._transport = transport
+        self.status = response.status_code
+        length = response.headers.get("content-length", "")
+        encoded = "content-encoding" in response.headers
+        self.size = int(length) if length.isdigit() and not encoded else None
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        with self._transport._translated(str(self._response.url)):
+            async for chunk in self._response.aiter_bytes():
+                yield chunk
+
+
+def _headers(headers: Mapping[str, str | bytes]) -> list[tuple[bytes, bytes]]:
+    return [
+        (name.encode("ascii"), value if isinstance(value, bytes) else value.encode("ascii"))
+        for name, value in headers.items()
+    ]
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
