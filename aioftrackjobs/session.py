@@ -1,0 +1,334 @@
+"""AsyncSession: the one object that users open; it puts the layers together."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self, TypeVar, cast, overload
+
+import httpx
+
+from aioftrackjobs.attachments import AttachmentWatch, download, upload
+from aioftrackjobs.config import resolve_credentials
+from aioftrackjobs.connection import Connection
+from aioftrackjobs.content import Uploadable
+from aioftrackjobs.ensure import ensure
+from aioftrackjobs.models import Component, Entity, FileComponent, JobComponent, Location, User
+from aioftrackjobs.protocol.operations import Operation
+from aioftrackjobs.protocol.query import bind
+from aioftrackjobs.protocol.values import JSONValue, encode_value
+from aioftrackjobs.results import Query, fetch_entity, key_reference, populate
+from aioftrackjobs.unit_of_work import UnitOfWork
+from aioftrackjobs.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=Entity)
+
+
+def workspace_of(session: AsyncSession) -> Workspace:
+    """Return what *session* is made of, for the parts of this package that stand on it."""
+    return session._workspace
+
+
+class AsyncSession:
+    """A connection to an ftrack server, with the entities and pending changes of its users.
+
+    Open it with ``async with``. It may be shared by any number of tasks, and closed by another
+    task than the one that opened it. What talks to the server is awaited, nothing else is.
+
+    Args:
+        server_url: The studio's server; else ``FTRACK_SERVER``.
+        api_key: A personal or global key; else ``FTRACK_API_KEY``, then ``FTRACK_APIKEY``.
+        api_user: The user that acts; else ``FTRACK_API_USER``.
+        timeout: Seconds for each of connecting, sending and waiting for more of an answer.
+        client: An ``httpx.AsyncClient`` to use, which stays the caller's to close.
+        strict_api: Ask the server for real HTTP status codes; ``group by`` needs it.
+
+    Raises:
+        ConfigurationError: Something that is needed is in neither place; it names all of it.
+    """
+
+    def __init__(
+        self,
+        server_url: str | None = None,
+        api_key: str | None = None,
+        api_user: str | None = None,
+        *,
+        timeout: float = 60.0,
+        client: httpx.AsyncClient | None = None,
+        strict_api: bool = False,
+    ) -> None:
+        credentials = resolve_credentials(server_url, api_key, api_user)
+        self._connection = Connection(
+            credentials, timeout=timeout, client=client, strict_api=strict_api
+        )
+        self._workspace = Workspace(self._connection)
+        self._watch = AttachmentWatch()
+        self._information: dict[str, Any] | None = None
+        self._user: User | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.api_user} at {self.server_url}>"
+
+    async def __aenter__(self) -> Self:
+        await self._connection.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        pending = len(self._workspace.default_unit.recorded_operations)
+        if pending and error is None:
+            logger.warning("the session closes with %d operation(s) not committed", pending)
+        await self._connection.__aexit__(kind, error, trace)
+
+    @property
+    def server_url(self) -> str:
+        """The server, without a trailing slash."""
+        return self._connection.credentials.server_url
+
+    @property
+    def api_user(self) -> str:
+        """The user that acts."""
+        return self._connection.credentials.api_user
+
+    # Reading
+
+    def query(self, expression: str, /, **parameters: object) -> Query[Entity]:
+        """Return a query to iterate over, or to ask for ``all``, ``one`` or ``first``.
+
+        Args:
+            expression: A query, with or without ``select ... from``.
+            parameters: Values that are quoted and put in place of ``{name}``. Without any, the
+                text is taken as it is.
+
+        Raises:
+            QueryParameterError: Placeholders and parameters do not fit together.
+        """
+        self._connection.require_open()
+        return Query(self._workspace, bind(expression, parameters))
+
+    @overload
+    async def get(self, kind: type[E], key: str | Sequence[str]) -> E | None: ...
+    @overload
+    async def get(self, kind: str, key: str | Sequence[str]) -> Entity | None: ...
+    async def get(self, kind: type[Entity] | str, key: str | Sequence[str]) -> Entity | None:
+        """Return the entity with *key* as the server has it now; None if there is none.
+
+        Args:
+            kind: A model or the name of an entity type.
+            key: The id, or the parts of a key of several in the order of the schema.
+
+        Raises:
+            InvalidKeyError: The number of parts is wrong.
+        """
+        self._connection.require_open()
+        return await fetch_entity(self._workspace, key_reference(self._workspace.model(kind), key))
+
+    async def populate(
+        self, entities: Entity | Iterable[Entity], projections: str | Sequence[str]
+    ) -> None:
+        """Load more of known entities.
+
+        Args:
+            entities: One or more, of any types.
+            projections: Attributes and paths, as in a query: ``"status, user.username"``.
+        """
+        self._connection.require_open()
+        wanted = [projections] if isinstance(projections, str) else projections
+        several = [entities] if isinstance(entities, Entity) else entities
+        await populate(self._workspace, several, wanted)
+
+    async def call(self, operations: Sequence[Mapping[str, object]]) -> list[Any]:
+        """Send *operations* in one request, and return the decoded answer to each.
+
+        Times and entities in the operations are encoded, and in the answers decoded.
+
+        Source:
+            protocol.md, section 2.
+        """
+        encoded = [
+            cast("Mapping[str, JSONValue]", encode_value(operation, f"operations[{index}]"))
+            for index, operation in enumerate(operations)
+        ]
+        answers = await self._connection.call(encoded)
+        return [await self._workspace.decode(answer) for answer in answers]
+
+    async def server_information(self) -> dict[str, Any]:
+        """Return what the server says of itself; asked for once (protocol.md, section 2.4)."""
+        if self._information is None:
+            (answer,) = await self.call([{"action": "query_server_information"}])
+            self._information = answer
+        return dict(self._information or {})
+
+    async def schemas(self) -> list[dict[str, Any]]:
+        """Return the server's schema documents; asked for once (protocol.md, section 5.1)."""
+        return list(await self._workspace.schemas())
+
+    async def current_user(self) -> User:
+        """Return the user that the session acts as; asked for once.
+
+        Raises:
+            NoResultFoundError: A global key was given with the name of no user.
+        """
+        if self._user is None:
+            query = self.query("User where username is {name}", name=self.api_user)
+            self._user = await query.of(User).one()
+        return self._user
+
+    # Recording: no I/O
+
+    @overload
+    def create(self, kind: type[E], data: Mapping[str, Any] | None = None) -> E: ...
+    @overload
+    def create(self, kind: str, data: Mapping[str, Any] | None = None) -> Entity: ...
+    def create(self, kind: type[Entity] | str, data: Mapping[str, Any] | None = None) -> Entity:
+        """Make an entity that the next commit creates.
+
+        Args:
+            kind: A model or the name of an entity type.
+            data: Values of attributes; relations as entities, or as ids under their ``_id`` name.
+
+        Raises:
+            ValueError: An attribute cannot have its value.
+            UnknownAttributeError: The type has no such attribute.
+            UnknownEntityTypeError: The server's schemas are known, and have no such type.
+            InvalidKeyError: The key has several parts, and one is missing.
+            UnserialisableValueError: A value cannot travel.
+        """
+        self._connection.require_open()
+        entity = self._workspace.create(kind, data or {}, unit=self._workspace.unit)
+        if isinstance(entity, JobComponent):
+            self._watch.note(entity["job_id"])
+        return entity
+
+    def delete(self, entity: Entity) -> None:
+        """Record that the next commit deletes *entity*."""
+        self._connection.require_open()
+        self._workspace.unit.record_delete(entity)
+
+    @property
+    def recorded_operations(self) -> tuple[Operation, ...]:
+        """What the running flow has recorded and not committed, in order."""
+        return self._workspace.unit.recorded_operations
+
+    @property
+    def uncertain_operations(self) -> tuple[Operation, ...]:
+        """Operations that were sent, and may or may not have been applied."""
+        return self._workspace.unit.uncertain_operations
+
+    @property
+    def created(self) -> list[Entity]:
+        """Entities that the next commit creates."""
+        return self._workspace.unit.created
+
+    @property
+    def modified(self) -> list[Entity]:
+        """Entities that the next commit changes."""
+        return self._workspace.unit.modified
+
+    @property
+    def deleted(self) -> list[Entity]:
+        """Entities that the next commit deletes."""
+        return self._workspace.unit.deleted
+
+    def rollback(self) -> None:
+        """Forget what the running flow has recorded, and put its local values back."""
+        self._workspace.unit.rollback()
+
+    def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Give the running flow a unit of work of its own, for the length of the block.
+
+        What the flow records in it is no other flow's to commit. A clean exit commits the rest,
+        an error rolls it back.
+        """
+        self._connection.require_open()
+        return self._workspace.enter_unit()
+
+    # Sending
+
+    async def commit(self) -> None:
+        """Send what the running flow has recorded; returns when the server has applied it.
+
+        Raises:
+            ServerError: The server refused; the operations are pending again.
+            ConnectError: The request never left; the operations are pending again.
+            CommitUncertainError: It was sent, and no complete answer came.
+        """
+        self._connection.require_open()
+        await self._workspace.unit.commit()
+
+    @overload
+    async def ensure(
+        self, kind: type[E], data: Mapping[str, Any], identifying_keys: Sequence[str] | None = None
+    ) -> E: ...
+    @overload
+    async def ensure(
+        self, kind: str, data: Mapping[str, Any], identifying_keys: Sequence[str] | None = None
+    ) -> Entity: ...
+    async def ensure(
+        self,
+        kind: type[Entity] | str,
+        data: Mapping[str, Any],
+        identifying_keys: Sequence[str] | None = None,
+    ) -> Entity:
+        """Return the entity that has *data*: found and brought up to date, or created.
+
+        Commits by itself, and nothing of what the flow has recorded.
+
+        Args:
+            kind: A model or the name of an entity type.
+            data: Values that the entity has afterwards.
+            identifying_keys: Which of them tell it from others; all if not given.
+
+        Raises:
+            MultipleResultsFoundError: Several entities have the identifying values.
+        """
+        self._connection.require_open()
+        return await ensure(self._workspace, kind, data, identifying_keys)
+
+    # Files
+
+    async def create_component(
+        self,
+        source: Uploadable,
+        data: Mapping[str, Any] | None = None,
+        location: Location | Literal["auto"] = "auto",
+        *,
+        name: str | None = None,
+    ) -> FileComponent:
+        """Upload *source* to the server location, and register it. Commits by itself.
+
+        Args:
+            source: A path, bytes, a binary file object or an async iterator of bytes.
+            data: Attributes of the component, such as its ``name``.
+            location: The server location, which is also what "auto" means.
+            name: File name with extension, where *source* is no path.
+
+        Raises:
+            TransferError: The file could not be read, or the server did not take it.
+            UnsupportedLocationError: This package cannot write to the location.
+        """
+        self._connection.require_open()
+        given = None if location == "auto" else location
+        return await upload(self._workspace, source, data=data or {}, location=given, name=name)
+
+    async def download(self, component: Component | str, path: str | os.PathLike[str]) -> Path:
+        """Download the file of *component*, or of the component with that id, to *path*.
+
+        It grows beside *path*, and replaces what is there when it is complete.
+
+        Raises:
+            TransferError: The server has no such file, it broke off, or it cannot be written.
+        """
+        self._connection.require_open()
+        await download(self._workspace, component, Path(path))
+        return Path(path)

@@ -1,0 +1,175 @@
+"""What a session knows: entity types, entities, and the units of work of its flows."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar, overload
+
+import anyio
+
+from aioftrackjobs.connection import Connection
+from aioftrackjobs.dispatch import Outcome, Settle, Ticket
+from aioftrackjobs.errors import (
+    InvalidKeyError,
+    MalformedAnswerError,
+    UnknownAttributeError,
+)
+from aioftrackjobs.identity import IdentityMap, IncompleteRowError
+from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id
+from aioftrackjobs.protocol.values import JSONValue
+from aioftrackjobs.unit_of_work import UnitOfWork
+
+E = TypeVar("E", bound=Entity)
+
+#: The unit of work that a flow has entered, for each workspace; inherited by its child tasks.
+_entered: ContextVar[Mapping[Workspace, UnitOfWork]] = ContextVar("aioftrackjobs_units")
+
+
+class Workspace:
+    """Entities of one server, and where their changes are recorded.
+
+    It is the *owner* of its entities, and the *committer* of its units of work.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.types = EntityTypes()
+        self.identity = IdentityMap(self.types, self)
+        self._default_unit = UnitOfWork(self)
+        self._schemas: list[dict[str, Any]] | None = None
+        self._learning = anyio.Lock()
+
+    # Units of work
+
+    @property
+    def unit(self) -> UnitOfWork:
+        """The unit of work that the running flow records in."""
+        return _entered.get({}).get(self, self._default_unit)
+
+    @property
+    def default_unit(self) -> UnitOfWork:
+        """The unit of flows that have not entered one of their own."""
+        return self._default_unit
+
+    @asynccontextmanager
+    async def enter_unit(self) -> AsyncIterator[UnitOfWork]:
+        """Give the running flow a unit of its own, committed on exit, rolled back on an error."""
+        unit = UnitOfWork(self)
+        before = _entered.get({})
+        _entered.set({**before, self: unit})
+        try:
+            yield unit
+            await unit.commit()
+        except BaseException:
+            unit.rollback()
+            raise
+        finally:
+            _entered.set(before)  # not reset(): the exit may run in another context
+
+    # Entities
+
+    @overload
+    def create(self, kind: type[E], data: Mapping[str, Any], *, unit: UnitOfWork) -> E: ...
+    @overload
+    def create(self, kind: str, data: Mapping[str, Any], *, unit: UnitOfWork) -> Entity: ...
+    def create(
+        self, kind: type[Entity] | str, data: Mapping[str, Any], *, unit: UnitOfWork
+    ) -> Entity:
+        """Make an entity, and record in *unit* that it is to be created."""
+        model = self.model(kind)
+        known = (*model.model_fields, *self.types.attributes_of(model.entity_type))
+        if known:
+            for name in data:
+                if name not in known:
+                    raise UnknownAttributeError(model.entity_type, name, known)
+        entity = model(**_with_key(model, data))
+        entity.__ftrack_reference__()  # raises if the key is not complete
+        values = adopt(entity, self)
+        unit.record_create(entity, values)
+        self.identity.add(entity)
+        return entity
+
+    @overload
+    def model(self, kind: type[E]) -> type[E]: ...
+    @overload
+    def model(self, kind: type[Entity] | str) -> type[Entity]: ...
+    def model(self, kind: type[Entity] | str) -> type[Entity]:
+        """Return the class that stands for *kind*."""
+        return self.types.model(kind if isinstance(kind, str) else kind.entity_type)
+
+    async def decode(self, answer: Any) -> Any:
+        """Return *answer* with its entities; asks for the schemas if a key cannot be told."""
+        try:
+            return self.identity.decode(answer)
+        except IncompleteRowError:
+            await self.schemas()
+        try:
+            return self.identity.decode(answer)
+        except IncompleteRowError as exc:
+            raise MalformedAnswerError(f"a row has no key: {exc}", status=200) from exc
+
+    async def schemas(self) -> list[dict[str, Any]]:
+        """Return the server's schema documents, which are asked for once."""
+        async with self._learning:
+            if self._schemas is None:
+                (documents,) = await self.connection.call([{"action": "query_schemas"}])
+                if not isinstance(documents, list):
+                    raise MalformedAnswerError("the schemas are no list", status=200)
+                self.types.learn(documents)
+                self.identity.forget_types()
+                self._schemas = documents
+        return self._schemas
+
+    # As the owner of entities
+
+    def record_update(self, entity: Entity, name: str, value: object) -> None:
+        """Record a changed attribute in the running flow's unit."""
+        self.unit.record_update(entity, {name: value})
+
+    def record_reset(self, entity: Entity, name: str) -> None:
+        """Record in the running flow's unit that a change was taken back."""
+        self.unit.record_reset(entity, name)
+
+    def attributes_of(self, entity_type: str) -> tuple[str, ...]:
+        """Return the attributes that the schemas give a type; empty if they are not known."""
+        return self.types.attributes_of(entity_type)
+
+    def component_url(self, component_id: str) -> str:
+        """Return the address of a component's file. It carries the API key."""
+        return self.connection.component_url("get", component_id)
+
+    # As the committer of units of work
+
+    def submit(self, operations: Sequence[Mapping[str, JSONValue]], settle: Settle) -> Ticket:
+        """Queue a commit."""
+        return self.connection.submit(operations, settle)
+
+    async def wait(self, ticket: Ticket) -> Outcome:
+        """Wait for the end of a commit."""
+        return await self.connection.wait(ticket)
+
+    async def merge(self, answers: Sequence[Any]) -> None:
+        """Take over what the server says of the entities it wrote."""
+        rows = [answer.get("data") for answer in answers if isinstance(answer, dict)]
+        await self.decode([row for row in rows if isinstance(row, dict)])
+
+    def forget(self, entity: Entity) -> None:
+        """Detach an entity that does not exist on the server."""
+        self.identity.remove(entity)
+
+
+def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return *data* with the key attributes that can be told without the server."""
+    values = dict(data)
+    for name in model.primary_key_attributes:
+        relation = values.get(name.removesuffix("_id"))
+        if name not in values and name == "id":
+            values[name] = new_id()
+        elif name not in values and isinstance(relation, Entity) and "id" in relation:
+            values[name] = relation["id"]
+        if not isinstance(values.get(name), str) or not values[name]:
+            given = tuple(values.get(each) for each in model.primary_key_attributes)
+            raise InvalidKeyError(model.entity_type, model.primary_key_attributes, given)
+    return values
