@@ -1,0 +1,107 @@
+"""Async Python SDK for ftrack Jobs: every Job gets its last word.
+
+::
+
+    async with AsyncSession() as session:
+        async with job_context(session, description="Transcode sh010") as job:
+            job.progress(0.5, "encoding")
+            await job.attach("report.pdf")
+"""
+
+from aioftrackjobs._version import __version__
+from aioftrackjobs.errors import (
+    AuthenticationError,
+    CommitUncertainError,
+    ConfigurationError,
+    ConnectError,
+    DuplicateEntryError,
+    EntityError,
+    FileChangedError,
+    FtrackJobsError,
+    ImmutableAttributeError,
+    InvalidKeyError,
+    MalformedAnswerError,
+    MissingExtraError,
+    MultipleResultsFoundError,
+    NoResultFoundError,
+    NotLoadedError,
+    PermissionDeniedError,
+    QueryParameterError,
+    QuerySyntaxError,
+    ServerError,
+    SessionStateError,
+    TransferError,
+    TransportError,
+    UnknownAttributeError,
+    UnknownEntityTypeError,
+    UnserialisableValueError,
+    UnsupportedLocationError,
+    ValidationError,
+)
+from aioftrackjobs.jobs import RunningJob, current_job, job_context
+from aioftrackjobs.models import (
+    Change,
+    Component,
+    ComponentLocation,
+    ContainerComponent,
+    Entity,
+    FileComponent,
+    Job,
+    JobComponent,
+    JobStatus,
+    Location,
+    SequenceComponent,
+    User,
+)
+from aioftrackjobs.results import Query
+from aioftrackjobs.session import AsyncSession
+from aioftrackjobs.unit_of_work import UnitOfWork
+
+__all__ = [
+    "AsyncSession",
+    "AuthenticationError",
+    "Change",
+    "CommitUncertainError",
+    "Component",
+    "ComponentLocation",
+    "ConfigurationError",
+    "ConnectError",
+    "ContainerComponent",
+    "DuplicateEntryError",
+    "Entity",
+    "EntityError",
+    "FileChangedError",
+    "FileComponent",
+    "FtrackJobsError",
+    "ImmutableAttributeError",
+    "InvalidKeyError",
+    "Job",
+    "JobComponent",
+    "JobStatus",
+    "Location",
+    "MalformedAnswerError",
+    "MissingExtraError",
+    "MultipleResultsFoundError",
+    "NoResultFoundError",
+    "NotLoadedError",
+    "PermissionDeniedError",
+    "Query",
+    "QueryParameterError",
+    "QuerySyntaxError",
+    "RunningJob",
+    "SequenceComponent",
+    "ServerError",
+    "SessionStateError",
+    "TransferError",
+    "TransportError",
+    "UnitOfWork",
+    "UnknownAttributeError",
+    "UnknownEntityTypeError",
+    "UnserialisableValueError",
+    "UnsupportedLocationError",
+    "User",
+    "ValidationError",
+    "__version__",
+    "current_job",
+    "job_context",
+]

@@ -1,0 +1,363 @@
+"""job_context: a Job is running inside the block, and always gets its last word.
+
+Done after a clean exit, failed after any exception, cancellation or exit. The last word is sent
+in a shielded scope that is bounded in time, and repeated while the server is away, which is safe:
+it sets absolute values. The error of the block wins over an error of the reporting.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import (
+    AsyncIterable,
+    AsyncIterator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sized,
+)
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import anyio
+
+from aioftrackjobs.content import Uploadable
+from aioftrackjobs.errors import (
+    CommitUncertainError,
+    FtrackJobsError,
+    NoResultFoundError,
+    TransportError,
+)
+from aioftrackjobs.failure import describe_failure, format_failure
+from aioftrackjobs.models import (
+    FileComponent,
+    Job,
+    JobComponent,
+    JobStatus,
+    User,
+    parse_job_data,
+    remote_value,
+)
+from aioftrackjobs.progress import CoalescingWriter, Progress
+from aioftrackjobs.results import fetch_entity
+from aioftrackjobs.session import AsyncSession, workspace_of
+from aioftrackjobs.unit_of_work import UnitOfWork
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds between progress updates of one Job.
+INTERVAL = 1.0
+
+#: Seconds before the first repetition of a last word, and the most between two.
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
+
+_running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
+
+
+@asynccontextmanager
+async def job_context(
+    session: AsyncSession,
+    *,
+    job: Job | str | None = None,
+    user: User | str | None = None,
+    description: str | None = None,
+    data: Mapping[str, Any] | str | None = None,
+    grace: float = 10.0,
+    attach_traceback: bool = True,
+    interval: float = INTERVAL,
+) -> AsyncIterator[RunningJob]:
+    """Run the block as a Job: running inside, done after it, failed if it is left otherwise.
+
+    Usable as a decorator too; the function then finds its Job with :func:`current_job`.
+
+    Args:
+        session: An open session; any number of Jobs may share it.
+        job: A Job that exists already, or its id; None to create one.
+        user: Whom the new Job is shown to: a user, or a user name; the session's own if None.
+        description: The text in the jobs menu.
+        data: More to keep in the Job's ``data``, as a mapping or JSON text.
+        grace: Seconds that the last word may take, also after a cancellation.
+        attach_traceback: Attach the traceback of an exception as a text file.
+        interval: Seconds between progress updates.
+
+    Raises:
+        NoResultFoundError: There is no such Job or user.
+        FtrackJobsError: The Job could not be marked running, or, after a clean exit, not done.
+    """
+    running = RunningJob(session, description=description, grace=grace, interval=interval)
+    before = _running.get()
+    with workspace_of(session).connection.host.hold():
+        try:
+            await running._begin(job, user, data)
+            _running.set(running)
+            yield running
+        except GeneratorExit:
+            raise  # nothing can be awaited any more
+        except BaseException as error:
+            await running._end_failed(error, attach_traceback=attach_traceback)
+            raise
+        finally:
+            _running.set(before)
+        await running._end()
+
+
+def current_job() -> RunningJob:
+    """Return the innermost Job that the running flow is in.
+
+    Raises:
+        LookupError: It is in none.
+    """
+    running = _running.get()
+    if running is None:
+        raise LookupError("no job_context is entered here")
+    return running
+
+
+class RunningJob:
+    """A Job while its block runs: reports progress, takes attachments, can be failed."""
+
+    def __init__(
+        self, session: AsyncSession, *, description: str | None, grace: float, interval: float
+    ) -> None:
+        self._session = session
+        self._workspace = workspace_of(session)
+        # Its own unit: nothing half-done by others is sent with a report, nor the other way.
+        self._unit = UnitOfWork(self._workspace)
+        self._description = description
+        self._grace = grace
+        self._progress: Progress | None = None
+        self._reason: str | None = None
+        self._writer = CoalescingWriter(
+            self._workspace.connection.host, self._write_progress, interval=interval
+        )
+        self._entity: Job | None = None
+        self._begun = False
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._entity!r}>"
+
+    @property
+    def entity(self) -> Job:
+        """The Job itself."""
+        if self._entity is None:
+            raise LookupError("the Job has not begun")
+        return self._entity
+
+    @property
+    def id(self) -> str:
+        """The Job's id."""
+        return self.entity.id
+
+    def progress(
+        self, done: float, message: str | None = None, *, total: float | None = None
+    ) -> None:
+        """Report how far the work is. Never waits; only the latest report is written.
+
+        Args:
+            done: From 0 to 1, or up to *total*.
+            message: What the work is at.
+            total: What *done* counts towards.
+
+        Raises:
+            ValueError: *done* is no number, or *total* is not above 0.
+        """
+        self._progress = Progress.of(done, message, total)
+        self._writer.touch()
+
+    async def track(
+        self, items: Iterable[T] | AsyncIterable[T], *, total: float | None = None
+    ) -> AsyncIterator[T]:
+        """Iterate over *items*, and report after each how many are done.
+
+        Args:
+            items: Anything to iterate over, with ``for`` or ``async for``.
+            total: How many there are, where they have no length to ask.
+        """
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        done = 0
+        async for item in _each(items):
+            yield item
+            done += 1
+            if total:
+                self.progress(done, f"{done} of {total:g}", total=total)
+
+    async def attach(
+        self,
+        source: Uploadable,
+        *,
+        name: str | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> FileComponent:
+        """Upload *source*, and attach it to the Job.
+
+        Args:
+            source: A path, bytes, a binary file object or an async iterator of bytes.
+            name: File name with extension, where *source* is no path.
+            data: Attributes of the component.
+
+        Raises:
+            TransferError: The file could not be read, or the server did not take it.
+        """
+        component = await self._session.create_component(source, data, name=name)
+        async with self._session.unit_of_work():
+            link = {"component_id": component.id, "job_id": self.id}
+            self._session.create(JobComponent, link)
+        return component
+
+    def fail(self, reason: str) -> None:
+        """Let the Job end as failed, with *reason*, though the block ends without an error."""
+        self._reason = reason
+
+    # The course of a Job
+
+    async def _begin(
+        self, job: Job | str | None, user: User | str | None, data: Mapping[str, Any] | str | None
+    ) -> None:
+        kept = parse_job_data(Job.checked_value("data", data))
+        if isinstance(data, str) and not kept:
+            raise ValueError("data is no JSON object")
+        if job is None:
+            user_id = (await self._find_user(user)).id
+            values = {"user_id": user_id, "status": JobStatus.RUNNING, "data": self._compose(kept)}
+            self._entity = self._workspace.create(Job, values, unit=self._unit)
+        else:
+            entity = await self._find_job(job)
+            before = parse_job_data(remote_value(entity, "data"))
+            if self._description is None:
+                self._description = before.get("description")
+            values = {"status": JobStatus.RUNNING, "data": self._compose({**before, **kept})}
+            self._unit.set(entity, **values)
+            self._entity = entity
+        try:
+            await self._unit.commit()
+        except CommitUncertainError:
+            if not await self._has_begun():
+                raise
+        self._begun = True
+
+    async def _find_user(self, user: User | str | None) -> User:
+        if isinstance(user, User):
+            return user
+        if user is None:
+            return await self._session.current_user()
+        query = self._session.query("User where username is {name}", name=user)
+        return await query.of(User).one()
+
+    async def _find_job(self, job: Job | str) -> Job:
+        if isinstance(job, str):
+            found = await self._session.get(Job, job)
+            if found is None:
+                raise NoResultFoundError(f'Job where id is "{job}"')
+            return found
+        await self._session.populate(job, Job.default_projections)
+        return job
+
+    async def _has_begun(self) -> bool:
+        """Ask the server whether a commit with an unknown end was applied."""
+        reference = self.entity.__ftrack_reference__()
+        found = await fetch_entity(self._workspace, reference)
+        return isinstance(found, Job) and found.status == JobStatus.RUNNING
+
+    async def _write_progress(self) -> None:
+        kept = parse_job_data(remote_value(self.entity, "data"))
+        unit = UnitOfWork(self._workspace)  # a last word need not wait for a report that hangs
+        unit.set(self.entity, data=self._compose(kept))
+        await unit.commit()
+
+    async def _end(self) -> None:
+        if self._reason is None:
+            error = await self._last_word(JobStatus.DONE)
+        else:
+            error = await self._last_word(JobStatus.FAILED)
+        if error is not None:
+            raise error
+
+    async def _end_failed(self, error: BaseException, *, attach_traceback: bool) -> None:
+        key = self._workspace.connection.credentials.api_key.get_secret_value()
+        with anyio.move_on_after(self._grace, shield=True) as scope:
+            if not await self._may_exist():
+                return
+            self._reason = describe_failure(error, key)
+            problem = await self._last_word(JobStatus.FAILED)
+            if problem is not None:
+                logger.warning("%r: its failure was not reported: %s", self, problem)
+            elif attach_traceback and isinstance(error, Exception):
+                await self._attach_traceback(format_failure(error, key))
+        if scope.cancelled_caught:
+            logger.warning("%r: reporting its failure took more than %g s", self, self._grace)
+
+    async def _may_exist(self) -> bool:
+        """Tell whether the server may have heard of the Job; an unsent beginning is dropped."""
+        if self._entity is None:
+            return False
+        await self._unit.settled()
+        if not self._begun and self._unit.recorded_operations:
+            self._unit.rollback()
+            return False
+        return True
+
+    async def _last_word(self, status: JobStatus) -> FtrackJobsError | None:
+        """Report the end; return why it could not be delivered, or None."""
+        problem: FtrackJobsError = TransportError(f"no answer within {self._grace:g} s")
+        with anyio.move_on_after(self._grace, shield=True):
+            with anyio.move_on_after(self._grace / 2):  # it writes other attributes than we do
+                await self._writer.stop()
+            for delay in _delays():
+                kept = parse_job_data(remote_value(self.entity, "data"))
+                self._unit.rollback()
+                self._unit.set(self.entity, status=status, data=self._compose(kept))
+                try:
+                    await self._unit.commit()
+                except (TransportError, CommitUncertainError) as exc:
+                    problem = exc
+                    await anyio.sleep(delay)
+                except FtrackJobsError as exc:
+                    self._unit.rollback()
+                    return exc
+                else:
+                    return None
+        return problem
+
+    async def _attach_traceback(self, text: str) -> None:
+        """Attach *text*; not as the user's attachment, so without a warning if it is a second."""
+        try:
+            component = await self._session.create_component(
+                text.encode(errors="replace"), name="traceback.txt"
+            )
+            link = {"component_id": component.id, "job_id": self.id}
+            self._workspace.create(JobComponent, link, unit=self._unit)
+            await self._unit.commit()
+        except FtrackJobsError as exc:
+            logger.warning("%r: its traceback was not attached: %s", self, exc)
+
+    def _compose(self, kept: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the Job's data: what others keep in it, and our description and progress."""
+        text = self._description or ""
+        if self._progress is not None:
+            text = f"{text} ({self._progress})" if text else str(self._progress)
+        if self._reason is not None:
+            text = f"{text} - failed: {self._reason}" if text else f"failed: {self._reason}"
+        ours: dict[str, Any] = {"description": text} if text else {}
+        if self._progress is not None:
+            ours["progress"] = self._progress.fraction
+        return {**kept, **ours}
+
+
+async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
+    if isinstance(items, AsyncIterable):
+        async for item in items:
+            yield item
+    else:
+        for item in items:
+            yield item
+
+
+def _delays() -> Iterator[float]:
+    delay = _FIRST_DELAY
+    while True:
+        yield delay
+        delay = min(2 * delay, _LONGEST_DELAY)
