@@ -9,10 +9,11 @@ from aioftrackjobs.models._component import (
     Location,
     SequenceComponent,
 )
-from aioftrackjobs.models._entity import (
-    Change,
-    Entity,
-    Owner,
+from aioftrackjobs.models._entity import Change, Entity, Owner, store
+from aioftrackjobs.models._fields import new_id
+from aioftrackjobs.models._job import Job, JobComponent, JobStatus, parse_job_data
+from aioftrackjobs.models._registry import EntityTypes
+from aioftrackjobs.models._state import (
     adopt,
     attach,
     detach,
@@ -20,11 +21,7 @@ from aioftrackjobs.models._entity import (
     load,
     remote_value,
     settle,
-    store,
 )
-from aioftrackjobs.models._fields import new_id
-from aioftrackjobs.models._job import Job, JobComponent, JobStatus, parse_job_data
-from aioftrackjobs.models._registry import EntityTypes
 from aioftrackjobs.models._user import User
 
 __all__ = [

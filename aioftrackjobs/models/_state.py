@@ -1,0 +1,77 @@
+"""The session's side of an entity: whose it is, what the server said, what was applied.
+
+Entities keep their state in private attributes; these functions are the only others to touch
+them, so that the public methods of an entity are those that users need.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from aioftrackjobs.protocol.values import ENTITY_TYPE
+
+if TYPE_CHECKING:
+    from aioftrackjobs.models._entity import Entity, Owner
+
+
+def attach(entity: Entity, owner: Owner | None) -> None:
+    """Give *entity* the state that pydantic and we keep in it, all empty."""
+    put = object.__setattr__
+    put(entity, "__dict__", {})
+    put(entity, "__pydantic_fields_set__", set())
+    put(entity, "__pydantic_extra__", {})
+    put(entity, "__pydantic_private__", None)
+    put(entity, "_owner", owner)
+    put(entity, "_remote", {})
+    put(entity, "_local", {})
+
+
+def adopt(entity: Entity, owner: Owner) -> dict[str, Any]:
+    """Make *owner* hear of the changes of a detached *entity*, and return its values."""
+    entity._owner = owner
+    return dict(entity._local)
+
+
+def detach(entity: Entity) -> None:
+    """Let the changes of *entity* be recorded nowhere from now on."""
+    entity._owner = None
+
+
+def load(entity: Entity, row: Mapping[str, Any], decode: Callable[[Any], Any]) -> None:
+    """Take over what the server's *row* says of *entity*; local changes stay on top."""
+    remote = entity._remote
+    readers = entity.readers
+    for name, value in row.items():
+        if name in readers:
+            remote[name] = readers[name](value)
+        elif type(value) is dict or type(value) is list:
+            remote[name] = decode(value)
+        elif name != ENTITY_TYPE:
+            remote[name] = value
+
+
+def remote_value(entity: Entity, name: str) -> Any:
+    """Return what the server said last of *name*, local changes left aside; None if nothing."""
+    return entity._remote.get(name)
+
+
+def settle(entity: Entity, name: str, value: Any) -> None:
+    """Make *value*, which the server has applied, the remote one.
+
+    A local value stays only if it was changed again after *value* was recorded.
+    """
+    entity._remote[name] = value
+    if name in entity._local and same(entity._local[name], value):
+        del entity._local[name]
+
+
+def forget_local(entity: Entity, name: str, value: Any) -> None:
+    """Drop the local value of *name* if it still is the *value* that was recorded."""
+    if name in entity._local and same(entity._local[name], value):
+        del entity._local[name]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two recorded values are the same one, not merely equal across types."""
+    return one is other or (type(one) is type(other) and bool(one == other))
