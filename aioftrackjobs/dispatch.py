@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import anyio
+import anyio.lowlevel
 
 from aioftrackjobs.errors import (
     ConnectError,
@@ -137,6 +137,7 @@ class Dispatcher:
         """
         if not operations:
             return []
+        await anyio.lowlevel.checkpoint_if_cancelled()
         match await self.wait(self.submit(operations)):
             case Applied(results):
                 return results

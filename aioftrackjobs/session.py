@@ -164,6 +164,7 @@ class AsyncSession:
 
     async def server_information(self) -> dict[str, Any]:
         """Return what the server says of itself; asked for once (protocol.md, section 2.4)."""
+        self._connection.require_open()
         if self._information is None:
             (answer,) = await self.call([{"action": "query_server_information"}])
             self._information = answer
@@ -171,6 +172,7 @@ class AsyncSession:
 
     async def schemas(self) -> list[dict[str, Any]]:
         """Return the server's schema documents; asked for once (protocol.md, section 5.1)."""
+        self._connection.require_open()
         return list(await self._workspace.schemas())
 
     async def current_user(self) -> User:
@@ -179,6 +181,7 @@ class AsyncSession:
         Raises:
             NoResultFoundError: A global key was given with the name of no user.
         """
+        self._connection.require_open()
         if self._user is None:
             query = self.query("User where username is {name}", name=self.api_user)
             self._user = await query.of(User).one()

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import anyio
+import anyio.lowlevel
 
 from aioftrackjobs.dispatch import Applied, NotApplied, Outcome, Settle, Ticket, Unknown
 from aioftrackjobs.errors import CommitUncertainError, UnknownAttributeError
@@ -64,7 +64,6 @@ class UnitOfWork:
         self._committer = committer
         self._pending: list[Recorded] = []
         self._uncertain: list[Recorded] = []
-        self._turn = anyio.Lock()
         self._flight: Ticket | None = None
 
     # What is recorded
@@ -176,14 +175,15 @@ class UnitOfWork:
             ConnectError: The request never left; the operations are pending again.
             CommitUncertainError: It was sent and no complete answer came.
         """
-        async with self._turn:
-            await self.settled()  # a cancelled commit may be under way: it must not be overtaken
-            taken, self._pending = self._pending, []
-            operations = fold([recorded.operation for recorded in taken])
-            if not operations:
-                self._settle_applied(taken)
-                return
-            outcome = await self._send(taken, operations)
+        await anyio.lowlevel.checkpoint_if_cancelled()  # goes on at once if it is not
+        await self.settled()  # a commit under way must not be overtaken
+        # With none under way nothing was waited for: what is recorded later is not taken.
+        taken, self._pending = self._pending, []
+        operations = fold([recorded.operation for recorded in taken])
+        if not operations:
+            self._settle_applied(taken)
+            return
+        outcome = await self._send(taken, operations)
         match outcome:
             case Applied(results):
                 await self._committer.merge(results)
@@ -194,7 +194,7 @@ class UnitOfWork:
 
     async def settled(self) -> None:
         """Wait until no commit is under way, also none whose caller was cancelled."""
-        if self._flight is not None:
+        while self._flight is not None:
             await self._flight.settled.wait()
 
     async def _send(self, taken: list[Recorded], operations: Sequence[Operation]) -> Outcome:

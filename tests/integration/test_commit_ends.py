@@ -1,0 +1,368 @@
+"""The three ends of a commit: applied; refused or never sent; unknown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+import anyio
+import httpx
+import pytest
+import respx
+
+from aioftrackjobs import (
+    AsyncSession,
+    CommitUncertainError,
+    ConnectError,
+    Job,
+    MalformedAnswerError,
+    ServerError,
+    TransportError,
+    ValidationError,
+)
+
+URL = "https://ftrack.test"
+API = f"{URL}/api"
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[AsyncSession]:
+    async with AsyncSession(URL, "SECRET-KEY", "maya") as opened:
+        yield opened
+
+
+def applied(request: httpx.Request) -> httpx.Response:
+    """Answer as a server that applies everything."""
+    answers = []
+    for operation in json.loads(request.content):
+        data = {
+            "__entity_type__": operation["entity_type"],
+            "id": operation["entity_key"][0],
+            **operation.get("entity_data", {}),
+        }
+        answers.append({"action": operation["action"], "data": data})
+    return httpx.Response(200, json=answers)
+
+
+def refused(_: httpx.Request) -> httpx.Response:
+    content = {"exception": "ValidationError", "content": "status {x} is not allowed"}
+    return httpx.Response(200, json=content)
+
+
+async def test_applied_operations_are_done(
+    session: AsyncSession, respx_mock: respx.MockRouter
+) -> None:
+    route = respx_mock.post(API).mock(side_effect=applied)
+    job = session.create(Job, {"status": "running"})
+
+    await session.commit()
+    await session.commit()
+
+    assert route.call_count == 1
+    assert session.recorded_operations == session.uncertain_operations == ()
+    assert job.status == "running"
+
+
+async def test_the_headers_are_those_of_the_protocol(
+    session: AsyncSession, respx_mock: respx.MockRouter
+) -> None:
+    route = respx_mock.post(API).mock(side_effect=applied)
+    session.create(Job, {})
+    await session.commit()
+
+    headers = route.calls.last.request.headers
+    assert headers["ftrack-user"] == "maya"
+    assert headers["ftrack-api-key"] == "SECRET-KEY"
+    assert headers["ftrack-strict-api"] == "false"
+    assert headers["content-type"] == headers["accept"] == "application/json"
+
+
+async def test_refused_operations_are_pending_again(
+    session: AsyncSession, respx_mock: respx.MockRouter
+) -> None:
+    route = respx_mock.post(API).mock(side_effect=refused)
+    job = session.create(Job, {"status": "running"})
+    before = session.recorded_operations
+
+    with pytest.raises(ValidationError) as caught:
+        await session.commit()
+
+    assert caught.value.detail == "status {x} is not allowed"
+    assert session.recorded_operations == before
+    assert session.uncertain_operations == ()
+    route.mock(side_effect=applied)
+    await session.commit()
+    assert session.recorded_operations == ()
+    assert job.status == "running"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [httpx.ConnectError("refused"), httpx.ConnectTimeout("slow"), httpx.PoolTimeout("full")],
+)
+async def test_what_never_left_is_pending_again(
+    session: AsyncSession, respx_mock: respx.MockRouter, error: Exception
+) -> None:
+    respx_mock.post(API).mock(side_effect=error)
+    session.create(Job, {})
+    before = session.recorded_operations
+
+    with pytest.raises(ConnectError, match=r"https://ftrack\.test"):
+        await session.commit()
+
+    assert session.recorded_operations == before
+    assert session.uncertain_operations == ()
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [
+        pytest.param(httpx.ReadTimeout("slow"), TransportError, id="read time-out"),
+        pytest.param(httpx.RemoteProtocolError("gone"), TransportError, id="disconnected"),
+        pytest.param(httpx.WriteError("broken"), TransportError, id="broken while sending"),
+        pytest.param(
+            httpx.Response(502, html="<h1>Bad Gateway</h1>"), MalformedAnswerError, id="502"
+        ),
+        pytest.param(httpx.Response(200, html="<p>login</p>"), MalformedAnswerError, id="html"),
+        pytest.param(
+            httpx.Response(200, content=b'[{"action": "cre'), MalformedAnswerError, id="truncated"
+        ),
+        pytest.param(httpx.Response(200, json=[]), MalformedAnswerError, id="wrong length"),
+    ],
+)
+async def test_without_a_complete_answer_the_end_is_unknown(
+    session: AsyncSession,
+    respx_mock: respx.MockRouter,
+    answer: Exception | httpx.Response,
+    cause: type[Exception],
+) -> None:
+    route = respx_mock.post(API)
+    if isinstance(answer, httpx.Response):
+        route.respond(answer.status_code, content=answer.content)
+    else:
+        route.mock(side_effect=answer)
+    session.create(Job, {"status": "running"})
+    (operation,) = session.recorded_operations
+
+    with pytest.raises(CommitUncertainError) as caught:
+        await session.commit()
+
+    assert isinstance(caught.value.__cause__, cause)
+    assert caught.value.operations == (operation,)
+    assert session.uncertain_operations == (operation,)
+    assert session.recorded_operations == ()
+    await session.commit()
+    assert route.call_count == 1, "nothing is silently sent twice"
+
+
+async def test_rollback_forgets_uncertain_operations_too(
+    session: AsyncSession, respx_mock: respx.MockRouter
+) -> None:
+    respx_mock.post(API).mock(side_effect=httpx.ReadTimeout("slow"))
+    job = session.create(Job, {"status": "running"})
+    with pytest.raises(CommitUncertainError):
+        await session.commit()
+
+    session.rollback()
+
+    assert session.uncertain_operations == ()
+    job["status"] = "done"
+    assert session.recorded_operations == ()
+
+
+@pytest.mark.parametrize("status", [401, 413, 429])
+async def test_a_proxys_refusal_is_a_refusal(
+    session: AsyncSession, respx_mock: respx.MockRouter, status: int
+) -> None:
+    respx_mock.post(API).respond(status, html="<h1>No</h1>")
+    session.create(Job, {})
+
+    with pytest.raises(ServerError, match=f"HTTP {status}"):
+        await session.commit()
+
+    assert len(session.recorded_operations) == 1
+
+
+async def test_refused_operations_stand_before_those_recorded_meanwhile(
+    session: AsyncSession, respx_mock: respx.MockRouter
+) -> None:
+    arrived, go_on = anyio.Event(), anyio.Event()
+
+    async def slowly(request: httpx.Request) -> httpx.Response:
+        arrived.set()
+        await go_on.wait()
+        return refused(request)
+
+    respx_mock.post(API).mock(side_effect=slowly)
+    job = session.create(Job, {})
+    first = session.recorded_operations
+
+    async def commit() -> None:
+        with pytest.raises(ValidationError):
+            await session.commit()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(commit)
+        await arrived.wait()
+        job.description = "meanwhile"
+        go_on.set()
+
+    assert session.recorded_operations[:1] == first
+    assert len(session.recorded_operations) == 2
+
+
+async def test_a_commit_cancelled_before_it_is_sent_is_pending_again(
+    session: AsyncSession, respx_mock: respx.MockRouter
+) -> None:
+    route = respx_mock.post(API).mock(side_effect=applied)
+    session.create(Job, {})
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await session.commit()
+
+    assert len(session.recorded_operations) == 1
+    assert route.call_count == 0
+    await session.commit()
+    assert route.call_count == 1
+
+
+async def test_a_commit_cancelled_while_it_is_under_way_is_settled(
+    session: AsyncSession, respx_mock: respx.MockRouter
+) -> None:
+    arrived, go_on = anyio.Event(), anyio.Event()
+
+    async def slowly(request: httpx.Request) -> httpx.Response:
+        arrived.set()
+        await go_on.wait()
+        return applied(request)
+
+    route = respx_mock.post(API).mock(side_effect=slowly)
+    job = session.create(Job, {"status": "running"})
+    async with anyio.create_task_group() as group:
+        group.start_soon(session.commit)
+        await arrived.wait()
+        group.cancel_scope.cancel()
+
+    job["status"] = "done"
+    go_on.set()
+    await session.commit()
+
+    payloads = [json.loads(call.request.content) for call in route.calls]
+    assert [[operation["action"] for operation in payload] for payload in payloads] == [
+        ["create"],
+        ["update"],
+    ]
+    assert session.uncertain_operations == ()
+
+
+async def test_commits_of_one_unit_never_overtake_each_other(
+    session: AsyncSession, respx_mock: respx.MockRouter
+) -> None:
+    order: list[str] = []
+
+    async def note(request: httpx.Request) -> httpx.Response:
+        (operation,) = json.loads(request.content)
+        order.append(f"{operation['entity_data'].get('status')} sent")
+        for _ in range(10):
+            await anyio.lowlevel.checkpoint()
+        order.append(f"{operation['entity_data'].get('status')} done")
+        return applied(request)
+
+    respx_mock.post(API).mock(side_effect=note)
+    job = session.create(Job, {"status": "queued"})
+    async with anyio.create_task_group() as group:
+        group.start_soon(session.commit)
+        await anyio.lowlevel.checkpoint()
+        job["status"] = "running"
+        group.start_soon(session.commit)
+        await anyio.lowlevel.checkpoint()
+
+    assert order == ["queued sent", "queued done", "running sent", "running done"]
+
+
+async def test_at_most_eight_requests_are_under_way(
+    session: AsyncSession, respx_mock: respx.MockRouter
+) -> None:
+    under_way, most = 0, 0
+
+    async def note(_: httpx.Request) -> httpx.Response:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        for _ in range(5):
+            await anyio.lowlevel.checkpoint()
+        under_way -= 1
+        return httpx.Response(200, json=[{"action": "query", "data": [], "metadata": {}}])
+
+    route = respx_mock.post(API).mock(side_effect=note)
+    async with anyio.create_task_group() as group:
+        for _ in range(50):
+            group.start_soon(session.query("select id from Job").all)
+
+    assert route.call_count == 50
+    assert most == 8
+
+
+async def test_an_endless_paging_is_noticed(
+    session: AsyncSession, respx_mock: respx.MockRouter
+) -> None:
+    row = {"__entity_type__": "Job", "id": "j"}
+    respx_mock.post(API).respond(
+        json=[{"action": "query", "data": [row], "metadata": {"next": {"offset": 0}}}]
+    )
+
+    with pytest.raises(MalformedAnswerError, match="never end"):
+        await session.query("select id from Job").all()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param({"action": "query"}, id="no data"),
+        pytest.param("text", id="no object"),
+        pytest.param({"action": "query", "data": [{"__entity_type__": "Job"}]}, id="no key"),
+    ],
+)
+async def test_a_query_result_of_the_wrong_shape_is_named(
+    session: AsyncSession, respx_mock: respx.MockRouter, answer: object
+) -> None:
+    respx_mock.post(API).respond(json=[answer])
+
+    with pytest.raises(MalformedAnswerError):
+        await session.query("select id from Job").all()
+
+
+@pytest.mark.parametrize("metadata", [{}, {"next": {}}, {"next": None}, {"next": {"offset": None}}])
+async def test_every_way_to_say_that_no_page_follows_is_understood(
+    session: AsyncSession, respx_mock: respx.MockRouter, metadata: dict[str, object]
+) -> None:
+    row = {"__entity_type__": "Job", "id": "j", "status": "paused", "data": "{"}
+    route = respx_mock.post(API).respond(
+        json=[{"action": "query", "data": [row], "metadata": metadata}]
+    )
+
+    (job,) = await session.query("Job").of(Job).all()
+
+    assert (job.status, job.description) == ("paused", None)
+    assert route.call_count == 1
+
+
+async def test_a_generic_row_whose_key_differs_is_read_by_the_schemas(
+    session: AsyncSession, respx_mock: respx.MockRouter
+) -> None:
+    schema = {"id": "Odd", "primary_key": ["code"], "properties": {"code": {"type": "string"}}}
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        (operation,) = json.loads(request.content)
+        if operation["action"] == "query_schemas":
+            return httpx.Response(200, json=[[schema]])
+        rows = [{"__entity_type__": "Odd", "code": "c1"}]
+        return httpx.Response(200, json=[{"action": "query", "data": rows, "metadata": {}}])
+
+    respx_mock.post(API).mock(side_effect=answer)
+
+    rows = await session.query("select code from Odd").all()
+
+    assert [row["code"] for row in rows] == ["c1"]
+    assert rows[0].primary_key_attributes == ("code",)

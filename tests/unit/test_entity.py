@@ -1,0 +1,411 @@
+"""Entities: a mapping with remote and local values apart, and a pydantic model."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+
+import pydantic
+import pytest
+
+from aioftrackjobs.errors import (
+    ImmutableAttributeError,
+    InvalidKeyError,
+    NotLoadedError,
+    UnknownAttributeError,
+    UnserialisableValueError,
+    UnsupportedLocationError,
+)
+from aioftrackjobs.models import (
+    Collection,
+    Component,
+    Entity,
+    EntityTypes,
+    FileComponent,
+    Job,
+    JobComponent,
+    JobStatus,
+    Location,
+    User,
+    attach,
+    load,
+)
+
+
+class Book:
+    """An owner that writes down what it hears."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Any]] = []
+
+    def record_update(self, entity: Entity, name: str, value: object) -> None:
+        self.heard.append((name, value))
+
+    def record_reset(self, entity: Entity, name: str) -> None:
+        self.heard.append((name, "reset"))
+
+    def attributes_of(self, entity_type: str) -> tuple[str, ...]:
+        return ()
+
+    def component_url(self, component_id: str) -> str:
+        return f"https://ftrack.test/{component_id}"
+
+
+def loaded(model: type[Entity], owner: Book | None = None, **row: Any) -> Any:
+    """Return an entity as an answer of the server makes it."""
+    entity = model.__new__(model)
+    attach(entity, owner)
+    load(entity, row, lambda value: value)
+    return entity
+
+
+@pytest.fixture
+def book() -> Book:
+    return Book()
+
+
+@pytest.fixture
+def job(book: Book) -> Job:
+    made: Job = loaded(Job, book, id="j1", status="running", data='{"description": "x", "kept": 1}')
+    return made
+
+
+# Mapping
+
+
+def test_an_entity_is_a_pydantic_model_and_a_mutable_mapping(job: Job) -> None:
+    assert isinstance(job, pydantic.BaseModel)
+    assert isinstance(job, MutableMapping)
+
+
+def test_items_and_attributes_are_the_same(job: Job) -> None:
+    assert job["status"] is job.status is JobStatus.RUNNING
+    job["status"] = "done"
+    assert job.status is JobStatus.DONE
+    job.status = JobStatus.FAILED
+    assert job["status"] == "failed"
+
+
+def test_keys_items_and_values_are_those_that_are_loaded(job: Job) -> None:
+    assert list(job) == list(job.keys()) == ["id", "status", "data"]
+    assert dict(job.items())["id"] == "j1"
+    assert list(job.values())[1] == "running"
+    assert len(job) == 3
+    assert "status" in job
+    assert "user" not in job
+
+
+def test_local_values_are_seen_first_and_dropped_by_clear(job: Job, book: Book) -> None:
+    job["status"] = "done"
+    job["user_id"] = "u"
+
+    job.clear()
+
+    assert job["status"] == "running"
+    assert "user_id" not in job
+    assert book.heard[-2:] == [("status", "reset"), ("user_id", "reset")]
+
+
+def test_deleting_an_item_takes_back_the_local_change_only(job: Job) -> None:
+    job["status"] = "done"
+
+    del job["status"]
+    del job["status"]
+
+    assert job["status"] == "running"
+
+
+def test_pop_returns_the_value_and_takes_back_the_change(job: Job) -> None:
+    job["status"] = "done"
+
+    assert job.pop("status") == "done"
+    assert job["status"] == "running"
+    assert job.pop("nonsense", "default") == "default"
+
+
+def test_popitem_takes_back_the_latest_change(job: Job) -> None:
+    job["status"] = "done"
+    job["user_id"] = "u"
+
+    assert job.popitem() == ("user_id", "u")
+    assert job.popitem() == ("status", "done")
+    with pytest.raises(KeyError):
+        job.popitem()
+
+
+def test_update_and_setdefault_record_what_they_change(job: Job, book: Book) -> None:
+    job.update({"status": "done"}, user_id="u")
+    assert job.setdefault("user_id", "other") == "u"
+
+    assert book.heard == [("status", "done"), ("user_id", "u")]
+
+
+def test_get_returns_the_default_only_for_what_the_type_has_not(job: Job) -> None:
+    assert job.get("status") == "running"
+    assert job.get("nonsense", 5) == 5
+    with pytest.raises(NotLoadedError):
+        job.get("user", None)
+
+
+def test_reading_what_is_not_loaded_names_the_line_to_write(job: Job) -> None:
+    with pytest.raises(NotLoadedError, match=r'await session\.populate\(job, "user"\)') as caught:
+        _ = job["user"]
+
+    assert (caught.value.entity_type, caught.value.attribute) == ("Job", "user")
+    with pytest.raises(NotLoadedError):
+        _ = job.user
+
+
+@pytest.mark.parametrize("access", ["read", "write"])
+def test_an_unknown_attribute_suggests_the_nearest(job: Job, book: Book, access: str) -> None:
+    with pytest.raises(UnknownAttributeError, match="'status'"):
+        if access == "read":
+            _ = job["statsu"]
+        else:
+            job["statsu"] = "done"
+    assert book.heard == []
+
+
+def test_the_key_cannot_be_changed(job: Job, book: Book) -> None:
+    with pytest.raises(ImmutableAttributeError):
+        job["id"] = "other"
+    job["id"] = "j1"  # what it is already
+
+
+def test_a_value_that_cannot_be_is_refused_before_anything_is_recorded(
+    job: Job, book: Book
+) -> None:
+    with pytest.raises(ValueError, match="JobStatus"):
+        job["status"] = "paused"
+    with pytest.raises(ValueError, match="valid string"):
+        job["user_id"] = 5
+
+    assert book.heard == []
+    assert job["status"] == "running"
+
+
+def test_an_entity_of_which_nothing_is_loaded_is_still_true() -> None:
+    assert loaded(Job)
+
+
+# Identity
+
+
+def test_entities_are_equal_by_type_and_key() -> None:
+    one, same = loaded(Job, id="a", status="done"), loaded(Job, id="a")
+    other, user = loaded(Job, id="b"), loaded(User, id="a")
+
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != other
+    assert one != user
+    assert one != "a"
+    assert len({one, same, other, user}) == 3
+
+
+def test_an_entity_without_a_key_equals_only_itself() -> None:
+    one, other = loaded(JobComponent), loaded(JobComponent)
+
+    assert one == one  # noqa: PLR0124
+    assert one != other
+    with pytest.raises(InvalidKeyError):
+        one.__ftrack_reference__()
+
+
+def test_repr_names_the_key_and_no_values(job: Job) -> None:
+    assert repr(job) == str(job) == "<Job id='j1'>"
+
+
+# Merge
+
+
+def test_merge_takes_remote_and_local_values_and_tells_what_changed(book: Book) -> None:
+    target = loaded(Job, book, id="j", status="queued")
+    source = loaded(Job, id="j", status="running", user_id="u")
+    source["data"] = "{}"
+
+    changes = target.merge(source)
+
+    assert changes == [
+        {
+            "type": "remote_attribute",
+            "name": "status",
+            "old_value": "queued",
+            "new_value": "running",
+        },
+        {"type": "remote_attribute", "name": "user_id", "old_value": None, "new_value": "u"},
+        {"type": "local_attribute", "name": "data", "old_value": None, "new_value": "{}"},
+    ]
+    assert target["status"] == "running"
+    assert book.heard == [("data", "{}")]
+    assert target.merge(source) == []
+
+
+# Typed models
+
+
+def test_a_job_of_another_type_is_refused() -> None:
+    with pytest.raises(ValueError, match="api_job"):
+        Job(type="sync_job")
+
+
+def test_a_new_job_has_the_defaults_of_the_schema_and_an_id() -> None:
+    job = Job(user_id="u")
+
+    assert (job.type, job.status) == ("api_job", JobStatus.QUEUED)
+    assert len(job.id) == 36
+    assert Job().id != Job().id
+    assert "data" not in job
+
+
+def test_an_unknown_status_of_the_server_is_read_as_it_is() -> None:
+    assert loaded(Job, id="j", status="paused").status == "paused"
+    assert loaded(Job, id="j", status=None).status is None
+
+
+@pytest.mark.parametrize(
+    "data", ["", "not json", "[1]", '"text"', "null", None, "{", '{"description": 5}']
+)
+def test_odd_data_of_a_server_reads_as_no_description(data: str | None) -> None:
+    assert loaded(Job, id="j", data=data).description is None
+
+
+def test_the_description_reads_and_writes_its_key_and_keeps_the_others(job: Job) -> None:
+    assert job.description == "x"
+
+    job.description = "new"
+
+    assert json.loads(job["data"]) == {"description": "new", "kept": 1}
+
+
+def test_the_description_cannot_be_set_over_data_that_is_not_loaded(book: Book) -> None:
+    job = loaded(Job, book, id="j")
+
+    with pytest.raises(NotLoadedError):
+        job.description = "x"
+    assert book.heard == []
+
+
+def test_a_mapping_as_data_becomes_json_text() -> None:
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+
+    job = Job(data={"description": "ü", "at": moment})
+
+    assert job.data == '{"description": "ü", "at": "2026-01-01T00:00:00+00:00"}'
+
+
+def test_data_that_cannot_travel_is_named_by_its_path(job: Job) -> None:
+    with pytest.raises(UnserialisableValueError) as caught:
+        job["data"] = {"frames": [{"paths": {1, 2}}]}
+
+    assert caught.value.path == "Job.data.frames[0].paths"
+
+
+def test_a_time_without_a_zone_is_kept_as_utc(job: Job) -> None:
+    job["finished_at"] = datetime(2026, 1, 1)  # noqa: DTZ001
+
+    assert job.finished_at == datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_subtypes_are_components() -> None:
+    assert issubclass(FileComponent, Component)
+    assert FileComponent.entity_type == "FileComponent"
+
+
+def test_attributes_beyond_the_model_are_kept() -> None:
+    job = loaded(Job, id="j", priority_of_a_newer_server=3)
+
+    assert job["priority_of_a_newer_server"] == 3
+    assert job.priority_of_a_newer_server == 3  # type: ignore[attr-defined]
+
+
+def test_only_the_server_location_has_urls(book: Book) -> None:
+    component = loaded(FileComponent, book, id="c1")
+    server = loaded(Location, book, id="3a372bde-05bc-11e4-8908-20c9d081909b")
+
+    assert server.get_url(component) == "https://ftrack.test/c1"
+    with pytest.raises(UnsupportedLocationError):
+        loaded(Location, book, id="other").get_url(component)
+
+
+# Generic entities
+
+
+def test_generic_entities_have_the_key_that_servers_give_the_type() -> None:
+    types = EntityTypes()
+
+    assert types.model("Task").primary_key_attributes == ("id",)
+    assert types.model("Metadata").primary_key_attributes == ("parent_id", "key")
+    assert types.model("Task") is types.model("Task")
+    assert types.model("Task").__name__ == "Task"
+
+
+def test_a_server_attribute_named_like_a_method_is_read_as_an_item() -> None:
+    entity = loaded(EntityTypes().model("AssetVersionList"), id="l", items="theirs")
+
+    assert entity["items"] == "theirs"
+    assert dict(entity.items()) == {"id": "l", "items": "theirs"}
+
+
+# Collections
+
+
+def test_a_collection_records_the_whole_new_list(book: Book) -> None:
+    links = tuple(loaded(JobComponent, component_id=name, job_id="j") for name in "abc")
+    job = loaded(Job, book, id="j", job_components=links)
+    view = job["job_components"]
+
+    view.append(links[0])
+    del view[1]
+    view[0] = links[2]
+    view.insert(0, links[1])
+
+    assert isinstance(view, Collection)
+    assert [link["component_id"] for link in view] == ["b", "c", "c", "a"]
+    assert view == job["job_components"] == list(view)
+    assert view[1:] == [links[2], links[2], links[0]]
+    assert [len(value) for _, value in book.heard] == [4, 3, 3, 4]
+    job.clear()
+    assert view == links
+
+
+def test_an_empty_collection_is_falsy_and_not_missing() -> None:
+    job = loaded(Job, id="j", job_components=())
+
+    assert not job["job_components"]
+    assert repr(job["job_components"]) == "[]"
+
+
+# pydantic
+
+
+def test_dumping_ends_cycles_with_a_reference() -> None:
+    user = loaded(User, id="u", username="maya")
+    job = loaded(Job, id="j", status="done", user=user)
+    load(user, {"assignments": (job,)}, lambda value: value)
+
+    assert job.model_dump() == {
+        "__entity_type__": "Job",
+        "id": "j",
+        "status": "done",
+        "user": {
+            "__entity_type__": "User",
+            "id": "u",
+            "username": "maya",
+            "assignments": [{"__entity_type__": "Job", "id": "j"}],
+        },
+    }
+    assert json.loads(job.model_dump_json())["user"]["username"] == "maya"
+
+
+def test_a_copy_is_detached(job: Job, book: Book) -> None:
+    double = copy.copy(job)
+
+    double["status"] = "done"
+
+    assert double == job
+    assert job["status"] == "running"
+    assert book.heard == []

@@ -1,0 +1,173 @@
+"""Query text: quoting, paging clauses, projections."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, date, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioftrackjobs.errors import QueryParameterError
+from aioftrackjobs.models import Job, JobComponent, JobStatus
+from aioftrackjobs.protocol.query import (
+    bind,
+    has_projections,
+    key_criteria,
+    quote,
+    split_paging,
+    target_type,
+)
+from aioftrackjobs.protocol.values import Reference
+
+# What a lexer takes for one string: up to the first quote that no backslash stands before.
+LITERAL = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
+
+
+def _unquote(literal: str) -> str:
+    match = LITERAL.fullmatch(literal)
+    assert match is not None, literal
+    return re.sub(r"\\(.)", r"\1", match[1], flags=re.DOTALL)
+
+
+@given(st.text())
+def test_quoted_text_is_one_literal_whatever_it_holds(text: str) -> None:
+    assert _unquote(quote(text)) == text
+
+
+@given(st.text(), st.text())
+def test_untrusted_parameters_stay_inside_their_quotes(first: str, second: str) -> None:
+    bound = bind("User where username is {a} and email is {b}", {"a": first, "b": second})
+
+    literals = LITERAL.findall(bound)
+    outside = LITERAL.sub("?", bound)
+    assert outside == "User where username is ? and email is ?"
+    assert [_unquote(f'"{literal}"') for literal in literals] == [first, second]
+
+
+@pytest.mark.parametrize(
+    ("value", "literal"),
+    [
+        pytest.param('say "hi"', '"say \\"hi\\""', id="quotes"),
+        pytest.param("ends in \\", '"ends in \\\\"', id="backslash"),
+        pytest.param("{name} }{", '"{name} }{"', id="braces"),
+        pytest.param("two\nlines", '"two\nlines"', id="newline"),
+        pytest.param(None, "none", id="none"),
+        pytest.param(True, "True", id="bool"),
+        pytest.param(10, "10", id="int"),
+        pytest.param(JobStatus.DONE, '"done"', id="enum"),
+        pytest.param(UUID(int=1), '"00000000-0000-0000-0000-000000000001"', id="uuid"),
+        pytest.param(datetime(2026, 1, 1, 10, tzinfo=UTC), '"2026-01-01T10:00:00"', id="time"),
+        pytest.param(date(2026, 1, 1), '"2026-01-01"', id="date"),
+        pytest.param(["a", 1], '("a", 1)', id="list"),
+        pytest.param([], '("")', id="empty list"),
+        pytest.param(Job(id="j1"), '"j1"', id="entity"),
+    ],
+)
+def test_values_have_a_literal_form(value: object, literal: str) -> None:
+    assert quote(value) == literal
+
+
+@pytest.mark.parametrize(
+    "value", [object(), b"x", {"a": 1}, JobComponent(component_id="c", job_id="j")]
+)
+def test_what_has_no_literal_form_is_refused(value: object) -> None:
+    with pytest.raises(QueryParameterError):
+        quote(value)
+
+
+def test_without_parameters_the_text_is_taken_as_it_is() -> None:
+    text = 'Job where data like "%{name}%"'
+
+    assert bind(text, {}) == text
+
+
+def test_braces_in_literals_are_no_placeholders() -> None:
+    bound = bind('Job where data like "%{x}%" and id is {id}', {"id": "j"})
+
+    assert bound == 'Job where data like "%{x}%" and id is "j"'
+
+
+@pytest.mark.parametrize(
+    ("template", "parameters", "part"),
+    [
+        pytest.param("User where id is {id}", {"name": "x"}, "{id}", id="no parameter"),
+        pytest.param("User", {"name": "x"}, "name", id="no placeholder"),
+        pytest.param('User where id is "{id}"', {"id": "x"}, "inside quotes", id="in quotes"),
+    ],
+)
+def test_misfits_of_placeholders_and_parameters_are_refused(
+    template: str, parameters: dict[str, object], part: str
+) -> None:
+    with pytest.raises(QueryParameterError, match=re.escape(part)):
+        bind(template, parameters)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("Job", ("Job", 0, None), id="none"),
+        pytest.param("Job offset 5 limit 10", ("Job", 5, 10), id="both"),
+        pytest.param("Job limit 10 offset 5", ("Job", 5, 10), id="both, swapped"),
+        pytest.param("Job limit 10  \n", ("Job", 0, 10), id="limit"),
+        pytest.param("Job\noffset 3", ("Job", 3, None), id="offset"),
+        pytest.param(
+            'Job where data is "limit 5"',
+            ('Job where data is "limit 5"', 0, None),
+            id="in a literal",
+        ),
+        pytest.param(
+            'Job where data is "offset 1 limit 5" limit 2',
+            ('Job where data is "offset 1 limit 5"', 0, 2),
+            id="in a literal and after it",
+        ),
+        pytest.param(
+            "Job where id in (select id from Job limit 5)",
+            ("Job where id in (select id from Job limit 5)", 0, None),
+            id="in a subquery",
+        ),
+    ],
+)
+def test_paging_clauses_are_taken_off_the_end_only(
+    text: str, expected: tuple[str, int, int | None]
+) -> None:
+    assert tuple(split_paging(text)) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("select id from Job", True),
+        ("  select\nid from Job", True),
+        ("Job", False),
+        ("selection", False),
+    ],
+)
+def test_projections_are_recognised(text: str, answer: bool) -> None:
+    assert has_projections(text) is answer
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("Job where x", "Job"), ("\n Task", "Task"), ("", None)]
+)
+def test_the_target_is_the_first_word(text: str, name: str | None) -> None:
+    assert target_type(text) == name
+
+
+def test_simple_keys_are_asked_for_with_in() -> None:
+    references = [Reference("Job", (("id", name),)) for name in ("a", "b")]
+
+    assert key_criteria(references) == 'id in ("a", "b")'
+
+
+def test_composite_keys_are_asked_for_part_by_part() -> None:
+    references = [
+        Reference("JobComponent", (("component_id", "c1"), ("job_id", "j"))),
+        Reference("JobComponent", (("component_id", "c2"), ("job_id", "j"))),
+    ]
+
+    assert key_criteria(references) == (
+        '(component_id is "c1" and job_id is "j") or (component_id is "c2" and job_id is "j")'
+    )

@@ -1,0 +1,48 @@
+"""Secrets stay out of texts and logs."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from aioftrackjobs.transport import WireRequest, hide_secrets, redact
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("http://h/get?id=1&username=u&apiKey=abc", "http://h/get?id=1&username=u&apiKey=***"),
+        ("http://h/?api_key=abc&x=1", "http://h/?api_key=***&x=1"),
+        (
+            "https://s3/x?X-Amz-Signature=abc&X-Amz-Date=1",
+            "https://s3/x?X-Amz-Signature=***&X-Amz-Date=***",
+        ),
+        ("nothing to hide: key=1", "nothing to hide: key=1"),
+        ("plain SECRET here", "plain *** here"),
+    ],
+)
+def test_secret_parameters_are_hidden(text: str, expected: str) -> None:
+    assert redact(text, "SECRET") == expected
+
+
+def test_httpx_logs_urls_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+    hide_secrets()
+    hide_secrets()
+    with caplog.at_level(logging.INFO, logger="httpx"):
+        logging.getLogger("httpx").info(
+            'HTTP Request: %s %s "%s %d %s"',
+            "GET",
+            "http://h/?id=1&apiKey=abc",
+            "HTTP/1.1",
+            200,
+            "OK",
+        )
+
+    assert caplog.messages == ['HTTP Request: GET http://h/?id=1&apiKey=*** "HTTP/1.1 200 OK"']
+
+
+def test_a_requests_repr_shows_neither_url_nor_headers() -> None:
+    request = WireRequest("GET", "http://h/?apiKey=abc", {"ftrack-api-key": "abc"})
+
+    assert "abc" not in repr(request)
