@@ -1,0 +1,114 @@
+"""Entity types for what comes out of the work: assets, their versions, and notes."""
+
+from __future__ import annotations
+
+from aioftrackjobs.devserver.declarations.language import (
+    PARENT_TYPE_TRANSFORM,
+    entity,
+    flag,
+    integer,
+    key,
+    many,
+    mapped,
+    moment,
+    ref,
+    text,
+    uid,
+    url,
+)
+
+ASSET = entity(
+    "Asset",
+    {
+        "id": uid(alias="assetid"),
+        "context_id": key("Context.id"),
+        "name": text(),
+        "type_id": key("AssetType.id", alias="typeid"),
+        "metadata": mapped("Metadata", alias="meta"),
+        "versions": many("AssetVersion"),
+        "parent": ref("Context"),
+        "type": ref("AssetType"),
+    },
+    required="id",
+    system_projections="context_id",
+)
+
+ASSET_TYPE = entity(
+    "AssetType",
+    {
+        "id": uid(alias="typeid"),
+        "component": text("main"),
+        "name": text(),
+        "short": text(),
+        "assets": many("Asset"),
+    },
+    required="id name short",
+)
+
+ASSET_VERSION = entity(
+    "AssetVersion",
+    {
+        "id": uid(alias="versionid"),
+        "asset_id": key("Asset.id", alias="assetid"),
+        "comment": text(""),
+        "date": moment(),
+        "is_latest_version": flag(),
+        "is_published": flag(default=True, alias="ispublished"),
+        "link": text(alias="_api_link"),
+        "status_id": key("Status.id", alias="statusid"),
+        "task_id": key("Task.id", alias="taskid"),
+        "thumbnail_id": key("Component.id", alias="thumbid"),
+        "thumbnail_url": url(),
+        "user_id": key("User.user_id", alias="userid"),
+        "version": integer(),
+        "components": many("Component"),
+        "metadata": mapped("Metadata", alias="meta"),
+        "notes": many("Note"),
+        "asset": ref("Asset"),
+        "status": ref("Status"),
+        "task": ref("Task"),
+        "thumbnail": ref("Component"),
+        "user": ref("User"),
+    },
+    required="id is_published status_id",
+    immutable="id link is_latest_version thumbnail_url",
+    computed="thumbnail_url",
+    system_projections="assetid",
+)
+
+NOTE = entity(
+    "Note",
+    {
+        "id": uid(alias="noteid"),
+        "category_id": key("NoteCategory.id", alias="categoryid"),
+        "completed_at": moment(),
+        "completed_by_id": key("User.user_id"),
+        "content": text(alias="text"),
+        "date": moment(),
+        "in_reply_to_id": key("Note.id", alias="noteparentid"),
+        "is_todo": flag(default=False),
+        "parent_id": text(),
+        "parent_type": {**text(), "transform": PARENT_TYPE_TRANSFORM},
+        "thread_activity": moment(alias="triggerdate"),
+        "user_id": key("User.user_id", alias="userid"),
+        "metadata": mapped("Metadata", alias="meta"),
+        "replies": many("Note", alias="notes"),
+        "author": ref("User", alias="user"),
+        "category": ref("NoteCategory"),
+        "completed_by": ref("User"),
+        "in_reply_to": ref("Note", alias="noteparent"),
+    },
+    required="id user_id",
+)
+
+NOTE_CATEGORY = entity(
+    "NoteCategory",
+    {
+        "id": uid(alias="categoryid"),
+        "color": text(),
+        "name": text(),
+        "sort": integer(0),
+    },
+    required="id",
+    alias="NoteCategory",
+)

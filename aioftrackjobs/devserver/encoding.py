@@ -1,0 +1,112 @@
+"""Values between the wire and the store (protocol reference, section 3.1).
+
+Stored dates are naive UTC text in whole seconds, so that text order is time order.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from aioftrackjobs.devserver.model import Attribute
+from aioftrackjobs.devserver.refusals import ValidationRefusal
+
+_KINDS = {
+    "string": "text",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+}
+
+
+def now_text() -> str:
+    """Return the present time as it is stored."""
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
+
+
+def datetime_text(text: str, *, precise: bool = False) -> str:
+    """Return an ISO date as it is stored, with its fraction of a second if *precise*.
+
+    Raises:
+        ValueError: If it is no date.
+    """
+    moment = datetime.fromisoformat(text.strip())
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return moment.isoformat(timespec="auto" if precise else "seconds")
+
+
+def encode(attribute: Attribute, value: Any) -> Any:
+    """Return a stored *value* as it travels."""
+    if value is None:
+        return None
+    if attribute.format == "date-time":
+        return {"__type__": "datetime", "value": value}
+    return bool(value) if attribute.type == "boolean" else value
+
+
+def decode(owner: str, attribute: Attribute, value: Any) -> Any:
+    """Return a *value* that a client sent as it is stored.
+
+    Raises:
+        ValidationRefusal: If it is not of the attribute's type, or not one of its words.
+    """
+    if value is None:
+        return None
+    name = f"{owner}.{attribute.name}"
+    if attribute.is_datetime:
+        return _decode_datetime(name, value)
+    if not _fits(attribute.type, value):
+        wanted = _KINDS.get(attribute.type, attribute.type)
+        raise ValidationRefusal(f"{name} takes {wanted}, not {_kind_of(value)}.")
+    if attribute.enum is not None and value not in attribute.enum:
+        words = ", ".join(f"'{word}'" for word in attribute.enum)
+        raise ValidationRefusal(f"'{value}' is not a value of {name}, which are {words}.")
+    return int(value) if attribute.type == "boolean" else value
+
+
+def _decode_datetime(name: str, value: Any) -> str:
+    try:
+        if isinstance(value, dict) and value.get("__type__") in {"datetime", "date"}:
+            value = value.get("value")
+        return datetime_text(value)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise ValidationRefusal(f"{name} takes a date in ISO form.") from None
+
+
+def _fits(kind: str, value: Any) -> bool:
+    match kind:
+        case "string":
+            return isinstance(value, str)
+        case "boolean":
+            return isinstance(value, bool)
+        case "integer":
+            return isinstance(value, int) and _storable(value)
+        case "number":
+            return isinstance(value, int | float) and _storable(value)
+        case _:
+            return isinstance(value, str | int | float) and _storable(value)
+
+
+def _storable(value: Any) -> bool:
+    """Return whether SQLite can keep a number; any text it can."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -(2**63) <= value < 2**63
+
+
+def _kind_of(value: Any) -> str:
+    match value:
+        case bool():
+            return "true or false"
+        case str():
+            return "text"
+        case dict():
+            return "an object"
+        case list():
+            return "a list"
+        case _:
+            return "such a number"

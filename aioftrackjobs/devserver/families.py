@@ -1,0 +1,101 @@
+"""Which entity types extend which, read from schema documents.
+
+Newer servers say it (``$mixin``); in the recorded documents it shows in three other ways:
+an alias with classifiers, a primary key that is also a foreign key, or a discriminator such as
+``context_type`` that a bigger type repeats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+Document = Mapping[str, Any]
+_FOREIGN_KEY = "Foreign key(s): "
+
+
+def foreign_key_target(fragment: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return type and attribute that a foreign key points at, as its description has them."""
+    description = fragment.get("description") or ""
+    if fragment.get("format") != "foreign_key" or not description.startswith(_FOREIGN_KEY):
+        return None
+    target, _, attribute = description.removeprefix(_FOREIGN_KEY).partition(".")
+    return target, attribute
+
+
+def base_of(document: Document, documents: Mapping[str, Document]) -> str | None:
+    """Return the name of the type that *document* extends, None for the root of a family."""
+    for base in (
+        document.get("$mixin", {}).get("$ref"),
+        _classified_base(document, documents),
+        _base_by_key(document),
+        _base_by_discriminator(document, documents),
+    ):
+        if base in documents and base != document["id"]:
+            return str(base)
+    return None
+
+
+def lineage_of(name: str, documents: Mapping[str, Document]) -> tuple[str, ...]:
+    """Return *name* and all it extends, nearest first."""
+    lineage = [name]
+    while (base := base_of(documents[lineage[-1]], documents)) and base not in lineage:
+        lineage.append(base)
+    return tuple(lineage)
+
+
+def marks_of(document: Document, lineage: tuple[str, ...]) -> dict[str, str]:
+    """Return the values that tell entities of this type from others of the family.
+
+    Classifiers are written in the document. A discriminator is the document's default, else
+    the table's name, else what the type's name adds to its root's: ``file`` of a
+    ``FileComponent`` (recorded for that one, assumed for the others).
+    """
+    properties = document["properties"]
+    alias = document.get("alias_for")
+    marks: dict[str, str] = {}
+    if isinstance(alias, Mapping):
+        columns = {p.get("alias_for", name): name for name, p in properties.items()}
+        for column, value in alias.get("classifiers", {}).items():
+            marks[columns.get(column, column)] = value
+    table = alias["id"] if isinstance(alias, Mapping) else alias
+    own_part = document["id"].removesuffix(lineage[-1]) or document["id"]
+    for name in _discriminators(document):
+        marks[name] = properties[name].get("default") or (table or own_part).lower()
+    return marks
+
+
+def _discriminators(document: Document) -> set[str]:
+    return {
+        name
+        for name in document.get("system_projections", ())
+        if name.endswith("_type") and name in document["properties"]
+    }
+
+
+def _classified_base(document: Document, documents: Mapping[str, Document]) -> str | None:
+    alias = document.get("alias_for")
+    if not isinstance(alias, Mapping):
+        return None
+    by_table = (name for name, other in documents.items() if other.get("alias_for") == alias["id"])
+    return next(by_table, alias["id"])
+
+
+def _base_by_key(document: Document) -> str | None:
+    for name in document["primary_key"]:
+        fragment = document["properties"].get(name, {})
+        target = foreign_key_target(fragment)
+        if target and len(document["primary_key"]) == 1:
+            return target[0]
+    return None
+
+
+def _base_by_discriminator(document: Document, documents: Mapping[str, Document]) -> str | None:
+    own, names = _discriminators(document), set(document["properties"])
+    bases = [
+        other
+        for other in documents.values()
+        if _discriminators(other) & own and set(other["properties"]) < names
+    ]
+    nearest = max(bases, key=lambda other: len(other["properties"]), default=None)
+    return nearest["id"] if nearest is not None else None

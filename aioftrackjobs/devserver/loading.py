@@ -1,0 +1,99 @@
+"""From a list of schema documents to a :class:`Model`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from aioftrackjobs.devserver.families import foreign_key_target, lineage_of, marks_of
+from aioftrackjobs.devserver.model import SCALAR_TYPES, Attribute, EntityType, Model
+from aioftrackjobs.devserver.relations import is_reference, resolve_relations
+
+
+def load_model(schemas: Iterable[Mapping[str, Any]]) -> Model:
+    """Return the model of *schemas*, which are documents as ``query_schemas`` answers them.
+
+    Raises:
+        ValueError: If a document lacks what even the official client needs.
+    """
+    documents = {document["id"]: dict(document) for document in map(_checked, schemas)}
+    lineages = {name: lineage_of(name, documents) for name in documents}
+    types = {
+        name: _entity_type(document, lineages, documents) for name, document in documents.items()
+    }
+    model = Model(tuple(documents.values()), types)
+    resolve_relations(model)
+    return model
+
+
+def _checked(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not document.get("id"):
+        raise ValueError("a schema document has no id")
+    if not document.get("primary_key"):
+        raise ValueError(f"the schema document of {document['id']} has no primary_key")
+    return {"properties": {}, **document}
+
+
+def _entity_type(
+    document: dict[str, Any],
+    lineages: Mapping[str, tuple[str, ...]],
+    documents: Mapping[str, Mapping[str, Any]],
+) -> EntityType:
+    name = document["id"]
+    computed = frozenset(document.get("computed", ())) | {
+        key for key, value in document["properties"].items() if value.get("type") == "object"
+    }
+    return EntityType(
+        name=name,
+        document=document,
+        root=lineages[name][-1],
+        lineage=lineages[name],
+        concrete=frozenset(other for other, lineage in lineages.items() if name in lineage),
+        attributes=_attributes(document, computed, documents),
+        marks=marks_of(document, lineages[name]),
+        computed=computed,
+        primary_key=tuple(document["primary_key"]),
+        required=tuple(document.get("required", ())),
+        immutable=frozenset(document.get("immutable", ())),
+        default_projections=tuple(document.get("default_projections", ())),
+        system_projections=_system_projections(document),
+    )
+
+
+def _attributes(
+    document: Mapping[str, Any],
+    computed: frozenset[str],
+    documents: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Attribute]:
+    attributes = {}
+    for name, fragment in document["properties"].items():
+        if name in computed or is_reference(fragment):
+            continue
+        if fragment.get("type", "string") not in SCALAR_TYPES:
+            continue
+        target = foreign_key_target(fragment)
+        enum = fragment.get("enum")
+        attributes[name] = Attribute(
+            name,
+            fragment.get("type", "string"),
+            format=fragment.get("format"),
+            default=fragment.get("default"),
+            enum=tuple(enum) if enum else None,
+            references=target[0] if target and target[0] in documents else None,
+        )
+    return attributes
+
+
+def _system_projections(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the attributes sent with every entity, under their names in the API.
+
+    Documents name them by database column: ``showid`` is ``project_id`` (protocol reference,
+    section 3.5). Columns that are no attribute are never sent.
+    """
+    properties = document["properties"]
+    columns = {fragment.get("alias_for", name): name for name, fragment in properties.items()}
+    names = (
+        name if name in properties else columns.get(name)
+        for name in document.get("system_projections", ())
+    )
+    return tuple(name for name in names if name is not None)

@@ -1,0 +1,121 @@
+"""Schema documents, resolved: which types exist, what they hold and how they are related.
+
+A document names relations but not how they are stored. What it leaves open is settled once,
+when a :class:`Model` is made, in :mod:`families` and :mod:`relations`; everything above works
+on the result, and no entity type is special where a document can say it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from aioftrackjobs.devserver.refusals import unknown_name
+
+SCALAR_TYPES = frozenset({"string", "boolean", "integer", "number", "variable"})
+
+
+@dataclass(frozen=True, slots=True)
+class Attribute:
+    """One stored value of an entity type.
+
+    Attributes:
+        references: Entity type that a foreign key points at; None for other values.
+        hidden: The document does not show it: it stores a relation that has no key of its own.
+    """
+
+    name: str
+    type: str
+    format: str | None = None
+    default: Any = None
+    enum: tuple[str, ...] | None = None
+    references: str | None = None
+    hidden: bool = False
+
+    @property
+    def is_datetime(self) -> bool:
+        """Whether the value is a point in time."""
+        return self.format == "date-time"
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A way from an entity to others.
+
+    Attributes:
+        pairs: Attributes that must be equal, (here, there); empty where the document gives no
+            way to store the relation, which then always leads to nothing.
+        only: An attribute of the target and the value it must have to belong.
+    """
+
+    name: str
+    target: str
+    many: bool
+    pairs: tuple[tuple[str, str], ...] = ()
+    only: tuple[str, str] | None = None
+
+
+@dataclass(slots=True)
+class EntityType:
+    """One entity type.
+
+    Attributes:
+        root: Type whose table holds this one's entities.
+        lineage: This type and what it extends, nearest first.
+        concrete: Names of this type and all that extend it.
+        marks: Values of attributes that tell this type from others of its family.
+    """
+
+    name: str
+    document: dict[str, Any]
+    root: str
+    lineage: tuple[str, ...]
+    concrete: frozenset[str]
+    attributes: dict[str, Attribute]
+    relations: dict[str, Relation] = field(default_factory=dict)
+    marks: dict[str, str] = field(default_factory=dict)
+    computed: frozenset[str] = frozenset()
+    primary_key: tuple[str, ...] = ("id",)
+    required: tuple[str, ...] = ()
+    immutable: frozenset[str] = frozenset()
+    default_projections: tuple[str, ...] = ()
+    system_projections: tuple[str, ...] = ()
+
+    def has(self, name: str) -> bool:
+        """Return whether clients may use *name* on this type."""
+        return name in self.document["properties"]
+
+    def unknown(self, name: str) -> Exception:
+        """Return the refusal of an attribute that this type does not have."""
+        return unknown_name("attribute", name, self.document["properties"], of=self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """All entity types that a server serves."""
+
+    documents: tuple[dict[str, Any], ...]
+    types: dict[str, EntityType]
+
+    def type(self, name: str) -> EntityType:
+        """Return the type called *name*.
+
+        Raises:
+            ValidationRefusal: If there is none.
+        """
+        try:
+            return self.types[name]
+        except (KeyError, TypeError):
+            raise unknown_name("entity type", str(name), self.types) from None
+
+    def root(self, name: str) -> EntityType:
+        """Return the type whose table holds the entities of the type called *name*."""
+        return self.types[self.types[name].root]
+
+    def family(self, root: str) -> list[EntityType]:
+        """Return all types that share the table of *root*, in document order."""
+        return [entity_type for entity_type in self.types.values() if entity_type.root == root]
+
+    def related(self, one: str, other: str) -> bool:
+        """Return whether one of the two types extends the other, or both are the same."""
+        return other in self.types[one].lineage or one in self.types[other].lineage

@@ -1,0 +1,102 @@
+"""What a query selects, as a tree of what to load from each entity type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from aioftrackjobs.devserver.computed import sources_of
+from aioftrackjobs.devserver.model import EntityType, Model, Relation
+from aioftrackjobs.devserver.query.syntax import Aggregate, Path, Query, Step
+from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.tables import TYPE
+
+_LONGEST_PATH = 24
+
+
+@dataclass(slots=True)
+class Selection:
+    """What is wanted of the entities at one point of the projections.
+
+    Attributes:
+        entity_type: What the projections take the entities for; they may be subtypes.
+        names: Attributes and computed values, in the order they were asked for.
+        related: What is wanted of the entities that relations lead to.
+    """
+
+    entity_type: EntityType
+    relation: Relation | None = None
+    names: dict[str, None] = field(default_factory=dict)
+    related: dict[str, Selection] = field(default_factory=dict)
+
+    def columns(self, model: Model) -> list[str]:
+        """Return the columns to read, the type first, then the key."""
+        root = model.types[self.entity_type.root]
+        family = model.family(root.name)
+        wanted = dict.fromkeys((TYPE, *root.primary_key))
+        for name in self.names:
+            for member in family:
+                wanted |= dict.fromkeys(sources_of(member, name))
+        for member in family:
+            wanted |= dict.fromkeys(member.system_projections)
+        for selection in self.related.values():
+            if selection.relation is not None:
+                wanted |= dict.fromkeys(here for here, _ in selection.relation.pairs)
+        stored = {name for member in family for name in member.attributes} | {TYPE}
+        return [name for name in wanted if name in stored]
+
+
+def select(model: Model, query: Query) -> Selection:
+    """Return what *query* selects: what it says, else the type's default projections.
+
+    Raises:
+        ValidationRefusal: If it names what the types do not have.
+    """
+    entity_type = model.type(query.entity_type)
+    selection = Selection(entity_type)
+    if query.projections is None:
+        for name in filter(entity_type.has, entity_type.default_projections):
+            _add(model, selection, (Step(name),))
+    for projection in query.projections or ():
+        if isinstance(projection, Aggregate):
+            raise ValidationRefusal("Functions can only be selected together with 'group by'.")
+        if len(projection) > _LONGEST_PATH:
+            raise ValidationRefusal(f"A projection has more than {_LONGEST_PATH} steps.")
+        _add(model, selection, projection)
+    return selection
+
+
+def select_names(entity_type: EntityType, names: Iterable[str]) -> Selection:
+    """Return the selection of the attributes *names* of one type."""
+    return Selection(entity_type, names=dict.fromkeys(names))
+
+
+def _add(model: Model, selection: Selection, path: Path) -> None:
+    step, *rest = path
+    entity_type = selection.entity_type
+    if not entity_type.has(step.name):
+        raise entity_type.unknown(step.name)
+    if entity_type.document["properties"][step.name].get("restricted_projection"):
+        raise ValidationRefusal(f"'{step.name}' of {entity_type.name} cannot be selected.")
+    relation = entity_type.relations.get(step.name)
+    if relation is None:
+        if rest and step.name not in entity_type.computed:
+            raise ValidationRefusal(
+                f"'{step.name}' of {entity_type.name} is no relation, nothing follows it."
+            )
+        selection.names[step.name] = None  # a key inside a computed object selects all of it
+        return
+    below = selection.related.setdefault(
+        step.name, Selection(model.types[relation.target], relation)
+    )
+    if step.cast is not None:
+        below.entity_type = _cast(model, relation, step.cast)
+    if rest:
+        _add(model, below, tuple(rest))
+
+
+def _cast(model: Model, relation: Relation, name: str) -> EntityType:
+    target = model.type(name)
+    if target.root != model.types[relation.target].root:
+        raise ValidationRefusal(f"{relation.target} cannot be cast to {name}.")
+    return target

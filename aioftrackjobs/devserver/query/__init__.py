@@ -1,0 +1,1 @@
+"""The query language: text to a small syntax tree, the tree to SQL."""

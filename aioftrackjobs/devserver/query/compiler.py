@@ -1,0 +1,284 @@
+"""From a syntax tree to SQL, with every value a bound parameter.
+
+What the language leaves open is settled the way SQL has it: a comparison with nothing is
+neither true nor false, except the null tests; ``any`` and ``has`` are always one or the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic_core import to_json
+
+from aioftrackjobs.devserver.model import Attribute, Model
+from aioftrackjobs.devserver.query.scope import Condition, Scope
+from aioftrackjobs.devserver.query.syntax import (
+    Aggregate,
+    And,
+    Comparison,
+    Expression,
+    Literal,
+    Membership,
+    Not,
+    Or,
+    Path,
+    Query,
+    RelationTest,
+)
+from aioftrackjobs.devserver.query.values import like_pattern, value_of
+from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.tables import ROW
+
+#: SQLite refuses expressions nested deeper than 1000; clients write long flat lists.
+_WIDEST = 100
+#: Criteria nested deeper than this are no work of a person, and overflow SQLite's parser.
+_DEEPEST = 40
+_LONGEST_PATH = 24
+_AGGREGATES: Mapping[str, Callable[[Any], sa.ColumnElement[Any]]] = {
+    "count": sa.func.count,
+    "sum": sa.func.sum,
+    "avg": sa.func.avg,
+    "min": sa.func.min,
+    "max": sa.func.max,
+}
+
+
+class Compiler:
+    """Compiles queries against one model and its tables."""
+
+    def __init__(self, model: Model, tables: Mapping[str, sa.Table]) -> None:
+        self._model = model
+        self._tables = tables
+
+    def scope(self, query: Query) -> Scope:
+        """Return the scope of the entities that *query* asks for."""
+        return Scope.of(self._model, self._tables, self._model.type(query.entity_type))
+
+    def select(self, query: Query, scope: Scope, columns: Sequence[str]) -> sa.Select[Any]:
+        """Return the statement for the *columns* of what *query* finds, sorted and paged.
+
+        One row more than the limit is asked for, which says whether there is a next page.
+        """
+        statement = sa.select(*(scope.source.c[name] for name in columns))
+        statement = self._narrowed(statement, query, scope, 0).order_by(
+            *self._order(query, scope), scope.source.c[ROW]
+        )
+        return self._paged(statement, query)
+
+    def select_groups(self, query: Query) -> tuple[sa.Select[Any], list[str]]:
+        """Return the statement of a query that groups, and the names of its columns."""
+        scope = self.scope(query)
+        columns: list[sa.ColumnElement[Any]] = [
+            self._aggregate(projection, scope)
+            for projection in query.projections or ()
+            if isinstance(projection, Aggregate)
+        ]
+        groups = [self._value(path, scope) for path in query.group_by]
+        names = [".".join(step.name for step in path) for path in query.group_by]
+        columns += [group.label(name) for group, name in zip(groups, names, strict=True)]
+        statement = self._narrowed(sa.select(*columns), query, scope, 0).group_by(*groups)
+        return self._paged(statement, query), [column.name for column in columns]
+
+    def _aggregate(self, aggregate: Aggregate, scope: Scope) -> sa.ColumnElement[Any]:
+        function = _AGGREGATES.get(aggregate.function)
+        if function is None:
+            raise ValidationRefusal(f"'{aggregate.function}' is none of {', '.join(_AGGREGATES)}.")
+        name = "_".join(step.name for step in aggregate.path)
+        return function(self._value(aggregate.path, scope)).label(f"{aggregate.function}_{name}")
+
+    def _narrowed(
+        self, statement: sa.Select[Any], query: Query, scope: Scope, depth: int
+    ) -> sa.Select[Any]:
+        statement = statement.select_from(scope.source).where(scope.is_of_type())
+        if query.criteria is not None:
+            statement = statement.where(self._condition(query.criteria, scope, depth))
+        return statement
+
+    def _paged(self, statement: sa.Select[Any], query: Query) -> sa.Select[Any]:
+        if query.limit is not None:
+            statement = statement.limit(min(query.limit, 2**62) + 1)
+        return statement.offset(query.offset) if query.offset else statement
+
+    def _order(self, query: Query, scope: Scope) -> list[sa.ColumnElement[Any]]:
+        keys: list[sa.ColumnElement[Any]] = []
+        for ordering in query.order_by:
+            value = self._value(ordering.path, scope)
+            keys.append(value.desc() if ordering.descending else value.asc())
+        return keys
+
+    def _value(self, path: Path, scope: Scope) -> sa.ColumnElement[Any]:
+        """Return what *path* leads to as a column, for sorting, grouping and subqueries."""
+        step, *rest = _checked(path)
+        if rest:
+            return scope.value_beyond(step, lambda inner: self._value(tuple(rest), inner))
+        if scope.attribute(step) is not None:
+            return scope.source.c[step.name]
+        return self._key_column(path, scope)
+
+    def _key_column(self, path: Path, scope: Scope) -> sa.ColumnElement[Any]:
+        (step,) = path
+        _refuse_computed(scope, step.name)
+        relation = scope.relation(step)
+        if relation.many or len(relation.pairs) != 1:
+            raise ValidationRefusal(f"'{step.name}' has no single value to compare.")
+        return scope.source.c[relation.pairs[0][0]]
+
+    def _condition(self, expression: Expression, scope: Scope, depth: int) -> Condition:
+        if depth > _DEEPEST:
+            raise ValidationRefusal(f"The criteria are nested more than {_DEEPEST} deep.")
+        match expression:
+            case And(operands=operands):
+                return _joined(
+                    "AND", [self._condition(each, scope, depth + 1) for each in operands]
+                )
+            case Or(operands=operands):
+                return _joined("OR", [self._condition(each, scope, depth + 1) for each in operands])
+            case Not(operand=operand):
+                return sa.not_(self._condition(operand, scope, depth + 1).self_group())
+            case RelationTest(path=path, criteria=criteria):
+                return self._relation_test(path, criteria, scope, depth)
+            case Comparison(path=path):
+                return self._at_end(path, scope, lambda at, inner: _compare(at, inner, expression))
+            case Membership(path=path):
+                return self._membership(expression, scope, depth)
+
+    def _relation_test(
+        self, path: Path, criteria: Expression | None, scope: Scope, depth: int
+    ) -> Condition:
+        step, *rest = _checked(path)
+        if rest:
+            return scope.leads_to(
+                step, lambda inner: self._relation_test(tuple(rest), criteria, inner, depth + 1)
+            )
+        if criteria is None:
+            return scope.leads_to(step, None)
+        return scope.leads_to(step, lambda inner: self._condition(criteria, inner, depth + 1))
+
+    def _at_end(
+        self,
+        path: Path,
+        scope: Scope,
+        build: Callable[[Attribute, sa.ColumnElement[Any]], Condition],
+    ) -> Condition:
+        """Return what *build* makes of the attribute at the end of *path*."""
+        step, *rest = _checked(path)
+        if rest:
+            return scope.leads_to(step, lambda inner: self._at_end(tuple(rest), inner, build))
+        attribute = scope.attribute(step)
+        if attribute is not None:
+            return build(attribute, scope.source.c[step.name])
+        column = self._key_column(path, scope)
+        return build(scope.entity_type.attributes[column.name], column)
+
+    def _membership(self, membership: Membership, scope: Scope, depth: int) -> Condition:
+        values = membership.values
+        if isinstance(values, Query):
+            keys = self._subquery(values, depth + 1)
+            condition = self._at_end(
+                membership.path, scope, lambda _, column: _in_keys(column, keys, membership.negated)
+            )
+        else:
+            condition = self._at_end(
+                membership.path,
+                scope,
+                lambda attribute, column: _in_list(attribute, column, values, membership.negated),
+            )
+        return condition
+
+    def _subquery(self, query: Query, depth: int) -> sa.Select[Any]:
+        projections = query.projections or ()
+        if len(projections) != 1 or isinstance(projections[0], Aggregate):
+            raise ValidationRefusal("A query inside 'in' selects exactly one attribute.")
+        scope = self.scope(query)
+        value = self._value(projections[0], scope)
+        statement = self._narrowed(sa.select(value), query, scope, depth).where(value.is_not(None))
+        if query.limit is None and query.offset is None:
+            return statement
+        statement = statement.order_by(*self._order(query, scope), scope.source.c[ROW])
+        if query.limit is not None:
+            statement = statement.limit(query.limit)
+        return statement.offset(query.offset) if query.offset else statement
+
+
+def _checked(path: Path) -> Path:
+    if len(path) > _LONGEST_PATH:
+        raise ValidationRefusal(f"A path has more than {_LONGEST_PATH} steps.")
+    return path
+
+
+def _joined(word: str, conditions: list[Condition]) -> Condition:
+    """Join *conditions* by AND or OR, long lists in halves so that the expression stays shallow.
+
+    The halves are joined by an operator of our own making: SQLAlchemy would lay lists of the
+    same operator end to end again.
+    """
+    if len(conditions) <= _WIDEST:
+        return sa.and_(*conditions) if word == "AND" else sa.or_(*conditions)
+    middle = len(conditions) // 2
+    left, right = _joined(word, conditions[:middle]), _joined(word, conditions[middle:])
+    return left.self_group().bool_op(word)(right.self_group())
+
+
+def _compare(
+    attribute: Attribute, column: sa.ColumnElement[Any], comparison: Expression
+) -> Condition:
+    assert isinstance(comparison, Comparison)  # noqa: S101 - said by the only caller
+    literal, operator = comparison.value, comparison.operator
+    if literal.is_null:
+        return _compare_with_nothing(column, operator)
+    if operator in {"like", "not_like"}:
+        found = column.like(sa.literal(like_pattern(literal)), escape="\\")
+        return found if operator == "like" else sa.not_(found)
+    value = sa.literal(value_of(attribute, literal))
+    match operator:
+        case "is":
+            return column == value
+        case "is_not":
+            return column != value
+        case "<":
+            return column < value
+        case "<=":
+            return column <= value
+        case ">":
+            return column > value
+        case _:
+            return column >= value
+
+
+def _compare_with_nothing(column: sa.ColumnElement[Any], operator: str) -> Condition:
+    if operator == "is":
+        return column.is_(None)
+    if operator == "is_not":
+        return column.is_not(None)
+    raise ValidationRefusal(f"Nothing can be compared with 'none' by '{operator}'.")
+
+
+def _in_list(
+    attribute: Attribute,
+    column: sa.ColumnElement[Any],
+    literals: tuple[Literal, ...],
+    negated: bool,  # noqa: FBT001
+) -> Condition:
+    """Return the test for a list, whose length does not change the statement's text."""
+    listed = [value_of(attribute, each) for each in literals if not each.is_null]
+    members = sa.func.json_each(sa.literal(to_json(listed).decode())).table_valued("value")
+    keys = sa.select(members.c.value)
+    with_null = any(each.is_null for each in literals)
+    if negated:
+        missing = column.not_in(keys)
+        return sa.and_(column.is_not(None), missing) if with_null else missing
+    found = column.in_(keys)
+    return sa.or_(column.is_(None), found) if with_null else found
+
+
+def _in_keys(column: sa.ColumnElement[Any], keys: sa.Select[Any], negated: bool) -> Condition:  # noqa: FBT001
+    return column.not_in(keys) if negated else column.in_(keys)
+
+
+def _refuse_computed(scope: Scope, name: str) -> None:
+    if name in scope.entity_type.computed:
+        raise ValidationRefusal(
+            f"'{name}' of {scope.entity_type.name} is computed and cannot be used in criteria."
+        )

@@ -1,0 +1,111 @@
+"""Finding one's way from a table to related ones while a query is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+
+from aioftrackjobs.devserver.model import Attribute, EntityType, Model, Relation
+from aioftrackjobs.devserver.query.syntax import Step
+from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.tables import TYPE
+
+Condition = sa.ColumnElement[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The entities that names in a piece of a query belong to.
+
+    Attributes:
+        source: Table of the type's family, under a name of its own in the statement.
+    """
+
+    model: Model
+    tables: Mapping[str, sa.Table]
+    entity_type: EntityType
+    source: sa.FromClause
+
+    @classmethod
+    def of(cls, model: Model, tables: Mapping[str, sa.Table], entity_type: EntityType) -> Scope:
+        """Return a new scope for all entities of a type."""
+        return cls(model, tables, entity_type, tables[entity_type.root].alias())
+
+    def is_of_type(self) -> Condition:
+        """Return the condition that a row of the family's table is of the scope's type."""
+        if self.entity_type.name == self.entity_type.root:
+            return sa.true()
+        return self.source.c[TYPE].in_(sorted(self.entity_type.concrete))
+
+    def attribute(self, step: Step) -> Attribute | None:
+        """Return the attribute that *step* names, None if it names something else."""
+        found = self.entity_type.attributes.get(step.name)
+        return found if found is not None and not found.hidden else None
+
+    def relation(self, step: Step) -> Relation:
+        """Return the relation that *step* names.
+
+        Raises:
+            ValidationRefusal: If it names none.
+        """
+        relation = self.entity_type.relations.get(step.name)
+        if relation is not None:
+            return relation
+        if self.entity_type.has(step.name):
+            raise ValidationRefusal(
+                f"'{step.name}' of {self.entity_type.name} is no relation, nothing follows it."
+            )
+        raise self.entity_type.unknown(step.name)
+
+    def target(self, step: Step) -> Scope:
+        """Return the scope that the relation named by *step* leads to, narrowed by its cast."""
+        relation = self.relation(step)
+        target = self.model.type(step.cast or relation.target)
+        if self.model.types[relation.target].root != target.root:
+            raise ValidationRefusal(f"{relation.target} cannot be cast to {target.name}.")
+        return Scope.of(self.model, self.tables, target)
+
+    def narrowing(self, relation: Relation, inner: Scope, step: Step) -> list[Condition]:
+        """Return the conditions on *inner* that do not depend on where the relation starts."""
+        conditions = [inner.is_of_type()] if step.cast else []
+        if relation.only:
+            name, value = relation.only
+            conditions.append(inner.source.c[name] == value)
+        return conditions
+
+    def leads_to(self, step: Step, build: Callable[[Scope], Condition] | None) -> Condition:
+        """Return the condition that some entity at the other end satisfies what *build* makes.
+
+        It is true or false, never unknown, so that ``not`` means the contrary. Where one key
+        is enough it is a list of keys that SQLite can make first and look up by index.
+        """
+        relation, inner = self.relation(step), self.target(step)
+        if not relation.pairs:
+            return sa.false()
+        conditions = self.narrowing(relation, inner, step)
+        if build is not None:
+            conditions.append(build(inner))
+        if len(relation.pairs) > 1:
+            joined = [
+                self.source.c[here] == inner.source.c[there] for here, there in relation.pairs
+            ]
+            statement = sa.select(sa.literal(1)).select_from(inner.source)
+            return statement.where(*joined, *conditions).correlate(self.source).exists()
+        ((here, there),) = relation.pairs
+        keys = sa.select(inner.source.c[there]).where(
+            inner.source.c[there].is_not(None), *conditions
+        )
+        column = self.source.c[here]
+        return sa.and_(column.is_not(None), column.in_(keys))
+
+    def value_beyond(self, step: Step, build: Callable[[Scope], Condition]) -> Condition:
+        """Return what *build* makes of the one entity that *step* leads to, as a value."""
+        relation, inner = self.relation(step), self.target(step)
+        if relation.many or not relation.pairs:
+            raise ValidationRefusal(f"'{step.name}' does not lead to one single value.")
+        joined = [self.source.c[here] == inner.source.c[there] for here, there in relation.pairs]
+        statement = sa.select(build(inner)).where(*joined, *self.narrowing(relation, inner, step))
+        return statement.correlate(self.source).scalar_subquery()

@@ -1,0 +1,87 @@
+"""What the values written in a query mean to the attribute they are compared with."""
+
+from __future__ import annotations
+
+import re
+
+from aioftrackjobs.devserver.encoding import datetime_text
+from aioftrackjobs.devserver.model import Attribute
+from aioftrackjobs.devserver.query.syntax import Literal
+from aioftrackjobs.devserver.refusals import ValidationRefusal
+
+Scalar = str | int | float
+
+_ESCAPE = re.compile(r"\\([\"'\\%])")
+_PATTERN_PART = re.compile(r"\\([\"'\\%])|([%_\\])", re.DOTALL)
+_TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
+
+
+def text_of(literal: Literal) -> str:
+    r"""Return the text of *literal*: ``\"``, ``\'``, ``\\`` and ``\%`` lose their backslash.
+
+    Any other backslash stays: clients do not double them (protocol reference, section 4.4).
+    """
+    return _ESCAPE.sub(r"\1", literal.text) if literal.quoted else literal.text
+
+
+def like_pattern(literal: Literal) -> str:
+    r"""Return *literal* as a pattern for SQL's LIKE with the escape character ``\``.
+
+    ``%`` stands for any text; ``\%`` and ``_`` stand for themselves.
+    """
+
+    def part(match: re.Match[str]) -> str:
+        escaped, special = match.groups()
+        if special == "%":
+            return "%"
+        character = escaped or special
+        return f"\\{character}" if character in "%_\\" else character
+
+    return _PATTERN_PART.sub(part, literal.text)
+
+
+def value_of(attribute: Attribute, literal: Literal) -> Scalar:
+    """Return *literal* as it would be stored in *attribute*.
+
+    Raises:
+        ValidationRefusal: If no value of the attribute can be written so.
+    """
+    text = text_of(literal)
+    try:
+        if attribute.is_datetime:
+            return datetime_text(text, precise=True)
+        match attribute.type:
+            case "boolean":
+                return _truth(text)
+            case "integer" | "number":
+                return _number(text)
+            case "variable":
+                return text if literal.quoted else _number_or_text(text)
+            case _:
+                return text
+    except (ValueError, OverflowError):
+        kind = "date" if attribute.is_datetime else attribute.type
+        raise ValidationRefusal(
+            f"'{text}' cannot be compared with the {kind} attribute '{attribute.name}'."
+        ) from None
+
+
+def _truth(text: str) -> int:
+    word = text.lower()
+    if word not in _TRUE | _FALSE:
+        raise ValueError(text)
+    return int(word in _TRUE)
+
+
+def _number(text: str) -> int | float:
+    number = int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else float(text)
+    if number != number:  # not a number, which equals nothing
+        raise ValueError(text)
+    return number
+
+
+def _number_or_text(text: str) -> Scalar:
+    try:
+        return _number(text)
+    except ValueError:
+        return text

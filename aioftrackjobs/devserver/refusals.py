@@ -1,0 +1,133 @@
+"""Everything the server may refuse, as exceptions that know their answer.
+
+A refusal becomes one JSON object for the whole request, whatever operation it came from
+(protocol reference, sections 1.4 and 2.2). The names of the exceptions are the server's where
+they are known; :mod:`aioftrackjobs.devserver.assumptions` lists where they are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Any
+
+from aioftrackjobs.errors import FtrackJobsError
+
+
+class Refusal(FtrackJobsError):  # noqa: N818 - what it is to the client is `exception`
+    """The request is refused, and nothing of it stays.
+
+    Attributes:
+        exception: Name of the error on the wire.
+        status: HTTP status that says it when the client asked for real ones.
+        content: Text for the user.
+    """
+
+    exception = "ServerError"
+    status = 400
+
+    def __init__(self, content: str) -> None:
+        super().__init__(content)
+        self.content = content
+
+
+class ParseRefusal(Refusal):
+    """A query is not in the query language.
+
+    Attributes:
+        line: Where it stops being a query, from 1.
+        column: The same within the line, from 1.
+    """
+
+    exception = "ParseError"
+
+    def __init__(self, content: str, line: int, column: int) -> None:
+        super().__init__(content)
+        self.line = line
+        self.column = column
+
+
+class ValidationRefusal(Refusal):
+    """Something has the wrong form, or names what does not exist."""
+
+    exception = "ValidationError"
+    status = 422
+
+
+class IntegrityRefusal(Refusal):
+    """A reference points at nothing."""
+
+    exception = "IntegrityError"
+    status = 409
+
+
+class DuplicateRefusal(Refusal):
+    """There is an entity with this key already."""
+
+    exception = "DuplicateEntryError"
+    status = 409
+
+
+class NotFoundRefusal(Refusal):
+    """The entity or file to work on does not exist."""
+
+    exception = "EntityNotFoundError"
+    status = 404
+
+
+class CredentialsRefusal(Refusal):
+    """User and key do not belong together."""
+
+    exception = "InvalidCredentialsError"
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The supplied API key is not valid for this user. Keys are made under "
+            "Settings, API keys, and travel in the header ftrack-api-key."
+        )
+
+
+class RequestRefusal(Refusal):
+    """The request is not what this address takes; refused with a 4xx status in any mode."""
+
+    exception = "RequestError"
+
+    def __init__(self, content: str, status: int = 400) -> None:
+        super().__init__(content)
+        self.status = status
+
+
+class TransferRefusal(RequestRefusal):
+    """An upload or download does not fit what was announced."""
+
+    exception = "TransferError"
+
+
+class UnsupportedRefusal(Refusal):
+    """A real server does this; this one does not."""
+
+    exception = "UnsupportedOperationError"
+    status = 501
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") -> ValidationRefusal:
+    """Return the refusal of a name that does not exist, with the nearest that does."""
+    match = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    hint = f", did you mean '{match[0]}'?" if match else "."
+    owner = f" of {of}" if of else ""
+    return ValidationRefusal(f"Unknown {kind} '{name}'{owner}{hint}")
+
+
+def refusal_body(refusal: Refusal) -> dict[str, Any]:
+    """Return the wire form of *refusal*.
+
+    Braces are doubled: the official Python client uses the text as a format string
+    (protocol reference, section 1.5).
+    """
+    content = refusal.content.replace("{", "{{").replace("}", "}}")
+    body: dict[str, Any] = {"exception": refusal.exception, "content": content, "error_code": None}
+    if isinstance(refusal, ParseRefusal):
+        # Section 1.4 knows an object `error` without saying what is in it.
+        body["error"] = {"line": refusal.line, "column": refusal.column}
+    return body

@@ -1,0 +1,117 @@
+"""What the server fills in by itself when entities are made and changed.
+
+The rules go by what documents say of attributes, so they hold for any schemas. Few are known
+for certain; :mod:`aioftrackjobs.devserver.assumptions` lists the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from aioftrackjobs.devserver.encoding import now_text
+from aioftrackjobs.devserver.model import Attribute, EntityType, Model
+from aioftrackjobs.devserver.store import Transaction
+from aioftrackjobs.devserver.tables import TYPE
+
+_UID = "{uid}"
+_SET_AT_CREATION = frozenset({"created_at", "date", "thread_activity"})
+_FINISHED = frozenset({"done", "failed"})
+#: Required, and left out by the clients that make them: the server has its own default.
+_SERVER_DEFAULTS = {("Project", "status"): "active"}
+
+
+class Rules:
+    """Fills in values for one batch of a user's."""
+
+    def __init__(self, model: Model, transaction: Transaction, username: str) -> None:
+        self._model = model
+        self._transaction = transaction
+        self._username = username
+
+    def complete(self, entity_type: EntityType, values: dict[str, Any]) -> None:
+        """Add to the *values* of a new entity what its creator left to the server."""
+        for name, attribute in entity_type.attributes.items():
+            if values.get(name) is None and (name not in values or attribute.default == _UID):
+                value = self._initial(entity_type, attribute)
+                if value is not None:
+                    values[name] = value
+        self._place_in_project(entity_type, values)
+        finish(entity_type, {}, values)
+
+    def _initial(self, entity_type: EntityType, attribute: Attribute) -> Any:
+        name = attribute.name
+        if name in entity_type.marks:
+            return entity_type.marks[name]
+        if attribute.default is not None:
+            return str(uuid4()) if attribute.default == _UID else _stored(attribute)
+        if attribute.is_datetime:
+            return now_text() if name in _SET_AT_CREATION else None
+        if name == "created_by_id":
+            return self._acting_user()
+        if name in entity_type.required:
+            return self._required(entity_type, attribute)
+        return None
+
+    def _acting_user(self) -> str | None:
+        user = self._model.types.get("User")
+        if user is None or not {"id", "username"} <= user.attributes.keys():
+            return None
+        row = self._transaction.read(user.root, {"username": self._username})
+        return row["id"] if row else None
+
+    def _required(self, entity_type: EntityType, attribute: Attribute) -> Any:
+        """Return a value for a required attribute that no client sends, None for none."""
+        if (entity_type.name, attribute.name) in _SERVER_DEFAULTS:
+            return _SERVER_DEFAULTS[entity_type.name, attribute.name]
+        if attribute.type in {"boolean", "integer", "number"}:
+            return 0
+        if attribute.references:
+            return self._first_word(self._model.types[attribute.references])
+        return None
+
+    def _first_word(self, target: EntityType) -> str | None:
+        """Return the first of a vocabulary such as statuses, None if *target* is none."""
+        if not {"name", "sort"} <= target.attributes.keys() or target.relations.get("parent"):
+            return None
+        table = self._transaction.tables[target.root]
+        key = table.c[target.primary_key[0]]
+        rows = self._transaction.fetch(table.select().with_only_columns(key).order_by(table.c.sort))
+        return rows[0][0] if rows else None
+
+    def _place_in_project(self, entity_type: EntityType, values: dict[str, Any]) -> None:
+        """Take the project of the parent, for what is made below one."""
+        parent = entity_type.relations.get("parent")
+        missing = "project_id" in entity_type.attributes and values.get("project_id") is None
+        if parent is None or not missing or values.get("parent_id") is None:
+            return
+        target = self._model.types[parent.target]
+        row = self._transaction.read(target.root, {"id": values["parent_id"]}) or {}
+        project = entity_type.attributes["project_id"].references
+        is_project = project and row.get(TYPE) in self._model.types[project].concrete
+        values["project_id"] = row.get("id") if is_project else row.get("project_id")
+
+
+def finish(entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]) -> None:
+    """Keep ``finished_at`` in step with a status that says whether work is over.
+
+    Args:
+        entity_type: Type of the entity; only some have such a status.
+        row: The entity before the change.
+        values: The change, to which the date is added unless it holds one.
+    """
+    status, finished_at = (entity_type.attributes.get(n) for n in ("status", "finished_at"))
+    if not finished_at or not status or not set(status.enum or ()).issuperset(_FINISHED):
+        return
+    if "status" not in values or "finished_at" in values:
+        return
+    if values["status"] not in _FINISHED:
+        if row.get("finished_at") is not None:
+            values["finished_at"] = None
+    elif row.get("finished_at") is None:
+        values["finished_at"] = now_text()
+
+
+def _stored(attribute: Attribute) -> Any:
+    return int(attribute.default) if attribute.type == "boolean" else attribute.default

@@ -1,0 +1,100 @@
+"""Files of components on disk: written under a name of their own, then put in place at once."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+#: What a component id may look like to be a file's name; UUIDs do.
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+
+
+def is_storable(component_id: object) -> bool:
+    """Return whether *component_id* can name a file."""
+    return isinstance(component_id, str) and _SAFE.fullmatch(component_id) is not None
+
+
+class Incoming:
+    """A file that is arriving; it exists for nobody else before :meth:`keep`.
+
+    Attributes:
+        size: Bytes written so far.
+    """
+
+    def __init__(self, folder: Path, target: Path, *, hashed: bool) -> None:
+        self._target = target
+        # Closed by keep() or discard(), whichever comes first.
+        self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115
+            dir=folder, prefix=".incoming-", delete=False, buffering=0
+        )
+        self._digest = hashlib.md5(usedforsecurity=False) if hashed else None
+        self.size = 0
+
+    def write(self, block: bytes) -> None:
+        """Add *block* to the end."""
+        rest = memoryview(block)
+        while rest:
+            rest = rest[self._file.write(rest) :]
+        self.size += len(block)
+
+    def hash(self, block: bytes) -> None:
+        """Take *block* into the digest; apart from writing, so that both can be done at once."""
+        if self._digest is not None:
+            self._digest.update(block)
+
+    def md5(self) -> bytes | None:
+        """Return the MD5 digest of what was written; None unless the file is hashed."""
+        return self._digest.digest() if self._digest is not None else None
+
+    def keep(self) -> None:
+        """Put the file in place, over any earlier one."""
+        self._file.close()
+        Path(self._file.name).replace(self._target)
+
+    def discard(self) -> None:
+        """Forget the file; harmless after :meth:`keep`."""
+        self._file.close()
+        Path(self._file.name).unlink(missing_ok=True)
+
+
+class Storage:
+    """A folder with one file for each component; a temporary one unless one is named."""
+
+    def __init__(self, folder: str | Path | None = None) -> None:
+        self._temporary = folder is None
+        if folder is None:
+            folder = tempfile.mkdtemp(prefix="aioftrackjobs-")
+        self.folder = Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def incoming(self, component_id: str, *, hashed: bool) -> Incoming:
+        """Return a new file for a component, to be written.
+
+        Its MD5 digest is made if *hashed*; that is most of the work.
+        """
+        return Incoming(self.folder, self.path(component_id), hashed=hashed)
+
+    def path(self, component_id: str) -> Path:
+        """Return where the file of a component is, if there is one.
+
+        Raises:
+            ValueError: If no file can have that name.
+        """
+        if not is_storable(component_id):
+            raise ValueError(component_id)
+        return self.folder / component_id
+
+    def remove(self, component_id: str) -> bool:
+        """Remove the file of a component, and return whether there was one."""
+        path = self.path(component_id)
+        existed = path.exists()
+        path.unlink(missing_ok=True)
+        return existed
+
+    def close(self) -> None:
+        """Remove the folder if it was a temporary one."""
+        if self._temporary:
+            shutil.rmtree(self.folder, ignore_errors=True)

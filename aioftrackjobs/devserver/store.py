@@ -1,0 +1,272 @@
+"""The SQLite database: one connection, one writer, one transaction for each batch.
+
+Statements are SQLAlchemy Core. The few that write run as often as there are operations, so
+their text is made once for each set of columns and handed to the driver as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.pool import StaticPool
+
+from aioftrackjobs.devserver.model import Model
+from aioftrackjobs.devserver.refusals import (
+    DuplicateRefusal,
+    IntegrityRefusal,
+    Refusal,
+    ValidationRefusal,
+)
+from aioftrackjobs.devserver.tables import build_tables
+from aioftrackjobs.errors import FtrackJobsError
+from aioftrackjobs.protocol.schemas import schema_hash
+
+logger = logging.getLogger(__name__)
+
+#: Server-side facts that are no entities: keys of users, and what the file was made for.
+_CREATE_INTERNALS = (
+    "CREATE TABLE IF NOT EXISTS _fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS _api_key (username TEXT PRIMARY KEY, api_key TEXT NOT NULL)",
+)
+
+
+class StoreError(FtrackJobsError):
+    """The database cannot be used.
+
+    Attributes:
+        database: Name of the file; ``:memory:`` for none.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, database: str, reason: str) -> None:
+        super().__init__(database, reason)
+        self.database = database
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot use the database {self.database}: {self.reason}"
+
+
+class Transaction:
+    """What a batch does to the store; nothing of it is seen before it ends well."""
+
+    def __init__(self, store: Store) -> None:
+        self.tables = store.tables
+        self._store = store
+        self._connection = store.connection
+        self._driver = store.driver
+
+    def fetch(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
+        """Return all rows of *statement*.
+
+        Raises:
+            ValidationRefusal: If the database finds it too big.
+        """
+        try:
+            return self._connection.execute(statement, parameters).all()
+        except (sa.exc.OperationalError, OverflowError) as error:
+            reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            raise ValidationRefusal(f"The database cannot run this query: {reason}.") from None
+
+    def read(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the row with the given *key*, None if there is none."""
+        cursor = self._driver.execute(self._store.reading(table, tuple(key)), tuple(key.values()))
+        row = cursor.fetchone()
+        if row is None:
+            return None
+        return dict(zip((column[0] for column in cursor.description), row, strict=True))
+
+    def insert(self, table: str, values: Mapping[str, Any]) -> None:
+        """Add a row.
+
+        Raises:
+            DuplicateRefusal: If there is a row with its key.
+        """
+        try:
+            self._driver.execute(
+                self._store.inserting(table, tuple(values)), tuple(values.values())
+            )
+        except sqlite3.IntegrityError:
+            raise DuplicateRefusal(f"There is a {table} with this key already.") from None
+
+    def update(self, table: str, key: Mapping[str, Any], values: Mapping[str, Any]) -> int:
+        """Change the rows that *key* finds, and return how many that were."""
+        if not values:
+            return 0
+        sql = self._store.updating(table, tuple(key), tuple(values))
+        return self._driver.execute(sql, (*values.values(), *key.values())).rowcount
+
+    def delete(self, table: str, key: Mapping[str, Any]) -> int:
+        """Remove the rows that *key* finds, and return how many that were."""
+        sql = self._store.deleting(table, tuple(key))
+        return self._driver.execute(sql, tuple(key.values())).rowcount
+
+    def api_key(self, username: str) -> str | None:
+        """Return the API key of a user, None if there is none."""
+        sql = "SELECT api_key FROM _api_key WHERE username = ?"
+        row = self._driver.execute(sql, (username,)).fetchone()
+        return row[0] if row else None
+
+    def set_api_key(self, username: str, api_key: str) -> None:
+        """Give a user an API key in place of any earlier one."""
+        sql = "INSERT OR REPLACE INTO _api_key VALUES (?, ?)"
+        self._driver.execute(sql, (username, api_key))
+
+    def api_keys(self) -> dict[str, str]:
+        """Return the API keys of all users who have one."""
+        return dict(self._driver.execute("SELECT username, api_key FROM _api_key"))
+
+
+class Store:
+    """A database holding the entities of a model.
+
+    Safe to use from several threads: transactions wait for each other.
+    """
+
+    def __init__(self, model: Model, database: str | Path | None = None) -> None:
+        self.database = ":memory:" if database is None else str(database)
+        self.metadata, self.tables = build_tables(model)
+        self._lock = threading.Lock()
+        self._statements: dict[tuple[Any, ...], str] = {}
+        self._engine = sa.create_engine(
+            sa.URL.create("sqlite", database=self.database),
+            poolclass=StaticPool,
+            # Transactions are begun and ended here, not by the driver's guess.
+            connect_args={"check_same_thread": False, "isolation_level": None},
+        )
+        try:
+            self.connection = self._engine.connect()
+            self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
+            self._prepare(model)
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+            self._engine.dispose()
+            reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            raise StoreError(self.database, str(reason)) from error
+        except StoreError:
+            self.close()
+            raise
+
+    def _prepare(self, model: Model) -> None:
+        """Make the tables of a new database; refuse one that was made for other schemas."""
+        self.driver.execute("PRAGMA foreign_keys = ON")
+        if self.database != ":memory:":
+            self.driver.execute("PRAGMA journal_mode = WAL")
+            # Safe when the process dies; only a dying machine can lose the last commits.
+            self.driver.execute("PRAGMA synchronous = NORMAL")
+            self.driver.execute("PRAGMA busy_timeout = 2000")
+        self.driver.execute("BEGIN IMMEDIATE")
+        for sql in _CREATE_INTERNALS:
+            self.driver.execute(sql)
+        known = self.driver.execute("SELECT value FROM _fact WHERE name = 'schemas'").fetchone()
+        wanted = schema_hash(list(model.documents))
+        if known is None:
+            self.metadata.create_all(self.connection, checkfirst=False)
+            self.driver.execute("INSERT INTO _fact VALUES ('schemas', ?)", (wanted,))
+        elif known[0] != wanted:
+            raise StoreError(self.database, "it was made for other schemas")
+        self.driver.execute("COMMIT")
+
+    @contextmanager
+    def transaction(self, *, writes: bool = True) -> Iterator[Transaction]:
+        """Enter a transaction; an error rolls it back, a clean exit commits it.
+
+        Raises:
+            IntegrityRefusal: If at its end a foreign key points at nothing.
+        """
+        with self._lock:
+            self.driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+            try:
+                yield Transaction(self)
+                self._commit()
+            except BaseException:
+                self.driver.execute("ROLLBACK")
+                raise
+
+    def _commit(self) -> None:
+        try:
+            self.driver.execute("COMMIT")
+        except sqlite3.IntegrityError:
+            raise self._broken_reference() from None
+
+    def _broken_reference(self) -> Refusal:
+        broken = self.driver.execute("PRAGMA foreign_key_check").fetchone()
+        if broken is None:
+            return IntegrityRefusal("A reference points at an entity that does not exist.")
+        table, row, target, number = broken
+        key = next(
+            line[3]
+            for line in self.driver.execute(f'PRAGMA foreign_key_list("{table}")')
+            if line[0] == number
+        )
+        found = self.driver.execute(
+            f'SELECT "_type", "{key}" FROM "{table}" WHERE "_row" = ?',
+            (row,),
+        ).fetchone()
+        return IntegrityRefusal(
+            f"{key} of a {found[0]} is '{found[1]}', but there is no such {target}."
+        )
+
+    def close(self) -> None:
+        """Close the database; what was committed stays."""
+        with self._lock:
+            self.connection.close()
+            self._engine.dispose()
+
+    def reading(self, table: str, key: tuple[str, ...]) -> str:
+        """Return the statement that reads a row by *key*."""
+        return self._cached(("read", table, key))
+
+    def inserting(self, table: str, columns: tuple[str, ...]) -> str:
+        """Return the statement that adds a row with the given *columns*."""
+        return self._cached(("insert", table, columns))
+
+    def updating(self, table: str, key: tuple[str, ...], columns: tuple[str, ...]) -> str:
+        """Return the statement that changes *columns* of the rows found by *key*."""
+        return self._cached(("update", table, key, columns))
+
+    def deleting(self, table: str, key: tuple[str, ...]) -> str:
+        """Return the statement that removes the rows found by *key*."""
+        return self._cached(("delete", table, key))
+
+    def _cached(self, wanted: tuple[Any, ...]) -> str:
+        if wanted not in self._statements:
+            self._statements[wanted] = self._statement(*wanted)
+        return self._statements[wanted]
+
+    def _statement(
+        self, verb: str, table_name: str, first: tuple[str, ...], columns: tuple[str, ...] = ()
+    ) -> str:
+        """Return a statement's text, its parameters in the order of *columns*, then *first*."""
+        table = self.tables[table_name]
+        found_by = [table.c[name] == sa.bindparam(f"key_{name}") for name in first]
+        statement: sa.Executable
+        match verb:
+            case "read":
+                statement = sa.select(table).where(*found_by)
+            case "insert":
+                return self._insert_text(table, first)
+            case "update":
+                return self._update_text(table, first, columns)
+            case _:
+                statement = sa.delete(table).where(*found_by)
+        return str(statement.compile(self._engine))
+
+    def _insert_text(self, table: sa.Table, columns: tuple[str, ...]) -> str:
+        quote = self._engine.dialect.identifier_preparer.quote
+        names = ", ".join(quote(name) for name in columns)
+        marks = ", ".join("?" * len(columns))
+        return f"INSERT INTO {quote(table.name)} ({names}) VALUES ({marks})"
+
+    def _update_text(self, table: sa.Table, key: tuple[str, ...], columns: tuple[str, ...]) -> str:
+        # Not through Core, which would put the columns in the table's order.
+        quote = self._engine.dialect.identifier_preparer.quote
+        changes = ", ".join(f"{quote(name)} = ?" for name in columns)
+        found_by = " AND ".join(f"{quote(name)} = ?" for name in key)
+        return f"UPDATE {quote(table.name)} SET {changes} WHERE {found_by}"

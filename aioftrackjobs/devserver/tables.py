@@ -1,0 +1,116 @@
+"""Tables for a model: one for each family of entity types, made with SQLAlchemy Core.
+
+Column names are the API's attribute names. Two columns are ours: ``_row`` keeps the order of
+creation, which is the order of queries that ask for none, and ``_type`` the concrete type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.types import UserDefinedType
+
+from aioftrackjobs.devserver.model import Attribute, EntityType, Model
+
+ROW = "_row"
+TYPE = "_type"
+#: Attributes that queries look things up by although no relation does.
+_LOOKED_UP = frozenset({"name", "username", "status", "parent_id"})
+
+
+class Untyped(UserDefinedType[Any]):
+    """A column that keeps what it is given, for attributes of type ``variable``."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Return the only column type that SQLite converts nothing for."""
+        return "BLOB"
+
+
+_COLUMN_TYPES: Mapping[str, type[sa.types.TypeEngine[Any]]] = {
+    "string": sa.Text,
+    "boolean": sa.Integer,
+    "integer": sa.Integer,
+    "number": sa.Float,
+    "variable": Untyped,
+}
+
+
+def build_tables(model: Model) -> tuple[sa.MetaData, dict[str, sa.Table]]:
+    """Return the tables of *model*, by the name of the family's root type."""
+    metadata = sa.MetaData()
+    tables = {}
+    for entity_type in model.types.values():
+        if entity_type.root == entity_type.name:
+            family = model.family(entity_type.name)
+            tables[entity_type.name] = _table(metadata, model, entity_type, family)
+    for parent in tables.values():
+        _remove_generic_children(parent, tables.values())
+    return metadata, tables
+
+
+def _table(
+    metadata: sa.MetaData, model: Model, root: EntityType, family: Iterable[EntityType]
+) -> sa.Table:
+    attributes: dict[str, Attribute] = {}
+    required = set(root.primary_key)
+    for entity_type in family:
+        for name, attribute in entity_type.attributes.items():
+            known = attributes.get(name)
+            if known is None or (attribute.references and not known.references):
+                attributes[name] = attribute
+        required |= _goes_with(entity_type)
+    return sa.Table(
+        root.name,
+        metadata,
+        sa.Column(ROW, sa.Integer, primary_key=True),
+        sa.Column(TYPE, sa.Text, nullable=False),
+        *(_column(model, root, each, each.name in required) for each in attributes.values()),
+        sa.UniqueConstraint(*root.primary_key),
+    )
+
+
+def _goes_with(entity_type: EntityType) -> set[str]:
+    """Return the foreign keys whose target takes the entity along when it is deleted.
+
+    Those that are required, those that every answer names it by (system projections), and the
+    parent in a tree. Others are cleared. Assumed: the real rules are not known.
+    """
+    return {*entity_type.required, *entity_type.system_projections, "parent_id"}
+
+
+def _column(model: Model, root: EntityType, attribute: Attribute, cascades: bool) -> sa.Column[Any]:  # noqa: FBT001
+    name = attribute.name
+    indexed = (attribute.references or name in _LOOKED_UP) and root.primary_key[0] != name
+    constraints = []
+    target = model.root(attribute.references) if attribute.references else None
+    # A subtype's key also names its base, which is in the same table: nothing to hold.
+    own_key = target is root and name in root.primary_key
+    if target is not None and len(target.primary_key) == 1 and not own_key:
+        constraints.append(
+            sa.ForeignKey(
+                f"{target.name}.{target.primary_key[0]}",
+                ondelete="CASCADE" if cascades else "SET NULL",
+                deferrable=True,
+                initially="DEFERRED",
+            )
+        )
+    return sa.Column(name, _COLUMN_TYPES[attribute.type], *constraints, index=bool(indexed))
+
+
+def _remove_generic_children(parent: sa.Table, tables: Iterable[sa.Table]) -> None:
+    """Have *parent* take along what names it by a bare ``parent_id``, such as metadata."""
+    if "id" not in parent.c:
+        return
+    for child in tables:
+        if {"parent_id", "parent_type"} <= set(child.c.keys()):
+            trigger = (
+                f'CREATE TRIGGER "{parent.name}_removes_{child.name}" '
+                f'AFTER DELETE ON "{parent.name}" BEGIN '
+                f'DELETE FROM "{child.name}" WHERE "parent_id" = OLD."id"; END'
+            )
+            ddl = sa.DDL(trigger)  # type: ignore[no-untyped-call]
+            sa.event.listen(parent.metadata, "after_create", ddl)

@@ -1,0 +1,118 @@
+"""Announcing uploads: the address, and what must arrive there.
+
+Everything that was announced travels in the address itself, signed, so that nothing has to be
+remembered and nothing is left of uploads that never come (protocol reference, section 6.3).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import mimetypes
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pydantic_core import from_json, to_json
+
+from aioftrackjobs.devserver.refusals import TransferRefusal, UnsupportedRefusal, ValidationRefusal
+from aioftrackjobs.devserver.storage import is_storable
+
+_SIGNATURE_CHARACTERS = 43
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What an upload must be.
+
+    Attributes:
+        checksum: Base64 of the MD5 digest; None if the client gave none.
+    """
+
+    component_id: str
+    size: int
+    checksum: str | None
+
+
+class Uploads:
+    """Makes and reads the addresses of uploads, and signs those of downloads."""
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(32)
+
+    def sign(self, text: str) -> str:
+        """Return a signature that only this server can make, while it runs."""
+        digest = hmac.digest(self._secret, text.encode("utf-8", "surrogatepass"), "sha256")
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+    def is_signature(self, text: str, signature: str) -> bool:
+        """Return whether *signature* is that of *text*."""
+        return hmac.compare_digest(self.sign(text).encode(), signature.encode())
+
+    def announce(
+        self, operation: Mapping[str, Any], component: Mapping[str, Any] | None, base_url: str
+    ) -> dict[str, Any]:
+        """Return where and how to upload the file of a component.
+
+        *component* is None if it is yet to be created; then the operation must say name and size.
+        """
+        if operation.get("parts") is not None:
+            raise UnsupportedRefusal("The development server takes files in one part only.")
+        name, size = _name_and_size(operation, component)
+        component_id, checksum = operation.get("component_id"), _checksum(operation)
+        if not isinstance(component_id, str) or not is_storable(component_id):
+            raise ValidationRefusal("'component_id' must be a component's id.")
+        announced = Announced(component_id, size, checksum)
+        headers = {
+            "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
+            "Content-Length": str(size),
+        }
+        if checksum is not None:
+            headers["Content-MD5"] = checksum
+        url = f"{base_url.rstrip('/')}/upload/{self._token(announced)}"
+        return {"url": url, "headers": headers, "component_id": component_id}
+
+    def _token(self, announced: Announced) -> str:
+        content = base64.urlsafe_b64encode(to_json(asdict(announced))).decode().rstrip("=")
+        return self.sign(content) + content
+
+    def announced(self, token: str) -> Announced:
+        """Return what the upload to an address with *token* must be.
+
+        Raises:
+            TransferRefusal: If this server did not make the address.
+        """
+        signature, content = token[:_SIGNATURE_CHARACTERS], token[_SIGNATURE_CHARACTERS:]
+        if not token.isascii() or not self.is_signature(content, signature):
+            raise TransferRefusal("No upload was announced for this address.", status=403)
+        padding = "=" * (-len(content) % 4)
+        return Announced(**from_json(base64.urlsafe_b64decode(content + padding)))
+
+
+def _name_and_size(
+    operation: Mapping[str, Any], component: Mapping[str, Any] | None
+) -> tuple[str, int]:
+    stored = component or {}
+    name, size = operation.get("file_name"), operation.get("file_size")
+    if name is None and component is not None:
+        name = f"{stored.get('name') or ''}{stored.get('file_type') or ''}"
+    size = stored.get("size") if size is None else size
+    if not isinstance(name, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ValidationRefusal(
+            "'file_name' and 'file_size' are needed for a component that does not exist yet."
+        )
+    return name, size
+
+
+def _checksum(operation: Mapping[str, Any]) -> str | None:
+    checksum = operation.get("checksum")
+    if checksum is None:
+        return None
+    try:
+        if len(base64.b64decode(checksum, validate=True)) == 16:
+            return str(checksum)
+    except (TypeError, ValueError, binascii.Error):
+        pass
+    raise ValidationRefusal("'checksum' must be the base64 of an MD5 digest.")

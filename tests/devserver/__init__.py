@@ -1,0 +1,1 @@
+"""Tests of the embedded server, which talk to it as clients do."""

@@ -1,0 +1,37 @@
+"""A server in this process for most tests, one on a real socket where that is the subject."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from aioftrackjobs.devserver import ServerHandle, create_app, running
+
+from .caller import Caller
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Caller]:
+    """A caller of a fresh server, through ASGI and without its lifespan."""
+    app = create_app()
+    engine = app.state.engine
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
+        yield Caller(http, engine.api_user, engine.api_key)
+    engine.close()
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ServerHandle]:
+    """A fresh server on a free port."""
+    async with running() as handle:
+        yield handle
+
+
+@pytest.fixture
+async def remote(server: ServerHandle) -> AsyncIterator[Caller]:
+    """A caller of the server on the real socket."""
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        yield Caller(http, server.api_user, server.api_key)

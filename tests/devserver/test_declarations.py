@@ -1,0 +1,102 @@
+"""The built-in schema documents."""
+
+from __future__ import annotations
+
+import pytest
+
+from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.loading import load_model
+from aioftrackjobs.protocol.schemas import schema_hash
+
+from .caller import Caller
+
+DOCUMENTS = {document["id"]: document for document in BUILTIN_SCHEMAS}
+MODEL = load_model(BUILTIN_SCHEMAS)
+
+
+def test_job_is_declared_as_the_recorded_server_has_it() -> None:
+    """Protocol reference, section 5.2."""
+    job = DOCUMENTS["Job"]
+
+    assert job["required"] == ["id", "status", "type"]
+    assert job["properties"]["status"] == {
+        "type": "string",
+        "default": "queued",
+        "enum": ["queued", "running", "done", "failed"],
+    }
+    assert job["properties"]["user_id"] == {
+        "type": "string",
+        "format": "foreign_key",
+        "description": "Foreign key(s): User.user_id",
+        "alias_for": "userid",
+    }
+
+
+@pytest.mark.parametrize("document", BUILTIN_SCHEMAS, ids=lambda document: document["id"])
+def test_every_list_of_a_document_names_properties_it_has(document: dict[str, object]) -> None:
+    properties = document["properties"]
+    assert isinstance(properties, dict)
+    for entry in ("primary_key", "required", "immutable", "default_projections", "computed"):
+        names = document.get(entry, [])
+        assert isinstance(names, list)
+        assert set(names) <= properties.keys(), entry
+
+
+@pytest.mark.parametrize("name", sorted(MODEL.types))
+def test_every_declared_relation_can_be_stored(name: str) -> None:
+    unbacked = [each.name for each in MODEL.types[name].relations.values() if not each.pairs]
+
+    assert unbacked == []
+
+
+@pytest.mark.parametrize(
+    ("entity_type", "relation", "pairs"),
+    [
+        ("Job", "user", (("user_id", "id"),)),
+        ("Job", "job_components", (("id", "job_id"),)),
+        ("SequenceComponent", "members", (("id", "container_id"),)),
+        ("Component", "metadata", (("id", "parent_id"),)),
+        ("Asset", "parent", (("context_id", "id"),)),
+        ("Note", "author", (("user_id", "id"),)),
+        ("Status", "state", (("state_id", "id"),)),
+        ("User", "timelogs", (("id", "user_id"),)),
+        ("Task", "children", (("id", "parent_id"),)),
+    ],
+)
+def test_relations_are_resolved_to_the_keys_that_store_them(
+    entity_type: str, relation: str, pairs: tuple[tuple[str, str], ...]
+) -> None:
+    assert MODEL.types[entity_type].relations[relation].pairs == pairs
+
+
+def test_system_projections_are_translated_from_columns_to_attributes() -> None:
+    """``showid`` is ``project_id`` (protocol reference, section 3.5)."""
+    assert MODEL.types["Task"].system_projections == ("project_id", "context_type")
+    assert MODEL.types["AssetVersion"].system_projections == ("asset_id",)
+
+
+def test_subtypes_are_found_without_mixins() -> None:
+    """Recorded documents have none: keys, classifiers and discriminators must do."""
+    bare = [{k: v for k, v in document.items() if k != "$mixin"} for document in BUILTIN_SCHEMAS]
+    model = load_model(bare)
+
+    assert {name: each.lineage for name, each in model.types.items()} == {
+        name: each.lineage for name, each in MODEL.types.items()
+    }
+
+
+async def test_the_hash_is_that_of_the_schemas_as_they_are_sent(api: Caller) -> None:
+    information, schemas = await api.call(
+        {"action": "query_server_information"}, {"action": "query_schemas"}
+    )
+
+    assert information["schema_hash"] == schema_hash(schemas)
+    assert schemas == list(BUILTIN_SCHEMAS)
+
+
+async def test_server_information_is_narrowed_to_the_values_asked_for(api: Caller) -> None:
+    values = ["schema_hash", "is_timezone_support_enabled", "nonsense"]
+
+    (information,) = await api.call({"action": "query_server_information", "values": values})
+
+    assert information.keys() == {"schema_hash", "is_timezone_support_enabled"}

@@ -1,0 +1,199 @@
+"""Starting and stopping on a real socket."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from aioftrackjobs.devserver import (
+    ServerHandle,
+    ServerStartError,
+    StoreError,
+    create_app,
+    running,
+)
+from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
+
+from .caller import Caller, create, names_in
+
+
+async def test_a_server_answers_on_a_free_port(remote: Caller) -> None:
+    assert await remote.query("Job") == []
+
+
+async def test_two_servers_share_nothing() -> None:
+    async with running() as one, running() as other:
+        assert one.url != other.url
+        assert one.api_key != other.api_key
+
+
+async def test_answers_are_not_held_back(remote: Caller) -> None:
+    """Headers and body leave in two writes: Nagle's delay would add 40 ms to each answer."""
+    start = time.perf_counter()
+    for _ in range(50):
+        await remote.call()
+
+    assert time.perf_counter() - start < 1
+
+
+async def test_starting_and_stopping_takes_well_under_a_second() -> None:
+    start = time.perf_counter()
+    async with running():
+        pass
+
+    assert time.perf_counter() - start < 1
+
+
+async def test_a_stopped_server_leaves_no_thread_and_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    threads = threading.active_count()
+
+    async with running() as server:
+        async with httpx.AsyncClient() as http:
+            await http.get(server.url)
+        names = [thread.name for thread in threading.enumerate()]
+        assert "aioftrackjobs-devserver" in names
+
+    assert "aioftrackjobs-devserver" not in [thread.name for thread in threading.enumerate()]
+    assert threading.active_count() <= threads + 1  # anyio keeps an idle worker
+    assert names_in(tmp_path) == []
+
+
+async def test_a_kept_alive_connection_does_not_hold_up_the_stop() -> None:
+    async with httpx.AsyncClient() as http:
+        async with running() as server:
+            await http.get(server.url)
+            start = time.perf_counter()
+        assert time.perf_counter() - start < 1
+
+
+async def test_a_port_in_use_is_an_error_of_the_caller(server: ServerHandle) -> None:
+    port = int(server.url.rpartition(":")[2])
+
+    with pytest.raises(ServerStartError, match=f"cannot serve on 127.0.0.1:{port}"):
+        async with running(port=port):
+            pytest.fail("it started")
+
+
+async def test_an_unusable_database_is_an_error_of_the_caller(tmp_path: Path) -> None:
+    database = tmp_path / "notes.txt"
+    database.write_text("this is no database, and long enough to be sure of it" * 20)
+
+    with pytest.raises(StoreError, match="cannot use the database"):
+        async with running(database=database):
+            pytest.fail("it started")
+
+
+async def test_a_database_of_other_schemas_is_refused(tmp_path: Path) -> None:
+    database = tmp_path / "ftrack.db"
+    async with running(database=database):
+        pass
+
+    with pytest.raises(StoreError, match="made for other schemas"):
+        async with running(database=database, schemas=BUILTIN_SCHEMAS[:-1]):
+            pytest.fail("it started")
+
+
+async def test_a_file_keeps_entities_and_keys(tmp_path: Path) -> None:
+    keys = []
+    for _ in range(2):
+        async with (
+            running(database=tmp_path / "ftrack.db", storage=tmp_path / "files") as server,
+            httpx.AsyncClient(base_url=server.url) as http,
+        ):
+            api = Caller(http, server.api_user, server.api_key)
+            await api.call(create("Job"))
+            keys.append(server.api_key)
+            jobs = await api.query("Job")
+
+    assert keys[0] == keys[1]
+    assert len(jobs) == 2
+
+
+async def test_user_and_key_can_be_chosen() -> None:
+    async with (
+        running(api_user="ada", api_key="s3cret-key") as server,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        assert await Caller(http, "ada", "s3cret-key").query("User where username is ada")
+
+
+async def test_other_schemas_can_be_served() -> None:
+    schemas = [each for each in BUILTIN_SCHEMAS if each["id"] in {"Location", "Setting"}]
+    async with (
+        running(schemas=schemas) as server,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        api = Caller(http, server.api_user, server.api_key)
+
+        assert len(await api.query("Location")) == 5
+        assert (await api.call({"action": "query_schemas"})) == [schemas]
+
+
+async def test_the_key_is_in_no_repr_and_no_log(
+    remote: Caller, server: ServerHandle, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="aioftrackjobs")
+    caplog.set_level(logging.DEBUG, logger="uvicorn")
+    address = f"/component/get?id=x&username={remote.user}&apiKey={remote.key}"
+
+    await remote.http.get(address)
+
+    assert remote.key not in repr(server)
+    assert remote.key not in str(server)
+    ours = [r.getMessage() for r in caplog.records if not r.name.startswith("http")]
+    assert not any(remote.key in message for message in ours)
+
+
+async def test_the_application_works_with_its_lifespan_too() -> None:
+    app = create_app()
+    async with app.router.lifespan_context(app):
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+            engine = app.state.engine
+            assert await Caller(http, engine.api_user, engine.api_key).query("Job") == []
+    assert not engine.storage.folder.exists()
+
+
+SERVE = """
+from aioftrackjobs.devserver import serve
+serve(port=0, api_key="k", on_ready=lambda handle: print(handle.url, flush=True))
+print("ended", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serving_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE], stdout=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    assert process.stdout is not None
+    url = process.stdout.readline().strip()
+    status = httpx.post(f"{url}/api", json=[]).status_code
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=10)
+
+    assert (status, rest, process.returncode) == (200, "ended\n", 0)
+
+
+def test_the_missing_extra_is_named() -> None:
+    program = (
+        "import importlib.util as u; find = u.find_spec\n"
+        "u.find_spec = lambda name, *rest: None if name == 'lark' else find(name, *rest)\n"
+        "import aioftrackjobs.devserver"
+    )
+
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert 'pip install "aioftrackjobs[server]"' in result.stderr

@@ -1,0 +1,179 @@
+"""Files: announced, uploaded, checked, read back, removed."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from aioftrackjobs.devserver import running
+
+from .caller import Caller, create, names_in, new_id
+
+CONTENT = b"frame 1001\n" * 1000
+CHECKSUM = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
+
+
+async def announce(api: Caller, component_id: str, **fields: Any) -> dict[str, Any]:
+    operation = {
+        "action": "get_upload_metadata",
+        "component_id": component_id,
+        "file_name": "log.txt",
+        "file_size": len(CONTENT),
+    }
+    (metadata,) = await api.call(operation | fields)
+    assert isinstance(metadata, dict)
+    return metadata
+
+
+async def put(api: Caller, metadata: dict[str, Any], content: Any = CONTENT) -> httpx.Response:
+    return await api.http.put(metadata["url"], content=content, headers=metadata["headers"])
+
+
+async def get(api: Caller, component_id: str) -> httpx.Response:
+    query = {"id": component_id, "username": api.user, "apiKey": api.key}
+    return await api.http.get("/component/get", params=query)
+
+
+async def test_a_file_comes_back_as_it_was_sent(api: Caller) -> None:
+    component_id = new_id()
+    metadata = await announce(api, component_id, checksum=CHECKSUM)
+    assert metadata["component_id"] == component_id
+    assert metadata["headers"] == {
+        "Content-Type": "text/plain",
+        "Content-Length": str(len(CONTENT)),
+        "Content-MD5": CHECKSUM,
+    }
+
+    uploaded = await put(api, metadata)
+    await api.create("FileComponent", id=component_id, name="Grüße", file_type=".txt")
+    downloaded = await get(api, component_id)
+
+    assert uploaded.status_code == 200
+    assert "etag" in uploaded.headers
+    assert downloaded.content == CONTENT
+    assert downloaded.headers["content-length"] == str(len(CONTENT))
+    assert "Gr%C3%BC%C3%9Fe.txt" in downloaded.headers["content-disposition"]
+
+
+async def test_an_existing_component_says_name_and_size_itself(api: Caller) -> None:
+    component_id = new_id()
+    await api.create("FileComponent", id=component_id, name="a", file_type=".png", size=7)
+
+    metadata = await announce(api, component_id, file_name=None, file_size=None)
+
+    assert metadata["headers"] == {"Content-Type": "image/png", "Content-Length": "7"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"file_name": None},
+        {"file_size": None},
+        {"file_size": -1},
+        {"file_size": True},
+        {"checksum": "x"},
+        {"checksum": 5},
+        {"component_id": "../x"},
+        {"component_id": None},
+    ],
+)
+async def test_an_announcement_must_be_complete(api: Caller, fields: dict[str, Any]) -> None:
+    operation = {
+        "action": "get_upload_metadata",
+        "component_id": new_id(),
+        "file_name": "x",
+        "file_size": 1,
+    }
+
+    error = await api.refused(operation | fields)
+
+    assert error["exception"] == "ValidationError"
+
+
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [(CONTENT[:-1] + b"!", 400), (CONTENT[:-1], 400), (CONTENT + b"!", 413), (b"", 400)],
+    ids=["damaged", "short", "long", "empty"],
+)
+async def test_what_was_not_announced_is_not_kept(api: Caller, content: bytes, status: int) -> None:
+    component_id = new_id()
+    metadata = await announce(api, component_id, checksum=CHECKSUM)
+
+    response = await api.http.put(metadata["url"], content=content)
+
+    assert response.status_code == status
+    assert response.json()["exception"] == "TransferError"
+    assert (await get(api, component_id)).status_code == 404
+
+
+async def test_a_failed_upload_leaves_the_earlier_file(api: Caller) -> None:
+    component_id = new_id()
+    metadata = await announce(api, component_id, checksum=CHECKSUM)
+    await put(api, metadata)
+
+    await api.http.put(metadata["url"], content=b"other")
+
+    assert (await get(api, component_id)).content == CONTENT
+
+
+async def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
+    async def half() -> AsyncIterator[bytes]:
+        yield CONTENT[:100]
+        raise ConnectionAbortedError
+
+    async with (
+        running(storage=tmp_path) as server,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        api = Caller(http, server.api_user, server.api_key)
+        metadata = await announce(api, new_id())
+        with pytest.raises(ConnectionAbortedError):
+            await put(api, metadata, half())
+        await http.aclose()
+
+    assert names_in(tmp_path) == []
+
+
+async def test_a_signed_address_needs_no_key(api: Caller) -> None:
+    component_id = new_id()
+    await put(api, await announce(api, component_id))
+    await api.call(
+        create("FileComponent", id=component_id),
+        create("ComponentLocation", component_id=component_id),
+    )
+    (row,) = await api.query("select url from ComponentLocation")
+
+    response = await api.http.get(row["url"]["value"])
+
+    assert response.content == CONTENT
+
+
+async def test_a_part_of_a_file_can_be_asked_for(api: Caller) -> None:
+    component_id = new_id()
+    await put(api, await announce(api, component_id))
+
+    response = await api.http.get(
+        f"/component/get?id={component_id}&username={api.user}&apiKey={api.key}",
+        headers={"Range": "bytes=0-4"},
+    )
+
+    assert (response.status_code, response.content) == (206, CONTENT[:5])
+
+
+async def test_a_removed_file_is_gone(api: Caller) -> None:
+    component_id = new_id()
+    await put(api, await announce(api, component_id))
+    query = {"id": component_id, "username": api.user, "apiKey": api.key}
+
+    statuses = [
+        (await api.http.get("/component/remove", params=query)).status_code for _ in range(2)
+    ]
+
+    assert statuses == [200, 404]
+    assert (await get(api, component_id)).status_code == 404
