@@ -17,7 +17,7 @@ from aioftrackjobs.host import Host
 from aioftrackjobs.protocol.upload import component_url
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
-from aioftrackjobs.transport import HttpxTransport, Transport, open_client
+from aioftrackjobs.transport import HttpxTransport, Transport, open_client, redact
 
 #: Seconds that closing waits for requests under way; what takes longer is cut off.
 _CLOSING_GRACE = 10.0
@@ -61,7 +61,13 @@ class Connection:
             raise AssertionError("one of the two clients is there")
         transport = HttpxTransport(client, secrets=(key,))
         url = self._credentials.server_url + API_PATH
-        dispatcher = Dispatcher(transport, self._host, url=url, headers=self._headers(key))
+        dispatcher = Dispatcher(
+            transport,
+            self._host,
+            url=url,
+            headers=self._headers(key),
+            redact=lambda text: redact(text, key),
+        )
         await self._host.start()
         self._open = dispatcher, transport
         return self

@@ -88,12 +88,14 @@ class Dispatcher:
         *,
         url: str,
         headers: Mapping[str, str | bytes],
+        redact: Callable[[str], str] = str,
         in_flight: int = IN_FLIGHT,
     ) -> None:
         self._transport = transport
         self._host = host
         self._url = url
         self._headers = headers
+        self._redact = redact
         self._in_flight = in_flight
         self._queue: deque[Ticket] = deque()
         self._tickets: set[Ticket] = set()
@@ -182,7 +184,10 @@ class Dispatcher:
         try:
             request = WireRequest("POST", self._url, self._headers, encode_batch(ticket.operations))
             response = await self._transport.send(request)
-            outcome = Applied(decode_answer(response.status, response.body, ticket.operations))
+            results = decode_answer(
+                response.status, response.body, ticket.operations, redact=self._redact
+            )
+            outcome = Applied(results)
         except TransportError as exc:
             outcome = NotApplied(exc) if isinstance(exc, ConnectError) else Unknown(exc)
         except FtrackJobsError as exc:

@@ -25,7 +25,7 @@ from aioftrackjobs.protocol.operations import (
     Update,
     encode_operation,
 )
-from aioftrackjobs.protocol.values import JSONValue, encode_value
+from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
 
 
 class Committer(Protocol):
@@ -102,17 +102,23 @@ class UnitOfWork:
     def record_create(self, entity: Entity, values: Mapping[str, Any]) -> None:
         """Record that *entity* is created with *values*, its key among them or not.
 
+        Relations follow as updates of their own, as the official client records them: they can
+        be taken back before the commit, which then sends one create.
+
         Raises:
             UnserialisableValueError: One of the values cannot travel.
         """
         target = entity.__ftrack_reference__()
-        keys = set(entity.primary_key_attributes)
-        sent = {
-            name: encode_value(value, f"{target.entity_type}.{name}")
-            for name, value in values.items()
-            if name not in keys
-        }
-        self._pending.append(Recorded(Create(target, sent), entity, values))
+        sent = _encode(target, values)
+        related = {name for name, value in values.items() if isinstance(value, (Entity, tuple))}
+        plain = sent.keys() - related - set(entity.primary_key_attributes)
+        own = {name: value for name, value in values.items() if name not in related}
+        create = Create(target, {name: sent[name] for name in sent if name in plain})
+        self._pending.append(Recorded(create, entity, own))
+        for name in values:
+            if name in related:
+                update = Update(target, {name: sent[name]})
+                self._pending.append(Recorded(update, entity, {name: values[name]}))
 
     def record_update(self, entity: Entity, values: Mapping[str, Any]) -> None:
         """Record that attributes of *entity* get new *values*.
@@ -121,11 +127,7 @@ class UnitOfWork:
             UnserialisableValueError: One of the values cannot travel.
         """
         target = entity.__ftrack_reference__()
-        sent = {
-            name: encode_value(value, f"{target.entity_type}.{name}")
-            for name, value in values.items()
-        }
-        self._pending.append(Recorded(Update(target, sent), entity, values))
+        self._pending.append(Recorded(Update(target, _encode(target, values)), entity, values))
 
     def record_reset(self, entity: Entity, name: str) -> None:
         """Record that the change of *name* is taken back: earlier updates do not send it."""
@@ -221,6 +223,12 @@ class UnitOfWork:
                 self._committer.forget(recorded.entity)
             for name, value in recorded.values.items():
                 settle(recorded.entity, name, value)
+
+
+def _encode(target: Reference, values: Mapping[str, Any]) -> dict[str, JSONValue]:
+    return {
+        name: encode_value(value, f"{target.entity_type}.{name}") for name, value in values.items()
+    }
 
 
 def _distinct(entities: Iterable[Entity]) -> list[Entity]:

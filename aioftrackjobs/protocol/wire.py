@@ -6,7 +6,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic_core import from_json, to_json
@@ -43,8 +43,20 @@ def encode_batch(operations: Sequence[Mapping[str, JSONValue]]) -> bytes:
     return to_json(list(operations))
 
 
-def decode_answer(status: int, body: bytes, operations: Sequence[Mapping[str, Any]]) -> list[Any]:
+def decode_answer(
+    status: int,
+    body: bytes,
+    operations: Sequence[Mapping[str, Any]],
+    *,
+    redact: Callable[[str], str] = str,
+) -> list[Any]:
     """Return one result for each of the *operations* that the request carried.
+
+    Args:
+        status: HTTP status code.
+        body: The answer.
+        operations: What was sent.
+        redact: Takes secrets out of a text that an error will show.
 
     Raises:
         ServerError: The server refused; the subclass tells why.
@@ -54,13 +66,14 @@ def decode_answer(status: int, body: bytes, operations: Sequence[Mapping[str, An
     try:
         answer: object = from_json(body)
     except ValueError:
-        raise _unreadable(status, body) from None
+        raise _unreadable(status, redact(_excerpt(body))) from None
     if isinstance(answer, dict) and "exception" in answer:
-        raise _refusal(status, answer, operations)
+        raise _refusal(status, answer, operations, redact)
     if 400 <= status < 500:
-        raise ServerError(f"HTTP {status}", _excerpt(body), status=status)
+        raise ServerError(f"HTTP {status}", redact(_excerpt(body)), status=status)
     if not isinstance(answer, list) or status >= 500:
-        raise MalformedAnswerError("not a list of results", status=status, excerpt=_excerpt(body))
+        excerpt = redact(_excerpt(body))
+        raise MalformedAnswerError("not a list of results", status=status, excerpt=excerpt)
     if len(answer) != len(operations):
         raise MalformedAnswerError(
             f"{len(answer)} result(s) for {len(operations)} operation(s)", status=status
@@ -68,10 +81,10 @@ def decode_answer(status: int, body: bytes, operations: Sequence[Mapping[str, An
     return answer
 
 
-def _unreadable(status: int, body: bytes) -> MalformedAnswerError | ServerError:
+def _unreadable(status: int, excerpt: str) -> MalformedAnswerError | ServerError:
     if 400 <= status < 500:  # a proxy or gateway refused: ftrack never saw the request
-        return ServerError(f"HTTP {status}", _excerpt(body), status=status)
-    return MalformedAnswerError("the body is not JSON", status=status, excerpt=_excerpt(body))
+        return ServerError(f"HTTP {status}", excerpt, status=status)
+    return MalformedAnswerError("the body is not JSON", status=status, excerpt=excerpt)
 
 
 def _excerpt(body: bytes) -> str:
@@ -79,13 +92,16 @@ def _excerpt(body: bytes) -> str:
 
 
 def _refusal(
-    status: int, answer: Mapping[str, Any], operations: Sequence[Mapping[str, Any]]
+    status: int,
+    answer: Mapping[str, Any],
+    operations: Sequence[Mapping[str, Any]],
+    redact: Callable[[str], str],
 ) -> ServerError:
     kind, code = str(answer["exception"]), answer.get("error_code")
     expressions = [operation["expression"] for operation in operations if "expression" in operation]
     error = _ERRORS.get(kind, ServerError)(
         kind,
-        str(answer.get("content", "")),
+        redact(str(answer.get("content", ""))),
         status=status,
         code=None if code is None else str(code),
         expression=expressions[0] if len(expressions) == 1 else None,

@@ -209,7 +209,7 @@ def test_entities_are_equal_by_type_and_key() -> None:
 def test_an_entity_without_a_key_equals_only_itself() -> None:
     one, other = loaded(JobComponent), loaded(JobComponent)
 
-    assert one == one  # noqa: PLR0124
+    assert one == one
     assert one != other
     with pytest.raises(InvalidKeyError):
         one.__ftrack_reference__()
@@ -305,7 +305,7 @@ def test_data_that_cannot_travel_is_named_by_its_path(job: Job) -> None:
 
 
 def test_a_time_without_a_zone_is_kept_as_utc(job: Job) -> None:
-    job["finished_at"] = datetime(2026, 1, 1)  # noqa: DTZ001
+    job["finished_at"] = datetime(2026, 1, 1)
 
     assert job.finished_at == datetime(2026, 1, 1, tzinfo=UTC)
 

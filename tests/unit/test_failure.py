@@ -13,7 +13,8 @@ KEY = "SECRET-KEY"
 
 class BrokenError(Exception):
     def __str__(self) -> str:
-        return "{missing}".format()  # noqa: UP032 - as the official client's errors do
+        text = "a text of the server with {braces}"
+        return text.format()  # as the official client's errors do
 
 
 @pytest.mark.parametrize(

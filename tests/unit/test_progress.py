@@ -53,7 +53,8 @@ async def test_touches_during_a_write_become_one_more_write() -> None:
     state = 1
     writer.touch()
     await writing.wait()
-    for state in range(2, 1000):
+    for number in range(2, 1000):
+        state = number
         writer.touch()
     go_on.set()
     await twice.wait()

@@ -52,7 +52,7 @@ def test_a_time_of_another_zone_travels_in_utc() -> None:
 
 
 def test_a_time_without_a_zone_counts_as_utc() -> None:
-    encoded = encode_value(datetime(2026, 1, 1, 12), "value")  # noqa: DTZ001
+    encoded = encode_value(datetime(2026, 1, 1, 12), "value")
 
     assert encoded == {"__type__": "datetime", "value": "2026-01-01T12:00:00+00:00"}
 

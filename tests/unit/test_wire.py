@@ -114,12 +114,14 @@ def test_a_4xx_without_an_error_object_is_a_refusal_too(body: bytes) -> None:
 
 @given(st.binary(max_size=200), st.sampled_from([200, 400, 500]))
 def test_no_body_breaks_the_decoder(body: bytes, status: int) -> None:
+    shown = ""
+    answer: list[object] = []
     try:
         answer = decode_answer(status, body, [{}])
     except (ServerError, MalformedAnswerError) as exc:
-        assert str(exc)
-    else:
-        assert len(answer) == 1
+        shown = str(exc)
+
+    assert shown or len(answer) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,323 @@
+"""Files to and from the server location, over a real socket."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from aioftrackjobs import (
+    AsyncSession,
+    FileChangedError,
+    FileComponent,
+    JobComponent,
+    Location,
+    TransferError,
+    UnsupportedLocationError,
+)
+from aioftrackjobs.content import CHUNK, open_content
+from aioftrackjobs.devserver import ServerHandle
+
+
+async def server_location(session: AsyncSession) -> Location:
+    return await session.query('Location where name is "ftrack.server"').of(Location).one()
+
+
+async def components(session: AsyncSession) -> list[str]:
+    return [row["id"] for row in await session.query("select id from Component").all()]
+
+
+async def test_a_file_goes_up_and_comes_back(session: AsyncSession, tmp_path: Path) -> None:
+    source = tmp_path / "my file.v1.txt"
+    source.write_bytes(os.urandom(3 * CHUNK + 17))
+
+    component = await session.create_component(source, data={"name": "Report"})
+    target = await session.download(component, tmp_path / "back.bin")
+
+    assert target.read_bytes() == source.read_bytes()
+    assert type(component) is FileComponent
+    assert (component.name, component.file_type, component.size) == (
+        "Report",
+        ".txt",
+        3 * CHUNK + 17,
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["my file.v1.txt", "back.bin"] or {
+        path.name for path in tmp_path.iterdir()
+    } == {"my file.v1.txt", "back.bin"}
+
+
+async def test_the_component_is_registered_in_the_location(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    location = await server_location(session)
+
+    component = await session.create_component(b"x", name="x.txt", location=location)
+
+    link = await other.query(
+        "select resource_identifier, location_id from ComponentLocation where component_id is {id}",
+        id=component.id,
+    ).one()
+    assert (link["resource_identifier"], link["location_id"]) == (component.id, location.id)
+
+
+class Chunked:
+    def __init__(self, *chunks: bytes) -> None:
+        self._chunks = chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for chunk in self._chunks:
+            yield chunk
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(b"hello world", id="bytes"),
+        pytest.param(io.BytesIO(b"hello world"), id="file object"),
+        pytest.param(Chunked(b"hello ", b"", b"world"), id="async iterator"),
+    ],
+)
+async def test_what_is_no_file_can_be_uploaded_under_a_name(
+    session: AsyncSession, tmp_path: Path, source: bytes
+) -> None:
+    component = await session.create_component(source, name="hello.txt")
+
+    await session.download(component.id, tmp_path / "x")
+
+    assert (tmp_path / "x").read_bytes() == b"hello world"
+    assert (component.name, component.file_type, component.size) == ("hello", ".txt", 11)
+
+
+async def test_an_empty_file_travels_too(session: AsyncSession, tmp_path: Path) -> None:
+    component = await session.create_component(b"", name="empty")
+
+    await session.download(component, tmp_path / "x")
+
+    assert (tmp_path / "x").read_bytes() == b""
+
+
+async def test_the_url_serves_the_file(session: AsyncSession) -> None:
+    location = await server_location(session)
+    component = await session.create_component(b"hello", name="a.txt", location=location)
+
+    async with httpx.AsyncClient() as client:
+        answer = await client.get(location.get_url(component))
+
+    assert answer.content == b"hello"
+
+
+async def test_credentials_in_urls_are_percent_encoded(server: ServerHandle) -> None:
+    async with AsyncSession(server.url, "k+/=& y", "user+name@studio") as session:
+        location = session._workspace.create(  # a detached look-alike is enough to make a URL
+            Location,
+            {"id": "3a372bde-05bc-11e4-8908-20c9d081909b", "name": "ftrack.server"},
+            unit=session._workspace.unit,
+        )
+        url = httpx.URL(location.get_url(FileComponent(id="c1")))
+        session.rollback()
+
+    assert dict(url.params) == {"id": "c1", "username": "user+name@studio", "apiKey": "k+/=& y"}
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("make", ["missing", "directory", "pipe"])
+async def test_what_cannot_be_read_is_named_and_registers_nothing(
+    session: AsyncSession, tmp_path: Path, make: str
+) -> None:
+    path = tmp_path / make
+    if make == "directory":
+        path.mkdir()
+    if make == "pipe":
+        os.mkfifo(path)
+
+    with pytest.raises(TransferError, match=make):
+        await session.create_component(path)
+
+    assert await components(session) == []
+
+
+async def test_what_is_no_path_needs_a_name(session: AsyncSession) -> None:
+    with pytest.raises(TransferError, match="needs a name"):
+        await session.create_component(b"x")
+
+
+async def test_another_location_is_refused_before_anything_is_sent(session: AsyncSession) -> None:
+    other = await session.query('Location where name is "ftrack.unmanaged"').of(Location).one()
+
+    with pytest.raises(UnsupportedLocationError, match=r"ftrack\.server"):
+        await session.create_component(b"x", name="x", location=other)
+
+
+@pytest.mark.parametrize("change", ["grow", "shrink"])
+async def test_a_file_that_changes_while_it_is_read_is_noticed(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "render.exr"
+    path.write_bytes(b"x" * 100)
+
+    async with open_content(path) as content:
+        if change == "grow":
+            with path.open("ab") as file:
+                file.write(b"more")
+        else:
+            os.truncate(path, 50)
+        with pytest.raises(FileChangedError, match=r"render\.exr"):
+            async for _ in content.chunks():
+                pass
+
+
+async def test_a_file_that_grows_during_its_upload_registers_nothing(
+    session: AsyncSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "render.exr"
+    path.write_bytes(b"x" * 100)
+    call = session._connection.call
+
+    async def grow_then_call(operations: list[dict[str, object]]) -> list[object]:
+        with path.open("ab") as file:
+            file.write(b"more")
+        return await call(operations)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(session._connection, "call", grow_then_call)
+    with pytest.raises(FileChangedError):
+        await session.create_component(path)
+    monkeypatch.undo()
+
+    assert await components(session) == []
+    assert session.recorded_operations == ()
+
+
+async def test_a_file_removed_during_its_upload_is_uploaded_whole(
+    session: AsyncSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The descriptor that was opened first is the one that is read."""
+    path = tmp_path / "render.exr"
+    path.write_bytes(b"x" * 100)
+    call = session._connection.call
+
+    async def remove_then_call(operations: list[dict[str, object]]) -> list[object]:
+        path.unlink(missing_ok=True)
+        return await call(operations)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(session._connection, "call", remove_then_call)
+    component = await session.create_component(path)
+    monkeypatch.undo()
+
+    await session.download(component, tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == b"x" * 100
+
+
+async def test_a_corrupted_upload_is_refused_and_registers_nothing(
+    session: AsyncSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"x" * 100)
+    call = session._connection.call
+
+    async def corrupt_then_call(operations: list[dict[str, object]]) -> list[object]:
+        path.write_bytes(b"y" * 100)  # the same size, so only the checksum tells
+        return await call(operations)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(session._connection, "call", corrupt_then_call)
+    with pytest.raises(TransferError, match="refused"):
+        await session.create_component(path)
+    monkeypatch.undo()
+
+    assert await components(session) == []
+
+
+async def test_a_refused_registration_leaves_no_file_behind(
+    session: AsyncSession, tmp_path: Path
+) -> None:
+    with pytest.raises(Exception, match="version") as caught:
+        await session.create_component(b"x", {"version_id": "no such version"}, name="x.txt")
+
+    assert "version" in str(caught.value)
+    assert await components(session) == []
+
+
+async def test_a_cancelled_upload_registers_nothing(session: AsyncSession, tmp_path: Path) -> None:
+    path = tmp_path / "big.bin"
+    path.write_bytes(b"x" * (8 * CHUNK))
+
+    for checkpoints in (1, 5, 20, 50):
+
+        async def cancel(scope: anyio.CancelScope, count: int) -> None:
+            for _ in range(count):
+                await anyio.lowlevel.checkpoint()
+            scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancel, group.cancel_scope, checkpoints)
+            await session.create_component(path)
+
+    assert await components(session) == []
+
+
+async def test_a_missing_file_is_told_and_leaves_nothing(
+    session: AsyncSession, tmp_path: Path
+) -> None:
+    with pytest.raises(TransferError, match="no file"):
+        await session.download("missing", tmp_path / "x")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_download_replaces_what_was_there_only_when_complete(
+    session: AsyncSession, tmp_path: Path
+) -> None:
+    component = await session.create_component(b"new", name="a")
+    target = tmp_path / "a"
+    target.write_bytes(b"old")
+
+    with pytest.raises(TransferError):
+        await session.download("missing", target)
+    assert target.read_bytes() == b"old"
+    await session.download(component, target)
+
+    assert target.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+async def test_a_download_to_a_directory_or_into_none_is_refused(
+    session: AsyncSession, tmp_path: Path
+) -> None:
+    component = await session.create_component(b"new", name="a")
+
+    with pytest.raises(TransferError, match="directory"):
+        await session.download(component, tmp_path)
+    with pytest.raises(TransferError, match="cannot be written"):
+        await session.download(component, tmp_path / "none" / "a")
+
+
+async def test_the_checksum_is_that_of_the_content(tmp_path: Path) -> None:
+    data = os.urandom(2 * CHUNK + 1)
+    (tmp_path / "a").write_bytes(data)
+
+    async with open_content(tmp_path / "a") as content:
+        assert content.size == len(data)
+        assert (
+            content.checksum
+            == __import__("base64")
+            .b64encode(hashlib.md5(data, usedforsecurity=False).digest())
+            .decode()
+        )
+
+
+async def test_the_second_component_of_a_job_warns(session: AsyncSession) -> None:
+    job = session.create("Job", {})
+    await session.commit()
+    first = await session.create_component(b"1", name="1")
+    second = await session.create_component(b"2", name="2")
+    session.create(JobComponent, {"component_id": first.id, "job_id": job["id"]})
+
+    with pytest.warns(UserWarning, match="only one"):
+        session.create(JobComponent, {"component_id": second.id, "job_id": job["id"]})
+
+    await session.commit()

@@ -1,0 +1,134 @@
+"""Faults of real sockets: nobody listens, nobody answers, answers break off."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from anyio.abc import SocketAttribute, SocketStream
+
+from aioftrackjobs import (
+    AsyncSession,
+    CommitUncertainError,
+    ConnectError,
+    Job,
+    SessionStateError,
+    TransportError,
+)
+
+Answer = Callable[[SocketStream], Awaitable[None]]
+
+
+@asynccontextmanager
+async def raw_server(answer: Answer) -> AsyncIterator[str]:
+    """Serve on a real socket: *answer* gets each connection after its first bytes arrived."""
+
+    async def handle(stream: SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await answer(stream)
+
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        async with anyio.create_task_group() as group:
+            group.start_soon(listener.serve, handle)
+            yield f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+            group.cancel_scope.cancel()
+
+
+async def hang(_: SocketStream) -> None:
+    await anyio.sleep_forever()
+
+
+async def drop(_: SocketStream) -> None:
+    return
+
+
+async def truncate(stream: SocketStream) -> None:
+    await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n[{")
+
+
+async def not_http(stream: SocketStream) -> None:
+    await stream.send(b"220 mail.test ESMTP\r\n")
+
+
+async def test_nobody_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    async with AsyncSession(f"http://127.0.0.1:{port}", "key", "user") as session:
+        session.create(Job, {})
+        with pytest.raises(ConnectError, match=f"127.0.0.1:{port}"):
+            await session.commit()
+
+        assert len(session.recorded_operations) == 1
+
+
+async def test_no_such_host() -> None:
+    async with AsyncSession("http://nowhere.invalid", "key", "user") as session:
+        with pytest.raises(ConnectError, match=r"nowhere\.invalid"):
+            await session.server_information()
+
+
+@pytest.mark.parametrize("answer", [hang, drop, truncate, not_http])
+async def test_an_answer_that_does_not_come_leaves_a_commit_unknown(answer: Answer) -> None:
+    async with (
+        raw_server(answer) as url,
+        AsyncSession(url, "key", "user", timeout=0.3) as session,
+    ):
+        session.create(Job, {})
+        with pytest.raises(CommitUncertainError) as caught:
+            await session.commit()
+
+        assert isinstance(caught.value.__cause__, TransportError)
+        assert not isinstance(caught.value.__cause__, ConnectError)
+        assert len(session.uncertain_operations) == 1
+
+
+@pytest.mark.parametrize("answer", [hang, drop, truncate, not_http])
+async def test_an_answer_that_does_not_come_is_an_error_of_a_query(answer: Answer) -> None:
+    async with (
+        raw_server(answer) as url,
+        AsyncSession(url, "key", "user", timeout=0.3) as session,
+    ):
+        with pytest.raises(TransportError):
+            await session.query("select id from Job").all()
+
+
+@pytest.mark.parametrize("answer", [hang, drop, truncate, not_http])
+async def test_a_download_that_breaks_off_leaves_nothing(answer: Answer, tmp_path: Path) -> None:
+    async with (
+        raw_server(answer) as url,
+        AsyncSession(url, "SECRET", "user", timeout=0.3) as session,
+    ):
+        with pytest.raises(TransportError) as caught:
+            await session.download("c1", tmp_path / "x")
+
+    assert list(tmp_path.iterdir()) == []
+    assert "SECRET" not in str(caught.value)
+
+
+async def test_a_session_closes_although_a_request_hangs() -> None:
+    async with raw_server(hang) as url:
+        async with AsyncSession(url, "key", "user", timeout=0.3) as session:
+            async with anyio.create_task_group() as group:
+                group.start_soon(session.server_information)
+                for _ in range(20):
+                    await anyio.lowlevel.checkpoint()
+                group.cancel_scope.cancel()
+
+    with pytest.raises(SessionStateError, match="closed"):
+        await session.server_information()
+
+
+async def test_a_server_that_redirects_is_not_followed_with_the_key() -> None:
+    async def redirect(stream: SocketStream) -> None:
+        await stream.send(
+            b"HTTP/1.1 302 Found\r\nlocation: http://nowhere.invalid/\r\ncontent-length: 0\r\n\r\n"
+        )
+
+    async with raw_server(redirect) as url, AsyncSession(url, "key", "user") as session:
+        with pytest.raises(TransportError, match="HTTP 302"):
+            await session.server_information()

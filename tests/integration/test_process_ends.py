@@ -1,0 +1,179 @@
+"""Real processes that are interrupted, or exit, while their Jobs run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from aioftrackjobs import AsyncSession, Job, JobStatus
+from aioftrackjobs.devserver import ServerHandle
+
+
+@asynccontextmanager
+async def program(server: ServerHandle, code: str) -> AsyncIterator[anyio.abc.Process]:
+    """Run *code* in a process of its own, with the server in its environment."""
+    environment = {
+        **os.environ,
+        "FTRACK_SERVER": server.url,
+        "FTRACK_API_KEY": server.api_key,
+        "FTRACK_API_USER": server.api_user,
+        "PYTHONWARNINGS": "default",
+    }
+    process = await anyio.open_process(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    async with process:
+        with anyio.fail_after(60):
+            yield process
+            await process.wait()
+
+
+async def line(process: anyio.abc.Process) -> str:
+    """Return the next thing that the process prints."""
+    assert process.stdout is not None
+    return (await process.stdout.receive()).decode().strip()
+
+
+async def rest(process: anyio.abc.Process) -> str:
+    """Return all that the process writes to its standard error until its end."""
+    assert process.stderr is not None
+    return b"".join([chunk async for chunk in process.stderr]).decode()
+
+
+async def the_job(session: AsyncSession, description: str) -> Job:
+    (job,) = [
+        job
+        for job in await session.query("Job").of(Job).all()
+        if (job.description or "").startswith(description)
+    ]
+    return job
+
+
+INTERRUPTED = """
+    import {library}
+    import anyio
+    from aioftrackjobs import AsyncSession, job_context
+
+    async def main():
+        async with AsyncSession() as session:
+            async with job_context(session, description="Long"):
+                print("running", flush=True)
+                await anyio.sleep_forever()
+
+    {library}.run({main})
+"""
+
+
+@pytest.mark.parametrize(
+    ("library", "main"),
+    [("asyncio", "main()"), ("anyio", "main")],
+)
+async def test_an_interrupted_process_fails_its_job(
+    server: ServerHandle, session: AsyncSession, library: str, main: str
+) -> None:
+    async with program(server, INTERRUPTED.format(library=library, main=main)) as process:
+        assert await line(process) == "running"
+        assert (await the_job(session, "Long")).status is JobStatus.RUNNING
+        process.send_signal(signal.SIGINT)
+        errors = await rest(process)
+
+    job = await the_job(session, "Long")
+    assert (job.status, job.description) == (JobStatus.FAILED, "Long - failed: cancelled")
+    assert process.returncode != 0
+    assert "KeyboardInterrupt" in errors
+    assert "never retrieved" not in errors
+
+
+async def test_an_exit_in_another_task_fails_the_jobs_of_all(
+    server: ServerHandle, session: AsyncSession
+) -> None:
+    """asyncio then cancels every task at once, the session's own included."""
+    code = """
+        import asyncio, sys
+        from aioftrackjobs import AsyncSession, job_context
+
+        async def work(session, name, inside):
+            async with job_context(session, description=name):
+                inside.release()
+                await asyncio.sleep(3600)
+
+        async def leave(inside):
+            for _ in range(3):
+                await inside.acquire()
+            sys.exit(7)
+
+        async def main():
+            inside = asyncio.Semaphore(0)
+            async with AsyncSession() as session:
+                async with asyncio.TaskGroup() as group:
+                    for name in ("one", "two", "three"):
+                        group.create_task(work(session, name, inside))
+                    group.create_task(leave(inside))
+
+        asyncio.run(main())
+    """
+    async with program(server, code) as process:
+        errors = await rest(process)
+
+    states = [(await the_job(session, name)).status for name in ("one", "two", "three")]
+    assert states == [JobStatus.FAILED] * 3, errors
+    assert process.returncode == 7
+
+
+async def test_a_process_without_a_closed_session_ends_and_fails_its_job(
+    server: ServerHandle, session: AsyncSession
+) -> None:
+    code = """
+        import asyncio
+        from aioftrackjobs import AsyncSession, job_context
+
+        async def work(session, inside):
+            async with job_context(session, description="left"):
+                inside.set()
+                await asyncio.sleep(3600)
+
+        async def main():
+            session = await AsyncSession().__aenter__()
+            inside = asyncio.Event()
+            task = asyncio.create_task(work(session, inside))
+            await inside.wait()
+
+        asyncio.run(main())
+    """
+    async with program(server, code) as process:
+        errors = await rest(process)
+
+    assert (await the_job(session, "left")).status is JobStatus.FAILED, errors
+    assert process.returncode == 0
+
+
+async def test_a_job_that_is_done_survives_an_interrupt_during_its_last_word(
+    server: ServerHandle, session: AsyncSession
+) -> None:
+    code = """
+        import asyncio, os, signal
+        from aioftrackjobs import AsyncSession, job_context
+
+        async def main():
+            async with AsyncSession() as session:
+                async with job_context(session, description="finished"):
+                    pass
+                    asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+
+        asyncio.run(main())
+    """
+    async with program(server, code) as process:
+        await rest(process)
+
+    assert (await the_job(session, "finished")).status is JobStatus.DONE
