@@ -1,0 +1,116 @@
+"""``aioftrackjobs demo``: Jobs on the embedded server, from start to end, in a few seconds."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NoReturn
+
+import anyio
+from anyio.to_thread import run_sync
+from rich.console import Console
+
+from aioftrackjobs import AsyncSession, Job, JobStatus, TransferError
+from aioftrackjobs.cli.board import Board, attachments, fetch_ended, file_name, job_table, shot_of
+from aioftrackjobs.cli.transcode import Shot, TranscodeError, plan_shots, transcode
+from aioftrackjobs.devserver import ServerHandle, running
+
+_CLOSING = """\
+{failed} failed on purpose: an exception left its job_context. So its Job ended as
+failed, with the reason in its description and the traceback as an attachment.
+
+The same code on your studio's ftrack:
+
+    export FTRACK_SERVER=https://your-studio.ftrackapp.com
+    export FTRACK_API_USER=you@your-studio.com
+    export FTRACK_API_KEY=...
+
+    async with AsyncSession() as session:
+        async with job_context(session, description="Transcode sh010") as job:
+            async for frame in job.track(frames):
+                await encode(frame)
+            await job.attach("sh010.mov")
+"""
+
+
+class _Console(Console):
+    """A console that does not exit from within when the reader of its output goes away."""
+
+    def on_broken_pipe(self) -> NoReturn:
+        """Raise what rich has just caught where it calls this."""
+        raise
+
+
+def run(count: int) -> None:
+    """Run *count* Jobs, and show them on the terminal.
+
+    Raises:
+        BrokenPipeError: Nobody reads any more what is printed.
+    """
+    shots = list(plan_shots(count))
+    gone = False
+    with TemporaryDirectory(prefix="aioftrackjobs-demo-") as folder:
+        try:
+            anyio.run(_demonstrate, shots, Path(folder), _Console(highlight=False))
+        except* BrokenPipeError:
+            gone = True
+    if gone:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+async def _demonstrate(shots: Sequence[Shot], folder: Path, console: Console) -> None:
+    async with running() as server, _open(server) as session, _open(server) as audience:
+        intro = f"{len(shots)} Jobs at once, on an ftrack server on this machine ({server.url}):\n"
+        console.print(intro, soft_wrap=True)
+        board = Board(audience, console, [shot.name for shot in shots])
+        await _transcode_all(session, shots, folder, board)
+        jobs = await fetch_ended(audience)
+        console.print(await _verify_one(audience, jobs, folder), soft_wrap=True)
+    console.print("The Jobs, as the server holds them:")
+    console.print(job_table(jobs))
+    failed = next(shot_of(job) for job in jobs if job.status == JobStatus.FAILED)
+    console.print(_CLOSING.format(failed=failed), end="", markup=False, soft_wrap=True)
+
+
+def _open(server: ServerHandle) -> AsyncSession:
+    return AsyncSession(server.url, server.api_key, server.api_user)
+
+
+async def _transcode_all(
+    session: AsyncSession, shots: Sequence[Shot], folder: Path, board: Board
+) -> None:
+    ended = anyio.Event()
+    async with anyio.create_task_group() as watching:
+        watching.start_soon(board.follow, ended)
+        async with anyio.create_task_group() as work:
+            for shot in shots:
+                work.start_soon(_try_transcode, session, shot, folder)
+        ended.set()
+
+
+async def _try_transcode(session: AsyncSession, shot: Shot, folder: Path) -> None:
+    """Transcode *shot*; that it cannot be done is its Job's to tell, and no other's business."""
+    with suppress(TranscodeError):
+        await transcode(session, shot, folder)
+
+
+async def _verify_one(session: AsyncSession, jobs: Sequence[Job], folder: Path) -> str:
+    """Download what the first good Job attached; say whether it is what was uploaded."""
+    job = next(job for job in jobs if job.status == JobStatus.DONE)
+    (component,) = attachments(job)
+    name = file_name(component)
+    copy = await session.download(component, folder / f"copy of {name}")
+    sent, received = [await run_sync(_sha256, path) for path in (folder / name, copy)]
+    if sent != received:
+        raise TransferError(f"{name} came back as another file: {received}, not {sent}")
+    return f"\nDownloaded {name} again: SHA-256 {sent[:16]}..., the same as uploaded.\n"
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,158 @@
+"""A small farm daemon: works on a queue of shots, a few at a time, each as a Job.
+
+Set FTRACK_SERVER, FTRACK_API_USER and FTRACK_API_KEY, then:
+
+    python farm_daemon.py sh010:1001-1096 sh020:1001-1048
+
+It stops when the queue is empty. With --forever it goes on with Jobs that others queue in
+ftrack: any Job with the status "queued" and data such as {"farm_task": "sh030:1001-1024"}.
+On SIGINT or SIGTERM the Jobs that run end as failed, with the reason "cancelled".
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from aioftrackjobs import AsyncSession, FtrackJobsError, Job, job_context
+
+logger = logging.getLogger("farm")
+
+#: Seconds between two looks for queued Jobs.
+POLL = 2.0
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work for the farm: a text such as ``sh010:1001-1096``, and its Job if it has one."""
+
+    text: str
+    job_id: str | None = None
+
+
+class Farm:
+    """Works on tasks, a few at a time; all share one session."""
+
+    def __init__(
+        self, session: AsyncSession, tasks: Sequence[Task], *, workers: int, forever: bool
+    ) -> None:
+        self._session = session
+        self._tasks = deque(tasks)
+        self._free = anyio.Semaphore(workers)
+        self._forever = forever
+        self._in_hand: set[str] = set()
+
+    async def run(self) -> None:
+        """Return when there is nothing left to do."""
+        async with anyio.create_task_group() as crew:
+            while True:
+                await self._free.acquire()  # first a worker, then a task: the rest stays queued
+                task = await self._next_task()
+                if task is None:
+                    return
+                crew.start_soon(self._work, task)
+
+    async def _next_task(self) -> Task | None:
+        if self._tasks:
+            return self._tasks.popleft()
+        while self._forever:
+            for task in await find_queued(self._session):
+                if task.job_id and task.job_id not in self._in_hand:
+                    self._in_hand.add(task.job_id)
+                    return task
+            await anyio.sleep(POLL)
+        return None
+
+    async def _work(self, task: Task) -> None:
+        try:
+            await render(self._session, task)
+        except FtrackJobsError as error:  # the server is away, or refuses: do not hurry
+            logger.warning("%s: %s", task.text, error)
+            await anyio.sleep(POLL)
+        except Exception:  # one bad task must not stop the others
+            logger.exception("%s failed", task.text)
+        else:
+            logger.info("%s is done", task.text)
+        finally:
+            self._in_hand.discard(task.job_id or "")
+            self._free.release()
+
+
+async def find_queued(session: AsyncSession) -> list[Task]:
+    """Return the Jobs that wait for a farm."""
+    query = session.query(
+        'select data from Job where status is "queued" and data like {mark} order by created_at',
+        mark='%"farm_task"%',
+    )
+    try:
+        jobs = await query.of(Job).all()
+    except FtrackJobsError as error:  # the server is away; it will be back
+        logger.warning("cannot look for queued Jobs: %s", error)
+        return []
+    return [task for job in jobs if (task := task_of(job))]
+
+
+def task_of(job: Job) -> Task | None:
+    """Return what a queued Job asks for; None if that is not for this farm."""
+    try:
+        return Task(json.loads(job["data"])["farm_task"], job.id)
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+async def render(session: AsyncSession, task: Task) -> None:
+    """Render the frames of a shot as a Job: the one it has, or a new one."""
+    description = f"Render {task.text}"
+    async with job_context(session, job=task.job_id, description=description) as job:
+        logger.info("%s runs as Job %s", task.text, job.id)
+        # Parsed inside: a task that makes no sense is a failed Job, which somebody will see.
+        shot, _, frames = task.text.partition(":")
+        first, last = map(int, frames.split("-"))
+        log = []
+        async for frame in job.track(range(first, last + 1)):
+            await anyio.sleep(0.02)  # stands for the renderer: await anyio.run_process([...])
+            log.append(f"{shot}.{frame}.exr")
+        await job.attach("\n".join(log).encode(), name=f"{shot}_frames.txt")
+
+
+async def main(options: argparse.Namespace) -> bool:
+    """Run the farm; return False if a signal put an end to it."""
+    finished = False
+    # The session is outermost: it is still open when cancelled Jobs report their end.
+    async with AsyncSession() as session, anyio.create_task_group() as group:
+        group.start_soon(cancel_on_signal, group.cancel_scope)
+        farm = Farm(session, options.tasks, workers=options.workers, forever=options.forever)
+        await farm.run()
+        finished = True
+        group.cancel_scope.cancel()  # wait for signals no longer
+    return finished
+
+
+async def cancel_on_signal(scope: anyio.CancelScope) -> None:
+    """Cancel *scope* when the program is told to end, so that its Jobs get their last word."""
+    if sys.platform == "win32":
+        return  # no such signals: Ctrl-C raises KeyboardInterrupt, which does the same
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            logger.info("%s: the Jobs that run are cancelled", number.name)
+            scope.cancel()
+            return
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("tasks", nargs="*", type=Task, help="such as sh010:1001-1096")
+    parser.add_argument("--workers", type=int, default=3, help="how many at a time")
+    parser.add_argument("--forever", action="store_true", help="go on with queued Jobs")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request else
+    sys.exit(0 if anyio.run(main, arguments) else 1)

@@ -1,0 +1,148 @@
+"""Programs as users run them: real processes, against an embedded server on a real socket."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import anyio
+import pytest
+
+import aioftrackjobs
+from aioftrackjobs import AsyncSession
+from aioftrackjobs.devserver import ServerHandle, running
+
+#: Seconds that anything here may take; reached only by a failing test.
+PATIENCE = 20.0
+
+_KEPT = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH")
+
+
+class Program:
+    """A running process, whose output goes to files so that it never blocks."""
+
+    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
+        self._process = process
+        self._folder = folder
+
+    @property
+    def out(self) -> str:
+        return (self._folder / "out").read_text()
+
+    @property
+    def err(self) -> str:
+        return (self._folder / "err").read_text()
+
+    def send(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def shows(self, text: str) -> None:
+        """Wait until *text* is in the output."""
+        with anyio.fail_after(PATIENCE):
+            while text not in self.out + self.err:
+                ended = self._process.poll()
+                assert ended is None or text in self.out + self.err, f"{ended}: {self.err}"
+                await anyio.sleep(0.02)
+
+    async def end(self) -> int:
+        """Wait for the end, and return the exit code."""
+        with anyio.fail_after(PATIENCE):
+            while (code := self._process.poll()) is None:  # noqa: ASYNC110 - it is a process
+                await anyio.sleep(0.02)
+        return code
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="session")
+def environment() -> Callable[[Path], dict[str, str]]:
+    """Return the whole environment of a program that keeps its temporary files in a folder."""
+
+    def build(folder: Path) -> dict[str, str]:
+        temporary = folder / "tmp"
+        temporary.mkdir(exist_ok=True)
+        return {
+            **{name: os.environ[name] for name in _KEPT if name in os.environ},
+            "HOME": str(folder),
+            "TMPDIR": str(temporary),
+            "PYTHONPATH": str(Path(aioftrackjobs.__file__).parents[1]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONUTF8": "1",
+            "COLUMNS": "80",
+            "TERM": "xterm",
+        }
+
+    return build
+
+
+@pytest.fixture
+def launch(
+    tmp_path: Path, environment: Callable[[Path], dict[str, str]]
+) -> Iterator[Callable[..., Program]]:
+    """Start ``python ARGUMENTS``; what still runs after the test is killed."""
+    count = 0
+    with ExitStack() as stack:
+
+        def start(
+            *arguments: str, env: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
+        ) -> Program:
+            nonlocal count
+            count += 1
+            folder = tmp_path / f"program{count}"
+            folder.mkdir()
+            with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
+                process = subprocess.Popen(
+                    [sys.executable, *arguments],
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=err,
+                    cwd=tmp_path,
+                    env={**environment(tmp_path), **(env or {})},
+                    pass_fds=pass_fds,
+                )
+            program = Program(process, folder)
+            stack.callback(program.kill)
+            return program
+
+        yield start
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ServerHandle]:
+    async with running() as handle:
+        yield handle
+
+
+@pytest.fixture
+async def session(server: ServerHandle) -> AsyncIterator[AsyncSession]:
+    async with AsyncSession(server.url, server.api_key, server.api_user) as opened:
+        yield opened
+
+
+@pytest.fixture
+def ftrack(server: ServerHandle) -> dict[str, str]:
+    """The three environment variables for the embedded server."""
+    return {
+        "FTRACK_SERVER": server.url,
+        "FTRACK_API_USER": server.api_user,
+        "FTRACK_API_KEY": server.api_key,
+    }
+
+
+@pytest.fixture(scope="session")
+def until() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
+    """Wait until a condition holds."""
+
+    async def wait(holds: Callable[[], Awaitable[bool]]) -> None:
+        with anyio.fail_after(PATIENCE):
+            while not await holds():  # noqa: ASYNC110 - of another process
+                await anyio.sleep(0.05)
+
+    return wait

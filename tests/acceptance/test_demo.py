@@ -1,0 +1,191 @@
+"""``aioftrackjobs demo``: what a new user sees first."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+DEMO = ("-m", "aioftrackjobs.cli", "demo")
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and terminals of POSIX")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A demo that has ended."""
+
+    code: int
+    out: str
+    err: str
+    left: list[str]
+
+
+@pytest.fixture(scope="module")
+def piped(
+    tmp_path_factory: pytest.TempPathFactory, environment: Callable[[Path], dict[str, str]]
+) -> Run:
+    """One demo with its output in a pipe, for all tests that only look at it."""
+    folder = tmp_path_factory.mktemp("demo")
+    env = environment(folder)
+    done = subprocess.run([sys.executable, *DEMO], env=env, cwd=folder, capture_output=True)
+    left = sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return Run(done.returncode, done.stdout.decode(), done.stderr.decode(), left)
+
+
+@pytest.fixture(scope="module")
+def dumb(
+    tmp_path_factory: pytest.TempPathFactory, environment: Callable[[Path], dict[str, str]]
+) -> Run:
+    """One demo with two Jobs in a terminal that knows no control sequences."""
+    return _in_terminal({**environment(tmp_path_factory.mktemp("demo")), "TERM": "dumb"})
+
+
+def test_succeeds_without_a_word_of_complaint(piped: Run) -> None:
+    assert (piped.code, piped.err) == (0, "")
+
+
+def test_four_of_five_jobs_are_done_in_the_table(piped: Run) -> None:
+    statuses = re.findall(r"^ ?(?:maya|jenkins) +(\w+)", _table(piped), re.MULTILINE)
+
+    assert statuses == ["done", "done", "failed", "done", "done"]
+
+
+def test_table_tells_why_a_job_failed(piped: Run) -> None:
+    words = " ".join(_table(piped).split())
+
+    assert "failed: TranscodeError:" in words
+    assert "sh030.1034.exr is missing" in words
+
+
+def test_every_job_has_its_attachment(piped: Run) -> None:
+    found = re.findall(r"\w+\.(?:mov|txt)", _table(piped))
+
+    assert found == ["sh010.mov", "sh020.mov", "traceback.txt", "sh040.mov", "sh050.mov"]
+
+
+def test_download_is_verified(piped: Run) -> None:
+    assert re.search(
+        r"Downloaded sh010\.mov again: SHA-256 [0-9a-f]{16}\.\.\., the same", piped.out
+    )
+
+
+def test_piped_output_has_no_control_characters(piped: Run) -> None:
+    assert all(character.isprintable() or character == "\n" for character in piped.out)
+
+
+def test_piped_output_fits_in_80_columns(piped: Run) -> None:
+    assert max(map(len, piped.out.splitlines())) <= 80
+
+
+def test_piped_output_tells_when_each_job_ends(piped: Run) -> None:
+    for shot in ("sh010", "sh020", "sh040", "sh050"):
+        assert re.search(rf"^{shot} +\w+ +done$", piped.out, re.MULTILINE)
+    assert re.search(r"^sh030 +\w+ +failed$", piped.out, re.MULTILINE)
+
+
+def test_closing_text_leads_to_a_real_ftrack(piped: Run) -> None:
+    for name in ("FTRACK_SERVER", "FTRACK_API_USER", "FTRACK_API_KEY", "AsyncSession()"):
+        assert name in piped.out
+
+
+def test_nothing_is_left_on_disk(piped: Run) -> None:
+    assert piped.left == ["tmp"]
+
+
+async def test_fewer_than_two_jobs_are_refused(launch: Callable[..., Any]) -> None:
+    program = launch(*DEMO, "--jobs", "1")
+
+    assert await program.end() == 2
+    assert "--jobs" in program.err
+
+
+@POSIX
+async def test_interrupt_leaves_cleanly(launch: Callable[..., Any], tmp_path: Path) -> None:
+    program = launch(*DEMO)
+    await program.shows("running")
+
+    program.send(signal.SIGINT)
+
+    assert await program.end() == 130
+    assert program.err == "Interrupted: the Jobs that ran ended as failed.\n"
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+@POSIX
+def test_terminal_shows_live_bars(
+    tmp_path: Path, environment: Callable[[Path], dict[str, str]]
+) -> None:
+    run = _in_terminal(environment(tmp_path))
+
+    assert run.code == 0
+    bars = re.findall(r"sh010  maya.*? (\d+)%", _without_escapes(run.out))
+    assert len(set(bars)) > 5
+    assert bars[-1] == "100"
+
+
+@POSIX
+def test_dumb_terminal_gets_plain_lines(dumb: Run) -> None:
+    assert dumb.code == 0
+    assert all(character.isprintable() or character in "\r\n" for character in dumb.out)
+
+
+@POSIX
+def test_as_many_jobs_run_as_are_asked_for(dumb: Run) -> None:
+    begun = re.findall(r"^(sh\d+) +\w+ +running\r$", dumb.out, re.MULTILINE)
+
+    assert sorted(begun) == ["sh010", "sh020"]
+
+
+@POSIX
+def test_reader_that_goes_away_ends_it_quietly(
+    tmp_path: Path, environment: Callable[[Path], dict[str, str]]
+) -> None:
+    env = environment(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, *DEMO], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        complaint = process.stderr.read()
+
+    assert complaint == b""
+    assert list(Path(env["TMPDIR"]).iterdir()) == []
+
+
+def _table(run: Run) -> str:
+    return run.out.partition("as the server holds them:")[2].partition("on purpose")[0]
+
+
+def _in_terminal(env: dict[str, str]) -> Run:
+    """Run the demo with two Jobs in a terminal."""
+    import pty
+
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, *DEMO, "--jobs", "2"], env=env, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        written = b"".join(iter(lambda: _read(ours), b""))
+        os.close(ours)
+    return Run(process.returncode, written.decode(), err="", left=[])
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:  # how Linux tells that the other side is closed
+        return b""
+
+
+def _without_escapes(text: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)

@@ -1,0 +1,145 @@
+"""``aioftrackjobs serve``: an embedded server for other programs."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aioftrackjobs import AsyncSession, Job, job_context
+
+SERVE = ("-m", "aioftrackjobs.cli", "serve")
+POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+pytestmark = POSIX
+
+
+async def _exported(program: Any) -> dict[str, str]:
+    """Return the variables that a shell would have after the printed lines."""
+    await program.shows("Serving until Ctrl-C")
+    lines = [shlex.split(line) for line in program.out.splitlines()]
+    assert [words[0] for words in lines] == ["export"] * 3
+    return dict(words[1].split("=", 1) for words in lines)
+
+
+def _open(variables: dict[str, str]) -> AsyncSession:
+    return AsyncSession(
+        variables["FTRACK_SERVER"], variables["FTRACK_API_KEY"], variables["FTRACK_API_USER"]
+    )
+
+
+async def test_printed_lines_are_all_that_a_session_needs(launch: Callable[..., Any]) -> None:
+    variables = await _exported(launch(*SERVE, "--port", "0"))
+
+    async with _open(variables) as session:
+        user = await session.current_user()
+
+    assert user.username == variables["FTRACK_API_USER"]
+
+
+async def test_user_and_key_can_be_chosen(launch: Callable[..., Any]) -> None:
+    program = launch(*SERVE, "--port", "0", "--api-user", "farm", "--api-key", "it's a secret")
+
+    variables = await _exported(program)
+
+    assert variables["FTRACK_API_USER"] == "farm"
+    assert variables["FTRACK_API_KEY"] == "it's a secret"
+    async with _open(variables) as session:
+        assert (await session.current_user()).username == "farm"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_signal_ends_it_quietly(launch: Callable[..., Any], number: signal.Signals) -> None:
+    program = launch(*SERVE, "--port", "0")
+    await _exported(program)
+
+    program.send(number)
+
+    assert await program.end() == 0
+    assert program.err == "Serving until Ctrl-C. Paste these lines into another shell.\n"
+
+
+async def test_database_and_storage_are_there_next_time(
+    launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    kept = ("--database", str(tmp_path / "studio.db"), "--storage", str(tmp_path / "files"))
+    first = launch(*SERVE, "--port", "0", *kept)
+    async with (
+        _open(await _exported(first)) as session,
+        job_context(session, description="Kept") as job,
+    ):
+        await job.attach(b"bytes that stay", name="kept.bin")
+    first.send(signal.SIGTERM)
+    await first.end()
+
+    second = launch(*SERVE, "--port", "0", *kept)
+    async with _open(await _exported(second)) as session:
+        found = await session.get(Job, job.id)
+        assert found is not None
+        await session.populate(found, "job_components.component_id")
+        (link,) = found["job_components"]
+        copy = await session.download(link["component_id"], tmp_path / "copy.bin")
+
+    assert found.status == "done"
+    assert copy.read_bytes() == b"bytes that stay"
+
+
+async def test_schemas_of_a_studio_are_served(
+    launch: Callable[..., Any], session: AsyncSession, tmp_path: Path
+) -> None:
+    rig = {"id": "Rig", "primary_key": ["id"], "properties": {"id": {"type": "string"}}}
+    path = tmp_path / "schemas.json"
+    path.write_text(json.dumps([*await session.schemas(), rig]))
+
+    variables = await _exported(launch(*SERVE, "--port", "0", "--schemas", str(path)))
+
+    async with _open(variables) as other:
+        assert "Rig" in [schema["id"] for schema in await other.schemas()]
+
+
+async def test_port_in_use_is_one_line(launch: Callable[..., Any]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        program = launch(*SERVE, "--port", str(port))
+
+        assert await program.end() == 1
+
+    assert program.out == ""
+    assert program.err.startswith(f"aioftrackjobs: cannot serve on 127.0.0.1:{port}: ")
+    assert program.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "content", "reason"),
+    [
+        pytest.param("--database", "this is a poem", "file is not a database", id="database"),
+        pytest.param("--database", None, "unable to open database file", id="no-folder"),
+        pytest.param("--storage", "a file", "File exists", id="storage-is-a-file"),
+        pytest.param("--schemas", None, "No such file or directory", id="no-schemas"),
+        pytest.param("--schemas", "[{", "no JSON", id="schemas-cut-off"),
+        pytest.param("--schemas", '{"id": "Job"}', "no list of schemas", id="one-schema"),
+        pytest.param("--schemas", '[{"id": "Job"}]', "no list of schemas", id="schema-without-key"),
+    ],
+)
+async def test_unusable_file_is_one_line(
+    launch: Callable[..., Any], tmp_path: Path, option: str, content: str | None, reason: str
+) -> None:
+    path = tmp_path / "missing" / "file" if content is None else tmp_path / "file"
+    if content is not None:
+        path.write_text(content)
+
+    program = launch(*SERVE, "--port", "0", option, str(path))
+
+    assert await program.end() == 1
+    assert program.out == ""
+    assert program.err.startswith("aioftrackjobs: cannot use ")
+    assert str(path) in program.err
+    assert reason in program.err
+    assert program.err.count("\n") == 1
