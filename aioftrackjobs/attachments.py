@@ -28,8 +28,8 @@ from aioftrackjobs.errors import (
     UnsupportedLocationError,
 )
 from aioftrackjobs.models import (
-    Component,
     ComponentLocation,
+    Entity,
     FileComponent,
     Location,
 )
@@ -60,7 +60,7 @@ async def upload(
     source: Uploadable,
     *,
     data: Mapping[str, Any],
-    location: Location | None = None,
+    location: Entity | None = None,
     name: str | None = None,
 ) -> FileComponent:
     """Upload *source*, and register it as a component of the server location.
@@ -73,7 +73,7 @@ async def upload(
         UnsupportedLocationError: The location is another one.
         ServerError: The server refused to register it.
     """
-    if location is not None and not location.is_server:
+    if location is not None and not (isinstance(location, Location) and location.is_server):
         raise UnsupportedLocationError(f"only ftrack.server takes uploads, not {location!r}")
     unit = UnitOfWork(workspace)
     async with open_content(source, name) as content:
@@ -159,7 +159,7 @@ class AttachmentWatch:
             )
 
 
-async def download(workspace: Workspace, component: Component | str, path: Path) -> None:
+async def download(workspace: Workspace, component: Entity | str, path: Path) -> None:
     """Download the file of *component* to *path*.
 
     It grows under a temporary name beside *path*, and gets its own when it is complete.

@@ -31,6 +31,7 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.failure import describe_failure, format_failure
 from aioftrackjobs.models import (
+    Entity,
     FileComponent,
     Job,
     JobComponent,
@@ -61,8 +62,8 @@ _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", de
 async def job_context(
     session: AsyncSession,
     *,
-    job: Job | str | None = None,
-    user: User | str | None = None,
+    job: Entity | str | None = None,
+    user: Entity | str | None = None,
     description: str | None = None,
     data: Mapping[str, Any] | str | None = None,
     grace: float = 10.0,
@@ -215,7 +216,10 @@ class RunningJob:
     # The course of a Job
 
     async def _begin(
-        self, job: Job | str | None, user: User | str | None, data: Mapping[str, Any] | str | None
+        self,
+        job: Entity | str | None,
+        user: Entity | str | None,
+        data: Mapping[str, Any] | str | None,
     ) -> None:
         kept = parse_job_data(Job.checked_value("data", data))
         if isinstance(data, str) and not kept:
@@ -239,20 +243,24 @@ class RunningJob:
                 raise
         self._begun = True
 
-    async def _find_user(self, user: User | str | None) -> User:
+    async def _find_user(self, user: Entity | str | None) -> User:
         if isinstance(user, User):
             return user
+        if isinstance(user, Entity):
+            raise TypeError(f"{user!r} is no User")
         if user is None:
             return await self._session.current_user()
         query = self._session.query("User where username is {name}", name=user)
         return await query.of(User).one()
 
-    async def _find_job(self, job: Job | str) -> Job:
+    async def _find_job(self, job: Entity | str) -> Job:
         if isinstance(job, str):
             found = await self._session.get(Job, job)
             if found is None:
                 raise NoResultFoundError(f'Job where id is "{job}"')
             return found
+        if not isinstance(job, Job):
+            raise TypeError(f"{job!r} is no Job")
         await self._session.populate(job, Job.default_projections)
         return job
 

@@ -17,7 +17,7 @@ from aioftrackjobs.config import resolve_credentials
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.content import Uploadable
 from aioftrackjobs.ensure import ensure
-from aioftrackjobs.models import Component, Entity, FileComponent, JobComponent, Location, User
+from aioftrackjobs.models import Entity, FileComponent, JobComponent, User
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
@@ -304,7 +304,7 @@ class AsyncSession:
         self,
         source: Uploadable,
         data: Mapping[str, Any] | None = None,
-        location: Location | Literal["auto"] = "auto",
+        location: Entity | Literal["auto"] = "auto",
         *,
         name: str | None = None,
     ) -> FileComponent:
@@ -324,7 +324,7 @@ class AsyncSession:
         given = None if location == "auto" else location
         return await upload(self._workspace, source, data=data or {}, location=given, name=name)
 
-    async def download(self, component: Component | str, path: str | os.PathLike[str]) -> Path:
+    async def download(self, component: Entity | str, path: str | os.PathLike[str]) -> Path:
         """Download the file of *component*, or of the component with that id, to *path*.
 
         It grows beside *path*, and replaces what is there when it is complete.

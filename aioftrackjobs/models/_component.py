@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import MutableSequence
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from aioftrackjobs.errors import UnsupportedLocationError
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import Computed, OwnKey
+from aioftrackjobs.models._fields import Computed, new_id
 from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 
 
@@ -32,7 +34,7 @@ class Component(Entity):
         "version_id",
     )
 
-    id: OwnKey
+    id: str = Field(default_factory=new_id, min_length=1)
     name: str = "main"
     #: Extension of the file, with its leading dot.
     file_type: str | None = None
@@ -84,7 +86,7 @@ class ComponentLocation(Entity):
         "resource_identifier",
     )
 
-    id: OwnKey
+    id: str = Field(default_factory=new_id, min_length=1)
     component_id: str | None = None
     component: Component | None = None
     location_id: str | None = None
@@ -105,7 +107,7 @@ class Location(Entity):
     is_typed: ClassVar[bool] = True
     default_projections: ClassVar[tuple[str, ...]] = ("id", "name", "label", "description")
 
-    id: OwnKey
+    id: str = Field(default_factory=new_id, min_length=1)
     name: str | None = None
     label: str | None = None
     description: str | None = None

@@ -21,7 +21,7 @@ from collections.abc import (
 )
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypedDict
 
-from pydantic import BaseModel, ConfigDict, model_serializer
+from pydantic import BaseModel, ConfigDict, PrivateAttr, model_serializer
 
 from aioftrackjobs.errors import (
     ImmutableAttributeError,
@@ -89,9 +89,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     #: Whether the declared fields are all there is, so that a name beyond them is a mistake.
     is_typed: ClassVar[bool] = False
 
-    _owner: Owner | None
-    _remote: dict[str, Any]
-    _local: dict[str, Any]
+    _owner: Owner | None = PrivateAttr()
+    _remote: dict[str, Any] = PrivateAttr()
+    _local: dict[str, Any] = PrivateAttr()
 
     def __init__(self, /, **values: Any) -> None:
         super().__init__(**values)

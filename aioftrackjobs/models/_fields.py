@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, TypeAlias
 from uuid import uuid4
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 
 def new_id() -> str:
@@ -20,9 +20,6 @@ def _zoned(moment: datetime) -> datetime:
 
 #: A time, always aware and in UTC; one without a zone counts as UTC, as it does on the wire.
 Moment: TypeAlias = Annotated[datetime, AfterValidator(_zoned)]
-
-#: A key that the client makes when it creates the entity.
-OwnKey: TypeAlias = Annotated[str, Field(default_factory=new_id, min_length=1)]
 
 #: A value that the server computes, such as ``{"url": ...}``; its keys are not documented.
 Computed: TypeAlias = dict[str, Any] | None

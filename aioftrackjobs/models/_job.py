@@ -9,12 +9,12 @@ from enum import Enum, StrEnum
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from aioftrackjobs.errors import NotLoadedError, UnserialisableValueError
 from aioftrackjobs.models._component import Component
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import Computed, Moment, OwnKey
+from aioftrackjobs.models._fields import Computed, Moment, new_id
 from aioftrackjobs.models._user import User
 from aioftrackjobs.protocol.values import encode_value
 
@@ -103,7 +103,7 @@ class Job(Entity):
     immutable_attributes: ClassVar[frozenset[str]] = frozenset({"type"})
     readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"status": _read_status}
 
-    id: OwnKey
+    id: str = Field(default_factory=new_id, min_length=1)
     type: Annotated[str, BeforeValidator(_api_job)] = API_JOB
     status: Annotated[JobStatus | str, BeforeValidator(_known_status)] = JobStatus.QUEUED
     user_id: str | None = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import MutableSequence
 from typing import Any, ClassVar
 
+from pydantic import Field
+
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import Computed, OwnKey
+from aioftrackjobs.models._fields import Computed, new_id
 
 
 class User(Entity):
@@ -30,7 +32,7 @@ class User(Entity):
     )
     immutable_attributes: ClassVar[frozenset[str]] = frozenset({"resource_type"})
 
-    id: OwnKey
+    id: str = Field(default_factory=new_id, min_length=1)
     username: str | None = None
     first_name: str | None = None
     last_name: str | None = None

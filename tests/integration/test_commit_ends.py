@@ -286,7 +286,7 @@ async def test_at_most_eight_requests_are_under_way(
 ) -> None:
     under_way, most = 0, 0
 
-    async def note(_: httpx.Request) -> httpx.Response:
+    async def note(request: httpx.Request) -> httpx.Response:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)

@@ -213,7 +213,7 @@ async def test_a_user_by_name_or_entity(session: AsyncSession, other: AsyncSessi
     maya = await session.ensure("User", {"username": "maya"})
     async with job_context(session, user="maya") as by_name:
         pass
-    async with job_context(session, user=maya) as by_entity:  # type: ignore[arg-type]
+    async with job_context(session, user=maya) as by_entity:
         pass
 
     for job in (by_name, by_entity):
@@ -455,7 +455,7 @@ async def test_an_entry_that_is_refused_raises_and_leaves_nothing(
     session.rollback()
 
     with pytest.raises(Exception, match="user_id") as caught:
-        async with job_context(session, user=ghost):  # type: ignore[arg-type]
+        async with job_context(session, user=ghost):
             pytest.fail("the block must not run")
 
     assert not isinstance(caught.value, CommitUncertainError)

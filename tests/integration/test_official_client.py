@@ -13,7 +13,7 @@ import pytest
 from aioftrackjobs import AsyncSession, Job, JobComponent, Location, User, job_context
 
 if TYPE_CHECKING:
-    from conftest import Official
+    from tests.integration.conftest import Official
 
 AWKWARD = "grün \\ {x} 'single' 日本"
 

@@ -22,13 +22,13 @@ from hypothesis import strategies as st
 from aioftrackjobs import AsyncSession, Entity
 
 if TYPE_CHECKING:
-    from conftest import Official
+    from tests.integration.conftest import Official
 
 SEQUENCES = 250
 SAVED = {("Job", "j0"), ("Job", "j1"), ("User", "u0")}
 NEW = {("Job", "n0"), ("User", "n1")}
 TARGETS = sorted(SAVED | NEW)
-VALUES = {
+VALUES: dict[str, dict[str, st.SearchStrategy[Any]]] = {
     "Job": {
         "status": st.sampled_from(["queued", "running", "done", "failed"]),
         "data": st.none() | st.sampled_from(['{"description": "x"}', "ü {braces}"]),

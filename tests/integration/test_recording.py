@@ -142,7 +142,7 @@ async def test_rollback_breaks_nothing_else_locations_included(session: AsyncSes
 
     session.rollback()
 
-    component = await session.create_component(b"x", name="x.txt", location=location)  # type: ignore[arg-type]
+    component = await session.create_component(b"x", name="x.txt", location=location)
     again = await session.query('Location where name is "ftrack.server"').one()
     assert again is location
     assert component["id"] in location.get_url(component)  # type: ignore[attr-defined]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 import warnings
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -31,7 +32,7 @@ def shown(error: BaseException) -> str:
 async def provoke(session: AsyncSession, tmp_path: Path) -> list[str]:
     """Use everything, and break what can be broken; return all that was shown."""
     texts = [repr(session), str(session), repr(session._connection), repr(vars(session))]
-    attempts = [
+    attempts: list[Callable[[], Awaitable[object]]] = [
         session.query("Job where").all,
         session.query("Nonsense").all,
         lambda: session.download("missing", tmp_path / "x"),

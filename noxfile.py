@@ -1,0 +1,81 @@
+"""The project's checks: CI runs these sessions and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.default_venv_backend = "virtualenv"
+
+PYTHONS = ["3.11", "3.12", "3.13"]
+CODE = ["aioftrackjobs", "tests", "examples", "noxfile.py"]
+
+
+def install(session: nox.Session, group: str) -> None:
+    """Install the package, not the checkout, and a dependency group.
+
+    The group is read here: `pip install --group` needs a newer pip than Python 3.11 brings.
+    """
+    project = nox.project.load_toml("pyproject.toml")
+    session.install(".[all]", *nox.project.dependency_groups(project, group))
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run the tests with the Python that runs nox; arguments go to pytest."""
+    install(session, "tests")
+    run_tests(session)
+
+
+@nox.session(python=PYTHONS)
+def versions(session: nox.Session) -> None:
+    """Run the tests with each supported Python that is installed."""
+    install(session, "tests")
+    run_tests(session)
+
+
+def run_tests(session: nox.Session) -> None:
+    """Run pytest from its script: `python -m pytest` would import the checkout."""
+    session.run("pytest", *session.posargs, env={"PYTHONDONTWRITEBYTECODE": "1"})
+
+
+@nox.session
+def coverage(session: nox.Session) -> None:
+    """Run the tests under coverage, and report what they do not reach."""
+    install(session, "tests")
+    session.run("coverage", "run", str(Path(session.bin, "pytest")), *session.posargs)
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check format, style and the direction of imports."""
+    install(session, "lint")
+    session.run("ruff", "format", "--check", *CODE)
+    session.run("ruff", "check", *CODE)
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types: mypy in strict mode, pyright on what users write."""
+    install(session, "types")
+    session.run("mypy")
+    session.run("pyright")
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the demo from an installed package."""
+    session.install(".[all]")
+    session.run("aioftrackjobs", "demo", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure against the official client; arguments go to the benchmark."""
+    install(session, "tests")
+    session.run("python", "tests/benchmarks/run.py", *session.posargs)

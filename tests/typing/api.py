@@ -1,0 +1,73 @@
+"""What users write, as type checkers see it: checked by mypy and pyright, never run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import assert_type
+
+from aioftrackjobs import (
+    AsyncSession,
+    Entity,
+    FileComponent,
+    Job,
+    JobComponent,
+    JobStatus,
+    Location,
+    RunningJob,
+    User,
+    job_context,
+)
+
+
+async def reading(session: AsyncSession) -> None:
+    assert_type(await session.query("Job").all(), list[Entity])
+    assert_type(await session.query("Job").of(Job).all(), list[Job])
+    assert_type(await session.query("User").of(User).first(), User | None)
+    assert_type(await session.query("Location where name is {n}", n="x").one(), Entity)
+    async for job in session.query("Job").of(Job):
+        assert_type(job, Job)
+        assert_type(job.description, str | None)
+    assert_type(await session.get(Job, "id"), Job | None)
+    assert_type(await session.get("Job", "id"), Entity | None)
+    assert_type(await session.get(JobComponent, ["component", "job"]), JobComponent | None)
+    assert_type(await session.current_user(), User)
+
+
+async def writing(session: AsyncSession) -> None:
+    job = session.create(Job, {"status": "running"})
+    assert_type(job, Job)
+    job.status = JobStatus.DONE
+    job.status = "failed"
+    job["status"] = "done"
+    job.description = "text"
+    assert_type(session.create("Task", {"name": "comp"}), Entity)
+    assert_type(await session.ensure(User, {"username": "maya"}, ["username"]), User)
+    assert_type(session.created, list[Entity])
+    await session.commit()
+    Job(status="running", data=None)
+
+
+async def files(session: AsyncSession) -> None:
+    location = await session.query("Location").of(Location).one()
+    component = await session.create_component(Path("a.pdf"), {"name": "A"}, location)
+    assert_type(component, FileComponent)
+    assert_type(location.get_url(component), str)
+    assert_type(await session.download(component, "a.pdf"), Path)
+
+
+async def jobs(session: AsyncSession) -> None:
+    async with job_context(session, description="x") as job:
+        assert_type(job, RunningJob)
+        assert_type(job.entity, Job)
+        job.progress(0.5, "half")
+        job.progress(30, total=120)
+        async for shot in job.track(["sh010"]):
+            assert_type(shot, str)
+        assert_type(await job.attach(b"x", name="x.txt"), FileComponent)
+        job.fail("no")
+
+    @job_context(session, description="nightly")
+    async def nightly(count: int) -> str:
+        return str(count)
+
+    assert_type(await nightly(1), str)
