@@ -266,9 +266,11 @@ class RunningJob:
 
     async def _has_begun(self) -> bool:
         """Ask the server whether a commit with an unknown end was applied."""
-        reference = self.entity.__ftrack_reference__()
-        found = await fetch_entity(self._workspace, reference)
-        return isinstance(found, Job) and found.status == JobStatus.RUNNING
+        try:
+            found = await fetch_entity(self._workspace, self.entity.__ftrack_reference__())
+        except FtrackJobsError:
+            return False
+        return isinstance(found, Job) and remote_value(found, "status") == JobStatus.RUNNING
 
     async def _write_progress(self) -> None:
         kept = parse_job_data(remote_value(self.entity, "data"))

@@ -17,10 +17,12 @@ from aioftrackjobs import (
     JobStatus,
     NoResultFoundError,
     RunningJob,
+    TransportError,
     current_job,
     job_context,
 )
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.transport import WireRequest, WireResponse
 
 
 async def fetch(session: AsyncSession, job_id: str) -> Job:
@@ -483,3 +485,61 @@ async def test_hundreds_of_jobs_share_a_session(session: AsyncSession, other: As
     done = await other.query('select id from Job where status is "done"').all()
     failed = await other.query('select id from Job where status is "failed"').all()
     assert (len(done), len(failed)) == (180, 20)
+
+
+async def test_an_entry_without_an_answer_is_looked_up_and_goes_on(
+    session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to the creation is lost; the server has the Job all the same."""
+    await session.current_user()
+    transport = session._connection.transport
+    send = transport.send
+
+    async def lose_one_answer(request: WireRequest) -> WireResponse:
+        monkeypatch.undo()
+        await send(request)
+        raise TransportError("the answer is lost")
+
+    monkeypatch.setattr(transport, "send", lose_one_answer)
+    async with job_context(session, description="found again") as job:
+        assert (await fetch(other, job.id)).status is JobStatus.RUNNING
+
+    assert (await fetch(other, job.id)).status is JobStatus.DONE
+    assert len(await other.query("Job").all()) == 1
+
+
+async def test_an_entry_that_never_arrived_is_uncertain_and_leaves_nothing(
+    session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await session.current_user()
+
+    async def lose_the_request(request: WireRequest) -> WireResponse:
+        monkeypatch.undo()
+        raise TransportError("the request is lost")
+
+    monkeypatch.setattr(session._connection.transport, "send", lose_the_request)
+    with pytest.raises(CommitUncertainError):
+        async with job_context(session):
+            pytest.fail("the block must not run")
+
+    assert await other.query("Job").all() == []
+
+
+async def test_a_last_word_without_an_answer_is_repeated(
+    session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = 0
+    send = session._connection.transport.send
+
+    async def lose_two_answers(request: WireRequest) -> WireResponse:
+        nonlocal lost
+        lost += 1
+        if lost <= 2:
+            raise TransportError("the answer is lost")
+        return await send(request)
+
+    async with job_context(session) as job:
+        monkeypatch.setattr(session._connection.transport, "send", lose_two_answers)
+
+    assert lost == 3
+    assert (await fetch(other, job.id)).status is JobStatus.DONE

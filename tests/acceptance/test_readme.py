@@ -1,0 +1,57 @@
+"""The README's examples: the first one runs, all of them are Python, its commands are CI's."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aioftrackjobs import AsyncSession, Job
+from aioftrackjobs.devserver import running
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+async def test_the_first_example_runs_as_it_stands() -> None:
+    async with running() as server:
+        environment = {
+            **os.environ,
+            "FTRACK_SERVER": server.url,
+            "FTRACK_API_KEY": server.api_key,
+            "FTRACK_API_USER": server.api_user,
+        }
+        done = await anyio.run_process(
+            [sys.executable, "-W", "error", "-c", EXAMPLES[0]], env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr.decode()
+
+        async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+            job = await session.query("Job").of(Job).one()
+            await session.populate(job, "job_components.component.name")
+    assert (job.status, job.description) == ("done", "Transcode sh010 (100 %, encoding)")
+    assert [link["component"]["name"] for link in job["job_components"]] == ["report"]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.splitlines()[0])
+def test_every_example_is_python(example: str) -> None:
+    inside = "".join(f"    {line}\n" for line in example.splitlines())
+
+    code = compile(f"async def example():\n{inside}", "README.md", "exec")
+
+    assert code.co_names == ("example",)
+
+
+def test_ci_calls_the_very_test_command_of_the_readme() -> None:
+    commands = re.findall(r"```sh\n(python3 .*?)\n```", README)
+
+    assert len(commands) == 2
+    script = ROOT / ".ci" / "run"
+    assert commands[1] in script.read_text().splitlines()
+    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
