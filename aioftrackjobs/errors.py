@@ -251,8 +251,8 @@ class QueryParameterError(FtrackJobsError, ValueError):
     """A query text and its parameters do not fit together."""
 
 
-class NoResultFoundError(FtrackJobsError):
-    """A query that must find one entity found none.
+class _QueryResultError(FtrackJobsError):
+    """A query found another number of entities than was asked for.
 
     Attributes:
         expression: The query.
@@ -261,21 +261,17 @@ class NoResultFoundError(FtrackJobsError):
     def __init__(self, expression: str) -> None:
         super().__init__(expression)
         self.expression = expression
+
+
+class NoResultFoundError(_QueryResultError):
+    """A query that must find one entity found none."""
 
     def __str__(self) -> str:
         return f"no result for: {self.expression}"
 
 
-class MultipleResultsFoundError(FtrackJobsError):
-    """A query that must find one entity found more.
-
-    Attributes:
-        expression: The query.
-    """
-
-    def __init__(self, expression: str) -> None:
-        super().__init__(expression)
-        self.expression = expression
+class MultipleResultsFoundError(_QueryResultError):
+    """A query that must find one entity found more."""
 
     def __str__(self) -> str:
         return f"more than one result for: {self.expression}"
@@ -285,12 +281,12 @@ class EntityError(FtrackJobsError):
     """An entity was used in a way that its type does not allow; nothing was recorded."""
 
 
-class NotLoadedError(EntityError, AttributeError, KeyError):
-    """An attribute was read that no answer of the server has brought yet.
+class _AttributeUseError(EntityError):
+    """An attribute of an entity was used in a way it cannot be.
 
     Attributes:
         entity_type: Type of the entity.
-        attribute: What was read.
+        attribute: The name that was used.
     """
 
     def __init__(self, entity_type: str, attribute: str) -> None:
@@ -298,12 +294,34 @@ class NotLoadedError(EntityError, AttributeError, KeyError):
         self.entity_type = entity_type
         self.attribute = attribute
 
+
+class NotLoadedError(_AttributeUseError, AttributeError, KeyError):
+    """An attribute was read that no answer of the server has brought yet."""
+
     def __str__(self) -> str:
         variable = self.entity_type.lower()
         return (
             f"{self.entity_type}.{self.attribute} is not loaded; write: "
             f'await session.populate({variable}, "{self.attribute}")'
         )
+
+
+class UnknownAttributeError(_AttributeUseError, AttributeError, KeyError):
+    """The entity type has no such attribute."""
+
+    def __init__(self, entity_type: str, attribute: str, known: Iterable[str] = ()) -> None:
+        super().__init__(entity_type, attribute)
+        self._hint = _suggest(attribute, known)
+
+    def __str__(self) -> str:
+        return f"{self.entity_type} has no attribute {self.attribute!r}.{self._hint}"
+
+
+class ImmutableAttributeError(_AttributeUseError):
+    """An attribute that is part of an entity's key, or read-only, was changed."""
+
+    def __str__(self) -> str:
+        return f"{self.entity_type}.{self.attribute} cannot be changed"
 
 
 class UnknownEntityTypeError(EntityError):
@@ -320,41 +338,6 @@ class UnknownEntityTypeError(EntityError):
 
     def __str__(self) -> str:
         return f"the server has no entity type {self.entity_type!r}.{self._hint}"
-
-
-class UnknownAttributeError(EntityError, AttributeError, KeyError):
-    """The entity type has no such attribute.
-
-    Attributes:
-        entity_type: Type of the entity.
-        attribute: The name that was used.
-    """
-
-    def __init__(self, entity_type: str, attribute: str, known: Iterable[str] = ()) -> None:
-        super().__init__(entity_type, attribute)
-        self.entity_type = entity_type
-        self.attribute = attribute
-        self._hint = _suggest(attribute, known)
-
-    def __str__(self) -> str:
-        return f"{self.entity_type} has no attribute {self.attribute!r}.{self._hint}"
-
-
-class ImmutableAttributeError(EntityError):
-    """An attribute that is part of an entity's key, or read-only, was changed.
-
-    Attributes:
-        entity_type: Type of the entity.
-        attribute: The attribute.
-    """
-
-    def __init__(self, entity_type: str, attribute: str) -> None:
-        super().__init__(entity_type, attribute)
-        self.entity_type = entity_type
-        self.attribute = attribute
-
-    def __str__(self) -> str:
-        return f"{self.entity_type}.{self.attribute} cannot be changed"
 
 
 class InvalidKeyError(EntityError, ValueError):
