@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from uuid import uuid4
 
 import anyio
@@ -191,11 +191,25 @@ async def _receive(
             raise TransferError(
                 f"the server has no file for component {component_id} (HTTP {answer.status})"
             )
-        received = 0
-        async with await anyio.open_file(partial, "xb", buffering=CHUNK) as file:
+        received, block, gathered = 0, [], 0
+        async with await anyio.open_file(partial, "xb", buffering=0) as file:
             async for chunk in answer.chunks():
-                received += await file.write(chunk)
+                block.append(chunk)
+                gathered += len(chunk)
+                if gathered >= CHUNK:  # a thread for each chunk would take longer than writing it
+                    received += await run_sync(_write_all, file.wrapped, block)
+                    block, gathered = [], 0
+            received += await run_sync(_write_all, file.wrapped, block)
         if answer.size is not None and received != answer.size:
             raise TransferError(
                 f"component {component_id} broke off after {received} of {answer.size} bytes"
             )
+
+
+def _write_all(file: IO[bytes], block: list[bytes]) -> int:
+    """Write *block*, and return its size; an unbuffered file may take less than it is given."""
+    data = memoryview(b"".join(block))
+    written = 0
+    while written < len(data):
+        written += file.write(data[written:])
+    return written

@@ -75,17 +75,22 @@ class IdentityMap:
         return value
 
     def _decode_entity(self, entity_type: str, row: Mapping[str, Any]) -> Entity:
-        model, key_names = self._model(entity_type)
+        known = self._models.get(entity_type)
+        model, key_names = known if known is not None else self._model(entity_type)
         try:
-            identity = (entity_type, *[row[name] for name in key_names])
+            if len(key_names) == 1:
+                identity = (entity_type, row[key_names[0]])
+            else:
+                identity = (entity_type, *[row[name] for name in key_names])
         except KeyError as exc:
             raise IncompleteRowError(f"{entity_type} without {exc.args[0]}") from None
         entity = self._entities.get(identity)
         if entity is None:
             entity = model.__new__(model)
             attach(entity, self._owner)
-            self._entities[identity] = entity
-        # The row's own values first: the rows nested in them may refer back to this entity.
+            self._entities[identity] = entity  # before it is loaded: nested rows may refer back
+        elif len(row) == len(identity):
+            return entity  # a bare reference says nothing new
         load(entity, row, self.decode)
         return entity
 

@@ -34,6 +34,12 @@ from aioftrackjobs.models._state import attach
 from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
 
 _STATE = ("_owner", "_remote", "_local")
+#: What pydantic keeps in an instance, made only for those where it is asked for.
+_PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
+    "__pydantic_fields_set__": set,
+    "__pydantic_extra__": dict,
+    "__pydantic_private__": lambda: None,
+}
 
 
 class Change(TypedDict):
@@ -74,7 +80,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     __slots__ = _STATE
 
-    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True)
+    model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True, defer_build=True)
 
     #: Name of the type on the wire.
     entity_type: ClassVar[str] = "Entity"
@@ -95,8 +101,10 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def __init__(self, /, **values: Any) -> None:
         super().__init__(**values)
-        given = self.__pydantic_fields_set__
         checked = {**self.__dict__, **(self.__pydantic_extra__ or {})}
+        self.__dict__.clear()  # where pydantic put the values: ours are elsewhere
+        given, self.__pydantic_fields_set__ = self.__pydantic_fields_set__, set()
+        self.__pydantic_extra__ = {}
         attach(self, None)
         self._local.update(
             (name, store(value))
@@ -159,6 +167,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     if not TYPE_CHECKING:  # a misspelt attribute of a typed model is for the type checker to find
 
         def __getattr__(self, name: str) -> Any:
+            if name in _PYDANTIC_STATE:
+                object.__setattr__(self, name, _PYDANTIC_STATE[name]())
+                return getattr(self, name)
             if name.startswith("__") or name in _STATE:
                 raise AttributeError(name)
             return self[name]

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def attach(entity: Entity, owner: Owner | None) -> None:
-    """Give *entity* the state that pydantic and we keep in it, all empty."""
+    """Give *entity* the state that we keep in it, empty; pydantic's comes when it is asked for.
+
+    A page of rows makes thousands of entities: each container in them is one that the garbage
+    collector visits again and again.
+    """
     put = object.__setattr__
-    put(entity, "__dict__", {})
-    put(entity, "__pydantic_fields_set__", set())
-    put(entity, "__pydantic_extra__", {})
-    put(entity, "__pydantic_private__", None)
     put(entity, "_owner", owner)
     put(entity, "_remote", {})
     put(entity, "_local", {})
@@ -40,15 +40,15 @@ def detach(entity: Entity) -> None:
 
 def load(entity: Entity, row: Mapping[str, Any], decode: Callable[[Any], Any]) -> None:
     """Take over what the server's *row* says of *entity*; local changes stay on top."""
-    remote = entity._remote
-    readers = entity.readers
+    values = dict(row)  # in one go; few values need another form
+    values.pop(ENTITY_TYPE, None)
     for name, value in row.items():
-        if name in readers:
-            remote[name] = readers[name](value)
-        elif type(value) is dict or type(value) is list:
-            remote[name] = decode(value)
-        elif name != ENTITY_TYPE:
-            remote[name] = value
+        if type(value) is dict or type(value) is list:
+            values[name] = decode(value)
+    for name, read in entity.readers.items():
+        if name in row:
+            values[name] = read(row[name])
+    entity._remote.update(values)
 
 
 def remote_value(entity: Entity, name: str) -> Any:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import httpx
 
@@ -39,9 +41,37 @@ def open_client(server_url: str, timeout: float) -> httpx.AsyncClient:
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE
     )
+    mounts = None
+    verify: ssl.SSLContext | bool
+    if urlsplit(server_url).scheme == "https" or getproxies():
+        verify = httpx.create_ssl_context()  # one for all: httpx would load one for each proxy
+    else:
+        verify, mounts = False, {"https://": _SecureTransport(limits)}
     return httpx.AsyncClient(
-        timeout=httpx.Timeout(timeout), limits=limits, follow_redirects=False, trust_env=True
+        timeout=httpx.Timeout(timeout),
+        limits=limits,
+        follow_redirects=False,
+        trust_env=True,
+        verify=verify,
+        mounts=mounts,
     )
+
+
+class _SecureTransport(httpx.AsyncBaseTransport):
+    """Transport for https that loads the certificates of authorities when it is first used."""
+
+    def __init__(self, limits: httpx.Limits) -> None:
+        self._limits = limits
+        self._transport: httpx.AsyncHTTPTransport | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if self._transport is None:
+            self._transport = httpx.AsyncHTTPTransport(limits=self._limits)
+        return await self._transport.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        if self._transport is not None:
+            await self._transport.aclose()
 
 
 class HttpxTransport:
