@@ -1,0 +1,104 @@
+"""The workloads with the official client: ``official.py WORKLOAD [ARGUMENT ...]``.
+
+As its own tutorial has it, unmodified, without plugins, and with its cache of schemas warm.
+"""
+
+import sys
+
+from measuring import (
+    CHUNK,
+    COMMITS,
+    LIFE_CYCLES,
+    READING,
+    UPDATES,
+    Memory,
+    Stopwatch,
+    account,
+    moment,
+    report,
+)
+
+
+def _session():
+    import ftrack_api
+
+    # The folder for the schema cache is in the environment, where `run.py` put it.
+    return ftrack_api.Session(*account(), plugin_paths=[])
+
+
+def hello() -> None:
+    session = _session()
+    user = session.query(f'User where username is "{session.api_user}"').one()
+    session.create("Job", {"user": user, "status": "running", "data": '{"description": "hello"}'})
+    session.commit()
+    report(moment())
+
+
+def life_cycles() -> None:
+    session = _session()
+    user = session.query(f'User where username is "{session.api_user}"').one()
+    watch = Stopwatch()
+    for _ in range(LIFE_CYCLES):
+        job = session.create("Job", {"user": user, "status": "running"})
+        session.commit()
+        for step in range(UPDATES):
+            job["data"] = f'{{"description": "step {step}"}}'
+            session.commit()
+        job["status"] = "done"
+        session.commit()
+    report(watch.read())
+
+
+def commit(held: str) -> None:
+    session = _session()
+    jobs = session.query(f"{READING} limit {held}").all()
+    assert len(jobs) == int(held)
+    jobs[0]["status"] = "queued"
+    session.commit()
+    watch = Stopwatch()
+    for number in range(COMMITS):
+        jobs[0]["status"] = ("running", "done")[number % 2]
+        session.commit()
+    report(watch.read(share=COMMITS))
+
+
+def read() -> None:
+    session = _session()
+    session.query(f'User where username is "{session.api_user}"').one()
+    memory, watch = Memory(), Stopwatch()
+    jobs = session.query(READING).all()
+    names = {(job["status"], job["user"]["username"]) for job in jobs}
+    report({**watch.read(), **memory.read(), "found": len(names)})
+
+
+def upload(path: str) -> None:
+    session = _session()
+    location = session.query('Location where name is "ftrack.server"').one()
+    memory, watch = Memory(), Stopwatch()
+    component = session.create_component(path, {"name": "benchmark"}, location)
+    report({**watch.read(), **memory.read()}, component=component["id"])
+
+
+def download(component_id: str, path: str) -> None:
+    """Copy from the location's accessor, which is what adding to another location does."""
+    session = _session()
+    location = session.query('Location where name is "ftrack.server"').one()
+    memory, watch = Memory(), Stopwatch()
+    source = location.accessor.open(component_id)
+    with open(path, "wb") as target:  # noqa: PTH123
+        while chunk := source.read(CHUNK):
+            target.write(chunk)
+    source.close()
+    report({**watch.read(), **memory.read()})
+
+
+def importing() -> None:
+    watch = Stopwatch()
+    import ftrack_api  # noqa: F401
+
+    report(watch.read())
+
+
+if __name__ == "__main__":
+    name, *arguments = sys.argv[1:]
+    globals()[name](*arguments)

@@ -1,0 +1,101 @@
+"""The workloads with this package: ``ours.py WORKLOAD [ARGUMENT ...]``, run by ``run.py``."""
+
+import sys
+
+from measuring import (
+    COMMITS,
+    LIFE_CYCLES,
+    READING,
+    UPDATES,
+    Memory,
+    Stopwatch,
+    moment,
+    report,
+)
+
+
+async def hello() -> None:
+    from aioftrackjobs import AsyncSession, job_context
+
+    async with AsyncSession() as session, job_context(session, description="hello"):
+        report(moment())
+
+
+async def life_cycles() -> None:
+    from aioftrackjobs import AsyncSession, Job
+
+    async with AsyncSession() as session:
+        user = await session.current_user()
+        watch = Stopwatch()
+        for _ in range(LIFE_CYCLES):
+            job = session.create(Job, {"user": user, "status": "running"})
+            await session.commit()
+            for step in range(UPDATES):
+                job["data"] = f'{{"description": "step {step}"}}'
+                await session.commit()
+            job["status"] = "done"
+            await session.commit()
+        report(watch.read())
+
+
+async def commit(held: str) -> None:
+    from aioftrackjobs import AsyncSession
+
+    async with AsyncSession() as session:
+        jobs = await session.query(f"{READING} limit {held}").all()
+        assert len(jobs) == int(held)
+        jobs[0]["status"] = "queued"
+        await session.commit()
+        watch = Stopwatch()
+        for number in range(COMMITS):
+            jobs[0]["status"] = ("running", "done")[number % 2]
+            await session.commit()
+        report(watch.read(share=COMMITS))
+
+
+async def read() -> None:
+    from aioftrackjobs import AsyncSession
+
+    async with AsyncSession() as session:
+        await session.current_user()
+        memory, watch = Memory(), Stopwatch()
+        jobs = await session.query(READING).all()
+        names = {(job["status"], job["user"]["username"]) for job in jobs}
+        report({**watch.read(), **memory.read(), "found": len(names)})
+
+
+async def upload(path: str) -> None:
+    from aioftrackjobs import AsyncSession
+
+    async with AsyncSession() as session:
+        location = await session.query('Location where name is "ftrack.server"').one()
+        memory, watch = Memory(), Stopwatch()
+        component = await session.create_component(path, {"name": "benchmark"}, location)
+        report({**watch.read(), **memory.read()}, component=component["id"])
+
+
+async def download(component_id: str, path: str) -> None:
+    from aioftrackjobs import AsyncSession
+
+    async with AsyncSession() as session:
+        await session.query('Location where name is "ftrack.server"').one()
+        memory, watch = Memory(), Stopwatch()
+        await session.download(component_id, path)
+        report({**watch.read(), **memory.read()})
+
+
+def importing() -> None:
+    watch = Stopwatch()
+    import aioftrackjobs  # noqa: F401
+
+    report(watch.read())
+
+
+if __name__ == "__main__":
+    name, *arguments = sys.argv[1:]
+    if name == "importing":
+        importing()
+    else:
+        import asyncio
+
+        asyncio.run(globals()[name](*arguments))

@@ -1,0 +1,342 @@
+"""Benchmarks against the official client and plain httpx, all measured in the same run.
+
+    python tests/benchmarks/run.py [--only NAME] [--repeat N] [--quick]
+
+Each measurement is a fresh process, pinned to one core; the server has another. The programs
+take turns, so that a machine that slows down slows all of them; the table shows medians. Read
+the ratios: the seconds are worth no more than the machine's spare time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+
+from measuring import COMMITS, FILE_SIZE, JOBS, LIFE_CYCLES, UPDATES
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+PEERS = ("official", "ours", "raw")
+SERVERS = ("stub", "embedded")
+
+#: A commit is independent of what is in memory if it takes no longer than this many times a
+#: commit with next to nothing in memory: what the machine's noise leaves room for.
+INDEPENDENT = 1.25
+
+Result = Mapping[str, float]
+Results = Mapping[str, Sequence[Result]]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        metric: Key of the figure in what the programs report.
+        unit: How to show it.
+        aim: Most that ours may be, as a share of the official client's; None for no aim.
+        limit: Most that ours may be in itself, in the unit of the metric.
+    """
+
+    title: str
+    metric: str = "seconds"
+    unit: str = "s"
+    aim: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """One thing to measure.
+
+    Attributes:
+        program: Function of the programs to run, with its arguments.
+        peers: Who is measured.
+        repeat: How often, unless the command line says.
+    """
+
+    name: str
+    program: tuple[str, ...]
+    rows: tuple[Row, ...]
+    peers: tuple[str, ...] = PEERS
+    repeat: int = 5
+
+
+_SIZE = f"{FILE_SIZE >> 20} MiB"
+_MEMORY = Row("  memory above the idle session", "above_idle", "MiB", limit=32)
+
+WORKLOADS = (
+    Workload(
+        "import", ("importing",), (Row("import (raw: httpx and pydantic)", unit="ms"),), repeat=9
+    ),
+    Workload(
+        "hello",
+        ("hello",),
+        (Row("hello job: process start to first Job running", unit="ms", aim=0.7),),
+        repeat=15,
+    ),
+    Workload(
+        "cycles",
+        ("life_cycles",),
+        (Row(f"{LIFE_CYCLES} Job life cycles of {UPDATES + 2} commits, one after another"),),
+        repeat=3,
+    ),
+    *(
+        Workload(
+            f"commit-{held}",
+            ("commit", str(held)),
+            (Row(f"one commit with {held:,} entities in memory".replace(",", " "), unit="ms"),),
+            peers=("official", "ours"),
+        )
+        for held in (10, 1_000, 10_000)
+    ),
+    Workload(
+        "read",
+        ("read",),
+        (
+            Row(f"read {JOBS:,} Jobs with user names".replace(",", " "), aim=0.1),
+            Row("  memory above the idle session", "above_idle", "MiB"),
+        ),
+    ),
+    Workload("upload", ("upload", "{file}"), (Row(f"upload {_SIZE}, checksum", aim=0.7), _MEMORY)),
+    Workload(
+        "download",
+        ("download", "{component}", "{target}"),
+        (Row(f"download {_SIZE}", aim=0.5), _MEMORY),
+    ),
+)
+
+
+@dataclass(slots=True)
+class Bench:
+    """A running server, and where the programs find it and their files."""
+
+    environment: Mapping[str, str]
+    python: str
+    places: dict[str, str] = field(default_factory=dict)
+
+    def measure(self, peer: str, program: Sequence[str]) -> Result:
+        """Run a program once, in a fresh process, and return what it measured."""
+        arguments = [part.format_map(self.places) for part in program]
+        command = [self.python, str(HERE / f"{peer}.py"), *arguments]
+        started = time.monotonic()
+        done = subprocess.run(
+            command, env=self.environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        result = json.loads(done.stdout)
+        if "at" in result:
+            result["seconds"] = result["at"] - started
+        if program[-1] == "{target}":
+            self._check_download()
+        if "component" in result:
+            self.places["component"] = result["component"]
+        return result
+
+    def _check_download(self) -> None:
+        """Fail if what was downloaded has another size; and have the next one start afresh."""
+        target = Path(self.places["target"])
+        if target.stat().st_size != FILE_SIZE:
+            raise AssertionError(f"downloaded {target.stat().st_size} of {FILE_SIZE} bytes")
+        target.unlink()
+
+
+@contextmanager
+def benching(server: str, python: str, latency: int) -> Iterator[Bench]:
+    """Start *server* on a core of its own, and have a folder for what the programs need."""
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            # Each proxy costs httpx a context for TLS; compiling is what nobody waits for twice.
+            if not name.lower().endswith("_proxy") and name != "PYTHONDONTWRITEBYTECODE"
+        }
+        environment["FTRACK_API_SCHEMA_CACHE_PATH"] = str(folder)
+        environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
+        paths = (environment.get("PYTHONPATH"), str(ROOT))
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        if len(cores) > 1:
+            os.sched_setaffinity(0, {cores[0]})  # the server inherits it
+        server_options = [str(latency)] if server == "stub" else []
+        process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, str(HERE / f"{server}.py"), *server_options],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+        stack.callback(process.stdin.close)  # which ends it
+        if len(cores) > 1:
+            os.sched_setaffinity(0, {cores[-1]})  # and so do the programs
+        told = json.loads(process.stdout.readline())
+        for name, key in (("SERVER", "url"), ("API_KEY", "key"), ("API_USER", "user")):
+            environment[f"FTRACK_{name}"] = told[key]
+        bench = Bench(environment, python)
+        bench.places |= {"file": str(folder / "upload.bin"), "target": str(folder / "download.bin")}
+        yield bench
+
+
+def measure(bench: Bench, workload: Workload, repeat: int) -> Results:
+    """Measure all peers in turn, after one round to warm up what is cached on disk."""
+    results: dict[str, list[Result]] = {peer: [] for peer in workload.peers}
+    for turn in range(repeat + 1):
+        for peer in workload.peers:
+            result = bench.measure(peer, workload.program)
+            if turn:
+                results[peer].append(result)
+    found = {result["found"] for each in results.values() for result in each if "found" in result}
+    if len(found) > 1:
+        raise AssertionError(f"{workload.name}: the programs do not agree on what they read")
+    return results
+
+
+# The table
+
+
+def cells(row: Row, results: Results) -> list[str]:
+    """Return the line of *row*: title, figures, ratio, aim, and whether it is met."""
+    figures = {
+        peer: median(result[row.metric] for result in each)
+        for peer, each in results.items()
+        if all(row.metric in result for result in each)
+    }
+    ratio = figures["ours"] / figures["official"] if row.limit is None else None
+    aim, met = "", ""
+    if row.aim is not None and ratio is not None:
+        aim, met = f"<= {row.aim:g}", _met(ratio <= row.aim)
+    if row.limit is not None:
+        aim, met = f"< {row.limit:g} {row.unit}", _met(figures["ours"] < row.limit)
+    shown = [_figure(figures.get(peer), row.unit) for peer in PEERS]
+    return [row.title, *shown, "" if ratio is None else f"{ratio:.2f}", aim, met]
+
+
+def growth(few: Results, many: Results) -> list[str]:
+    """Return the line that compares commits with few and with many entities in memory."""
+    factors = {
+        peer: median(each["seconds"] for each in many[peer])
+        / median(each["seconds"] for each in few[peer])
+        for peer in few
+    }
+    shown = [f"{factors[peer]:.2f} x" if peer in factors else "" for peer in PEERS]
+    aim, met = f"<= {INDEPENDENT:g} x", _met(factors["ours"] <= INDEPENDENT)
+    return ["  commit with 10 000 / with 10", *shown, "", aim, met]
+
+
+def _met(is_met: bool) -> str:
+    return "met" if is_met else "MISSED"
+
+
+def _figure(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    if unit == "ms":
+        return f"{value * 1000:.4g} ms"
+    return f"{value:.3g} {unit}"
+
+
+def render(lines: Sequence[Sequence[str]]) -> str:
+    """Return *lines* as a Markdown table."""
+    head = ["workload", *PEERS, "ours / official", "aim", ""]
+    widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
+    rule = ["-" * width for width in widths]
+    return "\n".join(
+        "| "
+        + " | ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True))
+        + " |"
+        for line in (head, rule, *lines)
+    )
+
+
+def machine(python: str) -> str:
+    """Return one line on what was measured where."""
+    packages = ("ftrack-python-api", "httpx", "anyio", "pydantic")
+    shown = "*(f'{name} {version(name)}' for name in sys.argv[1:])"
+    code = (
+        "import platform, sys; from importlib.metadata import version; "
+        f"print('Python ' + platform.python_version(), {shown}, sep=', ')"
+    )
+    done = subprocess.run(
+        [python, "-c", code, *packages], stdout=subprocess.PIPE, text=True, check=True
+    )
+    return f"{done.stdout.strip()}; {os.cpu_count()} cores"
+
+
+def run(options: argparse.Namespace, say: Callable[[str], None]) -> None:
+    """Measure what was asked for, and say the table."""
+    chosen = [
+        workload
+        for workload in WORKLOADS
+        if not options.only or any(workload.name.startswith(name) for name in options.only)
+    ]
+    results: dict[str, Results] = {}
+    with benching(options.server, options.python, options.latency) as bench:
+        _write_file(Path(bench.places["file"]))
+        bench.places["component"] = "any"
+        if options.server == "embedded" and any("{component}" in each.program for each in chosen):
+            bench.measure("ours", ("upload", "{file}"))
+        for workload in chosen:
+            repeat = options.repeat or (1 if options.quick else workload.repeat)
+            print(f"{workload.name} ...", file=sys.stderr, flush=True)  # noqa: T201
+            results[workload.name] = measure(bench, workload, repeat)
+    lines = []
+    for workload in chosen:
+        lines += [cells(row, results[workload.name]) for row in workload.rows]
+    if {"commit-10", "commit-10000"} <= results.keys():
+        place = 1 + next(i for i, line in enumerate(lines) if "10 000 entities" in line[0])
+        lines.insert(place, growth(results["commit-10"], results["commit-10000"]))
+    say(render(lines))
+    say(
+        f"\nMedians of fresh processes; server: {options.server}, latency "
+        f"{options.latency} ms. {machine(options.python)}."
+    )
+    say(f"A commit is the mean of {COMMITS}. Memory is the peak above the idle session.")
+    say(f"Reproduce with: python tests/benchmarks/run.py {shlex.join(sys.argv[1:])}".rstrip())
+
+
+def _write_file(path: Path) -> None:
+    block = os.urandom(1 << 20)
+    with path.open("wb") as file:
+        for _ in range(FILE_SIZE >> 20):
+            file.write(block)
+
+
+def main() -> None:
+    """Read the command line, and run."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    names = ", ".join(workload.name for workload in WORKLOADS)
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help=f"workloads that start so: {names}"
+    )
+    parser.add_argument("--repeat", type=int, metavar="N", help="measure each N times")
+    parser.add_argument("--quick", action="store_true", help="measure each once: a smoke test")
+    parser.add_argument("--server", choices=SERVERS, default="stub")
+    parser.add_argument(
+        "--latency", type=int, default=0, metavar="MS", help="added by the stub to each API answer"
+    )
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PATH",
+        help="interpreter of the measured programs, for a virtualenv with nothing beyond what "
+        "users have: httpx imports rich and click, httpcore imports trio, where they are installed",
+    )
+    run(parser.parse_args(), print)
+
+
+if __name__ == "__main__":
+    main()

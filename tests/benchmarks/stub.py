@@ -1,0 +1,225 @@
+"""The fast server of the benchmarks: answers of the right shape, straight from memory.
+
+It knows nothing and stores nothing: creates and updates are echoed, queries for Jobs give the
+same 20 000 rows in ready-made pages, uploads are counted and dropped, and each download is the
+same file. Blocking sockets, a thread for each connection: with one client at a time nothing
+answers faster in Python, and no HTTP library stands between the clients and the measurement.
+
+Run by ``run.py``; prints its URL, and serves until its standard input is closed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import socketserver
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+from urllib.parse import parse_qs, urlsplit
+from uuid import NAMESPACE_URL, uuid5
+
+from measuring import FILE_SIZE, JOBS, PAGE, USERS
+
+from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
+from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
+from aioftrackjobs.protocol.schemas import schema_hash
+
+#: Bytes that are taken from a socket, or given to it, at once.
+CHUNK = 1 << 20
+
+_PAGING = re.compile(r" offset (\d+) limit (\d+)$")
+_NAME = re.compile(r'name is "([^"]*)"')
+
+
+def _id(kind: str, number: object) -> str:
+    return str(uuid5(NAMESPACE_URL, f"{kind}/{number}"))
+
+
+def _job_rows(offset: int, limit: int) -> list[dict[str, Any]]:
+    """Return rows of Jobs; a user is told once a page, then referred to (protocol.md, 3.5)."""
+    rows, told = [], set()
+    for number in range(offset, min(offset + limit, JOBS)):
+        user_number = number * 7 % USERS
+        user = {"__entity_type__": "User", "id": _id("User", user_number)}
+        if user_number not in told:
+            told.add(user_number)
+            user["username"] = f"user{user_number:02}"
+        rows.append(
+            {
+                "__entity_type__": "Job",
+                "id": _id("Job", number),
+                "status": ("done", "failed", "running")[number % 3],
+                "user": user,
+            }
+        )
+    return rows
+
+
+def _result(rows: list[dict[str, Any]], following: int | None = None) -> bytes:
+    result = {"action": "query", "data": rows, "metadata": {"next": {"offset": following}}}
+    return json.dumps(result).encode()
+
+
+class Answers:
+    """One result for each operation, as bytes."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._pages = {
+            offset: _result(
+                _job_rows(offset, PAGE), offset + PAGE if offset + PAGE < JOBS else None
+            )
+            for offset in range(0, JOBS, PAGE)
+        }
+        self._schemas = json.dumps(BUILTIN_SCHEMAS).encode()
+        self._information = json.dumps(
+            {
+                "version": "dev",
+                "schema_hash": schema_hash(BUILTIN_SCHEMAS),
+                "is_timezone_support_enabled": True,
+                "storage_scenario": None,
+            }
+        ).encode()
+
+    def batch(self, body: bytes) -> bytes:
+        """Return the answer to the operations in *body*."""
+        return b"[" + b",".join([self._operation(each) for each in json.loads(body)]) + b"]"
+
+    def _operation(self, operation: Mapping[str, Any]) -> bytes:
+        match operation["action"]:
+            case "create" | "update" as action:
+                return self._write(action, operation)
+            case "query":
+                return self._query(operation["expression"])
+            case "query_server_information":
+                return self._information
+            case "query_schemas":
+                return self._schemas
+            case "get_upload_metadata":
+                size, checksum = operation["file_size"], operation["checksum"]
+                headers = {"Content-Length": str(size), "Content-MD5": checksum}
+                return json.dumps({"url": f"{self._url}/upload", "headers": headers}).encode()
+            case action:
+                return json.dumps({"action": action, "data": True}).encode()
+
+    def _write(self, action: str, operation: Mapping[str, Any]) -> bytes:
+        data = dict(operation["entity_data"])
+        if action == "update":
+            data["id"] = operation["entity_key"][0]
+        elif operation["entity_type"] == "Job":
+            data["created_at"] = {"__type__": "datetime", "value": "2026-01-01T00:00:00+00:00"}
+        return json.dumps({"action": action, "data": data}).encode()
+
+    def _query(self, expression: str) -> bytes:
+        if " from Job" in expression or expression.startswith("Job"):
+            return self._jobs(expression)
+        name = _NAME.search(expression)
+        if " from User" in expression:
+            username = name[1] if name else "user00"
+            row = {"__entity_type__": "User", "id": _id("User", 0), "username": username}
+            return _result([row])
+        if name and name[1] == "ftrack.server":
+            row = {"__entity_type__": "Location", "id": SERVER_LOCATION_ID, "name": name[1]}
+            return _result([row])
+        return _result([])
+
+    def _jobs(self, expression: str) -> bytes:
+        paging = _PAGING.search(expression)
+        if paging is None:
+            return _result([])
+        offset, limit = int(paging[1]), int(paging[2])
+        if limit == PAGE and offset in self._pages:
+            return self._pages[offset]
+        return _result(_job_rows(offset, limit), offset + limit if offset + limit < JOBS else None)
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    """One connection, kept open: as much of HTTP/1.1 as the measured clients use."""
+
+    disable_nagle_algorithm = True
+    server: _Server
+
+    def handle(self) -> None:
+        while request := self.rfile.readline():
+            method, target, _ = request.decode("latin-1").split(" ", 2)
+            headers = self._headers()
+            body_size = int(headers.get("content-length", 0))
+            path = urlsplit(target).path
+            if method == "POST" and path == "/api":
+                time.sleep(self.server.latency)
+                self._send(200, self.server.answers.batch(self.rfile.read(body_size)))
+            elif method == "PUT" and path == "/upload":
+                received = self._drop(body_size)
+                self._send(200 if received == body_size else 400, b"")
+            elif method == "GET" and path == "/component/get":
+                self._send_file(target)
+            else:
+                self._drop(body_size)
+                self._send(404 if path != "/component/remove" else 200, b"{}")
+
+    def _headers(self) -> dict[str, str]:
+        headers = {}
+        while line := self.rfile.readline().strip():
+            name, _, value = line.decode("latin-1").partition(":")
+            headers[name.lower()] = value.strip()
+        return headers
+
+    def _drop(self, size: int) -> int:
+        left = size
+        buffer = bytearray(min(CHUNK, size))
+        while left and (count := self.rfile.readinto1(memoryview(buffer)[: min(CHUNK, left)])):
+            left -= count
+        return size - left
+
+    def _send(self, status: int, body: bytes) -> None:
+        head = f"HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\n"
+        self.connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+
+    def _send_file(self, target: str) -> None:
+        size = int(parse_qs(urlsplit(target).query).get("size", [FILE_SIZE])[0])
+        head = "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n"
+        self.connection.sendall(f"{head}content-length: {size}\r\n\r\n".encode())
+        self.connection.sendfile(self.server.file, 0, size)
+
+
+class _Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, file: BinaryIO, latency: float) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.file = file
+        self.latency = latency
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.answers = Answers(self.url)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exception()
+        if not isinstance(error, (ConnectionError, socket.timeout)):
+            super().handle_error(request, client_address)
+
+
+def serve(milliseconds: int = 0) -> None:
+    """Serve until standard input is closed, each API answer after a while."""
+    with tempfile.TemporaryFile() as file:
+        block = os.urandom(CHUNK)
+        for _ in range(FILE_SIZE // CHUNK):
+            file.write(block)
+        file.flush()
+        with _Server(file, milliseconds / 1000) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            told = {"url": server.url, "user": "user00", "key": "key"}
+            print(json.dumps(told), flush=True)  # noqa: T201
+            sys.stdin.read()
+            server.shutdown()
+
+
+if __name__ == "__main__":
+    serve(*map(int, sys.argv[1:]))
