@@ -13,30 +13,42 @@ mistakes. Its dependencies come with the extra ``server``.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
+from importlib import import_module
 
 from aioftrackjobs.errors import MissingExtraError
 
 for _package in ("lark", "sqlalchemy", "starlette", "uvicorn"):
-    if find_spec(_package) is None:
-        raise MissingExtraError("server", _package)
+    try:
+        import_module(_package)
+    except ImportError as _error:
+        raise MissingExtraError("server", _package) from _error
 
 from aioftrackjobs.devserver.app import create_app  # noqa: E402
 from aioftrackjobs.devserver.assumptions import ASSUMPTIONS  # noqa: E402
+from aioftrackjobs.devserver.errors import (  # noqa: E402
+    AddressError,
+    CredentialsError,
+    SchemaError,
+    ServerStartError,
+    StorageError,
+    StoreError,
+)
 from aioftrackjobs.devserver.runner import (  # noqa: E402
     DEFAULT_PORT,
     ServerHandle,
-    ServerStartError,
     running,
     serve,
 )
-from aioftrackjobs.devserver.store import StoreError  # noqa: E402
 
 __all__ = [
     "ASSUMPTIONS",
     "DEFAULT_PORT",
+    "AddressError",
+    "CredentialsError",
+    "SchemaError",
     "ServerHandle",
     "ServerStartError",
+    "StorageError",
     "StoreError",
     "create_app",
     "running",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import functools
 import logging
 import mimetypes
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,6 +21,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
 from aioftrackjobs.devserver.engine import DEFAULT_API_USER, Answer, Engine, refused
+from aioftrackjobs.devserver.receiving import receive
 from aioftrackjobs.devserver.refusals import (
     CredentialsRefusal,
     NotFoundRefusal,
@@ -30,13 +29,12 @@ from aioftrackjobs.devserver.refusals import (
     RequestRefusal,
     TransferRefusal,
 )
-from aioftrackjobs.devserver.storage import Incoming, is_storable
-from aioftrackjobs.devserver.uploads import Announced
+from aioftrackjobs.devserver.storage import is_storable
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-#: Bytes handed to a worker thread at once: big enough that the hop costs nothing.
+#: Bytes of a file read at once: big enough that the hop to a worker thread costs nothing.
 _BLOCK = 2 * 1024 * 1024
 
 
@@ -60,7 +58,7 @@ def create_app(
         api_key: Key of *api_user*; made up, or kept from the database, if not given.
 
     Raises:
-        StoreError: If the database cannot be used.
+        ServerStartError: If one of these cannot be used; the subclass says which.
     """
     engine = Engine(database, storage, schemas, api_user, api_key)
     return application_of(engine)
@@ -125,7 +123,7 @@ class _Server:
         )
         incoming = await run_sync(make)
         try:
-            await _receive(request, incoming, announced)
+            await receive(request, incoming, announced)
             await run_sync(incoming.keep)
         except ClientDisconnect:
             raise TransferRefusal("The upload ended before all of it arrived.") from None
@@ -181,61 +179,6 @@ class _ComponentFile(FileResponse):
     """A file, sent in blocks that keep hops to worker threads rare."""
 
     chunk_size = _BLOCK
-
-
-async def _receive(request: Request, incoming: Incoming, announced: Announced) -> None:
-    """Write the body of *request* while it arrives, hashing and writing in threads meanwhile.
-
-    Raises:
-        TransferRefusal: If it is not what was announced.
-        ClientDisconnect: If it ends too early.
-    """
-    blocks, arriving = anyio.create_memory_object_stream[bytes](2)
-    async with anyio.create_task_group() as tasks, blocks:
-        tasks.start_soon(_write, incoming, arriving)
-        arrived = await _forward(request, blocks, announced.size)
-    if arrived is None:
-        raise ClientDisconnect
-    if arrived != announced.size:
-        more = arrived > announced.size
-        raise TransferRefusal(
-            f"{announced.size} bytes were announced, {'more' if more else arrived} arrived.",
-            status=413 if more else 400,
-        )
-    if announced.checksum is not None and base64.b64decode(announced.checksum) != incoming.md5():
-        raise TransferRefusal("What arrived does not have the MD5 digest that was announced.")
-
-
-async def _forward(
-    request: Request, blocks: MemoryObjectSendStream[bytes], expected: int
-) -> int | None:
-    """Pass the body on in big blocks, and return its size; None if it broke off.
-
-    It stops at the first byte more than *expected*. Blocks are in one piece: a thread that gives
-    up the interpreter for each small chunk has to get it back as often.
-    """
-    arrived, chunks, size = 0, list[bytes](), 0
-    try:
-        async for chunk in request.stream():
-            arrived, size = arrived + len(chunk), size + len(chunk)
-            if arrived > expected:
-                return arrived
-            chunks.append(chunk)
-            if size >= _BLOCK:
-                await blocks.send(b"".join(chunks))
-                chunks, size = [], 0
-    except ClientDisconnect:
-        return None
-    await blocks.send(b"".join(chunks))
-    return arrived
-
-
-async def _write(incoming: Incoming, arriving: MemoryObjectReceiveStream[bytes]) -> None:
-    async with arriving:
-        async for block in arriving:
-            async with anyio.create_task_group() as both:
-                both.start_soon(run_sync, incoming.hash, block)
-                both.start_soon(run_sync, incoming.write, block)
 
 
 def _json(answer: Answer) -> Response:

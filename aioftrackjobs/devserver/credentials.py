@@ -3,9 +3,30 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Mapping
 
+from aioftrackjobs.devserver.errors import CredentialsError
 from aioftrackjobs.devserver.refusals import CredentialsRefusal
+
+#: What every client can put into a header and every server reads back unchanged: visible ASCII,
+#: with blanks only inside (RFC 9110, section 5.5).
+_HEADER_VALUE = re.compile(r"[!-~]+(?: +[!-~]+)*")
+
+
+def check_header_value(argument: str, value: object) -> None:
+    """Check that *value* can travel in a header; *argument* says what it was given as.
+
+    Raises:
+        CredentialsError: If it cannot.
+    """
+    if not isinstance(value, str):
+        raise CredentialsError(argument, f"it is no text but of type {type(value).__name__}")
+    if not value:
+        raise CredentialsError(argument, "it is empty")
+    if not _HEADER_VALUE.fullmatch(value):
+        reason = "it may hold visible ASCII characters, and blanks between them"
+        raise CredentialsError(argument, reason)
 
 
 class Credentials:

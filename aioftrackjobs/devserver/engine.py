@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,10 @@ from pydantic_core import from_json, to_json
 
 from aioftrackjobs.devserver.apply import Batch
 from aioftrackjobs.devserver.computed import Addresses
-from aioftrackjobs.devserver.credentials import Credentials
-from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
-from aioftrackjobs.devserver.loading import load_model
+from aioftrackjobs.devserver.credentials import Credentials, check_header_value
+from aioftrackjobs.devserver.errors import SchemaError
+from aioftrackjobs.devserver.loading import builtin_model, load_model
+from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.operations import Caller, Operations
 from aioftrackjobs.devserver.refusals import (
     NotFoundRefusal,
@@ -28,7 +31,8 @@ from aioftrackjobs.devserver.refusals import (
 )
 from aioftrackjobs.devserver.results import Encoder
 from aioftrackjobs.devserver.rules import Rules
-from aioftrackjobs.devserver.seed import add_user, seed
+from aioftrackjobs.devserver.seed import CONTENTS, Part, add_user, seed
+from aioftrackjobs.devserver.sql import Sql
 from aioftrackjobs.devserver.storage import Storage, is_storable
 from aioftrackjobs.devserver.store import Store, Transaction
 from aioftrackjobs.devserver.uploads import Uploads
@@ -52,6 +56,9 @@ class Engine:
 
     Attributes:
         api_user: The user the server was started for; the key is that user's.
+
+    Raises:
+        ServerStartError: If it is given what it cannot use; then nothing of it stays.
     """
 
     def __init__(
@@ -62,16 +69,19 @@ class Engine:
         api_user: str = DEFAULT_API_USER,
         api_key: str | None = None,
     ) -> None:
-        self.model = load_model(BUILTIN_SCHEMAS if schemas is None else schemas)
+        check_header_value("api_user", api_user)
+        if api_key is not None:
+            check_header_value("api_key", api_key)
+        self.model, sql = _builtin() if schemas is None else _prepared(load_model(schemas))
         self.uploads = Uploads()
         self.api_user = api_user
-        self._store = Store(self.model, database)
-        try:
+        with ExitStack() as made:
             self.storage = Storage(storage)
+            made.callback(self.storage.close)
+            self._store = Store(self.model, sql, database)
+            made.callback(self._store.close)
             self.api_keys = self._populate(api_user, api_key)
-        except BaseException:
-            self._store.close()
-            raise
+            made.pop_all()
         self.credentials = Credentials(self.api_keys)
         self._operations = Operations(self.model, self._store, self.uploads)
 
@@ -86,20 +96,23 @@ class Engine:
         self.storage.close()
 
     def _populate(self, api_user: str, api_key: str | None) -> dict[str, str]:
-        """Seed a new store, see to the server's own user, and return all keys."""
+        """Seed a new store with what its schemas allow, and return the keys of all users."""
+        for parts in CONTENTS:
+            try:
+                return self._fill(api_user, api_key, parts)
+            except Refusal as refusal:
+                reason = refusal.content
+        raise SchemaError(None, f"a server with them cannot be filled: {reason}")
+
+    def _fill(self, api_user: str, api_key: str | None, parts: Iterable[Part]) -> dict[str, str]:
         with self._store.transaction() as transaction:
             batch = self._batch(transaction, api_user)
             if not transaction.api_keys():
-                seed(self.model, transaction, batch, api_user)
-            if "User" in self.model.types and not self._user_exists(transaction, api_user):
-                add_user(batch, api_user)
+                seed(self.model, transaction, batch, api_user, parts)
+            add_user(self.model, transaction, batch, api_user)
             if api_key or transaction.api_key(api_user) is None:
                 transaction.set_api_key(api_user, api_key or secrets.token_urlsafe(24))
             return transaction.api_keys()
-
-    def _user_exists(self, transaction: Transaction, username: str) -> bool:
-        root = self.model.types["User"].root
-        return transaction.read(root, {"username": username}) is not None
 
     def _batch(self, transaction: Transaction, username: str) -> Batch:
         encoder = Encoder(self.model, Addresses("", self.uploads.sign))
@@ -132,6 +145,16 @@ class Engine:
                 row = transaction.read("Component", {"id": component_id})
         name = f"{row.get('name') or ''}{row.get('file_type') or ''}" if row else ""
         return self.storage.path(component_id), name or component_id
+
+
+@cache
+def _builtin() -> tuple[Model, Sql]:
+    """Return what most servers are made for; making it is most of the work of a start."""
+    return _prepared(builtin_model())
+
+
+def _prepared(model: Model) -> tuple[Model, Sql]:
+    return model, Sql(model)
 
 
 def refused(refusal: Refusal, status: int) -> Answer:

@@ -3,35 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
+from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.documents import check_documents
+from aioftrackjobs.devserver.encoding import decode
+from aioftrackjobs.devserver.errors import SchemaError
 from aioftrackjobs.devserver.families import foreign_key_target, lineage_of, marks_of
 from aioftrackjobs.devserver.model import SCALAR_TYPES, Attribute, EntityType, Model
+from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.relations import is_reference, resolve_relations
 
 
-def load_model(schemas: Iterable[Mapping[str, Any]]) -> Model:
+def load_model(schemas: Iterable[object]) -> Model:
     """Return the model of *schemas*, which are documents as ``query_schemas`` answers them.
 
     Raises:
-        ValueError: If a document lacks what even the official client needs.
+        SchemaError: If one of them is not such a document.
     """
-    documents = {document["id"]: dict(document) for document in map(_checked, schemas)}
+    documents = check_documents(schemas)
     lineages = {name: lineage_of(name, documents) for name in documents}
+    for name, lineage in lineages.items():
+        if lineages[lineage[-1]] != lineage[-1:]:
+            raise SchemaError(name, f"the types it extends go in a circle: {' > '.join(lineage)}")
     types = {
         name: _entity_type(document, lineages, documents) for name, document in documents.items()
     }
     model = Model(tuple(documents.values()), types)
+    _check_defaults(model)
     resolve_relations(model)
     return model
 
 
-def _checked(document: Mapping[str, Any]) -> Mapping[str, Any]:
-    if not document.get("id"):
-        raise ValueError("a schema document has no id")
-    if not document.get("primary_key"):
-        raise ValueError(f"the schema document of {document['id']} has no primary_key")
-    return {"properties": {}, **document}
+@cache
+def builtin_model() -> Model:
+    """Return the model of the built-in schemas; nothing changes a model once it is made."""
+    return load_model(BUILTIN_SCHEMAS)
+
+
+def _check_defaults(model: Model) -> None:
+    for entity_type in model.types.values():
+        for attribute in entity_type.attributes.values():
+            try:
+                decode(entity_type.name, attribute, attribute.default)
+            except ValidationRefusal as refusal:
+                raise SchemaError(entity_type.name, f"a default is wrong: {refusal}") from None
 
 
 def _entity_type(

@@ -87,10 +87,11 @@ class Rules:
         if parent is None or not missing or values.get("parent_id") is None:
             return
         target = self._model.types[parent.target]
-        row = self._transaction.read(target.root, {"id": values["parent_id"]}) or {}
+        key = {target.primary_key[0]: values["parent_id"]}
+        row = self._transaction.read(target.root, key) or {}
         project = entity_type.attributes["project_id"].references
         is_project = project and row.get(TYPE) in self._model.types[project].concrete
-        values["project_id"] = row.get("id") if is_project else row.get("project_id")
+        values["project_id"] = values["parent_id"] if is_project else row.get("project_id")
 
 
 def finish(entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]) -> None:

@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from aioftrackjobs.devserver.errors import StorageError
+
 #: What a component id may look like to be a file's name; UUIDs do.
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
@@ -15,6 +17,21 @@ _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 def is_storable(component_id: object) -> bool:
     """Return whether *component_id* can name a file."""
     return isinstance(component_id, str) and _SAFE.fullmatch(component_id) is not None
+
+
+def _usable(name: str | Path | None) -> Path:
+    """Return the folder called *name*, made if it is missing; a new temporary one for None."""
+    try:
+        if name is None:
+            return Path(tempfile.mkdtemp(prefix="aioftrackjobs-"))
+        folder = Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Permissions, read-only mounts and quotas: only making a file says that one can.
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, ValueError) as error:
+        shown = None if name is None else str(name)
+        raise StorageError(shown, getattr(error, "strerror", None) or str(error)) from error
+    return folder
 
 
 class Incoming:
@@ -61,14 +78,15 @@ class Incoming:
 
 
 class Storage:
-    """A folder with one file for each component; a temporary one unless one is named."""
+    """A folder with one file for each component; a temporary one unless one is named.
+
+    Raises:
+        StorageError: If no files can be kept in it.
+    """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self._temporary = folder is None
-        if folder is None:
-            folder = tempfile.mkdtemp(prefix="aioftrackjobs-")
-        self.folder = Path(folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = _usable(folder)
 
     def incoming(self, component_id: str, *, hashed: bool) -> Incoming:
         """Return a new file for a component, to be written.

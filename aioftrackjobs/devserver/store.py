@@ -17,6 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
+from aioftrackjobs.devserver.errors import StoreError
 from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.refusals import (
     DuplicateRefusal,
@@ -24,8 +25,7 @@ from aioftrackjobs.devserver.refusals import (
     Refusal,
     ValidationRefusal,
 )
-from aioftrackjobs.devserver.tables import build_tables
-from aioftrackjobs.errors import FtrackJobsError
+from aioftrackjobs.devserver.sql import Sql
 from aioftrackjobs.protocol.schemas import schema_hash
 
 logger = logging.getLogger(__name__)
@@ -37,29 +37,12 @@ _CREATE_INTERNALS = (
 )
 
 
-class StoreError(FtrackJobsError):
-    """The database cannot be used.
-
-    Attributes:
-        database: Name of the file; ``:memory:`` for none.
-        reason: What is wrong with it.
-    """
-
-    def __init__(self, database: str, reason: str) -> None:
-        super().__init__(database, reason)
-        self.database = database
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"cannot use the database {self.database}: {self.reason}"
-
-
 class Transaction:
     """What a batch does to the store; nothing of it is seen before it ends well."""
 
     def __init__(self, store: Store) -> None:
-        self.tables = store.tables
-        self._store = store
+        self.tables = store.sql.tables
+        self._sql = store.sql
         self._connection = store.connection
         self._driver = store.driver
 
@@ -77,7 +60,7 @@ class Transaction:
 
     def read(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the row with the given *key*, None if there is none."""
-        cursor = self._driver.execute(self._store.reading(table, tuple(key)), tuple(key.values()))
+        cursor = self._driver.execute(self._sql.reading(table, tuple(key)), tuple(key.values()))
         row = cursor.fetchone()
         if row is None:
             return None
@@ -90,9 +73,7 @@ class Transaction:
             DuplicateRefusal: If there is a row with its key.
         """
         try:
-            self._driver.execute(
-                self._store.inserting(table, tuple(values)), tuple(values.values())
-            )
+            self._driver.execute(self._sql.inserting(table, tuple(values)), tuple(values.values()))
         except sqlite3.IntegrityError:
             raise DuplicateRefusal(f"There is a {table} with this key already.") from None
 
@@ -100,12 +81,12 @@ class Transaction:
         """Change the rows that *key* finds, and return how many that were."""
         if not values:
             return 0
-        sql = self._store.updating(table, tuple(key), tuple(values))
+        sql = self._sql.updating(table, tuple(key), tuple(values))
         return self._driver.execute(sql, (*values.values(), *key.values())).rowcount
 
     def delete(self, table: str, key: Mapping[str, Any]) -> int:
         """Remove the rows that *key* finds, and return how many that were."""
-        sql = self._store.deleting(table, tuple(key))
+        sql = self._sql.deleting(table, tuple(key))
         return self._driver.execute(sql, tuple(key.values())).rowcount
 
     def api_key(self, username: str) -> str | None:
@@ -125,16 +106,18 @@ class Transaction:
 
 
 class Store:
-    """A database holding the entities of a model.
+    """A database holding the entities of a model, whose SQL is *sql*.
 
     Safe to use from several threads: transactions wait for each other.
+
+    Raises:
+        StoreError: If the database cannot be used, or is one of another model.
     """
 
-    def __init__(self, model: Model, database: str | Path | None = None) -> None:
+    def __init__(self, model: Model, sql: Sql, database: str | Path | None = None) -> None:
         self.database = ":memory:" if database is None else str(database)
-        self.metadata, self.tables = build_tables(model)
+        self.sql = sql
         self._lock = threading.Lock()
-        self._statements: dict[tuple[Any, ...], str] = {}
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=self.database),
             poolclass=StaticPool,
@@ -145,7 +128,7 @@ class Store:
             self.connection = self._engine.connect()
             self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
             self._prepare(model)
-        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError, ValueError) as error:
             self._engine.dispose()
             reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             raise StoreError(self.database, str(reason)) from error
@@ -167,7 +150,8 @@ class Store:
         known = self.driver.execute("SELECT value FROM _fact WHERE name = 'schemas'").fetchone()
         wanted = schema_hash(list(model.documents))
         if known is None:
-            self.metadata.create_all(self.connection, checkfirst=False)
+            for sql in self.sql.creating:
+                self.driver.execute(sql)
             self.driver.execute("INSERT INTO _fact VALUES ('schemas', ?)", (wanted,))
         elif known[0] != wanted:
             raise StoreError(self.database, "it was made for other schemas")
@@ -218,55 +202,3 @@ class Store:
         with self._lock:
             self.connection.close()
             self._engine.dispose()
-
-    def reading(self, table: str, key: tuple[str, ...]) -> str:
-        """Return the statement that reads a row by *key*."""
-        return self._cached(("read", table, key))
-
-    def inserting(self, table: str, columns: tuple[str, ...]) -> str:
-        """Return the statement that adds a row with the given *columns*."""
-        return self._cached(("insert", table, columns))
-
-    def updating(self, table: str, key: tuple[str, ...], columns: tuple[str, ...]) -> str:
-        """Return the statement that changes *columns* of the rows found by *key*."""
-        return self._cached(("update", table, key, columns))
-
-    def deleting(self, table: str, key: tuple[str, ...]) -> str:
-        """Return the statement that removes the rows found by *key*."""
-        return self._cached(("delete", table, key))
-
-    def _cached(self, wanted: tuple[Any, ...]) -> str:
-        if wanted not in self._statements:
-            self._statements[wanted] = self._statement(*wanted)
-        return self._statements[wanted]
-
-    def _statement(
-        self, verb: str, table_name: str, first: tuple[str, ...], columns: tuple[str, ...] = ()
-    ) -> str:
-        """Return a statement's text, its parameters in the order of *columns*, then *first*."""
-        table = self.tables[table_name]
-        found_by = [table.c[name] == sa.bindparam(f"key_{name}") for name in first]
-        statement: sa.Executable
-        match verb:
-            case "read":
-                statement = sa.select(table).where(*found_by)
-            case "insert":
-                return self._insert_text(table, first)
-            case "update":
-                return self._update_text(table, first, columns)
-            case _:
-                statement = sa.delete(table).where(*found_by)
-        return str(statement.compile(self._engine))
-
-    def _insert_text(self, table: sa.Table, columns: tuple[str, ...]) -> str:
-        quote = self._engine.dialect.identifier_preparer.quote
-        names = ", ".join(quote(name) for name in columns)
-        marks = ", ".join("?" * len(columns))
-        return f"INSERT INTO {quote(table.name)} ({names}) VALUES ({marks})"
-
-    def _update_text(self, table: sa.Table, key: tuple[str, ...], columns: tuple[str, ...]) -> str:
-        # Not through Core, which would put the columns in the table's order.
-        quote = self._engine.dialect.identifier_preparer.quote
-        changes = ", ".join(f"{quote(name)} = ?" for name in columns)
-        found_by = " AND ".join(f"{quote(name)} = ?" for name in key)
-        return f"UPDATE {quote(table.name)} SET {changes} WHERE {found_by}"

@@ -185,15 +185,3 @@ def test_serving_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
     rest, _ = process.communicate(timeout=10)
 
     assert (status, rest, process.returncode) == (200, "ended\n", 0)
-
-
-def test_the_missing_extra_is_named() -> None:
-    program = (
-        "import importlib.util as u; find = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'lark' else find(name, *rest)\n"
-        "import aioftrackjobs.devserver"
-    )
-
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-
-    assert 'pip install "aioftrackjobs[server]"' in result.stderr

@@ -1,0 +1,115 @@
+"""Why a server cannot be started: one class for each thing it is given.
+
+::
+
+    ServerStartError      what the server was given cannot be used; nothing of it stays
+    ├── AddressError      host and port
+    ├── StoreError        the database
+    ├── StorageError      the folder for files
+    ├── SchemaError       the schema documents
+    └── CredentialsError  user and key
+"""
+
+from __future__ import annotations
+
+from aioftrackjobs.errors import FtrackJobsError
+
+
+class ServerStartError(FtrackJobsError):
+    """The server cannot be started with what it was given; nothing of it stays.
+
+    Attributes:
+        reason: What is wrong.
+    """
+
+    reason: str
+
+
+class AddressError(ServerStartError):
+    """The server could not take its address.
+
+    Attributes:
+        address: Host and port.
+        reason: What the system said.
+    """
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(address, reason)
+        self.address = address
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot serve on {self.address}: {self.reason}"
+
+
+class StoreError(ServerStartError):
+    """The database cannot be used.
+
+    Attributes:
+        database: Name of the file; ``:memory:`` for none.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, database: str, reason: str) -> None:
+        super().__init__(database, reason)
+        self.database = database
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot use the database {self.database}: {self.reason}"
+
+
+class StorageError(ServerStartError):
+    """The folder for files cannot be used.
+
+    Attributes:
+        folder: Its name; None for a temporary one.
+        reason: What the system said.
+    """
+
+    def __init__(self, folder: str | None, reason: str) -> None:
+        super().__init__(folder, reason)
+        self.folder = folder
+        self.reason = reason
+
+    def __str__(self) -> str:
+        if self.folder is None:
+            return f"cannot make a temporary folder for files: {self.reason}"
+        return f"cannot keep files in {self.folder}: {self.reason}"
+
+
+class SchemaError(ServerStartError):
+    """The schema documents are not such as a server answers.
+
+    Attributes:
+        document: Name of the entity type, or where it stands if it has none; None if what is
+            wrong is not one document.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, document: str | None, reason: str) -> None:
+        super().__init__(document, reason)
+        self.document = document
+        self.reason = reason
+
+    def __str__(self) -> str:
+        if self.document is None:
+            return f"cannot serve these schemas: {self.reason}"
+        return f"cannot serve the schema of {self.document}: {self.reason}"
+
+
+class CredentialsError(ServerStartError):
+    """The user or the key is nothing that an HTTP header can carry. Never shows the key.
+
+    Attributes:
+        argument: ``api_user`` or ``api_key``.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, argument: str, reason: str) -> None:
+        super().__init__(argument, reason)
+        self.argument = argument
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.argument} cannot travel in an HTTP header: {self.reason}"

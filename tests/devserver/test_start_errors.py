@@ -1,0 +1,314 @@
+"""A server that is given what it cannot use says so in one clear error, and leaves nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from aioftrackjobs import FtrackJobsError
+from aioftrackjobs.devserver import (
+    AddressError,
+    CredentialsError,
+    SchemaError,
+    ServerStartError,
+    StorageError,
+    StoreError,
+    create_app,
+    running,
+    serve,
+)
+from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.engine import Engine
+from aioftrackjobs.devserver.store import Store
+from aioftrackjobs.protocol.schemas import schema_hash
+
+from .caller import Caller, names_in, query
+
+ALL = Path(__file__).parents[3] / "shared" / "schemas" / "all.json"
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary folders are made."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder
+
+
+def started(**options: Any) -> None:
+    """Start and stop a server."""
+
+    async def start() -> None:
+        async with running(**options):
+            pytest.fail("it started")
+
+    asyncio.run(start())
+
+
+def test_every_error_of_a_start_has_one_base() -> None:
+    for error in (AddressError, StoreError, StorageError, SchemaError, CredentialsError):
+        assert issubclass(error, ServerStartError)
+    assert issubclass(ServerStartError, FtrackJobsError)
+
+
+@pytest.mark.parametrize("kind", [AddressError, StoreError, StorageError, SchemaError])
+def test_errors_survive_pickling(kind: type[AddressError]) -> None:
+    error = kind("a", "b")
+
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+@pytest.mark.parametrize("name", ["taken", "taken/below", "nul\0", "x" * 300])
+def test_an_unusable_storage_folder_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / "taken").write_text("a file")
+
+    with pytest.raises(StorageError) as caught:
+        started(storage=tmp_path / name)
+
+    assert caught.value.folder == str(tmp_path / name)
+    assert str(caught.value).startswith(f"cannot keep files in {tmp_path}")
+
+
+def test_an_unusable_folder_for_temporary_files_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
+
+    with pytest.raises(StorageError, match="cannot make a temporary folder for files: No such"):
+        started()
+
+
+def test_an_unusable_storage_folder_costs_no_database(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+
+    with pytest.raises(StorageError):
+        started(storage=tmp_path / "taken", database=tmp_path / "ftrack.db")
+
+    assert names_in(tmp_path) == ["taken", "temporary"]
+
+
+@pytest.mark.parametrize("name", ["gone/ftrack.db", "nul\0", "temporary"])
+def test_an_unusable_database_leaves_no_folder(tmp_path: Path, temporary: Path, name: str) -> None:
+    with pytest.raises(StoreError, match="cannot use the database"):
+        started(database=tmp_path / name)
+
+    assert names_in(temporary) == []
+
+
+def test_a_failure_while_a_store_is_filled_closes_all(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("disk full")
+
+    closed: list[Store] = []
+    close = Store.close
+
+    def recorded(store: Store) -> None:
+        closed.append(store)
+        close(store)
+
+    monkeypatch.setattr("aioftrackjobs.devserver.engine.seed", fail)
+    monkeypatch.setattr(Store, "close", recorded)
+
+    with pytest.raises(OSError, match="disk full"):
+        create_app()
+
+    assert len(closed) == 1
+    assert names_in(temporary) == []
+
+
+@pytest.mark.parametrize("argument", ["api_key", "api_user"])
+@pytest.mark.parametrize(
+    "value", ["", " ", "kéy", "k\n", "k\0", "\x7f", " key", "key ", "a\tb", 5], ids=repr
+)
+def test_what_no_header_can_carry_is_refused(argument: str, value: object) -> None:
+    ways: tuple[Callable[..., object], ...] = (started, serve, create_app)
+    for start in ways:
+        with pytest.raises(CredentialsError) as caught:
+            start(**{argument: value})
+        assert caught.value.argument == argument
+        assert "key" not in str(caught.value).removeprefix("api_key")
+
+
+def test_a_blank_inside_a_key_is_none_of_the_servers_business() -> None:
+    assert create_app(api_key="two words", api_user="ada l").state.engine.api_key == "two words"
+
+
+def with_changes(**changes: Any) -> list[dict[str, Any]]:
+    """Return documents of which the second, B, has *changes*."""
+    plain = {"type": "string"}
+    properties = {"id": plain, "a_id": {**plain, "default": "x"}, "a": {"$ref": "A"}}
+    return [
+        {"id": "A", "properties": {"id": plain}, "primary_key": ["id"]},
+        {"id": "B", "properties": properties, "primary_key": ["id"], **changes},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("schemas", "document", "reason"),
+    [
+        (5, None, "a list of documents is needed, not a int"),
+        ({"id": "A"}, None, "a list of documents is needed, not a dict"),
+        ([5], "document 1", "it is no object but of type int"),
+        ([None], "document 1", "it is no object but of type NoneType"),
+        ([{}], "document 1", "id: Field required; properties: Field required; primary_key: "),
+        ([{"id": "A"}], "A", "properties: Field required; primary_key: Field required"),
+        (with_changes(properties=[]), "B", "properties: Input should be a valid dict"),
+        (with_changes(properties={"id": None}), "B", "properties.id: Input should be"),
+        (with_changes(properties={"id": {"type": 5}}), "B", "properties.id.type: Input should be"),
+        (with_changes(properties={"id": {"$ref": []}}), "B", "properties.id.$ref: Input should be"),
+        (with_changes(primary_key="id"), "B", "primary_key: Input should be a valid list"),
+        (with_changes(primary_key=[]), "B", "primary_key: List should have at least 1 item"),
+        (with_changes(primary_key=[["id"]]), "B", "primary_key.0: Input should be a valid string"),
+        (with_changes(primary_key=["key"]), "B", "primary_key: there is no property 'key'"),
+        (with_changes(primary_key=["a"]), "B", "primary_key: 'a' is no plain value"),
+        (with_changes(primary_key=["id", "id"]), "B", "it names an attribute twice"),
+        (with_changes(required="id"), "B", "required: Input should be a valid list"),
+        (with_changes(computed=None), "B", "computed: Input should be a valid list"),
+        (with_changes(alias_for={"classifiers": {}}), "B", "alias_for._Alias.id: Field required"),
+        (with_changes(note=float("nan")), "B", "it is no JSON"),
+        (with_changes(note={1, 2}), "B", "it is no JSON"),
+        (with_changes(note="\ud800"), "B", "it is no JSON"),
+        (with_changes(id="A"), "A", "there are two of this name"),
+        (with_changes(id="a"), "a", "names that differ by case"),
+        (with_changes(id="B C"), "B C", "'B C' cannot be a name"),
+        (with_changes(id="sqlite_B"), "sqlite_B", "cannot be the name of a type"),
+        (with_changes(**{"$mixin": {"$ref": 5}}), "B", "$mixin.$ref: Input should be"),
+    ],
+)
+def test_a_malformed_document_is_named(schemas: Any, document: str | None, reason: str) -> None:
+    with pytest.raises(SchemaError) as caught:
+        started(schemas=schemas)
+
+    assert caught.value.document == document
+    assert reason in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("fragment", "reason"),
+    [
+        ({"type": "integer", "default": "x"}, "B.x takes a whole number, not text"),
+        ({"type": "boolean", "default": 5}, "B.x takes true or false"),
+        ({"type": "integer", "default": 2**70}, "B.x takes a whole number"),
+        ({"type": "string", "default": "z", "enum": ["y"]}, "'z' is not a value of B.x"),
+    ],
+)
+def test_a_default_must_be_a_value(fragment: dict[str, Any], reason: str) -> None:
+    schemas = with_changes()
+    schemas[1]["properties"]["x"] = fragment
+
+    with pytest.raises(SchemaError, match=f"the schema of B: a default is wrong: {reason}"):
+        started(schemas=schemas)
+
+
+def test_types_that_extend_each_other_are_refused() -> None:
+    schemas = with_changes(**{"$mixin": {"$ref": "A"}})
+    schemas[0]["$mixin"] = {"$ref": "B"}
+
+    with pytest.raises(SchemaError, match="go in a circle: A > B"):
+        started(schemas=schemas)
+
+
+def changed(value: Any) -> Iterator[Any]:
+    """Return copies of a JSON *value*, each with another thing in one place, or without it."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield {name: each for name, each in value.items() if name != key}
+            yield from ({**value, key: each} for each in changed(inner))
+    elif isinstance(value, list):
+        for place, inner in enumerate(value):
+            yield from ([*value[:place], each, *value[place + 1 :]] for each in changed(inner))
+    yield from (None, 5, "B", "id", [], {}, [None], {"$ref": "Nope"}, {"$ref": 5})
+
+
+def test_any_other_document_is_served_or_refused() -> None:
+    """No damage to a document comes out as anything but the one error."""
+    names = {"Resource", "User", "UserType"}
+    documents = [each for each in BUILTIN_SCHEMAS if each["id"] in names]
+    ends = {"served": 0, "refused": 0}
+    for damaged in list(changed(copy.deepcopy(documents[1])))[::7]:
+        try:
+            engine = Engine(schemas=[documents[0], damaged, documents[2]])
+        except SchemaError:
+            ends["refused"] += 1
+            continue
+        ends["served"] += 1
+        headers = {"ftrack-user": engine.api_user, "ftrack-api-key": engine.api_key}
+        body = json.dumps([query(name) for name in engine.model.types]).encode()
+        assert engine.answer(body, headers, "http://x").body.startswith(b"[")
+        engine.close()
+
+    assert min(ends.values()) > 20
+
+
+@pytest.mark.parametrize("name", [document["id"] for document in BUILTIN_SCHEMAS])
+def test_any_part_of_the_types_can_be_served(name: str) -> None:
+    """What the missing ones leave no room for is not seeded."""
+    others = [document for document in BUILTIN_SCHEMAS if document["id"] != name]
+    for schemas in (others, [document for document in BUILTIN_SCHEMAS if document not in others]):
+        Engine(schemas=schemas).close()
+
+
+@pytest.mark.skipif(not ALL.exists(), reason="the recorded schemas are not beside the checkout")
+async def test_the_types_of_a_real_server_can_be_served() -> None:
+    documents = json.loads(ALL.read_bytes())
+    async with (
+        running(schemas=documents) as server,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        api = Caller(http, server.api_user, server.api_key)
+        information, served = await api.call(
+            {"action": "query_server_information"}, {"action": "query_schemas"}
+        )
+        answers = {each["id"]: (await api.post(query(each["id"]))).json() for each in documents}
+
+    assert information["schema_hash"] == schema_hash(served) == schema_hash(documents)
+    assert len(answers) == 116
+    assert {name for name, answer in answers.items() if not isinstance(answer, list)} == set()
+
+
+BLOCKED = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name == {package!r}:
+            raise {error}(f"no {{name}}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+try:
+    import aioftrackjobs.devserver
+except Exception as error:
+    print(type(error).__name__, error.extra, error.package)
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "error"),
+    [
+        ("lark", "ModuleNotFoundError"),
+        ("sqlalchemy", "ModuleNotFoundError"),
+        ("starlette", "ModuleNotFoundError"),
+        ("uvicorn", "ImportError"),
+    ],
+)
+def test_a_package_that_cannot_be_imported_is_named_with_its_extra(
+    package: str, error: str
+) -> None:
+    program = BLOCKED.format(package=package, error=error)
+
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+
+    assert result.stdout == f"MissingExtraError server {package}\n", result.stderr
