@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urljoin
 from uuid import uuid4
 
 import anyio
@@ -24,6 +25,7 @@ from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
     MalformedAnswerError,
+    SessionStateError,
     TransferError,
     UnsupportedLocationError,
 )
@@ -48,6 +50,12 @@ logger = logging.getLogger(__name__)
 
 #: Seconds that cleaning up after a failed upload may take.
 _CLEANING_GRACE = 5.0
+
+#: Redirections that ask for the same request at another address, and how many are followed.
+_SENT_ELSEWHERE, _REDIRECTIONS = (307, 308), 3
+
+#: First digit of the HTTP status codes that mean success.
+_SUCCESS = 2
 
 _SECOND = 2
 
@@ -91,23 +99,47 @@ async def upload(
         )
         try:
             await _send_bytes(workspace, component, content)
-            await unit.commit()
-        except CommitUncertainError:
-            raise  # it may be registered: the file must stay
         except BaseException:
             unit.rollback()
-            await _remove_bytes(workspace, component.id)
+            with suppress(SessionStateError):
+                await workspace.connection.host.finish(_remove_bytes, workspace, component.id)
             raise
+        await _register(workspace, unit, component)
     return component
+
+
+async def _register(workspace: Workspace, unit: UnitOfWork, component: FileComponent) -> None:
+    """Commit *unit*; if that is refused, the file goes too. A cancellation waits for the end."""
+    problem: FtrackJobsError | None = None
+
+    async def commit() -> None:
+        nonlocal problem
+        try:
+            await unit.commit()
+        except CommitUncertainError as exc:
+            problem = exc  # it may be registered: the file must stay
+        except FtrackJobsError as exc:
+            problem = exc
+            unit.rollback()
+            await _remove_bytes(workspace, component.id)
+
+    await workspace.connection.host.finish(commit)
+    if problem is not None:
+        raise problem
 
 
 async def _send_bytes(workspace: Workspace, component: FileComponent, content: Content) -> None:
     target = await _upload_target(workspace, component, content)
-    headers = {**target.headers, "content-length": str(content.size)}
-    headers = {name.lower(): value for name, value in headers.items()}
-    request = WireRequest("PUT", target.url, headers, content.chunks())
-    response = await workspace.connection.transport.send(request)
-    if response.status >= 400:
+    headers = {name.lower(): value for name, value in target.headers.items()}
+    headers["content-length"] = str(content.size)
+    url = target.url
+    for _ in range(_REDIRECTIONS):
+        request = WireRequest("PUT", url, headers, content.chunks())
+        response = await workspace.connection.transport.send(request)
+        if response.status not in _SENT_ELSEWHERE or response.location is None:
+            break
+        url = urljoin(url, response.location)
+    if not response.status // 100 == _SUCCESS:
         raise TransferError(
             f"the upload of {component['name']!r} was refused with HTTP {response.status}"
         )
@@ -132,7 +164,7 @@ async def _upload_target(
 async def _remove_bytes(workspace: Workspace, component_id: str) -> None:
     """Remove a file that no component refers to; if that fails, it is only in nobody's way."""
     url = workspace.connection.component_url("remove", component_id)
-    with anyio.move_on_after(_CLEANING_GRACE, shield=True):
+    with anyio.move_on_after(_CLEANING_GRACE):
         try:
             await workspace.connection.transport.send(WireRequest("GET", url))
         except FtrackJobsError:
@@ -187,19 +219,20 @@ async def _receive(
     workspace: Workspace, request: WireRequest, partial: Path, component_id: str
 ) -> None:
     async with workspace.connection.transport.stream(request) as answer:
-        if answer.status >= 400:
+        if answer.status // 100 != _SUCCESS:
             raise TransferError(
                 f"the server has no file for component {component_id} (HTTP {answer.status})"
             )
         received, block, gathered = 0, [], 0
-        async with await anyio.open_file(partial, "xb", buffering=0) as file:
+        # Not in a thread: one that a cancellation leaves behind would make the file after all.
+        with partial.open("xb", buffering=0) as file:
             async for chunk in answer.chunks():
                 block.append(chunk)
                 gathered += len(chunk)
                 if gathered >= CHUNK:  # a thread for each chunk would take longer than writing it
-                    received += await run_sync(_write_all, file.wrapped, block)
+                    received += await run_sync(_write_all, file, block)
                     block, gathered = [], 0
-            received += await run_sync(_write_all, file.wrapped, block)
+            received += await run_sync(_write_all, file, block)
         if answer.size is not None and received != answer.size:
             raise TransferError(
                 f"component {component_id} broke off after {received} of {answer.size} bytes"

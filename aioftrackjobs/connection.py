@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-import anyio
+import anyio.lowlevel
 import httpx
 
 from aioftrackjobs._version import __version__
@@ -19,8 +20,13 @@ from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.transport import HttpxTransport, Transport, open_client, redact
 
-#: Seconds that closing waits for requests under way; what takes longer is cut off.
+logger = logging.getLogger(__name__)
+
+#: Seconds that closing waits for Jobs and requests under way; what takes longer is cut off.
 _CLOSING_GRACE = 10.0
+
+#: Turns of the event loop in which a task that was just cancelled comes to report its end.
+_CLOSING_TURNS = 5
 
 
 class Connection:
@@ -46,25 +52,22 @@ class Connection:
         self._given_client = client
         self._own_client: httpx.AsyncClient | None = None
         self._strict_api = strict_api
-        self._host = Host()
+        self._host = Host(self._close_client)
         self._open: tuple[Dispatcher, Transport] | None = None
-        self._closed = False
+        self._closing = False
 
     async def __aenter__(self) -> Connection:
-        if self._open is not None or self._closed:
+        if self._open is not None or self._closing:
             raise SessionStateError("a session can be opened only once; make a new one")
         key = self._credentials.api_key.get_secret_value()
-        if self._given_client is None:
-            self._own_client = open_client(self._credentials.server_url, self._timeout)
-        client = self._given_client or self._own_client
+        client = self._given_client
         if client is None:
-            raise AssertionError("one of the two clients is there")
+            client = self._own_client = open_client(self._credentials.server_url, self._timeout)
         transport = HttpxTransport(client, secrets=(key,))
-        url = self._credentials.server_url + API_PATH
         dispatcher = Dispatcher(
             transport,
             self._host,
-            url=url,
+            url=self._credentials.server_url + API_PATH,
             headers=self._headers(key),
             redact=lambda text: redact(text, key),
         )
@@ -78,18 +81,30 @@ class Connection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._open is None:
+        if self._open is None and not self._closing:
             return
-        (dispatcher, _), self._open, self._closed = self._open, None, True
-        with anyio.CancelScope(shield=True):
-            with anyio.move_on_after(_CLOSING_GRACE):
-                await dispatcher.drain()
+        self._closing = True
+        await self._host.aclose(self._wind_down)
+
+    async def _wind_down(self) -> None:
+        """Let what is under way come to its end, for a while; Jobs that end have a last word."""
+        with anyio.move_on_after(_CLOSING_GRACE) as scope:
+            for _ in range(_CLOSING_TURNS):
+                await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
+            await self._host.released()
+            if self._open is not None:
+                await self._open[0].drain()
+        if scope.cancelled_caught:
+            logger.warning("the session closes while Jobs or requests are under way")
+        if self._open is not None:
+            (dispatcher, _), self._open = self._open, None
             dispatcher.abandon()
-            try:
-                await self._host.aclose()
-            finally:
-                if self._own_client is not None:
-                    await self._own_client.aclose()
+
+    async def _close_client(self) -> None:
+        """Close what is ours, also where the program ends without closing its session."""
+        self._open, self._closing = None, True
+        if self._own_client is not None:
+            await self._own_client.aclose()
 
     def _headers(self, key: str) -> Mapping[str, str | bytes]:
         """Return the headers of API calls, and of no others: uploads go to foreign servers.
@@ -121,9 +136,21 @@ class Connection:
         """What sends requests that are no API calls: uploads and downloads."""
         return self._require_open()[1]
 
-    def submit(self, operations: Sequence[Mapping[str, JSONValue]], settle: Settle) -> Ticket:
-        """Queue an API call; *settle* hears of its end in any case."""
-        return self._require_open()[0].submit(operations, settle)
+    def submit(
+        self,
+        operations: Sequence[Mapping[str, JSONValue]],
+        settle: Settle,
+        *,
+        about: Iterable[Hashable] = (),
+    ) -> Ticket:
+        """Queue an API call; *settle* hears of its end in any case.
+
+        Args:
+            operations: What it carries.
+            settle: Called with the outcome.
+            about: Entities it changes: it is sent when earlier calls about them have ended.
+        """
+        return self._require_open()[0].submit(operations, settle, about=about)
 
     async def wait(self, ticket: Ticket) -> Outcome:
         """Wait for the end of a call; a cancelled wait withdraws it if it was not sent."""
@@ -149,7 +176,7 @@ class Connection:
     def _require_open(self) -> tuple[Dispatcher, Transport]:
         if self._open is not None:
             return self._open
-        if self._closed:
+        if self._closing:
             raise SessionStateError("the session is closed; open a new one")
         raise SessionStateError(
             "the session is not open; write: async with AsyncSession(...) as session:"

@@ -1,14 +1,14 @@
 """The dispatcher: requests belong to the session, not to the caller (design.md, idea 2).
 
 A caller hands over operations and waits. Its cancellation withdraws what was not sent; what was
-sent runs to its end and is *settled* by the dispatcher's own task, so that no commit stays in
-doubt, and no connection is torn down half-way, because somebody stopped waiting.
+sent runs to its end and is *settled* by the dispatcher's own task, so that no connection is torn
+down half-way, and no commit left in doubt, because somebody stopped waiting.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -19,6 +19,7 @@ from aioftrackjobs.errors import (
     FtrackJobsError,
     SessionStateError,
     TransportError,
+    UnserialisableValueError,
 )
 from aioftrackjobs.host import Host
 from aioftrackjobs.protocol.values import JSONValue
@@ -61,10 +62,21 @@ Settle: TypeAlias = Callable[[Outcome], None]
 
 @dataclass(eq=False, slots=True)
 class Ticket:
-    """One request, from its queueing to its end."""
+    """One request, from its queueing to its end.
+
+    Attributes:
+        operations: What it carries, in the wire form.
+        settle: Hears of the outcome.
+        about: The entities it changes.
+        waits_for: Number of earlier tickets about them that have not ended.
+        followers: Later tickets that wait for it.
+    """
 
     operations: Sequence[Mapping[str, JSONValue]]
-    settle: Settle | None
+    settle: Settle | None = None
+    about: frozenset[Hashable] = frozenset()
+    waits_for: int = 0
+    followers: list[Ticket] = field(default_factory=list)
     outcome: Outcome | None = None
     settled: anyio.Event = field(default_factory=anyio.Event)
 
@@ -79,7 +91,10 @@ class Ticket:
 
 
 class Dispatcher:
-    """Sends batches of operations, a bounded number at once, in the order they came."""
+    """Sends batches of operations, a bounded number at once, in the order they came.
+
+    Requests about the same entity never overtake each other: each waits for the one before.
+    """
 
     def __init__(
         self,
@@ -97,23 +112,36 @@ class Dispatcher:
         self._headers = headers
         self._redact = redact
         self._in_flight = in_flight
-        self._queue: deque[Ticket] = deque()
+        self._ready: deque[Ticket] = deque()
         self._tickets: set[Ticket] = set()
+        self._latest: dict[Hashable, Ticket] = {}
         self._workers = 0
+        self._closed = False
 
     def submit(
-        self, operations: Sequence[Mapping[str, JSONValue]], settle: Settle | None = None
+        self,
+        operations: Sequence[Mapping[str, JSONValue]],
+        settle: Settle | None = None,
+        *,
+        about: Iterable[Hashable] = (),
     ) -> Ticket:
         """Queue a request that carries *operations*, which are in their wire form.
 
         Args:
             operations: At least one.
             settle: Called once with the outcome, whether or not anybody still waits.
+            about: Entities it changes: it is sent when earlier requests about them have ended.
         """
-        ticket = Ticket(operations, settle)
+        ticket = Ticket(operations, settle, frozenset(about))
+        before = {self._latest[key] for key in ticket.about if key in self._latest}
+        for each in before:
+            each.followers.append(ticket)
+        ticket.waits_for = len(before)
+        self._latest.update(dict.fromkeys(ticket.about, ticket))
         self._tickets.add(ticket)
-        self._queue.append(ticket)
-        self._wake()
+        if not ticket.waits_for:
+            self._ready.append(ticket)
+            self._wake()
         return ticket
 
     async def wait(self, ticket: Ticket) -> Outcome:
@@ -122,13 +150,18 @@ class Dispatcher:
             try:
                 await ticket.settled.wait()
             except BaseException:
-                if ticket in self._queue:
-                    self._queue.remove(ticket)
-                    self._finish(ticket, NotApplied(WithdrawnError("withdrawn before it was sent")))
+                self._withdraw(ticket)
                 raise
         if ticket.outcome is None:  # `settled` is set after it
             raise AssertionError("a ticket was settled without an outcome")
         return ticket.outcome
+
+    def _withdraw(self, ticket: Ticket) -> None:
+        if ticket in self._ready:
+            self._ready.remove(ticket)
+        elif not ticket.waits_for:
+            return  # it was sent: it runs to its end
+        self._finish(ticket, NotApplied(WithdrawnError("withdrawn before it was sent")))
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations*, and return one result for each.
@@ -152,18 +185,37 @@ class Dispatcher:
             await ticket.settled.wait()
 
     def abandon(self) -> None:
-        """End what is still queued: the session closes."""
-        while self._queue:
-            error = SessionStateError("the session was closed before the request was sent")
-            self._finish(self._queue.popleft(), NotApplied(error))
+        """End what is still queued, and what will be: the session closes."""
+        self._closed = True
+        while self._ready:
+            self._finish(self._ready.popleft(), NotApplied(_closed()))
 
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
-        self._tickets.discard(ticket)
-        ticket.finish(outcome)
+        """End *ticket*, and let go on what waited for it."""
+        ending = [(ticket, outcome)]
+        while ending:
+            ended, its_outcome = ending.pop()
+            self._tickets.discard(ended)
+            if ended.outcome is None:
+                ended.finish(its_outcome)
+            if ended.waits_for:
+                continue  # withdrawn while it waited: those behind it go on waiting
+            for key in ended.about:
+                if self._latest.get(key) is ended:
+                    del self._latest[key]
+            for follower in ended.followers:
+                follower.waits_for -= 1
+                if follower.waits_for:
+                    continue
+                if self._closed or follower.outcome is not None:
+                    ending.append((follower, NotApplied(_closed())))
+                else:
+                    self._ready.append(follower)
+                    self._wake()
 
     def _wake(self) -> None:
-        """Have a worker for what is queued; without a host, nothing can be sent any more."""
-        if self._queue and self._workers < self._in_flight:
+        """Have a worker for what can be sent; without a host, nothing can be any more."""
+        if self._ready and self._workers < self._in_flight:
             try:
                 self._host.spawn(self._work)
             except SessionStateError:
@@ -173,8 +225,8 @@ class Dispatcher:
 
     async def _work(self) -> None:
         try:
-            while self._queue:
-                await self._send(self._queue.popleft())
+            while self._ready:
+                await self._send(self._ready.popleft())
         finally:
             self._workers -= 1
             self._wake()  # cancelled with work left: the host goes on if somebody needs it
@@ -182,15 +234,31 @@ class Dispatcher:
     async def _send(self, ticket: Ticket) -> None:
         outcome: Outcome = Unknown(TransportError("interrupted while waiting for the answer"))
         try:
-            request = WireRequest("POST", self._url, self._headers, encode_batch(ticket.operations))
-            response = await self._transport.send(request)
-            results = decode_answer(
-                response.status, response.body, ticket.operations, redact=self._redact
-            )
-            outcome = Applied(results)
-        except TransportError as exc:
-            outcome = NotApplied(exc) if isinstance(exc, ConnectError) else Unknown(exc)
-        except FtrackJobsError as exc:
-            outcome = NotApplied(exc)
+            outcome = await self._exchange(ticket.operations)
         finally:  # also when the task is cancelled: somebody may be waiting
             self._finish(ticket, outcome)
+
+    async def _exchange(self, operations: Sequence[Mapping[str, JSONValue]]) -> Outcome:
+        """Send *operations*, and tell what became of them; no error may end the worker."""
+        try:
+            body = encode_batch(operations)
+        except Exception as exc:  # noqa: BLE001 - whatever it is, nothing was sent
+            return NotApplied(UnserialisableValueError("the operations", type(exc).__name__))
+        try:
+            request = WireRequest("POST", self._url, self._headers, body)
+            response = await self._transport.send(request)
+            return Applied(
+                decode_answer(response.status, response.body, operations, redact=self._redact)
+            )
+        except ConnectError as exc:
+            return NotApplied(exc)
+        except TransportError as exc:
+            return Unknown(exc)
+        except FtrackJobsError as exc:
+            return NotApplied(exc)
+        except Exception as exc:  # noqa: BLE001 - a transport of the caller's may raise anything
+            return Unknown(TransportError(f"the transport failed: {type(exc).__name__}"))
+
+
+def _closed() -> SessionStateError:
+    return SessionStateError("the session was closed before the request was sent")

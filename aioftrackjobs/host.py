@@ -7,6 +7,9 @@ that is not started by a task group (design.md, idea 2).
 When an asyncio program ends by an error, its runner cancels *every* task, this one too, while
 Jobs still have their last word to send. The host then starts a new task group, and goes on for
 as long as somebody *holds* it.
+
+Asyncio's own cancellation knows no shields: ``asyncio.timeout`` or a second ``cancel()`` breaks
+into a shielded scope. So what must run to its end runs here, and who waits for it, waits on.
 """
 
 from __future__ import annotations
@@ -23,6 +26,10 @@ import sniffio
 from aioftrackjobs.errors import SessionStateError
 
 Work = tuple[Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]
+CleanUp = Callable[[], Coroutine[Any, Any, None]]
+
+#: Times that work is started again which the end of the program's event loop cut off.
+_RESTARTS = 3
 
 
 class Host:
@@ -30,9 +37,13 @@ class Host:
 
     Work handles its own errors: one that escapes is a defect, ends the others, and is raised by
     the next :meth:`spawn` and by :meth:`aclose`.
+
+    Args:
+        clean_up: Awaited when the work has ended, however that came about.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clean_up: CleanUp) -> None:
+        self._clean_up = clean_up
         self._group: anyio.abc.TaskGroup | None = None
         self._waiting: list[Work] = []
         self._holds = 0
@@ -43,6 +54,7 @@ class Host:
     async def start(self) -> None:
         """Start the host task; returns once it is ready for work."""
         self._started, self._stopping, self._stopped = anyio.Event(), anyio.Event(), anyio.Event()
+        self._released = anyio.Event()
         if sniffio.current_async_library() == "trio":
             import trio
 
@@ -51,7 +63,11 @@ class Host:
             self._task = asyncio.get_running_loop().create_task(
                 self._run(), name="aioftrackjobs host"
             )
-        await self._started.wait()
+        try:
+            await self._started.wait()
+        except BaseException:
+            self._stopping.set()
+            raise
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function(*args)`` in the background.
@@ -68,23 +84,77 @@ class Host:
         else:
             self._group.start_soon(function, *args)
 
+    async def finish(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
+        """Run ``function(*args)`` to its end, however often the caller is cancelled meanwhile.
+
+        The caller waits, and a cancellation that came is raised when the work is done. So the
+        work must be bounded in time.
+
+        Raises:
+            SessionStateError: The background work has ended.
+        """
+        finished = False
+
+        async def run(ended: anyio.Event) -> None:
+            nonlocal finished
+            try:
+                await function(*args)
+                finished = True
+            finally:
+                ended.set()
+
+        cancellation: BaseException | None = None
+        with self.hold():
+            for _ in range(1 + _RESTARTS):
+                ended = anyio.Event()
+                self.spawn(run, ended)
+                cancellation = await _wait_out(ended) or cancellation
+                if finished:
+                    break
+        if cancellation is not None:
+            raise cancellation
+
     @contextmanager
     def hold(self) -> Iterator[None]:
-        """Keep the host running even if its program's event loop is shutting down."""
+        """Keep the host running: while its loop shuts down, and for a while when it is closed."""
         self._holds += 1
         try:
             yield
         finally:
             self._holds -= 1
-            if self._orphaned and not self._holds:
-                self._stopping.set()
+            if not self._holds:
+                self._released.set()
+                if self._orphaned:
+                    self._stopping.set()
 
-    async def aclose(self) -> None:
-        """Cancel the background work, and wait for its end."""
-        self._stopping.set()
-        await self._stopped.wait()
+    async def released(self) -> None:
+        """Wait until nobody holds the host."""
+        while self._holds:
+            self._released = anyio.Event()
+            await self._released.wait()
+
+    async def aclose(self, wind_down: CleanUp) -> None:
+        """Let *wind_down* run in the background, then end it; waits for that in any case.
+
+        A second call waits for the end of the first.
+        """
+        if not self._stopping.is_set():
+
+            async def close() -> None:
+                try:
+                    await wind_down()
+                finally:
+                    self._stopping.set()
+
+            try:
+                self.spawn(close)
+            except SessionStateError:
+                self._stopping.set()
+        cancellation = await _wait_out(self._stopped)
         if self._failure is not None:
             raise SessionStateError("the session's background work failed") from self._failure
+        if cancellation is not None:
+            raise cancellation
 
     async def _run(self) -> None:
         try:
@@ -96,10 +166,24 @@ class Host:
                     if not self._holds:
                         raise
                     self._take_back_cancellation()
+        except GeneratorExit:  # the loop was closed over it: nothing can be awaited any more
+            self._stopped.set()
+            raise
         except Exception as exc:  # noqa: BLE001 - kept, and raised by spawn and aclose
             self._failure = exc
+            await self._end()
+        except BaseException:
+            await self._end()
+            raise
+        else:
+            await self._end()
+
+    async def _end(self) -> None:
+        self._started.set()
+        try:
+            with anyio.CancelScope(shield=True):
+                await self._clean_up()
         finally:
-            self._started.set()
             self._stopped.set()
 
     async def _run_group(self) -> None:
@@ -119,3 +203,15 @@ class Host:
         """Tell asyncio that the cancellation was dealt with."""
         if self._task is not None:
             self._task.uncancel()
+
+
+async def _wait_out(event: anyio.Event) -> BaseException | None:
+    """Wait for *event* although the caller may be cancelled; return the cancellation, if any."""
+    cancellation: BaseException | None = None
+    while not event.is_set():
+        try:
+            with anyio.CancelScope(shield=True):
+                await event.wait()
+        except anyio.get_cancelled_exc_class() as exc:  # asyncio's own, which no shield keeps off
+            cancellation = exc
+    return cancellation

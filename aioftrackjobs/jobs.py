@@ -1,8 +1,9 @@
 """job_context: a Job is running inside the block, and always gets its last word.
 
-Done after a clean exit, failed after any exception, cancellation or exit. The last word is sent
-in a shielded scope that is bounded in time, and repeated while the server is away, which is safe:
-it sets absolute values. The error of the block wins over an error of the reporting.
+Done after a clean exit, failed after any exception, cancellation or exit. The last word is sent by
+the session's host, where no cancellation reaches it, within a bounded time, and repeated while the
+server is away, which is safe: it sets absolute values. The error of the block wins over an error
+of the reporting.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import anyio
+import sniffio
 
 from aioftrackjobs.content import Uploadable
 from aioftrackjobs.errors import (
     CommitUncertainError,
+    EntityError,
     FtrackJobsError,
     NoResultFoundError,
+    SessionStateError,
     TransportError,
 )
 from aioftrackjobs.failure import describe_failure, format_failure
@@ -37,10 +41,10 @@ from aioftrackjobs.models import (
     JobComponent,
     JobStatus,
     User,
-    parse_job_data,
     remote_value,
 )
 from aioftrackjobs.progress import CoalescingWriter, Progress
+from aioftrackjobs.report import JobReport, read_data
 from aioftrackjobs.results import fetch_entity
 from aioftrackjobs.session import AsyncSession, workspace_of
 from aioftrackjobs.unit_of_work import UnitOfWork
@@ -95,8 +99,6 @@ async def job_context(
             await running._begin(job, user, data)
             _running.set(running)
             yield running
-        except GeneratorExit:
-            raise  # nothing can be awaited any more
         except BaseException as error:
             await running._end_failed(error, attach_traceback=attach_traceback)
             raise
@@ -127,15 +129,13 @@ class RunningJob:
         self._workspace = workspace_of(session)
         # Its own unit: nothing half-done by others is sent with a report, nor the other way.
         self._unit = UnitOfWork(self._workspace)
-        self._description = description
+        self._host = self._workspace.connection.host
+        self._report = JobReport(description)
         self._grace = grace
-        self._progress: Progress | None = None
-        self._reason: str | None = None
-        self._writer = CoalescingWriter(
-            self._workspace.connection.host, self._write_progress, interval=interval
-        )
+        self._writer = CoalescingWriter(self._host, self._write_progress, interval=interval)
         self._entity: Job | None = None
         self._begun = False
+        self._problem: Exception | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._entity!r}>"
@@ -165,7 +165,7 @@ class RunningJob:
         Raises:
             ValueError: *done* is no number, or *total* is not above 0.
         """
-        self._progress = Progress.of(done, message, total)
+        self._report.progress = Progress.of(done, message, total)
         self._writer.touch()
 
     async def track(
@@ -211,7 +211,7 @@ class RunningJob:
 
     def fail(self, reason: str) -> None:
         """Let the Job end as failed, with *reason*, though the block ends without an error."""
-        self._reason = reason
+        self._report.reason = reason
 
     # The course of a Job
 
@@ -221,26 +221,25 @@ class RunningJob:
         user: Entity | str | None,
         data: Mapping[str, Any] | str | None,
     ) -> None:
-        kept = parse_job_data(Job.checked_value("data", data))
-        if isinstance(data, str) and not kept:
-            raise ValueError("data is no JSON object")
+        more = read_data(data)
         if job is None:
-            user_id = (await self._find_user(user)).id
-            values = {"user_id": user_id, "status": JobStatus.RUNNING, "data": self._compose(kept)}
-            self._entity = self._workspace.create(Job, values, unit=self._unit)
+            user_id = (await self._find_user(user))["id"]
+            values = {"user_id": user_id, "data": self._report.compose(None, more)}
+            running = {"status": JobStatus.RUNNING, **values}
+            self._entity = self._workspace.create(Job, running, unit=self._unit)
         else:
             entity = await self._find_job(job)
-            before = parse_job_data(remote_value(entity, "data"))
-            if self._description is None:
-                self._description = before.get("description")
-            values = {"status": JobStatus.RUNNING, "data": self._compose({**before, **kept})}
-            self._unit.set(entity, **values)
+            before = remote_value(entity, "data")
+            self._report.take_over(before)
+            composed = self._report.compose(before, more)
+            self._unit.set(entity, status=JobStatus.RUNNING, data=composed)
             self._entity = entity
         try:
             await self._unit.commit()
         except CommitUncertainError:
             if not await self._has_begun():
                 raise
+            self._unit.accept_uncertain()
         self._begun = True
 
     async def _find_user(self, user: Entity | str | None) -> User:
@@ -273,32 +272,45 @@ class RunningJob:
         return isinstance(found, Job) and remote_value(found, "status") == JobStatus.RUNNING
 
     async def _write_progress(self) -> None:
-        kept = parse_job_data(remote_value(self.entity, "data"))
-        unit = UnitOfWork(self._workspace)  # a last word need not wait for a report that hangs
-        unit.set(self.entity, data=self._compose(kept))
+        unit = UnitOfWork(self._workspace)
+        unit.set(self.entity, data=self._report.compose(remote_value(self.entity, "data")))
         await unit.commit()
 
     async def _end(self) -> None:
-        if self._reason is None:
-            error = await self._last_word(JobStatus.DONE)
-        else:
-            error = await self._last_word(JobStatus.FAILED)
-        if error is not None:
-            raise error
+        status = JobStatus.DONE if self._report.reason is None else JobStatus.FAILED
+        await self._host.finish(self._last_word, status)
+        if self._problem is not None:
+            raise self._problem
 
     async def _end_failed(self, error: BaseException, *, attach_traceback: bool) -> None:
+        """Report that the block was left by *error*; what goes wrong here is only logged."""
         key = self._workspace.connection.credentials.api_key.get_secret_value()
-        with anyio.move_on_after(self._grace, shield=True) as scope:
+        text = None
+        if attach_traceback and isinstance(error, Exception):
+            text = format_failure(error, key)
+        try:
+            reason = describe_failure(error, key)
+            await self._host.finish(self._report_failure, reason, text)
+        except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
+            logger.warning("%r: its failure was not reported: %s", self, exc)
+        except anyio.get_cancelled_exc_class():
+            if isinstance(error, Exception):
+                raise  # else the block is being left for good already
+
+    async def _report_failure(self, reason: str, traceback: str | None) -> None:
+        deadline = anyio.current_time() + self._grace
+        with anyio.CancelScope(deadline=deadline):
             if not await self._may_exist():
                 return
-            self._reason = describe_failure(error, key)
-            problem = await self._last_word(JobStatus.FAILED)
-            if problem is not None:
-                logger.warning("%r: its failure was not reported: %s", self, problem)
-            elif attach_traceback and isinstance(error, Exception):
-                await self._attach_traceback(format_failure(error, key))
-        if scope.cancelled_caught:
-            logger.warning("%r: reporting its failure took more than %g s", self, self._grace)
+        self._report.reason = reason
+        await self._last_word(JobStatus.FAILED, deadline)
+        if self._problem is not None:
+            logger.warning("%r: its failure was not reported: %s", self, self._problem)
+        elif traceback is not None:
+            with anyio.CancelScope(deadline=deadline) as scope:
+                await self._attach_traceback(traceback)
+            if scope.cancelled_caught:
+                logger.warning("%r: there was no time to attach its traceback", self)
 
     async def _may_exist(self) -> bool:
         """Tell whether the server may have heard of the Job; an unsent beginning is dropped."""
@@ -310,27 +322,44 @@ class RunningJob:
             return False
         return True
 
-    async def _last_word(self, status: JobStatus) -> FtrackJobsError | None:
-        """Report the end; return why it could not be delivered, or None."""
-        problem: FtrackJobsError = TransportError(f"no answer within {self._grace:g} s")
-        with anyio.move_on_after(self._grace, shield=True):
-            with anyio.move_on_after(self._grace / 2):  # it writes other attributes than we do
+    async def _last_word(self, status: JobStatus, deadline: float | None = None) -> None:
+        """Report the end; keep why it could not be delivered until *deadline*."""
+        self._problem = TransportError(f"no answer within {self._grace:g} s")
+        with anyio.CancelScope(deadline=deadline or anyio.current_time() + self._grace):
+            with anyio.move_on_after(self._grace / 2) as patience:
                 await self._writer.stop()
             for delay in _delays():
-                kept = parse_job_data(remote_value(self.entity, "data"))
-                self._unit.rollback()
-                self._unit.set(self.entity, status=status, data=self._compose(kept))
                 try:
-                    await self._unit.commit()
+                    await self._send_status(status)
                 except (TransportError, CommitUncertainError) as exc:
-                    problem = exc
+                    self._problem = exc
                     await anyio.sleep(delay)
-                except FtrackJobsError as exc:
-                    self._unit.rollback()
-                    return exc
+                except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
+                    self._problem = exc
+                    return
                 else:
-                    return None
-        return problem
+                    self._problem = None
+                    break
+            if patience.cancelled_caught:  # an old report may yet arrive, and say less
+                self._host.spawn(self._write_again)
+
+    async def _send_status(self, status: JobStatus) -> None:
+        # It need not wait for a report that hangs; that sets no status.
+        unit = UnitOfWork(self._workspace, overtakes=True)
+        data = remote_value(self.entity, "data")
+        try:
+            unit.set(self.entity, status=status, data=self._report.compose(data))
+        except (EntityError, ValueError):  # what others keep in it cannot travel: leave it alone
+            unit.set(self.entity, status=status)
+        await unit.commit()
+
+    async def _write_again(self) -> None:
+        with self._host.hold():
+            await self._writer.stop()
+            try:
+                await self._write_progress()
+            except FtrackJobsError as exc:
+                logger.warning("%r: its last text was not written again: %s", self, exc)
 
     async def _attach_traceback(self, text: str) -> None:
         """Attach *text*; not as the user's attachment, so without a warning if it is a second."""
@@ -338,23 +367,12 @@ class RunningJob:
             component = await self._session.create_component(
                 text.encode(errors="replace"), name="traceback.txt"
             )
+            unit = UnitOfWork(self._workspace)
             link = {"component_id": component.id, "job_id": self.id}
-            self._workspace.create(JobComponent, link, unit=self._unit)
-            await self._unit.commit()
-        except FtrackJobsError as exc:
+            self._workspace.create(JobComponent, link, unit=unit)
+            await unit.commit()
+        except Exception as exc:  # noqa: BLE001 - the block's own error must come out
             logger.warning("%r: its traceback was not attached: %s", self, exc)
-
-    def _compose(self, kept: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the Job's data: what others keep in it, and our description and progress."""
-        text = self._description or ""
-        if self._progress is not None:
-            text = f"{text} ({self._progress})" if text else str(self._progress)
-        if self._reason is not None:
-            text = f"{text} - failed: {self._reason}" if text else f"failed: {self._reason}"
-        ours: dict[str, Any] = {"description": text} if text else {}
-        if self._progress is not None:
-            ours["progress"] = self._progress.fraction
-        return {**kept, **ours}
 
 
 async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:

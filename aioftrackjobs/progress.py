@@ -35,9 +35,9 @@ class Progress:
             ValueError: One of them is no number, or the total is not above 0.
         """
         whole = 1.0 if total is None else total
-        if math.isnan(done) or not whole > 0:
+        if not whole > 0 or math.isnan(fraction := done / whole):
             raise ValueError(f"no progress: {done} of {whole}")
-        return cls(round(min(max(done / whole, 0.0), 1.0), 4), message)
+        return cls(round(min(max(fraction, 0.0), 1.0), 4), message)
 
     def __str__(self) -> str:
         percent = f"{self.fraction * 100:.0f} %"

@@ -7,14 +7,30 @@ waits for the next commit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import anyio.lowlevel
 
-from aioftrackjobs.dispatch import Applied, NotApplied, Outcome, Settle, Ticket, Unknown
-from aioftrackjobs.errors import CommitUncertainError, UnknownAttributeError
+from aioftrackjobs.dispatch import (
+    Applied,
+    NotApplied,
+    Outcome,
+    Settle,
+    Ticket,
+    Unknown,
+    WithdrawnError,
+)
+from aioftrackjobs.errors import (
+    CommitUncertainError,
+    EntityError,
+    FtrackJobsError,
+    SessionStateError,
+    UnknownAttributeError,
+)
 from aioftrackjobs.models import Entity, forget_local, settle
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import (
@@ -27,12 +43,20 @@ from aioftrackjobs.protocol.operations import (
 )
 from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
 
+logger = logging.getLogger(__name__)
+
 
 class Committer(Protocol):
     """What a unit of work needs of its session."""
 
-    def submit(self, operations: Sequence[Mapping[str, JSONValue]], settle: Settle) -> Ticket:
-        """Queue a request; *settle* hears of its end in any case."""
+    def submit(
+        self,
+        operations: Sequence[Mapping[str, JSONValue]],
+        settle: Settle,
+        *,
+        about: Iterable[Hashable],
+    ) -> Ticket:
+        """Queue a request about some entities; *settle* hears of its end in any case."""
         ...
 
     async def wait(self, ticket: Ticket) -> Outcome:
@@ -57,14 +81,36 @@ class Recorded:
     values: Mapping[str, Any]
 
 
-class UnitOfWork:
-    """Recorded changes that are committed, or rolled back, together."""
+@dataclass(eq=False, slots=True)
+class Flight:
+    """A commit that is under way.
 
-    def __init__(self, committer: Committer) -> None:
+    Attributes:
+        taken: What it carries.
+        rolled_back: Whether its operations are to be forgotten if they were not applied.
+    """
+
+    taken: list[Recorded]
+    rolled_back: bool = False
+    landed: anyio.Event = field(default_factory=anyio.Event)
+
+
+class UnitOfWork:
+    """Recorded changes that are committed, or rolled back, together.
+
+    Args:
+        committer: Sends commits, and hears of their end.
+        overtakes: Do not wait for the commits of other units about the same entities.
+    """
+
+    def __init__(self, committer: Committer, *, overtakes: bool = False) -> None:
         self._committer = committer
+        self._overtakes = overtakes
         self._pending: list[Recorded] = []
+        self._doomed: set[int] = set()  # ids of the entities that pending operations delete
         self._uncertain: list[Recorded] = []
-        self._flight: Ticket | None = None
+        self._flight: Flight | None = None
+        self._ended = False
 
     # What is recorded
 
@@ -86,8 +132,8 @@ class UnitOfWork:
     @property
     def modified(self) -> list[Entity]:
         """Entities that the next commit changes, without the created and deleted ones."""
-        others = [*self._entities(Create), *self._entities(Delete)]
-        return _distinct(entity for entity in self._entities(Update) if entity not in others)
+        others = {id(entity) for kind in (Create, Delete) for entity in self._entities(kind)}
+        return _distinct(entity for entity in self._entities(Update) if id(entity) not in others)
 
     @property
     def deleted(self) -> list[Entity]:
@@ -114,29 +160,45 @@ class UnitOfWork:
         plain = sent.keys() - related - set(entity.primary_key_attributes)
         own = {name: value for name, value in values.items() if name not in related}
         create = Create(target, {name: sent[name] for name in sent if name in plain})
-        self._pending.append(Recorded(create, entity, own))
+        self._record(create, entity, own)
         for name in values:
             if name in related:
                 update = Update(target, {name: sent[name]})
-                self._pending.append(Recorded(update, entity, {name: values[name]}))
+                self._record(update, entity, {name: values[name]})
 
     def record_update(self, entity: Entity, values: Mapping[str, Any]) -> None:
         """Record that attributes of *entity* get new *values*.
 
         Raises:
             UnserialisableValueError: One of the values cannot travel.
+            EntityError: The entity is to be deleted.
         """
         target = entity.__ftrack_reference__()
-        self._pending.append(Recorded(Update(target, _encode(target, values)), entity, values))
+        if id(entity) in self._doomed:
+            raise EntityError(f"{entity!r} is to be deleted; roll back to change it")
+        self._record(Update(target, _encode(target, values)), entity, values)
 
     def record_reset(self, entity: Entity, name: str) -> None:
         """Record that the change of *name* is taken back: earlier updates do not send it."""
         target = entity.__ftrack_reference__()
-        self._pending.append(Recorded(Update(target, {name: NOT_SET}), entity, {}))
+        self._record(Update(target, {name: NOT_SET}), entity, {})
 
     def record_delete(self, entity: Entity) -> None:
-        """Record that *entity* is deleted."""
-        self._pending.append(Recorded(Delete(entity.__ftrack_reference__()), entity, {}))
+        """Record that *entity* is deleted; once is enough."""
+        if id(entity) not in self._doomed:
+            self._record(Delete(entity.__ftrack_reference__()), entity, {})
+            self._doomed.add(id(entity))
+
+    def _record(self, operation: Operation, entity: Entity, values: Mapping[str, Any]) -> None:
+        if self._ended:
+            raise SessionStateError(
+                "this flow's unit of work has ended; a task that outlives it needs one of its own"
+            )
+        self._pending.append(Recorded(operation, entity, values))
+
+    def end(self) -> None:
+        """Refuse to record anything more: whoever committed it is gone."""
+        self._ended = True
 
     def set(self, entity: Entity, **values: Any) -> None:
         """Record new *values* of *entity* without touching its local ones.
@@ -156,14 +218,33 @@ class UnitOfWork:
         self.record_update(entity, checked)
 
     def rollback(self) -> None:
-        """Forget everything recorded, put local values back, and detach created entities."""
-        dropped, self._pending, self._uncertain = [*self._uncertain, *self._pending], [], []
+        """Forget everything recorded, put local values back, and detach created entities.
+
+        A commit that is under way is not called back; what the server does not apply of it is
+        forgotten too.
+        """
+        dropped, self._uncertain = [*self._uncertain, *self._take_pending()], []
+        if self._flight is not None:
+            self._flight.rolled_back = True
+        self._undo(dropped)
+
+    def _take_pending(self) -> list[Recorded]:
+        taken, self._pending = self._pending, []
+        self._doomed.clear()
+        return taken
+
+    def _undo(self, dropped: Sequence[Recorded]) -> None:
         for recorded in reversed(dropped):
             if isinstance(recorded.operation, Create):
                 self._committer.forget(recorded.entity)
                 continue  # it keeps its values: whoever holds it can still read what it was
             for name, value in recorded.values.items():
                 forget_local(recorded.entity, name, value)
+
+    def accept_uncertain(self) -> None:
+        """Take what was uncertain as applied: the server was asked, and has it."""
+        accepted, self._uncertain = self._uncertain, []
+        self._settle_applied(accepted)
 
     # Sending
 
@@ -180,15 +261,14 @@ class UnitOfWork:
         await anyio.lowlevel.checkpoint_if_cancelled()  # goes on at once if it is not
         await self.settled()  # a commit under way must not be overtaken
         # With none under way nothing was waited for: what is recorded later is not taken.
-        taken, self._pending = self._pending, []
+        taken = self._take_pending()
         operations = fold([recorded.operation for recorded in taken])
         if not operations:
             self._settle_applied(taken)
             return
-        outcome = await self._send(taken, operations)
-        match outcome:
+        match await self._send(taken, operations):
             case Applied(results):
-                await self._committer.merge(results)
+                await self._merge(results)
             case NotApplied(error):
                 raise error
             case Unknown(cause):
@@ -197,25 +277,40 @@ class UnitOfWork:
     async def settled(self) -> None:
         """Wait until no commit is under way, also none whose caller was cancelled."""
         while self._flight is not None:
-            await self._flight.settled.wait()
+            await self._flight.landed.wait()
 
     async def _send(self, taken: list[Recorded], operations: Sequence[Operation]) -> Outcome:
-        def settle_taken(outcome: Outcome) -> None:
-            self._flight = None
-            self._settle(taken, outcome)
-
+        self._flight = flight = Flight(taken)
         payload = [encode_operation(operation) for operation in operations]
-        self._flight = ticket = self._committer.submit(payload, settle_taken)
+        about = () if self._overtakes else {operation.target for operation in operations}
+        try:
+            ticket = self._committer.submit(payload, partial(self._land, flight), about=about)
+        except BaseException:
+            self._land(flight, NotApplied(WithdrawnError("not sent")))
+            raise
         return await self._committer.wait(ticket)
 
-    def _settle(self, taken: list[Recorded], outcome: Outcome) -> None:
+    def _land(self, flight: Flight, outcome: Outcome) -> None:
+        """Keep the books of a commit that has ended."""
+        self._flight = None
+        flight.landed.set()
         match outcome:
             case Applied():
-                self._settle_applied(taken)
+                self._settle_applied(flight.taken)
+            case NotApplied() | Unknown() if flight.rolled_back:
+                self._undo(flight.taken)
             case NotApplied():
-                self._pending[:0] = taken
+                self._pending[:0] = flight.taken
+                self._doomed |= {id(entity) for entity in self.deleted}
             case Unknown():
-                self._uncertain += taken
+                self._uncertain += flight.taken
+
+    async def _merge(self, results: Sequence[Any]) -> None:
+        """Take over what the server says; the commit was applied, whatever it says."""
+        try:
+            await self._committer.merge(results)
+        except FtrackJobsError:
+            logger.warning("a commit was applied, but its answer is odd", exc_info=True)
 
     def _settle_applied(self, taken: Iterable[Recorded]) -> None:
         for recorded in taken:

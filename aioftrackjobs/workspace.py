@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, overload
@@ -66,6 +66,7 @@ class Workspace:
             unit.rollback()
             raise
         finally:
+            unit.end()
             _entered.set(before)  # not reset(): the exit may run in another context
 
     # Entities
@@ -142,9 +143,15 @@ class Workspace:
 
     # As the committer of units of work
 
-    def submit(self, operations: Sequence[Mapping[str, JSONValue]], settle: Settle) -> Ticket:
-        """Queue a commit."""
-        return self.connection.submit(operations, settle)
+    def submit(
+        self,
+        operations: Sequence[Mapping[str, JSONValue]],
+        settle: Settle,
+        *,
+        about: Iterable[Hashable],
+    ) -> Ticket:
+        """Queue a commit about some entities."""
+        return self.connection.submit(operations, settle, about=about)
 
     async def wait(self, ticket: Ticket) -> Outcome:
         """Wait for the end of a commit."""

@@ -24,6 +24,9 @@ from aioftrackjobs.protocol.values import JSONValue
 
 API_PATH = "/api"
 
+#: From here on, and below server faults, the request was sent away or refused.
+_REDIRECTION, _SERVER_FAULT = 300, 500
+
 #: Characters of an unreadable body that an error shows.
 _EXCERPT = 200
 
@@ -67,11 +70,12 @@ def decode_answer(
         answer: object = from_json(body)
     except ValueError:
         raise _unreadable(status, redact(_excerpt(body))) from None
-    if isinstance(answer, dict) and "exception" in answer:
-        raise _refusal(status, answer, operations, redact)
-    if 400 <= status < 500:
+    for part in answer if isinstance(answer, list) else [answer]:
+        if isinstance(part, dict) and "exception" in part:
+            raise _refusal(status, part, operations, redact)
+    if _REDIRECTION <= status < _SERVER_FAULT:
         raise ServerError(f"HTTP {status}", redact(_excerpt(body)), status=status)
-    if not isinstance(answer, list) or status >= 500:
+    if not isinstance(answer, list) or status >= _SERVER_FAULT:
         excerpt = redact(_excerpt(body))
         raise MalformedAnswerError("not a list of results", status=status, excerpt=excerpt)
     if len(answer) != len(operations):
@@ -82,7 +86,7 @@ def decode_answer(
 
 
 def _unreadable(status: int, excerpt: str) -> MalformedAnswerError | ServerError:
-    if 400 <= status < 500:  # a proxy or gateway refused: ftrack never saw the request
+    if _REDIRECTION <= status < _SERVER_FAULT:  # a proxy's word: ftrack never saw the request
         return ServerError(f"HTTP {status}", excerpt, status=status)
     return MalformedAnswerError("the body is not JSON", status=status, excerpt=excerpt)
 

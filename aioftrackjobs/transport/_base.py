@@ -27,10 +27,15 @@ class WireRequest:
 
 @dataclass(frozen=True, slots=True)
 class WireResponse:
-    """One whole answer."""
+    """One whole answer.
+
+    Attributes:
+        location: Where a redirection leads; it may carry secrets.
+    """
 
     status: int
     body: bytes = field(repr=False)
+    location: str | None = field(default=None, repr=False)
 
 
 class Download(Protocol):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -27,6 +27,9 @@ _NEVER_LEFT = (
     httpx.LocalProtocolError,
     httpx.ProxyError,
 )
+
+
+_ANY_FAILURE = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 
 
 def open_client(server_url: str, timeout: float) -> httpx.AsyncClient:
@@ -88,40 +91,54 @@ class HttpxTransport:
         hide_secrets()
 
     async def send(self, request: WireRequest) -> WireResponse:
-        """Send *request*, and return its whole answer."""
-        with self._translated(request.url):
-            response = await self._client.request(
-                request.method, request.url, content=request.body, headers=_headers(request.headers)
-            )
-        return WireResponse(response.status_code, response.content)
+        """Send *request*, and return its whole answer; redirections are for the caller to see."""
+        async with self._exchange(request, follow_redirects=False) as response:
+            try:
+                body = await response.aread()
+            except _ANY_FAILURE as exc:
+                error = self._translate(exc, request.url)
+            else:
+                location = response.headers.get("location")
+                return WireResponse(response.status_code, body, location)
+        raise error
 
     @asynccontextmanager
     async def stream(self, request: WireRequest) -> AsyncIterator[Download]:
         """Send *request*, follow redirects, and give access to its answer as it arrives."""
-        with self._translated(request.url):
+        async with self._exchange(request, follow_redirects=True) as response:
+            yield _HttpxDownload(response, lambda exc: self._translate(exc, request.url))
+
+    @asynccontextmanager
+    async def _exchange(
+        self, request: WireRequest, *, follow_redirects: bool
+    ) -> AsyncIterator[httpx.Response]:
+        if self._client.is_closed:
+            raise ConnectError("the HTTP client is closed")
+        try:
             outgoing = self._client.build_request(
                 request.method, request.url, content=request.body, headers=_headers(request.headers)
             )
-            response = await self._client.send(outgoing, stream=True, follow_redirects=True)
-        try:
-            yield _HttpxDownload(response, self)
-        finally:
-            await response.aclose()
+            response = await self._client.send(
+                outgoing, stream=True, follow_redirects=follow_redirects
+            )
+        except _ANY_FAILURE as exc:
+            error = self._translate(exc, request.url)
+        else:
+            try:
+                yield response
+            finally:
+                await response.aclose()
+            return
+        raise error  # outside the handler, so that not even its context holds httpx's error
 
-    @contextmanager
-    def _translated(self, url: str) -> Iterator[None]:
-        """Turn httpx's errors into what they mean for the caller.
+    def _translate(self, exc: Exception, url: str) -> TransportError:
+        """Return what an error of httpx means for the caller.
 
-        They are not chained: their requests hold URLs and headers with secrets.
+        Never chain it: its request holds a URL and headers with secrets.
         """
-        try:
-            yield
-        except _NEVER_LEFT as exc:
-            raise ConnectError(f"cannot reach {_origin(url)}: {self._reason(exc)}") from None
-        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError) as exc:
-            raise TransportError(
-                f"no complete answer from {_origin(url)}: {self._reason(exc)}"
-            ) from None
+        if isinstance(exc, _NEVER_LEFT):
+            return ConnectError(f"cannot reach {_origin(url)}: {self._reason(exc)}")
+        return TransportError(f"no complete answer from {_origin(url)}: {self._reason(exc)}")
 
     def _reason(self, exc: Exception) -> str:
         text = redact(str(exc), *self._secrets)
@@ -129,23 +146,31 @@ class HttpxTransport:
 
 
 class _HttpxDownload:
-    def __init__(self, response: httpx.Response, transport: HttpxTransport) -> None:
+    def __init__(
+        self, response: httpx.Response, translate: Callable[[Exception], TransportError]
+    ) -> None:
         self._response = response
-        self._transport = transport
+        self._translate = translate
         self.status = response.status_code
         length = response.headers.get("content-length", "")
         encoded = "content-encoding" in response.headers
         self.size = int(length) if length.isdigit() and not encoded else None
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        with self._transport._translated(str(self._response.url)):
+        try:
             async for chunk in self._response.aiter_bytes():
                 yield chunk
+        except _ANY_FAILURE as exc:
+            error = self._translate(exc)
+        else:
+            return
+        raise error
 
 
 def _headers(headers: Mapping[str, str | bytes]) -> list[tuple[bytes, bytes]]:
     return [
-        (name.encode("ascii"), value if isinstance(value, bytes) else value.encode("ascii"))
+        # A server may name a file in a header: UTF-8 is what such servers read and write.
+        (name.encode("ascii"), value if isinstance(value, bytes) else value.encode())
         for name, value in headers.items()
     ]
 

@@ -13,7 +13,8 @@ import re
 _SECRET_PARAMETERS = re.compile(
     r"(?i)\b(api_?key|token|sig|signature|x-(?:amz|goog)-[\w-]+)=[^&\s\"'<>]*"
 )
-_CLIENT_LOGGERS = ("httpx", "httpx2")
+_COOKIES = re.compile(r"(?i)(set-cookie['\"]?, *b?['\"])[^'\"]*")
+_CLIENT_LOGGERS = ("httpx", "httpx2", "httpcore.http11", "httpcore.http2", "httpcore.proxy")
 
 
 def redact(text: str, *secrets: str) -> str:
@@ -25,20 +26,14 @@ def redact(text: str, *secrets: str) -> str:
 
 
 class _RedactingFilter(logging.Filter):
-    """Takes secret URL parameters out of the arguments of log records."""
+    """Takes secret URL parameters and cookies out of log records."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(_redact_argument(argument) for argument in record.args)
+        message = record.getMessage()
+        redacted = _COOKIES.sub(r"\1***", redact(message))
+        if redacted != message:
+            record.msg, record.args = redacted, ()
         return True
-
-
-def _redact_argument(argument: object) -> object:
-    if isinstance(argument, (int, float)):
-        return argument  # a format like %d needs the number
-    text = str(argument)
-    redacted = redact(text)
-    return argument if redacted == text else redacted
 
 
 _FILTER = _RedactingFilter()

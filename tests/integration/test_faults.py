@@ -16,6 +16,7 @@ from aioftrackjobs import (
     CommitUncertainError,
     ConnectError,
     Job,
+    ServerError,
     SessionStateError,
     TransportError,
 )
@@ -130,5 +131,5 @@ async def test_a_server_that_redirects_is_not_followed_with_the_key() -> None:
         )
 
     async with raw_server(redirect) as url, AsyncSession(url, "key", "user") as session:
-        with pytest.raises(TransportError, match="HTTP 302"):
+        with pytest.raises(ServerError, match="HTTP 302"):
             await session.server_information()

@@ -249,6 +249,7 @@ async def test_an_existing_job_is_taken_over_with_what_it_keeps(
     assert after.status is JobStatus.DONE
     assert json.loads(after["data"]) == {
         "description": "Queued work (50 %)",
+        "base_description": "Queued work",
         "frames": [1, 2],
         "host": "node7",
         "progress": 0.5,

@@ -88,7 +88,11 @@ async def test_the_official_client_sees_what_ours_wrote(
 
     assert seen == {
         "status": "done",
-        "data": {"description": f"{AWKWARD} (50 %, half)", "progress": 0.5},
+        "data": {
+            "description": f"{AWKWARD} (50 %, half)",
+            "base_description": AWKWARD,
+            "progress": 0.5,
+        },
         "type": "api_job",
         "user": user.username,
         "created": True,
@@ -120,6 +124,7 @@ async def test_ours_sees_and_continues_what_the_official_client_wrote(
 
     assert await official.run(read) == {
         "description": "theirs (100 %)",
+        "base_description": "theirs",
         "frames": [1, 2],
         "progress": 1.0,
     }

@@ -12,6 +12,10 @@ from aioftrackjobs.host import Host
 from aioftrackjobs.progress import CoalescingWriter, Progress
 
 
+async def nothing() -> None:
+    """Nothing to clean up."""
+
+
 @pytest.mark.parametrize(
     ("done", "message", "total", "text"),
     [
@@ -28,14 +32,16 @@ def test_progress_reads_as_percent(
     assert str(Progress.of(done, message, total)) == text
 
 
-@pytest.mark.parametrize(("done", "total"), [(math.nan, None), (1, 0), (1, -1), (1, math.nan)])
+@pytest.mark.parametrize(
+    ("done", "total"), [(math.nan, None), (1, 0), (1, -1), (1, math.nan), (math.inf, math.inf)]
+)
 def test_what_is_no_progress_is_refused(done: float, total: float | None) -> None:
     with pytest.raises(ValueError, match="no progress"):
         Progress.of(done, None, total)
 
 
 async def test_touches_during_a_write_become_one_more_write() -> None:
-    host = Host()
+    host = Host(nothing)
     await host.start()
     state = 0
     written: list[int] = []
@@ -59,13 +65,13 @@ async def test_touches_during_a_write_become_one_more_write() -> None:
     go_on.set()
     await twice.wait()
     await writer.stop()
-    await host.aclose()
+    await host.aclose(nothing)
 
     assert written == [1, 999]
 
 
 async def test_nothing_is_written_within_the_interval() -> None:
-    host = Host()
+    host = Host(nothing)
     await host.start()
     written: list[int] = []
     first = anyio.Event()
@@ -81,7 +87,7 @@ async def test_nothing_is_written_within_the_interval() -> None:
         writer.touch()
         await anyio.lowlevel.checkpoint()
     await writer.stop()
-    await host.aclose()
+    await host.aclose(nothing)
 
     assert written == [1]
 
@@ -89,7 +95,7 @@ async def test_nothing_is_written_within_the_interval() -> None:
 async def test_a_failed_write_is_logged_and_the_next_touch_tries_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    host = Host()
+    host = Host(nothing)
     await host.start()
     calls = 0
     failed, again = anyio.Event(), anyio.Event()
@@ -108,7 +114,7 @@ async def test_a_failed_write_is_logged_and_the_next_touch_tries_again(
     writer.touch()
     await again.wait()
     await writer.stop()
-    await host.aclose()
+    await host.aclose(nothing)
 
     assert calls == 2
     assert "progress was not written" in caplog.text

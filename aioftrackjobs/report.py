@@ -1,0 +1,96 @@
+"""What a Job's ``data`` says while it runs: pure composition of text, no I/O.
+
+``data`` is one JSON text that is rewritten as a whole, and others keep things in it too. So each
+report starts from what the server holds, and changes only keys of ours:
+
+- ``description``: what the jobs menu shows, the base text with progress or failure behind it;
+- ``base_description``: the base text, as long as the description says more than it, so that a
+  Job that runs again starts from the text it had;
+- ``progress``: from 0 to 1, once there is any;
+- ``previous_data``: what stood in ``data`` if that was no JSON object.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aioftrackjobs.models import parse_job_data
+from aioftrackjobs.progress import Progress
+
+
+class JobReport:
+    """The state of a Job, as text.
+
+    Args:
+        description: The base text; None to leave what the Job has.
+    """
+
+    def __init__(self, description: str | None) -> None:
+        self.description = description
+        self.progress: Progress | None = None
+        self.reason: str | None = None
+
+    def take_over(self, data: object) -> Mapping[str, Any]:
+        """Return what *data*, of a Job that exists, holds; go on with its description."""
+        kept = _read(data)
+        if self.description is None:
+            base = kept.get("base_description", kept.get("description"))
+            self.description = base if isinstance(base, str) else None
+        return kept
+
+    def compose(self, data: object, more: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """Return the new content of *data*, which is what the server holds.
+
+        Args:
+            data: JSON text, or what else a server may have there.
+            more: Values to keep in it from now on.
+        """
+        composed = {**_read(data), **(more or {})}
+        base, text = self.description, self._text()
+        composed.pop("base_description", None)
+        if text:
+            composed["description"] = _encodable(text)
+        if base and text != base:
+            composed["base_description"] = _encodable(base)
+        if self.progress is not None:
+            composed["progress"] = self.progress.fraction
+        return composed
+
+    def _text(self) -> str:
+        text = self.description or ""
+        if self.progress is not None:
+            text = f"{text} ({self.progress})" if text else str(self.progress)
+        if self.reason is not None:
+            text = f"{text} - failed: {self.reason}" if text else f"failed: {self.reason}"
+        return text
+
+
+def read_data(data: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
+    """Return what a user gave as a Job's data.
+
+    Raises:
+        ValueError: It is text, but not that of a JSON object.
+    """
+    if not isinstance(data, str):
+        return data or {}
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        raise ValueError("data is no JSON object")  # noqa: TRY004 - it is text, of another kind
+    return parsed
+
+
+def _read(data: object) -> dict[str, Any]:
+    kept = parse_job_data(data)
+    if not kept and isinstance(data, str) and data.strip() not in ("", "{}", "null"):
+        return {"previous_data": data}
+    return kept
+
+
+def _encodable(text: str) -> str:
+    """Return *text* without lone surrogates, as file names that are no UTF-8 have them."""
+    return text.encode(errors="replace").decode()

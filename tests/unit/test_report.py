@@ -1,0 +1,90 @@
+"""What a Job's data says: ours beside what others keep there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from aioftrackjobs.progress import Progress
+from aioftrackjobs.report import JobReport, read_data
+
+
+def test_the_description_is_ours_and_the_rest_is_kept() -> None:
+    report = JobReport("Render")
+
+    assert report.compose('{"frames": [1], "description": "old"}') == {
+        "frames": [1],
+        "description": "Render",
+    }
+
+
+def test_without_a_text_of_ours_nothing_is_added() -> None:
+    assert JobReport(None).compose('{"a": 1}') == {"a": 1}
+
+
+def test_progress_and_failure_follow_the_base_text() -> None:
+    report = JobReport("Render")
+    report.progress = Progress(0.5, "sh010")
+    report.reason = "ValueError: bad"
+
+    assert report.compose(None, {"host": "n7"}) == {
+        "host": "n7",
+        "description": "Render (50 %, sh010) - failed: ValueError: bad",
+        "base_description": "Render",
+        "progress": 0.5,
+    }
+
+
+def test_a_job_that_runs_again_starts_from_its_base_text() -> None:
+    first = JobReport("Render")
+    first.progress, first.reason = Progress(1.0), "ValueError: disk"
+    data = json.dumps(first.compose(None))
+
+    again = JobReport(None)
+    again.take_over(data)
+    again.progress = Progress(1.0)
+
+    assert again.compose(data)["description"] == "Render (100 %)"
+
+
+def test_a_text_that_is_no_json_object_is_kept_aside() -> None:
+    report = JobReport("Render")
+
+    once = report.compose("plain text of the server")
+    twice = report.compose(json.dumps(once))
+
+    assert (
+        once
+        == twice
+        == {
+            "previous_data": "plain text of the server",
+            "description": "Render",
+        }
+    )
+
+
+@pytest.mark.parametrize("data", [None, "", "{}", "null"])
+def test_empty_data_leaves_nothing_aside(data: str | None) -> None:
+    assert JobReport(None).compose(data) == {}
+
+
+def test_text_that_is_no_unicode_can_still_travel() -> None:
+    report = JobReport("frame\udcff.exr")
+    report.reason = "cannot read \udc80"
+
+    composed = report.compose(None)
+
+    assert composed["description"].encode()
+    assert composed["base_description"] == "frame?.exr"
+
+
+@pytest.mark.parametrize("data", [None, {}, "{}", '{"a": 1}', {"a": 1}])
+def test_users_give_data_as_a_mapping_or_as_json(data: object) -> None:
+    assert read_data(data) in ({}, {"a": 1})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("data", ["", "[1]", "text", "[" * 100_000])
+def test_other_text_is_refused(data: str) -> None:
+    with pytest.raises(ValueError, match="JSON object"):
+        read_data(data)
