@@ -53,6 +53,7 @@ from aioftrackjobs.models import (
     SequenceComponent,
     User,
 )
+from aioftrackjobs.protocol.operations import Create, Delete, Update
 from aioftrackjobs.results import Query
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.unit_of_work import UnitOfWork
@@ -67,6 +68,8 @@ __all__ = [
     "ConfigurationError",
     "ConnectError",
     "ContainerComponent",
+    "Create",
+    "Delete",
     "DuplicateEntryError",
     "Entity",
     "EntityError",
@@ -99,6 +102,7 @@ __all__ = [
     "UnknownEntityTypeError",
     "UnserialisableValueError",
     "UnsupportedLocationError",
+    "Update",
     "User",
     "ValidationError",
     "__version__",

@@ -17,6 +17,7 @@ from aioftrackjobs.config import resolve_credentials
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.content import Uploadable
 from aioftrackjobs.ensure import ensure
+from aioftrackjobs.errors import EntityError, MalformedAnswerError
 from aioftrackjobs.models import Entity, FileComponent, JobComponent, User
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
@@ -167,8 +168,10 @@ class AsyncSession:
         self._connection.require_open()
         if self._information is None:
             (answer,) = await self.call([{"action": "query_server_information"}])
+            if not isinstance(answer, dict):
+                raise MalformedAnswerError("the server information is no object", status=200)
             self._information = answer
-        return dict(self._information or {})
+        return dict(self._information)
 
     async def schemas(self) -> list[dict[str, Any]]:
         """Return the server's schema documents; asked for once (protocol.md, section 5.1)."""
@@ -214,8 +217,14 @@ class AsyncSession:
         return entity
 
     def delete(self, entity: Entity) -> None:
-        """Record that the next commit deletes *entity*."""
+        """Record that the next commit deletes *entity*.
+
+        Raises:
+            EntityError: The entity belongs to no session, or to another one.
+        """
         self._connection.require_open()
+        if not self._workspace.owns(entity):
+            raise EntityError(f"{entity!r} is none of this session's entities")
         self._workspace.unit.record_delete(entity)
 
     @property

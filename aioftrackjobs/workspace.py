@@ -17,7 +17,7 @@ from aioftrackjobs.errors import (
     UnknownAttributeError,
 )
 from aioftrackjobs.identity import IdentityMap, IncompleteRowError
-from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id
+from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id, owner_of
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.unit_of_work import UnitOfWork
 
@@ -122,6 +122,10 @@ class Workspace:
                 self.identity.forget_types()
                 self._schemas = documents
         return self._schemas
+
+    def owns(self, entity: Entity) -> bool:
+        """Tell whether changes of *entity* are recorded here."""
+        return owner_of(entity) is self
 
     # As the owner of entities
 

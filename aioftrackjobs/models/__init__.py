@@ -19,6 +19,7 @@ from aioftrackjobs.models._state import (
     detach,
     forget_local,
     load,
+    owner_of,
     remote_value,
     settle,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "forget_local",
     "load",
     "new_id",
+    "owner_of",
     "parse_job_data",
     "remote_value",
     "settle",

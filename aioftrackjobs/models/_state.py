@@ -33,6 +33,11 @@ def adopt(entity: Entity, owner: Owner) -> dict[str, Any]:
     return dict(entity._local)
 
 
+def owner_of(entity: Entity) -> Owner | None:
+    """Return what hears of the changes of *entity*; None if it is detached."""
+    return entity._owner
+
+
 def detach(entity: Entity) -> None:
     """Let the changes of *entity* be recorded nowhere from now on."""
     entity._owner = None

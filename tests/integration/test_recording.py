@@ -7,6 +7,7 @@ import pytest
 
 from aioftrackjobs import (
     AsyncSession,
+    EntityError,
     InvalidKeyError,
     Job,
     JobComponent,
@@ -314,3 +315,38 @@ async def test_user_names_may_be_changed_and_read_back(session: AsyncSession) ->
     await session.commit()
 
     assert await session.query('User where first_name is "Ada"').one() is user
+
+
+async def test_deleting_twice_sends_one_delete(session: AsyncSession, other: AsyncSession) -> None:
+    job = await saved_job(session)
+
+    session.delete(job)
+    session.delete(job)
+
+    assert len(session.recorded_operations) == 1
+    await session.commit()
+    assert await other.get(Job, job.id) is None
+
+
+async def test_what_is_to_be_deleted_cannot_be_changed(session: AsyncSession) -> None:
+    job = await saved_job(session)
+    session.delete(job)
+
+    with pytest.raises(EntityError, match="deleted"):
+        job.status = JobStatus.DONE
+    session.rollback()
+    job.status = JobStatus.DONE
+
+    assert session.modified == [job]
+
+
+async def test_only_entities_of_the_session_can_be_deleted(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    theirs = await saved_job(other)
+
+    for entity in (theirs, Job(status="running")):
+        with pytest.raises(EntityError, match="none of this session"):
+            session.delete(entity)
+
+    assert session.recorded_operations == ()

@@ -1,0 +1,220 @@
+"""Uploads to, and downloads from, an object store that is not the ftrack server itself."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from aioftrackjobs import AsyncSession, FtrackJobsError, TransferError, TransportError
+from aioftrackjobs.devserver import ServerHandle
+
+KEY = "VERY-SECRET-KEY-0123456789"
+SIGNED = "https://store.test/bucket/c1?X-Amz-Signature=TOPSECRETSIG"
+
+Store = Callable[[httpx.Request], httpx.Response]
+
+
+class Studio:
+    """An ftrack server that keeps its files in a store somewhere else."""
+
+    def __init__(self, store: Store, *, headers: dict[str, str] | None = None) -> None:
+        self._store = store
+        self._headers = headers or {}
+        self.created: list[str] = []
+        self.requests: list[httpx.Request] = []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        if request.url.host != "ftrack.test":
+            return self._store(request)
+        if request.url.path != "/api":
+            return httpx.Response(302, headers={"location": SIGNED})
+        answers: list[dict[str, object]] = []
+        for operation in json.loads(request.content):
+            if operation["action"] == "get_upload_metadata":
+                answers.append({"url": SIGNED, "headers": self._headers})
+            else:
+                self.created.append(operation["entity_type"])
+                answers.append({"action": "create", "data": {}})
+        return httpx.Response(200, json=answers)
+
+
+@asynccontextmanager
+async def opened(studio: Studio, **options: bool) -> AsyncIterator[AsyncSession]:
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(studio.answer), **options) as client,  # type: ignore[arg-type]
+        AsyncSession("https://ftrack.test", KEY, "maya", client=client) as session,
+    ):
+        yield session
+
+
+def accept(request: httpx.Request) -> httpx.Response:
+    return httpx.Response(200, content=b"" if request.method == "PUT" else b"stored bytes")
+
+
+async def test_the_store_gets_the_bytes_and_no_credentials() -> None:
+    studio = Studio(accept, headers={"Content-Type": "text/plain"})
+
+    async with opened(studio) as session:
+        await session.create_component(b"hello", name="a.txt")
+
+    (upload,) = [request for request in studio.requests if request.url.host == "store.test"]
+    assert upload.content == b"hello"
+    assert upload.headers["content-length"] == "5"
+    assert upload.headers["content-type"] == "text/plain"
+    assert KEY not in str(upload.headers) + str(upload.url)
+    assert studio.created == ["FileComponent", "ComponentLocation"]
+
+
+async def test_a_header_that_names_a_file_may_hold_any_characters() -> None:
+    disposition = 'attachment; filename="größe.txt"'
+    studio = Studio(accept, headers={"Content-Disposition": disposition})
+
+    async with opened(studio) as session:
+        await session.create_component(b"x", name="größe.txt")
+
+    (upload,) = [request for request in studio.requests if request.url.host == "store.test"]
+    assert dict(upload.headers.raw)[b"content-disposition"] == disposition.encode()
+
+
+async def test_a_store_that_sends_the_upload_elsewhere_is_followed() -> None:
+    def move_once(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/elsewhere":
+            return httpx.Response(200)
+        return httpx.Response(307, headers={"location": "/elsewhere"})
+
+    studio = Studio(move_once)
+
+    async with opened(studio) as session:
+        await session.create_component(b"hello", name="a.txt")
+
+    assert [request.content for request in studio.requests if request.method == "PUT"] == [
+        b"hello",
+        b"hello",
+    ]
+    assert studio.created == ["FileComponent", "ComponentLocation"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(302, headers={"location": "https://login.test"}),
+        httpx.Response(307, headers={"location": SIGNED}),
+        httpx.Response(304),
+        httpx.Response(403, text="<Error>expired</Error>"),
+        httpx.Response(500),
+    ],
+    ids=lambda answer: str(answer.status_code),
+)
+async def test_an_upload_that_did_not_succeed_registers_nothing(answer: httpx.Response) -> None:
+    studio = Studio(lambda _: answer)
+
+    async with opened(studio) as session:
+        with pytest.raises(TransferError, match=str(answer.status_code)) as caught:
+            await session.create_component(b"hello", name="a.txt")
+
+    assert studio.created == []
+    assert "TOPSECRETSIG" not in str(caught.value)
+
+
+async def test_a_download_follows_to_the_store(tmp_path: Path) -> None:
+    studio = Studio(accept)
+
+    async with opened(studio) as session:
+        await session.download("c1", tmp_path / "x")
+
+    assert (tmp_path / "x").read_bytes() == b"stored bytes"
+
+
+async def test_a_redirected_api_call_does_not_take_the_key_along() -> None:
+    seen: list[str] = []
+
+    def elsewhere(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.host)
+        return httpx.Response(302, headers={"location": "https://evil.test/api"})
+
+    async with (
+        httpx.AsyncClient(
+            transport=httpx.MockTransport(elsewhere), follow_redirects=True
+        ) as client,
+        AsyncSession("https://ftrack.test", KEY, "maya", client=client) as session,
+    ):
+        session.create("Job", {})
+        with pytest.raises(FtrackJobsError, match="302"):
+            await session.commit()
+        assert len(session.recorded_operations) == 1, "a redirected call was not applied"
+        session.rollback()
+
+    assert seen == ["ftrack.test"]
+
+
+@pytest.mark.parametrize("error", [httpx.ConnectError("no"), httpx.ReadError("gone")])
+async def test_no_error_holds_a_request_with_secrets(error: Exception, tmp_path: Path) -> None:
+    def fail(_: httpx.Request) -> httpx.Response:
+        raise error
+
+    studio = Studio(fail)
+    async with opened(studio) as session:
+        studio.answer = fail  # type: ignore[method-assign]
+        with pytest.raises(TransportError) as caught:
+            await session.download("c1", tmp_path / "x")
+
+    chain: BaseException | None = caught.value
+    while chain is not None:
+        assert not isinstance(chain, httpx.HTTPError)
+        chain = chain.__cause__ or chain.__context__
+
+
+async def test_nothing_that_is_logged_holds_a_signature_or_cookie(
+    caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    """Over a real socket: what httpcore logs of headers is the subject."""
+
+    async def handle(stream: anyio.abc.SocketStream) -> None:
+        async with stream:
+            await stream.receive()
+            await stream.send(
+                b"HTTP/1.1 302 Found\r\nlocation: /x?X-Amz-Signature=TOPSECRETSIG\r\n"
+                b"set-cookie: session=TOPSECRETCOOKIE\r\ncontent-length: 0\r\n\r\n"
+            )
+
+    caplog.set_level(logging.DEBUG)
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        async with anyio.create_task_group() as group:
+            group.start_soon(listener.serve, handle)
+            port = listener.extra(anyio.abc.SocketAttribute.local_port)
+            async with AsyncSession(f"http://127.0.0.1:{port}", KEY, "maya") as session:
+                with pytest.raises(FtrackJobsError):
+                    await session.download("c1", tmp_path / "x")
+            group.cancel_scope.cancel()
+
+    assert "location" in caplog.text, "httpcore has logged the headers"
+    assert "TOPSECRET" not in caplog.text
+    assert KEY not in caplog.text
+
+
+async def test_a_cancelled_upload_never_registers_a_component_without_its_file(
+    session: AsyncSession, other: AsyncSession, server: ServerHandle, tmp_path: Path
+) -> None:
+    for count in range(0, 120, 3):
+        with anyio.CancelScope() as scope:
+
+            async def cancel(scope: anyio.CancelScope, count: int) -> None:
+                for _ in range(count):
+                    await anyio.lowlevel.checkpoint()
+                scope.cancel()
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(cancel, scope, count)
+                await session.create_component(b"hello", name="a.txt")
+
+    for component in await other.query("select id from Component").all():
+        await other.download(component, tmp_path / "x")
+        assert (tmp_path / "x").read_bytes() == b"hello"
