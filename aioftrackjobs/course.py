@@ -1,0 +1,257 @@
+"""The course of a Job on the server: it begins, reports, and always gets its last word.
+
+The last word is sent by the session's host, where no cancellation reaches it, within a bounded
+time, and repeated while the server is away, which is safe: it sets absolute values. The error of
+the block wins over an error of the reporting.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import anyio
+import sniffio
+
+from aioftrackjobs.errors import (
+    CommitUncertainError,
+    EntityError,
+    FtrackJobsError,
+    NoResultFoundError,
+    SessionStateError,
+    TransportError,
+)
+from aioftrackjobs.failure import describe_failure, format_failure
+from aioftrackjobs.models import Entity, Job, JobComponent, JobStatus, User, remote_value
+from aioftrackjobs.progress import CoalescingWriter, Progress
+from aioftrackjobs.report import JobReport, read_data
+from aioftrackjobs.results import fetch_entity
+from aioftrackjobs.session import AsyncSession, workspace_of
+from aioftrackjobs.unit_of_work import UnitOfWork
+
+logger = logging.getLogger(__name__)
+
+#: Seconds before the first repetition of a last word, and the most between two.
+_FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
+
+
+class JobCourse:
+    """Takes a Job from its beginning to its end.
+
+    Args:
+        session: Where it is reported.
+        description: The base text of its reports; None to leave what the Job has.
+        grace: Seconds that its last word may take.
+        interval: Seconds from one progress report to the next.
+
+    Attributes:
+        report: What is reported next.
+    """
+
+    def __init__(
+        self, session: AsyncSession, *, description: str | None, grace: float, interval: float
+    ) -> None:
+        self.report = JobReport(description)
+        self._session = session
+        self._workspace = workspace_of(session)
+        # Its own unit: nothing half-done by others is sent with a report, nor the other way.
+        self._unit = UnitOfWork(self._workspace)
+        self._host = self._workspace.connection.host
+        self._grace = grace
+        self._writer = CoalescingWriter(self._host, self._write_progress, interval=interval)
+        self._entity: Job | None = None
+        self._begun = False
+        self._problem: Exception | None = None
+
+    def __repr__(self) -> str:
+        return repr(self._entity)
+
+    @property
+    def entity(self) -> Job:
+        """The Job itself."""
+        if self._entity is None:
+            raise LookupError("the Job has not begun")
+        return self._entity
+
+    async def begin(
+        self,
+        job: Entity | str | None,
+        user: Entity | str | None,
+        data: Mapping[str, Any] | str | None,
+    ) -> None:
+        """Mark the Job running: a new one, or one that exists already.
+
+        Raises:
+            NoResultFoundError: There is no such Job or user.
+            CommitUncertainError: No answer tells whether the Job is running.
+        """
+        more = read_data(data)
+        if job is None:
+            user_id = (await self._find_user(user))["id"]
+            values = {"user_id": user_id, "data": self.report.compose(None, more)}
+            running = {"status": JobStatus.RUNNING, **values}
+            self._entity = self._workspace.create(Job, running, unit=self._unit)
+        else:
+            entity = await self._find_job(job)
+            before = remote_value(entity, "data")
+            self.report.take_over(before)
+            composed = self.report.compose(before, more)
+            self._unit.set(entity, status=JobStatus.RUNNING, data=composed)
+            self._entity = entity
+        try:
+            await self._unit.commit()
+        except CommitUncertainError:
+            if not await self._has_begun():
+                raise
+            self._unit.accept_uncertain()
+        self._begun = True
+
+    async def _find_user(self, user: Entity | str | None) -> User:
+        if isinstance(user, User):
+            return user
+        if isinstance(user, Entity):
+            raise TypeError(f"{user!r} is no User")
+        if user is None:
+            return await self._session.current_user()
+        query = self._session.query("User where username is {name}", name=user)
+        return await query.of(User).one()
+
+    async def _find_job(self, job: Entity | str) -> Job:
+        if isinstance(job, str):
+            found = await self._session.get(Job, job)
+            if found is None:
+                raise NoResultFoundError(f'Job where id is "{job}"')
+            return found
+        if not isinstance(job, Job):
+            raise TypeError(f"{job!r} is no Job")
+        await self._session.populate(job, Job.default_projections)
+        return job
+
+    async def _has_begun(self) -> bool:
+        """Ask the server whether a commit with an unknown end was applied."""
+        try:
+            found = await fetch_entity(self._workspace, self.entity.__ftrack_reference__())
+        except FtrackJobsError:
+            return False
+        return isinstance(found, Job) and remote_value(found, "status") == JobStatus.RUNNING
+
+    async def _write_progress(self) -> None:
+        unit = UnitOfWork(self._workspace)
+        unit.set(self.entity, data=self.report.compose(remote_value(self.entity, "data")))
+        await unit.commit()
+
+    def show_progress(self, progress: Progress) -> None:
+        """Let *progress* be written soon. Never waits."""
+        self.report.progress = progress
+        self._writer.touch()
+
+    async def end(self) -> None:
+        """Mark the Job done, or failed if the report has a reason.
+
+        Raises:
+            FtrackJobsError: That could not be delivered.
+        """
+        status = JobStatus.DONE if self.report.reason is None else JobStatus.FAILED
+        await self._host.finish(self._last_word, status)
+        if self._problem is not None:
+            raise self._problem
+
+    async def end_failed(self, error: BaseException, *, attach_traceback: bool) -> None:
+        """Report that the block was left by *error*; what goes wrong here is only logged."""
+        key = self._workspace.connection.credentials.api_key.get_secret_value()
+        text = None
+        if attach_traceback and isinstance(error, Exception):
+            text = format_failure(error, key)
+        try:
+            reason = describe_failure(error, key)
+            await self._host.finish(self._report_failure, reason, text)
+        except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
+            logger.warning("%r: its failure was not reported: %s", self, exc)
+        except anyio.get_cancelled_exc_class():
+            if isinstance(error, Exception):
+                raise  # else the block is being left for good already
+
+    async def _report_failure(self, reason: str, traceback: str | None) -> None:
+        deadline = anyio.current_time() + self._grace
+        with anyio.CancelScope(deadline=deadline):
+            if not await self._may_exist():
+                return
+        self.report.reason = reason
+        await self._last_word(JobStatus.FAILED, deadline)
+        if self._problem is not None:
+            logger.warning("%r: its failure was not reported: %s", self, self._problem)
+        elif traceback is not None:
+            with anyio.CancelScope(deadline=deadline) as scope:
+                await self._attach_traceback(traceback)
+            if scope.cancelled_caught:
+                logger.warning("%r: there was no time to attach its traceback", self)
+
+    async def _may_exist(self) -> bool:
+        """Tell whether the server may have heard of the Job; an unsent beginning is dropped."""
+        if self._entity is None:
+            return False
+        await self._unit.settled()
+        if not self._begun and self._unit.recorded_operations:
+            self._unit.rollback()
+            return False
+        return True
+
+    async def _last_word(self, status: JobStatus, deadline: float | None = None) -> None:
+        """Report the end; keep why it could not be delivered until *deadline*."""
+        self._problem = TransportError(f"no answer within {self._grace:g} s")
+        with anyio.CancelScope(deadline=deadline or anyio.current_time() + self._grace):
+            with anyio.move_on_after(self._grace / 2) as patience:
+                await self._writer.stop()
+            for delay in _delays():
+                try:
+                    await self._send_status(status)
+                except (TransportError, CommitUncertainError) as exc:
+                    self._problem = exc
+                    await anyio.sleep(delay)
+                except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
+                    self._problem = exc
+                    return
+                else:
+                    self._problem = None
+                    break
+            if patience.cancelled_caught:  # an old report may yet arrive, and say less
+                self._host.spawn(self._write_again)
+
+    async def _send_status(self, status: JobStatus) -> None:
+        # It need not wait for a report that hangs; that sets no status.
+        unit = UnitOfWork(self._workspace, overtakes=True)
+        data = remote_value(self.entity, "data")
+        try:
+            unit.set(self.entity, status=status, data=self.report.compose(data))
+        except (EntityError, ValueError):  # what others keep in it cannot travel: leave it alone
+            unit.set(self.entity, status=status)
+        await unit.commit()
+
+    async def _write_again(self) -> None:
+        with self._host.hold():
+            await self._writer.stop()
+            try:
+                await self._write_progress()
+            except FtrackJobsError as exc:
+                logger.warning("%r: its last text was not written again: %s", self, exc)
+
+    async def _attach_traceback(self, text: str) -> None:
+        """Attach *text*; not as the user's attachment, so without a warning if it is a second."""
+        try:
+            component = await self._session.create_component(
+                text.encode(errors="replace"), name="traceback.txt"
+            )
+            unit = UnitOfWork(self._workspace)
+            link = {"component_id": component.id, "job_id": self.entity.id}
+            self._workspace.create(JobComponent, link, unit=unit)
+            await unit.commit()
+        except Exception as exc:  # noqa: BLE001 - the block's own error must come out
+            logger.warning("%r: its traceback was not attached: %s", self, exc)
+
+
+def _delays() -> Iterator[float]:
+    delay = _FIRST_DELAY
+    while True:
+        yield delay
+        delay = min(2 * delay, _LONGEST_DELAY)
