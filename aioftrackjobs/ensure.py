@@ -7,11 +7,14 @@ from datetime import datetime
 from typing import Any
 
 from aioftrackjobs.errors import MultipleResultsFoundError, QueryParameterError
-from aioftrackjobs.models import Entity
+from aioftrackjobs.models import Entity, remote_value
 from aioftrackjobs.protocol.query import equality_criteria, select
 from aioftrackjobs.results import fetch_page
 from aioftrackjobs.unit_of_work import UnitOfWork
 from aioftrackjobs.workspace import Workspace
+
+#: Stands for what the answer did not bring, and so differs from every value.
+_NOT_TOLD = object()
 
 
 async def ensure(
@@ -42,7 +45,7 @@ async def ensure(
     entity = rows[0] if rows else workspace.create(kind, data, unit=unit)
     if rows:
         wanted = {name: model.checked_value(name, value) for name, value in data.items()}
-        changes = {name: value for name, value in wanted.items() if _differs(entity[name], value)}
+        changes = {name: value for name, value in wanted.items() if _differs(entity, name, value)}
         if changes:
             unit.set(entity, **changes)
     try:
@@ -58,8 +61,11 @@ def _criterion(name: str, value: object) -> tuple[str, object]:
     return (f"{name}.id", value) if isinstance(value, Entity) else (name, value)
 
 
-def _differs(remote: object, wanted: object) -> bool:
-    """Tell whether the server has another value; it keeps times in whole seconds only."""
+def _differs(entity: Entity, name: str, wanted: object) -> bool:
+    """Tell whether the server has another value; it keeps times in whole seconds only.
+
+    Local changes are not looked at: the flow that made them may take them back.
+    """
     if isinstance(wanted, datetime):
         wanted = wanted.replace(microsecond=0)
-    return remote != wanted
+    return bool(remote_value(entity, name, _NOT_TOLD) != wanted)

@@ -7,15 +7,18 @@ that recorded them, so they cannot be.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, overload
 from weakref import WeakValueDictionary
 
+from aioftrackjobs.errors import MalformedAnswerError
 from aioftrackjobs.models import Entity, EntityTypes, Owner, attach, detach, load
 from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, decode_tagged
 
+E = TypeVar("E", bound=Entity)
+
 
 class IncompleteRowError(LookupError):
-    """A row lacks a part of the key that its type is taken to have."""
+    """A row lacks a part of the key that its type is taken to have, or is of no type."""
 
 
 class IdentityMap:
@@ -48,6 +51,26 @@ class IdentityMap:
             del self._entities[identity]
         detach(entity)
 
+    @overload
+    def model(self, kind: type[E]) -> type[E]: ...
+    @overload
+    def model(self, kind: type[Entity] | str) -> type[Entity]: ...
+    def model(self, kind: type[Entity] | str) -> type[Entity]:
+        """Return the class that stands for *kind*; a user's own does so from now on.
+
+        Raises:
+            EntityError: The class cannot stand for an entity type.
+            UnknownEntityTypeError: The schemas are known and have no such type.
+        """
+        if isinstance(kind, str):
+            return self._types.model(kind)
+        if self._types.register(kind):
+            self._models.pop(kind.entity_type, None)
+            for entity in tuple(self._entities.values()):
+                if entity.entity_type == kind.entity_type:  # known before: one instance for a key
+                    object.__setattr__(entity, "__class__", kind)
+        return self._types.model(kind.entity_type)
+
     def forget_types(self) -> None:
         """Look the types up again: their schemas have become known."""
         self._models.clear()
@@ -60,7 +83,14 @@ class IdentityMap:
 
         Raises:
             IncompleteRowError: A row has no complete key.
+            MalformedAnswerError: The value is nested too deep.
         """
+        try:
+            return self._decode(value)
+        except RecursionError:
+            raise MalformedAnswerError("nested too deep", status=200) from None
+
+    def _decode(self, value: Any) -> Any:
         kind = type(value)
         if kind is dict:
             entity_type = value.get(ENTITY_TYPE)
@@ -68,9 +98,9 @@ class IdentityMap:
                 return self._decode_entity(entity_type, value)
             if VALUE_TYPE in value:
                 return decode_tagged(value)
-            return {name: self.decode(item) for name, item in value.items()}
+            return {name: self._decode(item) for name, item in value.items()}
         if kind is list:
-            items = [self.decode(item) for item in value]
+            items = [self._decode(item) for item in value]
             return tuple(items) if all(isinstance(item, Entity) for item in items) else items
         return value
 
@@ -82,21 +112,32 @@ class IdentityMap:
                 identity = (entity_type, row[key_names[0]])
             else:
                 identity = (entity_type, *[row[name] for name in key_names])
+            entity = self._entities.get(identity)
         except KeyError as exc:
             raise IncompleteRowError(f"{entity_type} without {exc.args[0]}") from None
-        entity = self._entities.get(identity)
+        except TypeError:  # a part that is a list or a mapping
+            raise IncompleteRowError(f"{entity_type} with an odd key") from None
         if entity is None:
+            if None in identity:
+                raise IncompleteRowError(f"{entity_type} with null in its key")
             entity = model.__new__(model)
             attach(entity, self._owner)
             self._entities[identity] = entity  # before it is loaded: nested rows may refer back
         elif len(row) == len(identity):
             return entity  # a bare reference says nothing new
-        load(entity, row, self.decode)
+        try:
+            load(entity, row, self._decode)
+        except BaseException:
+            if not entity._remote:
+                self._entities.pop(identity, None)  # of no use to later answers
+            raise
         return entity
 
     def _model(self, entity_type: str) -> tuple[type[Entity], tuple[str, ...]]:
         known = self._models.get(entity_type)
         if known is None:
-            model = self._types.model(entity_type)
+            if not entity_type.isidentifier():
+                raise IncompleteRowError(f"{entity_type!r} is no entity type")
+            model = self._types.decoding_model(entity_type)
             known = self._models[entity_type] = model, model.primary_key_attributes
         return known

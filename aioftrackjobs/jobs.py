@@ -142,7 +142,8 @@ class RunningJob:
         """Upload *source*, and attach it to the Job.
 
         Args:
-            source: A path, bytes, a binary file object or an async iterator of bytes.
+            source: A path, bytes, a binary file object (its `read` may be async) or an async
+                iterator of bytes.
             name: File name with extension, where *source* is no path.
             data: Attributes of the component.
 

@@ -46,8 +46,11 @@ class Query(Generic[E]):
         """Return the same query for type checkers: its rows are of *model*, or it fails.
 
         Raises:
+            EntityError: *model* cannot stand for an entity type.
             TypeError: Later, when a row is of another type.
         """
+        if model is not Entity:
+            self._workspace.model(model)  # its own rows are of it from now on
         return Query(self._workspace, self.expression, model)
 
     async def all(self) -> list[E]:
@@ -111,7 +114,7 @@ class Query(Generic[E]):
             return text
         if not self._workspace.types.is_typed(name):
             await self._workspace.schemas()
-        projections = self._workspace.model(name).default_projections
+        projections = self._workspace.types.default_projections(name)
         return f"select {', '.join(projections)} from {text.strip()}"
 
     async def _fetch(self, expression: str) -> tuple[list[E], int | None]:
@@ -143,9 +146,16 @@ async def fetch_page(workspace: Workspace, expression: str) -> tuple[list[Entity
 
 
 def _next_offset(answer: dict[str, Any]) -> int | None:
-    following = (answer.get("metadata") or {}).get("next") or {}
-    offset = following.get("offset")
-    return offset if isinstance(offset, int) else None
+    metadata = answer.get("metadata") or {}
+    match metadata:
+        case {"next": {"offset": int() as offset}}:
+            return offset
+        case {"next": {"offset": None}}:
+            return None
+        case dict() if not metadata.get("next"):
+            return None
+        case _:  # taken for the last page, it would hide rows
+            raise MalformedAnswerError("a page does not tell which one follows", status=200)
 
 
 def key_reference(model: type[Entity], key: str | Sequence[str]) -> Reference:
@@ -166,9 +176,9 @@ async def fetch_entity(workspace: Workspace, reference: Reference) -> Entity | N
     """Return the entity that *reference* names, as the server has it now; None if it has none."""
     if not workspace.types.is_typed(reference.entity_type):
         await workspace.schemas()
-    model = workspace.model(reference.entity_type)
+    projections = workspace.types.default_projections(reference.entity_type)
     criteria = key_criteria([reference])
-    expression = select(model.default_projections, reference.entity_type, criteria)
+    expression = select(projections, reference.entity_type, criteria)
     rows, _ = await fetch_page(workspace, f"{expression} limit 1")
     if rows:
         return rows[0]

@@ -320,7 +320,8 @@ class AsyncSession:
         """Upload *source* to the server location, and register it. Commits by itself.
 
         Args:
-            source: A path, bytes, a binary file object or an async iterator of bytes.
+            source: A path, bytes, a binary file object (its `read` may be async) or an async
+                iterator of bytes.
             data: Attributes of the component, such as its ``name``.
             location: The server location, which is also what "auto" means.
             name: File name with extension, where *source* is no path.

@@ -80,8 +80,9 @@ class Workspace:
     ) -> Entity:
         """Make an entity, and record in *unit* that it is to be created."""
         model = self.model(kind)
-        known = (*model.model_fields, *self.types.attributes_of(model.entity_type))
-        if known:
+        told = self.types.attributes_of(model.entity_type)
+        if told or model.is_typed:
+            known = (*model.model_fields, *told)
             for name in data:
                 if name not in known:
                     raise UnknownAttributeError(model.entity_type, name, known)
@@ -98,7 +99,7 @@ class Workspace:
     def model(self, kind: type[Entity] | str) -> type[Entity]: ...
     def model(self, kind: type[Entity] | str) -> type[Entity]:
         """Return the class that stands for *kind*."""
-        return self.types.model(kind if isinstance(kind, str) else kind.entity_type)
+        return self.identity.model(kind)
 
     async def decode(self, answer: Any) -> Any:
         """Return *answer* with its entities; asks for the schemas if a key cannot be told."""
@@ -109,7 +110,7 @@ class Workspace:
         try:
             return self.identity.decode(answer)
         except IncompleteRowError as exc:
-            raise MalformedAnswerError(f"a row has no key: {exc}", status=200) from exc
+            raise MalformedAnswerError(f"an odd row: {exc}", status=200) from exc
 
     async def schemas(self) -> list[dict[str, Any]]:
         """Return the server's schema documents, which are asked for once."""

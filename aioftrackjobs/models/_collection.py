@@ -23,8 +23,12 @@ class Collection(MutableSequence[Any]):
         items: tuple[Any, ...] = self._entity._current(self._name)  # type: ignore[attr-defined]
         return items or ()
 
-    def _replace(self, items: Iterable[Any]) -> None:
-        self._entity[self._name] = list(items)
+    def _replace(self, items: list[Any]) -> None:
+        self._entity[self._name] = items
+
+    def is_of(self, entity: object, name: str) -> bool:
+        """Tell whether this is a view of the attribute *name* of *entity*."""
+        return self._entity is entity and self._name == name
 
     def __len__(self) -> int:
         return len(self._items)
@@ -56,6 +60,20 @@ class Collection(MutableSequence[Any]):
         items = list(self._items)
         items.insert(index, value)
         self._replace(items)
+
+    # What MutableSequence makes of one change for each item is one change here.
+
+    def extend(self, values: Iterable[Any]) -> None:
+        """Append *values*, and record the new list once."""
+        self._replace([*self._items, *values])
+
+    def clear(self) -> None:
+        """Record an empty list."""
+        self._replace([])
+
+    def reverse(self) -> None:
+        """Reverse the order, and record the new list once."""
+        self._replace(list(reversed(self._items)))
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, (Collection, list, tuple)):

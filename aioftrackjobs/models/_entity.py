@@ -17,13 +17,20 @@ from collections.abc import (
     Iterator,
     Mapping,
     MutableMapping,
-    MutableSequence,
 )
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypedDict
 
-from pydantic import BaseModel, ConfigDict, PrivateAttr, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    PrivateAttr,
+    SerializationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from aioftrackjobs.errors import (
+    EntityError,
     ImmutableAttributeError,
     InvalidKeyError,
     NotLoadedError,
@@ -34,6 +41,7 @@ from aioftrackjobs.models._state import attach
 from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
 
 _STATE = ("_owner", "_remote", "_local")
+_NO_DEFAULT: Any = object()
 #: What pydantic keeps in an instance, made only for those where it is asked for.
 _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
     "__pydantic_fields_set__": set,
@@ -100,9 +108,14 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     _local: dict[str, Any] = PrivateAttr()
 
     def __init__(self, /, **values: Any) -> None:
+        require_entity_type(type(self))
         super().__init__(**values)
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """Move the values from where pydantic put them to where ours are."""
         checked = {**self.__dict__, **(self.__pydantic_extra__ or {})}
-        self.__dict__.clear()  # where pydantic put the values: ours are elsewhere
+        self.__dict__.clear()
         given, self.__pydantic_fields_set__ = self.__pydantic_fields_set__, set()
         self.__pydantic_extra__ = {}
         attach(self, None)
@@ -172,7 +185,12 @@ class Entity(BaseModel, MutableMapping[str, Any]):
                 return getattr(self, name)
             if name.startswith("__") or name in _STATE:
                 raise AttributeError(name)
-            return self[name]
+            if name in self:
+                return self[name]
+            descriptor = getattr(type(self), name, None)
+            if isinstance(descriptor, property):
+                return descriptor.__get__(self)  # its own AttributeError led here: let it out
+            raise self._missing(name)
 
     def _missing(self, name: str) -> NotLoadedError | UnknownAttributeError:
         known = self.attributes
@@ -191,6 +209,11 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             return self[name]
         except UnknownAttributeError:
             return default
+
+    @property
+    def _is_new(self) -> bool:
+        """Whether no server knows it yet, so that what has no value here has none at all."""
+        return not self._remote
 
     def __contains__(self, name: object) -> bool:
         return name in self._local or name in self._remote
@@ -217,6 +240,8 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     # Changing
 
     def __setitem__(self, name: str, value: Any) -> None:
+        if isinstance(value, Collection) and value.is_of(self, name):
+            return  # the end of ``entity[name] += ...``, which is recorded already
         checked = self._check(name, value)
         if self._owner is not None:
             self._owner.record_update(self, name, checked)
@@ -238,7 +263,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         Raises:
             ValueError: The attribute cannot have this value.
         """
-        if name in cls.model_fields and not isinstance(value, MutableSequence):
+        if isinstance(value, Collection):
+            value = list(value)
+        if name in cls.model_fields:
             scratch = cls.__new__(cls)
             attach(scratch, None)
             cls.__pydantic_validator__.validate_assignment(scratch, name, value)
@@ -254,7 +281,13 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             self[name] = value
 
     def __delitem__(self, name: str) -> None:
-        """Take back the local change of *name*; the server's value is left alone."""
+        """Take back the local change of *name*; the server's value is left alone.
+
+        Raises:
+            ImmutableAttributeError: It is a part of the key.
+        """
+        if name in self.primary_key_attributes:
+            raise ImmutableAttributeError(self.entity_type, name)
         if name not in self:
             raise self._missing(name)
         if name in self._local:
@@ -265,17 +298,46 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     def __delattr__(self, name: str) -> None:
         del self[name]
 
+    def setdefault(self, name: str, default: Any = None) -> Any:
+        """Return the value of *name*, which a new entity without one is given first.
+
+        Raises:
+            NotLoadedError: The server may have a value that the default would overwrite.
+        """
+        if name not in self and self._is_new:
+            self[name] = default
+        return self[name]
+
+    def pop(self, name: str, default: Any = _NO_DEFAULT) -> Any:
+        """Take back the local change of *name*, and return the value that was seen.
+
+        Raises:
+            NotLoadedError: The type has the attribute, but it is not loaded.
+            UnknownAttributeError: It has not, and there is no *default*.
+        """
+        try:
+            value = self[name]
+        except UnknownAttributeError:
+            if default is _NO_DEFAULT:
+                raise
+            return default
+        del self[name]
+        return value
+
     def popitem(self) -> tuple[str, Any]:
         """Take back the latest local change, and return its name and value."""
-        if not self._local:
+        changed = self._changed()
+        if not changed:
             raise KeyError("no local change")
-        name = next(reversed(self._local))
-        return name, self.pop(name)
+        return changed[-1], self.pop(changed[-1])
 
     def clear(self) -> None:
-        """Take back all local changes."""
-        for name in tuple(self._local):
+        """Take back all local changes; the key stays."""
+        for name in self._changed():
             del self[name]
+
+    def _changed(self) -> list[str]:
+        return [name for name in self._local if name not in self.primary_key_attributes]
 
     def merge(self, entity: Entity, merged: dict[Any, Entity] | None = None) -> list[Change]:
         """Take over the values of *entity*, and return what changed.
@@ -301,9 +363,54 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     # pydantic
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_other_types(cls, value: Any) -> Any:
+        """Keep pydantic from taking an entity of another type for a mapping of fields."""
+        if isinstance(value, Entity) and not isinstance(value, cls):
+            raise ValueError(f"{value!r} is no {cls.entity_type}")  # noqa: TRY004 - pydantic's
+        return value
+
     @model_serializer(mode="plain")
-    def _dump(self) -> dict[str, Any]:
-        return _as_plain(self, ())
+    def _dump(self, info: SerializationInfo) -> dict[str, Any]:
+        plain = _as_plain(self, ())
+        included = plain.keys() if info.include is None else set(info.include)
+        excluded = _left_out(info.exclude)
+        return {
+            name: value
+            for name, value in plain.items()
+            if name in included and name not in excluded
+        }
+
+    @classmethod
+    def model_construct(  # type: ignore[override]  # pydantic's plugin gives it another one
+        cls, _fields_set: set[str] | None = None, **values: Any
+    ) -> Self:
+        """Return a detached entity with *values*, which are not checked."""
+        made = super().model_construct(_fields_set, **values)
+        made._take_over()
+        return made
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a detached entity with the same values, and those of *update* as local ones.
+
+        Args:
+            update: Values of attributes, which are checked; the key may be among them.
+            deep: Makes no difference: what an entity holds is shared with its copies.
+        """
+        copy = self.__deepcopy__()
+        for name, value in (update or {}).items():
+            copy._local[name] = self.checked_value(name, value)
+        return copy
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"remote": self._remote, "local": self._local}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled entity, which belongs to no session."""
+        attach(self, None)
+        self._remote.update(state["remote"])
+        self._local.update(state["local"])
 
     def __copy__(self) -> Self:
         return self.__deepcopy__()
@@ -315,6 +422,19 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         copy._remote.update(self._remote)
         copy._local.update(self._local)
         return copy
+
+
+def require_entity_type(model: type[Entity]) -> None:
+    """Refuse a *model* that does not say which entity type it stands for.
+
+    Raises:
+        EntityError: It does not.
+    """
+    if model.entity_type == Entity.entity_type:
+        raise EntityError(
+            f"{model.__name__} stands for no entity type; declare one in the class: "
+            'entity_type: ClassVar[str] = "Task"'
+        )
 
 
 def _change(
@@ -333,6 +453,13 @@ def store(value: Any) -> Any:
     ):
         return tuple(value)
     return value
+
+
+def _left_out(exclude: Any) -> set[Any]:
+    """Return the names that pydantic's *exclude* leaves out; not those of which it keeps parts."""
+    if isinstance(exclude, Mapping):
+        return {name for name, part in exclude.items() if part in (True, ...)}
+    return set(exclude or ())
 
 
 def _as_plain(entity: Entity, path: tuple[Entity, ...]) -> dict[str, Any]:

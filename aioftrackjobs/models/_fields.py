@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 from uuid import uuid4
 
 from pydantic import AfterValidator
+
+from aioftrackjobs.protocol.values import in_utc
 
 
 def new_id() -> str:
@@ -14,12 +16,8 @@ def new_id() -> str:
     return str(uuid4())
 
 
-def _zoned(moment: datetime) -> datetime:
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
 #: A time, always aware and in UTC; one without a zone counts as UTC, as it does on the wire.
-Moment: TypeAlias = Annotated[datetime, AfterValidator(_zoned)]
+Moment: TypeAlias = Annotated[datetime, AfterValidator(in_utc)]
 
 #: A value that the server computes, such as ``{"url": ...}``; its keys are not documented.
 Computed: TypeAlias = dict[str, Any] | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, MutableSequence
 from datetime import date
 from enum import Enum, StrEnum
@@ -35,14 +36,22 @@ _STATUSES = {status.value: status for status in JobStatus}
 
 
 def parse_job_data(data: object) -> dict[str, Any]:
-    """Return what a Job's ``data`` string holds; empty if that is no JSON object."""
+    """Return what a Job's ``data`` string holds; empty if that is no JSON object.
+
+    What JSON cannot hold is read as None: ``NaN`` and its like, which could not be written again.
+    """
     if not isinstance(data, str):
         return {}
     try:
-        parsed = json.loads(data)
-    except ValueError:
+        parsed = json.loads(data, parse_constant=lambda _: None, parse_float=_finite)
+    except (ValueError, RecursionError):
         return {}
     return parsed if isinstance(parsed, dict) else {}
+
+
+def _finite(text: str) -> float | None:
+    number = float(text)
+    return number if math.isfinite(number) else None
 
 
 def _read_status(value: object) -> object:
@@ -120,15 +129,17 @@ class Job(Entity):
 
         Setting it keeps the other keys of `data`.
         """
-        text = parse_job_data(self["data"]).get("description")
+        text = self._parsed_data().get("description")
         return text if isinstance(text, str) else None
 
     @description.setter
     def description(self, text: str | None) -> None:
-        # What a new Job keeps unset the server has not: only a Job from the server can hold more.
-        if "data" not in self and self._remote:
+        self["data"] = {**self._parsed_data(), "description": text}
+
+    def _parsed_data(self) -> dict[str, Any]:
+        if "data" not in self and not self._is_new:
             raise NotLoadedError(self.entity_type, "data")
-        self["data"] = {**parse_job_data(self._current("data")), "description": text}
+        return parse_job_data(self._current("data"))
 
 
 class JobComponent(Entity):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import create_model
 
-from aioftrackjobs.errors import UnknownEntityTypeError
+from aioftrackjobs.errors import EntityError, UnknownEntityTypeError
 from aioftrackjobs.models._component import (
     Component,
     ComponentLocation,
@@ -16,7 +16,7 @@ from aioftrackjobs.models._component import (
     Location,
     SequenceComponent,
 )
-from aioftrackjobs.models._entity import Entity
+from aioftrackjobs.models._entity import Entity, require_entity_type
 from aioftrackjobs.models._job import Job, JobComponent
 from aioftrackjobs.models._user import User
 from aioftrackjobs.protocol.schemas import COMPOSITE_KEYS, EntitySchema, decode_schema
@@ -37,15 +37,41 @@ TYPED: Mapping[str, type[Entity]] = {
 }
 
 
-class EntityTypes:
-    """The entity types of one server, as far as they are known.
+class GenericEntity(Entity):
+    """An entity of a type that has no model, neither of this package nor of the user."""
 
-    Before the schemas are learnt, a generic type has the key that real servers give it. After
-    that, the schemas say which types and attributes there are.
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = self.entity_type, self.primary_key_attributes, self.default_projections
+        return _unpickled, facts, self.__getstate__()
+
+
+def _generic_model(
+    entity_type: str, key: tuple[str, ...], projections: tuple[str, ...]
+) -> type[GenericEntity]:
+    made = create_model(entity_type, __base__=GenericEntity, __doc__=f"A {entity_type}.")
+    made.entity_type = entity_type
+    made.primary_key_attributes = key
+    made.default_projections = projections
+    return made
+
+
+def _unpickled(
+    entity_type: str, key: tuple[str, ...], projections: tuple[str, ...]
+) -> GenericEntity:
+    """Return an entity to restore a pickled one in; its own class was one session's."""
+    model = _generic_model(entity_type, key, projections)
+    return model.__new__(model)
+
+
+class EntityTypes:
+    """The entity types of one session, as far as they are known, and the class of each.
+
+    Before the schemas are learnt, a type without a model has the key that real servers give it.
+    After that, the schemas say which types and attributes there are.
     """
 
     def __init__(self) -> None:
-        self._generic: dict[str, type[Entity]] = {}
+        self._models: dict[str, type[Entity]] = dict(TYPED)
         self._schemas: dict[str, EntitySchema] = {}
 
     @property
@@ -53,47 +79,95 @@ class EntityTypes:
         """Whether the server's schemas are known."""
         return bool(self._schemas)
 
-    def learn(self, documents: Iterable[Mapping[str, Any]]) -> None:
-        """Take over what the server's schema *documents* say."""
-        self._schemas = {document["id"]: decode_schema(document) for document in documents}
-        for entity_type, model in self._generic.items():
-            if schema := self._schemas.get(entity_type):
+    def learn(self, documents: Iterable[object]) -> None:
+        """Take over what the server's schema *documents* say.
+
+        Raises:
+            MalformedAnswerError: One of them is no schema; nothing was taken over.
+        """
+        schemas = [decode_schema(document) for document in documents]
+        self._schemas = {schema.entity_type: schema for schema in schemas}
+        for schema in schemas:
+            model = self._models.get(schema.entity_type)
+            if model is not None and issubclass(model, GenericEntity):
                 model.primary_key_attributes = schema.primary_key
                 model.default_projections = schema.scalars
 
-    def model(self, entity_type: str) -> type[Entity]:
-        """Return the class for *entity_type*: a typed one, or a generic one made for it.
+    def register(self, model: type[Entity]) -> bool:
+        """Let *model* stand for its entity type; return whether it did not before.
+
+        A class that another one derives from may be given in its place.
 
         Raises:
+            EntityError: It says no entity type, another class stands for it already, or its key
+                is not that of the type.
             UnknownEntityTypeError: The schemas are known and have no such type.
         """
-        if typed := TYPED.get(entity_type):
-            return typed
-        if generic := self._generic.get(entity_type):
-            return generic
-        if self._schemas and entity_type not in self._schemas:
-            raise UnknownEntityTypeError(entity_type, self._schemas)
-        self._generic[entity_type] = made = self._make(entity_type)
-        return made
+        require_entity_type(model)
+        self._require_known(model.entity_type)
+        current = self.decoding_model(model.entity_type)
+        if issubclass(current, model):
+            return False
+        if not issubclass(current, GenericEntity) and not issubclass(model, current):
+            raise EntityError(
+                f"{model.__name__} cannot stand for {model.entity_type}, which "
+                f"{current.__module__}.{current.__name__} stands for: derive it from that"
+            )
+        if model.primary_key_attributes != current.primary_key_attributes:
+            key = current.primary_key_attributes
+            raise EntityError(
+                f"the key of {model.entity_type} is another; declare in {model.__name__}: "
+                f"primary_key_attributes: ClassVar[tuple[str, ...]] = {key!r}"
+            )
+        self._models[model.entity_type] = model
+        return True
 
-    def _make(self, entity_type: str) -> type[Entity]:
-        schema = self._schemas.get(entity_type)
-        key = schema.primary_key if schema else COMPOSITE_KEYS.get(entity_type, ("id",))
-        made = create_model(entity_type, __base__=Entity, __doc__=f"A {entity_type}.")
-        made.entity_type = entity_type
-        made.primary_key_attributes = key
-        made.default_projections = schema.scalars if schema else key
-        return made
+    def model(self, entity_type: str) -> type[Entity]:
+        """Return the class for *entity_type*.
+
+        Raises:
+            UnknownEntityTypeError: The schemas are known and have no such type, or it can be no
+                type's name.
+        """
+        self._require_known(entity_type)
+        return self.decoding_model(entity_type)
+
+    def decoding_model(self, entity_type: str) -> type[Entity]:
+        """Return the class for a row of *entity_type*, made if there is none.
+
+        The server may have got the type after its schemas were learnt.
+        """
+        model = self._models.get(entity_type)
+        if model is None:
+            schema = self._schemas.get(entity_type)
+            key = schema.primary_key if schema else COMPOSITE_KEYS.get(entity_type, ("id",))
+            model = _generic_model(entity_type, key, schema.scalars if schema else key)
+            self._models[entity_type] = model
+        return model
+
+    def _require_known(self, entity_type: str) -> None:
+        if entity_type in TYPED:
+            return
+        if not entity_type.isidentifier() or (self._schemas and entity_type not in self._schemas):
+            raise UnknownEntityTypeError(entity_type, self._schemas)
 
     def is_typed(self, entity_type: str) -> bool:
         """Tell whether this package has a model of its own for *entity_type*."""
         return entity_type in TYPED
 
+    def default_projections(self, entity_type: str) -> tuple[str, ...]:
+        """Return what a query of *entity_type* without ``select`` loads.
+
+        Raises:
+            UnknownEntityTypeError: The schemas are known and have no such type.
+        """
+        model = self.model(entity_type)
+        schema = self._schemas.get(entity_type)
+        if schema and model.default_projections is Entity.default_projections:
+            return schema.scalars  # a user's model that does not say
+        return model.default_projections
+
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         """Return the attributes that the schemas give the type; empty if they are not known."""
         schema = self._schemas.get(entity_type)
         return schema.attributes if schema else ()
-
-    def key_attributes(self, entity_type: str) -> Sequence[str]:
-        """Return the attributes that make up the key of *entity_type*, in order."""
-        return self.model(entity_type).primary_key_attributes

@@ -56,9 +56,9 @@ def load(entity: Entity, row: Mapping[str, Any], decode: Callable[[Any], Any]) -
     entity._remote.update(values)
 
 
-def remote_value(entity: Entity, name: str) -> Any:
-    """Return what the server said last of *name*, local changes left aside; None if nothing."""
-    return entity._remote.get(name)
+def remote_value(entity: Entity, name: str, default: Any = None) -> Any:
+    """Return what the server said last of *name*, local changes left aside; else *default*."""
+    return entity._remote.get(name, default)
 
 
 def settle(entity: Entity, name: str, value: Any) -> None:

@@ -24,19 +24,17 @@ def fold(operations: Sequence[Operation]) -> tuple[Operation, ...]:
 
 def _cancel_unborn(operations: Sequence[Operation]) -> list[Operation]:
     """Leave out entities that are both created and deleted here, in that order."""
-    born: dict[Reference, int] = {}
+    lives: dict[Reference, list[int]] = {}  # where the operations since its creation stand
     cancelled: set[int] = set()
     for index, operation in enumerate(operations):
+        target = operation.target
         match operation:
             case Create():
-                born[operation.target] = index
-            case Delete() if operation.target in born:
-                first = born.pop(operation.target)
-                cancelled.update(
-                    place
-                    for place in range(first, index + 1)
-                    if operations[place].target == operation.target
-                )
+                lives[target] = [index]
+            case Delete() if target in lives:
+                cancelled.update(lives.pop(target), [index])
+            case Update() if target in lives:
+                lives[target].append(index)
             case _:
                 pass
     return [operation for index, operation in enumerate(operations) if index not in cancelled]

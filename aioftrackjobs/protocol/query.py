@@ -6,15 +6,16 @@ Source:
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from enum import Enum
 from typing import NamedTuple
 from uuid import UUID
 
 from aioftrackjobs.errors import QueryParameterError
-from aioftrackjobs.protocol.values import Referable, Reference
+from aioftrackjobs.protocol.values import Referable, Reference, in_utc
 
 #: Most rows that one request asks for; the official client's page size.
 PAGE_SIZE = 500
@@ -28,8 +29,8 @@ _TARGET = re.compile(r"\s*([A-Za-z_]\w*)")
 # Anchored at the end: there, the words can be neither in a literal, which ends in a quote, nor
 # in a subquery, which ends in a parenthesis.
 _PAGING = re.compile(
-    r"(?:\s+offset\s+(?P<offset>\d+))?(?:\s+limit\s+(?P<limit>\d+))?"
-    r"(?:\s+offset\s+(?P<late_offset>\d+))?\s*$",
+    r"(?:\s+offset\s+(?P<offset>\d{1,18}))?(?:\s+limit\s+(?P<limit>\d{1,18}))?"
+    r"(?:\s+offset\s+(?P<late_offset>\d{1,18}))?\s*$",
     re.IGNORECASE,
 )
 
@@ -63,13 +64,11 @@ def quote(value: object) -> str:
         case Enum():
             return quote(value.value)
         case str():
-            escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-            return f'"{escaped}"'
+            return _quote_text(value)
         case int() | float():
-            return repr(value)
+            return _quote_number(value)
         case datetime():
-            zoned = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-            return f'"{zoned.replace(tzinfo=None).isoformat()}"'
+            return _quote_time(value)
         case date() | UUID():
             return f'"{value}"'
         case Referable():
@@ -79,6 +78,33 @@ def quote(value: object) -> str:
             return f"({', '.join(quote(item) for item in value) or quote('')})"
         case _:
             raise QueryParameterError(f"a {type(value).__name__} cannot stand in a query")
+
+
+def _quote_text(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        raise QueryParameterError(f"{value!r} is not valid Unicode") from exc
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _quote_number(value: int | float) -> str:
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise QueryParameterError(f"{value} cannot stand in a query")
+        return float.__repr__(value)  # a subclass, as numpy has one, may show itself otherwise
+    try:
+        return int.__repr__(value)
+    except ValueError as exc:  # thousands of digits
+        raise QueryParameterError("a number of that many digits cannot stand in a query") from exc
+
+
+def _quote_time(value: datetime) -> str:
+    try:
+        return f'"{in_utc(value).replace(tzinfo=None).isoformat()}"'
+    except ValueError as exc:
+        raise QueryParameterError(str(exc)) from exc
 
 
 def _quote_reference(reference: Reference) -> str:

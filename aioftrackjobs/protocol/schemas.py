@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import reprlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from aioftrackjobs.errors import MalformedAnswerError
 
 #: Types whose key is not ``id`` (the 22 of 116 in a recorded answer to ``query_schemas``), so
 #: that entities of any type can be made before the server's schemas are known.
@@ -40,7 +43,7 @@ COMPOSITE_KEYS: Mapping[str, tuple[str, ...]] = {
 }
 
 #: A property whose fragment has no type is a scalar too (section 5.1).
-_SCALARS = frozenset({"string", "boolean", "integer", "number", "variable", None})
+_SCALARS = ("string", "boolean", "integer", "number", "variable", None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +64,27 @@ class EntitySchema:
     scalars: tuple[str, ...]
 
 
-def decode_schema(document: Mapping[str, Any]) -> EntitySchema:
-    """Return the facts that one schema *document* states."""
-    properties: Mapping[str, Mapping[str, Any]] = document.get("properties", {})
-    computed = set(document.get("computed", ()))
+def decode_schema(document: object) -> EntitySchema:
+    """Return the facts that one schema *document* states.
+
+    Raises:
+        MalformedAnswerError: It does not state them.
+    """
+    if not isinstance(document, dict):
+        raise _malformed("a schema", document)
+    entity_type, key = document.get("id"), document.get("primary_key")
+    properties, computed = document.get("properties", {}), document.get("computed", [])
+    if not isinstance(entity_type, str) or not entity_type.isidentifier():
+        raise _malformed("the id of a schema", entity_type)
+    if not key or not _is_names(key):
+        raise _malformed(f"the primary_key of {entity_type}", key)
+    if not isinstance(properties, dict):
+        raise _malformed(f"the properties of {entity_type}", properties)
+    if not _is_names(computed):
+        raise _malformed(f"the computed properties of {entity_type}", computed)
+    for name, fragment in properties.items():
+        if not isinstance(fragment, dict):
+            raise _malformed(f"the property {entity_type}.{name}", fragment)
     attributes = tuple(
         name for name, fragment in properties.items() if not fragment.get("restricted_projection")
     )
@@ -72,16 +92,22 @@ def decode_schema(document: Mapping[str, Any]) -> EntitySchema:
         name
         for name in attributes
         if name not in computed
-        and "$ref" not in properties[name]
-        and properties[name].get("type") in _SCALARS
+        and _is_scalar(properties[name])
         and not name.startswith("_")  # `_link` and its like are deprecated
     )
-    return EntitySchema(
-        entity_type=document["id"],
-        primary_key=tuple(document["primary_key"]),
-        attributes=attributes,
-        scalars=scalars,
-    )
+    return EntitySchema(entity_type, tuple(key), attributes, scalars)
+
+
+def _is_names(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) and name for name in value)
+
+
+def _is_scalar(fragment: Mapping[str, Any]) -> bool:
+    return "$ref" not in fragment and fragment.get("type") in _SCALARS
+
+
+def _malformed(what: str, found: object) -> MalformedAnswerError:
+    return MalformedAnswerError(f"{what} is {reprlib.repr(found)}", status=200)
 
 
 def schema_hash(documents: Sequence[Mapping[str, Any]]) -> str:

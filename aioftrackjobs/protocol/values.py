@@ -45,6 +45,20 @@ class Referable(Protocol):
         ...
 
 
+def in_utc(moment: datetime) -> datetime:
+    """Return *moment* in UTC; one without a zone counts as UTC, as it does on the wire.
+
+    Raises:
+        ValueError: In UTC it would be before the year 1, or after the year 9999.
+    """
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as exc:
+        raise ValueError(f"{moment.isoformat()} is no time in UTC") from exc
+
+
 def encode_reference(reference: Reference) -> dict[str, JSONValue]:
     """Return the wire form of *reference* (protocol.md, section 3.3)."""
     return {ENTITY_TYPE: reference.entity_type, **dict(reference.key)}
@@ -52,8 +66,6 @@ def encode_reference(reference: Reference) -> dict[str, JSONValue]:
 
 def encode_value(value: object, path: str, *, depth: int = 0) -> JSONValue:
     """Return the wire form of *value*.
-
-    A time without a zone counts as UTC, as it does on the wire.
 
     Args:
         value: A scalar, a time, an entity, or lists and mappings of these.
@@ -77,8 +89,7 @@ def encode_value(value: object, path: str, *, depth: int = 0) -> JSONValue:
                 raise UnserialisableValueError(path, f"float ({value})")
             return value
         case datetime():
-            zoned = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-            return {VALUE_TYPE: "datetime", "value": zoned.isoformat()}
+            return _encode_time(value, path)
         case date():
             # Both official clients send dates as datetimes without a time (section 3.1).
             return {VALUE_TYPE: "datetime", "value": value.isoformat()}
@@ -90,6 +101,13 @@ def encode_value(value: object, path: str, *, depth: int = 0) -> JSONValue:
             return _encode_container(value, path, depth)
         case _:
             raise UnserialisableValueError(path, type(value).__name__)
+
+
+def _encode_time(value: datetime, path: str) -> JSONValue:
+    try:
+        return {VALUE_TYPE: "datetime", "value": in_utc(value).isoformat()}
+    except ValueError as exc:
+        raise UnserialisableValueError(path, f"datetime ({exc})") from exc
 
 
 def _encode_text(value: str, path: str) -> str:
@@ -131,10 +149,7 @@ def decode_tagged(tagged: Mapping[str, Any]) -> object:
     try:
         match tagged[VALUE_TYPE]:
             case "datetime":
-                moment = datetime.fromisoformat(value)
-                if moment.tzinfo is None:
-                    return moment.replace(tzinfo=UTC)
-                return moment.astimezone(UTC)
+                return in_utc(datetime.fromisoformat(value))
             case "date":
                 return date.fromisoformat(value)
             case _:

@@ -357,7 +357,7 @@ async def test_a_value_that_cannot_be_encoded_ends_nobody_elses_request(
 ) -> None:
     dispatcher = session._connection._open[0]  # type: ignore[index]
     with pytest.raises(Exception, match="cannot be sent"):
-        await dispatcher.call([{"action": "query", "expression": object()}])
+        await dispatcher.call([{"action": "query", "expression": object()}])  # type: ignore[dict-item]
 
     assert await session.query("User").all()
 

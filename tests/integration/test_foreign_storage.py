@@ -160,9 +160,10 @@ async def test_no_error_holds_a_request_with_secrets(error: Exception, tmp_path:
     def fail(_: httpx.Request) -> httpx.Response:
         raise error
 
-    studio = Studio(fail)
-    async with opened(studio) as session:
-        studio.answer = fail  # type: ignore[method-assign]
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(fail)) as client,
+        AsyncSession("https://ftrack.test", KEY, "maya", client=client) as session,
+    ):
         with pytest.raises(TransportError) as caught:
             await session.download("c1", tmp_path / "x")
 

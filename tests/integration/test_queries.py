@@ -214,11 +214,11 @@ async def test_every_entity_type_works(session: AsyncSession) -> None:
     project = await session.query("Project").first()
     assert project is not None
     task = session.create(
-        "Task", {"name": "anim", "project_id": project["id"], "parent_id": project["id"]}
+        "Task", {"name": "previs", "project_id": project["id"], "parent_id": project["id"]}
     )
     await session.commit()
 
-    found = await session.query('Task where name is "anim"').one()
+    found = await session.query('Task where name is "previs"').one()
 
     assert found is task
     assert type(found).__name__ == found.entity_type == "Task"

@@ -226,3 +226,13 @@ def test_operations_have_the_official_wire_form(
     operation: Operation, wire: dict[str, object]
 ) -> None:
     assert encode_operation(operation) == wire
+
+
+def test_many_entities_are_cancelled_in_proportional_time() -> None:
+    """Comparing each with all between its birth and its end would take minutes."""
+    targets = [Reference("Job", (("id", str(number)),)) for number in range(20_000)]
+    recorded: list[Operation] = [Create(target, {}) for target in targets]
+    recorded += [Update(target, {"x": 1}) for target in targets]
+    recorded += [Delete(target) for target in targets]
+
+    assert fold(recorded) == ()

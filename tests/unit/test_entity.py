@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import MutableMapping
-from datetime import UTC, datetime
-from typing import Any
+import pickle
+from collections.abc import Callable, MutableMapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, ClassVar
 
 import pydantic
 import pytest
@@ -127,6 +128,70 @@ def test_pop_returns_the_value_and_takes_back_the_change(job: Job) -> None:
     assert job.pop("nonsense", "default") == "default"
 
 
+@pytest.mark.parametrize(
+    "use", [lambda job: job.pop("user", None), lambda job: job.setdefault("user", None)]
+)
+def test_what_is_not_loaded_is_neither_popped_nor_overwritten(
+    job: Job, book: Book, use: Callable[[Job], object]
+) -> None:
+    with pytest.raises(NotLoadedError, match="user"):
+        use(job)
+
+    assert book.heard == []
+
+
+def test_unknown_attributes_are_popped_with_a_default_only(job: Job) -> None:
+    assert job.pop("nonsense", default=None) is None
+    with pytest.raises(UnknownAttributeError):
+        job.pop("nonsense")
+    with pytest.raises(UnknownAttributeError):
+        job.setdefault("nonsense", 1)
+
+
+def test_setdefault_gives_a_new_entity_what_it_has_not() -> None:
+    job = Job()
+
+    assert job.setdefault("data", "{}") == "{}"
+    assert job.setdefault("data", "other") == job.data == "{}"
+    with pytest.raises(UnknownAttributeError):
+        job.setdefault("nonsense", 1)
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda entity: entity.pop("id"),
+        lambda entity: entity.pop("id", None),
+        lambda entity: entity.__delitem__("id"),
+        lambda entity: delattr(entity, "id"),
+    ],
+    ids=["pop", "pop with a default", "del", "delattr"],
+)
+@pytest.mark.parametrize("make", [lambda: Job(id="j"), lambda: loaded(Job, id="j")])
+def test_the_key_cannot_be_taken_away(
+    use: Callable[[Job], object], make: Callable[[], Job]
+) -> None:
+    job = make()
+
+    with pytest.raises(ImmutableAttributeError):
+        use(job)
+
+    assert job.id == "j"
+
+
+def test_clear_and_popitem_leave_the_key_of_a_new_entity() -> None:
+    job, link = Job(id="j", data="{}"), JobComponent(component_id="c", job_id="j")
+
+    assert job.popitem() == ("data", "{}")
+    job.clear()
+
+    assert dict(job) == {"id": "j"}
+    with pytest.raises(KeyError, match="no local change"):
+        job.popitem()
+    link.clear()
+    assert dict(link) == {"component_id": "c", "job_id": "j"}
+
+
 def test_popitem_takes_back_the_latest_change(job: Job) -> None:
     job["status"] = "done"
     job["user_id"] = "u"
@@ -186,6 +251,37 @@ def test_a_value_that_cannot_be_is_refused_before_anything_is_recorded(
 
     assert book.heard == []
     assert job["status"] == "running"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("status", ["x"]),
+        ("data", [1]),
+        ("user", [1]),
+        ("job_components", ["x"]),
+        ("job_components", [User(id="u")]),
+        ("user", JobComponent(component_id="c", job_id="j")),
+        ("user_id", [User(id="u")]),
+    ],
+)
+def test_lists_are_checked_too(job: Job, book: Book, name: str, value: object) -> None:
+    with pytest.raises(ValueError, match=name):
+        job[name] = value
+
+    assert book.heard == []
+
+
+def test_collections_of_typed_and_generic_entities_may_be_set(book: Book) -> None:
+    task = EntityTypes().model("Task")(id="t")
+    one, other = loaded(User, book, id="a", assignments=(task,)), loaded(User, book, id="b")
+
+    other["assignments"] = one["assignments"]
+    other.timelogs = [task]
+    task["users"] = [one]
+
+    assert book.heard == [("assignments", (task,)), ("timelogs", (task,))]
+    assert list(task["users"]) == [one]
 
 
 def test_an_entity_of_which_nothing_is_loaded_is_still_true() -> None:
@@ -290,6 +386,39 @@ def test_the_description_cannot_be_set_over_data_that_is_not_loaded(book: Book) 
     assert book.heard == []
 
 
+def test_the_description_of_a_job_without_its_data_is_not_loaded() -> None:
+    with pytest.raises(NotLoadedError, match='"data"'):
+        _ = loaded(Job, id="j").description
+
+
+def test_a_new_job_without_data_has_no_description() -> None:
+    assert Job().description is None
+
+
+def test_a_property_of_a_users_class_tells_what_it_misses() -> None:
+    class Shot(Entity):
+        entity_type: ClassVar[str] = "Shot"
+
+        @property
+        def label(self) -> str:
+            return f"shot {self['name']}"
+
+    with pytest.raises(NotLoadedError) as caught:
+        _ = loaded(Shot, id="s").label
+
+    assert caught.value.attribute == "name"
+
+
+@pytest.mark.parametrize("year", [1, 9999])
+def test_a_time_that_utc_has_not_is_refused(job: Job, book: Book, year: int) -> None:
+    edge = datetime.min if year == 1 else datetime.max
+
+    with pytest.raises(ValueError, match="no time in UTC"):
+        job["finished_at"] = edge.replace(tzinfo=timezone(timedelta(hours=5 if year == 1 else -5)))
+
+    assert book.heard == []
+
+
 def test_a_mapping_as_data_becomes_json_text() -> None:
     moment = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -373,6 +502,66 @@ def test_a_collection_records_the_whole_new_list(book: Book) -> None:
     assert view == links
 
 
+def _extended(job: Job, items: list[JobComponent]) -> None:
+    job["job_components"].extend(iter(items))
+
+
+def _added(job: Job, items: list[JobComponent]) -> None:
+    job["job_components"] += items
+
+
+def _added_to_the_attribute(job: Job, items: list[JobComponent]) -> None:
+    assert job.job_components is not None
+    job.job_components += items
+
+
+def _doubled(job: Job, items: list[JobComponent]) -> None:
+    job["job_components"] = items
+    job["job_components"].extend(job["job_components"])
+
+
+def _reversed(job: Job, _: list[JobComponent]) -> None:
+    job["job_components"].reverse()
+
+
+def _cleared(job: Job, _: list[JobComponent]) -> None:
+    job["job_components"].clear()
+
+
+def _removed(job: Job, _: list[JobComponent]) -> None:
+    job["job_components"].remove(job["job_components"][1])
+
+
+def _popped(job: Job, _: list[JobComponent]) -> None:
+    job["job_components"].pop()
+
+
+@pytest.mark.parametrize(
+    ("change", "after", "updates"),
+    [
+        pytest.param(_extended, "abcxy", 1, id="extend"),
+        pytest.param(_added, "abcxy", 1, id="+= on an item"),
+        pytest.param(_added_to_the_attribute, "abcxy", 1, id="+= on an attribute"),
+        pytest.param(_doubled, "xyxy", 2, id="extend by itself"),
+        pytest.param(_reversed, "cba", 1, id="reverse"),
+        pytest.param(_cleared, "", 1, id="clear"),
+        pytest.param(_removed, "ac", 1, id="remove"),
+        pytest.param(_popped, "ab", 1, id="pop"),
+    ],
+)
+def test_one_change_of_a_collection_is_one_update(
+    book: Book, change: Callable[[Job, list[JobComponent]], None], after: str, updates: int
+) -> None:
+    links = {name: JobComponent(component_id=name, job_id="j") for name in "abcxy"}
+    job = loaded(Job, book, id="j", job_components=tuple(links[name] for name in "abc"))
+
+    change(job, [links["x"], links["y"]])
+
+    assert "".join(link["component_id"] for link in job["job_components"]) == after
+    assert len(book.heard) == updates
+    assert book.heard[-1] == ("job_components", tuple(links[name] for name in after))
+
+
 def test_an_empty_collection_is_falsy_and_not_missing() -> None:
     job = loaded(Job, id="j", job_components=())
 
@@ -410,3 +599,82 @@ def test_a_copy_is_detached(job: Job, book: Book) -> None:
     assert double == job
     assert job["status"] == "running"
     assert book.heard == []
+
+
+def test_a_copy_may_have_other_values(job: Job, book: Book) -> None:
+    double = job.model_copy(update={"id": "j2", "status": "done"})
+
+    assert (double.id, dict(double)["status"], double.description) == ("j2", JobStatus.DONE, "x")
+    assert job.status == "running"
+    assert job.model_copy(deep=True) == job
+    assert book.heard == []
+    with pytest.raises(ValueError, match="JobStatus"):
+        job.model_copy(update={"status": "paused"})
+
+
+def test_a_pickled_entity_comes_back_detached_with_its_values(book: Book) -> None:
+    user = loaded(User, book, id="u", username="maya")
+    job = loaded(Job, book, id="j", status="running", user=user)
+    load(user, {"timelogs": (job,)}, lambda value: value)
+    job["status"] = "done"
+    book.heard.clear()
+
+    again = pickle.loads(pickle.dumps(job))
+    again["status"] = "failed"
+
+    assert type(again) is Job
+    assert again == job
+    assert dict(again)["user"].username == "maya"
+    assert dict(again)["user"]["timelogs"][0] is again
+    del again["status"]
+    assert again["status"] == "running"
+    assert book.heard == []
+
+
+def test_a_pickled_generic_entity_keeps_its_type_and_key() -> None:
+    entry = loaded(EntityTypes().model("Metadata"), parent_id="p", key="k", value="v")
+
+    again = pickle.loads(pickle.dumps(entry))
+
+    assert again == entry
+    assert (type(again).__name__, again["value"]) == ("Metadata", "v")
+    assert again.__ftrack_reference__() == entry.__ftrack_reference__()
+
+
+def test_a_constructed_entity_is_detached_and_usable() -> None:
+    job = Job.model_construct(status="paused", job_components=[])
+
+    assert (job.status, job.type, len(job.id)) == ("paused", "api_job", 36)
+    assert isinstance(job["job_components"], Collection)
+    assert "data" not in job
+    job["status"] = "done"
+    assert job.status == "done"
+
+
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        pytest.param({"include": {"id", "status"}}, ["id", "status"], id="include"),
+        pytest.param({"include": {"id": True}}, ["id"], id="include as a mapping"),
+        pytest.param({"exclude": {"data"}}, ["__entity_type__", "id", "status"], id="exclude"),
+        pytest.param(
+            {"exclude": {"data": True, "status": {"x"}}},
+            ["__entity_type__", "id", "status"],
+            id="exclude as a mapping",
+        ),
+        pytest.param({"include": {"id", "data"}, "exclude": {"data"}}, ["id"], id="both"),
+        pytest.param({"include": set()}, [], id="nothing"),
+    ],
+)
+def test_dumps_hold_what_is_asked_for(job: Job, choice: dict[str, Any], names: list[str]) -> None:
+    assert list(job.model_dump(**choice)) == names
+    assert list(json.loads(job.model_dump_json(**choice))) == names
+
+
+def test_dumps_inside_another_model_hold_what_is_asked_for(job: Job) -> None:
+    class Reply(pydantic.BaseModel):
+        jobs: list[Job]
+
+    dumped = Reply(jobs=[job]).model_dump(exclude={"jobs": {"__all__": {"data"}}})
+
+    assert dumped == {"jobs": [{"__entity_type__": "Job", "id": "j1", "status": "running"}]}

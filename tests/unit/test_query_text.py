@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from uuid import UUID
 
 import pytest
@@ -32,6 +32,11 @@ def _unquote(literal: str) -> str:
     return re.sub(r"\\(.)", r"\1", match[1], flags=re.DOTALL)
 
 
+class Shown(float):
+    def __repr__(self) -> str:
+        return f"Shown({float(self)})"
+
+
 @given(st.text())
 def test_quoted_text_is_one_literal_whatever_it_holds(text: str) -> None:
     assert _unquote(quote(text)) == text
@@ -57,6 +62,9 @@ def test_untrusted_parameters_stay_inside_their_quotes(first: str, second: str) 
         pytest.param(None, "none", id="none"),
         pytest.param(True, "True", id="bool"),
         pytest.param(10, "10", id="int"),
+        pytest.param(1.5, "1.5", id="float"),
+        pytest.param(Shown(2.5), "2.5", id="float that shows itself otherwise"),
+        pytest.param("ü", '"ü"', id="not ascii"),
         pytest.param(JobStatus.DONE, '"done"', id="enum"),
         pytest.param(UUID(int=1), '"00000000-0000-0000-0000-000000000001"', id="uuid"),
         pytest.param(datetime(2026, 1, 1, 10, tzinfo=UTC), '"2026-01-01T10:00:00"', id="time"),
@@ -71,7 +79,19 @@ def test_values_have_a_literal_form(value: object, literal: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [object(), b"x", {"a": 1}, JobComponent(component_id="c", job_id="j")]
+    "value",
+    [
+        pytest.param(object(), id="any object"),
+        pytest.param(b"x", id="bytes"),
+        pytest.param({"a": 1}, id="mapping"),
+        pytest.param(JobComponent(component_id="c", job_id="j"), id="key of two parts"),
+        pytest.param("a\ud800", id="lone surrogate"),
+        pytest.param(["\udcff"], id="lone surrogate in a list"),
+        pytest.param(10**5000, id="thousands of digits"),
+        pytest.param(float("nan"), id="not a number"),
+        pytest.param(float("-inf"), id="infinity"),
+        pytest.param(datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5))), id="no time in UTC"),
+    ],
 )
 def test_what_has_no_literal_form_is_refused(value: object) -> None:
     with pytest.raises(QueryParameterError):
@@ -113,6 +133,9 @@ def test_misfits_of_placeholders_and_parameters_are_refused(
         pytest.param("Job limit 10 offset 5", ("Job", 5, 10), id="both, swapped"),
         pytest.param("Job limit 10  \n", ("Job", 0, 10), id="limit"),
         pytest.param("Job\noffset 3", ("Job", 3, None), id="offset"),
+        pytest.param(
+            f"Job limit {'9' * 5000}", (f"Job limit {'9' * 5000}", 0, None), id="no number"
+        ),
         pytest.param(
             'Job where data is "limit 5"',
             ('Job where data is "limit 5"', 0, None),

@@ -14,6 +14,9 @@ from aioftrackjobs.errors import UnserialisableValueError
 from aioftrackjobs.models import User
 from aioftrackjobs.protocol.values import Reference, decode_tagged, encode_reference, encode_value
 
+#: In UTC it was in the year before the first.
+EARLIEST = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=5)))
+
 
 class Colour(StrEnum):
     RED = "red"
@@ -93,6 +96,7 @@ def _endless() -> list[object]:
         pytest.param({1: "a"}, "Job.x", id="key that is no text"),
         pytest.param({"a": "\ud800"}, "Job.x.a", id="lone surrogate"),
         pytest.param(object(), "Job.x", id="any object"),
+        pytest.param([EARLIEST], "Job.x[0]", id="time before the first of UTC"),
     ],
 )
 def test_what_cannot_travel_is_named_by_its_path(value: object, path: str) -> None:
@@ -132,6 +136,11 @@ def test_a_container_that_holds_itself_is_refused() -> None:
             {"__type__": "datetime", "value": "yesterday"},
             {"__type__": "datetime", "value": "yesterday"},
             id="unreadable stays",
+        ),
+        pytest.param(
+            {"__type__": "datetime", "value": "0001-01-01T00:00:00+05:00"},
+            {"__type__": "datetime", "value": "0001-01-01T00:00:00+05:00"},
+            id="no time in UTC stays",
         ),
         pytest.param(
             {"__type__": "colour", "value": "red"},

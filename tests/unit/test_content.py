@@ -1,0 +1,326 @@
+"""What is uploaded: bytes, paths, file objects and iterators, and how they fail."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import os
+import tempfile
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import anyio
+import pytest
+from starlette.datastructures import UploadFile
+
+from aioftrackjobs import content as content_module
+from aioftrackjobs.content import open_content
+from aioftrackjobs.errors import FileChangedError, TransferError
+
+BODY = b"some bytes " * 1000
+
+
+async def read(source: Any, name: str | None = "a.txt") -> bytes:
+    async with open_content(source, name) as content:
+        body = b"".join([chunk async for chunk in content.chunks()])
+        assert len(body) == content.size
+    return body
+
+
+class Reader:
+    """A file object whose reads give, or raise, one thing after the other."""
+
+    def __init__(self, *answers: object) -> None:
+        self.answers = list(answers)
+
+    def read(self, size: int = -1, /) -> Any:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class AsyncReader(Reader):
+    async def read(self, size: int = -1, /) -> Any:
+        return super().read(size)
+
+
+async def iterate(*pieces: Any) -> AsyncIterator[Any]:
+    for piece in pieces:
+        if isinstance(piece, Exception):
+            raise piece
+        yield piece
+
+
+# What is accepted
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(BODY, id="bytes"),
+        pytest.param(bytearray(BODY), id="bytearray"),
+        pytest.param(memoryview(BODY), id="memoryview"),
+        pytest.param(memoryview(BODY + BODY)[::2], id="memoryview with gaps"),
+    ],
+)
+async def test_bytes_stay_in_memory(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(tempfile, "TemporaryFile")
+
+    assert await read(source) == bytes(source)
+
+
+@pytest.mark.parametrize(
+    "pieces", [(BODY,), (b"some", bytearray(b" by"), memoryview(b"tes"))], ids=["one", "several"]
+)
+async def test_file_objects_and_iterators_are_read_to_their_end(pieces: tuple[Any, ...]) -> None:
+    body = b"".join(pieces)
+
+    assert await read(Reader(*pieces, b"")) == body
+    assert await read(AsyncReader(*pieces, b"")) == body
+    assert await read(iterate(*pieces)) == body
+
+
+async def test_the_files_of_other_libraries_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(BODY)
+
+    assert await read(io.BytesIO(BODY)) == BODY
+    assert await read(UploadFile(io.BytesIO(BODY))) == BODY
+    async with await anyio.open_file(path, "rb") as file:
+        assert await read(file) == BODY
+
+
+async def test_a_path_may_be_given_as_bytes_by_its_object(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(BODY)
+
+    class Odd:
+        def __fspath__(self) -> bytes:
+            return os.fsencode(path)
+
+    async with open_content(Odd()) as content:  # type: ignore[arg-type]
+        assert (content.name, content.file_type, content.size) == ("a", ".bin", len(BODY))
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("source", [None, 5, [b"x"], object(), {"read": 1}], ids=repr)
+async def test_anything_else_is_refused_with_what_is_accepted(source: Any) -> None:
+    with pytest.raises(TransferError, match="a path, bytes, a binary file object or an async"):
+        await read(source, None)
+
+
+@pytest.mark.parametrize("source", [b"x", Reader(b""), iterate()])
+async def test_what_is_no_path_needs_a_name(source: Any) -> None:
+    with pytest.raises(TransferError, match="needs a name"):
+        await read(source, None)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        pytest.param(io.StringIO("text"), id="text in memory"),
+        pytest.param(io.StringIO(""), id="empty text"),
+        pytest.param(io.TextIOWrapper(io.BytesIO(b"\xff\xfe\x00"), "utf-8"), id="no text at all"),
+        pytest.param(AsyncReader("text"), id="awaited"),
+        pytest.param(iterate(b"a", "text"), id="iterator"),
+    ],
+)
+async def test_text_is_refused_and_binary_mode_named(source: Any) -> None:
+    with pytest.raises(TransferError, match=r"a\.txt is read as text: open it in binary mode"):
+        await read(source)
+
+
+@pytest.mark.parametrize("source", [Reader(None), AsyncReader(5), iterate(b"a", [1])])
+async def test_what_gives_no_bytes_is_refused(source: Any) -> None:
+    with pytest.raises(TransferError, match="where bytes are needed"):
+        await read(source)
+
+
+def closed() -> BinaryIO:
+    file = io.BytesIO(BODY)
+    file.close()
+    return file
+
+
+class WholeOnly:
+    def read(self) -> bytes:
+        return BODY
+
+
+EIO = OSError(errno.EIO, "Input/output error")
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        pytest.param(Reader(b"x", EIO), "Input/output error", id="file object"),
+        pytest.param(AsyncReader(b"x", EIO), "Input/output error", id="awaited"),
+        pytest.param(iterate(b"x", EIO), "Input/output error", id="iterator"),
+        pytest.param(closed(), "closed file", id="closed"),
+        pytest.param(WholeOnly(), "positional argument", id="takes no size"),
+    ],
+)
+async def test_what_cannot_be_read_says_why(source: Any, reason: str) -> None:
+    with pytest.raises(TransferError, match=rf"a\.txt cannot be read: .*{reason}"):
+        await read(source)
+
+
+async def test_errors_of_a_users_own_iterator_are_left_alone() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await read(iterate(b"x", ZeroDivisionError()))
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [("missing.bin", "No such file"), (".", "no regular file"), ("a\0b", "no path")],
+)
+async def test_a_path_that_cannot_be_read_says_why(tmp_path: Path, path: str, reason: str) -> None:
+    with pytest.raises(TransferError, match=reason):
+        await read(f"{tmp_path}/{path}", None)
+
+
+# Where the temporary copy fails
+
+
+async def test_a_machine_without_room_for_temporary_files_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+
+    with pytest.raises(TransferError, match=r"no temporary copy of a\.txt can be made"):
+        await read(Reader(b"x", b""))
+
+
+class FullDisk(io.BytesIO):
+    """A file that keeps nothing: neither what is written, nor what is flushed when it closes."""
+
+    def __init__(self, refusing: str) -> None:
+        super().__init__()
+        self.refusing = refusing
+
+    def refuse(self, call: str) -> None:
+        if self.refusing == call:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    def write(self, data: Any, /) -> int:
+        self.refuse("write")
+        return super().write(data)
+
+    def flush(self) -> None:
+        self.refuse("flush")
+        super().flush()
+
+    def close(self) -> None:
+        super().close()
+        self.refuse("flush")
+
+
+@pytest.mark.parametrize("call", ["write", "flush"])
+async def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    disk = FullDisk(call)
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda: disk)
+
+    with pytest.raises(TransferError, match=r"no temporary copy of a\.txt .*: No space left"):
+        await read(Reader(b"x", b""))
+
+    assert disk.closed
+
+
+# A file that fails once it is open
+
+
+class Failing:
+    """A file whose *call* fails."""
+
+    def __init__(self, file: BinaryIO, call: str) -> None:
+        self.file = file
+        self.call = call
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self.call:
+            raise EIO
+        return getattr(self.file, name)
+
+
+@pytest.mark.parametrize("call", ["seek", "readinto", "read"])
+async def test_a_disk_that_fails_while_it_is_read_is_told(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str
+) -> None:
+    (tmp_path / "a.txt").write_bytes(BODY)
+    really = content_module._open_file
+    monkeypatch.setattr(content_module, "_open_file", lambda path: Failing(really(path), call))
+
+    with pytest.raises(TransferError, match=r"a\.txt cannot be read: Input/output error"):
+        await read(tmp_path / "a.txt", None)
+
+
+async def test_a_file_that_shrinks_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(BODY)
+
+    async with open_content(path) as content:
+        path.write_bytes(b"x")
+        with pytest.raises(FileChangedError, match=r"a\.txt shrank"):
+            assert [chunk async for chunk in content.chunks()]
+
+
+# Cancellation of asyncio's own kind, which does not wait for the thread
+
+
+class Noticed(io.BytesIO):
+    """A file that tells when it is closed."""
+
+    def __init__(self) -> None:
+        super().__init__(BODY)
+        self.was_closed = threading.Event()
+
+    def close(self) -> None:
+        super().close()
+        self.was_closed.set()
+
+
+async def test_a_file_is_closed_that_opens_when_nobody_waits_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file, started, go_on = Noticed(), threading.Event(), threading.Event()
+
+    def open_slowly(_: Path) -> BinaryIO:
+        started.set()
+        go_on.wait(5)
+        return file
+
+    monkeypatch.setattr(content_module, "_open_file", open_slowly)
+    # As anyio's, which may still be about to report when the test's loop closes.
+    monkeypatch.setattr(content_module, "run_sync", asyncio.to_thread)
+    task = asyncio.create_task(read("a.txt"))
+    await asyncio.to_thread(started.wait, 5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not file.closed
+    go_on.set()
+
+    assert await asyncio.to_thread(file.was_closed.wait, 5)
+
+
+async def test_a_file_is_closed_that_has_opened_but_was_not_handed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = Noticed()
+
+    async def cancelled(call: Callable[[], object]) -> None:
+        call()
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(content_module, "_open_file", lambda _: file)
+    monkeypatch.setattr(content_module, "run_sync", cancelled)
+    with pytest.raises(asyncio.CancelledError):
+        await read("a.txt")
+
+    assert file.closed

@@ -1,0 +1,313 @@
+"""Answers that no server should give are read as far as they make sense, and refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import pytest
+
+from aioftrackjobs.errors import (
+    EntityError,
+    MalformedAnswerError,
+    UnknownEntityTypeError,
+)
+from aioftrackjobs.identity import IdentityMap, IncompleteRowError
+from aioftrackjobs.models import Entity, EntityTypes, Job, User, parse_job_data
+
+
+class Nobody:
+    """An owner that nothing is told."""
+
+    def record_update(self, entity: Entity, name: str, value: object) -> None: ...
+
+    def record_reset(self, entity: Entity, name: str) -> None: ...
+
+    def attributes_of(self, entity_type: str) -> tuple[str, ...]:
+        return ()
+
+    def component_url(self, component_id: str) -> str:
+        return component_id
+
+
+class Task(Entity):
+    entity_type: ClassVar[str] = "Task"
+
+    name: str | None = None
+
+
+class MyJob(Job):
+    @property
+    def shot(self) -> object:
+        return parse_job_data(self["data"]).get("shot")
+
+
+@pytest.fixture
+def types() -> EntityTypes:
+    return EntityTypes()
+
+
+@pytest.fixture
+def identity(types: EntityTypes) -> IdentityMap:
+    return IdentityMap(types, Nobody())
+
+
+def row(entity_type: str = "Job", **values: object) -> dict[str, object]:
+    return {"__entity_type__": entity_type, **values}
+
+
+def schema(entity_type: str, **changes: object) -> dict[str, object]:
+    properties = {"id": {"type": "string"}, "name": {"type": "string"}}
+    return {"id": entity_type, "primary_key": ["id"], "properties": properties, **changes}
+
+
+def without(document: dict[str, object], name: str) -> dict[str, object]:
+    return {key: value for key, value in document.items() if key != name}
+
+
+# Rows
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(row(status="done"), id="no id"),
+        pytest.param(row(id=None), id="null"),
+        pytest.param(row(id=["j"]), id="list"),
+        pytest.param(row(id={}), id="mapping"),
+        pytest.param(row("JobComponent", component_id="c", job_id=None), id="null in a key"),
+        pytest.param(row("JobComponent", component_id="c", job_id=[]), id="list in a key"),
+        pytest.param(row("a\0b", id="x"), id="NUL in the type"),
+        pytest.param(row("\ud800", id="x"), id="lone surrogate as the type"),
+        pytest.param(row("", id="x"), id="empty type"),
+        pytest.param(row("a b", id="x"), id="two words as the type"),
+    ],
+)
+def test_a_row_without_a_type_or_a_key_is_refused_by_name(
+    identity: IdentityMap, odd: dict[str, object]
+) -> None:
+    with pytest.raises(IncompleteRowError):
+        identity.decode([odd])
+
+
+def test_an_integer_may_be_a_key(identity: IdentityMap) -> None:
+    (event,) = identity.decode([row("Event", id=5)])
+
+    assert event["id"] == 5
+
+
+def test_what_could_not_be_read_is_not_found_half_read_later(identity: IdentityMap) -> None:
+    broken = row(id="j", status="done", user=row("User"))
+    with pytest.raises(IncompleteRowError) as caught:
+        identity.decode([broken])
+
+    (job,) = identity.decode([row(id="j")])
+
+    assert caught.value.__traceback__ is not None  # which still holds the half-read one
+    assert job["id"] == "j"
+
+
+def test_an_answer_nested_too_deep_is_refused_by_name(identity: IdentityMap) -> None:
+    nested: list[object] = []
+    for _ in range(5000):
+        nested = [nested]
+
+    with pytest.raises(MalformedAnswerError, match="nested too deep"):
+        identity.decode(nested)
+
+
+def test_a_time_that_no_calendar_has_stays_as_it_is(identity: IdentityMap) -> None:
+    odd = {"__type__": "datetime", "value": "0001-01-01T00:00:00+05:00"}
+
+    (job,) = identity.decode([row(id="j", created_at=odd)])
+
+    assert job["created_at"] == odd
+
+
+# Job data
+
+
+@pytest.mark.parametrize(
+    "data", ["[" * 200_000, '{"a":' * 200_000, f'{{"n": {"1" * 5000}}}'], ids=["[", "{", "digits"]
+)
+def test_data_that_cannot_be_parsed_is_no_json(identity: IdentityMap, data: str) -> None:
+    (job,) = identity.decode([row(id="j", data=data)])
+
+    assert job.description is None
+
+
+def test_numbers_that_json_has_not_are_read_as_none_and_can_be_written_again(
+    identity: IdentityMap,
+) -> None:
+    data = '{"nan": NaN, "low": -Infinity, "high": 1e999, "pi": 3.14}'
+    (job,) = identity.decode([row(id="j", data=data)])
+
+    job.description = "x"
+
+    assert parse_job_data(job.data) == {
+        "nan": None,
+        "low": None,
+        "high": None,
+        "pi": 3.14,
+        "description": "x",
+    }
+
+
+# Schemas
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        pytest.param(None, id="null"),
+        pytest.param([], id="list"),
+        pytest.param(without(schema("Shot"), "id"), id="no id"),
+        pytest.param(schema("Shot", id=["Shot"]), id="list as id"),
+        pytest.param(schema("a\0b"), id="NUL in the id"),
+        pytest.param(without(schema("Shot"), "primary_key"), id="no key"),
+        pytest.param(schema("Shot", primary_key=[]), id="empty key"),
+        pytest.param(schema("Shot", primary_key="id"), id="text as key"),
+        pytest.param(schema("Shot", primary_key=[["id"]]), id="nested key"),
+        pytest.param(schema("Shot", properties=["id"]), id="list of properties"),
+        pytest.param(schema("Shot", properties={"id": True}), id="odd property"),
+        pytest.param(schema("Shot", computed={"id": 1}), id="mapping of computed"),
+    ],
+)
+def test_an_odd_schema_is_refused_and_nothing_of_it_kept(
+    types: EntityTypes, document: object
+) -> None:
+    types.learn([schema("Task")])
+
+    with pytest.raises(MalformedAnswerError):
+        types.learn([schema("Task", primary_key=["code"]), document])
+
+    assert types.model("Task").primary_key_attributes == ("id",)
+    with pytest.raises(UnknownEntityTypeError):
+        types.model("Shot")
+
+
+def test_a_property_of_several_types_is_no_plain_value(types: EntityTypes) -> None:
+    properties = {"id": {"type": "string"}, "any": {"type": ["string", "null"]}}
+
+    types.learn([schema("Task", properties=properties)])
+
+    assert types.default_projections("Task") == ("id",)
+    assert types.attributes_of("Task") == ("id", "any")
+
+
+# Types that came later
+
+
+def test_rows_of_a_type_that_the_schemas_have_not_are_read(
+    types: EntityTypes, identity: IdentityMap
+) -> None:
+    types.learn([schema("Task")])
+
+    entry, link = identity.decode(
+        [row("Wormhole", id="w", depth=3), row("NoteComponent", component_id="c", note_id="n")]
+    )
+
+    assert (type(entry).__name__, entry["depth"]) == ("Wormhole", 3)
+    assert link.primary_key_attributes == ("component_id", "note_id")
+    with pytest.raises(UnknownEntityTypeError):
+        types.model("Wormhole")
+
+
+# A user's own classes
+
+
+def test_a_users_class_stands_for_its_type_from_then_on(identity: IdentityMap) -> None:
+    (before,) = identity.decode([row("Task", id="a", name="anim")])
+
+    assert identity.model(Task) is Task
+    (known, new) = identity.decode([row("Task", id="a"), row("Task", id="b")])
+
+    assert identity.model("Task") is Task
+    assert before is known
+    assert isinstance(known, Task)
+    assert isinstance(new, Task)
+    assert known.name == "anim"
+
+
+def test_a_users_class_may_derive_from_a_typed_one(identity: IdentityMap) -> None:
+    identity.model(MyJob)
+    (job,) = identity.decode([row(id="j", data='{"shot": "sh010"}')])
+
+    assert isinstance(job, MyJob)
+    assert job.shot == "sh010"
+    assert identity.model(Job) is MyJob
+
+
+def test_a_users_class_is_known_to_one_session_only(identity: IdentityMap) -> None:
+    identity.model(MyJob)
+
+    assert EntityTypes().model("Job") is Job
+
+
+def test_a_users_class_loads_the_plain_values_of_its_type(types: EntityTypes) -> None:
+    class Narrow(Task):
+        default_projections: ClassVar[tuple[str, ...]] = ("id",)
+
+    types.learn([schema("Task")])
+    types.register(Task)
+    assert types.default_projections("Task") == ("id", "name")
+
+    types.register(Narrow)
+    assert types.default_projections("Task") == ("id",)
+
+
+def _refused(types: EntityTypes) -> Sequence[tuple[type[Entity], str]]:
+    class Nameless(Entity):
+        pass
+
+    class OtherTask(Entity):
+        entity_type: ClassVar[str] = "Task"
+
+    class OtherUser(Entity):
+        entity_type: ClassVar[str] = "User"
+
+    class Metadata(Entity):
+        entity_type: ClassVar[str] = "Metadata"
+
+    types.register(Task)
+    return [
+        (Entity, "Entity stands for no entity type"),
+        (Nameless, "Nameless stands for no entity type"),
+        (OtherTask, "Task stands for: derive it from that"),
+        (OtherUser, "models._user.User stands for"),
+        (Metadata, r"primary_key_attributes: .* = \('parent_id', 'key'\)"),
+    ]
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_class_that_cannot_stand_for_a_type_is_refused(
+    types: EntityTypes, identity: IdentityMap, number: int
+) -> None:
+    model, reason = _refused(types)[number]
+
+    with pytest.raises(EntityError, match=reason):
+        identity.model(model)
+
+
+def test_a_users_class_of_an_unknown_type_is_refused(types: EntityTypes) -> None:
+    types.learn([schema("Shot")])
+
+    with pytest.raises(UnknownEntityTypeError, match="Task"):
+        types.register(Task)
+
+
+def test_an_entity_of_no_type_cannot_be_made() -> None:
+    user = User(id="u")
+
+    with pytest.raises(EntityError, match="stands for no entity type"):
+        Entity(id="x")
+    with pytest.raises(EntityError, match="stands for no entity type"):
+        user["thumbnail"] = {"id": "x"}
+
+
+def make_generic(types: EntityTypes, **values: Any) -> Entity:
+    return types.model("Shot")(**values)
+
+
+def test_a_generic_entity_can_be_made(types: EntityTypes) -> None:
+    assert make_generic(types, id="s", name="sh010")["name"] == "sh010"
