@@ -18,7 +18,7 @@ from collections.abc import (
     Mapping,
     MutableMapping,
 )
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
 
 from pydantic import (
     BaseModel,
@@ -37,8 +37,10 @@ from aioftrackjobs.errors import (
     UnknownAttributeError,
 )
 from aioftrackjobs.models._collection import Collection
+from aioftrackjobs.models._dumping import as_plain, left_out
+from aioftrackjobs.models._owner import Owner
 from aioftrackjobs.models._state import attach
-from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
+from aioftrackjobs.protocol.values import Reference
 
 _STATE = ("_owner", "_remote", "_local")
 _NO_DEFAULT: Any = object()
@@ -57,26 +59,6 @@ class Change(TypedDict):
     name: str
     old_value: Any
     new_value: Any
-
-
-class Owner(Protocol):
-    """What an entity belongs to: it hears of changes, and knows the entity types."""
-
-    def record_update(self, entity: Entity, name: str, value: object) -> None:
-        """Record that *name* was set to *value*; raises if the value cannot travel."""
-        ...
-
-    def record_reset(self, entity: Entity, name: str) -> None:
-        """Record that the local change of *name* was taken back."""
-        ...
-
-    def attributes_of(self, entity_type: str) -> tuple[str, ...]:
-        """Return the attribute names that the server's schemas tell; empty if not known."""
-        ...
-
-    def component_url(self, component_id: str) -> str:
-        """Return the address of a component's file. It carries the API key."""
-        ...
 
 
 class Entity(BaseModel, MutableMapping[str, Any]):
@@ -353,12 +335,16 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             old = self._remote.get(name)
             if name not in self._remote or old != value:
                 self._remote[name] = value
-                changes.append(_change("remote_attribute", name, old, value))
+                changes.append(
+                    Change(type="remote_attribute", name=name, old_value=old, new_value=value)
+                )
         for name, value in entity._local.items():
             if self._current(name) != value:
                 old = self._current(name)
                 self[name] = value
-                changes.append(_change("local_attribute", name, old, value))
+                changes.append(
+                    Change(type="local_attribute", name=name, old_value=old, new_value=value)
+                )
         return changes
 
     # pydantic
@@ -373,9 +359,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     @model_serializer(mode="plain")
     def _dump(self, info: SerializationInfo) -> dict[str, Any]:
-        plain = _as_plain(self, ())
+        plain = as_plain(self, ())
         included = plain.keys() if info.include is None else set(info.include)
-        excluded = _left_out(info.exclude)
+        excluded = left_out(info.exclude)
         return {
             name: value
             for name, value in plain.items()
@@ -437,12 +423,6 @@ def require_entity_type(model: type[Entity]) -> None:
         )
 
 
-def _change(
-    kind: Literal["remote_attribute", "local_attribute"], name: str, old: Any, new: Any
-) -> Change:
-    return {"type": kind, "name": name, "old_value": old, "new_value": new}
-
-
 def store(value: Any) -> Any:
     """Return *value* as entities keep it: a list of entities becomes a tuple.
 
@@ -453,32 +433,3 @@ def store(value: Any) -> Any:
     ):
         return tuple(value)
     return value
-
-
-def _left_out(exclude: Any) -> set[Any]:
-    """Return the names that pydantic's *exclude* leaves out; not those of which it keeps parts."""
-    if isinstance(exclude, Mapping):
-        return {name for name, part in exclude.items() if part in (True, ...)}
-    return set(exclude or ())
-
-
-def _as_plain(entity: Entity, path: tuple[Entity, ...]) -> dict[str, Any]:
-    """Return the loaded values; an entity that is already on the *path* as its reference."""
-    reference = {ENTITY_TYPE: entity.entity_type}
-    if any(entity is seen for seen in path):
-        keys = entity.primary_key_attributes
-        return reference | {name: entity._current(name) for name in keys}
-    inner = (*path, entity)
-    return reference | {name: _plain_value(entity._current(name), inner) for name in entity}
-
-
-def _plain_value(value: Any, path: tuple[Entity, ...]) -> Any:
-    match value:
-        case Entity():
-            return _as_plain(value, path)
-        case tuple() | list():
-            return [_plain_value(item, path) for item in value]
-        case Mapping():
-            return {name: _plain_value(item, path) for name, item in value.items()}
-        case _:
-            return value

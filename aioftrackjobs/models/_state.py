@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from aioftrackjobs.protocol.values import ENTITY_TYPE
 
 if TYPE_CHECKING:
-    from aioftrackjobs.models._entity import Entity, Owner
+    from aioftrackjobs.models._entity import Entity
+    from aioftrackjobs.models._owner import Owner
 
 
 def attach(entity: Entity, owner: Owner | None) -> None:
