@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
+import anyio
 import typer
 
 from aioftrackjobs._version import __version__
-from aioftrackjobs.errors import FtrackJobsError
+from aioftrackjobs.cli.paths import make_folder, read_schemas
 
 if TYPE_CHECKING:
     from aioftrackjobs.devserver import ServerHandle
@@ -26,25 +26,6 @@ app = typer.Typer(
     # Locals hold API keys.
     pretty_exceptions_show_locals=False,
 )
-
-
-class UnusablePathError(FtrackJobsError):
-    """An option names a file or folder that cannot be used.
-
-    Attributes:
-        option: The option.
-        path: What it names.
-        reason: What is wrong with it.
-    """
-
-    def __init__(self, option: str, path: Path, reason: str) -> None:
-        super().__init__(option, path, reason)
-        self.option = option
-        self.path = path
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"cannot use {self.option} {self.path}: {self.reason}"
 
 
 def _show_version(wanted: bool) -> None:
@@ -101,13 +82,24 @@ def serve(
         Path | None,
         typer.Option(metavar="FILE", help="JSON file with a server's schemas; else built-in ones."),
     ] = None,
+    fixture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON file with entities to load, such as a dump."),
+    ] = None,
+    empty: Annotated[
+        bool, typer.Option("--empty", help="Make no users but that one, no project, no words.")
+    ] = False,
+    public: Annotated[
+        bool,
+        typer.Option("--public", help="Allow a host that others reach; needs --api-key."),
+    ] = False,
 ) -> None:
     """Serve ftrack's API on this machine until Ctrl-C."""
     from aioftrackjobs import devserver
 
     documents = None if schemas is None else read_schemas(schemas)
     if storage is not None:
-        _make_folder(storage)
+        make_folder("--storage", storage)
     devserver.serve(
         host=host,
         port=port,
@@ -117,39 +109,47 @@ def serve(
         api_user=api_user,
         api_key=api_key,
         on_ready=_show_environment,
+        fixture=fixture,
+        empty=empty,
+        public=public,
     )
 
 
-def read_schemas(path: Path) -> list[dict[str, Any]]:
-    """Return the schema documents in a file: the answer to ``query_schemas``.
-
-    Raises:
-        UnusablePathError: There is no such file, or it holds something else.
-    """
-    try:
-        documents = json.loads(path.read_bytes())
-    except OSError as error:
-        raise UnusablePathError("--schemas", path, error.strerror or str(error)) from error
-    except ValueError as error:
-        raise UnusablePathError("--schemas", path, f"no JSON: {error}") from error
-    if not isinstance(documents, list) or not all(map(_is_schema, documents)):
-        reason = "no list of schemas, which are objects with an id and a primary_key"
-        raise UnusablePathError("--schemas", path, reason)
-    return documents
+_Server = Annotated[
+    str | None, typer.Option("--server", metavar="URL", help="Server to read; else FTRACK_SERVER.")
+]
+_ApiUser = Annotated[
+    str | None, typer.Option("--api-user", help="User to read as; else FTRACK_API_USER.")
+]
+_ApiKey = Annotated[
+    str | None, typer.Option("--api-key", help="Key of that user; else FTRACK_API_KEY.")
+]
 
 
-def _is_schema(document: object) -> bool:
-    if not isinstance(document, dict) or not isinstance(document.get("id"), str):
-        return False
-    key, properties = document.get("primary_key"), document.get("properties", {})
-    return isinstance(key, list) and bool(key) and isinstance(properties, dict)
+@app.command()
+def dump(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; - for stdout.")],
+    types: Annotated[
+        list[str] | None,
+        typer.Option("--type", metavar="TYPE", help="Entity type to write; else all. Repeatable."),
+    ] = None,
+    server: _Server = None,
+    api_user: _ApiUser = None,
+    api_key: _ApiKey = None,
+) -> None:
+    """Write the entities of any ftrack server to a file for "serve --fixture"."""
+    from aioftrackjobs.cli.dump import Source, write_dump
+
+    count = anyio.run(write_dump, Source(server, api_user, api_key), types or [], file)
+    print(f"Wrote {count} entities.", file=sys.stderr)
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UnusablePathError("--storage", path, error.strerror or str(error)) from error
+@app.command()
+def schemas(server: _Server = None, api_user: _ApiUser = None, api_key: _ApiKey = None) -> None:
+    """Print the schemas of any ftrack server, for "serve --schemas"."""
+    from aioftrackjobs.cli.dump import Source, write_schemas
+
+    anyio.run(write_schemas, Source(server, api_user, api_key))
 
 
 def _show_environment(server: ServerHandle) -> None:

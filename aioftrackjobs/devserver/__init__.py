@@ -28,6 +28,7 @@ from aioftrackjobs.devserver.assumptions import ASSUMPTIONS  # noqa: E402
 from aioftrackjobs.devserver.errors import (  # noqa: E402
     AddressError,
     CredentialsError,
+    FixtureError,
     SchemaError,
     ServerStartError,
     StorageError,
@@ -45,6 +46,7 @@ __all__ = [
     "DEFAULT_PORT",
     "AddressError",
     "CredentialsError",
+    "FixtureError",
     "SchemaError",
     "ServerHandle",
     "ServerStartError",

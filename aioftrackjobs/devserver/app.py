@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
+import html
 import logging
-import mimetypes
 import os
+import re
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
@@ -16,11 +17,19 @@ import anyio
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
+from aioftrackjobs.devserver.accounts import is_widget
+from aioftrackjobs.devserver.bodies import read_body
 from aioftrackjobs.devserver.engine import DEFAULT_API_USER, Answer, Engine, refused
+from aioftrackjobs.devserver.fixtures import FixtureSource
+from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.pictures import LARGEST_SIZE, picture_of, placeholder
 from aioftrackjobs.devserver.receiving import receive
 from aioftrackjobs.devserver.refusals import (
     CredentialsRefusal,
@@ -29,7 +38,8 @@ from aioftrackjobs.devserver.refusals import (
     RequestRefusal,
     TransferRefusal,
 )
-from aioftrackjobs.devserver.storage import is_storable
+from aioftrackjobs.devserver.storage import Incoming, is_storable
+from aioftrackjobs.devserver.uploads import Announced
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -38,12 +48,31 @@ Result = TypeVar("Result")
 _BLOCK = 2 * 1024 * 1024
 
 
+_COMPLETING = b"complete_multipart_upload"
+#: Pixels of a thumbnail if the client does not say.
+_THUMBNAIL_SIZE = 300
+#: Pages from anywhere may call: what lets a caller in are the headers, which a page must know.
+_BROWSERS = Middleware(
+    CORSMiddleware,
+    allow_origin_regex=".*",
+    allow_methods=["GET", "HEAD", "POST", "PUT"],
+    allow_headers=["*"],
+    allow_credentials=True,
+    expose_headers=["ETag", "Content-Disposition", "Content-Range", "Accept-Ranges"],
+)
+
+
 def create_app(
     database: str | Path | None = None,
     storage: str | Path | None = None,
     schemas: Iterable[Mapping[str, Any]] | None = None,
     api_user: str = DEFAULT_API_USER,
     api_key: str | None = None,
+    global_api_key: str | None = None,
+    limits: Limits | None = None,
+    *,
+    empty: bool = False,
+    fixture: FixtureSource | None = None,
 ) -> Starlette:
     """Return the server as an ASGI application; ``app.state.engine`` has user and key.
 
@@ -56,11 +85,25 @@ def create_app(
         schemas: Documents as ``query_schemas`` answers them; built-in ones if not given.
         api_user: User the server is made for; added if there is no such user.
         api_key: Key of *api_user*; made up, or kept from the database, if not given.
+        global_api_key: Key that acts for any active user; there is none if not given.
+        limits: How much one request may ask for, if not as much as usual.
+        empty: Make nothing in a new database but that user and the built-in locations.
+        fixture: JSON file of entities to load, or the entities, as in :mod:`fixtures`.
 
     Raises:
         ServerStartError: If one of these cannot be used; the subclass says which.
     """
-    engine = Engine(database, storage, schemas, api_user, api_key)
+    engine = Engine(
+        database,
+        storage,
+        schemas,
+        api_user,
+        api_key,
+        global_api_key,
+        limits,
+        empty=empty,
+        fixture=fixture,
+    )
     return application_of(engine)
 
 
@@ -82,7 +125,10 @@ def application_of(engine: Engine) -> Starlette:
             Route("/component/get", server.download),
             Route("/component/remove", server.remove),
             Route("/component/thumbnail", server.thumbnail),
+            Route("/img/thumbnail2.png", _no_thumbnail),
+            Route("/widget", server.widget),
         ],
+        middleware=[_BROWSERS],
         exception_handlers={
             Refusal: _refusal_response,
             HTTPException: _http_error_response,
@@ -96,40 +142,53 @@ def application_of(engine: Engine) -> Starlette:
 
 
 class _Server:
-    """The endpoints. Only one thread at a time works on the engine."""
+    """The endpoints. Batches are answered one at a time, transactions in any case."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._one_at_a_time = anyio.CapacityLimiter(1)
+        self._assembling = anyio.CapacityLimiter(2)
+        self._pictures = anyio.CapacityLimiter(2)
 
     async def _blocking(self, function: Callable[..., Result], *arguments: Any) -> Result:
         return await run_sync(function, *arguments, limiter=self._one_at_a_time)
 
     async def api(self, request: Request) -> Response:
         """Answer a batch of operations."""
-        body = await request.body()
-        answer = await self._blocking(
-            self._engine.answer, body, request.headers, str(request.base_url)
+        body = await read_body(request, self._engine.limits)
+        # Putting files together takes long and touches no data: nobody else waits for that.
+        is_long = _COMPLETING in body
+        answer = await run_sync(
+            functools.partial(self._engine.answer, body, request.headers, str(request.base_url)),
+            limiter=self._assembling if is_long else self._one_at_a_time,
         )
         return _json(answer)
 
     async def upload(self, request: Request) -> Response:
         """Take the file that was announced for this address."""
         announced = self._engine.uploads.announced(request.path_params["token"])
+        is_part = announced.upload is not None
         make = functools.partial(
             self._engine.storage.incoming,
             announced.component_id,
-            hashed=announced.checksum is not None,
+            hashed=is_part or announced.checksum is not None,
         )
         incoming = await run_sync(make)
         try:
             await receive(request, incoming, announced)
-            await run_sync(incoming.keep)
+            tag = await run_sync(self._keep, announced, incoming)
         except ClientDisconnect:
             raise TransferRefusal("The upload ended before all of it arrived.") from None
         finally:
             incoming.discard()
-        return Response(headers={"ETag": f'"{(incoming.md5() or os.urandom(16)).hex()}"'})
+        return Response(headers={"ETag": f'"{tag}"'})
+
+    def _keep(self, announced: Announced, incoming: Incoming) -> str:
+        """Keep what has arrived, and return its tag."""
+        if announced.upload is not None:
+            return self._engine.parts.keep(announced, incoming)
+        incoming.keep()
+        return (incoming.md5() or os.urandom(16)).hex()
 
     async def download(self, request: Request) -> Response:
         """Send the file of a component."""
@@ -137,26 +196,37 @@ class _Server:
         return _ComponentFile(path, filename=name)
 
     async def thumbnail(self, request: Request) -> Response:
-        """Send the file of a component if it is an image; thumbnails are not made yet."""
-        path, name = await self._file(request)
-        kind = mimetypes.guess_type(name)[0] or ""
-        if not kind.startswith("image/"):
-            raise NotFoundRefusal("There is no thumbnail of this component.")
-        return _ComponentFile(path, media_type=kind)
+        """Send a picture of a component that fits into the size that is asked for."""
+        path, _ = await self._file(request)
+        size = request.query_params.get("size") or str(_THUMBNAIL_SIZE)
+        if not re.fullmatch(r"[1-9][0-9]{0,4}", size):
+            raise RequestRefusal("The parameter 'size' must be a number of pixels.")
+        make = functools.partial(picture_of, path, min(int(size), LARGEST_SIZE))
+        picture, kind = await run_sync(make, limiter=self._pictures)
+        return Response(picture, media_type=kind)
 
     async def remove(self, request: Request) -> Response:
         """Remove the file of a component (a GET with an effect, as the real one)."""
         component_id = self._component_id(request)
-        self._check_credentials(request)
+        await self._check_credentials(request)
         if not await run_sync(self._engine.storage.remove, component_id):
             raise NotFoundRefusal("There is no file for this component.")
         return Response(b"{}", media_type="application/json")
+
+    async def widget(self, request: Request) -> Response:
+        """Say which widget a real server would show here."""
+        told = dict(request.query_params)
+        if not is_widget(self._engine.uploads, told):
+            raise CredentialsRefusal
+        shown = " ".join(told.get(name, "") for name in ("name", "entity_type", "entity_id"))
+        page = f"<!doctype html><title>ftrack</title><p>Widget: {html.escape(shown)}"
+        return HTMLResponse(page)
 
     async def _file(self, request: Request) -> tuple[Path, str]:
         component_id = self._component_id(request)
         signature = request.query_params.get("signature")
         if signature is None:
-            self._check_credentials(request)
+            await self._check_credentials(request)
         elif not self._engine.uploads.is_signature(component_id, signature):
             raise CredentialsRefusal
         return await self._blocking(self._engine.file_of, component_id)
@@ -167,9 +237,10 @@ class _Server:
             raise RequestRefusal("The parameter 'id' must be a component's id.")
         return component_id
 
-    def _check_credentials(self, request: Request) -> None:
+    async def _check_credentials(self, request: Request) -> None:
         query, headers = request.query_params, request.headers
-        self._engine.credentials.check(
+        await self._blocking(
+            self._engine.authenticate,
             query.get("username") or headers.get("ftrack-user"),
             query.get("apiKey") or headers.get("ftrack-api-key"),
         )
@@ -179,6 +250,26 @@ class _ComponentFile(FileResponse):
     """A file, sent in blocks that keep hops to worker threads rare."""
 
     chunk_size = _BLOCK
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send it, or refuse a range that it does not have as all else is refused."""
+        refused_with: int | None = None
+
+        async def send_file(message: Message) -> None:
+            nonlocal refused_with
+            if message["type"] == "http.response.start" and message["status"] >= 400:
+                refused_with = message["status"]
+            if refused_with is None:
+                await send(message)
+
+        await super().__call__(scope, receive, send_file)
+        if refused_with is not None:
+            raise TransferRefusal("There is no such range of this file.", status=refused_with)
+
+
+async def _no_thumbnail(_: Request) -> Response:
+    """Send what clients show where there is no thumbnail."""
+    return Response(placeholder(), media_type="image/png")
 
 
 def _json(answer: Answer) -> Response:

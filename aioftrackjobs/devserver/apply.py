@@ -26,6 +26,9 @@ from aioftrackjobs.devserver.tables import TYPE
 
 Operation = Mapping[str, Any]
 
+#: The key of a custom attribute's value.
+_CUSTOM_VALUE = {"configuration_id", "entity_id"}
+
 
 class Batch:
     """The changes of one request, within one transaction."""
@@ -54,6 +57,7 @@ class Batch:
         missing = [name for name in entity_type.primary_key if values.get(name) is None]
         if missing:
             raise ValidationRefusal(f"A {entity_type.name} needs a {' and a '.join(missing)}.")
+        self._rules.check_unique(entity_type, values)
         row = {TYPE: entity_type.name, **values}
         self._transaction.insert(entity_type.root, row)
         self._touch(entity_type, row)
@@ -65,12 +69,15 @@ class Batch:
         """Change an entity and return the wire form of what changed."""
         declared = self._entity_type(operation)
         key = read_key(declared, operation.get("entity_key"))
+        if self._is_unset_value(declared, key):
+            return self.create(operation)
         row = self._row(declared, key)
-        entity_type = self._model.types[row[TYPE]]
+        entity_type = declared if declared.shared else self._model.types[row[TYPE]]
         changes = read_changes(self._model, entity_type, operation.get("entity_data", {}))
         self._refuse_immutable(entity_type, row, changes.values)
         values = {name: value for name, value in changes.values.items() if name not in key}
         finish(entity_type, row, values)
+        self._rules.check_unique(entity_type, {**values, **key})
         self._transaction.update(entity_type.root, key, values)
         row.update(values)
         self._touch(entity_type, row)
@@ -145,6 +152,16 @@ class Batch:
         if row is None or row[TYPE] not in entity_type.concrete:
             raise NotFoundRefusal(f"There is no {entity_type.name} {', '.join(key.values())}.")
         return row
+
+    def _is_unset_value(self, entity_type: EntityType, key: Key) -> bool:
+        """Return whether *key* is that of a custom attribute which has no value yet.
+
+        Clients take it that every entity has all of them, and only ever update them.
+        """
+        if key.keys() != _CUSTOM_VALUE or not entity_type.shared:
+            return False
+        known = (entity_type.root, *key.values()) in self._touched
+        return not known and self._transaction.read(entity_type.root, key) is None
 
     def _touch(self, entity_type: EntityType, row: dict[str, Any]) -> None:
         key = tuple(row[name] for name in entity_type.primary_key)

@@ -11,17 +11,44 @@ ASSUMPTIONS: tuple[str, ...] = (
     "Required attributes and foreign keys are checked when all operations of a batch are done.",
     "Without strict mode refusals are sent with status 200; bodies and addresses that no client "
     "sends are refused with 4xx in any mode.",
-    "In strict mode: 400 ParseError, 401 InvalidCredentialsError, 404 EntityNotFoundError, "
-    "409 DuplicateEntryError and IntegrityError, 422 ValidationError, "
+    "In strict mode: 400 ParseError and TransferError, 401 InvalidCredentialsError, "
+    "404 EntityNotFoundError, 409 DuplicateEntryError and IntegrityError, 422 ValidationError, "
     "501 UnsupportedOperationError.",
+    "A request takes 32 MiB and 20 000 operations, a query 512 Ki characters, a list 20 000 "
+    "entries, a file 1 TiB and 10 000 parts; a body that stops arriving is given up after 30 s.",
     "Updating or deleting what does not exist is an EntityNotFoundError.",
     "Deleting what an earlier operation of the same batch may have taken along is done.",
     "Changing an immutable attribute that has a value is a ValidationError; repeating the value "
     "is not.",
     "An unknown action is a ValidationError with the text that the official client looks for.",
-    "A personal key acts as its user only. There are no other permissions.",
-    "The server sets created_at, date and thread_activity at creation, and created_by_id to the "
-    "acting user, unless they are sent.",
+    "A personal key acts as its user only, a global key as any active user, and for reading also "
+    "as one who does not exist; inactive and deleted users are refused. There are no other "
+    "permissions: anybody may change anything, and reset anybody's key.",
+    "Pages from any origin may call (CORS), with credentials.",
+    "Usernames are unique, and a user has one running timer.",
+    "A custom attribute that is updated before it has a value gets one.",
+    "Grouping needs strict mode, either by header or by option.",
+    "A search finds entities in which every term occurs, whatever its case, in one of their name, "
+    "label, description, content, comment, email or the parts of a user's name; a context narrows "
+    "it to what is below that, object types to typed contexts of these. Its expression may have "
+    "all that a query has but grouping.",
+    "query_server_information leaves out values that it does not know; there are no permissions "
+    "and no licences to tell.",
+    "encode_media makes a JPEG of an image, and of a video a copy under its own type; both by the "
+    "file type of the component. Outputs exist at once, and get their file, size and location when "
+    "the Job is done; for what is neither there is no output, and the Job fails.",
+    "Jobs that the server works on have the default type and belong to the caller; they are done "
+    "one after the other. A failed one says why in 'error' within its data. Those "
+    "not done when the server stops fail, or when it starts again if it was killed.",
+    "LDAP, iconik and the export of review sessions are not there: their Jobs run and fail.",
+    "Invitations are answered as sent, and nothing is mailed.",
+    "Widgets are pages that say which widget it would be.",
+    "A thumbnail fits into its size (300 unless told, 4096 at most) and is never enlarged; JPEG, "
+    "or PNG where there is transparency. Without Pillow it is an UnsupportedOperationError.",
+    "The ETag of a part is its MD5 digest. Completing an upload names every part once; parts that "
+    "are not completed go when the server stops, or after a day.",
+    "The server sets created_at, date, thread_activity and required dates at creation, and "
+    "created_by_id to the acting user, unless they are sent.",
     "finished_at is set when a status becomes done or failed, and cleared when work is reopened.",
     "Required flags and numbers that are not sent are false and zero; a required word of a "
     "vocabulary, such as a task's status, is its first.",

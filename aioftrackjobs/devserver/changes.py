@@ -79,7 +79,7 @@ def _relate(
     model: Model, entity_type: EntityType, changes: Changes, relation: Relation, value: Any
 ) -> None:
     where = f"{entity_type.name}.{relation.name}"
-    if not relation.pairs:
+    if not relation.pairs or (relation.many and len(relation.pairs) != 1):
         raise ValidationRefusal(f"{where} cannot be written.")
     if relation.many:
         if not isinstance(value, list):

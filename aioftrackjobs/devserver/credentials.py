@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Mapping
+from dataclasses import dataclass
 
 from aioftrackjobs.devserver.errors import CredentialsError
 from aioftrackjobs.devserver.refusals import CredentialsRefusal
@@ -29,22 +29,46 @@ def check_header_value(argument: str, value: object) -> None:
         raise CredentialsError(argument, reason)
 
 
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Whom a request acts for.
+
+    Attributes:
+        is_global: The key is not that user's own but one that acts for any user.
+    """
+
+    username: str
+    is_global: bool = False
+
+
 class Credentials:
-    """The API keys of all users who have one. Never shows a key."""
+    """The API keys of all users who have one, and one that acts for anybody. Never shows a key.
 
-    def __init__(self, api_keys: Mapping[str, str]) -> None:
-        self._api_keys = dict(api_keys)
+    Whether the user exists and is active is for the store to say.
+    """
 
-    def check(self, username: str | None, api_key: str | None) -> str:
-        """Return the name of the user that the pair stands for.
+    def __init__(self, global_api_key: str | None = None) -> None:
+        self._api_keys: dict[str, str] = {}
+        self._global_api_key = global_api_key
+
+    def check(self, username: str | None, api_key: str | None) -> Identity:
+        """Return whom the pair stands for.
 
         Raises:
-            CredentialsRefusal: If it stands for none.
+            CredentialsRefusal: If it stands for nobody.
         """
-        expected = self._api_keys.get(username or "")
         given = (api_key or "").encode("utf-8", "surrogatepass")
-        if username is None or expected is None:
-            raise CredentialsRefusal
-        if not hmac.compare_digest(given, expected.encode()):
-            raise CredentialsRefusal
-        return username
+        if username and given:
+            if _same(given, self._api_keys.get(username)):
+                return Identity(username)
+            if _same(given, self._global_api_key):
+                return Identity(username, is_global=True)
+        raise CredentialsRefusal
+
+    def set_api_key(self, username: str, api_key: str) -> None:
+        """Let *username* in with *api_key*, and no longer with an earlier one."""
+        self._api_keys[username] = api_key
+
+
+def _same(given: bytes, expected: str | None) -> bool:
+    return expected is not None and hmac.compare_digest(given, expected.encode())

@@ -10,31 +10,34 @@ import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from aioftrackjobs.devserver.apply import Batch
-from aioftrackjobs.devserver.computed import Addresses
+from aioftrackjobs.devserver.background import Background
 from aioftrackjobs.devserver.credentials import Credentials, check_header_value
 from aioftrackjobs.devserver.errors import SchemaError
+from aioftrackjobs.devserver.fixtures import FixtureSource, read_fixture
+from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.loading import builtin_model, load_model
 from aioftrackjobs.devserver.model import Model
-from aioftrackjobs.devserver.operations import Caller, Operations
+from aioftrackjobs.devserver.multipart import Parts
+from aioftrackjobs.devserver.operations import Operations
 from aioftrackjobs.devserver.refusals import (
     NotFoundRefusal,
     Refusal,
     RequestRefusal,
+    TransferRefusal,
     refusal_body,
 )
-from aioftrackjobs.devserver.results import Encoder
-from aioftrackjobs.devserver.rules import Rules
-from aioftrackjobs.devserver.seed import CONTENTS, Part, add_user, seed
+from aioftrackjobs.devserver.request import Caller, Services, acting_user
+from aioftrackjobs.devserver.seed import Contents, Part
+from aioftrackjobs.devserver.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.sql import Sql
 from aioftrackjobs.devserver.storage import Storage, is_storable
-from aioftrackjobs.devserver.store import Store, Transaction
+from aioftrackjobs.devserver.store import Store
 from aioftrackjobs.devserver.uploads import Uploads
 
 logger = logging.getLogger(__name__)
@@ -68,22 +71,48 @@ class Engine:
         schemas: Iterable[Mapping[str, Any]] | None = None,
         api_user: str = DEFAULT_API_USER,
         api_key: str | None = None,
+        global_api_key: str | None = None,
+        limits: Limits | None = None,
+        *,
+        empty: bool = False,
+        fixture: FixtureSource | None = None,
     ) -> None:
         check_header_value("api_user", api_user)
-        if api_key is not None:
-            check_header_value("api_key", api_key)
+        for argument, key in (("api_key", api_key), ("global_api_key", global_api_key)):
+            if key is not None:
+                check_header_value(argument, key)
         self.model, sql = _builtin() if schemas is None else _prepared(load_model(schemas))
-        self.uploads = Uploads()
+        self.limits = limits or Limits()
+        self.uploads = Uploads(self.limits)
         self.api_user = api_user
+        self._contents = Contents(empty, read_fixture(fixture))
         with ExitStack() as made:
             self.storage = Storage(storage)
             made.callback(self.storage.close)
             self._store = Store(self.model, sql, database)
             made.callback(self._store.close)
+            self.parts = Parts(self.storage)
+            self.credentials = Credentials(global_api_key)
+            self._services = self._make_services()
             self.api_keys = self._populate(api_user, api_key)
+            if database is not None:
+                fail_abandoned(self._services, api_user)
             made.pop_all()
-        self.credentials = Credentials(self.api_keys)
-        self._operations = Operations(self.model, self._store, self.uploads)
+        for username, key in self.api_keys.items():
+            self.credentials.set_api_key(username, key)
+        self._operations = Operations(self._services)
+
+    def _make_services(self) -> Services:
+        return Services(
+            self.model,
+            self._store,
+            self.storage,
+            self.uploads,
+            self.parts,
+            self.credentials,
+            Background(),
+            self.limits,
+        )
 
     @property
     def api_key(self) -> str:
@@ -91,13 +120,15 @@ class Engine:
         return self.api_keys[self.api_user]
 
     def close(self) -> None:
-        """Close the database, and remove a temporary storage folder."""
+        """Give up work in the background, close the database, remove what is temporary."""
+        self._services.background.close()
+        self.parts.close()
         self._store.close()
         self.storage.close()
 
     def _populate(self, api_user: str, api_key: str | None) -> dict[str, str]:
         """Seed a new store with what its schemas allow, and return the keys of all users."""
-        for parts in CONTENTS:
+        for parts in self._contents.choices:
             try:
                 return self._fill(api_user, api_key, parts)
             except Refusal as refusal:
@@ -106,30 +137,38 @@ class Engine:
 
     def _fill(self, api_user: str, api_key: str | None, parts: Iterable[Part]) -> dict[str, str]:
         with self._store.transaction() as transaction:
-            batch = self._batch(transaction, api_user)
-            if not transaction.api_keys():
-                seed(self.model, transaction, batch, api_user, parts)
-            add_user(self.model, transaction, batch, api_user)
+            new_batch = partial(self._services.batch, transaction, api_user)
+            self._contents.fill(self.model, transaction, new_batch, api_user, parts)
             if api_key or transaction.api_key(api_user) is None:
                 transaction.set_api_key(api_user, api_key or secrets.token_urlsafe(24))
             return transaction.api_keys()
 
-    def _batch(self, transaction: Transaction, username: str) -> Batch:
-        encoder = Encoder(self.model, Addresses("", self.uploads.sign))
-        return Batch(self.model, transaction, Rules(self.model, transaction, username), encoder)
-
     def answer(self, body: bytes, headers: Mapping[str, str], base_url: str) -> Answer:
         """Return the answer to a ``POST /api``."""
-        strict = headers.get("ftrack-strict-api", "").lower() in _TRUE
         try:
-            user = self.credentials.check(headers.get("ftrack-user"), headers.get("ftrack-api-key"))
+            who = self.credentials.check(headers.get("ftrack-user"), headers.get("ftrack-api-key"))
             options = _options(headers.get("ftrack-api-options", ""))
-            caller = Caller(user, base_url, denormalize="denormalize" in options)
-            return Answer(200, to_json(self._operations.run(_read_batch(body), caller)))
-        except RequestRefusal as refusal:
-            return refused(refusal, refusal.status)
+            caller = Caller(
+                who,
+                base_url,
+                denormalize="denormalize" in options,
+                strict="strict" in options or _is_strict(headers),
+            )
+            operations = _read_batch(body)
+            self.limits.check_batch(operations)
+            return Answer(200, to_json(self._operations.run(operations, caller)))
         except Refusal as refusal:
-            return refused(refusal, refusal.status if strict else 200)
+            return refused(refusal, _status(refusal, headers))
+
+    def authenticate(self, username: str | None, api_key: str | None) -> None:
+        """Check who asks for a file.
+
+        Raises:
+            CredentialsRefusal: If the pair stands for no active user.
+        """
+        identity = self.credentials.check(username, api_key)
+        with self._store.transaction(writes=False) as transaction:
+            acting_user(self.model, transaction, identity)
 
     def file_of(self, component_id: str) -> tuple[Path, str]:
         """Return where the file of a component is, and the name to save it under.
@@ -160,6 +199,16 @@ def _prepared(model: Model) -> tuple[Model, Sql]:
 def refused(refusal: Refusal, status: int) -> Answer:
     """Return *refusal* as an answer."""
     return Answer(status, to_json(refusal_body(refusal)))
+
+
+def _status(refusal: Refusal, headers: Mapping[str, str]) -> int:
+    """Return the status of a refusal of a batch: 200 unless the client wants real ones."""
+    is_no_batch = isinstance(refusal, RequestRefusal) and not isinstance(refusal, TransferRefusal)
+    return refusal.status if is_no_batch or _is_strict(headers) else 200
+
+
+def _is_strict(headers: Mapping[str, str]) -> bool:
+    return headers.get("ftrack-strict-api", "").strip().lower() in _TRUE
 
 
 def _read_batch(body: bytes) -> list[Any]:

@@ -7,6 +7,7 @@
     ├── StoreError        the database
     ├── StorageError      the folder for files
     ├── SchemaError       the schema documents
+    ├── FixtureError      the entities to load
     └── CredentialsError  user and key
 """
 
@@ -96,6 +97,37 @@ class SchemaError(ServerStartError):
         if self.document is None:
             return f"cannot serve these schemas: {self.reason}"
         return f"cannot serve the schema of {self.document}: {self.reason}"
+
+
+class FixtureError(ServerStartError):
+    """The entities to load cannot be loaded; none of them is.
+
+    Attributes:
+        fixture: Name of the file; None if it was given as a list.
+        reason: What is wrong with it, or with one entry.
+        entry: Number of the entry, from 1; None if what is wrong is not one entry.
+        entity: Type and id of the entry, as far as it has them.
+    """
+
+    def __init__(
+        self,
+        fixture: str | None,
+        reason: str,
+        entry: int | None = None,
+        entity: str | None = None,
+    ) -> None:
+        super().__init__(fixture, reason, entry, entity)
+        self.fixture = fixture
+        self.reason = reason
+        self.entry = entry
+        self.entity = entity
+
+    def __str__(self) -> str:
+        name = "the fixture" if self.fixture is None else f"the fixture {self.fixture}"
+        if self.entry is None:
+            return f"cannot load {name}: {self.reason}"
+        entity = f" ({self.entity})" if self.entity else ""
+        return f"cannot load {name}: entry {self.entry}{entity}: {self.reason}"
 
 
 class CredentialsError(ServerStartError):

@@ -1,8 +1,9 @@
 """Which entity types extend which, read from schema documents.
 
-Newer servers say it (``$mixin``); in the recorded documents it shows in three other ways:
-an alias with classifiers, a primary key that is also a foreign key, or a discriminator such as
-``context_type`` that a bigger type repeats.
+Newer servers say it (``$mixin``); in the recorded documents it shows in other ways: an alias
+with classifiers, a primary key that is also a foreign key, a discriminator such as
+``context_type`` that a bigger type repeats, a name put before that of a smaller type
+(``ContextCustomAttributeValue``), or a table that two types name.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ def base_of(document: Document, documents: Mapping[str, Document]) -> str | None
         _classified_base(document, documents),
         _base_by_key(document),
         _base_by_discriminator(document, documents),
+        _base_by_name(document, documents),
+        _base_by_table(document, documents),
     ):
         if base in documents and base != document["id"]:
             return str(base)
@@ -99,3 +102,34 @@ def _base_by_discriminator(document: Document, documents: Mapping[str, Document]
     ]
     nearest = max(bases, key=lambda other: len(other["properties"]), default=None)
     return nearest["id"] if nearest is not None else None
+
+
+def _base_by_name(document: Document, documents: Mapping[str, Document]) -> str | None:
+    """Return the longest type that this one is named after and repeats.
+
+    ``CustomAttributeLinkFrom`` is ``CustomAttributeLink``, seen from the other end.
+    """
+    own = document["id"]
+    smaller = [
+        name
+        for name, other in documents.items()
+        if name != own
+        and other["primary_key"] == document["primary_key"]
+        and set(other["properties"]) < set(document["properties"])
+    ]
+    named_after = max(filter(own.endswith, smaller), key=len, default=None)
+    return named_after or next((name for name in smaller if own == f"{name}From"), None)
+
+
+def _base_by_table(document: Document, documents: Mapping[str, Document]) -> str | None:
+    """Return the first type of the same table and shape, such as of labels and categories."""
+    table = document.get("alias_for")
+    if not isinstance(table, str):
+        return None
+    same = (
+        name
+        for name, other in documents.items()
+        if other.get("alias_for") == table
+        and set(other["properties"]) == set(document["properties"])
+    )
+    return next(same, None)

@@ -39,13 +39,27 @@ class Attribute:
 
 
 @dataclass(frozen=True, slots=True)
-class Relation:
-    """A way from an entity to others.
+class Link:
+    """Entities of a type of their own that join two others, such as the objects of a list.
 
     Attributes:
-        pairs: Attributes that must be equal, (here, there); empty where the document gives no
-            way to store the relation, which then always leads to nothing.
+        here: Attribute of the joining entity that holds the key of where the relation starts.
+        there: The same for where it leads.
+    """
+
+    entity_type: str
+    here: str
+    there: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A way from an entity to others; readable by ``pairs``, by ``link`` or along a tree.
+
+    Attributes:
+        pairs: Attributes that must be equal, (here, there); only such a relation can be written.
         only: An attribute of the target and the value it must have to belong.
+        tree: ``up`` for all ancestors along ``parent_id``, ``down`` for all descendants.
     """
 
     name: str
@@ -53,6 +67,13 @@ class Relation:
     many: bool
     pairs: tuple[tuple[str, str], ...] = ()
     only: tuple[str, str] | None = None
+    link: Link | None = None
+    tree: str | None = None
+
+    @property
+    def resolved(self) -> bool:
+        """Whether there is a way to follow it; otherwise it always leads to nothing."""
+        return bool(self.pairs or self.link or self.tree)
 
 
 @dataclass(slots=True)
@@ -64,6 +85,10 @@ class EntityType:
         lineage: This type and what it extends, nearest first.
         concrete: Names of this type and all that extend it.
         marks: Values of attributes that tell this type from others of its family.
+        shared: All types of the family show the same rows, each those that belong to it.
+        belonging: For a type that shares rows: the attribute that names an entity of the given
+            type in all rows that belong.
+        borrowed: Attributes repeated from a related entity: the key that leads there, its type.
     """
 
     name: str
@@ -80,6 +105,9 @@ class EntityType:
     immutable: frozenset[str] = frozenset()
     default_projections: tuple[str, ...] = ()
     system_projections: tuple[str, ...] = ()
+    shared: bool = False
+    belonging: tuple[str, str] | None = None
+    borrowed: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Return whether clients may use *name* on this type."""
@@ -115,6 +143,18 @@ class Model:
     def family(self, root: str) -> list[EntityType]:
         """Return all types that share the table of *root*, in document order."""
         return [entity_type for entity_type in self.types.values() if entity_type.root == root]
+
+    def knowing(self, entity_type: EntityType, name: str) -> EntityType:
+        """Return *entity_type*, or the first of its subtypes that has *name* where it has not.
+
+        Queries name attributes of subtypes on general types: ``resource.username``.
+        """
+        if name in entity_type.relations or name in entity_type.document["properties"]:
+            return entity_type
+        for each in self.types.values():
+            if each.name in entity_type.concrete and each.has(name):
+                return each
+        return entity_type
 
     def related(self, one: str, other: str) -> bool:
         """Return whether one of the two types extends the other, or both are the same."""

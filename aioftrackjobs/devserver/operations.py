@@ -7,72 +7,90 @@ one refusal for all of them (protocol reference, section 2).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
-from aioftrackjobs.devserver.apply import Batch
-from aioftrackjobs.devserver.computed import Addresses
-from aioftrackjobs.devserver.model import Model
-from aioftrackjobs.devserver.projections import select
-from aioftrackjobs.devserver.query.compiler import Compiler
-from aioftrackjobs.devserver.query.parser import parse
-from aioftrackjobs.devserver.query.syntax import Query
+from aioftrackjobs.devserver import accounts, delayed, information, media, querying, transfers
 from aioftrackjobs.devserver.refusals import (
+    CredentialsRefusal,
     Refusal,
     UnsupportedRefusal,
     ValidationRefusal,
 )
-from aioftrackjobs.devserver.results import Encoder, Loader
-from aioftrackjobs.devserver.rules import Rules
-from aioftrackjobs.devserver.store import Store, Transaction
-from aioftrackjobs.devserver.uploads import Uploads
+from aioftrackjobs.devserver.request import ApiRequest, Caller, Operation, Services
 from aioftrackjobs.protocol.schemas import schema_hash
 
-Operation = Mapping[str, Any]
-
-_READING = frozenset({"query", "query_schemas", "query_server_information", "get_upload_metadata"})
-#: A real server does these; they are refused by name rather than as unknown.
-_UNSUPPORTED = frozenset(
+#: Operations that leave the database as it is.
+_READING = frozenset(
     {
+        "query",
         "search",
+        "query_schemas",
+        "query_server_information",
+        "get_upload_metadata",
         "complete_multipart_upload",
-        "encode_media",
-        "delayed_job",
-        "reset_remote",
         "get_widget_url",
         "send_user_invite",
         "send_review_session_invite",
-        "generate_signed_url",
-        "compute_rollups",
-        "permissions",
-        "configure_totp",
     }
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sent a request, and how the answer is wanted.
-
-    Attributes:
-        base_url: Address under which the caller reaches this server.
-        denormalize: Whether repeated entities are wanted whole.
-    """
-
-    username: str
-    base_url: str
-    denormalize: bool = False
+#: A real server does these; they are refused by name rather than as unknown (section 2.3).
+_UNSUPPORTED = frozenset(
+    {
+        "_authorize_operation",
+        "_track_usage",
+        "add_user_security_role",
+        "assume_user",
+        "compute_rollups",
+        "configure_otp",
+        "configure_totp",
+        "convert_entity",
+        "disable_2fa",
+        "generate_signed_url",
+        "generate_totp",
+        "grant_api_key_project",
+        "grant_api_key_security_role",
+        "grant_user_security_role_project",
+        "parse_query",
+        "permissions",
+        "remove_user_security_role",
+        "revoke_api_key_project",
+        "revoke_api_key_security_role",
+        "revoke_user_security_role_project",
+        "storage_usage",
+        "un_assume_user",
+        "update_user_security_role",
+    }
+)
+_Action = Callable[[ApiRequest, Operation], Any]
 
 
 class Operations:
     """Runs batches of operations against one store."""
 
-    def __init__(self, model: Model, store: Store, uploads: Uploads) -> None:
-        self._model = model
-        self._store = store
-        self._uploads = uploads
-        self._schemas = list(model.documents)
-        self._schema_hash = schema_hash(self._schemas)
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._schemas = list(services.model.documents)
+        self._actions: Mapping[str, _Action] = {
+            "query": querying.answer_query,
+            "search": querying.answer_search,
+            "create": _create,
+            "update": _update,
+            "delete": _delete,
+            "query_schemas": lambda *_: self._schemas,
+            "query_server_information": partial(
+                information.server_information, schema_hash=schema_hash(self._schemas)
+            ),
+            "get_upload_metadata": transfers.get_upload_metadata,
+            "complete_multipart_upload": transfers.complete_multipart_upload,
+            "encode_media": media.encode_media,
+            "delayed_job": delayed.delayed_job,
+            "reset_remote": accounts.reset_remote,
+            "get_widget_url": accounts.get_widget_url,
+            "send_user_invite": accounts.send_user_invite,
+            "send_review_session_invite": accounts.send_review_session_invite,
+        }
 
     def run(self, operations: list[Any], caller: Caller) -> list[Any]:
         """Return the answers to *operations*, all of them done or none.
@@ -80,141 +98,53 @@ class Operations:
         Raises:
             Refusal: If one of them cannot be done.
         """
-        if not all(isinstance(operation, Mapping) for operation in operations):
-            raise ValidationRefusal("An operation must be an object.")
-        if not all(isinstance(operation.get("action"), str) for operation in operations):
-            raise ValidationRefusal("An operation must name its 'action'.")
-        writes = any(operation.get("action") not in _READING for operation in operations)
-        with self._store.transaction(writes=writes) as transaction:
-            request = _Request(self, transaction, caller)
-            answers = [request.answer(operation) for operation in operations]
-            request.batch.finish()
+        actions = [self._action(operation) for operation in operations]
+        writes = any(operation["action"] not in _READING for operation in operations)
+        with ExitStack() as undone:
+            assembled = transfers.assemble_uploads(self._services, operations, undone)
+            with self._services.store.transaction(writes=writes) as transaction:
+                request = ApiRequest(self._services, transaction, caller, assembled)
+                _check_user(request, writes=writes)
+                answers = [
+                    action(request, operation)
+                    for action, operation in zip(actions, operations, strict=True)
+                ]
+                request.batch.finish()
+            for action in request.afterwards:
+                action()
         return answers
 
-    def server_information(self, caller: Caller, values: Any) -> dict[str, Any]:
-        """Return facts about this server (protocol reference, section 2.4)."""
-        facts: dict[str, Any] = {
-            "version": "dev",
-            "schema_hash": self._schema_hash,
-            "is_timezone_support_enabled": True,
-            "storage_scenario": {"scenario": "ftrack.automatic", "data": {}},
-        }
-        if values is None:
-            return facts
-        if not isinstance(values, list):
-            raise ValidationRefusal("'values' must be a list of names.")
-        facts |= {
-            "user_information": {"username": caller.username},
-            "is_nested_subqueries_enabled": True,
-        }
-        return {name: facts[name] for name in values if isinstance(name, str) and name in facts}
-
-    def compiler(self, transaction: Transaction) -> Compiler:
-        """Return a compiler for the tables of *transaction*."""
-        return Compiler(self._model, transaction.tables)
-
-    @property
-    def model(self) -> Model:
-        """The entity types served."""
-        return self._model
-
-    @property
-    def schemas(self) -> list[dict[str, Any]]:
-        """The schema documents served, in their order."""
-        return self._schemas
-
-    @property
-    def uploads(self) -> Uploads:
-        """Where uploads are announced."""
-        return self._uploads
+    def _action(self, operation: Any) -> _Action:
+        if not isinstance(operation, Mapping):
+            raise ValidationRefusal("An operation must be an object.")
+        name = operation.get("action")
+        if not isinstance(name, str):
+            raise ValidationRefusal("An operation must name its 'action'.")
+        if name not in self._actions:
+            raise _unknown_action(name)
+        return self._actions[name]
 
 
-class _Request:
-    """One request while it is answered."""
+def _check_user(request: ApiRequest, *, writes: bool) -> None:
+    """Have a global key act for existing users only, when more than reading is asked for.
 
-    def __init__(self, operations: Operations, transaction: Transaction, caller: Caller) -> None:
-        self._operations = operations
-        self._transaction = transaction
-        self._caller = caller
-        model = operations.model
-        addresses = Addresses(caller.base_url, operations.uploads.sign)
-        self._encoder = Encoder(model, addresses, denormalize=caller.denormalize)
-        rules = Rules(model, transaction, caller.username)
-        self.batch = Batch(model, transaction, rules, self._encoder)
-        self._actions: dict[str, Callable[[Operation], Any]] = {
-            "query": self._query,
-            "create": self._create,
-            "update": self._update,
-            "delete": self._delete,
-            "query_schemas": lambda _: operations.schemas,
-            "query_server_information": self._server_information,
-            "get_upload_metadata": self._upload_metadata,
-        }
-
-    def answer(self, operation: Operation) -> Any:
-        """Return the answer to one operation."""
-        action = operation["action"]
-        if action in self._actions:
-            return self._actions[action](operation)
-        raise _unknown_action(action)
-
-    def _create(self, operation: Operation) -> dict[str, Any]:
-        return {"action": "create", "data": self.batch.create(operation)}
-
-    def _update(self, operation: Operation) -> dict[str, Any]:
-        return {"action": "update", "data": self.batch.update(operation)}
-
-    def _delete(self, operation: Operation) -> dict[str, Any]:
-        return {"action": "delete", "data": self.batch.delete(operation)}
-
-    def _server_information(self, operation: Operation) -> dict[str, Any]:
-        return self._operations.server_information(self._caller, operation.get("values"))
-
-    def _upload_metadata(self, operation: Operation) -> dict[str, Any]:
-        component = None
-        component_id = operation.get("component_id")
-        if isinstance(component_id, str) and "Component" in self._transaction.tables:
-            component = self._transaction.read("Component", {"id": component_id})
-        return self._operations.uploads.announce(operation, component, self._caller.base_url)
-
-    def _query(self, operation: Operation) -> dict[str, Any]:
-        expression = operation.get("expression")
-        if not isinstance(expression, str):
-            raise ValidationRefusal("A query needs an 'expression'.")
-        query = parse(expression)
-        if query.group_by:
-            rows, more = self._groups(query)
-        else:
-            rows, more = self._entities(query)
-        next_offset = (query.offset or 0) + len(rows) if more else None
-        return {
-            "action": "query",
-            "data": rows,
-            "metadata": {"next": {"offset": next_offset}},
-        }
-
-    def _entities(self, query: Query) -> tuple[list[Any], bool]:
-        compiler, model = self._operations.compiler(self._transaction), self._operations.model
-        selection = select(model, query)
-        columns = selection.columns(model)
-        statement = compiler.select(query, compiler.scope(query), columns)
-        found, more = _page(query, self._transaction.fetch(statement))
-        rows = [dict(zip(columns, row, strict=True)) for row in found]
-        loaded = Loader(model, self._transaction).load(selection, rows)
-        return self._encoder.entities(selection, loaded), more
-
-    def _groups(self, query: Query) -> tuple[list[Any], bool]:
-        compiler = self._operations.compiler(self._transaction)
-        statement, names = compiler.select_groups(query)
-        found, more = _page(query, self._transaction.fetch(statement))
-        return [dict(zip(names, row, strict=True)) for row in found], more
+    A real server lets one in whose user does not exist, and clients look the user up next
+    (protocol reference, section 1.6).
+    """
+    if writes and request.user is None and request.caller.identity.is_global:
+        raise CredentialsRefusal
 
 
-def _page(query: Query, found: Any) -> tuple[Any, bool]:
-    """Return the rows of the page, and whether there are more after it."""
-    if query.limit is None or len(found) <= query.limit:
-        return found, False
-    return found[: query.limit], True
+def _create(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    return {"action": "create", "data": request.batch.create(operation)}
+
+
+def _update(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    return {"action": "update", "data": request.batch.update(operation)}
+
+
+def _delete(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    return {"action": "delete", "data": request.batch.delete(operation)}
 
 
 def _unknown_action(action: str) -> Refusal:

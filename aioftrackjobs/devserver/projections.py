@@ -8,10 +8,13 @@ from dataclasses import dataclass, field
 from aioftrackjobs.devserver.computed import sources_of
 from aioftrackjobs.devserver.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.query.syntax import Aggregate, Path, Query, Step
+from aioftrackjobs.devserver.query.ways import start_of
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.tables import TYPE
 
 _LONGEST_PATH = 24
+#: Plain values behind which the documentation's own queries go on, with `name`.
+_SHOWN_WHOLE = frozenset({("Project", "status")})
 
 
 @dataclass(slots=True)
@@ -41,7 +44,7 @@ class Selection:
             wanted |= dict.fromkeys(member.system_projections)
         for selection in self.related.values():
             if selection.relation is not None:
-                wanted |= dict.fromkeys(here for here, _ in selection.relation.pairs)
+                wanted |= dict.fromkeys(start_of(selection.relation))
         stored = {name for member in family for name in member.attributes} | {TYPE}
         return [name for name in wanted if name in stored]
 
@@ -73,14 +76,17 @@ def select_names(entity_type: EntityType, names: Iterable[str]) -> Selection:
 
 def _add(model: Model, selection: Selection, path: Path) -> None:
     step, *rest = path
-    entity_type = selection.entity_type
+    entity_type = model.knowing(selection.entity_type, step.name)
     if not entity_type.has(step.name):
+        if step.name in entity_type.default_projections:
+            return  # documents of links name what they do not have, and clients ask for it
         raise entity_type.unknown(step.name)
     if entity_type.document["properties"][step.name].get("restricted_projection"):
         raise ValidationRefusal(f"'{step.name}' of {entity_type.name} cannot be selected.")
     relation = entity_type.relations.get(step.name)
     if relation is None:
-        if rest and step.name not in entity_type.computed:
+        plain = (entity_type.name, step.name) in _SHOWN_WHOLE
+        if rest and not plain and step.name not in entity_type.computed:
             raise ValidationRefusal(
                 f"'{step.name}' of {entity_type.name} is no relation, nothing follows it."
             )

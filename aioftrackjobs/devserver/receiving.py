@@ -59,14 +59,14 @@ class _Consumer:
 
 
 async def receive(request: Request, incoming: Incoming, announced: Announced) -> None:
-    """Write the body of *request* while it arrives, and hash it if it is to be checked.
+    """Write the body of *request* while it arrives, and hash it if its digest is needed.
 
     Raises:
         TransferRefusal: If it is not what was announced.
         ClientDisconnect: If it ends too early.
     """
     consumers = [_Consumer(incoming.write)]
-    if announced.checksum is not None:
+    if incoming.is_hashed:
         consumers.append(_Consumer(incoming.hash))
     async with anyio.create_task_group() as tasks:
         for consumer in consumers:
@@ -78,12 +78,23 @@ async def receive(request: Request, incoming: Incoming, announced: Announced) ->
                 consumer.close()
     if arrived is None:
         raise ClientDisconnect
-    if arrived != announced.size:
+    is_part = announced.upload is not None
+    if arrived > announced.size or (arrived < announced.size and not is_part):
         more = arrived > announced.size
         raise TransferRefusal(
             f"{announced.size} bytes were announced, {'more' if more else arrived} arrived.",
             status=413 if more else 400,
         )
+    if not is_part:
+        check_digest(announced, incoming)
+
+
+def check_digest(announced: Announced, incoming: Incoming) -> None:
+    """Check a whole file against the digest that was announced, if one was.
+
+    Raises:
+        TransferRefusal: If it is not that file's.
+    """
     if announced.checksum is not None and base64.b64decode(announced.checksum) != incoming.md5():
         raise TransferRefusal("What arrived does not have the MD5 digest that was announced.")
 

@@ -7,11 +7,25 @@ they are known; :mod:`aioftrackjobs.devserver.assumptions` lists where they are 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any
 
 from aioftrackjobs.errors import FtrackJobsError
+
+#: HTTP status of each error when the client asked for real ones: assumed, none is published.
+STRICT_STATUS: Mapping[str, int] = {
+    "ServerError": 400,
+    "ParseError": 400,
+    "ValidationError": 422,
+    "IntegrityError": 409,
+    "DuplicateEntryError": 409,
+    "EntityNotFoundError": 404,
+    "InvalidCredentialsError": 401,
+    "RequestError": 400,
+    "TransferError": 400,
+    "UnsupportedOperationError": 501,
+}
 
 
 class Refusal(FtrackJobsError):  # noqa: N818 - what it is to the client is `exception`
@@ -24,11 +38,11 @@ class Refusal(FtrackJobsError):  # noqa: N818 - what it is to the client is `exc
     """
 
     exception = "ServerError"
-    status = 400
 
     def __init__(self, content: str) -> None:
         super().__init__(content)
         self.content = content
+        self.status = STRICT_STATUS[self.exception]
 
 
 class ParseRefusal(Refusal):
@@ -51,35 +65,30 @@ class ValidationRefusal(Refusal):
     """Something has the wrong form, or names what does not exist."""
 
     exception = "ValidationError"
-    status = 422
 
 
 class IntegrityRefusal(Refusal):
     """A reference points at nothing."""
 
     exception = "IntegrityError"
-    status = 409
 
 
 class DuplicateRefusal(Refusal):
     """There is an entity with this key already."""
 
     exception = "DuplicateEntryError"
-    status = 409
 
 
 class NotFoundRefusal(Refusal):
     """The entity or file to work on does not exist."""
 
     exception = "EntityNotFoundError"
-    status = 404
 
 
 class CredentialsRefusal(Refusal):
     """User and key do not belong together."""
 
     exception = "InvalidCredentialsError"
-    status = 401
 
     def __init__(self) -> None:
         super().__init__(
@@ -93,9 +102,10 @@ class RequestRefusal(Refusal):
 
     exception = "RequestError"
 
-    def __init__(self, content: str, status: int = 400) -> None:
+    def __init__(self, content: str, status: int | None = None) -> None:
         super().__init__(content)
-        self.status = status
+        if status is not None:
+            self.status = status
 
 
 class TransferRefusal(RequestRefusal):
@@ -108,7 +118,6 @@ class UnsupportedRefusal(Refusal):
     """A real server does this; this one does not."""
 
     exception = "UnsupportedOperationError"
-    status = 501
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") -> ValidationRefusal:

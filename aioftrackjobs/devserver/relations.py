@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from aioftrackjobs.devserver.families import foreign_key_target
-from aioftrackjobs.devserver.model import SCALAR_TYPES, Attribute, EntityType, Model, Relation
+from aioftrackjobs.devserver.model import (
+    SCALAR_TYPES,
+    Attribute,
+    EntityType,
+    Link,
+    Model,
+    Relation,
+)
+from aioftrackjobs.devserver.views import resolve_views
 
 #: Collections of one type that differ by a word in the members, not by a key.
 _NARROWED = {
@@ -19,6 +27,15 @@ _NARROWED = {
 }
 #: Which end of a link between two entities of one type a collection stands at.
 _LINK_ENDS = {"incoming": "to", "outgoing": "from"}
+#: Relations between entities of one type that a linking type stores, with its ends. The new
+#: version of something is linked to those it uses.
+_LINKED = {
+    "uses_versions": Link("AssetVersionLink", "to_id", "from_id"),
+    "used_in_versions": Link("AssetVersionLink", "from_id", "to_id"),
+}
+#: Names that relations have in the documentation's queries and not in the documents.
+_ALSO_CALLED = {("Status", "state"): "type"}
+_TREES = {"ancestors": "up", "descendants": "down"}
 
 
 def resolve_relations(model: Model) -> None:
@@ -26,12 +43,16 @@ def resolve_relations(model: Model) -> None:
     for entity_type in model.types.values():
         for name, fragment in entity_type.document["properties"].items():
             if is_reference(fragment) and fragment["$ref"] in model.types:
-                entity_type.relations[name] = _to_one(model, entity_type, name, fragment)
+                relation = _to_one(model, entity_type, name, fragment)
+                entity_type.relations[name] = relation
+                other_name = _ALSO_CALLED.get((entity_type.name, name), name)
+                entity_type.relations.setdefault(other_name, relation)
     for entity_type in model.types.values():
         for name, fragment in entity_type.document["properties"].items():
             target = fragment.get("items", {}).get("$ref")
             if target in model.types:
                 entity_type.relations[name] = _to_many(model, entity_type, name, target)
+    resolve_views(model)
 
 
 def is_reference(fragment: Mapping[str, Any]) -> bool:
@@ -65,6 +86,8 @@ def _key_attribute(model: Model, entity_type: EntityType, name: str, target: Ent
     own = f"{name}_id"
     if own in entity_type.attributes:
         return own
+    if _has_open_ends(entity_type) and name != "configuration":
+        return "from_id" if entity_type.name.endswith("From") else "to_id"
     properties = entity_type.document["properties"]
     for attribute in entity_type.attributes.values():
         taken = is_reference(properties.get(attribute.name.removesuffix("_id"), {}))
@@ -78,28 +101,62 @@ def _key_attribute(model: Model, entity_type: EntityType, name: str, target: Ent
     return own
 
 
+def _has_open_ends(entity_type: EntityType) -> bool:
+    """Return whether entities of a type link others of any two types, by bare keys."""
+    ends = [entity_type.attributes.get(name) for name in ("from_id", "to_id")]
+    return all(end is not None and not end.references for end in ends)
+
+
 def _to_many(model: Model, owner: EntityType, name: str, target_name: str) -> Relation:
     target = model.types[target_name]
     narrowed = _NARROWED.get((target_name, name))
     key = owner.primary_key[0]
+    if len(owner.primary_key) > 1:
+        return Relation(name, target_name, many=True)
+    if name in _TREES and owner.root == target.root and "parent_id" in target.attributes:
+        return Relation(name, target_name, many=True, tree=_TREES[name])
     back = _way_back(model, owner, name, target)
-    if back is None or len(owner.primary_key) > 1:
+    if back is None and (link := _link(model, owner, name, target)):
+        return Relation(name, target_name, many=True, link=link)
+    back = back or _way_into_family(model, owner, target)
+    if back is None:
         return Relation(name, target_name, many=True)
     return Relation(name, target_name, many=True, pairs=((key, back),), only=narrowed)
 
 
-def _way_back(model: Model, owner: EntityType, name: str, target: EntityType) -> str | None:
-    """Return the attribute of *target* that holds the key of an entity of type *owner*.
+def _link(model: Model, owner: EntityType, name: str, target: EntityType) -> Link | None:
+    """Return how entities of a third type join *owner* and *target*, if they do.
 
-    Where none points at the owner's own line, one that points into its family will do: the
-    members of a SequenceComponent name a ContainerComponent.
+    Such a type's key is made of both keys; or it has one of them, and a bare ``entity_id`` for
+    the other.
     """
-    keys = [attribute for attribute in target.attributes.values() if attribute.references]
-    candidates = [key for key in keys if model.related(key.references or "", owner.name)] or [
-        key for key in keys if model.root(key.references or "").name == owner.root
-    ]
-    if len(target.primary_key) == 1:
-        candidates = [key for key in candidates if key.name not in target.primary_key]
+    if name in _LINKED and _LINKED[name].entity_type in model.types:
+        return _LINKED[name]
+    for joining in model.types.values():
+        here, there = _end(model, joining, owner), _end(model, joining, target)
+        if {here, there} == set(joining.primary_key) and here and there:
+            return Link(joining.name, here, there)
+        bare = joining.attributes.get("entity_id")
+        if bare is not None and not bare.references and joining.primary_key == ("id",):
+            if here and not there:
+                return Link(joining.name, here, "entity_id")
+            if there and not here:
+                return Link(joining.name, "entity_id", there)
+    return None
+
+
+def _end(model: Model, joining: EntityType, target: EntityType) -> str | None:
+    for key in joining.attributes.values():
+        if key.references and not key.hidden and model.related(key.references, target.name):
+            return key.name
+    return None
+
+
+def _way_back(model: Model, owner: EntityType, name: str, target: EntityType) -> str | None:
+    """Return the attribute of *target* that holds the key of an entity of type *owner*."""
+    if _has_open_ends(target):
+        return "to_id" if name.endswith("_from") else "from_id"
+    candidates = [key for key in _keys(target) if model.related(key.references or "", owner.name)]
     if not candidates:
         generic = {"parent_id", "parent_type"} <= target.attributes.keys()
         return "parent_id" if generic else None
@@ -112,3 +169,19 @@ def _way_back(model: Model, owner: EntityType, name: str, target: EntityType) ->
         )
     )
     return candidates[0].name
+
+
+def _way_into_family(model: Model, owner: EntityType, target: EntityType) -> str | None:
+    """Return the attribute of *target* that points into the family of *owner*.
+
+    The members of a SequenceComponent name a ContainerComponent.
+    """
+    keys = (
+        key.name for key in _keys(target) if model.root(key.references or "").name == owner.root
+    )
+    return next(keys, None)
+
+
+def _keys(target: EntityType) -> list[Attribute]:
+    own = target.primary_key if len(target.primary_key) == 1 else ()
+    return [key for key in target.attributes.values() if key.references and key.name not in own]

@@ -7,7 +7,7 @@ reference, section 3.5); should a later place ask for more of it, that is added 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,20 +16,25 @@ from pydantic_core import to_json
 from aioftrackjobs.devserver.computed import Addresses
 from aioftrackjobs.devserver.encoding import encode
 from aioftrackjobs.devserver.model import EntityType, Model, Relation
+from aioftrackjobs.devserver.paths import link_names, read_links
 from aioftrackjobs.devserver.projections import Selection
+from aioftrackjobs.devserver.query.ways import reached, start_of
 from aioftrackjobs.devserver.store import Transaction
 from aioftrackjobs.devserver.tables import ROW, TYPE
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 Entity = dict[str, Any]
 
 
+Key = tuple[Any, ...]
+
+
 class Loaded:
-    """Rows of one selection, with what its relations lead to."""
+    """Rows of one selection, with what its relations lead to, by where they start."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
-        self.related: dict[str, tuple[dict[Any, list[Row]], Loaded]] = {}
+        self.related: dict[str, tuple[dict[Key, list[Row]], Loaded]] = {}
 
 
 class Loader:
@@ -41,35 +46,53 @@ class Loader:
 
     def load(self, selection: Selection, rows: Sequence[Row]) -> Loaded:
         """Return *rows* of *selection* with everything its relations lead to."""
+        self._add_links(selection, rows)
         loaded = Loaded(rows)
         for name, below in selection.related.items():
-            if below.relation is None or len(below.relation.pairs) != 1:
+            relation = below.relation
+            if relation is None or not relation.resolved:
                 loaded.related[name] = ({}, Loaded([]))
                 continue
-            ((here, there),) = below.relation.pairs
-            keys = {row[here] for row in rows} - {None}
-            found = self._fetch(below, below.relation, there, keys) if keys else []
-            by_key: dict[Any, list[Row]] = {}
-            for row in found:
-                by_key.setdefault(row[there], []).append(row)
-            loaded.related[name] = (by_key, self.load(below, found))
+            starts = start_of(relation)
+            keys = {tuple(row[start] for start in starts) for row in rows}
+            found = self._fetch(below, relation, [key for key in keys if None not in key])
+            by_key: dict[Key, list[Row]] = {}
+            for key, row in found:
+                by_key.setdefault(key, []).append(row)
+            loaded.related[name] = (by_key, self.load(below, [row for _, row in found]))
         return loaded
 
+    def _add_links(self, selection: Selection, rows: Sequence[Row]) -> None:
+        names = link_names(selection.entity_type, selection.names)
+        if names and rows:
+            ids = [row["id"] for row in rows]
+            links = read_links(self._model, self._transaction, selection.entity_type, ids)
+            for row in rows:
+                row |= dict.fromkeys(names, links.get(row["id"]))
+
     def _fetch(
-        self, selection: Selection, relation: Relation, there: str, keys: Iterable[Any]
-    ) -> list[Row]:
-        table = self._transaction.tables[selection.entity_type.root]
-        columns = list(dict.fromkeys((*selection.columns(self._model), there)))
-        wanted = sa.func.json_each(sa.bindparam("keys")).table_valued("value")
+        self, selection: Selection, relation: Relation, keys: list[Key]
+    ) -> list[tuple[Key, Row]]:
+        if not keys:
+            return []
+        tables, entity_type = self._transaction.tables, selection.entity_type
+        table = tables[entity_type.root]
+        columns = selection.columns(self._model)
+        starts, source, condition = reached(relation, self._model, tables, table)
         statement = (
-            sa.select(*(table.c[name] for name in columns))
-            .where(table.c[there].in_(sa.select(wanted.c.value)))
+            sa.select(*starts, *(table.c[name] for name in columns))
+            .select_from(source)
+            .where(condition)
             .order_by(table.c[ROW])
         )
         if relation.only:
             statement = statement.where(table.c[relation.only[0]] == relation.only[1])
-        rows = self._transaction.fetch(statement, keys=to_json(list(keys)).decode())
-        return [dict(zip(columns, row, strict=True)) for row in rows]
+        if not entity_type.shared and entity_type.name != entity_type.root:
+            statement = statement.where(table.c[TYPE].in_(sorted(entity_type.concrete)))
+        wanted = [key[0] if len(key) == 1 else key for key in keys]
+        rows = self._transaction.fetch(statement, keys=to_json(wanted).decode())
+        size = len(starts)
+        return [(tuple(row[:size]), dict(zip(columns, row[size:], strict=True))) for row in rows]
 
 
 class Encoder:
@@ -94,6 +117,8 @@ class Encoder:
     def entity(self, selection: Selection, row: Row, loaded: Loaded) -> Entity:
         """Return the wire form of one *row*: type, key, and what was not sent of it yet."""
         entity_type = self._model.types[row[TYPE]]
+        if entity_type.shared:
+            entity_type = selection.entity_type
         key = tuple(row[name] for name in entity_type.primary_key)
         entity = reference(entity_type, row)
         first, sent = self._first_time(entity_type, key)
@@ -102,9 +127,9 @@ class Encoder:
         self._write(entity, sent, entity_type, row, selection.names)
         for name, below in selection.related.items():
             token = (name, id(below))
-            if token not in sent and name in entity_type.relations:
+            if token not in sent and name in entity_type.relations and below.relation:
                 sent.add(token)
-                entity[name] = self._related(entity_type.relations[name], below, row, loaded)
+                entity[name] = self._related(below.relation, below, row, loaded)
         return entity
 
     def _first_time(self, entity_type: EntityType, key: tuple[Any, ...]) -> tuple[bool, set[Any]]:
@@ -139,7 +164,7 @@ class Encoder:
         self, relation: Relation, below: Selection, row: Row, loaded: Loaded
     ) -> list[Entity] | Entity | None:
         by_key, further = loaded.related[relation.name]
-        rows = by_key.get(row[relation.pairs[0][0]], []) if relation.pairs else []
+        rows = by_key.get(tuple(row[start] for start in start_of(relation)), [])
         if relation.many:
             return [self.entity(below, each, further) for each in rows]
         return self.entity(below, rows[0], further) if rows else None
@@ -150,6 +175,8 @@ class Encoder:
         key = tuple(row[name] for name in entity_type.primary_key)
         _, sent = self._first_time(entity_type, key)
         names = {*entity_type.system_projections, *names} - set(entity_type.primary_key)
+        # The database fills these in; the client asks for them when it wants them.
+        names -= {name for name in entity_type.borrowed if row.get(name) is None}
         self._write(entity, set(), entity_type, row, sorted(names))
         sent.update(names)
         return entity

@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from aioftrackjobs.devserver.encoding import now_text
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model
+from aioftrackjobs.devserver.refusals import DuplicateRefusal
 from aioftrackjobs.devserver.store import Transaction
 from aioftrackjobs.devserver.tables import TYPE
 
@@ -20,6 +21,8 @@ _SET_AT_CREATION = frozenset({"created_at", "date", "thread_activity"})
 _FINISHED = frozenset({"done", "failed"})
 #: Required, and left out by the clients that make them: the server has its own default.
 _SERVER_DEFAULTS = {("Project", "status"): "active"}
+#: What there can be one of only, which no document says: a user's name, and running timer.
+_UNIQUE = {"User": "username", "Timer": "user_id"}
 
 
 class Rules:
@@ -40,6 +43,19 @@ class Rules:
         self._place_in_project(entity_type, values)
         finish(entity_type, {}, values)
 
+    def check_unique(self, entity_type: EntityType, values: Mapping[str, Any]) -> None:
+        """Check that no other entity has what only one may have; *values* hold the key.
+
+        Raises:
+            DuplicateRefusal: If there is one.
+        """
+        name = _UNIQUE.get(entity_type.name)
+        if name is None or values.get(name) is None or name not in entity_type.attributes:
+            return
+        row = self._transaction.read(entity_type.root, {name: values[name]})
+        if row is not None and any(row[key] != values[key] for key in entity_type.primary_key):
+            raise DuplicateRefusal(f"There is a {entity_type.name} with this {name} already.")
+
     def _initial(self, entity_type: EntityType, attribute: Attribute) -> Any:
         name = attribute.name
         if name in entity_type.marks:
@@ -47,7 +63,8 @@ class Rules:
         if attribute.default is not None:
             return str(uuid4()) if attribute.default == _UID else _stored(attribute)
         if attribute.is_datetime:
-            return now_text() if name in _SET_AT_CREATION else None
+            set_here = name in _SET_AT_CREATION or name in entity_type.required
+            return now_text() if set_here else None
         if name == "created_by_id":
             return self._acting_user()
         if name in entity_type.required:

@@ -23,9 +23,11 @@ from anyio.to_thread import run_sync
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from aioftrackjobs.devserver.address import bind, check_address, url_of
+from aioftrackjobs.devserver.admission import Admission
 from aioftrackjobs.devserver.app import application_of
 from aioftrackjobs.devserver.engine import DEFAULT_API_USER, Engine
-from aioftrackjobs.devserver.errors import AddressError
+from aioftrackjobs.devserver.fixtures import FixtureSource
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +38,6 @@ _STOP_GRACE = 1
 _POLL = 0.002
 #: Seconds between two renewals of the header `Date`.
 _TICK = 1
-_BACKLOG = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +173,7 @@ class _Runner:
 
     def _run(self) -> None:
         try:
-            with closing(_bind(*self._address)) as listener:
+            with closing(bind(*self._address)) as listener:
                 engine = Engine(**self._options)
                 with closing(engine):
                     self._handle = _handle_of(listener, engine)
@@ -186,7 +187,7 @@ class _Runner:
 
     def _serve(self, listener: socket.socket, engine: Engine) -> None:
         config = uvicorn.Config(
-            application_of(engine),
+            Admission(application_of(engine)),
             http=_QuietProtocol,
             access_log=False,
             log_config=None,
@@ -200,27 +201,8 @@ class _Runner:
 
 
 def _handle_of(listener: socket.socket, engine: Engine) -> ServerHandle:
-    host, port = listener.getsockname()[:2]
-    shown = f"[{host}]" if ":" in host else host
-    return ServerHandle(
-        f"http://{shown}:{port}", engine.api_user, engine.api_key, dict(engine.api_keys)
-    )
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket, so that a port in use is an error of the caller's."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named, as asyncio turns off Nagle's delay (40 ms an answer) only where it sees TCP.
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-    except (OSError, OverflowError) as error:
-        listener.close()
-        reason = getattr(error, "strerror", None) or str(error)
-        raise AddressError(f"{host}:{port}", reason) from error
-    return listener
+    url = url_of(*listener.getsockname()[:2])
+    return ServerHandle(url, engine.api_user, engine.api_key, dict(engine.api_keys))
 
 
 @asynccontextmanager
@@ -232,6 +214,10 @@ async def running(
     schemas: Iterable[Mapping[str, Any]] | None = None,
     api_user: str = DEFAULT_API_USER,
     api_key: str | None = None,
+    *,
+    empty: bool = False,
+    fixture: FixtureSource | None = None,
+    public: bool = False,
 ) -> AsyncIterator[ServerHandle]:
     """Run a server for the length of the block; by default nothing of it stays.
 
@@ -243,11 +229,16 @@ async def running(
         schemas: Documents as ``query_schemas`` answers them; built-in ones if not given.
         api_user: User the server is made for; added if there is no such user.
         api_key: Key of *api_user*; made up, or kept from the database, if not given.
+        empty: Make nothing in a new database but that user and the built-in locations.
+        fixture: JSON file of entities to load, or the entities, as in :mod:`fixtures`.
+        public: Allow a *host* that other machines reach; that takes an *api_key* too.
 
     Raises:
         ServerStartError: If one of these cannot be used; the subclass says which.
     """
-    runner = _Runner(host, port, _options(database, storage, schemas, api_user, api_key))
+    check_address(host, port, public=public, api_key=api_key)
+    options = _options(database, storage, schemas, api_user, api_key, empty, fixture)
+    runner = _Runner(host, port, options)
     runner.start()
     try:
         yield await run_sync(runner.wait_ready)
@@ -282,6 +273,10 @@ def serve(
     api_user: str = DEFAULT_API_USER,
     api_key: str | None = None,
     on_ready: Callable[[ServerHandle], None] | None = None,
+    *,
+    empty: bool = False,
+    fixture: FixtureSource | None = None,
+    public: bool = False,
 ) -> None:
     """Serve until SIGINT or SIGTERM; for programs, from their main thread.
 
@@ -291,7 +286,9 @@ def serve(
     Raises:
         ServerStartError: If one of these cannot be used; the subclass says which.
     """
-    runner = _Runner(host, port, _options(database, storage, schemas, api_user, api_key))
+    check_address(host, port, public=public, api_key=api_key)
+    options = _options(database, storage, schemas, api_user, api_key, empty, fixture)
+    runner = _Runner(host, port, options)
     stopped = threading.Event()
     with _signals_set(stopped):
         runner.start()
@@ -325,6 +322,8 @@ def _options(
     schemas: Iterable[Mapping[str, Any]] | None,
     api_user: str,
     api_key: str | None,
+    empty: bool,  # noqa: FBT001
+    fixture: FixtureSource | None,
 ) -> dict[str, Any]:
     return {
         "database": database,
@@ -332,4 +331,6 @@ def _options(
         "schemas": schemas,
         "api_user": api_user,
         "api_key": api_key,
+        "empty": empty,
+        "fixture": fixture,
     }

@@ -1,5 +1,7 @@
 """What a fresh server holds: users, locations, the words of a studio and one small project.
 
+All of that but the first two can be left out, and a fixture can bring more.
+
 Only what the served schemas have room for is made. The ids are the true ones where real
 servers share them (protocol reference, sections 5.5 and 6.1).
 """
@@ -8,11 +10,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 from uuid import NAMESPACE_URL, uuid5
 
 from aioftrackjobs.devserver.apply import Batch
 from aioftrackjobs.devserver.declarations.contexts import PRIORITY_NONE
+from aioftrackjobs.devserver.fixtures import NO_FIXTURE, Fixture, load_fixture
 from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.store import Transaction
 from aioftrackjobs.protocol.locations import BUILTIN_LOCATIONS
@@ -22,39 +26,109 @@ Part: TypeAlias = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
 
 USER_TYPE = "ac9fa5aa-4361-11e0-b7cc-0019bb4983d8"
 #: Users besides the one the server is started for.
-USERS = {"maya": ("Maya", "Artist"), "jenkins": ("Jenkins", "Build")}
+USERS = {
+    "maya": ("Maya", "Artist"),
+    "noor": ("Noor", "Supervisor"),
+    "jenkins": ("Jenkins", "Build"),
+}
 
-_STATES = {"NOT_STARTED": "Not started", "IN_PROGRESS": "In progress", "DONE": "Done"}
+_STATES = {
+    "NOT_STARTED": "Not started",
+    "IN_PROGRESS": "In progress",
+    "DONE": "Done",
+    "BLOCKED": "Blocked",
+}
 _STATUSES = (
     ("Not started", "NOT_STARTED", "#FFFFFF"),
+    ("Ready to start", "NOT_STARTED", "#E67E22"),
     ("In progress", "IN_PROGRESS", "#3498DB"),
+    ("Pending review", "IN_PROGRESS", "#F1C40F"),
+    ("On hold", "BLOCKED", "#E74C3C"),
+    ("Approved", "DONE", "#2ECC71"),
     ("Done", "DONE", "#1CBC90"),
 )
-_TYPES = ("Generic", "Animation", "Compositing", "Lighting", "Rendering")
+_TYPES = ("Generic", "Modeling", "Animation", "Effects", "Compositing", "Lighting", "Rendering")
+_PRIORITIES = {"Low": 0.5, "Medium": 1.0, "High": 2.0, "Urgent": 3.0}
+_ASSET_TYPES = {"upload": "Upload", "geo": "Geometry", "img": "Image Sequence"}
+#: Types of the things on each level of the demo project.
+_LEVELS = ("Sequence", "Shot", "Task")
+#: What the demo project holds, with the type of work of its tasks.
+_TREE = {
+    "sq010": "",
+    "sq010/sh010": "",
+    "sq010/sh010/anim": "Animation",
+    "sq010/sh010/comp": "Compositing",
+    "sq010/sh020": "",
+    "sq010/sh020/anim": "Animation",
+    "sq010/sh020/comp": "Compositing",
+    "sq020": "",
+    "sq020/sh030": "",
+    "sq020/sh030/light": "Lighting",
+}
 _OBJECT_TYPES = {
     "Task": "11c137c0-ee7e-4f9c-91c5-8c77cec22b2c",
     "Shot": "bad911de-3bd6-47b9-8b46-3476e237cb36",
     "Sequence": "e5139355-61da-4c8f-9db4-3abc870166bc",
     "Folder": "3c133785-51cb-11e3-980a-20c9d0831e59",
+    "Milestone": "01decdd1-51cb-11e3-9d5b-20c9d0831e59",
+    "Episode": "22139355-61da-4c8f-9db4-3abc870166bc",
+    "Asset Build": "4be63b64-5010-42fb-bf1f-428af9d638f0",
 }
 
 
-def seed(
-    model: Model, transaction: Transaction, batch: Batch, api_user: str, parts: Iterable[Part]
-) -> None:
-    """Fill an empty store with users and *parts*, and give keys to all users but *api_user*.
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What a server holds when it starts.
 
-    Raises:
-        Refusal: If the schemas do not allow it, also only when the transaction ends.
+    Attributes:
+        empty: Only what authentication needs, the acting user and the built-in locations, is
+            made in a new store.
+        fixture: Entities that are loaded into any store.
     """
-    for part in parts:
-        for entity_type, data in part():
-            _create(model, batch, entity_type, data)
-    for username, (first_name, last_name) in {api_user: ("", ""), **USERS}.items():
-        known = add_user(model, transaction, batch, username, first_name, last_name)
-        if known and username != api_user:
-            transaction.set_api_key(username, secrets.token_urlsafe(24))
-    batch.finish()
+
+    empty: bool = False
+    fixture: Fixture = NO_FIXTURE
+
+    @property
+    def choices(self) -> tuple[tuple[Part, ...], ...]:
+        """What to fill a new store with, the most first, until the schemas allow it."""
+        return _CONTENTS[-2:] if self.empty else _CONTENTS
+
+    def fill(
+        self,
+        model: Model,
+        transaction: Transaction,
+        new_batch: Callable[[], Batch],
+        api_user: str,
+        parts: Iterable[Part],
+    ) -> None:
+        """Put *parts*, users and the fixture into the store; all users but *api_user* get keys.
+
+        Raises:
+            FixtureError: If an entry of the fixture cannot be loaded.
+            Refusal: If the schemas do not allow the rest, also only when the transaction ends.
+        """
+        if not transaction.api_keys():
+            batch = new_batch()
+            for part in parts:
+                for entity_type, data in part():
+                    _create(model, batch, entity_type, data)
+            self._add_people(model, transaction, batch, api_user)
+            batch.finish()
+        load_fixture(model, transaction, new_batch, self.fixture)
+        batch = new_batch()
+        add_user(model, transaction, batch, api_user)
+        batch.finish()
+
+    def _add_people(
+        self, model: Model, transaction: Transaction, batch: Batch, api_user: str
+    ) -> None:
+        """Add the users that the fixture does not bring along."""
+        people = {api_user: ("", ""), **({} if self.empty else USERS)}
+        for username in (name for name in people if name not in self.fixture.usernames):
+            known = add_user(model, transaction, batch, username, *people[username])
+            if known and username != api_user:
+                transaction.set_api_key(username, secrets.token_urlsafe(24))
 
 
 def add_user(
@@ -115,10 +189,12 @@ def _vocabulary() -> Iterator[tuple[str, dict[str, Any]]]:
     for sort, name in enumerate(_TYPES):
         yield "Type", _word("Type", name, sort)
     yield "Priority", {**_word("Priority", "None", 0), "id": PRIORITY_NONE}
-    yield "Priority", {**_word("Priority", "High", 1), "value": 1.0}
+    for sort, (name, value) in enumerate(_PRIORITIES.items(), start=1):
+        yield "Priority", {**_word("Priority", name, sort), "value": value}
     for sort, (name, object_type_id) in enumerate(_OBJECT_TYPES.items()):
         yield "ObjectType", {"id": object_type_id, "name": name, "sort": sort}
-    yield "AssetType", {"id": _id("AssetType", "Upload"), "name": "Upload", "short": "upload"}
+    for short, name in _ASSET_TYPES.items():
+        yield "AssetType", {"id": _id("AssetType", name), "name": name, "short": short}
 
 
 def _project() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -135,15 +211,21 @@ def _project() -> Iterator[tuple[str, dict[str, Any]]]:
             "project_schema_id": schema_id,
         },
     )
-    parent_id = project_id
-    for entity_type, name in (("Sequence", "sq010"), ("Shot", "sh010"), ("Task", "comp")):
-        own_id = _id(entity_type, name)
-        yield entity_type, {"id": own_id, "name": name, "parent_id": parent_id}
-        parent_id = own_id
+    for path, type_name in _TREE.items():
+        above, _, name = path.rpartition("/")
+        entity_type = _LEVELS[path.count("/")]
+        values = {"id": _tree_id(path), "name": name, "parent_id": _tree_id(above) or project_id}
+        if type_name:
+            values["type_id"] = _id("Type", type_name)
+        yield entity_type, values
 
 
 def _word(entity_type: str, name: str, sort: int) -> dict[str, Any]:
     return {"id": _id(entity_type, name), "name": name, "sort": sort}
+
+
+def _tree_id(path: str) -> str | None:
+    return _id(_LEVELS[path.count("/")], path) if path else None
 
 
 def _id(entity_type: str, name: str) -> str:
@@ -153,7 +235,7 @@ def _id(entity_type: str, name: str) -> str:
 
 #: What to fill a store with, the most first. Schemas need not allow all of it: in a part of a
 #: server's types, those that the demo project hangs on may be missing.
-CONTENTS: tuple[tuple[Part, ...], ...] = (
+_CONTENTS: tuple[tuple[Part, ...], ...] = (
     (_basics, _vocabulary, _project),
     (_basics, _vocabulary),
     (_basics,),

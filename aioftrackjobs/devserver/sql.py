@@ -13,6 +13,8 @@ from sqlalchemy.dialects import sqlite
 from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.tables import build_tables
 
+#: Texts of statements to keep: far more than clients use, and an end to those they make up.
+_KEPT = 4096
 _DIALECT = sqlite.dialect(paramstyle="qmark")
 
 
@@ -47,9 +49,13 @@ class Sql:
         return self._cached(("delete", table, key))
 
     def _cached(self, wanted: tuple[Any, ...]) -> str:
-        if wanted not in self._statements:
-            self._statements[wanted] = self._statement(*wanted)
-        return self._statements[wanted]
+        statement = self._statements.get(wanted)
+        if statement is None:
+            statement = self._statement(*wanted)
+            if len(self._statements) >= _KEPT:
+                self._statements.clear()
+            self._statements[wanted] = statement
+        return statement
 
     def _statement(
         self, verb: str, table_name: str, first: tuple[str, ...], columns: tuple[str, ...] = ()

@@ -6,12 +6,18 @@ import hashlib
 import re
 import shutil
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from aioftrackjobs.devserver.errors import StorageError
 
 #: What a component id may look like to be a file's name; UUIDs do.
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+#: How files that are not complete are called; no component's file is called so.
+INCOMING, PART = ".incoming-", ".part-"
+#: Seconds after which nobody will complete them, as the server that they came to is gone.
+_ABANDONED = 24 * 3600.0
 
 
 def is_storable(component_id: object) -> bool:
@@ -45,7 +51,7 @@ class Incoming:
         self._target = target
         # Closed by keep() or discard(), whichever comes first.
         self._file = tempfile.NamedTemporaryFile(  # noqa: SIM115
-            dir=folder, prefix=".incoming-", delete=False, buffering=0
+            dir=folder, prefix=INCOMING, delete=False, buffering=0
         )
         self._digest = hashlib.md5(usedforsecurity=False) if hashed else None
         self.size = 0
@@ -62,14 +68,19 @@ class Incoming:
         if self._digest is not None:
             self._digest.update(block)
 
+    @property
+    def is_hashed(self) -> bool:
+        """Whether it has a digest, which is what :meth:`hash` is for."""
+        return self._digest is not None
+
     def md5(self) -> bytes | None:
         """Return the MD5 digest of what was written; None unless the file is hashed."""
         return self._digest.digest() if self._digest is not None else None
 
-    def keep(self) -> None:
-        """Put the file in place, over any earlier one."""
+    def keep(self, target: Path | None = None) -> None:
+        """Put the file in place, over any earlier one; at *target* if that is given."""
         self._file.close()
-        Path(self._file.name).replace(self._target)
+        Path(self._file.name).replace(target or self._target)
 
     def discard(self) -> None:
         """Forget the file; harmless after :meth:`keep`."""
@@ -87,6 +98,8 @@ class Storage:
     def __init__(self, folder: str | Path | None = None) -> None:
         self._temporary = folder is None
         self.folder = _usable(folder)
+        if not self._temporary:
+            self.sweep()
 
     def incoming(self, component_id: str, *, hashed: bool) -> Incoming:
         """Return a new file for a component, to be written.
@@ -111,6 +124,15 @@ class Storage:
         existed = path.exists()
         path.unlink(missing_ok=True)
         return existed
+
+    def sweep(self) -> None:
+        """Remove what arrived in part and will not be completed: a server died meanwhile."""
+        oldest = time.time() - _ABANDONED
+        for prefix in (INCOMING, PART):
+            for path in self.folder.glob(f"{prefix}*"):
+                with suppress(OSError):  # another server may sweep here too
+                    if path.stat().st_mtime < oldest:
+                        path.unlink()
 
     def close(self) -> None:
         """Remove the folder if it was a temporary one."""

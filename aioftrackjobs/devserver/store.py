@@ -170,7 +170,8 @@ class Store:
                 yield Transaction(self)
                 self._commit()
             except BaseException:
-                self.driver.execute("ROLLBACK")
+                if self.driver.in_transaction:  # a full disk has ended it already
+                    self.driver.execute("ROLLBACK")
                 raise
 
     def _commit(self) -> None:

@@ -6,18 +6,21 @@ creation, which is the order of queries that ask for none, and ``_type`` the con
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.types import UserDefinedType
 
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model
+from aioftrackjobs.devserver.triggers import add_triggers, targets_of
 
 ROW = "_row"
 TYPE = "_type"
 #: Attributes that queries look things up by although no relation does.
-_LOOKED_UP = frozenset({"name", "username", "status", "parent_id"})
+_LOOKED_UP = frozenset({"name", "username", "status", "parent_id", "key", "created_at"})
 
 
 class Untyped(UserDefinedType[Any]):
@@ -42,19 +45,34 @@ _COLUMN_TYPES: Mapping[str, type[sa.types.TypeEngine[Any]]] = {
 def build_tables(model: Model) -> tuple[sa.MetaData, dict[str, sa.Table]]:
     """Return the tables of *model*, by the name of the family's root type."""
     metadata = sa.MetaData()
+    followed = _followed(model)
     tables = {}
     for entity_type in model.types.values():
         if entity_type.root == entity_type.name:
             family = model.family(entity_type.name)
-            tables[entity_type.name] = _table(metadata, model, entity_type, family)
-    for parent in tables.values():
-        _remove_generic_children(parent, tables.values())
+            tables[entity_type.name] = _table(metadata, model, family, followed[entity_type.name])
+    add_triggers(model, tables)
     return metadata, tables
 
 
+def _followed(model: Model) -> Mapping[str, set[str]]:
+    """Return the columns that relations look rows up by, for each table."""
+    followed = defaultdict[str, set[str]](set)
+    for entity_type in model.types.values():
+        for relation in entity_type.relations.values():
+            for here, there in relation.pairs:
+                followed[entity_type.root].add(here)
+                followed[model.root(relation.target).name].add(there)
+            if relation.link is not None:
+                ends = {relation.link.here, relation.link.there}
+                followed[model.root(relation.link.entity_type).name] |= ends
+    return followed
+
+
 def _table(
-    metadata: sa.MetaData, model: Model, root: EntityType, family: Iterable[EntityType]
+    metadata: sa.MetaData, model: Model, family: list[EntityType], followed: set[str]
 ) -> sa.Table:
+    root = model.root(family[0].name)
     attributes: dict[str, Attribute] = {}
     required = set(root.primary_key)
     for entity_type in family:
@@ -63,12 +81,19 @@ def _table(
             if known is None or (attribute.references and not known.references):
                 attributes[name] = attribute
         required |= _goes_with(entity_type)
+    for name, targets in targets_of(model, family).items():
+        if len(targets) > 1:  # no constraint of SQL says that; triggers do
+            attributes[name] = replace(attributes[name], references=None)
+    looked_up = (followed | _LOOKED_UP) - {root.primary_key[0]}
     return sa.Table(
         root.name,
         metadata,
         sa.Column(ROW, sa.Integer, primary_key=True),
         sa.Column(TYPE, sa.Text, nullable=False),
-        *(_column(model, root, each, each.name in required) for each in attributes.values()),
+        *(
+            _column(model, root, each, each.name in required, each.name in looked_up)
+            for each in attributes.values()
+        ),
         sa.UniqueConstraint(*root.primary_key),
     )
 
@@ -82,9 +107,15 @@ def _goes_with(entity_type: EntityType) -> set[str]:
     return {*entity_type.required, *entity_type.system_projections, "parent_id"}
 
 
-def _column(model: Model, root: EntityType, attribute: Attribute, cascades: bool) -> sa.Column[Any]:  # noqa: FBT001
+def _column(
+    model: Model,
+    root: EntityType,
+    attribute: Attribute,
+    cascades: bool,  # noqa: FBT001
+    looked_up: bool,  # noqa: FBT001
+) -> sa.Column[Any]:
     name = attribute.name
-    indexed = (attribute.references or name in _LOOKED_UP) and root.primary_key[0] != name
+    indexed = (attribute.references or looked_up) and root.primary_key[0] != name
     constraints = []
     target = model.root(attribute.references) if attribute.references else None
     # A subtype's key also names its base, which is in the same table: nothing to hold.
@@ -99,18 +130,3 @@ def _column(model: Model, root: EntityType, attribute: Attribute, cascades: bool
             )
         )
     return sa.Column(name, _COLUMN_TYPES[attribute.type], *constraints, index=bool(indexed))
-
-
-def _remove_generic_children(parent: sa.Table, tables: Iterable[sa.Table]) -> None:
-    """Have *parent* take along what names it by a bare ``parent_id``, such as metadata."""
-    if "id" not in parent.c:
-        return
-    for child in tables:
-        if {"parent_id", "parent_type"} <= set(child.c.keys()):
-            trigger = (
-                f'CREATE TRIGGER "{parent.name}_removes_{child.name}" '
-                f'AFTER DELETE ON "{parent.name}" BEGIN '
-                f'DELETE FROM "{child.name}" WHERE "parent_id" = OLD."id"; END'
-            )
-            ddl = sa.DDL(trigger)  # type: ignore[no-untyped-call]
-            sa.event.listen(parent.metadata, "after_create", ddl)

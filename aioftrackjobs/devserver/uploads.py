@@ -12,12 +12,13 @@ import hmac
 import mimetypes
 import secrets
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pydantic_core import from_json, to_json
 
-from aioftrackjobs.devserver.refusals import TransferRefusal, UnsupportedRefusal, ValidationRefusal
+from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.refusals import TransferRefusal, ValidationRefusal
 from aioftrackjobs.devserver.storage import is_storable
 
 _SIGNATURE_CHARACTERS = 43
@@ -25,21 +26,27 @@ _SIGNATURE_CHARACTERS = 43
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """What an upload must be.
+    """What an upload must be: a whole file, or one part of it.
 
     Attributes:
-        checksum: Base64 of the MD5 digest; None if the client gave none.
+        size: Bytes of the file; clients choose the size of its parts.
+        checksum: Base64 of the file's MD5 digest; None if the client gave none.
+        upload: What parts of the same file have in common; None for a whole file.
+        number: Which part it is, from 1; for the upload as such, how many parts it has.
     """
 
     component_id: str
     size: int
     checksum: str | None
+    upload: str | None = None
+    number: int = 0
 
 
 class Uploads:
     """Makes and reads the addresses of uploads, and signs those of downloads."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
         self._secret = secrets.token_bytes(32)
 
     def sign(self, text: str) -> str:
@@ -58,35 +65,63 @@ class Uploads:
 
         *component* is None if it is yet to be created; then the operation must say name and size.
         """
-        if operation.get("parts") is not None:
-            raise UnsupportedRefusal("The development server takes files in one part only.")
         name, size = _name_and_size(operation, component)
         component_id, checksum = operation.get("component_id"), _checksum(operation)
         if not isinstance(component_id, str) or not is_storable(component_id):
             raise ValidationRefusal("'component_id' must be a component's id.")
+        if size > self._limits.upload:
+            raise ValidationRefusal(f"A file takes {self._limits.upload} bytes at most.")
         announced = Announced(component_id, size, checksum)
+        if operation.get("parts") is not None:
+            return self._announce_parts(announced, operation["parts"], base_url)
         headers = {
             "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
             "Content-Length": str(size),
         }
         if checksum is not None:
             headers["Content-MD5"] = checksum
-        url = f"{base_url.rstrip('/')}/upload/{self._token(announced)}"
+        url = self._url(announced, base_url)
         return {"url": url, "headers": headers, "component_id": component_id}
 
-    def _token(self, announced: Announced) -> str:
-        content = base64.urlsafe_b64encode(to_json(asdict(announced))).decode().rstrip("=")
-        return self.sign(content) + content
+    def _announce_parts(self, announced: Announced, parts: Any, base_url: str) -> dict[str, Any]:
+        if not isinstance(parts, int) or isinstance(parts, bool):
+            raise ValidationRefusal("'parts' must be a whole number.")
+        if not 1 <= parts <= self._limits.parts:
+            raise ValidationRefusal(f"'parts' must be from 1 to {self._limits.parts}.")
+        upload = replace(announced, upload=secrets.token_hex(8), number=parts)
+        urls = [
+            {
+                "part_number": number,
+                "signed_url": self._url(replace(upload, number=number), base_url),
+            }
+            for number in range(1, parts + 1)
+        ]
+        return {
+            "component_id": announced.component_id,
+            "upload_id": self._token(upload, "upload"),
+            "urls": urls,
+        }
 
-    def announced(self, token: str) -> Announced:
-        """Return what the upload to an address with *token* must be.
+    def _url(self, announced: Announced, base_url: str) -> str:
+        return f"{base_url.rstrip('/')}/upload/{self._token(announced, 'put')}"
+
+    def _token(self, announced: Announced, use: str) -> str:
+        content = base64.urlsafe_b64encode(to_json(asdict(announced))).decode().rstrip("=")
+        return self.sign(use + content) + content
+
+    def announced(self, token: str, use: str = "put") -> Announced:
+        """Return what was announced by *token*.
+
+        Args:
+            token: Part of an address, or what an upload in parts is called.
+            use: Which of the two; ``put`` or ``upload``.
 
         Raises:
-            TransferRefusal: If this server did not make the address.
+            TransferRefusal: If this server did not make it.
         """
         signature, content = token[:_SIGNATURE_CHARACTERS], token[_SIGNATURE_CHARACTERS:]
-        if not token.isascii() or not self.is_signature(content, signature):
-            raise TransferRefusal("No upload was announced for this address.", status=403)
+        if not token.isascii() or not self.is_signature(use + content, signature):
+            raise TransferRefusal("No such upload was announced.", status=403)
         padding = "=" * (-len(content) % 4)
         return Announced(**from_json(base64.urlsafe_b64decode(content + padding)))
 

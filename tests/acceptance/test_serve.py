@@ -104,6 +104,42 @@ async def test_schemas_of_a_studio_are_served(
         assert "Rig" in [schema["id"] for schema in await other.schemas()]
 
 
+async def test_empty_server_with_a_fixture_holds_that_and_no_more(
+    launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    path = tmp_path / "fixture.json"
+    path.write_text(json.dumps([{"__entity_type__": "Status", "id": "wip", "name": "Working"}]))
+
+    variables = await _exported(launch(*SERVE, "--port", "0", "--empty", "--fixture", str(path)))
+
+    async with _open(variables) as session:
+        assert [status["name"] for status in await session.query("Status").all()] == ["Working"]
+        assert [each["username"] for each in await session.query("User").all()] == ["developer"]
+        assert len(await session.query("Location").all()) == 5
+
+
+async def test_address_that_others_reach_takes_a_flag_and_a_key(
+    launch: Callable[..., Any],
+) -> None:
+    program = launch(*SERVE, "--port", "0", "--host", "0.0.0.0", "--public")
+
+    assert await program.end() == 1
+    assert program.out == ""
+    assert program.err.startswith("aioftrackjobs: cannot serve on 0.0.0.0:0: other machines")
+    assert "--api-key" in program.err
+    assert program.err.count("\n") == 1
+
+
+async def test_with_both_it_is_served(launch: Callable[..., Any]) -> None:
+    options = ("--host", "0.0.0.0", "--public", "--api-key", "chosen")
+
+    variables = await _exported(launch(*SERVE, "--port", "0", *options))
+
+    assert variables["FTRACK_SERVER"].startswith("http://127.0.0.1:")
+    async with _open(variables) as session:
+        assert (await session.current_user()).username == "developer"
+
+
 async def test_port_in_use_is_one_line(launch: Callable[..., Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -126,6 +162,8 @@ async def test_port_in_use_is_one_line(launch: Callable[..., Any]) -> None:
         pytest.param("--schemas", "[{", "no JSON", id="schemas-cut-off"),
         pytest.param("--schemas", '{"id": "Job"}', "no list of schemas", id="one-schema"),
         pytest.param("--schemas", '[{"id": "Job"}]', "no list of schemas", id="schema-without-key"),
+        pytest.param("--fixture", None, "No such file or directory", id="no-fixture"),
+        pytest.param("--fixture", '[{"id": "Job"}]', "entry 1: It must be", id="no-entity"),
     ],
 )
 async def test_unusable_file_is_one_line(
@@ -139,7 +177,7 @@ async def test_unusable_file_is_one_line(
 
     assert await program.end() == 1
     assert program.out == ""
-    assert program.err.startswith("aioftrackjobs: cannot use ")
+    assert program.err.startswith(("aioftrackjobs: cannot use ", "aioftrackjobs: cannot load "))
     assert str(path) in program.err
     assert reason in program.err
     assert program.err.count("\n") == 1

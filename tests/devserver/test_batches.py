@@ -258,7 +258,7 @@ async def test_metadata_that_drops_out_is_deleted(api: Caller) -> None:
 
 
 async def test_a_typed_context_is_of_the_type_its_object_type_says(api: Caller) -> None:
-    (shot,) = await api.query("select object_type_id, project_id from Shot")
+    (shot,) = await api.query("select object_type_id, project_id from Shot limit 1")
 
     made = await api.create(
         "TypedContext",
@@ -286,7 +286,7 @@ async def test_a_subtype_is_changed_through_its_supertype_only(api: Caller) -> N
         ({"action": "dance"}, "Invalid action u'dance'"),
         ({}, "must name its 'action'"),
         ({"action": []}, "must name its 'action'"),
-        ({"action": "encode_media"}, "does not support 'encode_media'"),
+        ({"action": "permissions"}, "does not support 'permissions'"),
         ({"action": "query"}, "needs an 'expression'"),
         ({"action": "query", "expression": 5}, "needs an 'expression'"),
         ({"action": "create"}, "no 'entity_type'"),
@@ -320,3 +320,13 @@ async def test_what_went_along_may_be_deleted_again_in_the_same_batch(api: Calle
     await api.call(delete("Job", job_id), delete("JobComponent", component_id, job_id))
 
     assert await api.query("JobComponent") == []
+
+
+async def test_a_username_is_one_users(api: Caller) -> None:
+    user = await api.create("User", username="ada")
+
+    created = await api.refused(create("User", username="ada"))
+    renamed = await api.refused(update("User", user["id"], username="maya"))
+    await api.update("User", user["id"], username="ada", first_name="Ada")
+
+    assert created["exception"] == renamed["exception"] == "DuplicateEntryError"

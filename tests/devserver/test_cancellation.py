@@ -22,6 +22,7 @@ import pytest
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.devserver import runner, running
+from aioftrackjobs.devserver.address import bind
 from aioftrackjobs.devserver.engine import Engine
 
 from .caller import names_in
@@ -64,20 +65,20 @@ class Left:
 @pytest.fixture
 def left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Left:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    left, bind = Left(tmp_path), runner._bind
+    left = Left(tmp_path)
 
     def recorded(host: str, port: int) -> socket.socket:
         left.listeners.append(bind(host, port))
         return left.listeners[-1]
 
-    monkeypatch.setattr(runner, "_bind", recorded)
+    monkeypatch.setattr(runner, "bind", recorded)
     return left
 
 
 #: Where to stop the thread, as (owner, name, before or after what is called there).
 STAGES = {
-    "before the socket": (runner, "_bind", True),
-    "after the socket": (runner, "_bind", False),
+    "before the socket": (runner, "bind", True),
+    "after the socket": (runner, "bind", False),
     "before the store": (Engine, "_populate", True),
     "after the store": (Engine, "_populate", False),
     "before uvicorn": (runner._Server, "run", True),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,28 @@ import pytest
 import requests
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.devserver import ServerHandle, running
 
 with warnings.catch_warnings():
     # It pins a pyparsing that imports a deprecated module.
     warnings.simplefilter("ignore", DeprecationWarning)
     import ftrack_api
     import ftrack_api.exception
+    import ftrack_api.symbol
+
+
+#: Schemas of a real server; not part of the repository.
+REAL_SCHEMAS = Path(__file__).parents[3] / "shared" / "schemas" / "all.json"
+
+
+@pytest.fixture(params=["built-in", "real"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[ServerHandle]:
+    """A server with the schemas that come with it, or with those of a real one."""
+    if request.param == "real" and not REAL_SCHEMAS.exists():
+        pytest.skip("the schemas of a real server are not here")
+    schemas = json.loads(REAL_SCHEMAS.read_text()) if request.param == "real" else None
+    async with running(schemas=schemas) as handle:
+        yield handle
 
 
 def session_of(server: ServerHandle, **changes: Any) -> ftrack_api.Session:
@@ -209,3 +225,184 @@ async def test_a_wrong_key_fails_at_the_start(server: ServerHandle) -> None:
             session_of(server, api_key="wrong")
 
     await run_sync(work)
+
+
+def session_with_cache(server: ServerHandle, folder: Path) -> tuple[ftrack_api.Session, list[str]]:
+    """Return a session and the actions that its start took."""
+    actions: list[str] = []
+
+    class Recorded(ftrack_api.Session):  # type: ignore[misc]
+        def call(self, data: list[dict[str, Any]]) -> Any:
+            actions.extend(operation["action"] for operation in data)
+            return super().call(data)
+
+    session = Recorded(
+        server_url=server.url,
+        api_key=server.api_key,
+        api_user=server.api_user,
+        schema_cache_path=str(folder),
+        plugin_paths=[],
+    )
+    return session, actions
+
+
+async def test_a_second_start_finds_the_schemas_in_the_cache(
+    server: ServerHandle, tmp_path: Path
+) -> None:
+    """The hash is the one that the client makes of what it has stored."""
+
+    def run() -> None:
+        for expected in (
+            ["query_server_information", "query_schemas"],
+            ["query_server_information"],
+        ):
+            session, actions = session_with_cache(server, tmp_path)
+            assert actions == expected
+            assert session.query("User").first() is not None
+            session.close()
+
+    await run_sync(run)
+
+
+async def test_notes_have_authors_and_replies(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        maya = session.query("User where username is maya").one()
+        task = session.query("Task").first()
+        note = task.create_note("Too dark", author=maya)
+        reply = note.create_reply("Fixed", author=maya)
+        session.commit()
+        other = session_of(server)
+        found = other.get("Note", note["id"])
+        assert found["content"] == "Too dark"
+        assert found["author"]["username"] == "maya"
+        assert [each["content"] for each in found["replies"]] == ["Fixed"]
+        assert [each["id"] for each in found["replies"]] == [reply["id"]]
+        other.close()
+
+    await with_session(server, work)
+
+
+async def test_custom_attributes_are_a_dictionary(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        kind = session.create("CustomAttributeType", {"name": "number"})
+        shot = session.query("select object_type_id from Shot").first()
+        session.create(
+            "CustomAttributeConfiguration",
+            {
+                "key": "fstart",
+                "label": "Frame start",
+                "entity_type": "task",
+                "object_type_id": shot["object_type_id"],
+                "type": kind,
+                "config": "{}",
+                "default": 1001,
+            },
+        )
+        session.commit()
+        other = session_of(server)
+        project = other.query("Project").first()
+        made = other.create("Shot", {"name": "sh999", "parent": project})
+        made["custom_attributes"]["fstart"] = 1042
+        other.commit()
+        made["custom_attributes"]["fstart"] = 1043
+        other.commit()
+        other.close()
+        third = session_of(server)
+        assert third.get("Shot", made["id"])["custom_attributes"]["fstart"] == 1043
+        third.close()
+
+    await with_session(server, work)
+
+
+async def test_a_timer_runs_once_and_becomes_a_timelog(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        user = session.query("User where username is maya").one()
+        task = session.query("Task").first()
+        user.start_timer(task, comment="light")
+        with pytest.raises(ftrack_api.exception.NotUniqueError):
+            user.start_timer(task)
+        session.rollback()
+        timelog = user.stop_timer()
+        assert (timelog["comment"], timelog["context"]) == ("light", task)
+        assert 0 <= timelog["duration"] < 60
+
+    await with_session(server, work)
+
+
+async def test_lists_are_populated_at_once(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        for number in range(3):
+            session.create("Job", {"data": str(number), "user": session.query("User").first()})
+        session.commit()
+        other = session_of(server)
+        jobs = other.query("Job").all()
+        other.populate(jobs, "data, status, user.username")
+        with other.auto_populating(False):
+            assert sorted(job["data"] for job in jobs) == ["0", "1", "2"]
+            assert all(job["user"]["username"] for job in jobs)
+        other.close()
+
+    await with_session(server, work)
+
+
+def ended(session: ftrack_api.Session, job: Any) -> str:
+    deadline = time.monotonic() + 10
+    while job["status"] in {"queued", "running"} and time.monotonic() < deadline:
+        session.populate(job, "status, data")
+    return str(job["status"])
+
+
+async def test_media_is_encoded(server: ServerHandle, tmp_path: Path) -> None:
+    pillow = pytest.importorskip("PIL.Image")
+    pillow.new("RGB", (64, 32), "blue").save(tmp_path / "plate.png")
+
+    def work(session: ftrack_api.Session) -> None:
+        job = session.encode_media(str(tmp_path / "plate.png"))
+        data = json.loads(job["data"])
+        assert data["keep_original"] is False
+        assert data["output"][0]["format"] == "image/jpeg"
+        assert ended(session, job) == "done"
+
+        (attached,) = job["job_components"]
+        assert attached["component_id"] == data["output"][0]["component_id"]
+        location = session.get("Location", ftrack_api.symbol.SERVER_LOCATION_ID)
+        url = location.get_thumbnail_url(attached["component"], size=16)
+        assert requests.get(url, timeout=10).headers["content-type"] == "image/jpeg"
+        assert session.query(f'Component where id is "{data["source_component_id"]}"').all() == []
+
+    await with_session(server, work)
+
+
+async def test_small_operations_have_the_shapes_that_the_client_reads(
+    server: ServerHandle,
+) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        user = session.query("User where username is maya").one()
+        task = session.query("Task").first()
+        session.send_user_invite(user)
+        user.send_invite()
+        assert session.get_widget_url("tasks").startswith(server.url)
+        page = session.get_widget_url("info", entity=task, theme="dark")
+        assert requests.get(page, timeout=10).status_code == 200
+        api_key = session.reset_remote("api_key", entity=user)["api_key"]
+        other = session_of(server, api_user="maya", api_key=api_key)
+        assert other.query("User where username is maya").one()["id"] == user["id"]
+        other.close()
+        with pytest.raises(ftrack_api.exception.ServerError, match="ValidationError"):
+            session.reset_remote("password", entity=user)
+
+    await with_session(server, work)
+
+
+async def test_strict_sessions_get_the_same_errors(server: ServerHandle) -> None:
+    def run() -> None:
+        session = session_of(server, strict_api=True)
+        with pytest.raises(ftrack_api.exception.ServerError, match="ValidationError"):
+            session.query("select id from Jbo").all()
+        (counted,) = session.call(
+            [{"action": "query", "expression": "select count(id) from User group by is_active"}]
+        )
+        assert counted["data"][0]["count_id"] >= 3
+        session.close()
+
+    await run_sync(run)

@@ -120,8 +120,9 @@ async def test_pages_end_where_there_is_no_next_row(api: Caller, jobs: dict[str,
 async def test_supertypes_find_all_their_subtypes_under_their_own_names(api: Caller) -> None:
     rows = await api.query("select name from Context")
 
-    assert [row["__entity_type__"] for row in rows] == ["Project", "Sequence", "Shot", "Task"]
-    assert [row["name"] for row in await api.query("select name from Shot")] == ["sh010"]
+    names = dict.fromkeys(row["__entity_type__"] for row in rows)
+    assert list(names) == ["Project", "Sequence", "Shot", "Task"]
+    assert [row["name"] for row in await api.query("select name from Shot limit 1")] == ["sh010"]
 
 
 async def test_a_cast_narrows_a_relation(api: Caller) -> None:
@@ -131,16 +132,6 @@ async def test_a_cast_narrows_a_relation(api: Caller) -> None:
     )
 
     assert [row["name"] for row in await api.query(expression)] == ["sh010"]
-
-
-async def test_groups_are_counted(api: Caller, jobs: dict[str, str]) -> None:
-    rows = await api.query("select count(id) from Job group by user.username")
-
-    assert {row["user.username"]: row["count_id"] for row in rows} == {
-        None: 1,
-        "maya": 2,
-        "jenkins": 1,
-    }
 
 
 async def test_hundreds_of_composite_keys_are_one_query(api: Caller) -> None:
@@ -191,12 +182,46 @@ async def test_unknown_names_are_refused_with_the_nearest_one(
         "Job where user[Group].parent is x or user[Component] has ()",
         "select count(id) from Job",
         "select id.x from Job",
-        "Job where " + "not user has (" * 60 + "id is 1" + ")" * 60,
-        "Job where " + "user." * 60 + "id is 1",
+        "Job order by " + "user." * 60 + "id",
     ],
 )
 async def test_queries_that_make_no_sense_are_refused(api: Caller, expression: str) -> None:
     assert (await api.refused(query(expression)))["exception"] == "ValidationError"
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        pytest.param("not user has (" * 5000 + "id is 1" + ")" * 5000, id="relations"),
+        pytest.param("user." * 5000 + "id is 1", id="path"),
+        pytest.param("not " * 5000 + "id is 1", id="not"),
+        pytest.param("(a is 1 or (b is 2 and " * 5000 + "id is 1" + "))" * 5000, id="and-or"),
+        pytest.param("id in (select id from Job where " * 999 + "id is 1" + ")" * 999, id="in"),
+    ],
+)
+async def test_criteria_nested_too_deeply_are_syntax_errors(api: Caller, criteria: str) -> None:
+    error = await api.refused(query(f"Job where {criteria}"))
+
+    assert error["exception"] == "ParseError"
+    assert "nested too deeply at line 1, column" in error["content"]
+    assert error["error"]["line"] == 1
+
+
+@pytest.mark.parametrize(
+    "criteria",
+    [
+        "parent." * 10 + "id is x",
+        "id is 1 and parent has (" * 7 + "id is 1" + ")" * 7,
+        "parent_id in (select id from Context where " * 9 + "id is 1" + ")" * 9,
+        "(name is a or (name is b and " * 12 + "id is 1" + "))" * 12,
+        "(" * 3000 + "id is 1" + " or id is 2)" * 3000,
+        "not " * 50 + "id is x",
+    ],
+)
+async def test_as_deep_as_queries_may_be_the_database_takes_them(
+    api: Caller, criteria: str
+) -> None:
+    assert await api.query(f"Context where {criteria}") == []
 
 
 async def test_untrusted_text_stays_text(api: Caller) -> None:

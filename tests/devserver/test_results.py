@@ -33,7 +33,7 @@ async def test_without_select_the_default_projections_are_sent(api: Caller) -> N
 
 
 async def test_system_projections_are_sent_unasked(api: Caller) -> None:
-    (row,) = await api.query("select name from Task")
+    (row,) = await api.query("select name from Task limit 1")
 
     assert row.keys() == {"__entity_type__", "id", "name", "project_id", "context_type"}
 
@@ -114,7 +114,8 @@ async def test_a_later_place_that_asks_for_more_gets_what_is_missing(api: Caller
 
 
 async def test_cycles_are_cut_by_references(api: Caller) -> None:
-    rows = await api.query("select name, parent.name, parent.children.name from Shot")
+    expression = "select name, parent.name, parent.children.name from Shot where name is sh030"
+    rows = await api.query(expression)
 
     (shot,) = rows
     assert shot["parent"]["children"] == [{"__entity_type__": "Shot", "id": shot["id"]}]
@@ -133,7 +134,7 @@ async def test_denormalized_answers_repeat_the_data(api: Caller, options: str) -
 
 
 async def test_related_entities_are_sent_under_their_own_type(api: Caller) -> None:
-    (row,) = await api.query("select parent.name from Sequence")
+    (row,) = await api.query("select parent.name from Sequence limit 1")
 
     assert row["parent"]["__entity_type__"] == "Project"
 

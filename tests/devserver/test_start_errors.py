@@ -119,7 +119,7 @@ def test_a_failure_while_a_store_is_filled_closes_all(
         closed.append(store)
         close(store)
 
-    monkeypatch.setattr("aioftrackjobs.devserver.engine.seed", fail)
+    monkeypatch.setattr("aioftrackjobs.devserver.seed.Contents.fill", fail)
     monkeypatch.setattr(Store, "close", recorded)
 
     with pytest.raises(OSError, match="disk full"):

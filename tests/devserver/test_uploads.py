@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import running
+from aioftrackjobs.devserver import create_app, receiving, runner, running
+from aioftrackjobs.devserver.storage import Incoming
 
 from .caller import Caller, create, names_in, new_id
 
@@ -138,6 +142,84 @@ async def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
         await http.aclose()
 
     assert names_in(tmp_path) == []
+
+
+async def test_an_upload_that_cannot_be_written_ends_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while it waits for room: the body is more than may wait to be written."""
+
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "disk full")
+
+    monkeypatch.setattr(Incoming, "write", fail)
+
+    async def blocks() -> AsyncIterator[bytes]:
+        for _ in range(8):
+            yield bytes(receiving._BLOCK)
+
+    app = create_app(storage=tmp_path)
+    engine = app.state.engine
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
+        api = Caller(http, engine.api_user, engine.api_key)
+        metadata = await announce(api, new_id(), file_size=8 * receiving._BLOCK)
+        response = await put(api, metadata, blocks())
+    engine.close()
+
+    assert response.status_code == 500
+    assert names_in(tmp_path) == []
+
+
+async def test_only_some_of_an_upload_is_held_in_memory() -> None:
+    """A consumer that does not get on is not fed further."""
+    got, going_on = list[bytes](), threading.Semaphore(0)
+
+    def consume(block: bytes) -> None:
+        going_on.acquire()
+        got.append(block)
+
+    consumer = receiving._Consumer(consume)
+    blocks = [bytes([number]) for number in range(2 * receiving._AHEAD)]
+    fed: list[bytes] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(consumer.run)
+
+        async def feed() -> None:
+            for block in blocks:
+                await consumer.feed(block)
+                fed.append(block)
+            consumer.close()
+
+        tasks.start_soon(feed)
+        await anyio.wait_all_tasks_blocked()
+        assert fed == blocks[: receiving._AHEAD]
+        going_on.release(len(blocks))
+
+    assert got == blocks
+
+
+async def test_a_stop_cuts_off_an_upload_that_does_not_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "_STOP_GRACE", 0.02)
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield CONTENT[:100]
+        await anyio.sleep_forever()
+
+    async with httpx.AsyncClient() as http, anyio.create_task_group() as tasks:
+        async with running(storage=tmp_path) as server:
+            api = Caller(http, server.api_user, server.api_key)
+            http.base_url = httpx.URL(server.url)
+            metadata = await announce(api, new_id(), checksum=CHECKSUM)
+
+            tasks.start_soon(put, api, metadata, stalled())
+            with anyio.fail_after(10):
+                while not names_in(tmp_path):  # noqa: ASYNC110 - a file tells nobody
+                    await anyio.sleep(0.001)
+        assert names_in(tmp_path) == []
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_signed_address_needs_no_key(api: Caller) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from aioftrackjobs.devserver.declarations import (
     contexts,
+    customization,
     files,
     jobs,
     people,
     publishing,
+    reviews,
     vocabulary,
 )
 from aioftrackjobs.devserver.declarations.language import Document
@@ -45,6 +47,7 @@ BUILTIN_SCHEMAS: tuple[Document, ...] = (
     contexts.SHOT,
     contexts.SEQUENCE,
     contexts.FOLDER,
+    contexts.MILESTONE,
     vocabulary.STATUS,
     vocabulary.STATE,
     vocabulary.TYPE,
@@ -55,4 +58,18 @@ BUILTIN_SCHEMAS: tuple[Document, ...] = (
     publishing.ASSET_VERSION,
     publishing.NOTE,
     publishing.NOTE_CATEGORY,
+    reviews.NOTE_LABEL,
+    reviews.NOTE_LABEL_LINK,
+    reviews.NOTE_COMPONENT,
+    reviews.REVIEW_SESSION,
+    reviews.REVIEW_SESSION_OBJECT,
+    customization.CUSTOM_ATTRIBUTE_TYPE,
+    customization.CUSTOM_ATTRIBUTE_GROUP,
+    customization.CUSTOM_ATTRIBUTE_CONFIGURATION,
+    customization.CUSTOM_ATTRIBUTE_LINK_CONFIGURATION,
+    customization.CUSTOM_ATTRIBUTE_VALUE,
+    *customization.VALUES,
+    customization.CUSTOM_ATTRIBUTE_LINK,
+    customization.CUSTOM_ATTRIBUTE_LINK_FROM,
+    *customization.LINKS,
 )

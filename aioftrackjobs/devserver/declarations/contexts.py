@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from aioftrackjobs.devserver.declarations.language import (
+    LINKS,
     Document,
+    custom_attributes,
     entity,
     flag,
     key,
@@ -20,7 +22,7 @@ from aioftrackjobs.devserver.declarations.language import (
 #: Every ftrack server is delivered with this priority, named "None".
 PRIORITY_NONE = "9661b320-3a0c-11e2-81c1-0800200c9a66"
 
-_CONTEXT_FIXED = "id link thumbnail_url created_by_id created_by created_at"
+_CONTEXT_FIXED = "id _link link thumbnail_url created_by_id created_by created_at"
 _TYPED_CONTEXT_REQUIRED = (
     "bid status_id type_id priority_id object_type_id sort context_type id name"
 )
@@ -31,6 +33,7 @@ _CONTEXT = {
     "context_type": text(),
     "created_at": moment(),
     "created_by_id": key("User.user_id", alias="created_by"),
+    "_link": text(alias="_api_link"),
     "link": text(alias="_api_link"),
     "name": text(""),
     "parent_id": key("Context.id"),
@@ -41,6 +44,8 @@ _CONTEXT = {
     "assets": many("Asset"),
     "assignments": many("Appointment", alias="context_assignments"),
     "children": many("Context"),
+    **LINKS,
+    "custom_attributes": custom_attributes("ContextCustomAttributeValue"),
     "notes": many("Note"),
     "timelogs": many("Timelog"),
     "created_by": ref("User", alias="createdBy"),
@@ -75,7 +80,9 @@ PROJECT = entity(
         "root": text(),
         "start_date": moment(alias="startdate"),
         "status": text(),
+        "descendants": many("TypedContext"),
         "metadata": mapped("Metadata", alias="meta"),
+        "review_sessions": many("ReviewSession", alias="reviewSessions"),
         "project_schema": ref("ProjectSchema", alias="projectscheme"),
     },
     required="is_global status project_schema_id context_type id name",
@@ -99,6 +106,8 @@ _TYPED_CONTEXT = {
     "status_id": key("Status.id", alias="statusid"),
     "time_logged": number(),
     "type_id": key("Type.id", alias="typeid"),
+    "ancestors": many("TypedContext"),
+    "descendants": many("TypedContext"),
     "metadata": mapped("Metadata", alias="meta"),
     "object_type": ref("ObjectType", alias="objectType"),
     "priority": ref("Priority"),
@@ -166,3 +175,4 @@ SEQUENCE = _typed_context(
 FOLDER = _typed_context(
     "Folder", "3c133785-51cb-11e3-980a-20c9d0831e59", _SCHEDULE + " status_id status"
 )
+MILESTONE = _typed_context("Milestone", "01decdd1-51cb-11e3-9d5b-20c9d0831e59", " start_date")

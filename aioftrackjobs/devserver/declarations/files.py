@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aioftrackjobs.devserver.declarations.language import (
+    LINKS,
     entity,
     integer,
     key,
@@ -22,6 +23,7 @@ _COMPONENT = {
     "system_type": text(),
     "version_id": key("AssetVersion.id"),
     "component_locations": many("ComponentLocation"),
+    **LINKS,
     "metadata": mapped("Metadata", alias="meta"),
     "container": ref("ContainerComponent"),
     "version": ref("AssetVersion"),

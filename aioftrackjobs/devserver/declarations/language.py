@@ -77,6 +77,11 @@ def number(default: float | None = None) -> Fragment:
     return _fragment(None, type="number", default=default)
 
 
+def variable(default: str | None = None, *, alias: str | None = None) -> Fragment:
+    """A value of any kind."""
+    return _fragment(alias, type="variable", default=default)
+
+
 def flag(*, default: bool | None = None, alias: str | None = None) -> Fragment:
     """True or false."""
     return _fragment(alias, type="boolean", default=default)
@@ -105,6 +110,16 @@ def mapped(target: str, *, alias: str | None = None) -> Fragment:
         items={"$ref": target},
         key_value_attributes={"key": "key", "value": "value"},
     )
+
+
+def linked(target: str) -> Fragment:
+    """Custom attributes that are links; criteria may use them, projections may not."""
+    return {"type": "mapped_array", "items": {"$ref": target}, "restricted_projection": True}
+
+
+def custom_attributes(target: str) -> Fragment:
+    """The custom attributes of an entity, shown as a dictionary."""
+    return mapped(target, alias="custom_attribute_values")
 
 
 def entity(
@@ -141,5 +156,10 @@ def entity(
     return document
 
 
+#: What every entity has that links can start and end at.
+LINKS: Mapping[str, Fragment] = {
+    "custom_attribute_links": linked("CustomAttributeLink"),
+    "custom_attribute_links_from": linked("CustomAttributeLinkFrom"),
+}
 #: The client writes an entity type where the server stores a table's name.
 PARENT_TYPE_TRANSFORM: Fragment = {"client": "{schema_id}", "server": "{table_name}"}

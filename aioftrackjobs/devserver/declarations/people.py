@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from aioftrackjobs.devserver.declarations.language import (
+    LINKS,
+    custom_attributes,
     entity,
     flag,
     key,
@@ -60,6 +62,8 @@ USER = entity(
         "thumbnail_url": url(),
         "user_type_id": untyped_key("UserType.id", alias="typeid"),
         "username": text(),
+        **LINKS,
+        "custom_attributes": custom_attributes("UserCustomAttributeValue"),
         "memberships": many("Membership", alias="user_memberships"),
         "metadata": mapped("Metadata", alias="meta"),
         "timelogs": many("Timelog"),
@@ -82,6 +86,7 @@ GROUP = entity(
         "name": text(""),
         "parent_id": key("Group.id", alias="group_id"),
         "resource_type": text("group"),
+        **LINKS,
         "children": many("Group"),
         "memberships": many("Membership", alias="group_memberships"),
         "parent": ref("Group"),

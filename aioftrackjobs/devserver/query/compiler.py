@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from pydantic_core import to_json
 
 from aioftrackjobs.devserver.model import Attribute, Model
+from aioftrackjobs.devserver.query.groups import Groups
 from aioftrackjobs.devserver.query.scope import Condition, Scope
 from aioftrackjobs.devserver.query.syntax import (
     Aggregate,
@@ -33,16 +34,8 @@ from aioftrackjobs.devserver.tables import ROW
 
 #: SQLite refuses expressions nested deeper than 1000; clients write long flat lists.
 _WIDEST = 100
-#: Criteria nested deeper than this are no work of a person, and overflow SQLite's parser.
-_DEEPEST = 40
-_LONGEST_PATH = 24
-_AGGREGATES: Mapping[str, Callable[[Any], sa.ColumnElement[Any]]] = {
-    "count": sa.func.count,
-    "sum": sa.func.sum,
-    "avg": sa.func.avg,
-    "min": sa.func.min,
-    "max": sa.func.max,
-}
+#: Each step is a query inside a query, of which SQLite's parser takes few.
+_LONGEST_PATH = 11
 
 
 class Compiler:
@@ -62,38 +55,34 @@ class Compiler:
         One row more than the limit is asked for, which says whether there is a next page.
         """
         statement = sa.select(*(scope.source.c[name] for name in columns))
-        statement = self._narrowed(statement, query, scope, 0).order_by(
+        statement = self._narrowed(statement, query, scope).order_by(
             *self._order(query, scope), scope.source.c[ROW]
         )
         return self._paged(statement, query)
 
-    def select_groups(self, query: Query) -> tuple[sa.Select[Any], list[str]]:
-        """Return the statement of a query that groups, and the names of its columns."""
+    def select_groups(
+        self, query: Query, *, strict: bool = True
+    ) -> tuple[sa.Select[Any], list[str]]:
+        """Return the statement of a query that groups, and the names of its columns.
+
+        Raises:
+            ValidationRefusal: If it did not come in strict mode, or names what it cannot.
+        """
+        if not strict:
+            raise ValidationRefusal(
+                "'group by' needs strict mode: send the header 'ftrack-api-options: strict:1'."
+            )
         scope = self.scope(query)
-        columns: list[sa.ColumnElement[Any]] = [
-            self._aggregate(projection, scope)
-            for projection in query.projections or ()
-            if isinstance(projection, Aggregate)
-        ]
-        groups = [self._value(path, scope) for path in query.group_by]
-        names = [".".join(step.name for step in path) for path in query.group_by]
-        columns += [group.label(name) for group, name in zip(groups, names, strict=True)]
-        statement = self._narrowed(sa.select(*columns), query, scope, 0).group_by(*groups)
-        return self._paged(statement, query), [column.name for column in columns]
+        groups = Groups(query, scope, lambda path: self._value(path, scope))
+        columns = [column.label(name) for name, column in groups.columns.items()]
+        statement = self._narrowed(sa.select(*columns), query, scope)
+        statement = statement.group_by(*groups.keys.values()).order_by(*groups.order())
+        return self._paged(statement, query), list(groups.columns)
 
-    def _aggregate(self, aggregate: Aggregate, scope: Scope) -> sa.ColumnElement[Any]:
-        function = _AGGREGATES.get(aggregate.function)
-        if function is None:
-            raise ValidationRefusal(f"'{aggregate.function}' is none of {', '.join(_AGGREGATES)}.")
-        name = "_".join(step.name for step in aggregate.path)
-        return function(self._value(aggregate.path, scope)).label(f"{aggregate.function}_{name}")
-
-    def _narrowed(
-        self, statement: sa.Select[Any], query: Query, scope: Scope, depth: int
-    ) -> sa.Select[Any]:
+    def _narrowed(self, statement: sa.Select[Any], query: Query, scope: Scope) -> sa.Select[Any]:
         statement = statement.select_from(scope.source).where(scope.is_of_type())
         if query.criteria is not None:
-            statement = statement.where(self._condition(query.criteria, scope, depth))
+            statement = statement.where(self._condition(query.criteria, scope))
         return statement
 
     def _paged(self, statement: sa.Select[Any], query: Query) -> sa.Select[Any]:
@@ -104,6 +93,8 @@ class Compiler:
     def _order(self, query: Query, scope: Scope) -> list[sa.ColumnElement[Any]]:
         keys: list[sa.ColumnElement[Any]] = []
         for ordering in query.order_by:
+            if isinstance(ordering.path, Aggregate):
+                raise ValidationRefusal("Functions sort only what is grouped, by 'group by'.")
             value = self._value(ordering.path, scope)
             keys.append(value.desc() if ordering.descending else value.asc())
         return keys
@@ -125,36 +116,30 @@ class Compiler:
             raise ValidationRefusal(f"'{step.name}' has no single value to compare.")
         return scope.source.c[relation.pairs[0][0]]
 
-    def _condition(self, expression: Expression, scope: Scope, depth: int) -> Condition:
-        if depth > _DEEPEST:
-            raise ValidationRefusal(f"The criteria are nested more than {_DEEPEST} deep.")
+    def _condition(self, expression: Expression, scope: Scope) -> Condition:
         match expression:
             case And(operands=operands):
-                return _joined(
-                    "AND", [self._condition(each, scope, depth + 1) for each in operands]
-                )
+                return _joined("AND", [self._condition(each, scope) for each in operands])
             case Or(operands=operands):
-                return _joined("OR", [self._condition(each, scope, depth + 1) for each in operands])
+                return _joined("OR", [self._condition(each, scope) for each in operands])
             case Not(operand=operand):
-                return sa.not_(self._condition(operand, scope, depth + 1).self_group())
+                return sa.not_(self._condition(operand, scope).self_group())
             case RelationTest(path=path, criteria=criteria):
-                return self._relation_test(path, criteria, scope, depth)
+                return self._relation_test(path, criteria, scope)
             case Comparison(path=path):
                 return self._at_end(path, scope, lambda at, inner: _compare(at, inner, expression))
             case Membership(path=path):
-                return self._membership(expression, scope, depth)
+                return self._membership(expression, scope)
 
-    def _relation_test(
-        self, path: Path, criteria: Expression | None, scope: Scope, depth: int
-    ) -> Condition:
+    def _relation_test(self, path: Path, criteria: Expression | None, scope: Scope) -> Condition:
         step, *rest = _checked(path)
         if rest:
             return scope.leads_to(
-                step, lambda inner: self._relation_test(tuple(rest), criteria, inner, depth + 1)
+                step, lambda inner: self._relation_test(tuple(rest), criteria, inner)
             )
         if criteria is None:
             return scope.leads_to(step, None)
-        return scope.leads_to(step, lambda inner: self._condition(criteria, inner, depth + 1))
+        return scope.leads_to(step, lambda inner: self._condition(criteria, inner))
 
     def _at_end(
         self,
@@ -170,12 +155,13 @@ class Compiler:
         if attribute is not None:
             return build(attribute, scope.source.c[step.name])
         column = self._key_column(path, scope)
-        return build(scope.entity_type.attributes[column.name], column)
+        knowing = self._model.knowing(scope.entity_type, path[-1].name)
+        return build(knowing.attributes[column.name], column)
 
-    def _membership(self, membership: Membership, scope: Scope, depth: int) -> Condition:
+    def _membership(self, membership: Membership, scope: Scope) -> Condition:
         values = membership.values
         if isinstance(values, Query):
-            keys = self._subquery(values, depth + 1)
+            keys = self._subquery(values)
             condition = self._at_end(
                 membership.path, scope, lambda _, column: _in_keys(column, keys, membership.negated)
             )
@@ -187,13 +173,13 @@ class Compiler:
             )
         return condition
 
-    def _subquery(self, query: Query, depth: int) -> sa.Select[Any]:
+    def _subquery(self, query: Query) -> sa.Select[Any]:
         projections = query.projections or ()
         if len(projections) != 1 or isinstance(projections[0], Aggregate):
             raise ValidationRefusal("A query inside 'in' selects exactly one attribute.")
         scope = self.scope(query)
         value = self._value(projections[0], scope)
-        statement = self._narrowed(sa.select(value), query, scope, depth).where(value.is_not(None))
+        statement = self._narrowed(sa.select(value), query, scope).where(value.is_not(None))
         if query.limit is None and query.offset is None:
             return statement
         statement = statement.order_by(*self._order(query, scope), scope.source.c[ROW])
@@ -263,8 +249,10 @@ def _in_list(
 ) -> Condition:
     """Return the test for a list, whose length does not change the statement's text."""
     listed = [value_of(attribute, each) for each in literals if not each.is_null]
-    members = sa.func.json_each(sa.literal(to_json(listed).decode())).table_valued("value")
-    keys = sa.select(members.c.value)
+    keys: Any = listed
+    if not any("\0" in each for each in listed if isinstance(each, str)):  # SQLite's JSON has none
+        members = sa.func.json_each(sa.literal(to_json(listed).decode())).table_valued("value")
+        keys = sa.select(members.c.value)
     with_null = any(each.is_null for each in literals)
     if negated:
         missing = column.not_in(keys)
@@ -278,7 +266,8 @@ def _in_keys(column: sa.ColumnElement[Any], keys: sa.Select[Any], negated: bool)
 
 
 def _refuse_computed(scope: Scope, name: str) -> None:
-    if name in scope.entity_type.computed:
+    entity_type = scope.model.knowing(scope.entity_type, name)
+    if name in entity_type.computed and name not in entity_type.relations:
         raise ValidationRefusal(
-            f"'{name}' of {scope.entity_type.name} is computed and cannot be used in criteria."
+            f"'{name}' of {entity_type.name} is computed and cannot be used in criteria."
         )

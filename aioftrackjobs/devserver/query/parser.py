@@ -6,6 +6,7 @@ exhaust the stack here.
 
 from __future__ import annotations
 
+import re
 from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
@@ -27,6 +28,7 @@ from aioftrackjobs.devserver.query.syntax import (
     Query,
     RelationTest,
     Step,
+    is_deeper,
 )
 from aioftrackjobs.devserver.refusals import ParseRefusal
 
@@ -38,6 +40,8 @@ _OPERATORS = {
     "before": "<",
     "less_than": "<",
 }
+#: Criteria nested deeper than this are no work of a person, and overflow SQLite's parser.
+DEEPEST = 50
 #: What the user can write, for terminals whose name does not say it.
 _READABLE = {
     "NAME": "a name",
@@ -54,8 +58,12 @@ _READABLE = {
     "DESCENDING": "'descending'",
     "$END": "the end",
 }
+_NESTING = re.compile(r"""[()]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.DOTALL)
+_LONGEST_SHOWN = 2000
 #: SQLite stores 64 bits.
 _LARGEST = 2**63 - 1
+_LONGEST_NUMBER = 100
+_LONGEST_OPENED = 500
 
 
 @lru_cache(maxsize=512)
@@ -71,8 +79,10 @@ def parse(text: str) -> Query:
         raise _explain(text, error) from None
     except _BadClauseError as error:
         line, column = error.place
-        raise ParseRefusal(f"Failed to parse: {text}\n{error}", line, column) from None
+        raise ParseRefusal(f"Failed to parse: {_start(text)}\n{error}", line, column) from None
     assert isinstance(tree, Query)  # noqa: S101 - the grammar's start rule
+    if is_deeper(tree, DEEPEST):
+        raise _too_deep(text)
     return tree
 
 
@@ -87,7 +97,7 @@ def _explain(text: str, error: UnexpectedInput) -> ParseRefusal:
     match error:
         case UnexpectedToken(accepts=accepts, expected=expected, token=token):
             expected = accepts or expected
-            found = f"'{token}'" if token.type != "$END" else "the end"
+            found = f"'{_start(token, 80)}'" if token.type != "$END" else "the end"
         case UnexpectedCharacters(allowed=allowed, char=char):
             expected, found = allowed or set(), f"'{char}'"
         case UnexpectedEOF(expected=names):
@@ -98,8 +108,28 @@ def _explain(text: str, error: UnexpectedInput) -> ParseRefusal:
         line, column = text.count("\n") + 1, len(text) - (text.rfind("\n") + 1) + 1
     wanted = ", ".join(sorted({_readable(name) for name in expected}))
     where = f"line {line}, column {column}"
-    content = f"Failed to parse: {text}\nUnexpected {found} at {where}: expected {wanted}."
+    content = f"Failed to parse: {_start(text)}\nUnexpected {found} at {where}: expected {wanted}."
     return ParseRefusal(content, line, column)
+
+
+def _too_deep(text: str) -> ParseRefusal:
+    """Return the refusal of criteria that are nested too deeply, with where they are deepest."""
+    depth, deepest, place = 0, 0, 0
+    for token in _NESTING.finditer(text):
+        depth += {"(": 1, ")": -1}.get(token[0], 0)
+        if depth > deepest:
+            deepest, place = depth, token.start()
+    line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
+    content = (
+        f"Failed to parse: {_start(text)}\nThe criteria are nested too deeply at line {line}, "
+        f"column {column}: expected fewer levels."
+    )
+    return ParseRefusal(content, line, column)
+
+
+def _start(text: str, size: int = _LONGEST_SHOWN) -> str:
+    """Return as much of *text* as an error message has room for."""
+    return text if len(text) <= size else f"{text[:size]}..."
 
 
 def _readable(terminal: str) -> str:
@@ -145,7 +175,7 @@ class _Builder(Transformer[Token, Any]):
         return each
 
     def aggregate(self, function: Token, path: Path) -> Aggregate:
-        return Aggregate(str(function), path)
+        return Aggregate(str(function).lower(), path)
 
     def group_by(self, *paths: Path) -> tuple[Path, ...]:
         return paths
@@ -153,7 +183,7 @@ class _Builder(Transformer[Token, Any]):
     def order_by(self, *keys: Ordering) -> tuple[Ordering, ...]:
         return keys
 
-    def ordering(self, path: Path, direction: Token | None) -> Ordering:
+    def ordering(self, path: Path | Aggregate, direction: Token | None) -> Ordering:
         return Ordering(path, direction is not None and direction.type == "DESCENDING")
 
     def offset(self, number: Token) -> tuple[str, Token]:
@@ -163,10 +193,10 @@ class _Builder(Transformer[Token, Any]):
         return "limit", number
 
     def expression(self, *operands: Expression) -> Or:
-        return Or(operands)
+        return Or(_flat(Or, operands))
 
     def conjunction(self, *operands: Expression) -> And:
-        return And(operands)
+        return And(_flat(And, operands))
 
     def negated(self, operand: Expression) -> Not:
         return Not(operand)
@@ -199,7 +229,22 @@ class _Builder(Transformer[Token, Any]):
         return Step(str(name), str(cast) if cast is not None else None)
 
 
+def _flat(kind: type[And | Or], operands: tuple[Expression, ...]) -> tuple[Expression, ...]:
+    """Return *operands* with those of the same kind among them opened.
+
+    Some clients put parentheses around every pair. Long ones stay: to copy them again for each
+    further pair would take time that grows with the square of the text.
+    """
+    flat: list[Expression] = []
+    for operand in operands:
+        if isinstance(operand, kind) and len(operand.operands) <= _LONGEST_OPENED:
+            flat.extend(operand.operands)
+        else:
+            flat.append(operand)
+    return tuple(flat)
+
+
 def _whole(number: Token) -> int:
-    if not number.isdecimal() or int(number) > _LARGEST:
-        raise _BadClauseError(f"'{number}' is not a whole number", number)
+    if not number.isdecimal() or len(number) > _LONGEST_NUMBER or int(number) > _LARGEST:
+        raise _BadClauseError(f"'{_start(number, 80)}' is not a whole number", number)
     return int(number)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model, Relation
 from aioftrackjobs.devserver.query.syntax import Step
+from aioftrackjobs.devserver.query.ways import starting_keys
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.tables import TYPE
 
@@ -36,13 +37,23 @@ class Scope:
 
     def is_of_type(self) -> Condition:
         """Return the condition that a row of the family's table is of the scope's type."""
+        if self.entity_type.shared:
+            return self._belongs()
         if self.entity_type.name == self.entity_type.root:
             return sa.true()
         return self.source.c[TYPE].in_(sorted(self.entity_type.concrete))
 
+    def _belongs(self) -> Condition:
+        if self.entity_type.belonging is None:
+            return sa.true()
+        key, target = self.entity_type.belonging
+        other = Scope.of(self.model, self.tables, self.model.type(target))
+        named = other.source.c[other.entity_type.primary_key[0]]
+        return self.source.c[key].in_(sa.select(named).where(other.is_of_type()))
+
     def attribute(self, step: Step) -> Attribute | None:
         """Return the attribute that *step* names, None if it names something else."""
-        found = self.entity_type.attributes.get(step.name)
+        found = self.model.knowing(self.entity_type, step.name).attributes.get(step.name)
         return found if found is not None and not found.hidden else None
 
     def relation(self, step: Step) -> Relation:
@@ -51,10 +62,11 @@ class Scope:
         Raises:
             ValidationRefusal: If it names none.
         """
-        relation = self.entity_type.relations.get(step.name)
+        knowing = self.model.knowing(self.entity_type, step.name)
+        relation = knowing.relations.get(step.name)
         if relation is not None:
             return relation
-        if self.entity_type.has(step.name):
+        if knowing.has(step.name):
             raise ValidationRefusal(
                 f"'{step.name}' of {self.entity_type.name} is no relation, nothing follows it."
             )
@@ -70,7 +82,10 @@ class Scope:
 
     def narrowing(self, relation: Relation, inner: Scope, step: Step) -> list[Condition]:
         """Return the conditions on *inner* that do not depend on where the relation starts."""
-        conditions = [inner.is_of_type()] if step.cast else []
+        belonging = inner.entity_type.belonging
+        belongs = belonging is not None and [there for _, there in relation.pairs] == [belonging[0]]
+        typed = step.cast is not None or (relation.many and not belongs)
+        conditions = [inner.is_of_type()] if typed else []
         if relation.only:
             name, value = relation.only
             conditions.append(inner.source.c[name] == value)
@@ -83,23 +98,20 @@ class Scope:
         is enough it is a list of keys that SQLite can make first and look up by index.
         """
         relation, inner = self.relation(step), self.target(step)
-        if not relation.pairs:
+        if not relation.resolved:
             return sa.false()
-        conditions = self.narrowing(relation, inner, step)
-        if build is not None:
-            conditions.append(build(inner))
+        # What nests comes first: SQLite's parser holds on to all that stands before it.
+        conditions = [build(inner)] if build is not None else []
+        conditions += self.narrowing(relation, inner, step)
         if len(relation.pairs) > 1:
             joined = [
                 self.source.c[here] == inner.source.c[there] for here, there in relation.pairs
             ]
             statement = sa.select(sa.literal(1)).select_from(inner.source)
             return statement.where(*joined, *conditions).correlate(self.source).exists()
-        ((here, there),) = relation.pairs
-        keys = sa.select(inner.source.c[there]).where(
-            inner.source.c[there].is_not(None), *conditions
-        )
+        here, keys = starting_keys(relation, self.model, self.tables, inner.source, conditions)
         column = self.source.c[here]
-        return sa.and_(column.is_not(None), column.in_(keys))
+        return sa.and_(column.in_(keys), column.is_not(None))
 
     def value_beyond(self, step: Step, build: Callable[[Scope], Condition]) -> Condition:
         """Return what *build* makes of the one entity that *step* leads to, as a value."""

@@ -90,9 +90,9 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True)
 class Ordering:
-    """One key to sort by."""
+    """One key to sort by; a function only where the query groups."""
 
-    path: Path
+    path: Path | Aggregate
     descending: bool
 
 
@@ -107,3 +107,46 @@ class Query:
     order_by: tuple[Ordering, ...] = ()
     offset: int | None = None
     limit: int | None = None
+
+
+#: A query inside a query weighs as much as so many levels of parentheses do.
+_WEIGHT = 5
+
+
+def is_deeper(query: Query, limit: int) -> bool:
+    """Return whether *query* is nested more than *limit* levels deep.
+
+    Relations weigh more, and each step of a path is one: they become queries inside queries,
+    of which a database takes few. It works without recursion, so that no depth can exhaust
+    the stack.
+    """
+    waiting: list[tuple[Expression | Query, int]] = [(query, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        match node:
+            case Comparison(path=path):
+                depth += _WEIGHT * (len(path) - 1)
+            case Membership(path=path) | RelationTest(path=path):
+                depth += _WEIGHT * len(path)
+            case And() | Or():
+                depth += 2
+            case Not():
+                depth += 1
+        if depth > limit:
+            return True
+        waiting.extend((child, depth) for child in _children(node))
+    return False
+
+
+def _children(node: Expression | Query) -> tuple[Expression | Query, ...]:
+    match node:
+        case And(operands=operands) | Or(operands=operands):
+            return operands
+        case Not(operand=operand):
+            return (operand,)
+        case RelationTest(criteria=criteria) | Query(criteria=criteria):
+            return (criteria,) if criteria is not None else ()
+        case Membership(values=Query() as query):
+            return (query,)
+        case _:
+            return ()

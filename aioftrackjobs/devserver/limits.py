@@ -1,0 +1,74 @@
+"""How much one request may ask for: enough for any client's work, and never the whole memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aioftrackjobs.devserver.refusals import RequestRefusal, ValidationRefusal
+
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of one server; none is known of a real one.
+
+    Attributes:
+        request: Bytes in the body of a ``POST /api``.
+        idle: Seconds that the next piece of such a body may take.
+        operations: Operations in a batch.
+        expression: Characters in a query.
+        listed: Entries of any list in an operation.
+        upload: Bytes of one file.
+        parts: Parts of one upload; the official JavaScript client's own limit.
+    """
+
+    request: int = 32 * _MIB
+    idle: float = 30.0
+    operations: int = 20_000
+    expression: int = 512 * 1024
+    listed: int = 20_000
+    upload: int = 1024**4
+    parts: int = 10_000
+
+    def check_batch(self, operations: list[Any]) -> None:
+        """Check how much *operations* are.
+
+        Raises:
+            RequestRefusal: If there are too many of them.
+            ValidationRefusal: If one of them holds too long a list.
+        """
+        if len(operations) > self.operations:
+            raise RequestRefusal(
+                f"A request takes {self.operations} operations at most, not {len(operations)}.",
+                status=413,
+            )
+        for operation in operations:
+            self._check_lists(operation)
+
+    def _check_lists(self, operation: Any) -> None:
+        if not isinstance(operation, dict):
+            return
+        data = operation.get("entity_data")
+        for holder in (operation, data if isinstance(data, dict) else {}):
+            for name, value in holder.items():
+                if isinstance(value, list) and len(value) > self.listed:
+                    raise ValidationRefusal(
+                        f"'{name}' takes {self.listed} entries at most, not {len(value)}."
+                    )
+
+    def check_expression(self, expression: str) -> None:
+        """Check the length of a query.
+
+        Raises:
+            ValidationRefusal: If it is too long.
+        """
+        if len(expression) > self.expression:
+            raise ValidationRefusal(
+                f"A query takes {self.expression} characters at most, not {len(expression)}."
+            )
+
+    def too_big(self) -> RequestRefusal:
+        """Return the refusal of a body that is too big."""
+        return RequestRefusal(f"A request takes {self.request} bytes at most.", status=413)

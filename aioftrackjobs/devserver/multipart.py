@@ -1,0 +1,129 @@
+"""Uploads in parts: each is kept until the client says which of them make up the file.
+
+A part is a file of its own, called by upload, number and digest. So nothing is remembered in
+memory, and a part that was sent twice cannot be mistaken: the client names it by its tag, which
+is the digest (protocol reference, section 6.4).
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from aioftrackjobs.devserver.receiving import check_digest
+from aioftrackjobs.devserver.refusals import TransferRefusal, ValidationRefusal
+from aioftrackjobs.devserver.storage import PART, Incoming, Storage
+from aioftrackjobs.devserver.uploads import Announced
+
+_TAG = re.compile(r'"?([0-9a-f]{32})"?')
+_BLOCK = 1024 * 1024
+
+
+class Parts:
+    """The parts that have arrived, in the folder of a storage."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._open = set[str]()
+        self._lock = threading.Lock()
+
+    def keep(self, announced: Announced, incoming: Incoming) -> str:
+        """Keep a part that has arrived whole, and return its tag."""
+        assert announced.upload is not None  # noqa: S101 - said by the only caller
+        tag = (incoming.md5() or b"").hex()
+        with self._lock:
+            is_new = announced.upload not in self._open
+            self._open.add(announced.upload)
+        if is_new:
+            self._storage.sweep()
+        incoming.keep(self._path(announced, announced.number, tag))
+        return tag
+
+    def assemble(self, announced: Announced, parts: Any) -> Incoming:
+        """Return the whole file, for the caller to keep or discard; the parts stay.
+
+        Args:
+            announced: The upload.
+            parts: What the client says that it is made of.
+
+        Raises:
+            ValidationRefusal: If that is no list of all its parts.
+            TransferRefusal: If they are not what has arrived, or not what was announced.
+        """
+        paths = [
+            self._path(announced, number, tag)
+            for number, tag in enumerate(_tags(parts, announced.number), 1)
+        ]
+        for number, path in enumerate(paths, 1):
+            if not path.is_file():
+                raise TransferRefusal(f"No part {number} with this tag has arrived.")
+        whole = self._storage.incoming(
+            announced.component_id, hashed=announced.checksum is not None
+        )
+        try:
+            for path in paths:
+                _append(whole, path)
+            _check_whole(announced, whole)
+        except BaseException:
+            whole.discard()
+            raise
+        return whole
+
+    def discard(self, announced: Announced) -> None:
+        """Remove all parts of an upload."""
+        if announced.upload is not None:
+            self._remove(announced.upload)
+
+    def _remove(self, upload: str) -> None:
+        with self._lock:
+            self._open.discard(upload)
+        for path in self._storage.folder.glob(f"{PART}{upload}-*"):
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the parts of all uploads that were never completed."""
+        for upload in list(self._open):
+            self._remove(upload)
+
+    def _path(self, announced: Announced, number: int, tag: str) -> Path:
+        return self._storage.folder / f"{PART}{announced.upload}-{number}-{tag}"
+
+
+def _check_whole(announced: Announced, whole: Incoming) -> None:
+    if whole.size != announced.size:
+        raise TransferRefusal(
+            f"{announced.size} bytes were announced, the parts have {whole.size}."
+        )
+    check_digest(announced, whole)
+
+
+def _append(whole: Incoming, path: Path) -> None:
+    with path.open("rb") as part:
+        while block := part.read(_BLOCK):
+            whole.write(block)
+            whole.hash(block)
+
+
+def _tags(parts: Any, expected: int) -> list[str]:
+    """Return the tags of all parts in order.
+
+    Raises:
+        ValidationRefusal: If *parts* does not name each of *expected* parts once.
+    """
+    if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+        raise ValidationRefusal("'parts' must be a list of objects.")
+    tags: dict[int, str] = {}
+    for part in parts:
+        number, tag = part.get("part_number"), part.get("e_tag")
+        match = _TAG.fullmatch(tag.lower()) if isinstance(tag, str) else None
+        if type(number) is not int or match is None:
+            raise ValidationRefusal("A part has a 'part_number' and an 'e_tag', as its PUT gave.")
+        if number in tags:
+            raise ValidationRefusal(f"Part {number} is named twice.")
+        tags[number] = match[1]
+    if tags.keys() != set(range(1, expected + 1)):
+        raise ValidationRefusal(f"The upload has the parts 1 to {expected}; name each of them.")
+    return [tags[number] for number in range(1, expected + 1)]

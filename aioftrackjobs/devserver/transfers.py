@@ -1,0 +1,61 @@
+"""Files on the wire: announcing uploads, and completing those in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.request import ApiRequest, Operation, Services, text_of
+from aioftrackjobs.devserver.storage import Incoming
+
+COMPLETE = "complete_multipart_upload"
+
+
+def get_upload_metadata(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Answer ``get_upload_metadata``; the component need not exist yet."""
+    component = request.row("Component", operation.get("component_id"))
+    base_url = request.caller.base_url
+    return request.services.uploads.announce(operation, component, base_url)
+
+
+def assemble_uploads(
+    services: Services, operations: Iterable[Operation], undone: ExitStack
+) -> dict[str, Incoming]:
+    """Return the files of all uploads that *operations* complete, by upload id.
+
+    This takes as long as copying them does, so it is done before the transaction begins.
+    """
+    assembled: dict[str, Incoming] = {}
+    for operation in operations:
+        if operation.get("action") != COMPLETE:
+            continue
+        upload_id = text_of(operation, "upload_id")
+        announced = services.uploads.announced(upload_id, "upload")
+        if operation.get("component_id") != announced.component_id:
+            raise ValidationRefusal("'component_id' is not the one the upload was announced for.")
+        if upload_id in assembled:
+            raise ValidationRefusal("The upload is completed twice.")
+        whole = services.parts.assemble(announced, operation.get("parts"))
+        undone.callback(whole.discard)
+        assembled[upload_id] = whole
+    return assembled
+
+
+def complete_multipart_upload(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Answer ``complete_multipart_upload``; the file is in place when the batch is done."""
+    services, upload_id = request.services, operation["upload_id"]
+    announced = services.uploads.announced(upload_id, "upload")
+    request.afterwards.append(request.assembled[upload_id].keep)
+    request.afterwards.append(partial(services.parts.discard, announced))
+    query = urlencode(
+        {"id": announced.component_id, "signature": services.uploads.sign(announced.component_id)}
+    )
+    return {
+        "action": COMPLETE,
+        "component_id": announced.component_id,
+        "url": f"{request.caller.base_url.rstrip('/')}/component/get?{query}",
+    }

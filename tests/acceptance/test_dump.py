@@ -1,0 +1,157 @@
+"""``aioftrackjobs dump`` and ``schemas``: a server's contents, as files for ``serve``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aioftrackjobs import AsyncSession, job_context
+from aioftrackjobs.cli.dump import Source, read_entities, write_dump
+from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.protocol.schemas import schema_hash
+
+CLI = ("-m", "aioftrackjobs.cli")
+ALL = Path(__file__).parents[3] / "shared" / "schemas" / "all.json"
+
+Entity = dict[str, Any]
+
+
+async def _entities(server: ServerHandle, *types: str) -> list[Entity]:
+    async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+        return [entity async for entity in read_entities(session, types)]
+
+
+def _sorted(entities: list[Entity]) -> list[str]:
+    return sorted(json.dumps(entity, sort_keys=True) for entity in entities)
+
+
+async def _work(session: AsyncSession) -> None:
+    """Leave a bit of everything behind: a Job with a file, words of its own, a secret."""
+    async with job_context(session, description="Transcode") as job:
+        await job.attach(b"some bytes", name="log.txt")
+    for kind, data in {
+        "Metadata": {"parent_id": job.id, "parent_type": "Job", "key": "colour", "value": "é"},
+        "Setting": {"group": "render", "name": "threads", "value": "4"},
+    }.items():
+        session.create(kind, data)
+    session.create("Setting", {"group": "render", "name": "license_token", "value": "hidden"})
+    await session.commit()
+
+
+@pytest.fixture(params=["built-in", "recorded"])
+def schemas(request: pytest.FixtureRequest) -> list[Entity] | None:
+    if request.param == "built-in":
+        return None
+    if not ALL.exists():
+        pytest.skip("the recorded schemas are not here")
+    documents: list[Entity] = json.loads(ALL.read_text())
+    return documents
+
+
+async def test_what_is_dumped_is_served_again(schemas: list[Entity] | None, tmp_path: Path) -> None:
+    path = tmp_path / "dump.json"
+    async with running(schemas=schemas) as server:
+        async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+            await _work(session)
+        before = await _entities(server)
+        source = Source(server.url, server.api_user, server.api_key)
+        count = await write_dump(source, [], path)
+
+    async with running(schemas=schemas, empty=True, fixture=path) as server:
+        after = await _entities(server)
+        async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+            statuses = await session.query("select state.name from Status").all()
+
+    assert _sorted(after) == _sorted(before) == _sorted(json.loads(path.read_text()))
+    assert count == len(before)
+    assert all(status["state"]["name"] for status in statuses)
+
+
+async def test_keys_and_other_secrets_stay_where_they_are(
+    session: AsyncSession, server: ServerHandle
+) -> None:
+    await _work(session)
+
+    text = json.dumps(await _entities(server))
+
+    assert "threads" in text
+    assert "license_token" not in text
+    assert "hidden" not in text
+    assert not [key for key in server.api_keys.values() if key in text]
+
+
+async def test_times_and_more_than_a_page_are_dumped(
+    session: AsyncSession, server: ServerHandle
+) -> None:
+    for _ in range(1203):
+        session.create("Job", {"type": "api_job", "status": "queued"})
+    await session.commit()
+
+    jobs = await _entities(server, "Job")
+
+    assert len({job["id"] for job in jobs}) == 1203
+    assert jobs[0]["created_at"].keys() == {"__type__", "value"}
+
+
+async def test_dump_of_some_types_goes_to_a_file_or_to_stdout(
+    launch: Callable[..., Any], ftrack: dict[str, str], tmp_path: Path
+) -> None:
+    path = tmp_path / "dump.json"
+    options = ("--type", "UserType", "--type", "State")
+    to_file = launch(*CLI, "dump", *options, str(path), env=ftrack)
+    to_stdout = launch(*CLI, "dump", *options, "-", env=ftrack)
+
+    assert await to_file.end() == 0, to_file.err
+    assert await to_stdout.end() == 0, to_stdout.err
+
+    entities = json.loads(path.read_text())
+    assert {entity["__entity_type__"] for entity in entities} == {"UserType", "State"}
+    assert to_stdout.out == path.read_text()
+    assert to_file.err == f"Wrote {len(entities)} entities.\n"
+    assert to_file.out == ""
+
+
+async def test_failed_dump_leaves_the_file_as_it_was(
+    launch: Callable[..., Any], ftrack: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "dumps"
+    folder.mkdir()
+    path = folder / "dump.json"
+    path.write_text("earlier")
+
+    unknown = launch(*CLI, "dump", "--type", "Jobb", str(path), env=ftrack)
+    refused = launch(*CLI, "dump", "--api-key", "wrong", str(path), env=ftrack)
+    nowhere = launch(*CLI, "dump", str(folder / "missing" / "dump.json"), env=ftrack)
+    unset = launch(*CLI, "dump", str(path))
+
+    for program in (unknown, refused, nowhere, unset):
+        assert await program.end() == 1
+        assert program.err.startswith("aioftrackjobs: ")
+        assert program.err.count("\n") == 1
+    assert "Jobb" in unknown.err
+    assert "FILE" in nowhere.err
+    assert "FTRACK_SERVER" in unset.err
+    assert [each.name for each in folder.iterdir()] == ["dump.json"]
+    assert path.read_text() == "earlier"
+
+
+async def test_schemas_of_a_server_can_be_served(
+    launch: Callable[..., Any], server: ServerHandle
+) -> None:
+    program = launch(
+        *(*CLI, "schemas", "--server", server.url, "--api-user", server.api_user),
+        *("--api-key", server.api_key),
+    )
+    assert await program.end() == 0, program.err
+
+    documents = json.loads(program.out)
+    async with (
+        running(schemas=documents) as other,
+        AsyncSession(other.url, other.api_key, other.api_user) as session,
+    ):
+        information = await session.server_information()
+    assert information["schema_hash"] == schema_hash(documents)

@@ -1,0 +1,166 @@
+"""A file database and its files outlive a server that is killed at any moment.
+
+``AIOFTRACKJOBS_KILLS`` sets how often it is killed, 10 times if it does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import sqlite3
+import sys
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from aioftrackjobs.devserver import create_app
+from aioftrackjobs.devserver.loading import builtin_model
+from aioftrackjobs.devserver.sql import Sql
+from aioftrackjobs.devserver.store import Store
+
+from .caller import Caller, create, new_id, update
+from .served import API_KEY, Served, served
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
+
+ROUNDS = int(os.environ.get("AIOFTRACKJOBS_KILLS", "10"))
+WRITERS = 4
+BATCH = 5
+#: Seconds that the server is written to before it is killed, at most.
+LOAD = 0.4
+
+
+class Written:
+    """What was sent, and which of that the server has acknowledged."""
+
+    def __init__(self) -> None:
+        self.batches: set[str] = set()
+        self.updates: list[tuple[list[str], int]] = []
+        self.files: dict[str, bytes] = {}
+        self.sent: dict[str, str] = {}
+
+
+async def write_batches(api: Caller, written: Written) -> None:
+    """Create jobs, in batches that all have a name of their own."""
+    while True:
+        name = new_id()
+        await api.call(*(create("Job", data=name) for _ in range(BATCH)))
+        written.batches.add(name)
+
+
+async def write_updates(api: Caller, written: Written) -> None:
+    """Count up in two jobs at once."""
+    names = [answer["data"]["id"] for answer in await api.call(create("Job"), create("Job"))]
+    step = 0
+    written.updates.append((names, step))
+    while True:
+        step += 1
+        await api.call(*(update("Job", name, data=str(step)) for name in names))
+        written.updates[-1] = names, step
+
+
+async def write_files(api: Caller, written: Written) -> None:
+    """Upload files that are big enough to be cut in two."""
+    while True:
+        component_id, content = new_id(), random.randbytes(300_000)
+        written.sent[component_id] = hashlib.md5(content).hexdigest()
+        operation = {
+            "action": "get_upload_metadata",
+            "component_id": component_id,
+            "file_name": "a.bin",
+            "file_size": len(content),
+        }
+        (answer,) = await api.call(operation)
+        answer = await api.http.put(answer["url"], content=content, headers=answer["headers"])
+        if answer.status_code == 200:
+            written.files[component_id] = content
+
+
+Writer = Callable[[Caller, Written], Coroutine[Any, Any, None]]
+
+
+async def until_killed(writer: Writer, api: Caller, written: Written) -> None:
+    with suppress(httpx.TransportError):
+        await writer(api, written)
+
+
+async def write_and_kill(server: Served, written: Written) -> None:
+    """Write to *server* from all sides, and kill it meanwhile."""
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        api = Caller(http, "developer", API_KEY)
+        async with anyio.create_task_group() as writing:
+            for writer in [*[write_batches] * WRITERS, write_updates, write_files]:
+                writing.start_soon(until_killed, writer, api, written)
+            await anyio.sleep(random.uniform(LOAD / 4, LOAD))
+            server.kill()
+
+
+async def check(server: Served, folder: Path, written: Written) -> None:
+    """See that all that was acknowledged is there, and nothing by halves."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
+        rows = await Caller(http, "developer", API_KEY).query("select id, data from Job")
+    sizes = Counter(row["data"] for row in rows)
+    found = {row["id"]: row["data"] for row in rows}
+    assert written.batches <= sizes.keys()
+    assert {sizes[name] for name in sizes if name and "-" in name} <= {BATCH}
+    for names, step in written.updates:
+        first, second = (int(found[name] or 0) for name in names)
+        assert first == second  # one batch changes both
+        assert first in (step, step + 1)  # the last one may have had no answer
+    for path in (folder / "files").iterdir():
+        if not path.name.startswith("."):
+            assert hashlib.md5(path.read_bytes()).hexdigest() == written.sent[path.name]
+    for component_id, content in written.files.items():
+        assert (folder / "files" / component_id).read_bytes() == content
+
+
+async def test_a_killed_server_loses_nothing_it_has_acknowledged(tmp_path: Path) -> None:
+    written = Written()
+    for _ in range(ROUNDS):
+        with served(tmp_path) as server:
+            await check(server, tmp_path, written)
+            await write_and_kill(server, written)
+    with served(tmp_path) as server:
+        await check(server, tmp_path, written)
+
+    assert len(written.batches) > ROUNDS
+    assert len(written.files) > 0
+    database = sqlite3.connect(tmp_path / "ftrack.db")
+    assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    database.close()
+
+
+def test_a_database_that_was_made_and_not_filled_is_filled_next_time(tmp_path: Path) -> None:
+    """That is what a server leaves that is killed at its very start: filling is one batch."""
+    path = tmp_path / "ftrack.db"
+    Store(builtin_model(), Sql(builtin_model()), path).close()
+
+    create_app(path).state.engine.close()
+
+    store = Store(builtin_model(), Sql(builtin_model()), path)
+    with store.transaction() as transaction:
+        assert transaction.api_keys().keys() >= {"developer", "maya"}
+        assert transaction.read("Context", {"name": "demo"}) is not None
+    store.close()
+
+
+async def test_a_disk_that_is_full_is_told_and_not_hidden(tmp_path: Path) -> None:
+    store = Store(builtin_model(), Sql(builtin_model()), tmp_path / "ftrack.db")
+    (pages,) = store.driver.execute("PRAGMA page_count").fetchone()
+    store.driver.execute(f"PRAGMA max_page_count = {pages}")
+
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        with store.transaction() as transaction:
+            for _ in range(1000):
+                transaction.insert("Job", {"_type": "Job", "id": new_id(), "data": "x" * 1000})
+
+    with store.transaction() as transaction:
+        assert transaction.fetch(transaction.tables["Job"].select()) == []
+    store.close()

@@ -1,0 +1,239 @@
+"""Uploads in parts: announced, sent in any order, put together, or given up."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from aioftrackjobs.devserver import create_app
+from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.storage import INCOMING, PART, Storage
+
+from .caller import Caller, names_in, new_id
+from .test_uploads import get
+
+PIECES = [b"a" * 5000, b"b" * 5000, b"c" * 17]
+CONTENT = b"".join(PIECES)
+
+
+class Upload:
+    """One upload in parts, as a client sees it."""
+
+    def __init__(self, api: Caller, metadata: dict[str, Any]) -> None:
+        self.api = api
+        self.component_id = metadata["component_id"]
+        self.upload_id = metadata["upload_id"]
+        self.urls = {each["part_number"]: each["signed_url"] for each in metadata["urls"]}
+        self.tags: dict[int, str] = {}
+
+    async def put(self, number: int, content: bytes) -> httpx.Response:
+        response = await self.api.http.put(self.urls[number], content=content)
+        if response.status_code == 200:
+            self.tags[number] = response.headers["ETag"]
+        return response
+
+    async def put_all(self) -> None:
+        for number in (3, 1, 2):
+            await self.put(number, PIECES[number - 1])
+
+    def completion(self, **fields: Any) -> dict[str, Any]:
+        parts = [
+            {"part_number": number, "e_tag": tag.replace('"', "")}
+            for number, tag in sorted(self.tags.items())
+        ]
+        return {
+            "action": "complete_multipart_upload",
+            "upload_id": self.upload_id,
+            "component_id": self.component_id,
+            "parts": parts,
+            **fields,
+        }
+
+
+async def announced(api: Caller, **fields: Any) -> Upload:
+    operation = {
+        "action": "get_upload_metadata",
+        "component_id": new_id(),
+        "file_name": "film.mov",
+        "file_size": len(CONTENT),
+        "parts": len(PIECES),
+    }
+    (metadata,) = await api.call(operation | fields)
+    return Upload(api, metadata)
+
+
+@pytest.fixture
+async def kept(tmp_path: Path) -> AsyncIterator[Caller]:
+    """A caller of a server whose files stay in the test's folder."""
+    app = create_app(storage=tmp_path)
+    engine = app.state.engine
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
+        yield Caller(http, engine.api_user, engine.api_key)
+    engine.close()
+
+
+async def test_parts_become_the_file(kept: Caller, tmp_path: Path) -> None:
+    upload = await announced(kept)
+    assert sorted(upload.urls) == [1, 2, 3]
+
+    await upload.put_all()
+    (answer,) = await kept.call(upload.completion())
+
+    assert upload.tags[1] == f'"{hashlib.md5(PIECES[0]).hexdigest()}"'
+    assert answer["action"] == "complete_multipart_upload"
+    assert answer["component_id"] == upload.component_id
+    assert (await kept.http.get(answer["url"])).content == CONTENT
+    assert (await get(kept, upload.component_id)).content == CONTENT
+    assert names_in(tmp_path) == [upload.component_id]
+
+
+async def test_parts_may_be_sent_at_once_and_again(kept: Caller, tmp_path: Path) -> None:
+    upload = await announced(kept)
+    async with anyio.create_task_group() as tasks:
+        for number in (1, 2, 3):
+            tasks.start_soon(upload.put, number, b"not this")
+    await upload.put_all()
+
+    await kept.call(upload.completion())
+
+    assert (await get(kept, upload.component_id)).content == CONTENT
+    assert names_in(tmp_path) == [upload.component_id]
+
+
+async def test_the_digest_of_the_whole_is_checked_if_it_was_announced(kept: Caller) -> None:
+    right = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
+    wrong = base64.b64encode(hashlib.md5(b"").digest()).decode()
+    good, bad = [await announced(kept, checksum=checksum) for checksum in (right, wrong)]
+    for upload in (good, bad):
+        await upload.put_all()
+
+    await kept.call(good.completion())
+    error = await kept.refused(bad.completion())
+
+    assert error["exception"] == "TransferError"
+    assert (await get(kept, bad.component_id)).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("change", "exception"),
+    [
+        (lambda _: {"parts": None}, "ValidationError"),
+        (lambda _: {"parts": ["x"]}, "ValidationError"),
+        (lambda up: {"parts": up.completion()["parts"][:2]}, "ValidationError"),
+        (lambda up: {"parts": up.completion()["parts"] * 2}, "ValidationError"),
+        (lambda up: {"parts": [{"part_number": True, "e_tag": up.tags[1]}]}, "ValidationError"),
+        (lambda _: {"parts": [{"part_number": 1, "e_tag": "../../x"}]}, "ValidationError"),
+        (lambda _: {"parts": [{"part_number": n, "e_tag": "0" * 32} for n in (1, 2, 3)]},
+         "TransferError"),
+        (lambda _: {"upload_id": "forged"}, "TransferError"),
+        (lambda _: {"upload_id": None}, "ValidationError"),
+        (lambda up: {"upload_id": up.urls[1].rpartition("/")[2]}, "TransferError"),
+        (lambda _: {"component_id": "other"}, "ValidationError"),
+    ],
+    ids=["no-list", "no-objects", "missing", "twice", "no-number", "no-tag", "wrong-tag", "forged",
+         "no-upload", "part-as-upload", "other-component"],
+)  # fmt: skip
+async def test_what_does_not_fit_is_refused_and_can_be_put_right(
+    kept: Caller, change: Any, exception: str
+) -> None:
+    upload = await announced(kept)
+    await upload.put_all()
+
+    error = await kept.refused(upload.completion(**change(upload)))
+    assert (await get(kept, upload.component_id)).status_code == 404
+    await kept.call(upload.completion())
+
+    assert error["exception"] == exception
+    assert (await get(kept, upload.component_id)).content == CONTENT
+
+
+async def test_the_size_must_be_what_was_announced(kept: Caller, tmp_path: Path) -> None:
+    upload = await announced(kept)
+    await upload.put_all()
+    await upload.put(3, b"short")
+    too_long = await upload.put(2, CONTENT + b"!")
+
+    error = await kept.refused(upload.completion())
+
+    assert too_long.status_code == 413
+    assert "the parts have 10005" in error["content"]
+    assert [name for name in names_in(tmp_path) if not name.startswith(PART)] == []
+
+
+async def test_a_refused_batch_completes_nothing(kept: Caller, tmp_path: Path) -> None:
+    upload = await announced(kept)
+    await upload.put_all()
+    before = names_in(tmp_path)
+
+    await kept.refused(upload.completion(), {"action": "query", "expression": "("})
+    twice = await kept.refused(upload.completion(), upload.completion())
+
+    assert "completed twice" in twice["content"]
+    assert names_in(tmp_path) == before
+
+
+async def test_completed_is_completed(kept: Caller) -> None:
+    upload = await announced(kept)
+    await upload.put_all()
+    await kept.call(upload.completion())
+
+    assert (await kept.refused(upload.completion()))["exception"] == "TransferError"
+
+
+@pytest.mark.parametrize("parts", [0, -1, 10_001, True, "3", 1.5, []])
+async def test_the_number_of_parts_is_checked(api: Caller, parts: Any) -> None:
+    operation = {"action": "get_upload_metadata", "component_id": new_id(), "parts": parts}
+
+    error = await api.refused({**operation, "file_name": "x", "file_size": 1})
+
+    assert error["exception"] == "ValidationError"
+    assert "'parts'" in error["content"]
+
+
+async def test_a_file_may_be_too_big_to_announce() -> None:
+    app = create_app(limits=Limits(upload=1000))
+    engine = app.state.engine
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
+        api = Caller(http, engine.api_user, engine.api_key)
+        operation = {"action": "get_upload_metadata", "component_id": new_id(), "file_name": "x"}
+        error = await api.refused({**operation, "file_size": 1001})
+    engine.close()
+
+    assert error["content"] == "A file takes 1000 bytes at most."
+
+
+async def test_what_is_never_completed_goes_with_the_server(tmp_path: Path) -> None:
+    app = create_app(storage=tmp_path)
+    engine = app.state.engine
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
+        api = Caller(http, engine.api_user, engine.api_key)
+        await (await announced(api)).put(1, PIECES[0])
+        assert len(names_in(tmp_path)) == 1
+    engine.close()
+
+    assert names_in(tmp_path) == []
+
+
+def test_what_a_dead_server_left_is_removed_in_time(tmp_path: Path) -> None:
+    old, young = [f"{prefix}{age}" for prefix in (PART, INCOMING) for age in "o"], f"{PART}y"
+    for name in (*old, young, "component"):
+        (tmp_path / name).touch()
+    two_days_ago = time.time() - 2 * 24 * 3600
+    for name in (*old, "component"):
+        os.utime(tmp_path / name, (two_days_ago, two_days_ago))
+
+    Storage(tmp_path)
+
+    assert names_in(tmp_path) == [young, "component"]

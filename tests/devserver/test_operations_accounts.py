@@ -1,0 +1,215 @@
+"""Keys, invitations and widgets; and who may call at all."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+
+from aioftrackjobs.devserver import create_app
+from aioftrackjobs.devserver.accounts import signed_widget
+from aioftrackjobs.devserver.refusals import STRICT_STATUS, Refusal
+
+from .caller import Caller, create, delete, query, update
+
+GLOBAL_KEY = "studio-wide"
+
+
+@pytest.fixture
+async def anybody() -> AsyncIterator[Caller]:
+    """A caller with a global key, as maya."""
+    app = create_app(global_api_key=GLOBAL_KEY)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
+        yield Caller(http, "maya", GLOBAL_KEY)
+    app.state.engine.close()
+
+
+async def user_id(api: Caller, username: str) -> str:
+    (row,) = await api.query(f'User where username is "{username}"')
+    key: str = row["id"]
+    return key
+
+
+def reset(user: str, **fields: Any) -> dict[str, Any]:
+    operation = {"action": "reset_remote", "reset_type": "api_key", "entity_type": "User"}
+    return {**operation, "entity_key": user, **fields}
+
+
+async def test_a_new_key_replaces_the_old_one(api: Caller) -> None:
+    (answer,) = await api.call(reset(await user_id(api, api.user)))
+    assert answer["action"] == "reset_remote"
+
+    old = (await api.post(query("Job"))).json()
+    new = Caller(api.http, api.user, answer["data"]["api_key"])
+
+    assert old["exception"] == "InvalidCredentialsError"
+    assert await new.query("Job") == []
+
+
+async def test_a_new_user_gets_a_key_and_is_let_in_once_active(api: Caller) -> None:
+    user = await api.create("User", username="new")
+    (answer,) = await api.call(reset(user["id"]))
+    new = Caller(api.http, "new", answer["data"]["api_key"])
+
+    inactive = (await new.post(query("Job"))).json()
+    await api.update("User", user["id"], is_active=True)
+
+    assert inactive["exception"] == "InvalidCredentialsError"
+    assert await new.query("Job") == []
+
+
+async def test_a_refused_batch_leaves_the_key(api: Caller) -> None:
+    await api.refused(reset(await user_id(api, api.user)), query("("))
+
+    assert await api.query("Job") == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "exception"),
+    [
+        ({"reset_type": "password"}, "ValidationError"),
+        ({"entity_type": "Job"}, "ValidationError"),
+        ({"entity_key": "gone"}, "EntityNotFoundError"),
+        ({"entity_key": ["x"]}, "EntityNotFoundError"),
+        ({"entity_key": None}, "EntityNotFoundError"),
+    ],
+)
+async def test_other_resets_are_refused(
+    api: Caller, fields: dict[str, Any], exception: str
+) -> None:
+    assert (await api.refused(reset("x", **fields)))["exception"] == exception
+
+
+async def test_a_global_key_acts_for_any_active_user(anybody: Caller) -> None:
+    await anybody.create("Job")
+    jenkins = Caller(anybody.http, "jenkins", GLOBAL_KEY)
+    await jenkins.update("User", await user_id(anybody, "maya"), is_active=False)
+
+    refused = (await anybody.post(query("Job"))).json()
+
+    assert refused["exception"] == "InvalidCredentialsError"
+    (told,) = await jenkins.call(
+        {"action": "query_server_information", "values": ["user_information"]}
+    )
+    assert told["user_information"]["is_global_access_key"] is True
+    assert told["user_information"]["username"] == "jenkins"
+
+
+async def test_a_global_key_lets_an_unknown_user_read_only(anybody: Caller) -> None:
+    """Integrations find out by looking the user up (protocol reference, section 1.6)."""
+    nobody = Caller(anybody.http, "nobody", GLOBAL_KEY)
+
+    await nobody.call({"action": "query_server_information"}, {"action": "query_schemas"})
+    assert await nobody.query('User where username is "nobody"') == []
+    error = await nobody.refused(create("Job"))
+
+    assert error["exception"] == "InvalidCredentialsError"
+
+
+async def test_a_personal_key_acts_as_its_user_only(api: Caller) -> None:
+    other = Caller(api.http, "maya", api.key)
+
+    assert (await other.post(query("Job"))).json()["exception"] == "InvalidCredentialsError"
+
+
+async def test_a_deleted_or_inactive_user_cannot_read_files_either(api: Caller) -> None:
+    engine = api.http._transport.app.state.engine  # type: ignore[attr-defined]
+    maya, jenkins = [
+        {"id": "x", "username": name, "apiKey": engine.api_keys[name]}
+        for name in ("maya", "jenkins")
+    ]
+    await api.call(
+        delete("User", await user_id(api, "maya")),
+        update("User", await user_id(api, "jenkins"), is_active=False),
+    )
+
+    statuses = [
+        (await api.http.get("/component/get", params=parameters)).status_code
+        for parameters in (maya, jenkins, {"id": "x", "username": api.user, "apiKey": api.key})
+    ]
+
+    assert statuses == [401, 401, 404]
+
+
+def test_every_error_has_a_status_in_strict_mode() -> None:
+    kinds, seen = [Refusal], set[str]()
+    while kinds:
+        kind = kinds.pop()
+        seen.add(kind.exception)
+        kinds += kind.__subclasses__()
+
+    assert seen == STRICT_STATUS.keys()
+    assert all(400 <= status < 600 for status in STRICT_STATUS.values())
+
+
+async def test_users_are_invited(api: Caller) -> None:
+    (answer,) = await api.call(
+        {"action": "send_user_invite", "user_id": await user_id(api, "maya")}
+    )
+
+    assert answer == {"action": "send_user_invite", "sent": True}
+
+
+@pytest.mark.parametrize(
+    ("operation", "exception"),
+    [
+        ({"action": "send_user_invite"}, "ValidationError"),
+        ({"action": "send_user_invite", "user_id": "gone"}, "EntityNotFoundError"),
+        (
+            {"action": "send_review_session_invite", "review_session_invitee_id": "gone"},
+            "EntityNotFoundError",
+        ),
+    ],
+)
+async def test_nobody_cannot_be_invited(
+    api: Caller, operation: dict[str, Any], exception: str
+) -> None:
+    assert (await api.refused(operation))["exception"] == exception
+
+
+async def test_a_widget_has_an_address_that_expires(api: Caller) -> None:
+    task, *_ = await api.query("Task")
+    operation = {"action": "get_widget_url", "name": "info", "theme": None}
+    (answer,) = await api.call({**operation, "entity_type": "Task", "entity_key": [task["id"]]})
+
+    shown = await api.http.get(answer["widget_url"])
+    forged = await api.http.get(answer["widget_url"].replace("info", "tasks"))
+
+    assert (shown.status_code, forged.status_code) == (200, 401)
+    assert task["id"] in shown.text
+    engine = api.http._transport.app.state.engine  # type: ignore[attr-defined]
+    late = signed_widget(engine.uploads, {"name": "info"}, 0)
+    assert (await api.http.get("/widget", params=late)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": None},
+        {"name": "info<script>"},
+        {"name": "tasks", "theme": "pink"},
+        {"name": "tasks", "theme": []},
+        {"name": "info", "entity_type": "Task"},
+        {"name": "info", "entity_type": "Tsk", "entity_key": ["x"]},
+        {"name": "info", "entity_type": "Task", "entity_key": ["a", "b"]},
+        {"name": "info", "entity_type": "Task", "entity_key": ["gone"]},
+    ],
+)
+async def test_widgets_that_do_not_exist_are_refused(api: Caller, fields: dict[str, Any]) -> None:
+    error = await api.refused({"action": "get_widget_url", **fields})
+
+    assert error["exception"] in {"ValidationError", "EntityNotFoundError"}
+
+
+@pytest.mark.parametrize(
+    "action",
+    ["permissions", "generate_signed_url", "compute_rollups", "configure_totp", "assume_user"],
+)
+async def test_what_only_a_real_server_does_is_refused_by_name(api: Caller, action: str) -> None:
+    error = await api.refused({"action": action})
+
+    assert error["exception"] == "UnsupportedOperationError"
+    assert action in error["content"]

@@ -1,0 +1,386 @@
+"""``encode_media`` and ``delayed_job``: Jobs that the server works on in the background."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from aioftrackjobs.devserver import create_app, media, pictures
+from aioftrackjobs.devserver.background import Background
+
+from .caller import Caller, names_in, new_id
+from .test_uploads import get
+
+UNDER_WAY = {"queued", "running"}
+pillow = pytest.importorskip("PIL.Image")
+
+
+def image(size: tuple[int, int] = (640, 320), kind: str = "PNG", mode: str = "RGB") -> bytes:
+    written = io.BytesIO()
+    pillow.new(mode, size, "red").save(written, kind)
+    return written.getvalue()
+
+
+async def upload(api: Caller, content: bytes, file_type: str) -> str:
+    component_id = new_id()
+    operation = {
+        "action": "get_upload_metadata",
+        "component_id": component_id,
+        "file_name": f"x{file_type}",
+        "file_size": len(content),
+    }
+    (metadata,) = await api.call(operation)
+    response = await api.http.put(metadata["url"], content=content)
+    assert response.status_code == 200
+    await api.create("FileComponent", id=component_id, name="plate", file_type=file_type)
+    return component_id
+
+
+async def encode(api: Caller, component_id: str, **fields: Any) -> str:
+    operation = {"action": "encode_media", "component_id": component_id, "version_id": None}
+    (answer,) = await api.call(operation | fields)
+    job_id: str = answer["job_id"]
+    return job_id
+
+
+async def job_of(api: Caller, job_id: str) -> dict[str, Any]:
+    (row,) = await api.query(
+        "select status, data, finished_at, user.username, "
+        f"job_components.component.component_locations from Job where id is {job_id}"
+    )
+    return row | {"data": json.loads(row["data"])}
+
+
+async def ended(api: Caller, job_id: str) -> dict[str, Any]:
+    with anyio.fail_after(10):
+        while (job := await job_of(api, job_id))["status"] in UNDER_WAY:  # noqa: ASYNC110
+            await anyio.sleep(0.005)
+    return job
+
+
+async def test_an_image_is_encoded_as_a_jpeg(api: Caller) -> None:
+    source = await upload(api, image(), ".png")
+
+    job_id = await encode(api, source)
+    (output,) = (await job_of(api, job_id))["data"]["output"]
+    job = await ended(api, job_id)
+
+    assert job["status"] == "done"
+    assert job["finished_at"] is not None
+    assert job["user"]["username"] == api.user
+    assert job["data"]["source_component_id"] == source
+    assert job["data"]["keep_original"] is True
+    assert output["format"] == "image/jpeg"
+    (attached,) = job["job_components"]
+    assert attached["component_id"] == output["component_id"]
+    assert len(attached["component"]["component_locations"]) == 1
+    made = await get(api, output["component_id"])
+    assert pillow.open(io.BytesIO(made.content)).format == "JPEG"
+    (row,) = await api.query('select name, size from Component where name like "ftrackreview%"')
+    assert (row["name"], row["size"]) == ("ftrackreview-image", len(made.content))
+
+
+async def test_a_video_is_copied_and_the_source_removed_if_it_is_not_to_be_kept(
+    api: Caller,
+) -> None:
+    source = await upload(api, b"moving pictures", ".mp4")
+    task, *_ = await api.query("Task")
+    asset = await api.create("Asset", name="plate", parent=task)
+    version = await api.create("AssetVersion", asset_id=asset["id"])
+
+    job_id = await encode(api, source, keep_original=False, version_id=version["id"])
+    job = await ended(api, job_id)
+
+    (output,) = job["data"]["output"]
+    assert (job["status"], output["format"]) == ("done", "video/mp4")
+    assert (await get(api, output["component_id"])).content == b"moving pictures"
+    assert (await get(api, source)).status_code == 404
+    (row,) = await api.query("select name, version_id from FileComponent")
+    assert (row["name"], row["version_id"]) == ("ftrackreview-mp4", version["id"])
+
+
+@pytest.mark.parametrize(
+    ("content", "file_type", "text"),
+    [
+        (b"words", ".txt", "neither an image nor a video"),
+        (b"no image", ".png", "No picture can be made"),
+    ],
+)
+async def test_what_cannot_be_encoded_fails_with_the_reason(
+    api: Caller, content: bytes, file_type: str, text: str
+) -> None:
+    source = await upload(api, content, file_type)
+
+    job = await ended(api, await encode(api, source))
+
+    assert job["status"] == "failed"
+    assert text in job["data"]["error"]
+    assert job["finished_at"] is not None
+    assert (await get(api, source)).content == content
+
+
+async def test_a_component_without_a_file_fails(api: Caller) -> None:
+    component = await api.create("FileComponent", file_type=".mov")
+
+    job = await ended(api, await encode(api, component["id"]))
+
+    assert (job["status"], "no file" in job["data"]["error"]) == ("failed", True)
+
+
+async def test_without_pillow_an_image_cannot_be_encoded(
+    api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "HAS_PILLOW", False)
+    source = await upload(api, image(), ".png")
+
+    job = await ended(api, await encode(api, source))
+
+    assert (job["status"], "Pillow" in job["data"]["error"]) == ("failed", True)
+
+
+async def test_an_error_of_ours_fails_the_job_too(
+    api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(media, "picture_of", broken)
+    source = await upload(api, image(), ".png")
+
+    job = await ended(api, await encode(api, source))
+
+    assert (job["status"], "disk full" in job["data"]["error"]) == ("failed", True)
+
+
+@pytest.mark.parametrize(
+    ("fields", "exception"),
+    [
+        ({"component_id": None}, "ValidationError"),
+        ({"component_id": "gone"}, "EntityNotFoundError"),
+        ({"version_id": "gone"}, "EntityNotFoundError"),
+        ({"version_id": []}, "EntityNotFoundError"),
+        ({"keep_original": 1}, "ValidationError"),
+    ],
+)
+async def test_malformed_encodings_are_refused_and_leave_nothing(
+    api: Caller, fields: dict[str, Any], exception: str
+) -> None:
+    component = await api.create("FileComponent", file_type=".png")
+    operation = {"action": "encode_media", "component_id": component["id"], **fields}
+
+    error = await api.refused(operation)
+
+    assert error["exception"] == exception
+    assert await api.query("Job") == []
+    assert len(await api.query("Component")) == 1
+
+
+async def test_a_refused_batch_starts_nothing(api: Caller) -> None:
+    source = await upload(api, image(), ".png")
+
+    await api.refused(
+        {"action": "encode_media", "component_id": source}, {"action": "query", "expression": "("}
+    )
+
+    assert await api.query("Job") == []
+
+
+async def test_jobs_under_way_fail_when_the_server_stops(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, storage = tmp_path / "jobs.db", tmp_path / "files"
+    begun = threading.Event()
+
+    def slow(*arguments: Any) -> None:
+        begun.set()
+        attempt = arguments[0]
+        while True:
+            attempt.check_stop()
+
+    monkeypatch.setattr(media, "_copy", slow)
+    app = create_app(database, storage, api_key="secret")
+    async with http_of(app) as http:
+        api = Caller(http, app.state.engine.api_user, "secret")
+        source = await upload(api, b"film", ".mp4")
+        jobs = [await encode(api, source) for _ in range(2)]
+        assert await anyio.to_thread.run_sync(begun.wait, 10)
+        app.state.engine.close()
+
+    again = create_app(database, storage, api_key="secret")
+    async with http_of(again) as http:
+        api = Caller(http, again.state.engine.api_user, "secret")
+        for job_id in jobs:
+            job = await job_of(api, job_id)
+            assert job["status"] == "failed"
+            assert job["data"]["error"] == "The server was stopped."
+    again.state.engine.close()
+    assert names_in(storage) == [source]
+
+
+async def test_jobs_of_a_killed_server_fail_when_it_starts_again(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only its own: whose Job a client's is, that client knows."""
+    monkeypatch.setattr(Background, "start", lambda *_: None)  # dies before it gets to it
+    database = tmp_path / "jobs.db"
+    app = create_app(database, api_key="secret")
+    async with http_of(app) as http:
+        api = Caller(http, app.state.engine.api_user, "secret")
+        source = await upload(api, b"film", ".mp4")
+        job_id = await encode(api, source)
+        mine = await api.create("Job", status="running", data="{}")
+    app.state.engine.close()
+
+    again = create_app(database, api_key="secret")
+    async with http_of(again) as http:
+        api = Caller(http, again.state.engine.api_user, "secret")
+        job = await job_of(api, job_id)
+        untouched = await job_of(api, mine["id"])
+    again.state.engine.close()
+
+    assert (job["status"], job["data"]["error"]) == ("failed", "The server was killed.")
+    assert job["data"]["source_component_id"] == source
+    assert untouched["status"] == "running"
+
+
+def http_of(app: Any) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ftrack.test")
+
+
+async def test_a_job_that_is_deleted_while_it_runs_is_let_go(
+    api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going_on = threading.Event()
+    monkeypatch.setattr(media, "_copy", lambda *_: going_on.wait(10))
+    source = await upload(api, b"film", ".mp4")
+    job_id = await encode(api, source)
+    engine = api.http._transport.app.state.engine  # type: ignore[attr-defined]
+
+    await api.call({"action": "delete", "entity_type": "Job", "entity_key": [job_id]})
+    going_on.set()
+    engine._services.background.close()
+
+    assert await api.query("Job") == []
+    assert names_in(engine.storage.folder) == [source]
+
+
+@pytest.mark.parametrize("job_type", ["SYNC_USERS_LDAP", "EXPORT_REVIEW_SESSION_FEEDBACK"])
+async def test_delayed_jobs_run_and_say_why_they_cannot_be_done(api: Caller, job_type: str) -> None:
+    (answer,) = await api.call({"action": "delayed_job", "job_type": job_type})
+    assert answer["action"] == "delayed_job"
+    assert answer["data"]["__entity_type__"] == "Job"
+    assert answer["data"]["status"] == "queued"
+
+    job = await ended(api, answer["data"]["id"])
+
+    assert job["status"] == "failed"
+    assert job["data"]["error"]
+    assert job["data"]["description"]
+
+
+async def test_iconik_is_asked_about_an_existing_context(api: Caller) -> None:
+    project, *_ = await api.query("Project")
+    operation = {"action": "delayed_job", "job_type": "ICONIK_SYNC_STRUCTURE"}
+
+    (answer,) = await api.call({**operation, "data": {"context_id": project["id"]}})
+    missing = await api.refused({**operation, "data": {"context_id": "gone"}})
+
+    assert (await ended(api, answer["data"]["id"]))["status"] == "failed"
+    assert missing["exception"] == "EntityNotFoundError"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"job_type": 5}, {"job_type": "sync"}, {"job_type": "SYNC_USERS_LDAP", "data": 5}],
+)
+async def test_malformed_delayed_jobs_are_refused(api: Caller, fields: dict[str, Any]) -> None:
+    error = await api.refused({"action": "delayed_job", **fields})
+
+    assert error["exception"] == "ValidationError"
+    assert await api.query("Job") == []
+
+
+def test_work_that_breaks_does_not_stop_the_work_after_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    background, done = Background(), threading.Event()
+
+    def broken(_: threading.Event) -> None:
+        raise ValueError("broken")
+
+    background.start(broken)
+    background.start(lambda _: done.set())
+
+    assert done.wait(10)
+    background.close()
+    assert "work in the background failed" in caplog.text
+
+
+async def thumbnail(api: Caller, component_id: str, **query: Any) -> httpx.Response:
+    parameters = {"id": component_id, "username": api.user, "apiKey": api.key, **query}
+    return await api.http.get("/component/thumbnail", params=parameters)
+
+
+@pytest.mark.parametrize(
+    ("query", "size"), [({}, (300, 150)), ({"size": 100}, (100, 50)), ({"size": 9999}, (640, 320))]
+)
+async def test_a_thumbnail_fits_and_is_never_enlarged(
+    api: Caller, query: dict[str, int], size: tuple[int, int]
+) -> None:
+    component_id = await upload(api, image(), ".png")
+
+    response = await thumbnail(api, component_id, **query)
+
+    made = pillow.open(io.BytesIO(response.content))
+    assert (made.size, made.format) == (size, "JPEG")
+    assert response.headers["content-type"] == "image/jpeg"
+
+
+async def test_a_transparent_image_keeps_its_transparency(api: Caller) -> None:
+    component_id = await upload(api, image(mode="RGBA"), ".png")
+
+    response = await thumbnail(api, component_id)
+
+    assert response.headers["content-type"] == "image/png"
+    assert pillow.open(io.BytesIO(response.content)).mode == "RGBA"
+
+
+async def test_what_is_no_image_has_no_thumbnail(
+    api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = await upload(api, b"words", ".png")
+    bomb = await upload(api, image((200, 200)), ".png")
+    monkeypatch.setattr(pillow, "MAX_IMAGE_PIXELS", 100)
+
+    answers = [await thumbnail(api, each) for each in (text, bomb, new_id())]
+
+    assert [answer.status_code for answer in answers] == [404, 404, 404]
+    assert {answer.json()["exception"] for answer in answers} == {"EntityNotFoundError"}
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "x", "1e3", "123456"])
+async def test_the_size_of_a_thumbnail_is_a_number(api: Caller, size: str) -> None:
+    component_id = await upload(api, image(), ".png")
+
+    assert (await thumbnail(api, component_id, size=size)).status_code == 400
+
+
+async def test_without_pillow_thumbnails_are_refused(
+    api: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "HAS_PILLOW", False)
+    component_id = await upload(api, image(), ".png")
+
+    assert (await thumbnail(api, component_id)).status_code == 501
+
+
+async def test_there_is_a_picture_for_where_there_is_none(api: Caller) -> None:
+    response = await api.http.get("/img/thumbnail2.png")
+
+    assert pillow.open(io.BytesIO(response.content)).size == (64, 64)

@@ -1,0 +1,215 @@
+"""Mapped collections, written as the official client writes them, and relations of all kinds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from .caller import Caller, delete, query, update
+
+
+def create(name: str, /, **data: Any) -> dict[str, Any]:
+    return {"action": "create", "entity_type": name, "entity_data": data}
+
+
+def key_of(name: str, **key: str) -> dict[str, str]:
+    return {"__entity_type__": name, **key}
+
+
+@pytest.fixture
+async def task(api: Caller) -> str:
+    """A task below a shot below a sequence below a project of its own."""
+    (schema,) = await api.query("ProjectSchema limit 1")
+    parts = [
+        create("Project", id="p", name="p", project_schema_id=schema["id"]),
+        create("Sequence", id="q", name="q", parent_id="p"),
+        create("Shot", id="h", name="h", parent_id="q"),
+        create("Task", id="t", name="t", parent_id="h"),
+    ]
+    configurations = [
+        create(
+            "CustomAttributeConfiguration",
+            id=f"c-{key}",
+            key=key,
+            entity_type="task",
+            config="{}",
+            default="none",
+        )
+        for key in ("fps", "note")
+    ]
+    await api.call(*parts, *configurations)
+    return "t"
+
+
+async def metadata_of(api: Caller, task: str) -> dict[str, str]:
+    (row,) = await api.query(f"select metadata.key, metadata.value from Task where id is {task}")
+    return {each["key"]: each["value"] for each in row["metadata"]}
+
+
+async def test_metadata_is_replaced_by_the_list_of_its_references(api: Caller, task: str) -> None:
+    """Protocol reference, section 3.4."""
+    entries = [
+        create("Metadata", parent_id=task, parent_type="Task", key=key, value=value)
+        for key, value in (("a", "1"), ("b", "2"))
+    ]
+    references = [key_of("Metadata", parent_id=task, key=key) for key in "ab"]
+    await api.call(*entries, update("Task", task, metadata=references))
+    assert await metadata_of(api, task) == {"a": "1", "b": "2"}
+
+    await api.call(
+        update("Metadata", task, "a", value="3"),
+        update("Task", task, metadata=references[:1]),
+        delete("Metadata", task, "b"),
+    )
+    assert await metadata_of(api, task) == {"a": "3"}
+
+
+async def test_custom_attributes_are_created_generally_and_read_specifically(
+    api: Caller, task: str
+) -> None:
+    """The official client creates a CustomAttributeValue, whatever it is for."""
+    value = create("CustomAttributeValue", configuration_id="c-fps", entity_id=task, value=25)
+    reference = key_of("CustomAttributeValue", configuration_id="c-fps", entity_id=task)
+    await api.call(value, update("Task", task, custom_attributes=[reference]))
+
+    (row,) = await api.query(f"select custom_attributes from Task where id is {task}")
+    assert row["custom_attributes"] == [
+        {
+            "__entity_type__": "ContextCustomAttributeValue",
+            "configuration_id": "c-fps",
+            "entity_id": task,
+            "key": "fps",
+        }
+    ]
+    (value,) = await api.query("select value, key from ContextCustomAttributeValue")
+    assert (value["key"], value["value"]) == ("fps", 25)
+    assert await api.query("UserCustomAttributeValue") == []
+    assert [row["id"] for row in await api.query("Task where custom_attributes.value > 24")] == [
+        task
+    ]
+
+
+async def test_custom_attributes_are_changed_and_dropped(api: Caller, task: str) -> None:
+    key = ("c-fps", task)
+    await api.create("ContextCustomAttributeValue", configuration_id=key[0], entity_id=task)
+
+    await api.update("CustomAttributeValue", *key, value="x")
+    (value,) = await api.query("select value from ContextCustomAttributeValue")
+    await api.update("Task", task, custom_attributes=[])
+
+    assert value["value"] == "x"
+    assert await api.query("CustomAttributeValue") == []
+
+
+@pytest.mark.parametrize("first", ["value", "configuration"])
+async def test_a_value_has_the_key_of_its_configuration(api: Caller, task: str, first: str) -> None:
+    parts = [
+        create("CustomAttributeValue", configuration_id="late", entity_id=task, value="v"),
+        create("CustomAttributeConfiguration", id="late", key="old", entity_type="task", config=""),
+    ]
+    await api.call(*(parts if first == "value" else reversed(parts)))
+    await api.update("CustomAttributeConfiguration", "late", key="new")
+
+    (row,) = await api.query("select key from ContextCustomAttributeValue")
+
+    assert row["key"] == "new"
+
+
+async def test_values_and_links_go_with_their_entities(api: Caller, task: str) -> None:
+    (user,) = await api.query("User where username is maya")
+    await api.call(
+        create("CustomAttributeValue", configuration_id="c-fps", entity_id=task, value="v"),
+        create(
+            "CustomAttributeLinkConfiguration",
+            id="c",
+            key="lead",
+            entity_type="task",
+            entity_type_to="user",
+            config="",
+        ),
+        create("CustomAttributeLink", configuration_id="c", from_id=task, to_id=user["id"]),
+    )
+    lead = "Task where custom_attribute_links any (configuration.key is lead and user.username is "
+    assert len(await api.query(f"{lead}maya)")) == 1
+    assert await api.query(f"{lead}jenkins)") == []
+    assert len(await api.query("UserCustomAttributeLink")) == 1
+    assert await api.query("ContextCustomAttributeLink") == []
+    assert len(await api.query("ContextCustomAttributeLinkFrom")) == 1
+
+    await api.call(delete("Task", task))
+
+    assert await api.query("CustomAttributeValue") == []
+    assert await api.query("CustomAttributeLinkFrom") == []
+
+
+async def test_links_cannot_be_selected(api: Caller) -> None:
+    error = await api.refused(query("select custom_attribute_links from Task"))
+
+    assert "cannot be selected" in error["content"]
+
+
+async def test_labels_are_the_categories_of_notes(api: Caller) -> None:
+    """Both types are documented to live in one table."""
+    (user,) = await api.query("User where username is maya")
+    await api.call(
+        create("NoteCategory", id="client", name="Client feedback"),
+        create("Note", id="n", user_id=user["id"], category_id="client"),
+        create("NoteLabelLink", note_id="n", label_id="client"),
+    )
+
+    (note,) = await api.query(
+        "select category.name, note_label_links.label.name from Note where "
+        'note_label_links.label.name is "Client feedback"'
+    )
+
+    assert note["category"]["__entity_type__"] == "NoteCategory"
+    (label,) = await api.query("NoteLabel")
+    assert label == {"__entity_type__": "NoteLabel", "id": "client"}
+
+
+@pytest.mark.usefixtures("task")
+@pytest.mark.parametrize(
+    ("expression", "found"),
+    [
+        ('TypedContext where ancestors any (name is "q")', ["h", "t"]),
+        ('TypedContext where descendants any (name is "t")', ["q", "h"]),
+        ('Task where ancestors any (name is "t")', []),
+        ("TypedContext where not ancestors any () and project_id is p", ["q"]),
+        ("TypedContext where not descendants any () and project_id is p", ["t"]),
+        ("Project where descendants any (name is t)", ["p"]),
+    ],
+)
+async def test_ancestors_and_descendants_are_the_whole_way(
+    api: Caller, expression: str, found: list[str]
+) -> None:
+    rows = await api.query(f"select name from {expression}")
+
+    assert [row["name"] for row in rows] == found
+
+
+async def test_ancestors_can_be_selected(api: Caller, task: str) -> None:
+    (found,) = await api.query(f"select ancestors.name from Task where id is {task}")
+    (project,) = await api.query("select descendants.name from Project where id is p")
+
+    assert [each["name"] for each in found["ancestors"]] == ["q", "h"]
+    assert [each["name"] for each in project["descendants"]] == ["q", "h", "t"]
+
+
+async def test_collections_hold_only_entities_of_their_type(api: Caller, task: str) -> None:
+    """A status' tasks are Tasks, though shots have the same status."""
+    await api.create("Status", id="s", name="own", is_active=True)
+    await api.call(update("Task", task, status_id="s"), update("Shot", "h", status_id="s"))
+
+    (row,) = await api.query("select tasks.name from Status where id is s")
+
+    assert [each["name"] for each in row["tasks"]] == ["t"]
+    assert await api.query('Status where tasks any (name is "h")') == []
+
+
+async def test_attributes_of_subtypes_are_known_to_general_types(api: Caller) -> None:
+    await api.create("SequenceComponent", name="frames", padding=4)
+
+    (row,) = await api.query("select padding, name from Component where padding > 3")
+
+    assert (row["name"], row["padding"]) == ("frames", 4)
