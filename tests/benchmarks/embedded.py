@@ -65,7 +65,7 @@ async def main() -> None:
     async with running() as server:
         await run_sync(_fill, server)
         told = {"url": server.url, "user": server.api_user, "key": server.api_key}
-        print(json.dumps(told), flush=True)  # noqa: T201
+        print(json.dumps(told), flush=True)
         await run_sync(sys.stdin.read)
 
 

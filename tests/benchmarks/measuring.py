@@ -81,4 +81,4 @@ def account() -> tuple[str, str, str]:
 
 def report(result: dict[str, float], **facts: str) -> None:
     """Print what was measured, for ``run.py``."""
-    print(json.dumps({**result, **facts}), flush=True)  # noqa: T201
+    print(json.dumps({**result, **facts}), flush=True)

@@ -291,7 +291,7 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> None:
             bench.measure("ours", ("upload", "{file}"))
         for workload in chosen:
             repeat = options.repeat or (1 if options.quick else workload.repeat)
-            print(f"{workload.name} ...", file=sys.stderr, flush=True)  # noqa: T201
+            print(f"{workload.name} ...", file=sys.stderr, flush=True)
             results[workload.name] = measure(bench, workload, repeat)
     lines = []
     for workload in chosen:

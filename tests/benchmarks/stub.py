@@ -216,7 +216,7 @@ def serve(milliseconds: int = 0) -> None:
         with _Server(file, milliseconds / 1000) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             told = {"url": server.url, "user": "user00", "key": "key"}
-            print(json.dumps(told), flush=True)  # noqa: T201
+            print(json.dumps(told), flush=True)
             sys.stdin.read()
             server.shutdown()
 

@@ -1,0 +1,228 @@
+"""What the embedded server carries, against a bare Starlette app that does nothing.
+
+    python tests/benchmarks/server.py [--seconds N]
+
+Both servers run in processes of their own, on one core, and the load on another: plain sockets
+that send prepared requests, so that the load is never what is measured. The bare app parses the
+request and answers JSON of the same size; what ours does beyond that is the price of a real store.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+from uuid import uuid4
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+CONNECTIONS = 16
+ROUNDS = 3
+MANY = 100_000
+BATCH = 500
+
+#: The answer of the embedded server to one update has about this many bytes.
+_ANSWER = [{"action": "update", "data": {"__entity_type__": "Job", "id": "x" * 36}}]
+
+BARE = f"""
+import json, socket, sys, uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+async def api(request: Request) -> JSONResponse:
+    operations = await request.json()
+    return JSONResponse({json.dumps(_ANSWER)} * len(operations))
+
+# Named TCP, or asyncio leaves Nagle's algorithm on, and each answer waits 40 ms.
+listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+listener.bind(("127.0.0.1", 0))
+listener.listen(128)
+print(json.dumps({{"port": listener.getsockname()[1], "user": "u", "key": "k"}}), flush=True)
+app = Starlette(routes=[Route("/api", api, methods=["POST"])])
+uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])
+"""
+
+OURS = """
+import json, sys, time
+started = time.perf_counter()
+from aioftrackjobs.devserver import serve
+
+def ready(server):
+    told = {"port": int(server.url.rpartition(":")[2]), "user": server.api_user,
+            "key": server.api_key, "start": time.perf_counter() - started}
+    print(json.dumps(told), flush=True)
+
+serve(port=0, empty=True, on_ready=ready)
+"""
+
+
+@contextmanager
+def serving(code: str) -> Iterator[tuple[dict[str, Any], int]]:
+    """Run a server on the first core; give what it printed, and its process id."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True
+    )
+    try:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(process.pid, {min(os.sched_getaffinity(0))})
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline()), process.pid
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def request(told: dict[str, Any], operations: list[dict[str, Any]]) -> bytes:
+    """Return the bytes of a whole request."""
+    body = json.dumps(operations).encode()
+    head = (
+        "POST /api HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+        f"ftrack-user: {told['user']}\r\nftrack-api-key: {told['key']}\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def exchange(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes
+) -> bytes:
+    """Send a request, and return the body of its answer."""
+    writer.write(message)
+    head = await reader.readuntil(b"\r\n\r\n")
+    (length,) = [
+        int(line.partition(b":")[2])
+        for line in head.split(b"\r\n")
+        if line.lower().startswith(b"content-length:")
+    ]
+    return await reader.readexactly(length)
+
+
+async def ask(told: dict[str, Any], operations: list[dict[str, Any]]) -> Any:
+    """Return the decoded answer to one request; a refusal ends the benchmark."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", told["port"])
+    answer = json.loads(await exchange(reader, writer, request(told, operations)))
+    writer.close()
+    if isinstance(answer, dict) and "exception" in answer:
+        raise RuntimeError(answer["content"])
+    return answer
+
+
+async def rate(told: dict[str, Any], message: bytes, seconds: float) -> float:
+    """Return how many requests a second are answered to a number of connections at once."""
+    done = 0
+    until = time.monotonic() + seconds
+
+    async def hammer() -> None:
+        nonlocal done
+        reader, writer = await asyncio.open_connection("127.0.0.1", told["port"])
+        while time.monotonic() < until:
+            body = await exchange(reader, writer, message)
+            assert body.startswith(b"["), body[:200]
+            done += 1
+        writer.close()
+
+    await asyncio.gather(*(hammer() for _ in range(CONNECTIONS)))
+    return done / seconds
+
+
+def create(job_id: str, **values: Any) -> dict[str, Any]:
+    """Return the operation that creates a Job."""
+    data = {"__entity_type__": "Job", "id": job_id, **values}
+    return {"action": "create", "entity_type": "Job", "entity_key": [job_id], "entity_data": data}
+
+
+def update(job_id: str) -> dict[str, Any]:
+    """Return the operation that changes a Job."""
+    data = {"__entity_type__": "Job", "status": "running", "data": '{"description": "x"}'}
+    return {"action": "update", "entity_type": "Job", "entity_key": [job_id], "entity_data": data}
+
+
+async def throughput(told: dict[str, Any], seconds: float, *, real: bool) -> tuple[float, float]:
+    """Return requests a second of one update, and operations a second in batches of 100."""
+    jobs = [str(uuid4()) for _ in range(100)]
+    if real:
+        await ask(told, [create(job) for job in jobs])
+    single = await rate(told, request(told, [update(jobs[0])]), seconds)
+    batch = await rate(told, request(told, [update(job) for job in jobs]), seconds)
+    return single, batch * 100
+
+
+async def fill_and_query(told: dict[str, Any]) -> list[tuple[str, float]]:
+    """Store 100 000 Jobs; return what queries over them take, in milliseconds."""
+    user = (await ask(told, [{"action": "query", "expression": "select id from User"}]))[0]
+    user_id = user["data"][0]["id"]
+    states = ("done", "failed", "running", "queued")
+    for start in range(0, MANY, BATCH):
+        jobs = range(start, start + BATCH)
+        await ask(
+            told,
+            [create(str(uuid4()), user_id=user_id, status=states[n % 4], data="{}") for n in jobs],
+        )
+    by_user = f'user_id is "{user_id}" and status is "failed"'
+    queries = {
+        "first page of 500": "select id, status, data from Job limit 500",
+        "a page of user and status": f"select id, data from Job where {by_user} limit 500",
+        "with the user's name": "select id, user.username from Job limit 500",
+    }
+    figures = []
+    for title, text in queries.items():
+        times = []
+        for _ in range(9):
+            started = time.perf_counter()
+            await ask(told, [{"action": "query", "expression": text}])
+            times.append(1e3 * (time.perf_counter() - started))
+        figures.append((title, median(times)))
+    return figures
+
+
+def memory(process: int) -> float:
+    """Return the memory in use of a process, in MiB (Linux)."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
+
+
+def main() -> None:
+    """Measure, and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of each measurement")
+    options = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    bare, ours, starts = [], [], []
+    for _ in range(ROUNDS):
+        with serving(BARE) as (told, _pid):
+            bare.append(asyncio.run(throughput(told, options.seconds, real=False)))
+        with serving(OURS) as (told, _pid):
+            starts.append(told["start"])
+            ours.append(asyncio.run(throughput(told, options.seconds, real=True)))
+    print("| measure | bare Starlette | ours | ratio | aim |")
+    print("| --- | --- | --- | --- | --- |")
+    for place, title, aim in (
+        (0, "one update a request, requests/s", ">= 0.25"),
+        (1, "batches of 100 updates, operations/s", ">= 10 000"),
+    ):
+        theirs, own = (median(each[place] for each in results) for results in (bare, ours))
+        print(f"| {title} | {theirs:,.0f} | {own:,.0f} | {own / theirs:.2f} | {aim} |")
+    print(f"| import and start | | {median(starts):.2f} s | | < 2 s |")
+    with serving(OURS) as (told, process):
+        before = memory(process)
+        figures = asyncio.run(fill_and_query(told))
+        print(f"| memory for {MANY:,} Jobs | | {memory(process) - before:.0f} MiB | | |")
+        for title, milliseconds in figures:
+            print(f"| {title}, of {MANY:,} | | {milliseconds:.1f} ms | | |")
+
+
+if __name__ == "__main__":
+    main()
