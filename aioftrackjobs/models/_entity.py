@@ -18,7 +18,7 @@ from collections.abc import (
     Mapping,
     MutableMapping,
 )
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import (
     BaseModel,
@@ -38,6 +38,7 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.models._collection import Collection
 from aioftrackjobs.models._dumping import as_plain, left_out
+from aioftrackjobs.models._merging import Change, merge_into
 from aioftrackjobs.models._owner import Owner
 from aioftrackjobs.models._state import attach
 from aioftrackjobs.protocol.values import Reference
@@ -50,15 +51,6 @@ _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
     "__pydantic_extra__": dict,
     "__pydantic_private__": lambda: None,
 }
-
-
-class Change(TypedDict):
-    """One thing that :meth:`Entity.merge` changed."""
-
-    type: Literal["remote_attribute", "local_attribute"]
-    name: str
-    old_value: Any
-    new_value: Any
 
 
 class Entity(BaseModel, MutableMapping[str, Any]):
@@ -330,22 +322,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         """
         if merged is not None:
             merged[entity._identity()] = self
-        changes: list[Change] = []
-        for name, value in entity._remote.items():
-            old = self._remote.get(name)
-            if name not in self._remote or old != value:
-                self._remote[name] = value
-                changes.append(
-                    Change(type="remote_attribute", name=name, old_value=old, new_value=value)
-                )
-        for name, value in entity._local.items():
-            if self._current(name) != value:
-                old = self._current(name)
-                self[name] = value
-                changes.append(
-                    Change(type="local_attribute", name=name, old_value=old, new_value=value)
-                )
-        return changes
+        return merge_into(self, entity)
 
     # pydantic
 
