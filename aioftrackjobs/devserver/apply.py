@@ -57,6 +57,9 @@ class Batch:
         missing = [name for name in entity_type.primary_key if values.get(name) is None]
         if missing:
             raise ValidationRefusal(f"A {entity_type.name} needs a {' and a '.join(missing)}.")
+        if self._has_value(entity_type, values):
+            known = [values[name] for name in entity_type.primary_key]
+            return self.update({**operation, "entity_key": known})
         self._rules.check_unique(entity_type, values)
         row = {TYPE: entity_type.name, **values}
         self._transaction.insert(entity_type.root, row)
@@ -156,12 +159,20 @@ class Batch:
     def _is_unset_value(self, entity_type: EntityType, key: Key) -> bool:
         """Return whether *key* is that of a custom attribute which has no value yet.
 
-        Clients take it that every entity has all of them, and only ever update them.
+        Clients take it that every entity has all of them, and only ever update them. Most are
+        there (:mod:`dense`), but not those of entities that their configuration is not for.
         """
         if key.keys() != _CUSTOM_VALUE or not entity_type.shared:
             return False
         known = (entity_type.root, *key.values()) in self._touched
         return not known and self._transaction.read(entity_type.root, key) is None
+
+    def _has_value(self, entity_type: EntityType, values: Mapping[str, Any]) -> bool:
+        """Return whether a custom attribute to be created has come with its entity already."""
+        if set(entity_type.primary_key) != _CUSTOM_VALUE or not entity_type.shared:
+            return False
+        key = {name: values[name] for name in entity_type.primary_key}
+        return self._transaction.read(entity_type.root, key) is not None
 
     def _touch(self, entity_type: EntityType, row: dict[str, Any]) -> None:
         key = tuple(row[name] for name in entity_type.primary_key)

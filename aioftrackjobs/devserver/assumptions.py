@@ -26,7 +26,11 @@ ASSUMPTIONS: tuple[str, ...] = (
     "permissions: anybody may change anything, and reset anybody's key.",
     "Pages from any origin may call (CORS), with credentials.",
     "Usernames are unique, and a user has one running timer.",
-    "A custom attribute that is updated before it has a value gets one.",
+    "Entities have a value of each custom attribute for their kind, object type and project, and "
+    "of hierarchical ones; it starts, also after its deletion, as the configuration's default of "
+    "that moment, and is not inherited. One for tasks without an object type is for all of them.",
+    "A custom attribute that is updated before it has a value gets one, and one that is created "
+    "when it has one is updated.",
     "Grouping needs strict mode, either by header or by option.",
     "A search finds entities in which every term occurs, whatever its case, in one of their name, "
     "label, description, content, comment, email or the parts of a user's name; a context narrows "

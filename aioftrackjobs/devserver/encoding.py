@@ -5,6 +5,7 @@ Stored dates are naive UTC text in whole seconds, so that text order is time ord
 
 from __future__ import annotations
 
+import json
 import math
 from datetime import UTC, datetime
 from typing import Any
@@ -43,6 +44,8 @@ def encode(attribute: Attribute, value: Any) -> Any:
         return None
     if attribute.format == "date-time":
         return {"__type__": "datetime", "value": value}
+    if isinstance(value, bytes):
+        return json.loads(value)
     return bool(value) if attribute.type == "boolean" else value
 
 
@@ -63,7 +66,14 @@ def decode(owner: str, attribute: Attribute, value: Any) -> Any:
     if attribute.enum is not None and value not in attribute.enum:
         words = ", ".join(f"'{word}'" for word in attribute.enum)
         raise ValidationRefusal(f"'{value}' is not a value of {name}, which are {words}.")
+    if attribute.type == "variable" and isinstance(value, bool | list):
+        return untyped(value)
     return int(value) if attribute.type == "boolean" else value
+
+
+def untyped(value: bool | list[Any]) -> bytes:  # noqa: FBT001
+    """Return as it is stored what SQLite has no kind of values for: JSON, and unlike text."""
+    return json.dumps(value, ensure_ascii=False).encode()
 
 
 def _decode_datetime(name: str, value: Any) -> str:
@@ -86,7 +96,11 @@ def _fits(kind: str, value: Any) -> bool:
         case "number":
             return isinstance(value, int | float) and _storable(value)
         case _:
-            return isinstance(value, str | int | float) and _storable(value)
+            return all(map(_fits_untyped, value if isinstance(value, list) else [value]))
+
+
+def _fits_untyped(value: Any) -> bool:
+    return isinstance(value, bool | str) or (isinstance(value, int | float) and _storable(value))
 
 
 def _storable(value: Any) -> bool:

@@ -102,7 +102,10 @@ class Operations:
         writes = any(operation["action"] not in _READING for operation in operations)
         with ExitStack() as undone:
             assembled = transfers.assemble_uploads(self._services, operations, undone)
-            with self._services.store.transaction(writes=writes) as transaction:
+            with (
+                ExitStack() as placed,
+                self._services.store.transaction(writes=writes) as transaction,
+            ):
                 request = ApiRequest(self._services, transaction, caller, assembled)
                 _check_user(request, writes=writes)
                 answers = [
@@ -110,6 +113,8 @@ class Operations:
                     for action, operation in zip(actions, operations, strict=True)
                 ]
                 request.batch.finish()
+                for incoming in request.placing:
+                    placed.enter_context(incoming.kept())
             for action in request.afterwards:
                 action()
         return answers

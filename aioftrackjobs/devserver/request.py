@@ -69,6 +69,7 @@ class ApiRequest:
     Attributes:
         user: The acting user's row; None if there is none.
         assembled: Files of the uploads in parts that are completed here, by upload id.
+        placing: Those of them to put in place as the last thing before the commit.
         afterwards: What to do when the transaction has ended well; it must not fail.
     """
 
@@ -83,6 +84,7 @@ class ApiRequest:
         self.transaction = transaction
         self.caller = caller
         self.assembled = assembled
+        self.placing: list[Incoming] = []
         self.afterwards: list[Callable[[], object]] = []
         self.user = acting_user(services.model, transaction, caller.identity)
         model = services.model

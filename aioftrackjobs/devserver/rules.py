@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from aioftrackjobs.devserver.encoding import now_text
+from aioftrackjobs.devserver.encoding import now_text, untyped
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.refusals import DuplicateRefusal
 from aioftrackjobs.devserver.store import Transaction
@@ -132,4 +132,6 @@ def finish(entity_type: EntityType, row: Mapping[str, Any], values: dict[str, An
 
 
 def _stored(attribute: Attribute) -> Any:
+    if attribute.type == "variable" and isinstance(attribute.default, bool | list):
+        return untyped(attribute.default)
     return int(attribute.default) if attribute.type == "boolean" else attribute.default

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shutil
 import tempfile
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from aioftrackjobs.devserver.errors import StorageError
@@ -81,6 +83,24 @@ class Incoming:
         """Put the file in place, over any earlier one; at *target* if that is given."""
         self._file.close()
         Path(self._file.name).replace(target or self._target)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Put the file in place; if an error ends the context, what was there before is again."""
+        earlier = Path(f"{self._file.name}-earlier")
+        with suppress(OSError):  # there is none, or no second name for it on this disk
+            os.link(self._target, earlier)
+        try:
+            self.keep()
+            yield
+        except BaseException:
+            if earlier.exists():
+                earlier.replace(self._target)
+            else:
+                self._target.unlink(missing_ok=True)
+            raise
+        finally:
+            earlier.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Forget the file; harmless after :meth:`keep`."""

@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.types import UserDefinedType
 
+from aioftrackjobs.devserver.dense import add_dense_values
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.triggers import add_triggers, targets_of
 
@@ -52,6 +53,7 @@ def build_tables(model: Model) -> tuple[sa.MetaData, dict[str, sa.Table]]:
             family = model.family(entity_type.name)
             tables[entity_type.name] = _table(metadata, model, family, followed[entity_type.name])
     add_triggers(model, tables)
+    add_dense_values(model, tables)
     return metadata, tables
 
 

@@ -46,10 +46,14 @@ def assemble_uploads(
 
 
 def complete_multipart_upload(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Answer ``complete_multipart_upload``; the file is in place when the batch is done."""
+    """Answer ``complete_multipart_upload``; the file is in place when the batch is done.
+
+    It is put there as the last thing before the commit: who is killed in between leaves a file
+    that nothing names, never rows without their file.
+    """
     services, upload_id = request.services, operation["upload_id"]
     announced = services.uploads.announced(upload_id, "upload")
-    request.afterwards.append(request.assembled[upload_id].keep)
+    request.placing.append(request.assembled[upload_id])
     request.afterwards.append(partial(services.parts.discard, announced))
     query = urlencode(
         {"id": announced.component_id, "signature": services.uploads.sign(announced.component_id)}

@@ -46,7 +46,7 @@ def _remove_generic_children(parent: sa.Table, tables: Iterable[sa.Table]) -> No
         return
     for child in tables:
         if {"parent_id", "parent_type"} <= set(child.c.keys()):
-            _trigger(
+            add_trigger(
                 parent,
                 f"{parent.name}_removes_{child.name}",
                 f'AFTER DELETE ON "{parent.name}"',
@@ -61,7 +61,7 @@ def _let_go(table: sa.Table, column: str, target: sa.Table, *, removes: bool) ->
     change = (
         f'DELETE FROM "{table.name}"' if removes else f'UPDATE "{table.name}" SET "{column}" = NULL'
     )
-    _trigger(
+    add_trigger(
         target,
         f"{target.name}_leaves_{table.name}_{column}",
         f'AFTER DELETE ON "{target.name}"',
@@ -71,7 +71,7 @@ def _let_go(table: sa.Table, column: str, target: sa.Table, *, removes: bool) ->
 
 def _borrow(table: sa.Table, name: str, key: str, target: sa.Table) -> None:
     """Have *name* repeat that of the row of *target* which *key* leads to, whichever is first."""
-    _trigger(
+    add_trigger(
         table,
         f"{table.name}_borrows_{name}",
         f'AFTER INSERT ON "{table.name}"',
@@ -79,7 +79,7 @@ def _borrow(table: sa.Table, name: str, key: str, target: sa.Table) -> None:
         f'WHERE "id" = NEW."{key}") WHERE "_row" = NEW."_row"',
     )
     for event in ("INSERT", f'UPDATE OF "{name}"'):
-        _trigger(
+        add_trigger(
             target,
             f"{target.name}_lends_{name}_to_{table.name}_on_{event[:6].lower()}",
             f'AFTER {event} ON "{target.name}"',
@@ -87,6 +87,7 @@ def _borrow(table: sa.Table, name: str, key: str, target: sa.Table) -> None:
         )
 
 
-def _trigger(table: sa.Table, name: str, when: str, statement: str) -> None:
+def add_trigger(table: sa.Table, name: str, when: str, statement: str) -> None:
+    """Have the creation of all tables make a trigger of *table*; ``%`` is not for its text."""
     ddl = sa.DDL(f'CREATE TRIGGER "{name}" {when} BEGIN {statement}; END')  # type: ignore[no-untyped-call]
     sa.event.listen(table.metadata, "after_create", ddl)

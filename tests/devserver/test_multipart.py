@@ -17,6 +17,7 @@ import pytest
 from aioftrackjobs.devserver import create_app
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.storage import INCOMING, PART, Storage
+from aioftrackjobs.devserver.store import Store
 
 from .caller import Caller, names_in, new_id
 from .test_uploads import get
@@ -180,6 +181,47 @@ async def test_a_refused_batch_completes_nothing(kept: Caller, tmp_path: Path) -
 
     assert "completed twice" in twice["content"]
     assert names_in(tmp_path) == before
+
+
+@pytest.mark.parametrize("earlier", [None, b"earlier"])
+async def test_a_commit_that_fails_leaves_what_was_there(
+    kept: Caller, tmp_path: Path, earlier: bytes | None
+) -> None:
+    """The file is in place before the commit, so that no rows are ever without it."""
+    upload = await announced(kept)
+    await upload.put_all()
+    if earlier is not None:
+        (tmp_path / upload.component_id).write_bytes(earlier)
+    before = names_in(tmp_path)
+    dangling = {"action": "create", "entity_type": "Job", "entity_data": {"user_id": "nobody"}}
+
+    error = await kept.refused(upload.completion(), dangling)
+
+    assert error["exception"] == "IntegrityError"
+    assert names_in(tmp_path) == before
+    if earlier is not None:
+        assert (tmp_path / upload.component_id).read_bytes() == earlier
+    await kept.call(upload.completion())
+    assert (await get(kept, upload.component_id)).content == CONTENT
+    assert names_in(tmp_path) == [upload.component_id]
+
+
+async def test_the_file_is_in_place_before_the_commit(
+    kept: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upload = await announced(kept)
+    await upload.put_all()
+    seen: list[bool] = []
+    commit = Store._commit
+
+    def committing(store: Store) -> None:
+        seen.append((tmp_path / upload.component_id).is_file())
+        commit(store)
+
+    monkeypatch.setattr(Store, "_commit", committing)
+    await kept.call(upload.completion())
+
+    assert seen == [True]
 
 
 async def test_completed_is_completed(kept: Caller) -> None:

@@ -314,6 +314,74 @@ async def test_custom_attributes_are_a_dictionary(server: ServerHandle) -> None:
     await with_session(server, work)
 
 
+async def test_custom_attributes_of_saved_entities_are_there(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        task = session.query("select object_type_id from Task").first()
+        late = session_of(server)
+        for key, default, kind, object_type_id in (
+            ("fps", 24, "task", task["object_type_id"]),
+            ("final", False, "task", task["object_type_id"]),
+            ("desk", "none", "user", None),
+            ("code", "-", "show", None),
+        ):
+            data = {"key": key, "default": default, "entity_type": kind, "config": "{}"}
+            session.create(
+                "CustomAttributeConfiguration", {**data, "object_type_id": object_type_id}
+            )
+        session.commit()
+
+        task = late.get("Task", task["id"])
+        user = late.query("User where username is maya").one()
+        assert dict(task["custom_attributes"]) == {"fps": 24, "final": False}
+        assert late.query("Project").first()["custom_attributes"]["code"] == "-"
+        task["custom_attributes"]["fps"] = 25
+        task["custom_attributes"]["final"] = True
+        user["custom_attributes"]["desk"] = ["3", "4"]
+        late.commit()
+        made = late.create("Task", {"name": "made", "parent": task["parent"]})
+        late.commit()
+        late.close()
+
+        other = session_of(server)
+        assert dict(other.get("Task", task["id"])["custom_attributes"]) == {
+            "fps": 25,
+            "final": True,
+        }
+        assert other.get("User", user["id"])["custom_attributes"]["desk"] == ["3", "4"]
+        found = other.get("Task", made["id"])
+        assert found["custom_attributes"]["fps"] == 24
+        found["custom_attributes"]["fps"] = 50
+        other.commit()
+        other.close()
+        session.populate(found := session.get("Task", made["id"]), "custom_attributes.value")
+        assert found["custom_attributes"]["fps"] == 50
+
+    await with_session(server, work)
+
+
+async def test_notes_have_recipients(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        maya = session.query("User where username is maya").one()
+        group = session.create("Group", {"name": "Lighting", "local": True})
+        session.commit()
+        task = session.query("Task").first()
+        note = task.create_note("Too dark", author=maya, recipients=[maya, group])
+        session.commit()
+
+        other = session_of(server)
+        found = other.get("Note", note["id"])
+        assert {each["resource_id"] for each in found["recipients"]} == {maya["id"], group["id"]}
+        people = {each["recipient"].entity_type for each in found["recipients"]}
+        assert people == {"User", "Group"}
+        assert other.query("Note where recipients.user.username is maya").one() == found
+        other.delete(found)
+        other.commit()
+        assert other.query("Recipient").all() == []
+        other.close()
+
+    await with_session(server, work)
+
+
 async def test_a_timer_runs_once_and_becomes_a_timelog(server: ServerHandle) -> None:
     def work(session: ftrack_api.Session) -> None:
         user = session.query("User where username is maya").one()

@@ -47,6 +47,14 @@ async def metadata_of(api: Caller, task: str) -> dict[str, str]:
     return {each["key"]: each["value"] for each in row["metadata"]}
 
 
+async def values_of(api: Caller, key: str, entity_type: str = "Task") -> dict[str, Any]:
+    (row,) = await api.query(
+        "select custom_attributes.key, custom_attributes.value "
+        f"from {entity_type} where id is {key}"
+    )
+    return {each["key"]: each["value"] for each in row["custom_attributes"]}
+
+
 async def test_metadata_is_replaced_by_the_list_of_its_references(api: Caller, task: str) -> None:
     """Protocol reference, section 3.4."""
     entries = [
@@ -74,32 +82,128 @@ async def test_custom_attributes_are_created_generally_and_read_specifically(
     await api.call(value, update("Task", task, custom_attributes=[reference]))
 
     (row,) = await api.query(f"select custom_attributes from Task where id is {task}")
-    assert row["custom_attributes"] == [
-        {
-            "__entity_type__": "ContextCustomAttributeValue",
-            "configuration_id": "c-fps",
-            "entity_id": task,
-            "key": "fps",
-        }
-    ]
-    (value,) = await api.query("select value, key from ContextCustomAttributeValue")
-    assert (value["key"], value["value"]) == ("fps", 25)
+    assert {
+        "__entity_type__": "ContextCustomAttributeValue",
+        "configuration_id": "c-fps",
+        "entity_id": task,
+        "key": "fps",
+    } in row["custom_attributes"]
+    assert await values_of(api, task) == {"fps": 25, "note": "none"}
     assert await api.query("UserCustomAttributeValue") == []
     assert [row["id"] for row in await api.query("Task where custom_attributes.value > 24")] == [
         task
     ]
 
 
-async def test_custom_attributes_are_changed_and_dropped(api: Caller, task: str) -> None:
+async def test_custom_attributes_are_changed_and_start_again(api: Caller, task: str) -> None:
     key = ("c-fps", task)
     await api.create("ContextCustomAttributeValue", configuration_id=key[0], entity_id=task)
 
     await api.update("CustomAttributeValue", *key, value="x")
-    (value,) = await api.query("select value from ContextCustomAttributeValue")
+    changed = await values_of(api, task)
     await api.update("Task", task, custom_attributes=[])
+    dropped = await values_of(api, task)
+    await api.update("CustomAttributeValue", *key, value="x")
+    await api.call(delete("CustomAttributeValue", *key))
 
-    assert value["value"] == "x"
-    assert await api.query("CustomAttributeValue") == []
+    assert changed == {"fps": "x", "note": "none"}
+    assert dropped == await values_of(api, task) == {"fps": "none", "note": "none"}
+
+
+@pytest.mark.parametrize("last", ["configuration", "entity"])
+@pytest.mark.parametrize(
+    ("kind", "entity_type", "data"),
+    [
+        ("task", "Shot", {"name": "n", "parent_id": "p"}),
+        ("show", "Project", {"name": "n", "project_schema_id": "s"}),
+        ("user", "User", {"username": "n", "is_active": True}),
+        ("asset", "Asset", {"name": "n", "context_id": "h"}),
+        ("assetversion", "AssetVersion", {"asset_id": "a"}),
+    ],
+)
+async def test_entities_have_a_value_of_each_custom_attribute_that_is_for_them(
+    api: Caller, task: str, last: str, kind: str, entity_type: str, data: dict[str, Any]
+) -> None:
+    await api.call(
+        create("ProjectSchema", id="s", name="s"), create("Asset", id="a", context_id=task)
+    )
+    shot, other = "bad911de-3bd6-47b9-8b46-3476e237cb36", "11c137c0-ee7e-4f9c-91c5-8c77cec22b2c"
+    is_task, is_user, is_show = (kind == each for each in ("task", "user", "show"))
+    meant: dict[str, dict[str, Any]] = {
+        "own": {"object_type_id": shot if is_task else None},
+        "in-project": {"project_id": None if is_user else "new" if is_show else "p"},
+        "elsewhere": {"project_id": "other"},
+        "of-another-kind": {"entity_type": "show" if is_user else "user"},
+        "of-another-type": {"object_type_id": other, "entity_type": "task"},
+        "inherited": {"entity_type": "show", "is_hierarchical": True},
+    }
+    configurations = [
+        create(
+            "CustomAttributeConfiguration",
+            **{"id": key, "key": key, "entity_type": kind, "config": "", "default": 7, **criteria},
+        )
+        for key, criteria in meant.items()
+    ]
+    entity = create(entity_type, id="new", **data)
+    await api.call(*([entity, *configurations] if last == "configuration" else configurations))
+    if last == "entity":
+        await api.call(entity)
+
+    values = await values_of(api, "new", entity_type)
+
+    found = {key for key, value in values.items() if value == 7}
+    assert found == {"own", "in-project"} | (set() if is_user else {"inherited"})
+
+
+async def test_values_come_with_what_makes_a_configuration_match(api: Caller, task: str) -> None:
+    data = {"id": "c", "key": "c", "entity_type": "user", "config": ""}
+    await api.call(create("CustomAttributeConfiguration", **data))
+    assert "c" not in await values_of(api, task)
+
+    change = update("CustomAttributeConfiguration", "c")
+    await api.call({**change, "entity_data": {"entity_type": "task"}})
+
+    assert "c" in await values_of(api, task)
+
+
+async def test_values_may_be_of_any_kind(api: Caller, task: str) -> None:
+    kinds = [True, False, ["a", "é"], [1, 2.5, True], [], "true", 1, 2.5, "", None]
+    for value in kinds:
+        sent = await api.update("ContextCustomAttributeValue", "c-fps", task, value=value)
+        read = (await values_of(api, task))["fps"]
+        assert (sent["value"], type(read)) == (value, type(value))
+        assert read == value
+    for value in ({"a": 1}, [["a"]], [None], [2**64]):
+        error = await api.refused(update("CustomAttributeValue", "c-fps", task, value=value))
+        assert error["exception"] == "ValidationError"
+
+
+@pytest.mark.parametrize(
+    ("value", "criterion", "found"),
+    [
+        (True, "value is true", True),
+        (True, "value is False", False),
+        (False, "value in (1, false)", True),
+        ("true", 'value is "true"', True),
+        (True, "value > 24", False),
+        ("x", "value > 24", False),
+        (25, "value > 24", True),
+        ("q", 'value > "p"', True),
+        (["a", "é"], 'value like "%é%"', True),
+    ],
+)
+async def test_values_of_any_kind_are_found(
+    api: Caller,
+    task: str,
+    value: Any,
+    criterion: str,
+    found: bool,
+) -> None:
+    await api.update("ContextCustomAttributeValue", "c-fps", task, value=value)
+
+    rows = await api.query(f"Task where custom_attributes any (key is fps and {criterion})")
+
+    assert [row["id"] for row in rows] == [task] * found
 
 
 @pytest.mark.parametrize("first", ["value", "configuration"])
@@ -111,9 +215,12 @@ async def test_a_value_has_the_key_of_its_configuration(api: Caller, task: str, 
     await api.call(*(parts if first == "value" else reversed(parts)))
     await api.update("CustomAttributeConfiguration", "late", key="new")
 
-    (row,) = await api.query("select key from ContextCustomAttributeValue")
+    (row,) = await api.query(
+        "select key, value from ContextCustomAttributeValue "
+        f"where configuration_id is late and entity_id is {task}"
+    )
 
-    assert row["key"] == "new"
+    assert (row["key"], row["value"]) == ("new", "v")
 
 
 async def test_values_and_links_go_with_their_entities(api: Caller, task: str) -> None:
@@ -139,8 +246,10 @@ async def test_values_and_links_go_with_their_entities(api: Caller, task: str) -
 
     await api.call(delete("Task", task))
 
-    assert await api.query("CustomAttributeValue") == []
+    assert await api.query(f"CustomAttributeValue where entity_id is {task}") == []
     assert await api.query("CustomAttributeLinkFrom") == []
+    await api.call(delete("CustomAttributeConfiguration", "c-fps"))
+    assert await api.query("CustomAttributeValue where configuration_id is c-fps") == []
 
 
 async def test_links_cannot_be_selected(api: Caller) -> None:

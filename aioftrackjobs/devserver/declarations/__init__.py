@@ -61,6 +61,7 @@ BUILTIN_SCHEMAS: tuple[Document, ...] = (
     reviews.NOTE_LABEL,
     reviews.NOTE_LABEL_LINK,
     reviews.NOTE_COMPONENT,
+    reviews.RECIPIENT,
     reviews.REVIEW_SESSION,
     reviews.REVIEW_SESSION_OBJECT,
     customization.CUSTOM_ATTRIBUTE_TYPE,

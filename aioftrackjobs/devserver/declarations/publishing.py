@@ -102,6 +102,7 @@ NOTE = entity(
         "metadata": mapped("Metadata", alias="meta"),
         "note_components": many("NoteComponent"),
         "note_label_links": many("NoteLabelLink"),
+        "recipients": many("Recipient", alias="note_recipients"),
         "replies": many("Note", alias="notes"),
         "author": ref("User", alias="user"),
         "category": ref("NoteCategory"),

@@ -1,4 +1,4 @@
-"""Entity types for what is said about the work: labels and files of notes, and reviews."""
+"""Entity types for what is said about the work: whom notes are for, their labels, reviews."""
 
 from __future__ import annotations
 
@@ -57,6 +57,22 @@ NOTE_LABEL_LINK = entity(
     immutable="note_id label_id",
     primary_key="note_id label_id",
     default_projections="note_id label_id",
+)
+
+RECIPIENT = entity(
+    "Recipient",
+    {
+        "note_id": key("Note.id"),
+        "resource_id": key("Resource.id"),
+        "text_mentioned": text(),
+        "note": ref("Note", alias="recipient_note"),
+        "recipient": ref("Resource", alias="recipient_resource"),
+        "user": ref("User"),
+    },
+    required="note_id resource_id",
+    immutable="note_id resource_id",
+    primary_key="note_id resource_id",
+    default_projections="note_id resource_id",
 )
 
 REVIEW_SESSION = entity(

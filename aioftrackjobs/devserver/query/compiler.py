@@ -215,14 +215,29 @@ def _compare(
     if literal.is_null:
         return _compare_with_nothing(column, operator)
     if operator in {"like", "not_like"}:
-        found = column.like(sa.literal(like_pattern(literal)), escape="\\")
+        # Lists are kept as bytes, which are like no text.
+        text = sa.cast(column, sa.Text) if attribute.type == "variable" else column
+        found = text.like(sa.literal(like_pattern(literal)), escape="\\")
         return found if operator == "like" else sa.not_(found)
-    value = sa.literal(value_of(attribute, literal))
+    wanted = value_of(attribute, literal)
+    value = sa.literal(wanted)
+    if attribute.type == "variable" and operator in {"<", "<=", ">", ">="}:
+        # To SQLite any text is greater than any number.
+        kinds = ("text",) if isinstance(wanted, str) else ("integer", "real")
+        return sa.and_(sa.func.typeof(column).in_(kinds), _ordered(column, operator, value))
     match operator:
         case "is":
             return column == value
         case "is_not":
             return column != value
+        case _:
+            return _ordered(column, operator, value)
+
+
+def _ordered(
+    column: sa.ColumnElement[Any], operator: str, value: sa.ColumnElement[Any]
+) -> Condition:
+    match operator:
         case "<":
             return column < value
         case "<=":
@@ -250,7 +265,10 @@ def _in_list(
     """Return the test for a list, whose length does not change the statement's text."""
     listed = [value_of(attribute, each) for each in literals if not each.is_null]
     keys: Any = listed
-    if not any("\0" in each for each in listed if isinstance(each, str)):  # SQLite's JSON has none
+    # SQLite's JSON has no texts with a null character, and no bytes.
+    if not any(
+        isinstance(each, bytes) or (isinstance(each, str) and "\0" in each) for each in listed
+    ):
         members = sa.func.json_each(sa.literal(to_json(listed).decode())).table_valued("value")
         keys = sa.select(members.c.value)
     with_null = any(each.is_null for each in literals)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 
-from aioftrackjobs.devserver.encoding import datetime_text
+from aioftrackjobs.devserver.encoding import datetime_text, untyped
 from aioftrackjobs.devserver.model import Attribute
 from aioftrackjobs.devserver.query.syntax import Literal
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 
-Scalar = str | int | float
+Scalar = str | int | float | bytes
 
 _ESCAPE = re.compile(r"\\([\"'\\%])")
 _PATTERN_PART = re.compile(r"\\([\"'\\%])|([%_\\])", re.DOTALL)
@@ -56,7 +56,7 @@ def value_of(attribute: Attribute, literal: Literal) -> Scalar:
             case "integer" | "number":
                 return _number(text)
             case "variable":
-                return text if literal.quoted else _number_or_text(text)
+                return text if literal.quoted else _unquoted(text)
             case _:
                 return text
     except (ValueError, OverflowError):
@@ -80,7 +80,9 @@ def _number(text: str) -> int | float:
     return number
 
 
-def _number_or_text(text: str) -> Scalar:
+def _unquoted(text: str) -> Scalar:
+    if text.lower() in {"true", "false"}:
+        return untyped(text.lower() == "true")
     try:
         return _number(text)
     except ValueError:
