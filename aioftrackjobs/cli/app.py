@@ -93,6 +93,9 @@ def serve(
         bool,
         typer.Option("--public", help="Allow a host that others reach; needs --api-key."),
     ] = False,
+    global_api_key: Annotated[
+        str | None, typer.Option(help="A key that acts for any user; else there is none.")
+    ] = None,
 ) -> None:
     """Serve ftrack's API on this machine until Ctrl-C."""
     from aioftrackjobs import devserver
@@ -112,6 +115,7 @@ def serve(
         fixture=fixture,
         empty=empty,
         public=public,
+        global_api_key=global_api_key,
     )
 
 

@@ -104,13 +104,14 @@ def _attributes(
 def _system_projections(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the attributes sent with every entity, under their names in the API.
 
-    Documents name them by database column: ``showid`` is ``project_id`` (protocol reference,
-    section 3.5). Columns that are no attribute are never sent.
+    Documents name them by database column: ``showid`` is ``project_id``; the columns that tell a
+    typed context from others are sent too (protocol reference, section 3.5). Columns that are no
+    attribute are never sent.
     """
     properties = document["properties"]
     columns = {fragment.get("alias_for", name): name for name, fragment in properties.items()}
-    names = (
-        name if name in properties else columns.get(name)
-        for name in document.get("system_projections", ())
-    )
+    alias = document.get("alias_for")
+    classifiers = alias.get("classifiers", {}) if isinstance(alias, Mapping) else {}
+    named = (*document.get("system_projections", ()), *classifiers)
+    names = (name if name in properties else columns.get(name) for name in named)
     return tuple(name for name in names if name is not None)

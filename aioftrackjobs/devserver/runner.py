@@ -218,6 +218,7 @@ async def running(
     empty: bool = False,
     fixture: FixtureSource | None = None,
     public: bool = False,
+    global_api_key: str | None = None,
 ) -> AsyncIterator[ServerHandle]:
     """Run a server for the length of the block; by default nothing of it stays.
 
@@ -232,12 +233,15 @@ async def running(
         empty: Make nothing in a new database but that user and the built-in locations.
         fixture: JSON file of entities to load, or the entities, as in :mod:`fixtures`.
         public: Allow a *host* that other machines reach; that takes an *api_key* too.
+        global_api_key: Key that acts for any active user; there is none if not given.
 
     Raises:
         ServerStartError: If one of these cannot be used; the subclass says which.
     """
     check_address(host, port, public=public, api_key=api_key)
-    options = _options(database, storage, schemas, api_user, api_key, empty, fixture)
+    options = _options(
+        database, storage, schemas, api_user, api_key, empty, fixture, global_api_key
+    )
     runner = _Runner(host, port, options)
     runner.start()
     try:
@@ -277,6 +281,7 @@ def serve(
     empty: bool = False,
     fixture: FixtureSource | None = None,
     public: bool = False,
+    global_api_key: str | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; for programs, from their main thread.
 
@@ -287,7 +292,9 @@ def serve(
         ServerStartError: If one of these cannot be used; the subclass says which.
     """
     check_address(host, port, public=public, api_key=api_key)
-    options = _options(database, storage, schemas, api_user, api_key, empty, fixture)
+    options = _options(
+        database, storage, schemas, api_user, api_key, empty, fixture, global_api_key
+    )
     runner = _Runner(host, port, options)
     stopped = threading.Event()
     with _signals_set(stopped):
@@ -324,8 +331,10 @@ def _options(
     api_key: str | None,
     empty: bool,  # noqa: FBT001
     fixture: FixtureSource | None,
+    global_api_key: str | None,
 ) -> dict[str, Any]:
     return {
+        "global_api_key": global_api_key,
         "database": database,
         "storage": storage,
         "schemas": schemas,

@@ -70,8 +70,12 @@ def test_relations_are_resolved_to_the_keys_that_store_them(
 
 
 def test_system_projections_are_translated_from_columns_to_attributes() -> None:
-    """``showid`` is ``project_id`` (protocol reference, section 3.5)."""
-    assert MODEL.types["Task"].system_projections == ("project_id", "context_type")
+    """``showid`` is ``project_id``, and the classifier goes too (protocol reference, 3.5)."""
+    assert MODEL.types["Task"].system_projections == (
+        "project_id",
+        "context_type",
+        "object_type_id",
+    )
     assert MODEL.types["AssetVersion"].system_projections == ("asset_id",)
 
 

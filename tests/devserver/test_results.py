@@ -35,7 +35,14 @@ async def test_without_select_the_default_projections_are_sent(api: Caller) -> N
 async def test_system_projections_are_sent_unasked(api: Caller) -> None:
     (row,) = await api.query("select name from Task limit 1")
 
-    assert row.keys() == {"__entity_type__", "id", "name", "project_id", "context_type"}
+    assert row.keys() == {
+        "__entity_type__",
+        "id",
+        "name",
+        "project_id",
+        "context_type",
+        "object_type_id",
+    }
 
 
 async def test_dates_are_naive_utc_in_whole_seconds(api: Caller) -> None:

@@ -1,0 +1,204 @@
+"""Answers have the shapes that were recorded of a real server.
+
+Source:
+    protocol.md: the examples and rules marked [F], a recorded real response.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aioftrackjobs.devserver import running
+from aioftrackjobs.protocol.schemas import schema_hash
+
+from .caller import Caller, create, new_id, query, ref, update
+
+SERVER = "3a372bde-05bc-11e4-8908-20c9d081909b"
+
+
+async def tasks_of_one_status(api: Caller) -> list[str]:
+    """Make two tasks with the same status, and return their ids."""
+    (project,) = await api.query("select id from Project limit 1")
+    (status,) = await api.query('select id from Status where state.short is "NOT_STARTED" limit 1')
+    made = [
+        await api.create(
+            "Task",
+            name=name,
+            project_id=project["id"],
+            parent_id=project["id"],
+            status_id=status["id"],
+        )
+        for name in ("recorded a", "recorded b")
+    ]
+    return [task["id"] for task in made]
+
+
+async def test_server_information_has_the_recorded_fields(api: Caller) -> None:
+    """Section 2.4."""
+    (answer,) = await api.call({"action": "query_server_information"})
+
+    assert answer.keys() >= {
+        "storage_scenario",
+        "schema_hash",
+        "version",
+        "is_timezone_support_enabled",
+    }
+    assert "action" not in answer
+    assert answer["storage_scenario"] == {"data": {}, "scenario": "ftrack.automatic"}
+    assert (answer["version"], answer["is_timezone_support_enabled"]) == ("dev", True)
+
+
+async def test_the_schema_hash_is_that_of_the_schemas(api: Caller) -> None:
+    """Section 8.3; the schemas come as a list, not wrapped (section 2.3)."""
+    information, schemas = await api.call(
+        {"action": "query_server_information"}, {"action": "query_schemas"}
+    )
+
+    assert isinstance(schemas, list)
+    assert information["schema_hash"] == schema_hash(schemas)
+
+
+async def test_a_row_has_its_type_its_key_and_the_system_projections(api: Caller) -> None:
+    """Section 3.5: `showid` appears as `project_id`, and the classifier's column too."""
+    (first, _) = await tasks_of_one_status(api)
+
+    (row,) = await api.query(f'select name from Task where id is "{first}"')
+
+    assert row["__entity_type__"] == "Task"
+    assert row.keys() >= {"id", "name", "project_id", "object_type_id", "context_type"}
+    assert "status_id" not in row
+
+
+async def test_a_repeated_entity_is_a_bare_reference(api: Caller) -> None:
+    """Section 3.5, the recorded example of two tasks with one status."""
+    ids = await tasks_of_one_status(api)
+    listed = ", ".join(f'"{each}"' for each in ids)
+
+    first, second = await api.query(f"select status.state.short from Task where id in ({listed})")
+
+    assert first["status"]["state"]["short"] == "NOT_STARTED"
+    assert first["status"].keys() >= {"__entity_type__", "id", "state"}
+    assert second["status"] == {"__entity_type__": "Status", "id": first["status"]["id"]}
+
+
+async def test_what_has_no_value_is_null_when_asked_for(api: Caller) -> None:
+    """Section 3.5, from the schema generator's snapshots."""
+    user = await api.create("User", username="recorded")
+
+    (row,) = await api.query(f'select email, thumbnail_id from User where id is "{user["id"]}"')
+
+    assert row["email"] is None
+    assert row["thumbnail_id"] is None
+
+
+async def test_a_limited_page_tells_the_next_offset(api: Caller) -> None:
+    """Section 4.9: with `limit 1` the real server answered 1, with `limit 2` 2."""
+    for number in range(3):
+        await api.create("Job", data=str(number))
+
+    one, two = await api.call(
+        query("select id from Job limit 1"), query("select id from Job limit 2")
+    )
+
+    assert one["metadata"]["next"]["offset"] == 1
+    assert two["metadata"]["next"]["offset"] == 2
+
+
+async def test_a_new_user_comes_with_the_servers_defaults(api: Caller) -> None:
+    """Section 3.6."""
+    (answer,) = await api.call(
+        create("User", username="new", first_name="N", last_name="U", __entity_type__="User")
+    )
+
+    assert answer["action"] == "create"
+    user: dict[str, Any] = answer["data"]
+    assert user["username"] == "new"
+    assert user["is_active"] is False
+    assert user["resource_type"] == "user"
+    assert user["id"]
+
+
+async def test_an_update_answers_what_changed(api: Caller) -> None:
+    """Section 3.6: the changed attribute, the key and the system projections only."""
+    user = await api.create("User", username="old", email="a@b.test")
+
+    (answer,) = await api.call(update("User", user["id"], username="newer"))
+
+    assert answer["data"]["username"] == "newer"
+    assert answer["data"]["id"] == user["id"]
+    assert "email" not in answer["data"]
+
+
+async def test_a_file_component_gets_its_system_type(api: Caller) -> None:
+    """Section 3.6."""
+    component = await api.create("FileComponent", id=new_id(), name="a", file_type=".txt", size=1)
+
+    assert component["__entity_type__"] == "FileComponent"
+    assert component["system_type"] == "file"
+
+
+async def test_repeats_across_a_batch_are_references(api: Caller) -> None:
+    """Section 3.5: the identity map spans the whole response."""
+    component, link = new_id(), new_id()
+    answers = await api.call(
+        create("FileComponent", id=component, name="a", file_type=".txt", size=1),
+        create(
+            "ComponentLocation",
+            id=link,
+            component=ref("FileComponent", component),
+            location=ref("Location", SERVER),
+            resource_identifier=component,
+        ),
+        query(f'select component.name from ComponentLocation where id is "{link}"'),
+    )
+
+    (row,) = answers[2]["data"]
+    assert row["id"] == link
+    assert (
+        row.get("component", ref("FileComponent", component))["__entity_type__"] == "FileComponent"
+    )
+    assert "name" not in row.get("component", {}), "it was told in the first answer"
+
+
+async def test_an_upload_is_answered_as_recorded(api: Caller) -> None:
+    """Section 6.3: no action, but the address, its headers and the component."""
+    component = new_id()
+
+    (answer,) = await api.call(
+        {
+            "action": "get_upload_metadata",
+            "component_id": component,
+            "file_name": "a.txt",
+            "file_size": 13,
+        }
+    )
+
+    assert answer.keys() >= {"url", "headers", "component_id"}
+    assert answer["component_id"] == component
+    assert answer["headers"]["Content-Length"] == "13"
+    assert "action" not in answer
+
+
+async def test_times_are_naive_and_in_whole_seconds(api: Caller) -> None:
+    """Section 3.1."""
+    await api.create("Job", data="x")
+
+    (row,) = await api.query("select created_at from Job limit 1")
+
+    assert row["created_at"]["__type__"] == "datetime"
+    assert len(row["created_at"]["value"]) == len("2022-10-10T10:12:09")
+
+
+async def test_a_global_key_acts_for_any_user() -> None:
+    """Section 1.2."""
+    import httpx
+
+    async with (
+        running(global_api_key="for-everybody") as server,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        rows = await Caller(http, "maya", "for-everybody").query("select username from User")
+        refused = await Caller(http, "maya", "another").post(query("User"))
+
+    assert rows
+    assert refused.json()["exception"] == "InvalidCredentialsError"
