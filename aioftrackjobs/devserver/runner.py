@@ -18,8 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import h11
 import uvicorn
 from anyio.to_thread import run_sync
+from pydantic_core import to_json
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -28,6 +30,7 @@ from aioftrackjobs.devserver.admission import Admission
 from aioftrackjobs.devserver.app import application_of
 from aioftrackjobs.devserver.engine import DEFAULT_API_USER, Engine
 from aioftrackjobs.devserver.fixtures import FixtureSource
+from aioftrackjobs.devserver.refusals import RequestRefusal, refusal_body
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +122,22 @@ class _QuietProtocol(H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.access_log = False
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP like everything else: with a JSON error object."""
+        body = to_json(refusal_body(RequestRefusal(msg)))
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
 
 class _Runner:

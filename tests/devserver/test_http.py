@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
+import anyio
 import pytest
+
+from aioftrackjobs.devserver import ServerHandle
 
 from .caller import Caller, create, query
 
@@ -119,3 +124,20 @@ async def test_braces_are_doubled_for_the_official_client(api: Caller) -> None:
 
     assert "{{x}}" in error["content"]
     assert "{x}" in error["content"].format()
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [b"HELLO\r\n\r\n", b"POST /api HTTP/1.1\r\nbad header\r\n\r\n", b"\x16\x03\x01" * 50],
+)
+async def test_what_is_no_http_is_refused_with_a_json_object(
+    server: ServerHandle, nonsense: bytes
+) -> None:
+    port = int(server.url.rpartition(":")[2])
+    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+        await stream.send(nonsense + b"\r\n\r\n")
+        answer = b"".join([chunk async for chunk in stream])
+
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert json.loads(body)["exception"] == "RequestError"
