@@ -1,0 +1,75 @@
+"""Trying again: for how long, how often, and after which pauses (design.md, idea 4).
+
+Who tries again knows that it is safe; this module only knows when.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import anyio
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Exponential back-off with jitter, within a budget of time.
+
+    Attributes:
+        budget: Seconds from the first attempt to the beginning of the last; 0 for one attempt.
+        first_delay: Seconds before the second attempt; each further pause is twice as long.
+        longest_delay: Seconds that a pause takes at most, unless the server asks for more.
+        jitter: Share of a pause that is left to chance, so that many clients do not return at
+            the same moment: 0.5 makes it 50 to 100 % of its length.
+        clock: Tells the time in seconds.
+        sleep: Waits for a number of seconds.
+        chance: Returns a number from 0 to 1.
+    """
+
+    budget: float = 60.0
+    first_delay: float = 0.1
+    longest_delay: float = 5.0
+    jitter: float = 0.5
+    clock: Callable[[], float] = anyio.current_time
+    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
+    chance: Callable[[], float] = random.random
+
+    def __post_init__(self) -> None:
+        if min(self.budget, self.first_delay, self.longest_delay) < 0 or not 0 <= self.jitter <= 1:
+            raise ValueError("a retry policy has no negative times, and a jitter from 0 to 1")
+
+    def patience(self) -> Patience:
+        """Return what keeps the count for one piece of work, which begins now."""
+        return Patience(self)
+
+
+#: One attempt, and no other.
+NO_RETRIES = RetryPolicy(budget=0)
+
+
+class Patience:
+    """What is left of a policy's budget for one piece of work."""
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._end = policy.clock() + policy.budget
+        self._delay = policy.first_delay
+
+    async def pause(self, asked: float | None = None) -> bool:
+        """Wait until another attempt is due.
+
+        Args:
+            asked: Seconds that the server asked to be left alone for, which is never cut short.
+
+        Returns:
+            Whether there is another attempt. If the budget allows none, at once.
+        """
+        policy = self._policy
+        delay = self._delay * (1 - policy.jitter * policy.chance())
+        self._delay = min(2 * self._delay, policy.longest_delay)
+        pause = max(delay, asked or 0.0)
+        if policy.clock() + pause > self._end:
+            return False
+        await policy.sleep(pause)
+        return True

@@ -1,0 +1,79 @@
+"""When something is tried again."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+
+
+class Time:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+def policy(time: Time, *, chance: float = 0.0, **settings: float) -> RetryPolicy:
+    return RetryPolicy(clock=time, sleep=time.sleep, chance=lambda: chance, **settings)
+
+
+async def test_pauses_double_up_to_the_longest() -> None:
+    time = Time()
+    patience = policy(time, budget=100, first_delay=1, longest_delay=5).patience()
+    for _ in range(5):
+        assert await patience.pause()
+    assert time.pauses == [1, 2, 4, 5, 5]
+
+
+async def test_the_budget_ends_it_without_a_last_wait() -> None:
+    time = Time()
+    patience = policy(time, budget=4, first_delay=1).patience()
+    assert [await patience.pause() for _ in range(3)] == [True, True, False]
+    assert time.pauses == [1, 2]
+
+
+async def test_what_the_server_asks_for_is_never_cut_short() -> None:
+    time = Time()
+    patience = policy(time, budget=60, first_delay=1, longest_delay=2).patience()
+    assert await patience.pause(30)
+    assert time.pauses == [30]
+    assert not await patience.pause(31)
+    assert time.pauses == [30]
+
+
+async def test_no_retries_means_one_attempt() -> None:
+    assert not await NO_RETRIES.patience().pause()
+
+
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_jitter_takes_its_share_of_a_pause(jitter: float, chance: float) -> None:
+    time = Time()
+    patience = policy(time, chance=chance, budget=100, first_delay=10, jitter=jitter).patience()
+    waiting = patience.pause()
+    with pytest.raises(StopIteration):
+        waiting.send(None)
+    assert 10 * (1 - jitter) - 1e-9 <= time.pauses[0] <= 10
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: RetryPolicy(budget=-1),
+        lambda: RetryPolicy(first_delay=-0.1),
+        lambda: RetryPolicy(jitter=1.5),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make: Callable[[], RetryPolicy]) -> None:
+    with pytest.raises(ValueError, match="retry policy"):
+        make()
