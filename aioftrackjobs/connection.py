@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -12,12 +12,15 @@ import httpx
 
 from aioftrackjobs._version import __version__
 from aioftrackjobs.config import Credentials
-from aioftrackjobs.dispatch import Dispatcher, Outcome, Settle, Ticket
+from aioftrackjobs.delivery import Delivery, Finish
+from aioftrackjobs.dispatch import Dispatcher
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.host import Host
+from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.upload import component_url
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
+from aioftrackjobs.tickets import Outcome, Settle, Ticket
 from aioftrackjobs.transport import HttpxTransport, Transport, open_client, redact
 
 logger = logging.getLogger(__name__)
@@ -37,6 +40,7 @@ class Connection:
         timeout: Seconds for each of connecting, sending and waiting for more of an answer.
         client: A client to use, and not to close; None to open one.
         strict_api: Whether to ask the server for real HTTP status codes.
+        group_commit: Whether commits may share a request.
     """
 
     def __init__(
@@ -46,12 +50,14 @@ class Connection:
         timeout: float,
         client: httpx.AsyncClient | None,
         strict_api: bool,
+        group_commit: bool = True,
     ) -> None:
         self._credentials = credentials
         self._timeout = timeout
         self._given_client = client
         self._own_client: httpx.AsyncClient | None = None
         self._strict_api = strict_api
+        self._group_commit = group_commit
         self._host = Host(self._close_client)
         self._open: tuple[Dispatcher, Transport] | None = None
         self._closing = False
@@ -64,13 +70,17 @@ class Connection:
         if client is None:
             client = self._own_client = open_client(self._credentials.server_url, self._timeout)
         transport = HttpxTransport(client, secrets=(key,))
-        dispatcher = Dispatcher(
-            transport,
-            self._host,
-            url=self._credentials.server_url + API_PATH,
-            headers=self._headers(key),
-            redact=lambda text: redact(text, key),
-        )
+
+        def delivery(finish: Finish) -> Delivery:
+            return Delivery(
+                transport,
+                finish,
+                url=self._credentials.server_url + API_PATH,
+                headers=self._headers(key),
+                redact=lambda text: redact(text, key),
+            )
+
+        dispatcher = Dispatcher(delivery, self._host, group_commit=self._group_commit)
         await self._host.start()
         self._open = dispatcher, transport
         return self
@@ -136,24 +146,24 @@ class Connection:
         """What sends requests that are no API calls: uploads and downloads."""
         return self._require_open()[1]
 
+    async def room(self) -> None:
+        """Wait while too much is queued; then, without another wait, :meth:`submit`."""
+        await self._require_open()[0].room()
+
     def submit(
-        self,
-        operations: Sequence[Mapping[str, JSONValue]],
-        settle: Settle,
-        *,
-        about: Iterable[Hashable] = (),
+        self, changes: Sequence[Operation], settle: Settle, *, overtakes: bool = False
     ) -> Ticket:
-        """Queue an API call; *settle* hears of its end in any case.
+        """Queue a commit; *settle* hears of its end in any case.
 
         Args:
-            operations: What it carries.
+            changes: What it carries.
             settle: Called with the outcome.
-            about: Entities it changes: it is sent when earlier calls about them have ended.
+            overtakes: Do not wait for earlier calls about the same entities.
         """
-        return self._require_open()[0].submit(operations, settle, about=about)
+        return self._require_open()[0].submit(changes, settle, overtakes=overtakes)
 
     async def wait(self, ticket: Ticket) -> Outcome:
-        """Wait for the end of a call; a cancelled wait withdraws it if it was not sent."""
+        """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""
         return await self._require_open()[0].wait(ticket)
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:

@@ -1,263 +1,280 @@
-"""The dispatcher: requests belong to the session, not to the caller (design.md, idea 2).
+"""The dispatcher: requests belong to the session, not to the caller (design.md, ideas 2 and 3).
 
 A caller hands over operations and waits. Its cancellation withdraws what was not sent; what was
 sent runs to its end and is *settled* by the dispatcher's own task, so that no connection is torn
 down half-way, and no commit left in doubt, because somebody stopped waiting.
+
+*Group commit*: commits that are queued when a request can leave travel in it together. There is
+no waiting for others to come: an idle session sends at once, and the longer requests take, the
+more they carry.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from heapq import heappop, heappush
+from itertools import count
+from typing import Any
 
+import anyio
 import anyio.lowlevel
 
-from aioftrackjobs.errors import (
-    ConnectError,
-    FtrackJobsError,
-    SessionStateError,
-    TransportError,
-    UnserialisableValueError,
-)
+from aioftrackjobs.delivery import Delivery, Finish
+from aioftrackjobs.errors import SessionStateError, TransportError
 from aioftrackjobs.host import Host
+from aioftrackjobs.ordering import EntityOrder
+from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.values import JSONValue
-from aioftrackjobs.protocol.wire import decode_answer, encode_batch
-from aioftrackjobs.transport import Transport, WireRequest
+from aioftrackjobs.tickets import (
+    Applied,
+    NotApplied,
+    Outcome,
+    Settle,
+    Ticket,
+    Unknown,
+    WithdrawnError,
+)
 
 #: Requests that are under way at once. httpcore rescans its pool on each event, so that many
 #: in flight are slower than few.
 IN_FLIGHT = 8
 
+#: What commits that travel together may be; one that is more by itself travels alone.
+GROUP_OPERATIONS, GROUP_BYTES = 500, 4 * 1024 * 1024
 
-class WithdrawnError(FtrackJobsError):
-    """The caller went away before the request was sent."""
+#: Operations that may be queued before who commits has to wait.
+QUEUE_OPERATIONS = 10_000
 
-
-@dataclass(frozen=True, slots=True)
-class Applied:
-    """The server did all of it; one result for each operation."""
-
-    results: list[Any]
-
-
-@dataclass(frozen=True, slots=True)
-class NotApplied:
-    """The server did none of it: it refused, or never saw it."""
-
-    error: FtrackJobsError
-
-
-@dataclass(frozen=True, slots=True)
-class Unknown:
-    """It was sent, and no complete answer tells what the server did."""
-
-    error: TransportError
-
-
-Outcome: TypeAlias = Applied | NotApplied | Unknown
-Settle: TypeAlias = Callable[[Outcome], None]
-
-
-@dataclass(eq=False, slots=True)
-class Ticket:
-    """One request, from its queueing to its end.
-
-    Attributes:
-        operations: What it carries, in the wire form.
-        settle: Hears of the outcome.
-        about: The entities it changes.
-        waits_for: Number of earlier tickets about them that have not ended.
-        followers: Later tickets that wait for it.
-    """
-
-    operations: Sequence[Mapping[str, JSONValue]]
-    settle: Settle | None = None
-    about: frozenset[Hashable] = frozenset()
-    waits_for: int = 0
-    followers: list[Ticket] = field(default_factory=list)
-    outcome: Outcome | None = None
-    settled: anyio.Event = field(default_factory=anyio.Event)
-
-    def finish(self, outcome: Outcome) -> None:
-        """Let the end be known: first to who keeps the books, then to who waits."""
-        self.outcome = outcome
-        try:
-            if self.settle is not None:
-                self.settle(outcome)
-        finally:
-            self.settled.set()
+#: Turns of the event loop that a request is held back for: tasks that one answer has woken
+#: commit again within them. If nothing else happens, that takes microseconds.
+_GATHERING_TURNS = 3
 
 
 class Dispatcher:
-    """Sends batches of operations, a bounded number at once, in the order they came.
+    """Sends commits and other calls, a bounded number of requests at once.
 
-    Requests about the same entity never overtake each other: each waits for the one before.
+    Args:
+        delivery: Makes the one that sends them; it is given what to call with each outcome.
+        host: Where the requests run.
+        group_commit: Whether commits may share a request.
+        in_flight: Requests under way at once.
     """
 
     def __init__(
         self,
-        transport: Transport,
+        delivery: Callable[[Finish], Delivery],
         host: Host,
         *,
-        url: str,
-        headers: Mapping[str, str | bytes],
-        redact: Callable[[str], str] = str,
+        group_commit: bool = True,
         in_flight: int = IN_FLIGHT,
     ) -> None:
-        self._transport = transport
+        self._delivery = delivery(self._finish)
         self._host = host
-        self._url = url
-        self._headers = headers
-        self._redact = redact
+        self._group_operations = GROUP_OPERATIONS if group_commit else 1
         self._in_flight = in_flight
-        self._ready: deque[Ticket] = deque()
+        self._order = EntityOrder()
         self._tickets: set[Ticket] = set()
-        self._latest: dict[Hashable, Ticket] = {}
+        self._sent: set[Ticket] = set()
+        self._arrivals = count()
+        # What can be sent: heaps by arrival, and halves of groups that were refused.
+        self._commits: list[tuple[int, Ticket]] = []
+        self._calls: list[tuple[int, Ticket]] = []
+        self._halves: deque[Sequence[Ticket]] = deque()
+        self._queued = 0
+        self._waiting: dict[anyio.Event, None] = {}  # for room, in the order they came
+        self._admitted = 0
         self._workers = 0
+        self._gathering = 0
         self._closed = False
 
+    # Queueing
+
+    async def room(self) -> None:
+        """Wait while too much is queued; then, without another wait, :meth:`submit`."""
+        if self._queued + self._admitted < QUEUE_OPERATIONS and not self._waiting:
+            return
+        event = anyio.Event()
+        self._waiting[event] = None
+        try:
+            with self._host.hold():
+                await event.wait()
+        except BaseException:
+            self._waiting.pop(event, None)
+            if event.is_set():
+                self._admitted -= 1
+                self._admit()  # somebody else
+            raise
+        self._admitted -= 1
+
+    def _admit(self) -> None:
+        while self._waiting and (self._closed or self._queued + self._admitted < QUEUE_OPERATIONS):
+            event = next(iter(self._waiting))
+            del self._waiting[event]
+            self._admitted += 1
+            event.set()
+
     def submit(
-        self,
-        operations: Sequence[Mapping[str, JSONValue]],
-        settle: Settle | None = None,
-        *,
-        about: Iterable[Hashable] = (),
+        self, changes: Sequence[Operation], settle: Settle, *, overtakes: bool = False
     ) -> Ticket:
-        """Queue a request that carries *operations*, which are in their wire form.
+        """Queue a commit.
 
         Args:
-            operations: At least one.
+            changes: What it carries; at least one operation.
             settle: Called once with the outcome, whether or not anybody still waits.
-            about: Entities it changes: it is sent when earlier requests about them have ended.
+            overtakes: Do not wait for earlier requests about the same entities.
+
+        Raises:
+            UnserialisableValueError: One of the values cannot travel.
         """
-        ticket = Ticket(operations, settle, frozenset(about))
-        before = {self._latest[key] for key in ticket.about if key in self._latest}
-        for each in before:
-            each.followers.append(ticket)
-        ticket.waits_for = len(before)
-        self._latest.update(dict.fromkeys(ticket.about, ticket))
-        self._tickets.add(ticket)
-        if not ticket.waits_for:
-            self._ready.append(ticket)
-            self._wake()
-        return ticket
+        return self._enter(Ticket.of_commit(changes, settle, overtakes=overtakes))
+
+    async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
+        """Send *operations* in a request of their own, and return one result for each.
+
+        Raises:
+            ServerError: The server refused.
+            TransportError: No complete answer came back.
+            UnserialisableValueError: One of the values cannot travel.
+        """
+        if not operations:
+            return []
+        await anyio.lowlevel.checkpoint_if_cancelled()
+        match await self.wait(self._enter(Ticket.of_call(operations))):
+            case Applied(results):
+                return list(results)
+            case NotApplied(error) | Unknown(error):
+                raise error
 
     async def wait(self, ticket: Ticket) -> Outcome:
         """Wait for the end of *ticket*; a cancelled wait withdraws it if it was not sent."""
         with self._host.hold():
             try:
-                await ticket.settled.wait()
+                return await ticket.ended()
             except BaseException:
-                self._withdraw(ticket)
+                if ticket.outcome is None and ticket not in self._sent:
+                    self._queued -= len(ticket.wire)
+                    self._finish(ticket, NotApplied(WithdrawnError("withdrawn before it was sent")))
+                    self._admit()
                 raise
-        if ticket.outcome is None:  # `settled` is set after it
-            raise AssertionError("a ticket was settled without an outcome")
-        return ticket.outcome
 
-    def _withdraw(self, ticket: Ticket) -> None:
-        if ticket in self._ready:
-            self._ready.remove(ticket)
-        elif not ticket.waits_for:
-            return  # it was sent: it runs to its end
-        self._finish(ticket, NotApplied(WithdrawnError("withdrawn before it was sent")))
+    def _enter(self, ticket: Ticket) -> Ticket:
+        ticket.number = next(self._arrivals)
+        ticket.new_event = self._host.new_event
+        self._tickets.add(ticket)
+        self._queued += len(ticket.wire)
+        if self._order.enter(ticket):
+            self._let_go(ticket)
+        return ticket
 
-    async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
-        """Send *operations*, and return one result for each.
-
-        Raises:
-            ServerError: The server refused.
-            TransportError: No complete answer came back.
-        """
-        if not operations:
-            return []
-        await anyio.lowlevel.checkpoint_if_cancelled()
-        match await self.wait(self.submit(operations)):
-            case Applied(results):
-                return results
-            case NotApplied(error) | Unknown(error):
-                raise error
-
-    async def drain(self) -> None:
-        """Wait until nothing is queued or under way."""
-        for ticket in tuple(self._tickets):
-            await ticket.settled.wait()
-
-    def abandon(self) -> None:
-        """End what is still queued, and what will be: the session closes."""
-        self._closed = True
-        while self._ready:
-            self._finish(self._ready.popleft(), NotApplied(_closed()))
+    def _let_go(self, ticket: Ticket) -> None:
+        """Let *ticket* be sent, now that there is nothing that it has to wait for."""
+        heappush(self._commits if ticket.changes else self._calls, (ticket.number, ticket))
+        self._wake()
 
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
-        """End *ticket*, and let go on what waited for it."""
+        """End *ticket*, and let go on what waited for it; when the session closes, end that too."""
         ending = [(ticket, outcome)]
         while ending:
             ended, its_outcome = ending.pop()
             self._tickets.discard(ended)
-            if ended.outcome is None:
+            self._sent.discard(ended)
+            try:
                 ended.finish(its_outcome)
-            if ended.waits_for:
-                continue  # withdrawn while it waited: those behind it go on waiting
-            for key in ended.about:
-                if self._latest.get(key) is ended:
-                    del self._latest[key]
-            for follower in ended.followers:
-                follower.waits_for -= 1
-                if follower.waits_for:
-                    continue
-                if self._closed or follower.outcome is not None:
-                    ending.append((follower, NotApplied(_closed())))
-                else:
-                    self._ready.append(follower)
-                    self._wake()
+            finally:
+                for follower in self._order.leave(ended):
+                    if self._closed:
+                        ending.append((follower, NotApplied(_closed())))
+                    else:
+                        self._let_go(follower)
+
+    # Closing
+
+    async def drain(self) -> None:
+        """Wait until nothing is queued or under way."""
+        while self._tickets or self._waiting or self._admitted:
+            for ticket in tuple(self._tickets):
+                await ticket.ended()
+            await anyio.lowlevel.checkpoint()
+
+    def abandon(self) -> None:
+        """End what is still queued, and what will be: the session closes."""
+        self._closed = True
+        while group := self._take():
+            for ticket in group:
+                self._finish(ticket, NotApplied(_closed(), ticket.done))
+        self._admit()
+
+    # Sending
 
     def _wake(self) -> None:
         """Have a worker for what can be sent; without a host, nothing can be any more."""
-        if self._ready and self._workers < self._in_flight:
+        can_be_sent = self._commits or self._calls or self._halves
+        if can_be_sent and not self._gathering and self._workers < self._in_flight:
             try:
                 self._host.spawn(self._work)
             except SessionStateError:
                 self.abandon()
             else:
                 self._workers += 1
+                self._gathering += 1
 
     async def _work(self) -> None:
+        gathers = True
         try:
-            while self._ready:
-                await self._send(self._ready.popleft())
+            while True:
+                for _ in range(_GATHERING_TURNS):
+                    await anyio.lowlevel.checkpoint()
+                group = self._take()
+                self._gathering -= 1
+                gathers = False
+                if not group:
+                    return
+                self._wake()  # what does not fit in leaves beside it
+                await self._send(group)
+                self._gathering += 1
+                gathers = True
         finally:
+            self._gathering -= gathers
             self._workers -= 1
             self._wake()  # cancelled with work left: the host goes on if somebody needs it
 
-    async def _send(self, ticket: Ticket) -> None:
-        outcome: Outcome = Unknown(TransportError("interrupted while waiting for the answer"))
-        try:
-            outcome = await self._exchange(ticket.operations)
-        finally:  # also when the task is cancelled: somebody may be waiting
-            self._finish(ticket, outcome)
+    def _take(self) -> Sequence[Ticket]:
+        """Take what the next request carries; nothing if there is nothing to be sent."""
+        if self._halves:
+            return self._halves.popleft()
+        for heap in (self._commits, self._calls):
+            while heap and heap[0][1].outcome is not None:
+                heappop(heap)  # withdrawn
+        group: list[Ticket] = []
+        if self._calls and not (self._commits and self._commits[0] < self._calls[0]):
+            group.append(heappop(self._calls)[1])
+        elif self._commits:
+            group.append(heappop(self._commits)[1])
+            operations, size = group[0].count_left, len(group[0].body)
+            while self._commits:
+                ticket = self._commits[0][1]
+                operations, size = operations + ticket.count_left, size + len(ticket.body)
+                if operations > self._group_operations or size > GROUP_BYTES:
+                    break
+                heappop(self._commits)
+                if ticket.outcome is None:
+                    group.append(ticket)
+        self._queued -= sum([len(ticket.wire) for ticket in group])
+        self._sent.update(group)
+        self._admit()
+        return group
 
-    async def _exchange(self, operations: Sequence[Mapping[str, JSONValue]]) -> Outcome:
-        """Send *operations*, and tell what became of them; no error may end the worker."""
+    async def _send(self, group: Sequence[Ticket]) -> None:
         try:
-            body = encode_batch(operations)
-        except Exception as exc:  # noqa: BLE001 - whatever it is, nothing was sent
-            return NotApplied(UnserialisableValueError("the operations", type(exc).__name__))
-        try:
-            request = WireRequest("POST", self._url, self._headers, body)
-            response = await self._transport.send(request)
-            return Applied(
-                decode_answer(response.status, response.body, operations, redact=self._redact)
-            )
-        except ConnectError as exc:
-            return NotApplied(exc)
-        except TransportError as exc:
-            return Unknown(exc)
-        except FtrackJobsError as exc:
-            return NotApplied(exc)
-        except Exception as exc:  # noqa: BLE001 - a transport of the caller's may raise anything
-            return Unknown(TransportError(f"the transport failed: {type(exc).__name__}"))
+            self._halves.extend(await self._delivery.deliver(group))
+        except BaseException:
+            # The task is cancelled, or it is a defect of ours: somebody may be waiting.
+            cut_off = TransportError("interrupted while waiting for the answer")
+            for ticket in group:
+                if ticket.outcome is None:
+                    self._finish(ticket, Unknown(cut_off))
+            raise
 
 
 def _closed() -> SessionStateError:

@@ -8,22 +8,11 @@ waits for the next commit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
-import anyio.lowlevel
-
-from aioftrackjobs.dispatch import (
-    Applied,
-    NotApplied,
-    Outcome,
-    Settle,
-    Ticket,
-    Unknown,
-    WithdrawnError,
-)
 from aioftrackjobs.errors import (
     CommitUncertainError,
     EntityError,
@@ -39,9 +28,17 @@ from aioftrackjobs.protocol.operations import (
     Delete,
     Operation,
     Update,
-    encode_operation,
 )
 from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
+from aioftrackjobs.tickets import (
+    Applied,
+    NotApplied,
+    Outcome,
+    Settle,
+    Ticket,
+    Unknown,
+    WithdrawnError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -49,18 +46,16 @@ logger = logging.getLogger(__name__)
 class Committer(Protocol):
     """What a unit of work needs of its session."""
 
-    def submit(
-        self,
-        operations: Sequence[Mapping[str, JSONValue]],
-        settle: Settle,
-        *,
-        about: Iterable[Hashable],
-    ) -> Ticket:
-        """Queue a request about some entities; *settle* hears of its end in any case."""
+    async def room(self) -> None:
+        """Wait while too much is queued; then, without another wait, submit."""
+        ...
+
+    def submit(self, changes: Sequence[Operation], settle: Settle, *, overtakes: bool) -> Ticket:
+        """Queue a commit; *settle* hears of its end in any case."""
         ...
 
     async def wait(self, ticket: Ticket) -> Outcome:
-        """Wait for the end of a request; a cancelled wait withdraws it if it was not sent."""
+        """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""
         ...
 
     async def merge(self, answers: Sequence[Any]) -> None:
@@ -87,12 +82,13 @@ class Flight:
 
     Attributes:
         taken: What it carries.
+        ticket: Its request.
         rolled_back: Whether its operations are to be forgotten if they were not applied.
     """
 
     taken: list[Recorded]
+    ticket: Ticket | None = None
     rolled_back: bool = False
-    landed: anyio.Event = field(default_factory=anyio.Event)
 
 
 class UnitOfWork:
@@ -145,11 +141,18 @@ class UnitOfWork:
 
     # Recording
 
-    def record_create(self, entity: Entity, values: Mapping[str, Any]) -> None:
+    def record_create(
+        self, entity: Entity, values: Mapping[str, Any], *, fresh: bool = False
+    ) -> None:
         """Record that *entity* is created with *values*, its key among them or not.
 
         Relations follow as updates of their own, as the official client records them: they can
         be taken back before the commit, which then sends one create.
+
+        Args:
+            entity: The new entity.
+            values: Its attributes.
+            fresh: Whether its key was made for it, so that no other entity can have it.
 
         Raises:
             UnserialisableValueError: One of the values cannot travel.
@@ -159,7 +162,7 @@ class UnitOfWork:
         related = {name for name, value in values.items() if isinstance(value, (Entity, tuple))}
         plain = sent.keys() - related - set(entity.primary_key_attributes)
         own = {name: value for name, value in values.items() if name not in related}
-        create = Create(target, {name: sent[name] for name in sent if name in plain})
+        create = Create(target, {name: sent[name] for name in sent if name in plain}, fresh)
         self._record(create, entity, own)
         for name in values:
             if name in related:
@@ -258,9 +261,7 @@ class UnitOfWork:
             ConnectError: The request never left; the operations are pending again.
             CommitUncertainError: It was sent and no complete answer came.
         """
-        await anyio.lowlevel.checkpoint_if_cancelled()  # goes on at once if it is not
-        await self.settled()  # a commit under way must not be overtaken
-        # With none under way nothing was waited for: what is recorded later is not taken.
+        await self._clear()
         taken = self._take_pending()
         operations = fold([recorded.operation for recorded in taken])
         if not operations:
@@ -274,17 +275,26 @@ class UnitOfWork:
             case Unknown(cause):
                 raise CommitUncertainError(operations) from cause
 
+    async def _clear(self) -> None:
+        """Wait until what is pending can be sent; if it can be, at once."""
+        await self.settled()  # a commit under way must not be overtaken
+        while self._pending:
+            await self._committer.room()
+            if self._flight is None:
+                return
+            await self.settled()
+
     async def settled(self) -> None:
         """Wait until no commit is under way, also none whose caller was cancelled."""
-        while self._flight is not None:
-            await self._flight.landed.wait()
+        while self._flight is not None and self._flight.ticket is not None:
+            await self._flight.ticket.ended()
 
     async def _send(self, taken: list[Recorded], operations: Sequence[Operation]) -> Outcome:
         self._flight = flight = Flight(taken)
-        payload = [encode_operation(operation) for operation in operations]
-        about = () if self._overtakes else {operation.target for operation in operations}
         try:
-            ticket = self._committer.submit(payload, partial(self._land, flight), about=about)
+            settle = partial(self._land, flight)
+            ticket = self._committer.submit(operations, settle, overtakes=self._overtakes)
+            flight.ticket = ticket
         except BaseException:
             self._land(flight, NotApplied(WithdrawnError("not sent")))
             raise
@@ -293,17 +303,35 @@ class UnitOfWork:
     def _land(self, flight: Flight, outcome: Outcome) -> None:
         """Keep the books of a commit that has ended."""
         self._flight = None
-        flight.landed.set()
         match outcome:
             case Applied():
                 self._settle_applied(flight.taken)
-            case NotApplied() | Unknown() if flight.rolled_back:
+            case NotApplied(done=done):
+                self._return(self._settle_done(flight.taken, done), flight)
+            case Unknown() if flight.rolled_back:
                 self._undo(flight.taken)
-            case NotApplied():
-                self._pending[:0] = flight.taken
-                self._doomed |= {id(entity) for entity in self.deleted}
             case Unknown():
                 self._uncertain += flight.taken
+
+    def _return(self, taken: list[Recorded], flight: Flight) -> None:
+        """Let what was not applied be pending again, unless it was rolled back meanwhile."""
+        if flight.rolled_back:
+            self._undo(taken)
+        else:
+            self._pending[:0] = taken
+            self._doomed |= {id(entity) for entity in self.deleted}
+
+    def _settle_done(self, taken: list[Recorded], done: Sequence[Operation]) -> list[Recorded]:
+        """Settle what a server has done of a commit that it refused; return the rest."""
+        if not done:
+            return taken
+        ends = {(type(operation), operation.target) for operation in done}
+        settled, rest = list[Recorded](), list[Recorded]()
+        for each in taken:
+            ended = (type(each.operation), each.operation.target) in ends
+            (settled if ended else rest).append(each)
+        self._settle_applied(settled)
+        return rest
 
     async def _merge(self, results: Sequence[Any]) -> None:
         """Take over what the server says; the commit was applied, whatever it says."""
@@ -322,7 +350,10 @@ class UnitOfWork:
 
 def _encode(target: Reference, values: Mapping[str, Any]) -> dict[str, JSONValue]:
     return {
-        name: encode_value(value, f"{target.entity_type}.{name}") for name, value in values.items()
+        name: value  # most are plain text
+        if type(value) is str and value.isascii()
+        else encode_value(value, f"{target.entity_type}.{name}")
+        for name, value in values.items()
     }
 
 

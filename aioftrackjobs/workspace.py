@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, overload
@@ -10,7 +10,6 @@ from typing import Any, TypeVar, overload
 import anyio
 
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.dispatch import Outcome, Settle, Ticket
 from aioftrackjobs.errors import (
     InvalidKeyError,
     MalformedAnswerError,
@@ -18,7 +17,8 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.identity import IdentityMap, IncompleteRowError
 from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id, owner_of
-from aioftrackjobs.protocol.values import JSONValue
+from aioftrackjobs.protocol.operations import Operation
+from aioftrackjobs.tickets import Outcome, Settle, Ticket
 from aioftrackjobs.unit_of_work import UnitOfWork
 
 E = TypeVar("E", bound=Entity)
@@ -89,7 +89,8 @@ class Workspace:
         entity = model(**_with_key(model, data))
         entity.__ftrack_reference__()  # raises if the key is not complete
         values = adopt(entity, self)
-        unit.record_create(entity, values)
+        fresh = "id" in model.primary_key_attributes and "id" not in data
+        unit.record_create(entity, values, fresh=fresh)
         self.identity.add(entity)
         return entity
 
@@ -148,15 +149,13 @@ class Workspace:
 
     # As the committer of units of work
 
-    def submit(
-        self,
-        operations: Sequence[Mapping[str, JSONValue]],
-        settle: Settle,
-        *,
-        about: Iterable[Hashable],
-    ) -> Ticket:
-        """Queue a commit about some entities."""
-        return self.connection.submit(operations, settle, about=about)
+    async def room(self) -> None:
+        """Wait while too much is queued."""
+        await self.connection.room()
+
+    def submit(self, changes: Sequence[Operation], settle: Settle, *, overtakes: bool) -> Ticket:
+        """Queue a commit."""
+        return self.connection.submit(changes, settle, overtakes=overtakes)
 
     async def wait(self, ticket: Ticket) -> Outcome:
         """Wait for the end of a commit."""

@@ -107,10 +107,11 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         Raises:
             InvalidKeyError: A part of the key is missing.
         """
-        key = tuple((name, self._current(name)) for name in self.primary_key_attributes)
-        if not all(isinstance(value, str) and value for _, value in key):
-            given = tuple(value for _, value in key)
-            raise InvalidKeyError(self.entity_type, self.primary_key_attributes, given)
+        key = tuple([(name, self._current(name)) for name in self.primary_key_attributes])
+        for _, value in key:
+            if not (value and isinstance(value, str)):
+                given = tuple(value for _, value in key)
+                raise InvalidKeyError(self.entity_type, self.primary_key_attributes, given)
         return Reference(self.entity_type, key)
 
     def _identity(self) -> tuple[Any, ...]:
@@ -222,9 +223,10 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         self._local[name] = checked
 
     def _check(self, name: str, value: Any) -> Any:
-        known = self.attributes
-        if known and name not in known:
-            raise UnknownAttributeError(self.entity_type, name, known)
+        if name not in self.__pydantic_fields__:
+            known = self.attributes
+            if known and name not in known:
+                raise UnknownAttributeError(self.entity_type, name, known)
         fixed = name in self.primary_key_attributes or name in self.immutable_attributes
         if fixed and self._current(name) not in (None, value):
             raise ImmutableAttributeError(self.entity_type, name)
@@ -239,9 +241,10 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         """
         if isinstance(value, Collection):
             value = list(value)
-        if name in cls.model_fields:
+        if name in cls.__pydantic_fields__:
             scratch = cls.__new__(cls)
-            attach(scratch, None)
+            for state, empty in _PYDANTIC_STATE.items():
+                object.__setattr__(scratch, state, empty())
             cls.__pydantic_validator__.validate_assignment(scratch, name, value)
             value = scratch.__dict__[name]
         return store(value)

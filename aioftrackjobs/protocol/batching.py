@@ -19,6 +19,8 @@ from aioftrackjobs.protocol.values import Reference
 
 def fold(operations: Sequence[Operation]) -> tuple[Operation, ...]:
     """Return the fewest operations that leave the server in the same state."""
+    if len(operations) == 1:  # the common case, and the cheapest
+        return tuple(_drop_empty(operations))
     return _merge_neighbours(_drop_empty(_keep_last_values(_cancel_unborn(operations))))
 
 

@@ -29,10 +29,15 @@ Values: TypeAlias = Mapping[str, JSONValue | Literal[_Unset.NOT_SET]]
 
 @dataclass(frozen=True, slots=True)
 class Create:
-    """An entity is created with *values*, in their wire form."""
+    """An entity is created with *values*, in their wire form.
+
+    Attributes:
+        fresh: Whether its key was made for it, so that no other entity can have it.
+    """
 
     target: Reference
     values: Values = field(default_factory=dict)
+    fresh: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,13 @@ def encode_batch(operations: Sequence[Mapping[str, JSONValue]]) -> bytes:
     return to_json(list(operations))
 
 
+def join_batches(bodies: Sequence[bytes]) -> bytes:
+    """Return the body of one request that carries all of *bodies*, none of them empty."""
+    if len(bodies) == 1:
+        return bodies[0]
+    return b"[" + b",".join([body[1:-1] for body in bodies]) + b"]"
+
+
 def decode_answer(
     status: int,
     body: bytes,

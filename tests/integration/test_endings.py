@@ -304,7 +304,7 @@ async def test_a_withdrawn_commit_does_not_let_others_overtake(
     found = await other.get(Job, job.id)
     assert found is not None
     assert found.status is JobStatus.FAILED
-    assert session._connection._open[0]._latest == {}  # type: ignore[index]
+    assert session._connection._open[0]._order._latest == {}  # type: ignore[index]
 
 
 async def test_a_rollback_during_a_commit_that_is_refused_is_not_undone() -> None:

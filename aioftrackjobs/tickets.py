@@ -1,0 +1,186 @@
+"""A request's worth of work, from its queueing to its end, and the ends that it can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import anyio
+
+from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
+from aioftrackjobs.host import Event
+from aioftrackjobs.protocol.operations import Operation, encode_operation
+from aioftrackjobs.protocol.reconciliation import is_done
+from aioftrackjobs.protocol.values import JSONValue, Reference
+from aioftrackjobs.protocol.wire import encode_batch
+
+#: An entity as tickets know it: the values of its key. Its type would tell a Context from the
+#: Task that it is.
+Key: TypeAlias = tuple[str, ...]
+
+_WRITES = ("create", "update", "delete")
+
+
+class WithdrawnError(FtrackJobsError):
+    """The caller went away before the request was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The server did all of it; one result for each operation, None where its answer was lost."""
+
+    results: Sequence[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class NotApplied:
+    """The server refused it, or never saw it.
+
+    Attributes:
+        error: Why.
+        done: What a server that does not take back refused batches has done all the same.
+    """
+
+    error: FtrackJobsError
+    done: Sequence[Operation] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """It was sent, and no complete answer tells what the server did."""
+
+    error: TransportError
+
+
+Outcome: TypeAlias = Applied | NotApplied | Unknown
+Settle: TypeAlias = Callable[[Outcome], None]
+
+
+@dataclass(eq=False, slots=True)
+class Ticket:
+    """A commit, or a call of another kind.
+
+    Attributes:
+        wire: Its operations as they travel.
+        body: The same as JSON, a list.
+        changes: The operations of a commit, one for each in *wire*; none of another call.
+        settle: Hears of the outcome, once, whether or not anybody still waits.
+        about: The entities that it changes.
+        number: Its place in the order of arrival.
+        waits_for: Number of earlier tickets that must end before it may be sent.
+        followers: Later tickets that wait for it.
+        outcome: Its end; None before.
+        new_event: Makes what is waited for.
+    """
+
+    wire: Sequence[Mapping[str, JSONValue]]
+    body: bytes
+    changes: Sequence[Operation] = ()
+    settle: Settle | None = None
+    about: Sequence[Key] = ()
+    number: int = 0
+    waits_for: int = 0
+    followers: list[Ticket] | None = None
+    outcome: Outcome | None = None
+    new_event: Callable[[], Event] = anyio.Event
+    _results: dict[int, Any] | None = None
+    _ended: Event | None = None
+
+    @classmethod
+    def of_commit(cls, changes: Sequence[Operation], settle: Settle, *, overtakes: bool) -> Ticket:
+        """Return the ticket of a commit.
+
+        Args:
+            changes: At least one.
+            settle: Called with the outcome.
+            overtakes: Neither wait for others about the same entities, nor let them wait.
+
+        Raises:
+            UnserialisableValueError: One of the values cannot travel.
+        """
+        wire = [encode_operation(operation) for operation in changes]
+        about = () if overtakes else [key_of(change.target) for change in changes]
+        return cls(wire, _encode(wire), changes, settle, about)
+
+    @classmethod
+    def of_call(cls, wire: Sequence[Mapping[str, JSONValue]]) -> Ticket:
+        """Return the ticket of operations that travel by themselves.
+
+        Raises:
+            UnserialisableValueError: One of the values cannot travel.
+        """
+        keys = [each.get("entity_key") for each in wire if each.get("action") in _WRITES]
+        about = [tuple(str(value) for value in key) for key in keys if isinstance(key, list)]
+        return cls(wire, _encode(wire), about=about)
+
+    # What is left of it: less than all only after a refusal
+
+    @property
+    def count_left(self) -> int:
+        """Number of operations that are not known to be done."""
+        return len(self.wire) - len(self._results or ())
+
+    @property
+    def wire_left(self) -> Sequence[Mapping[str, JSONValue]]:
+        """Those operations, as they travel."""
+        return [self.wire[index] for index in self._left()] if self._results else self.wire
+
+    @property
+    def changes_left(self) -> Sequence[Operation]:
+        """Those operations of a commit."""
+        return [self.changes[index] for index in self._left()] if self._results else self.changes
+
+    @property
+    def done(self) -> Sequence[Operation]:
+        """The other operations of a commit."""
+        return [self.changes[index] for index in sorted(self._results or ())]
+
+    def _left(self) -> list[int]:
+        done = self._results or ()
+        return [index for index in range(len(self.wire)) if index not in done]
+
+    def narrow(self, existing: Collection[Reference]) -> bool:
+        """Take for done what is, as far as the entities that exist can tell; True if anything."""
+        done = [index for index in self._left() if is_done(self.changes[index], existing)]
+        if done:
+            self._results = (self._results or {}) | dict.fromkeys(done)
+            self.body = _encode(self.wire_left)
+        return bool(done)
+
+    def apply(self, results: Sequence[Any]) -> Applied:
+        """Return the outcome, when what was left has had these *results*."""
+        if not self._results:
+            return Applied(results)
+        all_results = self._results | dict(zip(self._left(), results, strict=True))
+        return Applied([all_results[index] for index in range(len(self.wire))])
+
+    def finish(self, outcome: Outcome) -> None:
+        """Let the end be known: first to who keeps the books, then to who waits."""
+        self.outcome = outcome
+        try:
+            if self.settle is not None:
+                self.settle(outcome)
+        finally:
+            if self._ended is not None:
+                self._ended.set()
+
+    async def ended(self) -> Outcome:
+        """Wait for the end."""
+        while self.outcome is None:
+            if self._ended is None:
+                self._ended = self.new_event()
+            await self._ended.wait()
+        return self.outcome
+
+
+def key_of(reference: Reference) -> Key:
+    """Return what tickets know the entity by."""
+    return tuple([value for _, value in reference.key])
+
+
+def _encode(wire: Sequence[Mapping[str, JSONValue]]) -> bytes:
+    try:
+        return encode_batch(wire)
+    except Exception as exc:  # noqa: BLE001 - whatever pydantic_core raises, it was not sent
+        raise UnserialisableValueError("the operations", type(exc).__name__) from None
