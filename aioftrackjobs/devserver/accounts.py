@@ -8,7 +8,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from aioftrackjobs.devserver.refusals import NotFoundRefusal, ValidationRefusal, unknown_name
+from aioftrackjobs.devserver.refusals import (
+    NotFoundRefusal,
+    PermissionRefusal,
+    ValidationRefusal,
+    unknown_name,
+)
 from aioftrackjobs.devserver.request import ApiRequest, Operation, text_of
 from aioftrackjobs.devserver.uploads import Uploads
 
@@ -19,16 +24,21 @@ _WIDGET_LIFETIME = 360
 
 
 def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Answer ``reset_remote``: a new API key for a user, in place of the earlier one."""
+    """Answer ``reset_remote``: a new API key for a user, in place of the earlier one.
+
+    Whoever has a user's key acts as that user, so a personal key gives nobody else one.
+    """
     if operation.get("reset_type") != "api_key" or operation.get("entity_type") != "User":
         raise ValidationRefusal("Only the 'api_key' of a 'User' can be reset.")
     user = request.row("User", operation.get("entity_key"))
-    if user is None:
+    if user is None or user.get("username") is None:  # groups have their ids in the same table
         raise NotFoundRefusal("'entity_key' must be the id of an existing user.")
-    username, api_key = user["username"], secrets.token_urlsafe(24)
-    request.transaction.set_api_key(username, api_key)
+    if not request.caller.identity.may_act_as(user["id"]):
+        raise PermissionRefusal("A personal API key resets its own user's key only.")
+    owner, api_key = user["id"], secrets.token_urlsafe(24)
+    request.transaction.set_api_key(owner, api_key)
     # Only when the transaction has ended well: a refused batch leaves the earlier key.
-    request.afterwards.append(partial(request.services.credentials.set_api_key, username, api_key))
+    request.afterwards.append(partial(request.services.credentials.set_api_key, owner, api_key))
     return {"action": "reset_remote", "data": {"api_key": api_key}}
 
 

@@ -12,8 +12,8 @@ ASSUMPTIONS: tuple[str, ...] = (
     "Without strict mode refusals are sent with status 200; bodies and addresses that no client "
     "sends are refused with 4xx in any mode.",
     "In strict mode: 400 ParseError and TransferError, 401 InvalidCredentialsError, "
-    "404 EntityNotFoundError, 409 DuplicateEntryError and IntegrityError, 422 ValidationError, "
-    "501 UnsupportedOperationError.",
+    "403 PermissionError, 404 EntityNotFoundError, 409 DuplicateEntryError and IntegrityError, "
+    "422 ValidationError, 501 UnsupportedOperationError.",
     "A request takes 32 MiB and 20 000 operations, a query 512 Ki characters, a list 20 000 "
     "entries, a file 1 TiB and 10 000 parts; a body that stops arriving is given up after 30 s.",
     "Updating or deleting what does not exist is an EntityNotFoundError.",
@@ -22,8 +22,11 @@ ASSUMPTIONS: tuple[str, ...] = (
     "is not.",
     "An unknown action is a ValidationError with the text that the official client looks for.",
     "A personal key acts as its user only, a global key as any active user, and for reading also "
-    "as one who does not exist; inactive and deleted users are refused. There are no other "
-    "permissions: anybody may change anything, and reset anybody's key.",
+    "as one who does not exist; inactive and deleted users are refused. A key stays with its user "
+    "whatever the name is then. The keys of serve, of the seed and of fixtures are personal.",
+    "A personal key resets its own user's key only; another's is a PermissionError. A global key "
+    "resets any. There are no other permissions: anybody may change anything, also in the name of "
+    "another user where an attribute says whose something is.",
     "Pages from any origin may call (CORS), with credentials.",
     "Usernames are unique, and a user has one running timer.",
     "Entities have a value of each custom attribute for their kind, object type and project, and "

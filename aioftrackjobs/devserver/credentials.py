@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import re
+from collections import defaultdict
 from dataclasses import dataclass
 
 from aioftrackjobs.devserver.errors import CredentialsError
@@ -34,41 +36,58 @@ class Identity:
     """Whom a request acts for.
 
     Attributes:
+        owners: Whom the key belongs to: ids of users, or names where schemas have no users.
         is_global: The key is not that user's own but one that acts for any user.
     """
 
     username: str
+    owners: frozenset[str] = frozenset()
     is_global: bool = False
+
+    def may_act_as(self, owner: object) -> bool:
+        """Return whether the key belongs to *owner*, or acts for any user."""
+        return self.is_global or owner in self.owners
 
 
 class Credentials:
     """The API keys of all users who have one, and one that acts for anybody. Never shows a key.
 
-    Whether the user exists and is active is for the store to say.
+    A key belongs to a user whatever that one is called: who could rename users would else come
+    to act as others. Which user has the name, and whether that one is active, is for the store
+    to say.
     """
 
     def __init__(self, global_api_key: str | None = None) -> None:
-        self._api_keys: dict[str, str] = {}
-        self._global_api_key = global_api_key
+        self._digests: dict[str, bytes] = {}
+        self._owners = defaultdict[bytes, frozenset[str]](frozenset)
+        self._global_digest = None if global_api_key is None else _digest(global_api_key)
 
     def check(self, username: str | None, api_key: str | None) -> Identity:
-        """Return whom the pair stands for.
+        """Return whom the pair may stand for; the name is yet to be compared with the owners.
 
         Raises:
-            CredentialsRefusal: If it stands for nobody.
+            CredentialsRefusal: If the key is nobody's.
         """
-        given = (api_key or "").encode("utf-8", "surrogatepass")
-        if username and given:
-            if _same(given, self._api_keys.get(username)):
-                return Identity(username)
-            if _same(given, self._global_api_key):
-                return Identity(username, is_global=True)
-        raise CredentialsRefusal
+        if not username or not api_key:
+            raise CredentialsRefusal
+        digest = _digest(api_key)
+        owners = self._owners.get(digest, frozenset())
+        is_global = self._global_digest is not None and hmac.compare_digest(
+            digest, self._global_digest
+        )
+        if not owners and not is_global:
+            raise CredentialsRefusal
+        return Identity(username, owners, is_global)
 
-    def set_api_key(self, username: str, api_key: str) -> None:
-        """Let *username* in with *api_key*, and no longer with an earlier one."""
-        self._api_keys[username] = api_key
+    def set_api_key(self, owner: str, api_key: str) -> None:
+        """Let *owner* in with *api_key*, and no longer with an earlier one."""
+        earlier, digest = self._digests.get(owner), _digest(api_key)
+        if earlier is not None:
+            self._owners[earlier] -= {owner}
+        self._digests[owner] = digest
+        self._owners[digest] |= {owner}
 
 
-def _same(given: bytes, expected: str | None) -> bool:
-    return expected is not None and hmac.compare_digest(given, expected.encode())
+def _digest(api_key: str) -> bytes:
+    """Return what keys are looked up by, so that the time that takes tells nothing of them."""
+    return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).digest()

@@ -25,6 +25,7 @@ from aioftrackjobs.devserver.loading import builtin_model, load_model
 from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.multipart import Parts
 from aioftrackjobs.devserver.operations import Operations
+from aioftrackjobs.devserver.owners import api_keys, owner_of
 from aioftrackjobs.devserver.refusals import (
     NotFoundRefusal,
     Refusal,
@@ -94,12 +95,11 @@ class Engine:
             self.parts = Parts(self.storage)
             self.credentials = Credentials(global_api_key)
             self._services = self._make_services()
-            self.api_keys = self._populate(api_user, api_key)
+            self._populate(api_user, api_key)
+            self.api_keys = self._admit_users()
             if database is not None:
                 fail_abandoned(self._services, api_user)
             made.pop_all()
-        for username, key in self.api_keys.items():
-            self.credentials.set_api_key(username, key)
         self._operations = Operations(self._services)
 
     def _make_services(self) -> Services:
@@ -126,22 +126,31 @@ class Engine:
         self._store.close()
         self.storage.close()
 
-    def _populate(self, api_user: str, api_key: str | None) -> dict[str, str]:
-        """Seed a new store with what its schemas allow, and return the keys of all users."""
+    def _populate(self, api_user: str, api_key: str | None) -> None:
+        """Seed a new store with what its schemas allow."""
         for parts in self._contents.choices:
             try:
-                return self._fill(api_user, api_key, parts)
+                self._fill(api_user, api_key, parts)
             except Refusal as refusal:
                 reason = refusal.content
+            else:
+                return
         raise SchemaError(None, f"a server with them cannot be filled: {reason}")
 
-    def _fill(self, api_user: str, api_key: str | None, parts: Iterable[Part]) -> dict[str, str]:
+    def _fill(self, api_user: str, api_key: str | None, parts: Iterable[Part]) -> None:
         with self._store.transaction() as transaction:
             new_batch = partial(self._services.batch, transaction, api_user)
             self._contents.fill(self.model, transaction, new_batch, api_user, parts)
-            if api_key or transaction.api_key(api_user) is None:
-                transaction.set_api_key(api_user, api_key or secrets.token_urlsafe(24))
-            return transaction.api_keys()
+            owner = owner_of(self.model, transaction, api_user)
+            if api_key or transaction.api_key(owner) is None:
+                transaction.set_api_key(owner, api_key or secrets.token_urlsafe(24))
+
+    def _admit_users(self) -> dict[str, str]:
+        """Let in whoever has a key, and return the keys of all users by name."""
+        with self._store.transaction(writes=False) as transaction:
+            for owner, api_key in transaction.api_keys().items():
+                self.credentials.set_api_key(owner, api_key)
+            return api_keys(self.model, transaction)
 
     def answer(self, body: bytes, headers: Mapping[str, str], base_url: str) -> Answer:
         """Return the answer to a ``POST /api``."""

@@ -31,6 +31,7 @@ from pydantic_core import from_json
 from aioftrackjobs.devserver.apply import Batch
 from aioftrackjobs.devserver.errors import FixtureError
 from aioftrackjobs.devserver.model import EntityType, Model
+from aioftrackjobs.devserver.owners import owner_of
 from aioftrackjobs.devserver.refusals import Refusal, ValidationRefusal
 from aioftrackjobs.devserver.store import Transaction
 
@@ -114,8 +115,9 @@ def load_fixture(
         except Refusal as refusal:
             raise fixture.error(number, refusal.content) from None
     for username in fixture.usernames:
-        if transaction.api_key(username) is None:
-            transaction.set_api_key(username, secrets.token_urlsafe(24))
+        owner = owner_of(model, transaction, username)
+        if transaction.api_key(owner) is None:
+            transaction.set_api_key(owner, secrets.token_urlsafe(24))
 
 
 class _Loader:

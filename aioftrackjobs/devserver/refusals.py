@@ -22,6 +22,7 @@ STRICT_STATUS: Mapping[str, int] = {
     "DuplicateEntryError": 409,
     "EntityNotFoundError": 404,
     "InvalidCredentialsError": 401,
+    "PermissionError": 403,
     "RequestError": 400,
     "TransferError": 400,
     "UnsupportedOperationError": 501,
@@ -95,6 +96,12 @@ class CredentialsRefusal(Refusal):
             "The supplied API key is not valid for this user. Keys are made under "
             "Settings, API keys, and travel in the header ftrack-api-key."
         )
+
+
+class PermissionRefusal(Refusal):
+    """The caller is known, and may not do this."""
+
+    exception = "PermissionError"
 
 
 class RequestRefusal(Refusal):

@@ -13,6 +13,7 @@ from aioftrackjobs.devserver.credentials import Credentials, Identity
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.multipart import Parts
+from aioftrackjobs.devserver.owners import user_type
 from aioftrackjobs.devserver.refusals import CredentialsRefusal, ValidationRefusal
 from aioftrackjobs.devserver.results import Encoder
 from aioftrackjobs.devserver.rules import Rules
@@ -107,13 +108,15 @@ def acting_user(
     """Return the row of the user that a request acts for; None where schemas have no users.
 
     Raises:
-        CredentialsRefusal: If the user is not active, or is not there any more.
+        CredentialsRefusal: If the user is not active, not there any more, or not the key's.
     """
-    user = model.types.get("User")
-    if user is None or "username" not in user.attributes:
+    user = user_type(model)
+    if user is None:
+        if not identity.may_act_as(identity.username):
+            raise CredentialsRefusal
         return None
     row = transaction.read(user.root, {"username": identity.username})
-    if row is None and not identity.is_global:
+    if not identity.may_act_as(row and row[user.primary_key[0]]):
         raise CredentialsRefusal
     if row is not None and row.get("is_active", 1) == 0:
         raise CredentialsRefusal

@@ -18,6 +18,7 @@ from aioftrackjobs.devserver.apply import Batch
 from aioftrackjobs.devserver.declarations.contexts import PRIORITY_NONE
 from aioftrackjobs.devserver.fixtures import NO_FIXTURE, Fixture, load_fixture
 from aioftrackjobs.devserver.model import Model
+from aioftrackjobs.devserver.owners import owner_of, user_type
 from aioftrackjobs.devserver.store import Transaction
 from aioftrackjobs.protocol.locations import BUILTIN_LOCATIONS
 
@@ -128,7 +129,8 @@ class Contents:
         for username in (name for name in people if name not in self.fixture.usernames):
             known = add_user(model, transaction, batch, username, *people[username])
             if known and username != api_user:
-                transaction.set_api_key(username, secrets.token_urlsafe(24))
+                owner = owner_of(model, transaction, username)
+                transaction.set_api_key(owner, secrets.token_urlsafe(24))
 
 
 def add_user(
@@ -140,8 +142,8 @@ def add_user(
     last_name: str = "",
 ) -> bool:
     """Add an active user unless there is one; return whether the schemas have such users."""
-    user = model.types.get("User")
-    if user is None or "username" not in user.attributes:
+    user = user_type(model)
+    if user is None:
         return False
     data = {
         "id": _id("User", username),

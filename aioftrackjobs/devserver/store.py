@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 #: Server-side facts that are no entities: keys of users, and what the file was made for.
 _CREATE_INTERNALS = (
     "CREATE TABLE IF NOT EXISTS _fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS _api_key (username TEXT PRIMARY KEY, api_key TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS _personal_key (owner TEXT PRIMARY KEY, api_key TEXT NOT NULL)",
 )
 
 
@@ -89,20 +89,20 @@ class Transaction:
         sql = self._sql.deleting(table, tuple(key))
         return self._driver.execute(sql, tuple(key.values())).rowcount
 
-    def api_key(self, username: str) -> str | None:
-        """Return the API key of a user, None if there is none."""
-        sql = "SELECT api_key FROM _api_key WHERE username = ?"
-        row = self._driver.execute(sql, (username,)).fetchone()
+    def api_key(self, owner: str) -> str | None:
+        """Return the API key of *owner*, None if there is none."""
+        sql = "SELECT api_key FROM _personal_key WHERE owner = ?"
+        row = self._driver.execute(sql, (owner,)).fetchone()
         return row[0] if row else None
 
-    def set_api_key(self, username: str, api_key: str) -> None:
-        """Give a user an API key in place of any earlier one."""
-        sql = "INSERT OR REPLACE INTO _api_key VALUES (?, ?)"
-        self._driver.execute(sql, (username, api_key))
+    def set_api_key(self, owner: str, api_key: str) -> None:
+        """Give *owner* an API key in place of any earlier one."""
+        sql = "INSERT OR REPLACE INTO _personal_key VALUES (?, ?)"
+        self._driver.execute(sql, (owner, api_key))
 
     def api_keys(self) -> dict[str, str]:
-        """Return the API keys of all users who have one."""
-        return dict(self._driver.execute("SELECT username, api_key FROM _api_key"))
+        """Return the API keys of all owners."""
+        return dict(self._driver.execute("SELECT owner, api_key FROM _personal_key"))
 
 
 class Store:

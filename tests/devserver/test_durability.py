@@ -22,6 +22,7 @@ import pytest
 
 from aioftrackjobs.devserver import create_app
 from aioftrackjobs.devserver.loading import builtin_model
+from aioftrackjobs.devserver.owners import api_keys
 from aioftrackjobs.devserver.sql import Sql
 from aioftrackjobs.devserver.store import Store
 
@@ -146,7 +147,7 @@ def test_a_database_that_was_made_and_not_filled_is_filled_next_time(tmp_path: P
 
     store = Store(builtin_model(), Sql(builtin_model()), path)
     with store.transaction() as transaction:
-        assert transaction.api_keys().keys() >= {"developer", "maya"}
+        assert api_keys(builtin_model(), transaction).keys() >= {"developer", "maya"}
         assert transaction.read("Context", {"name": "demo"}) is not None
     store.close()
 

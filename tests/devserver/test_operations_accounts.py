@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import create_app
+from aioftrackjobs.devserver import create_app, running
 from aioftrackjobs.devserver.accounts import signed_widget
+from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.refusals import STRICT_STATUS, Refusal
 
 from .caller import Caller, create, delete, query, update
@@ -25,6 +27,12 @@ async def anybody() -> AsyncIterator[Caller]:
     async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
         yield Caller(http, "maya", GLOBAL_KEY)
     app.state.engine.close()
+
+
+def key_of(api: Caller, username: str) -> str:
+    engine = api.http._transport.app.state.engine  # type: ignore[attr-defined]
+    key: str = engine.api_keys[username]
+    return key
 
 
 async def user_id(api: Caller, username: str) -> str:
@@ -49,16 +57,98 @@ async def test_a_new_key_replaces_the_old_one(api: Caller) -> None:
     assert await new.query("Job") == []
 
 
-async def test_a_new_user_gets_a_key_and_is_let_in_once_active(api: Caller) -> None:
-    user = await api.create("User", username="new")
-    (answer,) = await api.call(reset(user["id"]))
-    new = Caller(api.http, "new", answer["data"]["api_key"])
+async def test_a_new_user_gets_a_key_and_is_let_in_once_active(anybody: Caller) -> None:
+    user = await anybody.create("User", username="new")
+    (answer,) = await anybody.call(reset(user["id"]))
+    new = Caller(anybody.http, "new", answer["data"]["api_key"])
 
     inactive = (await new.post(query("Job"))).json()
-    await api.update("User", user["id"], is_active=True)
+    await anybody.update("User", user["id"], is_active=True)
 
     assert inactive["exception"] == "InvalidCredentialsError"
     assert await new.query("Job") == []
+
+
+async def test_a_personal_key_resets_no_other_users_key(api: Caller) -> None:
+    """Who could do that would act as anybody in two requests."""
+    maya = Caller(api.http, "maya", key_of(api, "maya"))
+
+    error = await api.refused(reset(await user_id(api, "maya")))
+    strict = await api.post(reset(await user_id(api, "maya")), **{"ftrack-strict-api": "true"})
+
+    assert error["exception"] == "PermissionError"
+    assert (strict.status_code, strict.json()) == (403, error)
+    assert await maya.query("Job") == []
+
+
+async def test_a_global_key_resets_any_users_key(anybody: Caller) -> None:
+    (answer,) = await anybody.call(reset(await user_id(anybody, "noor")))
+
+    noor = Caller(anybody.http, "noor", answer["data"]["api_key"])
+    assert await noor.query("Job") == []
+
+
+async def test_a_group_has_no_key(anybody: Caller) -> None:
+    group = await anybody.create("Group", name="artists")
+
+    error = await anybody.refused(reset(group["id"]))
+
+    assert error["exception"] == "EntityNotFoundError"
+
+
+async def test_a_key_stays_with_its_user_whatever_the_name(api: Caller) -> None:
+    """Swapping two names gives neither user's key the other's rights."""
+    mine, theirs = await user_id(api, api.user), await user_id(api, "maya")
+    maya_key = key_of(api, "maya")
+
+    await api.call(
+        update("User", mine, username="away"),
+        update("User", theirs, username=api.user),
+        update("User", mine, username="maya"),
+    )
+
+    as_developer = (await api.post(query("Job"))).json()
+    assert as_developer["exception"] == "InvalidCredentialsError"
+    assert await Caller(api.http, "maya", api.key).query("Job") == []
+    assert await Caller(api.http, api.user, maya_key).query("Job") == []
+
+
+async def test_a_new_user_of_an_old_name_does_not_get_the_old_key(api: Caller) -> None:
+    maya_key = key_of(api, "maya")
+
+    await api.call(
+        delete("User", await user_id(api, "maya")),
+        create("User", username="maya", is_active=True),
+    )
+
+    answer = (await Caller(api.http, "maya", maya_key).post(query("Job"))).json()
+    assert answer["exception"] == "InvalidCredentialsError"
+
+
+async def test_a_key_stays_with_its_user_over_a_restart(tmp_path: Path) -> None:
+    database = tmp_path / "ftrack.db"
+    async with (
+        running(database=database, empty=True, api_user="ada") as server,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        ada = Caller(http, "ada", server.api_key)
+        await ada.update("User", await user_id(ada, "ada"), username="countess")
+
+    async with running(database=database, api_user="root") as server:
+        assert server.api_keys.keys() == {"countess", "root"}
+        assert server.api_keys["countess"] == ada.key
+
+
+async def test_users_are_let_in_by_name_where_schemas_have_none() -> None:
+    schemas = [each for each in BUILTIN_SCHEMAS if each["id"] == "Setting"]
+    async with (
+        running(schemas=schemas) as server,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        assert await Caller(http, server.api_user, server.api_key).query("Setting") == []
+        other = await Caller(http, "other", server.api_key).refused(query("Setting"))
+
+    assert other["exception"] == "InvalidCredentialsError"
 
 
 async def test_a_refused_batch_leaves_the_key(api: Caller) -> None:
