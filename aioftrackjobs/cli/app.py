@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Exit code after Ctrl-C, as shells know it.
 _INTERRUPTED = 130
+_MIB = 1024 * 1024
 
 app = typer.Typer(
     help="ftrack Jobs for asyncio programs: try them, and serve them on this machine.",
@@ -96,6 +97,10 @@ def serve(
     global_api_key: Annotated[
         str | None, typer.Option(help="A key that acts for any user; else there is none.")
     ] = None,
+    max_upload: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="MIB", help="Size of the biggest file to take; else 1 TiB."),
+    ] = None,
 ) -> None:
     """Serve ftrack's API on this machine until Ctrl-C."""
     from aioftrackjobs import devserver
@@ -103,6 +108,7 @@ def serve(
     documents = None if schemas is None else read_schemas(schemas)
     if storage is not None:
         make_folder("--storage", storage)
+    limits = None if max_upload is None else devserver.Limits(upload=max_upload * _MIB)
     devserver.serve(
         host=host,
         port=port,
@@ -116,6 +122,7 @@ def serve(
         empty=empty,
         public=public,
         global_api_key=global_api_key,
+        limits=limits,
     )
 
 

@@ -30,10 +30,12 @@ from aioftrackjobs.devserver.errors import (  # noqa: E402
     CredentialsError,
     FixtureError,
     SchemaError,
+    ServerEndedError,
     ServerStartError,
     StorageError,
     StoreError,
 )
+from aioftrackjobs.devserver.limits import Limits  # noqa: E402
 from aioftrackjobs.devserver.runner import (  # noqa: E402
     DEFAULT_PORT,
     ServerHandle,
@@ -47,7 +49,9 @@ __all__ = [
     "AddressError",
     "CredentialsError",
     "FixtureError",
+    "Limits",
     "SchemaError",
+    "ServerEndedError",
     "ServerHandle",
     "ServerStartError",
     "StorageError",

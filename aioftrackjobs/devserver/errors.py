@@ -1,4 +1,4 @@
-"""Why a server cannot be started: one class for each thing it is given.
+"""Why a server cannot be started, one class for each thing it is given; or does not go on.
 
 ::
 
@@ -9,6 +9,7 @@
     ├── SchemaError       the schema documents
     ├── FixtureError      the entities to load
     └── CredentialsError  user and key
+    ServerEndedError      it had been started, and ended by itself
 """
 
 from __future__ import annotations
@@ -24,6 +25,13 @@ class ServerStartError(FtrackJobsError):
     """
 
     reason: str
+
+
+class ServerEndedError(FtrackJobsError):
+    """The server ended although nobody stopped it. What failed in it is the cause, and logged."""
+
+    def __str__(self) -> str:
+        return "the server ended by itself; its log says why"
 
 
 class AddressError(ServerStartError):

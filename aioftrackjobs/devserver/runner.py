@@ -29,7 +29,9 @@ from aioftrackjobs.devserver.address import bind, check_address, url_of
 from aioftrackjobs.devserver.admission import Admission
 from aioftrackjobs.devserver.app import application_of
 from aioftrackjobs.devserver.engine import DEFAULT_API_USER, Engine
+from aioftrackjobs.devserver.errors import ServerEndedError
 from aioftrackjobs.devserver.fixtures import FixtureSource
+from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.refusals import RequestRefusal, refusal_body
 
 logger = logging.getLogger(__name__)
@@ -148,9 +150,16 @@ class _Runner:
     call :meth:`stop` and see to it that the thread has ended.
     """
 
-    def __init__(self, host: str, port: int, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        options: Mapping[str, Any],
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
         self._address = (host, port)
         self._options = options
+        self._on_end = on_end
         self._ready = threading.Event()
         self._stopping = False
         self._server: _Server | None = None
@@ -171,7 +180,7 @@ class _Runner:
         """Return when the first request can be answered.
 
         Raises:
-            ServerStartError: If it never will be.
+            ServerStartError: If it never will be, for what it was given.
         """
         self._ready.wait()
         if self._failure is not None:
@@ -190,6 +199,17 @@ class _Runner:
         """Wait for the end of the thread."""
         self._thread.join()
 
+    def check_end(self) -> None:
+        """Check that the thread has ended because it was told to.
+
+        Raises:
+            ServerEndedError: If it has not.
+        """
+        if isinstance(self._failure, ServerEndedError):
+            raise self._failure
+        if self._failure is not None:
+            raise ServerEndedError from self._failure
+
     def _run(self) -> None:
         try:
             with closing(bind(*self._address)) as listener:
@@ -200,9 +220,10 @@ class _Runner:
         except BaseException as error:
             if self._ready.is_set():
                 logger.exception("the server ended by itself")
-            self._failure = error  # raised again by wait_ready()
+            self._failure = error  # raised again by wait_ready() or check_end()
         finally:
             self._ready.set()
+            self._on_end()
 
     def _serve(self, listener: socket.socket, engine: Engine) -> None:
         config = uvicorn.Config(
@@ -217,6 +238,8 @@ class _Runner:
         self._server = _Server(config, self._ready)
         if not self._stopping:
             self._server.run(sockets=[listener])
+            if not self._stopping:
+                raise ServerEndedError
 
 
 def _handle_of(listener: socket.socket, engine: Engine) -> ServerHandle:
@@ -238,6 +261,7 @@ async def running(
     fixture: FixtureSource | None = None,
     public: bool = False,
     global_api_key: str | None = None,
+    limits: Limits | None = None,
 ) -> AsyncIterator[ServerHandle]:
     """Run a server for the length of the block; by default nothing of it stays.
 
@@ -253,13 +277,14 @@ async def running(
         fixture: JSON file of entities to load, or the entities, as in :mod:`fixtures`.
         public: Allow a *host* that other machines reach; that takes an *api_key* too.
         global_api_key: Key that acts for any active user; there is none if not given.
+        limits: How much one request may ask for, if not as much as usual.
 
     Raises:
         ServerStartError: If one of these cannot be used; the subclass says which.
     """
     check_address(host, port, public=public, api_key=api_key)
     options = _options(
-        database, storage, schemas, api_user, api_key, empty, fixture, global_api_key
+        database, storage, schemas, api_user, api_key, empty, fixture, global_api_key, limits
     )
     runner = _Runner(host, port, options)
     runner.start()
@@ -301,6 +326,7 @@ def serve(
     fixture: FixtureSource | None = None,
     public: bool = False,
     global_api_key: str | None = None,
+    limits: Limits | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; for programs, from their main thread.
 
@@ -309,13 +335,14 @@ def serve(
 
     Raises:
         ServerStartError: If one of these cannot be used; the subclass says which.
+        ServerEndedError: If the server ends although nobody stopped it.
     """
     check_address(host, port, public=public, api_key=api_key)
     options = _options(
-        database, storage, schemas, api_user, api_key, empty, fixture, global_api_key
+        database, storage, schemas, api_user, api_key, empty, fixture, global_api_key, limits
     )
-    runner = _Runner(host, port, options)
     stopped = threading.Event()
+    runner = _Runner(host, port, options, on_end=stopped.set)
     with _signals_set(stopped):
         runner.start()
         try:
@@ -326,6 +353,7 @@ def serve(
         finally:
             runner.stop()
             runner.join()
+        runner.check_end()
 
 
 @contextmanager
@@ -351,9 +379,11 @@ def _options(
     empty: bool,  # noqa: FBT001
     fixture: FixtureSource | None,
     global_api_key: str | None,
+    limits: Limits | None,
 ) -> dict[str, Any]:
     return {
         "global_api_key": global_api_key,
+        "limits": limits,
         "database": database,
         "storage": storage,
         "schemas": schemas,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aioftrackjobs import AsyncSession, Job, job_context
+from aioftrackjobs import AsyncSession, Job, ServerError, job_context
 
 SERVE = ("-m", "aioftrackjobs.cli", "serve")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -138,6 +138,18 @@ async def test_with_both_it_is_served(launch: Callable[..., Any]) -> None:
     assert variables["FTRACK_SERVER"].startswith("http://127.0.0.1:")
     async with _open(variables) as session:
         assert (await session.current_user()).username == "developer"
+
+
+async def test_bigger_files_than_allowed_are_refused(
+    launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    variables = await _exported(launch(*SERVE, "--port", "0", "--max-upload", "1"))
+    path = tmp_path / "film.mov"
+    path.write_bytes(bytes(1024 * 1024 + 1))
+
+    async with _open(variables) as session:
+        with pytest.raises(ServerError, match="A file takes 1048576 bytes at most"):
+            await session.create_component(path)
 
 
 async def test_port_in_use_is_one_line(launch: Callable[..., Any]) -> None:

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import (
+    Limits,
     ServerHandle,
     ServerStartError,
     StoreError,
@@ -129,6 +130,16 @@ async def test_user_and_key_can_be_chosen() -> None:
         assert await Caller(http, "ada", "s3cret-key").query("User where username is ada")
 
 
+async def test_limits_can_be_chosen() -> None:
+    async with (
+        running(limits=Limits(operations=1)) as server,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        response = await Caller(http, server.api_user, server.api_key).post(*[create("Job")] * 2)
+
+    assert response.status_code == 413
+
+
 async def test_other_schemas_can_be_served() -> None:
     schemas = [each for each in BUILTIN_SCHEMAS if each["id"] in {"Location", "Setting"}]
     async with (
@@ -185,3 +196,37 @@ def test_serving_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
     rest, _ = process.communicate(timeout=10)
 
     assert (status, rest, process.returncode) == (200, "ended\n", 0)
+
+
+SERVE_AND_FAIL = """
+from aioftrackjobs.devserver import ServerEndedError, runner, serve
+
+async def fail(*_):
+    raise OSError("out of memory")
+
+setattr(runner._Server, *{failure})
+try:
+    serve(port=0, on_ready=lambda handle: print("ready", flush=True))
+except ServerEndedError as error:
+    print(f"{{error}}: {{error.__cause__!r}}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("failure", "cause"),
+    [
+        ('("on_tick", fail)', "OSError('out of memory')"),
+        ('("run", lambda *_, **__: None)', "None"),
+    ],
+    ids=["failing", "silently"],
+)
+def test_serving_ends_when_the_server_does(failure: str, cause: str) -> None:
+    """Nobody would ever be answered again."""
+    program = SERVE_AND_FAIL.format(failure=failure)
+
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20
+    )
+
+    assert ended.returncode == 0, ended.stderr
+    assert f"the server ended by itself; its log says why: {cause}" in ended.stdout
