@@ -90,16 +90,16 @@ def _widget_entity(request: ApiRequest, operation: Operation) -> dict[str, str]:
 def signed_widget(uploads: Uploads, told: dict[str, str], until: float) -> dict[str, str]:
     """Return the parameters of a widget's address, good *until* then."""
     parameters = told | {"expires": str(int(until))}
-    return parameters | {"signature": uploads.sign(_signed_text(parameters))}
+    return parameters | {"signature": uploads.sign("widget", _signed_text(parameters))}
 
 
 def is_widget(uploads: Uploads, parameters: dict[str, str]) -> bool:
     """Return whether *parameters* are those of a widget's address that is still good."""
     told = {name: value for name, value in parameters.items() if name != "signature"}
     expires = told.get("expires", "")
-    is_ours = uploads.is_signature(_signed_text(told), parameters.get("signature", ""))
+    is_ours = uploads.is_signature("widget", _signed_text(told), parameters.get("signature", ""))
     return is_ours and int(expires) >= time.time()
 
 
 def _signed_text(parameters: dict[str, str]) -> str:
-    return f"widget?{urlencode(sorted(parameters.items()), errors='surrogatepass')}"
+    return urlencode(sorted(parameters.items()), errors="surrogatepass")

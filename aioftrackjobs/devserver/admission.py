@@ -1,5 +1,7 @@
 """Requests wait at the door when those inside already hold much: no growth without end.
 
+Batches wait for room in memory, uploads for their turn.
+
 What a server holds of requests it has not answered is bounded by their number times their
 size. Small ones pass at once; a big one reserves room for its whole body before any of it is
 read, so that none waits half read for another. What waits stays with the client: its socket
@@ -15,12 +17,17 @@ from contextlib import asynccontextmanager
 import anyio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.refusals import BusyRefusal
+
 #: Bytes of all bodies together that may be read and not answered.
 ROOM = 128 * 1024 * 1024
 #: Bytes of a body that needs no room: what a socket's buffers hold anyway.
 _SMALL = 64 * 1024
 #: The only address whose bodies are held in memory; files go to disk piece by piece.
 _HELD = "/api"
+#: Seconds until those whose turn did not come are asked to come back.
+_RETRY_AFTER = 5
 
 
 class Admission:
@@ -37,6 +44,38 @@ class Admission:
             return
         async with self._room.reserved(_size(scope)):
             await self._app(scope, receive, send)
+
+
+class Turns:
+    """Uploads that are received at once: each has threads, a file and blocks in memory.
+
+    Those that wait have none of them, and are served in the order in which they came.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._turns = anyio.CapacityLimiter(limits.uploads)
+        self._patience = limits.patience
+
+    @asynccontextmanager
+    async def one(self) -> AsyncIterator[None]:
+        """Have a turn for the length of the block.
+
+        Raises:
+            BusyRefusal: If it does not come within the limits' patience.
+        """
+        try:
+            with anyio.fail_after(self._patience):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise BusyRefusal(
+                f"{self._turns.borrowed_tokens:g} uploads are under way, and none of them ended "
+                f"within {self._patience:g} s.",
+                _RETRY_AFTER,
+            ) from None
+        try:
+            yield
+        finally:
+            self._turns.release()
 
 
 class Room:

@@ -17,21 +17,22 @@ import anyio
 from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from aioftrackjobs.devserver.accounts import is_widget
+from aioftrackjobs.devserver.admission import Turns
 from aioftrackjobs.devserver.bodies import read_body
+from aioftrackjobs.devserver.browsers import BROWSERS
 from aioftrackjobs.devserver.engine import DEFAULT_API_USER, Answer, Engine, refused
 from aioftrackjobs.devserver.fixtures import FixtureSource
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.pictures import LARGEST_SIZE, picture_of, placeholder
 from aioftrackjobs.devserver.receiving import receive
 from aioftrackjobs.devserver.refusals import (
+    BusyRefusal,
     CredentialsRefusal,
     NotFoundRefusal,
     Refusal,
@@ -46,20 +47,9 @@ Result = TypeVar("Result")
 
 #: Bytes of a file read at once: big enough that the hop to a worker thread costs nothing.
 _BLOCK = 2 * 1024 * 1024
-
-
 _COMPLETING = b"complete_multipart_upload"
 #: Pixels of a thumbnail if the client does not say.
 _THUMBNAIL_SIZE = 300
-#: Pages from anywhere may call: what lets a caller in are the headers, which a page must know.
-_BROWSERS = Middleware(
-    CORSMiddleware,
-    allow_origin_regex=".*",
-    allow_methods=["GET", "HEAD", "POST", "PUT"],
-    allow_headers=["*"],
-    allow_credentials=True,
-    expose_headers=["ETag", "Content-Disposition", "Content-Range", "Accept-Ranges"],
-)
 
 
 def create_app(
@@ -128,7 +118,7 @@ def application_of(engine: Engine) -> Starlette:
             Route("/img/thumbnail2.png", _no_thumbnail),
             Route("/widget", server.widget),
         ],
-        middleware=[_BROWSERS],
+        middleware=[BROWSERS],
         exception_handlers={
             Refusal: _refusal_response,
             HTTPException: _http_error_response,
@@ -149,6 +139,7 @@ class _Server:
         self._one_at_a_time = anyio.CapacityLimiter(1)
         self._assembling = anyio.CapacityLimiter(2)
         self._pictures = anyio.CapacityLimiter(2)
+        self._uploads = Turns(engine.limits)
 
     async def _blocking(self, function: Callable[..., Result], *arguments: Any) -> Result:
         return await run_sync(function, *arguments, limiter=self._one_at_a_time)
@@ -173,14 +164,13 @@ class _Server:
             announced.component_id,
             hashed=is_part or announced.checksum is not None,
         )
-        incoming = await run_sync(make)
-        try:
-            await receive(request, incoming, announced)
-            tag = await run_sync(self._keep, announced, incoming)
-        except ClientDisconnect:
-            raise TransferRefusal("The upload ended before all of it arrived.") from None
-        finally:
-            incoming.discard()
+        async with self._uploads.one():
+            incoming = await run_sync(make)
+            try:
+                await receive(request, incoming, announced, self._engine.limits)
+                tag = await run_sync(self._keep, announced, incoming)
+            finally:
+                incoming.discard()
         return Response(headers={"ETag": f'"{tag}"'})
 
     def _keep(self, announced: Announced, incoming: Incoming) -> str:
@@ -227,7 +217,7 @@ class _Server:
         signature = request.query_params.get("signature")
         if signature is None:
             await self._check_credentials(request)
-        elif not self._engine.uploads.is_signature(component_id, signature):
+        elif not self._engine.uploads.is_signature("get", component_id, signature):
             raise CredentialsRefusal
         return await self._blocking(self._engine.file_of, component_id)
 
@@ -278,7 +268,10 @@ def _json(answer: Answer) -> Response:
 
 def _refusal_response(_: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, Refusal)  # noqa: S101 - the class this handler is for
-    return _json(refused(refusal, refusal.status))
+    response = _json(refused(refusal, refusal.status))
+    if isinstance(refusal, BusyRefusal):
+        response.headers["Retry-After"] = str(refusal.retry_after)
+    return response
 
 
 def _http_error_response(_: Request, error: Exception) -> Response:

@@ -1,6 +1,9 @@
-"""Reading the body of a request: never more of it than is allowed, and not for ever."""
+"""Reading the bodies of requests: never more of them than is allowed, and not for ever."""
 
 from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import anyio
 from starlette.requests import Request
@@ -20,18 +23,31 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     if announced.isdecimal() and int(announced[:20]) > limits.request:
         raise limits.too_big()
     chunks, size = list[bytes](), 0
-    stream = request.stream()
-    try:
-        while True:
-            with anyio.fail_after(limits.idle):
-                chunk = await anext(stream, None)
-            if chunk is None:
-                return b"".join(chunks)
+    async with aclosing(pieces_of(request, limits)) as pieces:
+        async for chunk in pieces:
             size += len(chunk)
             if size > limits.request:
                 raise limits.too_big()
             chunks.append(chunk)
-    except TimeoutError:
-        raise RequestRefusal(
-            f"Nothing arrived for {limits.idle:g} s; the request is given up.", status=408
-        ) from None
+    return b"".join(chunks)
+
+
+async def pieces_of(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    """Yield the body in the pieces in which it arrives.
+
+    Raises:
+        RequestRefusal: If the next one takes too long.
+        ClientDisconnect: If it ends too early.
+    """
+    stream = request.stream()
+    while True:
+        try:
+            with anyio.fail_after(limits.idle):
+                piece = await anext(stream, None)
+        except TimeoutError:
+            raise RequestRefusal(
+                f"Nothing arrived for {limits.idle:g} s; the request is given up.", status=408
+            ) from None
+        if piece is None:
+            return
+        yield piece

@@ -84,7 +84,6 @@ class Engine:
                 check_header_value(argument, key)
         self.model, sql = _builtin() if schemas is None else _prepared(load_model(schemas))
         self.limits = limits or Limits()
-        self.uploads = Uploads(self.limits)
         self.api_user = api_user
         self._contents = Contents(empty, read_fixture(fixture))
         with ExitStack() as made:
@@ -92,7 +91,8 @@ class Engine:
             made.callback(self.storage.close)
             self._store = Store(self.model, sql, database)
             made.callback(self._store.close)
-            self.parts = Parts(self.storage)
+            self.uploads = Uploads(self.limits, self._store.secret)
+            self.parts = Parts(self.storage, lasting=self._store.is_lasting)
             self.credentials = Credentials(global_api_key)
             self._services = self._make_services()
             self._populate(api_user, api_key)

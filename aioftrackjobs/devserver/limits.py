@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from aioftrackjobs.devserver.refusals import RequestRefusal, ValidationRefusal
@@ -16,12 +16,18 @@ class Limits:
 
     Attributes:
         request: Bytes in the body of a ``POST /api``.
-        idle: Seconds that the next piece of such a body may take.
+        idle: Seconds that the next piece of a body may take, that of an upload too.
         operations: Operations in a batch.
         expression: Characters in a query.
         listed: Entries of any list in an operation.
         upload: Bytes of one file.
         parts: Parts of one upload; the official JavaScript client's own limit.
+        uploads: Uploads and parts of some that are received at once; others wait for their turn.
+        patience: Seconds that one waits. Long, as the official JavaScript client never gives up
+            nor repeats a part that is refused; one that is late is only late.
+
+    Raises:
+        ValueError: If one of them leaves no room for anything.
     """
 
     request: int = 32 * _MIB
@@ -31,6 +37,14 @@ class Limits:
     listed: int = 20_000
     upload: int = 1024**4
     parts: int = 10_000
+    uploads: int = 16
+    patience: float = 300.0
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if not value > 0:
+                raise ValueError(f"the limit {limit.name!r} must be more than 0, not {value!r}")
 
     def check_batch(self, operations: list[Any]) -> None:
         """Check how much *operations* are.

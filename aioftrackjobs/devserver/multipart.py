@@ -23,10 +23,16 @@ _BLOCK = 1024 * 1024
 
 
 class Parts:
-    """The parts that have arrived, in the folder of a storage."""
+    """The parts that have arrived, in the folder of a storage.
 
-    def __init__(self, storage: Storage) -> None:
+    If they are *lasting*, another server will know the uploads that they belong to, and they
+    stay for it; else they go with this one.
+    """
+
+    def __init__(self, storage: Storage, *, lasting: bool) -> None:
         self._storage = storage
+        self._lasting = lasting
+        #: Uploads with parts that go with this server.
         self._open = set[str]()
         self._lock = threading.Lock()
 
@@ -34,11 +40,10 @@ class Parts:
         """Keep a part that has arrived whole, and return its tag."""
         assert announced.upload is not None  # noqa: S101 - said by the only caller
         tag = (incoming.md5() or b"").hex()
-        with self._lock:
-            is_new = announced.upload not in self._open
-            self._open.add(announced.upload)
-        if is_new:
-            self._storage.sweep()
+        if not self._lasting:
+            with self._lock:
+                self._open.add(announced.upload)
+        self._storage.sweep_in_time()
         incoming.keep(self._path(announced, announced.number, tag))
         return tag
 
@@ -84,7 +89,7 @@ class Parts:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove the parts of all uploads that were never completed."""
+        """Remove the parts of uploads that nobody can complete any more."""
         for upload in list(self._open):
             self._remove(upload)
 

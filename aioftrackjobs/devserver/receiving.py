@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
+from contextlib import aclosing
 from queue import SimpleQueue
 from threading import Semaphore
 
@@ -16,7 +17,9 @@ import anyio
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 
-from aioftrackjobs.devserver.refusals import TransferRefusal
+from aioftrackjobs.devserver.bodies import pieces_of
+from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.refusals import RequestRefusal, TransferRefusal
 from aioftrackjobs.devserver.storage import Incoming
 from aioftrackjobs.devserver.uploads import Announced
 
@@ -58,12 +61,13 @@ class _Consumer:
         self._blocks.put(None)
 
 
-async def receive(request: Request, incoming: Incoming, announced: Announced) -> None:
+async def receive(
+    request: Request, incoming: Incoming, announced: Announced, limits: Limits
+) -> None:
     """Write the body of *request* while it arrives, and hash it if its digest is needed.
 
     Raises:
-        TransferRefusal: If it is not what was announced.
-        ClientDisconnect: If it ends too early.
+        RequestRefusal: If it is not what was announced, ends too early, or stops arriving.
     """
     consumers = [_Consumer(incoming.write)]
     if incoming.is_hashed:
@@ -72,12 +76,12 @@ async def receive(request: Request, incoming: Incoming, announced: Announced) ->
         for consumer in consumers:
             tasks.start_soon(consumer.run)
         try:
-            arrived = await _forward(request, consumers, announced.size)
+            arrived = await _forward(request, consumers, announced.size, limits)
         finally:
             for consumer in consumers:
                 consumer.close()
-    if arrived is None:
-        raise ClientDisconnect
+    if isinstance(arrived, RequestRefusal):
+        raise arrived
     is_part = announced.upload is not None
     if arrived > announced.size or (arrived < announced.size and not is_part):
         more = arrived > announced.size
@@ -99,23 +103,28 @@ def check_digest(announced: Announced, incoming: Incoming) -> None:
         raise TransferRefusal("What arrived does not have the MD5 digest that was announced.")
 
 
-async def _forward(request: Request, consumers: list[_Consumer], expected: int) -> int | None:
-    """Pass the body on in blocks, and return its size; None if it broke off.
+async def _forward(
+    request: Request, consumers: list[_Consumer], expected: int, limits: Limits
+) -> int | RequestRefusal:
+    """Pass the body on in blocks, and return its size; a refusal if it did not end by itself.
 
     It stops at the first byte more than *expected*.
     """
     arrived, chunks, size = 0, list[bytes](), 0
     try:
-        async for chunk in request.stream():
-            arrived, size = arrived + len(chunk), size + len(chunk)
-            if arrived > expected:
-                return arrived
-            chunks.append(chunk)
-            if size >= _BLOCK:
-                await _feed(consumers, chunks)
-                chunks, size = [], 0
+        async with aclosing(pieces_of(request, limits)) as pieces:
+            async for chunk in pieces:
+                arrived, size = arrived + len(chunk), size + len(chunk)
+                if arrived > expected:
+                    return arrived
+                chunks.append(chunk)
+                if size >= _BLOCK:
+                    await _feed(consumers, chunks)
+                    chunks, size = [], 0
+    except RequestRefusal as stalled:
+        return stalled  # raised in the task group it would become part of an exception group
     except ClientDisconnect:
-        return None
+        return TransferRefusal("The upload ended before all of it arrived.")
     await _feed(consumers, chunks)
     return arrived
 

@@ -121,6 +121,18 @@ class TransferRefusal(RequestRefusal):
     exception = "TransferError"
 
 
+class BusyRefusal(TransferRefusal):
+    """The server has too much to do for now.
+
+    Attributes:
+        retry_after: Seconds after which it may be worth another try.
+    """
+
+    def __init__(self, content: str, retry_after: int) -> None:
+        super().__init__(content, status=503)
+        self.retry_after = retry_after
+
+
 class UnsupportedRefusal(Refusal):
     """A real server does this; this one does not."""
 

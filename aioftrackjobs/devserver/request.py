@@ -39,7 +39,7 @@ class Services:
 
     def batch(self, transaction: Transaction, username: str) -> Batch:
         """Return a batch of *username*'s whose answers nobody reads."""
-        encoder = Encoder(self.model, Addresses("", self.uploads.sign))
+        encoder = Encoder(self.model, Addresses("", self.uploads.sign_download))
         return Batch(self.model, transaction, Rules(self.model, transaction, username), encoder)
 
 
@@ -89,7 +89,7 @@ class ApiRequest:
         self.afterwards: list[Callable[[], object]] = []
         self.user = acting_user(services.model, transaction, caller.identity)
         model = services.model
-        addresses = Addresses(caller.base_url, services.uploads.sign)
+        addresses = Addresses(caller.base_url, services.uploads.sign_download)
         self.encoder = Encoder(model, addresses, denormalize=caller.denormalize)
         rules = Rules(model, transaction, caller.username)
         self.batch = Batch(model, transaction, rules, self.encoder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -12,14 +13,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks
+    fcntl = None  # type: ignore[assignment]
+
 from aioftrackjobs.devserver.errors import StorageError
 
 #: What a component id may look like to be a file's name; UUIDs do.
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-#: How files that are not complete are called; no component's file is called so.
-INCOMING, PART = ".incoming-", ".part-"
-#: Seconds after which nobody will complete them, as the server that they came to is gone.
+#: How files are called that are not complete, or about to be replaced; no component's file is.
+INCOMING, PART, EARLIER = ".incoming-", ".part-", ".earlier-"
+#: Seconds after which nobody will complete them.
 _ABANDONED = 24 * 3600.0
+#: Seconds between two looks for such files.
+_SWEEP_INTERVAL = 3600.0
 
 
 def is_storable(component_id: object) -> bool:
@@ -87,7 +95,8 @@ class Incoming:
     @contextmanager
     def kept(self) -> Iterator[None]:
         """Put the file in place; if an error ends the context, what was there before is again."""
-        earlier = Path(f"{self._file.name}-earlier")
+        arriving = Path(self._file.name)
+        earlier = arriving.with_name(EARLIER + arriving.name.removeprefix(INCOMING))
         with suppress(OSError):  # there is none, or no second name for it on this disk
             os.link(self._target, earlier)
         try:
@@ -108,6 +117,34 @@ class Incoming:
         Path(self._file.name).unlink(missing_ok=True)
 
 
+class _Claim:
+    """Lets servers that use one folder know of each other, as long as they live.
+
+    It is a lock on the folder itself: nothing of it stays, however a server ends.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._descriptor: int | None = None
+        self.is_sole = False
+        if fcntl is not None:
+            with suppress(OSError):  # another server is there, or the disk has no locks
+                self._descriptor = os.open(folder, os.O_RDONLY)
+                fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self.is_sole = True
+
+    def share(self) -> None:
+        """Let other servers use the folder too."""
+        if self._descriptor is not None:
+            with suppress(OSError):
+                fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+    def release(self) -> None:
+        """Let go of the folder."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
 class Storage:
     """A folder with one file for each component; a temporary one unless one is named.
 
@@ -118,8 +155,14 @@ class Storage:
     def __init__(self, folder: str | Path | None = None) -> None:
         self._temporary = folder is None
         self.folder = _usable(folder)
-        if not self._temporary:
-            self.sweep()
+        self._claim = _Claim(self.folder)
+        if self._claim.is_sole:
+            # They came to servers that were killed: nothing more will come.
+            self._remove(INCOMING, math.inf)
+            self._remove(EARLIER, math.inf)
+        self._claim.share()
+        self._next_sweep = 0.0
+        self.sweep_in_time()
 
     def incoming(self, component_id: str, *, hashed: bool) -> Incoming:
         """Return a new file for a component, to be written.
@@ -145,16 +188,23 @@ class Storage:
         path.unlink(missing_ok=True)
         return existed
 
-    def sweep(self) -> None:
-        """Remove what arrived in part and will not be completed: a server died meanwhile."""
-        oldest = time.time() - _ABANDONED
-        for prefix in (INCOMING, PART):
-            for path in self.folder.glob(f"{prefix}*"):
-                with suppress(OSError):  # another server may sweep here too
-                    if path.stat().st_mtime < oldest:
-                        path.unlink()
+    def sweep_in_time(self) -> None:
+        """Remove what arrived in part and will not be completed, if it is time to look for that."""
+        now = time.monotonic()
+        if now >= self._next_sweep:
+            self._next_sweep = now + _SWEEP_INTERVAL
+            oldest = time.time() - _ABANDONED
+            self._remove(INCOMING, oldest)
+            self._remove(PART, oldest)
+
+    def _remove(self, prefix: str, before: float) -> None:
+        for path in self.folder.glob(f"{prefix}*"):
+            with suppress(OSError):  # another server may sweep here too
+                if path.stat().st_mtime < before:
+                    path.unlink()
 
     def close(self) -> None:
-        """Remove the folder if it was a temporary one."""
+        """Let go of the folder, and remove it if it was a temporary one."""
+        self._claim.release()
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)

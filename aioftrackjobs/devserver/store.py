@@ -7,6 +7,7 @@ their text is made once for each set of columns and handed to the driver as it i
 from __future__ import annotations
 
 import logging
+import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +31,10 @@ from aioftrackjobs.protocol.schemas import schema_hash
 
 logger = logging.getLogger(__name__)
 
-#: Server-side facts that are no entities: keys of users, and what the file was made for.
+_IN_MEMORY = ":memory:"
+#: As many as the digest has that it goes into.
+_SECRET_BYTES = 32
+#: Server-side facts that are no entities: keys of users, what the file was made for, a secret.
 _CREATE_INTERNALS = (
     "CREATE TABLE IF NOT EXISTS _fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS _personal_key (owner TEXT PRIMARY KEY, api_key TEXT NOT NULL)",
@@ -110,13 +114,17 @@ class Store:
 
     Safe to use from several threads: transactions wait for each other.
 
+    Attributes:
+        secret: What the server signs addresses with; as lasting as the entities are.
+
     Raises:
         StoreError: If the database cannot be used, or is one of another model.
     """
 
     def __init__(self, model: Model, sql: Sql, database: str | Path | None = None) -> None:
-        self.database = ":memory:" if database is None else str(database)
+        self.database = _IN_MEMORY if database is None else str(database)
         self.sql = sql
+        self.secret = b""
         self._lock = threading.Lock()
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=self.database),
@@ -139,7 +147,7 @@ class Store:
     def _prepare(self, model: Model) -> None:
         """Make the tables of a new database; refuse one that was made for other schemas."""
         self.driver.execute("PRAGMA foreign_keys = ON")
-        if self.database != ":memory:":
+        if self.is_lasting:
             self.driver.execute("PRAGMA journal_mode = WAL")
             # Safe when the process dies; only a dying machine can lose the last commits.
             self.driver.execute("PRAGMA synchronous = NORMAL")
@@ -155,7 +163,20 @@ class Store:
             self.driver.execute("INSERT INTO _fact VALUES ('schemas', ?)", (wanted,))
         elif known[0] != wanted:
             raise StoreError(self.database, "it was made for other schemas")
+        self.secret = self._make_secret()
         self.driver.execute("COMMIT")
+
+    def _make_secret(self) -> bytes:
+        """Return the secret of this database, made with its first use."""
+        new = secrets.token_hex(_SECRET_BYTES)
+        self.driver.execute("INSERT OR IGNORE INTO _fact VALUES ('secret', ?)", (new,))
+        (known,) = self.driver.execute("SELECT value FROM _fact WHERE name = 'secret'").fetchone()
+        return bytes.fromhex(known)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it is in a file, and there for the next server too."""
+        return self.database != _IN_MEMORY
 
     @contextmanager
     def transaction(self, *, writes: bool = True) -> Iterator[Transaction]:

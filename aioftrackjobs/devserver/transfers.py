@@ -55,9 +55,8 @@ def complete_multipart_upload(request: ApiRequest, operation: Operation) -> dict
     announced = services.uploads.announced(upload_id, "upload")
     request.placing.append(request.assembled[upload_id])
     request.afterwards.append(partial(services.parts.discard, announced))
-    query = urlencode(
-        {"id": announced.component_id, "signature": services.uploads.sign(announced.component_id)}
-    )
+    signature = services.uploads.sign_download(announced.component_id)
+    query = urlencode({"id": announced.component_id, "signature": signature})
     return {
         "action": COMPLETE,
         "component_id": announced.component_id,

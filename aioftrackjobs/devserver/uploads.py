@@ -13,7 +13,7 @@ import mimetypes
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from pydantic_core import from_json, to_json
 
@@ -22,6 +22,8 @@ from aioftrackjobs.devserver.refusals import TransferRefusal, ValidationRefusal
 from aioftrackjobs.devserver.storage import is_storable
 
 _SIGNATURE_CHARACTERS = 43
+#: What a signature lets its holder do; one for a use is worth nothing for another.
+Use: TypeAlias = Literal["get", "put", "upload", "widget"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +45,30 @@ class Announced:
 
 
 class Uploads:
-    """Makes and reads the addresses of uploads, and signs those of downloads."""
+    """Makes and reads the addresses of uploads, and signs those of downloads.
 
-    def __init__(self, limits: Limits) -> None:
+    The *secret* is kept with the entities, so that clients carry on with what they were given
+    when a server is started again with them.
+    """
+
+    def __init__(self, limits: Limits, secret: bytes) -> None:
         self._limits = limits
-        self._secret = secrets.token_bytes(32)
+        self._secret = secret
 
-    def sign(self, text: str) -> str:
-        """Return a signature that only this server can make, while it runs."""
-        digest = hmac.digest(self._secret, text.encode("utf-8", "surrogatepass"), "sha256")
+    def sign(self, use: Use, text: str) -> str:
+        """Return a signature that only servers with this secret can make."""
+        signed = f"{use}\0{text}".encode("utf-8", "surrogatepass")
+        digest = hmac.digest(self._secret, signed, "sha256")
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
-    def is_signature(self, text: str, signature: str) -> bool:
-        """Return whether *signature* is that of *text*."""
-        return hmac.compare_digest(self.sign(text).encode(), signature.encode())
+    def sign_download(self, component_id: str) -> str:
+        """Return the signature that lets whoever has it read the file of a component."""
+        return self.sign("get", component_id)
+
+    def is_signature(self, use: Use, text: str, signature: str) -> bool:
+        """Return whether *signature* is that of *text* for this *use*."""
+        given = signature.encode("utf-8", "surrogatepass")
+        return hmac.compare_digest(self.sign(use, text).encode(), given)
 
     def announce(
         self, operation: Mapping[str, Any], component: Mapping[str, Any] | None, base_url: str
@@ -105,11 +117,11 @@ class Uploads:
     def _url(self, announced: Announced, base_url: str) -> str:
         return f"{base_url.rstrip('/')}/upload/{self._token(announced, 'put')}"
 
-    def _token(self, announced: Announced, use: str) -> str:
+    def _token(self, announced: Announced, use: Use) -> str:
         content = base64.urlsafe_b64encode(to_json(asdict(announced))).decode().rstrip("=")
-        return self.sign(use + content) + content
+        return self.sign(use, content) + content
 
-    def announced(self, token: str, use: str = "put") -> Announced:
+    def announced(self, token: str, use: Use = "put") -> Announced:
         """Return what was announced by *token*.
 
         Args:
@@ -117,10 +129,10 @@ class Uploads:
             use: Which of the two; ``put`` or ``upload``.
 
         Raises:
-            TransferRefusal: If this server did not make it.
+            TransferRefusal: If no server with this secret made it.
         """
         signature, content = token[:_SIGNATURE_CHARACTERS], token[_SIGNATURE_CHARACTERS:]
-        if not token.isascii() or not self.is_signature(use + content, signature):
+        if not token.isascii() or not self.is_signature(use, content, signature):
             raise TransferRefusal("No such upload was announced.", status=403)
         padding = "=" * (-len(content) % 4)
         return Announced(**from_json(base64.urlsafe_b64decode(content + padding)))

@@ -1,4 +1,4 @@
-"""A file database and its files outlive a server that is killed at any moment.
+"""A file database, its files and uploads under way outlive a server killed at any moment.
 
 ``AIOFTRACKJOBS_KILLS`` sets how often it is killed, 10 times if it does not.
 """
@@ -24,10 +24,13 @@ from aioftrackjobs.devserver import create_app
 from aioftrackjobs.devserver.loading import builtin_model
 from aioftrackjobs.devserver.owners import api_keys
 from aioftrackjobs.devserver.sql import Sql
+from aioftrackjobs.devserver.storage import PART
 from aioftrackjobs.devserver.store import Store
+from aioftrackjobs.devserver.transfers import COMPLETE
 
-from .caller import Caller, create, new_id, update
+from .caller import Caller, create, names_in, new_id, update
 from .served import API_KEY, Served, served
+from .test_uploads import get
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 
@@ -36,6 +39,41 @@ WRITERS = 4
 BATCH = 5
 #: Seconds that the server is written to before it is killed, at most.
 LOAD = 0.4
+#: Parts of an upload, and bytes of a part: enough for most kills to find one in the middle.
+PARTS = 4
+PART_SIZE = 200_000
+#: Files that are also downloaded after each kill; all are compared on the disk.
+SAMPLE = 5
+
+
+class InParts:
+    """One upload in parts, which a client carries on with whichever server it finds."""
+
+    def __init__(self, metadata: dict[str, Any], content: bytes) -> None:
+        self.content = content
+        self.component_id: str = metadata["component_id"]
+        self._upload_id = metadata["upload_id"]
+        self._paths = [httpx.URL(each["signed_url"]).raw_path.decode() for each in metadata["urls"]]
+        self._tags: list[str] = []
+        self.is_completing = False
+
+    async def carry_on(self, api: Caller) -> None:
+        """Send what no server has acknowledged yet, then complete it."""
+        while len(self._tags) < PARTS:
+            start = len(self._tags) * PART_SIZE
+            part = self.content[start : start + PART_SIZE]
+            answer = await api.http.put(self._paths[len(self._tags)], content=part)
+            assert answer.status_code == 200, answer.text
+            self._tags.append(answer.headers["ETag"])
+        self.is_completing = True
+        parts = [{"part_number": n, "e_tag": tag} for n, tag in enumerate(self._tags, 1)]
+        operation = {
+            "action": COMPLETE,
+            "upload_id": self._upload_id,
+            "component_id": self.component_id,
+            "parts": parts,
+        }
+        await api.call(create("FileComponent", id=self.component_id), operation)
 
 
 class Written:
@@ -46,6 +84,8 @@ class Written:
         self.updates: list[tuple[list[str], int]] = []
         self.files: dict[str, bytes] = {}
         self.sent: dict[str, str] = {}
+        self.under_way: list[InParts] = []
+        self.completed_unheard = 0
 
 
 async def write_batches(api: Caller, written: Written) -> None:
@@ -84,6 +124,27 @@ async def write_files(api: Caller, written: Written) -> None:
             written.files[component_id] = content
 
 
+async def write_parts(api: Caller, written: Written) -> None:
+    """Upload files in parts, the one that a killed server has left first."""
+    while True:
+        if not written.under_way:
+            component_id, content = new_id(), random.randbytes(PARTS * PART_SIZE)
+            operation = {
+                "action": "get_upload_metadata",
+                "component_id": component_id,
+                "file_name": "a.bin",
+                "file_size": len(content),
+                "parts": PARTS,
+            }
+            (metadata,) = await api.call(operation)
+            written.sent[component_id] = hashlib.md5(content).hexdigest()
+            written.under_way.append(InParts(metadata, content))
+        upload = written.under_way[0]
+        await upload.carry_on(api)
+        written.files[upload.component_id] = upload.content
+        written.under_way.clear()
+
+
 Writer = Callable[[Caller, Written], Coroutine[Any, Any, None]]
 
 
@@ -97,7 +158,7 @@ async def write_and_kill(server: Served, written: Written) -> None:
     async with httpx.AsyncClient(base_url=server.url) as http:
         api = Caller(http, "developer", API_KEY)
         async with anyio.create_task_group() as writing:
-            for writer in [*[write_batches] * WRITERS, write_updates, write_files]:
+            for writer in [*[write_batches] * WRITERS, write_updates, write_files, write_parts]:
                 writing.start_soon(until_killed, writer, api, written)
             await anyio.sleep(random.uniform(LOAD / 4, LOAD))
             server.kill()
@@ -106,7 +167,12 @@ async def write_and_kill(server: Served, written: Written) -> None:
 async def check(server: Served, folder: Path, written: Written) -> None:
     """See that all that was acknowledged is there, and nothing by halves."""
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
-        rows = await Caller(http, "developer", API_KEY).query("select id, data from Job")
+        api = Caller(http, "developer", API_KEY)
+        rows = await api.query("select id, data from Job")
+        await settle(api, written)
+        sample = random.sample(sorted(written.files), min(SAMPLE, len(written.files)))
+        for name in sample:
+            assert (await get(api, name)).content == written.files[name]
     sizes = Counter(row["data"] for row in rows)
     found = {row["id"]: row["data"] for row in rows}
     assert written.batches <= sizes.keys()
@@ -115,11 +181,24 @@ async def check(server: Served, folder: Path, written: Written) -> None:
         first, second = (int(found[name] or 0) for name in names)
         assert first == second  # one batch changes both
         assert first in (step, step + 1)  # the last one may have had no answer
+    for component_id, content in written.files.items():
+        assert (folder / "files" / component_id).read_bytes() == content
     for path in (folder / "files").iterdir():
         if not path.name.startswith("."):
             assert hashlib.md5(path.read_bytes()).hexdigest() == written.sent[path.name]
-    for component_id, content in written.files.items():
-        assert (folder / "files" / component_id).read_bytes() == content
+    # What was arriving is gone; parts stay for whoever carries on with their upload.
+    names = [name for name in names_in(folder / "files") if name.startswith(".")]
+    assert all(name.startswith(PART) for name in names)
+
+
+async def settle(api: Caller, written: Written) -> None:
+    """Count an upload as completed whose completion was done, though its answer was lost."""
+    for upload in [each for each in written.under_way if each.is_completing]:
+        found = await api.query(f'FileComponent where id is "{upload.component_id}"')
+        if found:  # it was created in the same batch
+            written.files[upload.component_id] = upload.content
+            written.under_way.remove(upload)
+            written.completed_unheard += 1
 
 
 async def test_a_killed_server_loses_nothing_it_has_acknowledged(tmp_path: Path) -> None:
@@ -133,6 +212,8 @@ async def test_a_killed_server_loses_nothing_it_has_acknowledged(tmp_path: Path)
 
     assert len(written.batches) > ROUNDS
     assert len(written.files) > 0
+    parts = [name for name in names_in(tmp_path / "files") if name.startswith(PART)]
+    assert len(parts) <= PARTS * (written.completed_unheard + 1)
     database = sqlite3.connect(tmp_path / "ftrack.db")
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()

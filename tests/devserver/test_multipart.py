@@ -7,6 +7,7 @@ import hashlib
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,12 @@ import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import create_app
-from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.storage import INCOMING, PART, Storage
+from aioftrackjobs.devserver import Limits, create_app, storage
+from aioftrackjobs.devserver.storage import EARLIER, INCOMING, PART, Storage
 from aioftrackjobs.devserver.store import Store
 
 from .caller import Caller, names_in, new_id
-from .test_uploads import get
+from .test_uploads import calling, get
 
 PIECES = [b"a" * 5000, b"b" * 5000, b"c" * 17]
 CONTENT = b"".join(PIECES)
@@ -268,14 +268,69 @@ async def test_what_is_never_completed_goes_with_the_server(tmp_path: Path) -> N
     assert names_in(tmp_path) == []
 
 
-def test_what_a_dead_server_left_is_removed_in_time(tmp_path: Path) -> None:
-    old, young = [f"{prefix}{age}" for prefix in (PART, INCOMING) for age in "o"], f"{PART}y"
-    for name in (*old, young, "component"):
-        (tmp_path / name).touch()
+async def test_an_upload_is_carried_on_with_the_next_server(tmp_path: Path) -> None:
+    kept = {"database": tmp_path / "ftrack.db", "storage": tmp_path / "files"}
+    async with calling(**kept) as api:
+        upload = await announced(api)
+        upload.urls = {number: httpx.URL(url).path for number, url in upload.urls.items()}
+        await upload.put(3, PIECES[2])
+        await upload.put(1, PIECES[0])
+    async with calling(**kept) as upload.api:
+        await upload.put(2, PIECES[1])
+        await upload.api.call(upload.completion())
+
+    assert (tmp_path / "files" / upload.component_id).read_bytes() == CONTENT
+    assert names_in(tmp_path / "files") == [upload.component_id]
+
+
+def left_behind(folder: Path) -> None:
+    """Leave in *folder* what a server does that is killed, two days ago and just now."""
     two_days_ago = time.time() - 2 * 24 * 3600
-    for name in (*old, "component"):
-        os.utime(tmp_path / name, (two_days_ago, two_days_ago))
+    for age in ("old", "young"):
+        for name in (*(f"{prefix}{age}" for prefix in (INCOMING, PART, EARLIER)), age):
+            (folder / name).touch()
+            if age == "old":
+                os.utime(folder / name, (two_days_ago, two_days_ago))
 
-    Storage(tmp_path)
 
-    assert names_in(tmp_path) == [young, "component"]
+def test_what_a_dead_server_left_is_removed(tmp_path: Path) -> None:
+    """Nobody goes on with a file that was arriving; with an upload in parts, for a day."""
+    left_behind(tmp_path)
+
+    Storage(tmp_path).close()
+
+    assert names_in(tmp_path) == [f"{PART}young", "old", "young"]
+
+
+def test_what_is_arriving_at_another_server_is_left_alone(tmp_path: Path) -> None:
+    with closing(Storage(tmp_path)), closing(Storage(tmp_path)):
+        left_behind(tmp_path)
+        with closing(Storage(tmp_path)):
+            young = [f"{EARLIER}old", f"{EARLIER}young", f"{INCOMING}young", f"{PART}young"]
+            assert names_in(tmp_path) == [*young, "old", "young"]
+
+
+def test_a_folder_without_locks_is_swept_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storage, "fcntl", None)
+    left_behind(tmp_path)
+
+    Storage(tmp_path).close()
+
+    assert {f"{INCOMING}young", f"{PART}young"} <= set(names_in(tmp_path))
+    assert not {f"{INCOMING}old", f"{PART}old"} & set(names_in(tmp_path))
+
+
+async def test_a_server_that_runs_for_long_sweeps_too(
+    kept: Caller, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_behind(tmp_path)
+    await (await announced(kept)).put(1, PIECES[0])
+    assert f"{PART}old" in names_in(tmp_path)
+
+    kept.http._transport.app.state.engine.storage._next_sweep = 0  # type: ignore[attr-defined]
+    await (await announced(kept)).put(1, PIECES[0])
+
+    assert not {f"{INCOMING}old", f"{PART}old"} & set(names_in(tmp_path))
+    assert {f"{INCOMING}young", f"{PART}young"} <= set(names_in(tmp_path))

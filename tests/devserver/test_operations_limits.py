@@ -11,8 +11,7 @@ import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import create_app
-from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver import Limits, create_app
 
 from .caller import Caller, create, new_id, query
 from .test_uploads import CONTENT, announce, get, put
@@ -54,6 +53,13 @@ async def test_a_body_that_does_not_arrive_is_given_up() -> None:
 
     assert response.status_code == 408
     assert response.json()["exception"] == "RequestError"
+
+
+@pytest.mark.parametrize("name", ["request", "idle", "upload", "uploads", "patience"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_limit_that_lets_nothing_through_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"the limit '{name}' must be more than 0"):
+        Limits(**{name: value})  # type: ignore[arg-type]
 
 
 async def test_a_batch_may_have_too_many_operations() -> None:
@@ -119,6 +125,18 @@ async def test_a_page_may_upload_and_read_the_tag(api: Caller) -> None:
 
     assert "PUT" in allowed.headers["access-control-allow-methods"]
     assert "ETag" in uploaded.headers["access-control-expose-headers"]
+
+
+async def test_a_page_that_may_not_is_told_with_a_json_object(api: Caller) -> None:
+    asked = {"Origin": "https://studio.test", "Access-Control-Request-Method": "DELETE"}
+
+    refused = await api.http.options("/api", headers=asked)
+
+    assert refused.status_code == 400
+    assert refused.headers["content-type"] == "application/json"
+    assert refused.headers["access-control-allow-origin"] == "https://studio.test"
+    assert refused.json()["exception"] == "RequestError"
+    assert refused.json()["content"] == "Disallowed CORS method."
 
 
 async def test_refusals_can_be_read_by_a_page_too(api: Caller) -> None:

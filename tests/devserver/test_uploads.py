@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import errno
 import hashlib
+import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import create_app, receiving, runner, running
-from aioftrackjobs.devserver.storage import Incoming
+from aioftrackjobs.devserver import Limits, create_app, receiving, runner, running
+from aioftrackjobs.devserver.storage import Incoming, Storage
 
 from .caller import Caller, create, names_in, new_id
 
@@ -171,6 +173,139 @@ async def test_an_upload_that_cannot_be_written_ends_and_leaves_nothing(
     assert names_in(tmp_path) == []
 
 
+@asynccontextmanager
+async def calling(**options: Any) -> AsyncIterator[Caller]:
+    """A caller of a server on a real socket that is run with these *options*."""
+    async with (
+        running(**options) as server,
+        httpx.AsyncClient(base_url=server.url, timeout=30) as http,
+    ):
+        yield Caller(http, server.api_user, server.api_key)
+
+
+async def stalled() -> AsyncIterator[bytes]:
+    """Some of a file, and never the rest."""
+    yield CONTENT[:100]
+    await anyio.sleep_forever()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what nobody tells: files, threads."""
+    with anyio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.001)
+
+
+@pytest.mark.parametrize("parts", [None, 2], ids=["whole", "part"])
+async def test_an_upload_that_stops_arriving_is_given_up_and_leaves_nothing(
+    tmp_path: Path, parts: int | None
+) -> None:
+    async with calling(storage=tmp_path, limits=Limits(idle=0.05)) as api:
+        metadata = await announce(api, new_id(), parts=parts)
+        url = metadata["url"] if parts is None else metadata["urls"][0]["signed_url"]
+        # httpx would read the answer only when it has sent all of the body.
+        host = f"{api.http.base_url.host}", api.http.base_url.port or 80
+        head = f"PUT {httpx.URL(url).path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        async with await anyio.connect_tcp(*host) as stream:
+            await stream.send(f"{head}Content-Length: {len(CONTENT)}\r\n\r\n".encode())
+            await stream.send(CONTENT[:100])
+            with anyio.fail_after(10):
+                answer = b"".join([chunk async for chunk in stream])
+        left = names_in(tmp_path)
+
+    head, _, body = answer.decode().partition("\r\n\r\n")
+    assert head.startswith("HTTP/1.1 408")
+    assert json.loads(body)["exception"] == "RequestError"
+    assert left == []
+
+
+class Watched:
+    """How many uploads a server receives at once, and the threads of this process meanwhile."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = self.most = self.threads = 0
+        self._lock = threading.Lock()
+        make, discard = Storage.incoming, Incoming.discard
+
+        def counted(storage: Storage, component_id: str, *, hashed: bool) -> Incoming:
+            self._count(1)
+            return make(storage, component_id, hashed=hashed)
+
+        def uncounted(incoming: Incoming) -> None:
+            discard(incoming)
+            self._count(-1)
+
+        monkeypatch.setattr(Storage, "incoming", counted)
+        monkeypatch.setattr(Incoming, "discard", uncounted)
+
+    def _count(self, step: int) -> None:
+        with self._lock:
+            self.now += step
+            self.most = max(self.most, self.now)
+            self.threads = max(self.threads, threading.active_count())
+
+
+async def test_many_uploads_wait_for_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are all done, and neither threads nor files grow with their number."""
+    watched, before = Watched(monkeypatch), threading.active_count()
+    done: list[int] = []
+    async with calling(storage=tmp_path, limits=Limits(uploads=3)) as api:
+
+        async def upload() -> None:
+            response = await put(api, await announce(api, new_id(), checksum=CHECKSUM))
+            done.append(response.status_code)
+
+        async with anyio.create_task_group() as tasks:
+            for _ in range(50):
+                tasks.start_soon(upload)
+
+    assert done == [200] * 50
+    assert watched.most == 3
+    # Two consumers for each, one to wait for them, and the server's own.
+    assert watched.threads <= before + 3 * 3 + 3
+    assert len(names_in(tmp_path)) == 50
+
+
+async def test_an_upload_whose_turn_does_not_come_is_told_when_to_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watched = Watched(monkeypatch)
+    limits = Limits(uploads=2, patience=0.05)
+    async with (
+        calling(storage=tmp_path, limits=limits) as api,
+        anyio.create_task_group() as tasks,
+    ):
+        for _ in range(2):
+            tasks.start_soon(put, api, await announce(api, new_id()), stalled())
+        await until(lambda: watched.now == 2)
+        metadata = await announce(api, new_id(), checksum=CHECKSUM)
+
+        refused = await put(api, metadata)
+        tasks.cancel_scope.cancel()
+    await until(lambda: watched.now == 0)
+
+    assert refused.status_code == 503
+    assert refused.headers["retry-after"] == "5"
+    assert refused.json()["exception"] == "TransferError"
+    assert "2 uploads are under way" in refused.json()["content"]
+    assert names_in(tmp_path) == []
+
+
+async def test_a_turn_is_given_back_by_whoever_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    watched = Watched(monkeypatch)
+    async with calling(limits=Limits(uploads=1)) as api:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(put, api, await announce(api, new_id()), stalled())
+            await until(lambda: watched.now == 1)
+            tasks.cancel_scope.cancel()
+
+        response = await put(api, await announce(api, new_id(), checksum=CHECKSUM))
+
+    assert response.status_code == 200
+
+
 async def test_only_some_of_an_upload_is_held_in_memory() -> None:
     """A consumer that does not get on is not fed further."""
     got, going_on = list[bytes](), threading.Semaphore(0)
@@ -204,10 +339,6 @@ async def test_a_stop_cuts_off_an_upload_that_does_not_end(
 ) -> None:
     monkeypatch.setattr(runner, "_STOP_GRACE", 0.02)
 
-    async def stalled() -> AsyncIterator[bytes]:
-        yield CONTENT[:100]
-        await anyio.sleep_forever()
-
     async with httpx.AsyncClient() as http, anyio.create_task_group() as tasks:
         async with running(storage=tmp_path) as server:
             api = Caller(http, server.api_user, server.api_key)
@@ -215,9 +346,7 @@ async def test_a_stop_cuts_off_an_upload_that_does_not_end(
             metadata = await announce(api, new_id(), checksum=CHECKSUM)
 
             tasks.start_soon(put, api, metadata, stalled())
-            with anyio.fail_after(10):
-                while not names_in(tmp_path):  # noqa: ASYNC110 - a file tells nobody
-                    await anyio.sleep(0.001)
+            await until(lambda: names_in(tmp_path))
         assert names_in(tmp_path) == []
         tasks.cancel_scope.cancel()
 
@@ -234,6 +363,44 @@ async def test_a_signed_address_needs_no_key(api: Caller) -> None:
     response = await api.http.get(row["url"]["value"])
 
     assert response.content == CONTENT
+
+
+async def test_a_signature_is_good_for_its_own_use_only(api: Caller) -> None:
+    """The id of a component is its maker's choice, and may look like what else is signed."""
+    uploads = api.http._transport.app.state.engine.uploads  # type: ignore[attr-defined]
+    announced = (await announce(api, "x"))["url"].rpartition("/")[2]
+    content = announced[43:]
+    component_id = f"put{content}"
+    await api.create("FileComponent", id=component_id)
+    await api.create("ComponentLocation", component_id=component_id)
+    (row,) = await api.query("select url from ComponentLocation")
+    signature = row["url"]["value"].rpartition("=")[2]
+
+    forged = await api.http.put(f"/upload/{signature}{content}", content=CONTENT)
+
+    assert uploads.is_signature("get", component_id, signature)
+    assert forged.status_code == 403
+
+
+async def test_addresses_are_good_for_the_next_server_with_the_database(tmp_path: Path) -> None:
+    kept = {"database": tmp_path / "ftrack.db", "storage": tmp_path / "files"}
+    component_id = new_id()
+    async with calling(**kept) as api:
+        metadata = await announce(api, component_id, checksum=CHECKSUM)
+    async with calling(**kept) as api:
+        path = httpx.URL(metadata["url"]).path
+        uploaded = await api.http.put(path, content=CONTENT, headers=metadata["headers"])
+        await api.create("FileComponent", id=component_id)
+        await api.create("ComponentLocation", component_id=component_id)
+        (row,) = await api.query("select url from ComponentLocation")
+    async with calling(**kept) as api:
+        read = await api.http.get(httpx.URL(row["url"]["value"]).raw_path.decode())
+    async with calling() as api:
+        elsewhere = await api.http.put(path, content=CONTENT)
+
+    assert uploaded.status_code == 200
+    assert read.content == CONTENT
+    assert elsewhere.status_code == 403
 
 
 async def test_a_part_of_a_file_can_be_asked_for(api: Caller) -> None:
