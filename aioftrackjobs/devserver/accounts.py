@@ -33,9 +33,9 @@ def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     user = request.row("User", operation.get("entity_key"))
     if user is None or user.get("username") is None:  # groups have their ids in the same table
         raise NotFoundRefusal("'entity_key' must be the id of an existing user.")
-    if not request.caller.identity.may_act_as(user["id"]):
+    owner, api_key = operation["entity_key"], secrets.token_urlsafe(24)
+    if not request.caller.identity.may_act_as(owner):
         raise PermissionRefusal("A personal API key resets its own user's key only.")
-    owner, api_key = user["id"], secrets.token_urlsafe(24)
     request.transaction.set_api_key(owner, api_key)
     # Only when the transaction has ended well: a refused batch leaves the earlier key.
     request.afterwards.append(partial(request.services.credentials.set_api_key, owner, api_key))

@@ -15,7 +15,11 @@ ASSUMPTIONS: tuple[str, ...] = (
     "403 PermissionError, 404 EntityNotFoundError, 409 DuplicateEntryError and IntegrityError, "
     "422 ValidationError, 501 UnsupportedOperationError.",
     "A request takes 32 MiB and 20 000 operations, a query 512 Ki characters, a list 20 000 "
-    "entries, a file 1 TiB and 10 000 parts; a body that stops arriving is given up after 30 s.",
+    "entries, a file 1 TiB and 10 000 parts; a body or file that stops arriving is given up after "
+    "30 s, with 408.",
+    "16 uploads, parts of files among them, are received at once. Others wait for their turn, for "
+    "300 s, and are refused then with 503 and Retry-After: the official JavaScript client neither "
+    "repeats nor gives up a part that is refused.",
     "Updating or deleting what does not exist is an EntityNotFoundError.",
     "Deleting what an earlier operation of the same batch may have taken along is done.",
     "Changing an immutable attribute that has a value is a ValidationError; repeating the value "
@@ -27,7 +31,9 @@ ASSUMPTIONS: tuple[str, ...] = (
     "A personal key resets its own user's key only; another's is a PermissionError. A global key "
     "resets any. There are no other permissions: anybody may change anything, also in the name of "
     "another user where an attribute says whose something is.",
-    "Pages from any origin may call (CORS), with credentials.",
+    "A new key is good at once, and the earlier one no longer.",
+    "Pages from any origin may call (CORS), with credentials; what they may not do is refused with "
+    "400 and a JSON object, too.",
     "Usernames are unique, and a user has one running timer.",
     "Entities have a value of each custom attribute for their kind, object type and project, and "
     "of hierarchical ones; it starts, also after its deletion, as the configuration's default of "
@@ -45,15 +51,21 @@ ASSUMPTIONS: tuple[str, ...] = (
     "file type of the component. Outputs exist at once, and get their file, size and location when "
     "the Job is done; for what is neither there is no output, and the Job fails.",
     "Jobs that the server works on have the default type and belong to the caller; they are done "
-    "one after the other. A failed one says why in 'error' within its data. Those "
-    "not done when the server stops fail, or when it starts again if it was killed.",
+    "one after the other. A failed one says why in 'error' within its data. Those not done when "
+    "the server stops fail, or when it starts again if it was killed. It knows them by "
+    "'worked_on_by_server' in their data, which clients leave alone.",
     "LDAP, iconik and the export of review sessions are not there: their Jobs run and fail.",
     "Invitations are answered as sent, and nothing is mailed.",
     "Widgets are pages that say which widget it would be.",
     "A thumbnail fits into its size (300 unless told, 4096 at most) and is never enlarged; JPEG, "
     "or PNG where there is transparency. Without Pillow it is an UnsupportedOperationError.",
     "The ETag of a part is its MD5 digest. Completing an upload names every part once; parts that "
-    "are not completed go when the server stops, or after a day.",
+    "are not completed go after a day. They stay for the next server with the same database and "
+    "storage folder; without a database they go when the server stops.",
+    "Addresses of files do not expire: they are good for all servers with the same database, each "
+    "for its one use. A file must have the announced size and digest, a part may have any size up "
+    "to the file's, and either may be sent again, in place of what was sent before. The component "
+    "need not exist.",
     "The server sets created_at, date, thread_activity and required dates at creation, and "
     "created_by_id to the acting user, unless they are sent.",
     "finished_at is set when a status becomes done or failed, and cleared when work is reopened.",

@@ -155,6 +155,8 @@ def add_user(
         "user_type_id": USER_TYPE,
     }
     if transaction.read(user.root, {"username": username}) is None:
+        if transaction.read(user.root, {user.primary_key[0]: data["id"]}) is not None:
+            del data["id"]  # it is that of the user who was called so before
         _create(model, batch, "User", data)
     return True
 
