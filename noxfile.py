@@ -79,3 +79,14 @@ def bench(session: nox.Session) -> None:
     """Measure against the official client; arguments go to the benchmark."""
     install(session, "tests")
     session.run("python", "tests/benchmarks/run.py", *session.posargs)
+
+
+@nox.session
+def farm(session: nox.Session) -> None:
+    """Measure a farm's commits against all peers; arguments go to the benchmark.
+
+    With nothing beyond what it needs: httpx imports rich, and httpcore trio, where they are.
+    """
+    project = nox.project.load_toml("pyproject.toml")
+    session.install(".[server]", *nox.project.dependency_groups(project, "peers"))
+    session.run("python", "tests/benchmarks/farm.py", *session.posargs)

@@ -14,6 +14,8 @@ PAGE = 500
 LIFE_CYCLES = 200
 UPDATES = 10
 COMMITS = 30
+#: Requests that plain httpx has in flight at once: more of them are slower (httpcore's pool).
+IN_FLIGHT = 10
 FILE_SIZE = 256 << 20
 
 READING = "select id, status, user.username from Job"
@@ -34,6 +36,24 @@ class Stopwatch:
             "seconds": (time.perf_counter() - self._wall) / share,
             "cpu": (time.process_time() - self._cpu) / share,
         }
+
+
+class Laps:
+    """Times of the same thing done again and again, from when it was made."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+        self._started = time.perf_counter()
+
+    def end(self) -> None:
+        """End one, and begin the next."""
+        now = time.perf_counter()
+        self._times.append(now - self._started)
+        self._started = now
+
+    def read(self) -> dict[str, float]:
+        """Return the median, in seconds."""
+        return {"seconds": sorted(self._times)[len(self._times) // 2]}
 
 
 class Memory:

@@ -49,6 +49,31 @@ def life_cycles() -> None:
     report(watch.read())
 
 
+def farm(threads: str, cycles: str) -> None:
+    """A session for each thread: shared, threads post each other's operations."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    sessions = [_session() for _ in range(int(threads))]
+    name = sessions[0].api_user
+    users = [each.query(f'User where username is "{name}"').one() for each in sessions]
+
+    def work(session, user) -> None:
+        for _ in range(int(cycles)):
+            job = session.create("Job", {"user": user, "status": "running"})
+            session.commit()
+            for step in range(UPDATES):
+                job["data"] = f'{{"description": "step {step}"}}'
+                session.commit()
+            job["status"] = "done"
+            session.commit()
+
+    memory, watch = Memory(), Stopwatch()
+    with ThreadPoolExecutor(int(threads)) as pool:
+        for ended in [pool.submit(work, *each) for each in zip(sessions, users, strict=True)]:
+            ended.result()
+    report({**watch.read(), **memory.read()})
+
+
 def commit(held: str) -> None:
     session = _session()
     jobs = session.query(f"{READING} limit {held}").all()

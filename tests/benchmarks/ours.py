@@ -7,6 +7,7 @@ from measuring import (
     LIFE_CYCLES,
     READING,
     UPDATES,
+    Laps,
     Memory,
     Stopwatch,
     moment,
@@ -36,6 +37,47 @@ async def life_cycles() -> None:
             job["status"] = "done"
             await session.commit()
         report(watch.read())
+
+
+async def farm(tasks: str, cycles: str) -> None:
+    """What a daemon of a farm does: a session for all, a unit of work for each Job."""
+    import asyncio
+
+    from aioftrackjobs import AsyncSession, Job
+
+    async with AsyncSession() as session:
+        user = await session.current_user()
+
+        async def work() -> None:
+            for _ in range(int(cycles)):
+                async with session.unit_of_work() as unit:
+                    job = session.create(Job, {"user": user, "status": "running"})
+                    await unit.commit()
+                    for step in range(UPDATES):
+                        job["data"] = f'{{"description": "step {step}"}}'
+                        await unit.commit()
+                    job["status"] = "done"
+                    await unit.commit()
+
+        memory, watch = Memory(), Stopwatch()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(int(tasks)):
+                group.create_task(work())
+        report({**watch.read(), **memory.read()})
+
+
+async def lone(commits: str) -> None:
+    from aioftrackjobs import AsyncSession, Job
+
+    async with AsyncSession() as session:
+        job = session.create(Job, {"user": await session.current_user(), "status": "running"})
+        await session.commit()
+        laps = Laps()
+        for step in range(int(commits)):
+            job["data"] = f'{{"description": "step {step}"}}'
+            await session.commit()
+            laps.end()
+        report(laps.read())
 
 
 async def commit(held: str) -> None:

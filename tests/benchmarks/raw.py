@@ -8,10 +8,12 @@ import sys
 
 from measuring import (
     CHUNK,
+    IN_FLIGHT,
     LIFE_CYCLES,
     PAGE,
     READING,
     UPDATES,
+    Laps,
     Memory,
     Stopwatch,
     account,
@@ -74,6 +76,54 @@ async def life_cycles() -> None:
                 await _call(client, _update(job_id, data=f'{{"description": "step {step}"}}'))
             await _call(client, _update(job_id, status="done"))
         report(watch.read())
+
+
+async def farm(tasks: str, cycles: str, batch: str) -> None:
+    """Post what is ready to be sent: the life cycles of a batch of Jobs, a step in each request."""
+    import asyncio
+    import json
+    from uuid import uuid4
+
+    async with _client() as client:
+        user_id = await _user_id(client)
+        jobs = [str(uuid4()) for _ in range(int(batch))]
+        texts = [f'{{"description": "step {step}"}}' for step in range(UPDATES)]
+        steps = [
+            [_create(user_id, job, status="running") for job in jobs],
+            *([_update(job, data=text) for job in jobs] for text in texts),
+            [_update(job, status="done") for job in jobs],
+        ]
+        bodies = [json.dumps(step, separators=(",", ":")).encode() for step in steps]
+        free = asyncio.Semaphore(IN_FLIGHT)
+
+        async def work() -> None:
+            for _ in range(int(cycles)):
+                for body in bodies:
+                    async with free:
+                        response = await client.post("/api", content=body)
+                    response.raise_for_status()
+
+        memory, watch = Memory(), Stopwatch()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(int(tasks)):
+                group.create_task(work())
+        report({**watch.read(), **memory.read()})
+
+
+async def lone(commits: str) -> None:
+    import json
+    from uuid import uuid4
+
+    async with _client() as client:
+        job_id = str(uuid4())
+        await _call(client, _create(await _user_id(client), job_id, status="running"))
+        operation = _update(job_id, data='{"description": "step 0"}')
+        body = json.dumps([operation], separators=(",", ":")).encode()
+        laps = Laps()
+        for _ in range(int(commits)):
+            await client.post("/api", content=body)
+            laps.end()
+        report(laps.read())
 
 
 async def read() -> None:

@@ -28,6 +28,7 @@ from measuring import COMMITS, FILE_SIZE, JOBS, LIFE_CYCLES, UPDATES
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
+CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
 PEERS = ("official", "ours", "raw")
 SERVERS = ("stub", "embedded")
 
@@ -121,16 +122,22 @@ WORKLOADS = (
 
 @dataclass(slots=True)
 class Bench:
-    """A running server, and where the programs find it and their files."""
+    """A running server, and where the programs find it and their files.
+
+    Attributes:
+        commands: How to start the peers that are no program of their name beside this one.
+    """
 
     environment: Mapping[str, str]
     python: str
     places: dict[str, str] = field(default_factory=dict)
+    commands: dict[str, list[str]] = field(default_factory=dict)
 
     def measure(self, peer: str, program: Sequence[str]) -> Result:
         """Run a program once, in a fresh process, and return what it measured."""
         arguments = [part.format_map(self.places) for part in program]
-        command = [self.python, str(HERE / f"{peer}.py"), *arguments]
+        runner = self.commands.get(peer, [self.python, str(HERE / f"{peer}.py")])
+        command = [*runner, *arguments]
         started = time.monotonic()
         done = subprocess.run(
             command, env=self.environment, stdout=subprocess.PIPE, text=True, check=True
@@ -155,7 +162,6 @@ class Bench:
 @contextmanager
 def benching(server: str, python: str, latency: int) -> Iterator[Bench]:
     """Start *server* on a core of its own, and have a folder for what the programs need."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         environment = {
@@ -168,9 +174,9 @@ def benching(server: str, python: str, latency: int) -> Iterator[Bench]:
         environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
         paths = (environment.get("PYTHONPATH"), str(ROOT))
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
-        if len(cores) > 1:
-            os.sched_setaffinity(0, {cores[0]})  # the server inherits it
-        server_options = [str(latency)] if server == "stub" else []
+        if len(CORES) > 1:
+            os.sched_setaffinity(0, {CORES[0]})  # the server inherits it
+        server_options = [] if server == "embedded" else [str(latency)]
         process = stack.enter_context(
             subprocess.Popen(
                 [sys.executable, str(HERE / f"{server}.py"), *server_options],
@@ -181,8 +187,8 @@ def benching(server: str, python: str, latency: int) -> Iterator[Bench]:
             )
         )
         stack.callback(process.stdin.close)  # which ends it
-        if len(cores) > 1:
-            os.sched_setaffinity(0, {cores[-1]})  # and so do the programs
+        if len(CORES) > 1:
+            os.sched_setaffinity(0, {CORES[-1]})  # and so do the programs
         told = json.loads(process.stdout.readline())
         for name, key in (("SERVER", "url"), ("API_KEY", "key"), ("API_USER", "user")):
             environment[f"FTRACK_{name}"] = told[key]
@@ -249,9 +255,8 @@ def _figure(value: float | None, unit: str) -> str:
     return f"{value:.3g} {unit}"
 
 
-def render(lines: Sequence[Sequence[str]]) -> str:
+def render(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Return *lines* as a Markdown table."""
-    head = ["workload", *PEERS, "ours / official", "aim", ""]
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
     rule = ["-" * width for width in widths]
     return "\n".join(
@@ -299,7 +304,7 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     if {"commit-10", "commit-10000"} <= results.keys():
         place = 1 + next(i for i, line in enumerate(lines) if "10 000 entities" in line[0])
         lines.insert(place, growth(results["commit-10"], results["commit-10000"]))
-    say(render(lines))
+    say(render(["workload", *PEERS, "ours / official", "aim", ""], lines))
     say(
         f"\nMedians of fresh processes; server: {options.server}, latency "
         f"{options.latency} ms. {machine(options.python)}."

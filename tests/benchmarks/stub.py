@@ -22,7 +22,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, BinaryIO
 from urllib.parse import parse_qs, urlsplit
-from uuid import NAMESPACE_URL, uuid5
+from uuid import NAMESPACE_URL, uuid4, uuid5
 
 from measuring import FILE_SIZE, JOBS, PAGE, USERS
 
@@ -35,6 +35,7 @@ CHUNK = 1 << 20
 
 _PAGING = re.compile(r" offset (\d+) limit (\d+)$")
 _NAME = re.compile(r'name is "([^"]*)"')
+_MOMENT = {"__type__": "datetime", "value": "2026-01-01T00:00:00+00:00"}
 
 
 def _id(kind: str, number: object) -> str:
@@ -66,6 +67,21 @@ def _result(rows: list[dict[str, Any]], following: int | None = None) -> bytes:
     return json.dumps(result).encode()
 
 
+def write(operation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result of an operation that creates or updates."""
+    action, data = operation["action"], dict(operation["entity_data"])
+    if action == "update":
+        data["id"] = operation["entity_key"][0]
+    elif "id" not in data:
+        data["id"] = str(uuid4())  # the JavaScript client leaves it to the server
+    if operation["entity_type"] == "Job":
+        if action == "create":
+            data |= {"created_at": _MOMENT, "type": "api_job"}
+        elif data.get("status") == "done":
+            data["finished_at"] = _MOMENT
+    return {"action": action, "data": data}
+
+
 class Answers:
     """One result for each operation, as bytes."""
 
@@ -93,8 +109,8 @@ class Answers:
 
     def _operation(self, operation: Mapping[str, Any]) -> bytes:
         match operation["action"]:
-            case "create" | "update" as action:
-                return self._write(action, operation)
+            case "create" | "update":
+                return json.dumps(write(operation)).encode()
             case "query":
                 return self._query(operation["expression"])
             case "query_server_information":
@@ -107,14 +123,6 @@ class Answers:
                 return json.dumps({"url": f"{self._url}/upload", "headers": headers}).encode()
             case action:
                 return json.dumps({"action": action, "data": True}).encode()
-
-    def _write(self, action: str, operation: Mapping[str, Any]) -> bytes:
-        data = dict(operation["entity_data"])
-        if action == "update":
-            data["id"] = operation["entity_key"][0]
-        elif operation["entity_type"] == "Job":
-            data["created_at"] = {"__type__": "datetime", "value": "2026-01-01T00:00:00+00:00"}
-        return json.dumps({"action": action, "data": data}).encode()
 
     def _query(self, expression: str) -> bytes:
         if " from Job" in expression or expression.startswith("Job"):
