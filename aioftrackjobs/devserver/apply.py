@@ -10,15 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import sqlalchemy as sa
-
 from aioftrackjobs.devserver.changes import Changes, Key, read_changes, read_key
-from aioftrackjobs.devserver.model import EntityType, Model, Relation
-from aioftrackjobs.devserver.refusals import (
-    IntegrityRefusal,
-    NotFoundRefusal,
-    ValidationRefusal,
-)
+from aioftrackjobs.devserver.members import Members
+from aioftrackjobs.devserver.model import EntityType, Model
+from aioftrackjobs.devserver.refusals import NotFoundRefusal, ValidationRefusal
 from aioftrackjobs.devserver.results import Encoder, Entity
 from aioftrackjobs.devserver.rules import Rules, finish
 from aioftrackjobs.devserver.store import Transaction
@@ -43,6 +38,7 @@ class Batch:
         #: Entities created or changed, with their rows as far as they are certain.
         self._touched: dict[tuple[str, ...], dict[str, Any] | None] = {}
         self._removed_along = False
+        self._members = Members(model, transaction, rules, self._touch)
 
     def create(self, operation: Operation) -> Entity:
         """Create an entity and return its wire form."""
@@ -208,51 +204,6 @@ class Batch:
         self, entity_type: EntityType, row: Mapping[str, Any], changes: Changes
     ) -> None:
         for relation, members in changes.collections:
-            self._replace(entity_type, relation, row, members)
+            self._members.replace(entity_type, relation, row, members)
         if changes.collections:
             self._forget_rows()
-
-    def _replace(
-        self,
-        entity_type: EntityType,
-        relation: Relation,
-        row: Mapping[str, Any],
-        members: list[Key],
-    ) -> None:
-        """Make *members* the whole content of a relation to many.
-
-        What drops out is deleted where it cannot be without an owner, such as metadata.
-        """
-        target = self._model.types[relation.target]
-        ((here, there),) = relation.pairs
-        owner = row[here]
-        wanted = [tuple(member[name] for name in target.primary_key) for member in members]
-        for key in self._members(target, there, owner, relation):
-            if tuple(key.values()) in wanted:
-                continue
-            if there in target.required or there in target.primary_key:
-                self._transaction.delete(target.root, key)
-            else:
-                self._transaction.update(target.root, key, {there: None})
-        for member in members:
-            self._adopt(entity_type, relation, member, there, owner)
-
-    def _adopt(
-        self, entity_type: EntityType, relation: Relation, member: Key, there: str, owner: Any
-    ) -> None:
-        target = self._model.types[relation.target]
-        if self._transaction.update(target.root, member, {there: owner}) == 0:
-            key = ", ".join(member.values())
-            raise IntegrityRefusal(
-                f"{entity_type.name}.{relation.name} names {target.name} {key}, "
-                "which does not exist."
-            )
-
-    def _members(self, target: EntityType, there: str, owner: Any, relation: Relation) -> list[Key]:
-        table = self._transaction.tables[target.root]
-        columns = [table.c[name] for name in target.primary_key]
-        statement = sa.select(*columns).where(table.c[there] == sa.bindparam("owner"))
-        if relation.only:
-            statement = statement.where(table.c[relation.only[0]] == relation.only[1])
-        rows = self._transaction.fetch(statement, owner=owner)
-        return [dict(zip(target.primary_key, each, strict=True)) for each in rows]

@@ -75,6 +75,12 @@ ASSUMPTIONS: tuple[str, ...] = (
     "Deleting an entity deletes what requires it, what is always named by it (system "
     "projections), its children, and its metadata and notes; other references are cleared.",
     "Members that drop out of a collection are deleted if they cannot be without an owner.",
+    "Collections that no key and no type of the schemas stores, such as scopes, are written and "
+    "read like others; a dump does not have them.",
+    "A list of typed contexts takes all kinds of them. An answer repeats the collections that the "
+    "operation wrote.",
+    "The latest version of an asset has the highest number, published or not; of equal ones it is "
+    "the youngest.",
     "like ignores the case of ASCII letters; is and in do not. An underscore in a pattern is an "
     "ordinary character. Keywords may be written in any case.",
     "Comparing with an attribute that has no value is neither true nor false, as in SQL; the "

@@ -19,7 +19,7 @@ class Changes:
 
     Attributes:
         values: By attribute, as they are stored.
-        references: Single relations as they were sent, for the answer.
+        references: Relations as they were sent, for the answer.
         collections: Complete new contents of relations to many, by key.
     """
 
@@ -43,10 +43,10 @@ def read_changes(model: Model, entity_type: EntityType, data: Any) -> Changes:
         attribute = entity_type.attributes.get(name)
         if attribute is not None and not attribute.hidden:
             _set(changes, name, decode(entity_type.name, attribute, value), entity_type)
-        elif name in entity_type.relations:
-            _relate(model, entity_type, changes, entity_type.relations[name], value)
         elif name in entity_type.computed:
             raise ValidationRefusal(f"{entity_type.name}.{name} is computed by the server.")
+        elif name in entity_type.relations:
+            _relate(model, entity_type, changes, entity_type.relations[name], value)
         else:
             raise entity_type.unknown(str(name))
     return changes
@@ -79,15 +79,17 @@ def _relate(
     model: Model, entity_type: EntityType, changes: Changes, relation: Relation, value: Any
 ) -> None:
     where = f"{entity_type.name}.{relation.name}"
-    if not relation.pairs or (relation.many and len(relation.pairs) != 1):
+    if relation.tree is not None:
+        raise ValidationRefusal(f"{where} follows from the parents of entities; write 'parent'.")
+    if not relation.writable:
         raise ValidationRefusal(f"{where} cannot be written.")
+    changes.references[relation.name] = value
     if relation.many:
         if not isinstance(value, list):
             raise ValidationRefusal(f"{where} takes a list of references.")
         members = [_read_reference(model, relation, each, where) for each in value]
         changes.collections.append((relation, members))
         return
-    changes.references[relation.name] = value
     key: Key = {} if value is None else _read_reference(model, relation, value, where)
     for here, there in relation.pairs:
         _set(changes, here, key.get(there), entity_type)

@@ -44,6 +44,7 @@ _KINDS = (
     _Kind("task", "TypedContext", 'o."project_id"', ("project_id", "object_type_id")),
     _Kind("show", "Project", 'o."id"'),
     _Kind("user", "User", "NULL"),
+    _Kind("list", "List", 'o."project_id"', ("project_id",)),
     _Kind("asset", "Asset", _PROJECT_OF_ASSET.format(context='o."context_id"'), ("context_id",)),
     _Kind(
         "assetversion",

@@ -43,13 +43,16 @@ class Link:
     """Entities of a type of their own that join two others, such as the objects of a list.
 
     Attributes:
+        entity_type: Type of the joining entities, or the name of a table of ours.
         here: Attribute of the joining entity that holds the key of where the relation starts.
         there: The same for where it leads.
+        hidden: No type of the documents joins them, so a table of ours does.
     """
 
     entity_type: str
     here: str
     there: str
+    hidden: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +60,9 @@ class Relation:
     """A way from an entity to others; readable by ``pairs``, by ``link`` or along a tree.
 
     Attributes:
-        pairs: Attributes that must be equal, (here, there); only such a relation can be written.
+        pairs: Attributes that must be equal, (here, there).
         only: An attribute of the target and the value it must have to belong.
+        highest: Leads to one of all that match: where this attribute has its highest value.
         tree: ``up`` for all ancestors along ``parent_id``, ``down`` for all descendants.
     """
 
@@ -67,6 +71,7 @@ class Relation:
     many: bool
     pairs: tuple[tuple[str, str], ...] = ()
     only: tuple[str, str] | None = None
+    highest: str | None = None
     link: Link | None = None
     tree: str | None = None
 
@@ -74,6 +79,19 @@ class Relation:
     def resolved(self) -> bool:
         """Whether there is a way to follow it; otherwise it always leads to nothing."""
         return bool(self.pairs or self.link or self.tree)
+
+    @property
+    def key(self) -> str | None:
+        """The attribute that stores it; None for what is stored elsewhere, or in several."""
+        is_stored = not self.many and self.highest is None and len(self.pairs) == 1
+        return self.pairs[0][0] if is_stored else None
+
+    @property
+    def writable(self) -> bool:
+        """Whether clients may say where it leads; otherwise that follows from other things."""
+        if self.many:
+            return self.link is not None or len(self.pairs) == 1
+        return bool(self.pairs) and self.highest is None
 
 
 @dataclass(slots=True)
@@ -139,6 +157,10 @@ class Model:
     def root(self, name: str) -> EntityType:
         """Return the type whose table holds the entities of the type called *name*."""
         return self.types[self.types[name].root]
+
+    def link_table(self, link: Link) -> str:
+        """Return the name of the table that holds the joining entities of *link*."""
+        return link.entity_type if link.hidden else self.root(link.entity_type).name
 
     def family(self, root: str) -> list[EntityType]:
         """Return all types that share the table of *root*, in document order."""

@@ -33,9 +33,13 @@ _LINKED = {
     "uses_versions": Link("AssetVersionLink", "to_id", "from_id"),
     "used_in_versions": Link("AssetVersionLink", "from_id", "to_id"),
 }
+#: Collections that documents name a subtype for, by the table that all of its family share:
+#: shots have lists as tasks have.
+_WIDER = {("TypedContextList", "items"): "TypedContext"}
 #: Names that relations have in the documentation's queries and not in the documents.
 _ALSO_CALLED = {("Status", "state"): "type"}
 _TREES = {"ancestors": "up", "descendants": "down"}
+_LATEST = "latest_"
 
 
 def resolve_relations(model: Model) -> None:
@@ -65,11 +69,27 @@ def _to_one(
 ) -> Relation:
     target = model.types[fragment["$ref"]]
     pairs: tuple[tuple[str, str], ...] = ()
+    if name in entity_type.computed:
+        return _latest(model, entity_type, name, target)
     if len(target.primary_key) > 1:
         pairs = _composite_pairs(entity_type, target)
-    elif name not in entity_type.computed:
+    else:
         pairs = ((_key_attribute(model, entity_type, name, target), target.primary_key[0]),)
     return Relation(name, target.name, many=False, pairs=pairs)
+
+
+def _latest(model: Model, owner: EntityType, name: str, target: EntityType) -> Relation:
+    """Return the relation to the last of a series.
+
+    ``latest_version`` of an Asset is that of its AssetVersions with the highest ``version``.
+    """
+    number = name.removeprefix(_LATEST)
+    back = _way_back(model, owner, name, target)
+    if not name.startswith(_LATEST) or number not in target.attributes or back is None:
+        return Relation(name, target.name, many=False)
+    return Relation(
+        name, target.name, many=False, pairs=((owner.primary_key[0], back),), highest=number
+    )
 
 
 def _composite_pairs(entity_type: EntityType, target: EntityType) -> tuple[tuple[str, str], ...]:
@@ -108,6 +128,8 @@ def _has_open_ends(entity_type: EntityType) -> bool:
 
 
 def _to_many(model: Model, owner: EntityType, name: str, target_name: str) -> Relation:
+    wider = _WIDER.get((owner.name, name))
+    target_name = wider if wider in model.types else target_name
     target = model.types[target_name]
     narrowed = _NARROWED.get((target_name, name))
     key = owner.primary_key[0]
@@ -120,8 +142,19 @@ def _to_many(model: Model, owner: EntityType, name: str, target_name: str) -> Re
         return Relation(name, target_name, many=True, link=link)
     back = back or _way_into_family(model, owner, target)
     if back is None:
-        return Relation(name, target_name, many=True)
+        return Relation(name, target_name, many=True, link=_own_link(owner, name, target))
     return Relation(name, target_name, many=True, pairs=((key, back),), only=narrowed)
+
+
+def _own_link(owner: EntityType, name: str, target: EntityType) -> Link | None:
+    """Return a link that no document tells of, for what clients write and read nevertheless.
+
+    The scopes of a task, or the security roles that may read a custom attribute, are named by
+    neither side, nor by a third type.
+    """
+    if name in owner.computed or owner.primary_key != ("id",) or target.primary_key != ("id",):
+        return None
+    return Link(f"_{owner.root}_{name}", "owner_id", "member_id", hidden=True)
 
 
 def _link(model: Model, owner: EntityType, name: str, target: EntityType) -> Link | None:

@@ -18,7 +18,7 @@ from aioftrackjobs.devserver.encoding import encode
 from aioftrackjobs.devserver.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.paths import link_names, read_links
 from aioftrackjobs.devserver.projections import Selection
-from aioftrackjobs.devserver.query.ways import reached, start_of
+from aioftrackjobs.devserver.query.ways import members_only, reached, start_of
 from aioftrackjobs.devserver.store import Transaction
 from aioftrackjobs.devserver.tables import ROW, TYPE
 
@@ -82,11 +82,9 @@ class Loader:
         statement = (
             sa.select(*starts, *(table.c[name] for name in columns))
             .select_from(source)
-            .where(condition)
+            .where(condition, *members_only(relation, table, table))
             .order_by(table.c[ROW])
         )
-        if relation.only:
-            statement = statement.where(table.c[relation.only[0]] == relation.only[1])
         if not entity_type.shared and entity_type.name != entity_type.root:
             statement = statement.where(table.c[TYPE].in_(sorted(entity_type.concrete)))
         wanted = [key[0] if len(key) == 1 else key for key in keys]

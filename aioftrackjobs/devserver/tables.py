@@ -52,6 +52,7 @@ def build_tables(model: Model) -> tuple[sa.MetaData, dict[str, sa.Table]]:
         if entity_type.root == entity_type.name:
             family = model.family(entity_type.name)
             tables[entity_type.name] = _table(metadata, model, family, followed[entity_type.name])
+    tables |= _own_links(metadata, model)
     add_triggers(model, tables)
     add_dense_values(model, tables)
     return metadata, tables
@@ -67,8 +68,33 @@ def _followed(model: Model) -> Mapping[str, set[str]]:
                 followed[model.root(relation.target).name].add(there)
             if relation.link is not None:
                 ends = {relation.link.here, relation.link.there}
-                followed[model.root(relation.link.entity_type).name] |= ends
+                followed[model.link_table(relation.link)] |= ends
     return followed
+
+
+def _own_links(metadata: sa.MetaData, model: Model) -> dict[str, sa.Table]:
+    """Return the tables that join entities where no type of the model does."""
+    tables: dict[str, sa.Table] = {}
+    for entity_type in model.types.values():
+        for relation in entity_type.relations.values():
+            link = relation.link
+            if link is not None and link.hidden and link.entity_type not in tables:
+                tables[link.entity_type] = sa.Table(
+                    link.entity_type,
+                    metadata,
+                    sa.Column(ROW, sa.Integer, primary_key=True),
+                    _end(link.here, entity_type.root),
+                    _end(link.there, model.root(relation.target).name),
+                    sa.UniqueConstraint(link.here, link.there),
+                )
+    return tables
+
+
+def _end(name: str, target: str) -> sa.Column[Any]:
+    constraint = sa.ForeignKey(
+        f"{target}.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"
+    )
+    return sa.Column(name, sa.Text, constraint, nullable=False, index=True)
 
 
 def _table(

@@ -24,6 +24,8 @@ def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:
         borrowed = {name: way for member in family for name, way in member.borrowed.items()}
         for name, (key, target) in borrowed.items():
             _borrow(table, name, key, tables[model.root(target).name])
+    for joining, column, end in sorted(_bare_ends(model, tables)):
+        _let_go(tables[joining], column, tables[end], removes=True)
 
 
 def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]]:
@@ -35,9 +37,24 @@ def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]
             if attribute.references and attribute.name not in own:
                 targets[attribute.name].add(model.root(attribute.references).name)
         for relation in entity_type.relations.values():
-            if not relation.many and len(relation.pairs) == 1:
-                targets[relation.pairs[0][0]].add(model.root(relation.target).name)
+            if relation.key is not None:
+                targets[relation.key].add(model.root(relation.target).name)
     return targets
+
+
+def _bare_ends(model: Model, tables: Mapping[str, sa.Table]) -> set[tuple[str, str, str]]:
+    """Return table, column and target of ends of links that no foreign key holds.
+
+    The object of a list names what is in the list by a bare ``entity_id``.
+    """
+    ends = set()
+    for entity_type in model.types.values():
+        links = [(each.link, each.target) for each in entity_type.relations.values() if each.link]
+        for link, target in links:
+            joining = model.link_table(link)
+            ends.add((joining, link.here, entity_type.root))
+            ends.add((joining, link.there, model.root(target).name))
+    return {end for end in ends if not tables[end[0]].c[end[1]].foreign_keys}
 
 
 def _remove_generic_children(parent: sa.Table, tables: Iterable[sa.Table]) -> None:

@@ -30,10 +30,12 @@ ASSET = entity(
         "custom_attributes": custom_attributes("AssetCustomAttributeValue"),
         "metadata": mapped("Metadata", alias="meta"),
         "versions": many("AssetVersion"),
+        "latest_version": ref("AssetVersion"),
         "parent": ref("Context"),
         "type": ref("AssetType"),
     },
     required="id",
+    computed="latest_version",
     system_projections="context_id",
 )
 

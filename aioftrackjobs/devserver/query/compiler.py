@@ -27,6 +27,7 @@ from aioftrackjobs.devserver.query.syntax import (
     Path,
     Query,
     RelationTest,
+    Step,
 )
 from aioftrackjobs.devserver.query.values import like_pattern, value_of
 from aioftrackjobs.devserver.refusals import ValidationRefusal
@@ -104,17 +105,23 @@ class Compiler:
         step, *rest = _checked(path)
         if rest:
             return scope.value_beyond(step, lambda inner: self._value(tuple(rest), inner))
-        if scope.attribute(step) is not None:
-            return scope.source.c[step.name]
-        return self._key_column(path, scope)
+        return self._column(step, scope)[1]
 
-    def _key_column(self, path: Path, scope: Scope) -> sa.ColumnElement[Any]:
-        (step,) = path
+    def _column(self, step: Step, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
+        """Return the attribute that *step* names, or the key of where it leads, as a column."""
+        attribute = scope.attribute(step)
+        if attribute is not None:
+            return attribute, scope.source.c[step.name]
         _refuse_computed(scope, step.name)
         relation = scope.relation(step)
-        if relation.many or len(relation.pairs) != 1:
+        if relation.highest is not None:
+            target = self._model.types[relation.target]
+            key = target.primary_key[0]
+            return target.attributes[key], scope.value_beyond(step, lambda at: at.source.c[key])
+        if relation.key is None:
             raise ValidationRefusal(f"'{step.name}' has no single value to compare.")
-        return scope.source.c[relation.pairs[0][0]]
+        knowing = self._model.knowing(scope.entity_type, step.name)
+        return knowing.attributes[relation.key], scope.source.c[relation.key]
 
     def _condition(self, expression: Expression, scope: Scope) -> Condition:
         match expression:
@@ -151,12 +158,7 @@ class Compiler:
         step, *rest = _checked(path)
         if rest:
             return scope.leads_to(step, lambda inner: self._at_end(tuple(rest), inner, build))
-        attribute = scope.attribute(step)
-        if attribute is not None:
-            return build(attribute, scope.source.c[step.name])
-        column = self._key_column(path, scope)
-        knowing = self._model.knowing(scope.entity_type, path[-1].name)
-        return build(knowing.attributes[column.name], column)
+        return build(*self._column(step, scope))
 
     def _membership(self, membership: Membership, scope: Scope) -> Condition:
         values = membership.values

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model, Relation
 from aioftrackjobs.devserver.query.syntax import Step
-from aioftrackjobs.devserver.query.ways import starting_keys
+from aioftrackjobs.devserver.query.ways import members_only, starting_keys
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.tables import TYPE
 
@@ -86,10 +86,8 @@ class Scope:
         belongs = belonging is not None and [there for _, there in relation.pairs] == [belonging[0]]
         typed = step.cast is not None or (relation.many and not belongs)
         conditions = [inner.is_of_type()] if typed else []
-        if relation.only:
-            name, value = relation.only
-            conditions.append(inner.source.c[name] == value)
-        return conditions
+        table = self.tables[inner.entity_type.root]
+        return [*conditions, *members_only(relation, inner.source, table)]
 
     def leads_to(self, step: Step, build: Callable[[Scope], Condition] | None) -> Condition:
         """Return the condition that some entity at the other end satisfies what *build* makes.

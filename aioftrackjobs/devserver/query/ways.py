@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from aioftrackjobs.devserver.model import Model, Relation
+from aioftrackjobs.devserver.tables import ROW
 
 
 def start_of(relation: Relation) -> tuple[str, ...]:
@@ -24,7 +25,7 @@ def starting_keys(
 ) -> tuple[str, sa.Select[Any]]:
     """Return where a relation starts, and the keys from which it leads to what is *found*."""
     if relation.link is not None:
-        link = tables[model.root(relation.link.entity_type).name].alias()
+        link = tables[model.link_table(relation.link)].alias()
         ends = sa.select(found.c.id).where(*conditions)
         keys = sa.select(link.c[relation.link.here]).where(link.c[relation.link.there].in_(ends))
         return "id", keys
@@ -33,6 +34,28 @@ def starting_keys(
     ((here, there),) = relation.pairs
     column = found.c[there]
     return here, sa.select(column).where(*conditions, column.is_not(None))
+
+
+def members_only(
+    relation: Relation, found: sa.FromClause, table: sa.Table
+) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions that rows of *table*, as *found*, must meet besides their keys."""
+    conditions: list[sa.ColumnElement[bool]] = []
+    if relation.only is not None:
+        name, value = relation.only
+        conditions.append(found.c[name] == value)
+    if relation.highest is not None:
+        ((_, there),) = relation.pairs
+        other = table.alias()
+        # Of equal ones the youngest; SQLite sorts what has no value as the lowest.
+        best = (
+            sa.select(other.c[ROW])
+            .where(other.c[there] == found.c[there])
+            .order_by(other.c[relation.highest].desc(), other.c[ROW].desc())
+            .limit(1)
+        )
+        conditions.append(found.c[ROW] == best.correlate(found).scalar_subquery())
+    return conditions
 
 
 def _within_tree(
@@ -68,7 +91,7 @@ def reached(
     wanted = sa.func.json_each(sa.bindparam("keys")).table_valued("value")
     keys = sa.select(wanted.c.value)
     if relation.link is not None:
-        link = tables[model.root(relation.link.entity_type).name].alias()
+        link = tables[model.link_table(relation.link)].alias()
         here, there = link.c[relation.link.here], link.c[relation.link.there]
         ways = sa.select(here.label("start"), there.label("id")).where(here.in_(keys))
         way = ways.distinct().subquery()
