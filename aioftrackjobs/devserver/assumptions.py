@@ -36,8 +36,8 @@ ASSUMPTIONS: tuple[str, ...] = (
     "400 and a JSON object, too.",
     "Usernames are unique, and a user has one running timer.",
     "Entities have a value of each custom attribute for their kind, object type and project, and "
-    "of hierarchical ones; it starts, also after its deletion, as the configuration's default of "
-    "that moment, and is not inherited. One for tasks without an object type is for all of them.",
+    "of hierarchical ones. It starts as the configuration's default of that moment, also after its "
+    "deletion. One for tasks without an object type is for all of them.",
     "A custom attribute that is updated before it has a value gets one, and one that is created "
     "when it has one is updated.",
     "Grouping needs strict mode, either by header or by option.",

@@ -3,6 +3,10 @@
 Clients never create them: they take it that all are there, with the configuration's default,
 and only send updates. So triggers add them with the entity or the configuration, whichever is
 later.
+
+As the official client's documentation has it, hierarchical ones have no value until one is set,
+which is for that entity alone: clients look for the first that is set on the way up. And a
+default that is changed is for entities made from then on.
 """
 
 from __future__ import annotations
@@ -119,7 +123,8 @@ def _statement(model: Model, owner: sa.Table, kind: _Kind) -> str:
         project = f'({project} OR c."project_id" = {kind.project})'
     return (
         f'INSERT OR IGNORE INTO "{_VALUE}" ("_type", "configuration_id", "entity_id", "value") '
-        f'SELECT \'{_VALUE}\', c."id", o."id", c."default" '
+        f'SELECT \'{_VALUE}\', c."id", o."id", '
+        'CASE WHEN c."is_hierarchical" THEN NULL ELSE c."default" END '
         f'FROM "{_CONFIGURATION}" AS c, "{owner.name}" AS o '
         f'WHERE o."_type" IN ({types}) AND ({matches}) AND {project}'
     )

@@ -151,8 +151,31 @@ async def test_entities_have_a_value_of_each_custom_attribute_that_is_for_them(
 
     values = await values_of(api, "new", entity_type)
 
-    found = {key for key, value in values.items() if value == 7}
-    assert found == {"own", "in-project"} | (set() if is_user else {"inherited"})
+    assert {key for key, value in values.items() if value == 7} == {"own", "in-project"}
+    assert ("inherited" in values) is not is_user
+
+
+async def test_a_hierarchical_value_is_that_of_its_entity_alone(api: Caller, task: str) -> None:
+    """The documentation has it so: clients look for the first that is set on the way up."""
+    data = {"id": "c", "key": "c", "entity_type": "show", "config": "", "default": 7}
+    await api.call(create("CustomAttributeConfiguration", **data, is_hierarchical=True))
+
+    await api.call(update("CustomAttributeValue", "c", "h", value=24))
+
+    assert (await values_of(api, "h", "Shot"))["c"] == 24
+    assert (await values_of(api, task))["c"] is None
+
+
+async def test_a_changed_default_is_for_new_entities(api: Caller, task: str) -> None:
+    """The documentation has it so."""
+    data = {"id": "c", "key": "c", "entity_type": "task", "config": "", "default": 7}
+    await api.call(create("CustomAttributeConfiguration", **data))
+
+    await api.update("CustomAttributeConfiguration", "c", default=8)
+
+    await api.create("Task", id="new", name="new", parent_id="h")
+    assert (await values_of(api, task))["c"] == 7
+    assert (await values_of(api, "new"))["c"] == 8
 
 
 async def test_values_come_with_what_makes_a_configuration_match(api: Caller, task: str) -> None:
