@@ -62,7 +62,7 @@ def read_key(entity_type: EntityType, key: Any) -> Key:
     names = entity_type.primary_key
     if len(values) != len(names) or not all(isinstance(value, str | int) for value in values):
         raise ValidationRefusal(
-            f"The key of a {entity_type.name} is a list of {len(names)}: {', '.join(names)}."
+            f"'entity_key' of a {entity_type.name} must be a list with its {' and '.join(names)}."
         )
     return {name: str(value) for name, value in zip(names, values, strict=True)}
 
@@ -98,12 +98,14 @@ def _relate(
 def _read_reference(model: Model, relation: Relation, value: Any, where: str) -> Key:
     """Return the key in a reference (protocol reference, section 3.3)."""
     if not isinstance(value, Mapping):
-        raise ValidationRefusal(f"{where} takes a reference to a {relation.target}.")
+        raise ValidationRefusal(
+            f"{where} takes a reference to a {relation.target}, an object with its type and key."
+        )
     name = value.get("__entity_type__", relation.target)
     target = model.type(name)
     if target.root != model.types[relation.target].root:
         raise ValidationRefusal(f"{where} takes a {relation.target}, not a {name}.")
     key = {part: value.get(part) for part in target.primary_key}
     if not all(isinstance(part, str) for part in key.values()):
-        raise ValidationRefusal(f"{where}: the reference lacks {', '.join(key)}.")
+        raise ValidationRefusal(f"{where}: the reference lacks {' and '.join(key)}, as text.")
     return key

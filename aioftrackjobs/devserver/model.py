@@ -133,7 +133,10 @@ class EntityType:
 
     def unknown(self, name: str) -> Exception:
         """Return the refusal of an attribute that this type does not have."""
-        return unknown_name("attribute", name, self.document["properties"], of=self.name)
+        properties = self.document["properties"]
+        entries = f"Entries are found by their key: 'any (key is \"{name}\")'."
+        otherwise = entries if {"key", "value"} <= properties.keys() else ""
+        return unknown_name("attribute", name, properties, of=self.name, otherwise=otherwise)
 
 
 @dataclass(frozen=True, slots=True)

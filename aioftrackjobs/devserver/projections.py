@@ -85,6 +85,10 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
         raise ValidationRefusal(f"'{step.name}' of {entity_type.name} cannot be selected.")
     relation = entity_type.relations.get(step.name)
     if relation is None:
+        if step.cast is not None:
+            raise ValidationRefusal(
+                f"'{step.name}' of {entity_type.name} is no relation, it cannot be cast."
+            )
         plain = (entity_type.name, step.name) in _SHOWN_WHOLE
         if rest and not plain and step.name not in entity_type.computed:
             raise ValidationRefusal(
@@ -104,5 +108,7 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
 def _cast(model: Model, relation: Relation, name: str) -> EntityType:
     target = model.type(name)
     if target.root != model.types[relation.target].root:
-        raise ValidationRefusal(f"{relation.target} cannot be cast to {name}.")
+        raise ValidationRefusal(
+            f"'{relation.name}' leads to {relation.target}, which cannot be cast to {name}."
+        )
     return target

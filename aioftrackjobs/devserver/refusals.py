@@ -139,10 +139,21 @@ class UnsupportedRefusal(Refusal):
     exception = "UnsupportedOperationError"
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], *, of: str = "") -> ValidationRefusal:
-    """Return the refusal of a name that does not exist, with the nearest that does."""
-    match = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = f", did you mean '{match[0]}'?" if match else "."
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], *, of: str = "", otherwise: str = ""
+) -> ValidationRefusal:
+    """Return the refusal of a name that does not exist, with the nearest that does.
+
+    Args:
+        kind: What the name is for.
+        name: The name.
+        known: Names that exist.
+        of: What has the names that exist.
+        otherwise: What to say where none is near.
+    """
+    by_lower = {each.lower(): each for each in known}
+    match = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
+    hint = f", did you mean '{by_lower[match[0]]}'?" if match else f". {otherwise}".rstrip()
     owner = f" of {of}" if of else ""
     return ValidationRefusal(f"Unknown {kind} '{name}'{owner}{hint}")
 

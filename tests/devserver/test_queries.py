@@ -156,6 +156,14 @@ async def test_a_query_sees_what_its_batch_wrote(api: Caller) -> None:
         ("select usr.username from Job", "did you mean 'user'"),
         ("Job where user has (usrname is x)", "did you mean 'username'"),
         ("Job order by creatd_at", "did you mean 'created_at'"),
+        ("JOB", "did you mean 'Job'"),
+        ("Job where STATUS is x", "did you mean 'status'"),
+        ("select user.usrname from Job", "'usrname' of User, did you mean 'username'"),
+        ("Job where id in (select idd from Job)", "did you mean 'id'"),
+        ("Task where parent[Shto].name is x", "did you mean 'Shot'"),
+        ("select job_components.component[FileComponnt].name from Job", "mean 'FileComponent'"),
+        ("Task where custom_attributes any (kee is fps)", "did you mean 'key'"),
+        ("select custom_attributes.fps from Task", "found by their key: 'any (key is \"fps\")'"),
     ],
 )
 async def test_unknown_names_are_refused_with_the_nearest_one(
@@ -165,6 +173,32 @@ async def test_unknown_names_are_refused_with_the_nearest_one(
 
     assert error["exception"] == "ValidationError"
     assert hint in error["content"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "content"),
+    [
+        ("Job where status[User].x is 1", "'status' of Job is no relation"),
+        ("Job where type[Foo] is 1", "'type' of Job is no relation, it cannot be cast"),
+        ("select type[Foo] from Job", "'type' of Job is no relation, it cannot be cast"),
+        ("Job where user[Task].name is x", "'user' leads to User, which cannot be cast to Task"),
+        ("select user[Task].name from Job", "'user' leads to User, which cannot be cast to Task"),
+        ("Job where user.username.x is 1", "'username' of User is no relation"),
+        ("Job where job_components is c", "by 'job_components any (...)'"),
+        ("Job where created_at > soon", "'created_at', which is a date in ISO form"),
+        ("Task where bid > much", "'bid', which is a number"),
+        ("User where is_active is maybe", "'is_active', which is true or false"),
+        ("JobComponent where url is x", "'url' of JobComponent is computed"),
+        ("Job where id in (select id, type from Job)", "selects exactly one attribute"),
+    ],
+)
+async def test_what_cannot_be_asked_is_refused_with_the_reason(
+    api: Caller, expression: str, content: str
+) -> None:
+    error = await api.refused(query(expression))
+
+    assert error["exception"] == "ValidationError"
+    assert content in error["content"]
 
 
 @pytest.mark.parametrize(

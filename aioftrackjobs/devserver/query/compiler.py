@@ -119,7 +119,11 @@ class Compiler:
             key = target.primary_key[0]
             return target.attributes[key], scope.value_beyond(step, lambda at: at.source.c[key])
         if relation.key is None:
-            raise ValidationRefusal(f"'{step.name}' has no single value to compare.")
+            test = "any" if relation.many else "has"
+            raise ValidationRefusal(
+                f"'{step.name}' has no single value to compare: test what it leads to, by "
+                f"'{step.name} {test} (...)'."
+            )
         knowing = self._model.knowing(scope.entity_type, step.name)
         return knowing.attributes[relation.key], scope.source.c[relation.key]
 

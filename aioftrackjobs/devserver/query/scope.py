@@ -52,9 +52,19 @@ class Scope:
         return self.source.c[key].in_(sa.select(named).where(other.is_of_type()))
 
     def attribute(self, step: Step) -> Attribute | None:
-        """Return the attribute that *step* names, None if it names something else."""
+        """Return the attribute that *step* names, None if it names something else.
+
+        Raises:
+            ValidationRefusal: If it is cast, which only relations can be.
+        """
         found = self.model.knowing(self.entity_type, step.name).attributes.get(step.name)
-        return found if found is not None and not found.hidden else None
+        if found is None or found.hidden:
+            return None
+        if step.cast is not None:
+            raise ValidationRefusal(
+                f"'{step.name}' of {self.entity_type.name} is no relation, it cannot be cast."
+            )
+        return found
 
     def relation(self, step: Step) -> Relation:
         """Return the relation that *step* names.
@@ -77,7 +87,9 @@ class Scope:
         relation = self.relation(step)
         target = self.model.type(step.cast or relation.target)
         if self.model.types[relation.target].root != target.root:
-            raise ValidationRefusal(f"{relation.target} cannot be cast to {target.name}.")
+            raise ValidationRefusal(
+                f"'{step.name}' leads to {relation.target}, which cannot be cast to {target.name}."
+            )
         return Scope.of(self.model, self.tables, target)
 
     def narrowing(self, relation: Relation, inner: Scope, step: Step) -> list[Condition]:

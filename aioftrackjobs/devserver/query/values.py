@@ -11,6 +11,7 @@ from aioftrackjobs.devserver.refusals import ValidationRefusal
 
 Scalar = str | int | float | bytes
 
+_KINDS = {"boolean": "true or false", "integer": "a number", "number": "a number"}
 _ESCAPE = re.compile(r"\\([\"'\\%])")
 _PATTERN_PART = re.compile(r"\\([\"'\\%])|([%_\\])", re.DOTALL)
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
@@ -60,9 +61,9 @@ def value_of(attribute: Attribute, literal: Literal) -> Scalar:
             case _:
                 return text
     except (ValueError, OverflowError):
-        kind = "date" if attribute.is_datetime else attribute.type
+        kind = "a date in ISO form" if attribute.is_datetime else _KINDS[attribute.type]
         raise ValidationRefusal(
-            f"'{text}' cannot be compared with the {kind} attribute '{attribute.name}'."
+            f"'{text}' cannot be compared with '{attribute.name}', which is {kind}."
         ) from None
 
 
