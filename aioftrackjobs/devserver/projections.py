@@ -80,6 +80,8 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
     if not entity_type.has(step.name):
         if step.name in entity_type.default_projections:
             return  # documents of links name what they do not have, and clients ask for it
+        if step.name == "id" and not rest:
+            return  # a setting, say, has another key; keys are sent whatever is asked for
         raise entity_type.unknown(step.name)
     if entity_type.document["properties"][step.name].get("restricted_projection"):
         raise ValidationRefusal(f"'{step.name}' of {entity_type.name} cannot be selected.")

@@ -3,24 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx
 import pytest
+from starlette.applications import Starlette
 
 from aioftrackjobs.devserver import ServerHandle, create_app, running
 
 from .caller import Caller
+from .recorded import DOCUMENTS
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[Caller]:
-    """A caller of a fresh server, through ASGI and without its lifespan."""
-    app = create_app()
+@asynccontextmanager
+async def caller_of(app: Starlette) -> AsyncIterator[Caller]:
     engine = app.state.engine
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
         yield Caller(http, engine.api_user, engine.api_key)
     engine.close()
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Caller]:
+    """A caller of a fresh server, through ASGI and without its lifespan."""
+    async with caller_of(create_app()) as caller:
+        yield caller
+
+
+@pytest.fixture
+async def recorded() -> AsyncIterator[Caller]:
+    """The same with the recorded schemas of a real server."""
+    if not DOCUMENTS:
+        pytest.skip("the recorded schemas are not here")
+    async with caller_of(create_app(schemas=DOCUMENTS)) as caller:
+        yield caller
 
 
 @pytest.fixture

@@ -60,12 +60,15 @@ CONTEXTS = [
     metadata("got", "Project", "some_key", "some_value"),
     metadata("p", "Project", "some_key", "other"),
     metadata("p", "Project", "other", "some_value"),
+    metadata("bob", "User", "k", "some_value"),
+    metadata("jane", "User", "k", "other"),
     create("Sequence", id="sq", name="sq", parent_id="p"),
     create("Sequence", id="sq2", name="sq", parent_id="got"),
     metadata("sq", "Sequence", "frame_padding", "4"),
     metadata("sq2", "Sequence", "frame_padding", "5"),
     create("Shot", id="sh", name="sh", parent_id="sq"),
     create("Shot", id="sh2", name="sh", parent_id="sq2"),
+    create("Shot", id="c", name="c", parent_id="sq2"),
     create("Task", id="comp", name="comp", parent_id="sh", priority_id="low", bid=0.5),
     create("Task", id="anim", name="bar_foo_foobar", parent_id="sh", priority_id="urgent", bid=11),
     create("Task", id="left", name="left", parent_id="sh", status_id="omitted"),
@@ -129,12 +132,34 @@ CUSTOM = [
         "CustomAttributeLink", id="l2", configuration_id="supervisor", from_id="comp", to_id="bob"
     ),
 ]
+#: For the one example that comes from another client's tests: four tasks below a sequence, and
+#: four beside a task of a certain name, of which it finds the last three by name.
+NESTED = [
+    create("Sequence", id="baz", name="baz", parent_id="old"),
+    create("Shot", id="in-baz", name="blip", parent_id="baz"),
+    create("Sequence", id="not-baz", name="zab", parent_id="old"),
+    create("Shot", id="blah", name="blah", parent_id="not-baz"),
+    create("Shot", id="blip", name="blip", parent_id="not-baz"),
+    create("Task", id="fuz", name="fuz", parent_id="blah"),
+    create("Task", id="fuz-elsewhere", name="fuz", parent_id="blip"),
+    *[
+        create(
+            "Task", id=f"{parent}-{n}", name=f"bar{n}{parent}-foobar-foo", parent_id=parent, bid=bid
+        )
+        for parent in ("in-baz", "blah", "blip")
+        for n, bid in enumerate((11, 12, 13, 14, 10))
+    ],
+]
 PUBLISHED = [
     create("Asset", id="asset", name="n", context_id="sh"),
     create("Asset", id="asset2", name="n", context_id="sh2"),
-    create("AssetVersion", id="v1", asset_id="asset", version=5),
+    create("Asset", id="asset-c", name="n", context_id="c"),
+    create("Asset", id="1", name="50 %abc% done", context_id="c"),
+    create("AssetVersion", id="v", asset_id="asset", version=5),
     create("AssetVersion", id="v2", asset_id="asset", version=6),
     create("AssetVersion", id="v3", version=7),
+    create("AssetVersion", id="a", version=5),
+    create("AssetVersion", id="b", version=5),
     create(
         "ReviewSession",
         id="review",
@@ -147,7 +172,7 @@ PUBLISHED = [
         "ReviewSessionObject",
         id="shown",
         review_session_id="review",
-        version_id="v1",
+        version_id="v",
         name="x",
         description="y",
         version="1",
@@ -158,22 +183,30 @@ PUBLISHED = [
     note("n-a", "a", thread_activity=at("2020-01-01T00:00:00")),
     note("n-b", "b", thread_activity=at("2021-01-01T00:00:00")),
     note("n-r", "a", in_reply_to_id="n-a"),
-    note("n-v", "v1"),
+    note("n-v", "v"),
     note("n-o", "shown"),
 ]
 FILES = [
-    create("FileComponent", id="c1", name="b", file_type=".txt", version_id="v1", size=3),
-    create("FileComponent", id="c2", name="a", file_type=".txt", version_id="v1", size=4),
+    create("FileComponent", id="c1", name="b", file_type=".txt", version_id="v", size=3),
+    create("FileComponent", id="c2", name="a", file_type=".txt", version_id="v", size=4),
     create("FileComponent", id="c3", name="a", version_id="v2"),
+    create("FileComponent", id="c4", name="a", version_id="a"),
+    create("FileComponent", id="c5", name="a", version_id="b"),
+    create("FileComponent", id="c6", name="a", version_id="b"),
     create("Job", id="j1", user_id="bob", data='{"k": "value"}'),
     create("Job", id="j2", user_id="jane", status="running", data="50 %abc% done"),
     create("Job", id="j3", status="done"),
+    create("Job", id="zz", user_id="jane", data="..."),
+    create("Job", id="abc", user_id="jane", status="failed"),
+    create("Job", id="123", user_id="jane", status="failed"),
     create("JobComponent", job_id="j1", component_id="c1"),
     create("JobComponent", job_id="j1", component_id="c2"),
     create("JobComponent", job_id="j2", component_id="c1"),
     create("ComponentLocation", id="cl1", component_id="c1", location_id=SERVER),
     create("ComponentLocation", id="cl2", component_id="c2", location_id=REVIEW),
     create("ComponentLocation", id="cl3", component_id="c3", location_id=SERVER),
+    create("ComponentLocation", id="cl4", component_id="c4", location_id=SERVER),
+    create("ComponentLocation", id="cl5", component_id="c5", location_id=REVIEW),
     create("Setting", name="storage_scenario", group="elsewhere", value="x"),
 ]
 
@@ -182,6 +215,7 @@ ENTITIES = [
     create("ProjectSchema", id="schema", name="Own"),
     *PEOPLE,
     *CONTEXTS,
+    *NESTED,
     *CUSTOM,
     *PUBLISHED,
     *FILES,

@@ -6,7 +6,6 @@ have it: the items of lists, the scopes of tasks, versions that use others, secu
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -17,15 +16,16 @@ import pytest
 from aioftrackjobs.devserver import ServerHandle, running
 
 from .caller import Caller, create, delete, query, ref, update
-from .test_official_client import REAL_SCHEMAS, session_of, with_session
+from .recorded import DOCUMENTS
+from .test_official_client import session_of, with_session
 
-pytestmark = pytest.mark.skipif(not REAL_SCHEMAS.exists(), reason="the schemas are not here")
+pytestmark = pytest.mark.skipif(not DOCUMENTS, reason="the recorded schemas are not here")
 
 
 @pytest.fixture
 async def server() -> AsyncIterator[ServerHandle]:
     """A server with the recorded schemas, which alone have lists and scopes."""
-    async with running(schemas=json.loads(REAL_SCHEMAS.read_text())) as handle:
+    async with running(schemas=DOCUMENTS) as handle:
         yield handle
 
 

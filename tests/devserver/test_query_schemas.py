@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import httpx
 import pytest
 
-from aioftrackjobs.devserver import create_app
 from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.loading import load_model
 from aioftrackjobs.devserver.model import Model
 
 from .caller import Caller, query
+from .recorded import DOCUMENTS
 
-RECORDED = Path(__file__).parents[3] / "shared" / "schemas" / "all.json"
-DOCUMENTS: list[dict[str, Any]] = json.loads(RECORDED.read_text()) if RECORDED.exists() else []
 KNOWN = {document["id"]: document for document in DOCUMENTS}
 
 pytestmark = pytest.mark.skipif(not DOCUMENTS, reason="the recorded schemas are not here")
-
-
-@pytest.fixture
-async def recorded() -> AsyncIterator[Caller]:
-    app = create_app(schemas=DOCUMENTS)
-    engine = app.state.engine
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
-        yield Caller(http, engine.api_user, engine.api_key)
-    engine.close()
 
 
 @pytest.fixture(scope="module")
