@@ -10,18 +10,9 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.model import EntityType
 from aioftrackjobs.devserver.projections import select
+from aioftrackjobs.devserver.query import syntax
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
-from aioftrackjobs.devserver.query.syntax import (
-    And,
-    Comparison,
-    Expression,
-    Literal,
-    Membership,
-    Or,
-    Query,
-    Step,
-)
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.request import ApiRequest, Operation
 from aioftrackjobs.devserver.results import Loader
@@ -62,21 +53,21 @@ def answer_search(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     if object_types:
         narrowed.append(_one_of(entity_type, "object_type_id", object_types))
     if narrowed:
-        query = replace(query, criteria=And(tuple(narrowed)))
+        query = replace(query, criteria=syntax.And(tuple(narrowed)))
     return {"action": "search", **_found(request, query)}
 
 
-def _parsed(request: ApiRequest, expression: str) -> Query:
+def _parsed(request: ApiRequest, expression: str) -> syntax.Query:
     request.services.limits.check_expression(expression)
     return parse(expression)
 
 
-def _searched_query(request: ApiRequest, operation: Operation) -> Query:
+def _searched_query(request: ApiRequest, operation: Operation) -> syntax.Query:
     expression, name = operation.get("expression"), operation.get("entity_type")
     if name is not None and not isinstance(name, str):
         raise ValidationRefusal("'entity_type' must be a name.")
     if expression is None and name:
-        return Query(request.services.model.type(name).name)
+        return syntax.Query(request.services.model.type(name).name)
     if not isinstance(expression, str):
         raise ValidationRefusal("A search needs an 'expression' or an 'entity_type'.")
     query = _parsed(request, expression)
@@ -96,30 +87,30 @@ def _texts(operation: Operation, name: str) -> list[str]:
     return values
 
 
-def _term(entity_type: EntityType, term: str) -> Expression:
+def _term(entity_type: EntityType, term: str) -> syntax.Expression:
     """Return the test for entities that have *term* in any of their texts."""
     escaped = "".join(f"\\{each}" if each in "\\%\"'" else each for each in term)
-    pattern = Literal(f"%{escaped}%", quoted=True)
+    pattern = syntax.Literal(f"%{escaped}%", quoted=True)
     tests = tuple(
-        Comparison((Step(name),), "like", pattern)
+        syntax.Comparison((syntax.Step(name),), "like", pattern)
         for name in _SEARCHED
         if name in entity_type.attributes and entity_type.attributes[name].type == "string"
     )
     if not tests:
         raise ValidationRefusal(f"{entity_type.name} has no text to search.")
-    return Or(tests)
+    return syntax.Or(tests)
 
 
-def _one_of(entity_type: EntityType, name: str, values: list[str]) -> Expression:
+def _one_of(entity_type: EntityType, name: str, values: list[str]) -> syntax.Expression:
     if name not in entity_type.attributes:
         raise entity_type.unknown(name)
-    literals = tuple(Literal(value, quoted=False) for value in values)
-    return Membership((Step(name),), literals, negated=False)
+    literals = tuple(syntax.Literal(value, quoted=False) for value in values)
+    return syntax.Membership((syntax.Step(name),), literals, negated=False)
 
 
 def _within(
     request: ApiRequest, entity_type: EntityType, operation: Operation
-) -> Iterator[Expression]:
+) -> Iterator[syntax.Expression]:
     """Yield the test for what is below a context, if one is given."""
     context_id = operation.get("context_id")
     if context_id is None:
@@ -148,14 +139,14 @@ def _descendants(request: ApiRequest, context_id: str) -> list[str]:
     return [row[0] for row in request.transaction.fetch(sa.select(tree.c.id), start=context_id)]
 
 
-def _found(request: ApiRequest, query: Query) -> dict[str, Any]:
+def _found(request: ApiRequest, query: syntax.Query) -> dict[str, Any]:
     """Return one page, and where the next one begins."""
     rows, more = _groups(request, query) if query.group_by else _entities(request, query)
     next_offset = (query.offset or 0) + len(rows) if more else None
     return {"data": rows, "metadata": {"next": {"offset": next_offset}}}
 
 
-def _entities(request: ApiRequest, query: Query) -> tuple[list[Any], bool]:
+def _entities(request: ApiRequest, query: syntax.Query) -> tuple[list[Any], bool]:
     model, transaction = request.services.model, request.transaction
     compiler = Compiler(model, transaction.tables)
     selection = select(model, query)
@@ -167,7 +158,7 @@ def _entities(request: ApiRequest, query: Query) -> tuple[list[Any], bool]:
     return request.encoder.entities(selection, loaded), more
 
 
-def _groups(request: ApiRequest, query: Query) -> tuple[list[Any], bool]:
+def _groups(request: ApiRequest, query: syntax.Query) -> tuple[list[Any], bool]:
     transaction = request.transaction
     compiler = Compiler(request.services.model, transaction.tables)
     statement, names = compiler.select_groups(query, strict=request.caller.strict)
@@ -175,7 +166,7 @@ def _groups(request: ApiRequest, query: Query) -> tuple[list[Any], bool]:
     return [dict(zip(names, row, strict=True)) for row in found], more
 
 
-def _page(query: Query, found: Any) -> tuple[Any, bool]:
+def _page(query: syntax.Query, found: Any) -> tuple[Any, bool]:
     """Return the rows of the page, and whether there are more after it."""
     if query.limit is None or len(found) <= query.limit:
         return found, False

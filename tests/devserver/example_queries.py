@@ -132,6 +132,7 @@ EXAMPLES: dict[int, tuple[str, ...]] = {
     57: ('select id from Job where id is "zz" and status is "queued" and data is "..." limit 2',),
 }
 _PLACEHOLDER = re.compile(r"<id>|<uuid>|[0-9a-f]{4}-\.\.|\.\.\.")
+_FRAGMENT = re.compile(r"not |(date|id|data|name) ")
 
 
 def example(number: int, *values: str, nth: int = 0) -> str:
@@ -143,3 +144,10 @@ def example(number: int, *values: str, nth: int = 0) -> str:
     filled = _PLACEHOLDER.sub(lambda _: left.pop(0), text)
     assert not left, f"example {number} has fewer placeholders"
     return filled
+
+
+def whole_queries() -> list[str]:
+    """Return all examples, fragments made whole and placeholders filled with a name."""
+    texts = [_PLACEHOLDER.sub("x", text) for each in EXAMPLES.values() for text in each]
+    texts = [re.sub("^x from", "select x from", text) for text in texts]
+    return [f"Job where {text}" if _FRAGMENT.match(text) else text for text in texts]

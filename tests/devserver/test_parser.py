@@ -4,104 +4,47 @@ from __future__ import annotations
 
 import pytest
 
+from aioftrackjobs.devserver.query import syntax
 from aioftrackjobs.devserver.query.parser import parse
-from aioftrackjobs.devserver.query.syntax import (
-    Aggregate,
-    And,
-    Comparison,
-    Literal,
-    Membership,
-    Not,
-    Or,
-    Ordering,
-    Query,
-    RelationTest,
-    Step,
-)
 from aioftrackjobs.devserver.query.values import like_pattern, text_of
 from aioftrackjobs.devserver.refusals import ParseRefusal
 
-#: Protocol reference, section 4.10; fragments completed to whole queries.
-EXAMPLES = [
-    "Project",
-    "User where username is jenkins",
-    'Project where status is active and (name like "%thrones" or full_name like "%thrones")',
-    'Task where timelogs.start >= "2026-01-01T00:00:00+00:00"',
-    'Note where author has (first_name is "Jane" and last_name is "Doe")',
-    "Project where metadata any (key=some_key and value=some_value)",
-    "User where not timelogs any ()",
-    "select id from Note where parent_id in (a,b) and not in_reply_to has () "
-    "order by thread_activity desc offset 0 limit 10",
-    "select count(id) from Task group by status_id",
-    'select id, status from Job where id in ("<id>","<id>")',
-    "select id, data from Job where id is '<id>'",
-    'select id from Job where (id is "x") offset 0 limit 500',
-    "select status, data from Job where id in (e6a1-..,9350-..) offset 0 limit 500",
-    "select component.id, component.system_type from JobComponent "
-    'where (component_id is "c1"and job_id is "j1") offset 0 limit 500',
-    'select url from JobComponent where (component_id is "c1"and job_id is "j1") '
-    'or (component_id is "c2"and job_id is "j1") offset 0 limit 500',
-    'Timer where user_id = "x"',
-    "select version, asset.versions.version from AssetVersion where asset_id is_not None limit 1",
-    "select status.state.short from Task where status.state.short is NOT_STARTED limit 2",
-    'select link from Task where assignments any (resource.username = "bob")',
-    'TypedContext where name is "sh" '
-    'and parent[TypedContext] has (name is "sq" and project.name is "p")',
-    "select name from Project where "
-    'allocations.resource[Group].memberships any (user.username is "john_doe")',
-    'Note where parent_id is "v" or parent_id in '
-    '(select id from ReviewSessionObject where version_id is "v")',
-    "select id, color from Status order by sort desc, name asc limit 200",
-    'select id from Setting where name is "storage_scenario" and group is "STORAGE"',
-    "select id, key from CustomAttributeConfiguration "
-    "where entity_type is AssetVersion or is_hierarchical is True",
-    'Note where date > "2018-05-01"  and date < "2018-06-01"',
-    'select id from Asset where\n context_id is "c" and\n name is "n"\n limit 1',
-    'select id, component_locations.url.value from Component where id is "x" limit 1',
-    'Note where date before "1970-01-01T00:00:00+00:00"',
-    'Job where id in (123, "abc")',
-    "Job where id in (none)",
-    "AssetVersion where not (version is 5 or version is 6)",
-    "Job where not id in (1,2)",
-    r'Job where data like "%\"value\"%"',
-    "select name, bid from FtrackTask where ((((bid > 10) and "
-    '(name like "%foo" and name like "bar%")) and name like "%foobar%") and '
-    '((parent.parent.name = "baz") or parent.children any '
-    '(((name = "fuz") and (parent.name = "blah"))))) order by name descending offset 5 limit 10',
-]
+from .example_queries import whole_queries
 
 
-def path(*names: str) -> tuple[Step, ...]:
-    return tuple(Step(name) for name in names)
+def path(*names: str) -> tuple[syntax.Step, ...]:
+    return tuple(syntax.Step(name) for name in names)
 
 
 def criteria(text: str) -> object:
     return parse(f"Job where {text}").criteria
 
 
-@pytest.mark.parametrize("text", EXAMPLES)
+@pytest.mark.parametrize("text", whole_queries())
 def test_queries_of_real_clients_parse(text: str) -> None:
     assert parse(text).entity_type.isidentifier()
 
 
 def test_and_binds_tighter_than_or() -> None:
-    a, b, c = (Comparison(path(name), "is", Literal("1", quoted=False)) for name in "abc")
+    a, b, c = (
+        syntax.Comparison(path(name), "is", syntax.Literal("1", quoted=False)) for name in "abc"
+    )
 
-    assert criteria("a is 1 or b is 1 and c is 1") == Or((a, And((b, c))))
+    assert criteria("a is 1 or b is 1 and c is 1") == syntax.Or((a, syntax.And((b, c))))
 
 
 def test_operators_have_other_spellings() -> None:
     for spelling, operator in {"=": "is", "!=": "is_not", "after": ">", "less_than": "<"}.items():
-        assert criteria(f"a {spelling} 1") == Comparison(
-            path("a"), operator, Literal("1", quoted=False)
+        assert criteria(f"a {spelling} 1") == syntax.Comparison(
+            path("a"), operator, syntax.Literal("1", quoted=False)
         )
 
 
 def test_a_keyword_may_follow_a_closing_quote_directly() -> None:
-    assert criteria('a is "x"and b is "y"') == And(
+    assert criteria('a is "x"and b is "y"') == syntax.And(
         (
-            Comparison(path("a"), "is", Literal("x", quoted=True)),
-            Comparison(path("b"), "is", Literal("y", quoted=True)),
+            syntax.Comparison(path("a"), "is", syntax.Literal("x", quoted=True)),
+            syntax.Comparison(path("b"), "is", syntax.Literal("y", quoted=True)),
         )
     )
 
@@ -110,7 +53,10 @@ def test_words_of_clauses_are_attribute_names_elsewhere() -> None:
     query = parse('select group, type from Setting where group is "g" order by group, order desc')
 
     assert query.projections == (path("group"), path("type"))
-    assert query.order_by == (Ordering(path("group"), False), Ordering(path("order"), True))
+    assert query.order_by == (
+        syntax.Ordering(path("group"), False),
+        syntax.Ordering(path("order"), True),
+    )
 
 
 def test_offset_and_limit_come_in_either_order() -> None:
@@ -124,29 +70,31 @@ def test_words_inside_a_string_are_no_clauses() -> None:
 
 
 def test_casts_belong_to_the_step_they_follow() -> None:
-    assert criteria("parent[TypedContext].name is x") == Comparison(
-        (Step("parent", "TypedContext"), Step("name")), "is", Literal("x", quoted=False)
+    assert criteria("parent[TypedContext].name is x") == syntax.Comparison(
+        (syntax.Step("parent", "TypedContext"), syntax.Step("name")),
+        "is",
+        syntax.Literal("x", quoted=False),
     )
 
 
 def test_membership_takes_lists_and_subqueries() -> None:
-    values = (Literal("a", quoted=False), Literal("b", quoted=True))
+    values = (syntax.Literal("a", quoted=False), syntax.Literal("b", quoted=True))
 
-    assert criteria('id not_in (a, "b")') == Membership(path("id"), values, negated=True)
-    assert criteria("id in (select id from Type)") == Membership(
-        path("id"), Query("Type", (path("id"),)), negated=False
+    assert criteria('id not_in (a, "b")') == syntax.Membership(path("id"), values, negated=True)
+    assert criteria("id in (select id from Type)") == syntax.Membership(
+        path("id"), syntax.Query("Type", (path("id"),)), negated=False
     )
-    assert criteria("id in ()") == Membership(path("id"), (), negated=False)
+    assert criteria("id in ()") == syntax.Membership(path("id"), (), negated=False)
 
 
 def test_relation_tests_may_be_empty_and_negated() -> None:
-    assert criteria("not user has ()") == Not(RelationTest(path("user"), None))
+    assert criteria("not user has ()") == syntax.Not(syntax.RelationTest(path("user"), None))
 
 
 def test_functions_are_projections_of_grouped_queries() -> None:
     query = parse("select count(id) from Task group by project_id, status.name")
 
-    assert query.projections == (Aggregate("count", path("id")),)
+    assert query.projections == (syntax.Aggregate("count", path("id")),)
     assert query.group_by == (path("project_id"), path("status", "name"))
 
 
@@ -208,8 +156,8 @@ def test_parentheses_may_be_as_deep_as_one_likes() -> None:
     ],
 )
 def test_backslashes_that_escape_nothing_stay(written: str, meant: str) -> None:
-    assert text_of(Literal(written, quoted=True)) == meant
+    assert text_of(syntax.Literal(written, quoted=True)) == meant
 
 
 def test_a_pattern_has_one_wildcard() -> None:
-    assert like_pattern(Literal(r"%a_b\%c\\", quoted=True)) == r"%a\_b\%c\\"
+    assert like_pattern(syntax.Literal(r"%a_b\%c\\", quoted=True)) == r"%a\_b\%c\\"

@@ -14,24 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aioftrackjobs.devserver.loading import builtin_model
+from aioftrackjobs.devserver.query import syntax
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.query.printer import print_query
-from aioftrackjobs.devserver.query.syntax import (
-    Aggregate,
-    And,
-    Comparison,
-    Expression,
-    Literal,
-    Membership,
-    Not,
-    Or,
-    Ordering,
-    Path,
-    Query,
-    RelationTest,
-    Step,
-)
 from aioftrackjobs.devserver.tables import build_tables
 
 Row = dict[str, Any]
@@ -102,7 +88,7 @@ def rows() -> dict[str, list[Row]]:
 
 
 @pytest.fixture(scope="module")
-def find() -> Iterator[Callable[[Query], list[str]]]:
+def find() -> Iterator[Callable[[syntax.Query], list[str]]]:
     """What the database finds for a query: keys, in order."""
     metadata, tables = build_tables(builtin_model())
     compiler = Compiler(builtin_model(), tables)
@@ -113,7 +99,7 @@ def find() -> Iterator[Callable[[Query], list[str]]]:
             for row in entities:
                 connection.execute(tables[root].insert().values(_type=name, **row))
 
-        def find(query: Query) -> list[str]:
+        def find(query: syntax.Query) -> list[str]:
             statement = compiler.select(query, compiler.scope(query), ["id"])
             found = [row[0] for row in connection.execute(statement)]
             return found if query.limit is None else found[: query.limit]
@@ -131,7 +117,7 @@ def related(name: str, row: Row, relation: str) -> list[Row]:
     return [other for other in rows()[target] if other[there] == row[here]]
 
 
-def text_of(literal: Literal) -> str:
+def text_of(literal: syntax.Literal) -> str:
     return re.sub(r"\\(.)", r"\1", literal.text, flags=re.DOTALL)
 
 
@@ -146,7 +132,7 @@ def lower(text: str) -> str:
     return "".join(each.lower() if each.isascii() else each for each in text)
 
 
-def compares(comparison: Comparison, value: Any) -> Truth:
+def compares(comparison: syntax.Comparison, value: Any) -> Truth:
     operator, literal = comparison.operator, comparison.value
     if literal.is_null:
         return (value is None) == (operator == "is")
@@ -160,8 +146,8 @@ def compares(comparison: Comparison, value: Any) -> Truth:
     return bool(results[operator])
 
 
-def belongs(membership: Membership, value: Any) -> Truth:
-    assert not isinstance(membership.values, Query)
+def belongs(membership: syntax.Membership, value: Any) -> Truth:
+    assert not isinstance(membership.values, syntax.Query)
     listed = [each for each in membership.values if not each.is_null]
     with_null = len(listed) < len(membership.values)
     if value is None:
@@ -171,46 +157,46 @@ def belongs(membership: Membership, value: Any) -> Truth:
     return (value in [type(value)(text_of(each)) for each in listed]) != membership.negated
 
 
-def holds(expression: Expression, name: str, row: Row) -> Truth:
+def holds(expression: syntax.Expression, name: str, row: Row) -> Truth:
     match expression:
-        case And(operands=operands):
+        case syntax.And(operands=operands):
             truths = [holds(each, name, row) for each in operands]
             return False if False in truths else None if None in truths else True
-        case Or(operands=operands):
+        case syntax.Or(operands=operands):
             truths = [holds(each, name, row) for each in operands]
             return True if True in truths else None if None in truths else False
-        case Not(operand=operand):
+        case syntax.Not(operand=operand):
             truth = holds(operand, name, row)
             return None if truth is None else not truth
-        case RelationTest(path=path, criteria=criteria):
+        case syntax.RelationTest(path=path, criteria=criteria):
             step, *rest = path
             target = RELATIONS[name, step.name][0]
             others = related(name, row, step.name)
             if rest:
-                inner: Expression = RelationTest(tuple(rest), criteria)
+                inner: syntax.Expression = syntax.RelationTest(tuple(rest), criteria)
                 return any(holds(inner, target, other) for other in others)
             return any(criteria is None or holds(criteria, target, other) for other in others)
-        case Comparison() | Membership():
+        case syntax.Comparison() | syntax.Membership():
             return holds_at_end(expression, name, row)
 
 
-def holds_at_end(expression: Comparison | Membership, name: str, row: Row) -> Truth:
+def holds_at_end(expression: syntax.Comparison | syntax.Membership, name: str, row: Row) -> Truth:
     step, *rest = expression.path
     if rest:
         target = RELATIONS[name, step.name][0]
-        inner: Expression = (
-            Comparison(tuple(rest), expression.operator, expression.value)
-            if isinstance(expression, Comparison)
-            else Membership(tuple(rest), expression.values, expression.negated)
+        inner: syntax.Expression = (
+            syntax.Comparison(tuple(rest), expression.operator, expression.value)
+            if isinstance(expression, syntax.Comparison)
+            else syntax.Membership(tuple(rest), expression.values, expression.negated)
         )
         return any(holds(inner, target, other) for other in related(name, row, step.name))
     value = row[step.name]
-    if isinstance(expression, Comparison):
+    if isinstance(expression, syntax.Comparison):
         return compares(expression, value)
     return belongs(expression, value)
 
 
-def value_at(path: Path, name: str, row: Row) -> Any:
+def value_at(path: syntax.Path, name: str, row: Row) -> Any:
     step, *rest = path
     if not rest:
         return row[step.name]
@@ -218,7 +204,7 @@ def value_at(path: Path, name: str, row: Row) -> Any:
     return value_at(tuple(rest), RELATIONS[name, step.name][0], others[0]) if others else None
 
 
-def evaluated(query: Query) -> list[str]:
+def evaluated(query: syntax.Query) -> list[str]:
     name = query.entity_type
     found = [
         row
@@ -227,9 +213,9 @@ def evaluated(query: Query) -> list[str]:
     ]
     for ordering in reversed(query.order_by):
         path = ordering.path
-        assert not isinstance(path, Aggregate)
+        assert not isinstance(path, syntax.Aggregate)
 
-        def key(row: Row, path: Path = path) -> tuple[bool, Any]:
+        def key(row: Row, path: syntax.Path = path) -> tuple[bool, Any]:
             value = value_at(path, name, row)
             return (value is not None, 0 if value is None else value)
 
@@ -246,22 +232,22 @@ def escaped(value: Any) -> str:
     return re.sub(r'([\\"%])', r"\\\1", str(value))
 
 
-def literals(values: list[Any]) -> st.SearchStrategy[Literal]:
-    return st.sampled_from(values).map(lambda value: Literal(escaped(value), quoted=True))
+def literals(values: list[Any]) -> st.SearchStrategy[syntax.Literal]:
+    return st.sampled_from(values).map(lambda value: syntax.Literal(escaped(value), quoted=True))
 
 
-def patterns() -> st.SearchStrategy[Literal]:
+def patterns() -> st.SearchStrategy[syntax.Literal]:
     parts = st.sampled_from(["%", *map(escaped, WORDS)])
-    return st.lists(parts, max_size=3).map(lambda each: Literal("".join(each), quoted=True))
+    return st.lists(parts, max_size=3).map(lambda each: syntax.Literal("".join(each), quoted=True))
 
 
-NOTHING = st.just(Literal("none", quoted=False))
+NOTHING = st.just(syntax.Literal("none", quoted=False))
 
 
 @st.composite
 def paths(
     draw: st.DrawFn, name: str, *, to_one: bool = False, steps: int = 3
-) -> tuple[Path, list[Any]]:
+) -> tuple[syntax.Path, list[Any]]:
     """Return a path that leads to an attribute, and the values that it may have."""
     ways = [
         relation
@@ -271,56 +257,62 @@ def paths(
     if ways and (not ATTRIBUTES[name] or (steps > 0 and draw(st.integers(0, 2)) == 0)):
         way = draw(st.sampled_from(ways))
         rest, values = draw(paths(RELATIONS[name, way][0], to_one=to_one, steps=steps - 1))
-        return (Step(way), *rest), values
+        return (syntax.Step(way), *rest), values
     attribute = draw(st.sampled_from(sorted(ATTRIBUTES[name])))
-    return (Step(attribute),), ATTRIBUTES[name][attribute]
+    return (syntax.Step(attribute),), ATTRIBUTES[name][attribute]
 
 
 @st.composite
-def leaves(draw: st.DrawFn, name: str) -> Expression:
+def leaves(draw: st.DrawFn, name: str) -> syntax.Expression:
     path, values = draw(paths(name))
     match draw(st.integers(0, 3)):
         case 0:
-            return Comparison(path, draw(st.sampled_from(["is", "is_not"])), draw(NOTHING))
+            return syntax.Comparison(path, draw(st.sampled_from(["is", "is_not"])), draw(NOTHING))
         case 1 if values is WORDS:
-            return Comparison(path, draw(st.sampled_from(["like", "not_like"])), draw(patterns()))
+            return syntax.Comparison(
+                path, draw(st.sampled_from(["like", "not_like"])), draw(patterns())
+            )
         case 2:
             listed = draw(st.lists(literals(values) | NOTHING, max_size=4))
-            return Membership(path, tuple(listed), negated=draw(st.booleans()))
+            return syntax.Membership(path, tuple(listed), negated=draw(st.booleans()))
         case _:
             operator = draw(st.sampled_from(["is", "is_not", "<", "<=", ">", ">="]))
-            return Comparison(path, operator, draw(literals(values)))
+            return syntax.Comparison(path, operator, draw(literals(values)))
 
 
 @st.composite
-def criteria(draw: st.DrawFn, name: str, depth: int = 3) -> Expression:
+def criteria(draw: st.DrawFn, name: str, depth: int = 3) -> syntax.Expression:
     kind = draw(st.integers(0, 6)) if depth else 0
     ways = [relation for owner, relation in RELATIONS if owner == name]
     if kind <= 2 or (kind == 6 and not ways):
         return draw(leaves(name))
     if kind == 3:
-        return Not(draw(criteria(name, depth - 1)))
+        return syntax.Not(draw(criteria(name, depth - 1)))
     if kind == 6:
         way = draw(st.sampled_from(ways))
         inner = criteria(RELATIONS[name, way][0], depth - 1)
-        return RelationTest((Step(way),), draw(st.none() | inner))
+        return syntax.RelationTest((syntax.Step(way),), draw(st.none() | inner))
     operands = st.lists(criteria(name, depth - 1), min_size=2, max_size=3)
-    return _joined(And if kind == 4 else Or, draw(operands))
+    return _joined(syntax.And if kind == 4 else syntax.Or, draw(operands))
 
 
-def _joined(kind: type[And | Or], operands: list[Expression]) -> Expression:
+def _joined(
+    kind: type[syntax.And | syntax.Or], operands: list[syntax.Expression]
+) -> syntax.Expression:
     """Return *operands* joined the way the parser leaves them: none of the same kind inside."""
-    flat: list[Expression] = []
+    flat: list[syntax.Expression] = []
     for operand in operands:
         flat.extend(operand.operands if isinstance(operand, kind) else (operand,))
     return kind(tuple(flat))
 
 
 @st.composite
-def queries(draw: st.DrawFn) -> Query:
+def queries(draw: st.DrawFn) -> syntax.Query:
     name = draw(st.sampled_from(["Job", "User", "Component"]))
-    keys = st.builds(Ordering, paths(name, to_one=True).map(lambda each: each[0]), st.booleans())
-    return Query(
+    keys = st.builds(
+        syntax.Ordering, paths(name, to_one=True).map(lambda each: each[0]), st.booleans()
+    )
+    return syntax.Query(
         name,
         None,
         draw(st.none() | criteria(name)),
@@ -333,7 +325,7 @@ def queries(draw: st.DrawFn) -> Query:
 @settings(max_examples=400, deadline=None)
 @given(query=queries())
 def test_queries_find_what_a_naive_evaluator_finds(
-    find: Callable[[Query], list[str]], query: Query
+    find: Callable[[syntax.Query], list[str]], query: syntax.Query
 ) -> None:
     assert find(parse(print_query(query))) == evaluated(query), print_query(query)
 
@@ -341,49 +333,59 @@ def test_queries_find_what_a_naive_evaluator_finds(
 # Printing, of trees that need not make sense
 
 NAMES = st.sampled_from(["id", "name", "group", "order", "type", "user", "limit", "value_2"])
-STEPS = st.builds(Step, NAMES, st.none() | NAMES)
+STEPS = st.builds(syntax.Step, NAMES, st.none() | NAMES)
 PATHS = st.lists(STEPS, min_size=1, max_size=3).map(tuple)
 LITERALS = st.builds(
-    Literal, st.sampled_from(["a-b", "none", "1.5", "true", "2020-01-01"]), quoted=st.just(False)
-) | st.text(max_size=8).map(lambda text: Literal(escaped(text), quoted=True))
+    syntax.Literal,
+    st.sampled_from(["a-b", "none", "1.5", "true", "2020-01-01"]),
+    quoted=st.just(False),
+) | st.text(max_size=8).map(lambda text: syntax.Literal(escaped(text), quoted=True))
 
 
 def trees(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     several = st.lists(inner, min_size=2, max_size=3)
     subqueries = st.builds(
-        Query, NAMES, st.tuples(PATHS), st.none() | inner, limit=st.none() | st.integers(0, 9)
+        syntax.Query,
+        NAMES,
+        st.tuples(PATHS),
+        st.none() | inner,
+        limit=st.none() | st.integers(0, 9),
     )
     return (
-        st.builds(Not, inner)
-        | several.map(lambda each: _joined(And, each))
-        | several.map(lambda each: _joined(Or, each))
-        | st.builds(RelationTest, PATHS, st.none() | inner)
-        | st.builds(Membership, PATHS, subqueries, st.booleans())
+        st.builds(syntax.Not, inner)
+        | several.map(lambda each: _joined(syntax.And, each))
+        | several.map(lambda each: _joined(syntax.Or, each))
+        | st.builds(syntax.RelationTest, PATHS, st.none() | inner)
+        | st.builds(syntax.Membership, PATHS, subqueries, st.booleans())
     )
 
 
 OPERATORS = st.sampled_from(["is", "is_not", "<", "<=", ">", ">=", "like", "not_like"])
 EXPRESSIONS = st.recursive(
-    st.builds(Comparison, PATHS, OPERATORS, LITERALS)
-    | st.builds(Membership, PATHS, st.lists(LITERALS, max_size=3).map(tuple), st.booleans()),
+    st.builds(syntax.Comparison, PATHS, OPERATORS, LITERALS)
+    | st.builds(syntax.Membership, PATHS, st.lists(LITERALS, max_size=3).map(tuple), st.booleans()),
     trees,
     max_leaves=6,
 )
-AGGREGATES = st.builds(Aggregate, st.sampled_from(["count", "sum", "avg", "min", "max"]), PATHS)
+AGGREGATES = st.builds(
+    syntax.Aggregate, st.sampled_from(["count", "sum", "avg", "min", "max"]), PATHS
+)
 
 
 @settings(max_examples=300, deadline=None)
 @given(
     query=st.builds(
-        Query,
+        syntax.Query,
         NAMES,
         st.none() | st.lists(PATHS | AGGREGATES, min_size=1, max_size=3).map(tuple),
         st.none() | EXPRESSIONS,
         st.lists(PATHS, max_size=2).map(tuple),
-        st.lists(st.builds(Ordering, PATHS | AGGREGATES, st.booleans()), max_size=2).map(tuple),
+        st.lists(st.builds(syntax.Ordering, PATHS | AGGREGATES, st.booleans()), max_size=2).map(
+            tuple
+        ),
         st.none() | st.integers(0, 2**62),
         st.none() | st.integers(0, 2**62),
     )
 )
-def test_a_printed_query_parses_to_an_equal_one(query: Query) -> None:
+def test_a_printed_query_parses_to_an_equal_one(query: syntax.Query) -> None:
     assert parse(print_query(query)) == query

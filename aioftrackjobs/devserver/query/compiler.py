@@ -13,22 +13,9 @@ import sqlalchemy as sa
 from pydantic_core import to_json
 
 from aioftrackjobs.devserver.model import Attribute, Model
+from aioftrackjobs.devserver.query import syntax
 from aioftrackjobs.devserver.query.groups import Groups
 from aioftrackjobs.devserver.query.scope import Condition, Scope
-from aioftrackjobs.devserver.query.syntax import (
-    Aggregate,
-    And,
-    Comparison,
-    Expression,
-    Literal,
-    Membership,
-    Not,
-    Or,
-    Path,
-    Query,
-    RelationTest,
-    Step,
-)
 from aioftrackjobs.devserver.query.values import like_pattern, value_of
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.tables import ROW
@@ -46,11 +33,11 @@ class Compiler:
         self._model = model
         self._tables = tables
 
-    def scope(self, query: Query) -> Scope:
+    def scope(self, query: syntax.Query) -> Scope:
         """Return the scope of the entities that *query* asks for."""
         return Scope.of(self._model, self._tables, self._model.type(query.entity_type))
 
-    def select(self, query: Query, scope: Scope, columns: Sequence[str]) -> sa.Select[Any]:
+    def select(self, query: syntax.Query, scope: Scope, columns: Sequence[str]) -> sa.Select[Any]:
         """Return the statement for the *columns* of what *query* finds, sorted and paged.
 
         One row more than the limit is asked for, which says whether there is a next page.
@@ -62,7 +49,7 @@ class Compiler:
         return self._paged(statement, query)
 
     def select_groups(
-        self, query: Query, *, strict: bool = True
+        self, query: syntax.Query, *, strict: bool = True
     ) -> tuple[sa.Select[Any], list[str]]:
         """Return the statement of a query that groups, and the names of its columns.
 
@@ -80,34 +67,36 @@ class Compiler:
         statement = statement.group_by(*groups.keys.values()).order_by(*groups.order())
         return self._paged(statement, query), list(groups.columns)
 
-    def _narrowed(self, statement: sa.Select[Any], query: Query, scope: Scope) -> sa.Select[Any]:
+    def _narrowed(
+        self, statement: sa.Select[Any], query: syntax.Query, scope: Scope
+    ) -> sa.Select[Any]:
         statement = statement.select_from(scope.source).where(scope.is_of_type())
         if query.criteria is not None:
             statement = statement.where(self._condition(query.criteria, scope))
         return statement
 
-    def _paged(self, statement: sa.Select[Any], query: Query) -> sa.Select[Any]:
+    def _paged(self, statement: sa.Select[Any], query: syntax.Query) -> sa.Select[Any]:
         if query.limit is not None:
             statement = statement.limit(min(query.limit, 2**62) + 1)
         return statement.offset(query.offset) if query.offset else statement
 
-    def _order(self, query: Query, scope: Scope) -> list[sa.ColumnElement[Any]]:
+    def _order(self, query: syntax.Query, scope: Scope) -> list[sa.ColumnElement[Any]]:
         keys: list[sa.ColumnElement[Any]] = []
         for ordering in query.order_by:
-            if isinstance(ordering.path, Aggregate):
+            if isinstance(ordering.path, syntax.Aggregate):
                 raise ValidationRefusal("Functions sort only what is grouped, by 'group by'.")
             value = self._value(ordering.path, scope)
             keys.append(value.desc() if ordering.descending else value.asc())
         return keys
 
-    def _value(self, path: Path, scope: Scope) -> sa.ColumnElement[Any]:
+    def _value(self, path: syntax.Path, scope: Scope) -> sa.ColumnElement[Any]:
         """Return what *path* leads to as a column, for sorting, grouping and subqueries."""
         step, *rest = _checked(path)
         if rest:
             return scope.value_beyond(step, lambda inner: self._value(tuple(rest), inner))
         return self._column(step, scope)[1]
 
-    def _column(self, step: Step, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
+    def _column(self, step: syntax.Step, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
         """Return the attribute that *step* names, or the key of where it leads, as a column."""
         attribute = scope.attribute(step)
         if attribute is not None:
@@ -127,22 +116,24 @@ class Compiler:
         knowing = self._model.knowing(scope.entity_type, step.name)
         return knowing.attributes[relation.key], scope.source.c[relation.key]
 
-    def _condition(self, expression: Expression, scope: Scope) -> Condition:
+    def _condition(self, expression: syntax.Expression, scope: Scope) -> Condition:
         match expression:
-            case And(operands=operands):
+            case syntax.And(operands=operands):
                 return _joined("AND", [self._condition(each, scope) for each in operands])
-            case Or(operands=operands):
+            case syntax.Or(operands=operands):
                 return _joined("OR", [self._condition(each, scope) for each in operands])
-            case Not(operand=operand):
+            case syntax.Not(operand=operand):
                 return sa.not_(self._condition(operand, scope).self_group())
-            case RelationTest(path=path, criteria=criteria):
+            case syntax.RelationTest(path=path, criteria=criteria):
                 return self._relation_test(path, criteria, scope)
-            case Comparison(path=path):
+            case syntax.Comparison(path=path):
                 return self._at_end(path, scope, lambda at, inner: _compare(at, inner, expression))
-            case Membership(path=path):
+            case syntax.Membership(path=path):
                 return self._membership(expression, scope)
 
-    def _relation_test(self, path: Path, criteria: Expression | None, scope: Scope) -> Condition:
+    def _relation_test(
+        self, path: syntax.Path, criteria: syntax.Expression | None, scope: Scope
+    ) -> Condition:
         step, *rest = _checked(path)
         if rest:
             return scope.leads_to(
@@ -154,7 +145,7 @@ class Compiler:
 
     def _at_end(
         self,
-        path: Path,
+        path: syntax.Path,
         scope: Scope,
         build: Callable[[Attribute, sa.ColumnElement[Any]], Condition],
     ) -> Condition:
@@ -164,9 +155,9 @@ class Compiler:
             return scope.leads_to(step, lambda inner: self._at_end(tuple(rest), inner, build))
         return build(*self._column(step, scope))
 
-    def _membership(self, membership: Membership, scope: Scope) -> Condition:
+    def _membership(self, membership: syntax.Membership, scope: Scope) -> Condition:
         values = membership.values
-        if isinstance(values, Query):
+        if isinstance(values, syntax.Query):
             keys = self._subquery(values)
             condition = self._at_end(
                 membership.path, scope, lambda _, column: _in_keys(column, keys, membership.negated)
@@ -179,9 +170,9 @@ class Compiler:
             )
         return condition
 
-    def _subquery(self, query: Query) -> sa.Select[Any]:
+    def _subquery(self, query: syntax.Query) -> sa.Select[Any]:
         projections = query.projections or ()
-        if len(projections) != 1 or isinstance(projections[0], Aggregate):
+        if len(projections) != 1 or isinstance(projections[0], syntax.Aggregate):
             raise ValidationRefusal("A query inside 'in' selects exactly one attribute.")
         scope = self.scope(query)
         value = self._value(projections[0], scope)
@@ -194,7 +185,7 @@ class Compiler:
         return statement.offset(query.offset) if query.offset else statement
 
 
-def _checked(path: Path) -> Path:
+def _checked(path: syntax.Path) -> syntax.Path:
     if len(path) > _LONGEST_PATH:
         raise ValidationRefusal(f"A path has more than {_LONGEST_PATH} steps.")
     return path
@@ -214,9 +205,9 @@ def _joined(word: str, conditions: list[Condition]) -> Condition:
 
 
 def _compare(
-    attribute: Attribute, column: sa.ColumnElement[Any], comparison: Expression
+    attribute: Attribute, column: sa.ColumnElement[Any], comparison: syntax.Expression
 ) -> Condition:
-    assert isinstance(comparison, Comparison)  # noqa: S101 - said by the only caller
+    assert isinstance(comparison, syntax.Comparison)  # noqa: S101 - said by the only caller
     literal, operator = comparison.value, comparison.operator
     if literal.is_null:
         return _compare_with_nothing(column, operator)
@@ -265,7 +256,7 @@ def _compare_with_nothing(column: sa.ColumnElement[Any], operator: str) -> Condi
 def _in_list(
     attribute: Attribute,
     column: sa.ColumnElement[Any],
-    literals: tuple[Literal, ...],
+    literals: tuple[syntax.Literal, ...],
     negated: bool,  # noqa: FBT001
 ) -> Condition:
     """Return the test for a list, whose length does not change the statement's text."""

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-from aioftrackjobs.devserver.query.syntax import (
-    Aggregate,
-    And,
-    Comparison,
-    Expression,
-    Literal,
-    Membership,
-    Not,
-    Or,
-    Ordering,
-    Path,
-    Query,
-    RelationTest,
-)
+from aioftrackjobs.devserver.query import syntax
 
 
-def print_query(query: Query) -> str:
+def print_query(query: syntax.Query) -> str:
     """Return *query* as text, with no more parentheses than it needs."""
     parts = []
     if query.projections is not None:
@@ -37,47 +24,47 @@ def print_query(query: Query) -> str:
     return " ".join(parts)
 
 
-def _path(path: Path) -> str:
+def _path(path: syntax.Path) -> str:
     return ".".join(f"{step.name}[{step.cast}]" if step.cast else step.name for step in path)
 
 
-def _projection(projection: Path | Aggregate) -> str:
-    if isinstance(projection, Aggregate):
+def _projection(projection: syntax.Path | syntax.Aggregate) -> str:
+    if isinstance(projection, syntax.Aggregate):
         return f"{projection.function}({_path(projection.path)})"
     return _path(projection)
 
 
-def _ordering(ordering: Ordering) -> str:
+def _ordering(ordering: syntax.Ordering) -> str:
     return _projection(ordering.path) + " descending" * ordering.descending
 
 
-def _expression(expression: Expression) -> str:
+def _expression(expression: syntax.Expression) -> str:
     match expression:
-        case Or(operands=operands):
+        case syntax.Or(operands=operands):
             return " or ".join(map(_operand, operands))
-        case And(operands=operands):
+        case syntax.And(operands=operands):
             return " and ".join(map(_operand, operands))
-        case Not(operand=operand):
+        case syntax.Not(operand=operand):
             return f"not {_operand(operand)}"
-        case RelationTest(path=path, criteria=criteria):
+        case syntax.RelationTest(path=path, criteria=criteria):
             return f"{_path(path)} any ({_expression(criteria) if criteria else ''})"
-        case Membership(path=path, values=values, negated=negated):
-            listed = print_query(values) if isinstance(values, Query) else _literals(values)
+        case syntax.Membership(path=path, values=values, negated=negated):
+            listed = print_query(values) if isinstance(values, syntax.Query) else _literals(values)
             return f"{_path(path)} {'not_in' if negated else 'in'} ({listed})"
-        case Comparison(path=path, operator=operator, value=value):
+        case syntax.Comparison(path=path, operator=operator, value=value):
             return f"{_path(path)} {operator} {_literal(value)}"
 
 
-def _operand(expression: Expression) -> str:
+def _operand(expression: syntax.Expression) -> str:
     text = _expression(expression)
-    return f"({text})" if isinstance(expression, And | Or) else text
+    return f"({text})" if isinstance(expression, syntax.And | syntax.Or) else text
 
 
-def _literals(literals: tuple[Literal, ...]) -> str:
+def _literals(literals: tuple[syntax.Literal, ...]) -> str:
     return ", ".join(map(_literal, literals))
 
 
-def _literal(literal: Literal) -> str:
+def _literal(literal: syntax.Literal) -> str:
     """Return a value as it was written; its text still has the backslashes it needs."""
     if not literal.quoted:
         return literal.text
