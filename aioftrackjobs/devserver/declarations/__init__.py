@@ -58,7 +58,7 @@ BUILTIN_SCHEMAS: tuple[Document, ...] = (
     publishing.ASSET_VERSION,
     publishing.NOTE,
     publishing.NOTE_CATEGORY,
-    reviews.NOTE_LABEL,
+    publishing.NOTE_LABEL,
     reviews.NOTE_LABEL_LINK,
     reviews.NOTE_COMPONENT,
     reviews.RECIPIENT,

@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from aioftrackjobs.devserver.declarations.language import (
     LINKS,
+    METADATA_MAP,
+    THUMBNAIL,
     Document,
     custom_attributes,
     entity,
     flag,
     key,
     many,
-    mapped,
     moment,
     number,
     ref,
     text,
     uid,
-    url,
 )
 
 #: Every ftrack server is delivered with this priority, named "None".
 PRIORITY_NONE = "9661b320-3a0c-11e2-81c1-0800200c9a66"
 
 _CONTEXT_FIXED = "id _link link thumbnail_url created_by_id created_by created_at"
-_TYPED_CONTEXT_REQUIRED = (
-    "bid status_id type_id priority_id object_type_id sort context_type id name"
-)
+_TYPED_CONTEXT_FIXED = _CONTEXT_FIXED + " time_logged bid_time_logged_difference"
 _SCHEDULE = " type_id type bid start_date end_date"
 
 _CONTEXT = {
@@ -37,8 +35,7 @@ _CONTEXT = {
     "link": text(alias="_api_link"),
     "name": text(""),
     "parent_id": key("Context.id"),
-    "thumbnail_id": key("Component.id", alias="thumbid"),
-    "thumbnail_url": url(),
+    **THUMBNAIL,
     "allocations": many("Appointment", alias="context_allocations"),
     "appointments": many("Appointment", alias="context_appointments"),
     "assets": many("Asset"),
@@ -50,7 +47,6 @@ _CONTEXT = {
     "timelogs": many("Timelog"),
     "created_by": ref("User", alias="createdBy"),
     "parent": ref("Context"),
-    "thumbnail": ref("Component"),
 }
 
 CONTEXT = entity(
@@ -81,7 +77,7 @@ PROJECT = entity(
         "start_date": moment(alias="startdate"),
         "status": text(),
         "descendants": many("TypedContext"),
-        "metadata": mapped("Metadata", alias="meta"),
+        **METADATA_MAP,
         "review_sessions": many("ReviewSession", alias="reviewSessions"),
         "project_schema": ref("ProjectSchema", alias="projectscheme"),
     },
@@ -108,12 +104,19 @@ _TYPED_CONTEXT = {
     "type_id": key("Type.id", alias="typeid"),
     "ancestors": many("TypedContext"),
     "descendants": many("TypedContext"),
-    "metadata": mapped("Metadata", alias="meta"),
+    **METADATA_MAP,
     "object_type": ref("ObjectType", alias="objectType"),
     "priority": ref("Priority"),
     "project": ref("Project", alias="show"),
     "status": ref("Status"),
     "type": ref("Type"),
+}
+
+_TYPED_CONTEXT_LISTS = {
+    "required": "bid status_id type_id priority_id object_type_id sort context_type id name",
+    "default_projections": "context_type id name",
+    "computed": "time_logged bid_time_logged_difference thumbnail_url",
+    "system_projections": "showid context_type",
 }
 
 TYPED_CONTEXT = entity(
@@ -123,13 +126,10 @@ TYPED_CONTEXT = entity(
         "object_type_id": key("ObjectType.id", alias="object_typeid"),
         "priority_id": key("Priority.id", alias="priorityid"),
     },
-    required=_TYPED_CONTEXT_REQUIRED,
-    immutable=_CONTEXT_FIXED + " time_logged bid_time_logged_difference",
-    default_projections="context_type id name",
-    computed="time_logged bid_time_logged_difference thumbnail_url",
-    system_projections="showid context_type",
+    immutable=_TYPED_CONTEXT_FIXED,
     alias="Task",
     mixin="Context",
+    **_TYPED_CONTEXT_LISTS,
 )
 
 PROJECT_SCHEMA = entity(
@@ -138,7 +138,6 @@ PROJECT_SCHEMA = entity(
         "id": uid(alias="schemeid"),
         "name": text(),
     },
-    required="id",
     alias="ProjectScheme",
 )
 
@@ -155,15 +154,10 @@ def _typed_context(name: str, object_type_id: str, fixed: str = "") -> Document:
             "object_type_id": key("ObjectType.id", default=object_type_id, alias="object_typeid"),
             "priority_id": key("Priority.id", default=PRIORITY_NONE, alias="priorityid"),
         },
-        required=_TYPED_CONTEXT_REQUIRED,
-        immutable=_CONTEXT_FIXED
-        + " time_logged bid_time_logged_difference object_type_id object_type"
-        + fixed,
-        default_projections="context_type id name",
-        computed="time_logged bid_time_logged_difference thumbnail_url",
-        system_projections="showid context_type",
+        immutable=_TYPED_CONTEXT_FIXED + " object_type_id object_type" + fixed,
         alias={"id": "Task", "classifiers": {"object_typeid": object_type_id}},
         mixin="TypedContext",
+        **_TYPED_CONTEXT_LISTS,
     )
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aioftrackjobs.devserver.declarations.language import (
     LINKS,
+    METADATA_MAP,
+    Document,
+    Fragment,
     entity,
     integer,
     key,
     many,
-    mapped,
     ref,
     text,
     uid,
@@ -24,58 +28,36 @@ _COMPONENT = {
     "version_id": key("AssetVersion.id"),
     "component_locations": many("ComponentLocation"),
     **LINKS,
-    "metadata": mapped("Metadata", alias="meta"),
+    **METADATA_MAP,
     "container": ref("ContainerComponent"),
     "version": ref("AssetVersion"),
 }
 
-COMPONENT = entity(
-    "Component",
-    {
-        **_COMPONENT,
-        "id": uid(),
-    },
-    required="system_type name id",
-    default_projections="id system_type",
-    system_projections="system_type version_id",
-)
 
-FILE_COMPONENT = entity(
-    "FileComponent",
-    {
-        **_COMPONENT,
-        "id": uid(extends="Component.id"),
-    },
-    required="system_type name id",
-    default_projections="id system_type",
-    system_projections="system_type version_id",
-    mixin="Component",
-)
+def _component(
+    name: str, properties: Mapping[str, Fragment], *, required: str = "", mixin: str | None = None
+) -> Document:
+    """Return a type of the family; *required* says what its components need besides."""
+    return entity(
+        name,
+        {**_COMPONENT, **properties},
+        required="system_type name id" + required,
+        default_projections="id system_type",
+        system_projections="system_type version_id",
+        mixin=mixin,
+    )
 
-CONTAINER_COMPONENT = entity(
-    "ContainerComponent",
-    {
-        **_COMPONENT,
-        "id": uid(extends="Component.id"),
-        "members": many("Component"),
-    },
-    required="system_type name id",
-    default_projections="id system_type",
-    system_projections="system_type version_id",
-    mixin="Component",
-)
 
-SEQUENCE_COMPONENT = entity(
+_OWN_KEY = {"id": uid(extends="Component.id")}
+_MEMBERS = {"members": many("Component")}
+
+COMPONENT = _component("Component", {"id": uid()})
+FILE_COMPONENT = _component("FileComponent", _OWN_KEY, mixin="Component")
+CONTAINER_COMPONENT = _component("ContainerComponent", {**_OWN_KEY, **_MEMBERS}, mixin="Component")
+SEQUENCE_COMPONENT = _component(
     "SequenceComponent",
-    {
-        **_COMPONENT,
-        "id": uid(extends="Component.id"),
-        "padding": integer(0),
-        "members": many("Component"),
-    },
-    required="system_type name id padding",
-    default_projections="id system_type",
-    system_projections="system_type version_id",
+    {**_OWN_KEY, **_MEMBERS, "padding": integer(0)},
+    required=" padding",
     mixin="Component",
 )
 
@@ -90,7 +72,6 @@ COMPONENT_LOCATION = entity(
         "component": ref("Component"),
         "location": ref("Location"),
     },
-    required="id",
     computed="url",
     system_projections="location_id component_id",
 )

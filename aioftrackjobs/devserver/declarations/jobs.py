@@ -41,10 +41,8 @@ JOB_COMPONENT = entity(
         "component": ref("Component"),
         "job": ref("Job"),
     },
-    required="component_id job_id",
     immutable="component_id job_id url",
     primary_key="component_id job_id",
-    default_projections="component_id job_id",
     computed="url",
 )
 
@@ -55,10 +53,7 @@ SETTING = entity(
         "name": text("default"),
         "value": text("default"),
     },
-    required="name group",
-    immutable="name group",
     primary_key="name group",
-    default_projections="name group",
 )
 
 METADATA = entity(
@@ -70,7 +65,6 @@ METADATA = entity(
         "value": text(),
     },
     required="parent_id key value parent_type",
-    immutable="parent_id key",
     primary_key="parent_id key",
     default_projections="parent_id key value parent_type",
     alias="Meta",

@@ -126,24 +126,27 @@ def entity(
     name: str,
     properties: Mapping[str, Fragment],
     *,
-    required: str,
-    immutable: str = "id",
     primary_key: str = "id",
-    default_projections: str = "id",
+    required: str | None = None,
+    immutable: str | None = None,
+    default_projections: str | None = None,
     computed: str = "",
     system_projections: str = "",
     alias: str | Document | None = None,
     mixin: str | None = None,
 ) -> Document:
-    """Return the schema document of one entity type; lists are written as words."""
+    """Return the schema document of one entity type; lists are written as words.
+
+    What is required, immutable and projected by default is the primary key, unless it is said.
+    """
     document: Document = {
         "id": name,
         "type": "object",
         "properties": dict(properties),
         "primary_key": primary_key.split(),
-        "required": required.split(),
-        "immutable": immutable.split(),
-        "default_projections": default_projections.split(),
+        "required": (required or primary_key).split(),
+        "immutable": (immutable or primary_key).split(),
+        "default_projections": (default_projections or primary_key).split(),
     }
     if computed:
         document["computed"] = computed.split()
@@ -160,6 +163,14 @@ def entity(
 LINKS: Mapping[str, Fragment] = {
     "custom_attribute_links": linked("CustomAttributeLink"),
     "custom_attribute_links_from": linked("CustomAttributeLinkFrom"),
+}
+#: What entities have that clients keep notes of their own with, as a dictionary.
+METADATA_MAP: Mapping[str, Fragment] = {"metadata": mapped("Metadata", alias="meta")}
+#: What entities have that are shown as a picture.
+THUMBNAIL: Mapping[str, Fragment] = {
+    "thumbnail_id": key("Component.id", alias="thumbid"),
+    "thumbnail_url": url(),
+    "thumbnail": ref("Component"),
 }
 #: The client writes an entity type where the server stores a table's name.
 PARENT_TYPE_TRANSFORM: Fragment = {"client": "{schema_id}", "server": "{table_name}"}

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from aioftrackjobs.devserver.declarations.language import (
     LINKS,
+    METADATA_MAP,
+    THUMBNAIL,
     custom_attributes,
     entity,
     flag,
     key,
     many,
-    mapped,
     moment,
     number,
     ref,
     text,
     uid,
     untyped_key,
-    url,
 )
 
 _RESOURCE = {
@@ -32,7 +32,6 @@ USER_TYPE = entity(
         "id": uid(alias="typeid"),
         "name": text(),
     },
-    required="id",
     immutable="id name",
 )
 
@@ -58,16 +57,14 @@ USER = entity(
         "last_name": text(alias="lastname"),
         "require_details_update": flag(),
         "resource_type": text("user"),
-        "thumbnail_id": key("Component.id", alias="thumbid"),
-        "thumbnail_url": url(),
+        **THUMBNAIL,
         "user_type_id": untyped_key("UserType.id", alias="typeid"),
         "username": text(),
         **LINKS,
         "custom_attributes": custom_attributes("UserCustomAttributeValue"),
         "memberships": many("Membership", alias="user_memberships"),
-        "metadata": mapped("Metadata", alias="meta"),
+        **METADATA_MAP,
         "timelogs": many("Timelog"),
-        "thumbnail": ref("Component"),
         "user_type": ref("UserType", alias="type"),
     },
     required="username is_active resource_type id",
@@ -122,19 +119,23 @@ APPOINTMENT = entity(
     required="id type resource_id context_id",
 )
 
+_TIMED = {
+    "id": uid(),
+    "comment": text(""),
+    "context_id": key("Context.id"),
+    "name": text(),
+    "start": moment(),
+    "context": ref("Context"),
+    "user": ref("User"),
+}
+
 TIMELOG = entity(
     "Timelog",
     {
-        "id": uid(),
-        "comment": text(""),
-        "context_id": key("Context.id"),
+        **_TIMED,
         "duration": number(),
-        "name": text(),
-        "start": moment(),
         "time_zone_offset": number(),
         "user_id": key("User.id"),
-        "context": ref("Context"),
-        "user": ref("User"),
     },
     required="comment start duration id",
     system_projections="user_id context_id",
@@ -143,14 +144,8 @@ TIMELOG = entity(
 TIMER = entity(
     "Timer",
     {
-        "id": uid(),
-        "comment": text(""),
-        "context_id": key("Context.id"),
-        "name": text(),
-        "start": moment(),
+        **_TIMED,
         "user_id": key("User.user_id"),
-        "context": ref("Context"),
-        "user": ref("User"),
     },
     required="comment start user_id id",
 )

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from aioftrackjobs.devserver.declarations.language import (
     LINKS,
+    METADATA_MAP,
     PARENT_TYPE_TRANSFORM,
+    THUMBNAIL,
+    Document,
     custom_attributes,
     entity,
     flag,
     integer,
     key,
     many,
-    mapped,
     moment,
     ref,
     text,
     uid,
-    url,
 )
 
 ASSET = entity(
@@ -28,13 +29,12 @@ ASSET = entity(
         "type_id": key("AssetType.id", alias="typeid"),
         **LINKS,
         "custom_attributes": custom_attributes("AssetCustomAttributeValue"),
-        "metadata": mapped("Metadata", alias="meta"),
+        **METADATA_MAP,
         "versions": many("AssetVersion"),
         "latest_version": ref("AssetVersion"),
         "parent": ref("Context"),
         "type": ref("AssetType"),
     },
-    required="id",
     computed="latest_version",
     system_projections="context_id",
 )
@@ -64,20 +64,18 @@ ASSET_VERSION = entity(
         "link": text(alias="_api_link"),
         "status_id": key("Status.id", alias="statusid"),
         "task_id": key("Task.id", alias="taskid"),
-        "thumbnail_id": key("Component.id", alias="thumbid"),
-        "thumbnail_url": url(),
+        **THUMBNAIL,
         "user_id": key("User.user_id", alias="userid"),
         "version": integer(),
         "components": many("Component"),
         **LINKS,
         "custom_attributes": custom_attributes("AssetVersionCustomAttributeValue"),
-        "metadata": mapped("Metadata", alias="meta"),
+        **METADATA_MAP,
         "notes": many("Note"),
         "review_session_objects": many("ReviewSessionObject", alias="reviewSessionObjects"),
         "asset": ref("Asset"),
         "status": ref("Status"),
         "task": ref("Task"),
-        "thumbnail": ref("Component"),
         "user": ref("User"),
     },
     required="id is_published status_id",
@@ -101,7 +99,7 @@ NOTE = entity(
         "parent_type": {**text(), "transform": PARENT_TYPE_TRANSFORM},
         "thread_activity": moment(alias="triggerdate"),
         "user_id": key("User.user_id", alias="userid"),
-        "metadata": mapped("Metadata", alias="meta"),
+        **METADATA_MAP,
         "note_components": many("NoteComponent"),
         "note_label_links": many("NoteLabelLink"),
         "recipients": many("Recipient", alias="note_recipients"),
@@ -114,14 +112,19 @@ NOTE = entity(
     required="id user_id",
 )
 
-NOTE_CATEGORY = entity(
-    "NoteCategory",
-    {
-        "id": uid(alias="categoryid"),
-        "color": text(),
-        "name": text(),
-        "sort": integer(0),
-    },
-    required="id",
-    alias="NoteCategory",
-)
+
+def _label(name: str) -> Document:
+    """Return one of the two names under which servers show the labels of notes."""
+    return entity(
+        name,
+        {
+            "id": uid(alias="categoryid"),
+            "color": text(),
+            "name": text(),
+            "sort": integer(0),
+        },
+        alias="NoteCategory",
+    )
+
+
+NOTE_CATEGORY, NOTE_LABEL = _label("NoteCategory"), _label("NoteLabel")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from aioftrackjobs.devserver.declarations.language import (
+    THUMBNAIL,
     entity,
     flag,
-    integer,
     key,
     many,
     moment,
@@ -26,23 +26,9 @@ NOTE_COMPONENT = entity(
         "component": ref("Component"),
         "note": ref("Note"),
     },
-    required="component_id note_id",
     immutable="component_id note_id thumbnail_url url",
     primary_key="component_id note_id",
-    default_projections="component_id note_id",
     computed="thumbnail_url url",
-)
-
-NOTE_LABEL = entity(
-    "NoteLabel",
-    {
-        "id": uid(alias="categoryid"),
-        "color": text(),
-        "name": text(),
-        "sort": integer(0),
-    },
-    required="id",
-    alias="NoteCategory",
 )
 
 NOTE_LABEL_LINK = entity(
@@ -53,10 +39,7 @@ NOTE_LABEL_LINK = entity(
         "label": ref("NoteLabel"),
         "note": ref("Note"),
     },
-    required="note_id label_id",
-    immutable="note_id label_id",
     primary_key="note_id label_id",
-    default_projections="note_id label_id",
 )
 
 RECIPIENT = entity(
@@ -69,10 +52,7 @@ RECIPIENT = entity(
         "recipient": ref("Resource", alias="recipient_resource"),
         "user": ref("User"),
     },
-    required="note_id resource_id",
-    immutable="note_id resource_id",
     primary_key="note_id resource_id",
-    default_projections="note_id resource_id",
 )
 
 REVIEW_SESSION = entity(
@@ -92,12 +72,10 @@ REVIEW_SESSION = entity(
         "project_id": key("Project.project_id"),
         "shareable_url_enabled": flag(),
         "start_date": moment(alias="start"),
-        "thumbnail_id": key("Component.id", alias="thumbid"),
-        "thumbnail_url": url(),
+        **THUMBNAIL,
         "review_session_objects": many("ReviewSessionObject", alias="reviewSessionObjects"),
         "created_by": ref("User", alias="createdBy"),
         "project": ref("Project"),
-        "thumbnail": ref("Component"),
     },
     required="name description start_date end_date project_id id created_by_id created_at",
     immutable="id thumbnail_id thumbnail_url is_open",

@@ -35,7 +35,6 @@ STATE = entity(
         "name": text(),
         "short": text(),
     },
-    required="id",
     alias="StatusType",
 )
 
@@ -63,7 +62,6 @@ PRIORITY = entity(
         "value": number(0),
         "tasks": many("Task"),
     },
-    required="id",
     alias="PriorityType",
 )
 
