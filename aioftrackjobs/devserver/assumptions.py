@@ -79,8 +79,8 @@ ASSUMPTIONS: tuple[str, ...] = (
     "read like others; a dump does not have them.",
     "A list of typed contexts takes all kinds of them. An answer repeats the collections that the "
     "operation wrote.",
-    "The latest version of an asset has the highest number, published or not; of equal ones it is "
-    "the youngest.",
+    "A version that comes without a number gets the one after its asset's highest. The latest has "
+    "the highest, published or not; of equal ones it is the youngest.",
     "like ignores the case of ASCII letters; is and in do not. An underscore in a pattern is an "
     "ordinary character. Keywords may be written in any case.",
     "Comparing with an attribute that has no value is neither true nor false, as in SQL; the "

@@ -38,8 +38,8 @@ def read_changes(model: Model, entity_type: EntityType, data: Any) -> Changes:
         raise ValidationRefusal("'entity_data' must be an object.")
     changes = Changes()
     for name, value in data.items():
-        if name == "__entity_type__":
-            continue
+        if name in {"__entity_type__", entity_type.latest_flag}:
+            continue  # what a dump says is the latest need not be so any longer
         attribute = entity_type.attributes.get(name)
         if attribute is not None and not attribute.hidden:
             _set(changes, name, decode(entity_type.name, attribute, value), entity_type)

@@ -107,6 +107,8 @@ class EntityType:
         belonging: For a type that shares rows: the attribute that names an entity of the given
             type in all rows that belong.
         borrowed: Attributes repeated from a related entity: the key that leads there, its type.
+        numbered: For a type whose entities come in series: the number of one, and the key of
+            what the series belongs to.
     """
 
     name: str
@@ -126,6 +128,13 @@ class EntityType:
     shared: bool = False
     belonging: tuple[str, str] | None = None
     borrowed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    numbered: tuple[str, str] | None = None
+
+    @property
+    def latest_flag(self) -> str | None:
+        """The attribute that tells the last of a series, kept by the server; None for none."""
+        flag = f"is_latest_{self.numbered[0]}" if self.numbered else None
+        return flag if flag in self.attributes else None
 
     def has(self, name: str) -> bool:
         """Return whether clients may use *name* on this type."""

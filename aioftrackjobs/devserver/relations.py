@@ -87,6 +87,7 @@ def _latest(model: Model, owner: EntityType, name: str, target: EntityType) -> R
     back = _way_back(model, owner, name, target)
     if not name.startswith(_LATEST) or number not in target.attributes or back is None:
         return Relation(name, target.name, many=False)
+    target.numbered = number, back
     return Relation(
         name, target.name, many=False, pairs=((owner.primary_key[0], back),), highest=number
     )

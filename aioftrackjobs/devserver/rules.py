@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
+import sqlalchemy as sa
+
 from aioftrackjobs.devserver.encoding import now_text, untyped
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.refusals import DuplicateRefusal
@@ -17,6 +19,8 @@ from aioftrackjobs.devserver.store import Transaction
 from aioftrackjobs.devserver.tables import TYPE
 
 _UID = "{uid}"
+#: SQLite stores 64 bits.
+_LARGEST = 2**63 - 1
 _SET_AT_CREATION = frozenset({"created_at", "date", "thread_activity"})
 _FINISHED = frozenset({"done", "failed"})
 #: Required, and left out by the clients that make them: the server has its own default.
@@ -41,6 +45,7 @@ class Rules:
                 if value is not None:
                     values[name] = value
         self._place_in_project(entity_type, values)
+        self._continue_series(entity_type, values)
         finish(entity_type, {}, values)
 
     def check_unique(self, entity_type: EntityType, values: Mapping[str, Any]) -> None:
@@ -109,6 +114,20 @@ class Rules:
         project = entity_type.attributes["project_id"].references
         is_project = project and row.get(TYPE) in self._model.types[project].concrete
         values["project_id"] = values["parent_id"] if is_project else row.get("project_id")
+
+    def _continue_series(self, entity_type: EntityType, values: dict[str, Any]) -> None:
+        """Give the next number to what has none, such as a new version of an asset."""
+        if entity_type.numbered is None:
+            return
+        number, owner = entity_type.numbered
+        if values.get(number) is not None or values.get(owner) is None:
+            return
+        table = self._transaction.tables[entity_type.root]
+        last = sa.select(sa.func.max(table.c[number])).where(
+            table.c[owner] == sa.bindparam("owner")
+        )
+        ((highest,),) = self._transaction.fetch(last, owner=values[owner])
+        values[number] = min((highest or 0) + 1, _LARGEST)
 
 
 def finish(entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]) -> None:

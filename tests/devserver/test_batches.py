@@ -330,3 +330,36 @@ async def test_a_username_is_one_users(api: Caller) -> None:
     await api.update("User", user["id"], username="ada", first_name="Ada")
 
     assert created["exception"] == renamed["exception"] == "DuplicateEntryError"
+
+
+async def test_versions_are_numbered_and_the_latest_is_marked(api: Caller) -> None:
+    await api.call(*(create("Asset", id=key, name=key) for key in ("a", "b")))
+
+    async def versions() -> list[tuple[str, int, bool]]:
+        rows = await api.query(
+            "select version, is_latest_version from AssetVersion where asset_id in (a, b)"
+        )
+        return [(row["id"], row["version"], row["is_latest_version"]) for row in rows]
+
+    for key, data in {"a1": {}, "a2": {}, "a7": {"version": 7}, "a8": {}}.items():
+        await api.call(create("AssetVersion", id=key, asset_id="a", **data))
+    await api.call(create("AssetVersion", id="b1", asset={"__entity_type__": "Asset", "id": "b"}))
+    assert await versions() == [
+        ("a1", 1, False),
+        ("a2", 2, False),
+        ("a7", 7, False),
+        ("a8", 8, True),
+        ("b1", 1, True),
+    ]
+
+    await api.call(
+        update("AssetVersion", "a8", asset_id="b"),
+        update("AssetVersion", "a2", is_latest_version=False),
+        delete("AssetVersion", "a7"),
+    )
+    assert await versions() == [
+        ("a1", 1, False),
+        ("a2", 2, True),
+        ("a8", 8, True),
+        ("b1", 1, False),
+    ]
