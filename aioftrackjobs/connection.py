@@ -50,7 +50,7 @@ class Connection:
         timeout: float,
         client: httpx.AsyncClient | None,
         strict_api: bool,
-        group_commit: bool = True,
+        group_commit: bool,
     ) -> None:
         self._credentials = credentials
         self._timeout = timeout

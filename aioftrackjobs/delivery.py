@@ -131,8 +131,10 @@ class Delivery:
 
     async def _refused(self, ticket: Ticket, refusal: ServerError) -> Outcome:
         """Return the outcome of a refused *ticket* that was alone, or whose request was refused."""
+        if not _may_be_ones_fault(refusal):
+            return NotApplied(refusal, ticket.done)
         try:
-            while _is_ftracks(refusal) and await self._narrow([ticket]):
+            while await self._narrow([ticket]):
                 # What was refused may be what was done already: the rest may yet be accepted.
                 if not ticket.count_left:
                     return ticket.apply([])
@@ -140,7 +142,7 @@ class Delivery:
                     return ticket.apply(await self._exchange(ticket.body, ticket.wire_left))
                 except ServerError as exc:
                     refusal = exc
-            if _is_ftracks(refusal) and not isinstance(refusal, _WHATEVER_ORDER):
+            if not isinstance(refusal, _WHATEVER_ORDER):
                 return await self._deliver_in_stages(ticket, refusal)
         except TransportError as exc:
             return Unknown(exc)
@@ -201,12 +203,8 @@ def _may_be_ones_fault(refusal: ServerError) -> bool:
     """Tell whether *refusal* of a group may be about one commit, rather than all requests."""
     if isinstance(refusal, AuthenticationError):
         return False
-    return _is_ftracks(refusal) or refusal.status == _TOO_BIG
-
-
-def _is_ftracks(refusal: ServerError) -> bool:
-    """Tell whether ftrack refused, rather than a proxy in between, which names no error."""
-    return refusal.kind != f"HTTP {refusal.status}"
+    by_ftrack = refusal.kind != f"HTTP {refusal.status}"  # a proxy in between names no error
+    return by_ftrack or refusal.status == _TOO_BIG
 
 
 def _ended_by(error: FtrackJobsError) -> Outcome:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aioftrackjobs.protocol.operations import Create
-from aioftrackjobs.protocol.reconciliation import named
-from aioftrackjobs.tickets import Key, Ticket, key_of
+from aioftrackjobs.protocol.reconciliation import born, named
+from aioftrackjobs.tickets import Key, Ticket
 
 
 class EntityOrder:
@@ -35,8 +34,7 @@ class EntityOrder:
             latest[key] = ticket
         before.discard(ticket)
         for change in ticket.changes:
-            if isinstance(change, Create):
-                births.update(dict.fromkeys(key_of(change.target), ticket))
+            births.update(dict.fromkeys(born(change), ticket))
         for each in before:
             if each.followers is None:
                 each.followers = []
@@ -70,7 +68,6 @@ class EntityOrder:
             if self._latest.get(key) is ticket:
                 del self._latest[key]
         for change in ticket.changes:
-            if isinstance(change, Create):
-                for value in key_of(change.target):
-                    if self._births.get(value) is ticket:
-                        del self._births[value]
+            for value in born(change):
+                if self._births.get(value) is ticket:
+                    del self._births[value]

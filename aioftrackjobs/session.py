@@ -49,6 +49,8 @@ class AsyncSession:
         timeout: Seconds for each of connecting, sending and waiting for more of an answer.
         client: An ``httpx.AsyncClient`` to use, which stays the caller's to close.
         strict_api: Ask the server for real HTTP status codes; ``group by`` needs it.
+        group_commit: Let commits that are queued together share a request. Each still has an
+            outcome of its own.
 
     Raises:
         ConfigurationError: Something that is needed is in neither place; it names all of it.
@@ -63,10 +65,15 @@ class AsyncSession:
         timeout: float = 60.0,
         client: httpx.AsyncClient | None = None,
         strict_api: bool = False,
+        group_commit: bool = True,
     ) -> None:
         credentials = resolve_credentials(server_url, api_key, api_user)
         self._connection = Connection(
-            credentials, timeout=timeout, client=client, strict_api=strict_api
+            credentials,
+            timeout=timeout,
+            client=client,
+            strict_api=strict_api,
+            group_commit=group_commit,
         )
         self._workspace = Workspace(self._connection)
         self._watch = AttachmentWatch()

@@ -86,14 +86,22 @@ def stages(operations: Sequence[Operation]) -> list[Sequence[Operation]]:
             split.append([])
             created.clear()
         split[-1].append(operation)
-        if isinstance(operation, Create):
-            created.update(value for _, value in operation.target.key)
+        created.update(born(operation))
     return [stage for stage in split if stage]
 
 
+def born(operation: Operation) -> tuple[str, ...]:
+    """Return the id of the entity that *operation* creates; a key of several parts is none."""
+    key = operation.target.key
+    return (key[0][1],) if isinstance(operation, Create) and len(key) == 1 else ()
+
+
 def named(operation: Operation) -> Iterator[str]:
-    """Return the ids that *operation* names, or that may be ids: its target's and its values'."""
-    if not isinstance(operation, Create):
+    """Return the ids of other entities that *operation* names, and more that may be ids.
+
+    The parts of a key of several name others, as those of a JobComponent.
+    """
+    if not born(operation):
         for _, value in operation.target.key:
             yield value
     if not isinstance(operation, Delete):

@@ -1,0 +1,611 @@
+"""Commits that share a request: what travels together, and who is told what."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import httpx
+import pytest
+
+from aioftrackjobs import (
+    AsyncSession,
+    CommitUncertainError,
+    DuplicateEntryError,
+    Entity,
+    FtrackJobsError,
+    Job,
+    JobStatus,
+    ServerError,
+    SessionStateError,
+    UnserialisableValueError,
+    ValidationError,
+)
+from aioftrackjobs import dispatch as dispatching
+from aioftrackjobs.dispatch import GROUP_OPERATIONS, IN_FLIGHT
+
+Wire = dict[str, Any]
+
+
+class RefusalError(Exception):
+    """What ends a batch with an error object."""
+
+
+class Tables:
+    """An in-memory server behind ``httpx.MockTransport``, with the habits that a test needs.
+
+    Attributes:
+        atomic: Whether a refused batch leaves nothing behind.
+        reorders: Whether an entity may not be named in the batch that creates it.
+        refuses: Tells which operations are refused.
+        gate: Requests wait for it.
+        batches: The writes of each request, in the order they arrived.
+        under_way: Requests that are waiting now, and the most at once.
+    """
+
+    def __init__(self) -> None:
+        self.atomic = True
+        self.reorders = False
+        self.refuses: Callable[[Wire], bool] = lambda _: False
+        self.gate = anyio.Event()
+        self.gate.set()
+        self.rows: dict[str, Wire] = {}
+        self.batches: list[list[Wire]] = []
+        self.queries = 0
+        self.under_way = self.most_under_way = 0
+        self.arrived = anyio.Event()
+
+    async def answer(self, request: httpx.Request) -> httpx.Response:
+        operations = json.loads(request.content)
+        writes = [operation for operation in operations if operation["action"] != "query"]
+        self.queries += len(operations) - len(writes)
+        if writes:
+            self.batches.append(writes)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        self.arrived.set()
+        try:
+            await self.gate.wait()
+        finally:
+            self.under_way -= 1
+        before = {key: dict(row) for key, row in self.rows.items()}
+        try:
+            return httpx.Response(200, json=self._apply(operations))
+        except RefusalError as exc:
+            if self.atomic:
+                self.rows = before
+            kind, content = exc.args
+            return httpx.Response(200, json={"exception": kind, "content": content})
+
+    def _apply(self, operations: Sequence[Wire]) -> list[Wire]:
+        created = [
+            each["entity_key"][0]
+            for each in operations
+            if each["action"] == "create" and len(each["entity_key"]) == 1
+        ]
+        return [self._apply_one(operation, created) for operation in operations]
+
+    def _apply_one(self, operation: Wire, created: list[str]) -> Wire:
+        if operation["action"] == "query":
+            asked = re.findall(r'"([^"]+)"', operation["expression"])
+            data = [self.rows[key] for key in asked if key in self.rows]
+            return {"action": "query", "data": data}
+        key = operation["entity_key"][0]
+        if self.refuses(operation):
+            raise RefusalError("ValidationError", f"refused: {key}")
+        data = operation.get("entity_data", {})
+        if self.reorders and any(value in created for name, value in data.items() if name != "id"):
+            raise RefusalError("IntegrityError", "a foreign key names nothing")
+        match operation["action"]:
+            case "create":
+                if key in self.rows:
+                    raise RefusalError("DuplicateEntryError", key)
+                self.rows[key] = dict(data)
+            case "update":
+                if key not in self.rows:
+                    raise RefusalError("EntityNotFoundError", key)
+                self.rows[key].update(data)
+            case "delete":
+                if self.rows.pop(key, None) is None:
+                    raise RefusalError("EntityNotFoundError", key)
+                return {"action": "delete", "data": True}
+        return {"action": operation["action"], "data": {"id": key, **data}}
+
+    @asynccontextmanager
+    async def session(self, **options: Any) -> AsyncIterator[AsyncSession]:
+        async with (
+            httpx.AsyncClient(transport=httpx.MockTransport(self.answer)) as client,
+            AsyncSession(
+                "https://ftrack.test", "SECRET", "maya", client=client, **options
+            ) as opened,
+        ):
+            yield opened
+
+    def data_of(self, job: Entity) -> object:
+        return self.rows[job["id"]].get("data")
+
+
+@pytest.fixture
+def tables() -> Tables:
+    return Tables()
+
+
+async def turns(number: int = 20) -> None:
+    """Let everything happen that only waits for its turn."""
+    for _ in range(number):
+        await anyio.lowlevel.checkpoint()
+
+
+async def create(session: AsyncSession, data: str = "{}", **values: Any) -> Job:
+    async with session.unit_of_work():
+        return session.create(Job, {"data": data, **values})
+
+
+async def create_many(session: AsyncSession, number: int) -> list[Job]:
+    made: list[Job] = []
+    async with anyio.create_task_group() as group:
+        for index in range(number):
+
+            async def make(index: int = index) -> None:
+                made.append(await create(session, f'{{"n": {index}}}'))
+
+            group.start_soon(make)
+    return made
+
+
+# What travels together
+
+
+async def test_commits_that_come_together_share_a_request_in_the_order_they_came(
+    tables: Tables,
+) -> None:
+    async with tables.session() as session:
+        await create_many(session, 100)
+
+    assert [len(batch) for batch in tables.batches] == [100]
+    numbers = [json.loads(each["entity_data"]["data"])["n"] for each in tables.batches[0]]
+    assert numbers == list(range(100))
+
+
+async def test_a_lone_commit_leaves_without_waiting_for_others(tables: Tables) -> None:
+    tables.gate = anyio.Event()
+    async with tables.session() as session, anyio.create_task_group() as group:
+        group.start_soon(create, session)
+        await turns()
+        assert len(tables.batches) == 1
+        tables.gate.set()
+
+
+async def test_commits_that_come_while_all_requests_are_under_way_travel_in_the_next(
+    tables: Tables,
+) -> None:
+    tables.gate = anyio.Event()
+    async with tables.session() as session, anyio.create_task_group() as group:
+        for _ in range(IN_FLIGHT + 40):
+            group.start_soon(create, session)
+            await turns()  # each has a request of its own, as long as there are any
+        assert tables.most_under_way == IN_FLIGHT
+        tables.gate.set()
+
+    assert [len(batch) for batch in tables.batches] == [1] * IN_FLIGHT + [40]
+
+
+async def test_without_group_commit_each_has_a_request(tables: Tables) -> None:
+    async with tables.session(group_commit=False) as session:
+        await create_many(session, 30)
+
+    assert [len(batch) for batch in tables.batches] == [1] * 30
+
+
+async def test_what_a_request_carries_is_bounded(tables: Tables) -> None:
+    async with tables.session() as session:
+        await create_many(session, GROUP_OPERATIONS + 10)
+
+    assert [len(batch) for batch in tables.batches] == [GROUP_OPERATIONS, 10]
+
+
+async def test_its_bytes_are_bounded_too(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatching, "GROUP_BYTES", 10_000)
+    async with tables.session() as session, anyio.create_task_group() as group:
+        for _ in range(10):
+            group.start_soon(create, session, "ä" * 1_000)
+
+    assert sum(map(len, tables.batches)) == 10
+    assert all(
+        len(json.dumps(batch, ensure_ascii=False).encode()) < 11_000 for batch in tables.batches
+    )
+    assert len(tables.batches) < 10
+
+
+async def test_a_commit_that_is_too_big_for_others_travels_alone_and_whole(tables: Tables) -> None:
+    async with tables.session() as session, anyio.create_task_group() as group:
+
+        async def create_a_lot() -> None:
+            async with session.unit_of_work():
+                for _ in range(GROUP_OPERATIONS + 100):
+                    session.create(Job, {})
+
+        group.start_soon(create, session)
+        group.start_soon(create_a_lot)
+        group.start_soon(create, session)
+
+    assert sorted(map(len, tables.batches)) == [1, 1, GROUP_OPERATIONS + 100]
+
+
+async def test_reads_travel_alone_and_beside_writes(tables: Tables) -> None:
+    tables.gate = anyio.Event()
+    async with tables.session() as session, anyio.create_task_group() as group:
+        group.start_soon(create, session)
+        await turns()
+        group.start_soon(session.query("select id from Job where id is x").all)
+        await turns()
+        assert tables.under_way == 2
+        tables.gate.set()
+
+
+# Order
+
+
+async def test_operations_on_one_entity_never_overtake_each_other(tables: Tables) -> None:
+    async with tables.session() as session:
+        job = await create(session)
+        tables.gate = anyio.Event()
+
+        async def change(number: int) -> None:
+            async with session.unit_of_work():
+                job["data"] = f'{{"n": {number}}}'
+
+        async with anyio.create_task_group() as group:
+            for number in range(20):
+                group.start_soon(change, number)
+                group.start_soon(create, session)
+                await turns(3)
+            tables.gate.set()
+
+    changes = [each for batch in tables.batches for each in batch if each["action"] == "update"]
+    numbers = [json.loads(each["entity_data"]["data"])["n"] for each in changes]
+    assert numbers == list(range(20))
+    assert tables.data_of(job) == '{"n": 19}'
+
+
+async def test_what_names_an_entity_waits_for_its_creation(tables: Tables) -> None:
+    tables.gate = anyio.Event()
+    async with tables.session() as session, anyio.create_task_group() as group:
+        born = session.create(Job, {})
+        group.start_soon(session.commit)
+        await turns()
+        group.start_soon(
+            create,
+            session,
+            json.dumps({}),
+        )
+        async with session.unit_of_work() as unit:
+            session.create("JobComponent", {"job_id": born.id, "component_id": "c"})
+            group.start_soon(unit.commit)
+            await turns()
+            named = [each for batch in tables.batches for each in batch if "job_id" in each]
+            assert named == []
+            assert [len(batch) for batch in tables.batches] == [1, 1], "others go beside it"
+            tables.gate.set()
+
+    assert tables.batches[2][0]["entity_data"]["job_id"] == born.id
+
+
+# Isolation
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+async def test_a_refused_group_is_halved_until_the_guilty_are_alone(
+    tables: Tables, *, atomic: bool
+) -> None:
+    tables.atomic = atomic
+    tables.refuses = lambda each: "guilty" in each.get("entity_data", {}).get("data", "")
+    refused: list[ServerError] = []
+    async with tables.session() as session:
+
+        async def make(index: int) -> None:
+            async with session.unit_of_work() as unit:
+                text = json.dumps({"guilty" if index in (3, 50, 51) else "innocent": index})
+                session.create(Job, {"data": text})
+                try:
+                    await unit.commit()
+                except ServerError as exc:
+                    refused.append(exc)
+                    assert len(unit.recorded_operations) == 1, "pending again"
+                    unit.rollback()
+
+        async with anyio.create_task_group() as group:
+            for index in range(100):
+                group.start_soon(make, index)
+
+    assert [type(error) for error in refused] == [ValidationError] * 3
+    made = sorted(json.loads(row["data"])["innocent"] for row in tables.rows.values())
+    assert made == [index for index in range(100) if index not in (3, 50, 51)]
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+async def test_updates_and_deletes_of_a_refused_group_happen_once(
+    tables: Tables, *, atomic: bool
+) -> None:
+    async with tables.session() as session:
+        jobs = await create_many(session, 12)
+        tables.atomic = atomic
+        tables.refuses = lambda each: each["entity_key"] == [jobs[7].id]
+        errors: list[FtrackJobsError] = []
+
+        async def change(index: int, job: Job) -> None:
+            try:
+                async with session.unit_of_work():
+                    if index % 3 == 0:
+                        session.delete(job)
+                    else:
+                        job.status = JobStatus.DONE
+            except ServerError as exc:
+                errors.append(exc)
+
+        async with anyio.create_task_group() as group:
+            for index, job in enumerate(jobs):
+                group.start_soon(change, index, job)
+
+    assert len(errors) == 1
+    assert f"refused: {jobs[7].id}" in str(errors[0])
+    assert tables.rows.keys() == {job.id for index, job in enumerate(jobs) if index % 3}
+    done = [key for key, row in tables.rows.items() if row.get("status") == "done"]
+    assert sorted(done) == sorted(
+        job.id for index, job in enumerate(jobs) if index % 3 and index != 7
+    )
+
+
+async def test_what_a_server_did_of_a_refused_commit_is_not_sent_again(tables: Tables) -> None:
+    tables.atomic = False
+    async with tables.session() as session:
+        old = await create(session)
+        tables.refuses = lambda each: each["action"] == "update"
+        born = session.create(Job, {"data": "first"})
+        old["data"] = "second"
+        with pytest.raises(ValidationError):
+            await session.commit()
+
+        assert [type(each).__name__ for each in session.recorded_operations] == ["Update"]
+        assert born.id in tables.rows
+        tables.refuses = lambda _: False
+        await session.commit()
+
+    assert tables.data_of(old) == "second"
+    assert [each["action"] for each in tables.batches[-1]] == ["update"]
+
+
+async def test_a_taken_key_is_the_fault_of_who_chose_it(tables: Tables) -> None:
+    async with tables.session() as session:
+        taken = await create(session, "old")
+        errors: list[FtrackJobsError] = []
+
+        async def take() -> None:
+            try:
+                await create(session, "new", id=taken.id)
+            except ServerError as exc:
+                errors.append(exc)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(10):
+                group.start_soon(create, session)
+            group.start_soon(take)
+
+    assert [type(error) for error in errors] == [DuplicateEntryError]
+    assert tables.data_of(taken) == "old"
+    assert len(tables.rows) == 11
+
+
+async def test_a_value_that_cannot_travel_is_nobody_elses_fault(tables: Tables) -> None:
+    async with tables.session() as session:
+        errors: list[FtrackJobsError] = []
+
+        async def make_odd() -> None:
+            try:
+                await create(session, "\ud800")
+            except UnserialisableValueError as exc:
+                errors.append(exc)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(create, session)
+            group.start_soon(make_odd)
+            group.start_soon(create, session)
+
+    assert len(errors) == 1
+    assert len(tables.rows) == 2
+
+
+async def test_an_answer_that_breaks_off_leaves_all_of_the_group_uncertain() -> None:
+    def cut_off(request: httpx.Request) -> httpx.Response:
+        raise httpx.ReadError("gone", request=request)
+
+    uncertain: list[CommitUncertainError] = []
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(cut_off)) as client,
+        AsyncSession("https://ftrack.test", "SECRET", "maya", client=client) as session,
+    ):
+
+        async def make() -> None:
+            try:
+                await create(session)
+            except CommitUncertainError as exc:
+                uncertain.append(exc)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(make)
+
+    assert [len(error.operations) for error in uncertain] == [1] * 5
+
+
+async def test_credentials_that_are_refused_are_not_tried_for_each_commit(tables: Tables) -> None:
+    requests: list[httpx.Request] = []
+
+    def refuse(request: httpx.Request) -> httpx.Response:
+        requests.append(request)
+        answer = {"exception": "InvalidCredentialsError", "content": "no"}
+        return httpx.Response(200, json=answer)
+
+    errors: list[str] = []
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client,
+        AsyncSession("https://ftrack.test", "SECRET", "maya", client=client) as session,
+    ):
+
+        async def make() -> None:
+            try:
+                await create(session)
+            except FtrackJobsError as exc:
+                errors.append(type(exc).__name__)
+
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(make)
+
+    assert errors == ["AuthenticationError"] * 20
+    assert len(requests) == 1
+
+
+# A server that reorders what is in a batch (protocol.md, section 2.2)
+
+
+async def test_a_commit_survives_a_server_that_reorders_it(tables: Tables) -> None:
+    tables.reorders = True
+    async with tables.session() as session:
+        job = session.create(Job, {})
+        link = session.create("JobComponent", {"job_id": job.id, "component_id": "c"})
+        await session.commit()
+
+    assert job.id in tables.rows
+    assert tables.rows[link["component_id"]]["job_id"] == job.id
+
+
+async def test_what_stays_refused_then_leaves_nothing(tables: Tables) -> None:
+    tables.reorders = True
+    tables.refuses = lambda each: each["entity_type"] == "JobComponent"
+    async with tables.session() as session:
+        job = session.create(Job, {})
+        session.create("JobComponent", {"job_id": job.id, "component_id": "c"})
+        with pytest.raises(ServerError):
+            await session.commit()
+
+        assert tables.rows == {}
+        assert len(session.recorded_operations) == 2
+        tables.refuses = lambda _: False
+        await session.commit()
+
+    assert len(tables.rows) == 2
+
+
+# Backpressure
+
+
+async def test_who_commits_waits_while_too_much_is_queued(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "QUEUE_OPERATIONS", 50)
+    tables.gate = anyio.Event()
+    async with tables.session() as session, anyio.create_task_group() as group:
+        dispatcher = session._connection._open[0]  # type: ignore[index]
+        for _ in range(1_000):
+            group.start_soon(create, session)
+        await turns(100)
+        assert len(dispatcher._tickets) <= (IN_FLIGHT + 1) * 50, "the rest is not even encoded"
+        tables.gate.set()
+
+    assert len(tables.rows) == 1_000
+    assert dispatcher._queued == dispatcher._admitted == 0
+
+
+async def test_a_cancelled_wait_for_room_leaves_the_room_to_others(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "QUEUE_OPERATIONS", 5)
+    tables.gate = anyio.Event()
+    async with tables.session() as session, anyio.create_task_group() as group:
+        dispatcher = session._connection._open[0]  # type: ignore[index]
+        for _ in range(20):
+            group.start_soon(create, session)
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as cancelled:
+                for _ in range(20):
+                    cancelled.start_soon(create, session)
+                await turns()
+                scope.cancel()
+        for _ in range(20):
+            group.start_soon(create, session)
+        await turns()
+        tables.gate.set()
+
+    assert 40 <= len(tables.rows) <= 60
+    assert dispatcher._queued == dispatcher._admitted == 0
+    assert not dispatcher._tickets
+
+
+# Cancellation and closing
+
+
+async def test_a_cancelled_caller_withdraws_what_was_not_sent(tables: Tables) -> None:
+    tables.gate = anyio.Event()
+    async with tables.session() as session:
+        async with anyio.create_task_group() as group:
+            for _ in range(IN_FLIGHT):
+                group.start_soon(create, session)
+                await turns()
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as cancelled:
+                    for _ in range(30):
+                        cancelled.start_soon(create, session, "late")
+                    await turns()
+                    scope.cancel()
+            group.start_soon(create, session)
+            await turns()
+            tables.gate.set()
+
+        assert session.recorded_operations == ()
+    assert len(tables.rows) == IN_FLIGHT + 1
+    assert all(row["data"] != "late" for row in tables.rows.values())
+
+
+async def test_closing_sends_what_waits(tables: Tables) -> None:
+    tables.gate = anyio.Event()
+    errors: list[BaseException] = []
+
+    async def make(session: AsyncSession) -> None:
+        try:
+            await create(session)
+        except FtrackJobsError as exc:
+            errors.append(exc)
+
+    async with anyio.create_task_group() as group:
+        async with tables.session() as session:
+            for _ in range(IN_FLIGHT + 5):
+                group.start_soon(make, session)
+                await turns()
+            group.start_soon(open_later, tables.gate)
+
+    assert errors == []
+    assert len(tables.rows) == IN_FLIGHT + 5
+
+
+async def open_later(gate: anyio.Event) -> None:
+    await turns()
+    gate.set()
+
+
+async def test_a_commit_after_closing_is_refused_and_stays_recorded(tables: Tables) -> None:
+    async with tables.session() as session:
+        async with session.unit_of_work() as unit:
+            session.create(Job, {})
+            await session.__aexit__(None, None, None)
+            with pytest.raises(SessionStateError, match="closed"):
+                await unit.commit()
+            assert len(unit.recorded_operations) == 1
+            unit.rollback()
+
+    assert tables.rows == {}
