@@ -24,10 +24,11 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.failure import describe_failure, format_failure
 from aioftrackjobs.models import Entity, Job, JobComponent, JobStatus, User, remote_value
-from aioftrackjobs.progress import CoalescingWriter, Progress
+from aioftrackjobs.progress import Progress
 from aioftrackjobs.report import JobReport, read_data
 from aioftrackjobs.results import fetch_entity
 from aioftrackjobs.session import AsyncSession, workspace_of
+from aioftrackjobs.tickets import Settle, Ticket
 from aioftrackjobs.unit_of_work import UnitOfWork
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ class JobCourse:
         self._unit = UnitOfWork(self._workspace)
         self._host = self._workspace.connection.host
         self._grace = grace
-        self._writer = CoalescingWriter(self._host, self._write_progress, interval=interval)
+        self._line = self._workspace.progress.board(interval).line(self._post_progress)
         self._entity: Job | None = None
         self._begun = False
         self._problem: Exception | None = None
@@ -136,15 +137,18 @@ class JobCourse:
             return False
         return isinstance(found, Job) and remote_value(found, "status") == JobStatus.RUNNING
 
-    async def _write_progress(self) -> None:
+    def _post_progress(self, settle: Settle) -> Ticket:
+        return self._recorded_progress().post(settle)
+
+    def _recorded_progress(self) -> UnitOfWork:
         unit = UnitOfWork(self._workspace)
         unit.set(self.entity, data=self.report.compose(remote_value(self.entity, "data")))
-        await unit.commit()
+        return unit
 
     def show_progress(self, progress: Progress) -> None:
         """Let *progress* be written soon. Never waits."""
         self.report.progress = progress
-        self._writer.touch()
+        self._line.touch()
 
     async def end(self) -> None:
         """Mark the Job done, or failed if the report has a reason.
@@ -202,7 +206,7 @@ class JobCourse:
         self._problem = TransportError(f"no answer within {self._grace:g} s")
         with anyio.CancelScope(deadline=deadline or anyio.current_time() + self._grace):
             with anyio.move_on_after(self._grace / 2) as patience:
-                await self._writer.stop()
+                await self._line.stop()
             for delay in _delays():
                 try:
                     await self._send_status(status)
@@ -230,9 +234,9 @@ class JobCourse:
 
     async def _write_again(self) -> None:
         with self._host.hold():
-            await self._writer.stop()
+            await self._line.stop()
             try:
-                await self._write_progress()
+                await self._recorded_progress().commit()
             except FtrackJobsError as exc:
                 logger.warning("%r: its last text was not written again: %s", self, exc)
 

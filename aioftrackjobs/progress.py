@@ -1,4 +1,4 @@
-"""Progress of a Job: as text, and written at most once per interval."""
+"""Progress of Jobs: as text, and written together, at most once per interval."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import anyio
+import anyio.lowlevel
 
+from aioftrackjobs.dispatch import GROUP_OPERATIONS
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.host import Host
+from aioftrackjobs.tickets import Applied, Outcome, Settle, Ticket
 
 logger = logging.getLogger(__name__)
 
@@ -44,64 +48,118 @@ class Progress:
         return f"{percent}, {self.message}" if self.message else percent
 
 
-class CoalescingWriter:
-    """Calls *write* soon after :meth:`touch`, but at most once per *interval*.
+#: Writes what there is to tell of a Job, and calls back with what became of it.
+Post: TypeAlias = Callable[[Settle], Ticket]
 
-    However often it is touched, one call writes the latest state. A failed call is logged; the
-    next touch brings the next one.
 
-    Args:
-        host: Where it runs; it has a task only while there is something to write.
-        write: Writes the state of the moment it is called.
-        interval: Seconds from one call to the next.
+class ProgressLine:
+    """What one Job has on a board.
+
+    However often it is touched, the board writes the latest state. A write that fails is logged;
+    the next touch brings the next one.
     """
 
-    def __init__(
-        self, host: Host, write: Callable[[], Awaitable[None]], *, interval: float
-    ) -> None:
-        self._host = host
-        self._write = write
-        self._interval = interval
+    def __init__(self, board: ProgressBoard, post: Post) -> None:
+        self._board = board
+        self._post = post
+        self._ticket: Ticket | None = None
         self._touched = False
-        self._next_write = -math.inf
-        self._finished: anyio.Event | None = None
-        self._stopping = anyio.Event()
+        self._stopped = False
 
     def touch(self) -> None:
         """Let the state be written soon. Never waits."""
-        self._touched = True
-        if self._finished is None and not self._stopping.is_set():
-            finished = anyio.Event()
+        self._touched = not self._stopped
+        if self._touched and self._ticket is None:
+            self._board.add(self)
+
+    async def stop(self) -> None:
+        """Write no more, and wait for the end of a write that is under way."""
+        self._stopped, self._touched = True, False
+        if self._ticket is not None:
+            await self._ticket.ended()
+
+    def write(self) -> None:
+        """Queue a write of the state as it is now, unless it was stopped meanwhile."""
+        if not self._touched:
+            return
+        self._touched = False
+        try:
+            self._ticket = self._post(self._ended)
+        except (FtrackJobsError, ValueError):  # what others keep in its data may not travel
+            logger.warning("progress was not written; the work goes on", exc_info=True)
+
+    def _ended(self, outcome: Outcome) -> None:
+        self._ticket = None
+        if not isinstance(outcome, Applied):
+            logger.warning("progress was not written; the work goes on: %s", outcome.error)
+        if self._touched:
+            self._board.add(self)
+
+
+class ProgressBoard:
+    """Writes the lines of any number of Jobs together: each at most once per *interval*.
+
+    Args:
+        host: Where it runs; it has a task only while there is something to write.
+        room: Waits while too much is queued to be sent.
+        interval: Seconds from one round of writes to the next.
+    """
+
+    def __init__(self, host: Host, room: Callable[[], Awaitable[None]], *, interval: float) -> None:
+        self._host = host
+        self._room = room
+        self._interval = interval
+        self._lines: dict[ProgressLine, None] = {}
+        self._next_round = -math.inf
+        self._runs = False
+
+    def line(self, post: Post) -> ProgressLine:
+        """Return a line that is written by *post*."""
+        return ProgressLine(self, post)
+
+    def add(self, line: ProgressLine) -> None:
+        """Let *line* be written in the next round."""
+        self._lines[line] = None
+        if not self._runs:
             try:
-                self._host.spawn(self._run, finished)
+                self._host.spawn(self._run)
             except FtrackJobsError:
                 logger.warning("progress is not written any more", exc_info=True)
             else:
-                self._finished = finished
+                self._runs = True
 
-    async def stop(self) -> None:
-        """Write no more, and wait for the end of a call that is under way."""
-        self._stopping.set()
-        if self._finished is not None:
-            await self._finished.wait()
-
-    async def _run(self, finished: anyio.Event) -> None:
+    async def _run(self) -> None:
         try:
-            while self._touched and not self._stopping.is_set():
-                pause = self._next_write - anyio.current_time()
-                if pause > 0:
-                    with anyio.move_on_after(pause):
-                        await self._stopping.wait()
-                    continue
-                self._touched = False
-                self._next_write = anyio.current_time() + self._interval
-                await self._try_write()
-        finally:
-            self._finished = None
-            finished.set()
-
-    async def _try_write(self) -> None:
-        try:
-            await self._write()
+            while self._lines:
+                pause = self._next_round - anyio.current_time()
+                await anyio.sleep(max(pause, 0))
+                self._next_round = anyio.current_time() + self._interval
+                await self._write_all()
         except FtrackJobsError:
-            logger.warning("progress was not written; the work goes on", exc_info=True)
+            logger.warning("progress is not written any more", exc_info=True)
+        finally:
+            self._runs = False
+
+    async def _write_all(self) -> None:
+        """Write all lines: as many in one go as one request carries, then others have a turn."""
+        lines, self._lines = list(self._lines), {}
+        for start in range(0, len(lines), GROUP_OPERATIONS):
+            await self._room()
+            for line in lines[start : start + GROUP_OPERATIONS]:
+                line.write()
+            await anyio.lowlevel.checkpoint()
+
+
+class ProgressBoards:
+    """The boards of a session: one for each interval that its Jobs have."""
+
+    def __init__(self, host: Host, room: Callable[[], Awaitable[None]]) -> None:
+        self._host = host
+        self._room = room
+        self._boards: dict[float, ProgressBoard] = {}
+
+    def board(self, interval: float) -> ProgressBoard:
+        """Return the board that is written every *interval* seconds."""
+        if interval not in self._boards:
+            self._boards[interval] = ProgressBoard(self._host, self._room, interval=interval)
+        return self._boards[interval]

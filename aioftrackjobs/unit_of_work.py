@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from aioftrackjobs.errors import (
@@ -275,6 +274,21 @@ class UnitOfWork:
             case Unknown(cause):
                 raise CommitUncertainError(operations) from cause
 
+    def post(self, settle: Settle) -> Ticket:
+        """Queue a commit of what is recorded without waiting for its end, nor for room.
+
+        Args:
+            settle: Called with the outcome. What was not applied is pending again.
+
+        Raises:
+            SessionStateError: A commit is under way, or the session is closed.
+        """
+        if self._flight is not None:
+            raise SessionStateError("a commit of this unit of work is under way")
+        taken = self._take_pending()
+        operations = fold([recorded.operation for recorded in taken])
+        return self._submit(Flight(taken), operations, settle)
+
     async def _clear(self) -> None:
         """Wait until what is pending can be sent; if it can be, at once."""
         await self.settled()  # a commit under way must not be overtaken
@@ -290,15 +304,25 @@ class UnitOfWork:
             await self._flight.ticket.ended()
 
     async def _send(self, taken: list[Recorded], operations: Sequence[Operation]) -> Outcome:
-        self._flight = flight = Flight(taken)
+        return await self._committer.wait(self._submit(Flight(taken), operations))
+
+    def _submit(
+        self, flight: Flight, operations: Sequence[Operation], also: Settle | None = None
+    ) -> Ticket:
+        self._flight = flight
+
+        def settle(outcome: Outcome) -> None:
+            self._land(flight, outcome)
+            if also is not None:
+                also(outcome)
+
         try:
-            settle = partial(self._land, flight)
             ticket = self._committer.submit(operations, settle, overtakes=self._overtakes)
-            flight.ticket = ticket
         except BaseException:
             self._land(flight, NotApplied(WithdrawnError("not sent")))
             raise
-        return await self._committer.wait(ticket)
+        flight.ticket = ticket
+        return ticket
 
     def _land(self, flight: Flight, outcome: Outcome) -> None:
         """Keep the books of a commit that has ended."""

@@ -17,6 +17,7 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.identity import IdentityMap, IncompleteRowError
 from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id, owner_of
+from aioftrackjobs.progress import ProgressBoards
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.tickets import Outcome, Settle, Ticket
 from aioftrackjobs.unit_of_work import UnitOfWork
@@ -28,7 +29,7 @@ _entered: ContextVar[Mapping[Workspace, UnitOfWork]] = ContextVar("aioftrackjobs
 
 
 class Workspace:
-    """Entities of one server, and where their changes are recorded.
+    """Entities of one server, where their changes are recorded, and the progress of Jobs.
 
     It is the *owner* of its entities, and the *committer* of its units of work.
     """
@@ -37,6 +38,7 @@ class Workspace:
         self.connection = connection
         self.types = EntityTypes()
         self.identity = IdentityMap(self.types, self)
+        self.progress = ProgressBoards(connection.host, self.room)
         self._default_unit = UnitOfWork(self)
         self._schemas: list[dict[str, Any]] | None = None
         self._learning = anyio.Lock()

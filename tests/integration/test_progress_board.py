@@ -1,0 +1,167 @@
+"""Progress of many Jobs: written together, and at most once per interval."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from aioftrackjobs import AsyncSession, Job, job_context
+from aioftrackjobs.dispatch import GROUP_OPERATIONS
+from aioftrackjobs.errors import ConnectError
+from aioftrackjobs.transport import WireRequest, WireResponse
+
+
+class Wire:
+    """Answers each write with what it says, and counts the requests that carry progress."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.reports: list[list[str]] = []
+        self.gate = anyio.Event()
+        self.gate.set()
+        self.reported = anyio.Event()
+        self.away = False
+        session._connection.transport.send = self.send  # type: ignore[method-assign]
+
+    async def send(self, request: WireRequest) -> WireResponse:
+        assert isinstance(request.body, bytes)
+        operations = json.loads(request.body)
+        texts = [each.get("entity_data", {}).get("data") or "{}" for each in operations]
+        reports = [text for text in texts if "progress" in json.loads(text)]
+        if reports:
+            self.reports.append(reports)
+            self.reported.set()
+            await self.gate.wait()
+            if self.away:
+                raise ConnectError("away")
+        answers = [{"action": each["action"], "data": {}} for each in operations]
+        return WireResponse(200, json.dumps(answers).encode())
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[AsyncSession]:
+    async with AsyncSession("https://ftrack.test", "SECRET", "maya") as opened:
+        yield opened
+
+
+@pytest.fixture
+def wire(session: AsyncSession) -> Wire:
+    return Wire(session)
+
+
+@pytest.fixture
+def user(session: AsyncSession) -> object:
+    made = session.create("User", {"username": "maya"})
+    session.rollback()
+    return made
+
+
+async def turns(number: int = 30) -> None:
+    for _ in range(number):
+        await anyio.lowlevel.checkpoint()
+
+
+async def test_many_jobs_share_a_request_per_500_and_interval(
+    session: AsyncSession, wire: Wire, user: Job
+) -> None:
+    number = 2 * GROUP_OPERATIONS + 10
+    async with AsyncExitStack() as stack:
+        jobs = []
+        async with anyio.create_task_group() as group:
+
+            async def enter() -> None:
+                context = job_context(session, user=user, interval=3600)
+                jobs.append(await stack.enter_async_context(context))
+
+            for _ in range(number):
+                group.start_soon(enter)
+        for done in range(10):
+            for job in jobs:
+                job.progress(done, total=10)
+        with anyio.fail_after(20):
+            while sum(map(len, wire.reports)) < number:
+                await anyio.lowlevel.checkpoint()
+        for job in jobs:
+            job.progress(1.0)
+        await turns()
+
+        assert [len(reports) for reports in wire.reports] == [
+            GROUP_OPERATIONS,
+            GROUP_OPERATIONS,
+            10,
+        ]
+        assert {json.loads(text)["progress"] for text in wire.reports[0]} == {0.9}
+        wire.reports.clear()
+        await stack.aclose()
+    told = {json.loads(text)["progress"] for reports in wire.reports for text in reports}
+    assert told == {1.0}, "the last word says what came after the round"
+
+
+async def test_what_comes_during_a_write_is_one_more_write(
+    session: AsyncSession, wire: Wire, user: Job
+) -> None:
+    wire.gate = anyio.Event()
+    async with job_context(session, user=user, interval=0) as job:
+        job.progress(0.001)
+        await wire.reported.wait()
+        for number in range(2, 1000):
+            job.progress(number, total=1000)
+            await anyio.lowlevel.checkpoint()
+        assert len(wire.reports) == 1
+        wire.reported = anyio.Event()
+        wire.gate.set()
+        await wire.reported.wait()
+        await turns()
+        assert [json.loads(text)["progress"] for (text,) in wire.reports] == [0.001, 0.999]
+
+
+async def test_a_request_that_hangs_does_not_hold_up_other_jobs(
+    session: AsyncSession, wire: Wire, user: Job
+) -> None:
+    async with (
+        job_context(session, user=user, interval=0) as slow,
+        job_context(session, user=user, interval=0) as other,
+    ):
+        gate = wire.gate = anyio.Event()
+        slow.progress(0.1)
+        await wire.reported.wait()
+        wire.gate, wire.reported = anyio.Event(), anyio.Event()
+        wire.gate.set()
+        other.progress(0.2)
+        await wire.reported.wait()
+        assert len(wire.reports) == 2
+        gate.set()
+
+
+async def test_a_write_that_fails_is_logged_and_the_next_report_tries_again(
+    session: AsyncSession, wire: Wire, user: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with job_context(session, user=user, interval=0) as job:
+        wire.away = True
+        job.progress(0.1)
+        with anyio.fail_after(10):
+            while "progress was not written" not in caplog.text:
+                await anyio.lowlevel.checkpoint()
+        wire.away, wire.reported = False, anyio.Event()
+        job.progress(0.2)
+        await wire.reported.wait()
+
+    assert json.loads(wire.reports[1][0])["progress"] == 0.2
+
+
+async def test_a_job_that_has_ended_is_not_reported_any_more(
+    session: AsyncSession, wire: Wire, user: Job
+) -> None:
+    async with job_context(session, user=user, interval=0) as job:
+        job.progress(0.1)
+        await wire.reported.wait()
+        job.progress(0.2)  # told by the last word
+    wire.reports.clear()
+    job.progress(0.3)
+    await turns()
+
+    assert wire.reports == []
