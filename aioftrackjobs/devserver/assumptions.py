@@ -89,7 +89,8 @@ ASSUMPTIONS: tuple[str, ...] = (
     "in () finds nothing; none in a list finds what has no value.",
     "Computed addresses carry a signature for one file, not the caller's API key; a component "
     "location's address is in 'value', a thumbnail's in 'url'.",
-    "time_logged, bid_time_logged_difference and link are not computed and read as null.",
+    "time_logged, bid_time_logged_difference and the link of a version are not computed and read "
+    "as null.",
     "Deleting a component leaves its file until the server's storage folder goes, or "
     "/component/remove is called.",
 )
