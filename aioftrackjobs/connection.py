@@ -20,6 +20,7 @@ from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.upload import component_url
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
+from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.tickets import Outcome, Settle, Ticket
 from aioftrackjobs.transport import HttpxTransport, Transport, open_client, redact
 
@@ -41,6 +42,7 @@ class Connection:
         client: A client to use, and not to close; None to open one.
         strict_api: Whether to ask the server for real HTTP status codes.
         group_commit: Whether commits may share a request.
+        retry: When to try again what may be repeated.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Connection:
         client: httpx.AsyncClient | None,
         strict_api: bool,
         group_commit: bool,
+        retry: RetryPolicy,
     ) -> None:
         self._credentials = credentials
         self._timeout = timeout
@@ -58,6 +61,7 @@ class Connection:
         self._own_client: httpx.AsyncClient | None = None
         self._strict_api = strict_api
         self._group_commit = group_commit
+        self._retry = retry
         self._host = Host(self._close_client)
         self._open: tuple[Dispatcher, Transport] | None = None
         self._closing = False
@@ -135,6 +139,11 @@ class Connection:
     def credentials(self) -> Credentials:
         """Server, user and key."""
         return self._credentials
+
+    @property
+    def retry(self) -> RetryPolicy:
+        """When to try again what may be repeated."""
+        return self._retry
 
     @property
     def host(self) -> Host:

@@ -1,22 +1,24 @@
-"""What can be uploaded, made ready: its size and checksum known, its bytes read in chunks.
+"""What can be uploaded, made ready: its size known, its bytes read in chunks, from anywhere.
 
-Bytes stay in memory, a path is opened, and of anything else a temporary copy is made: the size
-must be known before the first byte is sent.
+Bytes stay in memory; a path is opened; a file object that is a plain file, or has its bytes in
+memory, is read where it is. Of anything else a copy is made first, in memory while it is small,
+then in a temporary file: the size must be known before the first byte is sent, and a part whose
+connection breaks is read again. So it is with directories and sequences of files, which become a
+zip archive.
 
-Files are read in a worker thread, from the one descriptor that was opened first, so that a file
-replaced meanwhile is no trouble, and one that grows or shrinks is noticed.
+Files are read in worker threads, from the one descriptor that was opened first, so that a file
+replaced meanwhile is no trouble, and one that changes is noticed.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import io
 import os
-import stat
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
-from contextlib import ExitStack, aclosing, asynccontextmanager, contextmanager, suppress
+import threading
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Protocol, TypeAlias, cast
@@ -24,14 +26,18 @@ from typing import Any, BinaryIO, Protocol, TypeAlias, cast
 import anyio
 from anyio.to_thread import run_sync
 
+from aioftrackjobs.archive import (
+    common_name,
+    members_of_directory,
+    members_of_files,
+    open_regular,
+)
 from aioftrackjobs.errors import FileChangedError, TransferError
 from aioftrackjobs.protocol.upload import content_md5
+from aioftrackjobs.spool import CHUNK, BytesLike, open_in_thread, pack, refusals, spool
 
-#: Bytes that are read from a file, and given to the HTTP client, at once.
-CHUNK = 1024 * 1024
-
-#: Chunks that are hashed before looking whether the upload was cancelled.
-_HASHED_AT_ONCE = 64
+#: Bytes that are hashed before looking whether the upload was cancelled.
+_HASHED_AT_ONCE = 64 * 1024 * 1024
 
 
 class Readable(Protocol):
@@ -50,9 +56,23 @@ class AsyncReadable(Protocol):
         ...
 
 
-BytesLike: TypeAlias = bytes | bytearray | memoryview
+class Digest(Protocol):
+    """A digest in the making, as those of hashlib are."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take in more bytes."""
+        ...
+
+
+AnyPath: TypeAlias = str | os.PathLike[str]
 Uploadable: TypeAlias = (
-    str | os.PathLike[str] | BytesLike | Readable | AsyncReadable | AsyncIterable[bytes]
+    AnyPath
+    | Sequence[AnyPath]
+    | Iterator[AnyPath]
+    | BytesLike
+    | Readable
+    | AsyncReadable
+    | AsyncIterable[bytes]
 )
 
 
@@ -64,192 +84,187 @@ class Content:
         name: What the file is called, without its extension.
         file_type: Its extension, with the leading dot; empty if it has none.
         size: In bytes.
-        checksum: Content-MD5, in base64.
     """
 
     name: str
     file_type: str
     size: int
-    checksum: str
     _file: BinaryIO
+    _start: int
+    _modified: int | None
+    _lock: threading.Lock
 
-    async def chunks(self) -> AsyncIterator[bytes]:
-        """Iterate over exactly `size` bytes.
+    @property
+    def file_name(self) -> str:
+        """Name and extension."""
+        return f"{self.name}{self.file_type}"
+
+    async def checksum(self) -> str:
+        """Return the Content-MD5, in base64, of all of it.
 
         Raises:
-            FileChangedError: The file has grown or shrunk since it was opened.
             TransferError: It cannot be read.
         """
-        name = f"{self.name}{self.file_type}"
-        with _refusals(f"{name} cannot be read"):
-            await run_sync(self._file.seek, 0)
-            left = self.size
-            while left:
-                chunk = await run_sync(self._file.read, min(CHUNK, left))
+        digest = hashlib.md5(usedforsecurity=False)
+
+        def hash_some(start: int, stop: int) -> None:
+            for offset in range(start, stop, CHUNK):
+                self._read(offset, min(CHUNK, stop - offset), digest)
+
+        with refusals(f"{self.file_name} cannot be read"):
+            for start in range(0, self.size, _HASHED_AT_ONCE):
+                await run_sync(hash_some, start, min(start + _HASHED_AT_ONCE, self.size))
+        return content_md5(digest.digest())
+
+    async def chunks(
+        self, start: int = 0, stop: int | None = None, digest: Digest | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """Iterate over the bytes from *start* to *stop*.
+
+        Args:
+            start: The first byte.
+            stop: The byte after the last one; all there are if not given.
+            digest: Takes them in too, in the thread that reads them.
+
+        Raises:
+            FileChangedError: The file has shrunk since it was opened.
+            TransferError: It cannot be read.
+        """
+        end = self.size if stop is None else stop
+        with refusals(f"{self.file_name} cannot be read"):
+            while start < end:
+                chunk = await run_sync(self._read, start, min(CHUNK, end - start), digest)
                 if not chunk:
-                    raise FileChangedError(f"{name} shrank while it was uploaded")
-                left -= len(chunk)
+                    raise FileChangedError(f"{self.file_name} shrank while it was uploaded")
+                start += len(chunk)
                 yield chunk
-            if await run_sync(self._file.read, 1):
-                raise FileChangedError(f"{name} grew while it was uploaded")
+
+    async def require_unchanged(self) -> None:
+        """Raise FileChangedError if the file has grown or was written to since it was opened."""
+        with refusals(f"{self.file_name} cannot be read"):
+            if await run_sync(self._read, self.size, 1, None):
+                raise FileChangedError(f"{self.file_name} grew while it was uploaded")
+            if await run_sync(_modified, self._file) != self._modified:
+                raise FileChangedError(f"{self.file_name} was written to while it was uploaded")
+
+    def _read(self, offset: int, size: int, digest: Digest | None) -> bytes:
+        with self._lock:  # parts are read at the same time, by one file position
+            self._file.seek(self._start + offset)
+            chunk = self._file.read(size)
+        if digest is not None:
+            digest.update(chunk)
+        return chunk
 
 
 @asynccontextmanager
 async def open_content(source: Uploadable, name: str | None = None) -> AsyncIterator[Content]:
-    """Open *source*, and find out its size and checksum.
+    """Open *source*, and find out its size.
 
     Args:
-        source: A path, or bytes, a binary file object, awaited or not, or an async iterator of
-            bytes.
-        name: File name, with extension; needed where the source is no path.
+        source: A path, or a sequence of paths, or bytes, a binary file object, awaited or not,
+            or an async iterator of bytes. A directory, or several files, become a zip archive.
+        name: File name, with extension; needed where the source has no path.
 
     Raises:
         TransferError: It is none of these, there is no such file, it cannot be read, or there
             is no room for its temporary copy.
     """
     _require_uploadable(source)
+    file, name = await _open(source, name)
+    try:
+        with refusals(f"{name} cannot be read"):
+            start, size, modified = await run_sync(_measure, file)
+        pure = PurePath(name)
+        yield Content(pure.stem, pure.suffix, size, file, start, modified, threading.Lock())
+    finally:
+        if file is not source:
+            with anyio.CancelScope(shield=True):
+                await run_sync(file.close)
+
+
+async def _open(source: Uploadable, name: str | None) -> tuple[BinaryIO, str]:
+    """Return what to read, and what it is called."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(os.fsdecode(source))
-        name = name or path.name
-        file = await _open_in_thread(lambda: _open_file(path))
-    elif not name:
+        if await run_sync(_is_directory, path):
+            name = _archive_name(name, await run_sync(lambda: path.resolve().name))
+            return await pack(lambda: members_of_directory(path), name), name
+        return await open_in_thread(lambda _: open_regular(path)), name or path.name
+    if _is_paths(source):
+        paths = await run_sync(_paths, source)
+        name = _archive_name(name, await run_sync(common_name, paths))
+        return await pack(lambda: members_of_files(paths), name), name
+    if not name:
         raise TransferError("what is no path needs a name to be uploaded under")
-    elif isinstance(source, BytesLike):
-        file = io.BytesIO(bytes(source))
-    else:
-        file = await _spool(source, name)
-    try:
-        size, checksum = await _measure(file, name)
-        pure = PurePath(name)
-        yield Content(pure.stem, pure.suffix, size, checksum, file)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await run_sync(file.close)
+    if isinstance(source, BytesLike):
+        return io.BytesIO(bytes(source)), name
+    if _is_plain_file(source):
+        return cast("BinaryIO", source), name
+    return await spool(source, name), name
 
 
 def _require_uploadable(source: object) -> None:
     kinds = (str, os.PathLike, BytesLike, AsyncIterable)
-    if not isinstance(source, kinds) and not callable(getattr(source, "read", None)):
+    if (
+        not isinstance(source, kinds)
+        and not callable(getattr(source, "read", None))
+        and not _is_paths(source)
+    ):
         raise TransferError(
-            f"a {type(source).__name__} cannot be uploaded, but a path, bytes, a binary file "
-            "object or an async iterator of bytes"
+            f"a {type(source).__name__} cannot be uploaded, but a path, a sequence of paths, "
+            "bytes, a binary file object or an async iterator of bytes"
         )
 
 
-@contextmanager
-def _refusals(what: str) -> Iterator[None]:
-    """Say *what* failed where the operating system refuses."""
+def _is_paths(source: object) -> bool:
+    """Return whether *source* is a sequence or iterator, of paths as far as one can tell."""
+    if isinstance(source, (str, BytesLike)) or callable(getattr(source, "read", None)):
+        return False
+    return isinstance(source, (Sequence, Iterator))
+
+
+def _paths(source: Any) -> list[Path]:
+    paths = []
+    for each in source:
+        if not isinstance(each, (str, os.PathLike)):
+            raise TransferError(f"a sequence to upload has paths, not {type(each).__name__}")
+        paths.append(Path(os.fsdecode(each)))
+    if not paths:
+        raise TransferError("there are no files in the sequence to upload")
+    return paths
+
+
+def _is_directory(path: Path) -> bool:
     try:
-        yield
-    except OSError as exc:
-        raise TransferError(f"{what}: {exc.strerror or exc}") from exc
+        return path.is_dir()
+    except ValueError:  # no system takes such a name, which opening it will say
+        return False
 
 
-async def _open_in_thread(open_file: Callable[[], BinaryIO]) -> BinaryIO:
-    """Open a file in a worker thread; close it if nobody waits for it any more.
+def _archive_name(given: str | None, found: str) -> str:
+    name = given or found or "files"
+    return name if name.lower().endswith(".zip") else f"{name}.zip"
 
-    A task that asyncio itself cancels, not a cancel scope, does not wait for the thread.
+
+def _is_plain_file(source: object) -> bool:
+    """Return whether *source* can be read here and there at no cost, unlike a compressed file."""
+    raw = source.raw if isinstance(source, (io.BufferedReader, io.BufferedRandom)) else source
+    if type(raw) is io.BytesIO or type(raw) is io.FileIO:
+        return not raw.closed and raw.seekable() and raw.readable()
+    return False
+
+
+def _measure(file: BinaryIO) -> tuple[int, int, int | None]:
+    """Return where the content begins, its size, and when it was modified.
+
+    A file object begins where it stands, and stands at its end afterwards.
     """
-    opened: list[BinaryIO] = []
-    waiting = True
-
-    def run() -> BinaryIO:
-        file = open_file()
-        opened.append(file)
-        if not waiting:
-            file.close()
-        return file
-
-    try:
-        return await run_sync(run)
-    except BaseException:
-        waiting = False  # before looking, as the thread looks after it has opened
-        for file in opened:
-            file.close()
-        raise
+    start = file.tell()
+    return start, max(file.seek(0, os.SEEK_END) - start, 0), _modified(file)
 
 
-def _open_file(path: Path) -> BinaryIO:
-    with _refusals(f"{path} cannot be read"):
-        try:
-            # Not blocking: a named pipe would wait for a writer for ever.
-            descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        except ValueError as exc:  # no system takes such a name
-            raise TransferError(f"{str(path)!r} is no path: {exc}") from exc
-        with ExitStack() as refused:
-            refused.callback(os.close, descriptor)
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise TransferError(f"{path} is no regular file")
-            file = os.fdopen(descriptor, "rb", buffering=0)
-            refused.pop_all()
-        return file
-
-
-async def _spool(source: Any, name: str) -> BinaryIO:
-    """Return a temporary file that holds all that *source* gives."""
-    with _refusals(f"no temporary copy of {name} can be made"):
-        file = await _open_in_thread(cast("Callable[[], BinaryIO]", tempfile.TemporaryFile))
-        try:
-            async with aclosing(_pieces(source, name)) as pieces:
-                async for piece in pieces:
-                    await run_sync(file.write, piece)
-            await run_sync(file.flush)
-        except BaseException:
-            with suppress(OSError):  # what is still buffered may find no room either
-                file.close()
-            raise
-        return file
-
-
-async def _pieces(source: Any, name: str) -> AsyncGenerator[BytesLike, None]:
-    """Iterate over what a file object or an async iterator gives."""
-    read = getattr(source, "read", None)
-    if callable(read):
-        while piece := _require_bytes(await _read(read, name), name):
-            yield piece
-    else:
-        with _refusals(f"{name} cannot be read"):
-            async for piece in source:
-                yield _require_bytes(piece, name)
-
-
-async def _read(read: Callable[[int], Any], name: str) -> object:
-    try:
-        if inspect.iscoroutinefunction(read):
-            return await read(CHUNK)
-        return await run_sync(read, CHUNK)
-    except UnicodeDecodeError as exc:
-        raise TransferError(f"{name} is read as text: open it in binary mode") from exc
-    except (OSError, TypeError, ValueError) as exc:  # the latter two: not made for it, or closed
-        raise TransferError(f"{name} cannot be read: {exc}") from exc
-
-
-def _require_bytes(piece: object, name: str) -> BytesLike:
-    if isinstance(piece, str):
-        raise TransferError(f"{name} is read as text: open it in binary mode")
-    if not isinstance(piece, BytesLike):
-        raise TransferError(f"{name} gives {type(piece).__name__} where bytes are needed")
-    return piece
-
-
-async def _measure(file: BinaryIO, name: str) -> tuple[int, str]:
-    """Return the size in bytes, and the Content-MD5, of all that is in *file*."""
-    digest = hashlib.md5(usedforsecurity=False)
-    buffer = bytearray(CHUNK)
-
-    def hash_some() -> int:
-        done = 0
-        for _ in range(_HASHED_AT_ONCE):
-            count = file.readinto(buffer)  # type: ignore[attr-defined]
-            if not count:
-                return done
-            digest.update(memoryview(buffer)[:count])
-            done += count
-        return done
-
-    size = 0
-    with _refusals(f"{name} cannot be read"):
-        await run_sync(file.seek, 0)
-        while count := await run_sync(hash_some):
-            size += count
-    return size, content_md5(digest.digest())
+def _modified(file: BinaryIO) -> int | None:
+    """Return when a file on disk was modified, in nanoseconds; None for bytes in memory."""
+    if isinstance(file, (io.BytesIO, tempfile.SpooledTemporaryFile)):
+        return None
+    return os.fstat(file.fileno()).st_mtime_ns

@@ -18,6 +18,11 @@ T = TypeVar("T")
 #: Seconds between progress updates of one Job.
 INTERVAL = 1.0
 
+_KIB = 1024
+
+#: Sizes from here on are shown without a decimal place.
+_EXACT = 100
+
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
 
@@ -138,27 +143,47 @@ class RunningJob:
         *,
         name: str | None = None,
         data: Mapping[str, Any] | None = None,
+        report_progress: bool = False,
     ) -> FileComponent:
         """Upload *source*, and attach it to the Job.
 
         Args:
             source: A path, bytes, a binary file object (its `read` may be async) or an async
-                iterator of bytes.
-            name: File name with extension, where *source* is no path.
+                iterator of bytes. A directory (``plates``), or a sequence of paths, becomes a
+                zip archive (``plates.zip``).
+            name: File name with extension; needed where *source* has no path.
             data: Attributes of the component.
+            report_progress: Report the progress of the upload as that of the Job.
 
         Raises:
             TransferError: The file could not be read, or the server did not take it.
+            TransportError: The server could not be reached.
         """
-        component = await self._session.create_component(source, data, name=name)
+        component = await self._session.create_component(
+            source, data, name=name, progress=self._show_upload if report_progress else None
+        )
         async with self._session.unit_of_work():
             link = {"component_id": component.id, "job_id": self.id}
             self._session.create(JobComponent, link)
         return component
 
+    def _show_upload(self, done: int, total: int | None) -> None:
+        if total:
+            self.progress(done, f"uploaded {_size(done)} of {_size(total)}", total=total)
+
     def fail(self, reason: str) -> None:
         """Let the Job end as failed, with *reason*, though the block ends without an error."""
         self._course.report.reason = reason
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes as people read it."""
+    size, units = float(count), ["bytes", "KiB", "MiB", "GiB"]
+    while size >= _KIB and len(units) > 1:
+        size /= _KIB
+        del units[0]
+    digits = 0 if count < _KIB or size >= _EXACT else 1
+    return f"{size:.{digits}f} {units[0]}"
 
 
 async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:

@@ -12,10 +12,11 @@ from typing import Any, Literal, Self, TypeVar, cast, overload
 
 import httpx
 
-from aioftrackjobs.attachments import AttachmentWatch, download, upload
+from aioftrackjobs.attachments import AttachmentWatch
 from aioftrackjobs.config import resolve_credentials
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.content import Uploadable
+from aioftrackjobs.downloads import download
 from aioftrackjobs.ensure import ensure
 from aioftrackjobs.errors import EntityError, MalformedAnswerError
 from aioftrackjobs.models import Entity, FileComponent, JobComponent, User
@@ -23,7 +24,10 @@ from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.results import Query, fetch_entity, key_reference, populate
+from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.transfer import ProgressCallback
 from aioftrackjobs.unit_of_work import UnitOfWork
+from aioftrackjobs.uploads import upload
 from aioftrackjobs.workspace import Workspace
 
 logger = logging.getLogger(__name__)
@@ -51,6 +55,7 @@ class AsyncSession:
         strict_api: Ask the server for real HTTP status codes; ``group by`` needs it.
         group_commit: Let commits that are queued together share a request. Each still has an
             outcome of its own.
+        retry: When to try again what may be repeated, such as the transfer of a part of a file.
 
     Raises:
         ConfigurationError: Something that is needed is in neither place; it names all of it.
@@ -66,6 +71,7 @@ class AsyncSession:
         client: httpx.AsyncClient | None = None,
         strict_api: bool = False,
         group_commit: bool = True,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
     ) -> None:
         credentials = resolve_credentials(server_url, api_key, api_user)
         self._connection = Connection(
@@ -74,6 +80,7 @@ class AsyncSession:
             client=client,
             strict_api=strict_api,
             group_commit=group_commit,
+            retry=retry,
         )
         self._workspace = Workspace(self._connection)
         self._watch = AttachmentWatch()
@@ -323,32 +330,69 @@ class AsyncSession:
         location: Entity | Literal["auto"] = "auto",
         *,
         name: str | None = None,
+        checksum: bool = True,
+        progress: ProgressCallback | None = None,
     ) -> FileComponent:
         """Upload *source* to the server location, and register it. Commits by itself.
 
+        Big files travel in parts, several at the same time. A part whose connection breaks, or
+        that the server cannot take just then, is sent again, as the session's *retry* says.
+
         Args:
             source: A path, bytes, a binary file object (its `read` may be async) or an async
-                iterator of bytes.
+                iterator of bytes. A directory (``plates``), or a sequence of paths, becomes a
+                zip archive (``plates.zip``).
             data: Attributes of the component, such as its ``name``.
             location: The server location, which is also what "auto" means.
-            name: File name with extension, where *source* is no path.
+            name: File name with extension; needed where *source* has no path.
+            checksum: Verify by MD5 digests that what arrives is what was sent.
+            progress: Called on the event loop with the bytes sent, and how many there are; it
+                must not block, and what it raises ends the upload.
 
         Raises:
             TransferError: The file could not be read, or the server did not take it.
+            FileChangedError: The file changed while it was uploaded.
+            TransportError: The server could not be reached.
             UnsupportedLocationError: This package cannot write to the location.
         """
         self._connection.require_open()
         given = None if location == "auto" else location
-        return await upload(self._workspace, source, data=data or {}, location=given, name=name)
+        return await upload(
+            self._workspace,
+            source,
+            data=data or {},
+            location=given,
+            name=name,
+            verified=checksum,
+            progress=progress,
+        )
 
-    async def download(self, component: Entity | str, path: str | os.PathLike[str]) -> Path:
+    async def download(
+        self,
+        component: Entity | str,
+        path: str | os.PathLike[str],
+        *,
+        resume: bool = False,
+        progress: ProgressCallback | None = None,
+    ) -> Path:
         """Download the file of *component*, or of the component with that id, to *path*.
 
-        It grows beside *path*, and replaces what is there when it is complete.
+        It grows beside *path*, and replaces what is there when it is complete. If the connection
+        breaks, the download goes on where it was, as the session's *retry* says.
+
+        Args:
+            component: What to download.
+            path: File to write.
+            resume: Go on where an earlier call with *resume* was cut off, even by the end of its
+                process, if the file is still the same; and if this one is, leave ``.NAME.part``
+                and ``.NAME.part.json`` beside *path* for the next.
+            progress: Called on the event loop with the bytes that are written, and how many
+                there are, or None; it must not block, and what it raises ends the download.
 
         Raises:
             TransferError: The server has no such file, it broke off, or it cannot be written.
+            TransportError: The server could not be reached.
         """
         self._connection.require_open()
-        await download(self._workspace, component, Path(path))
+        await download(self._workspace, component, Path(path), resume=resume, progress=progress)
         return Path(path)

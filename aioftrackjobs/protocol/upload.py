@@ -7,12 +7,14 @@ Source:
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
 from aioftrackjobs.protocol.values import JSONValue
+
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,79 @@ class UploadTarget:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(url=...)"
+
+
+@dataclass(frozen=True, slots=True)
+class PartTargets:
+    """Where the parts of a component's file go. Each URL grants write access.
+
+    Attributes:
+        upload_id: What the server calls the whole upload.
+        urls: One for each part, in order.
+    """
+
+    upload_id: str
+    urls: Sequence[str]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.urls)} urls)"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of a file.
+
+    Attributes:
+        number: From 1.
+        start: Its first byte.
+        stop: The byte after its last one.
+    """
+
+    number: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class PartSizes:
+    """How files are cut into parts.
+
+    Attributes:
+        steps: Sizes of files up to which parts have a size, ascending; in bytes.
+        largest: Size of the parts of files beyond the last step.
+        fewest: Parts from which on a file is uploaded in parts; below, it travels whole.
+        most: Parts that a server takes.
+
+    Source:
+        protocol.md, section 6.4.
+    """
+
+    steps: Sequence[tuple[int, int]] = (
+        (128 * _MIB, 8 * _MIB),
+        (1024 * _MIB, 16 * _MIB),
+        (8 * 1024 * _MIB, 32 * _MIB),
+        (64 * 1024 * _MIB, 64 * _MIB),
+    )
+    largest: int = 128 * _MIB
+    fewest: int = 3
+    most: int = 10_000
+
+    def cut(self, size: int) -> list[Part]:
+        """Return the parts of a file of *size* bytes; one that is all of it if it travels whole.
+
+        Raises:
+            ValueError: It is too big.
+        """
+        length = next((part for limit, part in self.steps if size <= limit), self.largest)
+        count = -(-size // length)
+        if count > self.most:
+            raise ValueError(f"a file may have {self.most * length} bytes at most, not {size}")
+        if count < self.fewest:
+            return [Part(1, 0, size)]
+        return [
+            Part(number + 1, number * length, min((number + 1) * length, size))
+            for number in range(count)
+        ]
 
 
 def content_md5(digest: bytes) -> str:
@@ -41,15 +116,50 @@ def upload_file_name(name: str, file_type: str) -> str:
 
 
 def encode_upload_request(
-    component_id: str, *, file_name: str, file_size: int, checksum: str
+    component_id: str,
+    *,
+    file_name: str,
+    file_size: int,
+    checksum: str | None = None,
+    parts: int | None = None,
 ) -> dict[str, JSONValue]:
-    """Return the operation that asks where to upload to; *file_size* is in bytes."""
-    return {
+    """Return the operation that asks where to upload to.
+
+    Args:
+        component_id: It need not exist yet.
+        file_name: What a browser saves the file under.
+        file_size: In bytes.
+        checksum: Content-MD5 that the server is to check.
+        parts: How many there will be; None for a file that travels whole.
+    """
+    operation: dict[str, JSONValue] = {
         "action": "get_upload_metadata",
         "component_id": component_id,
         "file_name": file_name,
         "file_size": file_size,
-        "checksum": checksum,
+    }
+    if checksum is not None:
+        operation["checksum"] = checksum
+    if parts is not None:
+        operation["parts"] = parts
+    return operation
+
+
+def encode_upload_completion(
+    component_id: str, upload_id: str, tags: Mapping[int, str]
+) -> dict[str, JSONValue]:
+    """Return the operation that makes parts a file.
+
+    Args:
+        component_id: Whose file it is.
+        upload_id: What the server called the upload.
+        tags: The entity tag that the server gave for each part, by number.
+    """
+    return {
+        "action": "complete_multipart_upload",
+        "upload_id": upload_id,
+        "component_id": component_id,
+        "parts": [{"part_number": number, "e_tag": tags[number]} for number in sorted(tags)],
     }
 
 
@@ -63,6 +173,16 @@ def decode_upload_target(result: Mapping[str, Any]) -> UploadTarget:
     return UploadTarget(
         str(result["url"]), {str(name): str(value) for name, value in headers.items()}
     )
+
+
+def decode_part_targets(result: Mapping[str, Any], count: int) -> PartTargets:
+    """Return the targets of *count* parts that the server's *result* names.
+
+    Raises:
+        KeyError: One is missing.
+    """
+    urls = {int(each["part_number"]): str(each["signed_url"]) for each in result["urls"]}
+    return PartTargets(str(result["upload_id"]), [urls[number + 1] for number in range(count)])
 
 
 def component_url(server_url: str, action: str, component_id: str, user: str, key: str) -> str:

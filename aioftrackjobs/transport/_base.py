@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -30,12 +30,12 @@ class WireResponse:
     """One whole answer.
 
     Attributes:
-        location: Where a redirection leads; it may carry secrets.
+        headers: By name in lower case. They may carry secrets, such as where a redirection leads.
     """
 
     status: int
     body: bytes = field(repr=False)
-    location: str | None = field(default=None, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 class Download(Protocol):
@@ -43,14 +43,16 @@ class Download(Protocol):
 
     Attributes:
         status: HTTP status code.
+        headers: By name in lower case.
         size: Announced length of the body in bytes; None if it is not known.
     """
 
     status: int
+    headers: Mapping[str, str]
     size: int | None
 
-    def chunks(self) -> AsyncIterator[bytes]:
-        """Iterate over the body; raises TransportError when it breaks off."""
+    def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Iterate over the body; raises TransportError when it breaks off. To be closed."""
         ...
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
+from typing import cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -12,6 +13,7 @@ import httpx
 
 from aioftrackjobs.errors import ConnectError, TransportError
 from aioftrackjobs.transport._base import Download, WireRequest, WireResponse
+from aioftrackjobs.transport._bulk import is_bulky, iter_bulk
 from aioftrackjobs.transport._redaction import hide_secrets, redact
 
 #: Seconds that an idle connection is kept: below the 5 s after which common servers close it,
@@ -98,8 +100,7 @@ class HttpxTransport:
             except _ANY_FAILURE as exc:
                 error = self._translate(exc, request.url)
             else:
-                location = response.headers.get("location")
-                return WireResponse(response.status_code, body, location)
+                return WireResponse(response.status_code, body, dict(response.headers))
         raise error
 
     @asynccontextmanager
@@ -152,19 +153,26 @@ class _HttpxDownload:
         self._response = response
         self._translate = translate
         self.status = response.status_code
-        length = response.headers.get("content-length", "")
-        encoded = "content-encoding" in response.headers
+        self.headers: Mapping[str, str] = dict(response.headers)
+        length = self.headers.get("content-length", "")
+        encoded = "content-encoding" in self.headers or "transfer-encoding" in self.headers
         self.size = int(length) if length.isdigit() and not encoded else None
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         try:
-            async for chunk in self._response.aiter_bytes():
-                yield chunk
+            async with aclosing(self._pieces()) as pieces:
+                async for piece in pieces:
+                    yield piece
         except _ANY_FAILURE as exc:
             error = self._translate(exc)
         else:
             return
         raise error
+
+    def _pieces(self) -> AsyncGenerator[bytes, None]:
+        if self.size is not None and is_bulky(self._response, self.size):
+            return iter_bulk(self._response, self.size)
+        return cast("AsyncGenerator[bytes, None]", self._response.aiter_bytes())
 
 
 def _headers(headers: Mapping[str, str | bytes]) -> list[tuple[bytes, bytes]]:

@@ -20,6 +20,7 @@ from aioftrackjobs import (
     SessionStateError,
     TransportError,
 )
+from aioftrackjobs.retry import NO_RETRIES
 
 Answer = Callable[[SocketStream], Awaitable[None]]
 
@@ -102,7 +103,7 @@ async def test_an_answer_that_does_not_come_is_an_error_of_a_query(answer: Answe
 async def test_a_download_that_breaks_off_leaves_nothing(answer: Answer, tmp_path: Path) -> None:
     async with (
         raw_server(answer) as url,
-        AsyncSession(url, "SECRET", "user", timeout=0.3) as session,
+        AsyncSession(url, "SECRET", "user", timeout=0.3, retry=NO_RETRIES) as session,
     ):
         with pytest.raises(TransportError) as caught:
             await session.download("c1", tmp_path / "x")

@@ -14,6 +14,7 @@ import pytest
 
 from aioftrackjobs import AsyncSession, FtrackJobsError, TransferError, TransportError
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.retry import NO_RETRIES
 
 KEY = "VERY-SECRET-KEY-0123456789"
 SIGNED = "https://store.test/bucket/c1?X-Amz-Signature=TOPSECRETSIG"
@@ -50,7 +51,9 @@ class Studio:
 async def opened(studio: Studio, **options: bool) -> AsyncIterator[AsyncSession]:
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(studio.answer), **options) as client,  # type: ignore[arg-type]
-        AsyncSession("https://ftrack.test", KEY, "maya", client=client) as session,
+        AsyncSession(
+            "https://ftrack.test", KEY, "maya", client=client, retry=NO_RETRIES
+        ) as session,
     ):
         yield session
 
@@ -162,7 +165,9 @@ async def test_no_error_holds_a_request_with_secrets(error: Exception, tmp_path:
 
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(fail)) as client,
-        AsyncSession("https://ftrack.test", KEY, "maya", client=client) as session,
+        AsyncSession(
+            "https://ftrack.test", KEY, "maya", client=client, retry=NO_RETRIES
+        ) as session,
     ):
         with pytest.raises(TransportError) as caught:
             await session.download("c1", tmp_path / "x")
@@ -191,7 +196,8 @@ async def test_nothing_that_is_logged_holds_a_signature_or_cookie(
         async with anyio.create_task_group() as group:
             group.start_soon(listener.serve, handle)
             port = listener.extra(anyio.abc.SocketAttribute.local_port)
-            async with AsyncSession(f"http://127.0.0.1:{port}", KEY, "maya") as session:
+            url = f"http://127.0.0.1:{port}"
+            async with AsyncSession(url, KEY, "maya", retry=NO_RETRIES) as session:
                 with pytest.raises(FtrackJobsError):
                     await session.download("c1", tmp_path / "x")
             group.cancel_scope.cancel()

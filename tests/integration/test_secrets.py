@@ -14,6 +14,7 @@ import pytest
 
 from aioftrackjobs import AsyncSession, FtrackJobsError, Location, job_context
 from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.retry import NO_RETRIES
 
 KEY = "VERY-SECRET-KEY-0123456789"
 
@@ -36,7 +37,7 @@ async def provoke(session: AsyncSession, tmp_path: Path) -> list[str]:
         session.query("Job where").all,
         session.query("Nonsense").all,
         lambda: session.download("missing", tmp_path / "x"),
-        lambda: session.create_component(tmp_path),
+        lambda: session.create_component(tmp_path / "missing"),
         lambda: session.create_component(b"x", {"version_id": "none"}, name="x"),
         lambda: session.get("Job", []),
     ]
@@ -126,7 +127,7 @@ async def test_a_key_in_an_http_clients_error_is_not_passed_on(
 
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(fail)) as client,
-        AsyncSession("http://ftrack.test", KEY, "user", client=client) as session,
+        AsyncSession("http://ftrack.test", KEY, "user", client=client, retry=NO_RETRIES) as session,
     ):
         with pytest.raises(FtrackJobsError) as caught:
             await session.server_information()

@@ -1,0 +1,182 @@
+"""Downloading files from the server location ``ftrack.server``.
+
+Source:
+    protocol.md, section 6.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Awaitable, Callable
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import anyio
+from anyio.to_thread import run_sync
+
+from aioftrackjobs.connection import Connection
+from aioftrackjobs.errors import TransferError
+from aioftrackjobs.models import Entity
+from aioftrackjobs.partial_file import PartialFile
+from aioftrackjobs.protocol.headers import (
+    decode_content_md5,
+    decode_content_range,
+    decode_strong_etag,
+)
+from aioftrackjobs.sending import failure_of
+from aioftrackjobs.transfer import Attempts, Halt, Meter, PassingError, ProgressCallback, carry_out
+from aioftrackjobs.transport import Download, WireRequest
+from aioftrackjobs.workspace import Workspace
+
+#: Bytes that are written at once.
+_BLOCK = 1024 * 1024
+
+#: Blocks that may have arrived before the one being written is on the disk.
+_AHEAD = 2
+
+_WHOLE, _PART, _NO_SUCH_RANGE = 200, 206, 416
+
+
+async def download(
+    workspace: Workspace,
+    component: Entity | str,
+    path: Path,
+    *,
+    resume: bool = False,
+    progress: ProgressCallback | None = None,
+) -> None:
+    """Download the file of *component* to *path*.
+
+    It grows under a temporary name beside *path*, and gets its own when it is complete.
+
+    Raises:
+        TransferError: The server has no such file, it was cut off, or it cannot be written.
+        TransportError: The server cannot be reached.
+    """
+    component_id = component if isinstance(component, str) else component["id"]
+    file = PartialFile(path, component_id, lasting=resume)
+    fetching = _Fetching(workspace.connection, component_id, file, Meter(None, progress))
+    try:
+        await carry_out(workspace.connection.host, fetching.run)
+    except OSError as exc:
+        raise TransferError(f"{path} cannot be written: {exc.strerror}") from exc
+
+
+class _Fetching:
+    """The download of one file."""
+
+    def __init__(
+        self, connection: Connection, component_id: str, file: PartialFile, meter: Meter
+    ) -> None:
+        self._connection = connection
+        self._component_id = component_id
+        self._file = file
+        self._meter = meter
+        self._total: int | None = None
+        self._digest: bytes | None = None
+        self._most = 0
+
+    async def run(self, halt: Halt) -> None:
+        """Fetch it all; what breaks off is continued."""
+        try:
+            await run_sync(self._file.open)
+            attempts = Attempts(self._connection.retry, halt)
+            await attempts.run(lambda: self._attempt(halt, attempts))
+            await run_sync(self._file.finish)
+            self._meter.finish(self._file.size)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await run_sync(self._file.leave)
+
+    async def _attempt(self, halt: Halt, attempts: Attempts) -> None:
+        headers = {"accept-encoding": "identity"}
+        if self._file.size and self._file.tag is not None:
+            headers |= {"range": f"bytes={self._file.size}-", "if-range": self._file.tag}
+        url = self._connection.component_url("get", self._component_id)
+        async with self._connection.transport.stream(WireRequest("GET", url, headers)) as answer:
+            await self._begin(answer)
+
+            async def write(block: list[bytes]) -> None:
+                await run_sync(self._file.write, block)
+                self._meter.set(0, self._file.size)
+                if self._file.size > self._most:  # further than any attempt before
+                    self._most = self._file.size
+                    attempts.renew()
+
+            async with aclosing(answer.chunks()) as chunks:
+                await _write_behind(chunks, write, halt)
+        await self._check()
+
+    async def _begin(self, answer: Download) -> None:
+        """Make the file ready for the body of *answer*."""
+        if answer.status == _PART:
+            begins = decode_content_range(answer.headers)
+            if begins is not None and begins[0] == self._file.size:
+                self._total = self._meter.total = begins[1]
+                return
+        if answer.status in (_PART, _NO_SUCH_RANGE):
+            await run_sync(self._file.restart, None)
+            raise PassingError(TransferError(f"{self._what} came with a range it does not have"))
+        if answer.status != _WHOLE:
+            error = TransferError(f"the server has no file for {self._what} (HTTP {answer.status})")
+            raise failure_of(answer.status, answer.headers, error)
+        await run_sync(self._file.restart, decode_strong_etag(answer.headers))
+        self._total = self._meter.total = answer.size
+        self._digest = decode_content_md5(answer.headers)
+
+    async def _check(self) -> None:
+        size, total = self._file.size, self._total
+        if total is not None and size != total:
+            if size > total:
+                await run_sync(self._file.restart, None)
+            raise PassingError(
+                TransferError(f"{self._what} broke off after {size} of {total} bytes")
+            )
+        if self._digest is not None and await run_sync(self._file.md5) != self._digest:
+            await run_sync(self._file.restart, None)
+            raise PassingError(TransferError(f"{self._what} arrived damaged"))
+
+    @property
+    def _what(self) -> str:
+        return f"component {self._component_id}"
+
+
+async def _write_behind(
+    chunks: AsyncIterable[bytes], write: Callable[[list[bytes]], Awaitable[None]], halt: Halt
+) -> None:
+    """Give *chunks* to *write* in blocks, while the next ones arrive."""
+    outgoing, incoming = anyio.create_memory_object_stream[list[bytes]](_AHEAD)
+    problems: list[Exception] = []
+
+    async def fill() -> None:
+        block: list[bytes] = []
+        gathered = 0
+        async with outgoing:
+            try:
+                async for chunk in chunks:
+                    halt.check()
+                    block.append(chunk)
+                    gathered += len(chunk)
+                    if gathered >= _BLOCK:
+                        await outgoing.send(block)
+                        block, gathered = [], 0
+            except anyio.BrokenResourceError:
+                return  # writing failed, which is the problem
+            except Exception as exc:  # noqa: BLE001 - raised when all that came is written
+                problems.append(exc)
+            if block:
+                with suppress(anyio.BrokenResourceError):
+                    await outgoing.send(block)
+
+    async def drain() -> None:
+        async with incoming:
+            try:
+                async for block in incoming:
+                    await write(block)
+            except Exception as exc:  # noqa: BLE001 - raised when both have ended
+                problems.insert(0, exc)
+
+    async with anyio.create_task_group() as both:
+        both.start_soon(drain)
+        await fill()
+    for problem in problems:
+        raise problem

@@ -1,0 +1,249 @@
+"""Sending the bytes of a file to where the server says: whole, or in parts at the same time.
+
+Source:
+    protocol.md, sections 6.3 and 6.4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import deque
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from urllib.parse import urljoin
+
+import anyio
+
+from aioftrackjobs.connection import Connection
+from aioftrackjobs.content import Content, Digest
+from aioftrackjobs.errors import (
+    ConnectError,
+    MalformedAnswerError,
+    ServerError,
+    TransferError,
+    TransportError,
+)
+from aioftrackjobs.protocol.headers import decode_etag, decode_md5_etag, decode_retry_after
+from aioftrackjobs.protocol.upload import (
+    Part,
+    PartSizes,
+    PartTargets,
+    decode_part_targets,
+    decode_upload_target,
+    encode_upload_completion,
+    encode_upload_request,
+)
+from aioftrackjobs.transfer import Attempts, Halt, Meter, PassingError, ProgressCallback
+from aioftrackjobs.transport import WireRequest, WireResponse
+
+logger = logging.getLogger(__name__)
+
+#: Parts of one file that are sent at the same time.
+_PARALLEL = 4
+
+#: Redirections that ask for the same request at another address, and how many are followed.
+_SENT_ELSEWHERE, _REDIRECTIONS = (307, 308), 3
+
+_SUCCESS, _SERVER_FAULT = 2, 5
+_TOO_MANY_REQUESTS = 429
+
+
+class Sending:
+    """The upload of one file.
+
+    Args:
+        connection: To the server that says where the bytes go.
+        component_id: Whose file it is.
+        file_name: What a browser saves it under.
+        content: The file.
+        verified: Whether it is hashed, so that the server or this class notices any damage.
+        sizes: How it is cut into parts.
+        progress: Told of what was sent.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        component_id: str,
+        file_name: str,
+        content: Content,
+        *,
+        verified: bool,
+        sizes: PartSizes,
+        progress: ProgressCallback | None,
+    ) -> None:
+        self._connection = connection
+        self._component_id = component_id
+        self._file_name = file_name
+        self._content = content
+        self._verified = verified
+        self._sizes = sizes
+        self._meter = Meter(content.size, progress)
+
+    async def run(self, halt: Halt) -> None:
+        """Send it all; what fails in passing is repeated.
+
+        Raises:
+            TransferError: The file cannot be read, or the server does not take it.
+            FileChangedError: It changed while it was sent.
+            TransportError: The server cannot be reached.
+        """
+        try:
+            parts = self._sizes.cut(self._content.size)
+        except ValueError as exc:
+            raise TransferError(str(exc)) from None
+        if len(parts) == 1:
+            await self._send_whole(halt)
+        else:
+            await self._send_parts(halt, parts)
+        self._meter.finish(self._content.size)
+
+    async def _announce(self, **details: Any) -> Mapping[str, Any]:
+        operation = encode_upload_request(
+            self._component_id,
+            file_name=self._file_name,
+            file_size=self._content.size,
+            **details,
+        )
+        (result,) = await self._connection.call([operation])
+        if not isinstance(result, Mapping):
+            raise MalformedAnswerError("no URL to upload to", status=200)
+        return result
+
+    # Whole
+
+    async def _send_whole(self, halt: Halt) -> None:
+        checksum = await self._content.checksum() if self._verified else None
+        result = await self._announce(checksum=checksum)
+        try:
+            target = decode_upload_target(result)
+        except (KeyError, TypeError, AttributeError):
+            raise MalformedAnswerError("no URL to upload to", status=200) from None
+        whole = Part(1, 0, self._content.size)
+
+        async def attempt() -> None:
+            await self._put(halt, target.url, whole, target.headers)
+            await self._content.require_unchanged()
+
+        await Attempts(self._connection.retry, halt).run(attempt)
+
+    # In parts
+
+    async def _send_parts(self, halt: Halt, parts: Sequence[Part]) -> None:
+        result = await self._announce(parts=len(parts))
+        if "urls" not in result and "url" in result:  # a server that knows nothing of parts
+            await self._send_whole(halt)
+            return
+        try:
+            targets = decode_part_targets(result, len(parts))
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise MalformedAnswerError("no URL for each part of an upload", status=200) from None
+        tags: dict[int, str] = {}
+        waiting = deque(zip(parts, targets.urls, strict=True))
+
+        async def work() -> None:
+            try:
+                while waiting:
+                    part, url = waiting.popleft()
+                    attempt = partial(self._send_part, halt, part, url)
+                    tags[part.number] = await Attempts(self._connection.retry, halt).run(attempt)
+            except Exception as exc:  # noqa: BLE001 - it is what the whole upload ends with
+                halt.stop(exc)
+
+        async with anyio.create_task_group() as workers:
+            for _ in range(min(_PARALLEL, len(parts))):
+                workers.start_soon(work)
+        halt.check()
+        await self._content.require_unchanged()
+        await self._complete(halt, targets, tags)
+
+    async def _send_part(self, halt: Halt, part: Part, url: str) -> str:
+        """Send a part, and return the tag that the server gives it."""
+        response, digest = await self._put(halt, url, part)
+        tag = decode_etag(response.headers)
+        if tag is None:
+            raise TransferError(f"the server gave no ETag for part {part.number} of an upload")
+        # A tag of another form says nothing of the content, and is as good as no verification.
+        told = decode_md5_etag(response.headers)
+        if self._verified and told is not None and told != digest:
+            raise PassingError(
+                TransferError(f"part {part.number} of {self._file_name!r} arrived damaged")
+            )
+        return tag
+
+    async def _complete(self, halt: Halt, targets: PartTargets, tags: Mapping[int, str]) -> None:
+        operation = encode_upload_completion(self._component_id, targets.upload_id, tags)
+        is_uncertain = False
+
+        async def attempt() -> None:
+            nonlocal is_uncertain
+            try:
+                await self._connection.call([operation])
+            except ConnectError:
+                raise
+            except TransportError:
+                is_uncertain = True
+                raise
+            except ServerError:
+                # Refused the second time, because the first time, unheard, it was done?
+                if not (is_uncertain and await self._has_arrived()):
+                    raise
+
+        await Attempts(self._connection.retry, halt).run(attempt)
+
+    async def _has_arrived(self) -> bool:
+        """Return whether the server has a file of the right size for the component."""
+        url = self._connection.component_url("get", self._component_id)
+        request = WireRequest("GET", url, {"accept-encoding": "identity"})
+        async with self._connection.transport.stream(request) as answer:
+            return answer.status // 100 == _SUCCESS and answer.size == self._content.size
+
+    # Requests
+
+    async def _put(
+        self, halt: Halt, url: str, part: Part, headers: Mapping[str, str] | None = None
+    ) -> tuple[WireResponse, str]:
+        """Send a part; return the answer, and the digest of what was sent if it was hashed."""
+        outgoing = {name.lower(): value for name, value in (headers or {}).items()}
+        outgoing["content-length"] = str(part.stop - part.start)
+        for _ in range(_REDIRECTIONS):
+            digest = hashlib.md5(usedforsecurity=False)
+            async with aclosing(self._body(halt, part, digest)) as body:
+                request = WireRequest("PUT", url, outgoing, body)
+                response = await self._connection.transport.send(request)
+            location = response.headers.get("location")
+            if response.status not in _SENT_ELSEWHERE or location is None:
+                break
+            url = urljoin(url, location)
+        if response.status // 100 == _SUCCESS:
+            return response, digest.hexdigest()
+        error = TransferError(
+            f"the upload of {self._file_name!r} was refused with HTTP {response.status}"
+        )
+        raise failure_of(response.status, response.headers, error)
+
+    async def _body(self, halt: Halt, part: Part, digest: Digest) -> AsyncGenerator[bytes, None]:
+        sent = 0
+        self._meter.set(part.number, sent)
+        # The bytes of a file that travels whole are hashed before, for the server to check.
+        is_hashed = self._verified and part.stop - part.start < self._content.size
+        chunks = self._content.chunks(part.start, part.stop, digest if is_hashed else None)
+        async with aclosing(chunks):
+            async for chunk in chunks:
+                halt.check()
+                yield chunk
+                sent += len(chunk)
+                self._meter.set(part.number, sent)
+
+
+def failure_of(
+    status: int, headers: Mapping[str, str], error: TransferError
+) -> TransferError | PassingError:
+    """Return *error*, as one that may pass if the answer says so."""
+    if status // 100 == _SERVER_FAULT or status == _TOO_MANY_REQUESTS:
+        return PassingError(error, decode_retry_after(headers, datetime.now(UTC)))
+    return error

@@ -1,0 +1,129 @@
+"""Uploading files to the server location ``ftrack.server``, and registering them.
+
+Source:
+    protocol.md, section 6.2.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+import anyio
+
+from aioftrackjobs.content import Content, Uploadable, open_content
+from aioftrackjobs.errors import (
+    CommitUncertainError,
+    FtrackJobsError,
+    SessionStateError,
+    UnsupportedLocationError,
+)
+from aioftrackjobs.models import ComponentLocation, Entity, FileComponent, Location
+from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
+from aioftrackjobs.protocol.upload import PartSizes, upload_file_name
+from aioftrackjobs.sending import Sending
+from aioftrackjobs.transfer import ProgressCallback, carry_out
+from aioftrackjobs.transport import WireRequest
+from aioftrackjobs.unit_of_work import UnitOfWork
+from aioftrackjobs.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that cleaning up after a failed upload may take.
+_CLEANING_GRACE = 5.0
+
+
+async def upload(
+    workspace: Workspace,
+    source: Uploadable,
+    *,
+    data: Mapping[str, Any],
+    location: Entity | None = None,
+    name: str | None = None,
+    verified: bool = True,
+    progress: ProgressCallback | None = None,
+    sizes: PartSizes | None = None,
+) -> FileComponent:
+    """Upload *source*, and register it as a component of the server location.
+
+    The order is the official Python client's: bytes first, then the component and its location
+    in one commit, so that nobody ever sees a component without its file.
+
+    Raises:
+        TransferError: The file could not be read, or the server did not take it.
+        UnsupportedLocationError: The location is another one.
+        ServerError: The server refused to register it.
+    """
+    if location is not None and not (isinstance(location, Location) and location.is_server):
+        raise UnsupportedLocationError(f"only ftrack.server takes uploads, not {location!r}")
+    unit = UnitOfWork(workspace)
+    async with open_content(source, name) as content:
+        component = _record(workspace, unit, content, data)
+        sending = Sending(
+            workspace.connection,
+            component.id,
+            upload_file_name(component.name, component.file_type or ""),
+            content,
+            verified=verified,
+            sizes=sizes or PartSizes(),
+            progress=progress,
+        )
+        try:
+            await carry_out(workspace.connection.host, sending.run)
+        except BaseException:
+            unit.rollback()
+            with suppress(SessionStateError):
+                await workspace.connection.host.finish(_remove_bytes, workspace, component.id)
+            raise
+        await _register(workspace, unit, component)
+    return component
+
+
+def _record(
+    workspace: Workspace, unit: UnitOfWork, content: Content, data: Mapping[str, Any]
+) -> FileComponent:
+    found = {"name": content.name, "file_type": content.file_type, "size": content.size}
+    described = {**found, **data}
+    component = workspace.create(FileComponent, described, unit=unit)
+    workspace.create(
+        ComponentLocation,
+        {
+            "component_id": component.id,
+            "location_id": SERVER_LOCATION_ID,
+            "resource_identifier": component.id,
+        },
+        unit=unit,
+    )
+    return component
+
+
+async def _register(workspace: Workspace, unit: UnitOfWork, component: FileComponent) -> None:
+    """Commit *unit*; if that is refused, the file goes too. A cancellation waits for the end."""
+    problem: FtrackJobsError | None = None
+
+    async def commit() -> None:
+        nonlocal problem
+        try:
+            await unit.commit()
+        except CommitUncertainError as exc:
+            problem = exc  # it may be registered: the file must stay
+        except FtrackJobsError as exc:
+            problem = exc
+            unit.rollback()
+            await _remove_bytes(workspace, component.id)
+
+    await workspace.connection.host.finish(commit)
+    if problem is not None:
+        raise problem
+
+
+async def _remove_bytes(workspace: Workspace, component_id: str) -> None:
+    """Remove a file that no component refers to; if that fails, it is only in nobody's way."""
+    url = workspace.connection.component_url("remove", component_id)
+    with anyio.move_on_after(_CLEANING_GRACE):
+        try:
+            await workspace.connection.transport.send(WireRequest("GET", url))
+        except FtrackJobsError:
+            logger.debug("the file of %s could not be removed", component_id, exc_info=True)
