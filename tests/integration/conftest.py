@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import anyio
 import ftrack_api
 import pytest
+from anyio.abc import SocketAttribute, SocketStream
 from anyio.to_thread import run_sync
 
 from aioftrackjobs import AsyncSession
@@ -63,3 +68,129 @@ class Official:
 @pytest.fixture
 def official(server: ServerHandle) -> Official:
     return Official(server)
+
+
+@dataclass
+class Fault:
+    """What a :class:`FaultProxy` does to requests; to each one once, *times* in all.
+
+    Attributes:
+        about: Bytes by which it knows a request, in its head or the beginning of its body.
+        sent: Break the connection when so many bytes were sent since then.
+        received: Break it when so many bytes were received since then.
+        answer: Status line, and headers, to answer with, without asking the server.
+        damage: Change the body on its way.
+        then: Called when it happens.
+    """
+
+    about: bytes
+    times: int = 1
+    sent: int | None = None
+    received: int | None = None
+    answer: bytes | None = None
+    damage: bool = False
+    then: Callable[[], object] = lambda: None
+
+
+_LAST_HEADERS = b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+
+
+class FaultProxy:
+    """Stands between client and server, on real sockets, and breaks what it is told to.
+
+    Attributes:
+        heads: The head of each request that came.
+        faults: What is still to be done.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self.url = ""
+        self.heads: list[bytes] = []
+        self.faults: list[Fault] = []
+
+    def plan(self, about: bytes, **what: Any) -> None:
+        """Let something happen to requests, as :class:`Fault` has it."""
+        self.faults.append(Fault(about, **what))
+
+    def requests(self, about: bytes) -> list[bytes]:
+        """Return the heads of the requests that begin with *about*."""
+        return [head for head in self.heads if head.startswith(about)]
+
+    async def handle(self, client: SocketStream) -> None:
+        """Pass on what comes, until one side ends it or a fault is due."""
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            async with client, await anyio.connect_tcp("127.0.0.1", self._port) as server:
+                await _Exchange(self, client, server).run()
+
+    def due(self, data: bytes) -> Fault | None:
+        """Return the fault that is due for a request, and count it."""
+        for fault in self.faults:
+            if fault.times and fault.about in data:
+                fault.times -= 1
+                return fault
+        return None
+
+
+class _Exchange:
+    def __init__(self, proxy: FaultProxy, client: SocketStream, server: SocketStream) -> None:
+        self._proxy, self._client, self._server = proxy, client, server
+        self._fault: Fault | None = None
+        self._sent = self._received = 0
+
+    async def run(self) -> None:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._forward, group.cancel_scope)
+            group.start_soon(self._back, group.cancel_scope)
+
+    async def _forward(self, scope: anyio.CancelScope) -> None:
+        with suppress(anyio.BrokenResourceError):
+            async for data in self._client:
+                if data.startswith((b"GET ", b"PUT ", b"POST ")):
+                    self._proxy.heads.append(data.partition(b"\r\n\r\n")[0])
+                    self._fault = None
+                if self._fault is None and (fault := self._proxy.due(data)):
+                    self._fault, self._sent, self._received = fault, 0, 0
+                    if fault.answer is not None:
+                        await self._client.send(fault.answer + _LAST_HEADERS)
+                        async for _ in self._client:
+                            pass  # or what is unread would cost it the answer
+                        break
+                self._sent += len(data)
+                if self._is_due(self._sent, "sent"):
+                    break
+                if self._fault is not None and self._fault.damage and b"HTTP/1.1" not in data:
+                    data = bytes(len(data))
+                await self._server.send(data)
+        self._end(scope)
+
+    async def _back(self, scope: anyio.CancelScope) -> None:
+        with suppress(anyio.BrokenResourceError):
+            async for data in self._server:
+                self._received += len(data)
+                if self._is_due(self._received, "received"):
+                    break
+                await self._client.send(data)
+        self._end(scope)
+
+    def _is_due(self, count: int, way: str) -> bool:
+        limit = getattr(self._fault, way, None)
+        return limit is not None and count >= limit
+
+    def _end(self, scope: anyio.CancelScope) -> None:
+        if self._fault is not None:
+            self._fault.then()
+        scope.cancel()
+
+
+@pytest.fixture
+async def proxy(server: ServerHandle) -> AsyncIterator[FaultProxy]:
+    port = int(server.url.rpartition(":")[2])
+    passing = FaultProxy(port)
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        passing.url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
+        serving = asyncio.create_task(listener.serve(passing.handle))
+        yield passing
+        serving.cancel()
+        with suppress(asyncio.CancelledError):
+            await serving

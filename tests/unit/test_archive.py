@@ -210,7 +210,7 @@ async def test_a_file_that_may_not_be_read_is_named(
             raise PermissionError(13, "Permission denied")
         return really(path, *args)
 
-    monkeypatch.setattr(archive_module.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(TransferError, match=r"b\.txt cannot be read: Permission denied"):
         await packed(plates)
 

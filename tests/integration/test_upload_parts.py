@@ -1,0 +1,508 @@
+"""Uploads in parts, and what becomes of them when connections break; over real sockets."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+import pytest
+
+from aioftrackjobs import (
+    AsyncSession,
+    FileChangedError,
+    FileComponent,
+    ServerError,
+    TransferError,
+    TransportError,
+)
+from aioftrackjobs import sending as sending_module
+from aioftrackjobs import transfer as transfer_module
+from aioftrackjobs.content import Content
+from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.protocol.upload import PartSizes
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.session import workspace_of
+from aioftrackjobs.uploads import upload
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import FaultProxy
+
+PART = 100_000
+SIZES = PartSizes((), largest=PART, fewest=3)
+BODY = os.urandom(5 * PART + 17)
+PARTS = 6
+
+
+class Pauses:
+    """Sleeps in no time, and remembers for how long it should have been."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self.policy = RetryPolicy(sleep=self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        await anyio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+def pauses() -> Pauses:
+    return Pauses()
+
+
+@pytest.fixture
+async def session(
+    proxy: FaultProxy, server: ServerHandle, pauses: Pauses
+) -> AsyncIterator[AsyncSession]:
+    """A session whose requests all go through the proxy."""
+    async with AsyncSession(
+        proxy.url, server.api_key, server.api_user, retry=pauses.policy
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "render.exr"
+    path.write_bytes(BODY)
+    return path
+
+
+async def send(session: AsyncSession, source: Any, **options: Any) -> FileComponent:
+    return await upload(workspace_of(session), source, data={}, sizes=SIZES, **options)
+
+
+async def stored(session: AsyncSession, component: FileComponent, folder: Path) -> bytes:
+    return (await session.download(component, folder / "back")).read_bytes()
+
+
+async def components(session: AsyncSession) -> list[Any]:
+    return await session.query("select id from Component").all()
+
+
+# Parts
+
+
+async def test_a_big_file_travels_in_parts(
+    session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path
+) -> None:
+    component = await send(session, path)
+
+    assert await stored(session, component, tmp_path) == BODY
+    assert (component.name, component.file_type, component.size) == ("render", ".exr", len(BODY))
+    assert len(proxy.requests(b"PUT ")) == PARTS
+
+
+async def chunks(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 70_001):
+        yield body[start : start + 70_001]
+
+
+async def test_sources_of_all_kinds_travel_in_parts(
+    session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path
+) -> None:
+    with path.open("rb") as file:
+        file.seek(PART)
+        component = await send(session, file, name="a")
+        assert await stored(session, component, tmp_path) == BODY[PART:], "from where it stands"
+        assert file.read() == b"", "it is read to its end"
+    for source in (BODY, chunks(BODY)):
+        component = await send(session, source, name="a")
+        assert await stored(session, component, tmp_path) == BODY
+
+    assert len(proxy.requests(b"PUT ")) == 5 + 6 + 6
+
+
+async def test_a_directory_travels_as_an_archive(session: AsyncSession, tmp_path: Path) -> None:
+    (tmp_path / "plates").mkdir()
+    for number in range(5):
+        (tmp_path / "plates" / f"a.{number}.exr").write_bytes(BODY)
+
+    component = await send(session, tmp_path / "plates")
+
+    assert (component.name, component.file_type) == ("plates", ".zip")
+    assert len(await stored(session, component, tmp_path)) == component.size
+
+
+async def test_a_few_parts_are_sent_at_a_time(
+    session: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way, most = 0, 0
+    put = session._connection.transport.send
+
+    async def count(request: Any) -> Any:
+        nonlocal under_way, most
+        under_way += request.method == "PUT"
+        most = max(most, under_way)
+        try:
+            return await put(request)
+        finally:
+            under_way -= request.method == "PUT"
+
+    monkeypatch.setattr(session._connection.transport, "send", count)
+    await send(session, path)
+
+    assert most == 4
+
+
+async def test_a_server_that_knows_no_parts_gets_the_file_whole(
+    session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    call = session._connection.call
+
+    async def without_parts(operations: Any) -> Any:
+        return await call([{**operations[0], "parts": None}])
+
+    monkeypatch.setattr(session._connection, "call", without_parts)
+    component = await send(session, path)
+    monkeypatch.undo()
+
+    assert await stored(session, component, tmp_path) == BODY
+    assert len(proxy.requests(b"PUT ")) == 1
+
+
+@pytest.mark.parametrize("verified", [True, False])
+async def test_bytes_are_hashed_in_threads_or_not_at_all(
+    session: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch, verified: bool
+) -> None:
+    reads = []
+    read = Content._read
+
+    def read_and_note(self: Content, offset: int, size: int, digest: Any) -> bytes:
+        reads.append((threading.get_ident(), digest is not None))
+        return read(self, offset, size, digest)
+
+    monkeypatch.setattr(Content, "_read", read_and_note)
+    await send(session, path, verified=verified)
+    await session.create_component(path, checksum=verified)
+
+    assert len([1 for _, is_hashed in reads if is_hashed]) == (PARTS + 1 if verified else 0)
+    assert threading.get_ident() not in {thread for thread, _ in reads}
+
+
+# Broken connections
+
+
+async def test_only_the_part_whose_connection_broke_is_sent_again(
+    session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path
+) -> None:
+    proxy.plan(b"PUT ", sent=PART // 2)
+    seen: list[tuple[int, int | None]] = []
+
+    component = await send(session, path, progress=lambda *told: seen.append(told))
+
+    assert await stored(session, component, tmp_path) == BODY
+    assert len(proxy.requests(b"PUT ")) == PARTS + 1
+    done = [count for count, _ in seen]
+    assert done == sorted(set(done)), "what is sent again does not count twice"
+    assert seen[-1] == (len(BODY), len(BODY))
+
+
+async def test_an_answer_that_is_lost_is_as_good_as_none(
+    session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path
+) -> None:
+    proxy.plan(b"PUT ", received=1, times=2)
+
+    component = await send(session, path)
+
+    assert await stored(session, component, tmp_path) == BODY
+
+
+async def test_a_file_that_travels_whole_is_sent_again_too(
+    session: AsyncSession, proxy: FaultProxy, tmp_path: Path
+) -> None:
+    proxy.plan(b"PUT ", sent=1000, times=2)
+
+    for source in (b"x" * 50_000, chunks(b"x" * 50_000)):
+        component = await session.create_component(source, name="a")
+        assert await stored(session, component, tmp_path) == b"x" * 50_000
+
+    assert len(proxy.requests(b"PUT ")) == 4
+
+
+async def test_a_server_that_is_busy_is_left_alone_as_long_as_it_asks(
+    session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path, pauses: Pauses
+) -> None:
+    for status in (b"429 Too Many Requests", b"503 Busy"):
+        proxy.plan(b"PUT ", answer=b"HTTP/1.1 " + status + b"\r\nretry-after: 7")
+
+    component = await send(session, path)
+
+    assert await stored(session, component, tmp_path) == BODY
+    assert pauses.seconds == [7, 7]
+    assert len(proxy.requests(b"PUT ")) == PARTS + 2
+
+
+@pytest.mark.parametrize("source", [BODY, b"small"], ids=["parts", "whole"])
+async def test_what_is_refused_is_not_sent_again(
+    session: AsyncSession, proxy: FaultProxy, source: bytes, pauses: Pauses
+) -> None:
+    proxy.plan(b"PUT ", times=99, answer=b"HTTP/1.1 403 No")
+
+    with pytest.raises(TransferError, match="403"):
+        await send(session, source, name="a.exr")
+
+    assert pauses.seconds == []
+    assert len(proxy.requests(b"PUT ")) <= 4
+    assert await components(session) == []
+
+
+async def test_a_part_that_arrives_damaged_is_sent_again(
+    session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path
+) -> None:
+    proxy.plan(b"PUT ", damage=True)
+
+    component = await send(session, path)
+
+    assert await stored(session, component, tmp_path) == BODY
+    assert len(proxy.requests(b"PUT ")) == PARTS + 1
+
+
+async def test_damage_that_does_not_pass_is_told(
+    proxy: FaultProxy, server: ServerHandle, path: Path
+) -> None:
+    proxy.plan(b"PUT ", damage=True, times=99)
+
+    async with AsyncSession(
+        proxy.url, server.api_key, server.api_user, retry=NO_RETRIES
+    ) as session:
+        with pytest.raises(TransferError, match="damaged"):
+            await send(session, path)
+        assert await components(session) == []
+
+
+async def test_a_server_that_is_gone_ends_the_upload(
+    proxy: FaultProxy, server: ServerHandle, path: Path
+) -> None:
+    proxy.plan(b"PUT ", sent=1000, times=99)
+
+    async with AsyncSession(
+        proxy.url, server.api_key, server.api_user, retry=RetryPolicy(budget=0.05)
+    ) as session:
+        with pytest.raises(TransportError):
+            await send(session, path)
+
+
+# Completion
+
+
+async def test_a_completion_whose_answer_is_lost_is_looked_after(
+    session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path
+) -> None:
+    proxy.plan(b"complete_multipart_upload", received=1)
+
+    component = await send(session, path)
+
+    assert await stored(session, component, tmp_path) == BODY
+
+
+async def test_a_completion_that_is_refused_registers_nothing(
+    session: AsyncSession, path: Path, monkeypatch: Any
+) -> None:
+    call = session._connection.call
+
+    async def spoil(operations: Any) -> Any:
+        if operations[0]["action"] == "complete_multipart_upload":
+            operations = [{**operations[0], "parts": []}]
+        return await call(operations)
+
+    monkeypatch.setattr(session._connection, "call", spoil)
+    with pytest.raises(ServerError, match="name each of them"):
+        await send(session, path)
+    monkeypatch.undo()
+
+    assert await components(session) == []
+    assert session.recorded_operations == ()
+
+
+# Files that change
+
+
+@pytest.mark.parametrize("change", ["grow", "rewrite"])
+async def test_a_file_that_changes_registers_nothing(
+    session: AsyncSession, path: Path, change: str, monkeypatch: Any
+) -> None:
+    call = session._connection.call
+
+    async def change_then_call(operations: Any) -> Any:
+        with path.open("ab" if change == "grow" else "r+b") as file:
+            file.write(b"more")
+        os.utime(path, ns=(0, 0))
+        return await call(operations)
+
+    monkeypatch.setattr(session._connection, "call", change_then_call)
+    with pytest.raises(FileChangedError, match=r"render\.exr"):
+        await send(session, path)
+    monkeypatch.undo()
+
+    assert await components(session) == []
+
+
+# Callbacks and cancellation
+
+
+async def test_an_error_of_the_callback_ends_the_upload(session: AsyncSession, path: Path) -> None:
+    def fail(done: int, total: int | None) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await send(session, path, progress=fail)
+
+    assert await components(session) == []
+
+
+async def test_an_empty_file_is_reported_too(session: AsyncSession) -> None:
+    seen: list[tuple[int, int | None]] = []
+
+    await session.create_component(b"", name="a", progress=lambda *told: seen.append(told))
+
+    assert seen == [(0, 0)]
+
+
+async def test_cancelled_uploads_lose_no_connections(tmp_path: Path, path: Path) -> None:
+    limits = httpx.Limits(max_connections=4)
+    async with (
+        running(storage=tmp_path / "files") as server,
+        httpx.AsyncClient(limits=limits, timeout=5) as client,
+        AsyncSession(server.url, server.api_key, server.api_user, client=client) as session,
+    ):
+        for checkpoints in range(0, 200, 5):
+            with anyio.CancelScope() as scope:
+
+                async def cancel(scope: anyio.CancelScope, count: int) -> None:
+                    for _ in range(count):
+                        await anyio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                async with anyio.create_task_group() as group:
+                    group.start_soon(cancel, scope, checkpoints)
+                    await send(session, path)
+
+        registered = len(await components(session))
+        files = [each for each in (tmp_path / "files").iterdir() if not each.name.startswith(".")]
+        assert len(files) == registered
+        component = await send(session, path)
+        assert await stored(session, component, tmp_path) == BODY
+        pool = client._transport._pool  # type: ignore[attr-defined]
+        assert all(connection.is_idle() for connection in pool.connections)
+
+
+async def test_an_upload_that_is_stuck_can_be_cancelled(
+    session: AsyncSession, proxy: FaultProxy, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck = anyio.Event()
+    monkeypatch.setattr(transfer_module, "_STOPPING_GRACE", 0.05)
+    put = session._connection.transport.send
+
+    async def hang(request: Any) -> Any:
+        if request.method != "PUT":
+            return await put(request)
+        stuck.set()
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(session._connection.transport, "send", hang)
+    async with anyio.create_task_group() as group:
+        group.start_soon(send, session, path)
+        await stuck.wait()
+        group.cancel_scope.cancel()
+    monkeypatch.undo()
+
+    assert await components(session) == []
+
+
+async def test_a_pause_between_attempts_can_be_cancelled(
+    proxy: FaultProxy, server: ServerHandle, path: Path
+) -> None:
+    proxy.plan(b"PUT ", times=99, answer=b"HTTP/1.1 503 No\r\nretry-after: 50")
+    pausing = anyio.Event()
+
+    async def sleep(_: float) -> None:
+        pausing.set()
+        await anyio.sleep_forever()
+
+    policy = RetryPolicy(sleep=sleep)
+    async with AsyncSession(proxy.url, server.api_key, server.api_user, retry=policy) as session:
+        async with anyio.create_task_group() as group:
+            group.start_soon(send, session, path)
+            await pausing.wait()
+            group.cancel_scope.cancel()
+
+        assert await components(session) == []
+
+
+# Other stores
+
+
+class Store:
+    """A studio whose files go to a store that gives its own kind of entity tag."""
+
+    def __init__(self, tag: str | None) -> None:
+        self.headers = {} if tag is None else {"etag": tag}
+        self.completed: list[Any] = []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host == "store.test":
+            return httpx.Response(200, headers=self.headers)
+        answers: list[dict[str, Any]] = []
+        for operation in json.loads(request.content or b"[]"):
+            if operation["action"] == "get_upload_metadata":
+                numbers = range(1, operation["parts"] + 1)
+                urls = [
+                    {"part_number": each, "signed_url": f"https://store.test/{each}?SECRET"}
+                    for each in numbers
+                ]
+                answers.append({"upload_id": "u1", "urls": urls, "component_id": "c1"})
+            else:
+                self.completed += operation.get("parts", [])
+                answers.append({"action": operation["action"], "data": {}})
+        return httpx.Response(200, json=answers)
+
+
+async def to_store(store: Store) -> None:
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(store.answer)) as client,
+        AsyncSession(
+            "https://ftrack.test", "key", "maya", client=client, retry=NO_RETRIES
+        ) as session,
+    ):
+        await send(session, BODY, name="a")
+
+
+async def test_a_tag_of_another_form_is_passed_on_unverified() -> None:
+    store = Store('"0x8DC2D7A5"')
+
+    await to_store(store)
+
+    assert store.completed == [
+        {"part_number": number, "e_tag": "0x8DC2D7A5"} for number in range(1, PARTS + 1)
+    ]
+
+
+async def test_a_store_that_gives_no_tags_is_told() -> None:
+    with pytest.raises(TransferError, match="no ETag for part"):
+        await to_store(Store(None))
+
+
+async def test_the_digest_of_a_whole_file_is_announced(
+    session: AsyncSession, monkeypatch: Any
+) -> None:
+    asked: list[Any] = []
+    encode = sending_module.encode_upload_request
+
+    def note(*args: Any, **details: Any) -> Any:
+        asked.append(details)
+        return encode(*args, **details)
+
+    monkeypatch.setattr(sending_module, "encode_upload_request", note)
+    await session.create_component(b"hello", name="a")
+
+    digest = base64.b64encode(hashlib.md5(b"hello").digest()).decode()
+    assert [details["checksum"] for details in asked] == [digest]
