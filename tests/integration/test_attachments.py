@@ -17,11 +17,13 @@ from aioftrackjobs import (
     AsyncSession,
     FileChangedError,
     FileComponent,
+    Job,
     JobComponent,
     Location,
     ServerError,
     TransferError,
     UnsupportedLocationError,
+    job_context,
 )
 from aioftrackjobs.content import open_content
 from aioftrackjobs.devserver import ServerHandle, running
@@ -319,3 +321,19 @@ async def test_the_second_component_of_a_job_warns(session: AsyncSession) -> Non
         session.create(JobComponent, {"component_id": second.id, "job_id": job["id"]})
 
     await session.commit()
+
+
+async def test_the_progress_of_an_attachment_is_that_of_the_job(
+    session: AsyncSession, other: AsyncSession, tmp_path: Path
+) -> None:
+    (tmp_path / "plates").mkdir()
+    (tmp_path / "plates" / "a.exr").write_bytes(bytes(3_000_000))
+
+    async with job_context(session, description="plates") as job:
+        component = await job.attach(tmp_path / "plates", report_progress=True)
+        job.fail("looked at")
+
+    after = await other.get(Job, job.id)
+    assert after is not None
+    assert "100 %, uploaded 2.9 MiB of 2.9 MiB" in str(after.description)
+    assert (component.name, component.file_type) == ("plates", ".zip")

@@ -23,7 +23,6 @@ from aioftrackjobs import (
     TransferError,
     TransportError,
 )
-from aioftrackjobs import sending as sending_module
 from aioftrackjobs import transfer as transfer_module
 from aioftrackjobs.content import Content
 from aioftrackjobs.devserver import ServerHandle, running
@@ -403,10 +402,10 @@ async def test_an_upload_that_is_stuck_can_be_cancelled(
     put = session._connection.transport.send
 
     async def hang(request: Any) -> Any:
-        if request.method != "PUT":
-            return await put(request)
-        stuck.set()
-        await anyio.sleep_forever()
+        if request.method == "PUT":
+            stuck.set()
+            await anyio.sleep_forever()
+        return await put(request)
 
     monkeypatch.setattr(session._connection.transport, "send", hang)
     async with anyio.create_task_group() as group:
@@ -495,14 +494,14 @@ async def test_the_digest_of_a_whole_file_is_announced(
     session: AsyncSession, monkeypatch: Any
 ) -> None:
     asked: list[Any] = []
-    encode = sending_module.encode_upload_request
+    call = session._connection.call
 
-    def note(*args: Any, **details: Any) -> Any:
-        asked.append(details)
-        return encode(*args, **details)
+    async def note(operations: Any) -> Any:
+        asked.extend(operations)
+        return await call(operations)
 
-    monkeypatch.setattr(sending_module, "encode_upload_request", note)
+    monkeypatch.setattr(session._connection, "call", note)
     await session.create_component(b"hello", name="a")
 
     digest = base64.b64encode(hashlib.md5(b"hello").digest()).decode()
-    assert [details["checksum"] for details in asked] == [digest]
+    assert [operation["checksum"] for operation in asked] == [digest]

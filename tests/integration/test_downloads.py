@@ -1,0 +1,486 @@
+"""Downloads that break off, go on, and never mix two files; over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from hashlib import md5
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import httpx
+import pytest
+
+from aioftrackjobs import AsyncSession, FileComponent, TransferError, TransportError
+from aioftrackjobs import downloads as downloads_module
+from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.partial_file import PartialFile
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import FaultProxy
+
+BODY = os.urandom(6_000_000)  # enough to be read past httpx
+SMALL = BODY[:500_000]
+GET = b"GET /component/get"
+BODIES = pytest.mark.parametrize("body", [BODY, SMALL], ids=["bulky", "small"])
+
+
+async def no_pause(_: float) -> None:
+    await anyio.lowlevel.checkpoint()
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """The server's storage."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+async def server(files: Path) -> AsyncIterator[ServerHandle]:
+    async with running(storage=files) as handle:
+        yield handle
+
+
+@pytest.fixture
+async def session(proxy: FaultProxy, server: ServerHandle) -> AsyncIterator[AsyncSession]:
+    """A session whose requests all go through the proxy."""
+    policy = RetryPolicy(sleep=no_pause)
+    async with AsyncSession(proxy.url, server.api_key, server.api_user, retry=policy) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def hasty(proxy: FaultProxy, server: ServerHandle) -> AsyncIterator[AsyncSession]:
+    """One that tries nothing twice."""
+    async with AsyncSession(proxy.url, server.api_key, server.api_user, retry=NO_RETRIES) as opened:
+        yield opened
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "plate.exr"
+
+
+async def put(session: AsyncSession, body: bytes = BODY) -> FileComponent:
+    return await session.create_component(body, name="plate.exr")
+
+
+def left(target: Path) -> set[str]:
+    return {path.name for path in target.parent.iterdir()}
+
+
+# Within a call
+
+
+@BODIES
+async def test_a_download_goes_on_where_it_broke_off(
+    session: AsyncSession, proxy: FaultProxy, target: Path, body: bytes
+) -> None:
+    component = await put(session, body)
+    proxy.plan(GET, received=len(body) // 2)
+    seen: list[tuple[int, int | None]] = []
+
+    await session.download(component, target, progress=lambda *told: seen.append(told))
+
+    assert target.read_bytes() == body
+    assert left(target) == {"plate.exr"}
+    first, second = proxy.requests(GET)
+    assert b"range" not in first
+    assert b"if-range" in second
+    done = [count for count, _ in seen]
+    assert done == sorted(set(done)), "nothing counts twice"
+    assert seen[-1] == (len(body), len(body))
+
+
+async def test_a_file_that_changed_meanwhile_is_not_mixed(
+    session: AsyncSession, proxy: FaultProxy, target: Path, files: Path
+) -> None:
+    component = await put(session)
+    changed = BODY[::-1]
+    proxy.plan(
+        GET, received=len(BODY) // 2, then=lambda: (files / component.id).write_bytes(changed)
+    )
+
+    await session.download(component, target)
+
+    assert target.read_bytes() == changed
+
+
+async def test_a_range_that_is_gone_is_asked_for_no_more(
+    session: AsyncSession, proxy: FaultProxy, target: Path
+) -> None:
+    component = await put(session)
+    proxy.plan(GET, received=len(BODY) // 2)
+    proxy.plan(b"if-range", answer=b"HTTP/1.1 416 No\r\ncontent-range: bytes */5")
+    proxy.plan(b"if-range", answer=b"HTTP/1.1 206 Odd\r\ncontent-range: bytes 1-2/5")
+
+    await session.download(component, target)
+
+    assert target.read_bytes() == BODY
+
+
+@pytest.mark.parametrize("status", [b"503 Busy", b"429 Slow"])
+async def test_a_server_that_is_busy_is_asked_again(
+    session: AsyncSession, proxy: FaultProxy, target: Path, status: bytes
+) -> None:
+    component = await put(session)
+    proxy.plan(GET, answer=b"HTTP/1.1 " + status + b"\r\nretry-after: 1", times=2)
+
+    await session.download(component, target)
+
+    assert target.read_bytes() == BODY
+
+
+async def test_what_is_not_there_is_not_asked_for_again(
+    session: AsyncSession, proxy: FaultProxy, target: Path
+) -> None:
+    with pytest.raises(TransferError, match="HTTP 404"):
+        await session.download("missing", target)
+
+    assert len(proxy.requests(GET)) == 1
+    assert left(target) == set()
+
+
+async def test_a_server_that_breaks_off_at_the_same_place_ends_it(
+    proxy: FaultProxy, server: ServerHandle, target: Path, files: Path
+) -> None:
+    """Without ranges every attempt begins anew: getting as far as before is no progress."""
+    clock = iter(range(10_000))
+    policy = RetryPolicy(budget=20, clock=lambda: next(clock), sleep=no_pause)
+    proxy.plan(GET, received=300_000, times=9_999)
+    async with AsyncSession(proxy.url, server.api_key, server.api_user, retry=policy) as session:
+        component = await put(session, SMALL)
+        proxy.plan(b"if-range", answer=b"HTTP/1.1 416 No", times=9_999)
+        proxy.faults.reverse()
+        with pytest.raises((TransferError, TransportError)):
+            await session.download(component, target)
+
+    assert left(target) == set()
+
+
+# Across calls
+
+
+@BODIES
+async def test_a_later_call_goes_on_where_an_earlier_one_broke_off(
+    hasty: AsyncSession, proxy: FaultProxy, target: Path, body: bytes
+) -> None:
+    component = await put(hasty, body)
+    proxy.plan(GET, received=len(body) // 2)
+    with pytest.raises(TransportError):
+        await hasty.download(component, target, resume=True)
+    assert left(target) == {".plate.exr.part", ".plate.exr.part.json"}
+    kept = (target.parent / ".plate.exr.part").stat().st_size
+    seen: list[int] = []
+
+    await hasty.download(component, target, resume=True, progress=lambda n, _: seen.append(n))
+
+    assert target.read_bytes() == body
+    assert left(target) == {"plate.exr"}
+    assert f"bytes={kept}-".encode() in proxy.requests(GET)[-1]
+    assert min(seen) > kept
+
+
+async def test_without_resume_nothing_is_left(
+    hasty: AsyncSession, proxy: FaultProxy, target: Path
+) -> None:
+    component = await put(hasty)
+    proxy.plan(GET, received=len(BODY) // 2)
+
+    with pytest.raises(TransportError):
+        await hasty.download(component, target)
+
+    assert left(target) == set()
+
+
+async def test_a_cancelled_download_can_be_continued(
+    hasty: AsyncSession, proxy: FaultProxy, target: Path
+) -> None:
+    component = await put(hasty)
+    async with anyio.create_task_group() as group:
+
+        def stop(done: int, _: int | None) -> None:
+            if done > len(BODY) // 2:
+                group.cancel_scope.cancel()
+
+        await hasty.download(component, target, resume=True, progress=stop)
+    assert "plate.exr" not in left(target)
+
+    await hasty.download(component, target, resume=True)
+
+    assert target.read_bytes() == BODY
+    assert b"range: bytes=" in proxy.requests(GET)[-1].lower()
+
+
+@pytest.mark.parametrize("note", ["gone", "broken", "of another", "of a changed file"])
+async def test_bytes_nobody_vouches_for_are_not_used(
+    hasty: AsyncSession, target: Path, note: str
+) -> None:
+    component = await put(hasty)
+    partial = target.with_name(".plate.exr.part")
+    partial.write_bytes(b"something else")
+    texts = {
+        "broken": "{",
+        "of another": '{"component_id": "other", "etag": "\\"x\\""}',
+        "of a changed file": f'{{"component_id": "{component.id}", "etag": "\\"old\\""}}',
+    }
+    if note in texts:
+        target.with_name(".plate.exr.part.json").write_text(texts[note])
+
+    await hasty.download(component, target, resume=True)
+
+    assert target.read_bytes() == BODY
+    assert left(target) == {"plate.exr"}
+
+
+async def test_two_downloads_do_not_continue_the_same_file(
+    hasty: AsyncSession, target: Path
+) -> None:
+    component = await put(hasty, SMALL)
+    other = PartialFile(target, component.id, lasting=True)
+    other.open()
+
+    with pytest.raises(TransferError, match="being downloaded already"):
+        await hasty.download(component, target, resume=True)
+    other.leave()
+    await hasty.download(component, target, resume=True)
+
+    assert target.read_bytes() == SMALL
+
+
+def test_a_file_that_became_the_target_is_not_written_to(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Opened just before another download finished: it must not be taken for a partial one."""
+    first = PartialFile(target, "c", lasting=True)
+    first.open()
+    first.restart('"tag"')
+    first.write([b"whole"])
+    really = os.open
+    second = PartialFile(target, "c", lasting=True)
+
+    def open_then_finish(*args: Any) -> int:
+        descriptor = really(*args)
+        monkeypatch.undo()
+        first.finish()
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_then_finish)
+    second.open()
+    second.write([b"other"])
+
+    assert target.read_bytes() == b"whole"
+    second.leave()
+    assert left(target) == {"plate.exr"}
+
+
+# Whatever happens
+
+
+async def test_cancelled_downloads_lose_no_connections(
+    server: ServerHandle, target: Path, tmp_path: Path
+) -> None:
+    limits = httpx.Limits(max_connections=2)
+    async with (
+        httpx.AsyncClient(limits=limits, timeout=5) as client,
+        AsyncSession(server.url, server.api_key, server.api_user, client=client) as session,
+    ):
+        component = await put(session)
+        for checkpoints in range(0, 160, 4):
+            with anyio.CancelScope() as scope:
+
+                async def cancel(scope: anyio.CancelScope, count: int) -> None:
+                    for _ in range(count):
+                        await anyio.lowlevel.checkpoint()
+                    scope.cancel()
+
+                async with anyio.create_task_group() as group:
+                    group.start_soon(cancel, scope, checkpoints)
+                    await session.download(component, target)
+            assert left(target) <= {"plate.exr"}
+            if target.exists():
+                assert target.read_bytes() == BODY
+                target.unlink()
+
+        await session.download(component, target)
+        pool = client._transport._pool  # type: ignore[attr-defined]
+        assert all(connection.is_idle() for connection in pool.connections)
+
+
+async def test_asyncios_own_cancellation_loses_none_either(
+    server: ServerHandle, target: Path
+) -> None:
+    async with (
+        httpx.AsyncClient(limits=httpx.Limits(max_connections=1), timeout=5) as client,
+        AsyncSession(server.url, server.api_key, server.api_user, client=client) as session,
+    ):
+        component = await put(session)
+        for turns in range(0, 80, 4):
+            task = asyncio.create_task(session.download(component, target))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            for _ in range(3):
+                task.cancel()
+                await asyncio.sleep(0)
+            await asyncio.wait([task])
+            assert left(target) <= {"plate.exr"}
+
+        await session.download(component, target)
+
+    assert target.read_bytes() == BODY
+
+
+async def test_a_disk_that_is_full_is_told(
+    session: AsyncSession, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    component = await put(session)
+
+    def refuse(self: PartialFile, block: list[bytes]) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(PartialFile, "write", refuse)
+    with pytest.raises(TransferError, match="cannot be written: No space left"):
+        await session.download(component, target)
+
+    assert left(target) == set()
+
+
+async def test_an_error_of_the_callback_ends_the_download(
+    session: AsyncSession, target: Path
+) -> None:
+    component = await put(session)
+
+    def fail(done: int, total: int | None) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await session.download(component, target, progress=fail)
+
+    assert left(target) == set()
+
+
+async def test_blocks_are_written_in_threads(
+    session: AsyncSession, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import threading
+
+    threads = set()
+    write = PartialFile.write
+
+    def note(self: PartialFile, block: list[bytes]) -> None:
+        threads.add(threading.get_ident())
+        write(self, block)
+
+    monkeypatch.setattr(PartialFile, "write", note)
+    await session.download(await put(session), target)
+
+    assert threads
+    assert threading.get_ident() not in threads
+
+
+# Other servers, through any transport of httpx
+
+
+def served(*answers: httpx.Response) -> httpx.AsyncClient:
+    waiting = list(answers)
+    return httpx.AsyncClient(transport=httpx.MockTransport(lambda _: waiting.pop(0)))
+
+
+async def fetch(client: httpx.AsyncClient, target: Path, **options: Any) -> None:
+    policy = RetryPolicy(sleep=no_pause, budget=5)
+    async with (
+        client,
+        AsyncSession("http://ftrack.test", "key", "user", client=client, retry=policy) as session,
+    ):
+        await session.download("c1", target, **options)
+
+
+@pytest.mark.parametrize("name", ["content-md5", "x-goog-hash"])
+async def test_a_digest_that_the_server_tells_is_checked(target: Path, name: str) -> None:
+    told = b64encode(md5(b"right").digest()).decode()
+    headers = {name: told if name == "content-md5" else f"md5={told}"}
+    wrong, right = (
+        httpx.Response(200, headers=headers, content=each) for each in (b"WRONG", b"right")
+    )
+
+    await fetch(served(wrong, right), target)
+
+    assert target.read_bytes() == b"right"
+
+
+async def test_a_server_that_tells_no_size_is_believed(target: Path) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"some "
+        yield b"bytes"
+
+    seen: list[tuple[int, int | None]] = []
+    answer = httpx.Response(200, content=pieces())
+
+    await fetch(served(answer), target, progress=lambda *told: seen.append(told))
+
+    assert target.read_bytes() == b"some bytes"
+    assert seen == [(10, None), (10, 10)]
+
+
+async def test_without_a_strong_tag_a_download_begins_anew(target: Path) -> None:
+    async def breaking() -> AsyncIterator[bytes]:
+        yield b"old"
+        raise httpx.ReadError("gone")
+
+    client = served(
+        httpx.Response(200, headers={"etag": 'W/"1"', "content-length": "8"}, content=breaking()),
+        httpx.Response(200, headers={"etag": 'W/"2"'}, content=b"new file"),
+    )
+
+    await fetch(client, target, resume=True)
+
+    assert target.read_bytes() == b"new file"
+    assert left(target) == {"plate.exr"}
+
+
+def test_downloads_stop_and_go_on_under_trio(tmp_path: Path) -> None:
+    target = tmp_path / "plate.exr"
+
+    async def main() -> None:
+        async with (
+            running() as server,
+            AsyncSession(server.url, server.api_key, server.api_user) as session,
+        ):
+            component = await put(session)
+            async with anyio.create_task_group() as group:
+
+                def stop(done: int, _: int | None) -> None:
+                    group.cancel_scope.cancel()
+
+                await session.download(component, target, resume=True, progress=stop)
+            assert not target.exists()
+            await session.download(component, target, resume=True)
+
+    anyio.run(main, backend="trio")
+
+    assert target.read_bytes() == BODY
+
+
+async def test_what_is_written_at_once_is_bounded(
+    session: AsyncSession, target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(downloads_module, "_BLOCK", 100_000)
+    sizes: list[int] = []
+    write = PartialFile.write
+
+    def note(self: PartialFile, block: list[bytes]) -> None:
+        sizes.append(sum(map(len, block)))
+        write(self, block)
+
+    monkeypatch.setattr(PartialFile, "write", note)
+    await session.download(await put(session), target)
+
+    assert sum(sizes) == len(BODY)
+    assert max(sizes) < 2_000_000
