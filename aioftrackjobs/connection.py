@@ -22,7 +22,7 @@ from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.tickets import Outcome, Settle, Ticket
-from aioftrackjobs.transport import HttpxTransport, Transport, open_client, redact
+from aioftrackjobs.transport import HttpClient, HttpxTransport, Transport, open_client, redact
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Connection:
         credentials: Credentials,
         *,
         timeout: float,
-        client: httpx.AsyncClient | None,
+        client: HttpClient | None,
         strict_api: bool,
         group_commit: bool,
         retry: RetryPolicy,

@@ -10,8 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, cast, overload
 
-import httpx
-
 from aioftrackjobs.attachments import AttachmentWatch
 from aioftrackjobs.config import resolve_credentials
 from aioftrackjobs.connection import Connection
@@ -26,6 +24,7 @@ from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.results import Query, fetch_entity, key_reference, populate
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.transfer import ProgressCallback
+from aioftrackjobs.transport import HttpClient
 from aioftrackjobs.unit_of_work import UnitOfWork
 from aioftrackjobs.uploads import upload
 from aioftrackjobs.workspace import Workspace
@@ -51,7 +50,8 @@ class AsyncSession:
         api_key: A personal or global key; else ``FTRACK_API_KEY``, then ``FTRACK_APIKEY``.
         api_user: The user that acts; else ``FTRACK_API_USER``.
         timeout: Seconds for each of connecting, sending and waiting for more of an answer.
-        client: An ``httpx.AsyncClient`` to use, which stays the caller's to close.
+        client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to use, which stays the
+            caller's to close.
         strict_api: Ask the server for real HTTP status codes; ``group by`` needs it.
         group_commit: Let commits that are queued together share a request. Each still has an
             outcome of its own.
@@ -68,7 +68,7 @@ class AsyncSession:
         api_user: str | None = None,
         *,
         timeout: float = 60.0,
-        client: httpx.AsyncClient | None = None,
+        client: HttpClient | None = None,
         strict_api: bool = False,
         group_commit: bool = True,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from typing import TypeGuard
 
 import anyio
 import httpx
@@ -23,12 +24,13 @@ _BULKY = 4 * 1024 * 1024
 _CHUNK = 1024 * 1024
 
 
-def is_bulky(response: httpx.Response, size: int) -> bool:
+def is_bulky(response: object, size: int) -> TypeGuard[httpx.Response]:
     """Return whether a body of *size* bytes can, and should, be read by :func:`iter_bulk`."""
     import httpcore  # late, as httpx does: it takes a while to import
 
     return (
         size >= _BULKY
+        and isinstance(response, httpx.Response)
         and response.extensions.get("http_version") == b"HTTP/1.1"
         and isinstance(response.extensions.get("network_stream"), httpcore.AsyncNetworkStream)
     )

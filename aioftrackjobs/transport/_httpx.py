@@ -1,37 +1,26 @@
-"""Transport over ``httpx.AsyncClient``."""
+"""Transport over ``httpx.AsyncClient``, or a client that is used like it."""
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import httpx
 
-from aioftrackjobs.errors import ConnectError, TransportError
+from aioftrackjobs.errors import ConfigurationError, ConnectError, FtrackJobsError, TransportError
 from aioftrackjobs.transport._base import Download, WireRequest, WireResponse
 from aioftrackjobs.transport._bulk import is_bulky, iter_bulk
+from aioftrackjobs.transport._client import ClientResponse, HttpClient
+from aioftrackjobs.transport._failures import never_left, origin_of
 from aioftrackjobs.transport._redaction import hide_secrets, redact
 
 #: Seconds that an idle connection is kept: below the 5 s after which common servers close it,
 #: so that a request seldom meets a connection that is just going away.
 _KEEPALIVE = 4.0
-
-#: Errors after which the request is known not to have left this machine.
-_NEVER_LEFT = (
-    httpx.ConnectError,
-    httpx.ConnectTimeout,
-    httpx.PoolTimeout,
-    httpx.UnsupportedProtocol,
-    httpx.LocalProtocolError,
-    httpx.ProxyError,
-)
-
-
-_ANY_FAILURE = (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
 
 
 def open_client(server_url: str, timeout: float) -> httpx.AsyncClient:
@@ -40,6 +29,9 @@ def open_client(server_url: str, timeout: float) -> httpx.AsyncClient:
     Args:
         server_url: Decides whether certificates are loaded, which takes a while.
         timeout: Seconds for each of connecting, sending and waiting for more of the answer.
+
+    Raises:
+        ConfigurationError: The environment names a proxy or certificates that cannot be used.
     """
     # The number of connections is bounded by who sends, not here: waiting in httpcore's pool
     # costs a scan of it for each event.
@@ -49,17 +41,31 @@ def open_client(server_url: str, timeout: float) -> httpx.AsyncClient:
     mounts = None
     verify: ssl.SSLContext | bool
     if urlsplit(server_url).scheme == "https" or getproxies():
-        verify = httpx.create_ssl_context()  # one for all: httpx would load one for each proxy
+        verify = _ssl_context()  # one for all: httpx would load one for each proxy
     else:
         verify, mounts = False, {"https://": _SecureTransport(limits)}
-    return httpx.AsyncClient(
-        timeout=httpx.Timeout(timeout),
-        limits=limits,
-        follow_redirects=False,
-        trust_env=True,
-        verify=verify,
-        mounts=mounts,
-    )
+    try:
+        return httpx.AsyncClient(
+            timeout=httpx.Timeout(timeout),
+            limits=limits,
+            follow_redirects=False,
+            trust_env=True,
+            verify=verify,
+            mounts=mounts,
+        )
+    except ImportError:
+        problem = "for a SOCKS proxy (ALL_PROXY) install httpx[socks]"
+    except (httpx.InvalidURL, ValueError):  # their texts may quote the proxy's password
+        problem = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is no URL of a proxy"
+    raise ConfigurationError([problem])
+
+
+def _ssl_context() -> ssl.SSLContext:
+    try:
+        return httpx.create_ssl_context()
+    except OSError as exc:
+        problem = f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be loaded: {exc}"
+    raise ConfigurationError([problem])
 
 
 class _SecureTransport(httpx.AsyncBaseTransport):
@@ -71,7 +77,7 @@ class _SecureTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         if self._transport is None:
-            self._transport = httpx.AsyncHTTPTransport(limits=self._limits)
+            self._transport = httpx.AsyncHTTPTransport(verify=_ssl_context(), limits=self._limits)
         return await self._transport.handle_async_request(request)
 
     async def aclose(self) -> None:
@@ -83,11 +89,11 @@ class HttpxTransport:
     """Transport over a client that the caller owns and closes.
 
     Args:
-        client: An ``httpx.AsyncClient`` on any httpx transport.
+        client: An ``httpx.AsyncClient`` on any httpx transport, or one that is used like it.
         secrets: Texts that must never show in an error.
     """
 
-    def __init__(self, client: httpx.AsyncClient, *, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(self, client: HttpClient, *, secrets: tuple[str, ...] = ()) -> None:
         self._client = client
         self._secrets = secrets
         hide_secrets()
@@ -97,7 +103,7 @@ class HttpxTransport:
         async with self._exchange(request, follow_redirects=False) as response:
             try:
                 body = await response.aread()
-            except _ANY_FAILURE as exc:
+            except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
                 error = self._translate(exc, request.url)
             else:
                 return WireResponse(response.status_code, body, dict(response.headers))
@@ -112,43 +118,80 @@ class HttpxTransport:
     @asynccontextmanager
     async def _exchange(
         self, request: WireRequest, *, follow_redirects: bool
-    ) -> AsyncIterator[httpx.Response]:
+    ) -> AsyncIterator[ClientResponse]:
         if self._client.is_closed:
             raise ConnectError("the HTTP client is closed")
+        body = request.body if isinstance(request.body, bytes | None) else _Body(request.body)
         try:
             outgoing = self._client.build_request(
-                request.method, request.url, content=request.body, headers=_headers(request.headers)
+                request.method, request.url, content=body, headers=_headers(request.headers)
             )
             response = await self._client.send(
                 outgoing, stream=True, follow_redirects=follow_redirects
             )
-        except _ANY_FAILURE as exc:
-            error = self._translate(exc, request.url)
+        except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
+            own = body.failure if isinstance(body, _Body) else None
+            error = own or self._translate(exc, request.url)
         else:
             try:
                 yield response
             finally:
                 await response.aclose()
             return
+        finally:
+            if isinstance(body, _Body):
+                await body.aclose()
         raise error  # outside the handler, so that not even its context holds httpx's error
 
-    def _translate(self, exc: Exception, url: str) -> TransportError:
-        """Return what an error of httpx means for the caller.
+    def _translate(self, exc: Exception, url: str) -> FtrackJobsError:
+        """Return what an error of the client means for the caller.
 
         Never chain it: its request holds a URL and headers with secrets.
         """
-        if isinstance(exc, _NEVER_LEFT):
+        if isinstance(exc, FtrackJobsError):  # our own: it says what it means
+            return exc
+        if never_left(exc):
             return ConnectError(f"cannot reach {_origin(url)}: {self._reason(exc)}")
         return TransportError(f"no complete answer from {_origin(url)}: {self._reason(exc)}")
 
     def _reason(self, exc: Exception) -> str:
-        text = redact(str(exc), *self._secrets)
-        return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+        origin = origin_of(exc)
+        text = redact(str(origin), *self._secrets)
+        return f"{type(origin).__name__}: {text}" if text else type(origin).__name__
+
+
+class _Body:
+    """Chunks to send, which keep the error that they break off with.
+
+    aiohttp sends in a task of its own, and tells of such an error only in words of its own.
+    """
+
+    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
+        self._chunks = aiter(chunks)
+        self.failure: Exception | None = None
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._chunks)
+        except StopAsyncIteration:
+            raise
+        except Exception as exc:
+            self.failure = exc
+            raise
+
+    async def aclose(self) -> None:
+        """Close chunks that were not all sent; trio warns of generators that nobody closes."""
+        if isinstance(self._chunks, AsyncGenerator):
+            with suppress(RuntimeError):  # aiohttp's task is in the midst of it, and ends it
+                await self._chunks.aclose()
 
 
 class _HttpxDownload:
     def __init__(
-        self, response: httpx.Response, translate: Callable[[Exception], TransportError]
+        self, response: ClientResponse, translate: Callable[[Exception], FtrackJobsError]
     ) -> None:
         self._response = response
         self._translate = translate
@@ -163,7 +206,7 @@ class _HttpxDownload:
             async with aclosing(self._pieces()) as pieces:
                 async for piece in pieces:
                     yield piece
-        except _ANY_FAILURE as exc:
+        except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
             error = self._translate(exc)
         else:
             return

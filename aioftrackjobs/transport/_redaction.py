@@ -14,14 +14,27 @@ _SECRET_PARAMETERS = re.compile(
     r"(?i)\b(api_?key|token|sig|signature|x-(?:amz|goog)-[\w-]+)=[^&\s\"'<>]*"
 )
 _COOKIES = re.compile(r"(?i)(set-cookie['\"]?, *b?['\"])[^'\"]*")
-_CLIENT_LOGGERS = ("httpx", "httpx2", "httpcore.http11", "httpcore.http2", "httpcore.proxy")
+#: User name and password of a proxy: in its URL, and in the repr of what aiohttp makes of them.
+_PROXY_USER = re.compile(r"(?<=://)[^\s/?#@'\"]+@")
+_PASSWORD = re.compile(r"(?i)\b(password=)('[^']*'|\"[^\"]*\")")
+_CLIENT_LOGGERS = (
+    "httpx",
+    "httpx2",
+    *(
+        f"{core}.{part}"
+        for core in ("httpcore", "httpcore2")
+        for part in ("http11", "http2", "proxy")
+    ),
+    "aiohttp.client",
+)
 
 
 def redact(text: str, *secrets: str) -> str:
-    """Return *text* without secret URL parameters, and without any of *secrets*."""
+    """Return *text* without secret URL parameters, without passwords and any of *secrets*."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
+    text = _PASSWORD.sub(r"\1***", _PROXY_USER.sub("***@", text))
     return _SECRET_PARAMETERS.sub(r"\1=***", text)
 
 

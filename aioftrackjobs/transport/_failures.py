@@ -1,0 +1,48 @@
+"""What an HTTP client's errors mean: did the request leave this machine?
+
+A client is the caller's, so its errors are told by the names of their classes: httpx2 has
+classes of its own under the names of httpx, and neither it nor aiohttp may be installed.
+"""
+
+from __future__ import annotations
+
+#: Errors of httpx and httpx2 after which the request is known not to have left this machine.
+_NEVER_LEFT = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "LocalProtocolError",
+        "PoolTimeout",
+        "ProxyError",
+        "UnsupportedProtocol",
+    }
+)
+
+#: The same of aiohttp. httpx-aiohttp 0.2 makes a ConnectTimeout of every ClientConnectionError,
+#: also where the server hung up on a request that it had read: only the cause can be trusted.
+_NEVER_LEFT_AIOHTTP = frozenset(
+    {
+        "ClientConnectorError",
+        "ClientHttpProxyError",
+        "ConnectionTimeoutError",
+        "InvalidURL",
+        "NonHttpUrlClientError",
+    }
+)
+
+
+def origin_of(error: BaseException) -> BaseException:
+    """Return the error of aiohttp that httpx-aiohttp translated; else *error* itself."""
+    cause = error.__cause__
+    return cause if cause is not None and _is_of(cause, "aiohttp") else error
+
+
+def never_left(error: BaseException) -> bool:
+    """Tell whether the request is known not to have left this machine."""
+    origin = origin_of(error)
+    names = _NEVER_LEFT_AIOHTTP if _is_of(origin, "aiohttp") else _NEVER_LEFT
+    return any(kind.__name__ in names for kind in type(origin).__mro__)
+
+
+def _is_of(error: BaseException, package: str) -> bool:
+    return any(kind.__module__.partition(".")[0] == package for kind in type(error).__mro__)
