@@ -1,4 +1,9 @@
-"""A fresh embedded server on a real socket for each test, and a session on it."""
+"""A fresh embedded server on a real socket for each test, and a session on it.
+
+The tests run on the client that a session opens for itself, on asyncio. Those marked
+``every_client``, and with ``--clients=all`` all others too, run in further settings: on clients
+of the caller's own, and on trio.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +11,130 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from inspect import iscoroutinefunction
 from typing import Any, TypeVar
 
 import anyio
 import ftrack_api
+import httpx
+import httpx2
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.to_thread import run_sync
+from httpx_aiohttp import AiohttpTransport
 
 from aioftrackjobs import AsyncSession
+from aioftrackjobs.config import Credentials
+from aioftrackjobs.connection import Connection
 from aioftrackjobs.devserver import ServerHandle, running
 
 T = TypeVar("T")
+
+#: Makes a caller's client, with a timeout in seconds. The servers here have no certificates.
+ClientMaker = Callable[[float], httpx.AsyncClient | httpx2.AsyncClient]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What a test runs on.
+
+    Attributes:
+        backend: The event loop.
+        client: The HTTP client that sessions are given, unless a test gives them one itself.
+        make_client: Makes it; None where a session opens its own.
+    """
+
+    backend: str
+    client: str
+    make_client: ClientMaker | None = None
+
+    def __str__(self) -> str:
+        return f"{self.backend}-{self.client}"
+
+
+def on_aiohttp(timeout: float) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=AiohttpTransport(verify=False), timeout=timeout)
+
+
+def on_httpx2(timeout: float) -> httpx2.AsyncClient:
+    return httpx2.AsyncClient(verify=False, timeout=timeout)
+
+
+SETTINGS = (
+    Setting("asyncio", "own"),
+    Setting("asyncio", "aiohttp", on_aiohttp),
+    Setting("asyncio", "httpx2", on_httpx2),
+    Setting("trio", "own"),
+    Setting("trio", "httpx2", on_httpx2),
+)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run an async test in each setting that it is made for."""
+    hypothesis = getattr(metafunc.function, "hypothesis", None)
+    test = metafunc.function if hypothesis is None else hypothesis.inner_test
+    everywhere = metafunc.config.getoption("clients") == "all" or any(
+        metafunc.definition.iter_markers("every_client")
+    )
+    if everywhere and iscoroutinefunction(test):
+        metafunc.parametrize("setting", SETTINGS, ids=str, indirect=True, scope="module")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    unfit = [item for item in items if not _fits(item)]
+    if unfit:
+        config.hook.pytest_deselected(items=unfit)
+        items[:] = [item for item in items if item not in unfit]
+
+
+def _fits(item: pytest.Item) -> bool:
+    """Tell whether a test makes sense in its setting."""
+    setting = item.callspec.params.get("setting") if hasattr(item, "callspec") else None
+    if not isinstance(setting, Setting):
+        return True
+    own_only = any(item.iter_markers("own_client")) or "respx_mock" in item.fixturenames
+    asyncio_only = any(item.iter_markers("asyncio_only"))
+    return not (
+        (own_only and setting.client != "own") or (asyncio_only and setting.backend != "asyncio")
+    )
+
+
+@pytest.fixture(scope="module")
+def setting(request: pytest.FixtureRequest) -> Setting:
+    return getattr(request, "param", SETTINGS[0])
+
+
+@pytest.fixture(scope="module")
+def anyio_backend(setting: Setting) -> str:
+    return setting.backend
+
+
+@pytest.fixture(autouse=True)
+def clients(setting: Setting, request: pytest.FixtureRequest) -> None:
+    """Give sessions that are given no client one of the setting's kind."""
+    if setting.make_client is not None:
+        request.getfixturevalue("given_clients")
+
+
+@pytest.fixture
+async def given_clients(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[list[httpx.AsyncClient | httpx2.AsyncClient]]:
+    """The clients that were given to sessions: none of these may close one."""
+    assert setting.make_client is not None
+    make_client, given = setting.make_client, []
+
+    def connect(credentials: Credentials, **options: Any) -> Connection:
+        if options["client"] is None:
+            options["client"] = make_client(options["timeout"])
+            given.append(options["client"])
+        return Connection(credentials, **options)
+
+    monkeypatch.setattr("aioftrackjobs.session.Connection", connect)
+    yield given
+    assert [client for client in given if client.is_closed] == [], "a caller's client was closed"
+    for client in given:
+        await client.aclose()
 
 
 @pytest.fixture
@@ -28,7 +145,7 @@ async def server() -> AsyncIterator[ServerHandle]:
 
 @pytest.fixture
 async def session(server: ServerHandle) -> AsyncIterator[AsyncSession]:
-    """An open session: pytest-asyncio opens and closes it in different tasks."""
+    """An open session."""
     async with AsyncSession(server.url, server.api_key, server.api_user) as opened:
         yield opened
 

@@ -21,6 +21,8 @@ from aioftrackjobs import (
     ValidationError,
 )
 
+pytestmark = pytest.mark.every_client
+
 URL = "https://ftrack.test"
 API = f"{URL}/api"
 

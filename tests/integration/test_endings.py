@@ -17,6 +17,8 @@ from aioftrackjobs import AsyncSession, Job, JobStatus, RunningJob, job_context
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+pytestmark = pytest.mark.every_client
+
 
 class Slow:
     """A gate in front of a session's requests; it opens when told to."""
@@ -40,6 +42,7 @@ async def status_of(session: AsyncSession, job: RunningJob) -> JobStatus | str:
     return found.status
 
 
+@pytest.mark.asyncio_only
 @pytest.mark.parametrize("cancels", [1, 2, 3])
 async def test_asyncios_own_cancellation_does_not_break_into_a_last_word(
     session: AsyncSession, other: AsyncSession, cancels: int
@@ -68,6 +71,7 @@ async def test_asyncios_own_cancellation_does_not_break_into_a_last_word(
     assert await status_of(other, begun[0]) is JobStatus.FAILED
 
 
+@pytest.mark.asyncio_only
 async def test_a_timeout_that_fires_during_the_end_leaves_the_job_done(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -81,6 +85,7 @@ async def test_a_timeout_that_fires_during_the_end_leaves_the_job_done(
     assert await status_of(other, job) is JobStatus.DONE
 
 
+@pytest.mark.asyncio_only
 async def test_the_blocks_error_is_the_context_of_a_cancellation_during_the_end(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -107,6 +112,7 @@ async def test_the_blocks_error_is_the_context_of_a_cancellation_during_the_end(
     assert await status_of(other, begun[0]) is JobStatus.FAILED
 
 
+@pytest.mark.filterwarnings("ignore:Async generator 'tests:ResourceWarning")  # trio tells of it
 @pytest.mark.parametrize("how", ["aclose", "dropped"])
 async def test_an_abandoned_async_generator_fails_its_job(
     session: AsyncSession, other: AsyncSession, how: str
@@ -136,22 +142,24 @@ async def test_closing_the_session_waits_for_jobs_that_are_ending(
     server: ServerHandle, other: AsyncSession
 ) -> None:
     begun: list[RunningJob] = []
-    inside = anyio.Event()
+    inside, scope = anyio.Event(), anyio.CancelScope()
 
-    async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+    async with (
+        anyio.create_task_group() as group,
+        AsyncSession(server.url, server.api_key, server.api_user) as session,
+    ):
 
         async def work() -> None:
-            async with job_context(session) as job:
-                begun.append(job)
-                inside.set()
-                await asyncio.sleep(3600)
+            with scope:
+                async with job_context(session) as job:
+                    begun.append(job)
+                    inside.set()
+                    await anyio.sleep_forever()
 
-        task = asyncio.create_task(work())
+        group.start_soon(work)
         await inside.wait()
-        task.cancel()
+        scope.cancel()
 
-    with pytest.raises(asyncio.CancelledError):
-        await task
     assert await status_of(other, begun[0]) is JobStatus.FAILED
 
 
@@ -338,15 +346,13 @@ async def test_recording_in_a_unit_that_has_ended_is_refused(session: AsyncSessi
 
     async def outlive() -> None:
         await go_on.wait()
-        session.create("Job", {})
+        with pytest.raises(Exception, match="has ended"):
+            session.create("Job", {})
 
-    async with session.unit_of_work():
-        task = asyncio.create_task(outlive())
-        await anyio.lowlevel.checkpoint()
-    go_on.set()
-
-    with pytest.raises(Exception, match="has ended"):
-        await task
+    async with anyio.create_task_group() as group:
+        async with session.unit_of_work():
+            group.start_soon(outlive)
+        go_on.set()
 
 
 # One caller's fault is no other's

@@ -22,6 +22,8 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.retry import NO_RETRIES
 
+pytestmark = pytest.mark.every_client
+
 Answer = Callable[[SocketStream], Awaitable[None]]
 
 

@@ -16,6 +16,8 @@ from aioftrackjobs import AsyncSession, FtrackJobsError, TransferError, Transpor
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.retry import NO_RETRIES
 
+pytestmark = pytest.mark.every_client
+
 KEY = "VERY-SECRET-KEY-0123456789"
 SIGNED = "https://store.test/bucket/c1?X-Amz-Signature=TOPSECRETSIG"
 
@@ -179,7 +181,7 @@ async def test_no_error_holds_a_request_with_secrets(error: Exception, tmp_path:
 
 
 async def test_nothing_that_is_logged_holds_a_signature_or_cookie(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
+    caplog: pytest.LogCaptureFixture, tmp_path: Path, setting: object
 ) -> None:
     """Over a real socket: what httpcore logs of headers is the subject."""
 
@@ -202,7 +204,8 @@ async def test_nothing_that_is_logged_holds_a_signature_or_cookie(
                     await session.download("c1", tmp_path / "x")
             group.cancel_scope.cancel()
 
-    assert "location" in caplog.text, "httpcore has logged the headers"
+    if "aiohttp" not in str(setting):  # which logs no headers
+        assert "location" in caplog.text, "httpcore has logged the headers"
     assert "TOPSECRET" not in caplog.text
     assert KEY not in caplog.text
 

@@ -24,6 +24,8 @@ from aioftrackjobs import (
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+pytestmark = pytest.mark.every_client
+
 
 async def fetch(session: AsyncSession, job_id: str) -> Job:
     job = await session.get(Job, job_id)
@@ -81,7 +83,9 @@ async def test_the_traceback_can_be_switched_off(
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        pytest.param(asyncio.CancelledError(), "cancelled", id="cancelled"),
+        pytest.param(
+            asyncio.CancelledError(), "cancelled", id="cancelled", marks=pytest.mark.asyncio_only
+        ),
         pytest.param(KeyboardInterrupt(), "interrupted", id="ctrl-c"),
         pytest.param(SystemExit(3), "the process exits with 3", id="exit"),
     ],
@@ -97,6 +101,7 @@ async def test_leaving_by_other_than_an_exception_fails_the_job_too(
     assert (after.status, after.description) == (JobStatus.FAILED, f"failed: {reason}")
 
 
+@pytest.mark.asyncio_only
 async def test_a_cancelled_task_fails_its_job(session: AsyncSession, other: AsyncSession) -> None:
     begun: list[RunningJob] = []
     inside = anyio.Event()
@@ -161,6 +166,7 @@ async def test_a_timeout_scope_inside_does_not(session: AsyncSession, other: Asy
     assert (await fetch(other, job.id)).status is JobStatus.DONE
 
 
+@pytest.mark.asyncio_only
 async def test_asyncio_timeout_fails_the_job(session: AsyncSession, other: AsyncSession) -> None:
     begun: list[RunningJob] = []
     with pytest.raises(TimeoutError):
@@ -419,7 +425,7 @@ async def test_a_done_that_cannot_be_reported_is_an_error(server: ServerHandle) 
 async def test_the_last_word_is_repeated_while_the_server_is_away(
     session: AsyncSession, other: AsyncSession, server: ServerHandle
 ) -> None:
-    async with job_context(session) as job:
+    async with anyio.create_task_group() as group, job_context(session) as job:
         dispatcher = session._connection._open[0]  # type: ignore[index]
         real, dispatcher._delivery._url = dispatcher._delivery._url, "http://127.0.0.1:9/api"
 
@@ -430,9 +436,8 @@ async def test_the_last_word_is_repeated_while_the_server_is_away(
                     break
             dispatcher._delivery._url = real
 
-        task = asyncio.create_task(come_back())
+        group.start_soon(come_back)
 
-    await task
     assert (await fetch(other, job.id)).status is JobStatus.DONE
 
 

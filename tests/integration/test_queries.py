@@ -28,6 +28,8 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.devserver import ServerHandle
 
+pytestmark = pytest.mark.every_client
+
 AWKWARD = "a \"quoted\" \\ {brace} 'single'\nline %x limit 5"
 
 

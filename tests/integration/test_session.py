@@ -23,14 +23,18 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.devserver import ServerHandle
 
+pytestmark = pytest.mark.every_client
+
 NOWHERE = ("https://nowhere.invalid", "key", "user")
 
 
 async def test_a_session_opened_in_one_task_can_be_closed_in_another(server: ServerHandle) -> None:
     session = AsyncSession(server.url, server.api_key, server.api_user)
-    await asyncio.create_task(session.__aenter__())
+    async with anyio.create_task_group() as group:
+        group.start_soon(session.__aenter__)
     await session.server_information()
-    await asyncio.create_task(session.__aexit__(None, None, None))
+    async with anyio.create_task_group() as group:
+        group.start_soon(session.__aexit__, None, None, None)
 
     with pytest.raises(SessionStateError, match="closed"):
         await session.server_information()
@@ -180,7 +184,9 @@ async def test_server_information_and_schemas_are_asked_for_once(server: ServerH
     ):
         first = await session.server_information()
         assert await session.server_information() == first
-        await asyncio.gather(session.schemas(), session.schemas(), session.query("Task").all())
+        async with anyio.create_task_group() as group:
+            for ask in (session.schemas, session.schemas, session.query("Task").all):
+                group.start_soon(ask)
 
     assert first["version"] == "dev"
     actions = [b"query_schemas" in request.content for request in sent]
@@ -234,6 +240,7 @@ async def test_a_cancelled_caller_leaves_the_session_usable(session: AsyncSessio
     assert await session.query("User").of(User).all()
 
 
+@pytest.mark.own_client
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_program_that_never_closes_its_session_still_ends(server: ServerHandle) -> None:
     def program() -> str:
@@ -249,6 +256,7 @@ async def test_a_program_that_never_closes_its_session_still_ends(server: Server
     gc.collect()  # the socket that the program left open is reported here, not to a later test
 
 
+@pytest.mark.own_client
 async def test_a_second_loop_can_open_its_own_session(server: ServerHandle) -> None:
     def program() -> int:
         async def main() -> int:
