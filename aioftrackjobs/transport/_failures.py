@@ -31,17 +31,26 @@ _NEVER_LEFT_AIOHTTP = frozenset(
 )
 
 
-def origin_of(error: BaseException) -> BaseException:
+def never_left(error: BaseException) -> bool:
+    """Tell whether the request is known not to have left this machine."""
+    origin = _origin(error)
+    names = _NEVER_LEFT_AIOHTTP if _is_of(origin, "aiohttp") else _NEVER_LEFT
+    return any(kind.__name__ in names for kind in type(origin).__mro__)
+
+
+def describe(error: BaseException) -> str:
+    """Return the name of *error*, and what it or, where it says nothing, its cause says."""
+    origin = _origin(error)
+    name, speaker = type(origin).__name__, origin
+    while not str(speaker) and (cause := speaker.__cause__ or speaker.__context__):
+        speaker = cause
+    return f"{name}: {speaker}" if str(speaker) else name
+
+
+def _origin(error: BaseException) -> BaseException:
     """Return the error of aiohttp that httpx-aiohttp translated; else *error* itself."""
     cause = error.__cause__
     return cause if cause is not None and _is_of(cause, "aiohttp") else error
-
-
-def never_left(error: BaseException) -> bool:
-    """Tell whether the request is known not to have left this machine."""
-    origin = origin_of(error)
-    names = _NEVER_LEFT_AIOHTTP if _is_of(origin, "aiohttp") else _NEVER_LEFT
-    return any(kind.__name__ in names for kind in type(origin).__mro__)
 
 
 def _is_of(error: BaseException, package: str) -> bool:

@@ -15,7 +15,7 @@ from aioftrackjobs.errors import ConfigurationError, ConnectError, FtrackJobsErr
 from aioftrackjobs.transport._base import Download, WireRequest, WireResponse
 from aioftrackjobs.transport._bulk import is_bulky, iter_bulk
 from aioftrackjobs.transport._client import ClientResponse, HttpClient
-from aioftrackjobs.transport._failures import never_left, origin_of
+from aioftrackjobs.transport._failures import describe, never_left
 from aioftrackjobs.transport._redaction import hide_secrets, redact
 
 #: Seconds that an idle connection is kept: below the 5 s after which common servers close it,
@@ -155,9 +155,7 @@ class HttpxTransport:
         return TransportError(f"no complete answer from {_origin(url)}: {self._reason(exc)}")
 
     def _reason(self, exc: Exception) -> str:
-        origin = origin_of(exc)
-        text = redact(str(origin), *self._secrets)
-        return f"{type(origin).__name__}: {text}" if text else type(origin).__name__
+        return redact(describe(exc), *self._secrets)
 
 
 class _Body:

@@ -16,57 +16,18 @@ from typing import Any, TypeVar
 
 import anyio
 import ftrack_api
-import httpx
-import httpx2
 import pytest
 from anyio.abc import SocketAttribute, SocketStream
 from anyio.to_thread import run_sync
-from httpx_aiohttp import AiohttpTransport
 
 from aioftrackjobs import AsyncSession
 from aioftrackjobs.config import Credentials
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.devserver import ServerHandle, running
 
+from .settings import SETTINGS, AnyClient, Setting
+
 T = TypeVar("T")
-
-#: Makes a caller's client, with a timeout in seconds. The servers here have no certificates.
-ClientMaker = Callable[[float], httpx.AsyncClient | httpx2.AsyncClient]
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What a test runs on.
-
-    Attributes:
-        backend: The event loop.
-        client: The HTTP client that sessions are given, unless a test gives them one itself.
-        make_client: Makes it; None where a session opens its own.
-    """
-
-    backend: str
-    client: str
-    make_client: ClientMaker | None = None
-
-    def __str__(self) -> str:
-        return f"{self.backend}-{self.client}"
-
-
-def on_aiohttp(timeout: float) -> httpx.AsyncClient:
-    return httpx.AsyncClient(transport=AiohttpTransport(verify=False), timeout=timeout)
-
-
-def on_httpx2(timeout: float) -> httpx2.AsyncClient:
-    return httpx2.AsyncClient(verify=False, timeout=timeout)
-
-
-SETTINGS = (
-    Setting("asyncio", "own"),
-    Setting("asyncio", "aiohttp", on_aiohttp),
-    Setting("asyncio", "httpx2", on_httpx2),
-    Setting("trio", "own"),
-    Setting("trio", "httpx2", on_httpx2),
-)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -92,7 +53,9 @@ def _fits(item: pytest.Item) -> bool:
     setting = item.callspec.params.get("setting") if hasattr(item, "callspec") else None
     if not isinstance(setting, Setting):
         return True
-    own_only = any(item.iter_markers("own_client")) or "respx_mock" in item.fixturenames
+    own_only = any(item.iter_markers("own_client")) or "respx_mock" in getattr(
+        item, "fixturenames", ()
+    )
     asyncio_only = any(item.iter_markers("asyncio_only"))
     return not (
         (own_only and setting.client != "own") or (asyncio_only and setting.backend != "asyncio")
@@ -112,22 +75,23 @@ def anyio_backend(setting: Setting) -> str:
 @pytest.fixture(autouse=True)
 def clients(setting: Setting, request: pytest.FixtureRequest) -> None:
     """Give sessions that are given no client one of the setting's kind."""
-    if setting.make_client is not None:
+    if setting.client != "own":
         request.getfixturevalue("given_clients")
 
 
 @pytest.fixture
 async def given_clients(
     setting: Setting, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[list[httpx.AsyncClient | httpx2.AsyncClient]]:
+) -> AsyncIterator[list[AnyClient]]:
     """The clients that were given to sessions: none of these may close one."""
-    assert setting.make_client is not None
-    make_client, given = setting.make_client, []
+    given: list[AnyClient] = []
 
     def connect(credentials: Credentials, **options: Any) -> Connection:
         if options["client"] is None:
-            options["client"] = make_client(options["timeout"])
-            given.append(options["client"])
+            # The servers here have no certificates, and loading those of authorities takes long.
+            client = setting.make_client(timeout=options["timeout"], verify=False)
+            given.append(client)
+            options["client"] = client
         return Connection(credentials, **options)
 
     monkeypatch.setattr("aioftrackjobs.session.Connection", connect)

@@ -18,6 +18,9 @@ from aioftrackjobs.transport import WireRequest, hide_secrets, redact
             "https://s3/x?X-Amz-Signature=abc&X-Amz-Date=1",
             "https://s3/x?X-Amz-Signature=***&X-Amz-Date=***",
         ),
+        ("cannot reach http://maya:abc@proxy:80/x", "cannot reach http://***@proxy:80/x"),
+        ("http://h/a@b?c=d@e", "http://h/a@b?c=d@e"),
+        ("BasicAuth(login='m', password='abc')", "BasicAuth(login='m', password=***)"),
         ("nothing to hide: key=1", "nothing to hide: key=1"),
         ("plain SECRET here", "plain *** here"),
     ],
@@ -26,11 +29,12 @@ def test_secret_parameters_are_hidden(text: str, expected: str) -> None:
     assert redact(text, "SECRET") == expected
 
 
-def test_httpx_logs_urls_without_secrets(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("client", ["httpx", "httpx2"])
+def test_clients_log_urls_without_secrets(caplog: pytest.LogCaptureFixture, client: str) -> None:
     hide_secrets()
     hide_secrets()
-    with caplog.at_level(logging.INFO, logger="httpx"):
-        logging.getLogger("httpx").info(
+    with caplog.at_level(logging.INFO, logger=client):
+        logging.getLogger(client).info(
             'HTTP Request: %s %s "%s %d %s"',
             "GET",
             "http://h/?id=1&apiKey=abc",
