@@ -15,6 +15,7 @@ from aioftrackjobs.config import Credentials
 from aioftrackjobs.delivery import Delivery, Finish
 from aioftrackjobs.dispatch import Dispatcher
 from aioftrackjobs.errors import SessionStateError
+from aioftrackjobs.exchange import Exchange
 from aioftrackjobs.host import Host
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.upload import component_url
@@ -74,15 +75,15 @@ class Connection:
         if client is None:
             client = self._own_client = open_client(self._credentials.server_url, self._timeout)
         transport = HttpxTransport(client, secrets=(key,))
+        exchange = Exchange(
+            transport,
+            url=self._credentials.server_url + API_PATH,
+            headers=self._headers(key),
+            redact=lambda text: redact(text, key),
+        )
 
         def delivery(finish: Finish) -> Delivery:
-            return Delivery(
-                transport,
-                finish,
-                url=self._credentials.server_url + API_PATH,
-                headers=self._headers(key),
-                redact=lambda text: redact(text, key),
-            )
+            return Delivery(exchange, finish, self._retry)
 
         dispatcher = Dispatcher(delivery, self._host, group_commit=self._group_commit)
         await self._host.start()

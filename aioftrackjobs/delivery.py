@@ -1,9 +1,10 @@
 """Delivering a group of commits in one request, and finding out what became of each.
 
-A group that the server refuses is halved until the guilty commit is alone, so that each caller
-gets its own outcome and a commit stays all or nothing. Whether a server takes a refused batch
-back is not known, so before anything is sent again it is asked which entities exist. A delete of
-what is gone is done, whoever did it.
+A commit has three ends: applied; refused or never sent; unknown. The unknown is not left at that:
+the server is asked which of the entities exist, and what was not done is sent again, until the
+time for it runs out (design.md, idea 4). A group that is refused is halved until the guilty
+commit is alone, so that each caller gets its own outcome and a commit stays all or nothing;
+whether a server takes a refused batch back is not known, so it is asked there too.
 
 Source:
     protocol.md, section 2.2.
@@ -11,7 +12,8 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 from aioftrackjobs.errors import (
@@ -26,12 +28,15 @@ from aioftrackjobs.errors import (
     TransportError,
     ValidationError,
 )
+from aioftrackjobs.exchange import Exchange
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, encode_operation
 from aioftrackjobs.protocol.reconciliation import questions, stages
-from aioftrackjobs.protocol.values import JSONValue, Reference
-from aioftrackjobs.protocol.wire import decode_answer, encode_batch, join_batches
+from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.protocol.wire import join_batches
+from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.tickets import NotApplied, Outcome, Ticket, Unknown
-from aioftrackjobs.transport import Transport, WireRequest
+
+logger = logging.getLogger(__name__)
 
 Finish: TypeAlias = Callable[[Ticket, Outcome], None]
 
@@ -44,35 +49,23 @@ _WHATEVER_ORDER = (
     ValidationError,
 )
 
-#: HTTP status code of a request that is too big.
-_TOO_BIG = 413
+#: HTTP status codes: the request is too big; too many of them came.
+_TOO_BIG, _TOO_MANY = 413, 429
 
 
 class Delivery:
     """Sends tickets, and finishes those whose outcome becomes known.
 
     Args:
-        transport: Sends the requests.
+        exchange: Makes the API calls.
         finish: Hears of each outcome.
-        url: Where to send.
-        headers: Sent with each request.
-        redact: Takes secrets out of a text that an error will show.
+        retry: How long, and how often, what failed for a passing reason is tried again.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        finish: Finish,
-        *,
-        url: str,
-        headers: Mapping[str, str | bytes],
-        redact: Callable[[str], str] = str,
-    ) -> None:
-        self._transport = transport
+    def __init__(self, exchange: Exchange, finish: Finish, retry: RetryPolicy) -> None:
+        self._exchange = exchange
         self._finish = finish
-        self._url = url
-        self._headers = headers
-        self._redact = redact
+        self._retry = retry
 
     async def deliver(self, group: Sequence[Ticket]) -> Sequence[Sequence[Ticket]]:
         """Send *group* in one request; no error of it comes out.
@@ -80,37 +73,67 @@ class Delivery:
         Returns:
             The groups to deliver next: if it was refused, its halves.
         """
-        operations = [each for ticket in group for each in ticket.wire_left]
-        try:
-            body = join_batches([ticket.body for ticket in group])
-            results = await self._exchange(body, operations)
-        except ServerError as exc:
-            if len(group) > 1 and _may_be_ones_fault(exc):
-                return await self._halve(group)
-            for ticket in group:
-                self._finish(ticket, await self._refused(ticket, exc))
-        except FtrackJobsError as exc:
-            for ticket in group:
-                self._finish(ticket, _ended_by(exc))
-        else:
-            end = 0
-            for ticket in group:
-                start, end = end, end + ticket.count_left
-                self._finish(ticket, ticket.apply(results[start:end]))
+        patience = self._retry.patience()
+        while group:
+            try:
+                group = await self._settle_doubts(group)
+                results = await self._send(group)
+            except (ServerError, TransportError) as exc:
+                self._note(exc, group)
+                if not (_passes(exc) and await patience.pause(exc.retry_after)):
+                    return await self._give_up(group, exc)
+                # Whoever was cancelled meanwhile has withdrawn what never left.
+                group = [ticket for ticket in group if ticket.outcome is None]
+            else:
+                end = 0
+                for ticket in group:
+                    start, end = end, end + ticket.count_left
+                    self._finish(ticket, ticket.apply(results[start:end]))
+                return ()
         return ()
 
-    async def _exchange(
-        self, body: bytes, operations: Sequence[Mapping[str, JSONValue]]
-    ) -> list[Any]:
-        request = WireRequest("POST", self._url, self._headers, body)
-        try:
-            response = await self._transport.send(request)
-            return decode_answer(response.status, response.body, operations, redact=self._redact)
-        except FtrackJobsError:
-            raise
-        except Exception as exc:  # noqa: BLE001 - a transport of the caller's may raise anything
-            reason = type(exc).__name__
-        raise TransportError(f"the transport failed: {reason}")
+    async def _send(self, group: Sequence[Ticket]) -> list[Any]:
+        if not group:
+            return []
+        for ticket in group:
+            ticket.is_sent = True
+        operations = [each for ticket in group for each in ticket.wire_left]
+        return await self._exchange.send(
+            join_batches([ticket.body for ticket in group]), operations
+        )
+
+    def _note(self, error: ServerError | TransportError, group: Sequence[Ticket]) -> None:
+        """Keep what *error* says about whether *group* was applied; end what cannot be repeated."""
+        for ticket in group:
+            if isinstance(error, (ConnectError, ServerError)):
+                ticket.is_sent = ticket.doubt is not None
+            elif not ticket.is_repeatable:
+                self._finish(ticket, Unknown(error))
+            elif ticket.changes:
+                ticket.doubt = error
+
+    async def _settle_doubts(self, group: Sequence[Ticket]) -> Sequence[Ticket]:
+        """Find out what the server has done of tickets in doubt, and return what is left to do."""
+        doubtful = [ticket for ticket in group if ticket.doubt is not None]
+        if not doubtful:
+            return group
+        await self._narrow(doubtful)
+        return self._finish_done(group)
+
+    async def _give_up(
+        self, group: Sequence[Ticket], error: ServerError | TransportError
+    ) -> Sequence[Sequence[Ticket]]:
+        """End *group*, after *error*, or return what to try instead."""
+        left = [ticket for ticket in group if ticket.outcome is None]
+        if isinstance(error, ServerError):
+            if len(left) > 1 and _may_be_ones_fault(error):
+                return await self._halve(left)
+            for ticket in left:
+                self._finish(ticket, await self._refused(ticket, error))
+        else:
+            for ticket in left:
+                self._finish(ticket, _ended_by(error, ticket))
+        return ()
 
     async def _halve(self, group: Sequence[Ticket]) -> Sequence[Sequence[Ticket]]:
         """Return the halves of a refused *group*, without what was applied all the same."""
@@ -120,36 +143,43 @@ class Delivery:
             for ticket in group:  # to send it again could do it twice
                 self._finish(ticket, Unknown(exc))
             return ()
-        left = []
+        left = self._finish_done(group)
+        middle = (len(left) + 1) // 2
+        return [half for half in (left[:middle], left[middle:]) if half]
+
+    def _finish_done(self, group: Sequence[Ticket]) -> Sequence[Ticket]:
+        """Finish those of which nothing is left to do, and return the others."""
+        left: list[Ticket] = []
         for ticket in group:
             if ticket.count_left:
                 left.append(ticket)
             else:
                 self._finish(ticket, ticket.apply([]))
-        middle = (len(left) + 1) // 2
-        return [half for half in (left[:middle], left[middle:]) if half]
+        return left
 
     async def _refused(self, ticket: Ticket, refusal: ServerError) -> Outcome:
         """Return the outcome of a refused *ticket* that was alone, or whose request was refused."""
         if not _may_be_ones_fault(refusal):
-            return NotApplied(refusal, ticket.done)
+            return _ended_by(refusal, ticket)
         try:
             while await self._narrow([ticket]):
                 # What was refused may be what was done already: the rest may yet be accepted.
                 if not ticket.count_left:
                     return ticket.apply([])
                 try:
-                    return ticket.apply(await self._exchange(ticket.body, ticket.wire_left))
+                    return ticket.apply(await self._send([ticket]))
                 except ServerError as exc:
                     refusal = exc
             if not isinstance(refusal, _WHATEVER_ORDER):
                 return await self._deliver_in_stages(ticket, refusal)
         except TransportError as exc:
             return Unknown(exc)
+        if isinstance(refusal, DuplicateEntryError) and ticket.doubt is not None:
+            return Unknown(ticket.doubt)  # who chooses keys cannot tell whose entity it is
         return NotApplied(refusal, ticket.done)
 
     async def _narrow(self, group: Sequence[Ticket]) -> bool:
-        """Ask the server what of a refused *group* it has done; return whether there is any.
+        """Ask the server what of *group* it has done; return whether there is any.
 
         Raises:
             TransportError: It did not tell.
@@ -157,14 +187,15 @@ class Delivery:
         left = [each for ticket in group for each in ticket.changes_left]
         if not (asked := questions(left)):
             return False
-        operations = [question.operation for question in asked]
         existing: set[Reference] = set()
         try:
-            answers = await self._exchange(encode_batch(operations), operations)
+            answers = await self._exchange.call([question.operation for question in asked])
             for question, answer in zip(asked, answers, strict=True):
                 existing.update(question.existing(answer))
-        except ServerError:
-            return False  # it does not tell: refused batches are taken back, as is documented
+        except ServerError as exc:
+            if _passes(exc):
+                raise TransportError(f"the server does not tell what it did: {exc}") from exc
+            return False  # it never will: refused batches are taken back, as is documented
         except (LookupError, TypeError):
             raise MalformedAnswerError("a query's result has no rows", status=200) from None
         narrowed = [ticket.narrow(existing) for ticket in group]
@@ -178,9 +209,8 @@ class Delivery:
         created: list[Operation] = []
         results: list[Any] = []
         for part in parts:
-            operations = [encode_operation(operation) for operation in part]
             try:
-                results += await self._exchange(encode_batch(operations), operations)
+                results += await self._exchange.call([encode_operation(each) for each in part])
             except ServerError as exc:
                 return await self._take_back(ticket, created, exc)
             created += [operation for operation in part if isinstance(operation, Create)]
@@ -193,10 +223,15 @@ class Delivery:
         deletes = [encode_operation(Delete(operation.target)) for operation in reversed(created)]
         if deletes:
             try:
-                await self._exchange(encode_batch(deletes), deletes)
+                await self._exchange.call(deletes)
             except FtrackJobsError:
                 await self._narrow([ticket])
         return NotApplied(refusal, ticket.done)
+
+
+def _passes(error: ServerError | TransportError) -> bool:
+    """Tell whether *error* is of the kind that passes, so that another attempt is worth while."""
+    return isinstance(error, TransportError) or error.status == _TOO_MANY
 
 
 def _may_be_ones_fault(refusal: ServerError) -> bool:
@@ -207,7 +242,10 @@ def _may_be_ones_fault(refusal: ServerError) -> bool:
     return by_ftrack or refusal.status == _TOO_BIG
 
 
-def _ended_by(error: FtrackJobsError) -> Outcome:
+def _ended_by(error: ServerError | TransportError, ticket: Ticket) -> Outcome:
+    """Return how *ticket* ends that was given up after *error*."""
+    if ticket.doubt is not None:
+        return Unknown(ticket.doubt)
     if isinstance(error, TransportError) and not isinstance(error, ConnectError):
         return Unknown(error)
-    return NotApplied(error)
+    return NotApplied(error, ticket.done)

@@ -75,7 +75,6 @@ class Dispatcher:
         self._in_flight = in_flight
         self._order = EntityOrder()
         self._tickets: set[Ticket] = set()
-        self._sent: set[Ticket] = set()
         self._arrivals = count()
         # What can be sent: heaps by arrival, and halves of groups that were refused.
         self._commits: list[tuple[int, Ticket]] = []
@@ -152,8 +151,8 @@ class Dispatcher:
             try:
                 return await ticket.ended()
             except BaseException:
-                if ticket.outcome is None and ticket not in self._sent:
-                    self._queued -= len(ticket.wire)
+                if ticket.outcome is None and not ticket.is_sent:
+                    self._dequeue(ticket)
                     self._finish(ticket, NotApplied(WithdrawnError("withdrawn before it was sent")))
                     self._admit()
                 raise
@@ -178,7 +177,6 @@ class Dispatcher:
         while ending:
             ended, its_outcome = ending.pop()
             self._tickets.discard(ended)
-            self._sent.discard(ended)
             try:
                 ended.finish(its_outcome)
             finally:
@@ -260,20 +258,25 @@ class Dispatcher:
                 heappop(self._commits)
                 if ticket.outcome is None:
                     group.append(ticket)
-        self._queued -= sum([len(ticket.wire) for ticket in group])
-        self._sent.update(group)
+        for ticket in group:
+            self._dequeue(ticket)
         self._admit()
         return group
+
+    def _dequeue(self, ticket: Ticket) -> None:
+        if ticket.is_queued:
+            ticket.is_queued = False
+            self._queued -= len(ticket.wire)
 
     async def _send(self, group: Sequence[Ticket]) -> None:
         try:
             self._halves.extend(await self._delivery.deliver(group))
         except BaseException:
             # The task is cancelled, or it is a defect of ours: somebody may be waiting.
-            cut_off = TransportError("interrupted while waiting for the answer")
+            cut_off = Unknown(TransportError("interrupted while waiting for the answer"))
             for ticket in group:
                 if ticket.outcome is None:
-                    self._finish(ticket, Unknown(cut_off))
+                    self._finish(ticket, cut_off if ticket.is_sent else NotApplied(_closed()))
             raise
 
 

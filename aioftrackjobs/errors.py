@@ -120,7 +120,13 @@ class SessionStateError(FtrackJobsError):
 
 
 class TransportError(FtrackJobsError):
-    """No complete answer came back. The server may have acted on the request."""
+    """No complete answer came back. The server may have acted on the request.
+
+    Attributes:
+        retry_after: Seconds that the server, or a proxy, asks to be left alone for.
+    """
+
+    retry_after: float | None = None
 
 
 class ConnectError(TransportError):
@@ -183,7 +189,10 @@ class ServerError(FtrackJobsError):
         status: HTTP status code; 200 for a refusal that a non-strict server reports in its body.
         code: The server's ``error_code``, mostly None.
         expression: The query that was refused, where it was one.
+        retry_after: Seconds that the server, or a proxy, asks to be left alone for.
     """
+
+    retry_after: float | None = None
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ import anyio
 
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
 from aioftrackjobs.host import Event
-from aioftrackjobs.protocol.operations import Operation, encode_operation
+from aioftrackjobs.protocol.operations import Delete, Operation, encode_operation
 from aioftrackjobs.protocol.reconciliation import is_done
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch
@@ -20,6 +20,7 @@ from aioftrackjobs.protocol.wire import encode_batch
 Key: TypeAlias = tuple[str, ...]
 
 _WRITES = ("create", "update", "delete")
+_READS = ("query", "query_schemas", "query_server_information", "search", "get_widget_url")
 
 
 class WithdrawnError(FtrackJobsError):
@@ -70,6 +71,10 @@ class Ticket:
         number: Its place in the order of arrival.
         waits_for: Number of earlier tickets that must end before it may be sent.
         followers: Later tickets that wait for it.
+        is_queued: Whether it waits for a request to travel in.
+        is_sent: Whether it may have left, so that it cannot be withdrawn.
+        is_repeatable: Whether it may be sent again when it is not known what became of it.
+        doubt: Why it is not known, if that is so.
         outcome: Its end; None before.
         new_event: Makes what is waited for.
     """
@@ -82,6 +87,10 @@ class Ticket:
     number: int = 0
     waits_for: int = 0
     followers: list[Ticket] | None = None
+    is_queued: bool = True
+    is_sent: bool = False
+    is_repeatable: bool = True
+    doubt: TransportError | None = None
     outcome: Outcome | None = None
     new_event: Callable[[], Event] = anyio.Event
     _results: dict[int, Any] | None = None
@@ -112,7 +121,8 @@ class Ticket:
         """
         keys = [each.get("entity_key") for each in wire if each.get("action") in _WRITES]
         about = [tuple(str(value) for value in key) for key in keys if isinstance(key, list)]
-        return cls(wire, _encode(wire), about=about)
+        only_reads = all(each.get("action") in _READS for each in wire)
+        return cls(wire, _encode(wire), about=about, is_repeatable=only_reads)
 
     # What is left of it: less than all only after a refusal
 
@@ -143,10 +153,20 @@ class Ticket:
     def narrow(self, existing: Collection[Reference]) -> bool:
         """Take for done what is, as far as the entities that exist can tell; True if anything."""
         done = [index for index in self._left() if is_done(self.changes[index], existing)]
+        ended = {self.changes[index].target for index in done if self._deletes(index)}
+        if ended:  # what came before, to entities that are gone, is done too
+            done = [
+                index
+                for index in self._left()
+                if index in done or self.changes[index].target in ended
+            ]
         if done:
             self._results = (self._results or {}) | dict.fromkeys(done)
             self.body = _encode(self.wire_left)
         return bool(done)
+
+    def _deletes(self, index: int) -> bool:
+        return isinstance(self.changes[index], Delete)
 
     def apply(self, results: Sequence[Any]) -> Applied:
         """Return the outcome, when what was left has had these *results*."""

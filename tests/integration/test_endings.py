@@ -112,7 +112,6 @@ async def test_the_blocks_error_is_the_context_of_a_cancellation_during_the_end(
     assert await status_of(other, begun[0]) is JobStatus.FAILED
 
 
-@pytest.mark.filterwarnings("ignore:Async generator 'tests:ResourceWarning")  # trio tells of it
 # Trio says so each time it has to end one.
 @pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
 @pytest.mark.parametrize("how", ["aclose", "dropped"])

@@ -145,7 +145,7 @@ async def test_progress_that_fails_logs_no_key(
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         with pytest.raises(FtrackJobsError):
             async with job_context(session, interval=0, grace=0.1) as job:
-                session._connection._open[0]._delivery._url = "http://127.0.0.1:9/api"  # type: ignore[index]
+                session._connection._open[0]._delivery._exchange._url = "http://127.0.0.1:9/api"  # type: ignore[index]
                 job.progress(0.5)
                 with anyio.fail_after(10):
                     while "progress was not written" not in caplog.text:

@@ -1,0 +1,70 @@
+"""One API call: operations go out, results or a typed error come back.
+
+Source:
+    protocol.md, sections 1 and 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from aioftrackjobs.errors import FtrackJobsError, ServerError, TransportError
+from aioftrackjobs.protocol.headers import decode_retry_after
+from aioftrackjobs.protocol.values import JSONValue
+from aioftrackjobs.protocol.wire import decode_answer, encode_batch
+from aioftrackjobs.transport import Transport, WireRequest
+
+
+class Exchange:
+    """Sends API calls.
+
+    Args:
+        transport: Sends the requests.
+        url: Where to.
+        headers: Sent with each request.
+        redact: Takes secrets out of a text that an error will show.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        url: str,
+        headers: Mapping[str, str | bytes],
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        self._transport = transport
+        self._url = url
+        self._headers = headers
+        self._redact = redact
+
+    async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
+        """Send *operations*, and return one result for each; raises as :meth:`send`."""
+        return await self.send(encode_batch(operations), operations)
+
+    async def send(self, body: bytes, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
+        """Send *body*, which is *operations* as JSON, and return one result for each.
+
+        Raises:
+            ServerError: The server refused.
+            ConnectError: The request never left.
+            TransportError: It was sent, and no complete answer came.
+        """
+        request = WireRequest("POST", self._url, self._headers, body)
+        try:
+            response = await self._transport.send(request)
+        except FtrackJobsError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - a transport of the caller's may raise anything
+            reason = type(exc).__name__
+        else:
+            try:
+                return decode_answer(
+                    response.status, response.body, operations, redact=self._redact
+                )
+            except (ServerError, TransportError) as exc:
+                exc.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
+                raise
+        raise TransportError(f"the transport failed: {reason}")
