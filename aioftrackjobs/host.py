@@ -195,7 +195,9 @@ class Host:
                     await self._run_group()
                 except anyio.get_cancelled_exc_class():
                     self._orphaned = True
-                    if not self._holds:
+                    if not self._holds or self._task is None:
+                        # Trio cancels this task when all others have ended; what still holds it
+                        # is a generator that nobody closed, which comes after it.
                         raise
                     self._take_back_cancellation()
         except GeneratorExit:  # the loop was closed over it: nothing can be awaited any more

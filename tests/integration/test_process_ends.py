@@ -74,13 +74,35 @@ INTERRUPTED = """
     {library}.run({main})
 """
 
+UNCLOSED = """
+    import anyio
+    from aioftrackjobs import AsyncSession, job_context
+
+    async def frames(session):
+        async with job_context(session, description="unclosed"):
+            yield 1
+            yield 2
+
+    async def main():
+        global generator
+        generator = frames(await AsyncSession().__aenter__())
+        await anext(generator)
+
+    anyio.run(main, backend="trio")
+"""
+
 
 @pytest.mark.parametrize(
-    ("library", "main"),
-    [("asyncio", "main()"), ("anyio", "main")],
+    ("library", "main", "reason"),
+    [
+        ("asyncio", "main()", "cancelled"),
+        ("anyio", "main", "cancelled"),
+        # Trio raises KeyboardInterrupt in the task itself.
+        ("anyio", "main, backend='trio'", "interrupted"),
+    ],
 )
 async def test_an_interrupted_process_fails_its_job(
-    server: ServerHandle, session: AsyncSession, library: str, main: str
+    server: ServerHandle, session: AsyncSession, library: str, main: str, reason: str
 ) -> None:
     async with program(server, INTERRUPTED.format(library=library, main=main)) as process:
         assert await line(process) == "running"
@@ -89,10 +111,18 @@ async def test_an_interrupted_process_fails_its_job(
         errors = await rest(process)
 
     job = await the_job(session, "Long")
-    assert (job.status, job.description) == (JobStatus.FAILED, "Long - failed: cancelled")
+    assert (job.status, job.description) == (JobStatus.FAILED, f"Long - failed: {reason}")
     assert process.returncode != 0
     assert "KeyboardInterrupt" in errors
     assert "never retrieved" not in errors
+
+
+async def test_a_trio_program_that_leaves_a_generator_unclosed_ends(server: ServerHandle) -> None:
+    async with program(server, UNCLOSED) as process:
+        with anyio.fail_after(20):
+            await rest(process)
+
+    assert process.returncode == 0
 
 
 async def test_an_exit_in_another_task_fails_the_jobs_of_all(
