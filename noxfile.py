@@ -43,6 +43,14 @@ def run_tests(session: nox.Session) -> None:
 
 
 @nox.session
+def clients(session: nox.Session) -> None:
+    """Run all integration tests on each HTTP client and event loop, not only the core flows."""
+    install(session, "tests")
+    paths = session.posargs or ["tests/integration"]
+    session.run("pytest", "--clients=all", *paths, env={"PYTHONDONTWRITEBYTECODE": "1"})
+
+
+@nox.session
 def coverage(session: nox.Session) -> None:
     """Run the tests under coverage, and report what they do not reach."""
     install(session, "tests")

@@ -49,7 +49,8 @@ class AsyncSession:
         server_url: The studio's server; else ``FTRACK_SERVER``.
         api_key: A personal or global key; else ``FTRACK_API_KEY``, then ``FTRACK_APIKEY``.
         api_user: The user that acts; else ``FTRACK_API_USER``.
-        timeout: Seconds for each of connecting, sending and waiting for more of an answer.
+        timeout: Seconds for each of connecting, sending and waiting for more of an answer; a
+            *client* keeps its own.
         client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to use, which stays the
             caller's to close.
         strict_api: Ask the server for real HTTP status codes; ``group by`` needs it.

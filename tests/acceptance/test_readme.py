@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,28 @@ def test_every_example_is_python(example: str) -> None:
     code = compile(f"async def example():\n{inside}", "README.md", "exec")
 
     assert code.co_names == ("example",)
+
+
+CLIENTS = README.partition("## Bring your own HTTP client")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", CLIENTS, re.DOTALL))
+async def test_the_examples_with_clients_run(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {
+        "AsyncSession": AsyncSession,
+        "ssl_context": ssl.create_default_context(),
+        "token": "abc",
+    }
+    inside = "".join(f"    {line}\n" for line in example.splitlines())
+    exec(f"async def run():\n{inside}    return client, users", names)
+    async with running() as server:
+        monkeypatch.setenv("FTRACK_SERVER", server.url)
+        monkeypatch.setenv("FTRACK_API_KEY", server.api_key)
+        monkeypatch.setenv("FTRACK_API_USER", server.api_user)
+        client, users = await names["run"]()  # type: ignore[operator]
+
+    assert users
+    assert client.is_closed, "by its own block"
 
 
 def test_ci_calls_the_very_test_command_of_the_readme() -> None:

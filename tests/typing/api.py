@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import assert_type
 
+import httpx
+import httpx2
+from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
+
 from aioftrackjobs import (
     AsyncSession,
     Entity,
@@ -17,6 +21,13 @@ from aioftrackjobs import (
     User,
     job_context,
 )
+
+
+def clients() -> None:
+    AsyncSession(client=httpx.AsyncClient(transport=AiohttpTransport()))
+    AsyncSession(client=HttpxAiohttpClient())
+    AsyncSession(client=httpx2.AsyncClient())
+    AsyncSession(client=httpx.Client())  # type: ignore[arg-type]  # it cannot be awaited
 
 
 async def reading(session: AsyncSession) -> None:
