@@ -275,10 +275,10 @@ async def test_commits_of_one_unit_never_overtake_each_other(
     job = session.create(Job, {"status": "queued"})
     async with anyio.create_task_group() as group:
         group.start_soon(session.commit)
-        await anyio.lowlevel.checkpoint()
+        while session.recorded_operations:
+            await anyio.lowlevel.checkpoint()
         job["status"] = "running"
         group.start_soon(session.commit)
-        await anyio.lowlevel.checkpoint()
 
     assert order == ["queued sent", "queued done", "running sent", "running done"]
 

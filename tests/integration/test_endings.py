@@ -112,8 +112,7 @@ async def test_the_blocks_error_is_the_context_of_a_cancellation_during_the_end(
     assert await status_of(other, begun[0]) is JobStatus.FAILED
 
 
-# Trio says so each time it has to end one.
-@pytest.mark.filterwarnings("ignore:Async generator:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:Async generator '.*stream':ResourceWarning")  # trio tells of it
 @pytest.mark.parametrize("how", ["aclose", "dropped"])
 async def test_an_abandoned_async_generator_fails_its_job(
     session: AsyncSession, other: AsyncSession, how: str
