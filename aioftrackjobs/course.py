@@ -204,7 +204,8 @@ class JobCourse:
     async def _last_word(self, status: JobStatus, deadline: float | None = None) -> None:
         """Report the end; keep why it could not be delivered until *deadline*."""
         self._problem = TransportError(f"no answer within {self._grace:g} s")
-        with anyio.CancelScope(deadline=deadline or anyio.current_time() + self._grace):
+        ends = deadline or anyio.current_time() + self._grace
+        with anyio.CancelScope(deadline=ends) as scope:
             with anyio.move_on_after(self._grace / 2) as patience:
                 await self._line.stop()
             for delay in _delays():
@@ -221,10 +222,12 @@ class JobCourse:
                     break
             if patience.cancelled_caught:  # an old report may yet arrive, and say less
                 self._host.spawn(self._write_again)
+        if scope.cancelled_caught and self._unit.trouble is not None:
+            self._problem = self._unit.trouble
 
     async def _send_status(self, status: JobStatus) -> None:
         # It need not wait for a report that hangs; that sets no status.
-        unit = UnitOfWork(self._workspace, overtakes=True)
+        self._unit = unit = UnitOfWork(self._workspace, overtakes=True)
         data = remote_value(self.entity, "data")
         try:
             unit.set(self.entity, status=status, data=self.report.compose(data))

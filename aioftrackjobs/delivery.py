@@ -80,10 +80,16 @@ class Delivery:
                 results = await self._send(group)
             except (ServerError, TransportError) as exc:
                 self._note(exc, group)
+                if _passes(exc) and not patience.is_begun and self._retry.budget:
+                    logger.warning("trying again for %g s: %s", self._retry.budget, exc)
                 if not (_passes(exc) and await patience.pause(exc.retry_after)):
                     return await self._give_up(group, exc)
                 # Whoever was cancelled meanwhile has withdrawn what never left.
                 group = [ticket for ticket in group if ticket.outcome is None]
+            except FtrackJobsError as exc:  # it cannot even be tried
+                for ticket in group:
+                    self._finish(ticket, _ended_by(exc, ticket))
+                return ()
             else:
                 end = 0
                 for ticket in group:
@@ -105,6 +111,7 @@ class Delivery:
     def _note(self, error: ServerError | TransportError, group: Sequence[Ticket]) -> None:
         """Keep what *error* says about whether *group* was applied; end what cannot be repeated."""
         for ticket in group:
+            ticket.trouble = error
             if isinstance(error, (ConnectError, ServerError)):
                 ticket.is_sent = ticket.doubt is not None
             elif not ticket.is_repeatable:
@@ -231,7 +238,9 @@ class Delivery:
 
 def _passes(error: ServerError | TransportError) -> bool:
     """Tell whether *error* is of the kind that passes, so that another attempt is worth while."""
-    return isinstance(error, TransportError) or error.status == _TOO_MANY
+    if isinstance(error, TransportError):
+        return error.is_passing
+    return error.status == _TOO_MANY
 
 
 def _may_be_ones_fault(refusal: ServerError) -> bool:
@@ -242,7 +251,7 @@ def _may_be_ones_fault(refusal: ServerError) -> bool:
     return by_ftrack or refusal.status == _TOO_BIG
 
 
-def _ended_by(error: ServerError | TransportError, ticket: Ticket) -> Outcome:
+def _ended_by(error: FtrackJobsError, ticket: Ticket) -> Outcome:
     """Return how *ticket* ends that was given up after *error*."""
     if ticket.doubt is not None:
         return Unknown(ticket.doubt)

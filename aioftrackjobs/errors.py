@@ -124,9 +124,11 @@ class TransportError(FtrackJobsError):
 
     Attributes:
         retry_after: Seconds that the server, or a proxy, asks to be left alone for.
+        is_passing: Whether another attempt may succeed.
     """
 
     retry_after: float | None = None
+    is_passing: bool = True
 
 
 class ConnectError(TransportError):

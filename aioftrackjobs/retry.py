@@ -55,6 +55,12 @@ class Patience:
         self._policy = policy
         self._end = policy.clock() + policy.budget
         self._delay = policy.first_delay
+        self._pauses = 0
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether there was a pause already."""
+        return self._pauses > 0
 
     async def pause(self, asked: float | None = None) -> bool:
         """Wait until another attempt is due.
@@ -71,5 +77,6 @@ class Patience:
         pause = max(delay, asked or 0.0)
         if policy.clock() + pause > self._end:
             return False
+        self._pauses += 1
         await policy.sleep(pause)
         return True

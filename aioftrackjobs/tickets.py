@@ -75,6 +75,7 @@ class Ticket:
         is_sent: Whether it may have left, so that it cannot be withdrawn.
         is_repeatable: Whether it may be sent again when it is not known what became of it.
         doubt: Why it is not known, if that is so.
+        trouble: Why the latest attempt to send it failed.
         outcome: Its end; None before.
         new_event: Makes what is waited for.
     """
@@ -91,6 +92,7 @@ class Ticket:
     is_sent: bool = False
     is_repeatable: bool = True
     doubt: TransportError | None = None
+    trouble: FtrackJobsError | None = None
     outcome: Outcome | None = None
     new_event: Callable[[], Event] = anyio.Event
     _results: dict[int, Any] | None = None

@@ -105,6 +105,7 @@ class UnitOfWork:
         self._doomed: set[int] = set()  # ids of the entities that pending operations delete
         self._uncertain: list[Recorded] = []
         self._flight: Flight | None = None
+        self._ticket: Ticket | None = None
         self._ended = False
 
     # What is recorded
@@ -118,6 +119,11 @@ class UnitOfWork:
     def uncertain_operations(self) -> tuple[Operation, ...]:
         """Operations that were sent and may or may not have been applied."""
         return tuple(recorded.operation for recorded in self._uncertain)
+
+    @property
+    def trouble(self) -> FtrackJobsError | None:
+        """Why the latest attempt to send the latest commit failed; None if it did not."""
+        return None if self._ticket is None else self._ticket.trouble
 
     @property
     def created(self) -> list[Entity]:
@@ -321,7 +327,7 @@ class UnitOfWork:
         except BaseException:
             self._land(flight, NotApplied(WithdrawnError("not sent")))
             raise
-        flight.ticket = ticket
+        flight.ticket = self._ticket = ticket
         return ticket
 
     def _land(self, flight: Flight, outcome: Outcome) -> None:

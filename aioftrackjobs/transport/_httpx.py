@@ -120,7 +120,9 @@ class HttpxTransport:
         self, request: WireRequest, *, follow_redirects: bool
     ) -> AsyncIterator[ClientResponse]:
         if self._client.is_closed:
-            raise ConnectError("the HTTP client is closed")
+            closed = ConnectError("the HTTP client is closed")
+            closed.is_passing = False
+            raise closed
         body = request.body if isinstance(request.body, bytes | None) else _Body(request.body)
         try:
             outgoing = self._client.build_request(

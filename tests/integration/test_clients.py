@@ -22,6 +22,7 @@ from aioftrackjobs import (
     TransportError,
 )
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.retry import NO_RETRIES
 
 from .settings import AnyClient, Setting
 from .wires import Received, answering, listening, response
@@ -234,7 +235,9 @@ async def test_a_store_that_hangs_up_during_an_upload_is_told_without_secrets(
 
         async with (
             answering(answer) as port,
-            AsyncSession(f"http://localhost:{port}", KEY, "maya", client=client) as session,
+            AsyncSession(
+                f"http://localhost:{port}", KEY, "maya", client=client, retry=NO_RETRIES
+            ) as session,
         ):
             with pytest.raises(TransportError) as caught:
                 await session.create_component(b"x" * 10_000_000, name="a.txt")

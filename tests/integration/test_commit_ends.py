@@ -20,6 +20,7 @@ from aioftrackjobs import (
     TransportError,
     ValidationError,
 )
+from aioftrackjobs.retry import NO_RETRIES
 
 pytestmark = pytest.mark.every_client
 
@@ -29,7 +30,7 @@ API = f"{URL}/api"
 
 @pytest.fixture
 async def session() -> AsyncIterator[AsyncSession]:
-    async with AsyncSession(URL, "SECRET-KEY", "maya") as opened:
+    async with AsyncSession(URL, "SECRET-KEY", "maya", retry=NO_RETRIES) as opened:
         yield opened
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from aioftrackjobs import AsyncSession, Job, JobStatus, RunningJob, job_context
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 pytestmark = pytest.mark.every_client
@@ -325,7 +326,9 @@ async def test_a_rollback_during_a_commit_that_is_refused_is_not_undone() -> Non
 
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(refuse)) as client,
-        AsyncSession("http://ftrack.test", "key", "user", client=client) as session,
+        AsyncSession(
+            "http://ftrack.test", "key", "user", client=client, retry=NO_RETRIES
+        ) as session,
     ):
         job = session.create(Job, {"status": "running"})
         async with anyio.create_task_group() as group:
@@ -380,7 +383,9 @@ async def test_a_clients_own_failure_is_an_error_and_ends_nothing() -> None:
 
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(fail)) as client,
-        AsyncSession("http://ftrack.test", "key", "user", client=client) as session,
+        AsyncSession(
+            "http://ftrack.test", "key", "user", client=client, retry=NO_RETRIES
+        ) as session,
     ):
         with pytest.raises(Exception, match="RuntimeError"):
             await session.server_information()
@@ -390,7 +395,9 @@ async def test_a_clients_own_failure_is_an_error_and_ends_nothing() -> None:
 async def test_a_closed_client_is_told_and_nothing_is_uncertain() -> None:
     client = httpx.AsyncClient()
     await client.aclose()
-    async with AsyncSession("http://ftrack.test", "key", "user", client=client) as session:
+    async with AsyncSession(
+        "http://ftrack.test", "key", "user", client=client, retry=NO_RETRIES
+    ) as session:
         session.create(Job, {})
         with pytest.raises(Exception, match="closed"):
             await session.commit()
@@ -407,7 +414,9 @@ async def test_a_commit_whose_answer_is_odd_is_applied_all_the_same(
 
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client,
-        AsyncSession("http://ftrack.test", "key", "user", client=client) as session,
+        AsyncSession(
+            "http://ftrack.test", "key", "user", client=client, retry=NO_RETRIES
+        ) as session,
     ):
         session.create(Job, {})
         await session.commit()
@@ -422,7 +431,9 @@ async def test_an_error_inside_the_list_of_results_is_a_refusal_too() -> None:
 
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client,
-        AsyncSession("http://ftrack.test", "key", "user", client=client) as session,
+        AsyncSession(
+            "http://ftrack.test", "key", "user", client=client, retry=NO_RETRIES
+        ) as session,
     ):
         session.create(Job, {})
         with pytest.raises(Exception, match="ValidationError: no"):

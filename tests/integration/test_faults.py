@@ -62,7 +62,7 @@ async def not_http(stream: SocketStream) -> None:
 async def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
-    async with AsyncSession(f"http://127.0.0.1:{port}", "key", "user") as session:
+    async with AsyncSession(f"http://127.0.0.1:{port}", "key", "user", retry=NO_RETRIES) as session:
         session.create(Job, {})
         with pytest.raises(ConnectError, match=f"127.0.0.1:{port}"):
             await session.commit()
@@ -71,7 +71,7 @@ async def test_nobody_listens() -> None:
 
 
 async def test_no_such_host() -> None:
-    async with AsyncSession("http://nowhere.invalid", "key", "user") as session:
+    async with AsyncSession("http://nowhere.invalid", "key", "user", retry=NO_RETRIES) as session:
         with pytest.raises(ConnectError, match=r"nowhere\.invalid"):
             await session.server_information()
 
@@ -80,7 +80,7 @@ async def test_no_such_host() -> None:
 async def test_an_answer_that_does_not_come_leaves_a_commit_unknown(answer: Answer) -> None:
     async with (
         raw_server(answer) as url,
-        AsyncSession(url, "key", "user", timeout=0.3) as session,
+        AsyncSession(url, "key", "user", timeout=0.3, retry=NO_RETRIES) as session,
     ):
         session.create(Job, {})
         with pytest.raises(CommitUncertainError) as caught:
@@ -95,7 +95,7 @@ async def test_an_answer_that_does_not_come_leaves_a_commit_unknown(answer: Answ
 async def test_an_answer_that_does_not_come_is_an_error_of_a_query(answer: Answer) -> None:
     async with (
         raw_server(answer) as url,
-        AsyncSession(url, "key", "user", timeout=0.3) as session,
+        AsyncSession(url, "key", "user", timeout=0.3, retry=NO_RETRIES) as session,
     ):
         with pytest.raises(TransportError):
             await session.query("select id from Job").all()
@@ -116,7 +116,7 @@ async def test_a_download_that_breaks_off_leaves_nothing(answer: Answer, tmp_pat
 
 async def test_a_session_closes_although_a_request_hangs() -> None:
     async with raw_server(hang) as url:
-        async with AsyncSession(url, "key", "user", timeout=0.3) as session:
+        async with AsyncSession(url, "key", "user", timeout=0.3, retry=NO_RETRIES) as session:
             async with anyio.create_task_group() as group:
                 group.start_soon(session.server_information)
                 for _ in range(20):

@@ -28,6 +28,7 @@ from aioftrackjobs import (
 )
 from aioftrackjobs import dispatch as dispatching
 from aioftrackjobs.dispatch import GROUP_OPERATIONS, IN_FLIGHT
+from aioftrackjobs.retry import NO_RETRIES
 
 Wire = dict[str, Any]
 
@@ -427,7 +428,9 @@ async def test_an_answer_that_breaks_off_leaves_all_of_the_group_uncertain() -> 
     uncertain: list[CommitUncertainError] = []
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(cut_off)) as client,
-        AsyncSession("https://ftrack.test", "SECRET", "maya", client=client) as session,
+        AsyncSession(
+            "https://ftrack.test", "SECRET", "maya", client=client, retry=NO_RETRIES
+        ) as session,
     ):
 
         async def make() -> None:

@@ -13,6 +13,7 @@ import pytest
 from aioftrackjobs import AsyncSession, Job, job_context
 from aioftrackjobs.dispatch import GROUP_OPERATIONS
 from aioftrackjobs.errors import ConnectError
+from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 
@@ -44,7 +45,7 @@ class Wire:
 
 @pytest.fixture
 async def session() -> AsyncIterator[AsyncSession]:
-    async with AsyncSession("https://ftrack.test", "SECRET", "maya") as opened:
+    async with AsyncSession("https://ftrack.test", "SECRET", "maya", retry=NO_RETRIES) as opened:
         yield opened
 
 

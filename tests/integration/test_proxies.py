@@ -21,6 +21,7 @@ from aioftrackjobs import (
     job_context,
 )
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.retry import NO_RETRIES
 
 from .settings import Setting
 from .wires import Proxy, Received, answering, listening, over_tls, response
@@ -78,7 +79,7 @@ async def session_of(
 ) -> AsyncIterator[AsyncSession]:
     """A session on a client that looks at the environment: its own, or one of the setting's."""
     if setting.client == "own":
-        async with AsyncSession(url, server.api_key, server.api_user) as session:
+        async with AsyncSession(url, server.api_key, server.api_user, retry=NO_RETRIES) as session:
             yield session
     else:
         async with (
@@ -265,7 +266,9 @@ async def test_a_redirection_to_https_finds_the_authority_of_the_environment(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=NO_RETRIES
+    ) as session:
         component = await session.create_component(b"hello", name="a.txt")
     monkeypatch.setenv("SSL_CERT_FILE", authority_file)
 
@@ -274,7 +277,9 @@ async def test_a_redirection_to_https_finds_the_authority_of_the_environment(
 
     async with (
         answering(move) as port,
-        AsyncSession(f"http://127.0.0.1:{port}", server.api_key, server.api_user) as session,
+        AsyncSession(
+            f"http://127.0.0.1:{port}", server.api_key, server.api_user, retry=NO_RETRIES
+        ) as session,
     ):
         await session.download(component.id, tmp_path / "a.txt")
 

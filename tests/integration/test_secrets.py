@@ -142,7 +142,9 @@ async def test_a_key_in_an_http_clients_error_is_not_passed_on(
 async def test_progress_that_fails_logs_no_key(
     server: ServerHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=NO_RETRIES
+    ) as session:
         with pytest.raises(FtrackJobsError):
             async with job_context(session, interval=0, grace=0.1) as job:
                 session._connection._open[0]._delivery._exchange._url = "http://127.0.0.1:9/api"  # type: ignore[index]
