@@ -14,7 +14,7 @@ from aioftrackjobs._version import __version__
 from aioftrackjobs.config import Credentials
 from aioftrackjobs.delivery import Delivery, Finish
 from aioftrackjobs.dispatch import Dispatcher
-from aioftrackjobs.errors import SessionStateError
+from aioftrackjobs.errors import SessionStateError, TransportError
 from aioftrackjobs.exchange import Exchange
 from aioftrackjobs.host import Host
 from aioftrackjobs.protocol.operations import Operation
@@ -161,7 +161,12 @@ class Connection:
         await self._require_open()[0].room()
 
     def submit(
-        self, changes: Sequence[Operation], settle: Settle, *, overtakes: bool = False
+        self,
+        changes: Sequence[Operation],
+        settle: Settle,
+        *,
+        overtakes: bool = False,
+        doubt: TransportError | None = None,
     ) -> Ticket:
         """Queue a commit; *settle* hears of its end in any case.
 
@@ -169,8 +174,10 @@ class Connection:
             changes: What it carries.
             settle: Called with the outcome.
             overtakes: Do not wait for earlier calls about the same entities.
+            doubt: Why it is not known what became of an earlier attempt.
         """
-        return self._require_open()[0].submit(changes, settle, overtakes=overtakes)
+        dispatcher, _ = self._require_open()
+        return dispatcher.submit(changes, settle, overtakes=overtakes, doubt=doubt)
 
     async def wait(self, ticket: Ticket) -> Outcome:
         """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""

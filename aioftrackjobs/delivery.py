@@ -80,6 +80,8 @@ class Delivery:
                 results = await self._send(group)
             except (ServerError, TransportError) as exc:
                 self._note(exc, group)
+                if not any(ticket.outcome is None for ticket in group):
+                    return ()
                 if _passes(exc) and not patience.is_begun and self._retry.budget:
                     logger.warning("trying again for %g s: %s", self._retry.budget, exc)
                 if not (_passes(exc) and await patience.pause(exc.retry_after)):

@@ -114,7 +114,12 @@ class Dispatcher:
             event.set()
 
     def submit(
-        self, changes: Sequence[Operation], settle: Settle, *, overtakes: bool = False
+        self,
+        changes: Sequence[Operation],
+        settle: Settle,
+        *,
+        overtakes: bool = False,
+        doubt: TransportError | None = None,
     ) -> Ticket:
         """Queue a commit.
 
@@ -122,11 +127,13 @@ class Dispatcher:
             changes: What it carries; at least one operation.
             settle: Called once with the outcome, whether or not anybody still waits.
             overtakes: Do not wait for earlier requests about the same entities.
+            doubt: Why it is not known what became of an earlier attempt.
 
         Raises:
             UnserialisableValueError: One of the values cannot travel.
         """
-        return self._enter(Ticket.of_commit(changes, settle, overtakes=overtakes))
+        ticket = Ticket.of_commit(changes, settle, overtakes=overtakes, doubt=doubt)
+        return self._enter(ticket)
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations* in a request of their own, and return one result for each.
@@ -182,7 +189,7 @@ class Dispatcher:
             finally:
                 for follower in self._order.leave(ended):
                     if self._closed:
-                        ending.append((follower, NotApplied(_closed())))
+                        ending.append((follower, follower.given_up(_closed())))
                     else:
                         self._let_go(follower)
 
@@ -200,7 +207,7 @@ class Dispatcher:
         self._closed = True
         while group := self._take():
             for ticket in group:
-                self._finish(ticket, NotApplied(_closed(), ticket.done))
+                self._finish(ticket, ticket.given_up(_closed()))
         self._admit()
 
     # Sending
@@ -276,7 +283,7 @@ class Dispatcher:
             cut_off = Unknown(TransportError("interrupted while waiting for the answer"))
             for ticket in group:
                 if ticket.outcome is None:
-                    self._finish(ticket, cut_off if ticket.is_sent else NotApplied(_closed()))
+                    self._finish(ticket, cut_off if ticket.is_sent else ticket.given_up(_closed()))
             raise
 
 

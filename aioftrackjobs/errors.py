@@ -36,7 +36,7 @@ as it came, never used as a format string and never searched to choose a branch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from difflib import get_close_matches
 
 __all__ = [
@@ -165,20 +165,41 @@ def _rebuild_malformed(problem: str, status: int, excerpt: str) -> MalformedAnsw
 class CommitUncertainError(FtrackJobsError):
     """A commit was sent, and no complete answer says whether it was applied.
 
-    Its operations are not pending any more, so that nothing is silently sent twice.
+    The session has tried again for as long as it may. The operations are not pending any more,
+    so that nothing is silently sent twice: :meth:`resolve`, or the next commit, settles them.
 
     Attributes:
         operations: What the commit carried.
     """
 
-    def __init__(self, operations: Sequence[object]) -> None:
+    def __init__(
+        self,
+        operations: Sequence[object],
+        resolve: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         super().__init__(operations)
         self.operations = tuple(operations)
+        self._resolve = resolve
+
+    async def resolve(self) -> None:
+        """Ask the server what it has done, and send the rest: each operation is applied once.
+
+        Raises:
+            CommitUncertainError: Still nobody knows.
+            ServerError: The server refused the rest, which is pending again.
+            SessionStateError: The session is closed, or the error has left its process.
+        """
+        if self._resolve is None:
+            raise SessionStateError("this error does not know its session any more")
+        await self._resolve()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.operations,)
 
     def __str__(self) -> str:
         return (
             f"the end of a commit of {len(self.operations)} operation(s) is unknown: it was sent "
-            "and may have been applied; query the entities before repeating it"
+            "and may have been applied; await resolve() on this error, or commit again"
         )
 
 

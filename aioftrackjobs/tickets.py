@@ -99,20 +99,30 @@ class Ticket:
     _ended: Event | None = None
 
     @classmethod
-    def of_commit(cls, changes: Sequence[Operation], settle: Settle, *, overtakes: bool) -> Ticket:
+    def of_commit(
+        cls,
+        changes: Sequence[Operation],
+        settle: Settle,
+        *,
+        overtakes: bool = False,
+        doubt: TransportError | None = None,
+    ) -> Ticket:
         """Return the ticket of a commit.
 
         Args:
             changes: At least one.
             settle: Called with the outcome.
             overtakes: Neither wait for others about the same entities, nor let them wait.
+            doubt: Why it is not known what became of an earlier attempt.
 
         Raises:
             UnserialisableValueError: One of the values cannot travel.
         """
         wire = [encode_operation(operation) for operation in changes]
         about = () if overtakes else [key_of(change.target) for change in changes]
-        return cls(wire, _encode(wire), changes, settle, about)
+        ticket = cls(wire, _encode(wire), changes, settle, about)
+        ticket.doubt, ticket.is_sent = doubt, doubt is not None
+        return ticket
 
     @classmethod
     def of_call(cls, wire: Sequence[Mapping[str, JSONValue]]) -> Ticket:
@@ -176,6 +186,12 @@ class Ticket:
             return Applied(results)
         all_results = self._results | dict(zip(self._left(), results, strict=True))
         return Applied([all_results[index] for index in range(len(self.wire))])
+
+    def given_up(self, error: FtrackJobsError) -> Outcome:
+        """Return the outcome, when it was not sent because of *error*, or not again."""
+        if self.doubt is not None:
+            return Unknown(self.doubt)
+        return NotApplied(error, self.done)
 
     def finish(self, outcome: Outcome) -> None:
         """Let the end be known: first to who keeps the books, then to who waits."""

@@ -17,6 +17,7 @@ from aioftrackjobs.errors import (
     EntityError,
     FtrackJobsError,
     SessionStateError,
+    TransportError,
     UnknownAttributeError,
 )
 from aioftrackjobs.models import Entity, forget_local, settle
@@ -49,7 +50,14 @@ class Committer(Protocol):
         """Wait while too much is queued; then, without another wait, submit."""
         ...
 
-    def submit(self, changes: Sequence[Operation], settle: Settle, *, overtakes: bool) -> Ticket:
+    def submit(
+        self,
+        changes: Sequence[Operation],
+        settle: Settle,
+        *,
+        overtakes: bool,
+        doubt: TransportError | None,
+    ) -> Ticket:
         """Queue a commit; *settle* hears of its end in any case."""
         ...
 
@@ -104,6 +112,7 @@ class UnitOfWork:
         self._pending: list[Recorded] = []
         self._doomed: set[int] = set()  # ids of the entities that pending operations delete
         self._uncertain: list[Recorded] = []
+        self._doubt: TransportError | None = None  # why it is uncertain
         self._flight: Flight | None = None
         self._ticket: Ticket | None = None
         self._ended = False
@@ -259,26 +268,28 @@ class UnitOfWork:
     async def commit(self) -> None:
         """Send everything recorded so far; returns when the server has applied it.
 
-        A commit with nothing to send makes no request.
+        A commit with nothing to send makes no request. What is uncertain is settled first.
 
         Raises:
             ServerError: The server refused; the operations are pending again.
             ConnectError: The request never left; the operations are pending again.
             CommitUncertainError: It was sent and no complete answer came.
         """
+        if self._uncertain:
+            await self.resolve()
         await self._clear()
-        taken = self._take_pending()
-        operations = fold([recorded.operation for recorded in taken])
-        if not operations:
-            self._settle_applied(taken)
-            return
-        match await self._send(taken, operations):
-            case Applied(results):
-                await self._merge(results)
-            case NotApplied(error):
-                raise error
-            case Unknown(cause):
-                raise CommitUncertainError(operations) from cause
+        await self._send(self._take_pending())
+
+    async def resolve(self) -> None:
+        """Settle what is uncertain: ask the server what it has done, and send the rest.
+
+        Raises:
+            ServerError: The server refused the rest; it is pending again.
+            CommitUncertainError: Still nobody knows.
+        """
+        await self.settled()
+        taken, self._uncertain = self._uncertain, []
+        await self._send(taken, self._doubt)
 
     def post(self, settle: Settle) -> Ticket:
         """Queue a commit of what is recorded without waiting for its end, nor for room.
@@ -309,11 +320,26 @@ class UnitOfWork:
         while self._flight is not None and self._flight.ticket is not None:
             await self._flight.ticket.ended()
 
-    async def _send(self, taken: list[Recorded], operations: Sequence[Operation]) -> Outcome:
-        return await self._committer.wait(self._submit(Flight(taken), operations))
+    async def _send(self, taken: list[Recorded], doubt: TransportError | None = None) -> None:
+        operations = fold([recorded.operation for recorded in taken])
+        if not operations:
+            self._settle_applied(taken)
+            return
+        ticket = self._submit(Flight(taken), operations, doubt=doubt)
+        match await self._committer.wait(ticket):
+            case Applied(results):
+                await self._merge(results)
+            case NotApplied(error):
+                raise error
+            case Unknown(cause):
+                raise CommitUncertainError(operations, self.resolve) from cause
 
     def _submit(
-        self, flight: Flight, operations: Sequence[Operation], also: Settle | None = None
+        self,
+        flight: Flight,
+        operations: Sequence[Operation],
+        also: Settle | None = None,
+        doubt: TransportError | None = None,
     ) -> Ticket:
         self._flight = flight
 
@@ -323,9 +349,12 @@ class UnitOfWork:
                 also(outcome)
 
         try:
-            ticket = self._committer.submit(operations, settle, overtakes=self._overtakes)
+            ticket = self._committer.submit(
+                operations, settle, overtakes=self._overtakes, doubt=doubt
+            )
         except BaseException:
-            self._land(flight, NotApplied(WithdrawnError("not sent")))
+            withdrawn = NotApplied(WithdrawnError("not sent"))
+            self._land(flight, withdrawn if doubt is None else Unknown(doubt))
             raise
         flight.ticket = self._ticket = ticket
         return ticket
@@ -342,6 +371,7 @@ class UnitOfWork:
                 self._undo(flight.taken)
             case Unknown():
                 self._uncertain += flight.taken
+                self._doubt = outcome.error
 
     def _return(self, taken: list[Recorded], flight: Flight) -> None:
         """Let what was not applied be pending again, unless it was rolled back meanwhile."""

@@ -13,6 +13,7 @@ from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import (
     InvalidKeyError,
     MalformedAnswerError,
+    TransportError,
     UnknownAttributeError,
 )
 from aioftrackjobs.identity import IdentityMap, IncompleteRowError
@@ -155,9 +156,16 @@ class Workspace:
         """Wait while too much is queued."""
         await self.connection.room()
 
-    def submit(self, changes: Sequence[Operation], settle: Settle, *, overtakes: bool) -> Ticket:
+    def submit(
+        self,
+        changes: Sequence[Operation],
+        settle: Settle,
+        *,
+        overtakes: bool,
+        doubt: TransportError | None,
+    ) -> Ticket:
         """Queue a commit."""
-        return self.connection.submit(changes, settle, overtakes=overtakes)
+        return self.connection.submit(changes, settle, overtakes=overtakes, doubt=doubt)
 
     async def wait(self, ticket: Ticket) -> Outcome:
         """Wait for the end of a commit."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import AsyncIterator
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import httpx
 import pytest
 import respx
@@ -17,10 +20,11 @@ from aioftrackjobs import (
     Job,
     MalformedAnswerError,
     ServerError,
+    SessionStateError,
     TransportError,
     ValidationError,
 )
-from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 
 pytestmark = pytest.mark.every_client
 
@@ -154,8 +158,12 @@ async def test_without_a_complete_answer_the_end_is_unknown(
     assert caught.value.operations == (operation,)
     assert session.uncertain_operations == (operation,)
     assert session.recorded_operations == ()
-    await session.commit()
     assert route.call_count == 1, "nothing is silently sent twice"
+    with pytest.raises(CommitUncertainError):
+        await session.commit()
+    (asked,) = json.loads(route.calls.last.request.content)
+    assert asked["action"] == "query", "it is asked about before it is sent again"
+    assert session.uncertain_operations == (operation,)
 
 
 async def test_rollback_forgets_uncertain_operations_too(
@@ -369,3 +377,190 @@ async def test_a_generic_row_whose_key_differs_is_read_by_the_schemas(
 
     assert [row["code"] for row in rows] == ["c1"]
     assert rows[0].primary_key_attributes == ("code",)
+
+
+# What becomes of the unknown
+
+
+class Store:
+    """A server that loses answers: before or after it applied the request."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, dict[str, object]] = {}
+        self.applied = 0
+        self.lose: list[str] = []
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        how = self.lose.pop(0) if self.lose else ""
+        if how == "before":
+            raise httpx.ReadError("lost", request=request)
+        operations = json.loads(request.content)
+        answers = [self._apply(operation) for operation in operations]
+        if how == "after":
+            raise httpx.ReadError("lost", request=request)
+        if how == "busy":
+            return httpx.Response(429, headers={"retry-after": "7"}, text="slow down")
+        return httpx.Response(200, json=answers)
+
+    def _apply(self, operation: dict[str, Any]) -> dict[str, object]:
+        if operation["action"] == "query":
+            rows = [row for key, row in self.jobs.items() if key in operation["expression"]]
+            return {"action": "query", "data": rows}
+        (key,) = operation["entity_key"]
+        if operation["action"] == "delete":
+            del self.jobs[key]
+        elif operation["action"] == "create":
+            assert key not in self.jobs, "created twice"
+            self.jobs[key] = {"id": key}
+        self.applied += 1
+        row = {**self.jobs.get(key, {}), **operation.get("entity_data", {})}
+        if operation["action"] != "delete":
+            self.jobs[key] = row
+        return {"action": operation["action"], "data": row}
+
+
+@pytest.fixture
+def store(respx_mock: respx.MockRouter) -> Store:
+    made = Store()
+    respx_mock.post(API).mock(side_effect=made.answer)
+    return made
+
+
+class Time:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+        await anyio.lowlevel.checkpoint()
+
+    def policy(self, budget: float = 60) -> RetryPolicy:
+        return RetryPolicy(budget=budget, jitter=0, clock=self, sleep=self.sleep)
+
+
+def patient(budget: float = 60) -> tuple[AsyncSession, Time]:
+    time = Time()
+    return AsyncSession(URL, "SECRET-KEY", "maya", retry=time.policy(budget)), time
+
+
+@pytest.mark.parametrize("lost", [["before"], ["after"], ["after", "before", "before"]])
+async def test_each_operation_is_applied_once_whatever_is_lost(
+    store: Store, lost: list[str]
+) -> None:
+    session, time = patient()
+    async with session:
+        old, doomed = session.create(Job, {}), session.create(Job, {})
+        await session.commit()
+        store.lose, store.applied = list(lost), 0
+
+        born = session.create(Job, {"status": "running"})
+        old["data"] = "changed"
+        session.delete(doomed)
+        await session.commit()
+
+        assert session.recorded_operations == session.uncertain_operations == ()
+    assert store.jobs.keys() == {old.id, born.id}
+    assert store.jobs[old.id]["data"] == "changed"
+    assert len(time.pauses) == len(lost)
+
+
+async def test_reads_are_tried_again(store: Store) -> None:
+    session, time = patient()
+    async with session:
+        store.lose = ["before", "after"]
+        assert await session.query("select id from Job").all() == []
+    assert time.pauses == [0.1, 0.2]
+
+
+async def test_the_server_is_left_alone_as_long_as_it_asks(store: Store) -> None:
+    session, time = patient()
+    async with session:
+        store.lose = ["busy"]
+        assert await session.query("select id from Job").all() == []
+    assert time.pauses == [7]
+
+
+async def test_longer_than_the_budget_is_an_error_that_says_how_long(store: Store) -> None:
+    session, time = patient(budget=5)
+    async with session:
+        store.lose = ["busy"]
+        with pytest.raises(ServerError) as caught:
+            await session.query("select id from Job").all()
+    assert caught.value.retry_after == 7
+    assert time.pauses == []
+
+
+async def test_a_call_that_may_not_be_repeated_is_not(store: Store) -> None:
+    session, time = patient()
+    async with session:
+        store.lose = ["after"]
+        with pytest.raises(TransportError):
+            await session.call(
+                [{"action": "create", "entity_type": "Job", "entity_key": ["x"], "entity_data": {}}]
+            )
+    assert time.pauses == []
+    assert store.applied == 1
+
+
+@pytest.mark.parametrize("how", ["resolve", "commit"])
+@pytest.mark.parametrize("lost", ["before", "after"])
+async def test_what_stays_unknown_is_settled_when_the_server_is_back(
+    store: Store, lost: str, how: str
+) -> None:
+    session, _ = patient(budget=0)
+    async with session:
+        store.lose = [lost]
+        job = session.create(Job, {"status": "running"})
+        with pytest.raises(CommitUncertainError) as caught:
+            await session.commit()
+        job["data"] = "later"
+
+        if how == "resolve":
+            await caught.value.resolve()
+            assert len(session.recorded_operations) == 1
+        await session.commit()
+
+        assert session.recorded_operations == session.uncertain_operations == ()
+    assert store.jobs[job.id]["data"] == "later"
+    assert store.jobs[job.id]["status"] == "running"
+
+
+async def test_an_error_that_left_its_process_says_so() -> None:
+    error = pickle.loads(pickle.dumps(CommitUncertainError(["x"])))
+    assert error.operations == ("x",)
+    with pytest.raises(SessionStateError):
+        await error.resolve()
+
+
+async def test_what_was_never_sent_can_be_withdrawn_between_two_attempts(
+    respx_mock: respx.MockRouter,
+) -> None:
+    respx_mock.post(API).mock(side_effect=httpx.ConnectError("away"))
+    waiting, back = anyio.Event(), anyio.Event()
+
+    async def sleep(_: float) -> None:
+        waiting.set()
+        await back.wait()
+
+    policy = RetryPolicy(sleep=sleep)
+    async with AsyncSession(URL, "SECRET-KEY", "maya", retry=policy) as session:
+        session.create(Job, {})
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as group:
+                group.start_soon(session.commit)
+                await waiting.wait()
+                scope.cancel()
+        assert len(session.recorded_operations) == 1, "pending again"
+        session.rollback()
+        calls = respx_mock.calls.call_count
+        back.set()
+        for _ in range(20):
+            await anyio.lowlevel.checkpoint()
+        assert respx_mock.calls.call_count == calls
