@@ -6,8 +6,8 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Awaitable, Callable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncIterable, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 
 import anyio
@@ -17,6 +17,7 @@ from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import TransferError
 from aioftrackjobs.models import Entity
 from aioftrackjobs.partial_file import PartialFile
+from aioftrackjobs.pipes import write_behind
 from aioftrackjobs.protocol.headers import (
     decode_content_md5,
     decode_content_range,
@@ -29,9 +30,6 @@ from aioftrackjobs.workspace import Workspace
 
 #: Bytes that are written at once.
 _BLOCK = 1024 * 1024
-
-#: Blocks that may have arrived before the one being written is on the disk.
-_AHEAD = 2
 
 _WHOLE, _PART, _NO_SUCH_RANGE = 200, 206, 416
 
@@ -103,7 +101,7 @@ class _Fetching:
                     attempts.renew()
 
             async with aclosing(answer.chunks()) as chunks:
-                await _write_behind(chunks, write, halt)
+                await write_behind(_halting(chunks, halt), write, _BLOCK)
         await self._check()
 
     async def _begin(self, answer: Download) -> None:
@@ -140,43 +138,7 @@ class _Fetching:
         return f"component {self._component_id}"
 
 
-async def _write_behind(
-    chunks: AsyncIterable[bytes], write: Callable[[list[bytes]], Awaitable[None]], halt: Halt
-) -> None:
-    """Give *chunks* to *write* in blocks, while the next ones arrive."""
-    outgoing, incoming = anyio.create_memory_object_stream[list[bytes]](_AHEAD)
-    problems: list[Exception] = []
-
-    async def fill() -> None:
-        block: list[bytes] = []
-        gathered = 0
-        async with outgoing:
-            try:
-                async for chunk in chunks:
-                    halt.check()
-                    block.append(chunk)
-                    gathered += len(chunk)
-                    if gathered >= _BLOCK:
-                        await outgoing.send(block)
-                        block, gathered = [], 0
-            except anyio.BrokenResourceError:
-                return  # writing failed, which is the problem
-            except Exception as exc:  # noqa: BLE001 - raised when all that came is written
-                problems.append(exc)
-            if block:
-                with suppress(anyio.BrokenResourceError):
-                    await outgoing.send(block)
-
-    async def drain() -> None:
-        async with incoming:
-            try:
-                async for block in incoming:
-                    await write(block)
-            except Exception as exc:  # noqa: BLE001 - raised when both have ended
-                problems.insert(0, exc)
-
-    async with anyio.create_task_group() as both:
-        both.start_soon(drain)
-        await fill()
-    for problem in problems:
-        raise problem
+async def _halting(chunks: AsyncIterable[bytes], halt: Halt) -> AsyncIterator[bytes]:
+    async for chunk in chunks:
+        halt.check()
+        yield chunk

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
@@ -19,7 +19,7 @@ from urllib.parse import urljoin
 import anyio
 
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.content import Content, Digest
+from aioftrackjobs.content import Content
 from aioftrackjobs.errors import (
     ConnectError,
     MalformedAnswerError,
@@ -27,6 +27,7 @@ from aioftrackjobs.errors import (
     TransferError,
     TransportError,
 )
+from aioftrackjobs.pipes import read_ahead
 from aioftrackjobs.protocol.headers import decode_etag, decode_md5_etag, decode_retry_after
 from aioftrackjobs.protocol.upload import (
     Part,
@@ -210,9 +211,15 @@ class Sending:
         """Send a part; return the answer, and the digest of what was sent if it was hashed."""
         outgoing = {name.lower(): value for name, value in (headers or {}).items()}
         outgoing["content-length"] = str(part.stop - part.start)
+        # The bytes of a file that travels whole are hashed before, for the server to check.
+        is_hashed = self._verified and part.stop - part.start < self._content.size
         for _ in range(_REDIRECTIONS):
             digest = hashlib.md5(usedforsecurity=False)
-            async with aclosing(self._body(halt, part, digest)) as body:
+            found = self._content.chunks(part.start, part.stop, digest if is_hashed else None)
+            async with (
+                read_ahead(found) as chunks,
+                aclosing(self._body(halt, part, chunks)) as body,
+            ):
                 request = WireRequest("PUT", url, outgoing, body)
                 response = await self._connection.transport.send(request)
             location = response.headers.get("location")
@@ -226,18 +233,16 @@ class Sending:
         )
         raise failure_of(response.status, response.headers, error)
 
-    async def _body(self, halt: Halt, part: Part, digest: Digest) -> AsyncGenerator[bytes, None]:
+    async def _body(
+        self, halt: Halt, part: Part, chunks: AsyncIterable[bytes]
+    ) -> AsyncGenerator[bytes, None]:
         sent = 0
         self._meter.set(part.number, sent)
-        # The bytes of a file that travels whole are hashed before, for the server to check.
-        is_hashed = self._verified and part.stop - part.start < self._content.size
-        chunks = self._content.chunks(part.start, part.stop, digest if is_hashed else None)
-        async with aclosing(chunks):
-            async for chunk in chunks:
-                halt.check()
-                yield chunk
-                sent += len(chunk)
-                self._meter.set(part.number, sent)
+        async for chunk in chunks:
+            halt.check()
+            yield chunk
+            sent += len(chunk)
+            self._meter.set(part.number, sent)
 
 
 def failure_of(

@@ -1,9 +1,10 @@
 """The fast server of the benchmarks: answers of the right shape, straight from memory.
 
 It knows nothing and stores nothing: creates and updates are echoed, queries for Jobs give the
-same 20 000 rows in ready-made pages, uploads are counted and dropped, and each download is the
-same file. Blocking sockets, a thread for each connection: with one client at a time nothing
-answers faster in Python, and no HTTP library stands between the clients and the measurement.
+same 20 000 rows in ready-made pages, uploads are counted and dropped, whole or in parts, and
+each download is the same file, or a range of it. Blocking sockets, a thread for each connection:
+with one client at a time nothing answers faster in Python, and no HTTP library stands between
+the clients and the measurement.
 
 Run by ``run.py``; prints its URL, and serves until its standard input is closed.
 """
@@ -34,6 +35,7 @@ from aioftrackjobs.protocol.schemas import schema_hash
 CHUNK = 1 << 20
 
 _PAGING = re.compile(r" offset (\d+) limit (\d+)$")
+_RANGE = re.compile(r"bytes=(\d+)-")
 _NAME = re.compile(r'name is "([^"]*)"')
 _MOMENT = {"__type__": "datetime", "value": "2026-01-01T00:00:00+00:00"}
 
@@ -118,11 +120,20 @@ class Answers:
             case "query_schemas":
                 return self._schemas
             case "get_upload_metadata":
-                size, checksum = operation["file_size"], operation["checksum"]
-                headers = {"Content-Length": str(size), "Content-MD5": checksum}
-                return json.dumps({"url": f"{self._url}/upload", "headers": headers}).encode()
+                return self._upload(operation)
             case action:
                 return json.dumps({"action": action, "data": True}).encode()
+
+    def _upload(self, operation: Mapping[str, Any]) -> bytes:
+        url = f"{self._url}/upload"
+        if operation.get("parts"):
+            numbers = range(1, operation["parts"] + 1)
+            urls = [{"part_number": number, "signed_url": url} for number in numbers]
+            return json.dumps({"upload_id": "upload", "urls": urls}).encode()
+        headers = {"Content-Length": str(operation["file_size"])}
+        if "checksum" in operation:
+            headers["Content-MD5"] = operation["checksum"]
+        return json.dumps({"url": url, "headers": headers}).encode()
 
     def _query(self, expression: str) -> bytes:
         if " from Job" in expression or expression.startswith("Job"):
@@ -166,7 +177,7 @@ class _Handler(socketserver.StreamRequestHandler):
                 received = self._drop(body_size)
                 self._send(200 if received == body_size else 400, b"")
             elif method == "GET" and path == "/component/get":
-                self._send_file(target)
+                self._send_file(target, headers.get("range"))
             else:
                 self._drop(body_size)
                 self._send(404 if path != "/component/remove" else 200, b"{}")
@@ -186,14 +197,23 @@ class _Handler(socketserver.StreamRequestHandler):
         return size - left
 
     def _send(self, status: int, body: bytes) -> None:
-        head = f"HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\n"
+        # A tag that is no digest, for hashing here would be the bottleneck.
+        head = f'HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\netag: "stub"\r\n'
         self.connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
 
-    def _send_file(self, target: str) -> None:
-        size = int(parse_qs(urlsplit(target).query).get("size", [FILE_SIZE])[0])
-        head = "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n"
-        self.connection.sendall(f"{head}content-length: {size}\r\n\r\n".encode())
-        self.connection.sendfile(self.server.file, 0, size)
+    def _send_file(self, target: str, wanted: str | None) -> None:
+        size = int(parse_qs(urlsplit(target).query).get("size", [self.server.size])[0])
+        start, status = 0, "200 OK"
+        if wanted is not None and (match := _RANGE.fullmatch(wanted)):
+            start = int(match[1])
+            status = f"206 Part\r\ncontent-range: bytes {start}-{size - 1}/{size}"
+        head = f'HTTP/1.1 {status}\r\ncontent-type: application/octet-stream\r\netag: "stub"\r\n'
+        self.connection.sendall(f"{head}content-length: {size - start}\r\n\r\n".encode())
+        while start < size:  # the file over and over, for it may be shorter than what is sent
+            offset = start % FILE_SIZE
+            count = min(FILE_SIZE - offset, size - start)
+            self.connection.sendfile(self.server.file, offset, count)
+            start += count
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -201,10 +221,11 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, file: BinaryIO, latency: float) -> None:
+    def __init__(self, file: BinaryIO, latency: float, size: int) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.file = file
         self.latency = latency
+        self.size = size
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
         self.answers = Answers(self.url)
 
@@ -214,14 +235,19 @@ class _Server(socketserver.ThreadingTCPServer):
             super().handle_error(request, client_address)
 
 
-def serve(milliseconds: int = 0) -> None:
-    """Serve until standard input is closed, each API answer after a while."""
+def serve(milliseconds: int = 0, size: int = FILE_SIZE) -> None:
+    """Serve until standard input is closed, each API answer after a while.
+
+    Args:
+        milliseconds: How long each API answer takes.
+        size: Bytes of a download.
+    """
     with tempfile.TemporaryFile() as file:
         block = os.urandom(CHUNK)
         for _ in range(FILE_SIZE // CHUNK):
             file.write(block)
         file.flush()
-        with _Server(file, milliseconds / 1000) as server:
+        with _Server(file, milliseconds / 1000, size) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             told = {"url": server.url, "user": "user00", "key": "key"}
             print(json.dumps(told), flush=True)
