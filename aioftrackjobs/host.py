@@ -111,7 +111,7 @@ class Host:
         """
         if self._failure is not None:
             raise SessionStateError("the session's background work failed") from self._failure
-        if self._stopped.is_set():
+        if self._stopped.is_set() or (self._group is None and self._stopping.is_set()):
             raise SessionStateError("the session's background work has ended")
         if self._group is None:
             self._waiting.append((function, args))  # between two task groups

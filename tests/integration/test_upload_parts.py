@@ -20,9 +20,11 @@ from aioftrackjobs import (
     FileChangedError,
     FileComponent,
     ServerError,
+    SessionStateError,
     TransferError,
     TransportError,
 )
+from aioftrackjobs import connection as connection_module
 from aioftrackjobs import transfer as transfer_module
 from aioftrackjobs.content import Content
 from aioftrackjobs.devserver import ServerHandle, running
@@ -415,6 +417,30 @@ async def test_an_upload_that_is_stuck_can_be_cancelled(
     monkeypatch.undo()
 
     assert await components(session) == []
+
+
+async def test_a_session_that_closes_ends_its_transfers(
+    proxy: FaultProxy, server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "_CLOSING_GRACE", 0.05)
+    pausing = anyio.Event()
+    proxy.plan(b"PUT ", times=99, answer=b"HTTP/1.1 503 No")
+
+    async def sleep(_: float) -> None:
+        pausing.set()
+        await anyio.sleep_forever()
+
+    async def send_in_vain(session: AsyncSession) -> None:
+        with pytest.raises(SessionStateError, match="closed during a transfer"):
+            await send(session, path)
+
+    policy = RetryPolicy(sleep=sleep)
+    async with anyio.create_task_group() as group:
+        async with AsyncSession(
+            proxy.url, server.api_key, server.api_user, retry=policy
+        ) as session:
+            group.start_soon(send_in_vain, session)
+            await pausing.wait()
 
 
 async def test_a_pause_between_attempts_can_be_cancelled(
