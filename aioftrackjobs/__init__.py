@@ -55,6 +55,7 @@ from aioftrackjobs.models import (
 )
 from aioftrackjobs.protocol.operations import Create, Delete, Update
 from aioftrackjobs.results import Query
+from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.unit_of_work import UnitOfWork
 
@@ -91,6 +92,7 @@ __all__ = [
     "Query",
     "QueryParameterError",
     "QuerySyntaxError",
+    "RetryPolicy",
     "RunningJob",
     "SequenceComponent",
     "ServerError",

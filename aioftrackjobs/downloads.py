@@ -6,7 +6,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from aioftrackjobs.transport import Download, WireRequest
 from aioftrackjobs.workspace import Workspace
 
 #: Bytes that are written at once.
-_BLOCK = 1024 * 1024
+_BLOCK = 2 * 1024 * 1024
 
 _WHOLE, _PART, _NO_SUCH_RANGE = 200, 206, 416
 
@@ -100,9 +100,12 @@ class _Fetching:
                     self._most = self._file.size
                     attempts.renew()
 
-            async with aclosing(answer.chunks()) as chunks:
-                await write_behind(_halting(chunks, halt), write, _BLOCK)
-        await self._check()
+            async with (
+                aclosing(answer.chunks()) as chunks,
+                aclosing(_until_halted(chunks, halt)) as wanted,
+            ):
+                await write_behind(wanted, write, _BLOCK)
+        await self._check(halt)
 
     async def _begin(self, answer: Download) -> None:
         """Make the file ready for the body of *answer*."""
@@ -121,7 +124,7 @@ class _Fetching:
         self._total = self._meter.total = answer.size
         self._digest = decode_content_md5(answer.headers)
 
-    async def _check(self) -> None:
+    async def _check(self, halt: Halt) -> None:
         size, total = self._file.size, self._total
         if total is not None and size != total:
             if size > total:
@@ -129,7 +132,7 @@ class _Fetching:
             raise PassingError(
                 TransferError(f"{self._what} broke off after {size} of {total} bytes")
             )
-        if self._digest is not None and await run_sync(self._file.md5) != self._digest:
+        if self._digest is not None and await run_sync(self._file.md5, halt.check) != self._digest:
             await run_sync(self._file.restart, None)
             raise PassingError(TransferError(f"{self._what} arrived damaged"))
 
@@ -138,7 +141,7 @@ class _Fetching:
         return f"component {self._component_id}"
 
 
-async def _halting(chunks: AsyncIterable[bytes], halt: Halt) -> AsyncIterator[bytes]:
+async def _until_halted(chunks: AsyncIterable[bytes], halt: Halt) -> AsyncGenerator[bytes, None]:
     async for chunk in chunks:
         halt.check()
         yield chunk

@@ -65,6 +65,12 @@ async def files(session: AsyncSession) -> None:
     assert_type(location.get_url(component), str)
     assert_type(await session.download(component, "a.pdf"), Path)
 
+    def show(done: int, total: int | None) -> None: ...
+
+    await session.download(component, "a.pdf", resume=True, progress=show)
+    await session.create_component(["a.0001.exr", Path("a.0002.exr")], progress=show)
+    await session.create_component(Path("plates").glob("*.exr"), checksum=False)
+
 
 async def jobs(session: AsyncSession) -> None:
     async with job_context(session, description="x") as job:
@@ -75,6 +81,7 @@ async def jobs(session: AsyncSession) -> None:
         async for shot in job.track(["sh010"]):
             assert_type(shot, str)
         assert_type(await job.attach(b"x", name="x.txt"), FileComponent)
+        await job.attach(Path("plates"), report_progress=True)
         job.fail("no")
 
     @job_context(session, description="nightly")
