@@ -211,13 +211,15 @@ class Sending:
         """Send a part; return the answer, and the digest of what was sent if it was hashed."""
         outgoing = {name.lower(): value for name, value in (headers or {}).items()}
         outgoing["content-length"] = str(part.stop - part.start)
-        # The bytes of a file that travels whole are hashed before, for the server to check.
-        is_hashed = self._verified and part.stop - part.start < self._content.size
+        # The bytes of a file that travels whole are hashed before, for the server to check; and
+        # there are no other parts to be read while they are sent.
+        is_whole = part.stop - part.start == self._content.size
+        is_hashed = self._verified and not is_whole
         for _ in range(_REDIRECTIONS):
             digest = hashlib.md5(usedforsecurity=False)
             found = self._content.chunks(part.start, part.stop, digest if is_hashed else None)
             async with (
-                read_ahead(found) as chunks,
+                read_ahead(found) if is_whole else aclosing(found) as chunks,
                 aclosing(self._body(halt, part, chunks)) as body,
             ):
                 request = WireRequest("PUT", url, outgoing, body)
