@@ -19,8 +19,9 @@ from aioftrackjobs.errors import TransferError
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
-#: Bytes that are read at once: enough to make the hop to a worker thread cheap.
-CHUNK = 4 * 1024 * 1024
+#: Bytes that are read at once: enough to make the hop to a worker thread cheap. More would be
+#: faster by a little, but there are several in memory for each part that is under way.
+CHUNK = 2 * 1024 * 1024
 
 #: Bytes of a copy that are kept in memory.
 _IN_MEMORY = 4 * 1024 * 1024

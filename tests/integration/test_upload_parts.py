@@ -531,3 +531,21 @@ async def test_the_digest_of_a_whole_file_is_announced(
 
     digest = base64.b64encode(hashlib.md5(b"hello").digest()).decode()
     assert [operation["checksum"] for operation in asked] == [digest]
+
+
+def test_parts_travel_and_stop_under_trio(tmp_path: Path, path: Path) -> None:
+    async def main() -> bytes:
+        async with (
+            running() as server,
+            AsyncSession(server.url, server.api_key, server.api_user) as session,
+        ):
+            async with anyio.create_task_group() as group:
+
+                def stop(done: int, total: int | None) -> None:
+                    group.cancel_scope.cancel()
+
+                await send(session, path, progress=stop)
+            assert await components(session) == []
+            return await stored(session, await send(session, chunks(BODY), name="a"), tmp_path)
+
+    assert anyio.run(main, backend="trio") == BODY

@@ -1,0 +1,51 @@
+"""Counting the bytes of a transfer, and stopping one."""
+
+from __future__ import annotations
+
+import pytest
+
+from aioftrackjobs.errors import TransferError
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.transfer import Attempts, Halt, Meter, PassingError, StoppedError
+
+
+def test_what_is_sent_again_counts_once() -> None:
+    seen: list[tuple[int, int | None]] = []
+    meter = Meter(30, lambda *told: seen.append(told))
+
+    for part, count in [(1, 0), (1, 8), (2, 5), (1, 0), (1, 4), (1, 10), (2, 10), (3, 10)]:
+        meter.set(part, count)
+    meter.finish(30)
+
+    assert seen == [(8, 30), (13, 30), (15, 30), (20, 30), (30, 30)]
+
+
+async def test_a_transfer_that_is_stopped_ends_with_the_first_reason() -> None:
+    halt = Halt()
+
+    async def work(halt: Halt) -> None:
+        halt.stop(TransferError("first"))
+        halt.stop(TransferError("second"))
+        halt.check()
+
+    with pytest.raises(TransferError, match="first"):
+        await halt.guard(work)
+
+
+async def test_nothing_is_tried_after_a_stop() -> None:
+    halt = Halt()
+    halt.stop()
+
+    async def attempt() -> None:
+        raise AssertionError("tried")
+
+    with pytest.raises(StoppedError):
+        await Attempts(RetryPolicy(), halt).run(attempt)
+
+
+async def test_what_may_pass_is_told_as_what_it_is() -> None:
+    async def attempt() -> None:
+        raise PassingError(TransferError("busy"), 5)
+
+    with pytest.raises(TransferError, match="busy"):
+        await Attempts(NO_RETRIES, Halt()).run(attempt)
