@@ -19,7 +19,7 @@ class Changes:
 
     Attributes:
         values: By attribute, as they are stored.
-        references: Relations as they were sent, for the answer.
+        references: What relations were said to lead to, as it travels, for the answer.
         collections: Complete new contents of relations to many, by key.
     """
 
@@ -83,20 +83,27 @@ def _relate(
         raise ValidationRefusal(f"{where} follows from the parents of entities; write 'parent'.")
     if not relation.writable:
         raise ValidationRefusal(f"{where} cannot be written.")
-    changes.references[relation.name] = value
     if relation.many:
         if not isinstance(value, list):
             raise ValidationRefusal(f"{where} takes a list of references.")
         members = [_read_reference(model, relation, each, where) for each in value]
-        changes.collections.append((relation, members))
+        changes.references[relation.name] = [_wire_form(*member) for member in members]
+        changes.collections.append((relation, [key for _, key in members]))
         return
-    key: Key = {} if value is None else _read_reference(model, relation, value, where)
+    found = None if value is None else _read_reference(model, relation, value, where)
+    changes.references[relation.name] = found and _wire_form(*found)
     for here, there in relation.pairs:
-        _set(changes, here, key.get(there), entity_type)
+        _set(changes, here, found and found[1].get(there), entity_type)
 
 
-def _read_reference(model: Model, relation: Relation, value: Any, where: str) -> Key:
-    """Return the key in a reference (protocol reference, section 3.3)."""
+def _wire_form(entity_type: EntityType, key: Key) -> dict[str, Any]:
+    return {"__entity_type__": entity_type.name, **key}
+
+
+def _read_reference(
+    model: Model, relation: Relation, value: Any, where: str
+) -> tuple[EntityType, Key]:
+    """Return type and key in a reference (protocol reference, section 3.3)."""
     if not isinstance(value, Mapping):
         raise ValidationRefusal(
             f"{where} takes a reference to a {relation.target}, an object with its type and key."
@@ -108,4 +115,4 @@ def _read_reference(model: Model, relation: Relation, value: Any, where: str) ->
     key = {part: value.get(part) for part in target.primary_key}
     if not all(isinstance(part, str) for part in key.values()):
         raise ValidationRefusal(f"{where}: the reference lacks {' and '.join(key)}, as text.")
-    return key
+    return target, key

@@ -47,6 +47,16 @@ async def server() -> AsyncIterator[ServerHandle]:
         yield handle
 
 
+@pytest.fixture(params=["built-in", "real"])
+async def any_server(request: pytest.FixtureRequest) -> AsyncIterator[ServerHandle]:
+    """A server with the schemas that come with it, or with those of a real one."""
+    if request.param == "real" and not DOCUMENTS:
+        pytest.skip("the recorded schemas are not here")
+    schemas = DOCUMENTS if request.param == "real" else None
+    async with running(schemas=schemas) as handle:
+        yield handle
+
+
 @pytest.fixture
 async def remote(server: ServerHandle) -> AsyncIterator[Caller]:
     """A caller of the server on the real socket."""

@@ -246,6 +246,20 @@ async def test_a_list_replaces_what_a_collection_held(api: Caller) -> None:
     assert len(await api.query("FileComponent where container_id is none")) == 1
 
 
+async def test_an_answer_repeats_what_a_relation_leads_to(api: Caller) -> None:
+    """Clients take it for what there is, so it is type and key, whatever else was sent."""
+    container, member = await api.create("ContainerComponent"), await api.create("FileComponent")
+    sent = {**ref("FileComponent", member["id"]), "name": "not so"}
+
+    changed = await api.update("ContainerComponent", container["id"], members=[sent])
+    job = await api.create("Job", user={"id": (await api.query("User limit 1"))[0]["id"]})
+    cleared = await api.update("Job", job["id"], user=None)
+
+    assert changed["members"] == [ref("FileComponent", member["id"])]
+    assert job["user"]["__entity_type__"] == "User"
+    assert cleared["user"] is None
+
+
 async def test_metadata_that_drops_out_is_deleted(api: Caller) -> None:
     component = await api.create("FileComponent")
     await api.create(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 import requests
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.devserver import ServerHandle
 
 with warnings.catch_warnings():
     # It pins a pyparsing that imports a deprecated module.
@@ -23,18 +23,10 @@ with warnings.catch_warnings():
     import ftrack_api.symbol
 
 
-#: Schemas of a real server; not part of the repository.
-REAL_SCHEMAS = Path(__file__).parents[3] / "shared" / "schemas" / "all.json"
-
-
-@pytest.fixture(params=["built-in", "real"])
-async def server(request: pytest.FixtureRequest) -> AsyncIterator[ServerHandle]:
-    """A server with the schemas that come with it, or with those of a real one."""
-    if request.param == "real" and not REAL_SCHEMAS.exists():
-        pytest.skip("the schemas of a real server are not here")
-    schemas = json.loads(REAL_SCHEMAS.read_text()) if request.param == "real" else None
-    async with running(schemas=schemas) as handle:
-        yield handle
+@pytest.fixture
+def server(any_server: ServerHandle) -> ServerHandle:
+    """All of it works with the schemas that come with the server, and with real ones."""
+    return any_server
 
 
 def session_of(server: ServerHandle, **changes: Any) -> ftrack_api.Session:
