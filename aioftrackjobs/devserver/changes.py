@@ -72,7 +72,7 @@ def _set(changes: Changes, name: str, value: Any, entity_type: EntityType) -> No
         raise ValidationRefusal(
             f"{entity_type.name}.{name} is given twice, and not the same both times."
         )
-    changes.values[name] = value
+    changes.values |= dict.fromkeys((name, *entity_type.attributes[name].namesakes), value)
 
 
 def _relate(

@@ -24,6 +24,21 @@ def foreign_key_target(fragment: Mapping[str, Any]) -> tuple[str, str] | None:
     return target, attribute
 
 
+def namesakes_of(document: Document, name: str) -> list[str]:
+    """Return the other properties that are the same column, or the same relation, as *name*.
+
+    ``task_workflow_schema`` of a ProjectSchema was called ``_task_workflow`` before.
+    """
+    own = document["properties"][name]
+    same = ("alias_for", "type", "$ref")
+    return [
+        other
+        for other, fragment in document["properties"].items()
+        if "alias_for" in own and other != name
+        if all(fragment.get(entry) == own.get(entry) for entry in same)
+    ]
+
+
 def base_of(document: Document, documents: Mapping[str, Document]) -> str | None:
     """Return the name of the type that *document* extends, None for the root of a family."""
     for base in (

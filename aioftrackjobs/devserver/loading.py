@@ -10,7 +10,7 @@ from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.documents import check_documents
 from aioftrackjobs.devserver.encoding import decode
 from aioftrackjobs.devserver.errors import SchemaError
-from aioftrackjobs.devserver.families import foreign_key_target, lineage_of, marks_of
+from aioftrackjobs.devserver.families import foreign_key_target, lineage_of, marks_of, namesakes_of
 from aioftrackjobs.devserver.model import SCALAR_TYPES, Attribute, EntityType, Model
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.relations import is_reference, resolve_relations
@@ -97,6 +97,9 @@ def _attributes(
             default=fragment.get("default"),
             enum=tuple(enum) if enum else None,
             references=target[0] if target and target[0] in documents else None,
+            namesakes=tuple(
+                other for other in namesakes_of(document, name) if other not in computed
+            ),
         )
     return attributes
 

@@ -21,6 +21,7 @@ class Attribute:
 
     Attributes:
         references: Entity type that a foreign key points at; None for other values.
+        namesakes: Attributes that are the same value under other names.
         hidden: The document does not show it: it stores a relation that has no key of its own.
     """
 
@@ -30,6 +31,7 @@ class Attribute:
     default: Any = None
     enum: tuple[str, ...] | None = None
     references: str | None = None
+    namesakes: tuple[str, ...] = ()
     hidden: bool = False
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aioftrackjobs.devserver.families import foreign_key_target
+from aioftrackjobs.devserver.families import foreign_key_target, namesakes_of
 from aioftrackjobs.devserver.model import (
     SCALAR_TYPES,
     Attribute,
@@ -105,8 +105,9 @@ def _composite_pairs(entity_type: EntityType, target: EntityType) -> tuple[tuple
 def _key_attribute(model: Model, entity_type: EntityType, name: str, target: EntityType) -> str:
     """Return the attribute that stores the relation *name*, adding a hidden one if none does."""
     own = f"{name}_id"
-    if own in entity_type.attributes:
-        return own
+    for other in (name, *namesakes_of(entity_type.document, name)):
+        if f"{other}_id" in entity_type.attributes:
+            return f"{other}_id"
     if _has_open_ends(entity_type) and name != "configuration":
         return "from_id" if entity_type.name.endswith("From") else "to_id"
     properties = entity_type.document["properties"]

@@ -48,7 +48,27 @@ _STATUSES = (
     ("Approved", "DONE", "#2ECC71"),
     ("Done", "DONE", "#1CBC90"),
 )
-_TYPES = ("Generic", "Modeling", "Animation", "Effects", "Compositing", "Lighting", "Rendering")
+_TASK_TYPES = (
+    "Generic",
+    "Modeling",
+    "Animation",
+    "Effects",
+    "Compositing",
+    "Lighting",
+    "Rendering",
+)
+_BUILD_TYPES = ("Character", "Prop", "Environment")
+#: The first of all, which entities start with, is one that everything may have.
+_FIRST_STATUS, _FIRST_TYPE = _STATUSES[0][0], _TASK_TYPES[0]
+_VERSION_STATUSES = (_FIRST_STATUS, "Pending review", "On hold", "Approved")
+_SHOT_STATUSES = (_FIRST_STATUS, "In progress", "On hold", "Done")
+#: Which statuses and types entities of an object type may have. The schemas let nobody change
+#: those of the object types that are not here, and tasks have workflows instead.
+_ALLOWED = {
+    "Shot": (_SHOT_STATUSES, (_FIRST_TYPE,)),
+    "Milestone": (_SHOT_STATUSES, (_FIRST_TYPE,)),
+    "Asset Build": (_SHOT_STATUSES, (_FIRST_TYPE, *_BUILD_TYPES)),
+}
 _PRIORITIES = {"Low": 0.5, "Medium": 1.0, "High": 2.0, "Urgent": 3.0}
 _ASSET_TYPES = {"upload": "Upload", "geo": "Geometry", "img": "Image Sequence"}
 #: Types of the things on each level of the demo project.
@@ -180,17 +200,16 @@ def _vocabulary() -> Iterator[tuple[str, dict[str, Any]]]:
     for short, name in _STATES.items():
         yield "State", {"id": _id("State", short), "name": name, "short": short}
     for sort, (name, state, color) in enumerate(_STATUSES):
-        reference = {"__entity_type__": "State", "id": _id("State", state)}
         yield (
             "Status",
             {
                 **_word("Status", name, sort),
                 "color": color,
                 "is_active": True,
-                "state": reference,
+                "state": _reference("State", _id("State", state)),
             },
         )
-    for sort, name in enumerate(_TYPES):
+    for sort, name in enumerate((*_TASK_TYPES, *_BUILD_TYPES)):
         yield "Type", _word("Type", name, sort)
     yield "Priority", {**_word("Priority", "None", 0), "id": PRIORITY_NONE}
     for sort, (name, value) in enumerate(_PRIORITIES.items(), start=1):
@@ -201,9 +220,38 @@ def _vocabulary() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "AssetType", {"id": _id("AssetType", name), "name": name, "short": short}
 
 
+def _workflows() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield a project schema, and what it allows."""
+    statuses = {"Tasks": [name for name, _, _ in _STATUSES], "Versions": _VERSION_STATUSES}
+    for name, names in statuses.items():
+        workflow = {"id": _id("WorkflowSchema", name), "name": name}
+        yield "WorkflowSchema", {**workflow, "statuses": _words("Status", names)}
+    task_types = {"id": _id("TaskTypeSchema", "Tasks"), "name": "Tasks"}
+    yield "TaskTypeSchema", {**task_types, "types": _words("Type", _TASK_TYPES)}
+    yield (
+        "ProjectSchema",
+        {
+            "id": PROJECT_SCHEMA,
+            "name": "Default",
+            "task_workflow_schema_id": _id("WorkflowSchema", "Tasks"),
+            "asset_version_workflow_schema_id": _id("WorkflowSchema", "Versions"),
+            "task_type_schema_id": _id("TaskTypeSchema", "Tasks"),
+            "object_types": [_reference("ObjectType", each) for each in _OBJECT_TYPES.values()],
+        },
+    )
+    for name, (names, types) in _ALLOWED.items():
+        schema_id, object_type_id = _id("Schema", name), _OBJECT_TYPES[name]
+        schema = {"id": schema_id, "type_id": object_type_id, "project_schema_id": PROJECT_SCHEMA}
+        yield "Schema", schema
+        for sort, status in enumerate(names):
+            allowed = {"schema_id": schema_id, "status_id": _id("Status", status), "sort": sort}
+            yield "SchemaStatus", allowed
+        for sort, kind in enumerate(types):
+            allowed = {"schema_id": schema_id, "type_id": _id("Type", kind), "sort": sort}
+            yield "SchemaType", allowed
+
+
 def _project() -> Iterator[tuple[str, dict[str, Any]]]:
-    schema_id = _id("ProjectSchema", "Default")
-    yield "ProjectSchema", {"id": schema_id, "name": "Default"}
     project_id = _id("Project", "demo")
     yield (
         "Project",
@@ -212,7 +260,7 @@ def _project() -> Iterator[tuple[str, dict[str, Any]]]:
             "name": "demo",
             "full_name": "Demo project",
             "status": "active",
-            "project_schema_id": schema_id,
+            "project_schema_id": PROJECT_SCHEMA,
         },
     )
     for path, type_name in _TREE.items():
@@ -222,6 +270,15 @@ def _project() -> Iterator[tuple[str, dict[str, Any]]]:
         if type_name:
             values["type_id"] = _id("Type", type_name)
         yield entity_type, values
+
+
+def _words(entity_type: str, names: Iterable[str]) -> list[dict[str, Any]]:
+    """Return references to words of a vocabulary."""
+    return [_reference(entity_type, _id(entity_type, name)) for name in names]
+
+
+def _reference(entity_type: str, key: str) -> dict[str, Any]:
+    return {"__entity_type__": entity_type, "id": key}
 
 
 def _word(entity_type: str, name: str, sort: int) -> dict[str, Any]:
@@ -237,10 +294,12 @@ def _id(entity_type: str, name: str) -> str:
     return str(uuid5(NAMESPACE_URL, f"ftrack:{entity_type}/{name}"))
 
 
+PROJECT_SCHEMA = _id("ProjectSchema", "Default")
 #: What to fill a store with, the most first. Schemas need not allow all of it: in a part of a
 #: server's types, those that the demo project hangs on may be missing.
 _CONTENTS: tuple[tuple[Part, ...], ...] = (
-    (_basics, _vocabulary, _project),
+    (_basics, _vocabulary, _workflows, _project),
+    (_basics, _vocabulary, _workflows),
     (_basics, _vocabulary),
     (_basics,),
     (),

@@ -15,6 +15,7 @@ from aioftrackjobs.devserver.declarations import (
     publishing,
     reviews,
     vocabulary,
+    workflows,
 )
 from aioftrackjobs.devserver.declarations.language import Document
 
@@ -41,7 +42,6 @@ BUILTIN_SCHEMAS: tuple[Document, ...] = (
     people.TIMER,
     contexts.CONTEXT,
     contexts.PROJECT,
-    contexts.PROJECT_SCHEMA,
     contexts.TYPED_CONTEXT,
     contexts.TASK,
     contexts.SHOT,
@@ -53,6 +53,16 @@ BUILTIN_SCHEMAS: tuple[Document, ...] = (
     vocabulary.TYPE,
     vocabulary.PRIORITY,
     vocabulary.OBJECT_TYPE,
+    workflows.PROJECT_SCHEMA,
+    workflows.PROJECT_SCHEMA_OVERRIDE,
+    workflows.PROJECT_SCHEMA_OBJECT_TYPE,
+    workflows.WORKFLOW_SCHEMA,
+    workflows.WORKFLOW_SCHEMA_STATUS,
+    workflows.TASK_TYPE_SCHEMA,
+    workflows.TASK_TYPE_SCHEMA_TYPE,
+    workflows.SCHEMA,
+    workflows.SCHEMA_STATUS,
+    workflows.SCHEMA_TYPE,
     publishing.ASSET,
     publishing.ASSET_TYPE,
     publishing.ASSET_VERSION,

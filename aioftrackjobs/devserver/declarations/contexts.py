@@ -132,15 +132,6 @@ TYPED_CONTEXT = entity(
     **_TYPED_CONTEXT_LISTS,
 )
 
-PROJECT_SCHEMA = entity(
-    "ProjectSchema",
-    {
-        "id": uid(alias="schemeid"),
-        "name": text(),
-    },
-    alias="ProjectScheme",
-)
-
 
 def _typed_context(name: str, object_type_id: str, fixed: str = "") -> Document:
     """Return a typed context; *fixed* names what an object of this kind cannot change.

@@ -78,6 +78,7 @@ OBJECT_TYPE = entity(
         "is_typeable": flag(default=True, alias="istypeable"),
         "name": text(),
         "sort": integer(0),
+        "project_schemas": many("ProjectSchema"),
         "tasks": many("Task"),
     },
     required="id name icon sort is_time_reportable is_taskable is_typeable is_statusable "
