@@ -15,7 +15,7 @@ from aioftrackjobs.devserver.members import Members
 from aioftrackjobs.devserver.model import EntityType, Model
 from aioftrackjobs.devserver.refusals import NotFoundRefusal, ValidationRefusal
 from aioftrackjobs.devserver.results import Encoder, Entity
-from aioftrackjobs.devserver.rules import Rules, finish
+from aioftrackjobs.devserver.rules import Rules
 from aioftrackjobs.devserver.store import Transaction
 from aioftrackjobs.devserver.tables import TYPE
 
@@ -75,7 +75,7 @@ class Batch:
         changes = read_changes(self._model, entity_type, operation.get("entity_data", {}))
         self._refuse_immutable(entity_type, row, changes.values)
         values = {name: value for name, value in changes.values.items() if name not in key}
-        finish(entity_type, row, values)
+        self._rules.follow(entity_type, row, values)
         self._rules.check_unique(entity_type, {**values, **key})
         self._transaction.update(entity_type.root, key, values)
         row.update(values)

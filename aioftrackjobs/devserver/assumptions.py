@@ -89,8 +89,10 @@ ASSUMPTIONS: tuple[str, ...] = (
     "in () finds nothing; none in a list finds what has no value.",
     "Computed addresses carry a signature for one file, not the caller's API key; a component "
     "location's address is in 'value', a thumbnail's in 'url'.",
-    "time_logged, bid_time_logged_difference and the link of a version are not computed and read "
-    "as null.",
+    "A version belongs to the acting user unless another is named. Its link is that of the asset's "
+    "context, and then itself as 'plate v1'.",
+    "time_logged is the sum of the timelogs of that context alone, not of those below it; "
+    "bid_time_logged_difference is the bid less that.",
     "Deleting a component leaves its file until the server's storage folder goes, or "
     "/component/remove is called.",
 )

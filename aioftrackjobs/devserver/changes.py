@@ -38,13 +38,15 @@ def read_changes(model: Model, entity_type: EntityType, data: Any) -> Changes:
         raise ValidationRefusal("'entity_data' must be an object.")
     changes = Changes()
     for name, value in data.items():
-        if name in {"__entity_type__", entity_type.latest_flag}:
-            continue  # what a dump says is the latest need not be so any longer
+        if name == "__entity_type__":
+            continue
         attribute = entity_type.attributes.get(name)
+        if name in entity_type.computed:
+            raise ValidationRefusal(f"{entity_type.name}.{name} is computed by the server.")
+        if attribute is not None and attribute.kept:
+            continue  # what a dump says is the latest need not be so any longer
         if attribute is not None and not attribute.hidden:
             _set(changes, name, decode(entity_type.name, attribute, value), entity_type)
-        elif name in entity_type.computed:
-            raise ValidationRefusal(f"{entity_type.name}.{name} is computed by the server.")
         elif name in entity_type.relations:
             _relate(model, entity_type, changes, entity_type.relations[name], value)
         else:

@@ -14,7 +14,7 @@ Signer = Callable[[str], str]
 
 def sources_of(entity_type: EntityType, name: str) -> tuple[str, ...]:
     """Return the stored attributes that *name* needs: itself, or what it is computed from."""
-    if name not in entity_type.computed:
+    if name not in entity_type.computed or name in entity_type.attributes:
         return (name,)
     match name:
         case "thumbnail_url":

@@ -13,6 +13,8 @@ from typing import Any
 from aioftrackjobs.devserver.model import Attribute
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 
+#: What SQLite can keep as a whole number.
+LARGEST_INTEGER = 2**63 - 1
 _KINDS = {
     "string": "text",
     "boolean": "true or false",
@@ -109,7 +111,7 @@ def _storable(value: Any) -> bool:
         return False
     if isinstance(value, float):
         return math.isfinite(value)
-    return not isinstance(value, int) or -(2**63) <= value < 2**63
+    return not isinstance(value, int) or -LARGEST_INTEGER <= value <= LARGEST_INTEGER
 
 
 def _kind_of(value: Any) -> str:

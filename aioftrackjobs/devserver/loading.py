@@ -7,6 +7,7 @@ from functools import cache
 from typing import Any
 
 from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.derived import add_derived_attributes
 from aioftrackjobs.devserver.documents import check_documents
 from aioftrackjobs.devserver.encoding import decode
 from aioftrackjobs.devserver.errors import SchemaError
@@ -33,6 +34,7 @@ def load_model(schemas: Iterable[object]) -> Model:
     model = Model(tuple(documents.values()), types)
     _check_defaults(model)
     resolve_relations(model)
+    add_derived_attributes(model)
     return model
 
 

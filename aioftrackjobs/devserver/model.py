@@ -22,6 +22,8 @@ class Attribute:
     Attributes:
         references: Entity type that a foreign key points at; None for other values.
         namesakes: Attributes that are the same value under other names.
+        kept: The database keeps it up to date (:mod:`derived`); nobody else writes it.
+        formula: SQL that it follows from, if that only takes its own row.
         hidden: The document does not show it: it stores a relation that has no key of its own.
     """
 
@@ -32,6 +34,8 @@ class Attribute:
     enum: tuple[str, ...] | None = None
     references: str | None = None
     namesakes: tuple[str, ...] = ()
+    kept: bool = False
+    formula: str | None = None
     hidden: bool = False
 
     @property
@@ -55,6 +59,23 @@ class Link:
     here: str
     there: str
     hidden: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What numbers the entities of a type that belong to one owner: versions of an asset.
+
+    Attributes:
+        number: Attribute that has the number.
+        owner: Attribute that holds the key of the owner.
+        owner_type: Entity type of the owner.
+        flag: Attribute that says which one is the latest, where the type has it.
+    """
+
+    number: str
+    owner: str
+    owner_type: str
+    flag: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +127,10 @@ class EntityType:
         concrete: Names of this type and all that extend it.
         marks: Values of attributes that tell this type from others of its family.
         shared: All types of the family show the same rows, each those that belong to it.
+        series: What numbers its entities, for a type that has such a thing.
         belonging: For a type that shares rows: the attribute that names an entity of the given
             type in all rows that belong.
         borrowed: Attributes repeated from a related entity: the key that leads there, its type.
-        numbered: For a type whose entities come in series: the number of one, and the key of
-            what the series belongs to.
     """
 
     name: str
@@ -129,14 +149,8 @@ class EntityType:
     system_projections: tuple[str, ...] = ()
     shared: bool = False
     belonging: tuple[str, str] | None = None
+    series: Series | None = None
     borrowed: dict[str, tuple[str, str]] = field(default_factory=dict)
-    numbered: tuple[str, str] | None = None
-
-    @property
-    def latest_flag(self) -> str | None:
-        """The attribute that tells the last of a series, kept by the server; None for none."""
-        flag = f"is_latest_{self.numbered[0]}" if self.numbered else None
-        return flag if flag in self.attributes else None
 
     def has(self, name: str) -> bool:
         """Return whether clients may use *name* on this type."""

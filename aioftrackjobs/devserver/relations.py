@@ -17,6 +17,7 @@ from aioftrackjobs.devserver.model import (
     Link,
     Model,
     Relation,
+    Series,
 )
 from aioftrackjobs.devserver.views import resolve_views
 
@@ -87,7 +88,7 @@ def _latest(model: Model, owner: EntityType, name: str, target: EntityType) -> R
     back = _way_back(model, owner, name, target)
     if not name.startswith(_LATEST) or number not in target.attributes or back is None:
         return Relation(name, target.name, many=False)
-    target.numbered = number, back
+    target.series = Series(number, back, owner.name, f"is_{name}")
     return Relation(
         name, target.name, many=False, pairs=((owner.primary_key[0], back),), highest=number
     )

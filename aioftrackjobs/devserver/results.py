@@ -63,7 +63,7 @@ class Loader:
         return loaded
 
     def _add_links(self, selection: Selection, rows: Sequence[Row]) -> None:
-        names = link_names(selection.entity_type, selection.names)
+        names = link_names(self._model, selection.entity_type, selection.names)
         if names and rows:
             ids = [row["id"] for row in rows]
             links = read_links(self._model, self._transaction, selection.entity_type, ids)

@@ -12,19 +12,19 @@ from uuid import uuid4
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.encoding import now_text, untyped
+from aioftrackjobs.devserver.encoding import LARGEST_INTEGER, now_text, untyped
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.refusals import DuplicateRefusal
 from aioftrackjobs.devserver.store import Transaction
 from aioftrackjobs.devserver.tables import TYPE
 
 _UID = "{uid}"
-#: SQLite stores 64 bits.
-_LARGEST = 2**63 - 1
 _SET_AT_CREATION = frozenset({"created_at", "date", "thread_activity"})
 _FINISHED = frozenset({"done", "failed"})
 #: Required, and left out by the clients that make them: the server has its own default.
 _SERVER_DEFAULTS = {("Project", "status"): "active"}
+#: Made by the acting user, unless another is named.
+_BY_ACTING_USER = {("AssetVersion", "user_id")}
 #: What there can be one of only, which no document says: a user's name, and running timer.
 _UNIQUE = {"User": "username", "Timer": "user_id"}
 
@@ -45,8 +45,20 @@ class Rules:
                 if value is not None:
                     values[name] = value
         self._place_in_project(entity_type, values)
-        self._continue_series(entity_type, values)
-        finish(entity_type, {}, values)
+        self.follow(entity_type, {}, values)
+
+    def follow(
+        self, entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
+    ) -> None:
+        """Add to a change of an entity what follows from it.
+
+        Args:
+            entity_type: Type of the entity.
+            row: The entity before the change.
+            values: The change.
+        """
+        stamp_finished_at(entity_type, row, values)
+        self._continue_series(entity_type, row, values)
 
     def check_unique(self, entity_type: EntityType, values: Mapping[str, Any]) -> None:
         """Check that no other entity has what only one may have; *values* hold the key.
@@ -70,7 +82,7 @@ class Rules:
         if attribute.is_datetime:
             set_here = name in _SET_AT_CREATION or name in entity_type.required
             return now_text() if set_here else None
-        if name == "created_by_id":
+        if name == "created_by_id" or (entity_type.name, name) in _BY_ACTING_USER:
             return self._acting_user()
         if name in entity_type.required:
             return self._required(entity_type, attribute)
@@ -102,6 +114,22 @@ class Rules:
         rows = self._transaction.fetch(table.select().with_only_columns(key).order_by(table.c.sort))
         return rows[0][0] if rows else None
 
+    def _continue_series(
+        self, entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
+    ) -> None:
+        """Give the next number to what has none, such as a new version of an asset."""
+        series = entity_type.series
+        if series is None or values.get(series.owner) is None:
+            return
+        if values.get(series.number) is not None or row.get(series.number) is not None:
+            return
+        table = self._transaction.tables[entity_type.root]
+        last = sa.select(sa.func.max(table.c[series.number])).where(
+            table.c[series.owner] == sa.bindparam("owner")
+        )
+        ((highest,),) = self._transaction.fetch(last, owner=values[series.owner])
+        values[series.number] = min((highest or 0) + 1, LARGEST_INTEGER)
+
     def _place_in_project(self, entity_type: EntityType, values: dict[str, Any]) -> None:
         """Take the project of the parent, for what is made below one."""
         parent = entity_type.relations.get("parent")
@@ -115,29 +143,11 @@ class Rules:
         is_project = project and row.get(TYPE) in self._model.types[project].concrete
         values["project_id"] = values["parent_id"] if is_project else row.get("project_id")
 
-    def _continue_series(self, entity_type: EntityType, values: dict[str, Any]) -> None:
-        """Give the next number to what has none, such as a new version of an asset."""
-        if entity_type.numbered is None:
-            return
-        number, owner = entity_type.numbered
-        if values.get(number) is not None or values.get(owner) is None:
-            return
-        table = self._transaction.tables[entity_type.root]
-        last = sa.select(sa.func.max(table.c[number])).where(
-            table.c[owner] == sa.bindparam("owner")
-        )
-        ((highest,),) = self._transaction.fetch(last, owner=values[owner])
-        values[number] = min((highest or 0) + 1, _LARGEST)
 
-
-def finish(entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]) -> None:
-    """Keep ``finished_at`` in step with a status that says whether work is over.
-
-    Args:
-        entity_type: Type of the entity; only some have such a status.
-        row: The entity before the change.
-        values: The change, to which the date is added unless it holds one.
-    """
+def stamp_finished_at(
+    entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
+) -> None:
+    """Keep ``finished_at`` in step with a status that says whether work is over."""
     status, finished_at = (entity_type.attributes.get(n) for n in ("status", "finished_at"))
     if not finished_at or not status or not set(status.enum or ()).issuperset(_FINISHED):
         return

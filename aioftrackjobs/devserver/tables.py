@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.types import UserDefinedType
 
 from aioftrackjobs.devserver.dense import add_dense_values
+from aioftrackjobs.devserver.derived import add_derived_values
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.triggers import add_triggers, targets_of
 
@@ -55,6 +56,7 @@ def build_tables(model: Model) -> tuple[sa.MetaData, dict[str, sa.Table]]:
     tables |= _own_links(metadata, model)
     add_triggers(model, tables)
     add_dense_values(model, tables)
+    add_derived_values(model, tables)
     return metadata, tables
 
 
@@ -144,7 +146,7 @@ def _column(
 ) -> sa.Column[Any]:
     name = attribute.name
     indexed = (attribute.references or looked_up) and root.primary_key[0] != name
-    constraints = []
+    constraints: list[sa.ForeignKey | sa.Computed] = []
     target = model.root(attribute.references) if attribute.references else None
     # A subtype's key also names its base, which is in the same table: nothing to hold.
     own_key = target is root and name in root.primary_key
@@ -157,4 +159,12 @@ def _column(
                 initially="DEFERRED",
             )
         )
-    return sa.Column(name, _COLUMN_TYPES[attribute.type], *constraints, index=bool(indexed))
+    if attribute.formula is not None:
+        constraints.append(sa.Computed(attribute.formula, persisted=False))
+    return sa.Column(
+        name,
+        _COLUMN_TYPES[attribute.type],
+        *constraints,
+        index=bool(indexed),
+        server_default=sa.text("0") if attribute.kept and attribute.formula is None else None,
+    )

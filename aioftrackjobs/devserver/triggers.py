@@ -24,9 +24,6 @@ def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:
         borrowed = {name: way for member in family for name, way in member.borrowed.items()}
         for name, (key, target) in borrowed.items():
             _borrow(table, name, key, tables[model.root(target).name])
-    for entity_type in model.types.values():
-        if entity_type.numbered is not None and entity_type.latest_flag is not None:
-            _mark_latest(tables[entity_type.root], entity_type.latest_flag, *entity_type.numbered)
     for joining, column, end in sorted(_bare_ends(model, tables)):
         _let_go(tables[joining], column, tables[end], removes=True)
 
@@ -104,27 +101,6 @@ def _borrow(table: sa.Table, name: str, key: str, target: sa.Table) -> None:
             f"{target.name}_lends_{name}_to_{table.name}_on_{event[:6].lower()}",
             f'AFTER {event} ON "{target.name}"',
             f'UPDATE "{table.name}" SET "{name}" = NEW."{name}" WHERE "{key}" = NEW."id"',
-        )
-
-
-def _mark_latest(table: sa.Table, flag: str, number: str, owner: str) -> None:
-    """Have *flag* tell the last of each series, in the order that queries go by."""
-    change = (
-        'UPDATE "{table}" SET "{flag}" = ("_row" = (SELECT o."_row" FROM "{table}" AS o '
-        'WHERE o."{owner}" = {row}."{owner}" ORDER BY o."{number}" DESC, o."_row" DESC LIMIT 1)) '
-        'WHERE "{owner}" = {row}."{owner}"'
-    )
-    for event, rows in (
-        ("INSERT", ("NEW",)),
-        (f'UPDATE OF "{number}", "{owner}"', ("NEW", "OLD")),
-        ("DELETE", ("OLD",)),
-    ):
-        names = {"table": table.name, "flag": flag, "number": number, "owner": owner}
-        add_trigger(
-            table,
-            f"{table.name}_marks_{flag}_on_{event[:6].lower()}",
-            f'AFTER {event} ON "{table.name}"',
-            "; ".join(change.format(row=row, **names) for row in rows),
         )
 
 

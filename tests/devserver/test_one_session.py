@@ -143,3 +143,128 @@ async def test_what_has_two_names_is_one_thing(server: ServerHandle) -> None:
         assert session.query(f'Schema where type_id is "{task["id"]}"').one() is allowed
 
     await with_session(server, work)
+
+
+def published(session: ftrack_api.Session, count: int) -> tuple[Any, list[Any]]:
+    """Publish *count* versions of a new asset of the first shot, one commit each."""
+    asset = session.create("Asset", {"name": "plate", "parent": session.query("Shot").first()})
+    versions = []
+    for _ in range(count):
+        versions.append(session.create("AssetVersion", {"asset": asset}))
+        session.commit()
+    return asset, versions
+
+
+async def test_versions_are_numbered_by_the_server(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        asset, versions = published(session, 2)
+        assert [each["version"] for each in versions] == [1, 2]
+        assert {each["user"]["username"] for each in versions} == {server.api_user}
+        own = session.create("AssetVersion", {"asset": asset, "version": 7})
+        for _ in range(2):
+            versions.append(session.create("AssetVersion", {"asset": asset}))
+        session.commit()
+        assert own["version"] == 7
+        assert [each["version"] for each in versions] == [1, 2, 8, 9]
+        _, (other,) = published(session, 1)
+        assert other["version"] == 1
+
+    await with_session(server, work)
+
+
+async def test_the_latest_version_is_known_by_itself(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        latest = "AssetVersion where is_latest_version is True"
+        asset, (first, second) = published(session, 2)
+        assert asset["latest_version"] is second
+        assert (first["is_latest_version"], second["is_latest_version"]) == (False, True)
+        assert session.query(latest).all() == [second]
+        second["version"] = 0
+        session.commit()
+        assert session.query(latest).all() == [first]
+        session.delete(first)
+        session.commit()
+        session.populate(second, "is_latest_version")
+        assert second["is_latest_version"] is True
+
+    await with_session(server, work)
+
+
+async def test_a_version_moved_to_another_asset_may_be_its_latest(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        one, (first, second) = published(session, 2)
+        other, (third,) = published(session, 1)
+        second["asset"] = other
+        session.commit()
+        for version in (first, second, third):
+            session.populate(version, "is_latest_version")
+        found = [each["is_latest_version"] for each in (first, second, third)]
+        assert found == [True, True, False]
+        session.populate([one, other], "latest_version.version")
+        assert (one["latest_version"], other["latest_version"]) == (first, second)
+
+    await with_session(server, work)
+
+
+async def test_nobody_says_which_version_is_the_latest(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        asset, (_, second) = published(session, 2)
+        third = session.create(
+            "AssetVersion", {"asset": asset, "version": 1, "is_latest_version": True}
+        )
+        session.commit()
+        session.populate(third, "is_latest_version")
+        assert third["is_latest_version"] is False
+        assert session.query("AssetVersion where is_latest_version is True").all() == [second]
+
+    await with_session(server, work)
+
+
+async def test_a_version_has_a_link_from_the_project_down(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        asset, (version,) = published(session, 1)
+        names = [each["name"] for each in version["link"]]
+        assert names == ["demo", "sq010", "sh010", "plate v1"]
+        assert [each["type"] for each in version["link"]] == [
+            "Project",
+            "TypedContext",
+            "TypedContext",
+            "AssetVersion",
+        ]
+        assert version["link"][-1]["id"] == version["id"]
+        assert version["link"][:-1] == asset["parent"]["link"]
+        loose = session.create("AssetVersion", {})
+        session.commit()
+        assert loose["link"] is None
+
+    await with_session(server, work)
+
+
+async def test_logged_time_is_summed_and_compared_with_the_bid(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        user = session.query("User").first()
+        task, other = session.query("Task").all()[:2]
+
+        def logged(entity: Any) -> tuple[float, float]:
+            session.populate(entity, "time_logged, bid_time_logged_difference")
+            return entity["time_logged"], entity["bid_time_logged_difference"]
+
+        assert logged(task) == (0, 0)
+        task["bid"] = 10000
+        timelogs = [
+            session.create("Timelog", {"user": user, "context": task, "duration": duration})
+            for duration in (3600, 60)
+        ]
+        session.commit()
+        assert logged(task) == (3660, 6340)
+        assert session.query("Task where time_logged > 3600").all() == [task]
+        assert session.query("Task order by time_logged desc").first() is task
+        timelogs[0]["context"] = other
+        timelogs[1]["duration"] = 120
+        session.commit()
+        assert (logged(task), logged(other)) == ((120, 9880), (3600, -3600))
+        session.delete(timelogs[1])
+        session.commit()
+        assert logged(task) == (0, 10000)
+
+    await with_session(server, work)
