@@ -70,6 +70,18 @@ _ALLOWED = {
     "Asset Build": (_SHOT_STATUSES, (_FIRST_TYPE, *_BUILD_TYPES)),
 }
 _PRIORITIES = {"Low": 0.5, "Medium": 1.0, "High": 2.0, "Urgent": 3.0}
+#: Clients look them up by name.
+_CUSTOM_ATTRIBUTE_TYPES = (
+    "text",
+    "boolean",
+    "date",
+    "enumerator",
+    "dynamic enumerator",
+    "number",
+    "expression",
+    "notificationtype",
+    "url",
+)
 _ASSET_TYPES = {"upload": "Upload", "geo": "Geometry", "img": "Image Sequence"}
 #: Types of the things on each level of the demo project.
 _LEVELS = ("Sequence", "Shot", "Task")
@@ -218,6 +230,9 @@ def _vocabulary() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "ObjectType", {"id": object_type_id, "name": name, "sort": sort}
     for short, name in _ASSET_TYPES.items():
         yield "AssetType", {"id": _id("AssetType", name), "name": name, "short": short}
+    for name in _CUSTOM_ATTRIBUTE_TYPES:
+        known = {"id": _id("CustomAttributeType", name), "name": name, "core": True}
+        yield "CustomAttributeType", known
 
 
 def _workflows() -> Iterator[tuple[str, dict[str, Any]]]:
