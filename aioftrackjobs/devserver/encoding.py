@@ -62,25 +62,50 @@ def decode(owner: str, attribute: Attribute, value: Any) -> Any:
     name = f"{owner}.{attribute.name}"
     if attribute.is_datetime:
         return _decode_datetime(name, value)
+    if attribute.type == "variable":
+        value = _with_dates(name, value)
     if not _fits(attribute.type, value):
         wanted = _KINDS.get(attribute.type, attribute.type)
         raise ValidationRefusal(f"{name} takes {wanted}, not {_kind_of(value)}.")
     if attribute.enum is not None and value not in attribute.enum:
         words = ", ".join(f"'{word}'" for word in attribute.enum)
         raise ValidationRefusal(f"'{value}' is not a value of {name}, which are {words}.")
-    if attribute.type == "variable" and isinstance(value, bool | list):
+    if attribute.type == "variable" and isinstance(value, bool | list | dict):
         return untyped(value)
     return int(value) if attribute.type == "boolean" else value
 
 
-def untyped(value: bool | list[Any]) -> bytes:  # noqa: FBT001
+def untyped(value: bool | list[Any] | dict[str, Any]) -> bytes:  # noqa: FBT001
     """Return as it is stored what SQLite has no kind of values for: JSON, and unlike text."""
     return json.dumps(value, ensure_ascii=False).encode()
 
 
+def untyped_date(text: str) -> bytes:
+    """Return a date, of which *text* is the stored form, as it is kept among other values.
+
+    Such dates sort by time, and after all else that is kept as JSON.
+    """
+    return untyped(_date(text))
+
+
+def _date(text: str) -> dict[str, Any]:
+    return {"__type__": "datetime", "value": text}
+
+
+def _with_dates(name: str, value: Any) -> Any:
+    """Return *value* with the dates in it, or the one that it is, in their stored form."""
+    if isinstance(value, list):
+        return [_date(_decode_datetime(name, each)) if _is_date(each) else each for each in value]
+    return _date(_decode_datetime(name, value)) if _is_date(value) else value
+
+
+def _is_date(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("__type__") in ("datetime", "date")
+
+
 def _decode_datetime(name: str, value: Any) -> str:
     try:
-        if isinstance(value, dict) and value.get("__type__") in {"datetime", "date"}:
+        if _is_date(value):
             value = value.get("value")
         return datetime_text(value)
     except (AttributeError, TypeError, ValueError, OverflowError):
@@ -102,7 +127,9 @@ def _fits(kind: str, value: Any) -> bool:
 
 
 def _fits_untyped(value: Any) -> bool:
-    return isinstance(value, bool | str) or (isinstance(value, int | float) and _storable(value))
+    if isinstance(value, bool | str) or _is_date(value):
+        return True
+    return isinstance(value, int | float) and _storable(value)
 
 
 def _storable(value: Any) -> bool:

@@ -7,6 +7,7 @@ second session; these do not.
 
 from __future__ import annotations
 
+from datetime import UTC, date, datetime
 from typing import Any
 
 import ftrack_api
@@ -14,6 +15,7 @@ import pytest
 
 from aioftrackjobs.devserver import ServerHandle
 
+from .caller import Caller, create
 from .test_official_client import with_session
 
 
@@ -266,5 +268,96 @@ async def test_logged_time_is_summed_and_compared_with_the_bid(server: ServerHan
         session.delete(timelogs[1])
         session.commit()
         assert logged(task) == (0, 10000)
+
+    await with_session(server, work)
+
+
+def configure(session: ftrack_api.Session, key: str, kind: str, **data: Any) -> None:
+    """Make a custom attribute of a kind that the server knows, for shots."""
+    shot = session.query("select object_type_id from Shot").first()
+    session.create(
+        "CustomAttributeConfiguration",
+        {
+            "key": key,
+            "label": key,
+            "entity_type": "task",
+            "object_type_id": shot["object_type_id"],
+            "type": session.query(f'CustomAttributeType where name is "{kind}"').one(),
+            "config": "{}",
+            **data,
+        },
+    )
+    session.commit()
+
+
+async def test_a_custom_attribute_may_be_a_date(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        configure(session, "due", "date", default=None)
+        first, second, *_ = session.query("Shot").all()
+        first["custom_attributes"]["due"] = datetime(2026, 2, 3, tzinfo=UTC)
+        second["custom_attributes"]["due"] = date(2026, 3, 1)
+        session.commit()
+        assert first["custom_attributes"]["due"] == datetime(2026, 2, 3, tzinfo=UTC)
+        second["custom_attributes"]["due"] = datetime.fromisoformat("2026-03-01T12:30:00.75+02:00")
+        session.commit()
+        session.populate(second, "custom_attributes.value")
+        assert second["custom_attributes"]["due"] == datetime(2026, 3, 1, 10, 30, tzinfo=UTC)
+        for test, shots in {
+            'value > "2026-02-03"': [second],
+            'value >= "2026-02-03" and value before "2026-03-01"': [first],
+            'value is "2026-02-03"': [first],
+            'value is_not "2026-02-03"': [second],
+            'value in ("2026-02-03", "2026-03-01T10:30:00Z")': [first, second],
+            'value < "a"': [],
+            "value > 1": [],
+        }.items():
+            found = session.query(f"Shot where custom_attributes any (key is due and {test})")
+            assert found.all() == shots, test
+        first["custom_attributes"]["due"] = None
+        session.commit()
+        assert first["custom_attributes"]["due"] is None
+
+    await with_session(server, work)
+
+
+async def test_a_custom_attribute_may_start_with_a_date(server: ServerHandle) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        configure(session, "start", "date", default=datetime(2026, 1, 1, 9, tzinfo=UTC))
+        shot = session.query("Shot").first()
+        assert shot["custom_attributes"]["start"] == datetime(2026, 1, 1, 9, tzinfo=UTC)
+
+    await with_session(server, work)
+
+
+@pytest.mark.parametrize("value", [{"__type__": "date", "value": "soon"}, {"a": 1}, [{"a": 1}]])
+async def test_other_objects_are_no_values_of_custom_attributes(
+    remote: Caller, value: object
+) -> None:
+    error = await remote.refused(
+        create("CustomAttributeConfiguration", key="k", config="{}", default=value)
+    )
+
+    assert error["exception"] == "ValidationError"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "text",
+        "boolean",
+        "date",
+        "enumerator",
+        "dynamic enumerator",
+        "number",
+        "expression",
+        "notificationtype",
+        "url",
+    ],
+)
+async def test_custom_attributes_are_of_types_that_are_there(
+    server: ServerHandle, kind: str
+) -> None:
+    def work(session: ftrack_api.Session) -> None:
+        assert session.query(f'CustomAttributeType where name is "{kind}"').one()["core"] is True
 
     await with_session(server, work)

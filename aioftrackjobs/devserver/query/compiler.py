@@ -16,7 +16,7 @@ from aioftrackjobs.devserver.model import Attribute, Model
 from aioftrackjobs.devserver.query import syntax
 from aioftrackjobs.devserver.query.groups import Groups
 from aioftrackjobs.devserver.query.scope import Condition, Scope
-from aioftrackjobs.devserver.query.values import like_pattern, value_of
+from aioftrackjobs.devserver.query.values import FIRST_DATE, Scalar, date_of, like_pattern, value_of
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.tables import ROW
 
@@ -216,12 +216,9 @@ def _compare(
         text = sa.cast(column, sa.Text) if attribute.type == "variable" else column
         found = text.like(sa.literal(like_pattern(literal)), escape="\\")
         return found if operator == "like" else sa.not_(found)
-    wanted = value_of(attribute, literal)
-    value = sa.literal(wanted)
-    if attribute.type == "variable" and operator in {"<", "<=", ">", ">="}:
-        # To SQLite any text is greater than any number.
-        kinds = ("text",) if isinstance(wanted, str) else ("integer", "real")
-        return sa.and_(sa.func.typeof(column).in_(kinds), _ordered(column, operator, value))
+    if attribute.type == "variable":
+        return _compare_untyped(column, operator, value_of(attribute, literal), date_of(literal))
+    value = sa.literal(value_of(attribute, literal))
     match operator:
         case "is":
             return column == value
@@ -229,6 +226,26 @@ def _compare(
             return column != value
         case _:
             return _ordered(column, operator, value)
+
+
+def _compare_untyped(
+    column: sa.ColumnElement[Any], operator: str, wanted: Scalar, date: bytes | None
+) -> Condition:
+    """Return the test of a value of any kind; *date* is what *wanted* would be as a date."""
+    values = [wanted] if date is None else [wanted, date]
+    if operator == "is":
+        return sa.or_(*(column == sa.literal(each) for each in values))
+    if operator == "is_not":
+        return sa.and_(*(column != sa.literal(each) for each in values))
+    # To SQLite any text is greater than any number, and any bytes than any text.
+    kinds = ("text",) if isinstance(wanted, str) else ("integer", "real")
+    ordered = sa.and_(
+        sa.func.typeof(column).in_(kinds), _ordered(column, operator, sa.literal(wanted))
+    )
+    if date is None:
+        return ordered
+    is_date = column >= sa.literal(FIRST_DATE)
+    return sa.or_(ordered, sa.and_(is_date, _ordered(column, operator, sa.literal(date))))
 
 
 def _ordered(
@@ -261,6 +278,8 @@ def _in_list(
 ) -> Condition:
     """Return the test for a list, whose length does not change the statement's text."""
     listed = [value_of(attribute, each) for each in literals if not each.is_null]
+    if attribute.type == "variable":
+        listed += [date for each in literals if (date := date_of(each)) is not None]
     keys: Any = listed
     # SQLite's JSON has no texts with a null character, and no bytes.
     if not any(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from aioftrackjobs.devserver.encoding import datetime_text, untyped
+from aioftrackjobs.devserver.encoding import datetime_text, untyped, untyped_date
 from aioftrackjobs.devserver.model import Attribute
 from aioftrackjobs.devserver.query.syntax import Literal
 from aioftrackjobs.devserver.refusals import ValidationRefusal
@@ -14,6 +14,9 @@ Scalar = str | int | float | bytes
 _KINDS = {"boolean": "true or false", "integer": "a number", "number": "a number"}
 _ESCAPE = re.compile(r"\\([\"'\\%])")
 _PATTERN_PART = re.compile(r"\\([\"'\\%])|([%_\\])", re.DOTALL)
+#: What no date is less than, and all other values are.
+FIRST_DATE = untyped_date("")
+_DATE = re.compile(r"\s*\d{4}-\d\d-\d\d")
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 
 
@@ -65,6 +68,15 @@ def value_of(attribute: Attribute, literal: Literal) -> Scalar:
         raise ValidationRefusal(
             f"'{text}' cannot be compared with '{attribute.name}', which is {kind}."
         ) from None
+
+
+def date_of(literal: Literal) -> bytes | None:
+    """Return *literal* as a date among values of any kind; None if it is none."""
+    text = text_of(literal)
+    try:
+        return untyped_date(datetime_text(text, precise=True)) if _DATE.match(text) else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def _truth(text: str) -> int:
