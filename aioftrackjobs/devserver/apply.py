@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aioftrackjobs.devserver.changes import Changes, Key, read_changes, read_key
+from aioftrackjobs.devserver.embedding import Embedding
 from aioftrackjobs.devserver.members import Members
 from aioftrackjobs.devserver.model import EntityType, Model
 from aioftrackjobs.devserver.refusals import NotFoundRefusal, ValidationRefusal
@@ -38,6 +39,7 @@ class Batch:
         #: Entities created or changed, with their rows as far as they are certain.
         self._touched: dict[tuple[str, ...], dict[str, Any] | None] = {}
         self._removed_along = False
+        self._embedding = Embedding(model)
         self._members = Members(model, transaction, rules, self._touch)
 
     def create(self, operation: Operation) -> Entity:
@@ -62,7 +64,9 @@ class Batch:
         self._touch(entity_type, row)
         self._replace_collections(entity_type, row, changes)
         names = asked | {name for name, value in values.items() if value is not None}
-        return self._answer(entity_type, row, names, changes)
+        answer = self._answer(entity_type, row, names, changes)
+        self._embedding.add(entity_type, row, answer)
+        return answer
 
     def update(self, operation: Operation) -> Entity:
         """Change an entity and return the wire form of what changed."""
@@ -98,11 +102,12 @@ class Batch:
                 return True
             raise
         self._transaction.delete(entity_type.root, key)
+        self._embedding.forget(next(iter(key.values())))
         self._forget_rows()
         return True
 
     def finish(self) -> None:
-        """Check what may be wrong only when the whole batch is done.
+        """Check what may be wrong only when the whole batch is done, and complete the answers.
 
         Raises:
             ValidationRefusal: If a required attribute of what was written has no value.
@@ -116,6 +121,7 @@ class Batch:
             for name in entity_type.required:
                 if name in entity_type.attributes and row.get(name) is None:
                     raise ValidationRefusal(f"{entity_type.name}.{name} is required.")
+        self._embedding.place(repeats=self._encoder.denormalize)
 
     def _entity_type(self, operation: Operation) -> EntityType:
         name = operation.get("entity_type")

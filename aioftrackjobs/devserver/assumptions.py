@@ -69,7 +69,7 @@ ASSUMPTIONS: tuple[str, ...] = (
     "The server sets created_at, date, thread_activity and required dates at creation, and "
     "created_by_id to the acting user, unless they are sent.",
     "finished_at is set when a status becomes done or failed, and cleared when work is reopened.",
-    "Required flags and numbers that are not sent are false and zero; a required word of a "
+    "Flags that are not sent are false, required numbers zero; a required word of a "
     "vocabulary, such as a task's status, is its first.",
     "What is made below a parent belongs to the parent's project.",
     "Deleting an entity deletes what requires it, what is always named by it (system "

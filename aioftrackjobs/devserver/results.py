@@ -172,7 +172,8 @@ class Encoder:
         entity = reference(entity_type, row)
         key = tuple(row[name] for name in entity_type.primary_key)
         _, sent = self._first_time(entity_type, key)
-        names = {*entity_type.system_projections, *names} - set(entity_type.primary_key)
+        system = {name for name in entity_type.system_projections if row.get(name) is not None}
+        names = {*system, *names} - set(entity_type.primary_key)
         # The database fills these in; the client asks for them when it wants them.
         names -= {name for name in entity_type.borrowed if row.get(name) is None}
         self._write(entity, set(), entity_type, row, sorted(names))

@@ -21,8 +21,10 @@ from aioftrackjobs.devserver.tables import TYPE
 _UID = "{uid}"
 _SET_AT_CREATION = frozenset({"created_at", "date", "thread_activity"})
 _FINISHED = frozenset({"done", "failed"})
-#: Required, and left out by the clients that make them: the server has its own default.
-_SERVER_DEFAULTS = {("Project", "status"): "active"}
+#: The type of users that every server is delivered with.
+USER_TYPE = "ac9fa5aa-4361-11e0-b7cc-0019bb4983d8"
+#: Left out by the clients that make them: the server has its own default.
+_SERVER_DEFAULTS = {("Project", "status"): "active", ("User", "user_type_id"): USER_TYPE}
 #: Made by the acting user, unless another is named.
 _BY_ACTING_USER = {("AssetVersion", "user_id")}
 #: What there can be one of only, which no document says: a user's name, and running timer.
@@ -77,6 +79,8 @@ class Rules:
         name = attribute.name
         if name in entity_type.marks:
             return entity_type.marks[name]
+        if attribute.kept:
+            return None
         if attribute.default is not None:
             return str(uuid4()) if attribute.default == _UID else _stored(attribute)
         if attribute.is_datetime:
@@ -84,8 +88,12 @@ class Rules:
             return now_text() if set_here else None
         if name == "created_by_id" or (entity_type.name, name) in _BY_ACTING_USER:
             return self._acting_user()
+        if attribute.type == "boolean":
+            return 0
+        if (entity_type.name, name) in _SERVER_DEFAULTS:
+            return self._server_default(entity_type, attribute)
         if name in entity_type.required:
-            return self._required(entity_type, attribute)
+            return self._required(attribute)
         return None
 
     def _acting_user(self) -> str | None:
@@ -95,11 +103,18 @@ class Rules:
         row = self._transaction.read(user.root, {"username": self._username})
         return row["id"] if row else None
 
-    def _required(self, entity_type: EntityType, attribute: Attribute) -> Any:
+    def _server_default(self, entity_type: EntityType, attribute: Attribute) -> Any:
+        """Return a default that no document tells; None if it names what is not there."""
+        value = _SERVER_DEFAULTS[entity_type.name, attribute.name]
+        if attribute.references is None:
+            return value
+        target = self._model.types[attribute.references]
+        row = self._transaction.read(target.root, {target.primary_key[0]: value})
+        return None if row is None else value
+
+    def _required(self, attribute: Attribute) -> Any:
         """Return a value for a required attribute that no client sends, None for none."""
-        if (entity_type.name, attribute.name) in _SERVER_DEFAULTS:
-            return _SERVER_DEFAULTS[entity_type.name, attribute.name]
-        if attribute.type in {"boolean", "integer", "number"}:
+        if attribute.type in {"integer", "number"}:
             return 0
         if attribute.references:
             return self._first_word(self._model.types[attribute.references])

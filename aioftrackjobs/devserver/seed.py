@@ -19,13 +19,13 @@ from aioftrackjobs.devserver.declarations.contexts import PRIORITY_NONE
 from aioftrackjobs.devserver.fixtures import NO_FIXTURE, Fixture, load_fixture
 from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.owners import owner_of, user_type
+from aioftrackjobs.devserver.rules import USER_TYPE
 from aioftrackjobs.devserver.store import Transaction
 from aioftrackjobs.protocol.locations import BUILTIN_LOCATIONS
 
 #: Yields entity types and values.
 Part: TypeAlias = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
 
-USER_TYPE = "ac9fa5aa-4361-11e0-b7cc-0019bb4983d8"
 #: Users besides the one the server is started for.
 USERS = {
     "maya": ("Maya", "Artist"),
@@ -184,7 +184,6 @@ def add_user(
         "last_name": last_name,
         "email": f"{username}@example.com",
         "is_active": True,
-        "user_type_id": USER_TYPE,
     }
     if transaction.read(user.root, {"username": username}) is None:
         if transaction.read(user.root, {user.primary_key[0]: data["id"]}) is not None:

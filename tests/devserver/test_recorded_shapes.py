@@ -11,7 +11,7 @@ from typing import Any
 from aioftrackjobs.devserver import running
 from aioftrackjobs.protocol.schemas import schema_hash
 
-from .caller import Caller, create, new_id, query, ref, update
+from .caller import Caller, create, delete, new_id, query, ref, update
 
 SERVER = "3a372bde-05bc-11e4-8908-20c9d081909b"
 
@@ -105,17 +105,26 @@ async def test_a_limited_page_tells_the_next_offset(api: Caller) -> None:
 
 
 async def test_a_new_user_comes_with_the_servers_defaults(api: Caller) -> None:
-    """Section 3.6."""
-    (answer,) = await api.call(
-        create("User", username="new", first_name="N", last_name="U", __entity_type__="User")
-    )
+    """Section 3.6: what was sent, what the server sets, and nothing that has no value."""
+    (answer,) = await api.call(create("User", username="new", first_name="N", last_name="U"))
 
-    assert answer["action"] == "create"
-    user: dict[str, Any] = answer["data"]
-    assert user["username"] == "new"
-    assert user["is_active"] is False
-    assert user["resource_type"] == "user"
-    assert user["id"]
+    key = answer["data"]["id"]
+    assert answer == {
+        "action": "create",
+        "data": {
+            "__entity_type__": "User",
+            "id": key,
+            "username": "new",
+            "first_name": "N",
+            "last_name": "U",
+            "is_active": False,
+            "is_otp_enabled": False,
+            "is_totp_enabled": False,
+            "require_details_update": False,
+            "user_type_id": "ac9fa5aa-4361-11e0-b7cc-0019bb4983d8",
+            "resource_type": "user",
+        },
+    }
 
 
 async def test_an_update_answers_what_changed(api: Caller) -> None:
@@ -129,35 +138,85 @@ async def test_an_update_answers_what_changed(api: Caller) -> None:
     assert "email" not in answer["data"]
 
 
-async def test_a_file_component_gets_its_system_type(api: Caller) -> None:
-    """Section 3.6."""
-    component = await api.create("FileComponent", id=new_id(), name="a", file_type=".txt", size=1)
+def upload(component: str, link: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the creations that register a file, as the JavaScript client has them."""
+    location = {"component_id": component, "location_id": SERVER, "resource_identifier": component}
+    return (
+        create("FileComponent", id=component, name="data", file_type=".json", size=13),
+        create("ComponentLocation", id=link, **location),
+    )
 
-    assert component["__entity_type__"] == "FileComponent"
-    assert component["system_type"] == "file"
+
+async def test_a_new_component_comes_with_its_locations(api: Caller) -> None:
+    """Section 3.5: the location is told with the component, and is a reference in its place."""
+    component, link = new_id(), new_id()
+
+    made, located = await api.call(*upload(component, link))
+
+    assert made["data"] == {
+        "__entity_type__": "FileComponent",
+        "id": component,
+        "name": "data",
+        "file_type": ".json",
+        "size": 13,
+        "system_type": "file",
+        "component_locations": [
+            {
+                "__entity_type__": "ComponentLocation",
+                "id": link,
+                "component_id": component,
+                "location_id": SERVER,
+                "resource_identifier": component,
+            }
+        ],
+    }
+    assert located == {"action": "create", "data": ref("ComponentLocation", link)}
+
+
+async def test_a_location_that_comes_first_is_told_first(api: Caller) -> None:
+    component, link = new_id(), new_id()
+    file, location = upload(component, link)
+
+    located, made = await api.call(location, file)
+
+    assert located["data"]["resource_identifier"] == component
+    assert made["data"]["component_locations"] == [ref("ComponentLocation", link)]
+
+
+async def test_a_location_that_is_deleted_at_once_is_not_told(api: Caller) -> None:
+    component, link = new_id(), new_id()
+
+    made, located, _ = await api.call(*upload(component, link), delete("ComponentLocation", link))
+
+    assert "component_locations" not in made["data"]
+    assert located["data"]["resource_identifier"] == component
+
+
+async def test_repeats_are_whole_where_that_is_asked_for(api: Caller) -> None:
+    """Section 1.2: `denormalize`."""
+    component, link = new_id(), new_id()
+
+    response = await api.post(
+        *upload(component, link), **{"ftrack-api-options": "strict:1;denormalize:1"}
+    )
+
+    made, located = response.json()
+    assert made["data"]["component_locations"] == [located["data"]]
+    assert located["data"]["resource_identifier"] == component
 
 
 async def test_repeats_across_a_batch_are_references(api: Caller) -> None:
     """Section 3.5: the identity map spans the whole response."""
     component, link = new_id(), new_id()
     answers = await api.call(
-        create("FileComponent", id=component, name="a", file_type=".txt", size=1),
-        create(
-            "ComponentLocation",
-            id=link,
-            component=ref("FileComponent", component),
-            location=ref("Location", SERVER),
-            resource_identifier=component,
-        ),
+        *upload(component, link),
         query(f'select component.name from ComponentLocation where id is "{link}"'),
     )
 
-    (row,) = answers[2]["data"]
-    assert row["id"] == link
-    assert (
-        row.get("component", ref("FileComponent", component))["__entity_type__"] == "FileComponent"
-    )
-    assert "name" not in row.get("component", {}), "it was told in the first answer"
+    assert answers[0]["data"]["name"] == "data"
+    assert answers[2]["data"] == [
+        {**ref("ComponentLocation", link), "component": ref("FileComponent", component)}
+    ]
 
 
 async def test_an_upload_is_answered_as_recorded(api: Caller) -> None:

@@ -57,7 +57,7 @@ async def test_dates_are_naive_utc_in_whole_seconds(api: Caller) -> None:
 async def test_flags_are_booleans(api: Caller) -> None:
     (row,) = await api.query("select is_active, is_otp_enabled from User where username is maya")
 
-    assert (row["is_active"], row["is_otp_enabled"]) == (True, None)
+    assert (row["is_active"], row["is_otp_enabled"]) == (True, False)
 
 
 async def test_relations_nest_and_collections_are_lists(api: Caller) -> None:
@@ -176,7 +176,6 @@ async def test_what_was_created_is_answered_with_its_defaults(api: Caller) -> No
         "file_type": ".txt",
         "size": 3,
         "system_type": "file",
-        "version_id": None,
     }
 
 
