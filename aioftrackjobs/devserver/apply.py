@@ -19,6 +19,7 @@ from aioftrackjobs.devserver.results import Encoder, Entity
 from aioftrackjobs.devserver.rules import Rules
 from aioftrackjobs.devserver.store import Transaction
 from aioftrackjobs.devserver.tables import TYPE
+from aioftrackjobs.devserver.trees import Trees
 
 Operation = Mapping[str, Any]
 
@@ -39,6 +40,7 @@ class Batch:
         #: Entities created or changed, with their rows as far as they are certain.
         self._touched: dict[tuple[str, ...], dict[str, Any] | None] = {}
         self._removed_along = False
+        self._trees = Trees(model, transaction)
         self._embedding = Embedding(model)
         self._members = Members(model, transaction, rules, self._touch)
 
@@ -62,6 +64,7 @@ class Batch:
         row = {TYPE: entity_type.name, **values}
         self._transaction.insert(entity_type.root, row)
         self._touch(entity_type, row)
+        self._trees.create(entity_type, row)
         self._replace_collections(entity_type, row, changes)
         names = asked | {name for name, value in values.items() if value is not None}
         answer = self._answer(entity_type, row, names, changes)
@@ -84,6 +87,7 @@ class Batch:
         self._transaction.update(entity_type.root, key, values)
         row.update(values)
         self._touch(entity_type, row)
+        self._trees.move(entity_type, next(iter(key.values())), values)
         self._replace_collections(entity_type, row, changes)
         return self._answer(entity_type, row, values, changes)
 
@@ -110,7 +114,8 @@ class Batch:
         """Check what may be wrong only when the whole batch is done, and complete the answers.
 
         Raises:
-            ValidationRefusal: If a required attribute of what was written has no value.
+            ValidationRefusal: If a required attribute of what was written has no value, or
+                something is above itself.
         """
         for (root, *key), known in self._touched.items():
             names = self._model.types[root].primary_key
@@ -121,6 +126,7 @@ class Batch:
             for name in entity_type.required:
                 if name in entity_type.attributes and row.get(name) is None:
                     raise ValidationRefusal(f"{entity_type.name}.{name} is required.")
+        self._trees.check()
         self._embedding.place(repeats=self._encoder.denormalize)
 
     def _entity_type(self, operation: Operation) -> EntityType:
@@ -211,5 +217,9 @@ class Batch:
     ) -> None:
         for relation, members in changes.collections:
             self._members.replace(entity_type, relation, row, members)
+            target = self._model.types[relation.target]
+            for here, there in relation.pairs:
+                for member in members:
+                    self._trees.move(target, next(iter(member.values())), {there: row[here]})
         if changes.collections:
             self._forget_rows()

@@ -72,6 +72,8 @@ ASSUMPTIONS: tuple[str, ...] = (
     "Flags that are not sent are false, required numbers zero; a required word of a "
     "vocabulary, such as a task's status, is its first.",
     "What is made below a parent belongs to the parent's project.",
+    "Nothing can be below itself: parents, containers or replies in a circle are a "
+    "ValidationError.",
     "Deleting an entity deletes what requires it, what is always named by it (system "
     "projections), its children, and its metadata and notes; other references are cleared.",
     "Members that drop out of a collection are deleted if they cannot be without an owner.",

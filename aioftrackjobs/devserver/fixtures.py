@@ -34,6 +34,7 @@ from aioftrackjobs.devserver.model import EntityType, Model
 from aioftrackjobs.devserver.owners import owner_of
 from aioftrackjobs.devserver.refusals import Refusal, ValidationRefusal
 from aioftrackjobs.devserver.store import Transaction
+from aioftrackjobs.devserver.trees import Trees
 
 #: Name of a file, or the entities themselves.
 FixtureSource: TypeAlias = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
@@ -164,6 +165,9 @@ class _Loader:
             batch.update(_change(entity_type, key, collections))
             batch.finish()
         row = self._transaction.read(entity_type.root, key) or {}
+        trees = Trees(self._model, self._transaction)
+        trees.move(entity_type, row.get("id", ""), row)
+        trees.check()
         for column in self._transaction.tables[entity_type.root].columns:
             value = row.get(column.name)
             for foreign_key in column.foreign_keys:
