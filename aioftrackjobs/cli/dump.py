@@ -108,16 +108,51 @@ async def read_entities(session: AsyncSession, types: Sequence[str] = ()) -> Asy
     for name in types:
         if name not in documents:
             raise UnknownTypeError(name)
-    for name in types or documents:
+    tables = _tables(documents)
+    # Of types that show the same rows, the one that tells the most of them comes first.
+    order = sorted(types or documents, key=lambda name: -len(documents[name]["properties"]))
+    written = set[tuple[JSONValue, ...]]()
+    for name in order:
         if _SECRET.search(name):
             continue
+        keys = documents[name]["primary_key"]
         try:
             async for row in _read_type(session, documents[name]):
-                yield row
+                identity = (tables[name], *(row[key] for key in keys))
+                if identity not in written:
+                    written.add(identity)
+                    yield row
         except ServerError as error:
             if types:
                 raise
             print(f"Left out {name}: {' '.join(str(error).split())}", file=sys.stderr)
+
+
+def _tables(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Return for each type the one that shows the same rows and is known by the shortest name.
+
+    A ``ContextCustomAttributeValue`` is a ``CustomAttributeValue`` seen from its context, a
+    ``CustomAttributeLinkFrom`` a ``CustomAttributeLink`` seen from its start, and a ``NoteLabel``
+    is what was called ``NoteCategory``. Nothing but names, keys and properties says so.
+    """
+    tables: dict[str, str] = {}
+    for name in sorted(documents, key=len):
+        own = documents[name]
+        tables[name] = next(
+            (tables[other] for other in tables if _shows_rows_of(own, documents[other])),
+            name,
+        )
+    return tables
+
+
+def _shows_rows_of(own: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    if own["primary_key"] != other["primary_key"]:
+        return False
+    more = own["properties"].keys() - other["properties"].keys()
+    less = other["properties"].keys() - own["properties"].keys()
+    if isinstance(table := own.get("alias_for"), str) and table == other.get("alias_for"):
+        return not more and not less
+    return not less and (own["id"].endswith(other["id"]) or own["id"] == f"{other['id']}From")
 
 
 async def _read_type(session: AsyncSession, document: Mapping[str, Any]) -> AsyncIterator[Row]:

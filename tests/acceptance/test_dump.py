@@ -71,6 +71,38 @@ async def test_what_is_dumped_is_served_again(schemas: list[Entity] | None, tmp_
     assert all(status["state"]["name"] for status in statuses)
 
 
+async def test_what_several_types_show_is_dumped_once(schemas: list[Entity] | None) -> None:
+    """A custom attribute's value is seen as that of a context too, a link from both its ends."""
+    async with running(schemas=schemas) as server:
+        async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+            shot, task = [
+                (await session.query(f"select id from {kind}").all())[0]["id"]
+                for kind in ("Shot", "Task")
+            ]
+            data = {"key": "fps", "entity_type": "task", "config": "{}", "default": 24}
+            session.create("CustomAttributeConfiguration", data)
+            link = {"key": "cast", "entity_type": "task", "entity_type_to": "task", "config": "{}"}
+            made = session.create("CustomAttributeLinkConfiguration", link)
+            ends = {"from_id": shot, "from_entity_type": "Shot"}
+            ends |= {"to_id": task, "to_entity_type": "Task"}
+            link_id = session.create(
+                "CustomAttributeLinkFrom", {"configuration_id": made["id"], **ends}
+            )["id"]
+            session.create("NoteCategory", {"name": "Client"})
+            await session.commit()
+        entities = await _entities(server)
+
+    assert len([each for each in entities if each.get("name") == "Client"]) == 1
+    values = [
+        (each["configuration_id"], each["entity_id"])
+        for each in entities
+        if "value" in each and "entity_id" in each
+    ]
+    assert len(values) == len(set(values)) > 1
+    (linked,) = [each for each in entities if each.get("id") == link_id]
+    assert linked.items() >= ends.items()
+
+
 async def test_keys_and_other_secrets_stay_where_they_are(
     session: AsyncSession, server: ServerHandle
 ) -> None:
