@@ -75,7 +75,8 @@ ASSUMPTIONS: tuple[str, ...] = (
     "Nothing can be below itself: parents, containers or replies in a circle are a "
     "ValidationError.",
     "Deleting an entity deletes what requires it, what is always named by it (system "
-    "projections), its children, and its metadata and notes; other references are cleared.",
+    "projections), its children, its metadata and notes, and the replies to a note; other "
+    "references are cleared.",
     "Members that drop out of a collection are deleted if they cannot be without an owner.",
     "Collections that no key and no type of the schemas stores, such as scopes, are written and "
     "read like others; a dump does not have them.",

@@ -131,10 +131,11 @@ def _table(
 def _goes_with(entity_type: EntityType) -> set[str]:
     """Return the foreign keys whose target takes the entity along when it is deleted.
 
-    Those that are required, those that every answer names it by (system projections), and the
-    parent in a tree. Others are cleared. Assumed: the real rules are not known.
+    Those that are required, those that every answer names it by (system projections), the
+    parent in a tree, and the note that is replied to. Others are cleared. Assumed: the real
+    rules are not known.
     """
-    return {*entity_type.required, *entity_type.system_projections, "parent_id"}
+    return {*entity_type.required, *entity_type.system_projections, "parent_id", "in_reply_to_id"}
 
 
 def _column(

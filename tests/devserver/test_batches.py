@@ -227,6 +227,20 @@ async def test_a_deleted_component_takes_locations_and_metadata_along(api: Calle
     assert await api.query("Metadata") == []
 
 
+async def test_a_deleted_note_takes_its_replies_along(api: Caller) -> None:
+    (user,) = await api.query("select id from User limit 1")
+    await api.call(
+        create("Note", id="a", content="a", user_id=user["id"]),
+        create("Note", id="b", content="b", user_id=user["id"], in_reply_to_id="a"),
+        create("Note", id="c", content="c", user_id=user["id"], in_reply_to_id="b"),
+        create("Note", id="other", content="other", user_id=user["id"]),
+    )
+
+    await api.call(delete("Note", "a"))
+
+    assert [row["id"] for row in await api.query("Note")] == ["other"]
+
+
 async def test_a_list_replaces_what_a_collection_held(api: Caller) -> None:
     ids = {name: new_id() for name in ("sequence", "a", "b", "c")}
     await api.call(
