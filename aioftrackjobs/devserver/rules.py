@@ -10,8 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-import sqlalchemy as sa
-
 from aioftrackjobs.devserver.encoding import LARGEST_INTEGER, now_text, untyped
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.refusals import DuplicateRefusal
@@ -124,10 +122,8 @@ class Rules:
         """Return the first of a vocabulary such as statuses, None if *target* is none."""
         if not {"name", "sort"} <= target.attributes.keys() or target.relations.get("parent"):
             return None
-        table = self._transaction.tables[target.root]
-        key = table.c[target.primary_key[0]]
-        rows = self._transaction.fetch(table.select().with_only_columns(key).order_by(table.c.sort))
-        return rows[0][0] if rows else None
+        first: str | None = self._transaction.lowest(target.root, "sort", target.primary_key[0])
+        return first
 
     def _continue_series(
         self, entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
@@ -138,11 +134,8 @@ class Rules:
             return
         if values.get(series.number) is not None or row.get(series.number) is not None:
             return
-        table = self._transaction.tables[entity_type.root]
-        last = sa.select(sa.func.max(table.c[series.number])).where(
-            table.c[series.owner] == sa.bindparam("owner")
-        )
-        ((highest,),) = self._transaction.fetch(last, owner=values[series.owner])
+        owner = {series.owner: values[series.owner]}
+        highest = self._transaction.highest(entity_type.root, owner, series.number)
         values[series.number] = min((highest or 0) + 1, LARGEST_INTEGER)
 
     def _place_in_project(self, entity_type: EntityType, values: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from aioftrackjobs.devserver.model import Model
-from aioftrackjobs.devserver.tables import build_tables
+from aioftrackjobs.devserver.tables import ROW, build_tables
 
 #: Texts of statements to keep: far more than clients use, and an end to those they make up.
 _KEPT = 4096
@@ -35,6 +35,14 @@ class Sql:
     def reading(self, table: str, key: tuple[str, ...]) -> str:
         """Return the statement that reads a row by *key*."""
         return self._cached(("read", table, key))
+
+    def lowest(self, table: str, order: str, column: str) -> str:
+        """Return the statement for *column* of the row with the lowest *order*."""
+        return self._cached(("lowest", table, (), (order, column)))
+
+    def highest(self, table: str, key: tuple[str, ...], column: str) -> str:
+        """Return the statement for the highest *column* of the rows found by *key*."""
+        return self._cached(("highest", table, key, (column,)))
 
     def inserting(self, table: str, columns: tuple[str, ...]) -> str:
         """Return the statement that adds a row with the given *columns*."""
@@ -66,6 +74,12 @@ class Sql:
         match verb:
             case "read":
                 return _text(sa.select(table).where(*found_by))
+            case "lowest":
+                order, column = (table.c[name] for name in columns)
+                lowest = _text(sa.select(column).order_by(order, table.c[ROW]))
+                return f"{lowest} LIMIT 1"  # Core would make a parameter of the number
+            case "highest":
+                return _text(sa.select(sa.func.max(table.c[columns[0]])).where(*found_by))
             case "insert":
                 return _insert_text(table, first)
             case "update":

@@ -70,6 +70,16 @@ class Transaction:
             return None
         return dict(zip((column[0] for column in cursor.description), row, strict=True))
 
+    def lowest(self, table: str, order: str, column: str) -> Any:
+        """Return *column* of the row with the lowest *order*, None if there is none."""
+        row = self._driver.execute(self._sql.lowest(table, order, column)).fetchone()
+        return row[0] if row else None
+
+    def highest(self, table: str, key: Mapping[str, Any], column: str) -> Any:
+        """Return the highest *column* of the rows that *key* finds, None if there is none."""
+        sql = self._sql.highest(table, tuple(key), column)
+        return self._driver.execute(sql, tuple(key.values())).fetchone()[0]
+
     def insert(self, table: str, values: Mapping[str, Any]) -> None:
         """Add a row.
 
