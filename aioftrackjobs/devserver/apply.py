@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aioftrackjobs.devserver.changes import Changes, Key, read_changes, read_key
+from aioftrackjobs.devserver.dense import are_always_there
 from aioftrackjobs.devserver.embedding import Embedding
 from aioftrackjobs.devserver.members import Members
 from aioftrackjobs.devserver.model import EntityType, Model
@@ -22,9 +23,6 @@ from aioftrackjobs.devserver.tables import TYPE
 from aioftrackjobs.devserver.trees import Trees
 
 Operation = Mapping[str, Any]
-
-#: The key of a custom attribute's value.
-_CUSTOM_VALUE = {"configuration_id", "entity_id"}
 
 
 class Batch:
@@ -48,48 +46,25 @@ class Batch:
         """Create an entity and return its wire form."""
         declared = self._entity_type(operation)
         changes = read_changes(self._model, declared, operation.get("entity_data", {}))
-        values = changes.values
         if operation.get("entity_key") is not None:
-            self._merge_key(declared, values, operation["entity_key"])
-        entity_type = self._concrete(declared, values)
-        asked = set(values)
-        self._rules.complete(entity_type, values)
-        missing = [name for name in entity_type.primary_key if values.get(name) is None]
-        if missing:
-            raise ValidationRefusal(f"A {entity_type.name} needs a {' and a '.join(missing)}.")
-        if self._has_value(entity_type, values):
-            known = [values[name] for name in entity_type.primary_key]
-            return self.update({**operation, "entity_key": known})
-        self._rules.check_unique(entity_type, values)
-        row = {TYPE: entity_type.name, **values}
-        self._transaction.insert(entity_type.root, row)
-        self._touch(entity_type, row)
-        self._trees.create(entity_type, row)
-        self._replace_collections(entity_type, row, changes)
-        names = asked | {name for name, value in values.items() if value is not None}
-        answer = self._answer(entity_type, row, names, changes)
-        self._embedding.add(entity_type, row, answer)
-        return answer
+            self._merge_key(declared, changes.values, operation["entity_key"])
+        key = {name: changes.values.get(name) for name in declared.primary_key}
+        if are_always_there(declared) and self._exists(declared, key):
+            return self._change(declared, self._row(declared, key), changes)
+        return self._make(declared, changes)
 
     def update(self, operation: Operation) -> Entity:
         """Change an entity and return the wire form of what changed."""
         declared = self._entity_type(operation)
         key = read_key(declared, operation.get("entity_key"))
-        if self._is_unset_value(declared, key):
-            return self.create(operation)
+        data = operation.get("entity_data", {})
+        if are_always_there(declared) and not self._exists(declared, key):
+            changes = read_changes(self._model, declared, data)
+            self._merge_key(declared, changes.values, operation["entity_key"])
+            return self._make(declared, changes)
         row = self._row(declared, key)
         entity_type = declared if declared.shared else self._model.types[row[TYPE]]
-        changes = read_changes(self._model, entity_type, operation.get("entity_data", {}))
-        self._refuse_immutable(entity_type, row, changes.values)
-        values = {name: value for name, value in changes.values.items() if name not in key}
-        self._rules.follow(entity_type, row, values)
-        self._rules.check_unique(entity_type, {**values, **key})
-        self._transaction.update(entity_type.root, key, values)
-        row.update(values)
-        self._touch(entity_type, row)
-        self._trees.move(entity_type, next(iter(key.values())), values)
-        self._replace_collections(entity_type, row, changes)
-        return self._answer(entity_type, row, values, changes)
+        return self._change(entity_type, row, read_changes(self._model, entity_type, data))
 
     def delete(self, operation: Operation) -> bool:
         """Delete an entity and what goes with it.
@@ -164,23 +139,43 @@ class Batch:
             raise NotFoundRefusal(f"There is no {entity_type.name} {', '.join(key.values())}.")
         return row
 
-    def _is_unset_value(self, entity_type: EntityType, key: Key) -> bool:
-        """Return whether *key* is that of a custom attribute which has no value yet.
+    def _exists(self, entity_type: EntityType, key: Key) -> bool:
+        row = self._touched.get((entity_type.root, *key.values()))
+        return (row or self._transaction.read(entity_type.root, key)) is not None
 
-        Clients take it that every entity has all of them, and only ever update them. Most are
-        there (:mod:`dense`), but not those of entities that their configuration is not for.
-        """
-        if key.keys() != _CUSTOM_VALUE or not entity_type.shared:
-            return False
-        known = (entity_type.root, *key.values()) in self._touched
-        return not known and self._transaction.read(entity_type.root, key) is None
+    def _make(self, declared: EntityType, changes: Changes) -> Entity:
+        """Create an entity with what *changes* say and what the rules add to it."""
+        values = changes.values
+        entity_type = self._concrete(declared, values)
+        asked = set(values)
+        self._rules.complete(entity_type, values)
+        missing = [name for name in entity_type.primary_key if values.get(name) is None]
+        if missing:
+            raise ValidationRefusal(f"A {entity_type.name} needs a {' and a '.join(missing)}.")
+        self._rules.check_unique(entity_type, values)
+        row = {TYPE: entity_type.name, **values}
+        self._transaction.insert(entity_type.root, row)
+        self._touch(entity_type, row)
+        self._trees.create(entity_type, row)
+        self._replace_collections(entity_type, row, changes)
+        names = asked | {name for name, value in values.items() if value is not None}
+        answer = self._answer(entity_type, row, names, changes)
+        self._embedding.add(entity_type, row, answer)
+        return answer
 
-    def _has_value(self, entity_type: EntityType, values: Mapping[str, Any]) -> bool:
-        """Return whether a custom attribute to be created has come with its entity already."""
-        if set(entity_type.primary_key) != _CUSTOM_VALUE or not entity_type.shared:
-            return False
-        key = {name: values[name] for name in entity_type.primary_key}
-        return self._transaction.read(entity_type.root, key) is not None
+    def _change(self, entity_type: EntityType, row: dict[str, Any], changes: Changes) -> Entity:
+        """Do what *changes* say to the entity that is in *row* so far."""
+        key = {name: row[name] for name in entity_type.primary_key}
+        self._refuse_immutable(entity_type, row, changes.values)
+        values = {name: value for name, value in changes.values.items() if name not in key}
+        self._rules.follow(entity_type, row, values)
+        self._rules.check_unique(entity_type, {**values, **key})
+        self._transaction.update(entity_type.root, key, values)
+        row.update(values)
+        self._touch(entity_type, row)
+        self._trees.move(entity_type, next(iter(key.values())), values)
+        self._replace_collections(entity_type, row, changes)
+        return self._answer(entity_type, row, values, changes)
 
     def _touch(self, entity_type: EntityType, row: dict[str, Any]) -> None:
         key = tuple(row[name] for name in entity_type.primary_key)

@@ -16,12 +16,14 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.model import Model
+from aioftrackjobs.devserver.model import EntityType, Model
 from aioftrackjobs.devserver.triggers import add_trigger
 
 _CONFIGURATION, _VALUE = "CustomAttributeConfiguration", "CustomAttributeValue"
 #: What says which entities a configuration is for.
 _CRITERIA = ("entity_type", "object_type_id", "project_id", "is_hierarchical")
+#: The key of a value.
+_KEY = {"configuration_id", "entity_id"}
 _PROJECT_OF_ASSET = (
     '(SELECT coalesce("project_id", "id") FROM "Context" WHERE "Context"."id" = {context})'
 )
@@ -59,6 +61,15 @@ _KINDS = (
         ("asset_id",),
     ),
 )
+
+
+def are_always_there(entity_type: EntityType) -> bool:
+    """Return whether clients take it that entities of a type exist: values of custom attributes.
+
+    So one that is to be created may be there, and one that is to be updated may not: those of
+    entities that their configuration is not for.
+    """
+    return entity_type.shared and set(entity_type.primary_key) == _KEY
 
 
 def add_dense_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
