@@ -7,6 +7,7 @@ from typing import Any
 from urllib.parse import quote
 
 from aioftrackjobs.devserver.model import EntityType
+from aioftrackjobs.devserver.undeclared import ADDRESSES
 
 #: Makes the signature that lets whoever has an address read this one file.
 Signer = Callable[[str], str]
@@ -16,13 +17,8 @@ def sources_of(entity_type: EntityType, name: str) -> tuple[str, ...]:
     """Return the stored attributes that *name* needs: itself, or what it is computed from."""
     if name not in entity_type.computed or name in entity_type.attributes:
         return (name,)
-    match name:
-        case "thumbnail_url":
-            return tuple(key for key in ("thumbnail_id",) if key in entity_type.attributes)
-        case "url":
-            return tuple(key for key in ("component_id",) if key in entity_type.attributes)
-        case _:
-            return ()
+    key, *_ = ADDRESSES.get(name, ("",))
+    return (key,) if key in entity_type.attributes else ()
 
 
 class Addresses:
@@ -40,9 +36,8 @@ class Addresses:
         component_ids = [row.get(source) for source in sources_of(entity_type, name)]
         if not component_ids or component_ids[0] is None:
             return None
-        if name == "thumbnail_url":
-            return {"url": self._address("thumbnail", component_ids[0])}
-        return {"value": self._address("get", component_ids[0])}
+        _, action, entry = ADDRESSES[name]
+        return {entry: self._address(action, component_ids[0])}
 
     def _address(self, action: str, component_id: str) -> str:
         signature = self._sign(component_id)

@@ -13,22 +13,18 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model, Series
 from aioftrackjobs.devserver.triggers import add_trigger
-
-#: Computed values that are the sum of an attribute over the members of a relation.
-_SUMS = {"time_logged": ("timelogs", "duration")}
-#: Computed values that are the difference of two attributes.
-_DIFFERENCES = {"bid_time_logged_difference": ("bid", "time_logged")}
+from aioftrackjobs.devserver.undeclared import DIFFERENCES, SUMS
 
 
 def add_derived_attributes(model: Model) -> None:
     """Have the types of *model* store what documents only say is computed or immutable."""
     for entity_type in model.types.values():
         attributes = entity_type.attributes
-        for name in _SUMS.keys() & entity_type.computed:
+        for name in SUMS.keys() & entity_type.computed:
             if _summed(model, entity_type, name) is not None:
                 attributes[name] = Attribute(name, "number", kept=True)
-        for name in _DIFFERENCES.keys() & entity_type.computed:
-            one, other = _DIFFERENCES[name]
+        for name in DIFFERENCES.keys() & entity_type.computed:
+            one, other = DIFFERENCES[name]
             if {one, other} <= attributes.keys():
                 formula = f'coalesce("{one}", 0) - "{other}"'
                 attributes[name] = Attribute(name, "number", kept=True, formula=formula)
@@ -42,7 +38,7 @@ def add_derived_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
     summed = {
         (entity_type.root, name, found)
         for entity_type in model.types.values()
-        for name in _SUMS.keys() & entity_type.computed
+        for name in SUMS.keys() & entity_type.computed
         if (found := _summed(model, entity_type, name))
     }
     for root, name, (members, owner, attribute) in sorted(summed):
@@ -54,7 +50,7 @@ def add_derived_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
 
 def _summed(model: Model, entity_type: EntityType, name: str) -> tuple[str, str, str] | None:
     """Return what *name* sums: a table, its key of the owner, and the attribute."""
-    members, attribute = _SUMS[name]
+    members, attribute = SUMS[name]
     relation = entity_type.relations.get(members)
     if relation is None or not relation.pairs:
         return None

@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from aioftrackjobs.devserver.model import EntityType, Model
+from aioftrackjobs.devserver.undeclared import EMBEDDED
 
 Entity = dict[str, Any]
-
-#: Relations to many that lead to new entities in the answer for a new one.
-_EMBEDDED = frozenset({"component_locations"})
 
 
 class Embedding:
@@ -26,7 +24,7 @@ class Embedding:
         self._joined = {
             relation.target: (name, relation.pairs[0][1])
             for entity_type in model.types.values()
-            for name in _EMBEDDED & entity_type.relations.keys()
+            for name in EMBEDDED & entity_type.relations.keys()
             if len((relation := entity_type.relations[name]).pairs) == 1
         }
         #: By id: the answer for an owner, and how many members were created before it.
@@ -38,7 +36,7 @@ class Embedding:
         """Take in the *answer* for an entity that was created."""
         if entity_type.name in self._joined:
             self._members[row["id"]] = (entity_type, row, answer)
-        elif _EMBEDDED & entity_type.relations.keys() - answer.keys():
+        elif EMBEDDED & entity_type.relations.keys() - answer.keys():
             self._owners[row["id"]] = (answer, len(self._members))
 
     def forget(self, key: str) -> None:

@@ -11,10 +11,9 @@ from aioftrackjobs.devserver.query.syntax import Aggregate, Path, Query, Step
 from aioftrackjobs.devserver.query.ways import start_of
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.tables import TYPE
+from aioftrackjobs.devserver.undeclared import SHOWN_WHOLE
 
 _LONGEST_PATH = 24
-#: Plain values behind which the documentation's own queries go on, with `name`.
-_SHOWN_WHOLE = frozenset({("Project", "status")})
 
 
 @dataclass(slots=True)
@@ -91,7 +90,7 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
             raise ValidationRefusal(
                 f"'{step.name}' of {entity_type.name} is no relation, it cannot be cast."
             )
-        plain = (entity_type.name, step.name) in _SHOWN_WHOLE
+        plain = (entity_type.name, step.name) in SHOWN_WHOLE
         if rest and not plain and step.name not in entity_type.computed:
             raise ValidationRefusal(
                 f"'{step.name}' of {entity_type.name} is no relation, nothing follows it."

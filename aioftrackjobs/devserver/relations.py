@@ -19,26 +19,9 @@ from aioftrackjobs.devserver.model import (
     Relation,
     Series,
 )
+from aioftrackjobs.devserver.undeclared import ALSO_CALLED, LINK_ENDS, LINKED, NARROWED, WIDER
 from aioftrackjobs.devserver.views import resolve_views
 
-#: Collections of one type that differ by a word in the members, not by a key.
-_NARROWED = {
-    ("Appointment", "allocations"): ("type", "allocation"),
-    ("Appointment", "assignments"): ("type", "assignment"),
-}
-#: Which end of a link between two entities of one type a collection stands at.
-_LINK_ENDS = {"incoming": "to", "outgoing": "from"}
-#: Relations between entities of one type that a linking type stores, with its ends. The new
-#: version of something is linked to those it uses.
-_LINKED = {
-    "uses_versions": Link("AssetVersionLink", "to_id", "from_id"),
-    "used_in_versions": Link("AssetVersionLink", "from_id", "to_id"),
-}
-#: Collections that documents name a subtype for, by the table that all of its family share:
-#: shots have lists as tasks have.
-_WIDER = {("TypedContextList", "items"): "TypedContext"}
-#: Names that relations have in the documentation's queries and not in the documents.
-_ALSO_CALLED = {("Status", "state"): "type"}
 _TREES = {"ancestors": "up", "descendants": "down"}
 _LATEST = "latest_"
 
@@ -50,7 +33,7 @@ def resolve_relations(model: Model) -> None:
             if is_reference(fragment) and fragment["$ref"] in model.types:
                 relation = _to_one(model, entity_type, name, fragment)
                 entity_type.relations[name] = relation
-                other_name = _ALSO_CALLED.get((entity_type.name, name), name)
+                other_name = ALSO_CALLED.get((entity_type.name, name), name)
                 entity_type.relations.setdefault(other_name, relation)
     for entity_type in model.types.values():
         for name, fragment in entity_type.document["properties"].items():
@@ -131,10 +114,10 @@ def _has_open_ends(entity_type: EntityType) -> bool:
 
 
 def _to_many(model: Model, owner: EntityType, name: str, target_name: str) -> Relation:
-    wider = _WIDER.get((owner.name, name))
+    wider = WIDER.get((owner.name, name))
     target_name = wider if wider in model.types else target_name
     target = model.types[target_name]
-    narrowed = _NARROWED.get((target_name, name))
+    narrowed = NARROWED.get((target_name, name))
     key = owner.primary_key[0]
     if len(owner.primary_key) > 1:
         return Relation(name, target_name, many=True)
@@ -166,8 +149,8 @@ def _link(model: Model, owner: EntityType, name: str, target: EntityType) -> Lin
     Such a type's key is made of both keys; or it has one of them, and a bare ``entity_id`` for
     the other.
     """
-    if name in _LINKED and _LINKED[name].entity_type in model.types:
-        return _LINKED[name]
+    if name in LINKED and LINKED[name][0] in model.types:
+        return Link(*LINKED[name])
     for joining in model.types.values():
         here, there = _end(model, joining, owner), _end(model, joining, target)
         if {here, there} == set(joining.primary_key) and here and there:
@@ -196,7 +179,7 @@ def _way_back(model: Model, owner: EntityType, name: str, target: EntityType) ->
     if not candidates:
         generic = {"parent_id", "parent_type"} <= target.attributes.keys()
         return "parent_id" if generic else None
-    end = _LINK_ENDS.get(name.partition("_")[0])
+    end = LINK_ENDS.get(name.partition("_")[0])
     candidates.sort(
         key=lambda attribute: (
             end is not None and attribute.name != f"{end}_id",

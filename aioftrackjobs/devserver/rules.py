@@ -15,18 +15,11 @@ from aioftrackjobs.devserver.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.refusals import DuplicateRefusal
 from aioftrackjobs.devserver.store import Transaction
 from aioftrackjobs.devserver.tables import TYPE
+from aioftrackjobs.devserver.undeclared import BY_ACTING_USER, SERVER_DEFAULTS, UNIQUE
 
 _UID = "{uid}"
 _SET_AT_CREATION = frozenset({"created_at", "date", "thread_activity"})
 _FINISHED = frozenset({"done", "failed"})
-#: The type of users that every server is delivered with.
-USER_TYPE = "ac9fa5aa-4361-11e0-b7cc-0019bb4983d8"
-#: Left out by the clients that make them: the server has its own default.
-_SERVER_DEFAULTS = {("Project", "status"): "active", ("User", "user_type_id"): USER_TYPE}
-#: Made by the acting user, unless another is named.
-_BY_ACTING_USER = {("AssetVersion", "user_id")}
-#: What there can be one of only, which no document says: a user's name, and running timer.
-_UNIQUE = {"User": "username", "Timer": "user_id"}
 
 
 class Rules:
@@ -66,7 +59,7 @@ class Rules:
         Raises:
             DuplicateRefusal: If there is one.
         """
-        name = _UNIQUE.get(entity_type.name)
+        name = UNIQUE.get(entity_type.name)
         if name is None or values.get(name) is None or name not in entity_type.attributes:
             return
         row = self._transaction.read(entity_type.root, {name: values[name]})
@@ -84,11 +77,11 @@ class Rules:
         if attribute.is_datetime:
             set_here = name in _SET_AT_CREATION or name in entity_type.required
             return now_text() if set_here else None
-        if name == "created_by_id" or (entity_type.name, name) in _BY_ACTING_USER:
+        if name == "created_by_id" or (entity_type.name, name) in BY_ACTING_USER:
             return self._acting_user()
         if attribute.type == "boolean":
             return 0
-        if (entity_type.name, name) in _SERVER_DEFAULTS:
+        if (entity_type.name, name) in SERVER_DEFAULTS:
             return self._server_default(entity_type, attribute)
         if name in entity_type.required:
             return self._required(attribute)
@@ -103,7 +96,7 @@ class Rules:
 
     def _server_default(self, entity_type: EntityType, attribute: Attribute) -> Any:
         """Return a default that no document tells; None if it names what is not there."""
-        value = _SERVER_DEFAULTS[entity_type.name, attribute.name]
+        value = SERVER_DEFAULTS[entity_type.name, attribute.name]
         if attribute.references is None:
             return value
         target = self._model.types[attribute.references]

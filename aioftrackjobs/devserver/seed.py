@@ -19,8 +19,8 @@ from aioftrackjobs.devserver.declarations.contexts import PRIORITY_NONE
 from aioftrackjobs.devserver.fixtures import NO_FIXTURE, Fixture, load_fixture
 from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.owners import owner_of, user_type
-from aioftrackjobs.devserver.rules import USER_TYPE
 from aioftrackjobs.devserver.store import Transaction
+from aioftrackjobs.devserver.undeclared import USER_TYPE
 from aioftrackjobs.protocol.locations import BUILTIN_LOCATIONS
 
 #: Yields entity types and values.

@@ -18,6 +18,7 @@ from aioftrackjobs.devserver.dense import add_dense_values
 from aioftrackjobs.devserver.derived import add_derived_values
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.triggers import add_triggers, targets_of
+from aioftrackjobs.devserver.undeclared import TAKEN_ALONG
 
 ROW = "_row"
 TYPE = "_type"
@@ -135,7 +136,7 @@ def _goes_with(entity_type: EntityType) -> set[str]:
     parent in a tree, and the note that is replied to. Others are cleared. Assumed: the real
     rules are not known.
     """
-    return {*entity_type.required, *entity_type.system_projections, "parent_id", "in_reply_to_id"}
+    return {*entity_type.required, *entity_type.system_projections, *TAKEN_ALONG}
 
 
 def _column(

@@ -11,9 +11,7 @@ from typing import Any
 from aioftrackjobs.devserver.model import EntityType, Model
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.store import Transaction
-
-#: Relations that lead upwards, where what they lead to is of the same family.
-_UPWARDS = ("parent", "container", "in_reply_to")
+from aioftrackjobs.devserver.undeclared import UPWARDS
 
 
 class Trees:
@@ -75,7 +73,7 @@ class Trees:
         return self._transaction.read(entity_type.root, {"id": own_id}) is not None
 
     def _keys(self, entity_type: EntityType) -> Iterator[str]:
-        for name in _UPWARDS:
+        for name in UPWARDS:
             relation = entity_type.relations.get(name)
             if relation is None or relation.key is None or entity_type.primary_key != ("id",):
                 continue
