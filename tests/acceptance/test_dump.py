@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,17 @@ async def _work(session: AsyncSession) -> None:
     """Leave a bit of everything behind: a Job with a file, words of its own, a secret."""
     async with job_context(session, description="Transcode") as job:
         await job.attach(b"some bytes", name="log.txt")
-    for kind, data in {
+    rows: dict[str, dict[str, Any]] = {
         "Metadata": {"parent_id": job.id, "parent_type": "Job", "key": "colour", "value": "é"},
         "Setting": {"group": "render", "name": "threads", "value": "4"},
-    }.items():
+        "CustomAttributeConfiguration": {
+            "key": "due",
+            "entity_type": "task",
+            "config": "{}",
+            "default": datetime(2026, 2, 3, tzinfo=UTC),
+        },
+    }
+    for kind, data in rows.items():
         session.create(kind, data)
     session.create("Setting", {"group": "render", "name": "license_token", "value": "hidden"})
     await session.commit()

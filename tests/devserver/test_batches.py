@@ -391,24 +391,3 @@ async def test_versions_are_numbered_and_the_latest_is_marked(api: Caller) -> No
         ("a8", 8, True),
         ("b1", 1, False),
     ]
-
-
-async def test_a_custom_attribute_may_be_deleted_and_set_again_in_a_batch(api: Caller) -> None:
-    """The same whether the configuration is for the entity or not, and however it is sent."""
-    (shot,) = await api.query("select id from Shot limit 1")
-    data = {"id": "fps", "key": "fps", "entity_type": "user", "config": "{}"}
-    configuration = {**create("CustomAttributeConfiguration"), "entity_data": data}
-    key = ["fps", shot["id"]]
-    named = {"configuration_id": key[0], "entity_id": key[1]}
-
-    await api.call(
-        configuration,
-        update("CustomAttributeValue", *key, value=2),
-        create("CustomAttributeValue", **named, value=3),
-        delete("CustomAttributeValue", *key),
-        create("CustomAttributeValue", **named, value=4),
-        update("ContextCustomAttributeValue", *key, value=5),
-    )
-
-    rows = await api.query(f'select value from CustomAttributeValue where entity_id is "{key[1]}"')
-    assert [row["value"] for row in rows] == [5]

@@ -345,3 +345,24 @@ async def test_attributes_of_subtypes_are_known_to_general_types(api: Caller) ->
     (row,) = await api.query("select padding, name from Component where padding > 3")
 
     assert (row["name"], row["padding"]) == ("frames", 4)
+
+
+async def test_a_custom_attribute_may_be_deleted_and_set_again_in_a_batch(api: Caller) -> None:
+    """The same whether the configuration is for the entity or not, and however it is sent."""
+    (shot,) = await api.query("select id from Shot limit 1")
+    data = {"id": "fps", "key": "fps", "entity_type": "user", "config": "{}"}
+    configuration = create("CustomAttributeConfiguration", **data)
+    key = ["fps", shot["id"]]
+    named = {"configuration_id": key[0], "entity_id": key[1]}
+
+    await api.call(
+        configuration,
+        update("CustomAttributeValue", *key, value=2),
+        create("CustomAttributeValue", **named, value=3),
+        delete("CustomAttributeValue", *key),
+        create("CustomAttributeValue", **named, value=4),
+        update("ContextCustomAttributeValue", *key, value=5),
+    )
+
+    rows = await api.query(f'select value from CustomAttributeValue where entity_id is "{key[1]}"')
+    assert [row["value"] for row in rows] == [5]
