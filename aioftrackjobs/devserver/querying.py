@@ -159,9 +159,13 @@ def _entities(request: ApiRequest, query: syntax.Query) -> tuple[list[Any], bool
 
 
 def _groups(request: ApiRequest, query: syntax.Query) -> tuple[list[Any], bool]:
+    if not request.caller.strict:
+        raise ValidationRefusal(
+            "'group by' needs strict mode: send the header 'ftrack-api-options: strict:1'."
+        )
     transaction = request.transaction
     compiler = Compiler(request.services.model, transaction.tables)
-    statement, names = compiler.select_groups(query, strict=request.caller.strict)
+    statement, names = compiler.select_groups(query)
     found, more = _page(query, transaction.fetch(statement))
     return [dict(zip(names, row, strict=True)) for row in found], more
 

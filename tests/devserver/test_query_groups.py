@@ -6,12 +6,6 @@ from typing import Any
 
 import pytest
 
-from aioftrackjobs.devserver.loading import builtin_model
-from aioftrackjobs.devserver.query.compiler import Compiler
-from aioftrackjobs.devserver.query.parser import parse
-from aioftrackjobs.devserver.refusals import ValidationRefusal
-from aioftrackjobs.devserver.tables import build_tables
-
 from .caller import Caller, create, query
 
 STRICT = {"ftrack-api-options": "strict:1"}
@@ -124,8 +118,8 @@ async def test_what_cannot_be_grouped_is_refused(
     assert problem in response.json()["content"]
 
 
-def test_grouping_needs_strict_mode() -> None:
-    compiler = Compiler(builtin_model(), build_tables(builtin_model())[1])
+async def test_grouping_needs_strict_mode(api: Caller) -> None:
+    error = await api.refused(query("select count(id) from Component group by name"))
 
-    with pytest.raises(ValidationRefusal, match="strict:1"):
-        compiler.select_groups(parse("select count(id) from Job group by status"), strict=False)
+    assert error["exception"] == "ValidationError"
+    assert "'ftrack-api-options: strict:1'" in error["content"]

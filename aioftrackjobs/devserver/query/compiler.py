@@ -48,18 +48,12 @@ class Compiler:
         )
         return self._paged(statement, query)
 
-    def select_groups(
-        self, query: syntax.Query, *, strict: bool = True
-    ) -> tuple[sa.Select[Any], list[str]]:
+    def select_groups(self, query: syntax.Query) -> tuple[sa.Select[Any], list[str]]:
         """Return the statement of a query that groups, and the names of its columns.
 
         Raises:
-            ValidationRefusal: If it did not come in strict mode, or names what it cannot.
+            ValidationRefusal: If it names what it cannot.
         """
-        if not strict:
-            raise ValidationRefusal(
-                "'group by' needs strict mode: send the header 'ftrack-api-options: strict:1'."
-            )
         scope = self.scope(query)
         groups = Groups(query, scope, lambda path: self._value(path, scope))
         columns = [column.label(name) for name, column in groups.columns.items()]
@@ -126,10 +120,12 @@ class Compiler:
                 return sa.not_(self._condition(operand, scope).self_group())
             case syntax.RelationTest(path=path, criteria=criteria):
                 return self._relation_test(path, criteria, scope)
-            case syntax.Comparison(path=path):
-                return self._at_end(path, scope, lambda at, inner: _compare(at, inner, expression))
-            case syntax.Membership(path=path):
-                return self._membership(expression, scope)
+            case syntax.Comparison(path=path) as comparison:
+                return self._at_end(
+                    path, scope, lambda attribute, column: _compare(attribute, column, comparison)
+                )
+            case syntax.Membership() as membership:
+                return self._membership(membership, scope)
 
     def _relation_test(
         self, path: syntax.Path, criteria: syntax.Expression | None, scope: Scope
@@ -156,19 +152,19 @@ class Compiler:
         return build(*self._column(step, scope))
 
     def _membership(self, membership: syntax.Membership, scope: Scope) -> Condition:
-        values = membership.values
+        values, negated = membership.values, membership.negated
         if isinstance(values, syntax.Query):
             keys = self._subquery(values)
-            condition = self._at_end(
-                membership.path, scope, lambda _, column: _in_keys(column, keys, membership.negated)
-            )
-        else:
-            condition = self._at_end(
+            return self._at_end(
                 membership.path,
                 scope,
-                lambda attribute, column: _in_list(attribute, column, values, membership.negated),
+                lambda _, column: column.not_in(keys) if negated else column.in_(keys),
             )
-        return condition
+        return self._at_end(
+            membership.path,
+            scope,
+            lambda attribute, column: _in_list(attribute, column, values, negated=negated),
+        )
 
     def _subquery(self, query: syntax.Query) -> sa.Select[Any]:
         projections = query.projections or ()
@@ -205,9 +201,8 @@ def _joined(word: str, conditions: list[Condition]) -> Condition:
 
 
 def _compare(
-    attribute: Attribute, column: sa.ColumnElement[Any], comparison: syntax.Expression
+    attribute: Attribute, column: sa.ColumnElement[Any], comparison: syntax.Comparison
 ) -> Condition:
-    assert isinstance(comparison, syntax.Comparison)  # noqa: S101 - said by the only caller
     literal, operator = comparison.value, comparison.operator
     if literal.is_null:
         return _compare_with_nothing(column, operator)
@@ -274,7 +269,8 @@ def _in_list(
     attribute: Attribute,
     column: sa.ColumnElement[Any],
     literals: tuple[syntax.Literal, ...],
-    negated: bool,  # noqa: FBT001
+    *,
+    negated: bool,
 ) -> Condition:
     """Return the test for a list, whose length does not change the statement's text."""
     listed = [value_of(attribute, each) for each in literals if not each.is_null]
@@ -293,10 +289,6 @@ def _in_list(
         return sa.and_(column.is_not(None), missing) if with_null else missing
     found = column.in_(keys)
     return sa.or_(column.is_(None), found) if with_null else found
-
-
-def _in_keys(column: sa.ColumnElement[Any], keys: sa.Select[Any], negated: bool) -> Condition:  # noqa: FBT001
-    return column.not_in(keys) if negated else column.in_(keys)
 
 
 def _refuse_computed(scope: Scope, name: str) -> None:
