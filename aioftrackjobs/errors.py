@@ -37,7 +37,6 @@ as it came, never used as a format string and never searched to choose a branch.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from difflib import get_close_matches
 
 __all__ = [
     "AuthenticationError",
@@ -72,6 +71,8 @@ __all__ = [
 
 def _suggest(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean ...?`` for the known name nearest to *name*, or nothing."""
+    from difflib import get_close_matches  # only mistakes need it
+
     match = get_close_matches(name, list(known), n=1)
     return f" Did you mean {match[0]!r}?" if match else ""
 

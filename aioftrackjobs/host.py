@@ -14,15 +14,17 @@ into a shielded scope. So what must run to its end runs here, and who waits for 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
 import anyio.lowlevel
 import sniffio
 
 from aioftrackjobs.errors import SessionStateError
+
+if TYPE_CHECKING:
+    import asyncio
 
 Work = tuple[Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]
 CleanUp = Callable[[], Coroutine[Any, Any, None]]
@@ -76,7 +78,7 @@ class Host:
         self._hold = Hold(self)
         self._orphaned = False
         self._failure: BaseException | None = None
-        self._new_event: Callable[[], Event] = asyncio.Event
+        self._new_event: Callable[[], Event] = anyio.Event
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
     async def start(self) -> None:
@@ -89,6 +91,9 @@ class Host:
             self._new_event = trio.Event
             trio.lowlevel.spawn_system_task(self._run, name="aioftrackjobs host")
         else:
+            import asyncio
+
+            self._new_event = asyncio.Event
             self._task = asyncio.get_running_loop().create_task(
                 self._run(), name="aioftrackjobs host"
             )

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from aioftrackjobs.content import Uploadable
 from aioftrackjobs.course import JobCourse
 from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent
 from aioftrackjobs.progress import Progress
 from aioftrackjobs.session import AsyncSession, workspace_of
+
+if TYPE_CHECKING:
+    from aioftrackjobs.content import Uploadable
 
 T = TypeVar("T")
 

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 from aioftrackjobs.attachments import AttachmentWatch
 from aioftrackjobs.config import resolve_credentials
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.content import Uploadable
-from aioftrackjobs.downloads import download
 from aioftrackjobs.ensure import ensure
 from aioftrackjobs.errors import EntityError, MalformedAnswerError
 from aioftrackjobs.models import Entity, FileComponent, JobComponent, User
@@ -23,11 +21,13 @@ from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.results import Query, fetch_entity, key_reference, populate
 from aioftrackjobs.retry import RetryPolicy
-from aioftrackjobs.transfer import ProgressCallback
 from aioftrackjobs.transport import HttpClient
 from aioftrackjobs.unit_of_work import UnitOfWork
-from aioftrackjobs.uploads import upload
 from aioftrackjobs.workspace import Workspace
+
+if TYPE_CHECKING:
+    from aioftrackjobs.content import Uploadable
+    from aioftrackjobs.transfer import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -357,6 +357,8 @@ class AsyncSession:
             UnsupportedLocationError: This package cannot write to the location.
         """
         self._connection.require_open()
+        from aioftrackjobs.uploads import upload  # many sessions never move a file
+
         given = None if location == "auto" else location
         return await upload(
             self._workspace,
@@ -395,5 +397,7 @@ class AsyncSession:
             TransportError: The server could not be reached.
         """
         self._connection.require_open()
+        from aioftrackjobs.downloads import download
+
         await download(self._workspace, component, Path(path), resume=resume, progress=progress)
         return Path(path)
