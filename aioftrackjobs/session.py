@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
+import anyio
+
 from aioftrackjobs.attachments import AttachmentWatch
 from aioftrackjobs.config import resolve_credentials
 from aioftrackjobs.connection import Connection
@@ -87,6 +89,7 @@ class AsyncSession:
         self._watch = AttachmentWatch()
         self._information: dict[str, Any] | None = None
         self._user: User | None = None
+        self._introduction = anyio.Lock()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.api_user} at {self.server_url}>"
@@ -200,9 +203,10 @@ class AsyncSession:
             NoResultFoundError: A global key was given with the name of no user.
         """
         self._connection.require_open()
-        if self._user is None:
-            query = self.query("User where username is {name}", name=self.api_user)
-            self._user = await query.of(User).one()
+        async with self._introduction:  # a farm starts a thousand Jobs at once
+            if self._user is None:
+                query = self.query("User where username is {name}", name=self.api_user)
+                self._user = await query.of(User).one()
         return self._user
 
     # Recording: no I/O

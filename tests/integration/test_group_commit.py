@@ -612,3 +612,13 @@ async def test_a_commit_after_closing_is_refused_and_stays_recorded(tables: Tabl
             unit.rollback()
 
     assert tables.rows == {}
+
+
+async def test_the_sessions_user_is_asked_for_once_by_all(tables: Tables) -> None:
+    async with tables.session() as session:
+        tables.rows["maya"] = {"__entity_type__": "User", "id": "u", "username": "maya"}
+        async with anyio.create_task_group() as group:
+            for _ in range(50):
+                group.start_soon(session.current_user)
+
+    assert tables.queries == 1
