@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from aioftrackjobs import AsyncSession, FtrackJobsError, Job, job_context
+from aioftrackjobs import AsyncSession, FtrackJobsError, Job, RetryPolicy, job_context
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,9 @@ class State(TypedDict):
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[State]:
     """Open the session when the service starts; when it stops, end the Jobs, then close it."""
-    async with AsyncSession() as session, anyio.create_task_group() as background:
+    # Who called waits for an answer: trying again for the usual minute would be too long.
+    retry = RetryPolicy(budget=2)
+    async with AsyncSession(retry=retry) as session, anyio.create_task_group() as background:
         yield {"session": session, "background": background}
         # What still runs ends as failed, "cancelled". To let it finish, leave this line out.
         background.cancel_scope.cancel()

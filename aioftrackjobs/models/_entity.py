@@ -107,7 +107,12 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         Raises:
             InvalidKeyError: A part of the key is missing.
         """
-        key = tuple([(name, self._current(name)) for name in self.primary_key_attributes])
+        names = self.primary_key_attributes
+        if len(names) == 1:  # nearly always, and asked for with each change
+            value = self._current(names[0])
+            if type(value) is str and value:
+                return Reference(self.entity_type, ((names[0], value),))
+        key = tuple([(name, self._current(name)) for name in names])
         for _, value in key:
             if not (value and isinstance(value, str)):
                 given = tuple(value for _, value in key)

@@ -19,8 +19,8 @@ from aioftrackjobs.protocol.values import Reference
 
 def fold(operations: Sequence[Operation]) -> tuple[Operation, ...]:
     """Return the fewest operations that leave the server in the same state."""
-    if len(operations) == 1:  # the common case, and the cheapest
-        return tuple(_drop_empty(operations))
+    if len(operations) == 1 and _is_plain_update(operations[0]):
+        return (operations[0],)  # what a farm does all day
     return _merge_neighbours(_drop_empty(_keep_last_values(_cancel_unborn(operations))))
 
 
@@ -69,6 +69,12 @@ def _drop_empty(operations: Sequence[Operation]) -> list[Operation]:
         for operation in operations
         if not isinstance(operation, Update) or _is_set(operation.values)
     ]
+
+
+def _is_plain_update(operation: Operation) -> bool:
+    if not isinstance(operation, Update):
+        return False
+    return bool(operation.values) and NOT_SET not in operation.values.values()
 
 
 def _is_set(values: Values) -> bool:
