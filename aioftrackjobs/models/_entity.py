@@ -248,8 +248,8 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             value = list(value)
         if name in cls.__pydantic_fields__:
             scratch = cls.__new__(cls)
-            for state, empty in _PYDANTIC_STATE.items():
-                object.__setattr__(scratch, state, empty())
+            object.__setattr__(scratch, "__pydantic_fields_set__", set())
+            object.__setattr__(scratch, "__pydantic_extra__", {})
             cls.__pydantic_validator__.validate_assignment(scratch, name, value)
             value = scratch.__dict__[name]
         return store(value)
