@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import count
 
 from aioftrackjobs.devserver.computed import sources_of
 from aioftrackjobs.devserver.model import EntityType, Model, Relation
@@ -14,6 +15,8 @@ from aioftrackjobs.devserver.tables import TYPE
 from aioftrackjobs.devserver.undeclared import SHOWN_WHOLE
 
 _LONGEST_PATH = 24
+#: Numbers for selections. Their ids would not do: another may have one when it is free again.
+_NUMBERS = count()
 
 
 @dataclass(slots=True)
@@ -24,12 +27,14 @@ class Selection:
         entity_type: What the projections take the entities for; they may be subtypes.
         names: Attributes and computed values, in the order they were asked for.
         related: What is wanted of the entities that relations lead to.
+        number: Of this selection alone, as long as the program runs.
     """
 
     entity_type: EntityType
     relation: Relation | None = None
     names: dict[str, None] = field(default_factory=dict)
     related: dict[str, Selection] = field(default_factory=dict)
+    number: int = field(default_factory=_NUMBERS.__next__, compare=False)
 
     def columns(self, model: Model) -> list[str]:
         """Return the columns to read, the type first, then the key."""

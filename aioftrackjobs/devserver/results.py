@@ -15,8 +15,8 @@ from pydantic_core import to_json
 
 from aioftrackjobs.devserver.computed import Addresses
 from aioftrackjobs.devserver.encoding import encode
+from aioftrackjobs.devserver.links import link_names, read_links
 from aioftrackjobs.devserver.model import EntityType, Model, Relation
-from aioftrackjobs.devserver.paths import link_names, read_links
 from aioftrackjobs.devserver.projections import Selection
 from aioftrackjobs.devserver.query.ways import members_only, reached, start_of
 from aioftrackjobs.devserver.store import Transaction
@@ -24,8 +24,6 @@ from aioftrackjobs.devserver.tables import ROW, TYPE
 
 Row = dict[str, Any]
 Entity = dict[str, Any]
-
-
 Key = tuple[Any, ...]
 
 
@@ -105,11 +103,9 @@ class Encoder:
         self._addresses = addresses
         self.denormalize = denormalize
         self._sent: dict[tuple[Any, ...], set[Any]] = {}
-        self._selections: list[Selection] = []
 
     def entities(self, selection: Selection, loaded: Loaded) -> list[Entity]:
         """Return the wire form of all rows in *loaded*."""
-        self._selections.append(selection)  # alive, so that no later one gets its identity
         return [self.entity(selection, row, loaded) for row in loaded.rows]
 
     def entity(self, selection: Selection, row: Row, loaded: Loaded) -> Entity:
@@ -124,7 +120,7 @@ class Encoder:
             self._write(entity, sent, entity_type, row, entity_type.system_projections)
         self._write(entity, sent, entity_type, row, selection.names)
         for name, below in selection.related.items():
-            token = (name, id(below))
+            token = (name, below.number)
             if token not in sent and name in entity_type.relations and below.relation:
                 sent.add(token)
                 entity[name] = self._related(below.relation, below, row, loaded)

@@ -75,8 +75,7 @@ def _read_tree(
     links: Links = {}
     for row in transaction.fetch(statement, keys=to_json(ids).decode()):
         start, name, own_id, label = tuple(row)
-        lineage = model.types[name].lineage
-        part = {"id": own_id, "name": label, "type": lineage[-2:][0]}
+        part = {"id": own_id, "name": label, "type": _kind(model.types[name])}
         links.setdefault(start, []).append(part)
     return links
 
@@ -109,3 +108,9 @@ def _is_one_of(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
     """Return the test for the ``keys`` that a statement is run with."""
     wanted = sa.func.json_each(sa.bindparam("keys")).table_valued("value")
     return column.in_(sa.select(wanted.c.value))
+
+
+def _kind(entity_type: EntityType) -> str:
+    """Return the type just below the root of the family: a link tells no Shot from a Task."""
+    lineage = entity_type.lineage
+    return lineage[-2] if len(lineage) > 1 else entity_type.name
