@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,20 +22,6 @@ from aioftrackjobs.devserver.refusals import (
 from aioftrackjobs.devserver.request import ApiRequest, Caller, Operation, Services
 from aioftrackjobs.protocol.schemas import schema_hash
 
-#: Operations that leave the database as it is.
-_READING = frozenset(
-    {
-        "query",
-        "search",
-        "query_schemas",
-        "query_server_information",
-        "get_upload_metadata",
-        "complete_multipart_upload",
-        "get_widget_url",
-        "send_user_invite",
-        "send_review_session_invite",
-    }
-)
 #: A real server does these; they are refused by name rather than as unknown (section 2.3).
 _UNSUPPORTED = frozenset(
     {
@@ -63,7 +50,19 @@ _UNSUPPORTED = frozenset(
         "update_user_security_role",
     }
 )
-_Action = Callable[[ApiRequest, Operation], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Action:
+    """What is done for an operation.
+
+    Attributes:
+        answer: Does it, and returns its part of the answer.
+        writes: Whether it may change the database.
+    """
+
+    answer: Callable[[ApiRequest, Operation], Any]
+    writes: bool = False
 
 
 class Operations:
@@ -73,23 +72,23 @@ class Operations:
         self._services = services
         self._schemas = list(services.model.documents)
         self._actions: Mapping[str, _Action] = {
-            "query": querying.answer_query,
-            "search": querying.answer_search,
-            "create": _create,
-            "update": _update,
-            "delete": _delete,
-            "query_schemas": lambda *_: self._schemas,
-            "query_server_information": partial(
-                information.server_information, schema_hash=schema_hash(self._schemas)
+            "query": _Action(querying.answer_query),
+            "search": _Action(querying.answer_search),
+            "create": _Action(_create, writes=True),
+            "update": _Action(_update, writes=True),
+            "delete": _Action(_delete, writes=True),
+            "query_schemas": _Action(lambda *_: self._schemas),
+            "query_server_information": _Action(
+                partial(information.server_information, schema_hash=schema_hash(self._schemas))
             ),
-            "get_upload_metadata": transfers.get_upload_metadata,
-            "complete_multipart_upload": transfers.complete_multipart_upload,
-            "encode_media": media.encode_media,
-            "delayed_job": delayed.delayed_job,
-            "reset_remote": accounts.reset_remote,
-            "get_widget_url": accounts.get_widget_url,
-            "send_user_invite": accounts.send_user_invite,
-            "send_review_session_invite": accounts.send_review_session_invite,
+            "get_upload_metadata": _Action(transfers.get_upload_metadata),
+            transfers.COMPLETE: _Action(transfers.complete_multipart_upload, writes=True),
+            "encode_media": _Action(media.encode_media, writes=True),
+            "delayed_job": _Action(delayed.delayed_job, writes=True),
+            "reset_remote": _Action(accounts.reset_remote, writes=True),
+            "get_widget_url": _Action(accounts.get_widget_url),
+            "send_user_invite": _Action(accounts.send_user_invite),
+            "send_review_session_invite": _Action(accounts.send_review_session_invite),
         }
 
     def run(self, operations: list[Any], caller: Caller) -> list[Any]:
@@ -99,7 +98,7 @@ class Operations:
             Refusal: If one of them cannot be done.
         """
         actions = [self._action(operation) for operation in operations]
-        writes = any(operation["action"] not in _READING for operation in operations)
+        writes = any(action.writes for action in actions)
         with ExitStack() as undone:
             assembled = transfers.assemble_uploads(self._services, operations, undone)
             with (
@@ -109,7 +108,7 @@ class Operations:
                 request = ApiRequest(self._services, transaction, caller, assembled)
                 _check_user(request, writes=writes)
                 answers = [
-                    action(request, operation)
+                    action.answer(request, operation)
                     for action, operation in zip(actions, operations, strict=True)
                 ]
                 request.batch.finish()
