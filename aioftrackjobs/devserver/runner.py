@@ -265,6 +265,9 @@ async def running(
 ) -> AsyncIterator[ServerHandle]:
     """Run a server for the length of the block; by default nothing of it stays.
 
+    A server that has ended before the block says so at the end of it, unless an error of the
+    block's own does.
+
     Args:
         host: Address to listen on.
         port: 0 for any free one.
@@ -293,6 +296,7 @@ async def running(
     finally:
         runner.stop()
         await _ended(runner)
+    runner.check_end()
 
 
 async def _ended(runner: _Runner) -> None:

@@ -16,10 +16,12 @@ import pytest
 
 from aioftrackjobs.devserver import (
     Limits,
+    ServerEndedError,
     ServerHandle,
     ServerStartError,
     StoreError,
     create_app,
+    runner,
     running,
 )
 from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
@@ -175,6 +177,32 @@ async def test_the_application_works_with_its_lifespan_too() -> None:
             engine = app.state.engine
             assert await Caller(http, engine.api_user, engine.api_key).query("Job") == []
     assert not engine.storage.folder.exists()
+
+
+async def fail(*_: object) -> None:
+    raise OSError("out of memory")
+
+
+async def test_a_server_that_ended_by_itself_says_so_at_the_end_of_the_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner._Server, "on_tick", fail)
+
+    with pytest.raises(ServerEndedError) as caught:
+        async with running():
+            pass
+
+    assert repr(caught.value.__cause__) == "OSError('out of memory')"
+
+
+async def test_an_error_of_the_block_is_not_hidden_by_the_end_of_the_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(runner._Server, "on_tick", fail)
+
+    with pytest.raises(KeyError):
+        async with running():
+            raise KeyError("of the block")
 
 
 SERVE = """
