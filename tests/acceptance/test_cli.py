@@ -16,10 +16,16 @@ from aioftrackjobs.cli import main
 sys.argv[1:] = {arguments!r}
 main()
 """
+_MODULE_WITHOUT = """
+import runpy, sys
+sys.modules["typer"] = None
+runpy.run_module("aioftrackjobs", run_name="__main__", alter_sys=True)
+"""
 
 
-async def test_version_is_told(launch: Callable[..., Any]) -> None:
-    program = launch("-m", "aioftrackjobs.cli", "--version")
+@pytest.mark.parametrize("module", ["aioftrackjobs", "aioftrackjobs.cli"])
+async def test_version_is_told(launch: Callable[..., Any], module: str) -> None:
+    program = launch("-m", module, "--version")
 
     assert await program.end() == 0
     assert program.out == f"aioftrackjobs {__version__}\n"
@@ -62,3 +68,11 @@ async def test_missing_extra_is_named_in_one_line(
         f"aioftrackjobs: {package} is not installed; it comes with an extra: "
         f'pip install "aioftrackjobs[{extra}]"\n'
     )
+
+
+async def test_missing_extra_is_named_for_the_module_too(launch: Callable[..., Any]) -> None:
+    program = launch("-c", _MODULE_WITHOUT)
+
+    assert await program.end() == 2
+    assert program.err.startswith("aioftrackjobs: typer is not installed; it comes with an extra")
+    assert program.err.count("\n") == 1
