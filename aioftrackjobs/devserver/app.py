@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import html
-import logging
 import os
 import re
 import weakref
@@ -42,7 +41,6 @@ from aioftrackjobs.devserver.refusals import (
 from aioftrackjobs.devserver.storage import Incoming, is_storable
 from aioftrackjobs.devserver.uploads import Announced
 
-logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 #: Bytes of a file read at once: big enough that the hop to a worker thread costs nothing.

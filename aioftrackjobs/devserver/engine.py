@@ -5,7 +5,6 @@ Everything here blocks; the ASGI application calls it in a worker thread, one ca
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -40,8 +39,6 @@ from aioftrackjobs.devserver.sql import Sql
 from aioftrackjobs.devserver.storage import Storage, is_storable
 from aioftrackjobs.devserver.store import Store
 from aioftrackjobs.devserver.uploads import Uploads
-
-logger = logging.getLogger(__name__)
 
 DEFAULT_API_USER = "developer"
 _TRUE = frozenset({"1", "true"})

@@ -6,7 +6,6 @@ their text is made once for each set of columns and handed to the driver as it i
 
 from __future__ import annotations
 
-import logging
 import secrets
 import sqlite3
 import threading
@@ -28,8 +27,6 @@ from aioftrackjobs.devserver.refusals import (
 )
 from aioftrackjobs.devserver.sql import Sql
 from aioftrackjobs.protocol.schemas import schema_hash
-
-logger = logging.getLogger(__name__)
 
 _IN_MEMORY = ":memory:"
 #: As many as the digest has that it goes into.
