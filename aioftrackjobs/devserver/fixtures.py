@@ -11,8 +11,9 @@ A fixture is a list of entities as the wire has them, and nothing else::
 
 Entries may name each other in any order, by foreign key or by reference. Each is checked as
 the creation of an entity is, and what it leaves out is filled in as it would be there; one
-that has the key of an entity which is there already brings that one up to date. All of them
-are loaded, or none is. Every user among them can log in, with a key that is made up.
+that has the key of an entity which is there already brings that one up to date, in what clients
+may not change too. All of them are loaded, or none is. Every user among them can log in, with a
+key that is made up.
 
 ``aioftrackjobs dump`` writes such a file.
 """
@@ -29,6 +30,7 @@ from typing import Any, TypeAlias
 from pydantic_core import from_json
 
 from aioftrackjobs.devserver.apply import Batch
+from aioftrackjobs.devserver.changes import read_changes
 from aioftrackjobs.devserver.errors import FixtureError
 from aioftrackjobs.devserver.model import EntityType, Model
 from aioftrackjobs.devserver.owners import owner_of
@@ -149,6 +151,7 @@ class _Loader:
             made = batch.create({"entity_type": name, "entity_data": data})
             key = {part: made[part] for part in entity_type.primary_key}
         else:
+            self._set_fixed(entity_type, key, data)
             batch.update(_change(entity_type, key, data))
         batch.finish()
         return entity_type, key
@@ -175,6 +178,18 @@ class _Loader:
                 if value is not None and not self._has(there.table.name, {there.name: value}):
                     wanted = f"there is no {there.table.name} '{value}'"
                     raise ValidationRefusal(f"{column.name} leads nowhere: {wanted}.")
+
+    def _set_fixed(
+        self, entity_type: EntityType, key: Mapping[str, Any], data: Mapping[str, Any]
+    ) -> None:
+        """Give an entity the values in *data* that no client may change, such as its age.
+
+        A fixture is the truth about what it names: one that a server has dumped knows better
+        when an entity was made than the seed, which has made it just now.
+        """
+        values = read_changes(self._model, entity_type, data).values
+        fixed = {name: value for name, value in values.items() if name in entity_type.immutable}
+        self._transaction.update(entity_type.root, key, fixed)
 
     def _known_key(
         self, entity_type: EntityType, entry: Mapping[str, Any]

@@ -60,16 +60,16 @@ def schemas(request: pytest.FixtureRequest) -> list[Entity] | None:
     return documents
 
 
-async def test_what_is_dumped_is_served_again(schemas: list[Entity] | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("empty", [True, False], ids=["empty", "seeded"])
+async def test_what_is_dumped_is_served_again(
+    schemas: list[Entity] | None, empty: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "dump.json"
-    async with running(schemas=schemas) as server:
-        async with AsyncSession(server.url, server.api_key, server.api_user) as session:
-            await _work(session)
-        before = await _entities(server)
-        source = Source(server.url, server.api_user, server.api_key)
-        count = await write_dump(source, [], path)
+    with monkeypatch.context() as long_ago:
+        long_ago.setattr("aioftrackjobs.devserver.rules.now_text", lambda: "2020-01-01T00:00:00")
+        before, count = await _dumped(schemas, path)
 
-    async with running(schemas=schemas, empty=True, fixture=path) as server:
+    async with running(schemas=schemas, empty=empty, fixture=path) as server:
         after = await _entities(server)
         async with AsyncSession(server.url, server.api_key, server.api_user) as session:
             statuses = await session.query("select state.name from Status").all()
@@ -109,6 +109,16 @@ async def test_what_several_types_show_is_dumped_once(schemas: list[Entity] | No
     assert len(values) == len(set(values)) > 1
     (linked,) = [each for each in entities if each.get("id") == link_id]
     assert linked.items() >= ends.items()
+
+
+async def _dumped(schemas: list[Entity] | None, path: Path) -> tuple[list[Entity], int]:
+    """Dump a server that has worked; return what it holds, and how much it says that is."""
+    async with running(schemas=schemas) as server:
+        async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+            await _work(session)
+        before = await _entities(server)
+        source = Source(server.url, server.api_user, server.api_key)
+        return before, await write_dump(source, [], path)
 
 
 async def test_keys_and_other_secrets_stay_where_they_are(

@@ -15,7 +15,7 @@ import pytest
 from aioftrackjobs.devserver import FixtureError, create_app, running
 from aioftrackjobs.protocol.locations import BUILTIN_LOCATIONS
 
-from .caller import Caller, names_in, query
+from .caller import Caller, names_in, query, update
 
 Start = Callable[..., AbstractAsyncContextManager[Caller]]
 PROJECT = {"__entity_type__": "Project", "id": "p", "name": "film", "full_name": "The film"}
@@ -131,6 +131,21 @@ async def test_what_is_there_already_is_brought_up_to_date(tmp_path: Path) -> No
                 name
             ]
             assert len(await api.query("User where username is ada")) == 1
+
+
+async def test_a_fixture_knows_better_than_the_seed_what_no_client_may_change() -> None:
+    async with started() as api:
+        (seeded,) = await api.query("select id, created_at from Project")
+    made = {"__type__": "datetime", "value": "2020-01-01T00:00:00"}
+    fixture = [entity("Project", id=seeded["id"], created_at=made)]
+
+    async with started(fixture=fixture) as api:
+        (loaded,) = await api.query("select created_at, name from Project")
+        refused = await api.refused(update("Project", seeded["id"], created_at=None))
+
+    assert seeded["created_at"] != loaded["created_at"] == made
+    assert loaded["name"] == "demo"
+    assert "cannot be changed" in refused["content"]
 
 
 async def test_the_acting_user_may_come_with_the_fixture() -> None:
