@@ -22,22 +22,23 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from aioftrackjobs.devserver.accounts import is_widget
-from aioftrackjobs.devserver.admission import Turns
-from aioftrackjobs.devserver.bodies import read_body
+from aioftrackjobs.devserver.admission import Lane, Turns
+from aioftrackjobs.devserver.batches import Batches
 from aioftrackjobs.devserver.browsers import BROWSERS
-from aioftrackjobs.devserver.engine import DEFAULT_API_USER, Answer, Engine, refused
+from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.fixtures import FixtureSource
 from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
 from aioftrackjobs.devserver.pictures import LARGEST_SIZE, picture_of, placeholder
 from aioftrackjobs.devserver.receiving import receive
 from aioftrackjobs.devserver.refusals import (
-    BusyRefusal,
     CredentialsRefusal,
     NotFoundRefusal,
     Refusal,
     RequestRefusal,
     TransferRefusal,
 )
+from aioftrackjobs.devserver.replies import refused
 from aioftrackjobs.devserver.storage import Incoming, is_storable
 from aioftrackjobs.devserver.uploads import Announced
 
@@ -45,7 +46,6 @@ Result = TypeVar("Result")
 
 #: Bytes of a file read at once: big enough that the hop to a worker thread costs nothing.
 _BLOCK = 2 * 1024 * 1024
-_COMPLETING = b"complete_multipart_upload"
 #: Pixels of a thumbnail if the client does not say.
 _THUMBNAIL_SIZE = 300
 
@@ -64,35 +64,25 @@ def create_app(
 ) -> Starlette:
     """Return the server as an ASGI application; ``app.state.engine`` has user and key.
 
-    It is ready at once, whether or not its lifespan is run. What it holds open is let go when
-    the lifespan ends, or else with the application itself.
-
-    Args:
-        database: SQLite file; in memory if not given.
-        storage: Folder for files; a temporary one if not given.
-        schemas: Documents as ``query_schemas`` answers them; built-in ones if not given.
-        api_user: User the server is made for; added if there is no such user.
-        api_key: Key of *api_user*; made up, or kept from the database, if not given.
-        global_api_key: Key that acts for any active user; there is none if not given.
-        limits: How much one request may ask for, if not as much as usual.
-        empty: Make nothing in a new database but that user and the built-in locations.
-        fixture: JSON file of entities to load, or the entities, as in :mod:`fixtures`.
+    Takes what :func:`running` takes, but for the address. The application is ready at once,
+    whether or not its lifespan is run. What it holds open is let go when the lifespan ends, or
+    else with the application itself.
 
     Raises:
         ServerStartError: If one of these cannot be used; the subclass says which.
     """
-    engine = Engine(
-        database,
-        storage,
-        schemas,
-        api_user,
-        api_key,
-        global_api_key,
-        limits,
+    options = Options(
+        database=database,
+        storage=storage,
+        schemas=schemas,
+        api_user=api_user,
+        api_key=api_key,
+        global_api_key=global_api_key,
+        limits=limits,
         empty=empty,
         fixture=fixture,
     )
-    return application_of(engine)
+    return application_of(Engine(options))
 
 
 def application_of(engine: Engine) -> Starlette:
@@ -108,7 +98,7 @@ def application_of(engine: Engine) -> Starlette:
 
     app = Starlette(
         routes=[
-            Route("/api", server.api, methods=["POST"]),
+            Route("/api", server.batches, methods=["POST"]),
             Route("/upload/{token}", server.upload, methods=["PUT"]),
             Route("/component/get", server.download),
             Route("/component/remove", server.remove),
@@ -130,28 +120,18 @@ def application_of(engine: Engine) -> Starlette:
 
 
 class _Server:
-    """The endpoints. Batches are answered one at a time, transactions in any case."""
+    """The endpoints."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._one_at_a_time = anyio.CapacityLimiter(1)
-        self._assembling = anyio.CapacityLimiter(2)
+        self._lane = Lane()
+        self.batches = Batches(engine, self._lane)
         self._pictures = anyio.CapacityLimiter(2)
         self._uploads = Turns(engine.limits)
 
     async def _blocking(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        return await run_sync(function, *arguments, limiter=self._one_at_a_time)
-
-    async def api(self, request: Request) -> Response:
-        """Answer a batch of operations."""
-        body = await read_body(request, self._engine.limits)
-        # Putting files together takes long and touches no data: nobody else waits for that.
-        is_long = _COMPLETING in body
-        answer = await run_sync(
-            functools.partial(self._engine.answer, body, request.headers, str(request.base_url)),
-            limiter=self._assembling if is_long else self._one_at_a_time,
-        )
-        return _json(answer)
+        with await self._lane.turn():
+            return await self._lane.run(function, *arguments)
 
     async def upload(self, request: Request) -> Response:
         """Take the file that was announced for this address."""
@@ -260,26 +240,18 @@ async def _no_thumbnail(_: Request) -> Response:
     return Response(placeholder(), media_type="image/png")
 
 
-def _json(answer: Answer) -> Response:
-    return Response(answer.body, answer.status, media_type="application/json")
-
-
 def _refusal_response(_: Request, refusal: Exception) -> Response:
     assert isinstance(refusal, Refusal)  # noqa: S101 - the class this handler is for
-    response = _json(refused(refusal, refusal.status))
-    if isinstance(refusal, BusyRefusal):
-        response.headers["Retry-After"] = str(refusal.retry_after)
-    return response
+    return refused(refusal)
 
 
 def _http_error_response(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - the class this handler is for
-    refusal = RequestRefusal(f"{error.detail}.", status=error.status_code)
-    response = _json(refused(refusal, refusal.status))
+    response = refused(RequestRefusal(f"{error.detail}.", status=error.status_code))
     response.headers.update(error.headers or {})
     return response
 
 
 def _failure_response(_: Request, error: Exception) -> Response:
-    refusal = RequestRefusal("The development server failed; its log says why.", status=500)
-    return _json(refused(refusal, 500))
+    reason = "The development server failed; its log says why."
+    return refused(RequestRefusal(reason, status=500))

@@ -17,6 +17,10 @@ ASSUMPTIONS: tuple[str, ...] = (
     "A request takes 32 MiB and 20 000 operations, a query 512 Ki characters, a list 20 000 "
     "entries, a file 1 TiB and 10 000 parts; a body or file that stops arriving is given up after "
     "30 s, with 408.",
+    "An answer takes about 64 MiB, and so does what is read for it; a query that finds more is a "
+    "ValidationError. Big answers that are not read yet take 128 MiB together: more of them wait, "
+    "for 300 s, and are refused then with 503 and Retry-After. Who reads nothing for 30 s is let "
+    "go.",
     "16 uploads, parts of files among them, are received at once. Others wait for their turn, for "
     "300 s, and are refused then with 503 and Retry-After: the official JavaScript client neither "
     "repeats nor gives up a part that is refused.",

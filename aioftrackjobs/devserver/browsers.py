@@ -7,8 +7,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from aioftrackjobs.devserver.engine import refused
 from aioftrackjobs.devserver.refusals import RequestRefusal
+from aioftrackjobs.devserver.replies import refused
 
 _DESCRIBED = ("content-type", "content-length")
 
@@ -24,8 +24,9 @@ class _Browsers(CORSMiddleware):
         reason = bytes(response.body).decode()
         refusal = RequestRefusal(f"{reason}.", status=response.status_code)
         headers = {key: value for key, value in response.headers.items() if key not in _DESCRIBED}
-        answer = refused(refusal, refusal.status)
-        return Response(answer.body, answer.status, headers, media_type="application/json")
+        answer = refused(refusal)
+        answer.headers.update(headers)
+        return answer
 
 
 #: Pages from anywhere may call: what lets a caller in are the headers, which a page must know.

@@ -1,55 +1,69 @@
 """The server without HTTP: bytes of a request to bytes of an answer.
 
-Everything here blocks; the ASGI application calls it in a worker thread, one call at a time.
+What uses the database blocks: the ASGI application calls it in a worker thread, one call at a
+time.
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json
 
 from aioftrackjobs.devserver.background import Background
+from aioftrackjobs.devserver.budget import Budget, NoRoomError
 from aioftrackjobs.devserver.credentials import Credentials, check_header_value
 from aioftrackjobs.devserver.errors import SchemaError
-from aioftrackjobs.devserver.fixtures import FixtureSource, read_fixture
+from aioftrackjobs.devserver.fixtures import read_fixture
+from aioftrackjobs.devserver.headers import is_strict, options_in
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.loading import builtin_model, load_model
 from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.multipart import Parts
 from aioftrackjobs.devserver.operations import Operations
+from aioftrackjobs.devserver.options import Options
 from aioftrackjobs.devserver.owners import api_keys, owner_of
-from aioftrackjobs.devserver.refusals import (
-    NotFoundRefusal,
-    Refusal,
-    RequestRefusal,
-    TransferRefusal,
-    refusal_body,
-)
+from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, RequestRefusal
 from aioftrackjobs.devserver.request import Caller, Services, acting_user
 from aioftrackjobs.devserver.seed import Contents, Part
 from aioftrackjobs.devserver.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.sql import Sql
-from aioftrackjobs.devserver.storage import Storage, is_storable
+from aioftrackjobs.devserver.storage import Incoming, Storage, is_storable
 from aioftrackjobs.devserver.store import Store
+from aioftrackjobs.devserver.transfers import COMPLETE, assemble_uploads
 from aioftrackjobs.devserver.uploads import Uploads
 
-DEFAULT_API_USER = "developer"
-_TRUE = frozenset({"1", "true"})
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What to send back: a status and a JSON body."""
+@dataclass(slots=True)
+class Call:
+    """A batch that is yet to be answered; to be closed then.
 
-    status: int
-    body: bytes
+    Attributes:
+        assembled: Files of the uploads in parts that it completes, by upload id.
+    """
+
+    operations: list[Any]
+    caller: Caller
+    assembled: dict[str, Incoming] = field(default_factory=dict)
+
+    @property
+    def completes_uploads(self) -> bool:
+        """Whether files must be put together before."""
+        return any(operation["action"] == COMPLETE for operation in self.operations)
+
+    def close(self) -> None:
+        """Remove the files that have not become those of components."""
+        for incoming in self.assembled.values():
+            incoming.discard()
 
 
 class Engine:
@@ -62,40 +76,27 @@ class Engine:
         ServerStartError: If it is given what it cannot use; then nothing of it stays.
     """
 
-    def __init__(
-        self,
-        database: str | Path | None = None,
-        storage: str | Path | None = None,
-        schemas: Iterable[Mapping[str, Any]] | None = None,
-        api_user: str = DEFAULT_API_USER,
-        api_key: str | None = None,
-        global_api_key: str | None = None,
-        limits: Limits | None = None,
-        *,
-        empty: bool = False,
-        fixture: FixtureSource | None = None,
-    ) -> None:
-        check_header_value("api_user", api_user)
-        for argument, key in (("api_key", api_key), ("global_api_key", global_api_key)):
-            if key is not None:
-                check_header_value(argument, key)
-        self.model, sql = _builtin() if schemas is None else _prepared(load_model(schemas))
-        self.limits = limits or Limits()
-        self.api_user = api_user
-        self._contents = Contents(empty, read_fixture(fixture))
+    def __init__(self, options: Options) -> None:
+        _check_credentials(options)
+        self.model, sql = (
+            _builtin() if options.schemas is None else _prepared(load_model(options.schemas))
+        )
+        self.limits = options.limits or Limits()
+        self.api_user = options.api_user
+        self._contents = Contents(options.empty, read_fixture(options.fixture))
         with ExitStack() as made:
-            self.storage = Storage(storage)
+            self.storage = Storage(options.storage)
             made.callback(self.storage.close)
-            self._store = Store(self.model, sql, database)
+            self._store = Store(self.model, sql, options.database)
             made.callback(self._store.close)
             self.uploads = Uploads(self.limits, self._store.secret)
             self.parts = Parts(self.storage, lasting=self._store.is_lasting)
-            self.credentials = Credentials(global_api_key)
+            self.credentials = Credentials(options.global_api_key)
             self._services = self._make_services()
-            self._populate(api_user, api_key)
+            self._populate(options)
             self.api_keys = self._admit_users()
-            if database is not None:
-                fail_abandoned(self._services, api_user)
+            if options.database is not None:
+                fail_abandoned(self._services, self.api_user)
             made.pop_all()
         self._operations = Operations(self._services)
 
@@ -123,13 +124,17 @@ class Engine:
         self._store.close()
         self.storage.close()
 
-    def _populate(self, api_user: str, api_key: str | None) -> None:
+    def _populate(self, options: Options) -> None:
         """Seed a new store with what its schemas allow."""
+        # Other schemas may lack what the seed hangs on; the built-in ones have all of it.
+        level = logging.WARNING if options.schemas is None else logging.INFO
         for parts in self._contents.choices:
             try:
-                self._fill(api_user, api_key, parts)
+                self._fill(options.api_user, options.api_key, parts)
             except Refusal as refusal:
                 reason = refusal.content
+                left_out = parts[-1].__name__.strip("_") if parts else "user"
+                logger.log(level, "the seed leaves out its %s: %s", left_out, reason)
             else:
                 return
         raise SchemaError(None, f"a server with them cannot be filled: {reason}")
@@ -149,22 +154,47 @@ class Engine:
                 self.credentials.set_api_key(owner, api_key)
             return api_keys(self.model, transaction)
 
-    def answer(self, body: bytes, headers: Mapping[str, str], base_url: str) -> Answer:
-        """Return the answer to a ``POST /api``."""
-        try:
-            who = self.credentials.check(headers.get("ftrack-user"), headers.get("ftrack-api-key"))
-            options = _options(headers.get("ftrack-api-options", ""))
-            caller = Caller(
-                who,
-                base_url,
-                denormalize="denormalize" in options,
-                strict="strict" in options or _is_strict(headers),
-            )
-            operations = _read_batch(body)
-            self.limits.check_batch(operations)
-            return Answer(200, to_json(self._operations.run(operations, caller)))
-        except Refusal as refusal:
-            return refused(refusal, _status(refusal, headers))
+    def read(self, body: bytes, headers: Mapping[str, str], base_url: str) -> Call:
+        """Return what a ``POST /api`` asks for; this does not use the database.
+
+        Raises:
+            Refusal: If it is no batch of operations, or comes without the key of a user.
+        """
+        who = self.credentials.check(headers.get("ftrack-user"), headers.get("ftrack-api-key"))
+        options = options_in(headers)
+        caller = Caller(
+            who,
+            base_url,
+            denormalize="denormalize" in options,
+            strict="strict" in options or is_strict(headers),
+        )
+        operations = _read_batch(body)
+        self.limits.check_batch(operations)
+        self._operations.check(operations)
+        return Call(operations, caller)
+
+    def assemble(self, call: Call) -> None:
+        """Put together the files that *call* completes, which takes as long as copying them.
+
+        Raises:
+            Refusal: If their parts are not there, or not what was announced.
+        """
+        assemble_uploads(self._services, call.operations, call.assembled)
+
+    def answer(self, call: Call, room: int) -> bytes:
+        """Return the answer to *call*, as JSON; nothing of it is done if there is an error.
+
+        Args:
+            call: What is asked for.
+            room: Bytes that there is room for.
+
+        Raises:
+            NoRoomError: If it comes to more than that, and could be answered if there were.
+            Refusal: If it cannot be done, or its answer is too big.
+        """
+        is_all = room >= self.limits.answer
+        budget = Budget(room, self.limits.answer_too_big if is_all else NoRoomError)
+        return self._operations.run(call.operations, call.caller, call.assembled, budget)
 
     def authenticate(self, username: str | None, api_key: str | None) -> None:
         """Check who asks for a file.
@@ -202,19 +232,17 @@ def _prepared(model: Model) -> tuple[Model, Sql]:
     return model, Sql(model)
 
 
-def refused(refusal: Refusal, status: int) -> Answer:
-    """Return *refusal* as an answer."""
-    return Answer(status, to_json(refusal_body(refusal)))
+def _check_credentials(options: Options) -> None:
+    """Check that user and keys can travel in headers.
 
-
-def _status(refusal: Refusal, headers: Mapping[str, str]) -> int:
-    """Return the status of a refusal of a batch: 200 unless the client wants real ones."""
-    is_no_batch = isinstance(refusal, RequestRefusal) and not isinstance(refusal, TransferRefusal)
-    return refusal.status if is_no_batch or _is_strict(headers) else 200
-
-
-def _is_strict(headers: Mapping[str, str]) -> bool:
-    return headers.get("ftrack-strict-api", "").strip().lower() in _TRUE
+    Raises:
+        CredentialsError: If one of them cannot.
+    """
+    check_header_value("api_user", options.api_user)
+    for argument in ("api_key", "global_api_key"):
+        key = getattr(options, argument)
+        if key is not None:
+            check_header_value(argument, key)
 
 
 def _read_batch(body: bytes) -> list[Any]:
@@ -225,13 +253,3 @@ def _read_batch(body: bytes) -> list[Any]:
     if not isinstance(operations, list):
         raise RequestRefusal("The request body must be a JSON array of operations.")
     return operations
-
-
-def _options(header: str) -> set[str]:
-    """Return the options that are on; both documented separators are taken (section 1.2)."""
-    options = set()
-    for part in header.split(";"):
-        name, _, value = part.replace("=", ":").partition(":")
-        if value.strip().lower() in _TRUE:
-            options.add(name.strip())
-    return options

@@ -16,21 +16,24 @@ class Limits:
 
     Attributes:
         request: Bytes in the body of a ``POST /api``.
-        idle: Seconds that the next piece of a body may take, that of an upload too.
+        answer: About the bytes of the answer to one, and of what is read for it.
+        idle: Seconds that the next piece of a body may take, that of an upload or answer too.
         operations: Operations in a batch.
         expression: Characters in a query.
         listed: Entries of any list in an operation.
         upload: Bytes of one file.
         parts: Parts of one upload; the official JavaScript client's own limit.
         uploads: Uploads and parts of some that are received at once; others wait for their turn.
-        patience: Seconds that one waits. Long, as the official JavaScript client never gives up
-            nor repeats a part that is refused; one that is late is only late.
+        patience: Seconds that one waits, or a big answer for room. Long, as the official
+            JavaScript client never gives up nor repeats a part that is refused; one that is late
+            is only late.
 
     Raises:
         ValueError: If one of them leaves no room for anything.
     """
 
     request: int = 32 * _MIB
+    answer: int = 64 * _MIB
     idle: float = 30.0
     operations: int = 20_000
     expression: int = 512 * 1024
@@ -82,6 +85,13 @@ class Limits:
             raise ValidationRefusal(
                 f"A query takes {self.expression} characters at most, not {len(expression)}."
             )
+
+    def answer_too_big(self) -> ValidationRefusal:
+        """Return the refusal of a batch whose answer is too big."""
+        return ValidationRefusal(
+            f"An answer takes {self.answer} bytes at most: ask for less, or for one page after the "
+            "other, by 'offset' and 'limit' at the end of the query."
+        )
 
     def too_big(self) -> RequestRefusal:
         """Return the refusal of a body that is too big."""

@@ -7,14 +7,22 @@ is the digest (protocol reference, section 6.4).
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import os
 import re
 import threading
 from collections.abc import Mapping
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
 from aioftrackjobs.devserver.receiving import check_digest
-from aioftrackjobs.devserver.refusals import TransferRefusal, ValidationRefusal
+from aioftrackjobs.devserver.refusals import (
+    MissingPartRefusal,
+    TransferRefusal,
+    ValidationRefusal,
+)
 from aioftrackjobs.devserver.storage import PART, Incoming, Storage
 from aioftrackjobs.devserver.uploads import Announced
 
@@ -56,7 +64,8 @@ class Parts:
 
         Raises:
             ValidationRefusal: If that is no list of all its parts.
-            TransferRefusal: If they are not what has arrived, or not what was announced.
+            MissingPartRefusal: If one of them is not there.
+            TransferRefusal: If they are not what was announced.
         """
         paths = [
             self._path(announced, number, tag)
@@ -64,7 +73,7 @@ class Parts:
         ]
         for number, path in enumerate(paths, 1):
             if not path.is_file():
-                raise TransferRefusal(f"No part {number} with this tag has arrived.")
+                raise MissingPartRefusal(f"No part {number} with this tag has arrived.")
         whole = self._storage.incoming(
             announced.component_id, hashed=announced.checksum is not None
         )
@@ -72,10 +81,24 @@ class Parts:
             for path in paths:
                 _append(whole, path)
             _check_whole(announced, whole)
+        except FileNotFoundError:
+            whole.discard()
+            raise MissingPartRefusal("The upload is being completed already.") from None
         except BaseException:
             whole.discard()
             raise
         return whole
+
+    def is_whole(self, announced: Announced) -> bool:
+        """Return whether the component has a file that is what was announced."""
+        path = self._storage.path(announced.component_id)
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size != announced.size:
+                    return False
+                return announced.checksum is None or _checksum(file) == announced.checksum
+        except FileNotFoundError:
+            return False
 
     def discard(self, announced: Announced) -> None:
         """Remove all parts of an upload."""
@@ -103,6 +126,11 @@ def _check_whole(announced: Announced, whole: Incoming) -> None:
             f"{announced.size} bytes were announced, the parts have {whole.size}."
         )
     check_digest(announced, whole)
+
+
+def _checksum(file: BufferedReader) -> str:
+    digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return base64.b64encode(digest.digest()).decode()
 
 
 def _append(whole: Incoming, path: Path) -> None:

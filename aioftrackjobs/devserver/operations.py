@@ -6,13 +6,16 @@ one refusal for all of them (protocol reference, section 2).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from pydantic_core import to_json
+
 from aioftrackjobs.devserver import accounts, delayed, information, media, querying, transfers
+from aioftrackjobs.devserver.budget import Budget
 from aioftrackjobs.devserver.refusals import (
     CredentialsRefusal,
     Refusal,
@@ -20,6 +23,7 @@ from aioftrackjobs.devserver.refusals import (
     ValidationRefusal,
 )
 from aioftrackjobs.devserver.request import ApiRequest, Caller, Operation, Services
+from aioftrackjobs.devserver.storage import Incoming
 from aioftrackjobs.protocol.schemas import schema_hash
 
 #: A real server does these; they are refused by name rather than as unknown (section 2.3).
@@ -91,34 +95,51 @@ class Operations:
             "send_review_session_invite": _Action(accounts.send_review_session_invite),
         }
 
-    def run(self, operations: list[Any], caller: Caller) -> list[Any]:
+    def check(self, operations: Iterable[Any]) -> None:
+        """Check that there are such *operations*.
+
+        Raises:
+            Refusal: If one of them is none.
+        """
+        for operation in operations:
+            self._check(operation)
+
+    def run(
+        self,
+        operations: Sequence[Operation],
+        caller: Caller,
+        assembled: dict[str, Incoming],
+        budget: Budget,
+    ) -> bytes:
         """Return the answers to *operations*, all of them done or none.
+
+        Args:
+            operations: What was checked before.
+            caller: Who sent them.
+            assembled: Files of the uploads in parts that they complete, by upload id.
+            budget: How much may be read, and answered.
 
         Raises:
             Refusal: If one of them cannot be done.
         """
-        actions = [self._action(operation) for operation in operations]
+        actions = [self._actions[operation["action"]] for operation in operations]
         writes = any(action.writes for action in actions)
-        with ExitStack() as undone:
-            assembled = transfers.assemble_uploads(self._services, operations, undone)
-            with (
-                ExitStack() as placed,
-                self._services.store.transaction(writes=writes) as transaction,
-            ):
-                request = ApiRequest(self._services, transaction, caller, assembled)
-                _check_user(request, writes=writes)
-                answers = [
-                    action.answer(request, operation)
-                    for action, operation in zip(actions, operations, strict=True)
-                ]
-                request.batch.finish()
-                for incoming in request.placing:
-                    placed.enter_context(incoming.kept())
-            for action in request.afterwards:
-                action()
-        return answers
+        transaction = self._services.store.transaction(writes=writes, read=budget.meter())
+        with ExitStack() as placed, transaction as entered:
+            request = ApiRequest(self._services, entered, caller, assembled, budget.meter())
+            _check_user(request, writes=writes)
+            answered, answers = budget.meter(), list[bytes]()
+            for action, operation in zip(actions, operations, strict=True):
+                answers.append(to_json(action.answer(request, operation)))
+                answered(len(answers[-1]))
+            request.batch.finish()
+            for incoming in request.placing:
+                placed.enter_context(incoming.kept())
+        for afterwards in request.afterwards:
+            afterwards()
+        return b"[" + b",".join(answers) + b"]"
 
-    def _action(self, operation: Any) -> _Action:
+    def _check(self, operation: Any) -> None:
         if not isinstance(operation, Mapping):
             raise ValidationRefusal("An operation must be an object.")
         name = operation.get("action")
@@ -126,7 +147,6 @@ class Operations:
             raise ValidationRefusal("An operation must name its 'action'.")
         if name not in self._actions:
             raise _unknown_action(name)
-        return self._actions[name]
 
 
 def _check_user(request: ApiRequest, *, writes: bool) -> None:

@@ -121,6 +121,10 @@ class TransferRefusal(RequestRefusal):
     exception = "TransferError"
 
 
+class MissingPartRefusal(TransferRefusal):
+    """An upload is completed of which not all parts are there."""
+
+
 class BusyRefusal(TransferRefusal):
     """The server has too much to do for now.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from aioftrackjobs.devserver.apply import Batch
 from aioftrackjobs.devserver.background import Background
+from aioftrackjobs.devserver.budget import Meter
 from aioftrackjobs.devserver.computed import Addresses
 from aioftrackjobs.devserver.credentials import Credentials, Identity
 from aioftrackjobs.devserver.limits import Limits
@@ -80,6 +81,7 @@ class ApiRequest:
         transaction: Transaction,
         caller: Caller,
         assembled: dict[str, Incoming],
+        written: Meter,
     ) -> None:
         self.services = services
         self.transaction = transaction
@@ -90,7 +92,7 @@ class ApiRequest:
         self.user = acting_user(services.model, transaction, caller.identity)
         model = services.model
         addresses = Addresses(caller.base_url, services.uploads.sign_download)
-        self.encoder = Encoder(model, addresses, denormalize=caller.denormalize)
+        self.encoder = Encoder(model, addresses, denormalize=caller.denormalize, written=written)
         rules = Rules(model, transaction, caller.username)
         self.batch = Batch(model, transaction, rules, self.encoder)
 

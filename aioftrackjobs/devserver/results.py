@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic_core import to_json
 
+from aioftrackjobs.devserver.budget import Meter, unmetered
 from aioftrackjobs.devserver.computed import Addresses
 from aioftrackjobs.devserver.encoding import encode
 from aioftrackjobs.devserver.links import link_names, read_links
@@ -25,6 +26,9 @@ from aioftrackjobs.devserver.tables import ROW, TYPE
 Row = dict[str, Any]
 Entity = dict[str, Any]
 Key = tuple[Any, ...]
+
+#: Bytes of an entity beside its texts: what they are called, and what they are not.
+_BARE = 100
 
 
 class Loaded:
@@ -96,10 +100,21 @@ class Encoder:
 
     Attributes:
         denormalize: Whether repeated entities are sent whole every time.
+
+    Args:
+        written: Told of the bytes of entities as they are written; more than once of none.
     """
 
-    def __init__(self, model: Model, addresses: Addresses, *, denormalize: bool = False) -> None:
+    def __init__(
+        self,
+        model: Model,
+        addresses: Addresses,
+        *,
+        denormalize: bool = False,
+        written: Meter = unmetered,
+    ) -> None:
         self._model = model
+        self._written = written
         self._addresses = addresses
         self.denormalize = denormalize
         self._sent: dict[tuple[Any, ...], set[Any]] = {}
@@ -119,6 +134,7 @@ class Encoder:
         if first:
             self._write(entity, sent, entity_type, row, entity_type.system_projections)
         self._write(entity, sent, entity_type, row, selection.names)
+        self._written(_size_of(entity))
         for name, below in selection.related.items():
             token = (name, below.number)
             if token not in sent and name in entity_type.relations and below.relation:
@@ -175,6 +191,15 @@ class Encoder:
         self._write(entity, set(), entity_type, row, sorted(names))
         sent.update(names)
         return entity
+
+
+def _size_of(entity: Entity) -> int:
+    """Return about how many bytes *entity* has when it is sent."""
+    size = _BARE
+    for value in entity.values():
+        if type(value) is str:
+            size += len(value)
+    return size
 
 
 def reference(entity_type: EntityType, row: Row) -> Entity:

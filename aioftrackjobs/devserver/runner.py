@@ -26,12 +26,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
 from aioftrackjobs.devserver.address import bind, check_address, url_of
-from aioftrackjobs.devserver.admission import Admission
 from aioftrackjobs.devserver.app import application_of
-from aioftrackjobs.devserver.engine import DEFAULT_API_USER, Engine
+from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.errors import ServerEndedError
 from aioftrackjobs.devserver.fixtures import FixtureSource
 from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
 from aioftrackjobs.devserver.refusals import RequestRefusal, refusal_body
 
 logger = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class _Runner:
         self,
         host: str,
         port: int,
-        options: Mapping[str, Any],
+        options: Options,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._address = (host, port)
@@ -213,7 +213,7 @@ class _Runner:
     def _run(self) -> None:
         try:
             with closing(bind(*self._address)) as listener:
-                engine = Engine(**self._options)
+                engine = Engine(self._options)
                 with closing(engine):
                     self._handle = _handle_of(listener, engine)
                     self._serve(listener, engine)
@@ -227,7 +227,7 @@ class _Runner:
 
     def _serve(self, listener: socket.socket, engine: Engine) -> None:
         config = uvicorn.Config(
-            Admission(application_of(engine)),
+            application_of(engine),
             http=_QuietProtocol,
             access_log=False,
             log_config=None,
@@ -286,8 +286,16 @@ async def running(
         ServerStartError: If one of these cannot be used; the subclass says which.
     """
     check_address(host, port, public=public, api_key=api_key)
-    options = _options(
-        database, storage, schemas, api_user, api_key, empty, fixture, global_api_key, limits
+    options = Options(
+        database=database,
+        storage=storage,
+        schemas=schemas,
+        api_user=api_user,
+        api_key=api_key,
+        global_api_key=global_api_key,
+        limits=limits,
+        empty=empty,
+        fixture=fixture,
     )
     runner = _Runner(host, port, options)
     runner.start()
@@ -342,8 +350,16 @@ def serve(
         ServerEndedError: If the server ends although nobody stopped it.
     """
     check_address(host, port, public=public, api_key=api_key)
-    options = _options(
-        database, storage, schemas, api_user, api_key, empty, fixture, global_api_key, limits
+    options = Options(
+        database=database,
+        storage=storage,
+        schemas=schemas,
+        api_user=api_user,
+        api_key=api_key,
+        global_api_key=global_api_key,
+        limits=limits,
+        empty=empty,
+        fixture=fixture,
     )
     stopped = threading.Event()
     runner = _Runner(host, port, options, on_end=stopped.set)
@@ -372,27 +388,3 @@ def _signals_set(event: threading.Event) -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _options(
-    database: str | Path | None,
-    storage: str | Path | None,
-    schemas: Iterable[Mapping[str, Any]] | None,
-    api_user: str,
-    api_key: str | None,
-    empty: bool,  # noqa: FBT001
-    fixture: FixtureSource | None,
-    global_api_key: str | None,
-    limits: Limits | None,
-) -> dict[str, Any]:
-    return {
-        "global_api_key": global_api_key,
-        "limits": limits,
-        "database": database,
-        "storage": storage,
-        "schemas": schemas,
-        "api_user": api_user,
-        "api_key": api_key,
-        "empty": empty,
-        "fixture": fixture,
-    }

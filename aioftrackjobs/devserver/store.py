@@ -9,14 +9,16 @@ from __future__ import annotations
 import secrets
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
+from aioftrackjobs.devserver.budget import Meter, unmetered
 from aioftrackjobs.devserver.errors import StoreError
 from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.refusals import (
@@ -29,23 +31,38 @@ from aioftrackjobs.devserver.sql import Sql
 from aioftrackjobs.protocol.schemas import schema_hash
 
 _IN_MEMORY = ":memory:"
+#: Rows that are read before anybody asks how big they are.
+_AT_ONCE = 1000
+#: Bytes of a row beside its texts.
+_BARE = 16
+#: Seconds for which completed uploads are remembered: as long as parts of others are kept.
+_REMEMBERED = 24 * 3600.0
 #: As many as the digest has that it goes into.
 _SECRET_BYTES = 32
-#: Server-side facts that are no entities: keys of users, what the file was made for, a secret.
+#: Server-side facts that are no entities: keys of users, what the file was made for, a secret,
+#: and which uploads in parts were completed.
 _CREATE_INTERNALS = (
     "CREATE TABLE IF NOT EXISTS _fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS _personal_key (owner TEXT PRIMARY KEY, api_key TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS _completed (upload TEXT PRIMARY KEY, at REAL NOT NULL)",
 )
+
+
+def _size_of(rows: Sequence[sa.Row[Any]]) -> int:
+    """Return about how many bytes *rows* have; this is done for each that is ever read."""
+    texts = [len(each) for row in rows for each in row if type(each) is str or type(each) is bytes]
+    return _BARE * len(rows) + sum(texts)
 
 
 class Transaction:
     """What a batch does to the store; nothing of it is seen before it ends well."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, read: Meter = unmetered) -> None:
         self.tables = store.sql.tables
         self._sql = store.sql
         self._connection = store.connection
         self._driver = store.driver
+        self._read = read
 
     def fetch(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
         """Return all rows of *statement*.
@@ -53,11 +70,16 @@ class Transaction:
         Raises:
             ValidationRefusal: If the database finds it too big.
         """
+        found: list[sa.Row[Any]] = []
         try:
-            return self._connection.execute(statement, parameters).all()
+            with closing(self._connection.execute(statement, parameters)) as result:
+                for rows in result.partitions(_AT_ONCE):
+                    self._read(_size_of(rows))
+                    found.extend(rows)
         except (sa.exc.OperationalError, OverflowError) as error:
             reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             raise ValidationRefusal(f"The database cannot run this query: {reason}.") from None
+        return found
 
     def read(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the row with the given *key*, None if there is none."""
@@ -114,6 +136,17 @@ class Transaction:
     def api_keys(self) -> dict[str, str]:
         """Return the API keys of all owners."""
         return dict(self._driver.execute("SELECT owner, api_key FROM _personal_key"))
+
+    def complete(self, upload: str) -> None:
+        """Note that an upload in parts is complete, for as long as a client may ask again."""
+        now = time.time()
+        self._driver.execute("DELETE FROM _completed WHERE at < ?", (now - _REMEMBERED,))
+        self._driver.execute("INSERT OR REPLACE INTO _completed VALUES (?, ?)", (upload, now))
+
+    def is_completed(self, upload: str) -> bool:
+        """Return whether an upload in parts was completed, and not long ago."""
+        sql = "SELECT 1 FROM _completed WHERE upload = ?"
+        return self._driver.execute(sql, (upload,)).fetchone() is not None
 
 
 class Store:
@@ -186,8 +219,12 @@ class Store:
         return self.database != _IN_MEMORY
 
     @contextmanager
-    def transaction(self, *, writes: bool = True) -> Iterator[Transaction]:
+    def transaction(self, *, writes: bool = True, read: Meter = unmetered) -> Iterator[Transaction]:
         """Enter a transaction; an error rolls it back, a clean exit commits it.
+
+        Args:
+            writes: Whether it changes anything.
+            read: Told of the bytes that its queries find.
 
         Raises:
             IntegrityRefusal: If at its end a foreign key points at nothing.
@@ -195,7 +232,7 @@ class Store:
         with self._lock:
             self.driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
             try:
-                yield Transaction(self)
+                yield Transaction(self, read)
                 self._commit()
             except BaseException:
                 if self.driver.in_transaction:  # a full disk has ended it already

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack
 from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.refusals import MissingPartRefusal, ValidationRefusal
 from aioftrackjobs.devserver.request import ApiRequest, Operation, Services, text_of
 from aioftrackjobs.devserver.storage import Incoming
+from aioftrackjobs.devserver.uploads import Announced
 
 COMPLETE = "complete_multipart_upload"
 
@@ -23,13 +23,14 @@ def get_upload_metadata(request: ApiRequest, operation: Operation) -> dict[str, 
 
 
 def assemble_uploads(
-    services: Services, operations: Iterable[Operation], undone: ExitStack
-) -> dict[str, Incoming]:
-    """Return the files of all uploads that *operations* complete, by upload id.
+    services: Services, operations: Iterable[Operation], assembled: dict[str, Incoming]
+) -> None:
+    """Add to *assembled* the files of all uploads that *operations* complete, by upload id.
 
-    This takes as long as copying them does, so it is done before the transaction begins.
+    This takes as long as copying them does, so it is done before the transaction begins. There
+    is no file for an upload that was completed before: its client did not get the answer.
     """
-    assembled: dict[str, Incoming] = {}
+    seen = set[str]()
     for operation in operations:
         if operation.get("action") != COMPLETE:
             continue
@@ -37,12 +38,23 @@ def assemble_uploads(
         announced = services.uploads.announced(upload_id, "upload")
         if operation.get("component_id") != announced.component_id:
             raise ValidationRefusal("'component_id' is not the one the upload was announced for.")
-        if upload_id in assembled:
+        if upload_id in seen:
             raise ValidationRefusal("The upload is completed twice.")
-        whole = services.parts.assemble(announced, operation.get("parts"))
-        undone.callback(whole.discard)
-        assembled[upload_id] = whole
-    return assembled
+        seen.add(upload_id)
+        try:
+            assembled[upload_id] = services.parts.assemble(announced, operation.get("parts"))
+        except MissingPartRefusal:
+            if not _is_completed(services, announced):
+                raise
+
+
+def _is_completed(services: Services, announced: Announced) -> bool:
+    """Return whether the upload was completed, and the component's file is still that one."""
+    assert announced.upload is not None  # noqa: S101 - only those in parts are completed
+    with services.store.transaction(writes=False) as transaction:
+        if not transaction.is_completed(announced.upload):
+            return False
+    return services.parts.is_whole(announced)
 
 
 def complete_multipart_upload(request: ApiRequest, operation: Operation) -> dict[str, Any]:
@@ -53,8 +65,10 @@ def complete_multipart_upload(request: ApiRequest, operation: Operation) -> dict
     """
     services, upload_id = request.services, operation["upload_id"]
     announced = services.uploads.announced(upload_id, "upload")
-    request.placing.append(request.assembled[upload_id])
-    request.afterwards.append(partial(services.parts.discard, announced))
+    if upload_id in request.assembled:
+        request.placing.append(request.assembled[upload_id])
+        request.transaction.complete(str(announced.upload))
+        request.afterwards.append(partial(services.parts.discard, announced))
     signature = services.uploads.sign_download(announced.component_id)
     query = urlencode({"id": announced.component_id, "signature": signature})
     return {

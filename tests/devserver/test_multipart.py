@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import time
 from collections.abc import AsyncIterator
@@ -15,11 +16,11 @@ import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import Limits, create_app, storage
+from aioftrackjobs.devserver import Limits, create_app, storage, store
 from aioftrackjobs.devserver.storage import EARLIER, INCOMING, PART, Storage
 from aioftrackjobs.devserver.store import Store
 
-from .caller import Caller, names_in, new_id
+from .caller import Caller, create, names_in, new_id
 from .test_uploads import calling, get
 
 PIECES = [b"a" * 5000, b"b" * 5000, b"c" * 17]
@@ -224,12 +225,70 @@ async def test_the_file_is_in_place_before_the_commit(
     assert seen == [True]
 
 
-async def test_completed_is_completed(kept: Caller) -> None:
-    upload = await announced(kept)
+@pytest.mark.parametrize("checked", [True, False], ids=["digest", "size"])
+async def test_a_completion_may_be_repeated(tmp_path: Path, checked: bool) -> None:
+    """Its client may not have got the answer, if the server was killed just then."""
+    checksum = base64.b64encode(hashlib.md5(CONTENT).digest()).decode() if checked else None
+    kept = {"database": tmp_path / "ftrack.db", "storage": tmp_path / "files"}
+    async with calling(**kept) as api:
+        upload = await announced(api, checksum=checksum)
+        await upload.put_all()
+        await api.call(upload.completion())
+    async with calling(**kept) as api:
+        (answer,) = await api.call(upload.completion())
+        assert (await get(api, upload.component_id)).content == CONTENT
+
+    assert answer["component_id"] == upload.component_id
+    assert names_in(tmp_path / "files") == [upload.component_id]
+
+
+async def test_a_completion_is_not_repeated_for_another_file(kept: Caller, tmp_path: Path) -> None:
+    checksum = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
+    upload = await announced(kept, checksum=checksum)
     await upload.put_all()
     await kept.call(upload.completion())
 
+    for content in (CONTENT + b"!", bytes(len(CONTENT)), None):
+        path = tmp_path / upload.component_id
+        path.unlink() if content is None else path.write_bytes(content)
+        error = await kept.refused(upload.completion())
+        assert error["exception"] == "TransferError"
+
+
+async def test_a_batch_that_only_mentions_completion_waits_for_its_turn(api: Caller) -> None:
+    """What is to be done is said by the operations, not by the text of the request."""
+    engine = api.http._transport.app.state.engine  # type: ignore[attr-defined]
+    headers = {"ftrack-user": api.user, "ftrack-api-key": api.key}
+    note = {"content": "complete_multipart_upload", "action": "complete_multipart_upload"}
+    body = json.dumps([create("Note", **note)]).encode()
+
+    assert not engine.read(body, headers, "http://x").completes_uploads
+
+
+async def test_a_file_of_the_same_size_is_not_taken_for_an_upload(
+    kept: Caller, tmp_path: Path
+) -> None:
+    upload = await announced(kept)
+    await upload.put_all()
+    for part in tmp_path.glob(f"{PART}*"):
+        part.unlink()
+    (tmp_path / upload.component_id).write_bytes(bytes(len(CONTENT)))
+
     assert (await kept.refused(upload.completion()))["exception"] == "TransferError"
+
+
+async def test_completed_uploads_are_not_remembered_for_ever(
+    kept: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = [await announced(kept) for _ in range(2)]
+    await first.put_all()
+    await second.put_all()
+    await kept.call(first.completion())
+    monkeypatch.setattr(store, "_REMEMBERED", -1.0)
+
+    await kept.call(second.completion())
+
+    assert (await kept.refused(first.completion()))["exception"] == "TransferError"
 
 
 @pytest.mark.parametrize("parts", [0, -1, 10_001, True, "3", 1.5, []])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import logging
 import pickle
 import subprocess
 import sys
@@ -25,10 +26,12 @@ from aioftrackjobs.devserver import (
     StoreError,
     create_app,
     running,
+    seed,
     serve,
 )
 from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.engine import Engine
+from aioftrackjobs.devserver.options import Options
 from aioftrackjobs.devserver.store import Store
 from aioftrackjobs.protocol.schemas import schema_hash
 
@@ -240,14 +243,15 @@ def test_any_other_document_is_served_or_refused() -> None:
     ends = {"served": 0, "refused": 0}
     for damaged in list(changed(copy.deepcopy(documents[1])))[::7]:
         try:
-            engine = Engine(schemas=[documents[0], damaged, documents[2]])
+            engine = Engine(Options(schemas=[documents[0], damaged, documents[2]]))
         except SchemaError:
             ends["refused"] += 1
             continue
         ends["served"] += 1
         headers = {"ftrack-user": engine.api_user, "ftrack-api-key": engine.api_key}
         body = json.dumps([query(name) for name in engine.model.types]).encode()
-        assert engine.answer(body, headers, "http://x").body.startswith(b"[")
+        call = engine.read(body, headers, "http://x")
+        assert engine.answer(call, engine.limits.answer).startswith(b"[")
         engine.close()
 
     assert min(ends.values()) > 20
@@ -258,9 +262,28 @@ def test_any_part_of_the_types_can_be_served(name: str) -> None:
     """What the missing ones leave no room for is not seeded."""
     others = [document for document in BUILTIN_SCHEMAS if document["id"] != name]
     for schemas in (others, [document for document in BUILTIN_SCHEMAS if document not in others]):
-        engine = Engine(schemas=schemas)
+        engine = Engine(Options(schemas=schemas))
         assert engine.model.types.keys() >= {document["id"] for document in schemas}
         engine.close()
+
+
+def test_what_is_not_seeded_is_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other schemas need not have room for the seed; that ours have none would be a mistake."""
+    caplog.set_level(logging.INFO, logger="aioftrackjobs.devserver")
+    others = [each for each in BUILTIN_SCHEMAS if each["id"] != "Project"]
+
+    Engine(Options()).close()
+    assert caplog.records == []
+    Engine(Options(schemas=others)).close()
+    monkeypatch.setattr(seed, "PRIORITY_NONE", 5)
+    Engine(Options()).close()
+
+    told = [(each.levelname, each.getMessage()) for each in caplog.records]
+    assert [level for level, _ in told] == ["INFO", "WARNING", "WARNING"]
+    assert told[0][1].startswith("the seed leaves out its project: parent_id of a Sequence is")
+    assert told[2][1] == "the seed leaves out its vocabulary: " + told[1][1].partition(": ")[2]
 
 
 @pytest.mark.skipif(not ALL.exists(), reason="the recorded schemas are not beside the checkout")
