@@ -15,6 +15,7 @@ into a shielded scope. So what must run to its end runs here, and who waits for 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -26,7 +27,7 @@ from aioftrackjobs.errors import SessionStateError
 if TYPE_CHECKING:
     import asyncio
 
-Work = tuple[Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]
+Work = tuple[Context, Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]
 CleanUp = Callable[[], Coroutine[Any, Any, None]]
 
 #: Times that work is started again which the end of the program's event loop cut off.
@@ -73,7 +74,11 @@ class Host:
     def __init__(self, clean_up: CleanUp) -> None:
         self._clean_up = clean_up
         self._group: anyio.abc.TaskGroup | None = None
-        self._waiting: list[Work] = []
+        self._context = copy_context()
+        # What has not begun: it waits for a group, or for its first turn in one. The end of the
+        # program cancels tasks before that, and nothing of them has run then.
+        self._to_begin: dict[object, Work] = {}
+        self._awaited: set[anyio.Event] = set()  # ends that finish() waits for
         self._holds = 0
         self._hold = Hold(self)
         self._orphaned = False
@@ -83,6 +88,7 @@ class Host:
 
     async def start(self) -> None:
         """Start the host task; returns once it is ready for work."""
+        self._context = copy_context()
         self._started, self._stopping, self._stopped = anyio.Event(), anyio.Event(), anyio.Event()
         self._released = anyio.Event()
         if sniffio.current_async_library() == "trio":
@@ -111,17 +117,32 @@ class Host:
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function(*args)`` in the background.
 
+        It runs in the context that the host was started in: what goes on for long must not keep
+        alive what the flow that happened to start it holds in its context variables.
+
         Raises:
             SessionStateError: The background work has ended.
         """
+        self._spawn(self._context, function, args)
+
+    def _spawn(
+        self,
+        context: Context,
+        function: Callable[..., Coroutine[Any, Any, None]],
+        args: tuple[Any, ...],
+    ) -> None:
         if self._failure is not None:
             raise SessionStateError("the session's background work failed") from self._failure
-        if self._stopped.is_set() or (self._group is None and self._stopping.is_set()):
+        if self._stopping.is_set():  # what is accepted from here on would never begin
             raise SessionStateError("the session's background work has ended")
-        if self._group is None:
-            self._waiting.append((function, args))  # between two task groups
-        else:
-            self._group.start_soon(function, *args)
+        token = object()
+        self._to_begin[token] = context, function, args
+        if self._group is not None:
+            context.run(self._group.start_soon, self._begin, token)
+
+    async def _begin(self, token: object) -> None:
+        _, function, args = self._to_begin.pop(token)
+        await function(*args)
 
     async def finish(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function(*args)`` to its end, however often the caller is cancelled meanwhile.
@@ -146,8 +167,10 @@ class Host:
         with self.hold():
             for _ in range(1 + _RESTARTS):
                 ended = anyio.Event()
-                self.spawn(run, ended)
+                self._spawn(copy_context(), run, (ended,))
+                self._awaited.add(ended)
                 cancellation = await _wait_out(ended) or cancellation
+                self._awaited.discard(ended)
                 if finished:
                     break
         if cancellation is not None:
@@ -219,6 +242,9 @@ class Host:
 
     async def _end(self) -> None:
         self._started.set()
+        self._stopping.set()
+        for ended in self._awaited:  # the work may not even have begun
+            ended.set()
         try:
             with anyio.CancelScope(shield=True):
                 await self._clean_up()
@@ -228,9 +254,8 @@ class Host:
     async def _run_group(self) -> None:
         async with anyio.create_task_group() as group:
             self._group = group
-            waiting, self._waiting = self._waiting, []
-            for function, args in waiting:
-                group.start_soon(function, *args)
+            for token, (context, _, _) in self._to_begin.items():
+                context.run(group.start_soon, self._begin, token)
             self._started.set()
             try:
                 await self._stopping.wait()
