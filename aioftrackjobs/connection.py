@@ -117,6 +117,8 @@ class Connection:
 
     async def _close_client(self) -> None:
         """Close what is ours, also where the program ends without closing its session."""
+        if self._open is not None:
+            self._open[0].abandon()  # no worker of it is left: nobody may wait in vain
         self._open, self._closing = None, True
         if self._own_client is not None:
             await self._own_client.aclose()
@@ -156,9 +158,9 @@ class Connection:
         """What sends requests that are no API calls: uploads and downloads."""
         return self._require_open()[1]
 
-    async def room(self) -> None:
+    async def room(self, operations: int = 1) -> None:
         """Wait while too much is queued; then, without another wait, :meth:`submit`."""
-        await self._require_open()[0].room()
+        await self._require_open()[0].room(operations)
 
     def submit(
         self,

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from copy import copy
+from typing import Any, TypeAlias, TypeVar
 
 from aioftrackjobs.errors import (
     AuthenticationError,
@@ -30,13 +31,15 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.exchange import Exchange
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, encode_operation
-from aioftrackjobs.protocol.reconciliation import questions, stages
+from aioftrackjobs.protocol.reconciliation import questions, stages, untouched
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.protocol.wire import join_batches
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.tickets import NotApplied, Outcome, Ticket, Unknown
 
 logger = logging.getLogger(__name__)
+
+E = TypeVar("E", bound=FtrackJobsError)
 
 Finish: TypeAlias = Callable[[Ticket, Outcome], None]
 
@@ -90,7 +93,7 @@ class Delivery:
                 group = [ticket for ticket in group if ticket.outcome is None]
             except FtrackJobsError as exc:  # it cannot even be tried
                 for ticket in group:
-                    self._finish(ticket, _ended_by(exc, ticket))
+                    self._finish(ticket, _ended_by(_own(exc, group), ticket))
                 return ()
             else:
                 end = 0
@@ -138,10 +141,10 @@ class Delivery:
             if len(left) > 1 and _may_be_ones_fault(error):
                 return await self._halve(left)
             for ticket in left:
-                self._finish(ticket, await self._refused(ticket, error))
+                self._finish(ticket, await self._refused(ticket, _own(error, left)))
         else:
             for ticket in left:
-                self._finish(ticket, _ended_by(error, ticket))
+                self._finish(ticket, _ended_by(_own(error, left), ticket))
         return ()
 
     async def _halve(self, group: Sequence[Ticket]) -> Sequence[Sequence[Ticket]]:
@@ -215,21 +218,28 @@ class Delivery:
         parts = stages(ticket.changes_left)
         if len(parts) <= 1:
             return NotApplied(refusal, ticket.done)
-        created: list[Operation] = []
+        sent: list[Operation] = []
         results: list[Any] = []
         for part in parts:
             try:
                 results += await self._exchange.call([encode_operation(each) for each in part])
             except ServerError as exc:
-                return await self._take_back(ticket, created, exc)
-            created += [operation for operation in part if isinstance(operation, Create)]
+                return await self._take_back(ticket, sent, exc)
+            sent += part
         return ticket.apply(results)
 
     async def _take_back(
-        self, ticket: Ticket, created: Sequence[Operation], refusal: ServerError
+        self, ticket: Ticket, sent: Sequence[Operation], refusal: ServerError
     ) -> Outcome:
-        """Delete what earlier stages of a commit have created, which is all or nothing."""
-        deletes = [encode_operation(Delete(operation.target)) for operation in reversed(created)]
+        """Delete what the stages *sent* of a commit have created: it is all or nothing.
+
+        What they have updated or deleted cannot be taken back, and counts as done.
+        """
+        created = [operation.target for operation in sent if isinstance(operation, Create)]
+        parts = {id(operation) for operation in sent}
+        left = [operation for operation in ticket.changes_left if id(operation) not in parts]
+        ticket.note_done(untouched(sent, left))
+        deletes = [encode_operation(Delete(target)) for target in reversed(created)]
         if deletes:
             try:
                 await self._exchange.call(deletes)
@@ -251,6 +261,11 @@ def _may_be_ones_fault(refusal: ServerError) -> bool:
         return False
     by_ftrack = refusal.kind != f"HTTP {refusal.status}"  # a proxy in between names no error
     return by_ftrack or refusal.status == _TOO_BIG
+
+
+def _own(error: E, group: Sequence[Ticket]) -> E:
+    """Return an error for one of *group*: raising it leaves traces of the caller's frames in it."""
+    return error if len(group) == 1 else copy(error)
 
 
 def _ended_by(error: FtrackJobsError, ticket: Ticket) -> Outcome:

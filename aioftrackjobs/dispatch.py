@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any
 
@@ -80,8 +80,9 @@ class Dispatcher:
         self._commits: list[tuple[int, Ticket]] = []
         self._calls: list[tuple[int, Ticket]] = []
         self._halves: deque[Sequence[Ticket]] = deque()
-        self._queued = 0
-        self._waiting: dict[anyio.Event, None] = {}  # for room, in the order they came
+        self._withdrawn = 0  # of these, at most
+        self._queued = 0  # operations, and those that are awaited from who was let in
+        self._waiting: dict[anyio.Event, int] = {}  # for room, in the order they came
         self._admitted = 0
         self._workers = 0
         self._gathering = 0
@@ -89,28 +90,37 @@ class Dispatcher:
 
     # Queueing
 
-    async def room(self) -> None:
-        """Wait while too much is queued; then, without another wait, :meth:`submit`."""
-        if self._queued + self._admitted < QUEUE_OPERATIONS and not self._waiting:
+    async def room(self, operations: int = 1) -> None:
+        """Wait while too much is queued; then, without another wait, :meth:`submit`.
+
+        Args:
+            operations: Number of those that are to be submitted.
+        """
+        if self._has_room() and not self._waiting:
             return
         event = anyio.Event()
-        self._waiting[event] = None
+        self._waiting[event] = operations
         try:
             with self._host.hold():
                 await event.wait()
         except BaseException:
-            self._waiting.pop(event, None)
-            if event.is_set():
-                self._admitted -= 1
+            if self._waiting.pop(event, None) is None:
+                self._admitted -= operations
                 self._admit()  # somebody else
             raise
-        self._admitted -= 1
+        self._admitted -= operations
+        if not self._admitted:
+            # Those who were let in may have nothing left to submit, and nobody else would be. Most
+            # do submit, and then there is one commit more than there should be.
+            self._admit()
+
+    def _has_room(self) -> bool:
+        return self._closed or self._queued + self._admitted < QUEUE_OPERATIONS
 
     def _admit(self) -> None:
-        while self._waiting and (self._closed or self._queued + self._admitted < QUEUE_OPERATIONS):
+        while self._waiting and self._has_room():
             event = next(iter(self._waiting))
-            del self._waiting[event]
-            self._admitted += 1
+            self._admitted += self._waiting.pop(event)
             event.set()
 
     def submit(
@@ -159,10 +169,22 @@ class Dispatcher:
                 return await ticket.ended()
             except BaseException:
                 if ticket.outcome is None and not ticket.is_sent:
-                    self._dequeue(ticket)
                     self._finish(ticket, NotApplied(WithdrawnError("withdrawn before it was sent")))
+                    self._sweep()
                     self._admit()
                 raise
+
+    def _sweep(self) -> None:
+        """Drop withdrawn tickets when they may be most of what is queued.
+
+        While the server hangs, callers may give up and try again for as long as it does.
+        """
+        self._withdrawn += 1
+        if 2 * self._withdrawn > len(self._commits) + len(self._calls):
+            self._withdrawn = 0
+            for heap in (self._commits, self._calls):
+                heap[:] = [entry for entry in heap if entry[1].outcome is None]
+                heapify(heap)
 
     def _enter(self, ticket: Ticket) -> Ticket:
         ticket.number = next(self._arrivals)
@@ -184,6 +206,7 @@ class Dispatcher:
         while ending:
             ended, its_outcome = ending.pop()
             self._tickets.discard(ended)
+            self._dequeue(ended)
             try:
                 ended.finish(its_outcome)
             finally:
@@ -278,6 +301,8 @@ class Dispatcher:
     async def _send(self, group: Sequence[Ticket]) -> None:
         try:
             self._halves.extend(await self._delivery.deliver(group))
+            if self._closed:
+                self.abandon()  # there may be no worker for them any more
         except BaseException:
             # The task is cancelled, or it is a defect of ours: somebody may be waiting.
             cut_off = Unknown(TransportError("interrupted while waiting for the answer"))

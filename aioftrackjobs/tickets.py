@@ -10,8 +10,8 @@ import anyio
 
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
 from aioftrackjobs.host import Event
-from aioftrackjobs.protocol.operations import Delete, Operation, encode_operation
-from aioftrackjobs.protocol.reconciliation import is_done
+from aioftrackjobs.protocol.operations import Operation, encode_operation
+from aioftrackjobs.protocol.reconciliation import done_among
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch
 
@@ -164,21 +164,19 @@ class Ticket:
 
     def narrow(self, existing: Collection[Reference]) -> bool:
         """Take for done what is, as far as the entities that exist can tell; True if anything."""
-        done = [index for index in self._left() if is_done(self.changes[index], existing)]
-        ended = {self.changes[index].target for index in done if self._deletes(index)}
-        if ended:  # what came before, to entities that are gone, is done too
-            done = [
-                index
-                for index in self._left()
-                if index in done or self.changes[index].target in ended
-            ]
-        if done:
-            self._results = (self._results or {}) | dict.fromkeys(done)
-            self.body = _encode(self.wire_left)
-        return bool(done)
+        left = self._left()
+        return self._note_done([left[place] for place in done_among(self.changes_left, existing)])
 
-    def _deletes(self, index: int) -> bool:
-        return isinstance(self.changes[index], Delete)
+    def note_done(self, operations: Sequence[Operation]) -> None:
+        """Take for done those of its changes that are among *operations*."""
+        known = {id(operation) for operation in operations}
+        self._note_done([index for index in self._left() if id(self.changes[index]) in known])
+
+    def _note_done(self, indices: Sequence[int]) -> bool:
+        if indices:
+            self._results = (self._results or {}) | dict.fromkeys(indices)
+            self.body = _encode(self.wire_left)
+        return bool(indices)
 
     def apply(self, results: Sequence[Any]) -> Applied:
         """Return the outcome, when what was left has had these *results*."""
@@ -196,9 +194,11 @@ class Ticket:
     def finish(self, outcome: Outcome) -> None:
         """Let the end be known: first to who keeps the books, then to who waits."""
         self.outcome = outcome
+        # Whoever holds the ticket now holds neither what it carried nor who sent it.
+        settle, self.settle, self.body = self.settle, None, b""
         try:
-            if self.settle is not None:
-                self.settle(outcome)
+            if settle is not None:
+                settle(outcome)
         finally:
             if self._ended is not None:
                 self._ended.set()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from aioftrackjobs.errors import (
@@ -20,6 +19,7 @@ from aioftrackjobs.errors import (
     TransportError,
     UnknownAttributeError,
 )
+from aioftrackjobs.flights import Flight, Recorded, split_done
 from aioftrackjobs.models import Entity, forget_local, settle
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import (
@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 class Committer(Protocol):
     """What a unit of work needs of its session."""
 
-    async def room(self) -> None:
+    async def room(self, operations: int) -> None:
         """Wait while too much is queued; then, without another wait, submit."""
         ...
 
@@ -74,30 +74,6 @@ class Committer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """An operation, the entity it is about, and the values as the entity keeps them."""
-
-    operation: Operation
-    entity: Entity
-    values: Mapping[str, Any]
-
-
-@dataclass(eq=False, slots=True)
-class Flight:
-    """A commit that is under way.
-
-    Attributes:
-        taken: What it carries.
-        ticket: Its request.
-        rolled_back: Whether its operations are to be forgotten if they were not applied.
-    """
-
-    taken: list[Recorded]
-    ticket: Ticket | None = None
-    rolled_back: bool = False
-
-
 class UnitOfWork:
     """Recorded changes that are committed, or rolled back, together.
 
@@ -110,7 +86,7 @@ class UnitOfWork:
         self._committer = committer
         self._overtakes = overtakes
         self._pending: list[Recorded] = []
-        self._doomed: set[int] = set()  # ids of the entities that pending operations delete
+        self._doomed: set[int] = set()  # ids of the entities that are to be deleted
         self._uncertain: list[Recorded] = []
         self._doubt: TransportError | None = None  # why it is uncertain
         self._flight: Flight | None = None
@@ -243,12 +219,18 @@ class UnitOfWork:
         dropped, self._uncertain = [*self._uncertain, *self._take_pending()], []
         if self._flight is not None:
             self._flight.rolled_back = True
+        self._note_doomed()
         self._undo(dropped)
 
     def _take_pending(self) -> list[Recorded]:
         taken, self._pending = self._pending, []
-        self._doomed.clear()
         return taken
+
+    def _note_doomed(self) -> None:
+        """Find out which entities are to be deleted: a change of one could never be sent."""
+        under_way = self._flight.taken if self._flight is not None else []
+        deletes = [each for each in (*under_way, *self._pending) if each.is_delete]
+        self._doomed = {id(each.entity) for each in deletes}
 
     def _undo(self, dropped: Sequence[Recorded]) -> None:
         for recorded in reversed(dropped):
@@ -273,11 +255,13 @@ class UnitOfWork:
         Raises:
             ServerError: The server refused; the operations are pending again.
             ConnectError: The request never left; the operations are pending again.
-            CommitUncertainError: It was sent and no complete answer came.
+            CommitUncertainError: It was sent and no complete answer came; or that is how an earlier
+                one ended, and it is still not known what became of that.
         """
+        await self._clear()
         if self._uncertain:
             await self.resolve()
-        await self._clear()
+            await self._clear()
         await self._send(self._take_pending())
 
     async def resolve(self) -> None:
@@ -310,7 +294,7 @@ class UnitOfWork:
         """Wait until what is pending can be sent; if it can be, at once."""
         await self.settled()  # a commit under way must not be overtaken
         while self._pending:
-            await self._committer.room()
+            await self._committer.room(len(self._pending))
             if self._flight is None:
                 return
             await self.settled()
@@ -324,6 +308,7 @@ class UnitOfWork:
         operations = fold([recorded.operation for recorded in taken])
         if not operations:
             self._settle_applied(taken)
+            self._note_doomed()
             return
         ticket = self._submit(Flight(taken), operations, doubt=doubt)
         match await self._committer.wait(ticket):
@@ -372,6 +357,7 @@ class UnitOfWork:
             case Unknown():
                 self._uncertain += flight.taken
                 self._doubt = outcome.error
+        self._note_doomed()
 
     def _return(self, taken: list[Recorded], flight: Flight) -> None:
         """Let what was not applied be pending again, unless it was rolled back meanwhile."""
@@ -379,17 +365,10 @@ class UnitOfWork:
             self._undo(taken)
         else:
             self._pending[:0] = taken
-            self._doomed |= {id(entity) for entity in self.deleted}
 
     def _settle_done(self, taken: list[Recorded], done: Sequence[Operation]) -> list[Recorded]:
         """Settle what a server has done of a commit that it refused; return the rest."""
-        if not done:
-            return taken
-        ends = {(type(operation), operation.target) for operation in done}
-        settled, rest = list[Recorded](), list[Recorded]()
-        for each in taken:
-            ended = (type(each.operation), each.operation.target) in ends
-            (settled if ended else rest).append(each)
+        settled, rest = split_done(taken, done)
         self._settle_applied(settled)
         return rest
 
@@ -402,7 +381,7 @@ class UnitOfWork:
 
     def _settle_applied(self, taken: Iterable[Recorded]) -> None:
         for recorded in taken:
-            if isinstance(recorded.operation, Delete):
+            if recorded.is_delete:
                 self._committer.forget(recorded.entity)
             for name, value in recorded.values.items():
                 settle(recorded.entity, name, value)

@@ -152,9 +152,9 @@ class Workspace:
 
     # As the committer of units of work
 
-    async def room(self) -> None:
+    async def room(self, operations: int = 1) -> None:
         """Wait while too much is queued."""
-        await self.connection.room()
+        await self.connection.room(operations)
 
     def submit(
         self,

@@ -48,11 +48,11 @@ def questions(operations: Iterable[Operation]) -> list[Question]:
     """Return what to ask before *operations* are sent again.
 
     About a create whose key somebody else may have used, existence says nothing: it is repeated,
-    and refused if it was taken.
+    and refused if it was taken. Of a link, which has nothing but its key, it says everything.
     """
     by_type: dict[tuple[str, ...], dict[Reference, None]] = {}
     for operation in operations:
-        if isinstance(operation, Delete) or (isinstance(operation, Create) and operation.fresh):
+        if isinstance(operation, Delete) or _is_told_by_existence(operation):
             kind = (operation.target.entity_type, *(name for name, _ in operation.target.key))
             by_type.setdefault(kind, {})[operation.target] = None
     return [
@@ -62,15 +62,46 @@ def questions(operations: Iterable[Operation]) -> list[Question]:
     ]
 
 
-def is_done(operation: Operation, existing: Collection[Reference]) -> bool:
-    """Tell whether *operation* was applied, as far as the entities that exist can tell."""
-    match operation:
-        case Create(fresh=True):
-            return operation.target in existing
-        case Delete():
-            return operation.target not in existing
-        case _:
-            return False
+def _is_told_by_existence(operation: Operation) -> bool:
+    if not isinstance(operation, Create):
+        return False
+    return operation.fresh or (len(operation.target.key) > 1 and not operation.values)
+
+
+def done_among(operations: Sequence[Operation], existing: Collection[Reference]) -> list[int]:
+    """Return the places of those *operations* of one commit that need not be sent again.
+
+    As far as the entities that exist can tell. What comes before the delete of an entity that is
+    gone is done with it: sent again, it would be refused.
+    """
+    ends = {each.target: place for place, each in enumerate(operations) if isinstance(each, Delete)}
+    done = []
+    for place, operation in enumerate(operations):
+        end = ends.get(operation.target)
+        exists = operation.target in existing
+        if (
+            (exists and _is_told_by_existence(operation))
+            if end is None
+            else (place <= end and not exists)
+        ):
+            done.append(place)
+    return done
+
+
+def untouched(sent: Sequence[Operation], left: Sequence[Operation]) -> list[Operation]:
+    """Return those of the *sent* operations that stay done when what they created is deleted.
+
+    Args:
+        sent: What was applied.
+        left: The rest of the same commit. An entity that it changes too is left out.
+    """
+    created = {each.target for each in sent if isinstance(each, Create)}
+    ids = {each for operation in sent for each in born(operation)}
+    changed = {operation.target for operation in left} | created
+    for operation in sent:
+        if operation.target not in created and not ids.isdisjoint(named(operation)):
+            changed.add(operation.target)
+    return [operation for operation in sent if operation.target not in changed]
 
 
 def stages(operations: Sequence[Operation]) -> list[Sequence[Operation]]:

@@ -207,3 +207,43 @@ async def test_a_job_that_is_done_survives_an_interrupt_during_its_last_word(
         await rest(process)
 
     assert (await the_job(session, "finished")).status is JobStatus.DONE
+
+
+ENDED_AT_ANY_TURN = """
+    import asyncio
+    from aioftrackjobs import AsyncSession, job_context
+
+    async def main(turns):
+        session = await AsyncSession().__aenter__()
+        await session.current_user()
+        running = asyncio.Event()
+
+        async def work():
+            async with job_context(session, description=f"Turn {turns}"):
+                running.set()
+                await asyncio.sleep(0)
+
+        task = asyncio.create_task(work())
+        await running.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        raise SystemExit
+
+    for turns in range(8):
+        try:
+            asyncio.run(main(turns))
+        except SystemExit:
+            pass
+"""
+
+
+async def test_a_job_gets_its_last_word_at_whatever_turn_the_program_ends(
+    server: ServerHandle, session: AsyncSession
+) -> None:
+    """The end of the program cancels tasks that have not had their first turn, too."""
+    async with program(server, ENDED_AT_ANY_TURN):
+        pass
+
+    for turns in range(8):
+        job = await the_job(session, f"Turn {turns}")
+        assert job.status in (JobStatus.DONE, JobStatus.FAILED)

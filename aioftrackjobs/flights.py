@@ -1,0 +1,59 @@
+"""What a unit of work records, and the commits of it that are under way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from aioftrackjobs.models import Entity
+from aioftrackjobs.protocol.operations import Create, Delete, Operation
+from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.tickets import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """An operation, the entity it is about, and the values as the entity keeps them."""
+
+    operation: Operation
+    entity: Entity
+    values: Mapping[str, Any]
+
+    @property
+    def is_delete(self) -> bool:
+        """Whether it deletes the entity."""
+        return isinstance(self.operation, Delete)
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """A commit that is under way.
+
+    Attributes:
+        taken: What it carries.
+        ticket: Its request.
+        rolled_back: Whether its operations are to be forgotten if they were not applied.
+    """
+
+    taken: list[Recorded]
+    ticket: Ticket | None = None
+    rolled_back: bool = False
+
+
+def split_done(
+    taken: Sequence[Recorded], done: Sequence[Operation]
+) -> tuple[list[Recorded], list[Recorded]]:
+    """Split what a commit has *taken* into what the server has *done*, and the rest."""
+    if not done:
+        return [], list(taken)
+    ends = {(type(operation), operation.target) for operation in done}
+    to_be_born: set[Reference] = set()  # what comes after its creation has not happened either
+    settled, rest = list[Recorded](), list[Recorded]()
+    for each in taken:
+        target = each.operation.target
+        ended = (type(each.operation), target) in ends and target not in to_be_born
+        if isinstance(each.operation, Create) and not ended:
+            to_be_born.add(target)
+        (settled if ended else rest).append(each)
+    return settled, rest

@@ -1,0 +1,377 @@
+"""Limits of what is queued and sent, and who hears what: fairness, sizes, outcomes, closing."""
+
+from __future__ import annotations
+
+import json
+
+import anyio
+import httpx
+import pytest
+
+from aioftrackjobs import (
+    AsyncSession,
+    CommitUncertainError,
+    ConnectError,
+    EntityError,
+    FtrackJobsError,
+    Job,
+    JobStatus,
+    ServerError,
+    SessionStateError,
+)
+from aioftrackjobs import connection as connecting
+from aioftrackjobs import dispatch as dispatching
+from aioftrackjobs.dispatch import IN_FLIGHT, Dispatcher
+from aioftrackjobs.models import remote_value
+
+from .tables import Tables, turns
+
+
+@pytest.fixture
+def tables() -> Tables:
+    return Tables()
+
+
+def dispatcher_of(session: AsyncSession) -> Dispatcher:
+    opened = session._connection._open
+    assert opened is not None
+    return opened[0]
+
+
+async def create(session: AsyncSession, data: str = "{}") -> Job:
+    async with session.unit_of_work():
+        return session.create(Job, {"data": data})
+
+
+# Fairness
+
+
+async def test_a_task_with_huge_commits_does_not_starve_others(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "GROUP_OPERATIONS", 10)
+    rounds, huge_commits = 20, 0
+    async with tables.session() as session, anyio.create_task_group() as group:
+
+        async def huge() -> None:
+            nonlocal huge_commits
+            while True:
+                async with session.unit_of_work():
+                    for _ in range(30):
+                        session.create(Job, {})
+                huge_commits += 1
+
+        async def small() -> None:
+            for _ in range(rounds):
+                await create(session)
+
+        group.start_soon(huge)
+        async with anyio.create_task_group() as others:
+            for _ in range(20):
+                others.start_soon(small)
+        group.cancel_scope.cancel()
+
+    assert 0 < huge_commits <= 3 * rounds
+
+
+# Backpressure
+
+
+async def test_what_is_queued_is_bounded_by_operations_not_by_commits(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "QUEUE_OPERATIONS", 100)
+    most = 0
+    async with tables.session() as session, anyio.create_task_group() as group:
+        dispatcher = dispatcher_of(session)
+
+        async def make() -> None:
+            nonlocal most
+            async with session.unit_of_work():
+                for _ in range(20):
+                    session.create(Job, {})
+            most = max(most, dispatcher._queued)
+
+        for _ in range(500):
+            group.start_soon(make)
+
+    assert len(tables.rows) == 10_000
+    assert most <= 100 + 2 * 20
+
+
+async def test_who_is_let_in_and_has_nothing_to_commit_lets_others_in(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "QUEUE_OPERATIONS", 1)
+    tables.gate = anyio.Event()
+    async with tables.session() as session, anyio.create_task_group() as group:
+        for _ in range(IN_FLIGHT + 1):
+            group.start_soon(create, session)
+            await turns()
+        async with session.unit_of_work() as unit:
+            session.create(Job, {"data": "dropped"})
+            group.start_soon(unit.commit)
+            await turns()
+            group.start_soon(create, session, "last")
+            await turns()
+            unit.rollback()
+            tables.gate.set()
+
+    assert len(tables.rows) == IN_FLIGHT + 2
+
+
+async def test_callers_who_give_up_and_try_again_leave_nothing_queued(tables: Tables) -> None:
+    tables.gate = anyio.Event()
+    async with tables.session() as session, anyio.create_task_group() as group:
+        for _ in range(IN_FLIGHT):
+            group.start_soon(create, session)
+            await turns()
+        dispatcher = dispatcher_of(session)
+        for _ in range(200):
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as impatient:
+                    impatient.start_soon(create, session)
+                    await turns(2)
+                    scope.cancel()
+        assert len(dispatcher._commits) <= 2
+        assert dispatcher._queued == 0
+        tables.gate.set()
+
+    assert len(tables.rows) == IN_FLIGHT
+
+
+# Sizes and texts
+
+
+async def test_a_group_that_is_too_big_for_the_server_is_halved(tables: Tables) -> None:
+    tables.most_operations = 7
+    async with tables.session() as session, anyio.create_task_group() as group:
+        for _ in range(100):
+            group.start_soon(create, session)
+
+    assert len(tables.rows) == 100
+    assert len(tables.batches[0]) == 100
+
+
+async def test_a_commit_that_is_too_big_for_the_server_is_refused_alone(tables: Tables) -> None:
+    tables.most_operations = 7
+    async with tables.session() as session, anyio.create_task_group() as group:
+        async with session.unit_of_work() as unit:
+            for _ in range(8):
+                session.create(Job, {})
+            for _ in range(10):
+                group.start_soon(create, session)
+            with pytest.raises(ServerError) as caught:
+                await unit.commit()
+            assert len(unit.recorded_operations) == 8
+            unit.rollback()
+
+    assert caught.value.status == 413
+    assert len(tables.rows) == 10
+
+
+async def test_any_text_travels_in_a_group(session: AsyncSession, other: AsyncSession) -> None:
+    texts = ["ä", "日本語", "🎬 done", '\\"quoted\\"', "],[", "\u2028\u0000\x7f", "a\nb", "{x}"]
+    jobs: list[Job] = []
+    async with anyio.create_task_group() as group:
+
+        async def make(text: str) -> None:
+            jobs.append(await create(session, json.dumps({"description": text})))
+
+        for text in texts:
+            group.start_soon(make, text)
+
+    ids = [job.id for job in jobs]
+    found = await other.query("select id, data from Job where id in {ids}", ids=ids).of(Job).all()
+    assert sorted(job.description or "" for job in found) == sorted(texts)
+
+
+# Outcomes
+
+
+async def test_who_joins_a_commit_hears_that_its_end_is_unknown(tables: Tables) -> None:
+    tables.gate = anyio.Event()
+    tables.faults.append("lost answer")
+    errors: list[FtrackJobsError] = []
+    async with tables.session() as session:
+
+        async def commit() -> None:
+            try:
+                await session.commit()
+            except CommitUncertainError as exc:
+                errors.append(exc)
+
+        session.create(Job, {})
+        async with anyio.create_task_group() as group:
+            group.start_soon(commit)
+            group.start_soon(commit)
+            await turns()
+            tables.gate.set()
+        session.rollback()
+
+    assert len(errors) == 2, "neither knows whether the Job was created"
+
+
+async def test_each_caller_of_a_failed_group_gets_an_error_of_its_own() -> None:
+    def unreachable(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectError("refused", request=request)
+
+    errors: list[ConnectError] = []
+    async with (
+        httpx.AsyncClient(transport=httpx.MockTransport(unreachable)) as client,
+        AsyncSession("https://ftrack.test", "SECRET", "maya", client=client) as session,
+        anyio.create_task_group() as group,
+    ):
+
+        async def make() -> None:
+            try:
+                await create(session)
+            except ConnectError as exc:
+                errors.append(exc)
+
+        for _ in range(5):
+            group.start_soon(make)
+
+    assert len({id(error) for error in errors}) == 5
+    assert len({str(error) for error in errors}) == 1
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+async def test_a_change_before_a_delete_is_not_sent_after_it(
+    tables: Tables, *, atomic: bool
+) -> None:
+    async with tables.session() as session:
+        old, new = await create(session), await create(session)
+        tables.atomic = atomic
+        tables.refuses = lambda each: each.get("entity_data", {}).get("data") == "guilty"
+        old["data"] = "last words"
+        session.delete(old)
+        new["data"] = "guilty"
+        with pytest.raises(ServerError, match="refused"):
+            await session.commit()
+
+        new["data"] = "innocent"
+        await session.commit()
+
+    assert tables.rows.keys() == {new.id}
+    assert tables.data_of(new) == "innocent"
+
+
+async def test_a_link_that_a_refused_group_made_is_not_blamed(tables: Tables) -> None:
+    tables.atomic = False
+    tables.refuses = lambda each: each.get("entity_data", {}).get("data") == "guilty"
+    refused: list[str] = []
+    async with tables.session() as session, anyio.create_task_group() as group:
+
+        async def attach(component: str) -> None:
+            async with session.unit_of_work():
+                session.create(
+                    "JobComponent", {"component_id": component, "job_id": f"job of {component}"}
+                )
+
+        async def spoil() -> None:
+            try:
+                await create(session, "guilty")
+            except ServerError as exc:
+                refused.append(str(exc))
+
+        group.start_soon(attach, "c1")
+        group.start_soon(attach, "c2")
+        group.start_soon(spoil)
+
+    assert tables.rows.keys() == {"c1", "c2"}
+    assert len(refused) == 1
+
+
+async def test_what_a_stage_has_changed_is_not_said_to_be_pending(tables: Tables) -> None:
+    tables.reorders = True
+    async with tables.session() as session:
+        other = await create(session)
+        tables.refuses = lambda each: (
+            each["entity_type"] == "JobComponent" and len(tables.batches[-1]) == 1
+        )
+        other["data"] = "changed"
+        job = session.create(Job, {})
+        session.create("JobComponent", {"job_id": job.id, "component_id": "c"})
+        with pytest.raises(ServerError):
+            await session.commit()
+
+        assert tables.rows.keys() == {other.id}, "what was created is taken back"
+        assert tables.data_of(other) == remote_value(other, "data") == "changed"
+        session.rollback()
+        assert other["data"] == "changed"
+
+
+async def test_what_is_being_deleted_cannot_be_changed(tables: Tables) -> None:
+    async with tables.session() as session:
+        job = await create(session)
+        session.delete(job)
+        tables.gate = anyio.Event()
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.commit)
+            await turns()
+            with pytest.raises(EntityError, match="is to be deleted"):
+                job.status = JobStatus.DONE
+            tables.gate.set()
+
+        assert session.recorded_operations == ()
+
+
+# Closing
+
+
+async def test_whoever_still_waits_when_the_session_is_closed_is_told(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "_CLOSING_GRACE", 0.05)
+    monkeypatch.setattr(dispatching, "QUEUE_OPERATIONS", 20)
+    tables.gate = anyio.Event()
+    ends: list[str] = []
+
+    async def make(session: AsyncSession, job: Job | None = None) -> None:
+        try:
+            if job is None:
+                await create(session)
+            else:
+                async with session.unit_of_work():
+                    job.status = JobStatus.DONE
+        except (CommitUncertainError, SessionStateError) as exc:
+            ends.append(type(exc).__name__)
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            async with tables.session() as session:
+                tables.gate.set()
+                job = await create(session)
+                tables.gate = anyio.Event()
+                dispatcher = dispatcher_of(session)
+                for _ in range(5):
+                    group.start_soon(make, session, job)  # each waits for the one before it
+                for _ in range(IN_FLIGHT + 100):
+                    group.start_soon(make, session)
+                    await turns(5)
+
+    assert len(ends) == IN_FLIGHT + 105
+    assert ends.count("CommitUncertainError") < 105, "only what was sent is uncertain"
+    assert dispatcher._queued == dispatcher._admitted == 0
+    assert not dispatcher._tickets
+
+
+async def test_a_job_that_ends_while_its_session_is_cut_off_does_not_hang(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "_CLOSING_GRACE", 0.05)
+    host_ends: list[str] = []
+
+    async def finish(session: AsyncSession) -> None:
+        try:
+            await session._connection.host.finish(anyio.sleep_forever)
+        except SessionStateError as exc:
+            host_ends.append(str(exc))
+
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group, tables.session() as session:
+            group.start_soon(finish, session)
+            await turns()
+
+    assert host_ends == ["the session's background work has ended"]
