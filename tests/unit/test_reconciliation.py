@@ -1,0 +1,246 @@
+"""What to ask, what is done, and in which stages to send: for any operations."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aioftrackjobs.protocol.operations import (
+    Create,
+    Delete,
+    Operation,
+    Update,
+    encode_operation,
+)
+from aioftrackjobs.protocol.query import PAGE_SIZE
+from aioftrackjobs.protocol.reconciliation import (
+    born,
+    done_among,
+    named,
+    questions,
+    stages,
+    untouched,
+)
+from aioftrackjobs.protocol.values import JSONValue, Reference
+from aioftrackjobs.protocol.wire import encode_batch, join_batches
+
+IDS = st.sampled_from("abcdef")
+
+
+def job(key: str) -> Reference:
+    return Reference("Job", (("id", key),))
+
+
+def link(component: str, of: str) -> Reference:
+    return Reference("JobComponent", (("component_id", component), ("job_id", of)))
+
+
+VALUES = st.dictionaries(st.sampled_from(["data", "user_id", "parent"]), IDS | st.none())
+TARGETS = IDS.map(job) | st.builds(link, IDS, IDS)
+OPERATIONS = st.lists(
+    st.builds(Create, TARGETS, VALUES, st.booleans())
+    | st.builds(Update, TARGETS, VALUES)
+    | st.builds(Delete, TARGETS)
+)
+
+
+# stages
+
+
+@given(OPERATIONS)
+def test_stages_keep_all_operations_in_their_order(operations: list[Operation]) -> None:
+    split = stages(operations)
+
+    assert [each for stage in split for each in stage] == operations
+    assert all(split)
+
+
+@given(OPERATIONS)
+def test_no_stage_names_what_it_has_created_before(operations: list[Operation]) -> None:
+    for stage in stages(operations):
+        created: set[str] = set()
+        for operation in stage:
+            assert created.isdisjoint(named(operation))
+            created.update(born(operation))
+
+
+@given(OPERATIONS)
+def test_there_are_no_more_stages_than_needed(operations: list[Operation]) -> None:
+    """Each stage begins with an operation that names what the one before it created."""
+    split = stages(operations)
+    for before, stage in pairwise(split):
+        created = {each for operation in before for each in born(operation)}
+        assert not created.isdisjoint(named(stage[0]))
+
+
+def test_what_is_named_deep_inside_a_value_counts() -> None:
+    members: list[JSONValue] = [{"__entity_type__": "Job", "id": "a"}]
+    operations: list[Operation] = [Create(job("a")), Update(job("b"), {"members": members})]
+
+    assert len(stages(operations)) == 2
+
+
+# questions
+
+
+class Server:
+    """What exists, and what of a batch a server does: some first operations of it."""
+
+    def __init__(self, existing: Sequence[Reference]) -> None:
+        self.existing = set(existing)
+
+    def apply(self, operations: Sequence[Operation]) -> None:
+        for operation in operations:
+            match operation:
+                case Create(target):
+                    self.existing.add(target)
+                case Delete(target):
+                    self.existing.discard(target)
+
+    def tell(self, operations: Sequence[Operation]) -> set[Reference]:
+        """Return what the answers to the questions about *operations* say."""
+        told: set[Reference] = set()
+        for question in questions(operations):
+            rows = [dict(each.key) for each in question.asked if each in self.existing]
+            told.update(question.existing({"data": rows}))
+        return told
+
+
+@given(OPERATIONS, st.lists(TARGETS))
+def test_answers_tell_what_exists_of_what_was_asked(
+    operations: list[Operation], existing: list[Reference]
+) -> None:
+    server = Server(existing)
+    asked = {each for question in questions(operations) for each in question.asked}
+
+    assert server.tell(operations) == server.existing & asked
+
+
+def test_many_keys_are_asked_for_in_pages_and_each_once() -> None:
+    operations = [Delete(job(str(index % (PAGE_SIZE + 1)))) for index in range(3 * PAGE_SIZE)]
+
+    assert [len(question.asked) for question in questions(operations)] == [PAGE_SIZE, 1]
+
+
+def test_nothing_is_asked_about_updates_and_chosen_keys() -> None:
+    assert questions([Update(job("a")), Create(job("b"), {"data": "c"})]) == []
+
+
+# done_among
+
+
+def valid_commits() -> st.SearchStrategy[list[Operation]]:
+    """Return lives of entities, shuffled among each other, as a unit of work may record them.
+
+    One is created, or was there, is changed, and may be deleted.
+    """
+
+    @st.composite
+    def draw_commit(draw: st.DrawFn) -> list[Operation]:
+        lives: list[list[Operation]] = []
+        for key in "abcd":
+            life: list[Operation] = []
+            if draw(st.booleans()):
+                life.append(Create(job(key), fresh=True))
+            life += [Update(job(key), {"data": "x"})] * draw(st.integers(0, 2))
+            if draw(st.booleans()) and not (life and isinstance(life[0], Create)):
+                life.append(Delete(job(key)))
+            lives.append(life)
+        commit: list[Operation] = []
+        while any(lives):
+            commit.append(draw(st.sampled_from([life for life in lives if life])).pop(0))
+        return commit
+
+    return draw_commit()
+
+
+@given(valid_commits(), st.data())
+def test_what_a_server_did_is_found_and_the_rest_can_be_sent(
+    commit: list[Operation], data: st.DataObject
+) -> None:
+    """Whatever a server did of a batch before it refused, the rest completes it."""
+    created = {each.target for each in commit if isinstance(each, Create)}
+    server = Server([job(key) for key in "abcd" if job(key) not in created])
+    applied = data.draw(st.integers(0, len(commit)))
+    server.apply(commit[:applied])
+
+    done = done_among(commit, server.tell(commit))
+    rest = [each for place, each in enumerate(commit) if place not in done]
+
+    for place, operation in enumerate(commit):
+        if place in done and not isinstance(operation, Update):
+            assert place < applied
+        if place < applied and not isinstance(operation, Update):
+            assert place in done
+    for operation in rest:  # none of it is refused
+        match operation:
+            case Create(target):
+                assert target not in server.existing
+            case Update(target) | Delete(target):
+                assert target in server.existing
+        server.apply([operation])
+    gone = {each.target for each in commit if isinstance(each, Delete)}
+    assert server.existing == {job(key) for key in "abcd"} - gone
+
+
+def test_existence_says_all_about_a_link_and_nothing_about_a_chosen_key() -> None:
+    operations = [Create(link("a", "b")), Create(job("a"), {"data": "x"})]
+
+    assert done_among(operations, {link("a", "b"), job("a")}) == [0]
+
+
+def test_a_link_that_is_replaced_is_not_taken_for_the_new_one() -> None:
+    operations: list[Operation] = [Delete(link("a", "b")), Create(link("a", "b"))]
+
+    assert done_among(operations, {link("a", "b")}) == []
+    assert done_among(operations, set()) == [0]
+
+
+# untouched
+
+
+@given(OPERATIONS, OPERATIONS)
+def test_what_stays_done_has_nothing_to_do_with_what_is_deleted_or_left(
+    sent: list[Operation], left: list[Operation]
+) -> None:
+    created = [each for each in sent if isinstance(each, Create)]
+    for operation in untouched(sent, left):
+        assert operation in sent
+        assert not isinstance(operation, Create)
+        assert operation.target not in {each.target for each in (*created, *left)}
+        for each in created:
+            assert set(born(each)).isdisjoint(named(operation))
+
+
+def test_a_change_of_something_else_stays_done() -> None:
+    change = Update(job("z"), {"data": "x"})
+
+    assert untouched([Create(job("a")), change], [Update(job("a"), {"data": "x"})]) == [change]
+
+
+# join_batches
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.builds(
+                Update,
+                TARGETS,
+                st.dictionaries(st.just("data"), st.text(st.characters(exclude_categories=["Cs"]))),
+            ),
+            min_size=1,
+        ),
+        min_size=1,
+    )
+)
+def test_joined_batches_carry_all_operations_in_their_order(batches: list[list[Operation]]) -> None:
+    wire = [[encode_operation(each) for each in batch] for batch in batches]
+
+    joined = join_batches([encode_batch(batch) for batch in wire])
+
+    assert json.loads(joined) == [each for batch in wire for each in batch]
