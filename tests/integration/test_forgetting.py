@@ -1,0 +1,130 @@
+"""Entities are forgotten when nobody holds them, and so is all that carried them."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Awaitable, Callable
+
+import anyio
+import anyio.lowlevel
+
+from aioftrackjobs import AsyncSession, Job, JobStatus, job_context
+from aioftrackjobs.course import JobCourse
+from aioftrackjobs.dispatch import Dispatcher
+from aioftrackjobs.flights import Flight, Recorded
+from aioftrackjobs.progress import ProgressLine
+from aioftrackjobs.session import workspace_of
+from aioftrackjobs.tickets import Ticket
+from aioftrackjobs.unit_of_work import UnitOfWork
+
+JOBS = 1_000
+AT_ONCE = 50
+
+#: What there is while a Job is worked on.
+KINDS = (Job, Ticket, Flight, Recorded, UnitOfWork, JobCourse, ProgressLine)
+
+
+def dispatcher_of(session: AsyncSession) -> Dispatcher:
+    opened = session._connection._open
+    assert opened is not None
+    return opened[0]
+
+
+async def alive(session: AsyncSession) -> dict[str, int]:
+    dispatcher = dispatcher_of(session)
+    await dispatcher.drain()
+    while dispatcher._workers:  # they end a few turns later, for want of work
+        await anyio.lowlevel.checkpoint()
+    gc.collect()
+    kinds = [type(each) for each in gc.get_objects()]
+    return {kind.__name__: kinds.count(kind) for kind in KINDS}
+
+
+async def many(one: Callable[[], Awaitable[None]]) -> None:
+    limiter = anyio.CapacityLimiter(AT_ONCE)
+
+    async def limited() -> None:
+        async with limiter:
+            await one()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(JOBS):
+            group.start_soon(limited)
+
+
+def assert_empty(session: AsyncSession) -> None:
+    workspace, dispatcher = workspace_of(session), dispatcher_of(session)
+    assert not dispatcher._tickets
+    assert not dispatcher._sent
+    assert not dispatcher._commits
+    assert not dispatcher._calls
+    assert not dispatcher._waiting
+    assert not dispatcher._order._latest
+    assert not dispatcher._order._births
+    assert all(not board._lines for board in workspace.progress._boards.values())
+    assert not workspace.connection.host._to_begin
+
+
+async def test_jobs_that_were_committed_are_forgotten(session: AsyncSession) -> None:
+    await session.current_user()
+    before, known = await alive(session), len(workspace_of(session).identity)
+
+    async def one() -> None:
+        async with session.unit_of_work() as unit:
+            job = session.create(Job, {"status": "running", "data": "{}"})
+            await unit.commit()
+            job.status = JobStatus.DONE
+
+    await many(one)
+
+    assert await alive(session) == before
+    assert len(workspace_of(session).identity) == known
+    assert_empty(session)
+
+
+async def test_jobs_of_job_context_are_forgotten(session: AsyncSession) -> None:
+    user = await session.current_user()
+    before, known = await alive(session), len(workspace_of(session).identity)
+
+    async def one() -> None:
+        async with job_context(session, user=user, description="x", interval=0.01) as job:
+            job.progress(0.5)
+
+    await many(one)
+
+    assert await alive(session) == before
+    assert len(workspace_of(session).identity) == known
+    assert_empty(session)
+
+
+async def test_a_commit_needs_no_garbage_collector_to_be_forgotten(session: AsyncSession) -> None:
+    """A farm daemon must not depend on when the collector comes to its oldest generation."""
+    await session.current_user()
+    known = len(workspace_of(session).identity)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(20):
+            async with session.unit_of_work():
+                session.create(Job, {"data": "{}"})
+        assert len(workspace_of(session).identity) - known <= 1, "the last may still be held"
+    finally:
+        gc.enable()
+
+
+async def test_jobs_whose_commits_are_cancelled_or_refused_are_forgotten(
+    session: AsyncSession,
+) -> None:
+    await session.current_user()
+    before, known = await alive(session), len(workspace_of(session).identity)
+
+    async def one() -> None:
+        with anyio.move_on_after(0.001):
+            async with session.unit_of_work():
+                session.create(Job, {"data": "{}"})
+
+    await many(one)
+
+    assert await alive(session) == before
+    assert len(workspace_of(session).identity) == known
+    assert_empty(session)
