@@ -14,6 +14,7 @@ import anyio.lowlevel
 import httpx
 
 from aioftrackjobs import AsyncSession, Entity
+from aioftrackjobs.retry import NO_RETRIES
 
 Wire = dict[str, Any]
 
@@ -129,7 +130,11 @@ class Tables:
         async with (
             httpx.AsyncClient(transport=httpx.MockTransport(self.answer)) as client,
             AsyncSession(
-                "https://ftrack.test", "SECRET", "maya", client=client, **options
+                "https://ftrack.test",
+                "SECRET",
+                "maya",
+                client=client,
+                **{"retry": NO_RETRIES, **options},
             ) as opened,
         ):
             yield opened

@@ -55,7 +55,6 @@ async def many(one: Callable[[], Awaitable[None]]) -> None:
 def assert_empty(session: AsyncSession) -> None:
     workspace, dispatcher = workspace_of(session), dispatcher_of(session)
     assert not dispatcher._tickets
-    assert not dispatcher._sent
     assert not dispatcher._commits
     assert not dispatcher._calls
     assert not dispatcher._waiting

@@ -456,7 +456,6 @@ class Machine(RuleBasedStateMachine):
         assert opened is not None
         dispatcher = opened[0]
         assert not dispatcher._tickets
-        assert not dispatcher._sent
         assert not dispatcher._halves
         assert not dispatcher._order._latest
         assert not dispatcher._order._births
