@@ -15,7 +15,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from aioftrackjobs.devserver import accounts, delayed, information, media, querying, transfers
-from aioftrackjobs.devserver.budget import Budget
+from aioftrackjobs.devserver.budget import Budget, Meter
 from aioftrackjobs.devserver.refusals import (
     CredentialsRefusal,
     Refusal,
@@ -128,16 +128,17 @@ class Operations:
         with ExitStack() as placed, transaction as entered:
             request = ApiRequest(self._services, entered, caller, assembled, budget.meter())
             _check_user(request, writes=writes)
-            answered, answers = budget.meter(), list[bytes]()
-            for action, operation in zip(actions, operations, strict=True):
-                answers.append(to_json(action.answer(request, operation)))
-                answered(len(answers[-1]))
+            answers = [
+                action.answer(request, operation)
+                for action, operation in zip(actions, operations, strict=True)
+            ]
             request.batch.finish()
+            texts = _encoded(answers, budget.meter())
             for incoming in request.placing:
                 placed.enter_context(incoming.kept())
         for afterwards in request.afterwards:
             afterwards()
-        return b"[" + b",".join(answers) + b"]"
+        return b"[" + b",".join(texts) + b"]"
 
     def _check(self, operation: Any) -> None:
         if not isinstance(operation, Mapping):
@@ -147,6 +148,15 @@ class Operations:
             raise ValidationRefusal("An operation must name its 'action'.")
         if name not in self._actions:
             raise _unknown_action(name)
+
+
+def _encoded(answers: Iterable[Any], sent: Meter) -> list[bytes]:
+    """Return each answer as JSON; *sent* is told of their bytes before there are too many."""
+    texts: list[bytes] = []
+    for answer in answers:
+        texts.append(to_json(answer))
+        sent(len(texts[-1]))
+    return texts
 
 
 def _check_user(request: ApiRequest, *, writes: bool) -> None:
