@@ -14,15 +14,13 @@ from aioftrackjobs._version import __version__
 from aioftrackjobs.config import Credentials
 from aioftrackjobs.delivery import Delivery, Finish
 from aioftrackjobs.dispatch import Dispatcher
-from aioftrackjobs.errors import SessionStateError, TransportError
+from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.exchange import Exchange
 from aioftrackjobs.host import Host
-from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.upload import component_url
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
-from aioftrackjobs.tickets import Outcome, Settle, Ticket
 from aioftrackjobs.transport import HttpClient, HttpxTransport, Transport, open_client, redact
 
 logger = logging.getLogger(__name__)
@@ -158,32 +156,14 @@ class Connection:
         """What sends requests that are no API calls: uploads and downloads."""
         return self._require_open()[1]
 
-    async def room(self, operations: int = 1) -> None:
-        """Wait while too much is queued; then, without another wait, :meth:`submit`."""
-        await self._require_open()[0].room(operations)
+    @property
+    def dispatcher(self) -> Dispatcher:
+        """What sends API calls.
 
-    def submit(
-        self,
-        changes: Sequence[Operation],
-        settle: Settle,
-        *,
-        overtakes: bool = False,
-        doubt: TransportError | None = None,
-    ) -> Ticket:
-        """Queue a commit; *settle* hears of its end in any case.
-
-        Args:
-            changes: What it carries.
-            settle: Called with the outcome.
-            overtakes: Do not wait for earlier calls about the same entities.
-            doubt: Why it is not known what became of an earlier attempt.
+        Raises:
+            SessionStateError: The session is not open.
         """
-        dispatcher, _ = self._require_open()
-        return dispatcher.submit(changes, settle, overtakes=overtakes, doubt=doubt)
-
-    async def wait(self, ticket: Ticket) -> Outcome:
-        """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""
-        return await self._require_open()[0].wait(ticket)
+        return self._require_open()[0]
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations*, and return one undecoded result for each."""

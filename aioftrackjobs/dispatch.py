@@ -96,7 +96,7 @@ class Dispatcher:
         Args:
             operations: Number of those that are to be submitted.
         """
-        if self._has_room() and not self._waiting:
+        if self.has_room:
             return
         event = anyio.Event()
         self._waiting[event] = operations
@@ -114,11 +114,16 @@ class Dispatcher:
             # do submit, and then there is one commit more than there should be.
             self._admit()
 
-    def _has_room(self) -> bool:
+    @property
+    def has_room(self) -> bool:
+        """Whether something may be submitted without waiting for room."""
+        return self._fits() and not self._waiting
+
+    def _fits(self) -> bool:
         return self._closed or self._queued + self._admitted < QUEUE_OPERATIONS
 
     def _admit(self) -> None:
-        while self._waiting and self._has_room():
+        while self._waiting and self._fits():
             event = next(iter(self._waiting))
             self._admitted += self._waiting.pop(event)
             event.set()

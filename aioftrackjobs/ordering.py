@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from aioftrackjobs.protocol.reconciliation import born, named
+from aioftrackjobs.protocol.reconciliation import named
 from aioftrackjobs.tickets import Key, Ticket
 
 
@@ -33,12 +33,12 @@ class EntityOrder:
                 before.add(latest[key])
             latest[key] = ticket
         before.discard(ticket)
-        for change in ticket.changes:
-            births.update(dict.fromkeys(born(change), ticket))
-        for each in before:
-            if each.followers is None:
-                each.followers = []
-            each.followers.append(ticket)
+        for each in ticket.births:
+            births[each] = ticket
+        for earlier in before:
+            if earlier.followers is None:
+                earlier.followers = []
+            earlier.followers.append(ticket)
         ticket.waits_for = len(before)
         return not before
 
@@ -67,7 +67,6 @@ class EntityOrder:
         for key in ticket.about:
             if self._latest.get(key) is ticket:
                 del self._latest[key]
-        for change in ticket.changes:
-            for value in born(change):
-                if self._births.get(value) is ticket:
-                    del self._births[value]
+        for value in ticket.births:
+            if self._births.get(value) is ticket:
+                del self._births[value]

@@ -11,7 +11,7 @@ import anyio
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
 from aioftrackjobs.host import Event
 from aioftrackjobs.protocol.operations import Operation, encode_operation
-from aioftrackjobs.protocol.reconciliation import done_among
+from aioftrackjobs.protocol.reconciliation import born, done_among
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch
 
@@ -68,6 +68,7 @@ class Ticket:
         changes: The operations of a commit, one for each in *wire*; none of another call.
         settle: Hears of the outcome, once, whether or not anybody still waits.
         about: The entities that it changes.
+        births: Ids of those that it creates.
         number: Its place in the order of arrival.
         waits_for: Number of earlier tickets that must end before it may be sent.
         followers: Later tickets that wait for it.
@@ -85,6 +86,7 @@ class Ticket:
     changes: Sequence[Operation] = ()
     settle: Settle | None = None
     about: Sequence[Key] = ()
+    births: Sequence[str] = ()
     number: int = 0
     waits_for: int = 0
     followers: list[Ticket] | None = None
@@ -121,6 +123,8 @@ class Ticket:
         wire = [encode_operation(operation) for operation in changes]
         about = () if overtakes else [key_of(change.target) for change in changes]
         ticket = cls(wire, _encode(wire), changes, settle, about)
+        if not overtakes:
+            ticket.births = [each for change in changes for each in born(change)]
         ticket.doubt, ticket.is_sent = doubt, doubt is not None
         return ticket
 

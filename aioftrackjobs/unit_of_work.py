@@ -8,7 +8,7 @@ waits for the next commit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from aioftrackjobs.errors import (
@@ -46,7 +46,12 @@ logger = logging.getLogger(__name__)
 class Committer(Protocol):
     """What a unit of work needs of its session."""
 
-    async def room(self, operations: int) -> None:
+    @property
+    def has_room(self) -> bool:
+        """Whether a commit may be submitted without waiting for room."""
+        ...
+
+    def room(self, operations: int) -> Awaitable[None]:
         """Wait while too much is queued; then, without another wait, submit."""
         ...
 
@@ -61,11 +66,11 @@ class Committer(Protocol):
         """Queue a commit; *settle* hears of its end in any case."""
         ...
 
-    async def wait(self, ticket: Ticket) -> Outcome:
+    def wait(self, ticket: Ticket) -> Awaitable[Outcome]:
         """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""
         ...
 
-    async def merge(self, answers: Sequence[Any]) -> None:
+    async def merge(self, ticket: Ticket, answers: Sequence[Any]) -> None:
         """Take over what the server says of the entities it wrote."""
         ...
 
@@ -258,9 +263,9 @@ class UnitOfWork:
             CommitUncertainError: It was sent and no complete answer came; or that is how an earlier
                 one ended, and it is still not known what became of that.
         """
-        await self._clear()
-        if self._uncertain:
-            await self.resolve()
+        if self._is_clear() and not self._pending:
+            return
+        if not (self._is_clear() and self._committer.has_room):
             await self._clear()
         await self._send(self._take_pending())
 
@@ -291,13 +296,17 @@ class UnitOfWork:
         return self._submit(Flight(taken), operations, settle)
 
     async def _clear(self) -> None:
-        """Wait until what is pending can be sent; if it can be, at once."""
-        await self.settled()  # a commit under way must not be overtaken
+        """Wait until what is pending can be sent: nothing is under way, or uncertain."""
+        while not self._is_clear():
+            await self.resolve()
         while self._pending:
             await self._committer.room(len(self._pending))
-            if self._flight is None:
+            if self._is_clear():
                 return
-            await self.settled()
+            await self.resolve()
+
+    def _is_clear(self) -> bool:
+        return self._flight is None and not self._uncertain
 
     async def settled(self) -> None:
         """Wait until no commit is under way, also none whose caller was cancelled."""
@@ -313,7 +322,7 @@ class UnitOfWork:
         ticket = self._submit(Flight(taken), operations, doubt=doubt)
         match await self._committer.wait(ticket):
             case Applied(results):
-                await self._merge(results)
+                await self._merge(ticket, results)
             case NotApplied(error):
                 raise error
             case Unknown(cause):
@@ -372,10 +381,10 @@ class UnitOfWork:
         self._settle_applied(settled)
         return rest
 
-    async def _merge(self, results: Sequence[Any]) -> None:
+    async def _merge(self, ticket: Ticket, results: Sequence[Any]) -> None:
         """Take over what the server says; the commit was applied, whatever it says."""
         try:
-            await self._committer.merge(results)
+            await self._committer.merge(ticket, results)
         except FtrackJobsError:
             logger.warning("a commit was applied, but its answer is odd", exc_info=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, overload
@@ -152,9 +152,14 @@ class Workspace:
 
     # As the committer of units of work
 
-    async def room(self, operations: int = 1) -> None:
+    @property
+    def has_room(self) -> bool:
+        """Whether a commit may be queued without waiting for room."""
+        return self.connection.dispatcher.has_room
+
+    def room(self, operations: int = 1) -> Awaitable[None]:
         """Wait while too much is queued."""
-        await self.connection.room(operations)
+        return self.connection.dispatcher.room(operations)
 
     def submit(
         self,
@@ -165,20 +170,35 @@ class Workspace:
         doubt: TransportError | None,
     ) -> Ticket:
         """Queue a commit."""
-        return self.connection.submit(changes, settle, overtakes=overtakes, doubt=doubt)
+        dispatcher = self.connection.dispatcher
+        return dispatcher.submit(changes, settle, overtakes=overtakes, doubt=doubt)
 
-    async def wait(self, ticket: Ticket) -> Outcome:
+    def wait(self, ticket: Ticket) -> Awaitable[Outcome]:
         """Wait for the end of a commit."""
-        return await self.connection.wait(ticket)
+        return self.connection.dispatcher.wait(ticket)
 
-    async def merge(self, answers: Sequence[Any]) -> None:
+    async def merge(self, ticket: Ticket, answers: Sequence[Any]) -> None:
         """Take over what the server says of the entities it wrote."""
-        rows = [answer.get("data") for answer in answers if isinstance(answer, dict)]
-        await self.decode([row for row in rows if isinstance(row, dict)])
+        rows = [
+            answer["data"]
+            for sent, answer in zip(ticket.wire, answers, strict=True)
+            if isinstance(answer, dict)
+            and isinstance(answer.get("data"), dict)
+            and not _is_repeated(answer["data"], sent)
+        ]
+        if rows:
+            await self.decode(rows)
 
     def forget(self, entity: Entity) -> None:
         """Detach an entity that does not exist on the server."""
         self.identity.remove(entity)
+
+
+def _is_repeated(row: dict[str, Any], sent: Mapping[str, Any]) -> bool:
+    """Tell whether a *row* says of an entity only what was *sent*, so that it is known already."""
+    told = sent.get("entity_data", {})
+    key = sent["entity_key"]
+    return len(key) == 1 and row.items() <= {**told, "id": key[0]}.items()
 
 
 def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
