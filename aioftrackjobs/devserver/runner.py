@@ -164,7 +164,8 @@ class _Runner:
         self._stopping = False
         self._server: _Server | None = None
         self._handle: ServerHandle | None = None
-        self._failure: BaseException | None = None
+        self._no_start: BaseException | None = None  # why it never got ready
+        self._failure: BaseException | None = None  # why it ended after that
         self._thread = threading.Thread(target=self._run, name="aioftrackjobs-devserver")
 
     @property
@@ -183,8 +184,8 @@ class _Runner:
             ServerStartError: If it never will be, for what it was given.
         """
         self._ready.wait()
-        if self._failure is not None:
-            raise self._failure
+        if self._no_start is not None:
+            raise self._no_start
         assert self._handle is not None  # noqa: S101 - made before a server gets ready
         return self._handle
 
@@ -220,7 +221,9 @@ class _Runner:
         except BaseException as error:
             if self._ready.is_set():
                 logger.exception("the server ended by itself")
-            self._failure = error  # raised again by wait_ready() or check_end()
+                self._failure = error
+            else:
+                self._no_start = error
         finally:
             self._ready.set()
             self._on_end()
