@@ -28,6 +28,7 @@ from aioftrackjobs.devserver.assumptions import ASSUMPTIONS  # noqa: E402
 from aioftrackjobs.devserver.errors import (  # noqa: E402
     AddressError,
     CredentialsError,
+    FaultError,
     FixtureError,
     SchemaError,
     ServerEndedError,
@@ -35,10 +36,13 @@ from aioftrackjobs.devserver.errors import (  # noqa: E402
     StorageError,
     StoreError,
 )
+from aioftrackjobs.devserver.fault_options import plan_faults  # noqa: E402
+from aioftrackjobs.devserver.fault_plan import Faults  # noqa: E402
+from aioftrackjobs.devserver.handle import ServerHandle  # noqa: E402
+from aioftrackjobs.devserver.holdings import Holdings  # noqa: E402
 from aioftrackjobs.devserver.limits import Limits  # noqa: E402
 from aioftrackjobs.devserver.runner import (  # noqa: E402
     DEFAULT_PORT,
-    ServerHandle,
     running,
     serve,
 )
@@ -48,7 +52,10 @@ __all__ = [
     "DEFAULT_PORT",
     "AddressError",
     "CredentialsError",
+    "FaultError",
+    "Faults",
     "FixtureError",
+    "Holdings",
     "Limits",
     "SchemaError",
     "ServerEndedError",
@@ -57,6 +64,7 @@ __all__ = [
     "StorageError",
     "StoreError",
     "create_app",
+    "plan_faults",
     "running",
     "serve",
 ]

@@ -42,6 +42,11 @@ class Background:
         if thread is not None:
             thread.join()
 
+    def give_up(self) -> None:
+        """Have all work given up that there is so far, and wait for that."""
+        self.close()
+        self.stopping.clear()
+
     def _run(self) -> None:
         while True:
             with self._lock:

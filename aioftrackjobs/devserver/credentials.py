@@ -79,6 +79,11 @@ class Credentials:
             raise CredentialsRefusal
         return Identity(username, owners, is_global)
 
+    def forget(self) -> None:
+        """Let nobody in but by the key that acts for anybody."""
+        self._digests.clear()
+        self._owners.clear()
+
     def set_api_key(self, owner: str, api_key: str) -> None:
         """Let *owner* in with *api_key*, and no longer with an earlier one."""
         earlier, digest = self._digests.get(owner), _digest(api_key)

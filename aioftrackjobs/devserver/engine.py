@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from pydantic_core import from_json
 
 from aioftrackjobs.devserver.background import Background
 from aioftrackjobs.devserver.budget import Budget, NoRoomError
-from aioftrackjobs.devserver.credentials import Credentials, check_header_value
+from aioftrackjobs.devserver.credentials import Credentials, Identity, check_header_value
 from aioftrackjobs.devserver.errors import SchemaError
 from aioftrackjobs.devserver.fixtures import read_fixture
 from aioftrackjobs.devserver.headers import is_strict, options_in
@@ -64,6 +65,13 @@ class Call:
         """Remove the files that have not become those of components."""
         for incoming in self.assembled.values():
             incoming.discard()
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a server held at some time, without files."""
+
+    entities: sqlite3.Connection = field(repr=False)
 
 
 class Engine:
@@ -195,6 +203,30 @@ class Engine:
         is_all = room >= self.limits.answer
         budget = Budget(room, self.limits.answer_too_big if is_all else NoRoomError)
         return self._operations.run(call.operations, call.caller, call.assembled, budget)
+
+    def look(self, expression: str) -> bytes:
+        """Return the answer to a query that no client has asked; entities in it are whole.
+
+        Raises:
+            Refusal: If it is no query.
+        """
+        operation = {"action": "query", "expression": expression}
+        nobody = Caller(Identity("", is_global=True), "", denormalize=True)
+        budget = Budget(self.limits.answer, self.limits.answer_too_big)
+        return self._operations.run([operation], nobody, {}, budget)
+
+    def save(self) -> Saved:
+        """Return a copy of all entities."""
+        return Saved(self._store.save())
+
+    def restore(self, saved: Saved) -> None:
+        """Have all entities, keys and users as they were saved, and no files."""
+        self._services.background.give_up()
+        self.parts.close()
+        self.storage.empty()
+        self._store.restore(saved.entities)
+        self.credentials.forget()
+        self.api_keys = self._admit_users()
 
     def authenticate(self, username: str | None, api_key: str | None) -> None:
         """Check who asks for a file.

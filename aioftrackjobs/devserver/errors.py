@@ -8,7 +8,8 @@
     ├── StorageError      the folder for files
     ├── SchemaError       the schema documents
     ├── FixtureError      the entities to load
-    └── CredentialsError  user and key
+    ├── CredentialsError  user and key
+    └── FaultError        the faults to inject
     ServerEndedError      it had been started, and ended by itself
 """
 
@@ -153,3 +154,20 @@ class CredentialsError(ServerStartError):
 
     def __str__(self) -> str:
         return f"{self.argument} cannot travel in an HTTP header: {self.reason}"
+
+
+class FaultError(ServerStartError):
+    """An option plans no fault.
+
+    Attributes:
+        option: Its text.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, option: str, reason: str) -> None:
+        super().__init__(option, reason)
+        self.option = option
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"cannot inject the fault {self.option!r}: {self.reason}"

@@ -13,7 +13,6 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ import h11
 import uvicorn
 from anyio.to_thread import run_sync
 from pydantic_core import to_json
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
@@ -29,10 +29,14 @@ from aioftrackjobs.devserver.address import bind, check_address, url_of
 from aioftrackjobs.devserver.app import application_of
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.errors import ServerEndedError
+from aioftrackjobs.devserver.fault_plan import Faults
 from aioftrackjobs.devserver.fixtures import FixtureSource
+from aioftrackjobs.devserver.handle import ServerHandle, handle_of
+from aioftrackjobs.devserver.injection import Injector
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
 from aioftrackjobs.devserver.refusals import RequestRefusal, refusal_body
+from aioftrackjobs.devserver.traffic import CLOSE
 
 logger = logging.getLogger(__name__)
 
@@ -43,22 +47,6 @@ _STOP_GRACE = 1
 _POLL = 0.002
 #: Seconds between two renewals of the header `Date`.
 _TICK = 1
-
-
-@dataclass(frozen=True, slots=True)
-class ServerHandle:
-    """A running server.
-
-    Attributes:
-        url: What clients take as the server's URL.
-        api_key: Key of *api_user*.
-        api_keys: Keys of all users that have one, by name.
-    """
-
-    url: str
-    api_user: str
-    api_key: str = field(repr=False)
-    api_keys: Mapping[str, str] = field(repr=False)
 
 
 class _Server(uvicorn.Server):
@@ -124,6 +112,13 @@ class _QuietProtocol(H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.access_log = False
+        self._served: ASGIApp = self.app
+        self.app = self._answer
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the request answered by who may also close the connection."""
+        scope["extensions"] = {CLOSE: self.transport.close}
+        await self._served(scope, receive, send)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP like everything else: with a JSON error object."""
@@ -155,10 +150,12 @@ class _Runner:
         host: str,
         port: int,
         options: Options,
+        faults: Faults | None = None,
         on_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._address = (host, port)
         self._options = options
+        self._faults = faults or Faults()
         self._on_end = on_end
         self._ready = threading.Event()
         self._stopping = False
@@ -216,8 +213,9 @@ class _Runner:
             with closing(bind(*self._address)) as listener:
                 engine = Engine(self._options)
                 with closing(engine):
-                    self._handle = _handle_of(listener, engine)
-                    self._serve(listener, engine)
+                    app = Injector(application_of(engine), self._faults)
+                    self._handle = handle_of(url_of(*listener.getsockname()[:2]), engine, app)
+                    self._serve(listener, app)
         except BaseException as error:
             if self._ready.is_set():
                 logger.exception("the server ended by itself")
@@ -228,9 +226,9 @@ class _Runner:
             self._ready.set()
             self._on_end()
 
-    def _serve(self, listener: socket.socket, engine: Engine) -> None:
+    def _serve(self, listener: socket.socket, app: ASGIApp) -> None:
         config = uvicorn.Config(
-            application_of(engine),
+            app,
             http=_QuietProtocol,
             access_log=False,
             log_config=None,
@@ -243,11 +241,6 @@ class _Runner:
             self._server.run(sockets=[listener])
             if not self._stopping:
                 raise ServerEndedError
-
-
-def _handle_of(listener: socket.socket, engine: Engine) -> ServerHandle:
-    url = url_of(*listener.getsockname()[:2])
-    return ServerHandle(url, engine.api_user, engine.api_key, dict(engine.api_keys))
 
 
 @asynccontextmanager
@@ -265,6 +258,7 @@ async def running(
     public: bool = False,
     global_api_key: str | None = None,
     limits: Limits | None = None,
+    faults: Faults | None = None,
 ) -> AsyncIterator[ServerHandle]:
     """Run a server for the length of the block; by default nothing of it stays.
 
@@ -284,6 +278,7 @@ async def running(
         public: Allow a *host* that other machines reach; that takes an *api_key* too.
         global_api_key: Key that acts for any active user; there is none if not given.
         limits: How much one request may ask for, if not as much as usual.
+        faults: What is to go wrong from the start; the handle has them in any case.
 
     Raises:
         ServerStartError: If one of these cannot be used; the subclass says which.
@@ -300,7 +295,7 @@ async def running(
         empty=empty,
         fixture=fixture,
     )
-    runner = _Runner(host, port, options)
+    runner = _Runner(host, port, options, faults)
     runner.start()
     try:
         yield await run_sync(runner.wait_ready)
@@ -342,6 +337,7 @@ def serve(
     public: bool = False,
     global_api_key: str | None = None,
     limits: Limits | None = None,
+    faults: Faults | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM; for programs, from their main thread.
 
@@ -365,7 +361,7 @@ def serve(
         fixture=fixture,
     )
     stopped = threading.Event()
-    runner = _Runner(host, port, options, on_end=stopped.set)
+    runner = _Runner(host, port, options, faults, on_end=stopped.set)
     with _signals_set(stopped):
         runner.start()
         try:

@@ -188,6 +188,11 @@ class Storage:
         path.unlink(missing_ok=True)
         return existed
 
+    def empty(self) -> None:
+        """Remove all files."""
+        for path in self.folder.iterdir():
+            path.unlink(missing_ok=True)
+
     def sweep_in_time(self) -> None:
         """Remove what arrived in part and will not be completed, if it is time to look for that."""
         now = time.monotonic()

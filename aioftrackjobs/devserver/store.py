@@ -263,6 +263,18 @@ class Store:
             f"{key} of a {found[0]} is '{found[1]}', but there is no such {target}."
         )
 
+    def save(self) -> sqlite3.Connection:
+        """Return a copy of all that it holds, in memory."""
+        copy = sqlite3.connect(_IN_MEMORY, check_same_thread=False)
+        with self._lock:
+            self.driver.backup(copy)
+        return copy
+
+    def restore(self, saved: sqlite3.Connection) -> None:
+        """Hold what was saved, and nothing else."""
+        with self._lock:
+            saved.backup(self.driver)
+
     def close(self) -> None:
         """Close the database; what was committed stays."""
         with self._lock:
