@@ -101,10 +101,25 @@ def serve(
         int | None,
         typer.Option(min=1, metavar="MIB", help="Size of the biggest file to take; else 1 TiB."),
     ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[:WHEN]",
+            help="What is to go wrong: drop-after:0.1 for a tenth of all requests, refuse:3x for "
+            "the next three. Repeatable; a wrong name lists all.",
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="What chance begins with, to have the same faults again.")
+    ] = None,
 ) -> None:
     """Serve ftrack's API on this machine until Ctrl-C."""
     from aioftrackjobs import devserver
 
+    faults = devserver.Faults(seed, own_process=True)
+    devserver.plan_faults(faults, fault or ())
+    if faults.planned:
+        print(f"Injecting faults with --seed {faults.seed}.", file=sys.stderr)
     documents = None if schemas is None else read_schemas(schemas)
     if storage is not None:
         make_folder("--storage", storage)
@@ -123,6 +138,7 @@ def serve(
         public=public,
         global_api_key=global_api_key,
         limits=limits,
+        faults=faults,
     )
 
 
