@@ -64,6 +64,8 @@ class Traffic:
 
     def __init__(self) -> None:
         self._lines: set[Line] = set()
+        #: Those of them that do not pause.
+        self._busy: set[Line] = set()
         self._idle = threading.Condition()
         self._round = 0
         self._down_until = 0.0
@@ -76,11 +78,13 @@ class Traffic:
     @contextmanager
     def under_way(self, line: Line) -> Iterator[None]:
         """Count a request for the length of the block."""
-        self._enter(line)
+        self._lines.add(line)
+        self._resume(line)
         try:
             yield
         finally:
-            self._leave(line)
+            self._lines.discard(line)
+            self._rest(line)
 
     def go_down(self, seconds: float) -> None:
         """Cut off all clients, and answer no others for a while."""
@@ -109,22 +113,22 @@ class Traffic:
         self._down_until = 0.0
         with self._idle:
             self._round += 1
-            return self._idle.wait_for(lambda: not self._lines, patience)
+            return self._idle.wait_for(lambda: not self._busy, patience)
 
     @contextmanager
     def _aside(self, line: Line) -> Iterator[None]:
-        self._leave(line)
+        self._rest(line)
         try:
             yield
         finally:
-            self._enter(line)
+            self._resume(line)
 
-    def _enter(self, line: Line) -> None:
+    def _resume(self, line: Line) -> None:
         with self._idle:
-            self._lines.add(line)
+            self._busy.add(line)
 
-    def _leave(self, line: Line) -> None:
+    def _rest(self, line: Line) -> None:
         with self._idle:
-            self._lines.discard(line)
-            if not self._lines:
+            self._busy.discard(line)
+            if not self._busy:
                 self._idle.notify_all()

@@ -151,11 +151,14 @@ class ServerProcess:
     def start(self) -> None:
         """Start the process, and return when it answers; does nothing if it runs.
 
+        One that a fault has ended may look as if it ran for a moment more: :meth:`wait` first.
+
         Raises:
             ServerProcessError: If it cannot start.
         """
         if self.is_alive:
             return
+        self.kill()  # what is left of one that ended by itself
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
@@ -186,6 +189,20 @@ class ServerProcess:
             except subprocess.TimeoutExpired:
                 self._process.kill()
             self._close(self._process)
+
+    def wait(self, patience: float = _PATIENCE) -> None:
+        """Wait until the process has ended by itself, as after a :class:`LosePower`.
+
+        Its connections are lost a moment before.
+
+        Raises:
+            TimeoutError: If it has not, within *patience* seconds.
+        """
+        if self._process is not None:
+            try:
+                self._process.wait(patience)
+            except subprocess.TimeoutExpired:
+                raise TimeoutError(f"the server still runs after {patience:g} s") from None
 
     def restart(self) -> None:
         """Stop and start."""

@@ -152,6 +152,32 @@ async def test_bigger_files_than_allowed_are_refused(
             await session.create_component(path)
 
 
+async def test_faults_happen_and_their_seed_is_told(launch: Callable[..., Any]) -> None:
+    program = launch(*SERVE, "--port", "0", "--fault", "refuse:1x:on=writes", "--seed", "42")
+    variables = await _exported(program)
+
+    async with _open(variables) as session:
+        for _ in range(2):
+            session.create(Job, {"user": await session.current_user(), "status": "done"})
+        with pytest.raises(ServerError, match="Refused by an injected fault"):
+            await session.commit()
+        await session.commit()
+        assert len(await session.query("Job").all()) == 2
+
+    assert program.err.startswith("Injecting faults with --seed 42.\n")
+
+
+async def test_unknown_fault_is_one_line_with_a_hint(launch: Callable[..., Any]) -> None:
+    program = launch(*SERVE, "--port", "0", "--fault", "drop-afer:0.1")
+
+    assert await program.end() == 1
+    assert program.out == ""
+    assert program.err == (
+        "aioftrackjobs: cannot inject the fault 'drop-afer:0.1': there is no fault 'drop-afer';"
+        " did you mean drop-after?\n"
+    )
+
+
 async def test_port_in_use_is_one_line(launch: Callable[..., Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,6 @@ async def test_a_wrong_key_rejects_every_call(server: ServerHandle, programs: Pa
         });
     """
     (programs / "wrong_key.mjs").write_text(program)
-    handle = ServerHandle(server.url, server.api_user, "wrong", {})
+    handle = replace(server, api_key="wrong")
 
     assert "not valid" in await node(handle, programs, "wrong_key.mjs")

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import aioftrackjobs
-from aioftrackjobs import errors
+from aioftrackjobs import errors, testing
 from aioftrackjobs.errors import FtrackJobsError
 
 
@@ -19,6 +19,17 @@ def test_all_lists_exactly_the_public_names() -> None:
     }
 
     assert set(aioftrackjobs.__all__) - {"__version__"} == names
+
+
+def test_all_of_testing_is_documented() -> None:
+    names = {
+        name
+        for name, value in vars(testing).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+
+    assert set(testing.__all__) == names
+    assert [name for name in names if not inspect.getdoc(getattr(testing, name))] == []
 
 
 def test_every_error_is_exported_listed_and_has_its_place_in_the_tree() -> None:

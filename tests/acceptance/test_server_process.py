@@ -1,0 +1,79 @@
+"""A server in a process of its own that loses power, and comes back with what it had said."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from anyio.to_thread import run_sync
+
+from aioftrackjobs import CommitUncertainError, Job, job_context
+from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.testing import ServerProcess, ServerProcessError
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+
+
+async def test_what_was_acknowledged_survives_kill_and_restart(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "server") as server:
+        credentials = server.credentials
+        async with server.session() as session:
+            async with job_context(session, description="Before") as before:
+                await before.attach(b"bytes that stay", name="kept.txt")
+            await run_sync(server.kill)
+            assert not server.is_alive
+            await run_sync(server.start)
+            async with job_context(session, description="After") as after:
+                await run_sync(server.restart)
+            jobs = {job.id: str(job.status) for job in await session.query("Job").of(Job).all()}
+
+        assert server.credentials == credentials
+        assert jobs == {before.id: "done", after.id: "done"}
+    assert not server.is_alive
+
+
+async def test_power_is_lost_by_a_fault_after_the_commit(tmp_path: Path) -> None:
+    options = ["lose-power-after:1x:on=writes"]
+    with ServerProcess(tmp_path, faults=options, seed=3, api_user="farm") as server:
+        async with server.session(retry=NO_RETRIES) as session:
+            session.create("Job", {"user": await session.current_user(), "status": "done"})
+            with pytest.raises(CommitUncertainError):
+                await session.commit()
+            await run_sync(server.wait)
+            assert not server.is_alive
+            await run_sync(server.start)
+
+            assert len(await session.query("Job").all()) == 1
+            assert session.api_user == "farm"
+    assert server.seed == 3
+
+
+def test_who_was_never_started_says_so() -> None:
+    with pytest.raises(ServerProcessError, match=r"call start\(\)"):
+        _ = ServerProcess("nowhere").url
+
+
+def test_start_that_fails_says_why(tmp_path: Path) -> None:
+    (tmp_path / "ftrack.db").write_text("this is no database, and long enough to be sure" * 20)
+
+    for options, reason in [({}, "not a database"), ({"faults": ["dorp"]}, "did you mean drop")]:
+        server = ServerProcess(tmp_path, **options)  # type: ignore[arg-type]
+        with pytest.raises(ServerProcessError, match=reason):
+            server.start()
+        assert not server.is_alive
+
+
+def test_process_that_dies_before_it_is_ready_shows_its_last_word(tmp_path: Path) -> None:
+    server = ServerProcess(tmp_path, colour="blue")
+
+    with pytest.raises(ServerProcessError, match="colour"):
+        server.start()
+    assert "Traceback" in server.log
+
+
+def test_key_is_neither_shown_nor_in_a_command_line(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path, api_key="a-chosen-key") as server:
+        assert server.api_key == "a-chosen-key"
+        assert server._process is not None
+        assert "a-chosen-key" not in repr(server) + str(server._process.args)
