@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 import aioftrackjobs
 from aioftrackjobs import AsyncSession
 from aioftrackjobs.devserver import ServerHandle, running
+
+ROOT = Path(__file__).parents[2]
 
 #: Seconds that anything here may take; reached only by a failing test.
 PATIENCE = 20.0
@@ -112,6 +115,46 @@ def launch(
             return program
 
         yield start
+
+
+class Runs:
+    """Runs of pytest in which aioftrackjobs is installed, with its plugin."""
+
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._pytester = pytester
+        # What these tests import, with what an installation adds for pytest.
+        metadata = pytester.path / "installed" / "aioftrackjobs-0.dist-info"
+        metadata.mkdir(parents=True)
+        (metadata / "METADATA").write_text(
+            "Metadata-Version: 2.1\nName: aioftrackjobs\nVersion: 0\n"
+        )
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        points = project["entry-points"]["pytest11"]
+        lines = [f"{name} = {target}" for name, target in points.items()]
+        (metadata / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines]))
+        package = Path(aioftrackjobs.__file__).parents[1]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(metadata.parent), str(package)]))
+        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+
+    @property
+    def folder(self) -> Path:
+        """Where they run."""
+        return self._pytester.path
+
+    def run(self, tests: str, *options: str) -> pytest.RunResult:
+        """Run a file of tests; warnings are errors."""
+        return self.run_here(str(self._pytester.makepyfile(tests)), *options)
+
+    def run_here(self, *arguments: str) -> pytest.RunResult:
+        """Run pytest with *arguments*; warnings are errors."""
+        # pytest-asyncio wants to be told what its default will be.
+        strict = ("-W", "error", "-W", "ignore:The configuration option")
+        return self._pytester.runpytest_subprocess(*strict, *arguments)
+
+
+@pytest.fixture
+def runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    return Runs(pytester, monkeypatch)
 
 
 @pytest.fixture

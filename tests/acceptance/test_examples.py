@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import socket
 import sys
@@ -252,3 +253,13 @@ class TestLifespanService:
             ]
 
         assert [answer.status_code for answer in answers] == [502, 502]
+
+
+class TestPublishHook:
+    def test_its_tests_pass_on_both_event_loops(self, runs: Any) -> None:
+        for name in ("publish_hook.py", "test_publish_hook.py"):
+            shutil.copy(EXAMPLES / name, runs.folder)
+
+        result = runs.run_here("test_publish_hook.py", "--ftrack-seed=1")
+
+        result.assert_outcomes(passed=16)

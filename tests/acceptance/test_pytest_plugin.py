@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tomllib
-from pathlib import Path
+from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
 HOOK = """
     import httpx
     import pytest
@@ -20,7 +17,6 @@ HOOK = """
         async with job_context(session, description="Publish") as job:
             await job.attach(b"bytes", name="report.txt")
 """
-STRICT = ("-W", "error", "-W", "ignore:The configuration option")
 USES = """
     {mark}
     async def test_done_although_an_answer_is_lost(ftrack_server, ftrack_session):
@@ -40,33 +36,6 @@ USES = """
 """
 
 
-class Runs:
-    """Runs of pytest in which aioftrackjobs is installed."""
-
-    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._pytester = pytester
-        # The checkout, with what its installation would add for pytest.
-        metadata = pytester.path / "installed" / "aioftrackjobs-0.dist-info"
-        metadata.mkdir(parents=True)
-        (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: aioftrackjobs\n")
-        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-        points = project["entry-points"]["pytest11"]
-        lines = [f"{name} = {target}" for name, target in points.items()]
-        (metadata / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines]))
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(metadata.parent), str(ROOT)]))
-        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-
-    def run(self, tests: str, *options: str, imports: str = HOOK) -> pytest.RunResult:
-        self._pytester.makepyfile(imports + tests)
-        # pytest-asyncio wants to be told what its default will be.
-        return self._pytester.runpytest_subprocess(*STRICT, *options)
-
-
-@pytest.fixture
-def runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    return Runs(pytester, monkeypatch)
-
-
 @pytest.mark.parametrize(
     ("mark", "options", "passed"),
     [
@@ -77,13 +46,13 @@ def runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runs:
         pytest.param("", ("-o", "anyio_mode=auto", "-p", "no:asyncio"), 4, id="anyio-auto"),
     ],
 )
-def test_fixtures_work_with(runs: Runs, mark: str, options: tuple[str, ...], passed: int) -> None:
-    result = runs.run(USES.format(mark=mark), *options)
+def test_fixtures_work_with(runs: Any, mark: str, options: tuple[str, ...], passed: int) -> None:
+    result = runs.run(HOOK + USES.format(mark=mark), *options)
 
     result.assert_outcomes(passed=passed)
 
 
-def test_other_clients_find_the_server_without_an_event_loop(runs: Runs) -> None:
+def test_other_clients_find_the_server_without_an_event_loop(runs: Any) -> None:
     tests = """
     import os
     import ftrack_api
@@ -105,12 +74,12 @@ def test_other_clients_find_the_server_without_an_event_loop(runs: Runs) -> None
         assert "FTRACK_SERVER" not in os.environ
     """
 
-    result = runs.run(tests, "-W", "ignore::DeprecationWarning")
+    result = runs.run(HOOK + tests, "-W", "ignore::DeprecationWarning")
 
     result.assert_outcomes(passed=3)
 
 
-def test_failing_test_shows_the_seed_that_brings_its_faults_back(runs: Runs) -> None:
+def test_failing_test_shows_the_seed_that_brings_its_faults_back(runs: Any) -> None:
     tests = """
     def test_seldom(ftrack_server):
         ftrack_server.faults.inject(Drop(), probability=0.5)
@@ -129,9 +98,9 @@ def test_failing_test_shows_the_seed_that_brings_its_faults_back(runs: Runs) -> 
         assert False
     """
 
-    first = runs.run(tests)
+    first = runs.run(HOOK + tests)
     (seed,) = re.findall(r"--ftrack-seed=(\d+)", first.stdout.str())  # of one test only
-    second = runs.run(tests, f"--ftrack-seed={seed}", "-k", "seldom")
+    second = runs.run(HOOK + tests, f"--ftrack-seed={seed}", "-k", "seldom")
 
     first.assert_outcomes(failed=2, passed=1)
     first.stdout.fnmatch_lines(
@@ -141,7 +110,7 @@ def test_failing_test_shows_the_seed_that_brings_its_faults_back(runs: Runs) -> 
     assert ends[0] == ends[1]
 
 
-def test_reset_between_tests_takes_less_than_20_ms(runs: Runs) -> None:
+def test_reset_between_tests_takes_less_than_20_ms(runs: Any) -> None:
     tests = """
     import time
     from statistics import median
@@ -161,12 +130,12 @@ def test_reset_between_tests_takes_less_than_20_ms(runs: Runs) -> None:
         assert median(times) < 0.020
     """
 
-    result = runs.run(tests, "-s", "-p", "no:asyncio")
+    result = runs.run(HOOK + tests, "-s", "-p", "no:asyncio")
 
     result.assert_outcomes(passed=2)
 
 
-def test_a_run_that_does_not_use_it_imports_nothing_of_it(runs: Runs) -> None:
+def test_a_run_that_does_not_use_it_imports_nothing_of_it(runs: Any) -> None:
     tests = """
     import sys
 
@@ -176,12 +145,12 @@ def test_a_run_that_does_not_use_it_imports_nothing_of_it(runs: Runs) -> None:
         assert not {"httpx", "pydantic", "sqlalchemy", "starlette", "uvicorn"} & set(sys.modules)
     """
 
-    result = runs.run(tests, "-p", "no:respx", imports="")
+    result = runs.run(tests, "-p", "no:respx")
 
     result.assert_outcomes(passed=1)
 
 
-def test_fake_server_has_no_socket(runs: Runs) -> None:
+def test_fake_server_has_no_socket(runs: Any) -> None:
     tests = """
     import socket
 
@@ -194,12 +163,12 @@ def test_fake_server_has_no_socket(runs: Runs) -> None:
         assert [job["status"] for job in ftrack_fake_server.jobs()] == ["done"]
     """
 
-    result = runs.run(tests, "-p", "no:asyncio")
+    result = runs.run(HOOK + tests, "-p", "no:asyncio")
 
     result.assert_outcomes(passed=2)
 
 
-def test_missing_extra_is_told_with_what_to_install(runs: Runs) -> None:
+def test_missing_extra_is_told_with_what_to_install(runs: Any) -> None:
     tests = """
     import sys
     import pytest
@@ -211,19 +180,19 @@ def test_missing_extra_is_told_with_what_to_install(runs: Runs) -> None:
         request.getfixturevalue(name)
     """
 
-    result = runs.run(tests, imports="")
+    result = runs.run(tests)
 
     result.assert_outcomes(failed=3)
     assert result.stdout.str().count('pip install "aioftrackjobs[server]"') >= 3
 
 
-def test_session_without_a_plugin_for_async_tests_says_what_to_do(runs: Runs) -> None:
+def test_session_without_a_plugin_for_async_tests_says_what_to_do(runs: Any) -> None:
     tests = """
     def test_sync(ftrack_session):
         pass
     """
 
-    result = runs.run(tests, "-p", "no:asyncio")
+    result = runs.run(HOOK + tests, "-p", "no:asyncio")
 
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*mark the test with pytest.mark.anyio, or install*"])

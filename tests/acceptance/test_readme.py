@@ -8,12 +8,15 @@ import ssl
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
 
+import _aioftrackjobs_pytest
 from aioftrackjobs import AsyncSession, Job
 from aioftrackjobs.devserver import running
+from aioftrackjobs.devserver.faults import FAULTS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -69,6 +72,26 @@ async def test_the_examples_with_clients_run(example: str, monkeypatch: pytest.M
 
     assert users
     assert client.is_closed, "by its own block"
+
+
+HOOKS = README.partition("## Test your own hooks and daemons")[2].partition("\n## ")[0]
+
+
+@pytest.mark.parametrize("plugin", ["anyio", "asyncio"])
+def test_the_example_of_a_test_is_one_that_passes(runs: Any, plugin: str) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", HOOKS, re.DOTALL)
+
+    result = runs.run(example.replace("mark.anyio", f"mark.{plugin}"))
+
+    result.assert_outcomes(passed=2 if plugin == "anyio" else 1)  # anyio has two event loops
+
+
+def test_every_fault_and_fixture_is_named() -> None:
+    faults = {fault.__name__ for fault in FAULTS} - {"LosePower"}  # the business of processes
+    fixtures = set(re.findall(r"^\| `(\w+)` \|", HOOKS, re.MULTILINE))
+
+    assert faults <= set(re.findall(r"`(\w+)`", HOOKS))
+    assert fixtures == {name for name in vars(_aioftrackjobs_pytest) if name.startswith("ftrack_")}
 
 
 def test_ci_calls_the_very_test_command_of_the_readme() -> None:
