@@ -20,7 +20,14 @@ from aioftrackjobs.protocol.wire import encode_batch
 Key: TypeAlias = tuple[str, ...]
 
 _WRITES = ("create", "update", "delete")
-_READS = ("query", "query_schemas", "query_server_information", "search", "get_widget_url")
+_READS = (
+    "query",
+    "query_schemas",
+    "query_server_information",
+    "search",
+    "get_widget_url",
+    "get_upload_metadata",  # signs an address, and leaves nothing on the server
+)
 
 
 class WithdrawnError(FtrackJobsError):

@@ -29,9 +29,10 @@ async def on_publish(session: AsyncSession, task_id: str, frames: Sequence[Path]
 
     async with job_context(session, description=description) as job:
         lines = []
-        async for frame in job.track(frames):
+        for frame in frames:
             digest = hashlib.sha256(await run_sync(frame.read_bytes)).hexdigest()
             lines.append(f"{digest}  {frame.name}\n")
+            job.progress(len(lines), frame.name, total=len(frames))
         await job.attach("".join(lines).encode(), name="manifest.txt")
         # Its own unit of work: nothing else that the program has recorded goes along.
         async with session.unit_of_work():

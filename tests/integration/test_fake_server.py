@@ -26,6 +26,7 @@ from aioftrackjobs.testing import (
     FakeServer,
     Hang,
     Restart,
+    SeenRequest,
     Throttle,
     TooManyRequests,
     Truncate,
@@ -151,3 +152,15 @@ async def test_other_users_and_contents(fake: FakeServer) -> None:
         fake.credentials_of("nobody")
     with FakeServer(empty=True) as other:
         assert other.find("Project") == []
+
+
+async def test_announcing_an_upload_is_tried_again(fake: FakeServer) -> None:
+    def announces(request: SeenRequest) -> bool:
+        return any(each["action"] == "get_upload_metadata" for each in request.operations)
+
+    fake.faults.inject(Drop(applied=True), on=announces, times=2)
+    async with fake.session() as session:
+        await _publish(session)
+
+    assert [job["status"] for job in fake.jobs()] == ["done"]
+    assert len(fake.faults.injected) == 2
