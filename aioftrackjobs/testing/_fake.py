@@ -70,9 +70,12 @@ class FakeServer(FtrackServer):
         return httpx.AsyncClient(transport=self.transport(), base_url=self.url, **options)
 
     def session(self, **options: Any) -> AsyncSession:
-        """Return a session on this server, to be opened; *options* as ``AsyncSession`` has them.
+        """Return a session on this server, to be opened.
 
         Its client needs no closing: there is no connection.
+
+        Args:
+            options: As ``AsyncSession`` has them; *retry* is short if it is not given.
         """
         return super().session(**{"client": self.client(), **options})
 

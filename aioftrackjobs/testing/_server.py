@@ -9,8 +9,12 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 
 from aioftrackjobs.devserver import Faults, ServerHandle, running
+from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._credentials import FtrackCredentials
+
+#: Tests with faults would spend most of their time in pauses.
+_IMPATIENT = RetryPolicy(first_delay=0.01, longest_delay=0.1)
 
 
 class FtrackServer:
@@ -52,8 +56,13 @@ class FtrackServer:
             raise LookupError(f"no user {user!r} has a key; there are: {known}") from None
 
     def session(self, **options: Any) -> AsyncSession:
-        """Return a session on this server, to be opened; *options* as ``AsyncSession`` has them."""
-        return AsyncSession(*self.credentials, **options)
+        """Return a session on this server, to be opened.
+
+        Args:
+            options: As ``AsyncSession`` has them. If *retry* is not given, the pauses between
+                attempts are shorter than in production, and nothing else differs.
+        """
+        return AsyncSession(*self.credentials, **{"retry": _IMPATIENT, **options})
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return all Jobs, the oldest first, with what tests ask for.
