@@ -11,7 +11,7 @@ nox.options.sessions = ["lint", "types", "tests"]
 nox.options.default_venv_backend = "virtualenv"
 
 PYTHONS = ["3.11", "3.12", "3.13"]
-CODE = ["_aioftrackjobs_pytest", "aioftrackjobs", "tests", "examples", "noxfile.py"]
+CODE = ["aioftrackjobs", "tests", "examples", "noxfile.py"]
 
 
 def install(session: nox.Session, group: str) -> None:

@@ -8,56 +8,61 @@
             await job.attach("report.pdf")
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from aioftrackjobs._version import __version__
-from aioftrackjobs.errors import (
-    AuthenticationError,
-    CommitUncertainError,
-    ConfigurationError,
-    ConnectError,
-    DuplicateEntryError,
-    EntityError,
-    FileChangedError,
-    FtrackJobsError,
-    ImmutableAttributeError,
-    InvalidKeyError,
-    MalformedAnswerError,
-    MissingExtraError,
-    MultipleResultsFoundError,
-    NoResultFoundError,
-    NotLoadedError,
-    PermissionDeniedError,
-    QueryParameterError,
-    QuerySyntaxError,
-    ServerError,
-    SessionStateError,
-    TransferError,
-    TransportError,
-    UnknownAttributeError,
-    UnknownEntityTypeError,
-    UnserialisableValueError,
-    UnsupportedLocationError,
-    ValidationError,
-)
-from aioftrackjobs.jobs import RunningJob, current_job, job_context
-from aioftrackjobs.models import (
-    Change,
-    Component,
-    ComponentLocation,
-    ContainerComponent,
-    Entity,
-    FileComponent,
-    Job,
-    JobComponent,
-    JobStatus,
-    Location,
-    SequenceComponent,
-    User,
-)
-from aioftrackjobs.protocol.operations import Create, Delete, Update
-from aioftrackjobs.results import Query
-from aioftrackjobs.retry import RetryPolicy
-from aioftrackjobs.session import AsyncSession
-from aioftrackjobs.unit_of_work import UnitOfWork
+
+if TYPE_CHECKING:
+    from aioftrackjobs.errors import (
+        AuthenticationError,
+        CommitUncertainError,
+        ConfigurationError,
+        ConnectError,
+        DuplicateEntryError,
+        EntityError,
+        FileChangedError,
+        FtrackJobsError,
+        ImmutableAttributeError,
+        InvalidKeyError,
+        MalformedAnswerError,
+        MissingExtraError,
+        MultipleResultsFoundError,
+        NoResultFoundError,
+        NotLoadedError,
+        PermissionDeniedError,
+        QueryParameterError,
+        QuerySyntaxError,
+        ServerError,
+        SessionStateError,
+        TransferError,
+        TransportError,
+        UnknownAttributeError,
+        UnknownEntityTypeError,
+        UnserialisableValueError,
+        UnsupportedLocationError,
+        ValidationError,
+    )
+    from aioftrackjobs.jobs import RunningJob, current_job, job_context
+    from aioftrackjobs.models import (
+        Change,
+        Component,
+        ComponentLocation,
+        ContainerComponent,
+        Entity,
+        FileComponent,
+        Job,
+        JobComponent,
+        JobStatus,
+        Location,
+        SequenceComponent,
+        User,
+    )
+    from aioftrackjobs.protocol.operations import Create, Delete, Update
+    from aioftrackjobs.results import Query
+    from aioftrackjobs.retry import RetryPolicy
+    from aioftrackjobs.session import AsyncSession
+    from aioftrackjobs.unit_of_work import UnitOfWork
 
 __all__ = [
     "AsyncSession",
@@ -111,3 +116,30 @@ __all__ = [
     "current_job",
     "job_context",
 ]
+
+#: Where the names live that are imported when they are first used: pytest, which looks for
+#: plugins, imports this package in every run. Cheap modules come first.
+_HOMES = (
+    "errors",
+    "retry",
+    "protocol.operations",
+    "models",
+    "results",
+    "unit_of_work",
+    "session",
+    "jobs",
+)
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for home in _HOMES:
+            found = getattr(import_module(f"{__name__}.{home}"), name, None)
+            if found is not None:
+                globals()[name] = found
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -13,7 +13,7 @@ from typing import Any
 import anyio
 import pytest
 
-import _aioftrackjobs_pytest
+import aioftrackjobs.pytest_plugin
 from aioftrackjobs import AsyncSession, Job
 from aioftrackjobs.devserver import running
 from aioftrackjobs.devserver.faults import FAULTS
@@ -91,7 +91,9 @@ def test_every_fault_and_fixture_is_named() -> None:
     fixtures = set(re.findall(r"^\| `(\w+)` \|", HOOKS, re.MULTILINE))
 
     assert faults <= set(re.findall(r"`(\w+)`", HOOKS))
-    assert fixtures == {name for name in vars(_aioftrackjobs_pytest) if name.startswith("ftrack_")}
+    assert fixtures == {
+        name for name in vars(aioftrackjobs.pytest_plugin) if name.startswith("ftrack_")
+    }
 
 
 def test_ci_calls_the_very_test_command_of_the_readme() -> None:

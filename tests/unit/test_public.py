@@ -6,19 +6,29 @@ import inspect
 import subprocess
 import sys
 
+import pytest
+
 import aioftrackjobs
 from aioftrackjobs import errors, testing
 from aioftrackjobs.errors import FtrackJobsError
 
 
 def test_all_lists_exactly_the_public_names() -> None:
+    found = {name: getattr(aioftrackjobs, name) for name in aioftrackjobs.__all__}
     names = {
         name
         for name, value in vars(aioftrackjobs).items()
         if not name.startswith("_") and not inspect.ismodule(value)
     }
 
-    assert set(aioftrackjobs.__all__) - {"__version__"} == names
+    assert not any(map(inspect.ismodule, found.values()))
+    assert names - found.keys() == {"TYPE_CHECKING", "import_module"}
+    assert set(dir(aioftrackjobs)) >= set(aioftrackjobs.__all__)
+
+
+def test_another_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'AsyncSesion'"):
+        getattr(aioftrackjobs, "AsyncSesion")  # noqa: B009 - a type checker would find it
 
 
 def test_all_of_testing_is_documented() -> None:

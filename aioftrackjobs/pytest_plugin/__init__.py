@@ -1,8 +1,7 @@
 """The pytest plugin of aioftrackjobs: fixtures of :mod:`aioftrackjobs.testing`, made when used.
 
-pytest imports this in every run on a machine where aioftrackjobs is installed. So it is a package
-of its own, which imports nothing but pytest: a module below ``aioftrackjobs`` would bring all of
-that along.
+pytest imports this in every run on a machine where aioftrackjobs is installed. So it imports
+nothing but pytest, and the package above it nothing before it is used.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = config.getoption("--ftrack-seed")
     config.stash[_SEED] = random.getrandbits(_SEED_BITS) if seed is None else seed
     if config.pluginmanager.has_plugin("asyncio"):
-        from _aioftrackjobs_pytest import on_asyncio
+        from aioftrackjobs.pytest_plugin import on_asyncio
 
         config.pluginmanager.register(on_asyncio, "aioftrackjobs-on-asyncio")
 
