@@ -239,7 +239,8 @@ class AsyncSession:
         """Record that the next commit deletes *entity*.
 
         Raises:
-            EntityError: The entity belongs to no session, or to another one.
+            EntityError: The entity belongs to no session, or to another one; or another unit of
+                work has yet to create it.
         """
         self._connection.require_open()
         if not self._workspace.owns(entity):

@@ -8,9 +8,10 @@ waits for the next commit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from aioftrackjobs.committer import Committer
 from aioftrackjobs.errors import (
     CommitUncertainError,
     EntityError,
@@ -41,42 +42,6 @@ from aioftrackjobs.tickets import (
 )
 
 logger = logging.getLogger(__name__)
-
-
-class Committer(Protocol):
-    """What a unit of work needs of its session."""
-
-    @property
-    def has_room(self) -> bool:
-        """Whether a commit may be submitted without waiting for room."""
-        ...
-
-    def room(self, operations: int) -> Awaitable[None]:
-        """Wait while too much is queued; then, without another wait, submit."""
-        ...
-
-    def submit(
-        self,
-        changes: Sequence[Operation],
-        settle: Settle,
-        *,
-        overtakes: bool,
-        doubt: TransportError | None,
-    ) -> Ticket:
-        """Queue a commit; *settle* hears of its end in any case."""
-        ...
-
-    def wait(self, ticket: Ticket) -> Awaitable[Outcome]:
-        """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""
-        ...
-
-    async def merge(self, ticket: Ticket, answers: Sequence[Any]) -> None:
-        """Take over what the server says of the entities it wrote."""
-        ...
-
-    def forget(self, entity: Entity) -> None:
-        """Detach an entity that does not exist on the server."""
-        ...
 
 
 class UnitOfWork:
@@ -159,6 +124,7 @@ class UnitOfWork:
         own = {name: value for name, value in values.items() if name not in related}
         create = Create(target, {name: sent[name] for name in sent if name in plain}, fresh)
         self._record(create, entity, own)
+        self._committer.creators[id(entity)] = self
         for name in values:
             if name in related:
                 update = Update(target, {name: sent[name]})
@@ -182,7 +148,16 @@ class UnitOfWork:
         self._record(Update(target, {name: NOT_SET}), entity, {})
 
     def record_delete(self, entity: Entity) -> None:
-        """Record that *entity* is deleted; once is enough."""
+        """Record that *entity* is deleted; once is enough.
+
+        Raises:
+            EntityError: Another unit of work has yet to create it. Sent before, the delete would
+                find nothing, and the entity would be there in the end.
+        """
+        if self._committer.creators.get(id(entity), self) is not self:
+            raise EntityError(
+                f"{entity!r} is not yet created, by another unit of work; commit that one first"
+            )
         if id(entity) not in self._doomed:
             self._record(Delete(entity.__ftrack_reference__()), entity, {})
             self._doomed.add(id(entity))
@@ -234,7 +209,8 @@ class UnitOfWork:
     def _note_doomed(self) -> None:
         """Find out which entities are to be deleted: a change of one could never be sent."""
         under_way = self._flight.taken if self._flight is not None else []
-        deletes = [each for each in (*under_way, *self._pending) if each.is_delete]
+        recorded = (*under_way, *self._uncertain, *self._pending)
+        deletes = [each for each in recorded if each.is_delete]
         self._doomed = {id(each.entity) for each in deletes}
 
     def _undo(self, dropped: Sequence[Recorded]) -> None:
@@ -392,6 +368,8 @@ class UnitOfWork:
         for recorded in taken:
             if recorded.is_delete:
                 self._committer.forget(recorded.entity)
+            elif isinstance(recorded.operation, Create):
+                self._committer.creators.pop(id(recorded.entity), None)
             for name, value in recorded.values.items():
                 settle(recorded.entity, name, value)
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar, overload
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -39,6 +40,9 @@ class Workspace:
         self.connection = connection
         self.types = EntityTypes()
         self.identity = IdentityMap(self.types, self)
+        # Weak: a unit that is gone creates nothing; one that is not holds what it has recorded, so
+        # that no other entity gets the same id().
+        self.creators = WeakValueDictionary[int, UnitOfWork]()
         self.progress = ProgressBoards(connection.host, self.room)
         self._default_unit = UnitOfWork(self)
         self._schemas: list[dict[str, Any]] | None = None
@@ -191,6 +195,7 @@ class Workspace:
 
     def forget(self, entity: Entity) -> None:
         """Detach an entity that does not exist on the server."""
+        self.creators.pop(id(entity), None)
         self.identity.remove(entity)
 
 

@@ -17,6 +17,7 @@ from aioftrackjobs import (
     AsyncSession,
     CommitUncertainError,
     ConnectError,
+    EntityError,
     Job,
     MalformedAnswerError,
     ServerError,
@@ -530,6 +531,23 @@ async def test_what_stays_unknown_is_settled_when_the_server_is_back(
         assert session.recorded_operations == session.uncertain_operations == ()
     assert store.jobs[job.id]["data"] == "later"
     assert store.jobs[job.id]["status"] == "running"
+
+
+async def test_what_may_have_been_deleted_cannot_be_changed(store: Store) -> None:
+    session, _ = patient(budget=0)
+    async with session:
+        job = session.create(Job, {})
+        await session.commit()
+        session.delete(job)
+        store.lose = ["before"]
+        with pytest.raises(CommitUncertainError):
+            await session.commit()
+
+        with pytest.raises(EntityError, match="to be deleted"):
+            job["data"] = "later"
+        await session.commit()
+
+    assert not store.jobs
 
 
 async def test_an_error_that_left_its_process_says_so() -> None:

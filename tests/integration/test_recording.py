@@ -353,3 +353,20 @@ async def test_only_entities_of_the_session_can_be_deleted(
             session.delete(entity)
 
     assert session.recorded_operations == ()
+
+
+async def test_what_another_unit_has_yet_to_create_cannot_be_deleted(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    job = session.create(Job, {})
+    taken_back = session.create(Job, {})
+
+    async with session.unit_of_work():
+        with pytest.raises(EntityError, match="not yet created"):
+            session.delete(job)
+    session.delete(taken_back)
+    await session.commit()
+    async with session.unit_of_work():
+        session.delete(job)
+
+    assert await other.get(Job, job.id) is None

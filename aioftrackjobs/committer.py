@@ -1,0 +1,54 @@
+"""What a unit of work needs of its session."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from typing import Any, Protocol
+from weakref import WeakValueDictionary
+
+from aioftrackjobs.errors import TransportError
+from aioftrackjobs.models import Entity
+from aioftrackjobs.protocol.operations import Operation
+from aioftrackjobs.tickets import Outcome, Settle, Ticket
+
+
+class Committer(Protocol):
+    """What a unit of work needs of its session.
+
+    Attributes:
+        creators: The unit that has yet to create an entity, by the ``id()`` of the entity.
+    """
+
+    creators: WeakValueDictionary[int, Any]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a commit may be submitted without waiting for room."""
+        ...
+
+    def room(self, operations: int) -> Awaitable[None]:
+        """Wait while too much is queued; then, without another wait, submit."""
+        ...
+
+    def submit(
+        self,
+        changes: Sequence[Operation],
+        settle: Settle,
+        *,
+        overtakes: bool,
+        doubt: TransportError | None,
+    ) -> Ticket:
+        """Queue a commit; *settle* hears of its end in any case."""
+        ...
+
+    def wait(self, ticket: Ticket) -> Awaitable[Outcome]:
+        """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""
+        ...
+
+    async def merge(self, ticket: Ticket, answers: Sequence[Any]) -> None:
+        """Take over what the server says of the entities it wrote."""
+        ...
+
+    def forget(self, entity: Entity) -> None:
+        """Detach an entity that does not exist on the server."""
+        ...
