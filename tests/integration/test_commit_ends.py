@@ -533,6 +533,34 @@ async def test_what_stays_unknown_is_settled_when_the_server_is_back(
     assert store.jobs[job.id]["status"] == "running"
 
 
+async def test_a_commit_settles_what_became_uncertain_while_it_waited(store: Store) -> None:
+    session, _ = patient(budget=0)
+    uncertain: list[CommitUncertainError] = []
+
+    async def commit() -> None:
+        try:
+            await session.commit()
+        except CommitUncertainError as error:
+            uncertain.append(error)
+
+    async with session:
+        for number in range(1, 9):  # on trio, who of the two is woken first is left to chance
+            store.lose = ["after"]
+            job = session.create(Job, {})
+            with pytest.raises(CommitUncertainError):
+                await session.commit()
+            job["data"] = "later"
+            store.lose = ["", "before"]  # the question, and the commit of whoever is first
+
+            async with anyio.create_task_group() as group:
+                group.start_soon(commit)
+                group.start_soon(commit)
+
+            assert len(uncertain) == number
+            assert session.recorded_operations == session.uncertain_operations == ()
+            assert store.jobs[job.id]["data"] == "later"
+
+
 async def test_what_may_have_been_deleted_cannot_be_changed(store: Store) -> None:
     session, _ = patient(budget=0)
     async with session:
