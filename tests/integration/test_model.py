@@ -654,8 +654,8 @@ def test_flows_against_the_embedded_server(server: ServerHandle) -> None:
     class OnServer(ServerMachine):
         handle = server
 
-    check(OnServer, examples=40, steps=40)
+    check(OnServer, examples=100, steps=40)
 
 
 def test_flows_against_a_server_with_habits_and_faults() -> None:
-    check(TablesMachine, examples=300, steps=40)
+    check(TablesMachine, examples=600, steps=40)
