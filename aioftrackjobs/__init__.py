@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         UnsupportedLocationError,
         ValidationError,
     )
+    from aioftrackjobs.health import Health
     from aioftrackjobs.jobs import RunningJob, current_job, job_context
     from aioftrackjobs.models import (
         Change,
@@ -59,9 +60,11 @@ if TYPE_CHECKING:
         User,
     )
     from aioftrackjobs.protocol.operations import Create, Delete, Update
+    from aioftrackjobs.recovery import RecoveredJob, Recovery, Verdict, recover
     from aioftrackjobs.results import Query
     from aioftrackjobs.retry import RetryPolicy
     from aioftrackjobs.session import AsyncSession
+    from aioftrackjobs.signals import shutdown_on_signals
     from aioftrackjobs.unit_of_work import UnitOfWork
 
 __all__ = [
@@ -82,6 +85,7 @@ __all__ = [
     "FileChangedError",
     "FileComponent",
     "FtrackJobsError",
+    "Health",
     "ImmutableAttributeError",
     "InvalidKeyError",
     "Job",
@@ -97,6 +101,8 @@ __all__ = [
     "Query",
     "QueryParameterError",
     "QuerySyntaxError",
+    "RecoveredJob",
+    "Recovery",
     "RetryPolicy",
     "RunningJob",
     "SequenceComponent",
@@ -112,9 +118,12 @@ __all__ = [
     "Update",
     "User",
     "ValidationError",
+    "Verdict",
     "__version__",
     "current_job",
     "job_context",
+    "recover",
+    "shutdown_on_signals",
 ]
 
 #: Where the names live that are imported when they are first used: pytest, which looks for
@@ -126,8 +135,11 @@ _HOMES = (
     "models",
     "results",
     "unit_of_work",
+    "health",
     "session",
     "jobs",
+    "recovery",
+    "signals",
 )
 
 

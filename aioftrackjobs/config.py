@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from pydantic import SecretStr
@@ -56,6 +57,15 @@ def resolve_credentials(
     if problems:
         raise ConfigurationError(problems)
     return Credentials(url, user, SecretStr(key))
+
+
+def resolve_journal(
+    path: str | os.PathLike[str] | None = None, *, environment: Mapping[str, str] | None = None
+) -> Path | None:
+    """Return where the journal is: *path*, else ``FTRACK_JOBS_JOURNAL``, else nowhere."""
+    env = os.environ if environment is None else environment
+    told = os.fspath(path) if path is not None else env.get("FTRACK_JOBS_JOURNAL", "").strip()
+    return Path(told).expanduser() if told else None
 
 
 def _url_problems(url: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,11 +13,13 @@ import httpx
 
 from aioftrackjobs._version import __version__
 from aioftrackjobs.config import Credentials
+from aioftrackjobs.contact import Contact
 from aioftrackjobs.delivery import Delivery, Finish
-from aioftrackjobs.dispatch import Dispatcher
+from aioftrackjobs.dispatch import Dispatcher, Waiting
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.exchange import Exchange
 from aioftrackjobs.host import Host
+from aioftrackjobs.journal import Journal
 from aioftrackjobs.protocol.upload import component_url
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
@@ -42,6 +45,7 @@ class Connection:
         strict_api: Whether to ask the server for real HTTP status codes.
         group_commit: Whether commits may share a request.
         retry: When to try again what may be repeated.
+        journal: What this host owes the server; None for no journal.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Connection:
         strict_api: bool,
         group_commit: bool,
         retry: RetryPolicy,
+        journal: Path | None = None,
     ) -> None:
         self._credentials = credentials
         self._timeout = timeout
@@ -61,7 +66,12 @@ class Connection:
         self._strict_api = strict_api
         self._group_commit = group_commit
         self._retry = retry
-        self._host = Host(self._close_client)
+        self._host = Host(self._clean_up)
+        self.closing_grace = _CLOSING_GRACE
+        self.contact = Contact()
+        self.journal = Journal(
+            journal, server_url=credentials.server_url, api_user=credentials.api_user
+        )
         self._open: tuple[Dispatcher, Transport] | None = None
         self._closing = False
 
@@ -78,6 +88,7 @@ class Connection:
             url=self._credentials.server_url + API_PATH,
             headers=self._headers(key),
             redact=lambda text: redact(text, key),
+            contact=self.contact,
         )
 
         def delivery(finish: Finish) -> Delivery:
@@ -85,6 +96,7 @@ class Connection:
 
         dispatcher = Dispatcher(delivery, self._host, group_commit=self._group_commit)
         await self._host.start()
+        self.journal.start(self._host.new_event)
         self._open = dispatcher, transport
         return self
 
@@ -101,7 +113,7 @@ class Connection:
 
     async def _wind_down(self) -> None:
         """Let what is under way come to its end, for a while; Jobs that end have a last word."""
-        with anyio.move_on_after(_CLOSING_GRACE) as scope:
+        with anyio.move_on_after(self.closing_grace) as scope:
             for _ in range(_CLOSING_TURNS):
                 await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
             await self._host.released()
@@ -113,13 +125,16 @@ class Connection:
             (dispatcher, _), self._open = self._open, None
             dispatcher.abandon()
 
-    async def _close_client(self) -> None:
+    async def _clean_up(self) -> None:
         """Close what is ours, also where the program ends without closing its session."""
         if self._open is not None:
             self._open[0].abandon()  # no worker of it is left: nobody may wait in vain
         self._open, self._closing = None, True
-        if self._own_client is not None:
-            await self._own_client.aclose()
+        try:
+            if self._own_client is not None:
+                await self._own_client.aclose()
+        finally:
+            await self.journal.aclose()
 
     def _headers(self, key: str) -> Mapping[str, str | bytes]:
         """Return the headers of API calls, and of no others: uploads go to foreign servers.
@@ -145,6 +160,10 @@ class Connection:
     def retry(self) -> RetryPolicy:
         """When to try again what may be repeated."""
         return self._retry
+
+    def waiting(self) -> Waiting:
+        """Tell what has not come to its end; nothing while the session is not open."""
+        return Waiting() if self._open is None else self._open[0].waiting()
 
     @property
     def host(self) -> Host:

@@ -3,12 +3,19 @@
 The last word is sent by the session's host, where no cancellation reaches it, within a bounded
 time, and repeated while the server is away, which is safe: it sets absolute values. The error of
 the block wins over an error of the reporting.
+
+With a journal, it is durable there before it is sent, and stays until the server has it: what
+cannot be delivered in time is delivered later, and is no error.
 """
 
 from __future__ import annotations
 
+import asyncio
+import json
 import logging
+import time
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 import anyio
@@ -27,11 +34,18 @@ from aioftrackjobs.models import Entity, Job, JobComponent, JobStatus, User, rem
 from aioftrackjobs.progress import Progress
 from aioftrackjobs.report import JobReport, read_data
 from aioftrackjobs.results import fetch_entity
-from aioftrackjobs.session import AsyncSession, workspace_of
+from aioftrackjobs.session import AsyncSession, deliverer_of, workspace_of
 from aioftrackjobs.tickets import Settle, Ticket
+from aioftrackjobs.transport import redact
 from aioftrackjobs.unit_of_work import UnitOfWork
 
 logger = logging.getLogger(__name__)
+
+#: A difference of clocks that is more than the delay of an answer.
+_CLOCK_STEP = timedelta(seconds=5)
+
+#: Seconds between two rounds of renewals.
+_RENEWAL_ROUND = 1.0
 
 #: Seconds before the first repetition of a last word, and the most between two.
 _FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
@@ -59,8 +73,15 @@ class JobCourse:
         # Its own unit: nothing half-done by others is sent with a report, nor the other way.
         self._unit = UnitOfWork(self._workspace)
         self._host = self._workspace.connection.host
+        self._journal = self._workspace.connection.journal
+        self._running = self._workspace.running
         self._grace = grace
         self._line = self._workspace.progress.board(interval).line(self._post_progress)
+        # Of its own: progress may be written more seldom than leases run out.
+        self._renewal = self._workspace.progress.board(_RENEWAL_ROUND).line(self._post_progress)
+        self._leased_at = 0.0
+        self._task: asyncio.Task[Any] | None = None
+        self._ending = False
         self._entity: Job | None = None
         self._begun = False
         self._problem: Exception | None = None
@@ -88,18 +109,21 @@ class JobCourse:
             CommitUncertainError: No answer tells whether the Job is running.
         """
         more = read_data(data)
+        contact = self._workspace.connection.contact
         if job is None:
             user_id = (await self._find_user(user))["id"]
-            values = {"user_id": user_id, "data": self.report.compose(None, more)}
+            values = {"user_id": user_id, "data": self._compose(None, more)}
             running = {"status": JobStatus.RUNNING, **values}
             self._entity = self._workspace.create(Job, running, unit=self._unit)
         else:
             entity = await self._find_job(job)
             before = remote_value(entity, "data")
             self.report.take_over(before)
-            composed = self.report.compose(before, more)
+            composed = self._compose(before, more)
             self._unit.set(entity, status=JobStatus.RUNNING, data=composed)
             self._entity = entity
+        await self._journal.own(self._entity.id)
+        ahead = contact.ahead
         try:
             await self._unit.commit()
         except CommitUncertainError:
@@ -107,6 +131,10 @@ class JobCourse:
                 raise
             self._unit.accept_uncertain()
         self._begun = True
+        if sniffio.current_async_library() == "asyncio":
+            self._task = asyncio.current_task()
+        # Leases are in the server's time, which only an answer tells: it may be the first.
+        self._running.add(self, renew_now=abs(contact.ahead - ahead) > _CLOCK_STEP)
 
     async def _find_user(self, user: Entity | str | None) -> User:
         if isinstance(user, User):
@@ -142,8 +170,28 @@ class JobCourse:
 
     def _recorded_progress(self) -> UnitOfWork:
         unit = UnitOfWork(self._workspace)
-        unit.set(self.entity, data=self.report.compose(remote_value(self.entity, "data")))
+        unit.set(self.entity, data=self._compose(remote_value(self.entity, "data")))
         return unit
+
+    def _compose(self, data: object, more: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """Return the new content of *data*, with a lease that begins now."""
+        self.report.lease = None if self._ending else self._running.lease()
+        self._leased_at = time.monotonic()
+        return self.report.compose(data, more)
+
+    # As one of the session's running Jobs
+
+    def renew(self, older_than: float) -> None:
+        """Have the lease written again soon, if it was written more than some seconds ago."""
+        if time.monotonic() - self._leased_at >= older_than:
+            self._renewal.touch()
+
+    def cancel(self) -> None:
+        """Cancel the task of the block, unless it is ending already."""
+        if self._task is not None and not self._ending:
+            self._task.cancel()
+
+    # Reporting
 
     def show_progress(self, progress: Progress) -> None:
         """Let *progress* be written soon. Never waits."""
@@ -157,18 +205,23 @@ class JobCourse:
             FtrackJobsError: That could not be delivered.
         """
         status = JobStatus.DONE if self.report.reason is None else JobStatus.FAILED
+        self._ending = True
         await self._host.finish(self._last_word, status)
         if self._problem is not None:
             raise self._problem
 
     async def end_failed(self, error: BaseException, *, attach_traceback: bool) -> None:
         """Report that the block was left by *error*; what goes wrong here is only logged."""
+        self._ending = True
+        self._running.discard(self)
         key = self._workspace.connection.credentials.api_key.get_secret_value()
         text = None
         if attach_traceback and isinstance(error, Exception):
             text = format_failure(error, key)
         try:
             reason = describe_failure(error, key)
+            if self._running.leaving is not None and not isinstance(error, Exception):
+                reason = self._running.leaving
             await self._host.finish(self._report_failure, reason, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
             logger.warning("%r: its failure was not reported: %s", self, exc)
@@ -180,6 +233,8 @@ class JobCourse:
         deadline = anyio.current_time() + self._grace
         with anyio.CancelScope(deadline=deadline):
             if not await self._may_exist():
+                if self._entity is not None:
+                    self._journal.release_job(self._entity.id)
                 return
         self.report.reason = reason
         await self._last_word(JobStatus.FAILED, deadline)
@@ -202,12 +257,31 @@ class JobCourse:
         return True
 
     async def _last_word(self, status: JobStatus, deadline: float | None = None) -> None:
-        """Report the end; keep why it could not be delivered until *deadline*."""
+        """Report the end; keep why it could be delivered neither until *deadline* nor later."""
+        self._running.discard(self)
+        is_kept = await self._journal.keep_word(self.entity.id, self._word(status))
+        await self._deliver_last_word(status, deadline or anyio.current_time() + self._grace)
+        if self._problem is None:
+            self._journal.release_job(self.entity.id)
+        elif is_kept and isinstance(self._problem, (TransportError, CommitUncertainError)):
+            logger.warning("%r: its last word waits in the journal: %s", self, self._problem)
+            self._problem = None
+            deliverer_of(self._session).wake()
+
+    def _word(self, status: JobStatus) -> str:
+        """Return the last word as the journal keeps it."""
+        key = self._workspace.connection.credentials.api_key.get_secret_value()
+        self.report.lease = None
+        word = {"status": status.value, "data": self.report.compose(None)}
+        return redact(json.dumps(word), key)
+
+    async def _deliver_last_word(self, status: JobStatus, deadline: float) -> None:
         self._problem = TransportError(f"no answer within {self._grace:g} s")
-        ends = deadline or anyio.current_time() + self._grace
+        ends = min(deadline, self._running.leaves_at)
         with anyio.CancelScope(deadline=ends) as scope:
             with anyio.move_on_after(self._grace / 2) as patience:
                 await self._line.stop()
+                await self._renewal.stop()
             for delay in _delays():
                 try:
                     await self._send_status(status)
@@ -230,7 +304,7 @@ class JobCourse:
         self._unit = unit = UnitOfWork(self._workspace, overtakes=True)
         data = remote_value(self.entity, "data")
         try:
-            unit.set(self.entity, status=status, data=self.report.compose(data))
+            unit.set(self.entity, status=status, data=self._compose(data))
         except (EntityError, ValueError):  # what others keep in it cannot travel: leave it alone
             unit.set(self.entity, status=status)
         await unit.commit()
@@ -238,6 +312,7 @@ class JobCourse:
     async def _write_again(self) -> None:
         with self._host.hold():
             await self._line.stop()
+            await self._renewal.stop()
             try:
                 await self._recorded_progress().commit()
             except FtrackJobsError as exc:

@@ -11,8 +11,10 @@ more they carry.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import Any
@@ -49,6 +51,23 @@ QUEUE_OPERATIONS = 10_000
 #: Turns of the event loop that a request is held back for: tasks that one answer has woken
 #: commit again within them. If nothing else happens, that takes microseconds.
 _GATHERING_TURNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Commits that have not come to their end.
+
+    Attributes:
+        queued: How many wait to be sent.
+        sent: How many are under way, or are tried again.
+        in_doubt: How many of those may or may not have been applied.
+        since: When the oldest of them was queued, as ``time.monotonic`` counts.
+    """
+
+    queued: int = 0
+    sent: int = 0
+    in_doubt: int = 0
+    since: float | None = None
 
 
 class Dispatcher:
@@ -192,7 +211,7 @@ class Dispatcher:
                 heapify(heap)
 
     def _enter(self, ticket: Ticket) -> Ticket:
-        ticket.number = next(self._arrivals)
+        ticket.number, ticket.since = next(self._arrivals), time.monotonic()
         ticket.new_event = self._host.new_event
         self._tickets.add(ticket)
         self._queued += len(ticket.wire)
@@ -220,6 +239,17 @@ class Dispatcher:
                         ending.append((follower, follower.given_up(_closed())))
                     else:
                         self._let_go(follower)
+
+    def waiting(self) -> Waiting:
+        """Tell which commits have not come to their end."""
+        commits = [ticket for ticket in self._tickets if ticket.changes]
+        queued = sum(ticket.is_queued for ticket in commits)
+        return Waiting(
+            queued=queued,
+            sent=len(commits) - queued,
+            in_doubt=sum(ticket.doubt is not None for ticket in commits),
+            since=min((ticket.since for ticket in commits), default=None),
+        )
 
     # Closing
 

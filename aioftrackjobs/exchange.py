@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from aioftrackjobs.contact import Contact
 from aioftrackjobs.errors import FtrackJobsError, ServerError, TransportError
 from aioftrackjobs.protocol.headers import decode_retry_after
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import decode_answer, encode_batch
-from aioftrackjobs.transport import Transport, WireRequest
+from aioftrackjobs.transport import Transport, WireRequest, WireResponse
 
 
 class Exchange:
@@ -25,6 +26,7 @@ class Exchange:
         url: Where to.
         headers: Sent with each request.
         redact: Takes secrets out of a text that an error will show.
+        contact: Told of each answer, and of each failure to get one.
     """
 
     def __init__(
@@ -34,11 +36,13 @@ class Exchange:
         url: str,
         headers: Mapping[str, str | bytes],
         redact: Callable[[str], str] = str,
+        contact: Contact | None = None,
     ) -> None:
         self._transport = transport
         self._url = url
         self._headers = headers
         self._redact = redact
+        self._contact = contact or Contact()
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations*, and return one result for each; raises as :meth:`send`."""
@@ -55,16 +59,28 @@ class Exchange:
         request = WireRequest("POST", self._url, self._headers, body)
         try:
             response = await self._transport.send(request)
-        except FtrackJobsError:
+        except FtrackJobsError as exc:
+            self._contact.note_failure(str(exc))
             raise
         except Exception as exc:  # noqa: BLE001 - a transport of the caller's may raise anything
             reason = type(exc).__name__
         else:
-            try:
-                return decode_answer(
-                    response.status, response.body, operations, redact=self._redact
-                )
-            except (ServerError, TransportError) as exc:
-                exc.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
-                raise
-        raise TransportError(f"the transport failed: {reason}")
+            return self._decode(response, operations)
+        error = TransportError(f"the transport failed: {reason}")
+        self._contact.note_failure(str(error))
+        raise error
+
+    def _decode(
+        self, response: WireResponse, operations: Sequence[Mapping[str, JSONValue]]
+    ) -> list[Any]:
+        try:
+            results = decode_answer(response.status, response.body, operations, redact=self._redact)
+        except (ServerError, TransportError) as exc:
+            exc.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
+            if isinstance(exc, ServerError):
+                self._contact.note_answer(response.headers)
+            else:
+                self._contact.note_failure(str(exc))
+            raise
+        self._contact.note_answer(response.headers)
+        return results

@@ -61,7 +61,8 @@ async def job_context(
     course = JobCourse(session, description=description, grace=grace, interval=interval)
     running = RunningJob(session, course)
     before = _running.get()
-    with workspace_of(session).connection.host.hold():
+    workspace = workspace_of(session)
+    with workspace.connection.host.hold(), workspace.running.inside():
         try:
             await course.begin(job, user, data)
             _running.set(running)

@@ -7,6 +7,8 @@ report starts from what the server holds, and changes only keys of ours:
 - ``base_description``: the base text, as long as the description says more than it, so that a
   Job that runs again starts from the text it had;
 - ``progress``: from 0 to 1, once there is any;
+- ``lease``: who runs it, and until when that holds, as long as it runs;
+- ``recovered``: who found that its owner was gone, and when; only the owner overrules that;
 - ``previous_data``: what stood in ``data`` if that was no JSON object.
 """
 
@@ -16,8 +18,15 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from aioftrackjobs.leases import LEASE, Lease
 from aioftrackjobs.models import parse_job_data
 from aioftrackjobs.progress import Progress
+
+#: The key that a recovery leaves; see :class:`Recovered`.
+RECOVERED = "recovered"
+
+#: What a last word says anew, or takes away.
+_OURS = ("description", "base_description", LEASE, RECOVERED)
 
 
 class JobReport:
@@ -25,12 +34,16 @@ class JobReport:
 
     Args:
         description: The base text; None to leave what the Job has.
+
+    Attributes:
+        lease: Who runs it; None for nobody.
     """
 
     def __init__(self, description: str | None) -> None:
         self.description = description
         self.progress: Progress | None = None
         self.reason: str | None = None
+        self.lease: Lease | None = None
 
     def take_over(self, data: object) -> Mapping[str, Any]:
         """Return what *data*, of a Job that exists, holds; go on with its description."""
@@ -49,13 +62,16 @@ class JobReport:
         """
         composed = {**_read(data), **(more or {})}
         base, text = self.description, self._text()
-        composed.pop("base_description", None)
+        for key in ("base_description", LEASE, RECOVERED):
+            composed.pop(key, None)
         if text:
             composed["description"] = _encodable(text)
         if base and text != base:
             composed["base_description"] = _encodable(base)
         if self.progress is not None:
             composed["progress"] = self.progress.fraction
+        if self.lease is not None:
+            composed[LEASE] = self.lease.encode()
         return composed
 
     def _text(self) -> str:
@@ -65,6 +81,29 @@ class JobReport:
         if self.reason is not None:
             text = f"{text} - failed: {self.reason}" if text else f"failed: {self.reason}"
         return text
+
+
+def compose_word(data: object, said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content of *data* with what a last word *said*, which was composed from none."""
+    kept = {key: value for key, value in _read(data).items() if key not in _OURS}
+    return {**kept, **said}
+
+
+def compose_recovery(data: object, reason: str, recovered: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content of *data* of a Job that fails because its owner is gone.
+
+    Args:
+        data: What the server holds: the text that the owner left, with its progress.
+        reason: What the text says from now on, too.
+        recovered: Who found it, and when.
+    """
+    kept = _read(data)
+    text, base = kept.get("description"), kept.get("base_description")
+    failed = f"{text} - failed: {reason}" if text else f"failed: {reason}"
+    if text:
+        kept["base_description"] = base or text
+    kept.pop(LEASE, None)
+    return {**kept, "description": failed, RECOVERED: recovered}
 
 
 def read_data(data: Mapping[str, Any] | str | None) -> Mapping[str, Any]:

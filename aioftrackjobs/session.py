@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 import anyio
 
 from aioftrackjobs.attachments import AttachmentWatch
-from aioftrackjobs.config import resolve_credentials
+from aioftrackjobs.config import resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
+from aioftrackjobs.deliverer import Deliverer
 from aioftrackjobs.ensure import ensure
-from aioftrackjobs.errors import EntityError, MalformedAnswerError
+from aioftrackjobs.errors import EntityError
+from aioftrackjobs.health import Health, check_health
+from aioftrackjobs.leases import LEASE_SECONDS
 from aioftrackjobs.models import Entity, FileComponent, JobComponent, User
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
@@ -41,6 +44,11 @@ def workspace_of(session: AsyncSession) -> Workspace:
     return session._workspace
 
 
+def deliverer_of(session: AsyncSession) -> Deliverer:
+    """Return what delivers what the journal of *session* keeps."""
+    return session._deliverer
+
+
 class AsyncSession:
     """A connection to an ftrack server, with the entities and pending changes of its users.
 
@@ -59,6 +67,10 @@ class AsyncSession:
         group_commit: Let commits that are queued together share a request. Each still has an
             outcome of its own.
         retry: When to try again what may be repeated, such as the transfer of a part of a file.
+        journal: File, on a local disk, that keeps what a crash would lose: running Jobs, last
+            words, uploads; else ``FTRACK_JOBS_JOURNAL``. All processes of a host may share it.
+        lease: Seconds after which a running Job whose owner gives no sign of life counts as
+            lost; renewed three times as often. 0 for no leases.
 
     Raises:
         ConfigurationError: Something that is needed is in neither place; it names all of it.
@@ -75,6 +87,8 @@ class AsyncSession:
         strict_api: bool = False,
         group_commit: bool = True,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
+        journal: str | os.PathLike[str] | None = None,
+        lease: float = LEASE_SECONDS,
     ) -> None:
         credentials = resolve_credentials(server_url, api_key, api_user)
         self._connection = Connection(
@@ -84,10 +98,11 @@ class AsyncSession:
             strict_api=strict_api,
             group_commit=group_commit,
             retry=retry,
+            journal=resolve_journal(journal),
         )
-        self._workspace = Workspace(self._connection)
+        self._workspace = Workspace(self._connection, lease=lease)
+        self._deliverer = Deliverer(self._workspace)
         self._watch = AttachmentWatch()
-        self._information: dict[str, Any] | None = None
         self._user: User | None = None
         self._introduction = anyio.Lock()
 
@@ -96,6 +111,7 @@ class AsyncSession:
 
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
+        self._deliverer.start()
         return self
 
     async def __aexit__(
@@ -118,6 +134,11 @@ class AsyncSession:
     def api_user(self) -> str:
         """The user that acts."""
         return self._connection.credentials.api_user
+
+    @property
+    def health(self) -> Health:
+        """What is waiting, and since when."""
+        return check_health(self._connection)
 
     # Reading
 
@@ -184,12 +205,7 @@ class AsyncSession:
     async def server_information(self) -> dict[str, Any]:
         """Return what the server says of itself; asked for once (protocol.md, section 2.4)."""
         self._connection.require_open()
-        if self._information is None:
-            (answer,) = await self.call([{"action": "query_server_information"}])
-            if not isinstance(answer, dict):
-                raise MalformedAnswerError("the server information is no object", status=200)
-            self._information = answer
-        return dict(self._information)
+        return dict(await self._workspace.server_information())
 
     async def schemas(self) -> list[dict[str, Any]]:
         """Return the server's schema documents; asked for once (protocol.md, section 5.1)."""

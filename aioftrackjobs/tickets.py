@@ -77,6 +77,7 @@ class Ticket:
         about: The entities that it changes.
         births: Ids of those that it creates.
         number: Its place in the order of arrival.
+        since: When it arrived, as ``time.monotonic`` counts.
         waits_for: Number of earlier tickets that must end before it may be sent.
         followers: Later tickets that wait for it.
         is_queued: Whether it waits for a request to travel in.
@@ -95,6 +96,7 @@ class Ticket:
     about: Sequence[Key] = ()
     births: Sequence[str] = ()
     number: int = 0
+    since: float = 0.0
     waits_for: int = 0
     followers: list[Ticket] | None = None
     is_queued: bool = True

@@ -7,7 +7,7 @@ Source:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +22,10 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.models import ComponentLocation, Entity, FileComponent, Location
 from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
+from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
 from aioftrackjobs.protocol.upload import PartSizes, upload_file_name
+from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.results import Query
 from aioftrackjobs.sending import Sending
 from aioftrackjobs.transfer import ProgressCallback, carry_out
 from aioftrackjobs.transport import WireRequest
@@ -30,6 +33,9 @@ from aioftrackjobs.unit_of_work import UnitOfWork
 from aioftrackjobs.workspace import Workspace
 
 logger = logging.getLogger(__name__)
+
+#: HTTP status codes from here on say that the server could not.
+_SERVER_FAULT = 500
 
 #: Seconds that cleaning up after a failed upload may take.
 _CLEANING_GRACE = 5.0
@@ -71,11 +77,12 @@ async def upload(
             progress=progress,
         )
         try:
+            await workspace.connection.journal.note_upload(component.id)
             await carry_out(workspace.connection.host, sending.run)
         except BaseException:
             unit.rollback()
             with suppress(SessionStateError):
-                await workspace.connection.host.finish(_remove_bytes, workspace, component.id)
+                await workspace.connection.host.finish(_clean_up, workspace, component.id)
             raise
         await _register(workspace, unit, component)
     return component
@@ -107,6 +114,7 @@ async def _register(workspace: Workspace, unit: UnitOfWork, component: FileCompo
         nonlocal problem
         try:
             await unit.commit()
+            workspace.connection.journal.release_upload(component.id)
         except CommitUncertainError as exc:
             problem = exc  # it may be registered: the file must stay
         except FtrackJobsError as exc:
@@ -119,11 +127,44 @@ async def _register(workspace: Workspace, unit: UnitOfWork, component: FileCompo
         raise problem
 
 
-async def _remove_bytes(workspace: Workspace, component_id: str) -> None:
-    """Remove a file that no component refers to; if that fails, it is only in nobody's way."""
+async def _clean_up(workspace: Workspace, component_id: str) -> None:
+    await _remove_bytes(workspace, component_id)
+
+
+async def _remove_bytes(workspace: Workspace, component_id: str) -> bool:
+    """Remove a file that no component refers to, and tell whether that is done.
+
+    If it fails, the file is only in nobody's way, and the journal remembers it.
+    """
     url = workspace.connection.component_url("remove", component_id)
     with anyio.move_on_after(_CLEANING_GRACE):
         try:
-            await workspace.connection.transport.send(WireRequest("GET", url))
+            response = await workspace.connection.transport.send(WireRequest("GET", url))
         except FtrackJobsError:
             logger.debug("the file of %s could not be removed", component_id, exc_info=True)
+        else:
+            if response.status < _SERVER_FAULT:
+                workspace.connection.journal.release_upload(component_id)
+                return True
+    return False
+
+
+async def remove_unregistered(workspace: Workspace, component_ids: Sequence[str]) -> bool:
+    """Remove files of uploads that died, and that no component refers to; True if all are seen to.
+
+    Raises:
+        ServerError: The server refused to tell which are registered.
+        TransportError: It did not answer.
+    """
+    removed = True
+    for start in range(0, len(component_ids), PAGE_SIZE):
+        ids = component_ids[start : start + PAGE_SIZE]
+        criteria = key_criteria([Reference("Component", (("id", each),)) for each in ids])
+        query: Query[Entity] = Query(workspace, select(["id"], "Component", criteria))
+        registered = {row["id"] for row in await query.all()}
+        for component_id in ids:
+            if component_id in registered:
+                workspace.connection.journal.release_upload(component_id)
+            else:
+                removed &= await _remove_bytes(workspace, component_id)
+    return removed

@@ -1,4 +1,4 @@
-"""What a session knows: entity types, entities, and the units of work of its flows."""
+"""What a session knows: entity types, entities, running Jobs, the units of work of its flows."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from aioftrackjobs.errors import (
     UnknownAttributeError,
 )
 from aioftrackjobs.identity import IdentityMap, IncompleteRowError
+from aioftrackjobs.leases import LEASE_SECONDS
 from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id, owner_of
 from aioftrackjobs.progress import ProgressBoards
 from aioftrackjobs.protocol.operations import Operation
+from aioftrackjobs.running import RunningJobs
 from aioftrackjobs.tickets import Outcome, Settle, Ticket
 from aioftrackjobs.unit_of_work import UnitOfWork
 
@@ -34,9 +36,13 @@ class Workspace:
     """Entities of one server, where their changes are recorded, and the progress of Jobs.
 
     It is the *owner* of its entities, and the *committer* of its units of work.
+
+    Args:
+        connection: To the server.
+        lease: Seconds that the lease of a running Job lasts; 0 for none.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, *, lease: float = LEASE_SECONDS) -> None:
         self.connection = connection
         self.types = EntityTypes()
         self.identity = IdentityMap(self.types, self)
@@ -44,8 +50,12 @@ class Workspace:
         # that no other entity gets the same id().
         self.creators = WeakValueDictionary[int, UnitOfWork]()
         self.progress = ProgressBoards(connection.host, self.room)
+        self.running = RunningJobs(
+            connection.host, connection.contact, connection.journal.holder, seconds=lease
+        )
         self._default_unit = UnitOfWork(self)
         self._schemas: list[dict[str, Any]] | None = None
+        self._information: dict[str, Any] | None = None
         self._learning = anyio.Lock()
 
     # Units of work
@@ -131,6 +141,16 @@ class Workspace:
                 self.identity.forget_types()
                 self._schemas = documents
         return self._schemas
+
+    async def server_information(self) -> dict[str, Any]:
+        """Return what the server says of itself, which is asked for once."""
+        if self._information is None:
+            (answer,) = await self.connection.call([{"action": "query_server_information"}])
+            decoded = await self.decode(answer)
+            if not isinstance(decoded, dict):
+                raise MalformedAnswerError("the server information is no object", status=200)
+            self._information = decoded
+        return self._information
 
     def owns(self, entity: Entity) -> bool:
         """Tell whether changes of *entity* are recorded here."""

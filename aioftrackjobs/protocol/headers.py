@@ -1,7 +1,7 @@
 """What HTTP headers say about the bytes they go with, and about trying again.
 
 Source:
-    RFC 9110, sections 8.8.3, 10.2.3 and 14.4; RFC 1864.
+    RFC 9110, sections 6.6.1, 8.8.3, 10.2.3 and 14.4; RFC 1864.
 """
 
 from __future__ import annotations
@@ -69,10 +69,18 @@ def decode_retry_after(headers: Mapping[str, str], now: datetime) -> float | Non
     told = headers.get("retry-after", "").strip()
     if told.isascii() and told.isdigit():
         return float(told)
+    moment = _moment(told)
+    return None if moment is None else max(0.0, (moment - now).total_seconds())
+
+
+def decode_date(headers: Mapping[str, str]) -> datetime | None:
+    """Return the server's time, to the second; None if it does not tell (section 6.6.1)."""
+    return _moment(headers.get("date", "").strip())
+
+
+def _moment(text: str) -> datetime | None:
     try:
-        moment = parsedate_to_datetime(told)
+        moment = parsedate_to_datetime(text)
     except ValueError:
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - now).total_seconds())
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

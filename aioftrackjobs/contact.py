@@ -1,0 +1,43 @@
+"""What a session's requests tell of its server: whether it answers, and what time it is there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+from aioftrackjobs.protocol.headers import decode_date
+
+
+class Contact:
+    """Keeps the latest news of the server.
+
+    Attributes:
+        last_success: When it last answered, by the clock of this host.
+        last_failure: When it last did not.
+        failing_since: The first failure since it last answered; None while it answers.
+        last_error: What the latest failure was.
+        ahead: By how much the server's clock is ahead of this host's, as far as it has told.
+    """
+
+    def __init__(self) -> None:
+        self.last_success: datetime | None = None
+        self.last_failure: datetime | None = None
+        self.failing_since: datetime | None = None
+        self.last_error: str | None = None
+        self.ahead = timedelta(0)
+
+    def note_answer(self, headers: Mapping[str, str]) -> None:
+        """Note that the server answered; its header ``Date`` tells its clock."""
+        self.last_success, self.failing_since = datetime.now(UTC), None
+        date = decode_date(headers)
+        if date is not None:
+            self.ahead = date - self.last_success
+
+    def note_failure(self, error: str) -> None:
+        """Note that no complete answer came."""
+        self.last_failure, self.last_error = datetime.now(UTC), error
+        self.failing_since = self.failing_since or self.last_failure
+
+    def server_time(self) -> datetime:
+        """Return the time of the server; while it has not told, that of this host."""
+        return datetime.now(UTC) + self.ahead

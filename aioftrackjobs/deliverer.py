@@ -1,0 +1,152 @@
+"""Delivers what the journal keeps: last words, the failure of Jobs whose process died, clean-ups.
+
+Whatever is written is decided by what the server holds right before: a Job that somebody else
+runs by now, or that has ended in another way, is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError, TransportError
+from aioftrackjobs.journal_file import Entry
+from aioftrackjobs.leases import Lease
+from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
+from aioftrackjobs.orphans import END_STATUSES, end_jobs, fetch_jobs, lost_reason, recovery_note
+from aioftrackjobs.report import RECOVERED, compose_recovery, compose_word
+from aioftrackjobs.uploads import remove_unregistered
+from aioftrackjobs.workspace import Workspace
+
+logger = logging.getLogger(__name__)
+
+#: Jobs that are looked at together.
+_CHUNK = 100
+
+#: Seconds after which a Job that the server does not have is not going to appear any more.
+_SETTLED = 120.0
+
+
+class Deliverer:
+    """Brings the server up to date with the journal, in the background of a session.
+
+    It runs when the session starts, and whenever a last word could not be delivered; for as long
+    as something is left, however long the server is away.
+
+    Args:
+        workspace: The session's.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._connection = workspace.connection
+        self._journal = workspace.connection.journal
+        # A server may be away for longer than anybody waits for a commit.
+        self._policy = replace(workspace.connection.retry, budget=math.inf)
+        self._refused: set[str] = set()
+        self._runs = False
+
+    def start(self) -> None:
+        """Look for what others have left, without delay for who opens the session."""
+        if self._journal.state != "off":
+            self.wake()
+
+    def wake(self) -> None:
+        """Deliver what waits."""
+        if not self._runs:
+            try:
+                self._connection.host.spawn(self._run)
+            except SessionStateError:
+                return  # a later session does it
+            self._runs = True
+
+    async def _run(self) -> None:
+        patience = self._policy.patience()
+        try:
+            while True:
+                with self._connection.host.hold():
+                    is_all = await self.deliver()
+                if is_all:
+                    return
+                await patience.pause()
+        except SessionStateError:
+            pass  # it is closed: a later one goes on
+        finally:
+            self._runs = False
+
+    async def deliver(self) -> bool:
+        """Deliver all that can be delivered now; return whether nothing is left to be.
+
+        Raises:
+            SessionStateError: The session is closed.
+        """
+        undecided = await self._journal.claim()
+        entries = [each for each in self._journal.unsettled() if each.id not in self._refused]
+        jobs = [entry for entry in entries if entry.kind == "job"]
+        uploads = [entry.id for entry in entries if entry.kind == "upload"]
+        is_all = not undecided
+        try:
+            for start in range(0, len(jobs), _CHUNK):
+                is_all &= await self._settle(jobs[start : start + _CHUNK])
+            is_all &= await remove_unregistered(self._workspace, uploads)
+        except SessionStateError:
+            raise
+        except TransportError:
+            return False
+        except FtrackJobsError as exc:  # such as a key that is no longer good
+            logger.warning("what the journal keeps cannot be delivered: %s", exc)
+            return True
+        return is_all
+
+    async def _settle(self, entries: Sequence[Entry]) -> bool:
+        """Do what is to be done about some Jobs; return whether nothing is left to be."""
+        found = await fetch_jobs(self._workspace, [entry.id for entry in entries])
+        ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
+        is_all = True
+        for entry in entries:
+            job = found.get(entry.id)
+            if job is None:
+                if time.time() - entry.since < _SETTLED:
+                    is_all = False  # its creation may be on its way
+                else:
+                    self._journal.release_job(entry.id)
+            elif (end := self._end_of(entry, job)) is None:
+                self._journal.release_job(entry.id)
+            else:
+                ends[job] = end
+        for job, error in (await end_jobs(self._workspace, ends)).items():
+            if error is None:
+                self._journal.release_job(job.id)
+            elif isinstance(error, ServerError):
+                self._refused.add(job.id)
+                logger.warning("%r: the server refuses its last word: %s", job, error)
+            else:
+                is_all = False
+        return is_all
+
+    def _end_of(self, entry: Entry, job: Job) -> tuple[JobStatus, Mapping[str, Any]] | None:
+        """Return how *job* is to end; None if it is to be left alone."""
+        status, text = remote_value(job, "status"), remote_value(job, "data")
+        data = parse_job_data(text)
+        lease = Lease.of(data)
+        if lease is not None and lease.holder != entry.holder:
+            return None  # somebody else runs it by now
+        if entry.word is not None:
+            word = json.loads(entry.word)
+            note = data.get(RECOVERED)
+            is_recovered = isinstance(note, dict) and note.get("holder") == entry.holder
+            if status in END_STATUSES and not is_recovered:
+                return None
+            return JobStatus(word["status"]), compose_word(text, word["data"])
+        if status != JobStatus.RUNNING or entry.lost_host is None:
+            return None
+        at = datetime.fromtimestamp(entry.lost_at or entry.since, UTC)
+        note = recovery_note(entry.holder, self._connection.contact.server_time())
+        reason = lost_reason(entry.lost_host, at)
+        return JobStatus.FAILED, compose_recovery(text, reason, note)

@@ -1,0 +1,301 @@
+"""The journal: what this host owes the server, kept where a crash does not reach it.
+
+It knows each Job that a session runs, each last word that the server has not acknowledged, and
+each upload that is not registered. An entry is durable before the request that it is about, so
+that whatever the moment of death, the next session with the journal can put things right.
+
+A thread of its own writes: all changes that are waiting in one transaction, and so one sync of
+the disk. What no one waits for, such as the end of an entry, travels with the next batch.
+
+A journal that cannot be written never stops the work: it says so once, tries again now and then,
+and writes what is still true by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+from uuid import uuid4
+
+import anyio
+import sniffio
+
+from aioftrackjobs.host import Event
+from aioftrackjobs.journal_file import Entry, JournalFile, Key, Owner, UnusableJournalError
+from aioftrackjobs.processes import this_process
+
+logger = logging.getLogger(__name__)
+
+JournalState: TypeAlias = Literal["off", "working", "failing"]
+
+#: Seconds that changes wait which nobody waits for.
+_LAZINESS = 0.5
+#: Seconds between two signs of life.
+_HEARTBEAT = 20.0
+#: Seconds before a file that failed is tried again, and that anybody waits for it.
+_RETRY, _PATIENCE = 10.0, 5.0
+
+Work: TypeAlias = Callable[[JournalFile], Any]
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    """Who waits for the batch to be written, and for what he wants done after it."""
+
+    event: Event
+    work: Work | None = None
+    result: Any = None
+    is_written: bool = False
+
+
+class Journal:
+    """A session's part of the journal.
+
+    Args:
+        path: The file; None for no journal, where nothing is kept and nothing waited for.
+        server_url: Where the Jobs are.
+        api_user: Whose session it is.
+    """
+
+    def __init__(self, path: Path | None, *, server_url: str, api_user: str) -> None:
+        self._path = path
+        self._owner = Owner(uuid4().hex, this_process(), server_url, api_user)
+        self._changes = threading.Condition()
+        # All of the following under its lock.
+        self._entries: dict[Key, Entry] = {}
+        self._unwritten: dict[Key, None] = {}
+        self._waiters: list[_Waiter] = []
+        self._problem: str | None = None
+        self._retry_at = 0.0
+        self._closing = False
+        self._runs = False
+        # The writer's own: what the file holds of it.
+        self._in_file: set[Key] = set()
+
+    @property
+    def holder(self) -> str:
+        """What names the session, in leases too."""
+        return self._owner.token
+
+    @property
+    def state(self) -> JournalState:
+        """Whether there is a journal, and whether it can be written."""
+        if self._path is None:
+            return "off"
+        return "working" if self._problem is None else "failing"
+
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be written; None if it can."""
+        return self._problem
+
+    def waiting_words(self) -> list[Entry]:
+        """Return the last words that were not acknowledged, the oldest first."""
+        return [entry for entry in self.unsettled() if entry.word is not None]
+
+    def unsettled(self) -> list[Entry]:
+        """Return what somebody has to see to, the oldest first: last words, and what is lost."""
+        with self._changes:
+            found = [
+                entry
+                for entry in self._entries.values()
+                if entry.word is not None or entry.lost_host is not None
+            ]
+        return sorted(found, key=lambda entry: entry.since)
+
+    # Keeping
+
+    async def own(self, job_id: str) -> bool:
+        """Note that the session runs a Job; returns when that is durable, or cannot be.
+
+        Returns:
+            Whether it is durable.
+        """
+        return await self._keep(Entry("job", job_id, self.holder, time.time()))
+
+    async def keep_word(self, job_id: str, word: str) -> bool:
+        """Note the last word of a Job, as JSON; returns as :meth:`own` does."""
+        return await self._keep(Entry("job", job_id, self.holder, time.time(), word))
+
+    async def note_upload(self, component_id: str) -> bool:
+        """Note that bytes of a component are about to be sent; returns as :meth:`own` does."""
+        return await self._keep(Entry("upload", component_id, self.holder, time.time()))
+
+    async def _keep(self, entry: Entry) -> bool:
+        if self._path is None:
+            return False
+        with self._changes:
+            self._entries[entry.key] = entry
+            self._note_change(entry.key)
+        return (await self._written()).is_written
+
+    def release_job(self, job_id: str) -> None:
+        """Forget a Job: the server knows how it ended, or that it never began."""
+        self._release(("job", job_id))
+
+    def release_upload(self, component_id: str) -> None:
+        """Forget an upload: it is registered, or removed."""
+        self._release(("upload", component_id))
+
+    def _release(self, key: Key) -> None:
+        with self._changes:
+            if self._entries.pop(key, None) is not None:
+                self._note_change(key)
+
+    def _note_change(self, key: Key) -> None:
+        """Let *key* be written some time. Under the lock."""
+        if not self._unwritten:
+            self._changes.notify()  # the writer's laziness begins
+        self._unwritten[key] = None
+
+    async def claim(self) -> bool:
+        """Take over what others have left; it is among what is *unsettled* then.
+
+        Returns:
+            Whether there may be more, of processes of which it cannot be told if they live.
+        """
+        if self._path is None:
+            return False
+        return bool((await self._written(self._claim)).result)
+
+    async def _written(self, work: Work | None = None) -> _Waiter:
+        """Wait until all changes so far are written, unless they cannot be."""
+        waiter = _Waiter(self._new_event(), work)
+        with self._changes:
+            if not self._runs or self._closing or time.monotonic() < self._retry_at:
+                return waiter
+            self._waiters.append(waiter)
+            self._changes.notify()
+        with anyio.move_on_after(_PATIENCE):
+            await waiter.event.wait()
+            return waiter
+        with self._changes:
+            self._fail(f"it takes longer than {_PATIENCE:g} s")
+        return replace(waiter)  # which the writer does not change behind our back
+
+    # The writer
+
+    def start(self, new_event: Callable[[], Event]) -> None:
+        """Start the writer, in the event loop; *new_event* makes what is waited for in it."""
+        self._new_event, self._call_soon = new_event, _loop_caller()
+        if self._path is not None:
+            self._runs = True
+            # A daemon: a program that does not close its session may end all the same.
+            threading.Thread(target=self._write, name="aioftrackjobs journal", daemon=True).start()
+
+    async def aclose(self) -> None:
+        """Write what is left, and close the file."""
+        with self._changes:
+            if not self._runs or self._closing:
+                return
+            self._closing = True
+            waiter = _Waiter(self._new_event(), JournalFile.end)
+            self._waiters.append(waiter)
+            self._changes.notify()
+        with anyio.move_on_after(_PATIENCE):
+            await waiter.event.wait()
+
+    def _write(self) -> None:
+        """Write batch after batch, until the journal is closed. The thread's function."""
+        file: JournalFile | None = None
+        closing = False
+        while not closing:
+            entries, gone, waiters, closing = self._next_batch()
+            try:
+                if file is None:
+                    assert self._path is not None  # noqa: S101 - for type checkers
+                    file = JournalFile(self._path, self._owner)
+                file.write(time.time(), entries, gone)
+                self._in_file.update(entry.key for entry in entries)
+                self._in_file.difference_update(gone)
+                for waiter in waiters:
+                    waiter.is_written = True
+                    if waiter.work is not None:
+                        waiter.result = waiter.work(file)
+                self._note_success()
+            except (sqlite3.Error, OSError, UnusableJournalError) as exc:
+                with self._changes:
+                    # All that is true, not only what was tried: it may be another file by then.
+                    self._unwritten |= dict.fromkeys((*gone, *self._entries))
+                    self._fail(str(exc) or type(exc).__name__)
+                if file is not None:
+                    _close(file)
+                    file = None
+            self._wake(waiters)
+        if file is not None:
+            _close(file)
+
+    def _claim(self, file: JournalFile) -> bool:
+        entries, undecided = file.claim(time.time())
+        self._in_file.update(entry.key for entry in entries)
+        with self._changes:
+            for entry in entries:
+                self._entries.setdefault(entry.key, entry)
+        return undecided
+
+    def _next_batch(self) -> tuple[list[Entry], list[Key], list[_Waiter], bool]:
+        """Wait for something to write, and take it."""
+        with self._changes:
+            deadline = time.monotonic() + _HEARTBEAT
+            while not self._waiters:
+                now = time.monotonic()
+                if self._unwritten:
+                    deadline = min(deadline, now + _LAZINESS)
+                until = max(deadline, self._retry_at)
+                if now >= until:
+                    break
+                self._changes.wait(until - now)
+            keys, self._unwritten = self._unwritten, {}
+            waiters, self._waiters = self._waiters, []
+            entries = [self._entries[key] for key in keys if key in self._entries]
+            gone = [key for key in keys if key not in self._entries and key in self._in_file]
+            return entries, gone, waiters, self._closing
+
+    def _note_success(self) -> None:
+        with self._changes:
+            if self._problem is not None:
+                logger.warning("the journal %s works again", self._path)
+            self._problem, self._retry_at = None, 0.0
+
+    def _fail(self, problem: str) -> None:
+        """Leave the file alone for a while. Under the lock."""
+        if self._problem is None:
+            logger.warning(
+                "the journal %s cannot be used: %s; the work goes on without it, but what a crash "
+                "of this process leaves behind is not known after it",
+                self._path,
+                problem,
+            )
+        self._problem = problem
+        self._retry_at = time.monotonic() + _RETRY
+
+    def _wake(self, waiters: list[_Waiter]) -> None:
+        def wake() -> None:
+            for waiter in waiters:
+                waiter.event.set()
+
+        if waiters:
+            with suppress(RuntimeError):  # the event loop has ended: nobody waits any more
+                self._call_soon(wake)
+
+
+def _loop_caller() -> Callable[[Callable[[], None]], object]:
+    """Return what calls a function in the running event loop, from any thread."""
+    if sniffio.current_async_library() == "trio":
+        import trio
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
+def _close(file: JournalFile) -> None:
+    with suppress(sqlite3.Error):
+        file.close()

@@ -1,0 +1,113 @@
+"""Which process this is, and whether another one still lives.
+
+A process id alone says little: it is given again to others, and means another process in each
+container. On Linux the kernel's boot id and the namespace of process ids say where it counts, and
+the start time of the process whose it is. Elsewhere only the absence of a process can be told.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+_PROC = Path("/proc")
+#: States of processes that have ended, and of which only the exit code is left.
+_ENDED = ("Z", "X", "x")
+#: Place of the state and of the start time among the fields behind the name (proc(5)).
+_STATE, _START = 0, 19
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process, on this host or another.
+
+    Attributes:
+        host: Name of the host, for people.
+        pid: Its id there.
+        place: What its id counts in: kernel boot and namespace; empty if the system has no word.
+        started: When it started, as the system counts it; empty if the system does not tell.
+    """
+
+    host: str
+    pid: int
+    place: str = ""
+    started: str = ""
+
+    def is_alive(self) -> bool | None:
+        """Tell whether it lives; None if that cannot be told from here."""
+        here = this_process()
+        if self == here:
+            return True
+        if self.place != here.place or (not self.place and self.host != here.host):
+            return None
+        if not self.place:
+            return _exists(self.pid)
+        found = _read_start(self.pid)
+        if found is None:
+            return _exists(self.pid)  # it may only be hidden from this user
+        return found == self.started
+
+    def encode(self) -> dict[str, Any]:
+        """Return it as it stands in a Job's data."""
+        return {"host": self.host, "pid": self.pid, "place": self.place, "started": self.started}
+
+    @classmethod
+    def decode(cls, found: Mapping[str, Any]) -> Process | None:
+        """Return what was encoded; None if it is something else."""
+        match found:
+            case {
+                "host": str() as host,
+                "pid": int() as pid,
+                "place": str() as place,
+                "started": str() as started,
+            }:
+                return cls(host, pid, place, started)
+            case _:
+                return None
+
+
+def this_process() -> Process:
+    """Return the process that this code runs in, also after a fork."""
+    return _describe(os.getpid())
+
+
+@lru_cache(maxsize=1)
+def _describe(pid: int) -> Process:
+    return Process(socket.gethostname(), pid, _read_place(), _read_start(pid) or "")
+
+
+def _read_place() -> str:
+    try:
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+        namespace = (_PROC / "self/ns/pid").readlink().name
+    except OSError:
+        return ""
+    return f"{boot} {namespace}"
+
+
+def _read_start(pid: int) -> str | None:
+    """Return the start time of a process in ticks since the boot; "" if it has ended."""
+    try:
+        fields = (_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return "" if fields[_STATE] in _ENDED else fields[_START]
+
+
+def _exists(pid: int) -> bool | None:
+    """Return False if no process has that id; one that has it may be another."""
+    if sys.platform == "win32":  # where signal 0 is Ctrl-C
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return None
+    return None

@@ -1,0 +1,217 @@
+"""Recovery: failing the Jobs that nobody runs any more, on any host, from anywhere.
+
+It fails exactly those whose owner is dead, as far as that can be seen from here, or whose lease
+ran out. Right before it writes, it reads again, and leaves alone what has changed. So it may run
+twice, and in two places at once. An owner that was merely cut off overrules it with its last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from aioftrackjobs.errors import FtrackJobsError
+from aioftrackjobs.leases import CLOCK_GRACE, Lease
+from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
+from aioftrackjobs.orphans import end_jobs, fetch_jobs, lost_reason, recovery_note
+from aioftrackjobs.protocol.query import bind
+from aioftrackjobs.report import compose_recovery
+from aioftrackjobs.results import Query
+from aioftrackjobs.session import AsyncSession, deliverer_of, workspace_of
+
+#: Jobs that are read again, and written, together: few, so that little time is in between.
+_CHUNK = 50
+
+_RUNNING = 'select id, status, data, created_at, user.username from Job where status is "running"'
+
+
+class Verdict(StrEnum):
+    """What a recovery found of a Job."""
+
+    FAILED = "failed"
+    """It was lost, and has failed now; in a dry run, it would have."""
+    ALIVE = "alive"
+    """Its owner lives, or its lease holds."""
+    UNOWNED = "unowned"
+    """It has no lease, and Jobs without one were not asked for."""
+    CHANGED = "changed"
+    """It seemed lost, and then its owner gave a sign of life, or it ended."""
+    REFUSED = "refused"
+    """The server refused, or did not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveredJob:
+    """A running Job, and what became of it.
+
+    Attributes:
+        id: Of the Job.
+        user: Name of its user, if it has one.
+        description: The text in the jobs menu, as it was.
+        created_at: When it was created.
+        owner: Host and process that run it, if its lease tells.
+        until: When its lease runs out, or ran out.
+        verdict: What was found.
+        reason: Why it failed, or why it could not.
+    """
+
+    id: str
+    user: str | None
+    description: str | None
+    created_at: datetime | None
+    owner: str | None
+    until: datetime | None
+    verdict: Verdict
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """What a recovery did.
+
+    Attributes:
+        jobs: All running Jobs that it looked at.
+        is_dry: Whether it only looked.
+    """
+
+    jobs: tuple[RecoveredJob, ...]
+    is_dry: bool
+
+    @property
+    def failed(self) -> tuple[RecoveredJob, ...]:
+        """The Jobs that were lost, and have failed now; in a dry run, those that would have."""
+        return self._of(Verdict.FAILED)
+
+    @property
+    def refused(self) -> tuple[RecoveredJob, ...]:
+        """The Jobs that are lost, and could not be failed."""
+        return self._of(Verdict.REFUSED)
+
+    def _of(self, verdict: Verdict) -> tuple[RecoveredJob, ...]:
+        return tuple(job for job in self.jobs if job.verdict is verdict)
+
+
+async def recover(
+    session: AsyncSession,
+    *,
+    dry_run: bool = False,
+    older_than: timedelta | float | None = None,
+    user: str | None = None,
+    without_lease: bool = False,
+    grace: float = CLOCK_GRACE,
+) -> Recovery:
+    """Fail the running Jobs that nobody runs any more.
+
+    What the session's journal keeps, if it has one, is delivered first.
+
+    Args:
+        session: An open session; its user must be allowed to change the Jobs.
+        dry_run: Only tell what would be done.
+        older_than: Look only at Jobs created longer ago, in seconds.
+        user: Look only at the Jobs of the user with this name.
+        without_lease: Fail Jobs without a lease too: other programs than this package may be
+            running them, so give *older_than* as well.
+        grace: Seconds that a lease must have run out, for clocks that differ.
+
+    Raises:
+        ServerError: The server refused to tell of Jobs.
+        TransportError: It did not answer.
+    """
+    if not dry_run:
+        await deliverer_of(session).deliver()
+    work = _Work(session, grace=grace, without_lease=without_lease)
+    found = await work.look(user, _seconds(older_than))
+    if dry_run:
+        return Recovery(tuple(found.values()), is_dry=True)
+    lost = [job.id for job in found.values() if job.verdict is Verdict.FAILED]
+    for start in range(0, len(lost), _CHUNK):
+        chunk = {key: found[key] for key in lost[start : start + _CHUNK]}
+        found.update({job.id: job for job in await work.fail(chunk)})
+    return Recovery(tuple(found.values()), is_dry=False)
+
+
+def _seconds(time: timedelta | float | None) -> float:
+    if time is None:
+        return 0.0
+    return time.total_seconds() if isinstance(time, timedelta) else float(time)
+
+
+class _Work:
+    """One run of a recovery."""
+
+    def __init__(self, session: AsyncSession, *, grace: float, without_lease: bool) -> None:
+        self._workspace = workspace_of(session)
+        self._contact = self._workspace.connection.contact
+        self._grace = grace
+        self._without_lease = without_lease
+
+    async def look(self, user: str | None, older_than: float) -> dict[str, RecoveredJob]:
+        """Return the running Jobs of *user* that are older than some seconds, judged."""
+        expression = _RUNNING
+        if user is not None:
+            expression += bind(" and user.username is {name}", {"name": user})
+        query: Query[Entity] = Query(self._workspace, expression)
+        jobs = await query.of(Job).all()
+        latest = self._contact.server_time() - timedelta(seconds=older_than)
+        return {
+            job.id: self._judge(job)
+            for job in jobs
+            if not older_than or (job.created_at is not None and job.created_at <= latest)
+        }
+
+    def _judge(self, job: Job) -> RecoveredJob:
+        data = parse_job_data(remote_value(job, "data"))
+        lease = Lease.of(data)
+        text = data.get("description")
+        owner = None if lease is None else f"{lease.process.host}:{lease.process.pid}"
+        verdict, reason = self._verdict(lease)
+        user = job.get("user")
+        return RecoveredJob(
+            id=job.id,
+            user=user["username"] if isinstance(user, Entity) else None,
+            description=text if isinstance(text, str) else None,
+            created_at=job.created_at,
+            owner=owner,
+            until=None if lease is None else lease.until,
+            verdict=verdict,
+            reason=reason,
+        )
+
+    def _verdict(self, lease: Lease | None) -> tuple[Verdict, str | None]:
+        now = self._contact.server_time()
+        if lease is None:
+            if not self._without_lease:
+                return Verdict.UNOWNED, None
+            return Verdict.FAILED, f"nobody is known to run it at {now:%Y-%m-%d %H:%M:%S} UTC"
+        if not lease.is_over(now, self._grace):
+            return Verdict.ALIVE, None
+        return Verdict.FAILED, lost_reason(lease.process.host, min(lease.until, now))
+
+    async def fail(self, lost: Mapping[str, RecoveredJob]) -> Iterator[RecoveredJob]:
+        """Fail some Jobs, unless they have changed since they were judged."""
+        jobs = await fetch_jobs(self._workspace, list(lost))
+        ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
+        for job in jobs.values():
+            before, again = lost[job.id], self._judge(job)
+            runs = remote_value(job, "status") == JobStatus.RUNNING
+            if runs and again.verdict is Verdict.FAILED and again.until == before.until:
+                ends[job] = JobStatus.FAILED, self._epitaph(job, before)
+        errors = {job.id: error for job, error in (await end_jobs(self._workspace, ends)).items()}
+        return (_told(job, errors) for job in lost.values())
+
+    def _epitaph(self, job: Job, judged: RecoveredJob) -> Mapping[str, Any]:
+        data = remote_value(job, "data")
+        lease = Lease.of(parse_job_data(data))
+        holder = None if lease is None else lease.holder
+        note = recovery_note(holder, self._contact.server_time())
+        return compose_recovery(data, judged.reason or "", note)
+
+
+def _told(job: RecoveredJob, errors: Mapping[str, FtrackJobsError | None]) -> RecoveredJob:
+    if job.id not in errors:
+        return replace(job, verdict=Verdict.CHANGED, reason=None)
+    error = errors[job.id]
+    return job if error is None else replace(job, verdict=Verdict.REFUSED, reason=str(error))

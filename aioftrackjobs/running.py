@@ -1,0 +1,114 @@
+"""The Jobs that a session runs: their leases are renewed together, and a signal ends them all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Protocol
+
+import anyio
+
+from aioftrackjobs.contact import Contact
+from aioftrackjobs.errors import SessionStateError
+from aioftrackjobs.host import Host
+from aioftrackjobs.leases import RENEWALS, Lease
+from aioftrackjobs.processes import this_process
+
+
+class Course(Protocol):
+    """A Job that runs."""
+
+    def renew(self, older_than: float) -> None:
+        """Have the lease written again soon, if it was written more than some seconds ago."""
+        ...
+
+    def cancel(self) -> None:
+        """Cancel the block, unless it is ending already; where its event loop can do that."""
+        ...
+
+
+class RunningJobs:
+    """Keeps the running Jobs of a session.
+
+    Args:
+        host: Where leases are renewed.
+        contact: Tells the time of the server.
+        holder: Names the session in leases.
+        seconds: How long a lease lasts; 0 for no leases.
+
+    Attributes:
+        leaving: Why all of them are being cancelled, if they are.
+        leaves_at: When the process is going to end, in the time of the event loop.
+    """
+
+    def __init__(self, host: Host, contact: Contact, holder: str, *, seconds: float) -> None:
+        self._host = host
+        self._contact = contact
+        self._holder = holder
+        self._seconds = seconds
+        self._courses: dict[Course, None] = {}
+        self._renews = False
+        self._inside = 0
+        self._over: anyio.Event | None = None
+        self.leaving: str | None = None
+        self.leaves_at = math.inf
+
+    def lease(self) -> Lease | None:
+        """Return a lease from now on; None if there are to be none."""
+        if not self._seconds:
+            return None
+        until = self._contact.server_time() + timedelta(seconds=self._seconds)
+        return Lease(self._holder, this_process(), until)
+
+    def add(self, course: Course, *, renew_now: bool) -> None:
+        """Renew the lease of *course* from now on; at once if that of its beginning is odd."""
+        self._courses[course] = None
+        if not self._seconds:
+            return
+        if renew_now:
+            course.renew(0.0)
+        if not self._renews:
+            try:
+                self._host.spawn(self._renew)
+            except SessionStateError:
+                return  # the session is closed: nothing is written any more
+            self._renews = True
+
+    def discard(self, course: Course) -> None:
+        """Forget *course*: it has ended, or has never begun."""
+        self._courses.pop(course, None)
+
+    async def _renew(self) -> None:
+        """Renew all leases now and then, for as long as there are any."""
+        pause = self._seconds / RENEWALS
+        try:
+            while self._courses:
+                await anyio.sleep(pause)
+                for course in tuple(self._courses):
+                    course.renew(pause / 2)
+        finally:
+            self._renews = False
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        """Count a block, from before its Job begins until after its last word."""
+        self._inside += 1
+        try:
+            yield
+        finally:
+            self._inside -= 1
+            if not self._inside and self._over is not None:
+                self._over.set()
+
+    async def over(self) -> None:
+        """Wait until there is no block any more."""
+        while self._inside:
+            self._over = anyio.Event()
+            await self._over.wait()
+
+    def cancel_all(self) -> None:
+        """Cancel the blocks of all Jobs that are not ending yet."""
+        for course in tuple(self._courses):
+            course.cancel()

@@ -1,0 +1,462 @@
+"""The journal: what is durable when, and what becomes of a session whose journal is at fault."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import resource
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from aioftrackjobs import AsyncSession, FileComponent, Job, JobStatus, job_context
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.errors import ConnectError
+from aioftrackjobs.journal import Journal
+from aioftrackjobs.journal_file import Entry, JournalFile, Owner
+from aioftrackjobs.processes import Process, this_process
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.transport import WireRequest, WireResponse
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.journal"
+
+
+@asynccontextmanager
+async def journaled(
+    server: ServerHandle, path: Path, **options: Any
+) -> AsyncIterator[AsyncSession]:
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, journal=path, **options
+    ) as session:
+        yield session
+
+
+def entries(path: Path) -> dict[str, str | None]:
+    """Return what a journal holds: last words by id."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            return dict(database.execute("SELECT id, word FROM entries"))
+    except sqlite3.OperationalError:  # it is only just being made
+        return {}
+
+
+def journal_of(session: AsyncSession) -> str:
+    return session.health.journal
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(20):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+
+class Watch:
+    """Looks at the journal whenever a request leaves, and can keep the server away."""
+
+    def __init__(self, session: AsyncSession, path: Path) -> None:
+        self.seen: list[tuple[list[dict[str, Any]], dict[str, str | None]]] = []
+        self.away = False
+        self._path = path
+        self._send = session._connection.transport.send
+        session._connection.transport.send = self.send  # type: ignore[method-assign]
+
+    async def send(self, request: WireRequest) -> WireResponse:
+        if isinstance(request.body, bytes):
+            self.seen.append((json.loads(request.body), entries(self._path)))
+        if self.away:
+            raise ConnectError("away")
+        return await self._send(request)
+
+    def writes(self, action: str) -> list[tuple[dict[str, Any], dict[str, str | None]]]:
+        return [
+            (each, held) for sent, held in self.seen for each in sent if each["action"] == action
+        ]
+
+
+@pytest.mark.every_client
+async def test_each_step_is_durable_before_its_request(
+    server: ServerHandle, other: AsyncSession, path: Path
+) -> None:
+    async with journaled(server, path) as session:
+        user = await session.current_user()
+        watch = Watch(session, path)
+        async with job_context(session, user=user, description="x") as job:
+            await job.attach(b"abc", name="a.txt")
+
+        ((_, held),) = [
+            (each, held) for each, held in watch.writes("create") if each["entity_type"] == "Job"
+        ]
+        assert held == {job.id: None}
+        ((_, held),) = watch.writes("get_upload_metadata")
+        assert len(held) == 2
+        (last,) = [held for each, held in watch.writes("update") if "status" in each["entity_data"]]
+        assert json.loads(last[job.id] or "")["status"] == "done"
+
+    assert entries(path) == {}
+    found = await other.get(Job, job.id)
+    assert found is not None
+    assert found.status is JobStatus.DONE
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such modes")
+async def test_the_file_is_for_its_owner_and_without_the_key(
+    server: ServerHandle, path: Path
+) -> None:
+    async with journaled(server, path) as session:
+        watch = Watch(session, path)
+        async with job_context(session, description=f"x {server.api_key}") as job:
+            job.fail(f"refused {server.api_key}")
+        assert watch.writes("update")
+        for file in path.parent.iterdir():
+            assert server.api_key.encode() not in file.read_bytes()
+            assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+async def test_the_environment_names_a_journal(
+    server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTRACK_JOBS_JOURNAL", str(path))
+    async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+        async with job_context(session) as job:
+            assert entries(path) == {job.id: None}
+            assert session.health.journal == "working"
+
+
+async def test_a_job_that_never_began_leaves_nothing(server: ServerHandle, path: Path) -> None:
+    async with journaled(server, path, retry=NO_RETRIES) as session:
+        user = await session.current_user()
+        watch = Watch(session, path)
+        watch.away = True
+        with pytest.raises(ConnectError):
+            async with job_context(session, user=user):
+                pytest.fail("it has not begun")
+    assert entries(path) == {}
+
+
+# An outage
+
+
+class Clock:
+    """Time that passes when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        await anyio.sleep(0.001)
+
+
+@pytest.mark.every_client
+async def test_an_hour_of_outage_loses_nothing(
+    server: ServerHandle, other: AsyncSession, path: Path
+) -> None:
+    clock = Clock()
+    policy = RetryPolicy(clock=clock.time, sleep=clock.sleep)
+    number = 20
+    async with journaled(server, path, retry=policy) as session:
+        jobs = []
+        user = await session.current_user()
+        watch = Watch(session, path)
+        for _ in range(number):
+            context = job_context(session, user=user, description="x", grace=0.05, interval=0.01)
+            jobs.append((context, await context.__aenter__()))
+        watch.away = True
+        steps = 0
+        while clock.now < 3600:
+            steps += 1
+            for _, job in jobs:
+                job.progress(min(0.9, steps / 1000))
+            await anyio.sleep(0.002)
+            health = session.health
+            assert health.commits_queued + health.commits_sent <= number
+        for context, _ in jobs:
+            await context.__aexit__(None, None, None)  # raises nothing: the journal has it
+        health = session.health
+        assert health.last_words_waiting == number
+        assert health.last_words_since is not None
+        assert health.failing_since is not None
+        assert not health.is_good
+        watch.seen.clear()
+        watch.away = False
+        await until(lambda: not session.health.last_words_waiting)
+        sent = [
+            each["entity_key"][0]
+            for each, _ in watch.writes("update")
+            if each["entity_data"].get("status") == "done"
+        ]
+        assert list(dict.fromkeys(sent)) == [job.id for _, job in jobs], "in order"
+        assert session.health.failing_since is None
+
+    for _, job in jobs:
+        found = await other.get(Job, job.id)
+        assert found is not None
+        assert found.status is JobStatus.DONE
+        assert found.description == f"x ({min(0.9, steps / 1000) * 100:.0f} %)"
+        assert "lease" not in json.loads(found["data"])
+    assert entries(path) == {}
+
+
+async def test_a_later_session_says_the_last_word(
+    server: ServerHandle, other: AsyncSession, path: Path
+) -> None:
+    async with journaled(server, path, retry=NO_RETRIES) as session:
+        user = await session.current_user()
+        watch = Watch(session, path)
+        async with job_context(session, user=user, description="x", grace=0.05) as job:
+            job.fail("black frames")
+            watch.away = True
+        assert session.health.last_words_waiting == 1
+
+    async with journaled(server, path) as later:
+        await until(lambda: not entries(path))
+        assert later.health.is_good
+    found = await other.get(Job, job.id)
+    assert found is not None
+    assert (found.status, found.description) == (JobStatus.FAILED, "x - failed: black frames")
+
+
+async def test_without_a_journal_a_last_word_that_is_not_delivered_raises(
+    server: ServerHandle,
+) -> None:
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=NO_RETRIES
+    ) as session:
+        user = await session.current_user()
+
+        async def away(_: WireRequest) -> WireResponse:
+            raise ConnectError("away")
+
+        with pytest.raises(ConnectError):
+            async with job_context(session, user=user, grace=0.05):
+                session._connection.transport.send = away  # type: ignore[method-assign,assignment]
+        assert session.health.journal == "off"
+
+
+# Faults of the file
+
+
+def read_only(path: Path) -> None:
+    path.mkdir()  # root may write anything but a folder
+
+
+def corrupt(path: Path) -> None:
+    path.write_bytes(b"this is no database" * 500)
+
+
+def newer(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA user_version = 99")
+
+
+def truncated(path: Path) -> None:
+    file = JournalFile(path, Owner("t", this_process(), "u", "n"))
+    file.write(time.time(), [], [])
+    file.close()
+    os.truncate(path, 5000)
+
+
+@pytest.mark.parametrize("fault", [read_only, corrupt, newer, truncated])
+async def test_a_file_at_fault_is_one_warning_and_the_jobs_are_reported(
+    server: ServerHandle,
+    other: AsyncSession,
+    path: Path,
+    fault: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fault(path)
+    async with journaled(server, path) as session:
+        for _ in range(3):
+            async with job_context(session, description="x") as job:
+                await job.attach(b"abc", name="a.txt")
+            found = await other.get(Job, job.id)
+            assert found is not None
+            assert found.status is JobStatus.DONE
+        assert journal_of(session) == "failing"
+        assert session.health.journal_problem
+
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(warnings) == 1
+    assert str(path) in warnings[0].getMessage()
+
+
+async def test_a_full_disk_is_one_warning_and_what_is_still_true_is_written_later(
+    server: ServerHandle,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.journal._RETRY", 0.05)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        async with journaled(server, path) as session:
+            async with job_context(session, description="x"):
+                pass
+            async with job_context(session, description="y") as job:
+                assert journal_of(session) == "failing"
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+                await until(lambda: journal_of(session) == "working")
+                assert entries(path) == {job.id: None}
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    texts = [record.getMessage() for record in caplog.records if record.name.endswith("journal")]
+    assert len(texts) == 2
+    assert "cannot be used" in texts[0]
+    assert "works again" in texts[1]
+
+
+async def test_a_locked_file_delays_nobody_for_long(
+    server: ServerHandle, other: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.journal_file._BUSY_TIMEOUT", 0.1)
+    async with journaled(server, path) as session:
+        async with job_context(session):
+            pass
+        with closing(sqlite3.connect(path, isolation_level=None)) as database:
+            database.execute("BEGIN EXCLUSIVE")
+            with anyio.fail_after(8):
+                async with job_context(session) as job:
+                    pass
+            assert journal_of(session) == "failing"
+    found = await other.get(Job, job.id)
+    assert found is not None
+    assert found.status is JobStatus.DONE
+
+
+async def test_a_disk_that_hangs_is_not_waited_for(
+    server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.journal._PATIENCE", 0.1)
+    go_on = threading.Event()
+    write = JournalFile.write
+
+    def hang(self: JournalFile, *args: Any) -> None:
+        go_on.wait()
+        write(self, *args)
+
+    monkeypatch.setattr(JournalFile, "write", hang)
+    async with journaled(server, path) as session:
+        with anyio.fail_after(5):
+            async with job_context(session):
+                pass
+        assert journal_of(session) == "failing"
+        go_on.set()
+        await until(lambda: journal_of(session) == "working")
+
+
+# Claims
+
+DEAD = Process(this_process().host, 2**22 + 1, this_process().place, "1")
+
+
+def written_by(path: Path, process: Process, *ids: str, seen: float | None = None) -> None:
+    """Leave Jobs in a journal as a process would that runs them."""
+    file = JournalFile(path, Owner(f"{process.pid}", process, "http://s", "maya"))
+    rows = [Entry("job", each, "them", time.time()) for each in ids]
+    file.write(time.time() if seen is None else seen, rows, [])
+    file.close()
+
+
+def claimed(path: Path, token: str, *, api_user: str = "maya") -> set[str]:
+    file = JournalFile(path, Owner(token, this_process(), "http://s", api_user))
+    found, _ = file.claim(time.time())
+    file.close()
+    return {entry.id for entry in found}
+
+
+def test_only_one_claims_what_a_dead_process_left(path: Path) -> None:
+    written_by(path, DEAD, "a", "b")
+
+    assert claimed(path, "one") == {"a", "b"}
+    assert claimed(path, "two") == set()
+
+
+def test_nothing_of_a_live_process_is_claimed(path: Path) -> None:
+    written_by(path, this_process(), "a", seen=0.0)
+
+    assert claimed(path, "one") == set()
+
+
+def test_a_pid_that_was_given_again_is_another_process(path: Path) -> None:
+    here = this_process()
+    written_by(path, Process(here.host, here.pid, here.place, "1"), "a")
+
+    assert claimed(path, "one") == ({"a"} if here.place else set())
+
+
+def test_a_process_that_cannot_be_looked_at_lives_as_long_as_it_gives_signs(path: Path) -> None:
+    written_by(path, Process("elsewhere", 1, "another place", "1"), "a")
+    written_by(path, Process("elsewhere", 2, "another place", "1"), "b", seen=time.time() - 300)
+
+    assert claimed(path, "one") == {"b"}
+
+
+def test_entries_of_others_users_are_left_to_them(path: Path) -> None:
+    written_by(path, DEAD, "a")
+
+    assert claimed(path, "one", api_user="ada") == set()
+    assert claimed(path, "two") == {"a"}
+
+
+async def test_a_partial_upload_of_a_dead_process_is_removed(
+    server: ServerHandle, path: Path
+) -> None:
+    async with journaled(server, path) as session:
+        kept = await session.create_component(b"abc", name="a.txt")
+        file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
+        rows = [Entry("upload", each, "dead", time.time()) for each in (kept.id, "0" * 32)]
+        file.write(time.time(), rows, [])
+        file.close()
+        requests: list[str] = []
+        transport = session._connection.transport
+        send = transport.send
+
+        async def note(request: WireRequest) -> WireResponse:
+            requests.append(request.url)
+            return await send(request)
+
+        transport.send = note  # type: ignore[method-assign]
+        assert await session._deliverer.deliver()
+
+        removals = [url for url in requests if "remove" in url]
+        assert len(removals) == 1
+        assert "0" * 32 in removals[0]
+        assert await session.get(FileComponent, kept.id) is not None
+    assert entries(path) == {}
+
+
+async def test_many_writers_share_a_batch(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    write = JournalFile.write
+
+    def count(self: JournalFile, now: float, rows: Any, gone: Any) -> None:
+        batches.append(len(rows))
+        write(self, now, rows, gone)
+
+    monkeypatch.setattr(JournalFile, "write", count)
+    journal = Journal(path, server_url="http://s", api_user="maya")
+    journal.start(asyncio.Event)
+    async with anyio.create_task_group() as group:
+        for number in range(1000):
+            group.start_soon(journal.own, str(number))
+    assert len(batches) <= 10
+    assert len(entries(path)) == 1000
+    await journal.aclose()
