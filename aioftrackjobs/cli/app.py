@@ -179,6 +179,49 @@ def schemas(server: _Server = None, api_user: _ApiUser = None, api_key: _ApiKey 
     anyio.run(write_schemas, Source(server, api_user, api_key))
 
 
+@app.command()
+def recover(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only tell what would be done.")
+    ] = False,
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only Jobs created longer ago: 90s, 30m, 2h, 1d."),
+    ] = None,
+    user: Annotated[str | None, typer.Option(help="Only Jobs of this user.")] = None,
+    without_lease: Annotated[
+        bool,
+        typer.Option(
+            "--without-lease",
+            help="Fail Jobs without a lease too, which other programs may be running.",
+        ),
+    ] = False,
+    grace: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="How long a lease must have run out; else 60s."),
+    ] = None,
+    server: _Server = None,
+    api_user: _ApiUser = None,
+    api_key: _ApiKey = None,
+) -> None:
+    """Fail the running Jobs whose owner is dead, on any host."""
+    from aioftrackjobs.cli.dump import Source
+    from aioftrackjobs.cli.recover import parse_duration, run, show
+
+    options: dict[str, object] = {
+        "dry_run": dry_run,
+        "user": user,
+        "without_lease": without_lease,
+        "older_than": None if older_than is None else parse_duration(older_than),
+    }
+    if grace is not None:
+        options["grace"] = parse_duration(grace).total_seconds()
+    recovery = anyio.run(run, Source(server, api_user, api_key), options)
+    show(recovery)
+    if recovery.refused:
+        raise typer.Exit(1)
+
+
 def _show_environment(server: ServerHandle) -> None:
     """Print what a shell needs; only that goes to stdout, so it can be sent to a file."""
     print(f"export FTRACK_SERVER={shlex.quote(server.url)}")
