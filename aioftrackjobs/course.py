@@ -14,7 +14,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -186,9 +186,9 @@ class JobCourse:
         if time.monotonic() - self._leased_at >= older_than:
             self._renewal.touch()
 
-    def cancel(self) -> None:
-        """Cancel the task of the block, unless it is ending already."""
-        if self._task is not None and not self._ending:
+    def cancel(self, keep: Collection[int]) -> None:
+        """Cancel the block's task, unless it is ending already, or its id is to be kept."""
+        if self._task is not None and not self._ending and id(self._task) not in keep:
             self._task.cancel()
 
     # Reporting

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Protocol
@@ -24,8 +24,8 @@ class Course(Protocol):
         """Have the lease written again soon, if it was written more than some seconds ago."""
         ...
 
-    def cancel(self) -> None:
-        """Cancel the block, unless it is ending already; where its event loop can do that."""
+    def cancel(self, keep: Collection[int]) -> None:
+        """Cancel the block's task, unless it is ending already, or its id is to be kept."""
         ...
 
 
@@ -108,7 +108,7 @@ class RunningJobs:
             self._over = anyio.Event()
             await self._over.wait()
 
-    def cancel_all(self) -> None:
-        """Cancel the blocks of all Jobs that are not ending yet."""
+    def cancel_all(self, *, keep: Collection[int]) -> None:
+        """Cancel the blocks of all Jobs that are not ending yet, but for the tasks to *keep*."""
         for course in tuple(self._courses):
-            course.cancel()
+            course.cancel(keep)

@@ -1,0 +1,157 @@
+"""Daemons that are asked to leave: real processes, real signals."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import anyio
+import pytest
+
+from aioftrackjobs import AsyncSession, JobStatus, shutdown_on_signals
+from aioftrackjobs.devserver import ServerHandle
+
+from .test_process_ends import line, rest
+from .test_recovery import daemon, settled
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
+
+#: Jobs in the block itself, in its tasks, and in a task that only asyncio knows.
+DAEMON = """
+    import asyncio
+    import anyio
+    from aioftrackjobs import AsyncSession, job_context, shutdown_on_signals
+
+    async def work(session, number, inside):
+        async with job_context(session, description=f"job {number}"):
+            inside.append(number)
+            await anyio.sleep_forever()
+
+    async def main():
+        inside = []
+        async with AsyncSession() as session, shutdown_on_signals(session, grace=8):
+            loose = LOOSE
+            async with anyio.create_task_group() as group:
+                for number in range(5):
+                    group.start_soon(work, session, number, inside)
+                while len(inside) < NUMBER:
+                    await anyio.lowlevel.checkpoint()
+                print("ready", flush=True)
+
+    anyio.run(main, backend="BACKEND")
+"""
+
+
+def program(backend: str) -> str:
+    is_asyncio = backend == "asyncio"
+    loose = "asyncio.create_task(work(session, 99, inside))" if is_asyncio else "None"
+    number = "6" if is_asyncio else "5"
+    return DAEMON.replace("LOOSE", loose).replace("NUMBER", number).replace("BACKEND", backend)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_all_jobs_with_their_last_word(
+    server: ServerHandle,
+    session: AsyncSession,
+    tmp_path: Path,
+    backend: str,
+    number: signal.Signals,
+) -> None:
+    async with daemon(server, tmp_path / "journal", code=program(backend)) as process:
+        assert await line(process) == "ready"
+        process.send_signal(number)
+        errors = await rest(process)
+        await process.wait()
+
+    assert process.returncode == 128 + number, errors
+    jobs = await session.query("Job").all()
+    assert len(jobs) == (6 if backend == "asyncio" else 5)
+    assert {job["status"] for job in jobs} == {JobStatus.FAILED}
+    reason = f"failed: stopped by {number.name}"
+    assert all(reason in job["data"] for job in jobs)
+    assert "Traceback" not in errors
+
+
+STUBBORN = """
+    import time
+    import anyio
+    from anyio.to_thread import run_sync
+    from aioftrackjobs import AsyncSession, job_context, shutdown_on_signals
+
+    async def main():
+        async with AsyncSession() as session, shutdown_on_signals(session, grace=GRACE):
+            async with job_context(session, description="stubborn"):
+                print("ready", flush=True)
+                await run_sync(time.sleep, 3600)
+
+    anyio.run(main)
+"""
+
+
+@pytest.mark.parametrize(("grace", "signals"), [("600", 2), ("0.5", 1)])
+async def test_a_second_signal_and_the_end_of_the_grace_end_the_process_at_once(
+    server: ServerHandle, session: AsyncSession, tmp_path: Path, grace: str, signals: int
+) -> None:
+    journal = tmp_path / "journal"
+    async with daemon(server, journal, code=STUBBORN.replace("GRACE", grace)) as process:
+        assert await line(process) == "ready"
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        assert b"SIGTERM" in await process.stderr.receive()
+        if signals > 1:
+            process.send_signal(signal.SIGINT)
+        await process.wait()
+
+    assert process.returncode == 128 + signal.SIGTERM
+    async with AsyncSession(server.url, server.api_key, server.api_user, journal=journal) as later:
+        await settled(later)
+    (job,) = await session.query("Job").all()
+    assert "worker process ended unexpectedly" in job["data"]
+
+
+UPLOADING = """
+    import anyio
+    from aioftrackjobs import AsyncSession, job_context, shutdown_on_signals
+
+    async def slow():
+        yield b"x" * 65536
+        print("ready", flush=True)
+        await anyio.sleep_forever()
+
+    async def main():
+        async with AsyncSession() as session, shutdown_on_signals(session):
+            async with job_context(session, description="upload") as job:
+                await job.attach(slow(), name="a.bin")
+
+    anyio.run(main)
+"""
+
+
+async def test_a_signal_aborts_uploads(
+    server: ServerHandle, session: AsyncSession, tmp_path: Path
+) -> None:
+    async with daemon(server, tmp_path / "journal", code=UPLOADING) as process:
+        assert await line(process) == "ready"
+        process.send_signal(signal.SIGTERM)
+        errors = await rest(process)
+        await process.wait()
+
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert await session.query("FileComponent").all() == []
+    (job,) = await session.query("Job").all()
+    assert job["status"] == JobStatus.FAILED
+
+
+async def test_without_a_signal_nothing_is_different(session: AsyncSession) -> None:
+    async with shutdown_on_signals(session):
+        pass
+    with pytest.raises(ZeroDivisionError):
+        async with shutdown_on_signals(session):
+            raise ZeroDivisionError
+    with anyio.CancelScope() as scope:
+        async with shutdown_on_signals(session):
+            scope.cancel()
+            await anyio.sleep_forever()
+    assert scope.cancelled_caught
