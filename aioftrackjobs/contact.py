@@ -7,6 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from aioftrackjobs.protocol.headers import decode_date
 
+#: The header tells seconds, and is a while on its way.
+_PRECISION = timedelta(seconds=2)
+
 
 class Contact:
     """Keeps the latest news of the server.
@@ -31,7 +34,12 @@ class Contact:
         self.last_success, self.failing_since = datetime.now(UTC), None
         date = decode_date(headers)
         if date is not None:
-            self.ahead = date - self.last_success
+            self._set_ahead(date - self.last_success)
+
+    def _set_ahead(self, ahead: timedelta) -> None:
+        """Keep a difference of clocks that is more than the header's precision, and no noise."""
+        if abs(ahead - self.ahead) > _PRECISION:
+            self.ahead = ahead
 
     def note_failure(self, error: str) -> None:
         """Note that no complete answer came."""

@@ -18,7 +18,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from aioftrackjobs.leases import LEASE, Lease
+from aioftrackjobs.leases import LEASE
 from aioftrackjobs.models import parse_job_data
 from aioftrackjobs.progress import Progress
 
@@ -36,14 +36,14 @@ class JobReport:
         description: The base text; None to leave what the Job has.
 
     Attributes:
-        lease: Who runs it; None for nobody.
+        lease: Who runs it, as it stands in data; None for nobody.
     """
 
     def __init__(self, description: str | None) -> None:
         self.description = description
         self.progress: Progress | None = None
         self.reason: str | None = None
-        self.lease: Lease | None = None
+        self.lease: Mapping[str, Any] | None = None
 
     def take_over(self, data: object) -> Mapping[str, Any]:
         """Return what *data*, of a Job that exists, holds; go on with its description."""
@@ -71,7 +71,7 @@ class JobReport:
         if self.progress is not None:
             composed["progress"] = self.progress.fraction
         if self.lease is not None:
-            composed[LEASE] = self.lease.encode()
+            composed[LEASE] = self.lease
         return composed
 
     def _text(self) -> str:

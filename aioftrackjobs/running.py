@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+import time
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 
@@ -49,18 +50,24 @@ class RunningJobs:
         self._holder = holder
         self._seconds = seconds
         self._courses: dict[Course, None] = {}
+        self._lease: Mapping[str, Any] | None = None
+        self._made_for: tuple[int, timedelta] | None = None
         self._renews = False
         self._inside = 0
         self._over: anyio.Event | None = None
         self.leaving: str | None = None
         self.leaves_at = math.inf
 
-    def lease(self) -> Lease | None:
-        """Return a lease from now on; None if there are to be none."""
+    def lease(self) -> Mapping[str, Any] | None:
+        """Return a lease from now on, as it stands in data; None if there are to be none."""
         if not self._seconds:
             return None
-        until = self._contact.server_time() + timedelta(seconds=self._seconds)
-        return Lease(self._holder, this_process(), until)
+        made_for = int(time.monotonic()), self._contact.ahead  # leases are told to the second
+        if self._lease is None or made_for != self._made_for:
+            until = self._contact.server_time() + timedelta(seconds=self._seconds)
+            self._lease = Lease(self._holder, this_process(), until).encode()
+            self._made_for = made_for
+        return self._lease
 
     def add(self, course: Course, *, renew_now: bool) -> None:
         """Renew the lease of *course* from now on; at once if that of its beginning is odd."""

@@ -66,6 +66,29 @@ async def farm(tasks: str, cycles: str) -> None:
         report({**watch.read(), **memory.read()})
 
 
+async def jobs(tasks: str, cycles: str, journal: str, lease: str) -> None:
+    """What a daemon of a farm does with job_context, with a journal and leases or without."""
+    import asyncio
+
+    from aioftrackjobs import AsyncSession, job_context
+
+    async with AsyncSession(journal=journal, lease=float(lease)) as session:
+        user = await session.current_user()
+
+        async def work() -> None:
+            for _ in range(int(cycles)):
+                async with job_context(session, user=user, description="x", interval=0) as job:
+                    for step in range(2):
+                        job.progress(step / 2)
+                        await asyncio.sleep(0)
+
+        watch = Stopwatch()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(int(tasks)):
+                group.create_task(work())
+        report(watch.read())
+
+
 async def lone(commits: str) -> None:
     from aioftrackjobs import AsyncSession, Job
 

@@ -1,0 +1,86 @@
+"""``aioftrackjobs recover``: what an administrator types, and reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+import typer
+
+from aioftrackjobs import AsyncSession, Job, JobStatus
+from aioftrackjobs.cli.recover import parse_duration
+from aioftrackjobs.devserver import running
+from aioftrackjobs.leases import LEASE, Lease
+from aioftrackjobs.processes import Process
+
+CLI = ("-m", "aioftrackjobs.cli", "recover")
+
+
+async def test_lost_jobs_are_shown_then_failed(launch: Callable[..., Any]) -> None:
+    async with (
+        running() as server,
+        AsyncSession(server.url, server.api_key, server.api_user) as session,
+    ):
+        until = datetime.now(UTC) - timedelta(hours=1)
+        lease = Lease("them", Process("farm07", 4711, "elsewhere", "1"), until).encode()
+        data = {"description": "Render [red]", LEASE: lease}
+        lost = session.create(Job, {"status": "running", "data": data})
+        unowned = session.create(Job, {"status": "running"})
+        await session.commit()
+        where = [
+            *("--server", server.url),
+            *("--api-user", server.api_user),
+            *("--api-key", server.api_key),
+        ]
+
+        program = launch(*CLI, "--dry-run", *where)
+        assert await program.end() == 0, program.err
+        assert "2 running, 1 of them lost and would be failed." in program.out
+        for text in ("[red]", "farm07", "unowned"):
+            assert text in program.out
+        assert await _status(session, lost) is JobStatus.RUNNING
+
+        program = launch(*CLI, *where)
+        assert await program.end() == 0, program.err
+        assert "2 running, 1 of them lost and failed." in program.out
+        assert await _status(session, lost) is JobStatus.FAILED
+        assert await _status(session, unowned) is JobStatus.RUNNING
+
+        program = launch(*CLI, "--without-lease", "--older-than", "2h", *where)
+        assert await program.end() == 0, program.err
+        assert await _status(session, unowned) is JobStatus.RUNNING
+        program = launch(*CLI, "--without-lease", "--user", "nobody", *where)
+        assert await program.end() == 0, program.err
+        assert await _status(session, unowned) is JobStatus.RUNNING
+        program = launch(*CLI, "--without-lease", *where)
+        assert await program.end() == 0, program.err
+        assert await _status(session, unowned) is JobStatus.FAILED
+        assert server.api_key not in program.out + program.err
+
+
+async def _status(session: AsyncSession, job: Job) -> JobStatus | str:
+    found = await session.get(Job, job.id)
+    assert found is not None
+    return found.status
+
+
+async def test_a_time_that_is_none_is_misuse(launch: Callable[..., Any]) -> None:
+    program = launch(*CLI, "--older-than", "soon")
+
+    assert await program.end() == 2
+    assert "soon" in program.err
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("1.5h", 5400), ("30 m", 1800), ("2D", 172_800)]
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert parse_duration(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "h", "-1h", "1h30m"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(typer.BadParameter):
+        parse_duration(text)
