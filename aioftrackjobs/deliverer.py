@@ -15,6 +15,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import anyio
+
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError, TransportError
 from aioftrackjobs.journal_file import Entry
 from aioftrackjobs.leases import Lease
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 
 #: Jobs that are looked at together.
 _CHUNK = 100
+
+#: Seconds before another look at what processes leave of which it cannot be told if they live.
+_LOOK_AGAIN = 60.0
 
 #: Seconds after which a Job that the server does not have is not going to appear any more.
 _SETTLED = 120.0
@@ -50,7 +55,8 @@ class Deliverer:
         # A server may be away for longer than anybody waits for a commit.
         self._policy = replace(workspace.connection.retry, budget=math.inf)
         self._refused: set[str] = set()
-        self._runs = False
+        self._woken: anyio.Event | None = None  # while it runs
+        self._undecided = False
 
     def start(self) -> None:
         """Look for what others have left, without delay for who opens the session."""
@@ -59,26 +65,33 @@ class Deliverer:
 
     def wake(self) -> None:
         """Deliver what waits."""
-        if not self._runs:
-            try:
-                self._connection.host.spawn(self._run)
-            except SessionStateError:
-                return  # a later session does it
-            self._runs = True
+        if self._woken is not None:
+            self._woken.set()
+            return
+        try:
+            self._connection.host.spawn(self._run)
+        except SessionStateError:
+            return  # a later session does it
+        self._woken = anyio.Event()
 
     async def _run(self) -> None:
         patience = self._policy.patience()
         try:
             while True:
+                self._woken = woken = anyio.Event()
                 with self._connection.host.hold():
                     is_all = await self.deliver()
-                if is_all:
+                if not is_all:
+                    await patience.pause()
+                elif self._undecided:
+                    with anyio.move_on_after(_LOOK_AGAIN):
+                        await woken.wait()
+                elif not woken.is_set():
                     return
-                await patience.pause()
         except SessionStateError:
             pass  # it is closed: a later one goes on
         finally:
-            self._runs = False
+            self._woken = None
 
     async def deliver(self) -> bool:
         """Deliver all that can be delivered now; return whether nothing is left to be.
@@ -86,11 +99,11 @@ class Deliverer:
         Raises:
             SessionStateError: The session is closed.
         """
-        undecided = await self._journal.claim()
+        self._undecided = await self._journal.claim()
         entries = [each for each in self._journal.unsettled() if each.id not in self._refused]
         jobs = [entry for entry in entries if entry.kind == "job"]
         uploads = [entry.id for entry in entries if entry.kind == "upload"]
-        is_all = not undecided
+        is_all = True
         try:
             for start in range(0, len(jobs), _CHUNK):
                 is_all &= await self._settle(jobs[start : start + _CHUNK])
@@ -109,7 +122,7 @@ class Deliverer:
         found = await fetch_jobs(self._workspace, [entry.id for entry in entries])
         ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
         is_all = True
-        for entry in entries:
+        for entry in filter(self._journal.has, entries):  # what is still so, after the look
             job = found.get(entry.id)
             if job is None:
                 if time.time() - entry.since < _SETTLED:

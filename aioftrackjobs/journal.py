@@ -111,6 +111,11 @@ class Journal:
             ]
         return sorted(found, key=lambda entry: entry.since)
 
+    def has(self, entry: Entry) -> bool:
+        """Tell whether *entry* is still what is known."""
+        with self._changes:
+            return self._entries.get(entry.key) == entry
+
     # Keeping
 
     async def own(self, job_id: str) -> bool:

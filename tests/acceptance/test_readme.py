@@ -52,6 +52,19 @@ def test_every_example_is_python(example: str) -> None:
     assert code.co_names == ("example",)
 
 
+def test_every_proof_that_is_named_is_a_test() -> None:
+    table = README.partition("## What happens when")[2].partition("\n## ")[0]
+    tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
+    names = re.findall(r"`(test_\w+)(\.\.\.|\.py)?`", table)
+
+    assert len(names) > 10
+    for name, more in names:
+        if more == ".py":
+            assert list(ROOT.glob(f"tests/**/{name}.py")), name
+        else:
+            assert f"def {name}" + ("" if more else "(") in tests, name
+
+
 CLIENTS = README.partition("## Bring your own HTTP client")[2].partition("\n## ")[0]
 
 

@@ -295,6 +295,7 @@ async def test_a_file_at_fault_is_one_warning_and_the_jobs_are_reported(
     warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert str(path) in warnings[0].getMessage()
+    assert server.api_key not in caplog.text
 
 
 async def test_a_full_disk_is_one_warning_and_what_is_still_true_is_written_later(
