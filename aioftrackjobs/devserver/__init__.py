@@ -6,6 +6,10 @@
         async with AsyncSession(server.url, server.api_key, server.api_user) as session:
             ...
 
+What is to go wrong is told to ``server.faults`` (:mod:`aioftrackjobs.devserver.faults` has what
+there is), and ``server.holdings`` looks at what it holds. For tests on pytest there is more in
+:mod:`aioftrackjobs.testing`.
+
 It shares no code with the client but :mod:`aioftrackjobs.protocol` and
 :mod:`aioftrackjobs.errors`: two implementations that meet only at the wire find each other's
 mistakes. Its dependencies come with the extra ``server``.

@@ -16,9 +16,14 @@ CLOSE: Final = "aioftrackjobs.close"
 
 
 class Line:
-    """One request and its client, who can be cut off."""
+    """One request and its client, who can be cut off.
+
+    Attributes:
+        round: Which of the times between two settlements the request came in.
+    """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.round = 0
         self.scope = scope
         self.send = send
         self._receive = receive
@@ -78,6 +83,7 @@ class Traffic:
     @contextmanager
     def under_way(self, line: Line) -> Iterator[None]:
         """Count a request for the length of the block."""
+        line.round = self._round
         self._lines.add(line)
         self._resume(line)
         try:
@@ -94,10 +100,9 @@ class Traffic:
 
     async def pause(self, line: Line, seconds: float) -> bool:
         """Let a request wait, and return whether it may go on: not after :meth:`settle`."""
-        begun = self._round
         with self._aside(line):
             await anyio.sleep(seconds)
-        return begun == self._round
+        return line.round == self._round
 
     async def stall(self, line: Line) -> None:
         """Let a request wait until its client is gone."""

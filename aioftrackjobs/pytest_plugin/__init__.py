@@ -116,7 +116,9 @@ def ftrack_session(request: pytest.FixtureRequest) -> AsyncSession:
     if "anyio_backend" in request.fixturenames:
         name = "_ftrack_session_on_anyio"
     elif request.config.pluginmanager.has_plugin("asyncio"):
-        name = "_ftrack_session_on_asyncio"
+        from aioftrackjobs.pytest_plugin.on_asyncio import fixture_for
+
+        name = fixture_for(request)
     else:
         pytest.fail(
             "ftrack_session needs a plugin that runs async tests: mark the test with "

@@ -41,6 +41,13 @@ USES = """
     [
         pytest.param("@pytest.mark.asyncio", ("-o", "asyncio_mode=strict"), 2, id="asyncio-strict"),
         pytest.param("", ("-o", "asyncio_mode=auto"), 2, id="asyncio-auto"),
+        pytest.param(
+            "",
+            ("-o", "asyncio_mode=auto", "-o", "asyncio_default_test_loop_scope=session"),
+            2,
+            id="asyncio-one-loop",
+        ),
+        pytest.param("@pytest.mark.asyncio(loop_scope='module')", (), 2, id="asyncio-loop-scope"),
         pytest.param("@pytest.mark.anyio", ("-p", "no:asyncio"), 4, id="anyio-on-both-loops"),
         pytest.param("@pytest.mark.anyio", (), 4, id="anyio-beside-pytest-asyncio"),
         pytest.param("", ("-o", "anyio_mode=auto", "-p", "no:asyncio"), 4, id="anyio-auto"),

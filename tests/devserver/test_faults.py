@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.devserver import Faults, ServerHandle, create_app, faults
+from aioftrackjobs.devserver import Faults, ServerHandle, create_app, faults, holdings
 from aioftrackjobs.devserver.faults import (
     FAULTS,
     WRITING,
@@ -413,6 +414,51 @@ class TestHoldings:
         await anyio.sleep(0.4)  # longer than the delay: what must not happen has no sign
 
         assert _jobs(server) == 0
+
+    @pytest.mark.parametrize("fault", [Delay(0.3, applied=True), Throttle(100)], ids=str)
+    async def test_slow_answers_to_earlier_clients_are_given_up(
+        self, server: ServerHandle, remote: Caller, fault: Fault
+    ) -> None:
+        saved = server.holdings.save()
+        server.faults.inject(fault)
+        ends = []
+
+        async def ask() -> None:
+            with pytest.raises(httpx.TransportError):
+                await remote.query("User")
+            ends.append("lost")
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask)
+            with anyio.fail_after(5):
+                while not server.faults.injected:  # noqa: ASYNC110 - in another thread
+                    await anyio.sleep(0.005)
+            await run_sync(server.holdings.restore, saved)
+
+        assert ends == ["lost"]
+
+    async def test_upload_that_does_not_end_is_an_error_that_says_what_to_look_for(
+        self, server: ServerHandle, remote: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(holdings, "_PATIENCE", 0.1)
+        url = await _upload_url(remote, bytes(100))
+        server.faults.inject(Corrupt())  # its record says that the upload has begun
+        over = anyio.Event()
+
+        async def content() -> AsyncIterator[bytes]:
+            yield bytes(50)
+            await over.wait()
+            yield bytes(50)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(partial(remote.http.put, url, content=content()))
+            with anyio.fail_after(5):
+                while not server.faults.injected:  # noqa: ASYNC110 - in another thread
+                    await anyio.sleep(0.005)
+            saved = server.holdings.save()
+            with pytest.raises(TimeoutError, match="a client that was not closed"):
+                await run_sync(server.holdings.restore, saved)
+            over.set()
 
     async def test_restored_are_entities_keys_and_no_files(
         self, server: ServerHandle, remote: Caller

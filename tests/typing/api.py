@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import assert_type
+from typing import Any, assert_type
 
 import httpx
 import httpx2
@@ -20,6 +20,7 @@ from aioftrackjobs import (
     RunningJob,
     User,
     job_context,
+    testing,
 )
 
 
@@ -89,3 +90,16 @@ async def jobs(session: AsyncSession) -> None:
         return str(count)
 
     assert_type(await nightly(1), str)
+
+
+async def chaos(server: testing.FtrackServer) -> None:
+    """What tests with faults write."""
+    server.faults.inject(testing.Drop(applied=True), on="writes", times=2)
+    server.faults.inject(testing.Delay(0.1), probability=0.1, on=lambda request: request.writes)
+    assert_type(server.faults.injected, tuple[testing.Injected, ...])
+    assert_type(server.jobs(), list[dict[str, Any]])
+    async with server.session() as session:
+        assert_type(session, AsyncSession)
+    with testing.FakeServer(seed=1) as fake:
+        assert_type(fake, testing.FakeServer)
+        assert_type(fake.credentials.environment, dict[str, str])
