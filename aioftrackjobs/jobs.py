@@ -122,7 +122,7 @@ class RunningJob:
         """
         self._course.show_progress(Progress.of(done, message, total))
 
-    async def track(
+    def track(
         self, items: Iterable[T] | AsyncIterable[T], *, total: float | None = None
     ) -> AsyncIterator[T]:
         """Iterate over *items*, and report after each how many are done.
@@ -133,12 +133,7 @@ class RunningJob:
         """
         if total is None and isinstance(items, Sized):
             total = len(items)
-        done = 0
-        async for item in _each(items):
-            yield item
-            done += 1
-            if total:
-                self.progress(done, f"{done} of {total:g}", total=total)
+        return _Tracked(self, items, total)
 
     async def attach(
         self,
@@ -189,10 +184,27 @@ def _size(count: int) -> str:
     return f"{size:.{digits}f} {units[0]}"
 
 
-async def _each(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterator[T]:
-    if isinstance(items, AsyncIterable):
-        async for item in items:
-            yield item
-    else:
-        for item in items:
-            yield item
+class _Tracked(AsyncIterator[T]):
+    """Items, and a report after each. No generator: one that is left half-way is never closed."""
+
+    def __init__(
+        self, job: RunningJob, items: Iterable[T] | AsyncIterable[T], total: float | None
+    ) -> None:
+        self._job = job
+        self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
+        self._total = total
+        self._given = 0
+
+    async def __anext__(self) -> T:
+        if self._given and self._total:
+            told = f"{self._given} of {self._total:g}"
+            self._job.progress(self._given, told, total=self._total)
+        if isinstance(self._items, AsyncIterator):
+            item = await anext(self._items)
+        else:
+            try:
+                item = next(self._items)
+            except StopIteration:
+                raise StopAsyncIteration from None
+        self._given += 1
+        return item
