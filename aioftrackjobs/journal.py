@@ -18,9 +18,9 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from uuid import uuid4
@@ -28,6 +28,7 @@ from uuid import uuid4
 import anyio
 import sniffio
 
+from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.host import Event
 from aioftrackjobs.journal_file import Entry, JournalFile, Key, Owner, UnusableJournalError
 from aioftrackjobs.processes import this_process
@@ -38,11 +39,14 @@ JournalState: TypeAlias = Literal["off", "working", "failing"]
 
 #: Seconds that changes wait which nobody waits for.
 _LAZINESS = 0.5
+#: Seconds between two batches, at least.
+_SPACING = 0.003
 #: Seconds between two signs of life.
 _HEARTBEAT = 20.0
-#: Seconds before a file that failed is tried again, and that anybody waits for it.
+#: Seconds before a file that failed is tried again, and that anybody waits for it, at most.
 _RETRY, _PATIENCE = 10.0, 5.0
 
+Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 Work: TypeAlias = Callable[[JournalFile], Any]
 
 
@@ -52,6 +56,7 @@ class _Waiter:
 
     event: Event
     work: Work | None = None
+    since: float = field(default_factory=time.monotonic)
     result: Any = None
     is_written: bool = False
 
@@ -73,12 +78,16 @@ class Journal:
         self._entries: dict[Key, Entry] = {}
         self._unwritten: dict[Key, None] = {}
         self._waiters: list[_Waiter] = []
+        self._served: list[_Waiter] = []  # those of the batch that is being written
         self._problem: str | None = None
         self._retry_at = 0.0
         self._closing = False
         self._runs = False
-        # The writer's own: what the file holds of it.
+        # The event loop's own.
+        self._watched = False
+        # The writer's own: what the file holds of it, and when it was last written.
         self._in_file: set[Key] = set()
+        self._written_at = 0.0
 
     @property
     def holder(self) -> str:
@@ -179,18 +188,39 @@ class Journal:
                 return waiter
             self._waiters.append(waiter)
             self._changes.notify()
-        with anyio.move_on_after(_PATIENCE):
-            await waiter.event.wait()
-            return waiter
-        with self._changes:
-            self._fail(f"it takes longer than {_PATIENCE:g} s")
-        return replace(waiter)  # which the writer does not change behind our back
+        if not self._watched:
+            with suppress(SessionStateError):  # it ends, and so does who waits
+                self._spawn(self._watch)
+                self._watched = True
+        await waiter.event.wait()
+        return waiter
+
+    async def _watch(self) -> None:
+        """Let nobody wait for long: a task for all, as a time-out of each would cost too much."""
+        try:
+            while self._waiters or self._served:
+                await anyio.sleep(_PATIENCE / 2)
+                with self._changes:
+                    latest = time.monotonic() - _PATIENCE / 2
+                    waiting = (*self._served, *self._waiters)
+                    late = [waiter for waiter in waiting if waiter.since < latest]
+                    if late:
+                        self._fail(f"it takes longer than {_PATIENCE / 2:g} s")
+                for waiter in late:
+                    waiter.event.set()
+        finally:
+            self._watched = False
 
     # The writer
 
-    def start(self, new_event: Callable[[], Event]) -> None:
-        """Start the writer, in the event loop; *new_event* makes what is waited for in it."""
-        self._new_event, self._call_soon = new_event, _loop_caller()
+    def start(self, new_event: Callable[[], Event], spawn: Spawn) -> None:
+        """Start the writer; in the event loop.
+
+        Args:
+            new_event: Makes what is waited for in the event loop.
+            spawn: Runs a function in the background.
+        """
+        self._new_event, self._spawn, self._call_soon = new_event, spawn, _loop_caller()
         if self._path is not None:
             self._runs = True
             # A daemon: a program that does not close its session may end all the same.
@@ -234,6 +264,9 @@ class Journal:
                 if file is not None:
                     _close(file)
                     file = None
+            self._written_at = time.monotonic()
+            with self._changes:
+                self._served = []
             self._wake(waiters)
         if file is not None:
             _close(file)
@@ -258,8 +291,12 @@ class Journal:
                 if now >= until:
                     break
                 self._changes.wait(until - now)
+        # Under load many come together; who is alone does not wait.
+        time.sleep(max(0.0, self._written_at + _SPACING - time.monotonic()))
+        with self._changes:
             keys, self._unwritten = self._unwritten, {}
-            waiters, self._waiters = self._waiters, []
+            self._served = waiters = self._waiters
+            self._waiters = []
             entries = [self._entries[key] for key in keys if key in self._entries]
             gone = [key for key in keys if key not in self._entries and key in self._in_file]
             return entries, gone, waiters, self._closing

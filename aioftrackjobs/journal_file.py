@@ -7,6 +7,7 @@ transaction of a few statements, whatever its size: each statement costs a chang
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
 import time
@@ -23,6 +24,9 @@ _BUSY_TIMEOUT, _POLL = 2.0, 0.02
 
 #: Written into the file; one with a higher number is of a later version of this package.
 _VERSION = 1
+
+#: Seconds between two signs of life, at least: most batches need none.
+_SIGN_EVERY = 5.0
 
 #: Seconds without a sign of life after which a process that cannot be looked at counts as dead.
 _SILENCE = 120.0
@@ -121,6 +125,7 @@ class JournalFile:
 
     def __init__(self, path: Path, owner: Owner) -> None:
         self._owner = owner
+        self._signed_at = -math.inf
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         self._database = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT
@@ -196,6 +201,9 @@ class JournalFile:
                 )
 
     def _sign(self, execute: Callable[..., Any], now: float) -> None:
+        if abs(now - self._signed_at) < _SIGN_EVERY:
+            return
+        self._signed_at = now
         process = self._owner.process
         execute(
             "INSERT INTO owners (token, host, pid, place, started, seen) VALUES (?, ?, ?, ?, ?, ?)"

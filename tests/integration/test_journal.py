@@ -454,8 +454,8 @@ async def test_many_writers_share_a_batch(path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(JournalFile, "write", count)
     journal = Journal(path, server_url="http://s", api_user="maya")
-    journal.start(asyncio.Event)
     async with anyio.create_task_group() as group:
+        journal.start(asyncio.Event, group.start_soon)
         for number in range(1000):
             group.start_soon(journal.own, str(number))
     assert len(batches) <= 10
