@@ -55,16 +55,16 @@ class Lease:
     def is_over(self, now: datetime, grace: float) -> bool:
         """Tell whether nobody holds it: its owner is dead, or it ran out *grace* seconds ago.
 
-        Whose process is seen alive keeps it, however long it was not renewed: it is cut off.
+        Whose process lives loses it too when it runs out: it may be cut off, but it may as well
+        have given up its Job, and it looks the same from any other host.
 
         Args:
             now: The time of the server.
             grace: Seconds by which clocks may differ.
         """
-        alive = self.process.is_alive()
-        if alive is not None:
-            return not alive
-        return (now - self.until).total_seconds() > grace
+        if (now - self.until).total_seconds() > grace:
+            return True
+        return self.process.is_alive() is False
 
 
 def _moment(text: str) -> datetime | None:

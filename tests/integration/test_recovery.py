@@ -153,7 +153,7 @@ async def test_exactly_the_lost_jobs_fail(session: AsyncSession, other: AsyncSes
     alive = [
         await running_job(session, ELSEWHERE, left=1),
         await running_job(session, ELSEWHERE, left=-20),  # within the grace
-        await running_job(session, this_process(), left=-10_000),  # cut off, but seen alive
+        await running_job(session, this_process(), left=1),
     ]
     unowned = session.create(Job, {"status": "running", "data": {"description": "theirs"}})
     queued = session.create(Job, {"status": "queued"})

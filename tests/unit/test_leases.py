@@ -1,0 +1,94 @@
+"""Who runs a Job, until when, and whether that process lives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from aioftrackjobs.leases import LEASE, Lease
+from aioftrackjobs.processes import Process, this_process
+from aioftrackjobs.report import compose_recovery, compose_word
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+ELSEWHERE = Process("farm07", 4711, "another place", "1")
+
+
+def test_a_lease_is_read_as_it_was_written() -> None:
+    lease = Lease("me", ELSEWHERE, NOON)
+
+    assert Lease.of({LEASE: lease.encode(), "theirs": 1}) == lease
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        "mine",
+        {},
+        {"holder": "me", "until": "noon", **ELSEWHERE.encode()},
+        {"holder": "me", "until": "2026-03-01T12:00:00", **ELSEWHERE.encode()},
+        {"holder": "me", "until": NOON.isoformat(), "host": "farm07"},
+    ],
+)
+def test_what_is_no_lease_of_ours_is_none(value: Any) -> None:
+    assert Lease.of({LEASE: value}) is None
+
+
+def test_a_lease_elsewhere_holds_until_it_ran_out_and_the_grace_is_over() -> None:
+    lease = Lease("me", ELSEWHERE, NOON)
+
+    assert not lease.is_over(NOON + timedelta(seconds=60), grace=60)
+    assert lease.is_over(NOON + timedelta(seconds=61), grace=60)
+
+
+@pytest.mark.skipif(not this_process().place, reason="the system does not tell")
+def test_a_process_is_told_from_others_with_its_id() -> None:
+    here = this_process()
+
+    assert here.is_alive() is True
+    assert replace(here, started="1").is_alive() is False
+    assert replace(here, pid=2**22 + 1).is_alive() is False
+    assert replace(here, place="another place").is_alive() is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no process can be looked at")
+def test_a_process_that_ended_and_was_not_waited_for_is_dead() -> None:
+    code = (
+        "from aioftrackjobs.processes import this_process as t; p = t();"
+        "print(p.pid, p.started, flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        pid, _, started = child.stdout.readline().strip().partition(" ")
+        process = replace(this_process(), pid=int(pid), started=started)
+        assert process.is_alive() in (True, None)
+        child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+
+        if process.place:
+            assert process.is_alive() is False
+
+
+def test_a_recovery_keeps_what_others_have_in_the_data_and_the_base_text() -> None:
+    data = '{"description": "Render (50 %)", "base_description": "Render", "lease": {}, "n": 1}'
+
+    assert compose_recovery(data, "gone", {"at": "noon"}) == {
+        "description": "Render (50 %) - failed: gone",
+        "base_description": "Render",
+        "recovered": {"at": "noon"},
+        "n": 1,
+    }
+
+
+def test_a_late_word_takes_a_recovery_back() -> None:
+    data = '{"description": "x - failed: gone", "base_description": "x", "recovered": {}, "n": 1}'
+
+    assert compose_word(data, {"description": "x"}) == {"description": "x", "n": 1}
