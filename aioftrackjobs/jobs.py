@@ -50,13 +50,15 @@ async def job_context(
         user: Whom the new Job is shown to: a user, or a user name; the session's own if None.
         description: The text in the jobs menu.
         data: More to keep in the Job's ``data``, as a mapping or JSON text.
-        grace: Seconds that the last word may take, also after a cancellation.
+        grace: Seconds that the last word may take, also after a cancellation; with a journal,
+            it is then delivered in the background, or by a later session.
         attach_traceback: Attach the traceback of an exception as a text file.
         interval: Seconds between progress updates.
 
     Raises:
         NoResultFoundError: There is no such Job or user.
-        FtrackJobsError: The Job could not be marked running, or, after a clean exit, not done.
+        FtrackJobsError: The Job could not be marked running, or, after a clean exit, not done,
+            and no journal keeps its last word for later.
     """
     course = JobCourse(session, description=description, grace=grace, interval=interval)
     running = RunningJob(session, course)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -13,13 +14,19 @@ from aioftrackjobs import (
     AsyncSession,
     Entity,
     FileComponent,
+    Health,
     Job,
     JobComponent,
     JobStatus,
     Location,
+    RecoveredJob,
+    Recovery,
     RunningJob,
     User,
+    Verdict,
     job_context,
+    recover,
+    shutdown_on_signals,
     testing,
 )
 
@@ -103,3 +110,16 @@ async def chaos(server: testing.FtrackServer) -> None:
     with testing.FakeServer(seed=1) as fake:
         assert_type(fake, testing.FakeServer)
         assert_type(fake.credentials.environment, dict[str, str])
+
+
+async def daemons() -> None:
+    async with (
+        AsyncSession(journal=Path("jobs.journal"), lease=60) as session,
+        shutdown_on_signals(session, grace=5),
+    ):
+        assert_type(session.health, Health)
+        recovery = await recover(session, dry_run=True, older_than=timedelta(hours=2), user="maya")
+        assert_type(recovery, Recovery)
+        for job in recovery.failed:
+            assert_type(job, RecoveredJob)
+            assert_type(job.verdict, Verdict)
