@@ -39,7 +39,7 @@ JournalState: TypeAlias = Literal["off", "working", "failing"]
 
 #: Seconds that changes wait which nobody waits for.
 _LAZINESS = 0.5
-#: Seconds between two batches, at least.
+#: Seconds between two batches, at least, where many wait.
 _SPACING = 0.003
 #: Seconds between two signs of life.
 _HEARTBEAT = 20.0
@@ -85,9 +85,9 @@ class Journal:
         self._runs = False
         # The event loop's own.
         self._watched = False
-        # The writer's own: what the file holds of it, and when it was last written.
+        # The writer's own: what the file holds of it, and when many last waited.
         self._in_file: set[Key] = set()
-        self._written_at = 0.0
+        self._crowded_at = 0.0
 
     @property
     def holder(self) -> str:
@@ -264,7 +264,7 @@ class Journal:
                 if file is not None:
                     _close(file)
                     file = None
-            self._written_at = time.monotonic()
+            self._crowded_at = time.monotonic() if len(waiters) > 1 else 0.0
             with self._changes:
                 self._served = []
             self._wake(waiters)
@@ -292,7 +292,7 @@ class Journal:
                     break
                 self._changes.wait(until - now)
         # Under load many come together; who is alone does not wait.
-        time.sleep(max(0.0, self._written_at + _SPACING - time.monotonic()))
+        time.sleep(max(0.0, self._crowded_at + _SPACING - time.monotonic()))
         with self._changes:
             keys, self._unwritten = self._unwritten, {}
             self._served = waiters = self._waiters
