@@ -22,7 +22,7 @@ from aioftrackjobs.leases import LEASE
 from aioftrackjobs.models import parse_job_data
 from aioftrackjobs.progress import Progress
 
-#: The key that a recovery leaves; see :class:`Recovered`.
+#: The key that a recovery leaves, see :func:`compose_recovery`.
 RECOVERED = "recovered"
 
 #: What a last word says anew, or takes away.
