@@ -114,6 +114,8 @@ class Attempts:
             try:
                 return await attempt()
             except TransportError as exc:
+                if not exc.is_passing:
+                    raise
                 error, asked = exc, None
             except PassingError as exc:
                 error, asked = exc.error, exc.asked

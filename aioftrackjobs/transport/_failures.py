@@ -6,6 +6,9 @@ classes of its own under the names of httpx, and neither it nor aiohttp may be i
 
 from __future__ import annotations
 
+import ssl
+from collections.abc import Iterator
+
 #: Errors of httpx and httpx2 after which the request is known not to have left this machine.
 _NEVER_LEFT = frozenset(
     {
@@ -31,6 +34,26 @@ _NEVER_LEFT_AIOHTTP = frozenset(
 )
 
 
+#: Errors that another attempt would only bring again.
+_LASTING = frozenset(
+    {
+        "ClientConnectorCertificateError",
+        "InvalidURL",
+        "LocalProtocolError",
+        "NonHttpUrlClientError",
+        "UnsupportedProtocol",
+    }
+)
+
+
+def lasts(error: BaseException) -> bool:
+    """Tell whether another attempt would fail the same way: a bad address or certificate."""
+    return any(
+        isinstance(each, ssl.SSLCertVerificationError) or type(each).__name__ in _LASTING
+        for each in _chain(error)
+    )
+
+
 def never_left(error: BaseException) -> bool:
     """Tell whether the request is known not to have left this machine."""
     origin = _origin(error)
@@ -51,6 +74,15 @@ def _origin(error: BaseException) -> BaseException:
     """Return the error of aiohttp that httpx-aiohttp translated; else *error* itself."""
     cause = error.__cause__
     return cause if cause is not None and _is_of(cause, "aiohttp") else error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or following.__context__
 
 
 def _is_of(error: BaseException, package: str) -> bool:

@@ -15,7 +15,7 @@ from aioftrackjobs.errors import ConfigurationError, ConnectError, FtrackJobsErr
 from aioftrackjobs.transport._base import Download, WireRequest, WireResponse
 from aioftrackjobs.transport._bulk import is_bulky, iter_bulk
 from aioftrackjobs.transport._client import ClientResponse, HttpClient
-from aioftrackjobs.transport._failures import describe, never_left
+from aioftrackjobs.transport._failures import describe, lasts, never_left
 from aioftrackjobs.transport._redaction import hide_secrets, redact
 
 #: Seconds that an idle connection is kept: below the 5 s after which common servers close it,
@@ -153,7 +153,9 @@ class HttpxTransport:
         if isinstance(exc, FtrackJobsError):  # our own: it says what it means
             return exc
         if never_left(exc):
-            return ConnectError(f"cannot reach {_origin(url)}: {self._reason(exc)}")
+            error = ConnectError(f"cannot reach {_origin(url)}: {self._reason(exc)}")
+            error.is_passing = not lasts(exc)
+            return error
         return TransportError(f"no complete answer from {_origin(url)}: {self._reason(exc)}")
 
     def _reason(self, exc: Exception) -> str:

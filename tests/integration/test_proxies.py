@@ -62,7 +62,9 @@ async def test_an_http_proxy_that_is_set_on_the_client(
                 proxy=f"http://{user}@127.0.0.1:{port}" if user else f"http://127.0.0.1:{port}",
                 verify=False,
             ) as client,
-            AsyncSession(server.url, server.api_key, server.api_user, client=client) as session,
+            AsyncSession(
+                server.url, server.api_key, server.api_user, client=client, retry=NO_RETRIES
+            ) as session,
         ):
             await use(session)
             component = await session.create_component(b"hello" * 1000, name="a.txt")
@@ -84,7 +86,9 @@ async def session_of(
     else:
         async with (
             setting.make_client() as client,
-            AsyncSession(url, server.api_key, server.api_user, client=client) as session,
+            AsyncSession(
+                url, server.api_key, server.api_user, client=client, retry=NO_RETRIES
+            ) as session,
         ):
             yield session
 
@@ -219,7 +223,9 @@ async def test_an_authority_that_is_set_on_the_client_is_trusted(
     context = ssl.create_default_context(cafile=authority_file)
     async with (
         setting.make_client(verify=context) as client,
-        AsyncSession(secure_url, server.api_key, server.api_user, client=client) as session,
+        AsyncSession(
+            secure_url, server.api_key, server.api_user, client=client, retry=NO_RETRIES
+        ) as session,
     ):
         await use(session)
 

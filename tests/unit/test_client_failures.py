@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
+
 import aiohttp
 import httpx
 import httpx2
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from aioftrackjobs.transport._failures import describe, never_left
+from aioftrackjobs.transport._failures import describe, lasts, never_left
 
 KEY = ConnectionKey(
     "h", 80, is_ssl=False, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None
@@ -96,3 +98,16 @@ def test_an_error_is_described_by_the_first_that_says_something(
     error: Exception, text: str
 ) -> None:
     assert describe(error) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (caused(httpx.ConnectError(""), ssl.SSLCertVerificationError("unknown authority")), True),
+        (httpx.UnsupportedProtocol("ftp"), True),
+        (httpx.ConnectError("refused"), False),
+        (httpx.ReadTimeout("slow"), False),
+    ],
+)
+def test_what_another_attempt_would_only_bring_again(error: Exception, *, expected: bool) -> None:
+    assert lasts(error) is expected
