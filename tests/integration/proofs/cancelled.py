@@ -1,0 +1,108 @@
+"""Jobs that are cancelled at random moments, by asyncio and by anyio."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+
+import anyio
+
+from aioftrackjobs import AsyncSession, job_context
+from aioftrackjobs.devserver import running
+from aioftrackjobs.testing import FtrackServer
+
+from .outcome import Outcome, by_name
+from .secrets import KEY, SecretWatch
+
+_STEPS = 5
+
+
+class Crowd:
+    """Jobs at the same time, each of which is cancelled at some moment.
+
+    Args:
+        span: Seconds within which all are cancelled that have not ended.
+    """
+
+    def __init__(
+        self, session: AsyncSession, outcome: Outcome, watch: SecretWatch, span: float
+    ) -> None:
+        self._session = session
+        self._outcome = outcome
+        self._watch = watch
+        self._span = span
+        self.entered: set[str] = set()
+        self.ended: set[str] = set()
+
+    async def run(self, number: int) -> None:
+        """Run a Job, and cancel it: by the task or by the scope that it is in."""
+        chance = random.Random(f"{self._outcome.seed}/{number}")
+        moment = chance.random() ** 2 * self._span  # more of them while Jobs begin
+        work = self._work(f"Job {number}", chance)
+        if number % 2:
+            with anyio.move_on_after(moment):
+                await work
+        else:
+            task = asyncio.create_task(work)
+            timer = asyncio.get_running_loop().call_later(moment, task.cancel)
+            await asyncio.wait([task])
+            timer.cancel()
+
+    async def _work(self, name: str, chance: random.Random) -> None:
+        pause = chance.random() * self._span / _STEPS
+        attaches = chance.random() < 0.2
+        try:
+            async with job_context(self._session, description=name, interval=0.05) as job:
+                self.entered.add(name)
+                for step in range(_STEPS):
+                    job.progress(step, total=_STEPS)
+                    await anyio.sleep(pause)
+                if attaches:
+                    await job.attach(b"some bytes", name="result.bin")
+                self.ended.add(name)
+        except asyncio.CancelledError as error:
+            self._watch.see(error)
+            raise
+        except Exception as error:  # noqa: BLE001 - no other may come out
+            self._watch.see(error)
+            self._outcome.violations.append(f"{name} was left by {error!r}")
+
+
+async def prove_cancellations(jobs: int, seed: int) -> Outcome:
+    """Cancel *jobs* Jobs, and compare what the server holds with how far each had come."""
+    outcome = Outcome(f"{jobs} concurrent Jobs cancelled at random moments", seed)
+    with SecretWatch(KEY) as watch:
+        async with running(api_key=KEY, empty=True) as handle:
+            server = FtrackServer(handle)
+            async with server.session() as session:
+                crowd = Crowd(session, outcome, watch, span=0.5 + jobs / 400)
+                async with anyio.create_task_group() as group:
+                    for number in range(jobs):
+                        group.start_soon(crowd.run, number)
+            _check(server, jobs, crowd, outcome)
+    return outcome.finish(watch)
+
+
+def _check(server: FtrackServer, number_of_jobs: int, crowd: Crowd, outcome: Outcome) -> None:
+    found = by_name(server.jobs())
+    ends: Counter[str] = Counter()
+    for name in (f"Job {number}" for number in range(number_of_jobs)):
+        jobs = found.get(name, [])
+        held = [(job["status"], job["description"].partition(" - ")[2]) for job in jobs]
+        cancelled = ("failed", "failed: cancelled")
+        if name in crowd.ended:
+            allowed = [[("done", "")]]
+        elif name in crowd.entered:
+            allowed = [[cancelled]]
+        else:  # where the cancellation came before its creation was sent, there is no Job
+            allowed = [[], [cancelled]]
+        outcome.require(held in allowed, f"{name} is {held}, which is none of {allowed}")
+        ends.update(status for status, _ in held)
+        ends["never begun"] += not held
+    outcome.figures |= {
+        "Jobs done, whose block had ended": ends["done"],
+        'Jobs failed, "cancelled"': ends["failed"],
+        "  of them before their block began": len(found) - len(crowd.entered),
+        "cancelled before there was a Job": ends["never begun"],
+    }
