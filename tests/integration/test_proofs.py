@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from .proofs import prove_cancellations, prove_faults, prove_kills
+from .proofs.secrets import SecretWatch
 
 SEED = int(os.environ.get("AIOFTRACKJOBS_SEED", random.randrange(10**9)))
 
@@ -34,3 +36,21 @@ async def test_jobs_cancelled_at_random_moments_end_truly() -> None:
     outcome = await prove_cancellations(200, SEED)
 
     assert not outcome.violations, str(outcome)
+
+
+def test_a_key_that_is_shown_would_be_found() -> None:
+    with SecretWatch("hush") as watch:
+        logging.getLogger("some.client").debug("sent %s", {"key": "hush"})
+        try:
+            try:
+                raise ValueError("hush")
+            except ValueError as cause:
+                raise OSError("no answer") from cause
+        except OSError as error:
+            watch.see(error)
+
+    assert {leak.partition(":")[0] for leak in watch.leaks} == {
+        "the key is in a log record of some.client",
+        "the key is in a OSError",
+    }
+    assert not any("hush" in leak for leak in watch.leaks)

@@ -111,13 +111,19 @@ async def prove_faults(jobs: int, seed: int) -> Outcome:
                         group.start_soon(_run, session, plan, limiter, outcome, watch)
                 watch.search("the session's health", repr(session.health))
             injected = Counter(type(each.fault).__name__ for each in faults.injected)
+            applied = sum(_is_applied(each.fault) for each in faults.injected)
             _check(server, plans, outcome, watch)
     outcome.figures |= {
         "requests": requests,
         "of them spoiled": f"{injected.total() / requests:.1%}",
+        "  after doing what they ask for": applied,
         **{f"  {name}": count for name, count in sorted(injected.items())},
     }
     return outcome.finish(watch)
+
+
+def _is_applied(fault: Fault) -> bool:
+    return isinstance(fault, Truncate) or getattr(fault, "applied", False)
 
 
 async def _run(

@@ -47,12 +47,13 @@ class Load:
         """Let each task end after what it is at."""
         self._stopped = True
 
-    async def goes_on(self) -> None:
-        """Wait until work is acknowledged again."""
+    async def goes_on(self) -> bool:
+        """Wait until work is acknowledged again; return whether it was, in time."""
         self._awaited = self.acknowledged + _SIGNS
         self._goes_on = anyio.Event()
-        with anyio.fail_after(_PATIENCE):
+        with anyio.move_on_after(_PATIENCE):
             await self._goes_on.wait()
+        return self._goes_on.is_set()
 
     def _acknowledge(self, name: str, state: tuple[str, int] | None) -> None:
         self.expected[name] = state
@@ -127,12 +128,14 @@ async def prove_kills(kills: int, seed: int, folder: Path) -> Outcome:
                     group.start_soon(load.run_jobs, worker)
                     group.start_soon(load.commit, worker)
                 await load.goes_on()
-                for _ in range(kills):
+                for kill in range(1, kills + 1):
                     await anyio.sleep(chance.random() * _LONGEST_LIFE)
                     await run_sync(server.kill)
                     watch.search("the session's health", repr(session.health))
                     await run_sync(server.start)
-                    await load.goes_on()
+                    if not await load.goes_on():
+                        outcome.violations.append(f"after kill {kill} nothing was acknowledged")
+                        break
                 load.stop()
         async with server.session() as session:
             await _check(session, load, outcome, folder)
