@@ -8,7 +8,7 @@ from collections import Counter
 
 import anyio
 
-from aioftrackjobs import AsyncSession, job_context
+from aioftrackjobs import AsyncSession, RunningJob, job_context
 from aioftrackjobs.devserver import running
 from aioftrackjobs.testing import FtrackServer
 
@@ -22,7 +22,7 @@ class Crowd:
     """Jobs at the same time, each of which is cancelled at some moment.
 
     Args:
-        span: Seconds within which all are cancelled that have not ended.
+        span: Seconds within which a Job is cancelled that has not ended.
     """
 
     def __init__(
@@ -36,37 +36,41 @@ class Crowd:
         self.ended: set[str] = set()
 
     async def run(self, number: int) -> None:
-        """Run a Job, and cancel it: by the task or by the scope that it is in."""
-        chance = random.Random(f"{self._outcome.seed}/{number}")
-        moment = chance.random() ** 2 * self._span  # more of them while Jobs begin
-        work = self._work(f"Job {number}", chance)
-        if number % 2:
-            with anyio.move_on_after(moment):
-                await work
-        else:
-            task = asyncio.create_task(work)
-            timer = asyncio.get_running_loop().call_later(moment, task.cancel)
-            await asyncio.wait([task])
-            timer.cancel()
+        """Run a Job in a task of its own, which is cancelled, or else the scope in it."""
+        await asyncio.wait([asyncio.create_task(self._work(f"Job {number}", number))])
 
-    async def _work(self, name: str, chance: random.Random) -> None:
-        pause = chance.random() * self._span / _STEPS
-        attaches = chance.random() < 0.2
-        try:
-            async with job_context(self._session, description=name, interval=0.05) as job:
-                self.entered.add(name)
-                for step in range(_STEPS):
-                    job.progress(step, total=_STEPS)
-                    await anyio.sleep(pause)
-                if attaches:
-                    await job.attach(b"some bytes", name="result.bin")
-                self.ended.add(name)
-        except asyncio.CancelledError as error:
-            self._watch.see(error)
-            raise
-        except Exception as error:  # noqa: BLE001 - no other may come out
-            self._watch.see(error)
-            self._outcome.violations.append(f"{name} was left by {error!r}")
+    async def _work(self, name: str, number: int) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        with anyio.CancelScope() as scope:
+            chance = random.Random(f"{self._outcome.seed}/{number}")
+            cancel = scope.cancel if chance.random() < 0.5 else task.cancel
+            moment = chance.random() * self._span
+            is_early = chance.random() < 0.2
+            loop = asyncio.get_running_loop()
+            if is_early:  # at some moment while Jobs begin
+                loop.call_later(moment, cancel)
+            try:
+                async with job_context(self._session, description=name, interval=0.05) as job:
+                    self.entered.add(name)
+                    if not is_early:
+                        loop.call_later(moment, cancel)
+                    await self._work_on(job, chance)
+                    self.ended.add(name)
+            except asyncio.CancelledError as error:
+                self._watch.see(error)
+                raise
+            except Exception as error:  # noqa: BLE001 - no other may come out
+                self._watch.see(error)
+                self._outcome.violations.append(f"{name} was left by {error!r}")
+
+    async def _work_on(self, job: RunningJob, chance: random.Random) -> None:
+        pause = chance.random() * 2 * self._span / _STEPS
+        for step in range(_STEPS):
+            job.progress(step, total=_STEPS)
+            await anyio.sleep(pause)
+        if chance.random() < 0.2:
+            await job.attach(b"some bytes", name="result.bin")
 
 
 async def prove_cancellations(jobs: int, seed: int) -> Outcome:
