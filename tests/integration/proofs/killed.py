@@ -120,7 +120,9 @@ async def prove_kills(kills: int, seed: int, folder: Path) -> Outcome:
     outcome = Outcome(f"{kills} times kill -9 and restart of the server under load", seed)
     chance = random.Random(seed)
     with SecretWatch(KEY) as watch, ServerProcess(folder / "server", api_key=KEY) as server:
-        async with server.session() as session:
+        # A last word has ten seconds. A server that is away half of the time, and pauses that
+        # double, may take longer: then the journal has it.
+        async with server.session(journal=folder / "journal") as session:
             user = await session.current_user()
             load = Load(session, outcome, watch, user.id)
             async with anyio.create_task_group() as group:
@@ -137,10 +139,20 @@ async def prove_kills(kills: int, seed: int, folder: Path) -> Outcome:
                         outcome.violations.append(f"after kill {kill} nothing was acknowledged")
                         break
                 load.stop()
+            await _empty(session, outcome)
         async with server.session() as session:
             await _check(session, load, outcome, folder)
         watch.search("the server's log", server.log)
     return outcome.finish(watch)
+
+
+async def _empty(session: AsyncSession, outcome: Outcome) -> None:
+    """Wait until the journal has delivered what it keeps."""
+    with anyio.move_on_after(_PATIENCE):
+        while session.health.last_words_waiting:  # noqa: ASYNC110 - health is a snapshot
+            await anyio.sleep(0.05)
+    left = session.health.last_words_waiting
+    outcome.require(not left, f"{left} last words wait in the journal of a server that is back")
 
 
 def _data(name: str, number: int) -> str:
