@@ -24,7 +24,14 @@ from aioftrackjobs.protocol.upload import component_url
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
-from aioftrackjobs.transport import HttpClient, HttpxTransport, Transport, open_client, redact
+from aioftrackjobs.transport import (
+    HttpClient,
+    HttpxTransport,
+    ShortCut,
+    Transport,
+    open_client,
+    redact,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +69,7 @@ class Connection:
         self._credentials = credentials
         self._timeout = timeout
         self._given_client = client
-        self._own_client: httpx.AsyncClient | None = None
+        self._own_client: httpx.AsyncClient | ShortCut | None = None
         self._strict_api = strict_api
         self._group_commit = group_commit
         self._retry = retry
@@ -79,13 +86,14 @@ class Connection:
         if self._open is not None or self._closing:
             raise SessionStateError("a session can be opened only once; make a new one")
         key = self._credentials.api_key.get_secret_value()
-        client = self._given_client
+        server_url = self._credentials.server_url
+        client, api_url = self._given_client, server_url + API_PATH
         if client is None:
-            client = self._own_client = open_client(self._credentials.server_url, self._timeout)
+            client = self._own_client = open_client(server_url, self._timeout, api_url)
         transport = HttpxTransport(client, secrets=(key,))
         exchange = Exchange(
             transport,
-            url=self._credentials.server_url + API_PATH,
+            url=api_url,
             headers=self._headers(key),
             redact=lambda text: redact(text, key),
             contact=self.contact,
@@ -182,7 +190,7 @@ class Connection:
         Raises:
             SessionStateError: The session is not open.
         """
-        return self._require_open()[0]
+        return (self._open or self._require_open())[0]
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations*, and return one undecoded result for each."""
@@ -199,7 +207,8 @@ class Connection:
 
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open."""
-        self._require_open()
+        if self._open is None:
+            self._require_open()
 
     def _require_open(self) -> tuple[Dispatcher, Transport]:
         if self._open is not None:

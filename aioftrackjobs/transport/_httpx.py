@@ -17,18 +17,20 @@ from aioftrackjobs.transport._bulk import is_bulky, iter_bulk
 from aioftrackjobs.transport._client import ClientResponse, HttpClient
 from aioftrackjobs.transport._failures import describe, lasts, never_left
 from aioftrackjobs.transport._redaction import hide_secrets, redact
+from aioftrackjobs.transport._short import ShortCut
 
 #: Seconds that an idle connection is kept: below the 5 s after which common servers close it,
 #: so that a request seldom meets a connection that is just going away.
 _KEEPALIVE = 4.0
 
 
-def open_client(server_url: str, timeout: float) -> httpx.AsyncClient:
+def open_client(server_url: str, timeout: float, api_url: str) -> httpx.AsyncClient | ShortCut:
     """Return a client of our own for *server_url*.
 
     Args:
         server_url: Decides whether certificates are loaded, which takes a while.
         timeout: Seconds for each of connecting, sending and waiting for more of the answer.
+        api_url: Where nearly all requests go; redirections from there are not to be followed.
 
     Raises:
         ConfigurationError: The environment names a proxy or certificates that cannot be used.
@@ -38,20 +40,30 @@ def open_client(server_url: str, timeout: float) -> httpx.AsyncClient:
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE
     )
-    mounts = None
-    verify: ssl.SSLContext | bool
-    if urlsplit(server_url).scheme == "https" or getproxies():
-        verify = _ssl_context()  # one for all: httpx would load one for each proxy
-    else:
-        verify, mounts = False, {"https://": _SecureTransport(limits)}
+    if getproxies():
+        return _open_proxied(limits, timeout)
+    is_secure = urlsplit(server_url).scheme == "https"
+    transport = httpx.AsyncHTTPTransport(
+        verify=_ssl_context() if is_secure else False, limits=limits
+    )
+    client = httpx.AsyncClient(
+        timeout=httpx.Timeout(timeout),
+        follow_redirects=False,
+        transport=transport,
+        mounts=None if is_secure else {"https://": _SecureTransport(limits)},
+    )
+    return ShortCut(client, transport, api_url)
+
+
+def _open_proxied(limits: httpx.Limits, timeout: float) -> httpx.AsyncClient:
+    """Return a client that uses the proxies that the environment names."""
     try:
         return httpx.AsyncClient(
             timeout=httpx.Timeout(timeout),
             limits=limits,
             follow_redirects=False,
             trust_env=True,
-            verify=verify,
-            mounts=mounts,
+            verify=_ssl_context(),  # one for all: httpx would load one for each proxy
         )
     except ImportError:
         problem = "for a SOCKS proxy (ALL_PROXY) install httpx[socks]"
