@@ -38,6 +38,7 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.models._collection import Collection
 from aioftrackjobs.models._dumping import as_plain, left_out
+from aioftrackjobs.models._fields import verbatim_fields
 from aioftrackjobs.models._merging import Change, merge_into
 from aioftrackjobs.models._owner import Owner
 from aioftrackjobs.models._state import attach
@@ -77,9 +78,18 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     #: Whether the declared fields are all there is, so that a name beyond them is a mistake.
     is_typed: ClassVar[bool] = False
 
+    #: Attributes that keep any text as it is, so that there is nothing to validate or to refuse.
+    _verbatim: ClassVar[frozenset[str]] = frozenset()
+
     _owner: Owner | None = PrivateAttr()
     _remote: dict[str, Any] = PrivateAttr()
     _local: dict[str, Any] = PrivateAttr()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        super().__pydantic_init_subclass__(**kwargs)
+        fixed = cls.immutable_attributes.union(cls.primary_key_attributes)
+        cls._verbatim = verbatim_fields(cls) - fixed
 
     def __init__(self, /, **values: Any) -> None:
         require_entity_type(type(self))
@@ -220,9 +230,12 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     # Changing
 
     def __setitem__(self, name: str, value: Any) -> None:
-        if isinstance(value, Collection) and value.is_of(self, name):
+        if type(value) is str and name in self._verbatim:
+            checked: Any = value  # what a farm does all day
+        elif isinstance(value, Collection) and value.is_of(self, name):
             return  # the end of ``entity[name] += ...``, which is recorded already
-        checked = self._check(name, value)
+        else:
+            checked = self._check(name, value)
         if self._owner is not None:
             self._owner.record_update(self, name, checked)
         self._local[name] = checked
@@ -244,6 +257,8 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         Raises:
             ValueError: The attribute cannot have this value.
         """
+        if type(value) is str and name in cls._verbatim:
+            return value
         if isinstance(value, Collection):
             value = list(value)
         if name in cls.__pydantic_fields__:

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, TypeAlias
 from uuid import uuid4
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 from aioftrackjobs.protocol.values import in_utc
 
@@ -21,3 +21,27 @@ Moment: TypeAlias = Annotated[datetime, AfterValidator(in_utc)]
 
 #: A value that the server computes, such as ``{"url": ...}``; its keys are not documented.
 Computed: TypeAlias = dict[str, Any] | None
+
+
+#: Validators of the model that all entities derive from; they look at whole entities only.
+BASE_VALIDATORS = frozenset({"_refuse_other_types"})
+
+
+class TextPasses(BeforeValidator):
+    """A validator that is there for values which are no text: it leaves every text as it is."""
+
+
+def verbatim_fields(model: type[BaseModel]) -> frozenset[str]:
+    """Return the fields of *model* that keep any text as it is: their validators change nothing."""
+    decorators = model.__pydantic_decorators__
+    own = decorators.model_validators.keys() - BASE_VALIDATORS
+    if own or decorators.field_validators or decorators.validators or decorators.root_validators:
+        return frozenset()
+    if any(option.startswith("str_") for option in model.model_config):
+        return frozenset()
+    return frozenset(
+        name
+        for name, field in model.__pydantic_fields__.items()
+        if field.annotation in (str, str | None)
+        and all(isinstance(each, TextPasses) for each in field.metadata)
+    )

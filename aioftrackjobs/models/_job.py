@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from aioftrackjobs.errors import NotLoadedError, UnserialisableValueError
 from aioftrackjobs.models._component import Component
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import Computed, Moment, new_id
+from aioftrackjobs.models._fields import Computed, Moment, TextPasses, new_id
 from aioftrackjobs.models._user import User
 from aioftrackjobs.protocol.values import encode_value
 
@@ -118,7 +118,7 @@ class Job(Entity):
     user_id: str | None = None
     user: User | None = None
     #: JSON inside a string, rewritten as a whole by each change. A mapping may be assigned.
-    data: Annotated[str | None, BeforeValidator(_json_text)] = None
+    data: Annotated[str | None, TextPasses(_json_text)] = None
     created_at: Moment | None = None
     finished_at: Moment | None = None
     job_components: MutableSequence[JobComponent] | None = None

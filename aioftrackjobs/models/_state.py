@@ -68,8 +68,9 @@ def settle(entity: Entity, name: str, value: Any) -> None:
     A local value stays only if it was changed again after *value* was recorded.
     """
     entity._remote[name] = value
-    if name in entity._local and same(entity._local[name], value):
-        del entity._local[name]
+    local = entity._local
+    if name in local and (local[name] is value or same(local[name], value)):
+        del local[name]
 
 
 def forget_local(entity: Entity, name: str, value: Any) -> None:
