@@ -45,7 +45,7 @@ class Committer(Protocol):
         """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""
         ...
 
-    async def merge(self, ticket: Ticket, answers: Sequence[Any]) -> None:
+    async def merge(self, rows: Sequence[Any]) -> None:
         """Take over what the server says of the entities it wrote."""
         ...
 

@@ -108,10 +108,9 @@ class Delivery:
             return []
         for ticket in group:
             ticket.is_sent = True
-        operations = [each for ticket in group for each in ticket.wire_left]
-        return await self._exchange.send(
-            join_batches([ticket.body for ticket in group]), operations
-        )
+        body = join_batches([ticket.body for ticket in group])
+        count = sum([ticket.count_left for ticket in group])
+        return await self._exchange.send(body, count, group[0].call)
 
     def _note(self, error: ServerError | TransportError, group: Sequence[Ticket]) -> None:
         """Keep what *error* says about whether *group* was applied; end what cannot be repeated."""

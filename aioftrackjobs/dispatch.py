@@ -12,11 +12,12 @@ more they carry.
 from __future__ import annotations
 
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
 from itertools import count
+from operator import attrgetter
 from typing import Any
 
 import anyio
@@ -95,9 +96,9 @@ class Dispatcher:
         self._order = EntityOrder()
         self._tickets: set[Ticket] = set()
         self._arrivals = count()
-        # What can be sent: heaps by arrival, and halves of groups that were refused.
-        self._commits: list[tuple[int, Ticket]] = []
-        self._calls: list[tuple[int, Ticket]] = []
+        # What can be sent: in the order of arrival, and halves of groups that were refused.
+        self._commits: list[Ticket] = []
+        self._calls: list[Ticket] = []
         self._halves: deque[Sequence[Ticket]] = deque()
         self._withdrawn = 0  # of these, at most
         self._queued = 0  # operations, and those that are awaited from who was let in
@@ -136,7 +137,7 @@ class Dispatcher:
     @property
     def has_room(self) -> bool:
         """Whether something may be submitted without waiting for room."""
-        return self._fits() and not self._waiting
+        return not self._waiting and self._fits()
 
     def _fits(self) -> bool:
         return self._closed or self._queued + self._admitted < QUEUE_OPERATIONS
@@ -206,39 +207,52 @@ class Dispatcher:
         self._withdrawn += 1
         if 2 * self._withdrawn > len(self._commits) + len(self._calls):
             self._withdrawn = 0
-            for heap in (self._commits, self._calls):
-                heap[:] = [entry for entry in heap if entry[1].outcome is None]
-                heapify(heap)
+            for queue in (self._commits, self._calls):
+                queue[:] = [ticket for ticket in queue if ticket.outcome is None]
 
     def _enter(self, ticket: Ticket) -> Ticket:
         ticket.number, ticket.since = next(self._arrivals), time.monotonic()
-        ticket.new_event = self._host.new_event
+        ticket.new_latch = self._host.new_latch
         self._tickets.add(ticket)
-        self._queued += len(ticket.wire)
+        self._queued += ticket.count
         if self._order.enter(ticket):
             self._let_go(ticket)
         return ticket
 
     def _let_go(self, ticket: Ticket) -> None:
         """Let *ticket* be sent, now that there is nothing that it has to wait for."""
-        heappush(self._commits if ticket.changes else self._calls, (ticket.number, ticket))
-        self._wake()
+        queue = self._commits if ticket.changes else self._calls
+        if not queue or queue[-1].number < ticket.number:
+            queue.append(ticket)
+        else:  # it had to wait for another one, and those behind it had not
+            insort(queue, ticket, key=_by_arrival)
+        if not self._gathering:
+            self._wake()
 
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
         """End *ticket*, and let go on what waited for it; when the session closes, end that too."""
-        ending = [(ticket, outcome)]
+        self._tickets.discard(ticket)
+        if ticket.is_queued:
+            self._dequeue(ticket)
+        try:
+            ticket.finish(outcome)
+        finally:
+            freed = self._order.leave(ticket)
+            if freed and self._closed:
+                self._refuse(freed)
+            else:
+                for follower in freed:
+                    self._let_go(follower)
+
+    def _refuse(self, freed: Sequence[Ticket]) -> None:
+        """End tickets that need not wait any more, and those behind them, unsent."""
+        ending = [*freed]
         while ending:
-            ended, its_outcome = ending.pop()
-            self._tickets.discard(ended)
-            self._dequeue(ended)
-            try:
-                ended.finish(its_outcome)
-            finally:
-                for follower in self._order.leave(ended):
-                    if self._closed:
-                        ending.append((follower, follower.given_up(_closed())))
-                    else:
-                        self._let_go(follower)
+            ticket = ending.pop()
+            self._tickets.discard(ticket)
+            self._dequeue(ticket)
+            ticket.finish(ticket.given_up(_closed()))
+            ending += self._order.leave(ticket)
 
     def waiting(self) -> Waiting:
         """Tell which commits have not come to their end."""
@@ -306,32 +320,36 @@ class Dispatcher:
         """Take what the next request carries; nothing if there is nothing to be sent."""
         if self._halves:
             return self._halves.popleft()
-        for heap in (self._commits, self._calls):
-            while heap and heap[0][1].outcome is not None:
-                heappop(heap)  # withdrawn
+        for queue in (self._commits, self._calls):
+            _drop_withdrawn(queue)
+        commits, calls = self._commits, self._calls
         group: list[Ticket] = []
-        if self._calls and not (self._commits and self._commits[0] < self._calls[0]):
-            group.append(heappop(self._calls)[1])
-        elif self._commits:
-            group.append(heappop(self._commits)[1])
-            operations, size = group[0].count_left, len(group[0].body)
-            while self._commits:
-                ticket = self._commits[0][1]
-                operations, size = operations + ticket.count_left, size + len(ticket.body)
-                if operations > self._group_operations or size > GROUP_BYTES:
-                    break
-                heappop(self._commits)
-                if ticket.outcome is None:
-                    group.append(ticket)
+        if calls and not (commits and commits[0].number < calls[0].number):
+            group.append(calls.pop(0))
+        elif commits:
+            group = self._take_commits()
         for ticket in group:
             self._dequeue(ticket)
         self._admit()
         return group
 
+    def _take_commits(self) -> list[Ticket]:
+        """Take as many as one request may carry, but one at least; the first is to be sent."""
+        operations = size = 0
+        for place, ticket in enumerate(self._commits):
+            operations, size = operations + ticket.count_left, size + len(ticket.body)
+            if (operations > self._group_operations or size > GROUP_BYTES) and place:
+                break
+        else:
+            place += 1
+        group = [ticket for ticket in self._commits[:place] if ticket.outcome is None]
+        del self._commits[:place]
+        return group
+
     def _dequeue(self, ticket: Ticket) -> None:
         if ticket.is_queued:
             ticket.is_queued = False
-            self._queued -= len(ticket.wire)
+            self._queued -= ticket.count
 
     async def _send(self, group: Sequence[Ticket]) -> None:
         try:
@@ -345,6 +363,15 @@ class Dispatcher:
                 if ticket.outcome is None:
                     self._finish(ticket, cut_off if ticket.is_sent else ticket.given_up(_closed()))
             raise
+
+
+_by_arrival = attrgetter("number")
+
+
+def _drop_withdrawn(queue: list[Ticket]) -> None:
+    """Take what has ended from the front of *queue*."""
+    if queue and queue[0].outcome is not None:
+        del queue[: next((i for i, each in enumerate(queue) if each.outcome is None), len(queue))]
 
 
 def _closed() -> SessionStateError:

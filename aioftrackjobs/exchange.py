@@ -46,10 +46,17 @@ class Exchange:
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations*, and return one result for each; raises as :meth:`send`."""
-        return await self.send(encode_batch(operations), operations)
+        return await self.send(encode_batch(operations), len(operations), operations)
 
-    async def send(self, body: bytes, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
-        """Send *body*, which is *operations* as JSON, and return one result for each.
+    async def send(
+        self, body: bytes, count: int, queries: Sequence[Mapping[str, JSONValue]] = ()
+    ) -> list[Any]:
+        """Send *body*, which is operations as JSON, and return one result for each.
+
+        Args:
+            body: A list in JSON.
+            count: Number of operations in it.
+            queries: Those among them that an error may quote.
 
         Raises:
             ServerError: The server refused.
@@ -65,16 +72,22 @@ class Exchange:
         except Exception as exc:  # noqa: BLE001 - a transport of the caller's may raise anything
             reason = type(exc).__name__
         else:
-            return self._decode(response, operations)
+            return self._decode(response, count, queries)
         error = TransportError(f"the transport failed: {reason}")
         self._contact.note_failure(str(error))
         raise error
 
     def _decode(
-        self, response: WireResponse, operations: Sequence[Mapping[str, JSONValue]]
+        self, response: WireResponse, count: int, queries: Sequence[Mapping[str, JSONValue]]
     ) -> list[Any]:
         try:
-            results = decode_answer(response.status, response.body, operations, redact=self._redact)
+            results = decode_answer(
+                response.status,
+                response.body,
+                count,
+                expression=_sole_expression(queries),
+                redact=self._redact,
+            )
         except (ServerError, TransportError) as exc:
             exc.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
             if isinstance(exc, ServerError):
@@ -84,3 +97,9 @@ class Exchange:
             raise
         self._contact.note_answer(response.headers)
         return results
+
+
+def _sole_expression(operations: Sequence[Mapping[str, JSONValue]]) -> str | None:
+    """Return the expression of the query among *operations*; None unless there is just one."""
+    expressions = [str(each["expression"]) for each in operations if "expression" in each]
+    return expressions[0] if len(expressions) == 1 else None

@@ -9,10 +9,10 @@ from typing import Any
 from aioftrackjobs.models import Entity
 from aioftrackjobs.protocol.operations import Create, Delete, Operation
 from aioftrackjobs.protocol.values import Reference
-from aioftrackjobs.tickets import Ticket
+from aioftrackjobs.tickets import Settle, Ticket
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)  # not frozen, which takes twice as long
 class Recorded:
     """An operation, the entity it is about, and the values as the entity keeps them."""
 
@@ -32,11 +32,13 @@ class Flight:
 
     Attributes:
         taken: What it carries.
+        settle: Hears of the outcome, if somebody wants to besides who waits.
         ticket: Its request.
         rolled_back: Whether its operations are to be forgotten if they were not applied.
     """
 
     taken: list[Recorded]
+    settle: Settle | None = None
     ticket: Ticket | None = None
     rolled_back: bool = False
 

@@ -14,7 +14,7 @@ into a shielded scope. So what must run to its end runs here, and who waits for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,9 +41,41 @@ class Event(Protocol):
         """Wake all who wait."""
         ...
 
-    async def wait(self) -> object:
+    def wait(self) -> Coroutine[Any, Any, object]:
         """Wait for :meth:`set`."""
         ...
+
+
+class Latch(Protocol):
+    """What one task awaits until somebody sets its result: a future of asyncio's, or its like."""
+
+    def done(self) -> bool:
+        """Tell whether the result is set, or the wait was cancelled."""
+        ...
+
+    def set_result(self, result: None, /) -> None:
+        """Wake who awaits it."""
+        ...
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Wait for the result."""
+        ...
+
+
+class _EventLatch:
+    def __init__(self, event: Event) -> None:
+        self._event = event
+        self._is_set = False
+
+    def done(self) -> bool:
+        return self._is_set
+
+    def set_result(self, _: None, /) -> None:
+        self._is_set = True
+        self._event.set()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from self._event.wait().__await__()
 
 
 class Hold:
@@ -84,6 +116,7 @@ class Host:
         self._orphaned = False
         self._failure: BaseException | None = None
         self._new_event: Callable[[], Event] = anyio.Event
+        self._new_latch: Callable[[], Latch]
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
     async def start(self) -> None:
@@ -94,15 +127,14 @@ class Host:
         if sniffio.current_async_library() == "trio":
             import trio
 
-            self._new_event = trio.Event
+            self._new_event, self._new_latch = trio.Event, lambda: _EventLatch(trio.Event())
             trio.lowlevel.spawn_system_task(self._run, name="aioftrackjobs host")
         else:
             import asyncio
 
-            self._new_event = asyncio.Event
-            self._task = asyncio.get_running_loop().create_task(
-                self._run(), name="aioftrackjobs host"
-            )
+            loop = asyncio.get_running_loop()
+            self._new_event, self._new_latch = asyncio.Event, loop.create_future
+            self._task = loop.create_task(self._run(), name="aioftrackjobs host")
         try:
             await self._started.wait()
         except BaseException:
@@ -113,6 +145,11 @@ class Host:
     def new_event(self) -> Callable[[], Event]:
         """Makes events of the running event loop's own, which cost a fraction of anyio's."""
         return self._new_event
+
+    @property
+    def new_latch(self) -> Callable[[], Latch]:
+        """Makes what a single task waits for, at the least cost; once the host was started."""
+        return self._new_latch
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function(*args)`` in the background.

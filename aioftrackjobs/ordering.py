@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 
+from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.reconciliation import named
 from aioftrackjobs.tickets import Key, Ticket
 
@@ -24,17 +25,17 @@ class EntityOrder:
         if not ticket.about:
             return True
         latest, births = self._latest, self._births
-        before: set[Ticket] = set()
-        if births:
-            ids = (each for change in ticket.changes for each in named(change))
-            before.update(births[each] for each in ids if each in births)
+        before = self._parents(ticket.changes) if births else set[Ticket]()
         for key in ticket.about:
-            if key in latest:
-                before.add(latest[key])
+            earlier = latest.get(key)
+            if earlier is not None:
+                before.add(earlier)
             latest[key] = ticket
-        before.discard(ticket)
         for each in ticket.births:
             births[each] = ticket
+        if not before:
+            return True
+        before.discard(ticket)
         for earlier in before:
             if earlier.followers is None:
                 earlier.followers = []
@@ -42,26 +43,34 @@ class EntityOrder:
         ticket.waits_for = len(before)
         return not before
 
-    def leave(self, ticket: Ticket) -> Iterator[Ticket]:
+    def _parents(self, changes: Sequence[Operation]) -> set[Ticket]:
+        """Return the tickets that create what *changes* name."""
+        births = self._births
+        return {births[each] for change in changes for each in named(change) if each in births}
+
+    def leave(self, ticket: Ticket) -> Sequence[Ticket]:
         """Take out *ticket*, which has ended; return those that need not wait any more.
 
         One that is withdrawn while it waits keeps its place until it is its turn: those behind
         it wait for the ones before it.
         """
-        leaving = [ticket]
+        if ticket.waits_for:
+            return ()
+        self._forget(ticket)
+        if ticket.followers is None:
+            return ()
+        freed, leaving = list[Ticket](), [ticket]
         while leaving:
-            ended = leaving.pop()
-            if ended.waits_for:
-                continue
-            self._forget(ended)
-            for follower in ended.followers or ():
+            for follower in leaving.pop().followers or ():
                 follower.waits_for -= 1
                 if follower.waits_for:
                     continue
                 if follower.outcome is None:
-                    yield follower
+                    freed.append(follower)
                 else:
+                    self._forget(follower)
                     leaving.append(follower)
+        return freed
 
     def _forget(self, ticket: Ticket) -> None:
         for key in ticket.about:

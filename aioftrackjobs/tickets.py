@@ -6,18 +6,16 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import anyio
-
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
-from aioftrackjobs.host import Event
+from aioftrackjobs.host import Latch
 from aioftrackjobs.protocol.operations import Operation, encode_operation
 from aioftrackjobs.protocol.reconciliation import born, done_among
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch
 
-#: An entity as tickets know it: the values of its key. Its type would tell a Context from the
-#: Task that it is.
-Key: TypeAlias = tuple[str, ...]
+#: An entity as tickets know it: its id, or the values of a key of several. Its type would tell a
+#: Context from the Task that it is.
+Key: TypeAlias = str | tuple[str, ...]
 
 _WRITES = ("create", "update", "delete")
 _READS = (
@@ -34,7 +32,7 @@ class WithdrawnError(FtrackJobsError):
     """The caller went away before the request was sent."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen, which takes twice as long: there is one for each commit
 class Applied:
     """The server did all of it; one result for each operation, None where its answer was lost."""
 
@@ -65,14 +63,18 @@ Outcome: TypeAlias = Applied | NotApplied | Unknown
 Settle: TypeAlias = Callable[[Outcome], None]
 
 
-@dataclass(eq=False, slots=True)
 class Ticket:
     """A commit, or a call of another kind.
 
+    A farm makes one for each change of each Job: what most of them never need stands in the
+    class, and is encoded again in the rare case that something goes wrong.
+
     Attributes:
-        wire: Its operations as they travel.
-        body: The same as JSON, a list.
-        changes: The operations of a commit, one for each in *wire*; none of another call.
+        body: Its operations as a JSON list.
+        count: Number of them.
+        count_left: Number of those that are not known to be done.
+        changes: The operations of a commit; none of another call.
+        call: The operations of another call, as they travel.
         settle: Hears of the outcome, once, whether or not anybody still waits.
         about: The entities that it changes.
         births: Ids of those that it creates.
@@ -86,12 +88,11 @@ class Ticket:
         doubt: Why it is not known, if that is so.
         trouble: Why the latest attempt to send it failed.
         outcome: Its end; None before.
-        new_event: Makes what is waited for.
+        new_latch: Makes what is waited for.
     """
 
-    wire: Sequence[Mapping[str, JSONValue]]
-    body: bytes
     changes: Sequence[Operation] = ()
+    call: Sequence[Mapping[str, JSONValue]] = ()
     settle: Settle | None = None
     about: Sequence[Key] = ()
     births: Sequence[str] = ()
@@ -105,9 +106,13 @@ class Ticket:
     doubt: TransportError | None = None
     trouble: FtrackJobsError | None = None
     outcome: Outcome | None = None
-    new_event: Callable[[], Event] = anyio.Event
+    new_latch: Callable[[], Latch]
     _results: dict[int, Any] | None = None
-    _ended: Event | None = None
+    _latches: list[Latch] | None = None
+
+    def __init__(self, body: bytes, count: int) -> None:
+        self.body = body
+        self.count = self.count_left = count
 
     @classmethod
     def of_commit(
@@ -129,12 +134,13 @@ class Ticket:
         Raises:
             UnserialisableValueError: One of the values cannot travel.
         """
-        wire = [encode_operation(operation) for operation in changes]
-        about = () if overtakes else [key_of(change.target) for change in changes]
-        ticket = cls(wire, _encode(wire), changes, settle, about)
+        ticket = cls(_encode([encode_operation(change) for change in changes]), len(changes))
+        ticket.changes, ticket.settle = changes, settle
         if not overtakes:
+            ticket.about = [key_of(change.target) for change in changes]
             ticket.births = [each for change in changes for each in born(change)]
-        ticket.doubt, ticket.is_sent = doubt, doubt is not None
+        if doubt is not None:
+            ticket.doubt, ticket.is_sent = doubt, True
         return ticket
 
     @classmethod
@@ -144,26 +150,18 @@ class Ticket:
         Raises:
             UnserialisableValueError: One of the values cannot travel.
         """
+        ticket = cls(_encode(wire), len(wire))
+        ticket.call = wire
         keys = [each.get("entity_key") for each in wire if each.get("action") in _WRITES]
-        about = [tuple(str(value) for value in key) for key in keys if isinstance(key, list)]
-        only_reads = all(each.get("action") in _READS for each in wire)
-        return cls(wire, _encode(wire), about=about, is_repeatable=only_reads)
+        ticket.about = [_key([str(value) for value in key]) for key in keys if type(key) is list]
+        ticket.is_repeatable = all(each.get("action") in _READS for each in wire)
+        return ticket
 
     # What is left of it: less than all only after a refusal
 
     @property
-    def count_left(self) -> int:
-        """Number of operations that are not known to be done."""
-        return len(self.wire) - len(self._results or ())
-
-    @property
-    def wire_left(self) -> Sequence[Mapping[str, JSONValue]]:
-        """Those operations, as they travel."""
-        return [self.wire[index] for index in self._left()] if self._results else self.wire
-
-    @property
     def changes_left(self) -> Sequence[Operation]:
-        """Those operations of a commit."""
+        """The operations of a commit that are not known to be done."""
         return [self.changes[index] for index in self._left()] if self._results else self.changes
 
     @property
@@ -173,7 +171,7 @@ class Ticket:
 
     def _left(self) -> list[int]:
         done = self._results or ()
-        return [index for index in range(len(self.wire)) if index not in done]
+        return [index for index in range(self.count) if index not in done]
 
     def narrow(self, existing: Collection[Reference]) -> bool:
         """Take for done what is, as far as the entities that exist can tell; True if anything."""
@@ -188,7 +186,8 @@ class Ticket:
     def _note_done(self, indices: Sequence[int]) -> bool:
         if indices:
             self._results = (self._results or {}) | dict.fromkeys(indices)
-            self.body = _encode(self.wire_left)
+            self.count_left = self.count - len(self._results)
+            self.body = _encode([encode_operation(change) for change in self.changes_left])
         return bool(indices)
 
     def apply(self, results: Sequence[Any]) -> Applied:
@@ -196,7 +195,7 @@ class Ticket:
         if not self._results:
             return Applied(results)
         all_results = self._results | dict(zip(self._left(), results, strict=True))
-        return Applied([all_results[index] for index in range(len(self.wire))])
+        return Applied([all_results[index] for index in range(self.count)])
 
     def given_up(self, error: FtrackJobsError) -> Outcome:
         """Return the outcome, when it was not sent because of *error*, or not again."""
@@ -213,21 +212,30 @@ class Ticket:
             if settle is not None:
                 settle(outcome)
         finally:
-            if self._ended is not None:
-                self._ended.set()
+            for latch in self._latches or ():
+                if not latch.done():  # its waiter may have been cancelled
+                    latch.set_result(None)
 
     async def ended(self) -> Outcome:
         """Wait for the end."""
-        while self.outcome is None:
-            if self._ended is None:
-                self._ended = self.new_event()
-            await self._ended.wait()
+        if self.outcome is None:
+            latch = self.new_latch()  # each waiter its own: one that is cancelled takes it along
+            if self._latches is None:
+                self._latches = [latch]
+            else:
+                self._latches.append(latch)
+            await latch
+        assert self.outcome is not None  # noqa: S101 - for type checkers
         return self.outcome
 
 
 def key_of(reference: Reference) -> Key:
     """Return what tickets know the entity by."""
-    return tuple([value for _, value in reference.key])
+    return _key([value for _, value in reference.key])
+
+
+def _key(values: Sequence[str]) -> Key:
+    return values[0] if len(values) == 1 else tuple(values)
 
 
 def _encode(wire: Sequence[Mapping[str, JSONValue]]) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from aioftrackjobs.committer import Committer
@@ -29,6 +30,7 @@ from aioftrackjobs.protocol.operations import (
     Delete,
     Operation,
     Update,
+    news,
 )
 from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
 from aioftrackjobs.tickets import (
@@ -138,7 +140,7 @@ class UnitOfWork:
             EntityError: The entity is to be deleted.
         """
         target = entity.__ftrack_reference__()
-        if id(entity) in self._doomed:
+        if self._doomed and id(entity) in self._doomed:
             raise EntityError(f"{entity!r} is to be deleted; roll back to change it")
         self._record(Update(target, _encode(target, values)), entity, values)
 
@@ -239,9 +241,10 @@ class UnitOfWork:
             CommitUncertainError: It was sent and no complete answer came; or that is how an earlier
                 one ended, and it is still not known what became of that.
         """
-        if self._is_clear() and not self._pending:
+        is_clear = self._flight is None and not self._uncertain
+        if is_clear and not self._pending:
             return
-        if not (self._is_clear() and self._committer.has_room):
+        if not (is_clear and self._committer.has_room):
             await self._clear()
         await self._send(self._take_pending())
 
@@ -269,7 +272,7 @@ class UnitOfWork:
             raise SessionStateError("a commit of this unit of work is under way")
         taken = self._take_pending()
         operations = fold([recorded.operation for recorded in taken])
-        return self._submit(Flight(taken), operations, settle)
+        return self._submit(Flight(taken, settle), operations)
 
     async def _clear(self) -> None:
         """Wait until what is pending can be sent: nothing is under way, or uncertain."""
@@ -295,32 +298,26 @@ class UnitOfWork:
             self._settle_applied(taken)
             self._note_doomed()
             return
-        ticket = self._submit(Flight(taken), operations, doubt=doubt)
-        match await self._committer.wait(ticket):
-            case Applied(results):
-                await self._merge(ticket, results)
-            case NotApplied(error):
-                raise error
-            case Unknown(cause):
-                raise CommitUncertainError(operations, self.resolve) from cause
+        ticket = self._submit(Flight(taken), operations, doubt)
+        outcome = await self._committer.wait(ticket)
+        if isinstance(outcome, Applied):
+            if rows := news(operations, outcome.results):
+                await self._merge(rows)
+        elif isinstance(outcome, NotApplied):
+            raise outcome.error
+        else:
+            raise CommitUncertainError(operations, self.resolve) from outcome.error
 
     def _submit(
         self,
         flight: Flight,
         operations: Sequence[Operation],
-        also: Settle | None = None,
         doubt: TransportError | None = None,
     ) -> Ticket:
         self._flight = flight
-
-        def settle(outcome: Outcome) -> None:
-            self._land(flight, outcome)
-            if also is not None:
-                also(outcome)
-
         try:
             ticket = self._committer.submit(
-                operations, settle, overtakes=self._overtakes, doubt=doubt
+                operations, partial(self._land, flight), overtakes=self._overtakes, doubt=doubt
             )
         except BaseException:
             withdrawn = NotApplied(WithdrawnError("not sent"))
@@ -342,7 +339,10 @@ class UnitOfWork:
             case Unknown():
                 self._uncertain += flight.taken
                 self._doubt = outcome.error
-        self._note_doomed()
+        if self._doomed:
+            self._note_doomed()
+        if flight.settle is not None:
+            flight.settle(outcome)
 
     def _return(self, taken: list[Recorded], flight: Flight) -> None:
         """Let what was not applied be pending again, unless it was rolled back meanwhile."""
@@ -357,30 +357,32 @@ class UnitOfWork:
         self._settle_applied(settled)
         return rest
 
-    async def _merge(self, ticket: Ticket, results: Sequence[Any]) -> None:
+    async def _merge(self, rows: Sequence[Any]) -> None:
         """Take over what the server says; the commit was applied, whatever it says."""
         try:
-            await self._committer.merge(ticket, results)
+            await self._committer.merge(rows)
         except FtrackJobsError:
             logger.warning("a commit was applied, but its answer is odd", exc_info=True)
 
     def _settle_applied(self, taken: Iterable[Recorded]) -> None:
         for recorded in taken:
-            if recorded.is_delete:
-                self._committer.forget(recorded.entity)
-            elif isinstance(recorded.operation, Create):
-                self._committer.creators.pop(id(recorded.entity), None)
+            entity, operation = recorded.entity, recorded.operation
+            if isinstance(operation, Delete):
+                self._committer.forget(entity)
+            elif isinstance(operation, Create):
+                self._committer.creators.pop(id(entity), None)
             for name, value in recorded.values.items():
-                settle(recorded.entity, name, value)
+                settle(entity, name, value)
 
 
 def _encode(target: Reference, values: Mapping[str, Any]) -> dict[str, JSONValue]:
-    return {
-        name: value  # most are plain text
-        if type(value) is str and value.isascii()
-        else encode_value(value, f"{target.entity_type}.{name}")
-        for name, value in values.items()
-    }
+    encoded: dict[str, JSONValue] = {}
+    for name, value in values.items():
+        if type(value) is str and value.isascii():  # as most are
+            encoded[name] = value
+        else:
+            encoded[name] = encode_value(value, f"{target.entity_type}.{name}")
+    return encoded
 
 
 def _distinct(entities: Iterable[Entity]) -> list[Entity]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, TypeVar, overload
 from weakref import WeakValueDictionary
 
@@ -30,6 +31,8 @@ E = TypeVar("E", bound=Entity)
 
 #: The unit of work that a flow has entered, for each workspace; inherited by its child tasks.
 _entered: ContextVar[Mapping[Workspace, UnitOfWork]] = ContextVar("aioftrackjobs_units")
+
+_NO_UNITS: Mapping[Workspace, UnitOfWork] = MappingProxyType({})
 
 
 class Workspace:
@@ -63,7 +66,7 @@ class Workspace:
     @property
     def unit(self) -> UnitOfWork:
         """The unit of work that the running flow records in."""
-        return _entered.get({}).get(self, self._default_unit)
+        return _entered.get(_NO_UNITS).get(self, self._default_unit)
 
     @property
     def default_unit(self) -> UnitOfWork:
@@ -74,7 +77,7 @@ class Workspace:
     async def enter_unit(self) -> AsyncIterator[UnitOfWork]:
         """Give the running flow a unit of its own, committed on exit, rolled back on an error."""
         unit = UnitOfWork(self)
-        before = _entered.get({})
+        before = _entered.get(_NO_UNITS)
         _entered.set({**before, self: unit})
         try:
             yield unit
@@ -201,29 +204,14 @@ class Workspace:
         """Wait for the end of a commit."""
         return self.connection.dispatcher.wait(ticket)
 
-    async def merge(self, ticket: Ticket, answers: Sequence[Any]) -> None:
+    async def merge(self, rows: Sequence[Any]) -> None:
         """Take over what the server says of the entities it wrote."""
-        rows = [
-            answer["data"]
-            for sent, answer in zip(ticket.wire, answers, strict=True)
-            if isinstance(answer, dict)
-            and isinstance(answer.get("data"), dict)
-            and not _is_repeated(answer["data"], sent)
-        ]
-        if rows:
-            await self.decode(rows)
+        await self.decode(rows)
 
     def forget(self, entity: Entity) -> None:
         """Detach an entity that does not exist on the server."""
         self.creators.pop(id(entity), None)
         self.identity.remove(entity)
-
-
-def _is_repeated(row: dict[str, Any], sent: Mapping[str, Any]) -> bool:
-    """Tell whether a *row* says of an entity only what was *sent*, so that it is known already."""
-    told = sent.get("entity_data", {})
-    key = sent["entity_key"]
-    return len(key) == 1 and row.items() <= {**told, "id": key[0]}.items()
 
 
 def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from aioftrackjobs.protocol.values import Reference
 
 def fold(operations: Sequence[Operation]) -> tuple[Operation, ...]:
     """Return the fewest operations that leave the server in the same state."""
-    if len(operations) == 1 and _is_plain_update(operations[0]):
-        return (operations[0],)  # what a farm does all day
+    if len(operations) == 1:
+        (operation,) = operations
+        if isinstance(operation, Update) and operation.values and not _has_unset(operation):
+            return (operation,)  # what a farm does all day
     return _merge_neighbours(_drop_empty(_keep_last_values(_cancel_unborn(operations))))
 
 
@@ -71,10 +73,8 @@ def _drop_empty(operations: Sequence[Operation]) -> list[Operation]:
     ]
 
 
-def _is_plain_update(operation: Operation) -> bool:
-    if not isinstance(operation, Update):
-        return False
-    return bool(operation.values) and NOT_SET not in operation.values.values()
+def _has_unset(operation: Create | Update) -> bool:
+    return NOT_SET in operation.values.values()
 
 
 def _is_set(values: Values) -> bool:
@@ -82,7 +82,7 @@ def _is_set(values: Values) -> bool:
 
 
 def _without_unset(operation: Create | Update) -> Operation:
-    if NOT_SET not in operation.values.values():
+    if not _has_unset(operation):
         return operation
     values = {name: value for name, value in operation.values.items() if value is not NOT_SET}
     return replace(operation, values=values)

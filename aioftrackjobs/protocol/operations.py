@@ -6,10 +6,10 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, Literal, TypeAlias, assert_never, cast
+from typing import Any, Final, Literal, TypeAlias, assert_never, cast
 
 from aioftrackjobs.protocol.values import ENTITY_TYPE, JSONValue, Reference
 
@@ -84,3 +84,31 @@ def _set(values: Values) -> Mapping[str, JSONValue]:
     if NOT_SET not in values.values():
         return cast("Mapping[str, JSONValue]", values)
     return {name: value for name, value in values.items() if value is not NOT_SET}
+
+
+def news(operations: Sequence[Operation], results: Sequence[Any]) -> list[Mapping[str, Any]]:
+    """Return the rows among *results* that say more of an entity than what was sent."""
+    rows: list[Mapping[str, Any]] = []
+    for operation, result in zip(operations, results, strict=True):
+        row = result.get("data") if isinstance(result, dict) else None
+        if isinstance(row, dict) and not _repeats(row, operation):
+            rows.append(row)
+    return rows
+
+
+def _repeats(row: Mapping[str, Any], operation: Operation) -> bool:
+    """Tell whether a *row* says of an entity only what *operation* did: most do."""
+    if isinstance(operation, Delete):
+        return False
+    entity_type, key = operation.target
+    sent = operation.values
+    for name, value in row.items():
+        if name in sent:
+            if sent[name] != value:
+                return False
+        elif name == ENTITY_TYPE:
+            if value != entity_type:
+                return False
+        elif (name, value) not in key:
+            return False
+    return True

@@ -7,10 +7,11 @@ Source:
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from enum import Enum
-from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
 
 from aioftrackjobs.errors import UnserialisableValueError
@@ -36,13 +37,19 @@ class Reference(NamedTuple):
         return f"{self.entity_type}({', '.join(value for _, value in self.key)})"
 
 
-@runtime_checkable
-class Referable(Protocol):
-    """What can stand in a payload as a reference to an entity."""
+class Referable(ABC):
+    """What can stand in a payload as a reference to an entity: all that has the method.
 
+    Not a protocol, which Python looks for anew with each check.
+    """
+
+    @abstractmethod
     def __ftrack_reference__(self) -> Reference:
         """Return the reference that travels in place of the entity."""
-        ...
+
+    @classmethod
+    def __subclasshook__(cls, subclass: type) -> bool:
+        return hasattr(subclass, "__ftrack_reference__")
 
 
 def in_utc(moment: datetime) -> datetime:

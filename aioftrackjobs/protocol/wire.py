@@ -56,16 +56,18 @@ def join_batches(bodies: Sequence[bytes]) -> bytes:
 def decode_answer(
     status: int,
     body: bytes,
-    operations: Sequence[Mapping[str, Any]],
+    count: int,
     *,
+    expression: str | None = None,
     redact: Callable[[str], str] = str,
 ) -> list[Any]:
-    """Return one result for each of the *operations* that the request carried.
+    """Return one result for each of the operations that the request carried.
 
     Args:
         status: HTTP status code.
         body: The answer.
-        operations: What was sent.
+        count: Number of operations.
+        expression: The query that was sent, if it was one.
         redact: Takes secrets out of a text that an error will show.
 
     Raises:
@@ -79,15 +81,15 @@ def decode_answer(
         raise _unreadable(status, redact(_excerpt(body))) from None
     for part in answer if isinstance(answer, list) else [answer]:
         if isinstance(part, dict) and "exception" in part:
-            raise _refusal(status, part, operations, redact)
+            raise _refusal(status, part, expression, redact)
     if _REDIRECTION <= status < _SERVER_FAULT:
         raise ServerError(f"HTTP {status}", redact(_excerpt(body)), status=status)
     if not isinstance(answer, list) or status >= _SERVER_FAULT:
         excerpt = redact(_excerpt(body))
         raise MalformedAnswerError("not a list of results", status=status, excerpt=excerpt)
-    if len(answer) != len(operations):
+    if len(answer) != count:
         raise MalformedAnswerError(
-            f"{len(answer)} result(s) for {len(operations)} operation(s)", status=status
+            f"{len(answer)} result(s) for {count} operation(s)", status=status
         )
     return answer
 
@@ -105,17 +107,16 @@ def _excerpt(body: bytes) -> str:
 def _refusal(
     status: int,
     answer: Mapping[str, Any],
-    operations: Sequence[Mapping[str, Any]],
+    expression: str | None,
     redact: Callable[[str], str],
 ) -> ServerError:
     kind, code = str(answer["exception"]), answer.get("error_code")
-    expressions = [operation["expression"] for operation in operations if "expression" in operation]
     error = _ERRORS.get(kind, ServerError)(
         kind,
         redact(str(answer.get("content", ""))),
         status=status,
         code=None if code is None else str(code),
-        expression=expressions[0] if len(expressions) == 1 else None,
+        expression=expression,
     )
     if isinstance(error, QuerySyntaxError):
         place = answer.get("error")
