@@ -12,14 +12,8 @@ from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.tickets import Outcome, Settle, Ticket
 
 
-class Committer(Protocol):
-    """What a unit of work needs of its session.
-
-    Attributes:
-        creators: The unit that has yet to create an entity, by the ``id()`` of the entity.
-    """
-
-    creators: WeakValueDictionary[int, Any]
+class CommitQueue(Protocol):
+    """Where commits wait to be sent."""
 
     @property
     def has_room(self) -> bool:
@@ -43,6 +37,25 @@ class Committer(Protocol):
 
     def wait(self, ticket: Ticket) -> Awaitable[Outcome]:
         """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""
+        ...
+
+
+class Committer(Protocol):
+    """What a unit of work needs of its session.
+
+    Attributes:
+        creators: The unit that has yet to create an entity, by the ``id()`` of the entity.
+    """
+
+    creators: WeakValueDictionary[int, Any]
+
+    @property
+    def queue(self) -> CommitQueue:
+        """Where commits wait to be sent.
+
+        Raises:
+            SessionStateError: The session is not open.
+        """
         ...
 
     async def merge(self, rows: Sequence[Any]) -> None:

@@ -91,6 +91,7 @@ class Dispatcher:
     ) -> None:
         self._delivery = delivery(self._finish)
         self._host = host
+        self._hold = host.hold()
         self._group_operations = GROUP_OPERATIONS if group_commit else 1
         self._in_flight = in_flight
         self._order = EntityOrder()
@@ -121,7 +122,7 @@ class Dispatcher:
         event = anyio.Event()
         self._waiting[event] = operations
         try:
-            with self._host.hold():
+            with self._hold:
                 await event.wait()
         except BaseException:
             if self._waiting.pop(event, None) is None:
@@ -189,15 +190,18 @@ class Dispatcher:
 
     async def wait(self, ticket: Ticket) -> Outcome:
         """Wait for the end of *ticket*; a cancelled wait withdraws it if it was not sent."""
-        with self._host.hold():
+        with self._hold:
             try:
-                return await ticket.ended()
+                if ticket.outcome is None:
+                    await ticket.latch()
             except BaseException:
                 if ticket.outcome is None and not ticket.is_sent:
                     self._finish(ticket, NotApplied(WithdrawnError("withdrawn before it was sent")))
                     self._sweep()
                     self._admit()
                 raise
+        assert ticket.outcome is not None  # noqa: S101 - for type checkers
+        return ticket.outcome
 
     def _sweep(self) -> None:
         """Drop withdrawn tickets when they may be most of what is queued.
@@ -237,12 +241,12 @@ class Dispatcher:
         try:
             ticket.finish(outcome)
         finally:
-            freed = self._order.leave(ticket)
-            if freed and self._closed:
-                self._refuse(freed)
-            else:
-                for follower in freed:
-                    self._let_go(follower)
+            if freed := self._order.leave(ticket):
+                if self._closed:
+                    self._refuse(freed)
+                else:
+                    for follower in freed:
+                        self._let_go(follower)
 
     def _refuse(self, freed: Sequence[Ticket]) -> None:
         """End tickets that need not wait any more, and those behind them, unsent."""
@@ -329,8 +333,10 @@ class Dispatcher:
         elif commits:
             group = self._take_commits()
         for ticket in group:
-            self._dequeue(ticket)
-        self._admit()
+            ticket.is_queued = False
+            self._queued -= ticket.count
+        if self._waiting:
+            self._admit()
         return group
 
     def _take_commits(self) -> list[Ticket]:
@@ -347,7 +353,7 @@ class Dispatcher:
         return group
 
     def _dequeue(self, ticket: Ticket) -> None:
-        if ticket.is_queued:
+        if ticket.is_queued:  # no request has taken it
             ticket.is_queued = False
             self._queued -= ticket.count
 

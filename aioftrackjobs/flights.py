@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aioftrackjobs.models import Entity
 from aioftrackjobs.protocol.operations import Create, Delete, Operation
 from aioftrackjobs.protocol.values import Reference
-from aioftrackjobs.tickets import Settle, Ticket
+from aioftrackjobs.tickets import Outcome, Settle, Ticket
 
 
 @dataclass(eq=False, slots=True)  # not frozen, which takes twice as long
@@ -28,19 +28,27 @@ class Recorded:
 
 @dataclass(eq=False, slots=True)
 class Flight:
-    """A commit that is under way.
+    """A commit that is under way; called with the outcome.
 
     Attributes:
         taken: What it carries.
+        land: Keeps the books of it when it has ended.
         settle: Hears of the outcome, if somebody wants to besides who waits.
         ticket: Its request.
         rolled_back: Whether its operations are to be forgotten if they were not applied.
     """
 
     taken: list[Recorded]
+    land: Callable[[Flight, Outcome], None]
     settle: Settle | None = None
     ticket: Ticket | None = None
     rolled_back: bool = False
+
+    def __call__(self, outcome: Outcome) -> None:
+        """Land with *outcome*."""
+        self.land(self, outcome)
+        if self.settle is not None:
+            self.settle(outcome)
 
 
 def split_done(

@@ -90,7 +90,10 @@ class Hold:
         self._host._holds += 1
 
     def __exit__(self, *_: object) -> None:
-        self._host._release()
+        host = self._host
+        host._holds -= 1
+        if not host._holds:
+            host._note_released()
 
 
 class Host:
@@ -217,12 +220,10 @@ class Host:
         """Keep the host running: while its loop shuts down, and for a while when it is closed."""
         return self._hold
 
-    def _release(self) -> None:
-        self._holds -= 1
-        if not self._holds:
-            self._released.set()
-            if self._orphaned:
-                self._stopping.set()
+    def _note_released(self) -> None:
+        self._released.set()
+        if self._orphaned:
+            self._stopping.set()
 
     async def released(self) -> None:
         """Wait until nobody holds the host."""

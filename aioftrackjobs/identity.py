@@ -11,7 +11,7 @@ from typing import Any, TypeVar, overload
 from weakref import WeakValueDictionary
 
 from aioftrackjobs.errors import MalformedAnswerError
-from aioftrackjobs.models import Entity, EntityTypes, Owner, attach, detach, load
+from aioftrackjobs.models import Entity, EntityTypes, Owner, attach, detach, forget_reference, load
 from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, decode_tagged
 
 E = TypeVar("E", bound=Entity)
@@ -74,6 +74,8 @@ class IdentityMap:
     def forget_types(self) -> None:
         """Look the types up again: their schemas have become known."""
         self._models.clear()
+        for entity in tuple(self._entities.values()):
+            forget_reference(entity)
 
     def decode(self, value: Any) -> Any:
         """Return *value* from an answer, with times, and with entities as their one instance.

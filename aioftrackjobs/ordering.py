@@ -57,7 +57,7 @@ class EntityOrder:
         if ticket.waits_for:
             return ()
         self._forget(ticket)
-        if ticket.followers is None:
+        if ticket.followers is None:  # as with most
             return ()
         freed, leaving = list[Ticket](), [ticket]
         while leaving:

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
 from aioftrackjobs.host import Latch
-from aioftrackjobs.protocol.operations import Operation, encode_operation
+from aioftrackjobs.protocol.operations import Operation, Update, encode_operation
 from aioftrackjobs.protocol.reconciliation import born, done_among
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch
@@ -108,7 +108,8 @@ class Ticket:
     outcome: Outcome | None = None
     new_latch: Callable[[], Latch]
     _results: dict[int, Any] | None = None
-    _latches: list[Latch] | None = None
+    _latch: Latch | None = None
+    _latches: Sequence[Latch] = ()  # of those who wait besides the first
 
     def __init__(self, body: bytes, count: int) -> None:
         self.body = body
@@ -137,8 +138,9 @@ class Ticket:
         ticket = cls(_encode([encode_operation(change) for change in changes]), len(changes))
         ticket.changes, ticket.settle = changes, settle
         if not overtakes:
-            ticket.about = [key_of(change.target) for change in changes]
-            ticket.births = [each for change in changes for each in born(change)]
+            ticket.about = tuple([key_of(change.target) for change in changes])
+            if len(changes) > 1 or not isinstance(changes[0], Update):
+                ticket.births = [each for change in changes for each in born(change)]
         if doubt is not None:
             ticket.doubt, ticket.is_sent = doubt, True
         return ticket
@@ -153,7 +155,8 @@ class Ticket:
         ticket = cls(_encode(wire), len(wire))
         ticket.call = wire
         keys = [each.get("entity_key") for each in wire if each.get("action") in _WRITES]
-        ticket.about = [_key([str(value) for value in key]) for key in keys if type(key) is list]
+        parts = [tuple(str(value) for value in key) for key in keys if isinstance(key, list)]
+        ticket.about = [key[0] if len(key) == 1 else key for key in parts]
         ticket.is_repeatable = all(each.get("action") in _READS for each in wire)
         return ticket
 
@@ -212,30 +215,30 @@ class Ticket:
             if settle is not None:
                 settle(outcome)
         finally:
-            for latch in self._latches or ():
-                if not latch.done():  # its waiter may have been cancelled
-                    latch.set_result(None)
+            if self._latch is not None:
+                for latch in (self._latch, *self._latches):
+                    if not latch.done():  # its waiter may have been cancelled
+                        latch.set_result(None)
 
-    async def ended(self) -> Outcome:
+    async def ended(self) -> None:
         """Wait for the end."""
         if self.outcome is None:
-            latch = self.new_latch()  # each waiter its own: one that is cancelled takes it along
-            if self._latches is None:
-                self._latches = [latch]
-            else:
-                self._latches.append(latch)
-            await latch
-        assert self.outcome is not None  # noqa: S101 - for type checkers
-        return self.outcome
+            await self.latch()
+
+    def latch(self) -> Latch:
+        """Return what opens at the end, for one who waits: a wait that is cancelled breaks it."""
+        latch = self.new_latch()
+        if self._latch is None:
+            self._latch = latch
+        else:
+            self._latches = (*self._latches, latch)
+        return latch
 
 
 def key_of(reference: Reference) -> Key:
     """Return what tickets know the entity by."""
-    return _key([value for _, value in reference.key])
-
-
-def _key(values: Sequence[str]) -> Key:
-    return values[0] if len(values) == 1 else tuple(values)
+    key = reference.key
+    return key[0][1] if len(key) == 1 else tuple([value for _, value in key])
 
 
 def _encode(wire: Sequence[Mapping[str, JSONValue]]) -> bytes:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from aioftrackjobs.committer import Committer
 from aioftrackjobs.errors import (
@@ -142,7 +141,10 @@ class UnitOfWork:
         target = entity.__ftrack_reference__()
         if self._doomed and id(entity) in self._doomed:
             raise EntityError(f"{entity!r} is to be deleted; roll back to change it")
-        self._record(Update(target, _encode(target, values)), entity, values)
+        operation = Update(target, _encode(target, values))
+        if self._ended:
+            self._refuse()
+        self._pending.append(Recorded(operation, entity, values))
 
     def record_reset(self, entity: Entity, name: str) -> None:
         """Record that the change of *name* is taken back: earlier updates do not send it."""
@@ -166,10 +168,13 @@ class UnitOfWork:
 
     def _record(self, operation: Operation, entity: Entity, values: Mapping[str, Any]) -> None:
         if self._ended:
-            raise SessionStateError(
-                "this flow's unit of work has ended; a task that outlives it needs one of its own"
-            )
+            self._refuse()
         self._pending.append(Recorded(operation, entity, values))
+
+    def _refuse(self) -> NoReturn:
+        raise SessionStateError(
+            "this flow's unit of work has ended; a task that outlives it needs one of its own"
+        )
 
     def end(self) -> None:
         """Refuse to record anything more: whoever committed it is gone."""
@@ -244,9 +249,10 @@ class UnitOfWork:
         is_clear = self._flight is None and not self._uncertain
         if is_clear and not self._pending:
             return
-        if not (is_clear and self._committer.has_room):
+        if not (is_clear and self._committer.queue.has_room):
             await self._clear()
-        await self._send(self._take_pending())
+        taken, self._pending = self._pending, []
+        await self._send(taken)
 
     async def resolve(self) -> None:
         """Settle what is uncertain: ask the server what it has done, and send the rest.
@@ -271,15 +277,15 @@ class UnitOfWork:
         if self._flight is not None:
             raise SessionStateError("a commit of this unit of work is under way")
         taken = self._take_pending()
-        operations = fold([recorded.operation for recorded in taken])
-        return self._submit(Flight(taken, settle), operations)
+        operations = _folded(taken)
+        return self._submit(Flight(taken, self._land, settle), operations)
 
     async def _clear(self) -> None:
         """Wait until what is pending can be sent: nothing is under way, or uncertain."""
         while not self._is_clear():
             await self.resolve()
         while self._pending:
-            await self._committer.room(len(self._pending))
+            await self._committer.queue.room(len(self._pending))
             if self._is_clear():
                 return
             await self.resolve()
@@ -293,13 +299,13 @@ class UnitOfWork:
             await self._flight.ticket.ended()
 
     async def _send(self, taken: list[Recorded], doubt: TransportError | None = None) -> None:
-        operations = fold([recorded.operation for recorded in taken])
+        operations = _folded(taken)
         if not operations:
             self._settle_applied(taken)
             self._note_doomed()
             return
-        ticket = self._submit(Flight(taken), operations, doubt)
-        outcome = await self._committer.wait(ticket)
+        ticket = self._submit(Flight(taken, self._land), operations, doubt)
+        outcome = await self._committer.queue.wait(ticket)
         if isinstance(outcome, Applied):
             if rows := news(operations, outcome.results):
                 await self._merge(rows)
@@ -316,12 +322,12 @@ class UnitOfWork:
     ) -> Ticket:
         self._flight = flight
         try:
-            ticket = self._committer.submit(
-                operations, partial(self._land, flight), overtakes=self._overtakes, doubt=doubt
+            ticket = self._committer.queue.submit(
+                operations, flight, overtakes=self._overtakes, doubt=doubt
             )
         except BaseException:
             withdrawn = NotApplied(WithdrawnError("not sent"))
-            self._land(flight, withdrawn if doubt is None else Unknown(doubt))
+            flight(withdrawn if doubt is None else Unknown(doubt))
             raise
         flight.ticket = self._ticket = ticket
         return ticket
@@ -341,8 +347,6 @@ class UnitOfWork:
                 self._doubt = outcome.error
         if self._doomed:
             self._note_doomed()
-        if flight.settle is not None:
-            flight.settle(outcome)
 
     def _return(self, taken: list[Recorded], flight: Flight) -> None:
         """Let what was not applied be pending again, unless it was rolled back meanwhile."""
@@ -375,14 +379,21 @@ class UnitOfWork:
                 settle(entity, name, value)
 
 
-def _encode(target: Reference, values: Mapping[str, Any]) -> dict[str, JSONValue]:
-    encoded: dict[str, JSONValue] = {}
-    for name, value in values.items():
-        if type(value) is str and value.isascii():  # as most are
-            encoded[name] = value
-        else:
-            encoded[name] = encode_value(value, f"{target.entity_type}.{name}")
-    return encoded
+def _folded(taken: Sequence[Recorded]) -> Sequence[Operation]:
+    if len(taken) == 1:  # what a farm does all day
+        return fold((taken[0].operation,))
+    return fold([recorded.operation for recorded in taken])
+
+
+def _encode(target: Reference, values: Mapping[str, Any]) -> Mapping[str, JSONValue]:
+    for value in values.values():
+        if not (type(value) is str and value.isascii()):
+            break
+    else:
+        return values  # they travel as they are
+    return {
+        name: encode_value(value, f"{target.entity_type}.{name}") for name, value in values.items()
+    }
 
 
 def _distinct(entities: Iterable[Entity]) -> list[Entity]:

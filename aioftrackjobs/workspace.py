@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -12,19 +12,17 @@ from weakref import WeakValueDictionary
 import anyio
 
 from aioftrackjobs.connection import Connection
+from aioftrackjobs.dispatch import Dispatcher
 from aioftrackjobs.errors import (
     InvalidKeyError,
     MalformedAnswerError,
-    TransportError,
     UnknownAttributeError,
 )
 from aioftrackjobs.identity import IdentityMap, IncompleteRowError
 from aioftrackjobs.leases import LEASE_SECONDS
 from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id, owner_of
 from aioftrackjobs.progress import ProgressBoards
-from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.running import RunningJobs
-from aioftrackjobs.tickets import Outcome, Settle, Ticket
 from aioftrackjobs.unit_of_work import UnitOfWork
 
 E = TypeVar("E", bound=Entity)
@@ -180,29 +178,13 @@ class Workspace:
     # As the committer of units of work
 
     @property
-    def has_room(self) -> bool:
-        """Whether a commit may be queued without waiting for room."""
-        return self.connection.dispatcher.has_room
+    def queue(self) -> Dispatcher:
+        """Where commits wait to be sent."""
+        return self.connection.dispatcher
 
-    def room(self, operations: int = 1) -> Awaitable[None]:
+    async def room(self) -> None:
         """Wait while too much is queued."""
-        return self.connection.dispatcher.room(operations)
-
-    def submit(
-        self,
-        changes: Sequence[Operation],
-        settle: Settle,
-        *,
-        overtakes: bool,
-        doubt: TransportError | None,
-    ) -> Ticket:
-        """Queue a commit."""
-        dispatcher = self.connection.dispatcher
-        return dispatcher.submit(changes, settle, overtakes=overtakes, doubt=doubt)
-
-    def wait(self, ticket: Ticket) -> Awaitable[Outcome]:
-        """Wait for the end of a commit."""
-        return self.connection.dispatcher.wait(ticket)
+        await self.queue.room()
 
     async def merge(self, rows: Sequence[Any]) -> None:
         """Take over what the server says of the entities it wrote."""

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import (
     BaseModel,
     ConfigDict,
-    PrivateAttr,
     SerializationInfo,
     model_serializer,
     model_validator,
@@ -44,7 +43,7 @@ from aioftrackjobs.models._owner import Owner
 from aioftrackjobs.models._state import attach
 from aioftrackjobs.protocol.values import Reference
 
-_STATE = ("_owner", "_remote", "_local")
+_STATE = ("_owner", "_remote", "_local", "_reference")
 _NO_DEFAULT: Any = object()
 #: What pydantic keeps in an instance, made only for those where it is asked for.
 _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
@@ -81,9 +80,11 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     #: Attributes that keep any text as it is, so that there is nothing to validate or to refuse.
     _verbatim: ClassVar[frozenset[str]] = frozenset()
 
-    _owner: Owner | None = PrivateAttr()
-    _remote: dict[str, Any] = PrivateAttr()
-    _local: dict[str, Any] = PrivateAttr()
+    if TYPE_CHECKING:  # slots, which pydantic need not fill with private attributes of its own
+        _owner: Owner | None
+        _remote: dict[str, Any]
+        _local: dict[str, Any]
+        _reference: Reference | None  # made once: a key does not change
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -117,17 +118,16 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         Raises:
             InvalidKeyError: A part of the key is missing.
         """
-        names = self.primary_key_attributes
-        if len(names) == 1:  # nearly always, and asked for with each change
-            value = self._current(names[0])
-            if type(value) is str and value:
-                return Reference(self.entity_type, ((names[0], value),))
-        key = tuple([(name, self._current(name)) for name in names])
+        if self._reference is not None:
+            return self._reference
+        key = tuple([(name, self._current(name)) for name in self.primary_key_attributes])
         for _, value in key:
             if not (value and isinstance(value, str)):
                 given = tuple(value for _, value in key)
                 raise InvalidKeyError(self.entity_type, self.primary_key_attributes, given)
-        return Reference(self.entity_type, key)
+        reference = Reference(self.entity_type, key)
+        object.__setattr__(self, "_reference", reference)
+        return reference
 
     def _identity(self) -> tuple[Any, ...]:
         return (self.entity_type, *(self._current(name) for name in self.primary_key_attributes))

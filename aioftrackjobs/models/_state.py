@@ -26,6 +26,7 @@ def attach(entity: Entity, owner: Owner | None) -> None:
     put(entity, "_owner", owner)
     put(entity, "_remote", {})
     put(entity, "_local", {})
+    put(entity, "_reference", None)
 
 
 def adopt(entity: Entity, owner: Owner) -> dict[str, Any]:
@@ -37,6 +38,11 @@ def adopt(entity: Entity, owner: Owner) -> dict[str, Any]:
 def owner_of(entity: Entity) -> Owner | None:
     """Return what hears of the changes of *entity*; None if it is detached."""
     return entity._owner
+
+
+def forget_reference(entity: Entity) -> None:
+    """Make the reference to *entity* anew: its type has turned out to have another key."""
+    object.__setattr__(entity, "_reference", None)
 
 
 def detach(entity: Entity) -> None:

@@ -22,8 +22,23 @@ def fold(operations: Sequence[Operation]) -> tuple[Operation, ...]:
     if len(operations) == 1:
         (operation,) = operations
         if isinstance(operation, Update) and operation.values and not _has_unset(operation):
-            return (operation,)  # what a farm does all day
+            return tuple(operations)
+    if (birth := _birth(operations)) is not None:
+        return (birth,)
     return _merge_neighbours(_drop_empty(_keep_last_values(_cancel_unborn(operations))))
+
+
+def _birth(operations: Sequence[Operation]) -> Create | None:
+    """Return the one create that *operations* come to; None if they do more, or less."""
+    if not (operations and isinstance(create := operations[0], Create)):
+        return None
+    values = dict(create.values)
+    for operation in operations[1:]:
+        if not isinstance(operation, Update) or operation.target != create.target:
+            return None
+        values.update(operation.values)
+    birth = Create(create.target, values, create.fresh)
+    return None if _has_unset(birth) else birth
 
 
 def _cancel_unborn(operations: Sequence[Operation]) -> list[Operation]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, Literal, TypeAlias, assert_never, cast
+from typing import Any, Final, Literal, TypeAlias, assert_never
 
 from aioftrackjobs.protocol.values import ENTITY_TYPE, JSONValue, Reference
 
@@ -59,31 +59,26 @@ Operation: TypeAlias = Create | Update | Delete
 
 
 def encode_operation(operation: Operation) -> dict[str, JSONValue]:
-    """Return the wire form of *operation*, ready for JSON."""
+    """Return the wire form of *operation*, of which nothing was taken back, ready for JSON."""
     entity_type, key = operation.target
-    wire: dict[str, JSONValue] = {
-        "action": "",
-        "entity_type": entity_type,
-        "entity_key": [value for _, value in key],
-    }
+    values: Any
     # Not a match statement: this runs for each operation of a farm, and types are quick to tell.
     if isinstance(operation, Update):
-        wire["action"] = "update"
-        wire["entity_data"] = {ENTITY_TYPE: entity_type, **_set(operation.values)}
+        action, values = "update", {ENTITY_TYPE: entity_type, **operation.values}
     elif isinstance(operation, Create):
-        wire["action"] = "create"
-        wire["entity_data"] = {ENTITY_TYPE: entity_type, **dict(key), **_set(operation.values)}
+        action, values = "create", {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
     elif isinstance(operation, Delete):
-        wire["action"] = "delete"
+        action, values = "delete", None
     else:
         assert_never(operation)
+    wire: dict[str, JSONValue] = {
+        "action": action,
+        "entity_type": entity_type,
+        "entity_key": [key[0][1]] if len(key) == 1 else [value for _, value in key],
+    }
+    if values is not None:
+        wire["entity_data"] = values
     return wire
-
-
-def _set(values: Values) -> Mapping[str, JSONValue]:
-    if NOT_SET not in values.values():
-        return cast("Mapping[str, JSONValue]", values)
-    return {name: value for name, value in values.items() if value is not NOT_SET}
 
 
 def news(operations: Sequence[Operation], results: Sequence[Any]) -> list[Mapping[str, Any]]:

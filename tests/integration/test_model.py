@@ -106,6 +106,25 @@ class Spy:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._committer, name)
 
+    @property
+    def queue(self) -> SpiedQueue:
+        return SpiedQueue(self._flow, self._committer.queue, self._ledger, self._log)
+
+
+class SpiedQueue:
+    """The session's queue of commits, seen through a :class:`Spy`."""
+
+    def __init__(
+        self, flow: Flow, queue: Any, ledger: list[Sending], log: Callable[[], list[Any]]
+    ) -> None:
+        self._flow = flow
+        self._queue = queue
+        self._ledger = ledger
+        self._log = log
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._queue, name)
+
     def submit(
         self,
         changes: Sequence[Operation],
@@ -125,7 +144,7 @@ class Spy:
             settle(outcome)
             self._flow.land(sending, outcome)
 
-        ticket: Ticket = self._committer.submit(changes, note, overtakes=overtakes, doubt=doubt)
+        ticket: Ticket = self._queue.submit(changes, note, overtakes=overtakes, doubt=doubt)
         return ticket
 
 

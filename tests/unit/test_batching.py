@@ -225,7 +225,9 @@ def test_folding_twice_changes_nothing_more(recorded: list[Operation]) -> None:
 def test_operations_have_the_official_wire_form(
     operation: Operation, wire: dict[str, object]
 ) -> None:
-    assert encode_operation(operation) == wire
+    (folded,) = fold([operation])
+
+    assert encode_operation(folded) == wire
 
 
 def test_many_entities_are_cancelled_in_proportional_time() -> None:
