@@ -118,18 +118,19 @@ class UnitOfWork:
         Raises:
             UnserialisableValueError: One of the values cannot travel.
         """
-        target = entity.__ftrack_reference__()
-        sent = _encode(target, values)
-        related = {name for name, value in values.items() if isinstance(value, (Entity, tuple))}
-        plain = sent.keys() - related - set(entity.primary_key_attributes)
-        own = {name: value for name, value in values.items() if name not in related}
-        create = Create(target, {name: sent[name] for name in sent if name in plain}, fresh)
+        target, keys = entity.__ftrack_reference__(), entity.primary_key_attributes
+        own, updates = dict[str, Any](), list[Recorded]()
+        for name, value in values.items():
+            if isinstance(value, (Entity, tuple)):
+                change = {name: value}
+                updates.append(Recorded(Update(target, _encode(target, change)), entity, change))
+            else:
+                own[name] = value
+        sent = {name: value for name, value in own.items() if name not in keys}
+        create = Create(target, _encode(target, sent), fresh)
         self._record(create, entity, own)
+        self._pending += updates
         self._committer.creators[id(entity)] = self
-        for name in values:
-            if name in related:
-                update = Update(target, {name: sent[name]})
-                self._record(update, entity, {name: values[name]})
 
     def record_update(self, entity: Entity, values: Mapping[str, Any]) -> None:
         """Record that attributes of *entity* get new *values*.

@@ -98,12 +98,11 @@ class Workspace:
     ) -> Entity:
         """Make an entity, and record in *unit* that it is to be created."""
         model = self.model(kind)
-        told = self.types.attributes_of(model.entity_type)
+        fields, told = model.__pydantic_fields__, self.types.attributes_of(model.entity_type)
         if told or model.is_typed:
-            known = (*model.model_fields, *told)
             for name in data:
-                if name not in known:
-                    raise UnknownAttributeError(model.entity_type, name, known)
+                if name not in fields and name not in told:
+                    raise UnknownAttributeError(model.entity_type, name, (*fields, *told))
         entity = model(**_with_key(model, data))
         entity.__ftrack_reference__()  # raises if the key is not complete
         values = adopt(entity, self)

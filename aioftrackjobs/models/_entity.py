@@ -101,14 +101,15 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         """Move the values from where pydantic put them to where ours are."""
         checked = {**self.__dict__, **(self.__pydantic_extra__ or {})}
         self.__dict__.clear()
-        given, self.__pydantic_fields_set__ = self.__pydantic_fields_set__, set()
-        self.__pydantic_extra__ = {}
+        given = self.__pydantic_fields_set__
+        put = object.__setattr__
+        put(self, "__pydantic_fields_set__", set())
+        put(self, "__pydantic_extra__", {})
         attach(self, None)
-        self._local.update(
-            (name, store(value))
-            for name, value in checked.items()
-            if value is not None or name in given  # an optional field not given has no value
-        )
+        local = self._local
+        for name, value in checked.items():
+            if value is not None or name in given:  # an optional field not given has no value
+                local[name] = value if type(value) is str else store(value)
 
     # Identity
 

@@ -82,14 +82,14 @@ def encode_value(value: object, path: str, *, depth: int = 0) -> JSONValue:
     Raises:
         UnserialisableValueError: The value, or one inside it, has no wire form.
     """
+    if type(value) is str and value.isascii():  # as most are
+        return value
     match value:
-        case None | bool():
-            return value
         case Enum():
             return encode_value(value.value, path, depth=depth)
         case str():
             return _encode_text(value, path)
-        case int():
+        case None | int():
             return value
         case float():
             if not math.isfinite(value):
