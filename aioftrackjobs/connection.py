@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any
 
 import anyio.lowlevel
-import httpx
 
 from aioftrackjobs._version import __version__
 from aioftrackjobs.config import Credentials
@@ -27,9 +26,8 @@ from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.transport import (
     HttpClient,
     HttpxTransport,
-    ShortCut,
+    OwnClient,
     Transport,
-    open_client,
     redact,
 )
 
@@ -69,7 +67,7 @@ class Connection:
         self._credentials = credentials
         self._timeout = timeout
         self._given_client = client
-        self._own_client: httpx.AsyncClient | ShortCut | None = None
+        self._own_client: OwnClient | None = None
         self._strict_api = strict_api
         self._group_commit = group_commit
         self._retry = retry
@@ -89,6 +87,8 @@ class Connection:
         server_url = self._credentials.server_url
         client, api_url = self._given_client, server_url + API_PATH
         if client is None:
+            from aioftrackjobs.transport.opening import open_client  # late, as it brings httpx
+
             client = self._own_client = open_client(server_url, self._timeout, api_url)
         transport = HttpxTransport(client, secrets=(key,))
         exchange = Exchange(

@@ -12,10 +12,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
-from typing import TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import anyio
-import httpx
+
+if TYPE_CHECKING:
+    import httpx
 
 #: Bytes of a body from which on it is worth a connection of its own.
 _BULKY = 4 * 1024 * 1024
@@ -26,11 +28,13 @@ _CHUNK = 1024 * 1024
 
 def is_bulky(response: object, size: int) -> TypeGuard[httpx.Response]:
     """Return whether a body of *size* bytes can, and should, be read by :func:`iter_bulk`."""
+    if size < _BULKY:
+        return False
     import httpcore  # late, as httpx does: it takes a while to import
+    import httpx
 
     return (
-        size >= _BULKY
-        and isinstance(response, httpx.Response)
+        isinstance(response, httpx.Response)
         and response.extensions.get("http_version") == b"HTTP/1.1"
         and isinstance(response.extensions.get("network_stream"), httpcore.AsyncNetworkStream)
     )
@@ -43,6 +47,7 @@ async def iter_bulk(response: httpx.Response, size: int) -> AsyncGenerator[bytes
         httpx.HTTPError: It broke off.
     """
     import httpcore
+    import httpx
 
     stream = response.extensions["network_stream"]
     timeout = response.request.extensions.get("timeout", {}).get("read")

@@ -58,3 +58,11 @@ class HttpClient(Protocol):
     async def send(self, request: Any, *, stream: bool, follow_redirects: bool) -> ClientResponse:
         """Send *request*, and return its answer when its headers have arrived."""
         ...
+
+
+class OwnClient(HttpClient, Protocol):
+    """A client that a session has opened, and closes."""
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        ...

@@ -6,7 +6,6 @@ classes of its own under the names of httpx, and neither it nor aiohttp may be i
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Iterator
 
 #: Errors of httpx and httpx2 after which the request is known not to have left this machine.
@@ -41,6 +40,7 @@ _LASTING = frozenset(
         "InvalidURL",
         "LocalProtocolError",
         "NonHttpUrlClientError",
+        "SSLCertVerificationError",
         "UnsupportedProtocol",
     }
 )
@@ -48,10 +48,7 @@ _LASTING = frozenset(
 
 def lasts(error: BaseException) -> bool:
     """Tell whether another attempt would fail the same way: a bad address or certificate."""
-    return any(
-        isinstance(each, ssl.SSLCertVerificationError) or type(each).__name__ in _LASTING
-        for each in _chain(error)
-    )
+    return any(type(each).__name__ in _LASTING for each in _chain(error))
 
 
 def never_left(error: BaseException) -> bool:

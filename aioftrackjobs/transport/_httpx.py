@@ -2,99 +2,17 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import cast
 from urllib.parse import urlsplit
-from urllib.request import getproxies
 
-import httpx
-
-from aioftrackjobs.errors import ConfigurationError, ConnectError, FtrackJobsError, TransportError
+from aioftrackjobs.errors import ConnectError, FtrackJobsError, TransportError
 from aioftrackjobs.transport._base import Download, WireRequest, WireResponse
 from aioftrackjobs.transport._bulk import is_bulky, iter_bulk
 from aioftrackjobs.transport._client import ClientResponse, HttpClient
 from aioftrackjobs.transport._failures import describe, lasts, never_left
 from aioftrackjobs.transport._redaction import hide_secrets, redact
-from aioftrackjobs.transport._short import ShortCut
-
-#: Seconds that an idle connection is kept: below the 5 s after which common servers close it,
-#: so that a request seldom meets a connection that is just going away.
-_KEEPALIVE = 4.0
-
-
-def open_client(server_url: str, timeout: float, api_url: str) -> httpx.AsyncClient | ShortCut:
-    """Return a client of our own for *server_url*.
-
-    Args:
-        server_url: Decides whether certificates are loaded, which takes a while.
-        timeout: Seconds for each of connecting, sending and waiting for more of the answer.
-        api_url: Where nearly all requests go; redirections from there are not to be followed.
-
-    Raises:
-        ConfigurationError: The environment names a proxy or certificates that cannot be used.
-    """
-    # The number of connections is bounded by who sends, not here: waiting in httpcore's pool
-    # costs a scan of it for each event.
-    limits = httpx.Limits(
-        max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE
-    )
-    if getproxies():
-        return _open_proxied(limits, timeout)
-    is_secure = urlsplit(server_url).scheme == "https"
-    transport = httpx.AsyncHTTPTransport(
-        verify=_ssl_context() if is_secure else False, limits=limits
-    )
-    client = httpx.AsyncClient(
-        timeout=httpx.Timeout(timeout),
-        follow_redirects=False,
-        transport=transport,
-        mounts=None if is_secure else {"https://": _SecureTransport(limits)},
-    )
-    return ShortCut(client, transport, api_url)
-
-
-def _open_proxied(limits: httpx.Limits, timeout: float) -> httpx.AsyncClient:
-    """Return a client that uses the proxies that the environment names."""
-    try:
-        return httpx.AsyncClient(
-            timeout=httpx.Timeout(timeout),
-            limits=limits,
-            follow_redirects=False,
-            trust_env=True,
-            verify=_ssl_context(),  # one for all: httpx would load one for each proxy
-        )
-    except ImportError:
-        problem = "for a SOCKS proxy (ALL_PROXY) install httpx[socks]"
-    except (httpx.InvalidURL, ValueError):  # their texts may quote the proxy's password
-        problem = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is no URL of a proxy"
-    raise ConfigurationError([problem])
-
-
-def _ssl_context() -> ssl.SSLContext:
-    try:
-        return httpx.create_ssl_context()
-    except OSError as exc:
-        problem = f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be loaded: {exc}"
-    raise ConfigurationError([problem])
-
-
-class _SecureTransport(httpx.AsyncBaseTransport):
-    """Transport for https that loads the certificates of authorities when it is first used."""
-
-    def __init__(self, limits: httpx.Limits) -> None:
-        self._limits = limits
-        self._transport: httpx.AsyncHTTPTransport | None = None
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        if self._transport is None:
-            self._transport = httpx.AsyncHTTPTransport(verify=_ssl_context(), limits=self._limits)
-        return await self._transport.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        if self._transport is not None:
-            await self._transport.aclose()
 
 
 class HttpxTransport:
