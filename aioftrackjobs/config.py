@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
-
-from pydantic import SecretStr
 
 from aioftrackjobs.errors import ConfigurationError
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Secret:
+    """A text that does not show where it is printed, logged or dumped by mistake."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __repr__(self) -> str:
+        return "<secret>"
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+
+class Credentials(NamedTuple):
     """A server, and the user and key to use it with; the key never shows in a repr.
 
     Attributes:
@@ -25,7 +38,7 @@ class Credentials:
 
     server_url: str
     api_user: str
-    api_key: SecretStr
+    api_key: Secret
 
 
 def resolve_credentials(
@@ -56,7 +69,7 @@ def resolve_credentials(
     problems = [*_url_problems(url), *_key_problems(key), *_user_problems(user)]
     if problems:
         raise ConfigurationError(problems)
-    return Credentials(url, user, SecretStr(key))
+    return Credentials(url, user, Secret(key))
 
 
 def resolve_journal(

@@ -19,7 +19,6 @@ from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.exchange import Exchange
 from aioftrackjobs.host import Host
 from aioftrackjobs.journal import Journal
-from aioftrackjobs.protocol.upload import component_url
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
@@ -83,7 +82,7 @@ class Connection:
     async def __aenter__(self) -> Connection:
         if self._open is not None or self._closing:
             raise SessionStateError("a session can be opened only once; make a new one")
-        key = self._credentials.api_key.get_secret_value()
+        key = self._credentials.api_key.reveal()
         server_url = self._credentials.server_url
         client, api_url = self._given_client, server_url + API_PATH
         if client is None:
@@ -198,10 +197,12 @@ class Connection:
 
     def component_url(self, action: str, component_id: str) -> str:
         """Return the address to ``get`` or ``remove`` a component at. It carries the API key."""
+        from aioftrackjobs.protocol.upload import component_url  # late: many never move a file
+
         server, user, key = (
             self._credentials.server_url,
             self._credentials.api_user,
-            self._credentials.api_key.get_secret_value(),
+            self._credentials.api_key.reveal(),
         )
         return component_url(server, action, component_id, user, key)
 

@@ -10,13 +10,12 @@ cannot be delivered in time is delivered later, and is no error.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
 from collections.abc import Collection, Iterator, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import sniffio
@@ -38,6 +37,9 @@ from aioftrackjobs.session import AsyncSession, deliverer_of, workspace_of
 from aioftrackjobs.tickets import Settle, Ticket
 from aioftrackjobs.transport import redact
 from aioftrackjobs.unit_of_work import UnitOfWork
+
+if TYPE_CHECKING:
+    import asyncio
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +134,8 @@ class JobCourse:
             self._unit.accept_uncertain()
         self._begun = True
         if sniffio.current_async_library() == "asyncio":
+            import asyncio
+
             self._task = asyncio.current_task()
         # Leases are in the server's time, which only an answer tells: it may be the first.
         self._running.add(self, renew_now=abs(contact.ahead - ahead) > _CLOCK_STEP)
@@ -214,7 +218,7 @@ class JobCourse:
         """Report that the block was left by *error*; what goes wrong here is only logged."""
         self._ending = True
         self._running.discard(self)
-        key = self._workspace.connection.credentials.api_key.get_secret_value()
+        key = self._workspace.connection.credentials.api_key.reveal()
         text = None
         if attach_traceback and isinstance(error, Exception):
             text = format_failure(error, key)
@@ -270,7 +274,7 @@ class JobCourse:
 
     def _word(self, status: JobStatus) -> str:
         """Return the last word as the journal keeps it."""
-        key = self._workspace.connection.credentials.api_key.get_secret_value()
+        key = self._workspace.connection.credentials.api_key.reveal()
         self.report.lease = None
         word = {"status": status.value, "data": self.report.compose(None)}
         return redact(json.dumps(word), key)

@@ -19,22 +19,22 @@ def test_the_environment_is_enough() -> None:
 
     assert found.server_url == "https://env.test"
     assert found.api_user == "env-user"
-    assert found.api_key.get_secret_value() == "env-key"
+    assert found.api_key.reveal() == "env-key"
 
 
 def test_arguments_come_first() -> None:
     found = resolve_credentials("https://arg.test", "k", "u", environment=ENVIRONMENT)
 
     assert (found.server_url, found.api_user) == ("https://arg.test", "u")
-    assert found.api_key.get_secret_value() == "k"
+    assert found.api_key.reveal() == "k"
 
 
 def test_the_older_name_of_the_key_is_read_after_the_newer() -> None:
     old = {**ENVIRONMENT, "FTRACK_APIKEY": "old"}
 
-    assert resolve_credentials(environment=old).api_key.get_secret_value() == "env-key"
+    assert resolve_credentials(environment=old).api_key.reveal() == "env-key"
     del old["FTRACK_API_KEY"]
-    assert resolve_credentials(environment=old).api_key.get_secret_value() == "old"
+    assert resolve_credentials(environment=old).api_key.reveal() == "old"
 
 
 def test_all_that_is_missing_is_named_at_once() -> None:
@@ -73,7 +73,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) 
 def test_a_line_break_after_the_key_is_forgiven() -> None:
     found = resolve_credentials("https://h", "key\n", "u", environment={})
 
-    assert found.api_key.get_secret_value() == "key"
+    assert found.api_key.reveal() == "key"
 
 
 def test_the_key_shows_in_no_repr() -> None:
