@@ -13,9 +13,7 @@ and writes what is still true by then.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -240,6 +238,8 @@ class Journal:
 
     def _write(self) -> None:
         """Write batch after batch, until the journal is closed. The thread's function."""
+        import sqlite3  # late: few sessions have a journal
+
         file: JournalFile | None = None
         closing = False
         while not closing:
@@ -335,9 +335,13 @@ def _loop_caller() -> Callable[[Callable[[], None]], object]:
         import trio
 
         return trio.lowlevel.current_trio_token().run_sync_soon
+    import asyncio
+
     return asyncio.get_running_loop().call_soon_threadsafe
 
 
 def _close(file: JournalFile) -> None:
+    import sqlite3
+
     with suppress(sqlite3.Error):
         file.close()

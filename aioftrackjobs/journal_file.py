@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import math
 import os
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from aioftrackjobs.processes import Process
+
+if TYPE_CHECKING:
+    import sqlite3
 
 #: Seconds to wait for others who write, and between two looks where SQLite does not wait itself.
 _BUSY_TIMEOUT, _POLL = 2.0, 0.02
@@ -65,8 +66,7 @@ class UnusableJournalError(Exception):
     """The file cannot be used as a journal."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What is known of a Job, or of an upload.
 
     Attributes:
@@ -93,8 +93,7 @@ class Entry:
         return self.kind, self.id
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
+class Owner(NamedTuple):
     """The session that writes.
 
     Attributes:
@@ -124,6 +123,8 @@ class JournalFile:
     """
 
     def __init__(self, path: Path, owner: Owner) -> None:
+        import sqlite3  # late: few sessions have a journal
+
         self._owner = owner
         self._signed_at = -math.inf
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
@@ -149,6 +150,8 @@ class JournalFile:
 
     def _use_wal(self) -> None:
         """Switch to WAL, which fails at once where another process is just doing so."""
+        import sqlite3
+
         deadline = time.monotonic() + _BUSY_TIMEOUT
         while True:
             try:
