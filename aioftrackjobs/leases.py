@@ -7,9 +7,8 @@ need not agree. Pure: no I/O, no clock.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from aioftrackjobs.processes import Process
 
@@ -23,8 +22,7 @@ LEASE_SECONDS, CLOCK_GRACE = 180.0, 60.0
 RENEWALS = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """A claim to a Job.
 
     Attributes:

@@ -11,10 +11,9 @@ import os
 import socket
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _PROC = Path("/proc")
 #: States of processes that have ended, and of which only the exit code is left.
@@ -23,8 +22,7 @@ _ENDED = ("Z", "X", "x")
 _STATE, _START = 0, 19
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(NamedTuple):
     """A process, on this host or another.
 
     Attributes:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -52,9 +51,9 @@ def test_a_process_is_told_from_others_with_its_id() -> None:
     here = this_process()
 
     assert here.is_alive() is True
-    assert replace(here, started="1").is_alive() is False
-    assert replace(here, pid=2**22 + 1).is_alive() is False
-    assert replace(here, place="another place").is_alive() is None
+    assert here._replace(started="1").is_alive() is False
+    assert here._replace(pid=2**22 + 1).is_alive() is False
+    assert here._replace(place="another place").is_alive() is None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no process can be looked at")
@@ -68,7 +67,7 @@ def test_a_process_that_ended_and_was_not_waited_for_is_dead() -> None:
     ) as child:
         assert child.stdout is not None
         pid, _, started = child.stdout.readline().strip().partition(" ")
-        process = replace(this_process(), pid=int(pid), started=started)
+        process = this_process()._replace(pid=int(pid), started=started)
         assert process.is_alive() in (True, None)
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
