@@ -58,13 +58,8 @@ class Deliverer:
         self._woken: anyio.Event | None = None  # while it runs
         self._undecided = False
 
-    def start(self) -> None:
-        """Look for what others have left, without delay for who opens the session."""
-        if self._journal.state != "off":
-            self.wake()
-
     def wake(self) -> None:
-        """Deliver what waits."""
+        """Deliver what waits, without delay for the caller."""
         if self._woken is not None:
             self._woken.set()
             return

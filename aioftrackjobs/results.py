@@ -133,6 +133,11 @@ async def fetch_page(workspace: Workspace, expression: str) -> tuple[list[Entity
         protocol.md, section 4.9.
     """
     (answer,) = await workspace.connection.call([{"action": "query", "expression": expression}])
+    return await read_page(workspace, expression, answer), _next_offset(answer)
+
+
+async def read_page(workspace: Workspace, expression: str, answer: Any) -> list[Entity]:
+    """Return the entities that the server found for *expression*."""
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list):
         raise MalformedAnswerError("a query's result has no list of data", status=200)
@@ -142,7 +147,7 @@ async def fetch_page(workspace: Workspace, expression: str) -> tuple[list[Entity
         raise QueryParameterError(
             f"not entities but plain rows, which session.call() returns: {expression}"
         )
-    return entities, _next_offset(answer)
+    return entities
 
 
 def _next_offset(answer: dict[str, Any]) -> int | None:

@@ -1,4 +1,9 @@
-"""AsyncSession: the one object that users open; it puts the layers together."""
+"""AsyncSession: the one object that users open; it puts the layers together.
+
+Entities stand on pydantic, which takes longer to import, with the models, than most servers take
+to answer. So what has to do with them is imported where it is needed: a session opens, and asks
+who it acts as, without.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
@@ -15,28 +21,32 @@ import anyio
 from aioftrackjobs.attachments import AttachmentWatch
 from aioftrackjobs.config import resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.deliverer import Deliverer
-from aioftrackjobs.ensure import ensure
-from aioftrackjobs.errors import EntityError
-from aioftrackjobs.health import Health, check_health
+from aioftrackjobs.errors import EntityError, NoResultFoundError
 from aioftrackjobs.leases import LEASE_SECONDS
-from aioftrackjobs.models import Entity, FileComponent, JobComponent, User
-from aioftrackjobs.protocol.operations import Operation
-from aioftrackjobs.protocol.query import bind
+from aioftrackjobs.protocol.query import USER_PROJECTIONS, bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
-from aioftrackjobs.results import Query, fetch_entity, key_reference, populate
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.transport import HttpClient
-from aioftrackjobs.unit_of_work import UnitOfWork
-from aioftrackjobs.workspace import Workspace
 
 if TYPE_CHECKING:
     from aioftrackjobs.content import Uploadable
+    from aioftrackjobs.deliverer import Deliverer
+    from aioftrackjobs.health import Health
+    from aioftrackjobs.models import Entity, FileComponent, User
+    from aioftrackjobs.protocol.operations import Operation
+    from aioftrackjobs.results import Query
     from aioftrackjobs.transfer import ProgressCallback
+    from aioftrackjobs.unit_of_work import UnitOfWork
+    from aioftrackjobs.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
-E = TypeVar("E", bound=Entity)
+E = TypeVar("E", bound="Entity")
+
+
+def connection_of(session: AsyncSession) -> Connection:
+    """Return how *session* reaches its server."""
+    return session._connection
 
 
 def workspace_of(session: AsyncSession) -> Workspace:
@@ -100,18 +110,35 @@ class AsyncSession:
             retry=retry,
             journal=resolve_journal(journal),
         )
-        self._workspace = Workspace(self._connection, lease=lease)
-        self._deliverer = Deliverer(self._workspace)
+        self._lease = lease
         self._watch = AttachmentWatch()
         self._user: User | None = None
         self._introduction = anyio.Lock()
+
+    @cached_property
+    def _workspace(self) -> Workspace:
+        from aioftrackjobs.workspace import Workspace
+
+        return Workspace(self._connection, lease=self._lease)
+
+    @cached_property
+    def _deliverer(self) -> Deliverer:
+        from aioftrackjobs.deliverer import Deliverer
+
+        return Deliverer(self._workspace)
+
+    @property
+    def _has_workspace(self) -> bool:
+        """Whether there may be entities: until then, their part of the package is not needed."""
+        return "_workspace" in vars(self)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.api_user} at {self.server_url}>"
 
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
-        self._deliverer.start()
+        if self._connection.journal.state != "off":
+            self._deliverer.wake()  # for what others have left
         return self
 
     async def __aexit__(
@@ -120,9 +147,10 @@ class AsyncSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        pending = len(self._workspace.default_unit.recorded_operations)
-        if pending and error is None:
-            logger.warning("the session closes with %d operation(s) not committed", pending)
+        if self._has_workspace and error is None:
+            pending = len(self._workspace.default_unit.recorded_operations)
+            if pending:
+                logger.warning("the session closes with %d operation(s) not committed", pending)
         await self._connection.__aexit__(kind, error, trace)
 
     @property
@@ -138,6 +166,8 @@ class AsyncSession:
     @property
     def health(self) -> Health:
         """What is waiting, and since when."""
+        from aioftrackjobs.health import check_health
+
         return check_health(self._connection)
 
     # Reading
@@ -154,6 +184,8 @@ class AsyncSession:
             QueryParameterError: Placeholders and parameters do not fit together.
         """
         self._connection.require_open()
+        from aioftrackjobs.results import Query
+
         return Query(self._workspace, bind(expression, parameters))
 
     @overload
@@ -171,6 +203,8 @@ class AsyncSession:
             InvalidKeyError: The number of parts is wrong.
         """
         self._connection.require_open()
+        from aioftrackjobs.results import fetch_entity, key_reference
+
         return await fetch_entity(self._workspace, key_reference(self._workspace.model(kind), key))
 
     async def populate(
@@ -183,6 +217,9 @@ class AsyncSession:
             projections: Attributes and paths, as in a query: ``"status, user.username"``.
         """
         self._connection.require_open()
+        from aioftrackjobs.models import Entity
+        from aioftrackjobs.results import populate
+
         wanted = [projections] if isinstance(projections, str) else projections
         several = [entities] if isinstance(entities, Entity) else entities
         await populate(self._workspace, several, wanted)
@@ -221,9 +258,24 @@ class AsyncSession:
         self._connection.require_open()
         async with self._introduction:  # a farm starts a thousand Jobs at once
             if self._user is None:
-                query = self.query("User where username is {name}", name=self.api_user)
-                self._user = await query.of(User).one()
+                self._user = await self._introduce()
         return self._user
+
+    async def _introduce(self) -> User:
+        """Ask who the session acts as, before what reads the answer need be imported."""
+        projections: Sequence[str] = USER_PROJECTIONS
+        if self._has_workspace:  # a model of the user's own may stand for users
+            projections = self._workspace.types.default_projections("User")
+        criteria = bind("username is {name}", {"name": self.api_user})
+        expression = f"select {', '.join(projections)} from User where {criteria} limit 1"
+        (answer,) = await self._connection.call([{"action": "query", "expression": expression}])
+        from aioftrackjobs.models import User
+        from aioftrackjobs.results import read_page
+
+        for entity in await read_page(self._workspace, expression, answer):
+            if isinstance(entity, User):
+                return entity
+        raise NoResultFoundError(expression)
 
     # Recording: no I/O
 
@@ -247,7 +299,7 @@ class AsyncSession:
         """
         self._connection.require_open()
         entity = self._workspace.create(kind, data or {}, unit=self._workspace.unit)
-        if isinstance(entity, JobComponent):
+        if entity.entity_type == "JobComponent":
             self._watch.note(entity["job_id"])
         return entity
 
@@ -341,6 +393,8 @@ class AsyncSession:
             MultipleResultsFoundError: Several entities have the identifying values.
         """
         self._connection.require_open()
+        from aioftrackjobs.ensure import ensure
+
         return await ensure(self._workspace, kind, data, identifying_keys)
 
     # Files
