@@ -126,31 +126,46 @@ __all__ = [
     "shutdown_on_signals",
 ]
 
-#: Where the names live that are imported when they are first used: pytest, which looks for
-#: plugins, imports this package in every run. Cheap modules come first.
-_HOMES = (
-    "errors",
-    "retry",
-    "protocol.operations",
-    "models",
-    "results",
-    "unit_of_work",
-    "health",
-    "session",
-    "jobs",
-    "recovery",
-    "signals",
-)
+#: Where the names live, which are imported when they are first used: each costs what it stands on,
+#: and pytest, which looks for plugins, imports this package in every run. The rest are errors.
+_HOMES = {
+    "AsyncSession": "session",
+    "Change": "models",
+    "Component": "models",
+    "ComponentLocation": "models",
+    "ContainerComponent": "models",
+    "Create": "protocol.operations",
+    "Delete": "protocol.operations",
+    "Entity": "models",
+    "FileComponent": "models",
+    "Health": "health",
+    "Job": "models",
+    "JobComponent": "models",
+    "JobStatus": "models",
+    "Location": "models",
+    "Query": "results",
+    "RecoveredJob": "recovery",
+    "Recovery": "recovery",
+    "RetryPolicy": "retry",
+    "RunningJob": "jobs",
+    "SequenceComponent": "models",
+    "UnitOfWork": "unit_of_work",
+    "Update": "protocol.operations",
+    "User": "models",
+    "Verdict": "recovery",
+    "current_job": "jobs",
+    "job_context": "jobs",
+    "recover": "recovery",
+    "shutdown_on_signals": "signals",
+}
 
 
 def __getattr__(name: str) -> object:
-    if name in __all__:
-        for home in _HOMES:
-            found = getattr(import_module(f"{__name__}.{home}"), name, None)
-            if found is not None:
-                globals()[name] = found
-                return found
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = found
+    return found
 
 
 def __dir__() -> list[str]:
