@@ -84,9 +84,14 @@ def encode_operation(operation: Operation) -> dict[str, JSONValue]:
 def news(operations: Sequence[Operation], results: Sequence[Any]) -> list[Mapping[str, Any]]:
     """Return the rows among *results* that say more of an entity than what was sent."""
     rows: list[Mapping[str, Any]] = []
+    told: set[Reference] = set()
     for operation, result in zip(operations, results, strict=True):
         row = result.get("data") if isinstance(result, dict) else None
-        if isinstance(row, dict) and not _repeats(row, operation):
+        if not isinstance(row, dict):
+            continue
+        # What repeats what was sent is left out, unless an older row would stand instead.
+        if (told and operation.target in told) or not _repeats(row, operation):
+            told.add(operation.target)
             rows.append(row)
     return rows
 
