@@ -22,7 +22,6 @@ from aioftrackjobs.errors import (
     ConnectError,
     DuplicateEntryError,
     FtrackJobsError,
-    MalformedAnswerError,
     PermissionDeniedError,
     QuerySyntaxError,
     ServerError,
@@ -30,9 +29,9 @@ from aioftrackjobs.errors import (
     ValidationError,
 )
 from aioftrackjobs.exchange import Exchange
+from aioftrackjobs.inquiry import Inquiry, knows_the_key_was_taken, may_be_ones_fault
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, encode_operation
-from aioftrackjobs.protocol.reconciliation import questions, stages, untouched
-from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.protocol.reconciliation import stages, untouched
 from aioftrackjobs.protocol.wire import join_batches
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.tickets import NotApplied, Outcome, Ticket, Unknown
@@ -52,8 +51,8 @@ _WHATEVER_ORDER = (
     ValidationError,
 )
 
-#: HTTP status codes: the request is too big; too many of them came.
-_TOO_BIG, _TOO_MANY = 413, 429
+#: HTTP status code: too many requests came.
+_TOO_MANY = 429
 
 
 class Delivery:
@@ -67,6 +66,7 @@ class Delivery:
 
     def __init__(self, exchange: Exchange, finish: Finish, retry: RetryPolicy) -> None:
         self._exchange = exchange
+        self._inquiry = Inquiry(exchange)
         self._finish = finish
         self._retry = retry
 
@@ -74,12 +74,18 @@ class Delivery:
         """Send *group* in one request; no error of it comes out.
 
         Returns:
-            The groups to deliver next: if it was refused, its halves.
+            The groups to deliver next: if it was refused, its halves; if some of it must not
+            travel with others, those by themselves, and the rest.
         """
         patience = self._retry.patience()
+        group = _waiting(group)
         while group:
             try:
                 group = await self._settle_doubts(group)
+                if apart := await self._inquiry.before(group):
+                    rest = [ticket for ticket in group if ticket not in apart]
+                    return [each for each in (rest, *([ticket] for ticket in apart)) if each]
+                group = _waiting(group)
                 results = await self._send(group)
             except (ServerError, TransportError) as exc:
                 self._note(exc, group)
@@ -90,7 +96,7 @@ class Delivery:
                 if not (_passes(exc) and await patience.pause(exc.retry_after)):
                     return await self._give_up(group, exc)
                 # Whoever was cancelled meanwhile has withdrawn what never left.
-                group = [ticket for ticket in group if ticket.outcome is None]
+                group = _waiting(group)
             except FtrackJobsError as exc:  # it cannot even be tried
                 for ticket in group:
                     self._finish(ticket, _ended_by(_own(exc, group), ticket))
@@ -116,6 +122,10 @@ class Delivery:
         """Keep what *error* says about whether *group* was applied; end what cannot be repeated."""
         for ticket in group:
             ticket.trouble = error
+            if not ticket.is_sent:
+                continue  # a question came first, and failed
+            if isinstance(error, ServerError) and not _passes(error):
+                continue  # until it is known whether a part was kept, nobody withdraws it
             if isinstance(error, (ConnectError, ServerError)):
                 ticket.is_sent = ticket.doubt is not None
             elif not ticket.is_repeatable:
@@ -128,16 +138,16 @@ class Delivery:
         doubtful = [ticket for ticket in group if ticket.doubt is not None]
         if not doubtful:
             return group
-        await self._narrow(doubtful)
+        await self._inquiry.after(doubtful)
         return self._finish_done(group)
 
     async def _give_up(
         self, group: Sequence[Ticket], error: ServerError | TransportError
     ) -> Sequence[Sequence[Ticket]]:
         """End *group*, after *error*, or return what to try instead."""
-        left = [ticket for ticket in group if ticket.outcome is None]
+        left = _waiting(group)
         if isinstance(error, ServerError):
-            if len(left) > 1 and _may_be_ones_fault(error):
+            if len(left) > 1 and may_be_ones_fault(error):
                 return await self._halve(left)
             for ticket in left:
                 self._finish(ticket, await self._refused(ticket, _own(error, left)))
@@ -149,11 +159,15 @@ class Delivery:
     async def _halve(self, group: Sequence[Ticket]) -> Sequence[Sequence[Ticket]]:
         """Return the halves of a refused *group*, without what was applied all the same."""
         try:
-            await self._narrow(group)
+            _, untold = await self._inquiry.after(group)
         except TransportError as exc:
             for ticket in group:  # to send it again could do it twice
                 self._finish(ticket, Unknown(exc))
             return ()
+        for ticket in untold:
+            ticket.doubt = ticket.doubt or TransportError("the server does not tell what it did")
+        for ticket in group:
+            ticket.is_sent = ticket.doubt is not None
         left = self._finish_done(group)
         middle = (len(left) + 1) // 2
         return [half for half in (left[:middle], left[middle:]) if half]
@@ -162,6 +176,8 @@ class Delivery:
         """Finish those of which nothing is left to do, and return the others."""
         left: list[Ticket] = []
         for ticket in group:
+            if ticket.outcome is not None:
+                continue  # withdrawn meanwhile
             if ticket.count_left:
                 left.append(ticket)
             else:
@@ -170,10 +186,10 @@ class Delivery:
 
     async def _refused(self, ticket: Ticket, refusal: ServerError) -> Outcome:
         """Return the outcome of a refused *ticket* that was alone, or whose request was refused."""
-        if not _may_be_ones_fault(refusal):
+        if not may_be_ones_fault(refusal):
             return _ended_by(refusal, ticket)
         try:
-            while await self._narrow([ticket]):
+            while (await self._inquiry.after([ticket]))[0]:
                 # What was refused may be what was done already: the rest may yet be accepted.
                 if not ticket.count_left:
                     return ticket.apply([])
@@ -185,32 +201,10 @@ class Delivery:
                 return await self._deliver_in_stages(ticket, refusal)
         except TransportError as exc:
             return Unknown(exc)
-        if isinstance(refusal, DuplicateEntryError) and ticket.doubt is not None:
-            return Unknown(ticket.doubt)  # who chooses keys cannot tell whose entity it is
+        is_duplicate = isinstance(refusal, DuplicateEntryError)
+        if is_duplicate and ticket.doubt is not None and not knows_the_key_was_taken(ticket):
+            return Unknown(ticket.doubt)  # what it duplicates may be its own
         return NotApplied(refusal, ticket.done)
-
-    async def _narrow(self, group: Sequence[Ticket]) -> bool:
-        """Ask the server what of *group* it has done; return whether there is any.
-
-        Raises:
-            TransportError: It did not tell.
-        """
-        left = [each for ticket in group for each in ticket.changes_left]
-        if not (asked := questions(left)):
-            return False
-        existing: set[Reference] = set()
-        try:
-            answers = await self._exchange.call([question.operation for question in asked])
-            for question, answer in zip(asked, answers, strict=True):
-                existing.update(question.existing(answer))
-        except ServerError as exc:
-            if _passes(exc):
-                raise TransportError(f"the server does not tell what it did: {exc}") from exc
-            return False  # it never will: refused batches are taken back, as is documented
-        except (LookupError, TypeError):
-            raise MalformedAnswerError("a query's result has no rows", status=200) from None
-        narrowed = [ticket.narrow(existing) for ticket in group]
-        return any(narrowed)
 
     async def _deliver_in_stages(self, ticket: Ticket, refusal: ServerError) -> Outcome:
         """Send a refused *ticket* so that nothing is named in the request that creates it."""
@@ -243,8 +237,13 @@ class Delivery:
             try:
                 await self._exchange.call(deletes)
             except FtrackJobsError:
-                await self._narrow([ticket])
+                await self._inquiry.after([ticket])
         return NotApplied(refusal, ticket.done)
+
+
+def _waiting(group: Sequence[Ticket]) -> Sequence[Ticket]:
+    """Return those of *group* that have not ended: others may have been withdrawn meanwhile."""
+    return [ticket for ticket in group if ticket.outcome is None]
 
 
 def _passes(error: ServerError | TransportError) -> bool:
@@ -252,14 +251,6 @@ def _passes(error: ServerError | TransportError) -> bool:
     if isinstance(error, TransportError):
         return error.is_passing
     return error.status == _TOO_MANY
-
-
-def _may_be_ones_fault(refusal: ServerError) -> bool:
-    """Tell whether *refusal* of a group may be about one commit, rather than all requests."""
-    if isinstance(refusal, AuthenticationError):
-        return False
-    by_ftrack = refusal.kind != f"HTTP {refusal.status}"  # a proxy in between names no error
-    return by_ftrack or refusal.status == _TOO_BIG
 
 
 def _own(error: E, group: Sequence[Ticket]) -> E:
@@ -272,5 +263,7 @@ def _ended_by(error: FtrackJobsError, ticket: Ticket) -> Outcome:
     if ticket.doubt is not None:
         return Unknown(ticket.doubt)
     if isinstance(error, TransportError) and not isinstance(error, ConnectError):
-        return Unknown(error)
+        if ticket.is_sent:
+            return Unknown(error)
+        error = ConnectError(f"it was not sent, since a question before it failed: {error}")
     return NotApplied(error, ticket.done)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
 from aioftrackjobs.host import Latch
 from aioftrackjobs.protocol.operations import Operation, Update, encode_operation
-from aioftrackjobs.protocol.reconciliation import born, done_among
+from aioftrackjobs.protocol.reconciliation import Row, born, done_among
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch
 
@@ -86,6 +86,8 @@ class Ticket:
         is_sent: Whether it may have left, so that it cannot be withdrawn.
         is_repeatable: Whether it may be sent again when it is not known what became of it.
         doubt: Why it is not known, if that is so.
+        free: Entities that it creates under keys of the user's choice, and that did not exist
+            before it was sent; None where nobody has asked.
         trouble: Why the latest attempt to send it failed.
         outcome: Its end; None before.
         new_latch: Makes what is waited for.
@@ -104,6 +106,7 @@ class Ticket:
     is_sent: bool = False
     is_repeatable: bool = True
     doubt: TransportError | None = None
+    free: Set[Reference] | None = None
     trouble: FtrackJobsError | None = None
     outcome: Outcome | None = None
     new_latch: Callable[[], Latch]
@@ -181,10 +184,16 @@ class Ticket:
         done = self._results or ()
         return [index for index in range(self.count) if index not in done]
 
-    def narrow(self, existing: Collection[Reference]) -> bool:
-        """Take for done what is, as far as the entities that exist can tell; True if anything."""
+    def narrow(self, found: Mapping[Reference, Row], free: Collection[Reference]) -> bool:
+        """Take for done what is, as far as the entities that exist can tell; True if anything.
+
+        Args:
+            found: Those entities.
+            free: Those under chosen keys that it may have created.
+        """
         left = self._left()
-        return self._note_done([left[place] for place in done_among(self.changes_left, existing)])
+        done = done_among(self.changes_left, found, free)
+        return self._note_done([left[place] for place in done])
 
     def note_done(self, operations: Sequence[Operation]) -> None:
         """Take for done those of its changes that are among *operations*."""

@@ -1,7 +1,9 @@
 """What became of operations that may have been applied in part: what to ask, what is left.
 
 Keys are made by the client, so an entity that a commit creates either exists or does not;
-updates set absolute values and may be repeated; a delete of what is gone is done.
+updates set absolute values and may be repeated; a delete of what is gone is done. A key that
+the user has chosen may be somebody else's: whether it was free before, and the values of what
+is there now, tell them apart.
 
 Source:
     protocol.md, section 2.2: that a refused batch leaves nothing behind is an assumption, and
@@ -10,13 +12,17 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-from aioftrackjobs.protocol.operations import Create, Delete, Operation
+from aioftrackjobs.protocol.agreement import agrees, telling
+from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update, Values
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
 from aioftrackjobs.protocol.values import JSONValue, Reference
+
+#: What the server says of an entity.
+Row: TypeAlias = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,67 +31,135 @@ class Question:
 
     Attributes:
         asked: All of one type.
+        names: Attributes whose values it tells too.
     """
 
     asked: Sequence[Reference]
+    names: Sequence[str] = ()
 
     @property
     def operation(self) -> dict[str, JSONValue]:
         """The query, in its wire form."""
-        names = [name for name, _ in self.asked[0].key]
+        names = dict.fromkeys([*(name for name, _ in self.asked[0].key), *self.names])
         expression = select(names, self.asked[0].entity_type, key_criteria(self.asked))
         return {"action": "query", "expression": expression}
 
-    def existing(self, answer: Any) -> Iterator[Reference]:
+    def found(self, answer: Any) -> dict[Reference, Row]:
         """Return those that exist, by the *answer*; an odd one raises LookupError or TypeError."""
-        found = {tuple(row[name] for name, _ in self.asked[0].key) for row in answer["data"]}
-        for reference in self.asked:
-            if tuple(value for _, value in reference.key) in found:
-                yield reference
+        rows = {tuple(row[name] for name, _ in self.asked[0].key): row for row in answer["data"]}
+        found = {each: rows.get(tuple(value for _, value in each.key)) for each in self.asked}
+        return {reference: row for reference, row in found.items() if row is not None}
+
+
+def questions_before(operations: Iterable[Operation]) -> list[Question]:
+    """Return what to ask before *operations* are sent among others: which chosen keys are taken."""
+    return _pages((each.target, ()) for each in operations if is_chosen(each))
 
 
 def questions(operations: Iterable[Operation]) -> list[Question]:
     """Return what to ask before *operations* are sent again.
 
-    About a create whose key somebody else may have used, existence says nothing: it is repeated,
-    and refused if it was taken. Of a link, which has nothing but its key, it says everything.
+    About a create whose key somebody else may have used, existence alone says nothing: its values
+    are asked for too. Of a link, which has nothing but its key, existence says everything.
     """
-    by_type: dict[tuple[str, ...], dict[Reference, None]] = {}
-    for operation in operations:
-        if isinstance(operation, Delete) or _is_told_by_existence(operation):
-            kind = (operation.target.entity_type, *(name for name, _ in operation.target.key))
-            by_type.setdefault(kind, {})[operation.target] = None
+    return _pages(
+        (each.target, telling(each.values) if isinstance(each, Create) and is_chosen(each) else ())
+        for each in operations
+        if not isinstance(each, Update)
+    )
+
+
+def _pages(asked: Iterable[tuple[Reference, tuple[str, ...]]]) -> list[Question]:
+    alike: dict[tuple[str, tuple[str, ...], tuple[str, ...]], dict[Reference, None]] = {}
+    for target, names in asked:
+        kind = (target.entity_type, tuple(name for name, _ in target.key), names)
+        alike.setdefault(kind, {})[target] = None
     return [
-        Question(references[start : start + PAGE_SIZE])
-        for references in map(tuple, by_type.values())
+        Question(tuple(references)[start : start + PAGE_SIZE], names)
+        for (_, _, names), references in alike.items()
         for start in range(0, len(references), PAGE_SIZE)
     ]
 
 
-def _is_told_by_existence(operation: Operation) -> bool:
-    if not isinstance(operation, Create):
+def is_chosen(operation: Operation) -> bool:
+    """Tell whether it creates an entity under a key that somebody else may have used.
+
+    A link is what its key says, whoever made it.
+    """
+    if not isinstance(operation, Create) or operation.fresh:
         return False
-    return operation.fresh or (len(operation.target.key) > 1 and not operation.values)
+    return len(operation.target.key) == 1 or bool(operation.values)
 
 
-def done_among(operations: Sequence[Operation], existing: Collection[Reference]) -> list[int]:
+def done_among(
+    operations: Sequence[Operation],
+    found: Mapping[Reference, Row],
+    free: Collection[Reference] = (),
+) -> list[int]:
     """Return the places of those *operations* of one commit that need not be sent again.
 
     As far as the entities that exist can tell. What comes before the delete of an entity that is
     gone is done with it: sent again, it would be refused.
+
+    Args:
+        operations: What is left of the commit.
+        found: The entities that exist, with the values that were asked for.
+        free: Those under chosen keys that are taken for created by the commit if they have its
+            values.
     """
     ends = {each.target: place for place, each in enumerate(operations) if isinstance(each, Delete)}
+    ours = {target for target in free if target in found} - _differing(operations, found)
+    begun: set[Reference] = set()
     done = []
     for place, operation in enumerate(operations):
-        end = ends.get(operation.target)
-        exists = operation.target in existing
-        if (
-            (exists and _is_told_by_existence(operation))
-            if end is None
-            else (place <= end and not exists)
-        ):
+        target = operation.target
+        end = ends.get(target)
+        if end is not None:
+            is_done = place <= end and target not in found
+        elif isinstance(operation, Create):
+            # A second create of the same entity is refused, whoever has made it.
+            exists = target in (ours if is_chosen(operation) else found)
+            is_done = exists and target not in begun
+            begun.add(target)
+        else:
+            is_done = False
+        if is_done:
             done.append(place)
     return done
+
+
+def puzzling(
+    operations: Sequence[Operation], found: Mapping[Reference, Row], free: Collection[Reference]
+) -> bool:
+    """Tell whether one of *operations* may have created what exists, with other values.
+
+    Somebody has changed it since; or it is not ours.
+    """
+    return not _differing(operations, found).isdisjoint(free)
+
+
+def _differing(operations: Sequence[Operation], found: Mapping[Reference, Row]) -> set[Reference]:
+    """Return which of the entities *found* have other values than *operations* create them with.
+
+    What the same operations change afterwards may have either value.
+    """
+    changed: dict[Reference, set[str]] = {}
+    for operation in operations:
+        if isinstance(operation, Update) and operation.target in found:
+            changed.setdefault(operation.target, set()).update(operation.values)
+    first: dict[Reference, Create] = {}  # a second one is refused
+    for operation in operations:
+        if isinstance(operation, Create) and is_chosen(operation) and operation.target in found:
+            first.setdefault(operation.target, operation)
+    return {
+        target
+        for target, create in first.items()
+        if not agrees(_without(create.values, changed.get(target, ())), found[target])
+    }
+
+
+def _without(values: Values, names: Collection[str]) -> Values:
+    return {name: value for name, value in values.items() if name not in names}
 
 
 def untouched(sent: Sequence[Operation], left: Sequence[Operation]) -> list[Operation]:

@@ -32,7 +32,9 @@ class Tables:
         refuses: Tells which operations are refused.
         gate: Requests wait for it.
         faults: What happens to the next requests that carry writes, one by one: a "refused
-            connection", or a "lost request" or "lost answer".
+            connection", or a "lost request" or "lost answer"; or to the next that only asks, a
+            "lost question".
+        hides: Entity types that it answers no query for.
         most_operations: Batches of more are refused as too big.
         batches: The writes of each request, in the order they arrived.
         applied: The writes that were applied and not taken back, in their order.
@@ -46,6 +48,7 @@ class Tables:
         self.gate = anyio.Event()
         self.gate.set()
         self.faults: deque[str] = deque()
+        self.hides: set[str] = set()
         self.most_operations: int | None = None
         self.rows: dict[str, Wire] = {}
         self.applied: list[Wire] = []
@@ -67,10 +70,11 @@ class Tables:
             await self.gate.wait()
         finally:
             self.under_way -= 1
-        fault = self.faults.popleft() if writes and self.faults else None
+        due = bool(self.faults) and bool(writes) != (self.faults[0] == "lost question")
+        fault = self.faults.popleft() if due else None
         if fault == "refused connection":
             raise httpx.ConnectError("refused", request=request)
-        if fault == "lost request":
+        if fault in ("lost request", "lost question"):
             raise httpx.ReadError("gone", request=request)
         answer = self._answer(operations)
         if fault == "lost answer":
@@ -99,8 +103,13 @@ class Tables:
 
     def _apply_one(self, operation: Wire, created: list[str]) -> Wire:
         if operation["action"] == "query":
-            asked = re.findall(r'"([^"]+)"', operation["expression"])
-            data = [self.rows[key] for key in asked if key in self.rows]
+            (kind,) = re.findall(r"from (\w+)", operation["expression"])
+            if kind in self.hides:
+                raise RefusalError("ServerError", "nobody may ask for that")
+            asked = [
+                self.rows.get(each) for each in re.findall(r'"([^"]+)"', operation["expression"])
+            ]
+            data = [row for row in asked if row and row.get("__entity_type__", kind) == kind]
             return {"action": "query", "data": data}
         key = operation["entity_key"][0]
         if self.refuses(operation):

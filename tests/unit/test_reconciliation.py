@@ -18,10 +18,14 @@ from aioftrackjobs.protocol.operations import (
 )
 from aioftrackjobs.protocol.query import PAGE_SIZE
 from aioftrackjobs.protocol.reconciliation import (
+    Question,
+    Row,
     born,
     done_among,
     named,
+    puzzling,
     questions,
+    questions_before,
     stages,
     untouched,
 )
@@ -91,22 +95,28 @@ class Server:
     """What exists, and what of a batch a server does: some first operations of it."""
 
     def __init__(self, existing: Sequence[Reference]) -> None:
-        self.existing = set(existing)
+        self.rows: dict[Reference, dict[str, object]] = {each: {} for each in existing}
 
     def apply(self, operations: Sequence[Operation]) -> None:
         for operation in operations:
             match operation:
-                case Create(target):
-                    self.existing.add(target)
+                case Create(target, values):
+                    self.rows[target] = dict(values)
+                case Update(target, values):
+                    self.rows[target].update(values)
                 case Delete(target):
-                    self.existing.discard(target)
+                    self.rows.pop(target, None)
 
-    def tell(self, operations: Sequence[Operation]) -> set[Reference]:
-        """Return what the answers to the questions about *operations* say."""
-        told: set[Reference] = set()
-        for question in questions(operations):
-            rows = [dict(each.key) for each in question.asked if each in self.existing]
-            told.update(question.existing({"data": rows}))
+    def tell(self, asked: Sequence[Question]) -> dict[Reference, Row]:
+        """Return what the answers to the questions say."""
+        told: dict[Reference, Row] = {}
+        for question in asked:
+            rows = [
+                {**dict(each.key), **{name: self.rows[each].get(name) for name in question.names}}
+                for each in question.asked
+                if each in self.rows
+            ]
+            told.update(question.found({"data": rows}))
         return told
 
 
@@ -115,9 +125,10 @@ def test_answers_tell_what_exists_of_what_was_asked(
     operations: list[Operation], existing: list[Reference]
 ) -> None:
     server = Server(existing)
-    asked = {each for question in questions(operations) for each in question.asked}
+    for asked in (questions(operations), questions_before(operations)):
+        references = {each for question in asked for each in question.asked}
 
-    assert server.tell(operations) == server.existing & asked
+        assert server.tell(asked).keys() == server.rows.keys() & references
 
 
 def test_many_keys_are_asked_for_in_pages_and_each_once() -> None:
@@ -126,8 +137,20 @@ def test_many_keys_are_asked_for_in_pages_and_each_once() -> None:
     assert [len(question.asked) for question in questions(operations)] == [PAGE_SIZE, 1]
 
 
-def test_nothing_is_asked_about_updates_and_chosen_keys() -> None:
-    assert questions([Update(job("a")), Create(job("b"), {"data": "c"})]) == []
+def test_keys_that_are_made_are_asked_for_only_after() -> None:
+    made = Create(job("a"), {"data": "x"}, fresh=True)
+
+    assert questions_before([made, Update(job("b")), Create(link("a", "b"))]) == []
+    assert [each.names for each in questions([made, Update(job("b"))])] == [()]
+
+
+def test_about_chosen_keys_it_is_asked_before_and_after_with_values() -> None:
+    operations = [Create(job(key), {"data": "x", "parent": None}) for key in "ab"]
+
+    (before,), (after,) = questions_before(operations), questions(operations)
+
+    assert before.operation["expression"] == 'select id from Job where id in ("a", "b")'
+    assert after.operation["expression"] == 'select id, data from Job where id in ("a", "b")'
 
 
 # done_among
@@ -145,7 +168,7 @@ def valid_commits() -> st.SearchStrategy[list[Operation]]:
         for key in "abcd":
             life: list[Operation] = []
             if draw(st.booleans()):
-                life.append(Create(job(key), fresh=True))
+                life.append(Create(job(key), {"data": "y"}, fresh=draw(st.booleans())))
             life += [Update(job(key), {"data": "x"})] * draw(st.integers(0, 2))
             if draw(st.booleans()) and not (life and isinstance(life[0], Create)):
                 life.append(Delete(job(key)))
@@ -168,7 +191,9 @@ def test_what_a_server_did_is_found_and_the_rest_can_be_sent(
     applied = data.draw(st.integers(0, len(commit)))
     server.apply(commit[:applied])
 
-    done = done_among(commit, server.tell(commit))
+    found = server.tell(questions(commit))
+    assert not puzzling(commit, found, created)
+    done = done_among(commit, found, created)
     rest = [each for place, each in enumerate(commit) if place not in done]
 
     for place, operation in enumerate(commit):
@@ -179,25 +204,44 @@ def test_what_a_server_did_is_found_and_the_rest_can_be_sent(
     for operation in rest:  # none of it is refused
         match operation:
             case Create(target):
-                assert target not in server.existing
+                assert target not in server.rows
             case Update(target) | Delete(target):
-                assert target in server.existing
+                assert target in server.rows
         server.apply([operation])
     gone = {each.target for each in commit if isinstance(each, Delete)}
-    assert server.existing == {job(key) for key in "abcd"} - gone
+    assert server.rows.keys() == {job(key) for key in "abcd"} - gone
 
 
 def test_existence_says_all_about_a_link_and_nothing_about_a_chosen_key() -> None:
     operations = [Create(link("a", "b")), Create(job("a"), {"data": "x"})]
+    found: dict[Reference, Row] = {link("a", "b"): {}, job("a"): {"data": "x"}}
 
-    assert done_among(operations, {link("a", "b"), job("a")}) == [0]
+    assert done_among(operations, found) == [0]
+
+
+def test_a_chosen_key_that_was_free_is_ours_with_our_values() -> None:
+    create = Create(job("a"), {"data": "x", "parent": None})
+    same: dict[Reference, Row] = {job("a"): {"data": "x", "parent": "filled in"}}
+    other: dict[Reference, Row] = {job("a"): {"data": "y"}}
+
+    assert done_among([create], same, {job("a")}) == [0]
+    assert not puzzling([create], same, {job("a")})
+    assert done_among([create], other, {job("a")}) == []
+    assert puzzling([create], other, {job("a")})
+    assert not puzzling([create], other, set())
+
+
+def test_only_the_first_create_of_an_entity_can_have_made_it() -> None:
+    creates = [Create(job("a"), {"data": "x"}), Create(job("a"), {"data": "y"})]
+
+    assert done_among(creates, {job("a"): {"data": "x"}}, {job("a")}) == [0]
 
 
 def test_a_link_that_is_replaced_is_not_taken_for_the_new_one() -> None:
     operations: list[Operation] = [Delete(link("a", "b")), Create(link("a", "b"))]
 
-    assert done_among(operations, {link("a", "b")}) == []
-    assert done_among(operations, set()) == [0]
+    assert done_among(operations, {link("a", "b"): {}}) == []
+    assert done_among(operations, {}) == [0]
 
 
 # untouched

@@ -1,0 +1,521 @@
+"""Commits that create entities under keys of the user's choice, among others that are refused.
+
+Somebody else may have used such a key, so that finding the entity there does not tell whose it
+is; and a server that keeps a part of a refused batch would refuse the innocent when they are
+repeated. Each caller must be told what it would have been told alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import anyio
+import anyio.lowlevel
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aioftrackjobs import (
+    AsyncSession,
+    CommitUncertainError,
+    ConnectError,
+    DuplicateEntryError,
+    FtrackJobsError,
+    Job,
+    ValidationError,
+)
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.devserver.faults import NotAtomic
+from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.unit_of_work import UnitOfWork
+
+from .tables import Tables, turns
+
+GUILTY = "guilty"
+
+
+@pytest.fixture
+def tables() -> Tables:
+    return served(atomic=False)
+
+
+def served(*, atomic: bool) -> Tables:
+    tables = Tables()
+    tables.atomic = atomic
+    tables.refuses = lambda each: GUILTY in str(each.get("entity_data", {}).get("data"))
+    return tables
+
+
+async def commit(
+    session: AsyncSession, *created: tuple[str | None, str], ends: list[str] | None = None
+) -> None:
+    """Create Jobs of (key or None, data) in one commit; add how it ended to *ends*."""
+    async with session.unit_of_work() as unit:
+        for key, data in created:
+            session.create(Job, {"data": data} if key is None else {"id": key, "data": data})
+        end = await end_of(unit)
+        if ends is not None:
+            ends.append(end)
+        unit.rollback()
+
+
+async def end_of(unit: UnitOfWork) -> str:
+    """Commit, and return the name of the error, or that it was applied."""
+    try:
+        await unit.commit()
+    except FtrackJobsError as exc:
+        return type(exc).__name__
+    return "applied"
+
+
+async def together(
+    session: AsyncSession, *commits: Sequence[tuple[str | None, str]]
+) -> list[list[str]]:
+    """Let *commits* go at once, in their order, and return how each ended."""
+    ends: list[list[str]] = [[] for _ in commits]
+    async with anyio.create_task_group() as group:
+        for each, end in zip(commits, ends, strict=True):
+
+            async def run(each: Any = each, end: Any = end) -> None:
+                await commit(session, *each, ends=end)
+
+            group.start_soon(run)
+    return ends
+
+
+# A key that is free
+
+
+async def test_who_chose_a_free_key_is_not_blamed_for_the_next(tables: Tables) -> None:
+    async with tables.session() as session:
+        ends = await together(session, [("k", "mine")], [(None, GUILTY)], [("l", "its")])
+
+    assert ends == [["applied"], ["ValidationError"], ["applied"]]
+    assert {key: row["data"] for key, row in tables.rows.items()} == {"k": "mine", "l": "its"}
+
+
+async def test_a_kept_part_of_a_refused_commit_is_not_sent_again(tables: Tables) -> None:
+    async with tables.session() as session:
+        session.create(Job, {"id": "k", "data": "mine"})
+        guilty = session.create(Job, {"id": "l", "data": GUILTY})
+        with pytest.raises(ValidationError):
+            await session.commit()
+
+        assert [each.target.key for each in session.recorded_operations] == [(("id", "l"),)]
+        guilty["data"] = "better"
+        await session.commit()
+
+    assert tables.data_of(guilty) == "better"
+    assert tables.rows["k"]["data"] == "mine"
+
+
+async def test_a_lone_create_asks_for_nothing(tables: Tables) -> None:
+    async with tables.session() as session:
+        await commit(session, ("k", "mine"))
+
+    assert tables.queries == 0
+    assert len(tables.batches) == 1
+
+
+async def test_keys_that_are_made_are_not_asked_for(tables: Tables) -> None:
+    async with tables.session() as session:
+        for _ in range(10):
+            session.create(Job, {"data": "x"})
+        await session.commit()
+
+    assert tables.queries == 0
+
+
+# A key that is taken
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+@pytest.mark.parametrize("data", ["the same", "other"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_a_key_of_another_client_is_taken_whatever_its_values(
+    data: str, place: int, *, atomic: bool
+) -> None:
+    """Also when the values are the same: keys serve as locks, which only one may get."""
+    tables = served(atomic=atomic)
+    tables.rows["k"] = {"__entity_type__": "Job", "id": "k", "data": "the same"}
+    commits: list[list[tuple[str | None, str]]] = [[(None, "x")], [(None, GUILTY)]]
+    commits.insert(place, [("k", data)])
+    async with tables.session() as session:
+        ends = await together(session, *commits)
+
+    assert ends.pop(place) == ["DuplicateEntryError"]
+    assert ends == [["applied"], ["ValidationError"]]
+    assert tables.rows["k"]["data"] == "the same"
+    assert len(tables.rows) == 2
+
+
+async def test_a_commit_whose_first_key_is_taken_is_refused_as_a_whole() -> None:
+    tables = served(atomic=True)
+    tables.rows["k"] = {"__entity_type__": "Job", "id": "k", "data": "same"}
+    async with tables.session() as session:
+        session.create(Job, {"id": "k", "data": "same"})
+        session.create(Job, {"data": "rest"})
+        with pytest.raises(DuplicateEntryError):
+            await session.commit()
+        assert len(session.recorded_operations) == 2
+        session.rollback()
+
+    assert tables.rows.keys() == {"k"}
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+async def test_of_two_callers_with_one_key_the_first_has_it(*, atomic: bool) -> None:
+    tables = served(atomic=atomic)
+    async with tables.session() as session:
+        ends = await together(
+            session, [("k", "same")], [("k", "same")], [(None, GUILTY)], [("k", "other")]
+        )
+
+    assert ends == [
+        ["applied"],
+        ["DuplicateEntryError"],
+        ["ValidationError"],
+        ["DuplicateEntryError"],
+    ]
+    assert {key: row["data"] for key, row in tables.rows.items()} == {"k": "same"}
+
+
+async def test_of_two_that_overtake_others_one_has_it(tables: Tables) -> None:
+    """Units that do not wait for others about the same entity meet in one request."""
+    async with tables.session() as session:
+        units = [overtaking(session) for _ in range(2)]
+        ends: list[str] = []
+
+        async def run(unit: UnitOfWork) -> None:
+            ends.append(await end_of(unit))
+
+        async with anyio.create_task_group() as group:
+            for unit in units:
+                group.start_soon(run, unit)
+
+    assert sorted(ends) == ["DuplicateEntryError", "applied"]
+    assert tables.rows.keys() == {"k"}
+
+
+def overtaking(session: AsyncSession) -> UnitOfWork:
+    """Return a unit of work that overtakes others, with the same create as any other."""
+    unit = UnitOfWork(session._workspace, overtakes=True)
+    session._workspace.create(Job, {"id": "k", "data": "same"}, unit=unit)
+    return unit
+
+
+async def test_a_commit_that_uses_its_key_twice_is_refused(tables: Tables) -> None:
+    async with tables.session() as session:
+        session.create(Job, {"id": "k", "data": "same"})
+        session.create(Job, {"id": "k", "data": "same"})
+        with pytest.raises(DuplicateEntryError):
+            await session.commit()
+        session.rollback()
+
+
+# A lost answer
+
+
+def patient() -> RetryPolicy:
+    async def sleep(_: float) -> None:
+        await anyio.lowlevel.checkpoint()
+
+    return RetryPolicy(jitter=0, sleep=sleep)
+
+
+@pytest.mark.parametrize("fault", ["lost request", "lost answer"])
+@pytest.mark.parametrize("others", [0, 1])
+async def test_what_was_created_before_its_answer_was_lost_is_found(
+    tables: Tables, fault: str, others: int
+) -> None:
+    tables.faults.append(fault)
+    async with tables.session(retry=patient()) as session:
+        ends = await together(session, [("k", "mine")], *[[("l", "x")]] * others)
+
+    assert ends == [["applied"]] * (1 + others)
+    assert tables.rows["k"]["data"] == "mine"
+    assert len(tables.applied) == 1 + others
+
+
+async def test_a_key_that_was_taken_before_is_told_though_an_answer_was_lost(
+    tables: Tables,
+) -> None:
+    tables.rows["k"] = {"__entity_type__": "Job", "id": "k", "data": "mine"}
+    tables.faults.append("lost request")
+    async with tables.session(retry=patient()) as session:
+        ends = await together(session, [("k", "mine")], [(None, "x")])
+
+    assert ends == [["DuplicateEntryError"], ["applied"]]
+
+
+async def test_other_values_than_were_sent_leave_it_in_doubt(tables: Tables) -> None:
+    """Somebody has changed it, or it is not ours: nobody can tell."""
+    tables.rows["k"] = {"__entity_type__": "Job", "id": "k", "data": "other"}
+    tables.faults.append("lost answer")
+    async with tables.session(retry=patient()) as session:
+        ends: list[str] = []
+        await commit(session, ("k", "mine"), ends=ends)
+
+    assert ends == [CommitUncertainError.__name__]
+    assert tables.rows["k"]["data"] == "other"
+
+
+async def test_a_key_that_is_taken_meanwhile_is_in_doubt(tables: Tables) -> None:
+    """It was free when it was asked for; now it has other values: ours changed, or not ours."""
+    tables.refuses = lambda each: bool(
+        GUILTY in str(each["entity_data"]["data"])
+        and tables.rows.setdefault("k", {"id": "k", "data": "other"})
+    )
+    async with tables.session() as session:
+        ends = await together(session, [(None, GUILTY)], [("k", "mine")])
+
+    assert ends == [["ValidationError"], ["CommitUncertainError"]]
+
+
+# What cannot be asked for
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+async def test_creates_that_cannot_be_asked_for_are_told_apart_too(*, atomic: bool) -> None:
+    tables = served(atomic=atomic)
+    tables.hides = {"Secret"}
+    tables.rows["t"] = {"__entity_type__": "Secret", "id": "t"}
+    ends: dict[str, str] = {}
+    async with tables.session() as session, anyio.create_task_group() as group:
+
+        async def make(name: str, kind: str, values: Mapping[str, object]) -> None:
+            async with session.unit_of_work() as unit:
+                session.create(kind, values)
+                ends[name] = await end_of(unit)
+                unit.rollback()
+
+        group.start_soon(make, "job", "Job", {"id": "j", "data": "x"})
+        group.start_soon(make, "free", "Secret", {"id": "s", "data": "x"})
+        group.start_soon(make, "taken", "Secret", {"id": "t", "data": "x"})
+        group.start_soon(make, "made", "Job", {"data": "x"})
+        group.start_soon(make, "guilty", "Job", {"data": GUILTY})
+
+    assert ends == {
+        "job": "applied",
+        "free": "applied",
+        "taken": "DuplicateEntryError",
+        "made": "applied",
+        "guilty": "ValidationError",
+    }
+    assert len(tables.rows) == 4
+
+
+async def test_the_question_about_a_guilty_create_spoils_no_other(tables: Tables) -> None:
+    """Its type or an attribute may be what the server does not know."""
+    tables.hides = {"Nonsense"}
+    tables.refuses = lambda each: each["entity_type"] == "Nonsense"
+    ends: list[str] = []
+    async with tables.session() as session, anyio.create_task_group() as group:
+
+        async def make(kind: str) -> None:
+            async with session.unit_of_work() as unit:
+                session.create(kind, {"data": "x"})
+                ends.append(f"{kind} {await end_of(unit)}")
+                unit.rollback()
+
+        group.start_soon(make, "Job")
+        group.start_soon(make, "Nonsense")
+        group.start_soon(make, "Job")
+
+    assert sorted(ends) == ["Job applied", "Job applied", "Nonsense ValidationError"]
+    assert len(tables.rows) == 2
+
+
+async def test_a_made_key_that_cannot_be_asked_for_leaves_a_doubt_not_a_blame(
+    tables: Tables,
+) -> None:
+    tables.hides = {"Secret"}
+    ends: list[str] = []
+    async with tables.session() as session, anyio.create_task_group() as group:
+
+        async def make(data: str) -> None:
+            async with session.unit_of_work() as unit:
+                session.create("Secret", {"data": data})
+                ends.append(await end_of(unit))
+                unit.rollback()
+
+        group.start_soon(make, "x")
+        group.start_soon(make, GUILTY)
+
+    assert sorted(ends) == ["CommitUncertainError", "ValidationError"]
+
+
+# Cancellation
+
+
+async def test_who_is_cancelled_while_the_server_is_asked_keeps_what_was_not_done(
+    tables: Tables,
+) -> None:
+    """What the server has kept of a refused group is settled, and the rest is sent."""
+    tables.gate = anyio.Event()
+    ends: list[str] = []
+    cancelled: list[tuple[Job, UnitOfWork]] = []
+    async with tables.session() as session, anyio.create_task_group() as group:
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as callers:
+                for data in ["before", GUILTY, "x", "after"]:
+                    if data in ("before", "after"):
+                        unit = UnitOfWork(session._workspace)
+                        job = session._workspace.create(Job, {"data": data}, unit=unit)
+                        cancelled.append((job, unit))
+                        callers.start_soon(unit.commit)
+                    else:
+                        group.start_soon(make_one, session, data, ends)
+                    await anyio.lowlevel.checkpoint()
+                await turns()
+                tables.gate.set()
+                tables.gate = anyio.Event()  # for the question
+                while not tables.queries:
+                    await turns(1)
+                scope.cancel()
+        await turns()
+        tables.gate.set()
+
+    assert len(tables.batches[0]) == 4
+    assert sorted(ends) == ["ValidationError", "applied"]
+    for job, unit in cancelled:
+        assert unit.recorded_operations == ()
+        assert tables.data_of(job) == job.data
+    assert len(tables.applied) == len(tables.rows) == 3
+
+
+async def make_one(session: AsyncSession, data: str, ends: list[str]) -> None:
+    await commit(session, (None, data), ends=ends)
+
+
+@pytest.mark.parametrize("chosen", [True, False])
+async def test_who_is_cancelled_during_a_question_before_is_not_sent(
+    tables: Tables, *, chosen: bool
+) -> None:
+    async with tables.session() as session, anyio.create_task_group() as group:
+        tables.gate = anyio.Event()
+        unit = UnitOfWork(session._workspace)
+        session._workspace.create(Job, {"data": "x", **({"id": "k"} if chosen else {})}, unit=unit)
+        ends: list[str] = []
+        with anyio.CancelScope() as scope:
+            async with anyio.create_task_group() as callers:
+                callers.start_soon(unit.commit)
+                group.start_soon(commit_all, session, [("l", "x"), ("m", "x")], ends)
+                while not tables.queries:
+                    await turns(1)
+                scope.cancel()
+        assert len(unit.recorded_operations) == 1
+        tables.gate.set()
+
+    assert ends == ["applied"]
+    assert tables.rows.keys() == {"l", "m"}
+
+
+async def commit_all(
+    session: AsyncSession, created: Sequence[tuple[str | None, str]], ends: list[str]
+) -> None:
+    await commit(session, *created, ends=ends)
+
+
+async def test_what_was_not_sent_because_a_question_was_lost_is_pending_again(
+    tables: Tables,
+) -> None:
+    tables.faults.append("lost question")
+    async with tables.session() as session:
+        session.create(Job, {"id": "k", "data": "x"})
+        session.create(Job, {"id": "l", "data": "x"})
+        with pytest.raises(ConnectError, match="not sent"):
+            await session.commit()
+
+        assert len(session.recorded_operations) == 2
+        assert tables.batches == []
+        await session.commit()
+
+    assert tables.rows.keys() == {"k", "l"}
+
+
+# Any group, on any server
+
+
+class Model:
+    """A server as a dictionary, to which commits are sent alone and in order.
+
+    Attributes:
+        rows: What it has under keys that were chosen.
+        made: What it has under others.
+    """
+
+    def __init__(self, rows: dict[str, str], *, atomic: bool) -> None:
+        self.rows = dict(rows)
+        self.made: list[str] = []
+        self._atomic = atomic
+
+    def send(self, creates: Sequence[tuple[str | None, str]]) -> str:
+        before = dict(self.rows), list(self.made)
+        for key, data in creates:
+            if error := self._refuse(key, data):
+                if self._atomic:
+                    self.rows, self.made = before
+                return error
+            if key is None:
+                self.made.append(data)
+            else:
+                self.rows[key] = data
+        return "applied"
+
+    def _refuse(self, key: str | None, data: str) -> str | None:
+        if data == GUILTY:
+            return "ValidationError"
+        return "DuplicateEntryError" if key in self.rows else None
+
+
+KEYS = st.sampled_from(["k", "l", "m", None])
+DATA = st.sampled_from(["same", "same", "other", GUILTY])
+COMMITS = st.lists(st.lists(st.tuples(KEYS, DATA), min_size=1, max_size=3), min_size=1, max_size=8)
+ROWS = st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["same", "other"]))
+
+
+@settings(max_examples=300, deadline=None)
+@given(commits=COMMITS, before=ROWS, atomic=st.booleans())
+async def test_each_caller_is_told_what_it_would_be_told_alone(
+    commits: list[list[tuple[str | None, str]]], before: dict[str, str], *, atomic: bool
+) -> None:
+    tables, model = served(atomic=atomic), Model(before, atomic=atomic)
+    for key, data in before.items():
+        tables.rows[key] = {"__entity_type__": "Job", "id": key, "data": data}
+    async with tables.session() as session:
+        ends = await together(session, *commits)
+
+    assert ends == [[model.send(each)] for each in commits]
+    chosen = {key: row["data"] for key, row in tables.rows.items() if len(key) == 1}
+    assert chosen == model.rows
+    made = [row["data"] for key, row in tables.rows.items() if len(key) > 1]
+    assert sorted(made) == sorted(model.made)
+
+
+async def test_the_embedded_server_is_told_apart_the_same_way(
+    session: AsyncSession, server: ServerHandle
+) -> None:
+    """With values that a server may hand back in another form than they were sent in."""
+    user = await session.current_user()
+    nobody = "00000000-0000-4000-8000-00000000dead"
+    keys = [str(UUID(int=number)) for number in range(3)]
+    server.faults.inject(NotAtomic(), times=None)
+    ends: dict[int, str] = {}
+
+    async def make(index: int, values: Mapping[str, object]) -> None:
+        async with session.unit_of_work() as unit:
+            session.create(Job, {"id": keys[index], "data": json.dumps({"n": index}), **values})
+            ends[index] = await end_of(unit)
+            unit.rollback()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(make, 0, {"user": user, "finished_at": datetime(2026, 1, 2, tzinfo=UTC)})
+        group.start_soon(make, 1, {"user_id": nobody})
+        group.start_soon(make, 2, {"user_id": user["id"], "status": "running"})
+
+    assert [ends[index] for index in range(3)] == ["applied", "ServerError", "applied"]

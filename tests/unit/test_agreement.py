@@ -1,0 +1,61 @@
+"""Values as they were sent, and as a server may give them back."""
+
+from __future__ import annotations
+
+import pytest
+
+from aioftrackjobs.protocol.agreement import agrees, telling
+
+
+def time(text: str) -> dict[str, str]:
+    return {"__type__": "datetime", "value": text}
+
+
+USER = {"__entity_type__": "User", "id": "u"}
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ("text", "text"),
+        (1, 1.0),
+        (True, 1),
+        (0.1, 0.10000000149011612),
+        (time("2026-01-02T03:04:05.678901+00:00"), time("2026-01-02T03:04:05")),
+        (time("2026-01-02"), {"__type__": "date", "value": "2026-01-02"}),
+        ("2026-01-02T03:04:05", time("2026-01-02T03:04:05")),
+        (USER, {**USER, "username": "maya"}),
+        ({**USER, "__entity_type__": "BaseUser"}, USER),
+    ],
+)
+def test_the_same_in_another_form_agrees(sent: object, told: object) -> None:
+    assert agrees({"x": sent}, {"x": told})  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        ("text", "Text"),
+        ("", None),
+        (1, 2),
+        (1.5, "1.5"),
+        (time("2026-01-02T03:04:05"), time("2026-01-02T03:04:07")),
+        (time("2026-01-02T03:04:05"), None),
+        ("no time", time("2026-01-02T03:04:05")),
+        (USER, {**USER, "id": "v"}),
+        (USER, None),
+    ],
+)
+def test_other_values_do_not_agree(sent: object, told: object) -> None:
+    assert not agrees({"x": sent}, {"x": told})  # type: ignore[dict-item]
+
+
+def test_a_value_that_the_server_does_not_tell_does_not_agree() -> None:
+    assert not agrees({"x": "text"}, {})
+
+
+def test_what_the_server_fills_in_or_what_grows_tells_nothing() -> None:
+    values = {"b": 1, "a": "x", "none": None, "members": [USER], "metadata": {"key": "value"}}
+
+    assert telling(values) == ("a", "b")  # type: ignore[arg-type]
+    assert agrees(values, {"a": "x", "b": 1})  # type: ignore[arg-type]
