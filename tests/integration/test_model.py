@@ -20,6 +20,7 @@ from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -288,9 +289,11 @@ class Machine(RuleBasedStateMachine):
 
     # What flows do
 
-    @rule(index=FLOWS)
-    def create(self, index: int) -> None:
-        job = self.record(self.flows[index], self.session.create, Job, {"data": self.token()})
+    @rule(index=FLOWS, chosen=st.booleans())
+    def create(self, index: int, *, chosen: bool) -> None:
+        key = {"id": str(uuid4())} if chosen else {}
+        data = {**key, "data": self.token()}
+        job = self.record(self.flows[index], self.session.create, Job, data)
         self.jobs.append(job)
 
     @rule(index=FLOWS, job=JOBS)
