@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from aioftrackjobs.errors import TransportError
-from aioftrackjobs.models import Entity
+from aioftrackjobs.models import Entity, Freshness
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.tickets import Outcome, Settle, Ticket
 
@@ -45,9 +45,11 @@ class Committer(Protocol):
 
     Attributes:
         creators: The unit that has yet to create an entity, by the ``id()`` of the entity.
+        freshness: Told what was written while reads are under way.
     """
 
     creators: WeakValueDictionary[int, Any]
+    freshness: Freshness
 
     @property
     def queue(self) -> CommitQueue:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from aioftrackjobs.models import Entity
-from aioftrackjobs.protocol.operations import Create, Delete, Operation
+from aioftrackjobs.models import Entity, settle_late
+from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.tickets import Outcome, Settle, Ticket
 
@@ -67,3 +67,31 @@ def split_done(
             to_be_born.add(target)
         (settled if ended else rest).append(each)
     return settled, rest
+
+
+def settle_found(
+    taken: Sequence[Recorded], ticket: Ticket, results: Sequence[Any]
+) -> list[Recorded]:
+    """Settle what a commit has *taken* of entities that an earlier attempt of it had created.
+
+    What is known of them by now is newer. Updates were sent again, and are the latest.
+
+    Returns:
+        What there is to do of all that is taken.
+    """
+    found, updated = set[Reference](), dict[Reference, set[str]]()
+    for change, result in zip(ticket.changes, results, strict=True):
+        if isinstance(change, Create) and result is None:
+            found.add(change.target)
+        elif isinstance(change, Update):
+            updated.setdefault(change.target, set()).update(change.values)
+    left: list[Recorded] = []
+    for each in reversed(taken):
+        target = each.operation.target
+        if target in found and updated.get(target, set()).isdisjoint(each.values):
+            for name, value in each.values.items():
+                settle_late(each.entity, name, value)
+            left.append(replace(each, values={}))
+        else:
+            left.append(each)
+    return left[::-1]

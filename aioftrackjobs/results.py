@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from aioftrackjobs.errors import (
@@ -21,7 +21,7 @@ from aioftrackjobs.protocol.query import (
     split_paging,
     target_type,
 )
-from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.workspace import Workspace
 
 E = TypeVar("E", bound=Entity)
@@ -132,22 +132,45 @@ async def fetch_page(workspace: Workspace, expression: str) -> tuple[list[Entity
     Source:
         protocol.md, section 4.9.
     """
-    (answer,) = await workspace.connection.call([{"action": "query", "expression": expression}])
-    return await read_page(workspace, expression, answer), _next_offset(answer)
+    query = {"action": "query", "expression": expression}
+    with workspace.freshness.reading() as read:
+        (answer,) = await workspace.connection.call([query])
+        return await read_page(workspace, expression, answer, read), _next_offset(answer)
 
 
-async def read_page(workspace: Workspace, expression: str, answer: Any) -> list[Entity]:
-    """Return the entities that the server found for *expression*."""
+async def read_page(
+    workspace: Workspace, expression: str, answer: Any, read: int | None = None
+) -> list[Entity]:
+    """Return the entities that the server found for *expression*.
+
+    Args:
+        workspace: The session's.
+        expression: The query.
+        answer: What the server said.
+        read: Number of the read, if anything may have been written since it began.
+    """
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list):
         raise MalformedAnswerError("a query's result has no list of data", status=200)
-    rows: Sequence[object] = await workspace.decode(data)
+    rows: Sequence[object] = await workspace.decode(data, read)
     entities = [row for row in rows if isinstance(row, Entity)]
     if len(entities) != len(rows):
         raise QueryParameterError(
             f"not entities but plain rows, which session.call() returns: {expression}"
         )
     return entities
+
+
+async def fetch_answers(
+    workspace: Workspace, operations: Sequence[Mapping[str, JSONValue]]
+) -> list[Any]:
+    """Send *operations* in one request, and return the decoded answer to each."""
+    with workspace.freshness.reading() as read:
+        answers = await workspace.connection.call(operations)
+        return [
+            await workspace.decode(answer, read if operation.get("action") == "query" else None)
+            for operation, answer in zip(operations, answers, strict=True)
+        ]
 
 
 def _next_offset(answer: dict[str, Any]) -> int | None:

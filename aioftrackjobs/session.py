@@ -236,8 +236,9 @@ class AsyncSession:
             cast("Mapping[str, JSONValue]", encode_value(operation, f"operations[{index}]"))
             for index, operation in enumerate(operations)
         ]
-        answers = await self._connection.call(encoded)
-        return [await self._workspace.decode(answer) for answer in answers]
+        from aioftrackjobs.results import fetch_answers
+
+        return await fetch_answers(self._workspace, encoded)
 
     async def server_information(self) -> dict[str, Any]:
         """Return what the server says of itself; asked for once (protocol.md, section 2.4)."""

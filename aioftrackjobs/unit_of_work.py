@@ -20,7 +20,7 @@ from aioftrackjobs.errors import (
     TransportError,
     UnknownAttributeError,
 )
-from aioftrackjobs.flights import Flight, Recorded, split_done
+from aioftrackjobs.flights import Flight, Recorded, settle_found, split_done
 from aioftrackjobs.models import Entity, forget_local, settle
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import (
@@ -337,8 +337,11 @@ class UnitOfWork:
         """Keep the books of a commit that has ended."""
         self._flight = None
         match outcome:
-            case Applied():
-                self._settle_applied(flight.taken)
+            case Applied(results):
+                ticket, taken = flight.ticket, flight.taken
+                if ticket is not None and ticket.doubt is not None:
+                    taken = settle_found(taken, ticket, results)
+                self._settle_applied(taken)
             case NotApplied(done=done):
                 self._return(self._settle_done(flight.taken, done), flight)
             case Unknown() if flight.rolled_back:
@@ -370,6 +373,8 @@ class UnitOfWork:
             logger.warning("a commit was applied, but its answer is odd", exc_info=True)
 
     def _settle_applied(self, taken: Iterable[Recorded]) -> None:
+        freshness = self._committer.freshness
+        reads = freshness.reads
         for recorded in taken:
             entity, operation = recorded.entity, recorded.operation
             if isinstance(operation, Delete):
@@ -378,6 +383,8 @@ class UnitOfWork:
                 self._committer.creators.pop(id(entity), None)
             for name, value in recorded.values.items():
                 settle(entity, name, value)
+            if reads and recorded.values:
+                freshness.note(entity, recorded.values)
 
 
 def _folded(taken: Sequence[Recorded]) -> Sequence[Operation]:

@@ -20,7 +20,7 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.identity import IdentityMap, IncompleteRowError
 from aioftrackjobs.leases import LEASE_SECONDS
-from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id, owner_of
+from aioftrackjobs.models import Entity, EntityTypes, Freshness, adopt, new_id, owner_of
 from aioftrackjobs.progress import ProgressBoards
 from aioftrackjobs.running import RunningJobs
 from aioftrackjobs.unit_of_work import UnitOfWork
@@ -47,6 +47,7 @@ class Workspace:
         self.connection = connection
         self.types = EntityTypes()
         self.identity = IdentityMap(self.types, self)
+        self.freshness = Freshness()
         # Weak: a unit that is gone creates nothing; one that is not holds what it has recorded, so
         # that no other entity gets the same id().
         self.creators = WeakValueDictionary[int, UnitOfWork]()
@@ -119,16 +120,28 @@ class Workspace:
         """Return the class that stands for *kind*."""
         return self.identity.model(kind)
 
-    async def decode(self, answer: Any) -> Any:
-        """Return *answer* with its entities; asks for the schemas if a key cannot be told."""
+    async def decode(self, answer: Any, read: int | None = None) -> Any:
+        """Return *answer* with its entities; asks for the schemas if a key cannot be told.
+
+        Args:
+            answer: Of the server.
+            read: The number of the read that it answers; what was written since is kept.
+        """
         try:
-            return self.identity.decode(answer)
+            return self._decode(answer, read)
         except IncompleteRowError:
-            await self.schemas()
-        try:
+            with self.freshness.reading() as later:
+                await self.schemas()
+                try:
+                    return self._decode(answer, later if read is None else read)
+                except IncompleteRowError as exc:
+                    raise MalformedAnswerError(f"an odd row: {exc}", status=200) from exc
+
+    def _decode(self, answer: Any, read: int | None) -> Any:
+        if read is None:
             return self.identity.decode(answer)
-        except IncompleteRowError as exc:
-            raise MalformedAnswerError(f"an odd row: {exc}", status=200) from exc
+        with self.freshness.keeping(read):
+            return self.identity.decode(answer)
 
     async def schemas(self) -> list[dict[str, Any]]:
         """Return the server's schema documents, which are asked for once."""

@@ -11,6 +11,7 @@ from aioftrackjobs.models._component import (
 )
 from aioftrackjobs.models._entity import Entity, store
 from aioftrackjobs.models._fields import new_id
+from aioftrackjobs.models._freshness import Freshness
 from aioftrackjobs.models._job import Job, JobComponent, JobStatus, parse_job_data
 from aioftrackjobs.models._merging import Change
 from aioftrackjobs.models._owner import Owner
@@ -25,6 +26,7 @@ from aioftrackjobs.models._state import (
     owner_of,
     remote_value,
     settle,
+    settle_late,
 )
 from aioftrackjobs.models._user import User
 
@@ -37,6 +39,7 @@ __all__ = [
     "Entity",
     "EntityTypes",
     "FileComponent",
+    "Freshness",
     "Job",
     "JobComponent",
     "JobStatus",
@@ -55,5 +58,6 @@ __all__ = [
     "parse_job_data",
     "remote_value",
     "settle",
+    "settle_late",
     "store",
 ]

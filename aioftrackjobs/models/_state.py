@@ -79,6 +79,14 @@ def settle(entity: Entity, name: str, value: Any) -> None:
         del local[name]
 
 
+def settle_late(entity: Entity, name: str, value: Any) -> None:
+    """Settle *value*, which the server applied before whatever is known of *name* by now."""
+    if name in entity._remote:
+        forget_local(entity, name, value)
+    else:
+        settle(entity, name, value)
+
+
 def forget_local(entity: Entity, name: str, value: Any) -> None:
     """Drop the local value of *name* if it still is the *value* that was recorded."""
     if name in entity._local and same(entity._local[name], value):

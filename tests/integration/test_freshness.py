@@ -2,11 +2,166 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
-from aioftrackjobs import AsyncSession, Job
+import anyio
+import httpx
+import pytest
+from anyio.abc import ByteStream
+
+from aioftrackjobs import AsyncSession, CommitUncertainError, Job
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.devserver.faults import Drop
+from aioftrackjobs.models import remote_value
+from aioftrackjobs.retry import NO_RETRIES
+
+from .wires import listening, receive_request, response
 
 pytestmark = pytest.mark.every_client
+
+
+class Keeper:
+    """Stands before a server, and keeps back answers until it is told to let them go.
+
+    Attributes:
+        about: Answers to requests that hold this are kept back.
+        answered: The server has given such an answer.
+        release: Lets them go.
+    """
+
+    def __init__(self, server: ServerHandle) -> None:
+        self._url = server.url
+        self.about: bytes | None = None
+        self.answered = anyio.Event()
+        self.release = anyio.Event()
+
+    async def handle(self, stream: ByteStream) -> None:
+        async with httpx.AsyncClient() as client:
+            while True:
+                request = await receive_request(stream)
+                kept = {"host", "content-length", "connection"}
+                headers = {k: v for k, v in request.headers.items() if k not in kept}
+                answer = await client.post(
+                    self._url + request.target, content=request.body, headers=headers
+                )
+                if self.about is not None and self.about in request.body:
+                    self.answered.set()
+                    await self.release.wait()
+                await stream.send(response("200 OK", answer.content))
+
+
+@pytest.fixture
+def keeper(server: ServerHandle) -> Keeper:
+    return Keeper(server)
+
+
+@pytest.fixture
+async def slow(server: ServerHandle, keeper: Keeper) -> AsyncIterator[AsyncSession]:
+    """A session whose answers pass the keeper."""
+    async with (
+        listening(keeper.handle) as port,
+        AsyncSession(f"http://127.0.0.1:{port}", server.api_key, server.api_user) as session,
+    ):
+        yield session
+
+
+# Reads
+
+
+async def query(session: AsyncSession, job: Job) -> None:
+    (found,) = await session.query(expression(job)).all()
+    assert found is job
+
+
+async def get(session: AsyncSession, job: Job) -> None:
+    assert await session.get(Job, job.id) is job
+
+
+async def populate(session: AsyncSession, job: Job) -> None:
+    await session.populate(job, "status, data")
+
+
+async def call(session: AsyncSession, job: Job) -> None:
+    await session.call([{"action": "query", "expression": expression(job)}])
+
+
+def expression(job: Job) -> str:
+    return f"select id, status, data from Job where id is {job.id}"
+
+
+@pytest.mark.parametrize("read", [query, get, populate, call])
+async def test_an_answer_that_is_older_than_a_write_does_not_undo_it(
+    slow: AsyncSession,
+    other: AsyncSession,
+    keeper: Keeper,
+    read: Callable[[AsyncSession, Job], Coroutine[Any, Any, None]],
+) -> None:
+    job = slow.create(Job, {"status": "queued", "data": "old"})
+    await slow.commit()
+    theirs = await other.get(Job, job.id)
+    assert theirs is not None
+    theirs["data"] = "theirs"
+    await other.commit()
+
+    keeper.about = b'"query"'
+    async with anyio.create_task_group() as group:
+        group.start_soon(read, slow, job)
+        await keeper.answered.wait()
+        job["status"] = "running"
+        await slow.commit()
+        keeper.release.set()
+
+    assert job["status"] == "running"
+    assert job["data"] == "theirs", "what was not written is brought up to date"
+
+
+async def test_a_read_that_began_after_the_write_brings_what_others_wrote(
+    slow: AsyncSession, other: AsyncSession, keeper: Keeper
+) -> None:
+    job = slow.create(Job, {"status": "queued"})
+    await slow.commit()
+    keeper.about = b"select username"
+    async with anyio.create_task_group() as group:
+        group.start_soon(slow.query("select username from User").all)
+        await keeper.answered.wait()
+        job["status"] = "running"
+        await slow.commit()
+        theirs = await other.get(Job, job.id)
+        assert theirs is not None
+        theirs["status"] = "done"
+        await other.commit()
+
+        await slow.query(expression(job)).all()
+        assert job["status"] == "done"
+        keeper.release.set()
+
+    assert job["status"] == "done"
+
+
+async def test_what_no_read_under_way_can_undo_is_forgotten(
+    slow: AsyncSession, keeper: Keeper
+) -> None:
+    freshness = slow._workspace.freshness
+    job = slow.create(Job, {"status": "queued"})
+    await slow.commit()
+    assert not freshness._written, "nothing is remembered while nothing is read"
+
+    keeper.about = b"select username"
+    async with anyio.create_task_group() as group:
+        group.start_soon(slow.query("select username from User").all)
+        await keeper.answered.wait()
+        for status in ("running", "done", "running"):
+            job["status"] = status
+            await slow.commit()
+        assert len(freshness._written) == 1
+        keeper.release.set()
+
+    assert not freshness._written
+    assert not freshness.reads
+
+
+# Commits
 
 
 async def test_a_change_after_others_in_a_commit_is_what_stays(session: AsyncSession) -> None:
@@ -17,3 +172,46 @@ async def test_a_change_after_others_in_a_commit_is_what_stays(session: AsyncSes
     await session.commit()
 
     assert job["status"] == "running"
+
+
+async def test_a_create_that_is_found_late_does_not_undo_what_was_written_since(
+    server: ServerHandle,
+) -> None:
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=NO_RETRIES
+    ) as session:
+        job = session.create(Job, {"status": "queued", "data": "old"})
+        job["status"] = "running"
+        server.faults.inject(Drop(applied=True), on="writes")
+        with pytest.raises(CommitUncertainError) as caught:
+            await session.commit()
+        async with session.unit_of_work():
+            job["status"] = "done"
+
+        await caught.value.resolve()
+
+        assert job["status"] == remote_value(job, "status") == "done"
+        assert job["data"] == "old"
+        assert session.recorded_operations == session.uncertain_operations == ()
+
+
+async def test_an_update_that_is_sent_again_is_the_latest(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=NO_RETRIES
+    ) as session:
+        job = session.create(Job, {"status": "queued"})
+        await session.commit()
+        job["status"] = "running"
+        server.faults.inject(Drop(applied=True), on="writes")
+        with pytest.raises(CommitUncertainError) as caught:
+            await session.commit()
+        async with session.unit_of_work():
+            job["status"] = "done"
+
+        await caught.value.resolve()
+
+        theirs = await other.get(Job, job.id)
+        assert theirs is not None
+        assert job["status"] == theirs["status"] == "running"

@@ -602,7 +602,7 @@ class TablesMachine(Machine):
                 self.apply(change)
             elif isinstance(change, Create):
                 assert key in self.rows
-                self.stale.add(key)  # others may have changed it since
+                self.stale.discard(key)  # what others have written since is kept
             else:  # gone, as it was to be
                 assert key not in self.rows
                 assert change.target in ends
