@@ -128,6 +128,8 @@ class Delivery:
                 continue  # until it is known whether a part was kept, nobody withdraws it
             if isinstance(error, (ConnectError, ServerError)):
                 ticket.is_sent = ticket.doubt is not None
+                if not ticket.is_sent:
+                    ticket.free = None  # others may take the keys until it is sent again
             elif not ticket.is_repeatable:
                 self._finish(ticket, Unknown(error))
             elif ticket.changes:
@@ -189,7 +191,7 @@ class Delivery:
         if not may_be_ones_fault(refusal):
             return _ended_by(refusal, ticket)
         try:
-            while (await self._inquiry.after([ticket]))[0]:
+            while await self._is_done_in_part(ticket):
                 # What was refused may be what was done already: the rest may yet be accepted.
                 if not ticket.count_left:
                     return ticket.apply([])
@@ -205,6 +207,13 @@ class Delivery:
         if is_duplicate and ticket.doubt is not None and not knows_the_key_was_taken(ticket):
             return Unknown(ticket.doubt)  # what it duplicates may be its own
         return NotApplied(refusal, ticket.done)
+
+    async def _is_done_in_part(self, ticket: Ticket) -> bool:
+        """Find out whether the server has kept anything of a *ticket* that it refused alone."""
+        if ticket.count_left == 1 and ticket.doubt is None:
+            ticket.free = frozenset()  # what was refused by itself has created nothing
+        any_done, _ = await self._inquiry.after([ticket])
+        return any_done
 
     async def _deliver_in_stages(self, ticket: Ticket, refusal: ServerError) -> Outcome:
         """Send a refused *ticket* so that nothing is named in the request that creates it."""

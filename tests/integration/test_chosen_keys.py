@@ -50,6 +50,12 @@ def served(*, atomic: bool) -> Tables:
     return tables
 
 
+def job_row(key: str, data: str) -> dict[str, str]:
+    """Return what a server has after a Job was created with *data*."""
+    values = {"type": "api_job", "status": "queued", "data": data}
+    return {"__entity_type__": "Job", "id": key, **values}
+
+
 async def commit(
     session: AsyncSession, *created: tuple[str | None, str], ends: list[str] | None = None
 ) -> None:
@@ -141,7 +147,7 @@ async def test_a_key_of_another_client_is_taken_whatever_its_values(
 ) -> None:
     """Also when the values are the same: keys serve as locks, which only one may get."""
     tables = served(atomic=atomic)
-    tables.rows["k"] = {"__entity_type__": "Job", "id": "k", "data": "the same"}
+    tables.rows["k"] = job_row("k", "the same")
     commits: list[list[tuple[str | None, str]]] = [[(None, "x")], [(None, GUILTY)]]
     commits.insert(place, [("k", data)])
     async with tables.session() as session:
@@ -155,7 +161,7 @@ async def test_a_key_of_another_client_is_taken_whatever_its_values(
 
 async def test_a_commit_whose_first_key_is_taken_is_refused_as_a_whole() -> None:
     tables = served(atomic=True)
-    tables.rows["k"] = {"__entity_type__": "Job", "id": "k", "data": "same"}
+    tables.rows["k"] = job_row("k", "same")
     async with tables.session() as session:
         session.create(Job, {"id": "k", "data": "same"})
         session.create(Job, {"data": "rest"})
@@ -244,7 +250,7 @@ async def test_what_was_created_before_its_answer_was_lost_is_found(
 async def test_a_key_that_was_taken_before_is_told_though_an_answer_was_lost(
     tables: Tables,
 ) -> None:
-    tables.rows["k"] = {"__entity_type__": "Job", "id": "k", "data": "mine"}
+    tables.rows["k"] = job_row("k", "mine")
     tables.faults.append("lost request")
     async with tables.session(retry=patient()) as session:
         ends = await together(session, [("k", "mine")], [(None, "x")])
@@ -252,9 +258,33 @@ async def test_a_key_that_was_taken_before_is_told_though_an_answer_was_lost(
     assert ends == [["DuplicateEntryError"], ["applied"]]
 
 
+async def test_a_key_that_was_taken_while_the_server_was_away_is_taken(tables: Tables) -> None:
+    async def sleep(_: float) -> None:
+        tables.rows["k"] = job_row("k", "same")
+
+    tables.faults.append("refused connection")
+    async with tables.session(retry=RetryPolicy(jitter=0, sleep=sleep)) as session:
+        ends = await together(session, [("k", "same")], [(None, "x")])
+
+    assert ends == [["DuplicateEntryError"], ["applied"]]
+
+
+async def test_a_key_that_is_taken_before_it_is_repeated_alone_is_taken(tables: Tables) -> None:
+    def refuses(each: dict[str, Any]) -> bool:
+        if each["entity_key"] == ["k"] and len(tables.batches) > 1:
+            tables.rows.setdefault("k", job_row("k", "same"))
+        return GUILTY in str(each.get("entity_data"))
+
+    tables.refuses = refuses
+    async with tables.session() as session:
+        ends = await together(session, [(None, GUILTY)], [("k", "same")])
+
+    assert ends == [["ValidationError"], ["DuplicateEntryError"]]
+
+
 async def test_other_values_than_were_sent_leave_it_in_doubt(tables: Tables) -> None:
     """Somebody has changed it, or it is not ours: nobody can tell."""
-    tables.rows["k"] = {"__entity_type__": "Job", "id": "k", "data": "other"}
+    tables.rows["k"] = job_row("k", "other")
     tables.faults.append("lost answer")
     async with tables.session(retry=patient()) as session:
         ends: list[str] = []
@@ -268,7 +298,7 @@ async def test_a_key_that_is_taken_meanwhile_is_in_doubt(tables: Tables) -> None
     """It was free when it was asked for; now it has other values: ours changed, or not ours."""
     tables.refuses = lambda each: bool(
         GUILTY in str(each["entity_data"]["data"])
-        and tables.rows.setdefault("k", {"id": "k", "data": "other"})
+        and tables.rows.setdefault("k", job_row("k", "other"))
     )
     async with tables.session() as session:
         ends = await together(session, [(None, GUILTY)], [("k", "mine")])
@@ -486,7 +516,7 @@ async def test_each_caller_is_told_what_it_would_be_told_alone(
 ) -> None:
     tables, model = served(atomic=atomic), Model(before, atomic=atomic)
     for key, data in before.items():
-        tables.rows[key] = {"__entity_type__": "Job", "id": key, "data": data}
+        tables.rows[key] = job_row(key, data)
     async with tables.session() as session:
         ends = await together(session, *commits)
 
