@@ -15,6 +15,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import Drop
 from aioftrackjobs.models import remote_value
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.session import workspace_of
 
 from .wires import listening, receive_request, response
 
@@ -142,7 +143,7 @@ async def test_a_read_that_began_after_the_write_brings_what_others_wrote(
 async def test_what_no_read_under_way_can_undo_is_forgotten(
     slow: AsyncSession, keeper: Keeper
 ) -> None:
-    freshness = slow._workspace.freshness
+    freshness = workspace_of(slow).freshness
     job = slow.create(Job, {"status": "queued"})
     await slow.commit()
     assert not freshness._written, "nothing is remembered while nothing is read"
