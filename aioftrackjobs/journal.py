@@ -1,11 +1,18 @@
 """The journal: what this host owes the server, kept where a crash does not reach it.
 
 It knows each Job that a session runs, each last word that the server has not acknowledged, and
-each upload that is not registered. An entry is durable before the request that it is about, so
-that whatever the moment of death, the next session with the journal can put things right.
+each upload that is not registered. An entry is safe from the death of the process before the
+request leaves that it is about, so that whatever the moment of death, the next session with the
+journal can put things right.
 
-A thread of its own writes: all changes that are waiting in one transaction, and so one sync of
-the disk. What no one waits for, such as the end of an entry, travels with the next batch.
+Safe from a power cut it is a moment later, in one sync of the disk for all that came together:
+who runs a Job does not wait for a disk. What the cut takes, at most the last tenth of a second on
+a disk that is well, is entries of Jobs that just began, which the server has too: they fail when
+their lease runs out, by :func:`recover`; and last words that were just said: most of them the
+server has by then, and the Job of one that it has not is failed as lost.
+
+A thread of its own writes, all changes that are waiting in one transaction. What no one waits for,
+such as the end of an entry, travels with the next batch.
 
 A journal that cannot be written never stops the work: it says so once, tries again now and then,
 and writes what is still true by then.
@@ -16,7 +23,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +44,10 @@ JournalState: TypeAlias = Literal["off", "working", "failing"]
 
 #: Seconds that changes wait which nobody waits for.
 _LAZINESS = 0.5
+#: Seconds after which what was written is synced to the disk.
+_SYNC_AFTER = 0.1
 #: Seconds between two batches, at least, where many wait.
-_SPACING = 0.003
+_SPACING = 0.001
 #: Seconds between two signs of life.
 _HEARTBEAT = 20.0
 #: Seconds before a file that failed is tried again, and that anybody waits for it, at most.
@@ -70,7 +79,8 @@ class Journal:
 
     def __init__(self, path: Path | None, *, server_url: str, api_user: str) -> None:
         self._path = path
-        self._owner = Owner(uuid4().hex, this_process(), server_url, api_user)
+        self._server_url, self._api_user = server_url, api_user
+        self._holder = uuid4().hex
         self._changes = threading.Condition()
         # All of the following under its lock.
         self._entries: dict[Key, Entry] = {}
@@ -79,18 +89,20 @@ class Journal:
         self._served: list[_Waiter] = []  # those of the batch that is being written
         self._problem: str | None = None
         self._retry_at = 0.0
+        self._wakes_at = 0.0  # when the writer looks for changes next
         self._closing = False
         self._runs = False
         # The event loop's own.
         self._watched = False
-        # The writer's own: what the file holds of it, and when many last waited.
+        # The writer's own: what the file holds of it, when many last waited, and what to sync.
         self._in_file: set[Key] = set()
         self._crowded_at = 0.0
+        self._unsynced_since: float | None = None
 
     @property
     def holder(self) -> str:
-        """What names the session, in leases too."""
-        return self._owner.token
+        """What names the session in leases and in its entries."""
+        return self._holder
 
     @property
     def state(self) -> JournalState:
@@ -126,10 +138,10 @@ class Journal:
     # Keeping
 
     async def own(self, job_id: str) -> bool:
-        """Note that the session runs a Job; returns when that is durable, or cannot be.
+        """Note that the session runs a Job; returns when that is written, or cannot be.
 
         Returns:
-            Whether it is durable.
+            Whether it is written, and so outlives the process.
         """
         return await self._keep(Entry("job", job_id, self.holder, time.time()))
 
@@ -164,9 +176,9 @@ class Journal:
 
     def _note_change(self, key: Key) -> None:
         """Let *key* be written some time. Under the lock."""
-        if not self._unwritten:
-            self._changes.notify()  # the writer's laziness begins
         self._unwritten[key] = None
+        if self._wakes_at > max(time.monotonic() + _LAZINESS, self._retry_at):
+            self._changes.notify()
 
     async def claim(self) -> bool:
         """Take over what others have left; it is among what is *unsettled* then.
@@ -220,9 +232,17 @@ class Journal:
         """
         self._new_event, self._spawn, self._call_soon = new_event, spawn, _loop_caller()
         if self._path is not None:
+            # Made here, as a session may be made by a process that forks, and opened by its
+            # children: each is an owner of its own.
+            owner = Owner(uuid4().hex, this_process(), self._server_url, self._api_user)
             self._runs = True
             # A daemon: a program that does not close its session may end all the same.
-            threading.Thread(target=self._write, name="aioftrackjobs journal", daemon=True).start()
+            threading.Thread(
+                target=self._write,
+                args=(self._path, owner),
+                name="aioftrackjobs journal",
+                daemon=True,
+            ).start()
 
     async def aclose(self) -> None:
         """Write what is left, and close the file."""
@@ -236,7 +256,7 @@ class Journal:
         with anyio.move_on_after(_PATIENCE):
             await waiter.event.wait()
 
-    def _write(self) -> None:
+    def _write(self, path: Path, owner: Owner) -> None:
         """Write batch after batch, until the journal is closed. The thread's function."""
         import sqlite3  # late: few sessions have a journal
 
@@ -245,31 +265,44 @@ class Journal:
         while not closing:
             entries, gone, waiters, closing = self._next_batch()
             try:
-                if file is None:
-                    assert self._path is not None  # noqa: S101 - for type checkers
-                    file = JournalFile(self._path, self._owner)
-                file.write(time.time(), entries, gone)
-                self._in_file.update(entry.key for entry in entries)
-                self._in_file.difference_update(gone)
-                for waiter in waiters:
-                    waiter.is_written = True
-                    if waiter.work is not None:
-                        waiter.result = waiter.work(file)
-                self._note_success()
+                file = file or JournalFile(path, owner)
+                self._write_batch(file, entries, gone, waiters)
             except (sqlite3.Error, OSError, UnusableJournalError) as exc:
-                with self._changes:
-                    # All that is true, not only what was tried: it may be another file by then.
-                    self._unwritten |= dict.fromkeys((*gone, *self._entries))
-                    self._fail(str(exc) or type(exc).__name__)
-                if file is not None:
-                    _close(file)
-                    file = None
-            self._crowded_at = time.monotonic() if len(waiters) > 1 else 0.0
-            with self._changes:
-                self._served = []
+                self._abandon(file, exc, gone)
+                file = None
             self._wake(waiters)
+            try:
+                if file is not None:
+                    self._sync(file, at_once=closing)
+            except OSError as exc:
+                self._abandon(file, exc)
+                file = None
         if file is not None:
             _close(file)
+
+    def _write_batch(
+        self, file: JournalFile, entries: list[Entry], gone: list[Key], waiters: list[_Waiter]
+    ) -> None:
+        self._in_file.update(entry.key for entry in entries)  # a failure may come after it
+        file.write(time.time(), entries, gone)
+        self._in_file.difference_update(gone)
+        if entries and self._unsynced_since is None:
+            self._unsynced_since = time.monotonic()
+        for waiter in waiters:
+            if waiter.work is not None:
+                waiter.result = waiter.work(file)
+        if self._problem is not None:  # has it gone? A disk may take what it does not keep
+            self._sync(file, at_once=True)
+            self._note_success()
+        for waiter in waiters:
+            waiter.is_written = True
+
+    def _sync(self, file: JournalFile, *, at_once: bool) -> None:
+        """Sync what was written a while ago; that something is gone is not worth it."""
+        since = self._unsynced_since
+        if since is not None and (at_once or time.monotonic() - since >= _SYNC_AFTER):
+            self._unsynced_since = None
+            file.sync()
 
     def _claim(self, file: JournalFile) -> bool:
         entries, undecided = file.claim(time.time())
@@ -283,6 +316,8 @@ class Journal:
         """Wait for something to write, and take it."""
         with self._changes:
             deadline = time.monotonic() + _HEARTBEAT
+            if self._unsynced_since is not None:
+                deadline = self._unsynced_since + _SYNC_AFTER
             while not self._waiters:
                 now = time.monotonic()
                 if self._unwritten:
@@ -290,7 +325,9 @@ class Journal:
                 until = max(deadline, self._retry_at)
                 if now >= until:
                     break
+                self._wakes_at = until
                 self._changes.wait(until - now)
+            self._wakes_at = 0.0  # it looks now
         # Under load many come together; who is alone does not wait.
         time.sleep(max(0.0, self._crowded_at + _SPACING - time.monotonic()))
         with self._changes:
@@ -306,6 +343,17 @@ class Journal:
             if self._problem is not None:
                 logger.warning("the journal %s works again", self._path)
             self._problem, self._retry_at = None, 0.0
+
+    def _abandon(
+        self, file: JournalFile | None, error: Exception, gone: Sequence[Key] = ()
+    ) -> None:
+        """Close what cannot be used, and note what is to be written when it can."""
+        with self._changes:
+            # All that is true, not only what was tried: it may be another file by then.
+            self._unwritten |= dict.fromkeys((*gone, *self._entries))
+            self._fail(str(error) or type(error).__name__)
+        if file is not None:
+            _close(file)
 
     def _fail(self, problem: str) -> None:
         """Leave the file alone for a while. Under the lock."""
@@ -324,6 +372,9 @@ class Journal:
             for waiter in waiters:
                 waiter.event.set()
 
+        self._crowded_at = time.monotonic() if len(waiters) > 1 else 0.0
+        with self._changes:
+            self._served = []
         if waiters:
             with suppress(RuntimeError):  # the event loop has ended: nobody waits any more
                 self._call_soon(wake)
@@ -343,5 +394,5 @@ def _loop_caller() -> Callable[[Callable[[], None]], object]:
 def _close(file: JournalFile) -> None:
     import sqlite3
 
-    with suppress(sqlite3.Error):
+    with suppress(sqlite3.Error, OSError):
         file.close()

@@ -1,7 +1,11 @@
 """The journal's file: a SQLite database that any number of processes of one host write to.
 
-In WAL mode, synced to the disk at the end of each transaction. A batch of changes is one
-transaction of a few statements, whatever its size: each statement costs a change of threads.
+In WAL mode. A transaction that has ended is with the operating system: it outlives the process,
+whatever ends that, and the next process sees it. A power cut it outlives only once it is synced to
+the disk, which is a step of its own, as it takes so much longer; the file is whole in any case.
+
+A batch of changes is one transaction of a few statements, whatever its size: each statement costs
+a change of threads.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -29,8 +33,9 @@ _VERSION = 1
 #: Seconds between two signs of life, at least: most batches need none.
 _SIGN_EVERY = 5.0
 
-#: Seconds without a sign of life after which a process that cannot be looked at counts as dead.
-_SILENCE = 120.0
+#: Seconds without a sign of life after which a process that cannot be looked at counts as dead;
+#: and for how many of them that has to be seen, by a clock that nobody sets.
+_SILENCE, _SEEN_SILENT = 120.0, 45.0
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS owners (
@@ -127,20 +132,24 @@ class JournalFile:
 
         self._owner = owner
         self._signed_at = -math.inf
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        self._wal: int | None = None
+        # The sign of life of those that cannot be looked at, and since when it is the same.
+        self._seen: dict[str, tuple[float, float]] = {}
+        _create(path)
         self._database = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT
         )
         try:
             self._prepare()
+            self._note_place()
         except BaseException:
-            self._database.close()
+            self.close()
             raise
 
     def _prepare(self) -> None:
         execute = self._database.execute
         self._use_wal()
-        execute("PRAGMA synchronous = FULL")
+        execute("PRAGMA synchronous = NORMAL")  # see sync()
         (version,) = execute("PRAGMA user_version").fetchone()
         if version > _VERSION:
             raise UnusableJournalError(f"it is of version {version}, and this is {_VERSION}")
@@ -164,8 +173,43 @@ class JournalFile:
             else:
                 return
 
+    def _note_place(self) -> None:
+        """Remember which files are written to, whatever their names mean later on."""
+        (row,) = self._database.execute("PRAGMA database_list")
+        self._path = Path(row[2])  # without symbolic links: SQLite names the other file after it
+        self._wal_path = Path(f"{row[2]}-wal")
+        self._place = self._path.stat()
+        self._wal = os.open(self._wal_path, os.O_RDWR)
+
+    def _check_place(self) -> None:
+        """Raise unless others who open the journal see what is written.
+
+        A file that somebody deleted, or replaced, takes what is written, and shows it to nobody.
+        """
+        assert self._wal is not None  # noqa: S101 - for type checkers
+        try:
+            is_there = os.path.samestat(self._path.stat(), self._place) and os.path.samestat(
+                self._wal_path.stat(), os.fstat(self._wal)
+            )
+        except FileNotFoundError:
+            is_there = False
+        if not is_there:
+            raise UnusableJournalError("it was deleted, or replaced by another file")
+
+    def sync(self) -> None:
+        """Have all that was written outlive a power cut.
+
+        Raises:
+            OSError: The disk does not take it.
+        """
+        assert self._wal is not None  # noqa: S101 - for type checkers
+        os.fsync(self._wal)
+
     def close(self) -> None:
         """Close the file."""
+        if self._wal is not None:  # first: the last who closes the database deletes it
+            os.close(self._wal)
+            self._wal = None
         self._database.close()
 
     @contextmanager
@@ -180,7 +224,12 @@ class JournalFile:
             raise
 
     def write(self, now: float, entries: Sequence[Entry], gone: Iterable[Key]) -> None:
-        """Write *entries*, delete those with the keys *gone*, and give a sign of life."""
+        """Write *entries*, delete those with the keys *gone*, and give a sign of life.
+
+        Raises:
+            sqlite3.Error: That was not possible.
+            UnusableJournalError: The file is not where it was.
+        """
         owner = self._owner
         written = [
             [each.kind, each.id, each.holder, each.since, each.word, each.lost_host, each.lost_at]
@@ -202,6 +251,7 @@ class JournalFile:
                     f" (SELECT {_fields(2)} FROM json_each(?))",
                     (owner.token, owner.server_url, json.dumps(deleted)),
                 )
+        self._check_place()
 
     def _sign(self, execute: Callable[..., Any], now: float) -> None:
         if abs(now - self._signed_at) < _SIGN_EVERY:
@@ -236,9 +286,10 @@ class JournalFile:
             undecided = False
             keys = set[Key]()
             owners = execute("SELECT * FROM owners WHERE token != ?", (me.token,)).fetchall()
+            self._seen = {row[0]: self._seen[row[0]] for row in owners if row[0] in self._seen}
             for token, host, pid, place, started, seen, ended in owners:
                 alive = Process(host, pid, place, started).is_alive()
-                if alive is None and now - seen > _SILENCE:
+                if alive is None and self._is_silent(token, seen, now):
                     alive = False
                 undecided |= alive is None
                 if alive is not False and not ended:
@@ -263,6 +314,17 @@ class JournalFile:
         entries = (Entry(*row) for row in mine)
         return [entry for entry in entries if entry.key in keys], undecided
 
+    def _is_silent(self, token: str, seen: float, now: float) -> bool:
+        """Tell whether an owner gave no sign for long.
+
+        One look does not tell: the clock may have been set, or the host just woken up.
+        """
+        watched = time.monotonic()
+        before, since = self._seen.get(token, (None, watched))
+        if before != seen:
+            self._seen[token], since = (seen, watched), watched
+        return now - seen > _SILENCE and watched - since >= _SEEN_SILENT
+
     def end(self) -> None:
         """Tell that the session has ended."""
         with self._transaction() as execute:
@@ -277,6 +339,26 @@ class JournalFile:
             " AND NOT EXISTS (SELECT 1 FROM entries WHERE owner = owners.token)",
             (token,),
         )
+
+
+def _create(path: Path) -> None:
+    """Make the file, for its owner's eyes only, unless it is there.
+
+    Nothing here ever opens the file itself: to close it again would take the locks away that other
+    sessions of this process have on it, and any other process could then throw their entries away
+    (sqlite.org/howtocorrupt.html, 2.2).
+    """
+    if path.exists():
+        return
+    import tempfile  # late: few sessions have a journal, and most of these find it there
+
+    descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    os.close(descriptor)
+    try:
+        with suppress(FileExistsError):  # somebody was faster
+            os.link(made, path)
+    finally:
+        Path(made).unlink()
 
 
 def _fields(number: int) -> str:

@@ -363,58 +363,48 @@ async def test_a_disk_that_hangs_is_not_waited_for(
         await until(lambda: journal_of(session) == "working")
 
 
-# Claims
+def deleted(path: Path) -> None:
+    for file in path.parent.glob(f"{path.name}*"):
+        file.unlink()
+
+
+def replaced(path: Path) -> None:
+    newer = path.with_name("newer")
+    file = JournalFile(newer, Owner("t", this_process(), "u", "n"))
+    file.close()
+    newer.replace(path)
+
+
+def without_its_log(path: Path) -> None:
+    path.with_name(f"{path.name}-wal").unlink()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="files that are used cannot be deleted")
+@pytest.mark.parametrize("fault", [deleted, replaced, without_its_log])
+async def test_a_file_that_goes_while_it_is_used_is_a_warning_and_written_anew(
+    server: ServerHandle,
+    path: Path,
+    fault: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.journal._RETRY", 0.05)
+    async with journaled(server, path) as session, job_context(session) as running:
+        fault(path)
+        async with job_context(session) as job:
+            assert journal_of(session) == "failing"
+            await until(lambda: journal_of(session) == "working")
+            assert entries(path) == {running.id: None, job.id: None}
+    assert entries(path) == {}
+    texts = [record.getMessage() for record in caplog.records if record.name.endswith("journal")]
+    assert len(texts) == 2
+    assert "it was deleted, or replaced by another file" in texts[0]
+    assert "works again" in texts[1]
+
+
+# What others left
 
 DEAD = Process(this_process().host, 2**22 + 1, this_process().place, "1")
-
-
-def written_by(path: Path, process: Process, *ids: str, seen: float | None = None) -> None:
-    """Leave Jobs in a journal as a process would that runs them."""
-    file = JournalFile(path, Owner(f"{process.pid}", process, "http://s", "maya"))
-    rows = [Entry("job", each, "them", time.time()) for each in ids]
-    file.write(time.time() if seen is None else seen, rows, [])
-    file.close()
-
-
-def claimed(path: Path, token: str, *, api_user: str = "maya") -> set[str]:
-    file = JournalFile(path, Owner(token, this_process(), "http://s", api_user))
-    found, _ = file.claim(time.time())
-    file.close()
-    return {entry.id for entry in found}
-
-
-def test_only_one_claims_what_a_dead_process_left(path: Path) -> None:
-    written_by(path, DEAD, "a", "b")
-
-    assert claimed(path, "one") == {"a", "b"}
-    assert claimed(path, "two") == set()
-
-
-def test_nothing_of_a_live_process_is_claimed(path: Path) -> None:
-    written_by(path, this_process(), "a", seen=0.0)
-
-    assert claimed(path, "one") == set()
-
-
-def test_a_pid_that_was_given_again_is_another_process(path: Path) -> None:
-    here = this_process()
-    written_by(path, Process(here.host, here.pid, here.place, "1"), "a")
-
-    assert claimed(path, "one") == ({"a"} if here.place else set())
-
-
-def test_a_process_that_cannot_be_looked_at_lives_as_long_as_it_gives_signs(path: Path) -> None:
-    written_by(path, Process("elsewhere", 1, "another place", "1"), "a")
-    written_by(path, Process("elsewhere", 2, "another place", "1"), "b", seen=time.time() - 300)
-
-    assert claimed(path, "one") == {"b"}
-
-
-def test_entries_of_others_users_are_left_to_them(path: Path) -> None:
-    written_by(path, DEAD, "a")
-
-    assert claimed(path, "one", api_user="ada") == set()
-    assert claimed(path, "two") == {"a"}
 
 
 async def test_a_partial_upload_of_a_dead_process_is_removed(
@@ -444,6 +434,9 @@ async def test_a_partial_upload_of_a_dead_process_is_removed(
     assert entries(path) == {}
 
 
+# Batches
+
+
 async def test_many_writers_share_a_batch(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
     write = JournalFile.write
@@ -461,3 +454,72 @@ async def test_many_writers_share_a_batch(path: Path, monkeypatch: pytest.Monkey
     assert len(batches) <= 10
     assert len(entries(path)) == 1000
     await journal.aclose()
+
+
+async def test_who_waits_does_not_wait_for_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the process that may die at any moment: what is written outlives that."""
+    syncs: list[float] = []
+    go_on = threading.Event()
+
+    def sync(_: JournalFile) -> None:
+        syncs.append(time.monotonic())
+        assert go_on.wait(20)
+
+    monkeypatch.setattr(JournalFile, "sync", sync)
+    journal = Journal(path, server_url="http://s", api_user="maya")
+    async with anyio.create_task_group() as group:
+        journal.start(asyncio.Event, group.start_soon)
+        assert await journal.own("a")
+        assert not syncs
+        assert entries(path) == {"a": None}
+        await until(lambda: bool(syncs))
+        go_on.set()
+        await journal.aclose()
+
+
+async def test_what_came_together_is_synced_together(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    syncs: list[set[str]] = []
+    monkeypatch.setattr(JournalFile, "sync", lambda _: syncs.append(set(entries(path))))
+    journal = Journal(path, server_url="http://s", api_user="maya")
+    async with anyio.create_task_group() as group:
+        journal.start(asyncio.Event, group.start_soon)
+        started = time.monotonic()
+        for number in range(200):
+            await journal.own(str(number))
+        await journal.aclose()
+        lasted = time.monotonic() - started
+    assert len(syncs) <= lasted / 0.1 + 2
+    assert len(syncs[-1]) == 200, "what is left is synced at the end"
+
+
+async def test_a_disk_that_does_not_keep_what_it_took_is_one_warning(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.journal._RETRY", 0.05)
+    is_broken = True
+    attempts: list[bool] = []
+
+    def sync(_: JournalFile) -> None:
+        attempts.append(is_broken)
+        if is_broken:
+            raise OSError("no space left")
+
+    monkeypatch.setattr(JournalFile, "sync", sync)
+    journal = Journal(path, server_url="http://s", api_user="maya")
+    async with anyio.create_task_group() as group:
+        journal.start(asyncio.Event, group.start_soon)
+        assert await journal.own("a")
+        await until(lambda: len(attempts) > 3)
+        assert journal.state == "failing"
+        assert journal.problem == "no space left"
+        is_broken = False
+        await until(lambda: journal.state == "working")
+        await journal.aclose()
+    texts = [record.getMessage() for record in caplog.records]
+    assert len(texts) == 2
+    assert "no space left" in texts[0]
+    assert "works again" in texts[1]

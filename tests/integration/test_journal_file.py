@@ -1,0 +1,223 @@
+"""The journal's file: who may take what from it, and that nobody takes it away from others."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from aioftrackjobs.journal_file import Entry, JournalFile, Owner
+from aioftrackjobs.processes import Process, this_process
+
+DEAD = Process(this_process().host, 2**22 + 1, this_process().place, "1")
+ELSEWHERE = Process("elsewhere", 1, "another place", "1")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.journal"
+
+
+@contextmanager
+def opened(
+    path: Path,
+    token: str,
+    process: Process | None = None,
+    *,
+    api_user: str = "maya",
+    server: str = "http://s",
+) -> Iterator[JournalFile]:
+    file = JournalFile(path, Owner(token, process or this_process(), server, api_user))
+    with closing(file):
+        yield file
+
+
+def write(file: JournalFile, *ids: str, seen: float | None = None) -> None:
+    """Note Jobs as running."""
+    rows = [Entry("job", each, "them", time.time()) for each in ids]
+    file.write(time.time() if seen is None else seen, rows, [])
+
+
+def written_by(path: Path, process: Process, *ids: str, seen: float | None = None) -> None:
+    """Leave Jobs in a journal as a process would that runs them."""
+    with opened(path, f"{process}", process) as file:
+        write(file, *ids, seen=seen)
+
+
+def claimed(
+    path: Path, token: str, *, api_user: str = "maya", server: str = "http://s"
+) -> set[str]:
+    with opened(path, token, api_user=api_user, server=server) as file:
+        found, _ = file.claim(time.time())
+    return {entry.id for entry in found}
+
+
+class Clock:
+    """The time, as :mod:`time` tells it; it passes when somebody says so."""
+
+    def __init__(self) -> None:
+        self.wall, self.steady = 1e9, 1e3
+
+    def time(self) -> float:
+        return self.wall
+
+    def monotonic(self) -> float:
+        return self.steady
+
+    def pass_(self, seconds: float) -> None:
+        self.wall += seconds
+        self.steady += seconds
+
+
+# Claims
+
+
+def test_only_one_claims_what_a_dead_process_left(path: Path) -> None:
+    written_by(path, DEAD, "a", "b")
+
+    assert claimed(path, "one") == {"a", "b"}
+    assert claimed(path, "two") == set()
+
+
+def test_nothing_of_a_live_process_is_claimed(path: Path) -> None:
+    written_by(path, this_process(), "a", seen=0.0)
+
+    assert claimed(path, "one") == set()
+
+
+def test_a_pid_that_was_given_again_is_another_process(path: Path) -> None:
+    here = this_process()
+    written_by(path, Process(here.host, here.pid, here.place, "1"), "a")
+
+    assert claimed(path, "one") == ({"a"} if here.place else set())
+
+
+def test_entries_of_others_users_are_left_to_them(path: Path) -> None:
+    written_by(path, DEAD, "a")
+
+    assert claimed(path, "one", api_user="ada") == set()
+    assert claimed(path, "two") == {"a"}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("aioftrackjobs.journal_file.time", clock)
+    return clock
+
+
+def test_a_process_that_cannot_be_looked_at_lives_as_long_as_it_gives_signs(
+    path: Path, clock: Clock
+) -> None:
+    with opened(path, "them", ELSEWHERE) as theirs, opened(path, "me") as mine:
+        write(theirs, "a", seen=clock.wall)
+        for _ in range(5):
+            clock.pass_(100)
+            theirs.write(clock.wall, [], [])
+            assert mine.claim(clock.wall) == ([], True)
+        clock.pass_(100)
+        assert mine.claim(clock.wall) == ([], True)
+        clock.pass_(100)
+        found, is_undecided = mine.claim(clock.wall)
+        assert [entry.id for entry in found] == ["a"]
+        assert not is_undecided
+
+
+def test_a_clock_that_is_set_makes_nobody_silent(path: Path, clock: Clock) -> None:
+    """So it looks to whoever is the first after a host was asleep, too."""
+    with opened(path, "them", ELSEWHERE) as theirs, opened(path, "me") as mine:
+        write(theirs, "a", seen=clock.wall)
+        assert mine.claim(clock.wall) == ([], True)
+        clock.pass_(10)
+        clock.wall += 3600
+        assert mine.claim(clock.wall) == ([], True)
+        clock.pass_(10)
+        theirs.write(clock.wall, [], [])
+        clock.pass_(60)
+        assert mine.claim(clock.wall) == ([], True)
+        clock.wall -= 7200
+        assert mine.claim(clock.wall) == ([], True)
+
+
+# One file, and no other
+
+
+def test_sessions_of_one_process_do_not_unlock_the_file_for_others(path: Path) -> None:
+    """Another process that closes it would take itself for the last, and delete their log."""
+    look = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]);"
+    look += "print(*(row[0] for row in d.execute('select id from entries order by id'))); d.close()"
+
+    def seen_by_another_process() -> list[str]:
+        command = [sys.executable, "-c", look, str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    with opened(path, "one") as first:
+        write(first, "a")
+        with opened(path, "two") as second:
+            write(second, "b")
+            assert seen_by_another_process() == ["a", "b"]
+            write(first, "c")
+        assert seen_by_another_process() == ["a", "b", "c"]
+        write(first, "d")
+        assert seen_by_another_process() == ["a", "b", "c", "d"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there are no such modes")
+def test_a_file_that_is_there_is_left_as_it_is(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE theirs (id)")
+    path.chmod(0o640)
+
+    written_by(path, DEAD, "a")
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+    assert claimed(path, "one") == {"a"}
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no process forks")
+def test_a_session_that_is_made_before_a_fork_has_an_owner_in_each_child(path: Path) -> None:
+    """As workers have it that a server forks after it has loaded the program."""
+    code = """
+        import asyncio, os, sys
+        from aioftrackjobs import AsyncSession
+
+        session = AsyncSession("http://localhost:1", "key", "maya", journal=sys.argv[1])
+
+        async def main():
+            async with session:
+                assert await session._connection.journal.own(f"job of {os.getpid()}")
+                print("owns", flush=True)
+                sys.stdin.read()
+                os._exit(0)
+
+        for _ in range(2):
+            if os.fork() == 0:
+                asyncio.run(main())
+        os.wait()
+        os.wait()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == program.stdout.readline() == b"owns\n"
+        with closing(sqlite3.connect(path)) as database:
+            rows = database.execute(
+                "SELECT pid, entries.id FROM entries JOIN owners ON owners.token = entries.owner"
+            ).fetchall()
+    assert len(rows) == 2
+    assert all(job_id == f"job of {pid}" for pid, job_id in rows)
+    assert claimed(path, "one", server="http://localhost:1") == {job_id for _, job_id in rows}
