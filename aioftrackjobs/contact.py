@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from aioftrackjobs.protocol.headers import decode_date
 
 #: The header tells seconds, and is a while on its way.
 _PRECISION = timedelta(seconds=2)
+
+#: A difference of clocks that is more than the delay of an answer.
+CLOCK_STEP = timedelta(seconds=5)
 
 
 class Contact:
@@ -20,6 +23,7 @@ class Contact:
         failing_since: The first failure since it last answered; None while it answers.
         last_error: What the latest failure was.
         ahead: By how much the server's clock is ahead of this host's, as far as it has told.
+        clock_stepped: Called when that turns out to be another: either clock was set.
     """
 
     def __init__(self) -> None:
@@ -28,6 +32,7 @@ class Contact:
         self.failing_since: datetime | None = None
         self.last_error: str | None = None
         self.ahead = timedelta(0)
+        self.clock_stepped: Callable[[], None] = lambda: None
 
     def note_answer(self, headers: Mapping[str, str]) -> None:
         """Note that the server answered; its header ``Date`` tells its clock."""
@@ -38,8 +43,11 @@ class Contact:
 
     def _set_ahead(self, ahead: timedelta) -> None:
         """Keep a difference of clocks that is more than the header's precision, and no noise."""
-        if abs(ahead - self.ahead) > _PRECISION:
+        change = abs(ahead - self.ahead)
+        if change > _PRECISION:
             self.ahead = ahead
+        if change > CLOCK_STEP:
+            self.clock_stepped()
 
     def note_failure(self, error: str) -> None:
         """Note that no complete answer came."""

@@ -20,11 +20,13 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import sniffio
 
+from aioftrackjobs.contact import CLOCK_STEP
 from aioftrackjobs.errors import (
     CommitUncertainError,
     EntityError,
     FtrackJobsError,
     NoResultFoundError,
+    ServerError,
     SessionStateError,
     TransportError,
 )
@@ -42,9 +44,6 @@ if TYPE_CHECKING:
     import asyncio
 
 logger = logging.getLogger(__name__)
-
-#: A difference of clocks that is more than the delay of an answer.
-_CLOCK_STEP = timedelta(seconds=5)
 
 #: Seconds between two rounds of renewals.
 _RENEWAL_ROUND = 1.0
@@ -138,7 +137,7 @@ class JobCourse:
 
             self._task = asyncio.current_task()
         # Leases are in the server's time, which only an answer tells: it may be the first.
-        self._running.add(self, renew_now=abs(contact.ahead - ahead) > _CLOCK_STEP)
+        self._running.add(self, renew_now=abs(contact.ahead - ahead) > CLOCK_STEP)
 
     async def _find_user(self, user: Entity | str | None) -> User:
         if isinstance(user, User):
@@ -267,10 +266,11 @@ class JobCourse:
         await self._deliver_last_word(status, deadline or anyio.current_time() + self._grace)
         if self._problem is None:
             self._journal.release_job(self.entity.id)
-        elif is_kept and isinstance(self._problem, (TransportError, CommitUncertainError)):
-            logger.warning("%r: its last word waits in the journal: %s", self, self._problem)
-            self._problem = None
+        elif self._journal.state != "off" and _may_pass(self._problem):
             deliverer_of(self._session).wake()
+            if is_kept:  # else it may be lost, and who waits for it has to know
+                logger.warning("%r: its last word waits in the journal: %s", self, self._problem)
+                self._problem = None
 
     def _word(self, status: JobStatus) -> str:
         """Return the last word as the journal keeps it."""
@@ -289,12 +289,11 @@ class JobCourse:
             for delay in _delays():
                 try:
                     await self._send_status(status)
-                except (TransportError, CommitUncertainError) as exc:
-                    self._problem = exc
-                    await anyio.sleep(delay)
                 except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
                     self._problem = exc
-                    return
+                    if not _may_pass(exc):
+                        return
+                    await anyio.sleep(delay)
                 else:
                     self._problem = None
                     break
@@ -334,6 +333,13 @@ class JobCourse:
             await unit.commit()
         except Exception as exc:  # noqa: BLE001 - the block's own error must come out
             logger.warning("%r: its traceback was not attached: %s", self, exc)
+
+
+def _may_pass(problem: Exception) -> bool:
+    """Tell whether a word that was not delivered for *problem* may be delivered later."""
+    if isinstance(problem, ServerError):
+        return problem.is_passing
+    return isinstance(problem, (TransportError, CommitUncertainError))
 
 
 def _delays() -> Iterator[float]:

@@ -31,11 +31,15 @@ logger = logging.getLogger(__name__)
 #: Jobs that are looked at together.
 _CHUNK = 100
 
-#: Seconds before another look at what processes leave of which it cannot be told if they live.
+#: Seconds before another look at what processes leave of which it cannot be told if they live,
+#: and before another attempt where the server refused to tell anything.
 _LOOK_AGAIN = 60.0
 
 #: Seconds after which a Job that the server does not have is not going to appear any more.
 _SETTLED = 120.0
+
+#: Seconds in which the last request of a process that died arrives: it may register an upload.
+_IN_FLIGHT = 2.0
 
 
 class Deliverer:
@@ -56,7 +60,8 @@ class Deliverer:
         self._policy = replace(workspace.connection.retry, budget=math.inf)
         self._refused: set[str] = set()
         self._woken: anyio.Event | None = None  # while it runs
-        self._undecided = False
+        self._looks_again = False
+        self._complaint: str | None = None
 
     def wake(self) -> None:
         """Deliver what waits, without delay for the caller."""
@@ -78,7 +83,7 @@ class Deliverer:
                     is_all = await self.deliver()
                 if not is_all:
                     await patience.pause()
-                elif self._undecided:
+                elif self._looks_again:
                     with anyio.move_on_after(_LOOK_AGAIN):
                         await woken.wait()
                 elif not woken.is_set():
@@ -94,7 +99,7 @@ class Deliverer:
         Raises:
             SessionStateError: The session is closed.
         """
-        self._undecided = await self._journal.claim()
+        self._looks_again = await self._journal.claim()
         entries = [each for each in self._journal.unsettled() if each.id not in self._refused]
         jobs = [entry for entry in entries if entry.kind == "job"]
         uploads = [entry.id for entry in entries if entry.kind == "upload"]
@@ -102,15 +107,26 @@ class Deliverer:
         try:
             for start in range(0, len(jobs), _CHUNK):
                 is_all &= await self._settle(jobs[start : start + _CHUNK])
-            is_all &= await remove_unregistered(self._workspace, uploads)
+            if uploads:
+                await anyio.sleep(_IN_FLIGHT)
+                is_all &= await remove_unregistered(self._workspace, uploads)
         except SessionStateError:
             raise
         except TransportError:
             return False
-        except FtrackJobsError as exc:  # such as a key that is no longer good
-            logger.warning("what the journal keeps cannot be delivered: %s", exc)
+        except FtrackJobsError as exc:
+            if isinstance(exc, ServerError) and exc.is_passing:
+                return False
+            self._complain(str(exc))  # such as of a key that is no longer good
+            self._looks_again = True
             return True
+        self._complaint = None
         return is_all
+
+    def _complain(self, complaint: str) -> None:
+        if complaint != self._complaint:
+            logger.warning("what the journal keeps cannot be delivered: %s", complaint)
+        self._complaint = complaint
 
     async def _settle(self, entries: Sequence[Entry]) -> bool:
         """Do what is to be done about some Jobs; return whether nothing is left to be."""
@@ -120,7 +136,7 @@ class Deliverer:
         for entry in filter(self._journal.has, entries):  # what is still so, after the look
             job = found.get(entry.id)
             if job is None:
-                if time.time() - entry.since < _SETTLED:
+                if abs(time.time() - entry.since) < _SETTLED:
                     is_all = False  # its creation may be on its way
                 else:
                     self._journal.release_job(entry.id)
@@ -131,7 +147,7 @@ class Deliverer:
         for job, error in (await end_jobs(self._workspace, ends)).items():
             if error is None:
                 self._journal.release_job(job.id)
-            elif isinstance(error, ServerError):
+            elif isinstance(error, ServerError) and not error.is_passing:
                 self._refused.add(job.id)
                 logger.warning("%r: the server refuses its last word: %s", job, error)
             else:
@@ -145,16 +161,31 @@ class Deliverer:
         lease = Lease.of(data)
         if lease is not None and lease.holder != entry.holder:
             return None  # somebody else runs it by now
-        if entry.word is not None:
-            word = json.loads(entry.word)
+        if (word := _read_word(entry)) is not None:
             note = data.get(RECOVERED)
-            is_recovered = isinstance(note, dict) and note.get("holder") == entry.holder
-            if status in END_STATUSES and not is_recovered:
+            # The lease of who says it stands until he has said it: any other end was a mistake.
+            is_mistaken = lease is not None or (
+                isinstance(note, dict) and note.get("holder") == entry.holder
+            )
+            if status in END_STATUSES and not is_mistaken:
                 return None
-            return JobStatus(word["status"]), compose_word(text, word["data"])
+            ended, said = word
+            return ended, compose_word(text, said)
         if status != JobStatus.RUNNING or entry.lost_host is None:
             return None
         at = datetime.fromtimestamp(entry.lost_at or entry.since, UTC)
         note = recovery_note(entry.holder, self._connection.contact.server_time())
         reason = lost_reason(entry.lost_host, at)
         return JobStatus.FAILED, compose_recovery(text, reason, note)
+
+
+def _read_word(entry: Entry) -> tuple[JobStatus, Mapping[str, Any]] | None:
+    """Return the status and the data of a last word; None if there is none that can be read."""
+    if entry.word is None:
+        return None
+    try:
+        word = json.loads(entry.word)
+        return JobStatus(word["status"]), dict(word["data"])
+    except (ValueError, LookupError, TypeError):
+        logger.warning("Job %s: what the journal keeps as its last word is none", entry.id)
+        return None

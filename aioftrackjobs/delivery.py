@@ -51,9 +51,6 @@ _WHATEVER_ORDER = (
     ValidationError,
 )
 
-#: HTTP status code: too many requests came.
-_TOO_MANY = 429
-
 
 class Delivery:
     """Sends tickets, and finishes those whose outcome becomes known.
@@ -91,9 +88,9 @@ class Delivery:
                 self._note(exc, group)
                 if not any(ticket.outcome is None for ticket in group):
                     return ()
-                if _passes(exc) and not patience.is_begun and self._retry.budget:
+                if exc.is_passing and not patience.is_begun and self._retry.budget:
                     logger.warning("trying again for %g s: %s", self._retry.budget, exc)
-                if not (_passes(exc) and await patience.pause(exc.retry_after)):
+                if not (exc.is_passing and await patience.pause(exc.retry_after)):
                     return await self._give_up(group, exc)
                 # Whoever was cancelled meanwhile has withdrawn what never left.
                 group = _waiting(group)
@@ -124,7 +121,7 @@ class Delivery:
             ticket.trouble = error
             if not ticket.is_sent:
                 continue  # a question came first, and failed
-            if isinstance(error, ServerError) and not _passes(error):
+            if isinstance(error, ServerError) and not error.is_passing:
                 continue  # until it is known whether a part was kept, nobody withdraws it
             if isinstance(error, (ConnectError, ServerError)):
                 ticket.is_sent = ticket.doubt is not None
@@ -253,13 +250,6 @@ class Delivery:
 def _waiting(group: Sequence[Ticket]) -> Sequence[Ticket]:
     """Return those of *group* that have not ended: others may have been withdrawn meanwhile."""
     return [ticket for ticket in group if ticket.outcome is None]
-
-
-def _passes(error: ServerError | TransportError) -> bool:
-    """Tell whether *error* is of the kind that passes, so that another attempt is worth while."""
-    if isinstance(error, TransportError):
-        return error.is_passing
-    return error.status == _TOO_MANY
 
 
 def _own(error: E, group: Sequence[Ticket]) -> E:

@@ -69,6 +69,10 @@ __all__ = [
 ]
 
 
+#: HTTP status code.
+_TOO_MANY = 429
+
+
 def _suggest(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean ...?`` for the known name nearest to *name*, or nothing."""
     from difflib import get_close_matches  # only mistakes need it
@@ -217,6 +221,11 @@ class ServerError(FtrackJobsError):
     """
 
     retry_after: float | None = None
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether another attempt may succeed: all that is wrong is that too many came."""
+        return self.status == _TOO_MANY
 
     def __init__(
         self,

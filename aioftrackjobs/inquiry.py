@@ -42,8 +42,8 @@ from aioftrackjobs.protocol.reconciliation import (
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.tickets import Ticket
 
-#: HTTP status codes: the request is too big; too many of them came.
-_TOO_BIG, _TOO_MANY = 413, 429
+#: HTTP status code: the request is too big.
+_TOO_BIG = 413
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ class Inquiry:
         try:
             answers = await self._ask(asked)
         except ServerError as exc:
-            if exc.status == _TOO_MANY:
+            if exc.is_passing:
                 raise TransportError(f"the server does not tell what it did: {exc}") from exc
             return False, ()
         any_done = False

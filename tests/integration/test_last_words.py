@@ -1,0 +1,230 @@
+"""Last words that cannot be delivered at once, and those that somebody else got in the way of."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+import pytest
+
+from aioftrackjobs import AsyncSession, Job, job_context, recover
+from aioftrackjobs.devserver import ServerHandle, faults
+from aioftrackjobs.errors import AuthenticationError, ConnectError, FtrackJobsError
+from aioftrackjobs.journal_file import Entry, JournalFile, Owner
+from aioftrackjobs.leases import LEASE, Lease
+from aioftrackjobs.processes import Process, this_process
+from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.transport import WireRequest, WireResponse
+
+DEAD = Process(this_process().host, 2**22 + 1, this_process().place, "1")
+ELSEWHERE = Process("farm07", 4711, "another place", "12345")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "jobs.journal"
+
+
+@asynccontextmanager
+async def journaled(
+    server: ServerHandle, path: Path, **options: Any
+) -> AsyncIterator[AsyncSession]:
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, journal=path, **options
+    ) as session:
+        yield session
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(20):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+
+def held(server: ServerHandle, job_id: str) -> dict[str, Any]:
+    return server.holdings.job(job_id)
+
+
+class Link:
+    """What is between a session and its server.
+
+    Attributes:
+        trouble: What every request fails with; None if they arrive.
+        count: How many failed.
+    """
+
+    def __init__(self, session: AsyncSession) -> None:
+        self.trouble: FtrackJobsError | None = None
+        self.count = 0
+        self._send = session._connection.transport.send
+        session._connection.transport.send = self.send  # type: ignore[method-assign]
+
+    async def send(self, request: WireRequest) -> WireResponse:
+        if self.trouble is not None:
+            self.count += 1
+            raise self.trouble
+        return await self._send(request)
+
+
+# A server that does not take it
+
+
+async def test_a_word_is_repeated_while_the_server_takes_no_more_requests(
+    server: ServerHandle,
+) -> None:
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=NO_RETRIES
+    ) as session:
+        async with job_context(session, description="x") as job:
+            server.faults.inject(faults.TooManyRequests(), on="writes", times=2)
+    assert held(server, job.id)["status"] == "done"
+
+
+async def test_a_word_waits_until_the_server_takes_requests_again(
+    server: ServerHandle, path: Path
+) -> None:
+    async with journaled(server, path, retry=NO_RETRIES) as session:
+        async with job_context(session, description="x", grace=0.05) as job:
+            server.faults.inject(faults.TooManyRequests(0), on="calls", probability=1.0)
+        assert session.health.last_words_waiting == 1
+        assert held(server, job.id)["status"] == "running"
+        server.faults.clear()
+        await until(lambda: not session.health.last_words_waiting)
+        assert held(server, job.id)["status"] == "done"
+
+
+async def test_words_that_are_refused_altogether_are_tried_again_later(
+    server: ServerHandle,
+    path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As of a user who may log in again tomorrow: the daemon may run for months."""
+    monkeypatch.setattr("aioftrackjobs.deliverer._LOOK_AGAIN", 0.01)
+    async with journaled(server, path, retry=NO_RETRIES) as session:
+        link = Link(session)
+        async with job_context(session, description="x", grace=0.05) as job:
+            link.trouble = ConnectError("away")
+        link.trouble = AuthenticationError("AuthenticationError", "no such user")
+        before = link.count
+        await until(lambda: link.count > before + 2)
+        link.trouble = None
+        await until(lambda: not session.health.last_words_waiting)
+    assert held(server, job.id)["status"] == "done"
+    warnings = [text for text in caplog.messages if "no such user" in text]
+    assert len(warnings) == 1
+
+
+async def test_a_word_that_cannot_be_kept_is_told_and_delivered_all_the_same(
+    server: ServerHandle, path: Path
+) -> None:
+    path.mkdir()  # no journal can be there
+    async with journaled(server, path, retry=NO_RETRIES) as session:
+        link = Link(session)
+        with pytest.raises(ConnectError):
+            async with job_context(session, description="x", grace=0.05) as job:
+                link.trouble = ConnectError("away")
+        link.trouble = None
+        await until(lambda: not session.health.last_words_waiting)
+    assert held(server, job.id)["status"] == "done"
+
+
+# Others who got in the way
+
+
+async def test_the_owners_word_wins_though_it_went_on_after_it_was_failed(
+    server: ServerHandle, other: AsyncSession, path: Path
+) -> None:
+    """Its reports replace what the recovery left in the data."""
+    async with journaled(server, path, retry=NO_RETRIES) as session:
+        link = Link(session)
+        async with job_context(session, description="x", grace=0.05, interval=0) as job:
+            mine = await other.get(Job, job.id)
+            assert mine is not None
+            data = json.loads(mine["data"])
+            late = datetime.now(UTC) - timedelta(hours=1)
+            mine["data"] = data | {LEASE: data[LEASE] | ELSEWHERE.encode() | {"until": f"{late}"}}
+            await other.commit()
+            assert [each.id for each in (await recover(other)).failed] == [job.id]
+            job.progress(0.5)
+            await until(lambda: "recovered" not in held(server, job.id)["data"])
+            assert held(server, job.id)["status"] == "failed"
+            link.trouble = ConnectError("away")
+        assert session.health.last_words_waiting == 1
+        link.trouble = None
+        await until(lambda: not session.health.last_words_waiting)
+    found = held(server, job.id)
+    assert (found["status"], found["description"]) == ("done", "x (50 %)")
+    assert LEASE not in found["data"]
+
+
+@pytest.mark.parametrize("word", ["{", "[]", '"done"', "{}", '{"status": "?", "data": {}}'])
+async def test_a_word_that_is_none_does_no_harm(
+    server: ServerHandle, session: AsyncSession, path: Path, word: str
+) -> None:
+    job = session.create(Job, {"status": "running", "data": {"description": "x"}})
+    await session.commit()
+    file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
+    file.write(time.time(), [Entry("job", job.id, "dead", time.time(), word)], [])
+    file.close()
+
+    async with journaled(server, path) as later:
+        assert await later._deliverer.deliver()
+        await later.query("User").first()
+    assert held(server, job.id)["status"] == "failed"
+
+
+# Clocks that are set
+
+
+async def test_leases_are_written_again_when_a_clock_was_set(
+    server: ServerHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or else a host whose clock was put back would seem to hold none for a while."""
+    shift = timedelta(0)
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + shift
+
+    def left() -> float:
+        lease = Lease.of(held(server, job.id)["data"])
+        assert lease is not None
+        return (lease.until - datetime.now(UTC)).total_seconds()
+
+    monkeypatch.setattr("aioftrackjobs.contact.datetime", Shifted)
+    async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+        async with job_context(session, description="x") as job:
+            assert left() > 170
+            for hours in (-1, 1):
+                shift = timedelta(hours=hours)
+                await session.query("User").first()
+                await until(lambda: 170 < left() < 190)
+                # And where it is a renewal that finds out.
+                shift = timedelta(0)
+                for course in session._workspace.running._courses:
+                    course.renew(0.0)
+                await until(lambda: not 170 < left() < 190)
+                await until(lambda: 170 < left() < 190)
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_what_the_server_does_not_have_is_forgotten_whatever_the_clock_says(
+    server: ServerHandle, path: Path, hours: int
+) -> None:
+    since = time.time() + hours * 3600
+    file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
+    file.write(time.time(), [Entry("job", "no such job", "dead", since)], [])
+    file.close()
+
+    async with journaled(server, path) as session:
+        assert await session._deliverer.deliver()
+        assert session._connection.journal.unsettled() == []
