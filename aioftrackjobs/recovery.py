@@ -109,7 +109,8 @@ async def recover(
 
     Args:
         session: An open session; its user must be allowed to change the Jobs.
-        dry_run: Only tell what would be done.
+        dry_run: Only tell what would be done. A session with a journal delivers all the same what
+            that keeps, as soon as it is opened.
         older_than: Look only at Jobs created longer ago, in seconds.
         user: Look only at the Jobs of the user with this name.
         without_lease: Fail Jobs without a lease too: other programs than this package may be
@@ -155,11 +156,11 @@ class _Work:
             expression += bind(" and user.username is {name}", {"name": user})
         query: Query[Entity] = Query(self._workspace, expression)
         jobs = await query.of(Job).all()
-        latest = self._contact.server_time() - timedelta(seconds=older_than)
+        now = self._contact.server_time()
         return {
             job.id: self._judge(job)
             for job in jobs
-            if not older_than or (job.created_at is not None and job.created_at <= latest)
+            if not older_than or _is_older(job, older_than, now)
         }
 
     def _judge(self, job: Job) -> RecoveredJob:
@@ -208,6 +209,10 @@ class _Work:
         holder = None if lease is None else lease.holder
         note = recovery_note(holder, self._contact.server_time())
         return compose_recovery(data, judged.reason or "", note)
+
+
+def _is_older(job: Job, seconds: float, now: datetime) -> bool:
+    return job.created_at is not None and (now - job.created_at).total_seconds() >= seconds
 
 
 def _told(job: RecoveredJob, errors: Mapping[str, FtrackJobsError | None]) -> RecoveredJob:

@@ -56,9 +56,9 @@ class Source:
     api_user: str | None = None
     api_key: str | None = None
 
-    def open(self) -> AsyncSession:
-        """Return a session that is yet to be entered."""
-        return AsyncSession(self.server_url, self.api_key, self.api_user)
+    def open(self, *, journal: str | None = "") -> AsyncSession:
+        """Return a session that is yet to be entered; who reads has no journal to deliver."""
+        return AsyncSession(self.server_url, self.api_key, self.api_user, journal=journal)
 
 
 async def write_schemas(source: Source) -> None:

@@ -9,12 +9,16 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from aioftrackjobs import Recovery, Verdict, recover
 from aioftrackjobs.cli.dump import Source
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.IGNORECASE)
+
+#: Characters of a text that are shown.
+_LONGEST = 300
 
 _STYLES = {
     Verdict.FAILED: "yellow",
@@ -34,12 +38,16 @@ def parse_duration(text: str) -> timedelta:
     match = _DURATION.fullmatch(text.strip())
     if match is None:
         raise typer.BadParameter(f"{text!r} is no duration such as 90s, 30m, 2h or 1d")
-    return timedelta(**{_UNITS[match[2].lower()]: float(match[1])})
+    try:
+        return timedelta(**{_UNITS[match[2].lower()]: float(match[1])})
+    except OverflowError:
+        raise typer.BadParameter(f"{text!r} is longer than anything lasts") from None
 
 
 async def run(source: Source, options: dict[str, Any]) -> Recovery:
     """Recover with *options*, as those of :func:`aioftrackjobs.recover`."""
-    async with source.open() as session:
+    # A session with a journal delivers what it keeps; who only looks changes nothing.
+    async with source.open(journal="" if options["dry_run"] else None) as session:
         return await recover(session, **options)
 
 
@@ -70,7 +78,6 @@ def _table(recovery: Recovery) -> Table:
             _shown(job.until),
             found,
         )
-        # As text: what others wrote into a Job is no markup of ours.
         table.add_row(*map(_plain, cells), style=_STYLES[job.verdict])
     return table
 
@@ -79,5 +86,12 @@ def _shown(moment: datetime | None) -> str:
     return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
 
 
-def _plain(text: str) -> str:
-    return text.replace("[", "\\[")
+def _plain(text: str) -> Text:
+    """Return what others wrote into a Job: no markup of ours, nor control codes of a terminal."""
+    shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+    return Text(
+        "".join(
+            each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}"
+            for each in shown
+        )
+    )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +14,9 @@ import typer
 from aioftrackjobs import AsyncSession, Job, JobStatus
 from aioftrackjobs.cli.recover import parse_duration
 from aioftrackjobs.devserver import running
+from aioftrackjobs.journal_file import Entry, JournalFile, Owner
 from aioftrackjobs.leases import LEASE, Lease
-from aioftrackjobs.processes import Process
+from aioftrackjobs.processes import Process, this_process
 
 CLI = ("-m", "aioftrackjobs.cli", "recover")
 
@@ -25,7 +28,7 @@ async def test_lost_jobs_are_shown_then_failed(launch: Callable[..., Any]) -> No
     ):
         until = datetime.now(UTC) - timedelta(hours=1)
         lease = Lease("them", Process("farm07", 4711, "elsewhere", "1"), until).encode()
-        data = {"description": "Render [red]", LEASE: lease}
+        data = {"description": "Render [red]\x1b[2J \x00" + 1000 * "x", LEASE: lease}
         lost = session.create(Job, {"status": "running", "data": data})
         unowned = session.create(Job, {"status": "running"})
         await session.commit()
@@ -40,6 +43,8 @@ async def test_lost_jobs_are_shown_then_failed(launch: Callable[..., Any]) -> No
         assert "2 running, 1 of them lost and would be failed." in program.out
         for text in ("[red]", "farm07", "unowned"):
             assert text in program.out
+        assert "\x1b[2J" not in program.out
+        assert program.out.count("x") < 400
         assert await _status(session, lost) is JobStatus.RUNNING
 
         program = launch(*CLI, *where)
@@ -58,6 +63,39 @@ async def test_lost_jobs_are_shown_then_failed(launch: Callable[..., Any]) -> No
         assert await program.end() == 0, program.err
         assert await _status(session, unowned) is JobStatus.FAILED
         assert server.api_key not in program.out + program.err
+
+
+async def test_a_dry_run_leaves_the_journal_alone(
+    launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Though the environment names one, and any other session delivers what it keeps."""
+    journal = tmp_path / "jobs.journal"
+    dead = Process(this_process().host, 2**22 + 1, this_process().place, "1")
+    async with (
+        running() as server,
+        AsyncSession(server.url, server.api_key, server.api_user) as session,
+    ):
+        lost = session.create(Job, {"status": "running"})
+        await session.commit()
+        file = JournalFile(journal, Owner("dead", dead, server.url, server.api_user))
+        file.write(time.time(), [Entry("job", lost.id, "dead", time.time())], [])
+        file.close()
+        before = journal.read_bytes()
+        environment = {
+            "FTRACK_SERVER": server.url,
+            "FTRACK_API_USER": server.api_user,
+            "FTRACK_API_KEY": server.api_key,
+            "FTRACK_JOBS_JOURNAL": str(journal),
+        }
+
+        program = launch(*CLI, "--dry-run", env=environment)
+        assert await program.end() == 0, program.err
+        assert await _status(session, lost) is JobStatus.RUNNING
+        assert journal.read_bytes() == before
+
+        program = launch(*CLI, env=environment)
+        assert await program.end() == 0, program.err
+        assert await _status(session, lost) is JobStatus.FAILED
 
 
 async def _status(session: AsyncSession, job: Job) -> JobStatus | str:
@@ -80,7 +118,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert parse_duration(text).total_seconds() == seconds
 
 
-@pytest.mark.parametrize("text", ["", "5", "h", "-1h", "1h30m"])
+@pytest.mark.parametrize("text", ["", "5", "h", "-1h", "1h30m", "9999999999d", f"1{'0' * 400}s"])
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         parse_duration(text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -201,6 +202,55 @@ async def test_jobs_without_a_lease_fail_on_request_and_by_age(session: AsyncSes
     assert (await recover(session, older_than=timedelta(0))).failed == ()
     assert [job.id for job in (await recover(session, without_lease=True)).failed] == [old.id]
     assert (await fetch(session, old.id)).status is JobStatus.FAILED
+
+
+async def test_an_age_may_be_longer_than_the_calendar(session: AsyncSession) -> None:
+    await running_job(session, DEAD)
+
+    assert (await recover(session, older_than=timedelta.max)).jobs == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(None, id="none"),
+        pytest.param("", id="empty"),
+        pytest.param("not JSON", id="no JSON"),
+        pytest.param('[1, "b"]', id="list"),
+        pytest.param('{"a":' * 100_000, id="deep"),
+        pytest.param(json.dumps({"description": "x" * 1_000_000}), id="huge"),
+        pytest.param('{"description": "\\ud800"}', id="half a character"),
+        pytest.param('{"description": {"a": [NaN, 1e999]}}', id="odd description"),
+        pytest.param('{"lease": "mine", "recovered": 1}', id="no lease of ours"),
+    ],
+)
+async def test_foreign_data_keeps_nothing_from_being_failed_on_request(
+    server: ServerHandle, session: AsyncSession, text: str | None
+) -> None:
+    job = session.create(Job, {"status": "running", "data": text})
+    await session.commit()
+
+    assert (await recover(session)).failed == ()
+    assert [each.id for each in (await recover(session, without_lease=True)).failed] == [job.id]
+
+    after = server.holdings.job(job.id)
+    assert after["status"] == "failed"
+    if text and text[0] != "{":
+        assert after["data"]["previous_data"] == text
+
+
+@pytest.mark.parametrize(
+    "change", [{"pid": -1}, {"pid": 10**30}, {"until": "0001-01-01T00:00+23:00"}]
+)
+async def test_an_odd_lease_that_ran_out_is_one(
+    server: ServerHandle, session: AsyncSession, change: dict[str, Any]
+) -> None:
+    lease = Lease("them", this_process(), now() - timedelta(hours=1)).encode()
+    job = session.create(Job, {"status": "running", "data": {LEASE: lease | change}})
+    await session.commit()
+
+    assert [each.id for each in (await recover(session)).failed] == [job.id]
+    assert server.holdings.job(job.id)["status"] == "failed"
 
 
 async def test_only_the_jobs_of_a_user(session: AsyncSession) -> None:
@@ -486,6 +536,45 @@ async def test_nothing_of_a_live_daemon_is_touched(
             await process.wait()
             await settled(later)
     assert (await fetch(session, job.id)).status is JobStatus.FAILED
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process can be stopped")
+async def test_a_daemon_that_stands_still_has_the_true_last_word(
+    server: ServerHandle, session: AsyncSession, tmp_path: Path
+) -> None:
+    """Its journal is left alone as it lives; its Jobs only until their leases have run out."""
+    code = """
+        import asyncio, sys
+        from aioftrackjobs import AsyncSession, job_context
+
+        async def main():
+            async with AsyncSession(lease=2) as session, job_context(session) as job:
+                print(job.id, flush=True)
+                await asyncio.to_thread(sys.stdin.read)
+
+        asyncio.run(main())
+    """
+    journal = tmp_path / "journal"
+    async with daemon(server, journal, code=code) as process:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        job_id = (await process.stdout.receive()).decode().strip()
+        process.send_signal(signal.SIGSTOP)
+        async with AsyncSession(
+            server.url, server.api_key, server.api_user, journal=journal
+        ) as later:
+            assert await later._deliverer.deliver()
+            (found,) = (await recover(later, grace=60)).jobs
+            assert found.verdict is Verdict.ALIVE
+            with anyio.fail_after(20):
+                while not (await recover(later, grace=0)).failed:
+                    await anyio.lowlevel.checkpoint()
+            assert (await fetch(session, job_id)).status is JobStatus.FAILED
+        process.send_signal(signal.SIGCONT)
+        await process.stdin.aclose()
+        await process.wait()
+    assert process.returncode == 0
+    assert (await fetch(session, job_id)).status is JobStatus.DONE
 
 
 async def test_a_job_that_was_taken_over_is_left_to_who_runs_it(
