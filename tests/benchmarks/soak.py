@@ -4,54 +4,80 @@
 
 Each daemon runs Jobs with progress, attachments and failures; it is killed, and another one
 starts on the same journal, which delivers what its predecessor owed. One daemon is never killed:
-none of its Jobs may be touched. What does not hold is told with the seed that shows it.
+none of its Jobs may be touched, and some of them run from the beginning to the end.
+
+Daemons write down what they were told: each Job that they saw end must have ended like that, with
+its file. What was neither seen to end nor reported must have failed as lost; no file may be left
+that no component refers to, and nothing in the journal but what the live daemon runs. What does
+not hold is told with the seed that shows it.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import random
+import sqlite3
 import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from run import ROOT
 
 sys.path.insert(0, str(ROOT))
 
-from aioftrackjobs import AsyncSession, Job, JobStatus
+from aioftrackjobs import AsyncSession
 from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.session import deliverer_of
 
 DAEMON = """
-import asyncio, random, sys
+import asyncio, os, random, sys
 from aioftrackjobs import AsyncSession, job_context
 
-name, seed = sys.argv[1], int(sys.argv[2])
+name, seed, diary, lasting = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 chance = random.Random(seed)
+descriptor = os.open(diary, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+def note(*words):
+    os.write(descriptor, (" ".join(words) + "\\n").encode())
 
 async def work(session, user, number):
+    end = "done"
     try:
         async with job_context(
             session, user=user, description=f"{name} {number}", interval=0.01
         ) as job:
+            note("begun", job.id)
             for step in range(chance.randint(1, 6)):
                 job.progress(step, total=6)
                 await asyncio.sleep(chance.random() / 50)
             if chance.random() < 0.3:
-                await job.attach(b"x" * chance.randint(1, 300_000), name="a.bin")
+                size = chance.randint(1, 300_000)
+                component = await job.attach(b"x" * size, name="a.bin")
+                note("attached", component.id, str(size))
             if chance.random() < 0.2:
+                end = "failed"
                 raise ValueError("on purpose")
     except ValueError:
         pass
+    note(end, job.id)
+
+async def last(session, user, number):
+    async with job_context(session, user=user, description=f"{name} lasts {number}") as job:
+        note("lasts", job.id)
+        await asyncio.Event().wait()
 
 async def main():
-    async with AsyncSession() as session:
+    async with AsyncSession() as session, asyncio.TaskGroup() as lasts:
         user = await session.current_user()
+        for number in range(lasting):
+            lasts.create_task(last(session, user, number))
         print("ready", flush=True)
         number = 0
         while True:
@@ -63,9 +89,19 @@ async def main():
 asyncio.run(main())
 """
 
+#: Jobs of the daemon that is never killed which run all the time.
+LASTING = 20
+
+#: Looks at what is left, each half a second after the other: a Job whose creation never arrived is
+#: waited for two minutes.
+_LOOKS = 300
+
+#: What the text of a lost Job says.
+LOST = "worker process ended unexpectedly"
+
 
 async def start(
-    server: ServerHandle, journal: Path, name: str, seed: int
+    server: ServerHandle, folder: Path, name: str, seed: int, lasting: int = 0
 ) -> asyncio.subprocess.Process:
     """Start a daemon, and wait until it works."""
     environment = {
@@ -74,7 +110,7 @@ async def start(
         "FTRACK_SERVER": server.url,
         "FTRACK_API_KEY": server.api_key,
         "FTRACK_API_USER": server.api_user,
-        "FTRACK_JOBS_JOURNAL": str(journal),
+        "FTRACK_JOBS_JOURNAL": str(folder / "journal"),
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -82,6 +118,8 @@ async def start(
         DAEMON,
         name,
         str(seed),
+        str(folder / f"diary of {name}"),
+        str(lasting),
         env=environment,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -94,12 +132,12 @@ async def run(options: argparse.Namespace) -> None:
     """Kill, restart, and see what is left."""
     chance = random.Random(options.seed)
     started = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        journal = Path(folder, "journal")
-        async with running(database=Path(folder, "server.db")) as server:
-            survivor = await start(server, journal, "survivor", options.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        async with running(database=folder / "server.db", storage=folder / "files") as server:
+            survivor = await start(server, folder, "survivor", options.seed, LASTING)
             daemons = [
-                await start(server, journal, f"daemon {index}", chance.randrange(10**9))
+                await start(server, folder, f"daemon {index}", chance.randrange(10**9))
                 for index in range(options.daemons)
             ]
             for kill in range(options.kills):
@@ -108,44 +146,88 @@ async def run(options: argparse.Namespace) -> None:
                 daemons[index].kill()
                 await daemons[index].wait()
                 daemons[index] = await start(
-                    server, journal, f"daemon {index}", chance.randrange(10**9)
+                    server, folder, f"daemon {index}", chance.randrange(10**9)
                 )
             for process in daemons:
                 process.kill()
                 await process.wait()
-            await check(server, journal, options)
-            survivor.kill()
+            await deliver(server, folder)
+            jobs = server.holdings.jobs()
+            survivor.kill()  # in the end: what it left is nobody's matter here
             await survivor.wait()
+            problems = [*check(jobs, folder), *check_files(server, folder)]
+    counts = Counter(job["status"] for job in jobs)
+    lost = sum(LOST in (job["description"] or "") for job in jobs)
+    print(f"{len(jobs)} Jobs: {dict(counts)}, {lost} of them failed as lost")
     print(f"{options.kills} kills in {time.monotonic() - started:.0f} s, seed {options.seed}")
+    if problems:
+        sys.exit("\n".join([f"seed {options.seed}: {len(problems)} problems", *problems[:20]]))
 
 
-async def check(server: ServerHandle, journal: Path, options: argparse.Namespace) -> None:
-    """Deliver what is left, and compare the server with what must be."""
+async def deliver(server: ServerHandle, folder: Path) -> None:
+    """Wait until a session has delivered what the dead have left."""
     credentials = (server.url, server.api_key, server.api_user)
-    async with AsyncSession(*credentials, journal=journal) as session:
-        deadline = time.monotonic() + 30
-        while True:
-            query = session.query('select id, status, data from Job where status is "running"')
-            jobs = await query.of(Job).all()
-            left = [job for job in jobs if not (job.description or "").startswith("survivor")]
-            if not left or time.monotonic() > deadline:
+    async with AsyncSession(*credentials, journal=folder / "journal") as session:
+        for _ in range(_LOOKS):
+            if await deliverer_of(session).deliver():
                 break
-            await asyncio.sleep(0.1)
-        everything = await session.query("select id, status, data from Job").of(Job).all()
-    touched = [
-        job
-        for job in everything
-        if (job.description or "").startswith("survivor") and "recovered" in json.loads(job["data"])
-    ]
-    counts = Counter(str(job.status) for job in everything)
-    recovered = sum("worker process ended" in (job.description or "") for job in everything)
-    print(f"{len(everything)} Jobs: {dict(counts)}, {recovered} of them failed by recovery")
-    if left or touched:
-        sys.exit(
-            f"seed {options.seed}: {len(left)} Jobs of dead processes are running, "
-            f"{len(touched)} of a live one were touched"
-        )
-    assert set(counts) <= {JobStatus.DONE, JobStatus.FAILED, JobStatus.RUNNING}
+            await asyncio.sleep(0.5)
+
+
+def diary(folder: Path, whose: str) -> dict[str, set[tuple[str, ...]]]:
+    """Return what daemons wrote down, by the first word."""
+    entries: dict[str, set[tuple[str, ...]]] = {}
+    for path in folder.glob(f"diary of {whose}*"):
+        for line in path.read_text().splitlines():
+            word, *rest = line.split()
+            entries.setdefault(word, set()).add(tuple(rest))
+    return entries
+
+
+def check(jobs: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[str]:
+    """Tell in which Jobs the server differs from what must be."""
+    ends = {
+        job_id: end
+        for end in ("done", "failed")
+        for (job_id,) in diary(folder, "")[end]
+        if (job_id,) in diary(folder, "")["begun"]
+    }
+    lasting = {job_id for (job_id,) in diary(folder, "survivor")["lasts"]}
+    if len(lasting) != LASTING:
+        yield f"{len(lasting)} Jobs of the survivor last, not {LASTING}"
+    for job in jobs:
+        text, status = job["description"] or "", job["status"]
+        if text.startswith("survivor"):
+            if LOST in text or "recovered" in job["data"]:
+                yield f"{text}: a Job of a live process was touched"
+            if job["id"] in lasting and status != "running":
+                yield f"{text}: it runs, and is {status}"
+        elif status not in ("done", "failed"):
+            yield f"{text}: it is {status}, and its process is dead"
+        elif (end := ends.get(job["id"])) is not None and (end != status or LOST in text):
+            yield f"{text}: it is {status}, and was seen to end as {end}"
+        elif status == "failed" and LOST not in text and "on purpose" not in text:
+            yield f"{text}: nobody failed it"
+    missing = ends.keys() - {job["id"] for job in jobs}
+    if missing:
+        yield f"{len(missing)} Jobs that were seen to end are not there"
+
+
+def check_files(server: ServerHandle, folder: Path) -> Iterator[str]:
+    """Tell which files are not as they must be, and what else is left in the journal."""
+    for component_id, size in diary(folder, "")["attached"]:
+        if server.holdings.content(component_id) != b"x" * int(size):
+            yield f"the file {component_id} is damaged"
+    with closing(sqlite3.connect(folder / "journal")) as database:
+        left = database.execute(
+            "SELECT kind, id FROM entries JOIN owners ON owners.token = entries.owner"
+            " WHERE owners.ended"
+        ).fetchall()
+        uploads = {key for (key,) in database.execute("SELECT id FROM entries WHERE kind='upload'")}
+    yield from (f"{kind} {key}: it is left in the journal" for kind, key in left)
+    registered = {each["id"] for each in server.holdings.find("select id from Component")}
+    for file in {path.name for path in (folder / "files").iterdir()} - registered - uploads:
+        yield f"the file {file} belongs to no component"
 
 
 def main() -> None:
