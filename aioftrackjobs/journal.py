@@ -261,6 +261,7 @@ class Journal:
         import sqlite3  # late: few sessions have a journal
 
         file: JournalFile | None = None
+        waiters: list[_Waiter] = []
         closing = False
         while not closing:
             entries, gone, waiters, closing = self._next_batch()
@@ -270,15 +271,17 @@ class Journal:
             except (sqlite3.Error, OSError, UnusableJournalError) as exc:
                 self._abandon(file, exc, gone)
                 file = None
-            self._wake(waiters)
+            if not closing:
+                self._wake(waiters)
             try:
                 if file is not None:
                     self._sync(file, at_once=closing)
-            except OSError as exc:
+            except (OSError, UnusableJournalError) as exc:
                 self._abandon(file, exc)
                 file = None
         if file is not None:
             _close(file)
+        self._wake(waiters)  # of a session that was closed, nothing is open
 
     def _write_batch(
         self, file: JournalFile, entries: list[Entry], gone: list[Key], waiters: list[_Waiter]
@@ -329,7 +332,8 @@ class Journal:
                 self._changes.wait(until - now)
             self._wakes_at = 0.0  # it looks now
         # Under load many come together; who is alone does not wait.
-        time.sleep(max(0.0, self._crowded_at + _SPACING - time.monotonic()))
+        if (spare := self._crowded_at + _SPACING - time.monotonic()) > 0:
+            time.sleep(spare)
         with self._changes:
             keys, self._unwritten = self._unwritten, {}
             self._served = waiters = self._waiters

@@ -4,8 +4,8 @@ In WAL mode. A transaction that has ended is with the operating system: it outli
 whatever ends that, and the next process sees it. A power cut it outlives only once it is synced to
 the disk, which is a step of its own, as it takes so much longer; the file is whole in any case.
 
-A batch of changes is one transaction of a few statements, whatever its size: each statement costs
-a change of threads.
+A batch of changes is one transaction of as few statements as can be, whatever its size: after each
+the thread has to wait for its turn, which a busy event loop gives every 5 ms.
 """
 
 from __future__ import annotations
@@ -62,6 +62,16 @@ CREATE TABLE IF NOT EXISTS entries (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS entries_by_owner ON entries (owner);
 """
+
+
+def _fields(number: int) -> str:
+    return ", ".join(f"json_extract(value, '$[{index}]')" for index in range(number))
+
+
+_INSERT = (
+    "INSERT OR REPLACE INTO entries (server, api_user, owner, kind, id, holder, since, word,"
+    f" lost_host, lost_at) SELECT ?, ?, ?, {_fields(7)} FROM json_each(?)"
+)
 
 #: What an entry is about: "job" or "upload", and its id.
 Key: TypeAlias = tuple[str, str]
@@ -197,13 +207,15 @@ class JournalFile:
             raise UnusableJournalError("it was deleted, or replaced by another file")
 
     def sync(self) -> None:
-        """Have all that was written outlive a power cut.
+        """Have all that was written outlive a power cut, where others look for it.
 
         Raises:
             OSError: The disk does not take it.
+            UnusableJournalError: The file is not where it was.
         """
         assert self._wal is not None  # noqa: S101 - for type checkers
         os.fsync(self._wal)
+        self._check_place()
 
     def close(self) -> None:
         """Close the file."""
@@ -228,7 +240,6 @@ class JournalFile:
 
         Raises:
             sqlite3.Error: That was not possible.
-            UnusableJournalError: The file is not where it was.
         """
         owner = self._owner
         written = [
@@ -236,25 +247,26 @@ class JournalFile:
             for each in entries
         ]
         deleted = [list(key) for key in gone]
+        values = (owner.server_url, owner.api_user, owner.token, json.dumps(written))
+        if written and not deleted and not self._owes_sign(now):
+            self._database.execute(_INSERT, values)  # a transaction of its own
+            return
         with self._transaction() as execute:
             self._sign(execute, now)
             if written:
-                execute(
-                    "INSERT OR REPLACE INTO entries (server, api_user, owner, kind, id, holder,"
-                    f" since, word, lost_host, lost_at) SELECT ?, ?, ?, {_fields(7)}"
-                    " FROM json_each(?)",
-                    (owner.server_url, owner.api_user, owner.token, json.dumps(written)),
-                )
+                execute(_INSERT, values)
             if deleted:
                 execute(
                     "DELETE FROM entries WHERE owner = ? AND server = ? AND (kind, id) IN"
                     f" (SELECT {_fields(2)} FROM json_each(?))",
                     (owner.token, owner.server_url, json.dumps(deleted)),
                 )
-        self._check_place()
+
+    def _owes_sign(self, now: float) -> bool:
+        return abs(now - self._signed_at) >= _SIGN_EVERY
 
     def _sign(self, execute: Callable[..., Any], now: float) -> None:
-        if abs(now - self._signed_at) < _SIGN_EVERY:
+        if not self._owes_sign(now):
             return
         self._signed_at = now
         process = self._owner.process
@@ -359,7 +371,3 @@ def _create(path: Path) -> None:
             os.link(made, path)
     finally:
         Path(made).unlink()
-
-
-def _fields(number: int) -> str:
-    return ", ".join(f"json_extract(value, '$[{index}]')" for index in range(number))

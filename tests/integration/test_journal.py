@@ -392,7 +392,7 @@ async def test_a_file_that_goes_while_it_is_used_is_a_warning_and_written_anew(
     async with journaled(server, path) as session, job_context(session) as running:
         fault(path)
         async with job_context(session) as job:
-            assert journal_of(session) == "failing"
+            await until(lambda: journal_of(session) == "failing")
             await until(lambda: journal_of(session) == "working")
             assert entries(path) == {running.id: None, job.id: None}
     assert entries(path) == {}
