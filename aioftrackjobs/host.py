@@ -307,6 +307,17 @@ class Host:
             self._task.uncancel()
 
 
+def loop_caller() -> Callable[[Callable[[], None]], object]:
+    """Return what calls a function in the running event loop, from any thread."""
+    if sniffio.current_async_library() == "trio":
+        import trio
+
+        return trio.lowlevel.current_trio_token().run_sync_soon
+    import asyncio
+
+    return asyncio.get_running_loop().call_soon_threadsafe
+
+
 async def _wait_out(event: anyio.Event) -> BaseException | None:
     """Wait for *event* although the caller may be cancelled; return the cancellation, if any."""
     cancellation: BaseException | None = None

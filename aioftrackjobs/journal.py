@@ -31,10 +31,9 @@ from typing import Any, Literal, TypeAlias
 from uuid import uuid4
 
 import anyio
-import sniffio
 
 from aioftrackjobs.errors import SessionStateError
-from aioftrackjobs.host import Event
+from aioftrackjobs.host import Event, loop_caller
 from aioftrackjobs.journal_file import Entry, JournalFile, Key, Owner, UnusableJournalError
 from aioftrackjobs.processes import this_process
 
@@ -197,13 +196,19 @@ class Journal:
             if not self._runs or self._closing or time.monotonic() < self._retry_at:
                 return waiter
             self._waiters.append(waiter)
-            self._changes.notify()
+            is_first = len(self._waiters) == 1
+        if is_first:
+            self._call_soon(self._notify)  # with all that come in the same turn
         if not self._watched:
             with suppress(SessionStateError):  # it ends, and so does who waits
                 self._spawn(self._watch)
                 self._watched = True
         await waiter.event.wait()
         return waiter
+
+    def _notify(self) -> None:
+        with self._changes:
+            self._changes.notify()
 
     async def _watch(self) -> None:
         """Let nobody wait for long: a task for all, as a time-out of each would cost too much."""
@@ -230,7 +235,7 @@ class Journal:
             new_event: Makes what is waited for in the event loop.
             spawn: Runs a function in the background.
         """
-        self._new_event, self._spawn, self._call_soon = new_event, spawn, _loop_caller()
+        self._new_event, self._spawn, self._call_soon = new_event, spawn, loop_caller()
         if self._path is not None:
             # Made here, as a session may be made by a process that forks, and opened by its
             # children: each is an owner of its own.
@@ -382,17 +387,6 @@ class Journal:
         if waiters:
             with suppress(RuntimeError):  # the event loop has ended: nobody waits any more
                 self._call_soon(wake)
-
-
-def _loop_caller() -> Callable[[Callable[[], None]], object]:
-    """Return what calls a function in the running event loop, from any thread."""
-    if sniffio.current_async_library() == "trio":
-        import trio
-
-        return trio.lowlevel.current_trio_token().run_sync_soon
-    import asyncio
-
-    return asyncio.get_running_loop().call_soon_threadsafe
 
 
 def _close(file: JournalFile) -> None:

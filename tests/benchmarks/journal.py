@@ -26,7 +26,7 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=3_000, help="Jobs of all tasks together")
-    parser.add_argument("--tasks", type=int, nargs="+", default=[1, 100, 1_000])
+    parser.add_argument("--tasks", type=int, nargs="+", default=[1, 10, 100, 1_000])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--latency", type=int, default=0, help="of the server, in ms")
     parser.add_argument("--folder", help="where the journal is; else a temporary folder")
