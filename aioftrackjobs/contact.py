@@ -10,9 +10,6 @@ from aioftrackjobs.protocol.headers import decode_date
 #: The header tells seconds, and is a while on its way.
 _PRECISION = timedelta(seconds=2)
 
-#: A difference of clocks that is more than the delay of an answer.
-CLOCK_STEP = timedelta(seconds=5)
-
 
 class Contact:
     """Keeps the latest news of the server.
@@ -23,7 +20,7 @@ class Contact:
         failing_since: The first failure since it last answered; None while it answers.
         last_error: What the latest failure was.
         ahead: By how much the server's clock is ahead of this host's, as far as it has told.
-        clock_stepped: Called when that turns out to be another: either clock was set.
+        on_step: Called when that turns out to be another, with by how much: a clock was set.
     """
 
     def __init__(self) -> None:
@@ -32,7 +29,7 @@ class Contact:
         self.failing_since: datetime | None = None
         self.last_error: str | None = None
         self.ahead = timedelta(0)
-        self.clock_stepped: Callable[[], None] = lambda: None
+        self.on_step: Callable[[timedelta], None] = lambda _: None
 
     def note_answer(self, headers: Mapping[str, str]) -> None:
         """Note that the server answered; its header ``Date`` tells its clock."""
@@ -46,8 +43,7 @@ class Contact:
         change = abs(ahead - self.ahead)
         if change > _PRECISION:
             self.ahead = ahead
-        if change > CLOCK_STEP:
-            self.clock_stepped()
+            self.on_step(change)
 
     def note_failure(self, error: str) -> None:
         """Note that no complete answer came."""

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import sniffio
 
-from aioftrackjobs.contact import CLOCK_STEP
 from aioftrackjobs.errors import (
     CommitUncertainError,
     EntityError,
@@ -44,6 +43,9 @@ if TYPE_CHECKING:
     import asyncio
 
 logger = logging.getLogger(__name__)
+
+#: A difference of clocks that is more than the delay of an answer.
+_CLOCK_STEP = timedelta(seconds=5)
 
 #: Seconds between two rounds of renewals.
 _RENEWAL_ROUND = 1.0
@@ -137,7 +139,7 @@ class JobCourse:
 
             self._task = asyncio.current_task()
         # Leases are in the server's time, which only an answer tells: it may be the first.
-        self._running.add(self, renew_now=abs(contact.ahead - ahead) > CLOCK_STEP)
+        self._running.add(self, renew_now=abs(contact.ahead - ahead) > _CLOCK_STEP)
 
     async def _find_user(self, user: Entity | str | None) -> User:
         if isinstance(user, User):

@@ -49,13 +49,14 @@ class RunningJobs:
         self._contact = contact
         self._holder = holder
         self._seconds = seconds
+        self._pause = seconds / RENEWALS
         self._courses: dict[Course, None] = {}
         self._lease: Mapping[str, Any] | None = None
         self._made_for: tuple[int, timedelta] | None = None
         self._renews = False
         self._inside = 0
         self._over: anyio.Event | None = None
-        contact.clock_stepped = self._renew_all  # what was written is wrong by as much
+        contact.on_step = self._note_step
         self.leaving: str | None = None
         self.leaves_at = math.inf
 
@@ -90,18 +91,21 @@ class RunningJobs:
 
     async def _renew(self) -> None:
         """Renew all leases now and then, for as long as there are any."""
-        pause = self._seconds / RENEWALS
         try:
             while self._courses:
-                await anyio.sleep(pause)
-                self._renew_all(pause / 2)
+                await anyio.sleep(self._pause)
+                self._renew_all(self._pause / 2)
         finally:
             self._renews = False
 
-    def _renew_all(self, older_than: float = 0.0) -> None:
-        if self._seconds:
-            for course in tuple(self._courses):
-                course.renew(older_than)
+    def _renew_all(self, older_than: float) -> None:
+        for course in tuple(self._courses):
+            course.renew(older_than)
+
+    def _note_step(self, change: timedelta) -> None:
+        """Renew all leases if they are wrong by so much that they may be over before their turn."""
+        if self._seconds and change.total_seconds() > self._pause:
+            self._renew_all(0.0)
 
     @contextmanager
     def inside(self) -> Iterator[None]:

@@ -434,6 +434,38 @@ async def test_a_partial_upload_of_a_dead_process_is_removed(
     assert entries(path) == {}
 
 
+async def test_an_upload_whose_registration_arrives_after_its_process_died_stays(
+    server: ServerHandle, other: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.deliverer._IN_FLIGHT", 0.5)
+    async with journaled(server, path) as session:
+        # As if the registration were on its way: the bytes are there, and nothing refers to them.
+        late = await session.create_component(b"abc", name="a.txt")
+        component = await other.get(FileComponent, late.id)
+        assert component is not None
+        values = {name: component[name] for name in ("name", "file_type", "size")}
+        other.delete(component)
+        await other.commit()
+        file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
+        file.write(time.time(), [Entry("upload", late.id, "dead", time.time())], [])
+        file.close()
+        removals: list[str] = []
+        transport = session._connection.transport
+        send = transport.send
+
+        async def note(request: WireRequest) -> WireResponse:
+            removals.extend([request.url] if "remove" in request.url else [])
+            return await send(request)
+
+        transport.send = note  # type: ignore[method-assign]
+        async with anyio.create_task_group() as group:
+            group.start_soon(session._deliverer.deliver)
+            other.create(FileComponent, {"id": late.id, **values})
+            await other.commit()
+        assert removals == []
+    assert entries(path) == {}
+
+
 # Batches
 
 
