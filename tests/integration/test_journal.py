@@ -437,7 +437,7 @@ async def test_a_partial_upload_of_a_dead_process_is_removed(
 async def test_an_upload_whose_registration_arrives_after_its_process_died_stays(
     server: ServerHandle, other: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.deliverer._IN_FLIGHT", 0.5)
+    monkeypatch.setattr("aioftrackjobs.deliverer._IN_FLIGHT", 1.0)
     async with journaled(server, path) as session:
         # As if the registration were on its way: the bytes are there, and nothing refers to them.
         late = await session.create_component(b"abc", name="a.txt")
@@ -460,6 +460,8 @@ async def test_an_upload_whose_registration_arrives_after_its_process_died_stays
         transport.send = note  # type: ignore[method-assign]
         async with anyio.create_task_group() as group:
             group.start_soon(session._deliverer.deliver)
+            await until(lambda: bool(session._connection.journal.unsettled()))
+            await anyio.sleep(0.2)  # so long it is on its way
             other.create(FileComponent, {"id": late.id, **values})
             await other.commit()
         assert removals == []
