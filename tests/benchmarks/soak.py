@@ -22,7 +22,7 @@ import sqlite3
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -53,7 +53,6 @@ async def work(session, user, number):
         async with job_context(
             session, user=user, description=f"{name} {number}", interval=0.01
         ) as job:
-            note("begun", job.id)
             for step in range(chance.randint(1, 6)):
                 job.progress(step, total=6)
                 await asyncio.sleep(chance.random() / 50)
@@ -174,25 +173,21 @@ async def deliver(server: ServerHandle, folder: Path) -> None:
             await asyncio.sleep(0.5)
 
 
-def diary(folder: Path, whose: str) -> dict[str, set[tuple[str, ...]]]:
+def diary(folder: Path) -> dict[str, set[tuple[str, ...]]]:
     """Return what daemons wrote down, by the first word."""
-    entries: dict[str, set[tuple[str, ...]]] = {}
-    for path in folder.glob(f"diary of {whose}*"):
+    entries = defaultdict[str, set[tuple[str, ...]]](set)
+    for path in folder.glob("diary of *"):
         for line in path.read_text().splitlines():
             word, *rest = line.split()
-            entries.setdefault(word, set()).add(tuple(rest))
+            entries[word].add(tuple(rest))
     return entries
 
 
 def check(jobs: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[str]:
     """Tell in which Jobs the server differs from what must be."""
-    ends = {
-        job_id: end
-        for end in ("done", "failed")
-        for (job_id,) in diary(folder, "")[end]
-        if (job_id,) in diary(folder, "")["begun"]
-    }
-    lasting = {job_id for (job_id,) in diary(folder, "survivor")["lasts"]}
+    told = diary(folder)
+    ends = {job_id: end for end in ("done", "failed") for (job_id,) in told[end]}
+    lasting = {job_id for (job_id,) in told["lasts"]}
     if len(lasting) != LASTING:
         yield f"{len(lasting)} Jobs of the survivor last, not {LASTING}"
     for job in jobs:
@@ -215,7 +210,7 @@ def check(jobs: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[str]:
 
 def check_files(server: ServerHandle, folder: Path) -> Iterator[str]:
     """Tell which files are not as they must be, and what else is left in the journal."""
-    for component_id, size in diary(folder, "")["attached"]:
+    for component_id, size in diary(folder)["attached"]:
         if server.holdings.content(component_id) != b"x" * int(size):
             yield f"the file {component_id} is damaged"
     with closing(sqlite3.connect(folder / "journal")) as database:
