@@ -7,8 +7,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from queue import Empty, SimpleQueue
+from types import FrameType
 from typing import NoReturn
 
 import anyio
@@ -23,6 +25,9 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: Shells know an exit by a signal as that much more than its number.
 _BY_SIGNAL = 128
 
+#: Seconds that a process which leaves at once takes for its log and its output, at most.
+_PARTING = 1.0
+
 #: Turns of the event loop in which a task that was just cancelled comes to end its Job.
 _CANCELLING_TURNS = 10
 
@@ -34,7 +39,8 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
     The block is cancelled, and so is every task that runs a Job (asyncio's own tasks too): each
     Job fails with the signal as its reason, uploads are aborted, and the process exits with 128
     plus the number of the signal. Whatever is not over after *grace* seconds, or when a second
-    signal comes, is left to the journal, or to :func:`recover`: the process ends at once.
+    signal comes, is left to the journal, or to :func:`recover`: the process ends at once, also
+    where a call blocks the event loop.
 
     Enter it in the main thread, inside the session's block. On Windows it leaves Ctrl-C to
     Python, which cancels the main task too.
@@ -49,50 +55,109 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
     if sys.platform == "win32":
         yield
         return
-    departure = _Departure(session, grace)
-    error: BaseException | None = None
-    try:
-        with anyio.open_signal_receiver(*_SIGNALS) as signals:
-            async with anyio.create_task_group() as group:
-                group.start_soon(departure.watch, signals)
-                with departure.block:
-                    try:
-                        yield
-                    except (GeneratorExit, anyio.get_cancelled_exc_class()):
-                        raise
-                    except BaseException as exc:  # noqa: BLE001 - raised below, not in a group
-                        error = exc
-                await departure.finish()
-                group.cancel_scope.cancel()
-    except anyio.get_cancelled_exc_class():
-        if departure.signal is None:
-            raise
-    if departure.signal is not None:
-        raise SystemExit(_BY_SIGNAL + departure.signal) from error
+    with _Watchdog(grace) as watchdog:
+        departure = _Departure(session, grace, watchdog)
+        error: BaseException | None = None
+        try:
+            with anyio.open_signal_receiver(*_SIGNALS) as signals, watchdog.listening():
+                async with anyio.create_task_group() as group:
+                    group.start_soon(departure.watch, signals)
+                    with departure.block:
+                        try:
+                            yield
+                        except (GeneratorExit, anyio.get_cancelled_exc_class()):
+                            raise
+                        except BaseException as exc:  # noqa: BLE001 - raised below, not in a group
+                            error = exc
+                    await departure.finish()
+                    group.cancel_scope.cancel()
+        except anyio.get_cancelled_exc_class():
+            if watchdog.signal is None:
+                raise
+    if watchdog.signal is not None:
+        raise SystemExit(_BY_SIGNAL + watchdog.signal) from error
     if error is not None:
         raise error
+
+
+class _Watchdog:
+    """Ends the process at once when the grace after a signal is over, or a second signal comes.
+
+    It hears of signals in a handler of Python's, and waits in a thread of its own: a call that
+    blocks the event loop, or the end of the interpreter, holds up neither.
+
+    Args:
+        grace: Seconds from the first signal.
+
+    Attributes:
+        signal: The first one; None before.
+    """
+
+    def __init__(self, grace: float) -> None:
+        self._grace = grace
+        # Of all that wakes a thread, this alone may be used in a handler of signals.
+        self._heard = SimpleQueue[int | None]()
+        self.signal: signal.Signals | None = None
+
+    def __enter__(self) -> _Watchdog:
+        threading.Thread(target=self._wait, name="aioftrackjobs signals", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.signal is None:
+            self._heard.put(None)
+            return
+        for number in _SIGNALS:  # the next one is the second, until the very end
+            signal.signal(number, self._hear)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear of signals before those whose handlers are in place."""
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+
+        def hear(number: int, frame: FrameType | None) -> None:
+            self._hear(number, frame)
+            if callable(handler := before[signal.Signals(number)]):
+                handler(number, frame)
+
+        for number in _SIGNALS:
+            signal.signal(number, hear)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _hear(self, number: int, _: FrameType | None) -> None:
+        self.signal = self.signal or signal.Signals(number)
+        self._heard.put(number)
+
+    def _wait(self) -> None:
+        number = self._heard.get()
+        if number is None:
+            return
+        with suppress(Empty):
+            self._heard.get(timeout=self._grace)
+        _leave(number)
 
 
 class _Departure:
     """How a process leaves after a signal."""
 
-    def __init__(self, session: AsyncSession, grace: float) -> None:
+    def __init__(self, session: AsyncSession, grace: float, watchdog: _Watchdog) -> None:
         workspace = workspace_of(session)
         self._connection = workspace.connection
         self._running = workspace.running
         self._grace = grace
+        self._watchdog = watchdog
         self._task = anyio.get_current_task().id
+        self._told = anyio.Event()
         self.block = anyio.CancelScope()
-        self.signal: int | None = None
 
     async def watch(self, signals: AsyncIterator[signal.Signals]) -> None:
-        """Wait for a signal, and see to it that the process ends in time."""
-        self.signal = number = await anext(signals)
+        """Wait for a signal, and let all come to its end."""
+        number = await anext(signals)
         logger.warning("%s: all Jobs end, within %g s", number.name, self._grace)
-        # A thread: whatever the event loop, or the end of the interpreter, then waits for.
-        timer = threading.Timer(self._grace, _leave, (number,))
-        timer.daemon = True
-        timer.start()
         self._running.leaving = f"stopped by {number.name}"
         self._running.leaves_at = anyio.current_time() + self._grace
         self.block.cancel()
@@ -100,8 +165,7 @@ class _Departure:
             await anyio.lowlevel.checkpoint()
         # What the block does not reach; inside it, what is shielded ends in its own time.
         self._running.cancel_all(keep=self._tasks_of_block())
-        await anext(signals)
-        _leave(number)
+        self._told.set()
 
     def _tasks_of_block(self) -> set[int]:
         found, tasks = set[int](), {self._task}
@@ -113,14 +177,22 @@ class _Departure:
 
     async def finish(self) -> None:
         """Wait until all Jobs have had their last word; the rest of the time is for closing."""
-        if self.signal is not None:
+        if self._watchdog.signal is not None:
+            await self._told.wait()
             await self._running.over()
             left = self._running.leaves_at - anyio.current_time()
             self._connection.closing_grace = max(left, 0.0)
 
 
 def _leave(number: int) -> NoReturn:
+    # The program may hold a lock of what is written to, or nobody may read it.
+    parting = threading.Thread(target=_part, daemon=True)
+    parting.start()
+    parting.join(_PARTING)
+    os._exit(_BY_SIGNAL + number)
+
+
+def _part() -> None:
     logger.warning("leaving at once; what is not reported is left to the journal")
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os._exit(_BY_SIGNAL + number)

@@ -40,9 +40,11 @@ async def program(server: ServerHandle, code: str) -> AsyncIterator[anyio.abc.Pr
 
 
 async def line(process: anyio.abc.Process) -> str:
-    """Return the next thing that the process prints."""
+    """Return the next thing that the process prints; without a buffer, a line's end is one."""
     assert process.stdout is not None
-    return (await process.stdout.receive()).decode().strip()
+    while not (told := (await process.stdout.receive()).decode().strip()):
+        pass
+    return told
 
 
 async def rest(process: anyio.abc.Process) -> str:

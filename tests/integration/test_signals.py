@@ -111,6 +111,90 @@ async def test_a_second_signal_and_the_end_of_the_grace_end_the_process_at_once(
     assert "worker process ended unexpectedly" in job["data"]
 
 
+BLOCKED = """
+    import logging
+    import time
+    import anyio
+    from aioftrackjobs import AsyncSession, job_context, shutdown_on_signals
+
+    async def main():
+        async with AsyncSession() as session, shutdown_on_signals(session, grace=GRACE):
+            async with job_context(session, description="stubborn"):
+                LOCK
+                print("ready", flush=True)
+                time.sleep(3600)
+
+    logging.basicConfig()
+    anyio.run(main, backend="BACKEND")
+"""
+
+#: The program is in the midst of logging, and does not come out of it.
+LOCK = "logging.getLogger().handlers[0].acquire()"
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+@pytest.mark.parametrize(
+    ("grace", "signals", "lock"),
+    [
+        ("0.5", [signal.SIGTERM], "pass"),
+        ("600", [signal.SIGINT, signal.SIGTERM], "pass"),
+        ("0.5", [signal.SIGTERM], LOCK),
+    ],
+)
+async def test_a_call_that_blocks_the_event_loop_does_not_keep_the_process(
+    server: ServerHandle,
+    tmp_path: Path,
+    backend: str,
+    grace: str,
+    signals: list[signal.Signals],
+    lock: str,
+) -> None:
+    code = BLOCKED.replace("GRACE", grace).replace("LOCK", lock).replace("BACKEND", backend)
+    async with daemon(server, tmp_path / "journal", code=code) as process:
+        assert await line(process) == "ready"
+        for number in signals:
+            process.send_signal(number)
+        with anyio.fail_after(30):
+            await process.wait()
+
+    assert process.returncode == 128 + signals[0]
+
+
+CLOSING = """
+    import anyio
+    from aioftrackjobs import AsyncSession, shutdown_on_signals
+
+    async def main():
+        async with AsyncSession() as session:
+            try:
+                async with shutdown_on_signals(session, grace=600):
+                    print("ready", flush=True)
+                    await anyio.sleep_forever()
+            finally:
+                print("closing", flush=True)
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep_forever()
+
+    anyio.run(main, backend="BACKEND")
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_a_second_signal_is_heard_until_the_very_end(
+    server: ServerHandle, tmp_path: Path, backend: str
+) -> None:
+    code = CLOSING.replace("BACKEND", backend)
+    async with daemon(server, tmp_path / "journal", code=code) as process:
+        assert await line(process) == "ready"
+        process.send_signal(signal.SIGTERM)
+        assert await line(process) == "closing"
+        process.send_signal(signal.SIGINT)
+        with anyio.fail_after(30):
+            await process.wait()
+
+    assert process.returncode == 128 + signal.SIGTERM
+
+
 UPLOADING = """
     import anyio
     from aioftrackjobs import AsyncSession, job_context, shutdown_on_signals
