@@ -99,7 +99,7 @@ class Connection:
         )
 
         def delivery(finish: Finish) -> Delivery:
-            return Delivery(exchange, finish, self._retry)
+            return Delivery(exchange, finish, self._retry, self.contact.pauses)
 
         dispatcher = Dispatcher(delivery, self._host, group_commit=self._group_commit)
         await self._host.start()

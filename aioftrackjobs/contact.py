@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from aioftrackjobs.protocol.headers import decode_date
+from aioftrackjobs.retry import Pauses
 
 #: The header tells seconds, and is a while on its way.
 _PRECISION = timedelta(seconds=2)
@@ -21,6 +22,7 @@ class Contact:
         last_error: What the latest failure was.
         ahead: By how much the server's clock is ahead of this host's, as far as it has told.
         on_step: Called when that turns out to be another, with by how much: a clock was set.
+        pauses: Of those who wait for another attempt; its answers cut them short.
     """
 
     def __init__(self) -> None:
@@ -30,10 +32,12 @@ class Contact:
         self.last_error: str | None = None
         self.ahead = timedelta(0)
         self.on_step: Callable[[timedelta], None] = lambda _: None
+        self.pauses = Pauses()
 
     def note_answer(self, headers: Mapping[str, str]) -> None:
         """Note that the server answered; its header ``Date`` tells its clock."""
         self.last_success, self.failing_since = datetime.now(UTC), None
+        self.pauses.shorten()
         date = decode_date(headers)
         if date is not None:
             self._set_ahead(date - self.last_success)

@@ -284,7 +284,8 @@ class JobCourse:
     async def _deliver_last_word(self, status: JobStatus, deadline: float) -> None:
         self._problem = TransportError(f"no answer within {self._grace:g} s")
         ends = min(deadline, self._running.leaves_at)
-        with anyio.CancelScope(deadline=ends) as scope:
+        pauses = self._workspace.connection.contact.pauses
+        with anyio.CancelScope(deadline=ends) as scope, pauses.hurry():
             with anyio.move_on_after(self._grace / 2) as patience:
                 await self._line.stop()
                 await self._renewal.stop()

@@ -33,7 +33,7 @@ from aioftrackjobs.inquiry import Inquiry, knows_the_key_was_taken, may_be_ones_
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, encode_operation
 from aioftrackjobs.protocol.reconciliation import stages, untouched
 from aioftrackjobs.protocol.wire import join_batches
-from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.retry import Pauses, RetryPolicy
 from aioftrackjobs.tickets import NotApplied, Outcome, Ticket, Unknown
 
 logger = logging.getLogger(__name__)
@@ -59,13 +59,17 @@ class Delivery:
         exchange: Makes the API calls.
         finish: Hears of each outcome.
         retry: How long, and how often, what failed for a passing reason is tried again.
+        pauses: Those between the attempts of all.
     """
 
-    def __init__(self, exchange: Exchange, finish: Finish, retry: RetryPolicy) -> None:
+    def __init__(
+        self, exchange: Exchange, finish: Finish, retry: RetryPolicy, pauses: Pauses
+    ) -> None:
         self._exchange = exchange
         self._inquiry = Inquiry(exchange)
         self._finish = finish
         self._retry = retry
+        self._pauses = pauses
 
     async def deliver(self, group: Sequence[Ticket]) -> Sequence[Sequence[Ticket]]:
         """Send *group* in one request; no error of it comes out.
@@ -90,7 +94,7 @@ class Delivery:
                     return ()
                 if exc.is_passing and not patience.is_begun and self._retry.budget:
                     logger.warning("trying again for %g s: %s", self._retry.budget, exc)
-                if not (exc.is_passing and await patience.pause(exc.retry_after)):
+                if not (exc.is_passing and await self._pauses.take(patience, exc.retry_after)):
                     return await self._give_up(group, exc)
                 # Whoever was cancelled meanwhile has withdrawn what never left.
                 group = _waiting(group)

@@ -6,7 +6,8 @@ Who tries again knows that it is safe; this module only knows when.
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import anyio
@@ -44,6 +45,9 @@ class RetryPolicy:
         return Patience(self)
 
 
+#: Seconds that a pause lasts when there is a reason to try soon.
+_HURRIED = 1.0
+
 #: One attempt, and no other.
 NO_RETRIES = RetryPolicy(budget=0)
 
@@ -80,3 +84,45 @@ class Patience:
         self._pauses += 1
         await policy.sleep(pause)
         return True
+
+
+class Pauses:
+    """The pauses of a session, which are cut short when there is a reason to try soon.
+
+    Who has waited long for a server that is back need not wait for the end of a long pause; and
+    where somebody waits for a limited time only, many attempts are to fit into it. A pause that
+    the server asked for is never cut short.
+    """
+
+    def __init__(self) -> None:
+        self._begun: dict[anyio.CancelScope, float] = {}
+        self._hurries = 0
+
+    async def take(self, patience: Patience, asked: float | None = None) -> bool:
+        """Do as :meth:`Patience.pause`, unless the pause is cut short: then try again."""
+        if asked:
+            return await patience.pause(asked)
+        with anyio.CancelScope() as pause:
+            self._begun[pause] = anyio.current_time()
+            if self._hurries:
+                self.shorten()
+            try:
+                return await patience.pause()
+            finally:
+                del self._begun[pause]
+        return True
+
+    def shorten(self) -> None:
+        """Let no pause that has begun last any longer than the shortest that is long."""
+        for pause, begun in self._begun.items():
+            pause.deadline = min(pause.deadline, begun + _HURRIED)
+
+    @contextmanager
+    def hurry(self) -> Iterator[None]:
+        """Let no pause be long until the end of the block."""
+        self._hurries += 1
+        self.shorten()
+        try:
+            yield
+        finally:
+            self._hurries -= 1

@@ -92,10 +92,12 @@ async def together(
             values = {"data": data} if key is None else {"id": key, "data": data}
             workspace.create(kind, values, unit=unit)
         tickets.append(unit.post(lambda _: None))
-    return [_name_of(await ticket.ended()) for ticket in tickets]
+    for ticket in tickets:
+        await ticket.ended()
+    return [_name_of(ticket.outcome) for ticket in tickets]
 
 
-def _name_of(outcome: Outcome) -> str:
+def _name_of(outcome: Outcome | None) -> str:
     match outcome:
         case Applied():
             return "applied"
@@ -103,6 +105,8 @@ def _name_of(outcome: Outcome) -> str:
             return type(error).__name__
         case Unknown():
             return CommitUncertainError.__name__
+        case None:
+            return "not ended"
 
 
 # A key that is free

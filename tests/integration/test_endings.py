@@ -15,7 +15,8 @@ import pytest
 
 from aioftrackjobs import AsyncSession, Job, JobStatus, RunningJob, job_context
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.devserver.faults import Drop
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 pytestmark = pytest.mark.every_client
@@ -251,6 +252,37 @@ async def test_a_report_that_hangs_does_not_have_the_last_word(
 
 
 # Units of work that meet
+
+
+async def test_many_attempts_of_a_last_word_fit_into_its_grace(
+    server: ServerHandle, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.retry._HURRIED", 0.01)
+    policy = RetryPolicy(budget=1000, first_delay=100, longest_delay=100)
+    async with AsyncSession(server.url, server.api_key, server.api_user, retry=policy) as session:
+        with anyio.fail_after(20):
+            async with job_context(session, description="x") as job:
+                server.faults.inject(Drop(), times=3)
+    assert not server.faults.planned
+    assert await status_of(other, job) is JobStatus.DONE
+
+
+async def test_an_answer_ends_the_pauses_of_all_others(
+    server: ServerHandle, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is back: who has waited long for it need not wait any longer."""
+    monkeypatch.setattr("aioftrackjobs.retry._HURRIED", 0.01)
+    policy = RetryPolicy(budget=1000, first_delay=100, longest_delay=100)
+    async with AsyncSession(server.url, server.api_key, server.api_user, retry=policy) as patient:
+        server.faults.inject(Drop(), on="writes")
+        patient.create("User", {"username": "late"})
+        with anyio.fail_after(20):
+            async with anyio.create_task_group() as group:
+                group.start_soon(patient.commit)
+                while patient.health.failing_since is None:
+                    await anyio.lowlevel.checkpoint()
+                await patient.query("select id from User").first()
+    assert await session.query('User where username is "late"').one()
 
 
 async def test_units_do_not_overtake_each_other_on_one_entity(

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.retry import NO_RETRIES, Patience, Pauses, RetryPolicy
 
 
 class Time:
@@ -77,3 +78,62 @@ def test_jitter_takes_its_share_of_a_pause(jitter: float, chance: float) -> None
 def test_settings_that_make_no_sense_are_refused(make: Callable[[], RetryPolicy]) -> None:
     with pytest.raises(ValueError, match="retry policy"):
         make()
+
+
+async def waiting(pauses: Pauses, patience: Patience, asked: float | None = None) -> float:
+    """Return how long a pause took."""
+    begun = anyio.current_time()
+    assert await pauses.take(patience, asked)
+    return anyio.current_time() - begun
+
+
+@pytest.fixture
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aioftrackjobs.retry._HURRIED", 0.01)
+
+
+LONG = RetryPolicy(budget=1000, first_delay=100, longest_delay=100)
+
+
+@pytest.mark.usefixtures("_hurried")
+async def test_a_reason_to_try_soon_ends_all_long_pauses() -> None:
+    pauses = Pauses()
+    took: list[float] = []
+
+    async def wait() -> None:
+        took.append(await waiting(pauses, LONG.patience()))
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            for _ in range(3):
+                group.start_soon(wait)
+            await anyio.wait_all_tasks_blocked()
+            assert not took
+            pauses.shorten()
+    assert len(took) == 3
+
+
+@pytest.mark.usefixtures("_hurried")
+async def test_who_is_in_a_hurry_has_no_long_pauses() -> None:
+    pauses = Pauses()
+    with anyio.fail_after(20), pauses.hurry():
+        for _ in range(3):
+            assert await waiting(pauses, LONG.patience()) >= 0.005
+    with anyio.move_on_after(0.05) as later:
+        await waiting(pauses, LONG.patience())
+    assert later.cancelled_caught
+
+
+@pytest.mark.usefixtures("_hurried")
+async def test_no_hurry_cuts_short_what_the_server_asks_for() -> None:
+    pauses, time = Pauses(), Time()
+    with pauses.hurry():
+        assert await pauses.take(policy(time).patience(), 30)
+        pauses.shorten()
+    assert time.pauses == [30]
+
+
+async def test_a_hurry_does_not_extend_the_budget() -> None:
+    pauses = Pauses()
+    with pauses.hurry():
+        assert not await pauses.take(NO_RETRIES.patience())
