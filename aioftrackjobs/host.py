@@ -6,7 +6,8 @@ that is not started by a task group (design.md, idea 2).
 
 When an asyncio program ends by an error, its runner cancels *every* task, this one too, while
 Jobs still have their last word to send. The host then starts a new task group, and goes on for
-as long as somebody *holds* it.
+as long as somebody *holds* it. A block that no task is left to leave holds it no longer: it is in
+a generator that nobody has closed, which the runner does only when all tasks have ended.
 
 Asyncio's own cancellation knows no shields: ``asyncio.timeout`` or a second ``cancel()`` breaks
 into a shielded scope. So what must run to its end runs here, and who waits for it, waits on.
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context, copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import anyio
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
 
 Work = tuple[Context, Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]
 CleanUp = Callable[[], Coroutine[Any, Any, None]]
+
+#: How tasks are called that are the host's.
+_NAME = "aioftrackjobs host"
 
 #: Times that work is started again which the end of the program's event loop cut off.
 _RESTARTS = 3
@@ -81,18 +86,21 @@ class _EventLatch:
 class Hold:
     """Keeps a host running inside ``with``; any number of times, and at once."""
 
-    __slots__ = ("_host",)
+    __slots__ = ("_blocks", "_host")
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, blocks: int) -> None:
         self._host = host
+        self._blocks = blocks
 
     def __enter__(self) -> None:
         self._host._holds += 1
+        self._host._blocks += self._blocks
 
     def __exit__(self, *_: object) -> None:
         host = self._host
         host._holds -= 1
-        if not host._holds:
+        host._blocks -= self._blocks
+        if not host._holds or host._orphaned:
             host._note_released()
 
 
@@ -115,8 +123,10 @@ class Host:
         self._to_begin: dict[object, Work] = {}
         self._awaited: set[anyio.Event] = set()  # ends that finish() waits for
         self._holds = 0
-        self._hold = Hold(self)
+        self._blocks = 0  # of these holds
+        self._hold, self._hold_for_block = Hold(self, blocks=0), Hold(self, blocks=1)
         self._orphaned = False
+        self._alone = False
         self._failure: BaseException | None = None
         self._new_event: Callable[[], Event] = anyio.Event
         self._new_latch: Callable[[], Latch]
@@ -131,13 +141,13 @@ class Host:
             import trio
 
             self._new_event, self._new_latch = trio.Event, lambda: _EventLatch(trio.Event())
-            trio.lowlevel.spawn_system_task(self._run, name="aioftrackjobs host")
+            trio.lowlevel.spawn_system_task(self._run, name=_NAME)
         else:
             import asyncio
 
             loop = asyncio.get_running_loop()
             self._new_event, self._new_latch = asyncio.Event, loop.create_future
-            self._task = loop.create_task(self._run(), name="aioftrackjobs host")
+            self._task = loop.create_task(self._run(), name=_NAME)
         try:
             await self._started.wait()
         except BaseException:
@@ -178,7 +188,10 @@ class Host:
         token = object()
         self._to_begin[token] = context, function, args
         if self._group is not None:
-            context.run(self._group.start_soon, self._begin, token)
+            self._start_in(self._group, context, token)
+
+    def _start_in(self, group: anyio.abc.TaskGroup, context: Context, token: object) -> None:
+        context.run(partial(group.start_soon, self._begin, token, name=_NAME))
 
     async def _begin(self, token: object) -> None:
         _, function, args = self._to_begin.pop(token)
@@ -220,10 +233,27 @@ class Host:
         """Keep the host running: while its loop shuts down, and for a while when it is closed."""
         return self._hold
 
+    def hold_for_block(self) -> Hold:
+        """Do as :meth:`hold` for as long as there may be a task that leaves the block."""
+        return self._hold_for_block
+
     def _note_released(self) -> None:
-        self._released.set()
-        if self._orphaned:
+        if not self._holds:
+            self._released.set()
+        self._end_if_orphaned()
+
+    def _end_if_orphaned(self) -> None:
+        if self._orphaned and self._holds <= (self._blocks if self._alone else 0):
             self._stopping.set()
+
+    async def _end_when_alone(self) -> None:
+        """Let blocks hold the host no longer when no tasks are left but those of hosts."""
+        import asyncio
+
+        while others := [each for each in asyncio.all_tasks() if each.get_name() != _NAME]:
+            await asyncio.wait(others)
+        self._alone = True
+        self._end_if_orphaned()
 
     async def released(self) -> None:
         """Wait until nobody holds the host."""
@@ -293,7 +323,9 @@ class Host:
         async with anyio.create_task_group() as group:
             self._group = group
             for token, (context, _, _) in self._to_begin.items():
-                context.run(group.start_soon, self._begin, token)
+                self._start_in(group, context, token)
+            if self._orphaned:
+                group.start_soon(self._end_when_alone, name=_NAME)
             self._started.set()
             try:
                 await self._stopping.wait()

@@ -73,7 +73,7 @@ async def job_context(
     course = JobCourse(session, description=description, grace=grace, interval=interval)
     running = RunningJob(session, course)
     before = _running.get()
-    with connection.host.hold(), workspace_of(session).running.inside():
+    with connection.host.hold_for_block(), workspace_of(session).running.inside():
         try:
             await course.begin(job, user, data)
             _running.set(running)

@@ -86,11 +86,12 @@ UNCLOSED = """
             yield 2
 
     async def main():
-        global generator
-        generator = frames(await AsyncSession().__aenter__())
-        await anext(generator)
+        global generators
+        generators = [frames(await AsyncSession().__aenter__()) for _ in range(2)]
+        for generator in generators:
+            await anext(generator)
 
-    anyio.run(main, backend="trio")
+    anyio.run(main, backend="{backend}")
 """
 
 
@@ -119,12 +120,17 @@ async def test_an_interrupted_process_fails_its_job(
     assert "never retrieved" not in errors
 
 
-async def test_a_trio_program_that_leaves_a_generator_unclosed_ends(server: ServerHandle) -> None:
-    async with program(server, UNCLOSED) as process:
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_a_program_that_leaves_generators_unclosed_ends(
+    server: ServerHandle, backend: str
+) -> None:
+    async with program(server, UNCLOSED.format(backend=backend)) as process:
         with anyio.fail_after(20):
-            await rest(process)
+            errors = await rest(process)
 
     assert process.returncode == 0
+    if backend == "asyncio":
+        assert errors.count("its failure was not reported") == 2
 
 
 async def test_an_exit_in_another_task_fails_the_jobs_of_all(

@@ -120,8 +120,7 @@ async def prove_kills(kills: int, seed: int, folder: Path) -> Outcome:
     outcome = Outcome(f"{kills} times kill -9 and restart of the server under load", seed)
     chance = random.Random(seed)
     with SecretWatch(KEY) as watch, ServerProcess(folder / "server", api_key=KEY) as server:
-        # A last word has ten seconds. A server that is away half of the time, and pauses that
-        # double, may take longer: then the journal has it.
+        # A last word has ten seconds; should the server be away for longer, the journal has it.
         async with server.session(journal=folder / "journal") as session:
             user = await session.current_user()
             load = Load(session, outcome, watch, user.id)
