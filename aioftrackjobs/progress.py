@@ -7,6 +7,7 @@ import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
+from weakref import WeakSet
 
 import anyio
 import anyio.lowlevel
@@ -85,13 +86,13 @@ class ProgressLine:
         self._touched = False
         try:
             self._ticket = self._post(self._ended)
-        except (FtrackJobsError, ValueError):  # what others keep in its data may not travel
-            logger.warning("progress was not written; the work goes on", exc_info=True)
+        except (FtrackJobsError, ValueError) as exc:  # what others keep in its data may not travel
+            self._board.note_failure(exc)
 
     def _ended(self, outcome: Outcome) -> None:
         self._ticket = None
         if not isinstance(outcome, Applied):
-            logger.warning("progress was not written; the work goes on: %s", outcome.error)
+            self._board.note_failure(outcome.error)
         if self._touched:
             self._board.add(self)
 
@@ -109,13 +110,22 @@ class ProgressBoard:
         self._host = host
         self._room = room
         self._interval = interval
-        self._lines: dict[ProgressLine, None] = {}
+        self._known = WeakSet[ProgressLine]()
+        self._lines: dict[ProgressLine, None] = {}  # to be written
         self._next_round = -math.inf
         self._runs = False
+        self._failures = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no Job has a line, and a new board would write as soon as this one."""
+        return not self._known and not self._runs and anyio.current_time() >= self._next_round
 
     def line(self, post: Post) -> ProgressLine:
         """Return a line that is written by *post*."""
-        return ProgressLine(self, post)
+        line = ProgressLine(self, post)
+        self._known.add(line)
+        return line
 
     def add(self, line: ProgressLine) -> None:
         """Let *line* be written in the next round."""
@@ -127,6 +137,22 @@ class ProgressBoard:
                 logger.warning("progress is not written any more", exc_info=True)
             else:
                 self._runs = True
+
+    def note_failure(self, error: Exception) -> None:
+        """Log that a write failed: one line for all that do at the same time."""
+        self._failures += 1
+        if self._failures > 1:
+            return
+        try:
+            self._host.spawn(self._tell_failures, error)
+        except FtrackJobsError:  # the session ends, and so do all that are left
+            logger.warning("progress was not written; the work goes on: %s", error)
+
+    async def _tell_failures(self, error: Exception) -> None:
+        await anyio.lowlevel.checkpoint()
+        number, self._failures = self._failures, 0
+        jobs = "" if number == 1 else f" for {number} Jobs"
+        logger.warning("progress was not written%s; the work goes on: %s", jobs, error)
 
     async def _run(self) -> None:
         try:
@@ -161,5 +187,7 @@ class ProgressBoards:
     def board(self, interval: float) -> ProgressBoard:
         """Return the board that is written every *interval* seconds."""
         if interval not in self._boards:
+            # Or a daemon whose intervals are computed would keep one for each.
+            self._boards = {key: each for key, each in self._boards.items() if not each.is_idle}
             self._boards[interval] = ProgressBoard(self._host, self._room, interval=interval)
         return self._boards[interval]

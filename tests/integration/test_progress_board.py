@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -14,6 +15,7 @@ from aioftrackjobs import AsyncSession, Job, job_context
 from aioftrackjobs.dispatch import GROUP_OPERATIONS
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.session import workspace_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 
@@ -152,6 +154,41 @@ async def test_a_write_that_fails_is_logged_and_the_next_report_tries_again(
         await wire.reported.wait()
 
     assert json.loads(wire.reports[1][0])["progress"] == 0.2
+
+
+async def test_writes_that_fail_together_are_one_line_in_the_log(
+    session: AsyncSession, wire: Wire, user: Job, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with AsyncExitStack() as stack:
+        contexts = [job_context(session, user=user, interval=0) for _ in range(20)]
+        jobs = [await stack.enter_async_context(each) for each in contexts]
+        wire.away = True
+        for job in jobs:
+            job.progress(0.1)
+        with anyio.fail_after(10):
+            while "progress was not written" not in caplog.text:
+                await anyio.lowlevel.checkpoint()
+        await turns()
+        wire.away = False
+
+    (told,) = [each.getMessage() for each in caplog.records if "progress" in each.getMessage()]
+    assert told == "progress was not written for 20 Jobs; the work goes on: away"
+
+
+async def test_intervals_that_nobody_uses_any_more_are_forgotten(
+    session: AsyncSession, wire: Wire, user: Job
+) -> None:
+    async def run(interval: float) -> None:
+        async with job_context(session, user=user, interval=interval) as job:
+            job.progress(0.5)
+
+    for number in range(50):
+        await run(number / 10_000)
+    gc.collect()
+    await run(0.5)
+
+    assert len(workspace_of(session).progress._boards) < 10
+    assert wire.reports
 
 
 async def test_a_job_that_has_ended_is_not_reported_any_more(
