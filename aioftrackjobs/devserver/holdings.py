@@ -5,7 +5,8 @@ No network, no client and no credentials are in between, and no fault happens to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
@@ -23,12 +24,15 @@ _JOBS = (
 _PATIENCE = 2.0
 
 
-class Holdings:
-    """The entities and files of one server."""
+class Looks:
+    """The entities of a server, as queries find them.
 
-    def __init__(self, engine: Engine, traffic: Traffic) -> None:
-        self._engine = engine
-        self._traffic = traffic
+    Args:
+        look: Answers a query as a server does, with JSON.
+    """
+
+    def __init__(self, look: Callable[[str], bytes | str]) -> None:
+        self.look = look
 
     def find(self, expression: str) -> list[dict[str, Any]]:
         """Return the entities that a query finds, as plain dictionaries; times are ``datetime``.
@@ -36,7 +40,7 @@ class Holdings:
         Raises:
             FtrackJobsError: If *expression* is no query.
         """
-        entities: list[dict[str, Any]] = from_json(self._engine.look(expression))[0]["data"]
+        entities: list[dict[str, Any]] = from_json(self.look(expression))[0]["data"]
         return [_plain(entity) for entity in entities]
 
     def jobs(self) -> list[dict[str, Any]]:
@@ -65,14 +69,31 @@ class Holdings:
         known = ", ".join(f"{each['id']} ({each['description']})" for each in jobs)
         raise LookupError(f"the server holds no Job {job_id}; it holds: {known or 'none'}")
 
+
+class Holdings(Looks):
+    """The entities and files of one server."""
+
+    def __init__(self, engine: Engine, traffic: Traffic) -> None:
+        super().__init__(engine.look)
+        self._engine = engine
+        self._traffic = traffic
+
+    def path(self, component_id: str) -> Path:
+        """Return where the file of a component is kept.
+
+        Raises:
+            FtrackJobsError: If there is none.
+        """
+        path, _ = self._engine.file_of(component_id)
+        return path
+
     def content(self, component_id: str) -> bytes:
         """Return the bytes of a component's file.
 
         Raises:
             FtrackJobsError: If there is none.
         """
-        path, _ = self._engine.file_of(component_id)
-        return path.read_bytes()
+        return self.path(component_id).read_bytes()
 
     def save(self) -> Saved:
         """Return a copy of all entities, for :meth:`restore`."""

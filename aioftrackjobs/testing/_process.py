@@ -6,12 +6,15 @@ import json
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from aioftrackjobs.devserver.holdings import Looks
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._credentials import FtrackCredentials
@@ -47,6 +50,8 @@ class ServerProcessError(FtrackJobsError):
 
 class ServerProcess:
     """The embedded server in a process of its own, with a database that outlives it.
+
+    It ends with the process that made it. What is looked up in it passes no network and no fault.
 
     ::
 
@@ -96,6 +101,8 @@ class ServerProcess:
         }
         self._process: subprocess.Popen[str] | None = None
         self._credentials: FtrackCredentials | None = None
+        self._asking = threading.Lock()
+        self._looks = Looks(lambda expression: self._ask("look", expression, "found"))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self._folder}, seed {self.seed}>"
@@ -147,6 +154,42 @@ class ServerProcess:
     def session(self, **options: Any) -> AsyncSession:
         """Return a session on this server, to be opened; *options* as ``AsyncSession`` has them."""
         return AsyncSession(*self.credentials, **options)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return all Jobs, the oldest first, as :meth:`FtrackServer.jobs` does.
+
+        Raises:
+            ServerProcessError: If it does not run.
+        """
+        return self._looks.jobs()
+
+    def job(self, job: object) -> dict[str, Any]:
+        """Return one Job, as in :meth:`jobs`.
+
+        Args:
+            job: Its id, or anything with an ``id``, such as the Job of a session.
+
+        Raises:
+            LookupError: If there is none.
+            ServerProcessError: If it does not run.
+        """
+        return self._looks.job(job)
+
+    def find(self, expression: str) -> list[dict[str, Any]]:
+        """Return the entities that a query finds, as plain dictionaries; times are ``datetime``.
+
+        Raises:
+            ServerProcessError: If *expression* is no query, or it does not run.
+        """
+        return self._looks.find(expression)
+
+    def content(self, component_id: str) -> bytes:
+        """Return the bytes of a component's file.
+
+        Raises:
+            ServerProcessError: If there is none, or it does not run.
+        """
+        return Path(self._ask("path", component_id, "path")).read_bytes()
 
     def start(self) -> None:
         """Start the process, and return when it answers; does nothing if it runs.
@@ -211,22 +254,27 @@ class ServerProcess:
 
     def _say(self, process: subprocess.Popen[str]) -> dict[str, str]:
         """Tell the process what to do, and return what it says of its start."""
-        assert process.stdin is not None  # noqa: S101 - both are pipes
-        assert process.stdout is not None  # noqa: S101
         told = {
             "path": sys.path,
             "seed": self.seed,
             "faults": self._faults,
             "options": self._options,
         }
-        process.stdin.write(json.dumps(told) + "\n")
-        process.stdin.close()
-        answer = process.stdout.readline()
-        if not answer:
+        said = _exchange(process, told)
+        if not said:
             last = self.log.strip().splitlines()[-1:] or ["it said nothing"]
             raise ServerProcessError(f"it ended before it was ready: {last[0]}")
-        said: dict[str, str] = json.loads(answer)
         return said
+
+    def _ask(self, name: str, value: str, wanted: str) -> str:
+        """Return what the running process knows."""
+        with self._asking:
+            said = _exchange(self._process, {name: value}) if self._process else {}
+        if not said:
+            raise ServerProcessError("it does not run; call start(), or use it in a with block")
+        if "error" in said:
+            raise ServerProcessError(said["error"])
+        return said[wanted]
 
     def _take(self, said: dict[str, str]) -> None:
         if "error" in said:
@@ -236,6 +284,21 @@ class ServerProcess:
 
     def _close(self, process: subprocess.Popen[str]) -> None:
         process.wait()
-        if process.stdout is not None:
-            process.stdout.close()
+        for pipe in (process.stdin, process.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
         self._process = None
+
+
+def _exchange(process: subprocess.Popen[str], told: dict[str, Any]) -> dict[str, str]:
+    """Tell a process something, and return what it says; nothing if it has ended."""
+    assert process.stdin is not None  # noqa: S101 - both are pipes
+    assert process.stdout is not None  # noqa: S101
+    try:
+        process.stdin.write(json.dumps(told) + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return {}
+    said: dict[str, str] = json.loads(process.stdout.readline() or "{}")
+    return said

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
 import sys
+import textwrap
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from anyio.to_thread import run_sync
@@ -47,6 +52,50 @@ async def test_power_is_lost_by_a_fault_after_the_commit(tmp_path: Path) -> None
             assert len(await session.query("Job").all()) == 1
             assert session.api_user == "farm"
     assert server.seed == 3
+
+
+async def test_what_it_holds_is_seen_past_network_and_faults(tmp_path: Path) -> None:
+    with ServerProcess(tmp_path / "server", faults=["hang:1.0:on=downloads"]) as server:
+        async with server.session() as session:
+            async with job_context(session) as job:
+                await job.attach(b"all of it", name="kept.txt")
+        await run_sync(server.restart)
+
+        (held,) = server.jobs()
+        assert (held["id"], held["status"]) == (job.id, "done")
+        assert server.job(job) == held
+        (file,) = held["attachments"]
+        assert server.content(file["id"]) == b"all of it"
+        assert held["created_at"].tzinfo is not None
+        with pytest.raises(LookupError, match="holds no Job nobody's"):
+            server.job("nobody's")
+        with pytest.raises(ServerProcessError, match="line 1, column 16"):
+            server.find("Job where where")
+        with pytest.raises(ServerProcessError, match="no file"):
+            server.content(job.id)
+
+        server.kill()
+        with pytest.raises(ServerProcessError, match=r"call start\(\)"):
+            server.jobs()
+
+
+def test_it_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
+    code = f"""
+        import os
+        from aioftrackjobs.testing import ServerProcess
+        server = ServerProcess({str(tmp_path)!r})
+        server.start()
+        print(server.url, flush=True)
+        os._exit(0)
+    """
+    program = [sys.executable, "-c", textwrap.dedent(code)]
+    told = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True)
+    address = urlsplit(told.stdout.strip())
+    assert address.port is not None
+    deadline = time.monotonic() + 20
+    with pytest.raises(ConnectionRefusedError):
+        while time.monotonic() < deadline:
+            socket.create_connection(("127.0.0.1", address.port)).close()
 
 
 def test_who_was_never_started_says_so() -> None:
