@@ -6,7 +6,9 @@ Set FTRACK_SERVER, FTRACK_API_USER and FTRACK_API_KEY, then:
 
 It stops when the queue is empty. With --forever it goes on with Jobs that others queue in
 ftrack: any Job with the status "queued" and data such as {"farm_task": "sh030:1001-1024"}.
-On SIGINT or SIGTERM the Jobs that run end as failed, with the reason "cancelled".
+On SIGINT or SIGTERM the Jobs that run end as failed, "stopped by SIGTERM", and the exit code is
+128 plus the number of the signal. Set FTRACK_JOBS_JOURNAL to a file on a local disk to have the
+next run end the Jobs of one that was killed.
 """
 
 from __future__ import annotations
@@ -14,15 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import signal
-import sys
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
 
-from aioftrackjobs import AsyncSession, FtrackJobsError, Job, job_context
+from aioftrackjobs import AsyncSession, FtrackJobsError, Job, job_context, shutdown_on_signals
 
 logger = logging.getLogger("farm")
 
@@ -123,28 +123,11 @@ async def render(session: AsyncSession, task: Task) -> None:
         await job.attach("\n".join(log).encode(), name=f"{shot}_frames.txt")
 
 
-async def main(options: argparse.Namespace) -> bool:
-    """Run the farm; return False if a signal put an end to it."""
-    finished = False
-    # The session is outermost: it is still open when cancelled Jobs report their end.
-    async with AsyncSession() as session, anyio.create_task_group() as group:
-        group.start_soon(cancel_on_signal, group.cancel_scope)
+async def main(options: argparse.Namespace) -> None:
+    """Run the farm, until the queue is empty or a signal puts an end to it."""
+    async with AsyncSession() as session, shutdown_on_signals(session):
         farm = Farm(session, options.tasks, workers=options.workers, forever=options.forever)
         await farm.run()
-        finished = True
-        group.cancel_scope.cancel()  # wait for signals no longer
-    return finished
-
-
-async def cancel_on_signal(scope: anyio.CancelScope) -> None:
-    """Cancel *scope* when the program is told to end, so that its Jobs get their last word."""
-    if sys.platform == "win32":
-        return  # no such signals: Ctrl-C raises KeyboardInterrupt, which does the same
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            logger.info("%s: the Jobs that run are cancelled", number.name)
-            scope.cancel()
-            return
 
 
 if __name__ == "__main__":
@@ -155,4 +138,4 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request else
-    sys.exit(0 if anyio.run(main, arguments) else 1)
+    anyio.run(main, arguments)

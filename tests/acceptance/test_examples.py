@@ -124,7 +124,7 @@ class TestFarmDaemon:
         assert steps.count("is done") == 7
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    async def test_signal_fails_the_running_jobs_as_cancelled(
+    async def test_signal_fails_the_running_jobs_as_stopped(
         self,
         launch: Any,
         session: AsyncSession,
@@ -140,11 +140,11 @@ class TestFarmDaemon:
         await until(both_run)
         program.send(number)
 
-        assert await program.end() == 1
+        assert await program.end() == 128 + number
         assert "Traceback" not in program.err
         for job in (await _jobs(session)).values():
             assert job.status == "failed"
-            assert (job.description or "").endswith("failed: cancelled")
+            assert (job.description or "").endswith(f"failed: stopped by {number.name}")
 
     async def test_forever_takes_jobs_that_others_queue(
         self, launch: Any, session: AsyncSession, ftrack: dict[str, str], until: Until
