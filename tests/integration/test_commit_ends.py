@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import anyio
@@ -486,6 +488,54 @@ async def test_the_server_is_left_alone_as_long_as_it_asks(store: Store) -> None
         store.lose = ["busy"]
         assert await session.query("select id from Job").all() == []
     assert time.pauses == [7]
+
+
+@pytest.mark.parametrize("status", [429, 502, 503])
+@pytest.mark.parametrize("told", ["7", "date"])
+async def test_a_commit_too_leaves_the_server_alone_as_long_as_it_asks(
+    respx_mock: respx.MockRouter, status: int, told: str
+) -> None:
+    asked = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+    headers = {"retry-after": asked if told == "date" else told}
+    done = [{"action": "create", "data": {}}]
+    respx_mock.post(API, content__contains="create").mock(
+        side_effect=[
+            httpx.Response(status, headers=headers, text="later"),
+            httpx.Response(200, json=done),
+        ]
+    )
+    respx_mock.post(API).respond(json=[{"action": "query", "data": []}])  # is it applied?
+    session, time = patient()
+    async with session:
+        session.create(Job, {})
+        await session.commit()
+    (pause,) = time.pauses
+    assert pause == 7 if told == "7" else 10 < pause <= 20
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (400, {}),
+        (401, {}),
+        (403, {}),
+        (404, {}),
+        (200, {"exception": "ValidationError", "content": "no"}),
+        (500, {"exception": "ServerError", "content": "no"}),
+    ],
+)
+async def test_a_refusal_is_told_at_once(
+    respx_mock: respx.MockRouter, status: int, body: dict[str, str]
+) -> None:
+    route = respx_mock.post(API, content__contains="create").respond(status, json=body)
+    respx_mock.post(API).respond(json=[{"action": "query", "data": []}])
+    session, time = patient()
+    async with session:
+        session.create(Job, {})
+        with pytest.raises(ServerError):
+            await session.commit()
+    assert time.pauses == []
+    assert route.call_count == 1
 
 
 async def test_longer_than_the_budget_is_an_error_that_says_how_long(store: Store) -> None:
