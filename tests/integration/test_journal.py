@@ -26,7 +26,7 @@ from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Journal
 from aioftrackjobs.journal_file import Entry, JournalFile, Owner
 from aioftrackjobs.processes import Process, this_process
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 
@@ -147,71 +147,7 @@ async def test_a_job_that_never_began_leaves_nothing(server: ServerHandle, path:
     assert entries(path) == {}
 
 
-# An outage
-
-
-class Clock:
-    """Time that passes when somebody waits."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def time(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        await anyio.sleep(0.001)
-
-
-@pytest.mark.every_client
-async def test_an_hour_of_outage_loses_nothing(
-    server: ServerHandle, other: AsyncSession, path: Path
-) -> None:
-    clock = Clock()
-    policy = RetryPolicy(clock=clock.time, sleep=clock.sleep)
-    number = 20
-    async with journaled(server, path, retry=policy) as session:
-        jobs = []
-        user = await session.current_user()
-        watch = Watch(session, path)
-        for _ in range(number):
-            context = job_context(session, user=user, description="x", grace=0.05, interval=0.01)
-            jobs.append((context, await context.__aenter__()))
-        watch.away = True
-        steps = 0
-        while clock.now < 3600:
-            steps += 1
-            for _, job in jobs:
-                job.progress(min(0.9, steps / 1000))
-            await anyio.sleep(0.002)
-            health = session.health
-            assert health.commits_queued + health.commits_sent <= number
-        for context, _ in jobs:
-            await context.__aexit__(None, None, None)  # raises nothing: the journal has it
-        health = session.health
-        assert health.last_words_waiting == number
-        assert health.last_words_since is not None
-        assert health.failing_since is not None
-        assert not health.is_good
-        watch.seen.clear()
-        watch.away = False
-        await until(lambda: not session.health.last_words_waiting)
-        sent = [
-            each["entity_key"][0]
-            for each, _ in watch.writes("update")
-            if each["entity_data"].get("status") == "done"
-        ]
-        assert list(dict.fromkeys(sent)) == [job.id for _, job in jobs], "in order"
-        assert session.health.failing_since is None
-
-    for _, job in jobs:
-        found = await other.get(Job, job.id)
-        assert found is not None
-        assert found.status is JobStatus.DONE
-        assert found.description == f"x ({min(0.9, steps / 1000) * 100:.0f} %)"
-        assert "lease" not in json.loads(found["data"])
-    assert entries(path) == {}
+# An outage: see also test_outage.py
 
 
 async def test_a_later_session_says_the_last_word(
