@@ -57,7 +57,8 @@ async def job_context(
         data: More to keep in the Job's ``data``, as a mapping or JSON text.
         grace: Seconds that the last word may take, also after a cancellation; with a journal,
             it is then delivered in the background, or by a later session.
-        attach_traceback: Attach the traceback of an exception as a text file.
+        attach_traceback: Attach the traceback of an exception as a text file; one that cannot be
+            attached within *grace* is not kept, also not by a journal, which has the reason only.
         interval: Seconds between progress updates.
 
     Raises:

@@ -17,6 +17,9 @@ import anyio
 class RetryPolicy:
     """Exponential back-off with jitter, within a budget of time.
 
+    A pause of a session is cut short, to a second, when the server answers something else, and
+    while a Job's last word waits for it.
+
     Attributes:
         budget: Seconds from the first attempt to the beginning of the last; 0 for one attempt.
         first_delay: Seconds before the second attempt; each further pause is twice as long.

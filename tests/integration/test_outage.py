@@ -9,11 +9,12 @@ import random
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 
-from aioftrackjobs import AsyncSession, Job, JobStatus, job_context
+from aioftrackjobs import AsyncSession, ConnectError, Job, JobStatus, job_context, recover
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 
 from .test_journal import Watch, entries, journaled, until
 
@@ -111,3 +112,23 @@ async def test_an_hour_of_outage_loses_nothing(
     shown = [json.loads(job["data"])["progress"] for job in await other.query("Job").all()]
     assert max(shown) == min(0.9, round(steps / 1000, 4)), "the latest of all"
     assert entries(path) == {}
+
+
+async def test_without_a_journal_a_lost_last_word_is_left_to_recover(
+    server: ServerHandle, other: AsyncSession, tmp_path: Path
+) -> None:
+    credentials = server.url, server.api_key, server.api_user
+    async with AsyncSession(*credentials, retry=NO_RETRIES, lease=1) as session:
+        watch = Watch(session, tmp_path / "none")
+        with pytest.raises(ConnectError):
+            async with job_context(session, description="x", grace=0.05) as job:
+                watch.away = True
+        watch.away = False  # it has given up, and renews the lease no more
+        with anyio.fail_after(20):
+            while not (recovery := await recover(other, grace=0)).failed:
+                await anyio.lowlevel.checkpoint()
+
+    assert [lost.id for lost in recovery.failed] == [job.id]
+    found = await other.get(Job, job.id)
+    assert found is not None
+    assert found.status is JobStatus.FAILED
