@@ -193,6 +193,6 @@ def _leave(number: int) -> NoReturn:
 
 
 def _part() -> None:
-    logger.warning("leaving at once; what is not reported is left to the journal")
+    logger.warning("leaving at once; what is not reported is left to the journal, or to recover")
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

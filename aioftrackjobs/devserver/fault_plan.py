@@ -20,6 +20,23 @@ from aioftrackjobs.devserver.faults import (
 _SEED_BITS = 32
 
 
+class MatcherError(Exception):
+    """A function that was to tell which requests a fault is for has failed.
+
+    Attributes:
+        fault: What was planned.
+        reason: How it failed.
+    """
+
+    def __init__(self, fault: Fault, reason: str) -> None:
+        super().__init__(fault, reason)
+        self.fault = fault
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"what tells which requests {self.fault} is for has failed: {self.reason}"
+
+
 @dataclass(slots=True, eq=False)
 class Rule:
     """A planned fault.
@@ -139,7 +156,11 @@ class Faults:
             self._seed = self._seed if seed is None else seed
 
     def due(self, request: SeenRequest) -> Due | None:
-        """Return the fault that happens to *request*, which counts as injected from now on."""
+        """Return the fault that happens to *request*, which counts as injected from now on.
+
+        Raises:
+            MatcherError: If a matcher of the user's fails.
+        """
         with self._lock:
             rule = next((rule for rule in self._rules if _is_due(rule, request)), None)
             if rule is None:
@@ -177,7 +198,12 @@ class Due:
 
 
 def _is_due(rule: Rule, request: SeenRequest) -> bool:
-    if rule.left == 0 or not rule.matches(request):
+    if rule.left == 0:
         return False
+    try:
+        if not rule.matches(request):
+            return False
+    except Exception as exc:
+        raise MatcherError(rule.fault, f"{type(exc).__name__}: {exc}") from exc
     # Drawn for each matching request, so that the sequence does not hang on anything else.
     return rule.chance.random() < rule.probability

@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aioftrackjobs.devserver.fault_plan import Due, Faults
+from aioftrackjobs.devserver.fault_plan import Due, Faults, MatcherError
 from aioftrackjobs.devserver.faults import (
     BadGateway,
     Corrupt,
@@ -67,8 +67,19 @@ class Injector:
                 await line.drop()
             elif not self.faults.planned:
                 await self._app(scope, receive, send)
-            elif (due := self.faults.due(await _seen(line))) is None:
-                await self._app(scope, line.receive, send)
+            else:
+                await self._answer(line, await _seen(line))
+
+    async def _answer(self, line: Line, request: SeenRequest) -> None:
+        try:
+            due = self.faults.due(request)
+        except MatcherError as error:  # told at once, as a refusal that nobody tries again after
+            refusal = {"exception": "MatcherError", "content": str(error), "error_code": None}
+            answer = Response(to_json(refusal), 400, media_type="application/json")
+            await answer(line.scope, line.receive, line.send)
+        else:
+            if due is None:
+                await self._app(line.scope, line.receive, line.send)
             else:
                 await self._inject(due, line)
 

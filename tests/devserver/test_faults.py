@@ -318,6 +318,18 @@ class TestPlan:
 
         assert sum(each is not None for each in due) == times
 
+    async def test_matcher_that_fails_is_told_at_once(
+        self, server: ServerHandle, remote: Caller
+    ) -> None:
+        server.faults.inject(Drop(), on=lambda request: request.operations[7]["action"] == "x")
+
+        answer = await remote.post(query("User"))
+
+        assert answer.status_code == 400
+        assert answer.json()["exception"] == "MatcherError"
+        assert "Drop(applied=False)" in answer.json()["content"]
+        assert "IndexError" in answer.json()["content"]
+
     def test_the_first_that_is_due_happens_and_the_next_one_later(self) -> None:
         planned = Faults()
         planned.inject(Drop(), times=2, on="writes")
