@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +51,6 @@ _CLOCK_STEP = timedelta(seconds=5)
 
 #: Seconds between two rounds of renewals.
 _RENEWAL_ROUND = 1.0
-
-#: Seconds before the first repetition of a last word, and the most between two.
-_FIRST_DELAY, _LONGEST_DELAY = 0.1, 2.0
 
 
 class JobCourse:
@@ -286,21 +285,21 @@ class JobCourse:
         ends = min(deadline, self._running.leaves_at)
         pauses = self._workspace.connection.contact.pauses
         with anyio.CancelScope(deadline=ends) as scope, pauses.hurry():
-            with anyio.move_on_after(self._grace / 2) as patience:
+            with anyio.move_on_after(self._grace / 2) as old_reports:
                 await self._line.stop()
                 await self._renewal.stop()
-            for delay in _delays():
+            patience = replace(self._workspace.connection.retry, budget=math.inf).patience()
+            while self._problem is not None:
                 try:
                     await self._send_status(status)
                 except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
                     self._problem = exc
                     if not _may_pass(exc):
                         return
-                    await anyio.sleep(delay)
+                    await pauses.take(patience, getattr(exc, "retry_after", None))
                 else:
                     self._problem = None
-                    break
-            if patience.cancelled_caught:  # an old report may yet arrive, and say less
+            if old_reports.cancelled_caught:  # an old report may yet arrive, and say less
                 self._host.spawn(self._write_again)
         if scope.cancelled_caught and self._unit.trouble is not None:
             self._problem = self._unit.trouble
@@ -343,10 +342,3 @@ def _may_pass(problem: Exception) -> bool:
     if isinstance(problem, ServerError):
         return problem.is_passing
     return isinstance(problem, (TransportError, CommitUncertainError))
-
-
-def _delays() -> Iterator[float]:
-    delay = _FIRST_DELAY
-    while True:
-        yield delay
-        delay = min(2 * delay, _LONGEST_DELAY)

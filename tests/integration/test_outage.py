@@ -14,6 +14,7 @@ import pytest
 
 from aioftrackjobs import AsyncSession, ConnectError, Job, JobStatus, job_context, recover
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.devserver.faults import TooManyRequests
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 
 from .test_journal import Watch, entries, journaled, until
@@ -112,6 +113,18 @@ async def test_an_hour_of_outage_loses_nothing(
     shown = [json.loads(job["data"])["progress"] for job in await other.query("Job").all()]
     assert max(shown) == min(0.9, round(steps / 1000, 4)), "the latest of all"
     assert entries(path) == {}
+
+
+async def test_a_last_word_outlives_a_server_that_asks_to_be_left_alone(
+    server: ServerHandle, other: AsyncSession, tmp_path: Path
+) -> None:
+    async with journaled(server, tmp_path / "jobs.journal") as session:
+        async with job_context(session, description="x", grace=0.2) as job:
+            server.faults.inject(TooManyRequests(retry_after=30), on="writes")
+        await until(lambda: not session.health.last_words_waiting)
+    found = await other.get(Job, job.id)
+    assert found is not None
+    assert found.status is JobStatus.DONE
 
 
 async def test_without_a_journal_a_lost_last_word_is_left_to_recover(
