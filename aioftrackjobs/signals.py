@@ -95,6 +95,7 @@ class _Watchdog:
 
     def __init__(self, grace: float) -> None:
         self._grace = grace
+        self._process = os.getpid()
         # Of all that wakes a thread, this alone may be used in a handler of signals.
         self._heard = SimpleQueue[int | None]()
         self.signal: signal.Signals | None = None
@@ -129,6 +130,9 @@ class _Watchdog:
                 signal.signal(number, handler)
 
     def _hear(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a fork of it, which has neither thread nor event loop
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
         self.signal = self.signal or signal.Signals(number)
         self._heard.put(number)
 
@@ -157,6 +161,8 @@ class _Departure:
     async def watch(self, signals: AsyncIterator[signal.Signals]) -> None:
         """Wait for a signal, and let all come to its end."""
         number = await anext(signals)
+        while self._watchdog.signal is None:  # asyncio hears of those to its forks, too
+            number = await anext(signals)
         logger.warning("%s: all Jobs end, within %g s", number.name, self._grace)
         self._running.leaving = f"stopped by {number.name}"
         self._running.leaves_at = anyio.current_time() + self._grace

@@ -195,6 +195,48 @@ async def test_a_second_signal_is_heard_until_the_very_end(
     assert process.returncode == 128 + signal.SIGTERM
 
 
+FORKING = """
+    import multiprocessing
+    import time
+    import anyio
+    from anyio.to_thread import run_sync
+    from aioftrackjobs import AsyncSession, job_context, shutdown_on_signals
+
+    def work(begun):
+        begun.set()
+        time.sleep(3600)
+
+    async def main():
+        async with AsyncSession() as session, shutdown_on_signals(session):
+            async with job_context(session, description="parent"):
+                fork = multiprocessing.get_context("fork")
+                begun = fork.Event()
+                worker = fork.Process(target=work, args=(begun,))
+                worker.start()
+                await run_sync(begun.wait)
+                worker.terminate()
+                await run_sync(worker.join)
+                print(worker.exitcode, flush=True)
+
+    anyio.run(main, backend="BACKEND")
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_a_signal_to_a_forked_worker_ends_only_that(
+    server: ServerHandle, session: AsyncSession, tmp_path: Path, backend: str
+) -> None:
+    code = FORKING.replace("BACKEND", backend)
+    async with daemon(server, tmp_path / "journal", code=code) as process:
+        with anyio.fail_after(30):
+            assert int(await line(process)) == -signal.SIGTERM
+            await process.wait()
+
+    assert process.returncode == 0
+    (job,) = await session.query("Job").all()
+    assert job["status"] == JobStatus.DONE
+
+
 UPLOADING = """
     import anyio
     from aioftrackjobs import AsyncSession, job_context, shutdown_on_signals
