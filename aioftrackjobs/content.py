@@ -59,7 +59,7 @@ class AsyncReadable(Protocol):
 class Digest(Protocol):
     """A digest in the making, as those of hashlib are."""
 
-    def update(self, data: bytes, /) -> None:
+    def update(self, data: bytes | memoryview, /) -> None:
         """Take in more bytes."""
         ...
 
@@ -84,13 +84,14 @@ class Content:
         name: What the file is called, without its extension.
         file_type: Its extension, with the leading dot; empty if it has none.
         size: In bytes.
+        start: Where the bytes begin in the file that they are read from.
     """
 
     name: str
     file_type: str
     size: int
+    start: int
     _file: BinaryIO
-    _start: int
     _modified: int | None
     _lock: threading.Lock
 
@@ -98,6 +99,11 @@ class Content:
     def file_name(self) -> str:
         """Name and extension."""
         return f"{self.name}{self.file_type}"
+
+    @property
+    def file(self) -> BinaryIO | None:
+        """The file on disk; None for bytes in memory, and for those that may be."""
+        return None if _may_be_in_memory(self._file) else self._file
 
     async def checksum(self) -> str:
         """Return the Content-MD5, in base64, of all of it.
@@ -139,6 +145,26 @@ class Content:
                 start += len(chunk)
                 yield chunk
 
+    def read_into(self, offset: int, buffer: memoryview, digest: Digest | None) -> int:
+        """Read bytes from *offset* on; blocks.
+
+        Returns:
+            How many; at least one.
+
+        Raises:
+            FileChangedError: The file has shrunk since it was opened.
+            TransferError: It cannot be read.
+        """
+        with refusals(f"{self.file_name} cannot be read"):
+            with self._lock:
+                self._file.seek(self.start + offset)
+                count: int = cast("io.RawIOBase", self._file).readinto(buffer) or 0
+            if not count:
+                raise FileChangedError(f"{self.file_name} shrank while it was uploaded")
+            if digest is not None:
+                digest.update(buffer[:count])
+            return count
+
     async def require_unchanged(self) -> None:
         """Raise FileChangedError if the file has grown or was written to since it was opened."""
         with refusals(f"{self.file_name} cannot be read"):
@@ -149,7 +175,7 @@ class Content:
 
     def _read(self, offset: int, size: int, digest: Digest | None) -> bytes:
         with self._lock:  # parts are read at the same time, by one file position
-            self._file.seek(self._start + offset)
+            self._file.seek(self.start + offset)
             chunk = self._file.read(size)
         if digest is not None:
             digest.update(chunk)
@@ -175,7 +201,7 @@ async def open_content(source: Uploadable, name: str | None = None) -> AsyncIter
         with refusals(f"{name} cannot be read"):
             start, size, modified = await run_sync(_measure, file)
         pure = PurePath(name)
-        yield Content(pure.stem, pure.suffix, size, file, start, modified, threading.Lock())
+        yield Content(pure.stem, pure.suffix, size, start, file, modified, threading.Lock())
     finally:
         if file is not source:
             with anyio.CancelScope(shield=True):
@@ -265,6 +291,8 @@ def _measure(file: BinaryIO) -> tuple[int, int, int | None]:
 
 def _modified(file: BinaryIO) -> int | None:
     """Return when a file on disk was modified, in nanoseconds; None for bytes in memory."""
-    if isinstance(file, (io.BytesIO, tempfile.SpooledTemporaryFile)):
-        return None
-    return os.fstat(file.fileno()).st_mtime_ns
+    return None if _may_be_in_memory(file) else os.fstat(file.fileno()).st_mtime_ns
+
+
+def _may_be_in_memory(file: BinaryIO) -> bool:
+    return isinstance(file, (io.BytesIO, tempfile.SpooledTemporaryFile))

@@ -93,19 +93,41 @@ class _Fetching:
         async with self._connection.transport.stream(WireRequest("GET", url, headers)) as answer:
             await self._begin(answer)
 
-            async def write(block: list[bytes]) -> None:
-                await run_sync(self._file.write, block)
-                self._meter.set(0, self._file.size)
-                if self._file.size > self._most:  # further than any attempt before
-                    self._most = self._file.size
-                    attempts.renew()
-
-            async with (
-                aclosing(answer.chunks()) as chunks,
-                aclosing(_until_halted(chunks, halt)) as wanted,
-            ):
-                await write_behind(wanted, write, _BLOCK)
+            moves = answer.moves(lambda piece: self._file.write([piece]))
+            if moves is not None:
+                await self._take(moves, halt, attempts)
+            else:
+                await self._receive(answer, halt, attempts)
         await self._check(halt)
+
+    async def _take(self, moves: AsyncGenerator[int, None], halt: Halt, attempts: Attempts) -> None:
+        """Let worker threads write what arrives as it arrives."""
+        try:
+            async with aclosing(moves):
+                async for _ in moves:
+                    halt.check()
+                    self._note_progress(attempts)
+        finally:
+            self._note_progress(attempts)
+
+    async def _receive(self, answer: Download, halt: Halt, attempts: Attempts) -> None:
+        """Write what arrives in blocks."""
+
+        async def write(block: list[bytes]) -> None:
+            await run_sync(self._file.write, block)
+            self._note_progress(attempts)
+
+        async with (
+            aclosing(answer.chunks()) as chunks,
+            aclosing(_until_halted(chunks, halt)) as wanted,
+        ):
+            await write_behind(wanted, write, _BLOCK)
+
+    def _note_progress(self, attempts: Attempts) -> None:
+        self._meter.set(0, self._file.size)
+        if self._file.size > self._most:  # further than any attempt before
+            self._most = self._file.size
+            attempts.renew()
 
     async def _begin(self, answer: Download) -> None:
         """Make the file ready for the body of *answer*."""

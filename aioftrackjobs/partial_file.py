@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -86,7 +86,7 @@ class PartialFile:
                 noted = {"component_id": self._component_id, "etag": tag}
                 self._note.write_text(json.dumps(noted), "utf-8")
 
-    def write(self, block: list[bytes]) -> None:
+    def write(self, block: Sequence[bytes | memoryview]) -> None:
         """Add *block* to the end."""
         assert self._file is not None  # noqa: S101 - nothing happens before open
         pieces = [memoryview(piece) for piece in block if piece]

@@ -15,12 +15,17 @@ _BEHIND = 2
 async def read_ahead(
     chunks: AsyncGenerator[bytes, None],
 ) -> AsyncIterator[AsyncGenerator[bytes, None]]:
-    """Give what *chunks* gives, the next one being read while the one before is used."""
+    """Give what *chunks* gives, the next one being read while the one before is used.
+
+    Nothing is read before the first one is asked for.
+    """
     outgoing, incoming = anyio.create_memory_object_stream[bytes](0)
+    wanted = anyio.Event()
     problems: list[Exception] = []
 
     async def read() -> None:
         async with outgoing, aclosing(chunks):
+            await wanted.wait()
             try:
                 async for chunk in chunks:
                     await outgoing.send(chunk)
@@ -30,6 +35,7 @@ async def read_ahead(
                 problems.append(exc)
 
     async def give() -> AsyncGenerator[bytes, None]:
+        wanted.set()
         async for chunk in incoming:
             yield chunk
         for problem in problems:
@@ -43,6 +49,8 @@ async def read_ahead(
                 yield given
             except Exception as exc:  # noqa: BLE001 - raised outside, lest it becomes a group
                 error = exc
+        if not wanted.is_set():
+            reader.cancel_scope.cancel()
     if error is not None:
         raise error
 

@@ -19,7 +19,7 @@ from urllib.parse import urljoin
 import anyio
 
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.content import Content
+from aioftrackjobs.content import Content, Digest
 from aioftrackjobs.errors import (
     ConnectError,
     MalformedAnswerError,
@@ -217,11 +217,10 @@ class Sending:
         is_hashed = self._verified and not is_whole
         for _ in range(_REDIRECTIONS):
             digest = hashlib.md5(usedforsecurity=False)
-            found = self._content.chunks(part.start, part.stop, digest if is_hashed else None)
-            async with (
-                read_ahead(found) if is_whole else aclosing(found) as chunks,
-                aclosing(self._body(halt, part, chunks)) as body,
-            ):
+            taken = digest if is_hashed else None
+            found = self._content.chunks(part.start, part.stop, taken)
+            async with read_ahead(found) if is_whole else aclosing(found) as chunks:
+                body = _Body(self._content, part, taken, chunks, halt, self._meter)
                 request = WireRequest("PUT", url, outgoing, body)
                 response = await self._connection.transport.send(request)
             location = response.headers.get("location")
@@ -235,16 +234,52 @@ class Sending:
         )
         raise failure_of(response.status, response.headers, error)
 
-    async def _body(
-        self, halt: Halt, part: Part, chunks: AsyncIterable[bytes]
-    ) -> AsyncGenerator[bytes, None]:
-        sent = 0
-        self._meter.set(part.number, sent)
-        async for chunk in chunks:
-            halt.check()
+
+class _Body:
+    """The bytes of a part as they are sent: in chunks, or read one by one where they are sent.
+
+    Attributes:
+        size: In bytes.
+        file: What the operating system can send them from, unless they are to be hashed.
+        start: Where in that file they begin.
+    """
+
+    def __init__(
+        self,
+        content: Content,
+        part: Part,
+        digest: Digest | None,
+        chunks: AsyncIterable[bytes],
+        halt: Halt,
+        meter: Meter,
+    ) -> None:
+        self.size = part.stop - part.start
+        self.file = content.file if digest is None else None
+        self.start = content.start + part.start
+        self._content = content
+        self._part = part
+        self._digest = digest
+        self._chunks = chunks
+        self._halt = halt
+        self._meter = meter
+        self._sent = 0
+        meter.set(part.number, 0)
+
+    async def __aiter__(self) -> AsyncGenerator[bytes, None]:
+        async for chunk in self._chunks:
+            self._halt.check()
             yield chunk
-            sent += len(chunk)
-            self._meter.set(part.number, sent)
+            self.sent(len(chunk))
+
+    def read_into(self, buffer: memoryview, offset: int) -> int:
+        """Read from *offset* on, in a worker thread."""
+        return self._content.read_into(self._part.start + offset, buffer, self._digest)
+
+    def sent(self, count: int) -> None:
+        """Tell that *count* more bytes were sent, unless the transfer is to stop."""
+        self._halt.check()
+        self._sent += count
+        self._meter.set(self._part.number, self._sent)
 
 
 def failure_of(

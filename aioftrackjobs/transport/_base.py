@@ -2,10 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import BinaryIO, Protocol, runtime_checkable
+
+
+@runtime_checkable
+class DirectBody(Protocol):
+    """Chunks to send, which a worker thread may also read one by one as the socket takes them.
+
+    Attributes:
+        size: In bytes.
+        file: What they can be sent from by the operating system alone, if there is such a file.
+        start: Where in that file they begin.
+    """
+
+    size: int
+    file: BinaryIO | None
+    start: int
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Iterate over all chunks."""
+        ...
+
+    def read_into(self, buffer: memoryview, offset: int, /) -> int:
+        """Read from *offset* on, in a worker thread; return how many bytes, at least one."""
+        ...
+
+    def sent(self, count: int, /) -> None:
+        """Learn, on the event loop, that *count* more bytes were sent; raise to end it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -53,6 +80,16 @@ class Download(Protocol):
 
     def chunks(self) -> AsyncGenerator[bytes, None]:
         """Iterate over the body; raises TransportError when it breaks off. To be closed."""
+        ...
+
+    def moves(
+        self, write: Callable[[bytes | memoryview], object]
+    ) -> AsyncGenerator[int, None] | None:
+        """Give the body to *write*, in worker threads, instead; yields how many bytes at a time.
+
+        Returns:
+            What does it, and raises as :meth:`chunks` does; None where only that can be used.
+        """
         ...
 
 

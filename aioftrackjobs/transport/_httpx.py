@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
-from contextlib import aclosing, asynccontextmanager, suppress
-from typing import cast
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
 
 from aioftrackjobs.errors import ConnectError, FtrackJobsError, TransportError
-from aioftrackjobs.transport._base import Download, WireRequest, WireResponse
-from aioftrackjobs.transport._bulk import is_bulky, iter_bulk
+from aioftrackjobs.transport._base import DirectBody, Download, WireRequest, WireResponse
 from aioftrackjobs.transport._client import ClientResponse, HttpClient
 from aioftrackjobs.transport._failures import describe, lasts, never_left
+from aioftrackjobs.transport._passing import (
+    BodySender,
+    SentBytes,
+    is_of_connection,
+    written_to,
+)
 from aioftrackjobs.transport._redaction import hide_secrets, redact
 
 
@@ -42,8 +46,10 @@ class HttpxTransport:
     @asynccontextmanager
     async def stream(self, request: WireRequest) -> AsyncIterator[Download]:
         """Send *request*, follow redirects, and give access to its answer as it arrives."""
+        from aioftrackjobs.transport._download import HttpxDownload  # late, as it brings httpx
+
         async with self._exchange(request, follow_redirects=True) as response:
-            yield _HttpxDownload(response, lambda exc: self._translate(exc, request.url))
+            yield HttpxDownload(response, lambda exc: self._translate(exc, request.url))
 
     @asynccontextmanager
     async def _exchange(
@@ -58,9 +64,13 @@ class HttpxTransport:
             outgoing = self._client.build_request(
                 request.method, request.url, content=body, headers=_headers(request.headers)
             )
-            response = await self._client.send(
-                outgoing, stream=True, follow_redirects=follow_redirects
-            )
+            following = written_to.set(body if isinstance(body, _Body) else None)
+            try:
+                response = await self._client.send(
+                    outgoing, stream=True, follow_redirects=follow_redirects
+                )
+            finally:
+                written_to.reset(following)
         except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
             own = body.failure if isinstance(body, _Body) else None
             error = own or self._translate(exc, request.url)
@@ -96,22 +106,36 @@ class _Body:
     """Chunks to send, which keep the error that they break off with.
 
     aiohttp sends in a task of its own, and tells of such an error only in words of its own.
+
+    Attributes:
+        failure: That error.
+        stream: What they are sent by, if that is a connection that takes them past h11.
     """
 
-    def __init__(self, chunks: AsyncIterable[bytes]) -> None:
-        self._chunks = aiter(chunks)
+    def __init__(self, body: AsyncIterable[bytes]) -> None:
+        self._body = body
+        self._chunks = aiter(body)
         self.failure: Exception | None = None
+        self.stream: BodySender | None = None
+        self._is_sent = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
+        if self._is_sent:
+            raise StopAsyncIteration
         try:
+            if self.stream is not None and isinstance(self._body, DirectBody):
+                await self.stream.send(self._body)
+                self._is_sent = True
+                return SentBytes(self._body.size)
             return await anext(self._chunks)
         except StopAsyncIteration:
             raise
         except Exception as exc:
-            self.failure = exc
+            if not is_of_connection(exc):
+                self.failure = exc
             raise
 
     async def aclose(self) -> None:
@@ -119,35 +143,6 @@ class _Body:
         if isinstance(self._chunks, AsyncGenerator):
             with suppress(RuntimeError):  # aiohttp's task is in the midst of it, and ends it
                 await self._chunks.aclose()
-
-
-class _HttpxDownload:
-    def __init__(
-        self, response: ClientResponse, translate: Callable[[Exception], FtrackJobsError]
-    ) -> None:
-        self._response = response
-        self._translate = translate
-        self.status = response.status_code
-        self.headers: Mapping[str, str] = dict(response.headers)
-        length = self.headers.get("content-length", "")
-        encoded = "content-encoding" in self.headers or "transfer-encoding" in self.headers
-        self.size = int(length) if length.isdigit() and not encoded else None
-
-    async def chunks(self) -> AsyncGenerator[bytes, None]:
-        try:
-            async with aclosing(self._pieces()) as pieces:
-                async for piece in pieces:
-                    yield piece
-        except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
-            error = self._translate(exc)
-        else:
-            return
-        raise error
-
-    def _pieces(self) -> AsyncGenerator[bytes, None]:
-        if self.size is not None and is_bulky(self._response, self.size):
-            return iter_bulk(self._response, self.size)
-        return cast("AsyncGenerator[bytes, None]", self._response.aiter_bytes())
 
 
 def _headers(headers: Mapping[str, str | bytes]) -> list[tuple[bytes, bytes]]:

@@ -12,6 +12,7 @@ import httpx
 
 from aioftrackjobs.errors import ConfigurationError
 from aioftrackjobs.transport._client import OwnClient
+from aioftrackjobs.transport._direct import DirectTransport
 from aioftrackjobs.transport._secure import SecureTransport, ssl_context
 from aioftrackjobs.transport._short import ShortCut
 
@@ -39,9 +40,10 @@ def open_client(server_url: str, timeout: float, api_url: str) -> OwnClient:
     if getproxies():
         return _open_proxied(limits, timeout)
     is_secure = urlsplit(server_url).scheme == "https"
-    transport = httpx.AsyncHTTPTransport(
-        verify=ssl_context() if is_secure else False, limits=limits
-    )
+    if is_secure:
+        transport = httpx.AsyncHTTPTransport(verify=ssl_context(), limits=limits)
+    else:
+        transport = DirectTransport(limits)
     client = httpx.AsyncClient(
         timeout=httpx.Timeout(timeout),
         follow_redirects=False,

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -25,8 +26,9 @@ from aioftrackjobs import (
     TransportError,
 )
 from aioftrackjobs import connection as connection_module
+from aioftrackjobs import content as content_module
+from aioftrackjobs import sending as sending_module
 from aioftrackjobs import transfer as transfer_module
-from aioftrackjobs.content import Content
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.protocol.upload import PartSizes
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
@@ -174,19 +176,24 @@ async def test_a_server_that_knows_no_parts_gets_the_file_whole(
 async def test_bytes_are_hashed_in_threads_or_not_at_all(
     session: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch, verified: bool
 ) -> None:
-    reads = []
-    read = Content._read
+    hashed: list[tuple[int, int]] = []
 
-    def read_and_note(self: Content, offset: int, size: int, digest: Any) -> bytes:
-        reads.append((threading.get_ident(), digest is not None))
-        return read(self, offset, size, digest)
+    class NotingDigest:
+        def __init__(self, **options: Any) -> None:
+            self._digest = hashlib.md5(**options)
+            self.digest, self.hexdigest = self._digest.digest, self._digest.hexdigest
 
-    monkeypatch.setattr(Content, "_read", read_and_note)
+        def update(self, data: bytes) -> None:
+            hashed.append((threading.get_ident(), len(data)))
+            self._digest.update(data)
+
+    for module in (content_module, sending_module):
+        monkeypatch.setattr(module, "hashlib", SimpleNamespace(md5=NotingDigest))
     await send(session, path, verified=verified)
     await session.create_component(path, checksum=verified)
 
-    assert len([1 for _, is_hashed in reads if is_hashed]) == (PARTS + 1 if verified else 0)
-    assert threading.get_ident() not in {thread for thread, _ in reads}
+    assert sum(count for _, count in hashed) == (2 * len(BODY) if verified else 0)
+    assert threading.get_ident() not in {thread for thread, _ in hashed}
 
 
 # Broken connections
