@@ -19,6 +19,7 @@ from aioftrackjobs import downloads as downloads_module
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.partial_file import PartialFile
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.transport import _direct
 
 if TYPE_CHECKING:
     from tests.integration.conftest import FaultProxy
@@ -204,6 +205,7 @@ async def test_a_cancelled_download_can_be_continued(
     hasty: AsyncSession, proxy: FaultProxy, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads_module, "_BLOCK", 1)  # or it is whole before it can stop
+    monkeypatch.setattr(_direct, "_TURN_BYTES", 1)
     component = await put(hasty)
     async with anyio.create_task_group() as group:
 
@@ -450,6 +452,7 @@ def test_downloads_stop_and_go_on_under_trio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloads_module, "_BLOCK", 1)  # or it is whole before it can stop
+    monkeypatch.setattr(_direct, "_TURN_BYTES", 1)
     target = tmp_path / "plate.exr"
 
     async def main() -> None:
