@@ -22,6 +22,7 @@ from aioftrackjobs.connection import Connection
 from aioftrackjobs.content import Content, Digest
 from aioftrackjobs.errors import (
     ConnectError,
+    FileChangedError,
     MalformedAnswerError,
     ServerError,
     TransferError,
@@ -50,7 +51,10 @@ _PARALLEL = 4
 _SENT_ELSEWHERE, _REDIRECTIONS = (307, 308), 3
 
 _SUCCESS, _SERVER_FAULT = 2, 5
-_TOO_MANY_REQUESTS = 429
+_BAD_REQUEST, _TOO_MANY_REQUESTS = 400, 429
+
+#: Times that a whole file is sent that a server refuses as one refuses what arrived damaged.
+_DAMAGED_ATTEMPTS = 3
 
 
 class Sending:
@@ -126,11 +130,34 @@ class Sending:
             raise MalformedAnswerError("no URL to upload to", status=200) from None
         whole = Part(1, 0, self._content.size)
 
+        refusals = 0
+
         async def attempt() -> None:
-            await self._put(halt, target.url, whole, target.headers)
+            nonlocal refusals
+            response, _ = await self._put(halt, target.url, whole, target.headers)
+            if checksum is not None and response.status == _BAD_REQUEST:
+                refusals += 1
+                if refusals < _DAMAGED_ATTEMPTS:
+                    await self._suspect_damage(checksum)
+            self._require_success(response)
             await self._content.require_unchanged()
 
         await Attempts(self._connection.retry, halt).run(attempt)
+
+    async def _suspect_damage(self, checksum: str) -> None:
+        """Take it that the bytes were damaged on their way, if it was not the file that changed.
+
+        A server refuses what has not the announced digest just as it refuses a bad request.
+        """
+        await self._content.require_unchanged()
+        if await self._content.checksum() != checksum:
+            raise FileChangedError(f"{self._file_name!r} was written to while it was uploaded")
+        raise PassingError(
+            TransferError(
+                f"the upload of {self._file_name!r} was refused with HTTP {_BAD_REQUEST}, "
+                "as what arrives damaged is"
+            )
+        )
 
     # In parts
 
@@ -165,6 +192,7 @@ class Sending:
     async def _send_part(self, halt: Halt, part: Part, url: str) -> str:
         """Send a part, and return the tag that the server gives it."""
         response, digest = await self._put(halt, url, part)
+        self._require_success(response)
         tag = decode_etag(response.headers)
         if tag is None:
             raise TransferError(f"the server gave no ETag for part {part.number} of an upload")
@@ -227,12 +255,14 @@ class Sending:
             if response.status not in _SENT_ELSEWHERE or location is None:
                 break
             url = urljoin(url, location)
-        if response.status // 100 == _SUCCESS:
-            return response, digest.hexdigest()
-        error = TransferError(
-            f"the upload of {self._file_name!r} was refused with HTTP {response.status}"
-        )
-        raise failure_of(response.status, response.headers, error)
+        return response, digest.hexdigest()
+
+    def _require_success(self, response: WireResponse) -> None:
+        if response.status // 100 != _SUCCESS:
+            error = TransferError(
+                f"the upload of {self._file_name!r} was refused with HTTP {response.status}"
+            )
+            raise failure_of(response.status, response.headers, error)
 
 
 class _Body:

@@ -217,19 +217,21 @@ async def test_a_file_removed_during_its_upload_is_uploaded_whole(
     assert (tmp_path / "back").read_bytes() == b"x" * 100
 
 
-async def test_a_corrupted_upload_is_refused_and_registers_nothing(
+async def test_a_file_that_is_rewritten_during_its_upload_registers_nothing(
     session: AsyncSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"x" * 100)
+    written = path.stat().st_mtime_ns
     call = session._connection.call
 
     async def corrupt_then_call(operations: list[dict[str, object]]) -> list[object]:
-        path.write_bytes(b"y" * 100)  # the same size, so only the checksum tells
+        path.write_bytes(b"y" * 100)  # the same size, and time: so only the checksum tells
+        os.utime(path, ns=(written, written))
         return await call(operations)  # type: ignore[arg-type]
 
     monkeypatch.setattr(session._connection, "call", corrupt_then_call)
-    with pytest.raises(TransferError, match="refused"):
+    with pytest.raises(FileChangedError, match="written to"):
         await session.create_component(path)
     monkeypatch.undo()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import threading
@@ -285,6 +286,46 @@ async def test_damage_that_does_not_pass_is_told(
         with pytest.raises(TransferError, match="damaged"):
             await send(session, path)
         assert await components(session) == []
+
+
+async def test_a_whole_file_that_arrives_damaged_is_sent_again(
+    session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path
+) -> None:
+    path.write_bytes(BODY[:PART])
+    for source in (path, BODY[:PART], io.BytesIO(BODY[:PART]), chunks(BODY[:PART])):
+        proxy.heads.clear()
+        proxy.plan(b"PUT ", damage=True)
+
+        component = await send(session, source, name="a")
+
+        assert await stored(session, component, tmp_path) == BODY[:PART]
+        assert len(proxy.requests(b"PUT ")) == 2
+
+
+async def test_a_whole_file_is_not_sent_for_ever_to_who_refuses_it(
+    session: AsyncSession, proxy: FaultProxy, path: Path, pauses: Pauses
+) -> None:
+    path.write_bytes(BODY[:PART])
+    proxy.plan(b"PUT ", damage=True, times=99)
+
+    with pytest.raises(TransferError, match="refused with HTTP 400"):
+        await send(session, path)
+
+    assert len(proxy.requests(b"PUT ")) == 3
+    assert len(pauses.seconds) == 2
+    assert await components(session) == []
+
+
+async def test_a_bad_request_for_a_file_that_was_not_hashed_is_not_repeated(
+    session: AsyncSession, proxy: FaultProxy, path: Path
+) -> None:
+    path.write_bytes(BODY[:PART])
+    proxy.plan(b"PUT ", answer=b"HTTP/1.1 400 No", times=99)
+
+    with pytest.raises(TransferError, match="refused with HTTP 400"):
+        await send(session, path, verified=False)
+
+    assert len(proxy.requests(b"PUT ")) == 1
 
 
 async def test_a_server_that_is_gone_ends_the_upload(
