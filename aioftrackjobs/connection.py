@@ -22,6 +22,7 @@ from aioftrackjobs.journal import Journal
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.transfer import Lanes
 from aioftrackjobs.transport import (
     HttpClient,
     HttpxTransport,
@@ -50,6 +51,7 @@ class Connection:
         group_commit: Whether commits may share a request.
         retry: When to try again what may be repeated.
         journal: What this host owes the server; None for no journal.
+        transfers: How many may be under way at once.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Connection:
         group_commit: bool,
         retry: RetryPolicy,
         journal: Path | None = None,
+        transfers: int = 8,
     ) -> None:
         self._credentials = credentials
         self._timeout = timeout
@@ -76,6 +79,8 @@ class Connection:
         self.journal = Journal(
             journal, server_url=credentials.server_url, api_user=credentials.api_user
         )
+        #: Room for uploads and downloads.
+        self.lanes = Lanes(transfers)
         self._open: tuple[Dispatcher, Transport] | None = None
         self._closing = False
 

@@ -51,10 +51,12 @@ async def download(
         TransportError: The server cannot be reached.
     """
     component_id = component if isinstance(component, str) else component["id"]
+    connection = workspace.connection
     file = PartialFile(path, component_id, lasting=resume)
-    fetching = _Fetching(workspace.connection, component_id, file, Meter(None, progress))
+    fetching = _Fetching(connection, component_id, file, Meter(None, progress))
     try:
-        await carry_out(workspace.connection.host, fetching.run)
+        async with connection.lanes.enter():
+            await carry_out(connection.host, fetching.run)
     except OSError as exc:
         raise TransferError(f"{path} cannot be written: {exc.strerror}") from exc
 
@@ -90,7 +92,11 @@ class _Fetching:
         if self._file.size and self._file.tag is not None:
             headers |= {"range": f"bytes={self._file.size}-", "if-range": self._file.tag}
         url = self._connection.component_url("get", self._component_id)
-        async with self._connection.transport.stream(WireRequest("GET", url, headers)) as answer:
+        request = WireRequest("GET", url, headers)
+        async with (
+            self._connection.lanes.requests,
+            self._connection.transport.stream(request) as answer,
+        ):
             await self._begin(answer)
 
             moves = answer.moves(lambda piece: self._file.write([piece]))

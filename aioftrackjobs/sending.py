@@ -247,7 +247,10 @@ class Sending:
             digest = hashlib.md5(usedforsecurity=False)
             taken = digest if is_hashed else None
             found = self._content.chunks(part.start, part.stop, taken)
-            async with read_ahead(found) if is_whole else aclosing(found) as chunks:
+            async with (
+                self._connection.lanes.requests,
+                read_ahead(found) if is_whole else aclosing(found) as chunks,
+            ):
                 body = _Body(self._content, part, taken, chunks, halt, self._meter)
                 request = WireRequest("PUT", url, outgoing, body)
                 response = await self._connection.transport.send(request)

@@ -81,6 +81,8 @@ class AsyncSession:
             words, uploads; else ``FTRACK_JOBS_JOURNAL``. All processes of a host may share it.
         lease: Seconds after which a running Job whose owner gives no sign of life counts as
             lost; renewed three times as often. 0 for no leases.
+        transfers: Uploads and downloads that are under way at once, and the connections that
+            they use between them. Others wait their turn; API calls never wait for any.
 
     Raises:
         ConfigurationError: Something that is needed is in neither place; it names all of it.
@@ -99,6 +101,7 @@ class AsyncSession:
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008 - immutable
         journal: str | os.PathLike[str] | None = None,
         lease: float = LEASE_SECONDS,
+        transfers: int = 8,
     ) -> None:
         credentials = resolve_credentials(server_url, api_key, api_user)
         self._connection = Connection(
@@ -109,6 +112,7 @@ class AsyncSession:
             group_commit=group_commit,
             retry=retry,
             journal=resolve_journal(journal),
+            transfers=transfers,
         )
         self._lease = lease
         self._watch = AttachmentWatch()

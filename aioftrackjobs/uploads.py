@@ -65,7 +65,7 @@ async def upload(
     if location is not None and not (isinstance(location, Location) and location.is_server):
         raise UnsupportedLocationError(f"only ftrack.server takes uploads, not {location!r}")
     unit = UnitOfWork(workspace)
-    async with open_content(source, name) as content:
+    async with workspace.connection.lanes.enter(), open_content(source, name) as content:
         component = _record(workspace, unit, content, data)
         sending = Sending(
             workspace.connection,

@@ -1,0 +1,192 @@
+"""Many transfers at once: a few are under way, the others wait, and nothing else waits for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from aioftrackjobs import AsyncSession, Job
+from aioftrackjobs import uploads as uploads_module
+from aioftrackjobs.content import open_content
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.protocol.upload import PartSizes
+from aioftrackjobs.session import workspace_of
+from aioftrackjobs.uploads import upload
+
+BODY = os.urandom(300_000)
+SIZES = PartSizes((), largest=50_000, fewest=3)
+
+
+class Watch:
+    """Counts the files that a session has open and the bodies that it sends, and may hold them.
+
+    Attributes:
+        files: The most files that were open at once.
+        bodies: The most bodies that were sent at once.
+    """
+
+    def __init__(self, session: AsyncSession, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.files = self.bodies = 0
+        self._now = {"files": 0, "bodies": 0}
+        self._may_go = anyio.Event()
+        self._may_go.set()
+        self._send = session._connection.transport.send
+        self._open = open_content
+        monkeypatch.setattr(session._connection.transport, "send", self._watched_send)
+        monkeypatch.setattr(uploads_module, "open_content", self._watched_open)
+
+    def hold(self) -> None:
+        self._may_go = anyio.Event()
+
+    def release(self) -> None:
+        self._may_go.set()
+
+    async def until_sending(self, count: int) -> None:
+        with anyio.fail_after(10):
+            while self._now["bodies"] < count:
+                await anyio.lowlevel.checkpoint()
+
+    @asynccontextmanager
+    async def _counted(self, kind: str) -> AsyncIterator[None]:
+        self._now[kind] += 1
+        setattr(self, kind, max(getattr(self, kind), self._now[kind]))
+        try:
+            yield
+        finally:
+            self._now[kind] -= 1
+
+    async def _watched_send(self, request: Any) -> Any:
+        if request.method != "PUT":
+            return await self._send(request)
+        async with self._counted("bodies"):
+            await self._may_go.wait()
+            return await self._send(request)
+
+    @asynccontextmanager
+    async def _watched_open(self, *arguments: Any) -> AsyncIterator[Any]:
+        async with self._counted("files"), self._open(*arguments) as content:
+            yield content
+
+
+@pytest.fixture
+def watch(session: AsyncSession, monkeypatch: pytest.MonkeyPatch) -> Watch:
+    return Watch(session, monkeypatch)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "a.exr"
+    path.write_bytes(BODY)
+    return path
+
+
+async def send_in_parts(session: AsyncSession, source: Any) -> Any:
+    return await upload(workspace_of(session), source, data={}, sizes=SIZES)
+
+
+async def test_a_hundred_uploads_at_once_have_few_files_and_connections_open(
+    session: AsyncSession, watch: Watch, path: Path
+) -> None:
+    watch.hold()
+    async with anyio.create_task_group() as group:
+        for _ in range(100):
+            group.start_soon(session.create_component, path)
+        await watch.until_sending(8)
+        watch.release()
+
+    assert (watch.files, watch.bodies) == (8, 8)
+    assert len(await session.query("select id from Component").all()) == 100
+
+
+async def test_parts_of_all_files_share_the_connections(
+    session: AsyncSession, watch: Watch, path: Path
+) -> None:
+    watch.hold()
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(send_in_parts, session, path)
+        await watch.until_sending(8)
+        watch.release()
+
+    assert (watch.files, watch.bodies) == (8, 8)
+
+
+async def test_api_calls_do_not_wait_for_transfers(
+    session: AsyncSession, watch: Watch, path: Path
+) -> None:
+    watch.hold()
+    async with anyio.create_task_group() as group:
+        for _ in range(12):
+            group.start_soon(session.create_component, path)
+        await watch.until_sending(8)
+
+        with anyio.fail_after(10):
+            job = session.create(Job, {})
+            await session.commit()
+            assert await session.get(Job, job["id"]) is job
+
+        watch.release()
+
+
+async def test_who_waits_for_room_can_be_cancelled(
+    session: AsyncSession, watch: Watch, path: Path
+) -> None:
+    watch.hold()
+    async with anyio.create_task_group() as group:
+        for _ in range(8):
+            group.start_soon(session.create_component, path)
+        await watch.until_sending(8)
+        async with anyio.create_task_group() as waiting:
+            waiting.start_soon(session.create_component, path)
+            await anyio.wait_all_tasks_blocked()
+            waiting.cancel_scope.cancel()
+        watch.release()
+
+    await session.create_component(path)
+    assert watch.files == 8
+    assert len(await session.query("select id from Component").all()) == 9
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_session_may_have_other_room(
+    server: ServerHandle, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, transfers=count
+    ) as session:
+        watch = Watch(session, monkeypatch)
+        watch.hold()
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(send_in_parts, session, path)
+            await watch.until_sending(count)
+            watch.release()
+
+    assert (watch.files, watch.bodies) == (count, count)
+
+
+async def test_an_upload_that_is_made_of_a_download_needs_no_more_room(
+    server: ServerHandle, path: Path, tmp_path: Path
+) -> None:
+    async with AsyncSession(server.url, server.api_key, server.api_user, transfers=1) as session:
+        first = await session.create_component(path)
+
+        async def copied() -> AsyncIterator[bytes]:
+            yield (await session.download(first, tmp_path / "copy")).read_bytes()
+
+        with anyio.fail_after(10):
+            second = await session.create_component(copied(), name="b.exr")
+            await session.download(second, tmp_path / "back")
+
+    assert (tmp_path / "back").read_bytes() == BODY
+
+
+def test_a_session_without_room_is_refused() -> None:
+    with pytest.raises(ValueError, match="one transfer at least"):
+        AsyncSession("http://ftrack.test", "key", "user", transfers=0)
