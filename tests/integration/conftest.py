@@ -7,7 +7,6 @@ of the caller's own, and on trio.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -268,10 +267,11 @@ class _Exchange:
 async def proxy(server: ServerHandle) -> AsyncIterator[FaultProxy]:
     port = int(server.url.rpartition(":")[2])
     passing = FaultProxy(port)
-    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+    async with (
+        await anyio.create_tcp_listener(local_host="127.0.0.1") as listener,
+        anyio.create_task_group() as serving,
+    ):
         passing.url = f"http://127.0.0.1:{listener.extra(SocketAttribute.local_port)}"
-        serving = asyncio.create_task(listener.serve(passing.handle))
+        serving.start_soon(listener.serve, passing.handle)
         yield passing
-        serving.cancel()
-        with suppress(asyncio.CancelledError):
-            await serving
+        serving.cancel_scope.cancel()

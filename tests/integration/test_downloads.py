@@ -317,6 +317,7 @@ async def test_cancelled_downloads_lose_no_connections(
         assert all(connection.is_idle() for connection in pool.connections)
 
 
+@pytest.mark.asyncio_only
 async def test_asyncios_own_cancellation_loses_none_either(
     server: ServerHandle, target: Path
 ) -> None:
