@@ -200,7 +200,7 @@ def _take_turn(
     """
     moved, end = 0, time.monotonic() + _TURN_SECONDS
     most = min(most, _TURN_BYTES)
-    with shared.dup() as own:  # whose number no other file gets while this thread uses it
+    with _own(shared) as own:
         own.settimeout(_IDLE)
         while moved < most and time.monotonic() < end:
             try:
@@ -211,6 +211,14 @@ def _take_turn(
                 break
             moved += count
     return moved, False
+
+
+def _own(shared: socket.socket) -> socket.socket:
+    """Return the socket under a number that no other file gets while a thread uses it."""
+    try:
+        return shared.dup()
+    except OSError as exc:  # too many open files
+        raise httpcore.NetworkError(str(exc)) from exc
 
 
 @contextmanager
@@ -247,9 +255,12 @@ class _DirectBackend(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        return DirectStream(
-            await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
-        )
+        stream = await self._backend.connect_tcp(host, port, timeout, local_address, socket_options)
+        try:
+            return DirectStream(stream)
+        except OSError as exc:  # too many open files
+            await stream.aclose()
+            raise httpcore.ConnectError(str(exc)) from exc
 
     async def sleep(self, seconds: float) -> None:
         await self._backend.sleep(seconds)

@@ -37,7 +37,7 @@ def open_client(server_url: str, timeout: float, api_url: str) -> OwnClient:
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE
     )
-    if getproxies():
+    if getproxies().keys() - {"no"}:
         return _open_proxied(limits, timeout)
     is_secure = urlsplit(server_url).scheme == "https"
     if is_secure:

@@ -5,7 +5,8 @@
 Each measurement is a fresh process; the programs take turns, so that a machine that slows down
 slows all of them. Files are in memory where the system has such a place, and the server drops and
 makes up what it can: what is measured is the client. Speeds are medians; read the ratios. Nobody
-is pinned to a core, as ours hashes and writes in threads.
+is pinned to a core, as ours hashes and writes in threads. Processor time is that of the transfer
+alone for ours, and that of the whole process for curl.
 
 "With checksum" is compared with curl after md5sum, which is how one does the same with curl. curl
 sends files in parts that were split before, which costs it nothing here.
@@ -17,6 +18,7 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -190,7 +192,8 @@ class Bench:
         quiet = ["curl", "--silent", "--show-error", "--fail", "--header", "Expect:"]
         upload = [*quiet, "--upload-file", str(self.source), f"{self._url}/upload"]
         down = [*quiet, "--output", str(self.target), f"{self._url}/component/get"]
-        parts = ["curl", "--parallel", "--parallel-max", str(PARALLEL), "-K", str(self._parts)]
+        parallel = ["curl", "--no-progress-meter", "--parallel", "--parallel-max", str(PARALLEL)]
+        parts = [*parallel, "-K", str(self._parts)]
         commands = {
             "single": [upload],
             "single-sum": [["md5sum", str(self.source)], upload],
@@ -198,10 +201,11 @@ class Bench:
             "parts-sum": [["md5sum", str(self.source)], parts],
             "down": [down],
         }[ending]
-        started = time.perf_counter()
+        started, used = time.perf_counter(), _children_cpu()
         for command in commands:
             subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        return self._checked(ending, {"seconds": time.perf_counter() - started})
+        result = {"seconds": time.perf_counter() - started, "cpu": _children_cpu() - used}
+        return self._checked(ending, result)
 
     def _checked(self, program: str, result: dict[str, float]) -> dict[str, float]:
         if program.endswith("down"):
@@ -209,6 +213,11 @@ class Bench:
                 raise AssertionError(f"{program}: {self.target.stat().st_size} bytes")
             self.target.unlink()
         return result
+
+
+def _children_cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @contextmanager
@@ -263,7 +272,9 @@ def compare(bench: Bench, row: Row, repeat: int) -> list[str]:
         for peer in ("ours", "curl", "httpx", "official")
     ]
     against = ["" if ratio is None else f"{ratio:.2f}", f">= {row.aim:g}", met]
-    return [row.title, *shown, *against, f"{memory:.0f} MiB"]
+    cpu = {peer: median(each["cpu"] for each in found) for peer, found in results.items()}
+    used = f"{cpu['ours']:.2f} s / {cpu['curl']:.2f} s" if "curl" in cpu else ""
+    return [row.title, *shown, *against, used, f"{memory:.0f} MiB"]
 
 
 def memory_of_huge(size: int) -> list[list[str]]:
@@ -278,13 +289,14 @@ def memory_of_huge(size: int) -> list[list[str]]:
             aim = f"< {BUDGET:.0f} MiB"
             shown = f"{size / MIB / result['seconds']:.0f} MiB/s"
             name = f"{title}, {size // MIB} MiB, memory"
-            lines.append([name, shown, "", "", "", "", aim, met, f"{used:.0f} MiB"])
+            lines.append([name, shown, "", "", "", "", aim, met, "", f"{used:.0f} MiB"])
     return lines
 
 
 def render(lines: Sequence[Sequence[str]]) -> str:
     """Return *lines* as a Markdown table."""
-    head = ["1 file", "ours", "curl", "httpx", "official", "ours / curl", "aim", "", "our memory"]
+    peers = ["ours", "curl", "httpx", "official"]
+    head = ["1 file", *peers, "ours / curl", "aim", "", "CPU: ours / curl", "our memory"]
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
     rule = ["-" * width for width in widths]
     return "\n".join(

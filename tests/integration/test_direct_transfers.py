@@ -240,3 +240,23 @@ async def test_a_connection_that_took_a_body_is_used_again(
             await send(session, path, verified=verified)
 
     assert opened == 1
+
+
+async def test_a_process_with_too_many_open_files_is_told(
+    server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: socket.socket) -> socket.socket:
+        raise OSError(24, "Too many open files")
+
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=NO_RETRIES
+    ) as session:
+        with monkeypatch.context() as patch:
+            patch.setattr(socket.socket, "dup", refuse)
+            with pytest.raises(ConnectError, match="Too many open files"):
+                await session.query("User").all()
+
+        await session.query("User").all()
+        monkeypatch.setattr(socket.socket, "dup", refuse)
+        with pytest.raises(TransportError, match="Too many open files"):
+            await send(session, path)

@@ -39,6 +39,14 @@ async def test_the_next_chunk_is_read_while_one_is_used() -> None:
         assert [chunk async for chunk in chunks] == [b"1", b"2", b"3", b"4"]
 
 
+async def test_nothing_is_read_that_nobody_asks_for() -> None:
+    source = Source(5)
+    async with read_ahead(source.chunks()):
+        await anyio.wait_all_tasks_blocked()
+
+    assert source.read == 0
+
+
 async def test_an_error_of_the_source_comes_after_what_it_gave() -> None:
     seen = []
     with pytest.raises(ZeroDivisionError):
