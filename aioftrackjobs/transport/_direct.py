@@ -43,6 +43,7 @@ class DirectStream(httpcore.AsyncNetworkStream):
 
     What arrives is read from its socket, never through asyncio's transport, which might read
     more than it was asked for: so the next byte of the socket is the next one of the connection.
+    anyio lets the transport read only while somebody waits for it to, which nobody does here.
     """
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:

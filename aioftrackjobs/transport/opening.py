@@ -5,6 +5,7 @@ Imported when it does: who brings a client of another kind need not have httpx i
 
 from __future__ import annotations
 
+import os
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -15,6 +16,9 @@ from aioftrackjobs.transport._client import OwnClient
 from aioftrackjobs.transport._direct import DirectTransport
 from aioftrackjobs.transport._secure import SecureTransport, ssl_context
 from aioftrackjobs.transport._short import ShortCut
+
+#: Whether sockets are read past the event loop: that of Windows reads before it is asked to.
+_IS_DIRECT = os.name == "posix"
 
 #: Seconds that an idle connection is kept: below the 5 s after which common servers close it,
 #: so that a request seldom meets a connection that is just going away.
@@ -40,10 +44,11 @@ def open_client(server_url: str, timeout: float, api_url: str) -> OwnClient:
     if getproxies().keys() - {"no"}:
         return _open_proxied(limits, timeout)
     is_secure = urlsplit(server_url).scheme == "https"
-    if is_secure:
-        transport = httpx.AsyncHTTPTransport(verify=ssl_context(), limits=limits)
+    if _IS_DIRECT and not is_secure:
+        transport: httpx.AsyncHTTPTransport = DirectTransport(limits)
     else:
-        transport = DirectTransport(limits)
+        verify = ssl_context() if is_secure else False
+        transport = httpx.AsyncHTTPTransport(verify=verify, limits=limits)
     client = httpx.AsyncClient(
         timeout=httpx.Timeout(timeout),
         follow_redirects=False,
