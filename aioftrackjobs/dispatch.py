@@ -6,8 +6,7 @@ down half-way, and no commit left in doubt, because somebody stopped waiting.
 
 *Group commit*: commits that are queued when a request can leave travel in it together. There is
 no waiting for others to come: an idle session sends at once, and the longer requests take, the
-more they carry. Where the server is far away, they are shared out among the requests that may be
-under way, so that the first to be answered go on while the others wait.
+more they carry.
 """
 
 from __future__ import annotations
@@ -49,10 +48,6 @@ GROUP_OPERATIONS, GROUP_BYTES = 500, 4 * 1024 * 1024
 
 #: Operations that may be queued before who commits has to wait.
 QUEUE_OPERATIONS = 10_000
-
-#: Seconds of idleness during a request from which on it pays to share out commits, and the least
-#: that a request carries then. One more request costs about a millisecond.
-_IDLENESS, _SHARE_OPERATIONS = 0.02, 25
 
 #: Turns of the event loop that a request is held back for: tasks that one answer has woken
 #: commit again within them. If nothing else happens, that takes microseconds.
@@ -112,7 +107,6 @@ class Dispatcher:
         self._admitted = 0
         self._workers = 0
         self._gathering = 0
-        self._idleness = 0.0  # seconds without work for this thread during the latest request
         self._closed = False
 
     # Queueing
@@ -347,14 +341,10 @@ class Dispatcher:
 
     def _take_commits(self) -> list[Ticket]:
         """Take as many as one request may carry, but one at least; the first is to be sent."""
-        operations = size = awaited = 0
-        share = self._share()
+        operations = size = 0
         for place, ticket in enumerate(self._commits):
             operations, size = operations + ticket.count_left, size + len(ticket.body)
-            if ticket.is_awaited:
-                awaited += ticket.count_left
-            is_full = operations > self._group_operations or size > GROUP_BYTES or awaited > share
-            if is_full and place:
+            if (operations > self._group_operations or size > GROUP_BYTES) and place:
                 break
         else:
             place += 1
@@ -362,23 +352,14 @@ class Dispatcher:
         del self._commits[:place]
         return group
 
-    def _share(self) -> int:
-        """Return the operations of one request that somebody waits for."""
-        if self._idleness < _IDLENESS:
-            return self._group_operations
-        free = self._in_flight - self._workers + 1  # with the one that asks
-        return max(_SHARE_OPERATIONS, -(-self._queued // free))
-
     def _dequeue(self, ticket: Ticket) -> None:
         if ticket.is_queued:  # no request has taken it
             ticket.is_queued = False
             self._queued -= ticket.count
 
     async def _send(self, group: Sequence[Ticket]) -> None:
-        began = time.monotonic() - time.thread_time()
         try:
             self._halves.extend(await self._delivery.deliver(group))
-            self._idleness = time.monotonic() - time.thread_time() - began
             if self._closed:
                 self.abandon()  # there may be no worker for them any more
         except BaseException:

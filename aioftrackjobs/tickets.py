@@ -163,11 +163,6 @@ class Ticket:
         ticket.is_repeatable = all(each.get("action") in _READS for each in wire)
         return ticket
 
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits for its end, or has."""
-        return self._latch is not None
-
     # What is left of it: less than all only after a refusal
 
     @property
