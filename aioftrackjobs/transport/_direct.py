@@ -203,15 +203,14 @@ def _take_turn(
     most = min(most, _TURN_BYTES)
     with _own(shared) as own:
         own.settimeout(_IDLE)
-        while moved < most and time.monotonic() < end:
+        while True:  # once at least, however late it is: nothing moved means that nothing comes
             try:
                 count = step(own)
             except (httpcore.ReadTimeout, httpcore.WriteTimeout):
                 return moved, True
-            if not count:
-                break
             moved += count
-    return moved, False
+            if not count or moved >= most or time.monotonic() >= end:
+                return moved, False
 
 
 def _own(shared: socket.socket) -> socket.socket:

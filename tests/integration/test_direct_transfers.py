@@ -199,7 +199,11 @@ async def test_a_server_that_hangs_up_is_told(tmp_path: Path) -> None:
             await session.download("c1", tmp_path / "x")
 
 
-async def test_a_peer_that_is_slow_occupies_no_thread(tmp_path: Path) -> None:
+@pytest.mark.parametrize("turn", [0.1, 0.0])
+async def test_a_peer_that_is_slow_occupies_no_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, turn: float
+) -> None:
+    monkeypatch.setattr(_direct, "_TURN_SECONDS", turn)  # 0 is a thread that the system held up
     slow = anyio.Event()
 
     async def pause(stream: ByteStream) -> None:
