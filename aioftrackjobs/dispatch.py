@@ -4,9 +4,9 @@ A caller hands over operations and waits. Its cancellation withdraws what was no
 sent runs to its end and is *settled* by the dispatcher's own task, so that no connection is torn
 down half-way, and no commit left in doubt, because somebody stopped waiting.
 
-*Group commit*: commits that are queued when a request can leave travel in it together. There is
-no waiting for others to come: an idle session sends at once, and the longer requests take, the
-more they carry.
+*Group commit*: an idle session sends at once, and what comes while a commit is under way travels
+together in the next request, which leaves when that one is answered: so the longer requests take,
+the more they carry. One that takes very long holds nobody back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from bisect import insort
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from operator import attrgetter
 from typing import Any
@@ -48,6 +49,9 @@ GROUP_OPERATIONS, GROUP_BYTES = 500, 4 * 1024 * 1024
 
 #: Operations that may be queued before who commits has to wait.
 QUEUE_OPERATIONS = 10_000
+
+#: Seconds that a request may hold back the commits that come while it is under way, at least.
+_HOLDS_BACK = 0.25
 
 #: Turns of the event loop that a request is held back for: tasks that one answer has woken
 #: commit again within them. If nothing else happens, that takes microseconds.
@@ -107,6 +111,8 @@ class Dispatcher:
         self._admitted = 0
         self._workers = 0
         self._gathering = 0
+        self._under_way: dict[object, float] = {}  # requests with commits: when they began
+        self._watches = False
         self._closed = False
 
     # Queueing
@@ -231,7 +237,7 @@ class Dispatcher:
         else:  # it had to wait for another one, and those behind it had not
             insort(queue, ticket, key=_by_arrival)
         if not self._gathering:
-            self._wake()
+            self._wake(departs=ticket.overtakes or self._may_depart())
 
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
         """End *ticket*, and let go on what waited for it; when the session closes, end that too."""
@@ -288,45 +294,78 @@ class Dispatcher:
 
     # Sending
 
-    def _wake(self) -> None:
-        """Have a worker for what can be sent; without a host, nothing can be any more."""
-        can_be_sent = self._commits or self._calls or self._halves
-        if can_be_sent and not self._gathering and self._workers < self._in_flight:
-            try:
-                self._host.spawn(self._work)
-            except SessionStateError:
-                self.abandon()
-            else:
+    def _may_depart(self) -> bool:
+        """Tell whether commits may leave now, rather than when a request of others has ended."""
+        if not self._under_way or self._group_operations == 1:
+            return True
+        oldest = next(iter(self._under_way.values()))
+        return time.monotonic() - oldest >= _HOLDS_BACK
+
+    def _wake(self, *, departs: bool = True) -> None:
+        """Have a worker for what can be sent; without a host, nothing can be any more.
+
+        Args:
+            departs: Whether commits can be.
+        """
+        try:
+            if self._commits and not departs:
+                self._watch()
+            can_be_sent = (departs and self._commits) or self._calls or self._halves
+            if can_be_sent and not self._gathering and self._workers < self._in_flight:
+                self._host.spawn(partial(self._work, departs=departs))
                 self._workers += 1
                 self._gathering += 1
+        except SessionStateError:
+            self.abandon()
 
-    async def _work(self) -> None:
+    def _watch(self) -> None:
+        """Let commits leave after a while, if what they wait for takes long."""
+        if not self._watches:
+            self._host.spawn(self._hurry)
+            self._watches = True
+
+    async def _hurry(self) -> None:
+        try:
+            while self._commits:
+                await anyio.sleep(_HOLDS_BACK)
+                if self._may_depart():
+                    self._wake()
+        finally:
+            self._watches = False
+
+    async def _work(self, *, departs: bool) -> None:
         gathers = True
         try:
             while True:
                 for _ in range(_GATHERING_TURNS):
                     await anyio.lowlevel.checkpoint()
-                group = self._take()
+                group = self._take(departs=departs)
                 self._gathering -= 1
                 gathers = False
                 if not group:
                     return
-                self._wake()  # what does not fit in leaves beside it
+                self._wake(departs=departs)  # what does not fit in leaves beside it
                 await self._send(group)
                 self._gathering += 1
                 gathers = True
+                departs = bool(group[0].changes) or self._may_depart()
         finally:
             self._gathering -= gathers
             self._workers -= 1
-            self._wake()  # cancelled with work left: the host goes on if somebody needs it
+            # Cancelled with work left: the host goes on if somebody needs it.
+            self._wake(departs=self._may_depart())
 
-    def _take(self) -> Sequence[Ticket]:
-        """Take what the next request carries; nothing if there is nothing to be sent."""
+    def _take(self, *, departs: bool = True) -> Sequence[Ticket]:
+        """Take what the next request carries; nothing if there is nothing to be sent.
+
+        Args:
+            departs: Whether commits may be taken, beside halves of those that left before.
+        """
         if self._halves:
             return self._halves.popleft()
         for queue in (self._commits, self._calls):
             _drop_withdrawn(queue)
-        commits, calls = self._commits, self._calls
+        commits, calls = self._commits if departs else [], self._calls
         group: list[Ticket] = []
         if calls and not (commits and commits[0].number < calls[0].number):
             group.append(calls.pop(0))
@@ -358,6 +397,9 @@ class Dispatcher:
             self._queued -= ticket.count
 
     async def _send(self, group: Sequence[Ticket]) -> None:
+        request = object()
+        if group[0].changes:
+            self._under_way[request] = time.monotonic()
         try:
             self._halves.extend(await self._delivery.deliver(group))
             if self._closed:
@@ -369,6 +411,8 @@ class Dispatcher:
                 if ticket.outcome is None:
                     self._finish(ticket, cut_off if ticket.is_sent else ticket.given_up(_closed()))
             raise
+        finally:
+            self._under_way.pop(request, None)
 
 
 _by_arrival = attrgetter("number")

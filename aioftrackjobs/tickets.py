@@ -84,6 +84,7 @@ class Ticket:
         followers: Later tickets that wait for it.
         is_queued: Whether it waits for a request to travel in.
         is_sent: Whether it may have left, so that it cannot be withdrawn.
+        overtakes: Whether it waits for no others, nor lets them wait.
         is_repeatable: Whether it may be sent again when it is not known what became of it.
         doubt: Why it is not known, if that is so.
         free: Entities that it creates under keys of the user's choice, and that did not exist
@@ -104,6 +105,7 @@ class Ticket:
     followers: list[Ticket] | None = None
     is_queued: bool = True
     is_sent: bool = False
+    overtakes: bool = False
     is_repeatable: bool = True
     doubt: TransportError | None = None
     free: Set[Reference] | None = None
@@ -140,7 +142,9 @@ class Ticket:
         """
         ticket = cls(_encode([encode_operation(change) for change in changes]), len(changes))
         ticket.changes, ticket.settle = changes, settle
-        if not overtakes:
+        if overtakes:
+            ticket.overtakes = True
+        else:
             ticket.about = tuple([key_of(change.target) for change in changes])
             if len(changes) > 1 or not isinstance(changes[0], Update):
                 ticket.births = [each for change in changes for each in born(change)]

@@ -74,9 +74,41 @@ async def test_a_lone_commit_leaves_without_waiting_for_others(tables: Tables) -
         tables.gate.set()
 
 
-async def test_commits_that_come_while_all_requests_are_under_way_travel_in_the_next(
-    tables: Tables,
+async def test_commits_that_come_while_one_is_under_way_travel_together_in_the_next(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(dispatching, "_HOLDS_BACK", 60.0)
+    tables.gate = anyio.Event()
+    async with tables.session() as session, anyio.create_task_group() as group:
+        for _ in range(40):
+            group.start_soon(create, session)
+            await turns()
+        assert tables.most_under_way == 1
+        tables.gate.set()
+
+    assert [len(batch) for batch in tables.batches] == [1, 39]
+
+
+async def test_a_request_that_takes_long_holds_no_commits_back(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "_HOLDS_BACK", 0.02)
+    tables.gate = anyio.Event()
+    async with tables.session() as session, anyio.create_task_group() as group:
+        group.start_soon(create, session)
+        await tables.arrived.wait()
+        tables.arrived = anyio.Event()
+        for _ in range(3):
+            group.start_soon(create, session)
+        await tables.arrived.wait()  # the first has no answer yet
+        assert [len(batch) for batch in tables.batches] == [1, 3]
+        tables.gate.set()
+
+
+async def test_no_more_requests_are_under_way_at_once_than_are_allowed(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "_HOLDS_BACK", 0.0)
     tables.gate = anyio.Event()
     async with tables.session() as session, anyio.create_task_group() as group:
         for _ in range(IN_FLIGHT + 40):
@@ -166,7 +198,10 @@ async def test_operations_on_one_entity_never_overtake_each_other(tables: Tables
     assert tables.data_of(job) == '{"n": 19}'
 
 
-async def test_what_names_an_entity_waits_for_its_creation(tables: Tables) -> None:
+async def test_what_names_an_entity_waits_for_its_creation(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "_HOLDS_BACK", 0.0)
     tables.gate = anyio.Event()
     async with tables.session() as session, anyio.create_task_group() as group:
         born = session.create(Job, {})

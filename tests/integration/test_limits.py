@@ -121,7 +121,10 @@ async def test_who_is_let_in_and_has_nothing_to_commit_lets_others_in(
     assert len(tables.rows) == IN_FLIGHT + 2
 
 
-async def test_callers_who_give_up_and_try_again_leave_nothing_queued(tables: Tables) -> None:
+async def test_callers_who_give_up_and_try_again_leave_nothing_queued(
+    tables: Tables, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatching, "_HOLDS_BACK", 0.0)
     tables.gate = anyio.Event()
     async with tables.session() as session, anyio.create_task_group() as group:
         for _ in range(IN_FLIGHT):
