@@ -8,10 +8,9 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
-from aioftrackjobs import Recovery, Verdict, recover
+from aioftrackjobs import RecoveredJob, Recovery, Verdict, recover
 from aioftrackjobs.cli.dump import Source
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -52,46 +51,51 @@ async def run(source: Source, options: dict[str, Any]) -> Recovery:
 
 
 def show(recovery: Recovery) -> None:
-    """Print a table of all running Jobs, and a line that sums it up."""
-    console = Console()
-    if recovery.jobs:
-        console.print(_table(recovery))
+    """Print each running Job, three lines long, and a line that sums all up."""
+    console = Console(highlight=False)
+    for job in recovery.jobs:
+        is_lost = recovery.is_dry and job.verdict is Verdict.FAILED
+        text = _plain(_lines_of(job, is_lost=is_lost))
+        console.print(text, style=_STYLES[job.verdict], soft_wrap=True)
     count = len(recovery.failed)
     what = "would be failed" if recovery.is_dry else "failed"
     console.print(f"{len(recovery.jobs)} running, {count} of them lost and {what}.", style="bold")
 
 
-def _table(recovery: Recovery) -> Table:
-    table = Table()
-    for title in ("Job", "user", "created", "text", "owner", "lease until", "found"):
-        table.add_column(title, overflow="fold")
-    for job in recovery.jobs:
-        found = "lost" if recovery.is_dry and job.verdict is Verdict.FAILED else job.verdict.value
-        if job.reason:
-            found += f": {job.reason}"
-        cells = (
-            job.id,
-            job.user or "",
-            _shown(job.created_at),
-            job.description or "",
-            job.owner or "",
-            _shown(job.until),
+def _lines_of(job: RecoveredJob, *, is_lost: bool) -> str:
+    facts = [
+        f"created {_shown(job.created_at)}" if job.created_at else "",
+        f"run by {_short(job.owner)}" if job.owner else "",
+        f"lease until {_shown(job.until)}" if job.until else "no lease",
+    ]
+    found = "lost" if is_lost else job.verdict.value
+    if job.reason:
+        found += f": {_short(job.reason)}"
+    titles = (job.id, job.user, job.description)
+    return "\n    ".join(
+        (
+            "  ".join(_short(title) for title in titles if title),
+            ", ".join(fact for fact in facts if fact),
             found,
         )
-        table.add_row(*map(_plain, cells), style=_STYLES[job.verdict])
-    return table
+    )
 
 
-def _shown(moment: datetime | None) -> str:
-    return "" if moment is None else f"{moment:%Y-%m-%d %H:%M:%S}"
+def _shown(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}"
+
+
+def _short(text: str) -> str:
+    """Return *text* in one line, and not too long."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def _plain(text: str) -> Text:
     """Return what others wrote into a Job: no markup of ours, nor control codes of a terminal."""
-    shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
     return Text(
         "".join(
             each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}"
-            for each in shown
+            for each in text
         )
     )

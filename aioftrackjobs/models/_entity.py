@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from pydantic import (
     BaseModel,
     ConfigDict,
+    PrivateAttr,
     SerializationInfo,
     model_serializer,
     model_validator,
@@ -81,10 +82,10 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     _verbatim: ClassVar[frozenset[str]] = frozenset()
 
     if TYPE_CHECKING:  # slots, which pydantic need not fill with private attributes of its own
-        _owner: Owner | None
-        _remote: dict[str, Any]
-        _local: dict[str, Any]
-        _reference: Reference | None  # made once: a key does not change
+        _owner: Owner | None = PrivateAttr()
+        _remote: dict[str, Any] = PrivateAttr()
+        _local: dict[str, Any] = PrivateAttr()
+        _reference: Reference | None = PrivateAttr()  # made once: a key does not change
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
