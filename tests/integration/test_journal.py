@@ -11,8 +11,8 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Journal
 from aioftrackjobs.journal_file import Entry, JournalFile, Owner
-from aioftrackjobs.processes import Process, this_process
+from aioftrackjobs.processes import this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
+
+from .journals import DEAD, Watch, entries, journaled, until
 
 
 @pytest.fixture
@@ -35,56 +37,8 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "jobs.journal"
 
 
-@asynccontextmanager
-async def journaled(
-    server: ServerHandle, path: Path, **options: Any
-) -> AsyncIterator[AsyncSession]:
-    async with AsyncSession(
-        server.url, server.api_key, server.api_user, journal=path, **options
-    ) as session:
-        yield session
-
-
-def entries(path: Path) -> dict[str, str | None]:
-    """Return what a journal holds: last words by id."""
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            return dict(database.execute("SELECT id, word FROM entries"))
-    except sqlite3.OperationalError:  # it is only just being made
-        return {}
-
-
 def journal_of(session: AsyncSession) -> str:
     return session.health.journal
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
-        while not condition():
-            await anyio.lowlevel.checkpoint()
-
-
-class Watch:
-    """Looks at the journal whenever a request leaves, and can keep the server away."""
-
-    def __init__(self, session: AsyncSession, path: Path) -> None:
-        self.seen: list[tuple[list[dict[str, Any]], dict[str, str | None]]] = []
-        self.away = False
-        self._path = path
-        self._send = session._connection.transport.send
-        session._connection.transport.send = self.send  # type: ignore[method-assign]
-
-    async def send(self, request: WireRequest) -> WireResponse:
-        if isinstance(request.body, bytes):
-            self.seen.append((json.loads(request.body), entries(self._path)))
-        if self.away:
-            raise ConnectError("away")
-        return await self._send(request)
-
-    def writes(self, action: str) -> list[tuple[dict[str, Any], dict[str, str | None]]]:
-        return [
-            (each, held) for sent, held in self.seen for each in sent if each["action"] == action
-        ]
 
 
 @pytest.mark.every_client
@@ -339,8 +293,6 @@ async def test_a_file_that_goes_while_it_is_used_is_a_warning_and_written_anew(
 
 
 # What others left
-
-DEAD = Process(this_process().host, 2**22 + 1, this_process().place, "1")
 
 
 async def test_a_partial_upload_of_a_dead_process_is_removed(

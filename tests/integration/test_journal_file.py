@@ -18,7 +18,8 @@ import pytest
 from aioftrackjobs.journal_file import Entry, JournalFile, Owner
 from aioftrackjobs.processes import Process, this_process
 
-DEAD = Process(this_process().host, 2**22 + 1, this_process().place, "1")
+from .journals import DEAD
+
 ELSEWHERE = Process("elsewhere", 1, "another place", "1")
 
 

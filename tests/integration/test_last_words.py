@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import anyio
-import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, Job, job_context, recover
@@ -19,33 +15,15 @@ from aioftrackjobs.devserver import ServerHandle, faults
 from aioftrackjobs.errors import AuthenticationError, ConnectError, FtrackJobsError
 from aioftrackjobs.journal_file import Entry, JournalFile, Owner
 from aioftrackjobs.leases import LEASE, Lease
-from aioftrackjobs.processes import Process, this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 
-DEAD = Process(this_process().host, 2**22 + 1, this_process().place, "1")
-ELSEWHERE = Process("farm07", 4711, "another place", "12345")
+from .journals import DEAD, ELSEWHERE, journaled, until
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "jobs.journal"
-
-
-@asynccontextmanager
-async def journaled(
-    server: ServerHandle, path: Path, **options: Any
-) -> AsyncIterator[AsyncSession]:
-    async with AsyncSession(
-        server.url, server.api_key, server.api_user, journal=path, **options
-    ) as session:
-        yield session
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(20):
-        while not condition():
-            await anyio.lowlevel.checkpoint()
 
 
 def held(server: ServerHandle, job_id: str) -> dict[str, Any]:

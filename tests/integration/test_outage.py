@@ -17,7 +17,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import TooManyRequests
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 
-from .test_journal import Watch, entries, journaled, until
+from .journals import Watch, entries, journaled, until
 
 #: Jobs that run when the outage begins, and how many of them end in it, one every so many seconds.
 JOBS, ENDING, EVERY = 24, 20, 150

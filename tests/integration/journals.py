@@ -1,0 +1,73 @@
+"""What the tests of the journal share."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from aioftrackjobs import AsyncSession
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.errors import ConnectError
+from aioftrackjobs.processes import Process, this_process
+from aioftrackjobs.transport import WireRequest, WireResponse
+
+#: A process of this host that has ended, and one of another host.
+DEAD = Process(this_process().host, 2**22 + 1, this_process().place, "1")
+ELSEWHERE = Process("farm07", 4711, "another place", "12345")
+
+
+@asynccontextmanager
+async def journaled(
+    server: ServerHandle, path: Path, **options: Any
+) -> AsyncIterator[AsyncSession]:
+    """Open a session with a journal."""
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, journal=path, **options
+    ) as session:
+        yield session
+
+
+def entries(path: Path) -> dict[str, str | None]:
+    """Return what a journal holds: last words by id."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            return dict(database.execute("SELECT id, word FROM entries"))
+    except sqlite3.OperationalError:  # it is only just being made
+        return {}
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until *condition* is true."""
+    with anyio.fail_after(20):
+        while not condition():
+            await anyio.lowlevel.checkpoint()
+
+
+class Watch:
+    """Looks at the journal whenever a request leaves, and can keep the server away."""
+
+    def __init__(self, session: AsyncSession, path: Path) -> None:
+        self.seen: list[tuple[list[dict[str, Any]], dict[str, str | None]]] = []
+        self.away = False
+        self._path = path
+        self._send = session._connection.transport.send
+        session._connection.transport.send = self.send  # type: ignore[method-assign]
+
+    async def send(self, request: WireRequest) -> WireResponse:
+        if isinstance(request.body, bytes):
+            self.seen.append((json.loads(request.body), entries(self._path)))
+        if self.away:
+            raise ConnectError("away")
+        return await self._send(request)
+
+    def writes(self, action: str) -> list[tuple[dict[str, Any], dict[str, str | None]]]:
+        return [
+            (each, held) for sent, held in self.seen for each in sent if each["action"] == action
+        ]
