@@ -241,6 +241,8 @@ class Dispatcher:
 
     def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
         """End *ticket*, and let go on what waited for it; when the session closes, end that too."""
+        if ticket.outcome is not None:
+            return  # withdrawn meanwhile: what waited for it has been let go
         self._tickets.discard(ticket)
         if ticket.is_queued:
             self._dequeue(ticket)

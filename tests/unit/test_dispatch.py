@@ -1,0 +1,124 @@
+"""The dispatcher: tickets that end while it is found out what became of others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import anyio
+
+from aioftrackjobs.delivery import Delivery, Finish
+from aioftrackjobs.dispatch import Dispatcher
+from aioftrackjobs.exchange import Exchange
+from aioftrackjobs.host import Host
+from aioftrackjobs.protocol.operations import Create, Operation, Update
+from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.retry import NO_RETRIES, Pauses, RetryPolicy
+from aioftrackjobs.tickets import NotApplied, Outcome, Ticket
+from aioftrackjobs.transport import Download, WireRequest, WireResponse
+
+Wire = list[dict[str, Any]]
+
+
+class Server:
+    """Answers by what the test tells it to, or with success.
+
+    Attributes:
+        answer: Returns what a request gets: results, or an error object with a status.
+        batches: The operations of each request.
+    """
+
+    def __init__(self) -> None:
+        self.answer: Callable[[Wire], Coroutine[Any, Any, tuple[int, Any] | None]] = self._agree
+        self.batches: list[Wire] = []
+
+    async def _agree(self, _: Wire) -> None: ...
+
+    async def send(self, request: WireRequest) -> WireResponse:
+        assert isinstance(request.body, bytes)
+        operations: Wire = json.loads(request.body)
+        self.batches.append(operations)
+        told = await self.answer(operations)
+        status, answer = told or (200, [{"data": []} for _ in operations])
+        return WireResponse(status, json.dumps(answer).encode())
+
+    def stream(self, request: WireRequest) -> AbstractAsyncContextManager[Download]:
+        raise NotImplementedError
+
+
+async def nothing() -> None: ...
+
+
+@asynccontextmanager
+async def dispatching(
+    server: Server, retry: RetryPolicy = NO_RETRIES, **options: Any
+) -> AsyncIterator[Dispatcher]:
+    host = Host(nothing)
+    await host.start()
+
+    def delivery(finish: Finish) -> Delivery:
+        return Delivery(Exchange(server, url="", headers={}), finish, retry, Pauses())
+
+    try:
+        yield Dispatcher(delivery, host, **options)
+    finally:
+        await host.aclose(nothing)
+
+
+def create(key: str) -> Create:
+    """Return a create under a key of the user's choice."""
+    return Create(Reference("Job", (("id", key),)), {"data": "new"})
+
+
+def update(key: str, data: str = "changed") -> Update:
+    return Update(Reference("Job", (("id", key),)), {"data": data})
+
+
+def submit(dispatcher: Dispatcher, *changes: Operation) -> Ticket:
+    return dispatcher.submit(changes, ignore)
+
+
+def ignore(_: Outcome) -> None: ...
+
+
+def is_question(operations: Wire) -> bool:
+    return bool(operations[0]["action"] == "query")
+
+
+async def test_what_waits_for_a_withdrawn_half_ends_with_the_session() -> None:
+    server, answers, hangs = Server(), anyio.Event(), anyio.Event()
+
+    async def answer(operations: Wire) -> tuple[int, Any] | None:
+        if not is_question(operations):
+            hangs.set()
+            await anyio.sleep_forever()
+        await answers.wait()  # nothing is told, so that the creates have to travel alone
+        return 200, {"exception": "ServerError", "content": "nobody may ask"}
+
+    server.answer = answer
+    async with dispatching(server, in_flight=1) as dispatcher, anyio.create_task_group() as group:
+        submit(dispatcher, create("first"))
+        half = submit(dispatcher, create("second"), update("shared"))
+        behind = [submit(dispatcher, update("shared")) for _ in range(3)]
+        scope = anyio.CancelScope()
+
+        async def give_up() -> None:
+            with scope:
+                await dispatcher.wait(half)
+
+        group.start_soon(give_up)
+        await anyio.wait_all_tasks_blocked()
+        answers.set()
+        await hangs.wait()
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert half.outcome is not None
+
+        dispatcher.abandon()
+
+        assert all(isinstance(ticket.outcome, NotApplied) for ticket in behind)
+        with anyio.fail_after(5):
+            for ticket in behind:
+                await dispatcher.wait(ticket)
