@@ -161,7 +161,7 @@ class Inquiry:
 
 def may_be_ones_fault(refusal: ServerError) -> bool:
     """Tell whether *refusal* of a group may be about one commit, rather than all requests."""
-    if isinstance(refusal, AuthenticationError):
+    if isinstance(refusal, AuthenticationError) or refusal.is_passing:
         return False
     by_ftrack = refusal.kind != f"HTTP {refusal.status}"  # a proxy in between names no error
     return by_ftrack or refusal.status == _TOO_BIG

@@ -16,7 +16,7 @@ from aioftrackjobs.host import Host
 from aioftrackjobs.protocol.operations import Create, Operation, Update
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.retry import NO_RETRIES, Pauses, RetryPolicy
-from aioftrackjobs.tickets import NotApplied, Outcome, Ticket
+from aioftrackjobs.tickets import Applied, NotApplied, Outcome, Ticket
 from aioftrackjobs.transport import Download, WireRequest, WireResponse
 
 Wire = list[dict[str, Any]]
@@ -122,3 +122,39 @@ async def test_what_waits_for_a_withdrawn_half_ends_with_the_session() -> None:
         with anyio.fail_after(5):
             for ticket in behind:
                 await dispatcher.wait(ticket)
+
+
+async def test_too_many_requests_are_the_fault_of_no_commit_and_bring_no_more() -> None:
+    server = Server()
+
+    async def answer(_: Wire) -> tuple[int, Any]:
+        return 429, {"exception": "TooManyRequestsError", "content": "slow down"}
+
+    server.answer = answer
+    async with dispatching(server) as dispatcher:
+        tickets = [submit(dispatcher, update(key)) for key in "abcd"]
+        for ticket in tickets:
+            assert isinstance(await dispatcher.wait(ticket), NotApplied)
+
+    assert len(server.batches) == 1
+
+
+async def test_a_question_that_meets_too_many_requests_is_asked_again() -> None:
+    server = Server()
+
+    async def answer(operations: Wire) -> tuple[int, Any] | None:
+        if is_question(operations) and len(server.batches) == 1:
+            return 429, {"exception": "TooManyRequestsError", "content": "slow down"}
+        return None
+
+    server.answer = answer
+    soon = RetryPolicy(first_delay=0.01)
+    async with dispatching(server, soon) as dispatcher:
+        tickets = [submit(dispatcher, create(key)) for key in "ab"]
+        for ticket in tickets:
+            assert isinstance(await dispatcher.wait(ticket), Applied)
+
+    asked, again, sent = server.batches
+    assert is_question(asked)
+    assert asked == again
+    assert [each["action"] for each in sent] == ["create", "create"], "together"
