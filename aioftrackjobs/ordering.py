@@ -61,7 +61,10 @@ class EntityOrder:
             return ()
         freed, leaving = list[Ticket](), [ticket]
         while leaving:
-            for follower in leaving.pop().followers or ():
+            ended = leaving.pop()
+            # Who holds it still does not hold all that came after it.
+            followers, ended.followers = ended.followers, None
+            for follower in followers or ():
                 follower.waits_for -= 1
                 if follower.waits_for:
                     continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -158,3 +159,17 @@ async def test_a_question_that_meets_too_many_requests_is_asked_again() -> None:
     assert is_question(asked)
     assert asked == again
     assert [each["action"] for each in sent] == ["create", "create"], "together"
+
+
+async def test_who_holds_an_old_commit_does_not_hold_those_that_came_after_it() -> None:
+    async with dispatching(Server()) as dispatcher:
+        first = latest = submit(dispatcher, update("a"))
+        for number in range(20):
+            following = submit(dispatcher, update("a", f"{number}"))
+            await dispatcher.wait(latest)
+            latest = following
+        await dispatcher.wait(latest)
+        del latest, following
+
+    gc.collect()
+    assert [each for each in gc.get_objects() if type(each) is Ticket] == [first]
