@@ -43,5 +43,6 @@ def verbatim_fields(model: type[BaseModel]) -> frozenset[str]:
         name
         for name, field in model.__pydantic_fields__.items()
         if field.annotation in (str, str | None)
+        and not field.frozen
         and all(isinstance(each, TextPasses) for each in field.metadata)
     )

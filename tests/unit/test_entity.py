@@ -291,6 +291,21 @@ def test_an_entity_of_which_nothing_is_loaded_is_still_true() -> None:
 # Identity
 
 
+def test_a_frozen_field_of_a_users_class_stays_as_it_is(book: Book) -> None:
+    class Shot(Entity):
+        entity_type: ClassVar[str] = "Shot"
+        code: str = pydantic.Field("sh010", frozen=True)
+        name: str = ""
+
+    shot = loaded(Shot, book, id="1", code="sh020")
+    with pytest.raises(ValueError, match="frozen"):
+        shot["code"] = "sh030"
+    shot["name"] = "new"
+
+    assert shot["code"] == "sh020"
+    assert book.heard == [("name", "new")]
+
+
 def test_entities_are_equal_by_type_and_key() -> None:
     one, same = loaded(Job, id="a", status="done"), loaded(Job, id="a")
     other, user = loaded(Job, id="b"), loaded(User, id="a")
