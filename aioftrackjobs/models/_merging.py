@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
+from aioftrackjobs.models._state import forget_reference
+
 if TYPE_CHECKING:
     from aioftrackjobs.models._entity import Entity
 
@@ -24,6 +26,8 @@ def merge_into(target: Entity, source: Entity) -> list[Change]:
         old = target._remote.get(name)
         if name not in target._remote or old != value:
             target._remote[name] = value
+            if name in target.primary_key_attributes:
+                forget_reference(target)
             changes.append(
                 Change(type="remote_attribute", name=name, old_value=old, new_value=value)
             )

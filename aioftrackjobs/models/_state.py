@@ -41,7 +41,7 @@ def owner_of(entity: Entity) -> Owner | None:
 
 
 def forget_reference(entity: Entity) -> None:
-    """Make the reference to *entity* anew: its type has turned out to have another key."""
+    """Make the reference to *entity* anew: its key, or what its type's key is, has changed."""
     object.__setattr__(entity, "_reference", None)
 
 

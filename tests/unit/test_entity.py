@@ -359,6 +359,16 @@ def test_merge_takes_remote_and_local_values_and_tells_what_changed(book: Book) 
 # Typed models
 
 
+def test_an_entity_that_takes_over_a_key_is_named_by_it() -> None:
+    blank = loaded(Job, id="1")
+    assert blank.__ftrack_reference__().key == (("id", "1"),)
+
+    blank.merge(loaded(Job, id="2"))
+
+    assert blank.id == "2"
+    assert blank.__ftrack_reference__().key == (("id", "2"),)
+
+
 def test_a_job_of_another_type_is_refused() -> None:
     with pytest.raises(ValueError, match="api_job"):
         Job(type="sync_job")
