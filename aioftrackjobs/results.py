@@ -147,7 +147,7 @@ async def read_page(
         workspace: The session's.
         expression: The query.
         answer: What the server said.
-        read: Number of the read, if anything may have been written since it began.
+        read: Number of the read; None if nothing can have been written since it began.
     """
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list):

@@ -268,16 +268,21 @@ class AsyncSession:
 
     async def _introduce(self) -> User:
         """Ask who the session acts as, before what reads the answer need be imported."""
-        projections: Sequence[str] = USER_PROJECTIONS
-        if self._has_workspace:  # a model of the user's own may stand for users
-            projections = self._workspace.types.default_projections("User")
         criteria = bind("username is {name}", {"name": self.api_user})
-        expression = f"select {', '.join(projections)} from User where {criteria} limit 1"
-        (answer,) = await self._connection.call([{"action": "query", "expression": expression}])
+        condition = f"from User where {criteria} limit 1"
+        expression, answer = f"select {', '.join(USER_PROJECTIONS)} {condition}", None
+        if not self._has_workspace:
+            (answer,) = await self._connection.call([{"action": "query", "expression": expression}])
         from aioftrackjobs.models import User
-        from aioftrackjobs.results import read_page
+        from aioftrackjobs.results import fetch_page, read_page
 
-        for entity in await read_page(self._workspace, expression, answer):
+        if answer is not None and not self._has_workspace:
+            entities = await read_page(self._workspace, expression, answer)
+        else:  # a model of the user's own may stand for users, and what is known may be newer
+            projections = self._workspace.types.default_projections("User")
+            expression = f"select {', '.join(projections)} {condition}"
+            entities, _ = await fetch_page(self._workspace, expression)
+        for entity in entities:
             if isinstance(entity, User):
                 return entity
         raise NoResultFoundError(expression)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from anyio.abc import ByteStream
 
-from aioftrackjobs import AsyncSession, CommitUncertainError, Job
+from aioftrackjobs import AsyncSession, CommitUncertainError, Job, User
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import Drop
 from aioftrackjobs.models import remote_value
@@ -115,6 +115,35 @@ async def test_an_answer_that_is_older_than_a_write_does_not_undo_it(
 
     assert job["status"] == "running"
     assert job["data"] == "theirs", "what was not written is brought up to date"
+
+
+async def test_who_the_session_acts_as_is_a_read_too(slow: AsyncSession, keeper: Keeper) -> None:
+    me = await slow.query("User where username is {name}", name=slow.api_user).of(User).one()
+    keeper.about = b"limit 1"
+    async with anyio.create_task_group() as group:
+        group.start_soon(slow.current_user)
+        await keeper.answered.wait()
+        me["first_name"] = "New"
+        await slow.commit()
+        keeper.release.set()
+
+    assert await slow.current_user() is me
+    assert me.first_name == "New"
+
+
+async def test_who_it_acts_as_is_asked_again_if_others_have_read_meanwhile(
+    slow: AsyncSession, keeper: Keeper
+) -> None:
+    keeper.about = b"limit 1"
+    async with anyio.create_task_group() as group:
+        group.start_soon(slow.current_user)
+        await keeper.answered.wait()
+        me = await slow.query("User where username is {name}", name=slow.api_user).of(User).one()
+        me["first_name"] = "New"
+        await slow.commit()
+        keeper.release.set()
+
+    assert me.first_name == "New"
 
 
 async def test_a_read_that_began_after_the_write_brings_what_others_wrote(
