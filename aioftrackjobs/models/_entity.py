@@ -87,6 +87,15 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         _local: dict[str, Any] = PrivateAttr()
         _reference: Reference | None = PrivateAttr()  # made once: a key does not change
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for base in cls.__bases__:
+            # A field whose type was not yet known where it is declared would be looked up in the
+            # module of the subclass, which need not know it.
+            is_foreign = base is not Entity and base.__module__ != cls.__module__
+            if is_foreign and issubclass(base, Entity):
+                base.model_rebuild(raise_errors=False)
+
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)

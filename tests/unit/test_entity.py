@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any, ClassVar
@@ -289,6 +291,17 @@ def test_an_entity_of_which_nothing_is_loaded_is_still_true() -> None:
 
 
 # Identity
+
+
+@pytest.mark.parametrize("model", ["Job", "JobComponent", "User", "FileComponent", "Location"])
+def test_a_users_class_needs_no_names_of_ours_and_may_be_the_first_to_be_used(model: str) -> None:
+    lines = (
+        f"from aioftrackjobs import {model}",
+        f"class Own({model}): pass",
+        "own = Own(id='1', component_id='2', job_id='3')",
+        "own['id'] = '1'",
+    )
+    subprocess.run([sys.executable, "-c", "\n".join(lines)], check=True)
 
 
 def test_a_frozen_field_of_a_users_class_stays_as_it_is(book: Book) -> None:
