@@ -70,17 +70,20 @@ class Latch(Protocol):
 class _EventLatch:
     def __init__(self, event: Event) -> None:
         self._event = event
-        self._is_set = False
+        self._is_done = False
 
     def done(self) -> bool:
-        return self._is_set
+        return self._is_done
 
     def set_result(self, _: None, /) -> None:
-        self._is_set = True
+        self._is_done = True
         self._event.set()
 
     def __await__(self) -> Generator[Any, Any, None]:
-        yield from self._event.wait().__await__()
+        try:
+            yield from self._event.wait().__await__()
+        finally:
+            self._is_done = True
 
 
 class Hold:

@@ -241,10 +241,10 @@ class Ticket:
     def latch(self) -> Latch:
         """Return what opens at the end, for one who waits: a wait that is cancelled breaks it."""
         latch = self.new_latch()
-        if self._latch is None:
+        if self._latch is None or self._latch.done():
             self._latch = latch
-        else:
-            self._latches = (*self._latches, latch)
+        else:  # those whose waiters were cancelled make room
+            self._latches = (*(each for each in self._latches if not each.done()), latch)
         return latch
 
 

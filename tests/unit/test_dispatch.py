@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
+import pytest
 
 from aioftrackjobs.delivery import Delivery, Finish
 from aioftrackjobs.dispatch import Dispatcher
@@ -173,3 +174,25 @@ async def test_who_holds_an_old_commit_does_not_hold_those_that_came_after_it() 
 
     gc.collect()
     assert [each for each in gc.get_objects() if type(each) is Ticket] == [first]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
+async def test_waits_that_are_cancelled_leave_nothing_behind() -> None:
+    server, answers = Server(), anyio.Event()
+    server.answer = lambda _: answers.wait()
+    async with dispatching(server) as dispatcher, anyio.create_task_group() as group:
+        ticket = submit(dispatcher, update("a"))
+        group.start_soon(dispatcher.wait, ticket)
+        group.start_soon(ticket.ended)
+        await anyio.wait_all_tasks_blocked()
+        gc.collect()
+        before = len(gc.get_objects())
+        for _ in range(500):
+            with anyio.move_on_after(0):
+                await ticket.ended()
+        gc.collect()
+
+        assert len(gc.get_objects()) < before + 250
+        with anyio.fail_after(5):
+            answers.set()
+            await ticket.ended()
