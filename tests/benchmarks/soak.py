@@ -151,10 +151,11 @@ async def run(options: argparse.Namespace) -> None:
                 process.kill()
                 await process.wait()
             await deliver(server, folder)
+            told = diary(folder)  # before the look: the survivor goes on ending Jobs
             jobs = server.holdings.jobs()
             survivor.kill()  # in the end: what it left is nobody's matter here
             await survivor.wait()
-            problems = [*check(jobs, folder), *check_files(server, folder)]
+            problems = [*check(jobs, told), *check_files(server, folder, told)]
     counts = Counter(job["status"] for job in jobs)
     lost = sum(LOST in (job["description"] or "") for job in jobs)
     print(f"{len(jobs)} Jobs: {dict(counts)}, {lost} of them failed as lost")
@@ -183,9 +184,10 @@ def diary(folder: Path) -> dict[str, set[tuple[str, ...]]]:
     return entries
 
 
-def check(jobs: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[str]:
-    """Tell in which Jobs the server differs from what must be."""
-    told = diary(folder)
+def check(
+    jobs: Sequence[Mapping[str, Any]], told: Mapping[str, set[tuple[str, ...]]]
+) -> Iterator[str]:
+    """Tell in which Jobs the server differs from what must be, and from what daemons were told."""
     ends = {job_id: end for end in ("done", "failed") for (job_id,) in told[end]}
     lasting = {job_id for (job_id,) in told["lasts"]}
     if len(lasting) != LASTING:
@@ -208,9 +210,11 @@ def check(jobs: Sequence[Mapping[str, Any]], folder: Path) -> Iterator[str]:
         yield f"{len(missing)} Jobs that were seen to end are not there"
 
 
-def check_files(server: ServerHandle, folder: Path) -> Iterator[str]:
+def check_files(
+    server: ServerHandle, folder: Path, told: Mapping[str, set[tuple[str, ...]]]
+) -> Iterator[str]:
     """Tell which files are not as they must be, and what else is left in the journal."""
-    for component_id, size in diary(folder)["attached"]:
+    for component_id, size in told["attached"]:
         if server.holdings.content(component_id) != b"x" * int(size):
             yield f"the file {component_id} is damaged"
     with closing(sqlite3.connect(folder / "journal")) as database:
