@@ -156,9 +156,9 @@ async def our_payload(sequence: list[Step]) -> list[dict[str, Any]]:
     def answer(request: httpx.Request) -> httpx.Response:
         operations = json.loads(request.content)
         if operations[0]["action"] == "query":
-            kind, key = operations[0]["expression"].split("|")
-            rows = [{"__entity_type__": kind, "id": key}]
-            return httpx.Response(200, json=[{"data": rows, "metadata": {}}])
+            kind, is_known, key = operations[0]["expression"].partition("|")
+            rows = [{"__entity_type__": kind, "id": key}] if is_known else []  # the key is free
+            return httpx.Response(200, json=[{"data": rows, "metadata": {}}] * len(operations))
         sent.extend(operations)
         return httpx.Response(200, json=[{"action": "delete", "data": True}] * len(operations))
 
