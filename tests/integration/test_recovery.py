@@ -421,10 +421,14 @@ async def daemon(
         stderr=subprocess.PIPE,
     )
     async with process:
-        with anyio.fail_after(60):
-            yield process
-            if process.returncode is None:
-                await process.wait()
+        try:
+            with anyio.fail_after(60):
+                yield process
+                if process.returncode is None:
+                    await process.wait()
+        finally:
+            if process.returncode is None:  # else a failed test would wait for it
+                process.kill()
 
 
 async def running_jobs(session: AsyncSession) -> list[Job]:

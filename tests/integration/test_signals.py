@@ -122,7 +122,8 @@ BLOCKED = """
             async with job_context(session, description="stubborn"):
                 LOCK
                 print("ready", flush=True)
-                time.sleep(3600)
+                while True:  # one sleep: a signal right before it would wait for its end
+                    time.sleep(0.02)
 
     logging.basicConfig()
     anyio.run(main, backend="BACKEND")
@@ -204,7 +205,8 @@ FORKING = """
 
     def work(begun):
         begun.set()
-        time.sleep(3600)
+        while True:
+            time.sleep(0.02)
 
     async def main():
         async with AsyncSession() as session, shutdown_on_signals(session):
