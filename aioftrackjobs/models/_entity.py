@@ -129,8 +129,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         Raises:
             InvalidKeyError: A part of the key is missing.
         """
-        if self._reference is not None:
-            return self._reference
+        known: Reference | None = getattr(self, "_reference", None)
+        if known is not None:
+            return known
         key = tuple([(name, self._current(name)) for name in self.primary_key_attributes])
         for _, value in key:
             if not (value and isinstance(value, str)):

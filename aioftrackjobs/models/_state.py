@@ -20,13 +20,12 @@ def attach(entity: Entity, owner: Owner | None) -> None:
     """Give *entity* the state that we keep in it, empty; pydantic's comes when it is asked for.
 
     A page of rows makes thousands of entities: each container in them is one that the garbage
-    collector visits again and again.
+    collector visits again and again. Their references are made when they are asked for.
     """
     put = object.__setattr__
     put(entity, "_owner", owner)
     put(entity, "_remote", {})
     put(entity, "_local", {})
-    put(entity, "_reference", None)
 
 
 def adopt(entity: Entity, owner: Owner) -> dict[str, Any]:
@@ -60,7 +59,10 @@ def load(entity: Entity, row: Mapping[str, Any], decode: Callable[[Any], Any]) -
     for name, read in entity.readers.items():
         if name in row:
             values[name] = read(row[name])
-    entity._remote.update(values)
+    if entity._remote:
+        entity._remote.update(values)
+    else:  # as with most
+        object.__setattr__(entity, "_remote", values)
 
 
 def remote_value(entity: Entity, name: str, default: Any = None) -> Any:
