@@ -137,7 +137,7 @@ async def test_without_a_journal_a_lost_last_word_is_left_to_recover(
             async with job_context(session, description="x", grace=0.05) as job:
                 watch.away = True
         watch.away = False  # it has given up, and renews the lease no more
-        with anyio.fail_after(60):
+        with anyio.fail_after(20):
             while not (recovery := await recover(other, grace=0)).failed:
                 await anyio.lowlevel.checkpoint()
 
