@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
-
-import anyio
-import anyio.lowlevel
 
 from aioftrackjobs import AsyncSession
 from aioftrackjobs.devserver import ServerHandle
@@ -41,13 +38,6 @@ def entries(path: Path) -> dict[str, str | None]:
             return dict(database.execute("SELECT id, word FROM entries"))
     except sqlite3.OperationalError:  # it is only just being made
         return {}
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait until *condition* is true."""
-    with anyio.fail_after(20):
-        while not condition():
-            await anyio.lowlevel.checkpoint()
 
 
 class Watch:

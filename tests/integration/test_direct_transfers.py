@@ -24,6 +24,7 @@ from aioftrackjobs.session import workspace_of
 from aioftrackjobs.transport import _direct
 from aioftrackjobs.uploads import upload
 
+from .waiting import until
 from .wires import Received, answering, listening, response
 
 pytestmark = [
@@ -220,9 +221,8 @@ async def test_a_peer_that_is_slow_occupies_no_thread(
                 await session.download("c1", tmp_path / "x", progress=lambda n, _: seen.append(n))
 
             group.start_soon(download)
-            with anyio.fail_after(10):
-                while 1_000_000 not in seen or current_default_thread_limiter().borrowed_tokens:
-                    await anyio.lowlevel.checkpoint()
+            threads = current_default_thread_limiter()
+            await until(lambda: 1_000_000 in seen and not threads.borrowed_tokens)
             slow.set()
 
     assert (tmp_path / "x").read_bytes() == BODY

@@ -19,6 +19,8 @@ from aioftrackjobs.devserver.faults import Drop
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from .waiting import until
+
 pytestmark = pytest.mark.every_client
 
 
@@ -135,9 +137,10 @@ async def test_an_abandoned_async_generator_fails_its_job(
         del generator
         gc.collect()
 
-    with anyio.fail_after(10):
-        while await status_of(other, begun[0]) != JobStatus.FAILED:
-            await anyio.lowlevel.checkpoint()
+    async def has_failed() -> bool:
+        return await status_of(other, begun[0]) == JobStatus.FAILED
+
+    await until(has_failed)
 
 
 async def test_closing_the_session_waits_for_jobs_that_are_ending(
@@ -279,8 +282,7 @@ async def test_an_answer_ends_the_pauses_of_all_others(
         with anyio.fail_after(20):
             async with anyio.create_task_group() as group:
                 group.start_soon(patient.commit)
-                while patient.health.failing_since is None:
-                    await anyio.lowlevel.checkpoint()
+                await until(lambda: patient.health.failing_since is not None)
                 await patient.query("select id from User").first()
     assert await session.query('User where username is "late"').one()
 

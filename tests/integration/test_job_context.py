@@ -25,6 +25,8 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from .waiting import until
+
 pytestmark = pytest.mark.every_client
 
 
@@ -349,9 +351,11 @@ async def test_progress_shows_while_the_job_runs(
 ) -> None:
     async with job_context(session, description="Render") as job:
         job.progress(0.25, "encoding")
-        with anyio.fail_after(10):
-            while (await fetch(other, job.id)).description != "Render (25 %, encoding)":
-                await anyio.lowlevel.checkpoint()
+
+        async def is_shown() -> bool:
+            return (await fetch(other, job.id)).description == "Render (25 %, encoding)"
+
+        await until(is_shown)
 
 
 async def test_track_reports_each_item(session: AsyncSession, other: AsyncSession) -> None:
@@ -455,9 +459,7 @@ async def test_progress_of_a_server_that_is_away_does_not_stop_the_work(
             "http://127.0.0.1:9/api",
         )
         job.progress(0.25)
-        with anyio.fail_after(10):
-            while "trying again" not in caplog.text:
-                await anyio.lowlevel.checkpoint()
+        await until(lambda: "trying again" in caplog.text)
         dispatcher._delivery._exchange._url = real
 
     assert (await fetch(other, job.id)).description == "Render (25 %)"

@@ -29,7 +29,8 @@ from aioftrackjobs.processes import this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 
-from .journals import DEAD, Watch, entries, journaled, until
+from .journals import DEAD, Watch, entries, journaled
+from .waiting import until
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from aioftrackjobs.leases import LEASE, Lease
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 
-from .journals import DEAD, ELSEWHERE, journaled, until
+from .journals import DEAD, ELSEWHERE, journaled
+from .waiting import until
 
 
 @pytest.fixture

@@ -18,6 +18,8 @@ from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import workspace_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from .waiting import until
+
 
 class Wire:
     """Answers each write with what it says, and counts the requests that carry progress."""
@@ -85,9 +87,7 @@ async def test_many_jobs_share_a_request_per_500_and_interval(
         for done in range(10):
             for job in jobs:
                 job.progress(done, total=10)
-        with anyio.fail_after(20):
-            while sum(map(len, wire.reports)) < number:
-                await anyio.lowlevel.checkpoint()
+        await until(lambda: sum(map(len, wire.reports)) >= number)
         for job in jobs:
             job.progress(1.0)
         await turns()
@@ -146,9 +146,7 @@ async def test_a_write_that_fails_is_logged_and_the_next_report_tries_again(
     async with job_context(session, user=user, interval=0) as job:
         wire.away = True
         job.progress(0.1)
-        with anyio.fail_after(10):
-            while "progress was not written" not in caplog.text:
-                await anyio.lowlevel.checkpoint()
+        await until(lambda: "progress was not written" in caplog.text)
         wire.away, wire.reported = False, anyio.Event()
         job.progress(0.2)
         await wire.reported.wait()
@@ -165,9 +163,7 @@ async def test_writes_that_fail_together_are_one_line_in_the_log(
         wire.away = True
         for job in jobs:
             job.progress(0.1)
-        with anyio.fail_after(10):
-            while "progress was not written" not in caplog.text:
-                await anyio.lowlevel.checkpoint()
+        await until(lambda: "progress was not written" in caplog.text)
         await turns()
         wire.away = False
 

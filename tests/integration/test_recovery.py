@@ -36,6 +36,8 @@ from aioftrackjobs.processes import Process, this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from .waiting import until
+
 KILLS = int(os.environ.get("AIOFTRACKJOBS_KILLS", "4"))
 
 ELSEWHERE = Process("farm07", 4711, "another place", "12345")
@@ -438,9 +440,11 @@ async def running_jobs(session: AsyncSession) -> list[Job]:
 async def settled(session: AsyncSession) -> None:
     """Wait until what the journal of *session* holds is delivered, as far as it can be."""
     await session._deliverer.deliver()
-    with anyio.fail_after(20):
-        while await running_jobs(session):
-            await anyio.lowlevel.checkpoint()
+
+    async def is_settled() -> bool:
+        return not await running_jobs(session)
+
+    await until(is_settled)
 
 
 @pytest.mark.parametrize(
@@ -570,9 +574,11 @@ async def test_a_daemon_that_stands_still_has_the_true_last_word(
             assert await later._deliverer.deliver()
             (found,) = (await recover(later, grace=60)).jobs
             assert found.verdict is Verdict.ALIVE
-            with anyio.fail_after(20):
-                while not (await recover(later, grace=0)).failed:
-                    await anyio.lowlevel.checkpoint()
+
+            async def has_failed() -> bool:
+                return bool((await recover(later, grace=0)).failed)
+
+            await until(has_failed)
             assert (await fetch(session, job_id)).status is JobStatus.FAILED
         process.send_signal(signal.SIGCONT)
         await process.stdin.aclose()

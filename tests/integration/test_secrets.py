@@ -8,13 +8,14 @@ import warnings
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import anyio
 import httpx
 import pytest
 
 from aioftrackjobs import AsyncSession, FtrackJobsError, Location, job_context
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.retry import NO_RETRIES
+
+from .waiting import until
 
 KEY = "VERY-SECRET-KEY-0123456789"
 
@@ -149,8 +150,6 @@ async def test_progress_that_fails_logs_no_key(
             async with job_context(session, interval=0, grace=0.1) as job:
                 session._connection._open[0]._delivery._exchange._url = "http://127.0.0.1:9/api"  # type: ignore[index]
                 job.progress(0.5)
-                with anyio.fail_after(10):
-                    while "progress was not written" not in caplog.text:
-                        await anyio.lowlevel.checkpoint()
+                await until(lambda: "progress was not written" in caplog.text)
 
     assert server.api_key not in caplog.text

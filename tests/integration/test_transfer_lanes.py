@@ -19,6 +19,8 @@ from aioftrackjobs.protocol.upload import PartSizes
 from aioftrackjobs.session import workspace_of
 from aioftrackjobs.uploads import upload
 
+from .waiting import until
+
 BODY = os.urandom(300_000)
 SIZES = PartSizes((), largest=50_000, fewest=3)
 
@@ -48,9 +50,7 @@ class Watch:
         self._may_go.set()
 
     async def until_sending(self, count: int) -> None:
-        with anyio.fail_after(10):
-            while self._now["bodies"] < count:
-                await anyio.lowlevel.checkpoint()
+        await until(lambda: self._now["bodies"] >= count)
 
     @asynccontextmanager
     async def _counted(self, kind: str) -> AsyncIterator[None]:
