@@ -108,7 +108,7 @@ class Connection:
 
         dispatcher = Dispatcher(delivery, self._host, group_commit=self._group_commit)
         await self._host.start()
-        self.journal.start(self._host.new_event, self._host.spawn)
+        self.journal.start(self._host.new_latch, self._host.spawn)
         self._open = dispatcher, transport
         return self
 

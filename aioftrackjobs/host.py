@@ -29,6 +29,8 @@ from aioftrackjobs.errors import SessionStateError
 if TYPE_CHECKING:
     import asyncio
 
+    import trio
+
 Work = tuple[Context, Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]
 CleanUp = Callable[[], Coroutine[Any, Any, None]]
 
@@ -37,18 +39,6 @@ _NAME = "aioftrackjobs host"
 
 #: Times that work is started again which the end of the program's event loop cut off.
 _RESTARTS = 3
-
-
-class Event(Protocol):
-    """What tasks wait for, with either event loop."""
-
-    def set(self) -> None:
-        """Wake all who wait."""
-        ...
-
-    def wait(self) -> Coroutine[Any, Any, object]:
-        """Wait for :meth:`set`."""
-        ...
 
 
 class Latch(Protocol):
@@ -68,7 +58,9 @@ class Latch(Protocol):
 
 
 class _EventLatch:
-    def __init__(self, event: Event) -> None:
+    """A latch of trio's, which has no futures."""
+
+    def __init__(self, event: trio.Event) -> None:
         self._event = event
         self._is_done = False
 
@@ -131,7 +123,6 @@ class Host:
         self._orphaned = False
         self._alone = False
         self._failure: BaseException | None = None
-        self._new_event: Callable[[], Event] = anyio.Event
         self._new_latch: Callable[[], Latch]
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
@@ -143,24 +134,19 @@ class Host:
         if sniffio.current_async_library() == "trio":
             import trio
 
-            self._new_event, self._new_latch = trio.Event, lambda: _EventLatch(trio.Event())
+            self._new_latch = lambda: _EventLatch(trio.Event())
             trio.lowlevel.spawn_system_task(self._run, name=_NAME)
         else:
             import asyncio
 
             loop = asyncio.get_running_loop()
-            self._new_event, self._new_latch = asyncio.Event, loop.create_future
+            self._new_latch = loop.create_future
             self._task = loop.create_task(self._run(), name=_NAME)
         try:
             await self._started.wait()
         except BaseException:
             self._stopping.set()
             raise
-
-    @property
-    def new_event(self) -> Callable[[], Event]:
-        """Makes events of the running event loop's own, which cost a fraction of anyio's."""
-        return self._new_event
 
     @property
     def new_latch(self) -> Callable[[], Latch]:

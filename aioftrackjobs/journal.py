@@ -33,7 +33,7 @@ from uuid import uuid4
 import anyio
 
 from aioftrackjobs.errors import SessionStateError
-from aioftrackjobs.host import Event, loop_caller
+from aioftrackjobs.host import Latch, loop_caller
 from aioftrackjobs.journal_file import Entry, JournalFile, Key, Owner, UnusableJournalError
 from aioftrackjobs.processes import this_process
 
@@ -60,11 +60,15 @@ Work: TypeAlias = Callable[[JournalFile], Any]
 class _Waiter:
     """Who waits for the batch to be written, and for what he wants done after it."""
 
-    event: Event
+    latch: Latch
     work: Work | None = None
     since: float = field(default_factory=time.monotonic)
     result: Any = None
     is_written: bool = False
+
+    def wake(self) -> None:
+        if not self.latch.done():
+            self.latch.set_result(None)
 
 
 class Journal:
@@ -191,7 +195,7 @@ class Journal:
 
     async def _written(self, work: Work | None = None) -> _Waiter:
         """Wait until all changes so far are written, unless they cannot be."""
-        waiter = _Waiter(self._new_event(), work)
+        waiter = _Waiter(self._new_latch(), work)
         with self._changes:
             if not self._runs or self._closing or time.monotonic() < self._retry_at:
                 return waiter
@@ -203,7 +207,7 @@ class Journal:
             with suppress(SessionStateError):  # it ends, and so does who waits
                 self._spawn(self._watch)
                 self._watched = True
-        await waiter.event.wait()
+        await waiter.latch
         return waiter
 
     def _notify(self) -> None:
@@ -222,20 +226,20 @@ class Journal:
                     if late:
                         self._fail(f"it takes longer than {_PATIENCE / 2:g} s")
                 for waiter in late:
-                    waiter.event.set()
+                    waiter.wake()
         finally:
             self._watched = False
 
     # The writer
 
-    def start(self, new_event: Callable[[], Event], spawn: Spawn) -> None:
+    def start(self, new_latch: Callable[[], Latch], spawn: Spawn) -> None:
         """Start the writer; in the event loop.
 
         Args:
-            new_event: Makes what is waited for in the event loop.
+            new_latch: Makes what is waited for in the event loop.
             spawn: Runs a function in the background.
         """
-        self._new_event, self._spawn, self._call_soon = new_event, spawn, loop_caller()
+        self._new_latch, self._spawn, self._call_soon = new_latch, spawn, loop_caller()
         if self._path is not None:
             # Made here, as a session may be made by a process that forks, and opened by its
             # children: each is an owner of its own.
@@ -255,11 +259,11 @@ class Journal:
             if not self._runs or self._closing:
                 return
             self._closing = True
-            waiter = _Waiter(self._new_event(), JournalFile.end)
+            waiter = _Waiter(self._new_latch(), JournalFile.end)
             self._waiters.append(waiter)
             self._changes.notify()
         with anyio.move_on_after(_PATIENCE):
-            await waiter.event.wait()
+            await waiter.latch
 
     def _write(self, path: Path, owner: Owner) -> None:
         """Write batch after batch, until the journal is closed. The thread's function."""
@@ -379,7 +383,7 @@ class Journal:
     def _wake(self, waiters: list[_Waiter]) -> None:
         def wake() -> None:
             for waiter in waiters:
-                waiter.event.set()
+                waiter.wake()
 
         self._crowded_at = time.monotonic() if len(waiters) > 1 else 0.0
         with self._changes:

@@ -60,7 +60,6 @@ CREATE TABLE IF NOT EXISTS entries (
     lost_at REAL,
     PRIMARY KEY (server, kind, id)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS entries_by_owner ON entries (owner);
 """
 
 

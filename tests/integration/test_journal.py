@@ -371,7 +371,7 @@ async def test_many_writers_share_a_batch(path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(JournalFile, "write", count)
     journal = Journal(path, server_url="http://s", api_user="maya")
     async with anyio.create_task_group() as group:
-        journal.start(asyncio.Event, group.start_soon)
+        journal.start(asyncio.get_running_loop().create_future, group.start_soon)
         for number in range(1000):
             group.start_soon(journal.own, str(number))
     assert len(batches) <= 10
@@ -393,7 +393,7 @@ async def test_who_waits_does_not_wait_for_the_disk(
     monkeypatch.setattr(JournalFile, "sync", sync)
     journal = Journal(path, server_url="http://s", api_user="maya")
     async with anyio.create_task_group() as group:
-        journal.start(asyncio.Event, group.start_soon)
+        journal.start(asyncio.get_running_loop().create_future, group.start_soon)
         assert await journal.own("a")
         assert not syncs
         assert entries(path) == {"a": None}
@@ -409,7 +409,7 @@ async def test_what_came_together_is_synced_together(
     monkeypatch.setattr(JournalFile, "sync", lambda _: syncs.append(set(entries(path))))
     journal = Journal(path, server_url="http://s", api_user="maya")
     async with anyio.create_task_group() as group:
-        journal.start(asyncio.Event, group.start_soon)
+        journal.start(asyncio.get_running_loop().create_future, group.start_soon)
         started = time.monotonic()
         for number in range(200):
             await journal.own(str(number))
@@ -434,7 +434,7 @@ async def test_a_disk_that_does_not_keep_what_it_took_is_one_warning(
     monkeypatch.setattr(JournalFile, "sync", sync)
     journal = Journal(path, server_url="http://s", api_user="maya")
     async with anyio.create_task_group() as group:
-        journal.start(asyncio.Event, group.start_soon)
+        journal.start(asyncio.get_running_loop().create_future, group.start_soon)
         assert await journal.own("a")
         await until(lambda: len(attempts) > 3)
         assert journal.state == "failing"
