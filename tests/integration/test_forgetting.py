@@ -17,6 +17,8 @@ from aioftrackjobs.session import workspace_of
 from aioftrackjobs.tickets import Ticket
 from aioftrackjobs.unit_of_work import UnitOfWork
 
+from .waiting import until
+
 JOBS = 1_000
 AT_ONCE = 50
 
@@ -31,10 +33,10 @@ def dispatcher_of(session: AsyncSession) -> Dispatcher:
 
 
 async def alive(session: AsyncSession) -> dict[str, int]:
-    dispatcher = dispatcher_of(session)
+    dispatcher, boards = dispatcher_of(session), workspace_of(session).progress._boards
     await dispatcher.drain()
-    while dispatcher._workers:  # they end a few turns later, for want of work
-        await anyio.lowlevel.checkpoint()
+    # They end a few turns later, for want of work.
+    await until(lambda: not dispatcher._workers and not any(each._runs for each in boards.values()))
     gc.collect()
     kinds = [type(each) for each in gc.get_objects()]
     return {kind.__name__: kinds.count(kind) for kind in KINDS}

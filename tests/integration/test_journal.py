@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import os
@@ -11,8 +10,8 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ import pytest
 from aioftrackjobs import AsyncSession, FileComponent, Job, JobStatus, job_context
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
+from aioftrackjobs.host import Host
 from aioftrackjobs.journal import Journal
 from aioftrackjobs.journal_file import Entry, JournalFile, Owner
 from aioftrackjobs.processes import this_process
@@ -360,6 +360,23 @@ async def test_an_upload_whose_registration_arrives_after_its_process_died_stays
 # Batches
 
 
+@asynccontextmanager
+async def written(path: Path) -> AsyncIterator[Journal]:
+    """Open a journal without a session."""
+    host = Host(no_clean_up)
+    await host.start()
+    journal = Journal(path, server_url="http://s", api_user="maya")
+    journal.start(host.new_latch, host.spawn)
+    try:
+        yield journal
+    finally:
+        await host.aclose(journal.aclose)
+
+
+async def no_clean_up() -> None:
+    """There is none."""
+
+
 async def test_many_writers_share_a_batch(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     batches: list[int] = []
     write = JournalFile.write
@@ -369,14 +386,12 @@ async def test_many_writers_share_a_batch(path: Path, monkeypatch: pytest.Monkey
         write(self, now, rows, gone)
 
     monkeypatch.setattr(JournalFile, "write", count)
-    journal = Journal(path, server_url="http://s", api_user="maya")
-    async with anyio.create_task_group() as group:
-        journal.start(asyncio.get_running_loop().create_future, group.start_soon)
-        for number in range(1000):
-            group.start_soon(journal.own, str(number))
-    assert len(batches) <= 10
-    assert len(entries(path)) == 1000
-    await journal.aclose()
+    async with written(path) as journal:
+        async with anyio.create_task_group() as group:
+            for number in range(1000):
+                group.start_soon(journal.own, str(number))
+        assert len(batches) <= 10
+        assert len(entries(path)) == 1000
 
 
 async def test_who_waits_does_not_wait_for_the_disk(
@@ -391,15 +406,12 @@ async def test_who_waits_does_not_wait_for_the_disk(
         assert go_on.wait(20)
 
     monkeypatch.setattr(JournalFile, "sync", sync)
-    journal = Journal(path, server_url="http://s", api_user="maya")
-    async with anyio.create_task_group() as group:
-        journal.start(asyncio.get_running_loop().create_future, group.start_soon)
+    async with written(path) as journal:
         assert await journal.own("a")
         assert not syncs
         assert entries(path) == {"a": None}
         await until(lambda: bool(syncs))
         go_on.set()
-        await journal.aclose()
 
 
 async def test_what_came_together_is_synced_together(
@@ -407,14 +419,11 @@ async def test_what_came_together_is_synced_together(
 ) -> None:
     syncs: list[set[str]] = []
     monkeypatch.setattr(JournalFile, "sync", lambda _: syncs.append(set(entries(path))))
-    journal = Journal(path, server_url="http://s", api_user="maya")
-    async with anyio.create_task_group() as group:
-        journal.start(asyncio.get_running_loop().create_future, group.start_soon)
+    async with written(path) as journal:
         started = time.monotonic()
         for number in range(200):
             await journal.own(str(number))
-        await journal.aclose()
-        lasted = time.monotonic() - started
+    lasted = time.monotonic() - started
     assert len(syncs) <= lasted / 0.1 + 2
     assert len(syncs[-1]) == 200, "what is left is synced at the end"
 
@@ -432,16 +441,13 @@ async def test_a_disk_that_does_not_keep_what_it_took_is_one_warning(
             raise OSError("no space left")
 
     monkeypatch.setattr(JournalFile, "sync", sync)
-    journal = Journal(path, server_url="http://s", api_user="maya")
-    async with anyio.create_task_group() as group:
-        journal.start(asyncio.get_running_loop().create_future, group.start_soon)
+    async with written(path) as journal:
         assert await journal.own("a")
         await until(lambda: len(attempts) > 3)
         assert journal.state == "failing"
         assert journal.problem == "no space left"
         is_broken = False
         await until(lambda: journal.state == "working")
-        await journal.aclose()
     texts = [record.getMessage() for record in caplog.records]
     assert len(texts) == 2
     assert "no space left" in texts[0]

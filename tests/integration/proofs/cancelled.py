@@ -1,4 +1,4 @@
-"""Jobs that are cancelled at random moments, by asyncio and by anyio."""
+"""Jobs that are cancelled at random moments: by asyncio where it runs, and by anyio."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 from collections import Counter
 
 import anyio
+import sniffio
 
 from aioftrackjobs import AsyncSession, RunningJob, job_context
 from aioftrackjobs.devserver import running
@@ -37,27 +38,27 @@ class Crowd:
 
     async def run(self, number: int) -> None:
         """Run a Job in a task of its own, which is cancelled, or else the scope in it."""
-        await asyncio.wait([asyncio.create_task(self._work(f"Job {number}", number))])
+        if sniffio.current_async_library() == "asyncio":
+            await asyncio.wait([asyncio.create_task(self._work(f"Job {number}", number))])
+        else:
+            await self._work(f"Job {number}", number)
 
     async def _work(self, name: str, number: int) -> None:
-        task = asyncio.current_task()
-        assert task is not None
         with anyio.CancelScope() as scope:
             chance = random.Random(f"{self._outcome.seed}/{number}")
-            cancel = scope.cancel if chance.random() < 0.5 else task.cancel
+            cancel_after = _by_task if chance.random() < 0.5 else _by_scope
             moment = chance.random() * self._span
             is_early = chance.random() < 0.2
-            loop = asyncio.get_running_loop()
             if is_early:  # at some moment while Jobs begin
-                loop.call_later(moment, cancel)
+                cancel_after(moment, scope)
             try:
                 async with job_context(self._session, description=name, interval=0.05) as job:
                     self.entered.add(name)
                     if not is_early:
-                        loop.call_later(moment, cancel)
+                        cancel_after(moment, scope)
                     await self._work_on(job, chance)
                     self.ended.add(name)
-            except asyncio.CancelledError as error:
+            except anyio.get_cancelled_exc_class() as error:
                 self._watch.see(error)
                 raise
             except Exception as error:  # noqa: BLE001 - no other may come out
@@ -71,6 +72,20 @@ class Crowd:
             await anyio.sleep(pause)
         if chance.random() < 0.2:
             await job.attach(b"some bytes", name="result.bin")
+
+
+def _by_scope(delay: float, scope: anyio.CancelScope) -> None:
+    scope.deadline = anyio.current_time() + delay
+
+
+def _by_task(delay: float, scope: anyio.CancelScope) -> None:
+    """Cancel the running task as asyncio does, which knows no scopes; trio has nothing else."""
+    if sniffio.current_async_library() == "asyncio":
+        task = asyncio.current_task()
+        assert task is not None
+        asyncio.get_running_loop().call_later(delay, task.cancel)
+    else:
+        _by_scope(delay, scope)
 
 
 async def prove_cancellations(jobs: int, seed: int) -> Outcome:
