@@ -7,6 +7,7 @@ classes of its own under the names of httpx, and neither it nor aiohttp may be i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import takewhile
 
 #: Errors of httpx and httpx2 after which the request is known not to have left this machine.
 _NEVER_LEFT = frozenset(
@@ -59,12 +60,14 @@ def never_left(error: BaseException) -> bool:
 
 
 def describe(error: BaseException) -> str:
-    """Return the name of *error*, and what it or, where it says nothing, its cause says."""
+    """Return the name of *error*, and what it or, where it says nothing, its cause says.
+
+    A time-out comes of a cancellation, which only tells of the event loop's own scopes.
+    """
     origin = _origin(error)
-    name, speaker = type(origin).__name__, origin
-    while not str(speaker) and (cause := speaker.__cause__ or speaker.__context__):
-        speaker = cause
-    return f"{name}: {speaker}" if str(speaker) else name
+    failures = takewhile(lambda each: isinstance(each, Exception), _chain(origin))
+    said = next(filter(None, map(str, failures)), "")
+    return f"{type(origin).__name__}: {said}" if said else type(origin).__name__
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -101,6 +101,18 @@ async def test_an_answer_that_does_not_come_is_an_error_of_a_query(answer: Answe
             await session.query("select id from Job").all()
 
 
+@pytest.mark.own_client
+async def test_a_time_out_is_told_without_the_words_of_the_event_loop() -> None:
+    async with (
+        raw_server(hang) as url,
+        AsyncSession(url, "key", "user", timeout=0.3, retry=NO_RETRIES) as session,
+    ):
+        with pytest.raises(TransportError) as caught:
+            await session.query("select id from Job").all()
+
+    assert str(caught.value) == f"no complete answer from {url}: ReadTimeout"
+
+
 @pytest.mark.parametrize("answer", [hang, drop, truncate, not_http])
 async def test_a_download_that_breaks_off_leaves_nothing(answer: Answer, tmp_path: Path) -> None:
     async with (

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ssl
+from asyncio import CancelledError
+from typing import TypeVar
 
 import aiohttp
 import httpx
@@ -12,12 +14,14 @@ from aiohttp.client_reqrep import ConnectionKey
 
 from aioftrackjobs.transport._failures import describe, lasts, never_left
 
+E = TypeVar("E", bound=BaseException)
+
 KEY = ConnectionKey(
     "h", 80, is_ssl=False, ssl=True, proxy=None, proxy_auth=None, proxy_headers_hash=None
 )
 
 
-def caused(error: Exception, cause: BaseException) -> Exception:
+def caused(error: E, cause: BaseException) -> E:
     error.__cause__ = cause
     return error
 
@@ -91,6 +95,16 @@ def test_errors_after_which_the_server_may_have_it(error: Exception) -> None:
         (
             caused(httpx.ConnectTimeout("x"), aiohttp.ServerDisconnectedError("hung up")),
             "ServerDisconnectedError: hung up",
+        ),
+        (
+            caused(
+                httpx.ReadTimeout(""),
+                caused(
+                    TimeoutError(),
+                    caused(CancelledError("via cancel scope 7f"), OSError("try later")),
+                ),
+            ),
+            "ReadTimeout",
         ),
     ],
 )
