@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 from aioftrackjobs.errors import TransportError
 from aioftrackjobs.models import Entity, Freshness
 from aioftrackjobs.protocol.operations import Operation
+from aioftrackjobs.room import Room
 from aioftrackjobs.tickets import Outcome, Settle, Ticket
 
 
@@ -16,12 +17,8 @@ class CommitQueue(Protocol):
     """Where commits wait to be sent."""
 
     @property
-    def has_room(self) -> bool:
-        """Whether a commit may be submitted without waiting for room."""
-        ...
-
-    def room(self, operations: int) -> Awaitable[None]:
-        """Wait while too much is queued; then, without another wait, submit."""
+    def room(self) -> Room:
+        """Where to wait before a commit is submitted."""
         ...
 
     def submit(

@@ -12,13 +12,10 @@ the more they carry. One that takes very long holds nobody back.
 from __future__ import annotations
 
 import time
-from bisect import insort
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from operator import attrgetter
 from typing import Any
 
 import anyio
@@ -28,8 +25,10 @@ from aioftrackjobs.delivery import Delivery, Finish
 from aioftrackjobs.errors import SessionStateError, TransportError
 from aioftrackjobs.host import Host
 from aioftrackjobs.ordering import EntityOrder
+from aioftrackjobs.outbox import Outbox
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.values import JSONValue
+from aioftrackjobs.room import Room
 from aioftrackjobs.tickets import (
     Applied,
     NotApplied,
@@ -43,12 +42,6 @@ from aioftrackjobs.tickets import (
 #: Requests that are under way at once. httpcore rescans its pool on each event, so that many
 #: in flight are slower than few.
 IN_FLIGHT = 8
-
-#: What commits that travel together may be; one that is more by itself travels alone.
-GROUP_OPERATIONS, GROUP_BYTES = 500, 4 * 1024 * 1024
-
-#: Operations that may be queued before who commits has to wait.
-QUEUE_OPERATIONS = 10_000
 
 #: Seconds that a request may hold back the commits that come while it is under way, at least.
 _HOLDS_BACK = 0.25
@@ -83,6 +76,9 @@ class Dispatcher:
         host: Where the requests run.
         group_commit: Whether commits may share a request.
         in_flight: Requests under way at once.
+
+    Attributes:
+        room: Where to wait before a commit is submitted.
     """
 
     def __init__(
@@ -96,19 +92,13 @@ class Dispatcher:
         self._delivery = delivery(self._finish)
         self._host = host
         self._hold = host.hold()
-        self._group_operations = GROUP_OPERATIONS if group_commit else 1
+        self._group_commit = group_commit
         self._in_flight = in_flight
+        self.room = Room(self._hold)
         self._order = EntityOrder()
+        self._outbox = Outbox(group_commit=group_commit)
         self._tickets: set[Ticket] = set()
         self._arrivals = count()
-        # What can be sent: in the order of arrival, and halves of groups that were refused.
-        self._commits: list[Ticket] = []
-        self._calls: list[Ticket] = []
-        self._halves: deque[Sequence[Ticket]] = deque()
-        self._withdrawn = 0  # of these, at most
-        self._queued = 0  # operations, and those that are awaited from who was let in
-        self._waiting: dict[anyio.Event, int] = {}  # for room, in the order they came
-        self._admitted = 0
         self._workers = 0
         self._gathering = 0
         self._under_way: dict[object, float] = {}  # requests with commits: when they began
@@ -116,44 +106,6 @@ class Dispatcher:
         self._closed = False
 
     # Queueing
-
-    async def room(self, operations: int = 1) -> None:
-        """Wait while too much is queued; then, without another wait, :meth:`submit`.
-
-        Args:
-            operations: Number of those that are to be submitted.
-        """
-        if self.has_room:
-            return
-        event = anyio.Event()
-        self._waiting[event] = operations
-        try:
-            with self._hold:
-                await event.wait()
-        except BaseException:
-            if self._waiting.pop(event, None) is None:
-                self._admitted -= operations
-                self._admit()  # somebody else
-            raise
-        self._admitted -= operations
-        if not self._admitted:
-            # Those who were let in may have nothing left to submit, and nobody else would be. Most
-            # do submit, and then there is one commit more than there should be.
-            self._admit()
-
-    @property
-    def has_room(self) -> bool:
-        """Whether something may be submitted without waiting for room."""
-        return not self._waiting and self._fits()
-
-    def _fits(self) -> bool:
-        return self._closed or self._queued + self._admitted < QUEUE_OPERATIONS
-
-    def _admit(self) -> None:
-        while self._waiting and self._fits():
-            event = next(iter(self._waiting))
-            self._admitted += self._waiting.pop(event)
-            event.set()
 
     def submit(
         self,
@@ -203,39 +155,23 @@ class Dispatcher:
             except BaseException:
                 if ticket.outcome is None and not ticket.is_sent:
                     self._finish(ticket, NotApplied(WithdrawnError("withdrawn before it was sent")))
-                    self._sweep()
-                    self._admit()
+                    self._outbox.note_withdrawn()
                 raise
         assert ticket.outcome is not None  # noqa: S101 - for type checkers
         return ticket.outcome
-
-    def _sweep(self) -> None:
-        """Drop withdrawn tickets when they may be most of what is queued.
-
-        While the server hangs, callers may give up and try again for as long as it does.
-        """
-        self._withdrawn += 1
-        if 2 * self._withdrawn > len(self._commits) + len(self._calls):
-            self._withdrawn = 0
-            for queue in (self._commits, self._calls):
-                queue[:] = [ticket for ticket in queue if ticket.outcome is None]
 
     def _enter(self, ticket: Ticket) -> Ticket:
         ticket.number, ticket.since = next(self._arrivals), time.monotonic()
         ticket.new_latch = self._host.new_latch
         self._tickets.add(ticket)
-        self._queued += ticket.count
+        self.room.queued += ticket.count
         if self._order.enter(ticket):
             self._let_go(ticket)
         return ticket
 
     def _let_go(self, ticket: Ticket) -> None:
         """Let *ticket* be sent, now that there is nothing that it has to wait for."""
-        queue = self._commits if ticket.changes else self._calls
-        if not queue or queue[-1].number < ticket.number:
-            queue.append(ticket)
-        else:  # it had to wait for another one, and those behind it had not
-            insort(queue, ticket, key=_by_arrival)
+        self._outbox.add(ticket)
         if not self._gathering:
             self._wake(departs=ticket.overtakes or self._may_depart())
 
@@ -245,7 +181,7 @@ class Dispatcher:
             return  # withdrawn meanwhile: what waited for it has been let go
         self._tickets.discard(ticket)
         if ticket.is_queued:
-            self._dequeue(ticket)
+            self._dequeue([ticket])
         try:
             ticket.finish(outcome)
         finally:
@@ -262,7 +198,7 @@ class Dispatcher:
         while ending:
             ticket = ending.pop()
             self._tickets.discard(ticket)
-            self._dequeue(ticket)
+            self._dequeue([ticket])
             ticket.finish(ticket.given_up(_closed()))
             ending += self._order.leave(ticket)
 
@@ -281,7 +217,7 @@ class Dispatcher:
 
     async def drain(self) -> None:
         """Wait until nothing is queued or under way."""
-        while self._tickets or self._waiting or self._admitted:
+        while self._tickets or self.room.is_awaited:
             for ticket in tuple(self._tickets):
                 await ticket.ended()
             await anyio.lowlevel.checkpoint()
@@ -289,16 +225,16 @@ class Dispatcher:
     def abandon(self) -> None:
         """End what is still queued, and what will be: the session closes."""
         self._closed = True
+        self.room.lift()
         while group := self._take():
             for ticket in group:
                 self._finish(ticket, ticket.given_up(_closed()))
-        self._admit()
 
     # Sending
 
     def _may_depart(self) -> bool:
         """Tell whether commits may leave now, rather than when a request of others has ended."""
-        if not self._under_way or self._group_operations == 1:
+        if not self._under_way or not self._group_commit:
             return True
         oldest = next(iter(self._under_way.values()))
         return time.monotonic() - oldest >= _HOLDS_BACK
@@ -310,9 +246,9 @@ class Dispatcher:
             departs: Whether commits can be.
         """
         try:
-            if self._commits and not departs:
+            if self._outbox.commits and not departs:
                 self._watch()
-            can_be_sent = (departs and self._commits) or self._calls or self._halves
+            can_be_sent = self._outbox.has_some(departs=departs)
             if can_be_sent and not self._gathering and self._workers < self._in_flight:
                 self._host.spawn(partial(self._work, departs=departs))
                 self._workers += 1
@@ -328,7 +264,7 @@ class Dispatcher:
 
     async def _hurry(self) -> None:
         try:
-            while self._commits:
+            while self._outbox.commits:
                 await anyio.sleep(_HOLDS_BACK)
                 if self._may_depart():
                     self._wake()
@@ -358,52 +294,25 @@ class Dispatcher:
             self._wake(departs=self._may_depart())
 
     def _take(self, *, departs: bool = True) -> Sequence[Ticket]:
-        """Take what the next request carries; nothing if there is nothing to be sent.
-
-        Args:
-            departs: Whether commits may be taken, beside halves of those that left before.
-        """
-        if self._halves:
-            return self._halves.popleft()
-        for queue in (self._commits, self._calls):
-            _drop_withdrawn(queue)
-        commits, calls = self._commits if departs else [], self._calls
-        group: list[Ticket] = []
-        if calls and not (commits and commits[0].number < calls[0].number):
-            group.append(calls.pop(0))
-        elif commits:
-            group = self._take_commits()
-        for ticket in group:
-            ticket.is_queued = False
-            self._queued -= ticket.count
-        if self._waiting:
-            self._admit()
+        group = self._outbox.take(departs=departs)
+        self._dequeue(group)
         return group
 
-    def _take_commits(self) -> list[Ticket]:
-        """Take as many as one request may carry, but one at least; the first is to be sent."""
-        operations = size = 0
-        for place, ticket in enumerate(self._commits):
-            operations, size = operations + ticket.count_left, size + len(ticket.body)
-            if (operations > self._group_operations or size > GROUP_BYTES) and place:
-                break
-        else:
-            place += 1
-        group = [ticket for ticket in self._commits[:place] if ticket.outcome is None]
-        del self._commits[:place]
-        return group
-
-    def _dequeue(self, ticket: Ticket) -> None:
-        if ticket.is_queued:  # no request has taken it
-            ticket.is_queued = False
-            self._queued -= ticket.count
+    def _dequeue(self, tickets: Iterable[Ticket]) -> None:
+        """Give room to others, now that *tickets* have ended, or travel in a request."""
+        freed = 0
+        for ticket in tickets:
+            if ticket.is_queued:  # not so if an earlier request has taken it
+                ticket.is_queued = False
+                freed += ticket.count
+        self.room.free(freed)
 
     async def _send(self, group: Sequence[Ticket]) -> None:
         request = object()
         if group[0].changes:
             self._under_way[request] = time.monotonic()
         try:
-            self._halves.extend(await self._delivery.deliver(group))
+            self._outbox.groups.extend(await self._delivery.deliver(group))
             if self._closed:
                 self.abandon()  # there may be no worker for them any more
         except BaseException:
@@ -415,15 +324,6 @@ class Dispatcher:
             raise
         finally:
             self._under_way.pop(request, None)
-
-
-_by_arrival = attrgetter("number")
-
-
-def _drop_withdrawn(queue: list[Ticket]) -> None:
-    """Take what has ended from the front of *queue*."""
-    if queue and queue[0].outcome is not None:
-        del queue[: next((i for i, each in enumerate(queue) if each.outcome is None), len(queue))]
 
 
 def _closed() -> SessionStateError:

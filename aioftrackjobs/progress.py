@@ -12,9 +12,9 @@ from weakref import WeakSet
 import anyio
 import anyio.lowlevel
 
-from aioftrackjobs.dispatch import GROUP_OPERATIONS
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.host import Host
+from aioftrackjobs.outbox import GROUP_OPERATIONS
 from aioftrackjobs.tickets import Applied, Outcome, Settle, Ticket
 
 logger = logging.getLogger(__name__)

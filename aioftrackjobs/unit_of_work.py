@@ -250,7 +250,7 @@ class UnitOfWork:
         is_clear = self._flight is None and not self._uncertain
         if is_clear and not self._pending:
             return
-        if not (is_clear and self._committer.queue.has_room):
+        if not (is_clear and self._committer.queue.room.is_free):
             await self._clear()
         taken, self._pending = self._pending, []
         await self._send(taken)
@@ -286,7 +286,7 @@ class UnitOfWork:
         while not self._is_clear():
             await self.resolve()
         while self._pending:
-            await self._committer.queue.room(len(self._pending))
+            await self._committer.queue.room.wait(len(self._pending))
             if self._is_clear():
                 return
             await self.resolve()

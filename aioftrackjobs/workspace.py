@@ -196,7 +196,7 @@ class Workspace:
 
     async def room(self) -> None:
         """Wait while too much is queued."""
-        await self.queue.room()
+        await self.queue.room.wait()
 
     async def merge(self, rows: Sequence[Any]) -> None:
         """Take over what the server says of the entities it wrote."""

@@ -57,9 +57,9 @@ async def many(one: Callable[[], Awaitable[None]]) -> None:
 def assert_empty(session: AsyncSession) -> None:
     workspace, dispatcher = workspace_of(session), dispatcher_of(session)
     assert not dispatcher._tickets
-    assert not dispatcher._commits
-    assert not dispatcher._calls
-    assert not dispatcher._waiting
+    assert not dispatcher._outbox.commits
+    assert not dispatcher._outbox.calls
+    assert not dispatcher.room.is_awaited
     assert not dispatcher._order._latest
     assert not dispatcher._order._births
     assert all(not board._lines for board in workspace.progress._boards.values())

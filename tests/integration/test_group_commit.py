@@ -21,9 +21,12 @@ from aioftrackjobs import (
     SessionStateError,
     UnserialisableValueError,
     ValidationError,
+    outbox,
+    room,
 )
 from aioftrackjobs import dispatch as dispatching
-from aioftrackjobs.dispatch import GROUP_OPERATIONS, IN_FLIGHT
+from aioftrackjobs.dispatch import IN_FLIGHT
+from aioftrackjobs.outbox import GROUP_OPERATIONS
 from aioftrackjobs.retry import NO_RETRIES
 
 from .tables import Tables, turns
@@ -142,7 +145,7 @@ async def test_what_a_request_carries_is_bounded(tables: Tables) -> None:
 
 
 async def test_its_bytes_are_bounded_too(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dispatching, "GROUP_BYTES", 10_000)
+    monkeypatch.setattr(outbox, "GROUP_BYTES", 10_000)
     async with tables.session() as session, anyio.create_task_group() as group:
         for _ in range(10):
             group.start_soon(create, session, "ä" * 1_000)
@@ -447,7 +450,7 @@ async def test_what_stays_refused_then_leaves_nothing(tables: Tables) -> None:
 async def test_who_commits_waits_while_too_much_is_queued(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatching, "QUEUE_OPERATIONS", 50)
+    monkeypatch.setattr(room, "QUEUE_OPERATIONS", 50)
     tables.gate = anyio.Event()
     async with tables.session() as session, anyio.create_task_group() as group:
         dispatcher = session._connection._open[0]  # type: ignore[index]
@@ -458,13 +461,13 @@ async def test_who_commits_waits_while_too_much_is_queued(
         tables.gate.set()
 
     assert len(tables.rows) == 1_000
-    assert dispatcher._queued == dispatcher._admitted == 0
+    assert dispatcher.room.queued == dispatcher.room._admitted == 0
 
 
 async def test_a_cancelled_wait_for_room_leaves_the_room_to_others(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatching, "QUEUE_OPERATIONS", 5)
+    monkeypatch.setattr(room, "QUEUE_OPERATIONS", 5)
     tables.gate = anyio.Event()
     async with tables.session() as session, anyio.create_task_group() as group:
         dispatcher = session._connection._open[0]  # type: ignore[index]
@@ -482,7 +485,7 @@ async def test_a_cancelled_wait_for_room_leaves_the_room_to_others(
         tables.gate.set()
 
     assert 40 <= len(tables.rows) <= 60
-    assert dispatcher._queued == dispatcher._admitted == 0
+    assert dispatcher.room.queued == dispatcher.room._admitted == 0
     assert not dispatcher._tickets
 
 

@@ -18,6 +18,8 @@ from aioftrackjobs import (
     JobStatus,
     ServerError,
     SessionStateError,
+    outbox,
+    room,
 )
 from aioftrackjobs import connection as connecting
 from aioftrackjobs import dispatch as dispatching
@@ -50,7 +52,7 @@ async def create(session: AsyncSession, data: str = "{}") -> Job:
 async def test_a_task_with_huge_commits_does_not_starve_others(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatching, "GROUP_OPERATIONS", 10)
+    monkeypatch.setattr(outbox, "GROUP_OPERATIONS", 10)
     rounds, huge_commits = 20, 0
     async with tables.session() as session, anyio.create_task_group() as group:
 
@@ -81,7 +83,7 @@ async def test_a_task_with_huge_commits_does_not_starve_others(
 async def test_what_is_queued_is_bounded_by_operations_not_by_commits(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatching, "QUEUE_OPERATIONS", 100)
+    monkeypatch.setattr(room, "QUEUE_OPERATIONS", 100)
     most = 0
     async with tables.session() as session, anyio.create_task_group() as group:
         dispatcher = dispatcher_of(session)
@@ -91,7 +93,7 @@ async def test_what_is_queued_is_bounded_by_operations_not_by_commits(
             async with session.unit_of_work():
                 for _ in range(20):
                     session.create(Job, {})
-            most = max(most, dispatcher._queued)
+            most = max(most, dispatcher.room.queued)
 
         for _ in range(500):
             group.start_soon(make)
@@ -103,7 +105,7 @@ async def test_what_is_queued_is_bounded_by_operations_not_by_commits(
 async def test_who_is_let_in_and_has_nothing_to_commit_lets_others_in(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatching, "QUEUE_OPERATIONS", 1)
+    monkeypatch.setattr(room, "QUEUE_OPERATIONS", 1)
     tables.gate = anyio.Event()
     async with tables.session() as session, anyio.create_task_group() as group:
         for _ in range(IN_FLIGHT + 1):
@@ -137,8 +139,8 @@ async def test_callers_who_give_up_and_try_again_leave_nothing_queued(
                     impatient.start_soon(create, session)
                     await turns(2)
                     scope.cancel()
-        assert len(dispatcher._commits) <= 2
-        assert dispatcher._queued == 0
+        assert len(dispatcher._outbox.commits) <= 2
+        assert dispatcher.room.queued == 0
         tables.gate.set()
 
     assert len(tables.rows) == IN_FLIGHT
@@ -331,7 +333,7 @@ async def test_whoever_still_waits_when_the_session_is_closed_is_told(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connecting, "_CLOSING_GRACE", 0.05)
-    monkeypatch.setattr(dispatching, "QUEUE_OPERATIONS", 20)
+    monkeypatch.setattr(room, "QUEUE_OPERATIONS", 20)
     tables.gate = anyio.Event()
     ends: list[str] = []
 
@@ -360,7 +362,7 @@ async def test_whoever_still_waits_when_the_session_is_closed_is_told(
 
     assert len(ends) == IN_FLIGHT + 105
     assert ends.count("CommitUncertainError") < 105, "only what was sent is uncertain"
-    assert dispatcher._queued == dispatcher._admitted == 0
+    assert dispatcher.room.queued == dispatcher.room._admitted == 0
     assert not dispatcher._tickets
 
 

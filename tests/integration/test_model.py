@@ -528,11 +528,11 @@ class Machine(RuleBasedStateMachine):
         assert opened is not None
         dispatcher = opened[0]
         assert not dispatcher._tickets
-        assert not dispatcher._halves
+        assert not dispatcher._outbox.groups
         assert not dispatcher._order._latest
         assert not dispatcher._order._births
         assert not self.workspace.creators
-        assert dispatcher._queued == dispatcher._admitted == 0
+        assert dispatcher.room.queued == dispatcher.room._admitted == 0
 
 
 class TablesMachine(Machine):

@@ -129,7 +129,7 @@ async def test_after_a_storm_of_cancellations_the_session_is_as_it_was(
     assert opened is not None
     dispatcher = opened[0]
     assert not dispatcher._tickets
-    assert dispatcher._queued == dispatcher._admitted == 0
+    assert dispatcher.room.queued == dispatcher.room._admitted == 0
 
 
 @pytest.mark.parametrize("sort", ["commit", "query"])
