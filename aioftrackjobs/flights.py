@@ -1,29 +1,16 @@
-"""What a unit of work records, and the commits of it that are under way."""
+"""The commits of a unit of work that are under way, and what becomes of what they carry."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aioftrackjobs.models import Entity, settle_late
-from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
+from aioftrackjobs.models import settle_late
+from aioftrackjobs.protocol.operations import Create, Operation, Update
 from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.recorded import Recorded
 from aioftrackjobs.tickets import Outcome, Settle, Ticket
-
-
-@dataclass(eq=False, slots=True)  # not frozen, which takes twice as long
-class Recorded:
-    """An operation, the entity it is about, and the values as the entity keeps them."""
-
-    operation: Operation
-    entity: Entity
-    values: Mapping[str, Any]
-
-    @property
-    def is_delete(self) -> bool:
-        """Whether it deletes the entity."""
-        return isinstance(self.operation, Delete)
 
 
 @dataclass(eq=False, slots=True)

@@ -20,9 +20,8 @@ from aioftrackjobs.errors import (
     TransportError,
     UnknownAttributeError,
 )
-from aioftrackjobs.flights import Flight, Recorded, settle_found, split_done
+from aioftrackjobs.flights import Flight, settle_found, split_done
 from aioftrackjobs.models import Entity, forget_local, settle
-from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import (
     NOT_SET,
     Create,
@@ -31,7 +30,13 @@ from aioftrackjobs.protocol.operations import (
     Update,
     news,
 )
-from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
+from aioftrackjobs.recorded import (
+    Recorded,
+    creation,
+    encode_values,
+    entities_of,
+    fold_recorded,
+)
 from aioftrackjobs.tickets import (
     Applied,
     NotApplied,
@@ -84,21 +89,19 @@ class UnitOfWork:
     @property
     def created(self) -> list[Entity]:
         """Entities that the next commit creates."""
-        return _distinct(self._entities(Create))
+        return entities_of(self._pending, Create)
 
     @property
     def modified(self) -> list[Entity]:
         """Entities that the next commit changes, without the created and deleted ones."""
-        others = {id(entity) for kind in (Create, Delete) for entity in self._entities(kind)}
-        return _distinct(entity for entity in self._entities(Update) if id(entity) not in others)
+        others = {id(entity) for entity in entities_of(self._pending, Create, Delete)}
+        updated = entities_of(self._pending, Update)
+        return [entity for entity in updated if id(entity) not in others]
 
     @property
     def deleted(self) -> list[Entity]:
         """Entities that the next commit deletes."""
-        return _distinct(self._entities(Delete))
-
-    def _entities(self, kind: type[Operation]) -> list[Entity]:
-        return [each.entity for each in self._pending if isinstance(each.operation, kind)]
+        return entities_of(self._pending, Delete)
 
     # Recording
 
@@ -106,9 +109,6 @@ class UnitOfWork:
         self, entity: Entity, values: Mapping[str, Any], *, fresh: bool = False
     ) -> None:
         """Record that *entity* is created with *values*, its key among them or not.
-
-        Relations follow as updates of their own, as the official client records them: they can
-        be taken back before the commit, which then sends one create.
 
         Args:
             entity: The new entity.
@@ -118,18 +118,7 @@ class UnitOfWork:
         Raises:
             UnserialisableValueError: One of the values cannot travel.
         """
-        target, keys = entity.__ftrack_reference__(), entity.primary_key_attributes
-        own, updates = dict[str, Any](), list[Recorded]()
-        for name, value in values.items():
-            if isinstance(value, (Entity, tuple)):
-                change = {name: value}
-                updates.append(Recorded(Update(target, _encode(target, change)), entity, change))
-            else:
-                own[name] = value
-        sent = {name: value for name, value in own.items() if name not in keys}
-        create = Create(target, _encode(target, sent), fresh)
-        self._record(create, entity, own)
-        self._pending += updates
+        self._record(*creation(entity, values, fresh=fresh))
         self._committer.creators[id(entity)] = self
 
     def record_update(self, entity: Entity, values: Mapping[str, Any]) -> None:
@@ -142,7 +131,7 @@ class UnitOfWork:
         target = entity.__ftrack_reference__()
         if self._doomed and id(entity) in self._doomed:
             raise EntityError(f"{entity!r} is to be deleted; roll back to change it")
-        operation = Update(target, _encode(target, values))
+        operation = Update(target, encode_values(target, values))
         if self._ended:
             self._refuse()
         self._pending.append(Recorded(operation, entity, values))
@@ -150,7 +139,7 @@ class UnitOfWork:
     def record_reset(self, entity: Entity, name: str) -> None:
         """Record that the change of *name* is taken back: earlier updates do not send it."""
         target = entity.__ftrack_reference__()
-        self._record(Update(target, {name: NOT_SET}), entity, {})
+        self._record(Recorded(Update(target, {name: NOT_SET}), entity, {}))
 
     def record_delete(self, entity: Entity) -> None:
         """Record that *entity* is deleted; once is enough.
@@ -164,13 +153,13 @@ class UnitOfWork:
                 f"{entity!r} is not yet created, by another unit of work; commit that one first"
             )
         if id(entity) not in self._doomed:
-            self._record(Delete(entity.__ftrack_reference__()), entity, {})
+            self._record(Recorded(Delete(entity.__ftrack_reference__()), entity, {}))
             self._doomed.add(id(entity))
 
-    def _record(self, operation: Operation, entity: Entity, values: Mapping[str, Any]) -> None:
+    def _record(self, *recorded: Recorded) -> None:
         if self._ended:
             self._refuse()
-        self._pending.append(Recorded(operation, entity, values))
+        self._pending += recorded
 
     def _refuse(self) -> NoReturn:
         raise SessionStateError(
@@ -278,7 +267,7 @@ class UnitOfWork:
         if self._flight is not None:
             raise SessionStateError("a commit of this unit of work is under way")
         taken = self._take_pending()
-        operations = _folded(taken)
+        operations = fold_recorded(taken)
         return self._submit(Flight(taken, self._land, settle), operations)
 
     async def _clear(self) -> None:
@@ -300,7 +289,7 @@ class UnitOfWork:
             await self._flight.ticket.ended()
 
     async def _send(self, taken: list[Recorded], doubt: TransportError | None = None) -> None:
-        operations = _folded(taken)
+        operations = fold_recorded(taken)
         if not operations:
             self._settle_applied(taken)
             self._note_doomed()
@@ -385,24 +374,3 @@ class UnitOfWork:
                 settle(entity, name, value)
             if reads and recorded.values:
                 freshness.note(entity, recorded.values)
-
-
-def _folded(taken: Sequence[Recorded]) -> Sequence[Operation]:
-    if len(taken) == 1:  # what a farm does all day
-        return fold((taken[0].operation,))
-    return fold([recorded.operation for recorded in taken])
-
-
-def _encode(target: Reference, values: Mapping[str, Any]) -> Mapping[str, JSONValue]:
-    for value in values.values():
-        if not (type(value) is str and value.isascii()):
-            break
-    else:
-        return values  # they travel as they are
-    return {
-        name: encode_value(value, f"{target.entity_type}.{name}") for name, value in values.items()
-    }
-
-
-def _distinct(entities: Iterable[Entity]) -> list[Entity]:
-    return list({id(entity): entity for entity in entities}.values())

@@ -11,8 +11,9 @@ import anyio.lowlevel
 from aioftrackjobs import AsyncSession, Job, JobStatus, job_context
 from aioftrackjobs.course import JobCourse
 from aioftrackjobs.dispatch import Dispatcher
-from aioftrackjobs.flights import Flight, Recorded
+from aioftrackjobs.flights import Flight
 from aioftrackjobs.progress import ProgressLine
+from aioftrackjobs.recorded import Recorded
 from aioftrackjobs.session import workspace_of
 from aioftrackjobs.tickets import Ticket
 from aioftrackjobs.unit_of_work import UnitOfWork
