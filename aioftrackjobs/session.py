@@ -21,9 +21,10 @@ import anyio
 from aioftrackjobs.attachments import AttachmentWatch
 from aioftrackjobs.config import resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.errors import EntityError, NoResultFoundError
+from aioftrackjobs.errors import EntityError
+from aioftrackjobs.introduction import ask_early, fetch_current_user, read_early
 from aioftrackjobs.leases import LEASE_SECONDS
-from aioftrackjobs.protocol.query import USER_PROJECTIONS, bind
+from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.transport import HttpClient
@@ -267,25 +268,11 @@ class AsyncSession:
         return self._user
 
     async def _introduce(self) -> User:
-        """Ask who the session acts as, before what reads the answer need be imported."""
-        criteria = bind("username is {name}", {"name": self.api_user})
-        condition = f"from User where {criteria} limit 1"
-        expression, answer = f"select {', '.join(USER_PROJECTIONS)} {condition}", None
         if not self._has_workspace:
-            (answer,) = await self._connection.call([{"action": "query", "expression": expression}])
-        from aioftrackjobs.models import User
-        from aioftrackjobs.results import fetch_page, read_page
-
-        if answer is not None and not self._has_workspace:
-            entities = await read_page(self._workspace, expression, answer)
-        else:  # a model of the user's own may stand for users, and what is known may be newer
-            projections = self._workspace.types.default_projections("User")
-            expression = f"select {', '.join(projections)} {condition}"
-            entities, _ = await fetch_page(self._workspace, expression)
-        for entity in entities:
-            if isinstance(entity, User):
-                return entity
-        raise NoResultFoundError(expression)
+            answer = await ask_early(self._connection)
+            if not self._has_workspace:  # nor has another task made one meanwhile
+                return await read_early(self._workspace, answer)
+        return await fetch_current_user(self._workspace)
 
     # Recording: no I/O
 
