@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from math import inf
 
 import anyio
-
-from aioftrackjobs.host import Hold
 
 #: Operations that may be queued before who commits has to wait.
 QUEUE_OPERATIONS = 10_000
@@ -16,13 +15,13 @@ class Room:
     """Lets in who waits, in the order they came, as what is queued becomes less.
 
     Args:
-        hold: What is kept up while somebody waits.
+        hold: Entered by each who waits, for as long as they do.
 
     Attributes:
         queued: Operations that are queued.
     """
 
-    def __init__(self, hold: Hold) -> None:
+    def __init__(self, hold: AbstractContextManager[None]) -> None:
         self._hold = hold
         self.queued = 0
         self._waiting: dict[anyio.Event, int] = {}
