@@ -140,7 +140,19 @@ class Dispatcher:
         if not operations:
             return []
         await anyio.lowlevel.checkpoint_if_cancelled()
-        match await self.wait(self._enter(Ticket.of_call(operations))):
+        return await self.results(self.submit_call(operations))
+
+    def submit_call(self, operations: Sequence[Mapping[str, JSONValue]]) -> Ticket:
+        """Queue a request of *operations*, for :meth:`results`.
+
+        Raises:
+            UnserialisableValueError: One of the values cannot travel.
+        """
+        return self._enter(Ticket.of_call(operations))
+
+    async def results(self, ticket: Ticket) -> list[Any]:
+        """Wait for the end of *ticket*, and return its results, or raise why there are none."""
+        match await self.wait(ticket):
             case Applied(results):
                 return list(results)
             case NotApplied(error) | Unknown(error):

@@ -39,6 +39,7 @@ from aioftrackjobs.protocol.upload import (
     encode_upload_completion,
     encode_upload_request,
 )
+from aioftrackjobs.tickets import Ticket
 from aioftrackjobs.transfer import Attempts, Halt, Meter, PassingError, ProgressCallback
 from aioftrackjobs.transport import WireRequest, WireResponse
 
@@ -88,6 +89,7 @@ class Sending:
         self._verified = verified
         self._sizes = sizes
         self._meter = Meter(content.size, progress)
+        self._completion: Ticket | None = None
 
     async def run(self, halt: Halt) -> None:
         """Send it all; what fails in passing is repeated.
@@ -206,12 +208,14 @@ class Sending:
 
     async def _complete(self, halt: Halt, targets: PartTargets, tags: Mapping[int, str]) -> None:
         operation = encode_upload_completion(self._component_id, targets.upload_id, tags)
+        dispatcher = self._connection.dispatcher
         is_uncertain = False
 
         async def attempt() -> None:
             nonlocal is_uncertain
             try:
-                await self._connection.call([operation])
+                self._completion = dispatcher.submit_call([operation])
+                await dispatcher.results(self._completion)
             except ConnectError:
                 raise
             except TransportError:
@@ -223,6 +227,11 @@ class Sending:
                     raise
 
         await Attempts(self._connection.retry, halt).run(attempt)
+
+    async def settled(self) -> None:
+        """Wait until nothing that was sent can still make a file, whoever was cancelled."""
+        if self._completion is not None:
+            await self._completion.ended()
 
     async def _has_arrived(self) -> bool:
         """Return whether the server has a file of the right size for the component."""

@@ -40,6 +40,9 @@ _SERVER_FAULT = 500
 #: Seconds that cleaning up after a failed upload may take.
 _CLEANING_GRACE = 5.0
 
+#: Seconds that it may wait before for what was sent, and would make a file after it was removed.
+_SETTLING_GRACE = 5.0
+
 
 async def upload(
     workspace: Workspace,
@@ -82,7 +85,7 @@ async def upload(
         except BaseException:
             unit.rollback()
             with suppress(SessionStateError):
-                await workspace.connection.host.finish(_clean_up, workspace, component.id)
+                await workspace.connection.host.finish(_clean_up, workspace, sending, component.id)
             raise
         await _register(workspace, unit, component)
     return component
@@ -127,8 +130,19 @@ async def _register(workspace: Workspace, unit: UnitOfWork, component: FileCompo
         raise problem
 
 
-async def _clean_up(workspace: Workspace, component_id: str) -> None:
-    await _remove_bytes(workspace, component_id)
+async def _clean_up(workspace: Workspace, sending: Sending, component_id: str) -> None:
+    with anyio.move_on_after(_SETTLING_GRACE) as settling:
+        await sending.settled()
+    if settling.cancelled_caught:  # whoever was cancelled waits no longer
+        workspace.connection.host.spawn(_clean_up_late, workspace, sending, component_id)
+    else:
+        await _remove_bytes(workspace, component_id)
+
+
+async def _clean_up_late(workspace: Workspace, sending: Sending, component_id: str) -> None:
+    with workspace.connection.host.hold():
+        await sending.settled()
+        await _remove_bytes(workspace, component_id)
 
 
 async def _remove_bytes(workspace: Workspace, component_id: str) -> bool:

@@ -30,8 +30,9 @@ from aioftrackjobs import connection as connection_module
 from aioftrackjobs import content as content_module
 from aioftrackjobs import sending as sending_module
 from aioftrackjobs import transfer as transfer_module
+from aioftrackjobs import uploads as uploads_module
 from aioftrackjobs.devserver import ServerHandle, running
-from aioftrackjobs.protocol.upload import PartSizes
+from aioftrackjobs.protocol.upload import PartSizes, encode_upload_completion
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import workspace_of
 from aioftrackjobs.uploads import upload
@@ -356,14 +357,11 @@ async def test_a_completion_whose_answer_is_lost_is_looked_after(
 async def test_a_completion_that_is_refused_registers_nothing(
     session: AsyncSession, path: Path, monkeypatch: Any
 ) -> None:
-    call = session._connection.call
-
-    async def spoil(operations: Any) -> Any:
-        if operations[0]["action"] == "complete_multipart_upload":
-            operations = [{**operations[0], "parts": []}]
-        return await call(operations)
-
-    monkeypatch.setattr(session._connection, "call", spoil)
+    monkeypatch.setattr(
+        sending_module,
+        "encode_upload_completion",
+        lambda component_id, upload_id, _: encode_upload_completion(component_id, upload_id, {}),
+    )
     with pytest.raises(ServerError, match="name each of them"):
         await send(session, path)
     monkeypatch.undo()
@@ -465,6 +463,36 @@ async def test_an_upload_that_is_stuck_can_be_cancelled(
     monkeypatch.undo()
 
     assert await components(session) == []
+
+
+async def test_what_is_completed_after_its_upload_was_cancelled_is_removed(
+    tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Removed before, there would be a file that nobody knows of."""
+    monkeypatch.setattr(transfer_module, "_STOPPING_GRACE", 0.0)
+    monkeypatch.setattr(uploads_module, "_SETTLING_GRACE", 0.0)
+    asked, release = anyio.Event(), anyio.Event()
+    async with (
+        running(storage=tmp_path / "files") as server,
+        AsyncSession(server.url, server.api_key, server.api_user) as session,
+    ):
+        send_on = session._connection.transport.send
+
+        async def hold_back(request: Any) -> Any:
+            if b"complete_multipart_upload" in (request.body if request.method == "POST" else b""):
+                asked.set()
+                await release.wait()
+            return await send_on(request)
+
+        monkeypatch.setattr(session._connection.transport, "send", hold_back)
+        async with anyio.create_task_group() as group:
+            group.start_soon(send, session, path)
+            await asked.wait()
+            group.cancel_scope.cancel()
+        release.set()
+
+    left = [each for each in (tmp_path / "files").iterdir() if not each.name.startswith(".")]
+    assert left == []
 
 
 async def test_a_session_that_closes_ends_its_transfers(
