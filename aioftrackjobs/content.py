@@ -2,9 +2,9 @@
 
 Bytes stay in memory; a path is opened; a file object that is a plain file, or has its bytes in
 memory, is read where it is. Of anything else a copy is made first, in memory while it is small,
-then in a temporary file: the size must be known before the first byte is sent, and a part whose
-connection breaks is read again. So it is with directories and sequences of files, which become a
-zip archive.
+then in a temporary file: the size must be known before the first byte is sent, a part whose
+connection breaks is read again, and a buffer may be written to meanwhile. So it is with
+directories and sequences of files, which become a zip archive.
 
 Files are read in worker threads, from the one descriptor that was opened first, so that a file
 replaced meanwhile is no trouble, and one that changes is noticed.
@@ -222,8 +222,8 @@ async def _open(source: Uploadable, name: str | None) -> tuple[BinaryIO, str]:
         return await pack(lambda: members_of_files(paths), name), name
     if not name:
         raise TransferError("what is no path needs a name to be uploaded under")
-    if isinstance(source, BytesLike):
-        return io.BytesIO(bytes(source)), name
+    if isinstance(source, bytes):
+        return io.BytesIO(source), name
     if _is_plain_file(source):
         return cast("BinaryIO", source), name
     return await spool(source, name), name

@@ -104,15 +104,28 @@ async def spool(source: Any, name: str) -> BinaryIO:
 
 
 async def _pieces(source: Any, name: str) -> AsyncGenerator[BytesLike, None]:
-    """Iterate over what a file object or an async iterator gives."""
+    """Iterate over what a buffer, a file object or an async iterator gives."""
     read = getattr(source, "read", None)
-    if callable(read):
+    if isinstance(source, BytesLike):
+        view = await run_sync(_flat, source)
+        for start in range(0, len(view), CHUNK):
+            yield view[start : start + CHUNK]
+    elif callable(read):
         while piece := _require_bytes(await _read(read, name), name):
             yield piece
     else:
         with refusals(f"{name} cannot be read"):
             async for piece in source:
                 yield _require_bytes(piece, name)
+
+
+def _flat(buffer: BytesLike) -> memoryview:
+    """Return the bytes of *buffer* in a row: without a copy, if they are so already."""
+    view = memoryview(buffer)
+    try:
+        return view.cast("B")
+    except TypeError:  # there are gaps in it, or its items are of a kind that others know
+        return memoryview(view.tobytes())
 
 
 async def _read(read: Callable[[int], Any], name: str) -> object:

@@ -8,6 +8,7 @@ import io
 import os
 import tempfile
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -68,12 +69,38 @@ async def iterate(*pieces: Any) -> AsyncIterator[Any]:
         pytest.param(bytearray(BODY), id="bytearray"),
         pytest.param(memoryview(BODY), id="memoryview"),
         pytest.param(memoryview(BODY + BODY)[::2], id="memoryview with gaps"),
+        pytest.param(memoryview(b""), id="empty"),
+        pytest.param(memoryview(BODY).cast("B", (10, 1100)), id="memoryview of rows"),
     ],
 )
 async def test_bytes_stay_in_memory(source: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(spool_module, "_new_copy")
+    monkeypatch.delattr(tempfile, "TemporaryFile")
 
     assert await read(source) == bytes(source)
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+async def test_big_buffers_are_not_copied_in_memory(kind: Callable[[bytes], Any]) -> None:
+    size = 8 * spool_module._IN_MEMORY
+    source = kind(bytes(size))
+    tracemalloc.start()
+    try:
+        async with open_content(source, "a.bin") as content:
+            assert sum([len(chunk) async for chunk in content.chunks()]) == size
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < size / 2
+
+
+async def test_a_buffer_travels_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool_module, "_IN_MEMORY", 1)
+    source = bytearray(BODY)
+
+    async with open_content(source, "a.txt") as content:
+        source.clear()
+        assert b"".join([chunk async for chunk in content.chunks()]) == BODY
 
 
 @pytest.mark.parametrize(
