@@ -21,6 +21,7 @@ from aioftrackjobs.pipes import write_behind
 from aioftrackjobs.protocol.headers import (
     decode_content_md5,
     decode_content_range,
+    decode_etag,
     decode_strong_etag,
 )
 from aioftrackjobs.sending import failure_of
@@ -139,7 +140,7 @@ class _Fetching:
         """Make the file ready for the body of *answer*."""
         if answer.status == _PART:
             begins = decode_content_range(answer.headers)
-            if begins is not None and begins[0] == self._file.size:
+            if begins is not None and begins[0] == self._file.size and self._is_same(answer):
                 self._total = self._meter.total = begins[1]
                 return
         if answer.status in (_PART, _NO_SUCH_RANGE):
@@ -151,6 +152,11 @@ class _Fetching:
         await run_sync(self._file.restart, decode_strong_etag(answer.headers))
         self._total = self._meter.total = answer.size
         self._digest = decode_content_md5(answer.headers)
+
+    def _is_same(self, answer: Download) -> bool:
+        """Tell whether a part is of the file so far: not every store knows ``If-Range``."""
+        tag = decode_etag(answer.headers)
+        return tag is None or self._file.tag is None or tag == self._file.tag.strip('"')
 
     async def _check(self, halt: Halt) -> None:
         size, total = self._file.size, self._total

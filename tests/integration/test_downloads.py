@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 import pytest
+from anyio.abc import ByteStream
 
 from aioftrackjobs import AsyncSession, FileComponent, TransferError, TransportError
 from aioftrackjobs import downloads as downloads_module
@@ -20,6 +21,8 @@ from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.partial_file import PartialFile
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transport import _direct
+
+from .wires import Received, listening, receive_request, response
 
 if TYPE_CHECKING:
     from tests.integration.conftest import FaultProxy
@@ -431,6 +434,36 @@ async def test_a_server_that_tells_no_size_is_believed(target: Path) -> None:
 
     assert target.read_bytes() == b"some bytes"
     assert seen == [(10, None), (10, 10)]
+
+
+async def test_a_part_of_another_file_is_not_taken(target: Path) -> None:
+    """A store that does not know ``If-Range`` sends a range of what it has by now."""
+    old, new = b"old file", b"new file"
+
+    def answer(request: Received) -> bytes:
+        if "range" in request.headers:
+            return response("206 Part", new[3:], etag='"new"', content_range="bytes 3-7/8")
+        if asked.pop():
+            return response("200 OK", old[:3], content_length="8", etag='"old"', connection="close")
+        return response("200 OK", new, etag='"new"')
+
+    asked = [False, True]
+
+    async def handle(stream: ByteStream) -> None:
+        while True:
+            sent = answer(await receive_request(stream))
+            await stream.send(sent)
+            if b"connection: close" in sent:
+                return
+
+    policy = RetryPolicy(sleep=no_pause)
+    async with (
+        listening(handle) as port,
+        AsyncSession(f"http://127.0.0.1:{port}", "key", "maya", retry=policy) as session,
+    ):
+        await session.download("an-id", target)
+
+    assert target.read_bytes() == new
 
 
 async def test_without_a_strong_tag_a_download_begins_anew(target: Path) -> None:
