@@ -37,6 +37,7 @@ def is_bulky(response: object, size: int) -> TypeGuard[httpx.Response]:
     return (
         size >= _BULKY
         and isinstance(response, httpx.Response)
+        and not response.is_stream_consumed  # as by a hook of the caller's client
         and response.extensions.get("http_version") == b"HTTP/1.1"
         and isinstance(response.extensions.get("network_stream"), httpcore.AsyncNetworkStream)
     )

@@ -7,6 +7,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import anyio
@@ -81,6 +82,25 @@ async def test_a_callers_client_is_never_closed(
 
     async with AsyncSession(server.url, server.api_key, server.api_user, client=client) as session:
         assert await session.query("User").all()
+
+
+async def test_a_hook_of_the_client_may_read_a_download(
+    server: ServerHandle, client: AnyClient, tmp_path: Path
+) -> None:
+    """As those do that log answers."""
+
+    async def read(response: Any) -> None:
+        await response.aread()
+
+    client.event_hooks = {"response": [read]}
+    body = bytes(5_000_000)  # enough to be read past httpx otherwise
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, client=client, retry=NO_RETRIES
+    ) as session:
+        component = await session.create_component(body, name="plate.exr")
+        path = await session.download(component, tmp_path / "back")
+
+    assert path.read_bytes() == body
 
 
 async def test_a_session_that_cannot_open_leaves_the_client_alone(client: AnyClient) -> None:
