@@ -6,7 +6,7 @@ that recorded them, so they cannot be.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 from weakref import WeakValueDictionary
 
@@ -76,6 +76,28 @@ class IdentityMap:
         self._models.clear()
         for entity in tuple(self._entities.values()):
             forget_reference(entity)
+
+    def known(self, answer: Any) -> Iterator[tuple[Entity, Mapping[str, Any]]]:
+        """Iterate over the rows in *answer* that tell something of known entities, and these."""
+        left = [answer]
+        for value in left:  # which grows meanwhile
+            if type(value) is list:
+                left += value
+            elif type(value) is dict:
+                left += [
+                    each for each in value.values() if type(each) is dict or type(each) is list
+                ]
+                try:
+                    entity_type = value[ENTITY_TYPE]
+                    _, key_names = self._models[entity_type]
+                    if len(value) == 1 + len(key_names):
+                        continue  # a bare reference
+                    key = [value[name] for name in key_names]
+                    entity = self._entities.get((entity_type, *key))
+                except (KeyError, TypeError):  # no row, or one that decoding it complains of
+                    continue
+                if entity is not None:
+                    yield entity, value
 
     def decode(self, value: Any) -> Any:
         """Return *value* from an answer, with times, and with entities as their one instance.

@@ -128,19 +128,22 @@ class Workspace:
             read: The number of the read that it answers; what was written since is kept.
         """
         try:
-            return self._decode(answer, read)
+            decoded = self._decode(answer, read)
         except IncompleteRowError:
             with self.freshness.reading() as later:
                 await self.schemas()
                 try:
-                    return self._decode(answer, later if read is None else read)
+                    decoded = self._decode(answer, later if read is None else read)
                 except IncompleteRowError as exc:
                     raise MalformedAnswerError(f"an odd row: {exc}", status=200) from exc
+        if read is not None:
+            self.freshness.note_answer(read, self.identity.known(answer))
+        return decoded
 
     def _decode(self, answer: Any, read: int | None) -> Any:
         if read is None:
             return self.identity.decode(answer)
-        with self.freshness.keeping(read):
+        with self.freshness.keeping(read, self.identity.known(answer)):
             return self.identity.decode(answer)
 
     async def schemas(self) -> list[dict[str, Any]]:

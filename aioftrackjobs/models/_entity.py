@@ -44,7 +44,7 @@ from aioftrackjobs.models._owner import Owner
 from aioftrackjobs.models._state import attach
 from aioftrackjobs.protocol.values import Reference
 
-_STATE = ("_owner", "_remote", "_local", "_reference")
+_STATE = ("_owner", "_remote", "_local", "_reference", "_told")
 _NO_DEFAULT: Any = object()
 #: What pydantic keeps in an instance, made only for those where it is asked for.
 _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
@@ -86,6 +86,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         _remote: dict[str, Any] = PrivateAttr()
         _local: dict[str, Any] = PrivateAttr()
         _reference: Reference | None = PrivateAttr()  # made once: a key does not change
+        _told: Mapping[str, int] = PrivateAttr()  # see _freshness.py
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

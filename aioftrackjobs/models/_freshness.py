@@ -1,19 +1,26 @@
-"""Answers that are older than what was written meanwhile.
+"""Answers that are older than what was written meanwhile, or read.
 
 A query that leaves before a write may be answered after it, with the values of before. What was
 written since the query was handed over is kept then. While no read is under way, nothing has to
 be remembered, and nothing is.
+
+So it is with two reads: what the one that was handed over later has brought is kept, if it is
+answered first. Its values are of a time at which the earlier one was under way too, so they answer
+both. An entity remembers which read brought which attribute, if an earlier one was under way.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     from aioftrackjobs.models._entity import Entity
+
+#: Entities in an answer, with what it says of them.
+Rows: TypeAlias = "Iterable[tuple[Entity, Mapping[str, Any]]]"
 
 
 @dataclass(slots=True)
@@ -40,6 +47,7 @@ class Freshness:
     def __init__(self) -> None:
         self.reads: dict[int, None] = {}
         self._count = 0
+        self._latest = 0  # of the reads that were answered
         self._written: dict[int, _Written] = {}  # by the id() of the entity, the latest at the end
 
     @contextmanager
@@ -71,8 +79,14 @@ class Freshness:
         self._written[id(entity)] = written
 
     @contextmanager
-    def keeping(self, read: int) -> Iterator[None]:
-        """Keep what was written since *read* began, whatever the block takes over from it."""
+    def keeping(self, read: int, rows: Rows = ()) -> Iterator[None]:
+        """Keep what was written since *read* began, whatever the block takes over from it.
+
+        Args:
+            read: Its number.
+            rows: What its answer says of known entities: of these, what later reads have brought
+                is kept too.
+        """
         kept: list[tuple[Entity, dict[str, object]]] = []
         for written in reversed(self._written.values()):
             if written.latest < read:
@@ -80,8 +94,41 @@ class Freshness:
             remote = written.entity._remote
             names = [name for name, latest in written.names.items() if latest >= read]
             kept.append((written.entity, {name: remote[name] for name in names}))
+        if read < self._latest:
+            for entity, row in rows:
+                told, remote = _told(entity), entity._remote
+                names = [name for name in row if name in remote and told.get(name, 0) > read]
+                kept.append((entity, {name: remote[name] for name in names}))
         try:
             yield
         finally:
             for entity, values in kept:
                 entity._remote.update(values)
+
+    def note_answer(self, read: int, rows: Rows) -> None:
+        """Remember what *read* has brought, if it is answered before one that began earlier."""
+        self._latest = max(self._latest, read)
+        if next(iter(self.reads)) >= read:
+            return
+        alike: dict[tuple[str, ...], dict[str, int]] = {}  # one for all rows of a page
+        for entity, row in rows:
+            names = tuple(row)
+            told = alike.get(names)
+            if told is None:
+                told = alike[names] = dict.fromkeys(names, read)
+            before = _told(entity)
+            if before and (before.keys() != told.keys() or max(before.values()) > read):
+                later = {
+                    name: number for name, number in before.items() if number > told.get(name, 0)
+                }
+                told = told | later
+            object.__setattr__(entity, "_told", told)
+
+
+def _told(entity: Entity) -> Mapping[str, int]:
+    """Return which attributes of *entity* were brought by which read, as far as that matters."""
+    told: Mapping[str, int] = getattr(entity, "_told", _NOTHING)
+    return told
+
+
+_NOTHING: Mapping[str, int] = {}

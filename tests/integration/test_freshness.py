@@ -117,6 +117,50 @@ async def test_an_answer_that_is_older_than_a_write_does_not_undo_it(
     assert job["data"] == "theirs", "what was not written is brought up to date"
 
 
+@pytest.mark.parametrize("read", [query, get, populate, call])
+async def test_an_answer_that_is_older_than_a_later_read_does_not_undo_it(
+    slow: AsyncSession,
+    other: AsyncSession,
+    keeper: Keeper,
+    read: Callable[[AsyncSession, Job], Coroutine[Any, Any, None]],
+) -> None:
+    theirs = other.create(Job, {"status": "queued", "data": "old"})
+    await other.commit()
+    job = await slow.query(f"select id from Job where id is {theirs.id}").of(Job).one()
+    keeper.about = b"order by id"
+    async with anyio.create_task_group() as group:
+        group.start_soon(slow.query("select id, status, data from Job order by id").all)
+        await keeper.answered.wait()
+        theirs["status"], theirs["data"] = "done", "new"
+        await other.commit()
+        await read(slow, job)
+        keeper.release.set()
+
+    assert (job["status"], job["data"]) == ("done", "new")
+
+
+async def test_what_later_reads_do_not_bring_comes_from_the_earlier_one(
+    slow: AsyncSession, other: AsyncSession, keeper: Keeper
+) -> None:
+    theirs = other.create(Job, {"status": "queued", "data": "old"})
+    await other.commit()
+    keeper.about = b"order by id"
+    async with anyio.create_task_group() as group:
+        group.start_soon(slow.query("select status, data, type from Job order by id").all)
+        await keeper.answered.wait()
+        theirs["status"], theirs["data"] = "done", "new"
+        await other.commit()
+        one = await slow.query(f"select status from Job where id is {theirs.id}").one()
+        two = await slow.query(f"select data from Job where id is {theirs.id}").one()
+        keeper.release.set()
+
+    assert one is two
+    assert (one["status"], one["data"], one["type"]) == ("done", "new", "api_job")
+    theirs["status"] = "failed"
+    await other.commit()
+    assert (await slow.query("select status from Job").one())["status"] == "failed"
+
+
 async def test_who_the_session_acts_as_is_a_read_too(slow: AsyncSession, keeper: Keeper) -> None:
     me = await slow.query("User where username is {name}", name=slow.api_user).of(User).one()
     keeper.about = b"limit 1"
