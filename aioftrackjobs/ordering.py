@@ -12,13 +12,14 @@ from aioftrackjobs.tickets import Key, Ticket
 class EntityOrder:
     """The tickets that have not ended, as chains: one for each entity that they change.
 
-    A ticket waits for the one before it about the same entity, and for the creation of the
-    entities that it refers to.
+    A ticket waits for the one before it about the same entity, for the creation of the entities
+    that it refers to, and, before it deletes one, for those that link others to it.
     """
 
     def __init__(self) -> None:
         self._latest: dict[Key, Ticket] = {}
         self._births: dict[str, Ticket] = {}
+        self._links: dict[str, dict[Ticket, None]] = {}
 
     def enter(self, ticket: Ticket) -> bool:
         """Put *ticket* behind those it has to wait for; return whether there is none."""
@@ -33,6 +34,10 @@ class EntityOrder:
             latest[key] = ticket
         for each in ticket.births:
             births[each] = ticket
+        for each in ticket.deaths:
+            before.update(self._links.get(each, ()))
+        for each in ticket.links:
+            self._links.setdefault(each, {})[ticket] = None
         if not before:
             return True
         before.discard(ticket)
@@ -82,3 +87,9 @@ class EntityOrder:
         for value in ticket.births:
             if self._births.get(value) is ticket:
                 del self._births[value]
+        for value in ticket.links:
+            linking = self._links.get(value)
+            if linking is not None:
+                linking.pop(ticket, None)
+                if not linking:
+                    del self._links[value]

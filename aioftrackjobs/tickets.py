@@ -8,8 +8,8 @@ from typing import Any, TypeAlias
 
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
 from aioftrackjobs.host import Latch
-from aioftrackjobs.protocol.operations import Operation, Update, encode_operation
-from aioftrackjobs.protocol.reconciliation import Row, born, done_among
+from aioftrackjobs.protocol.operations import Delete, Operation, Update, encode_operation
+from aioftrackjobs.protocol.reconciliation import Row, born, done_among, linked
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch
 
@@ -78,6 +78,8 @@ class Ticket:
         settle: Hears of the outcome, once, whether or not anybody still waits.
         about: The entities that it changes.
         births: Ids of those that it creates.
+        deaths: Ids of those that it deletes.
+        links: Ids of others that it links its own to.
         number: Its place in the order of arrival.
         since: When it arrived, as ``time.monotonic`` counts.
         waits_for: Number of earlier tickets that must end before it may be sent.
@@ -99,6 +101,8 @@ class Ticket:
     settle: Settle | None = None
     about: Sequence[Key] = ()
     births: Sequence[str] = ()
+    deaths: Sequence[str] = ()
+    links: Sequence[str] = ()
     number: int = 0
     since: float = 0.0
     waits_for: int = 0
@@ -148,6 +152,13 @@ class Ticket:
             ticket.about = tuple([key_of(change.target) for change in changes])
             if len(changes) > 1 or not isinstance(changes[0], Update):
                 ticket.births = [each for change in changes for each in born(change)]
+                ticket.deaths = [
+                    change.target.key[0][1]
+                    for change in changes
+                    if isinstance(change, Delete) and len(change.target.key) == 1
+                ]
+            if links := linked(changes):
+                ticket.links = links
         if doubt is not None:
             ticket.doubt, ticket.is_sent = doubt, True
         return ticket

@@ -217,6 +217,23 @@ def named(operation: Operation) -> Iterator[str]:
                 yield from _texts(each)
 
 
+def linked(operations: Sequence[Operation]) -> list[str]:
+    """Return the ids of other entities that *operations* link their own to, or unlink."""
+    ids: list[str] = []
+    for operation in operations:  # all in one place: this runs for each operation of a farm
+        key = operation.target.key
+        if len(key) > 1:
+            ids += [value for _, value in key]
+        if not isinstance(operation, Delete):
+            for name, value in operation.values.items():
+                if type(value) is str:
+                    if name.endswith("_id"):
+                        ids.append(value)
+                elif type(value) is dict or type(value) is list:
+                    ids += _texts(value)
+    return ids
+
+
 def _texts(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value

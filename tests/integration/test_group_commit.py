@@ -25,11 +25,14 @@ from aioftrackjobs import (
     room,
 )
 from aioftrackjobs import dispatch as dispatching
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.devserver.faults import Delay
 from aioftrackjobs.dispatch import IN_FLIGHT
 from aioftrackjobs.outbox import GROUP_OPERATIONS
 from aioftrackjobs.retry import NO_RETRIES
 
 from .tables import Tables, turns
+from .waiting import until
 
 
 @pytest.fixture
@@ -234,6 +237,27 @@ async def test_what_names_an_entity_waits_for_its_creation(
             tables.gate.set()
 
     assert tables.batches[2][0]["entity_data"]["job_id"] == born.id
+
+
+async def test_a_delete_does_not_overtake_what_links_to_the_entity(
+    server: ServerHandle,
+) -> None:
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, group_commit=False
+    ) as session:
+        job = session.create(Job, {"status": "done"})
+        component = session.create("FileComponent", {"name": "a", "size": 1})
+        await session.commit()
+        server.faults.inject(Delay(0.2), on="writes")
+        async with anyio.create_task_group() as group:
+            async with session.unit_of_work() as linking:
+                session.create("JobComponent", {"job_id": job.id, "component_id": component["id"]})
+                group.start_soon(linking.commit)
+                await until(lambda: server.faults.injected)
+                async with session.unit_of_work():
+                    session.delete(job)
+
+        assert await session.get(Job, job.id) is None
 
 
 # Isolation
