@@ -11,10 +11,10 @@ both. An entity remembers which read brought which attribute, if an earlier one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from weakref import ref
 
 if TYPE_CHECKING:
     from aioftrackjobs.models._entity import Entity
@@ -23,18 +23,25 @@ if TYPE_CHECKING:
 Rows: TypeAlias = "Iterable[tuple[Entity, Mapping[str, Any]]]"
 
 
-@dataclass(slots=True)
-class _Written:
-    """What was written of an entity, which is held so that its ``id()`` stays its own.
+class _Written(ref["Entity"]):
+    """What was written of an entity, which is forgotten when nobody else holds it.
 
     Attributes:
+        key: The ``id()`` of the entity.
         names: The attributes, each with the number of the latest read that was older.
         latest: The highest of those numbers.
     """
 
-    entity: Entity
-    names: dict[str, int] = field(default_factory=dict)
-    latest: int = 0
+    __slots__ = ("key", "latest", "names")
+
+    key: int
+    names: dict[str, int]
+    latest: int
+
+    def __new__(cls, entity: Entity, gone: Callable[[_Written], None]) -> Self:
+        self = super().__new__(cls, entity, gone)
+        self.key, self.names, self.latest = id(entity), {}, 0
+        return self
 
 
 class Freshness:
@@ -49,6 +56,7 @@ class Freshness:
         self._count = 0
         self._latest = 0  # of the reads that were answered
         self._written: dict[int, _Written] = {}  # by the id() of the entity, the latest at the end
+        self._gone: list[_Written] = []  # of these, those whose entity nobody held any more
 
     @contextmanager
     def reading(self) -> Iterator[int]:
@@ -70,10 +78,17 @@ class Freshness:
             if first.latest >= oldest:
                 return
             del self._written[key]
+        self._gone.clear()
 
     def note(self, entity: Entity, names: Iterable[str]) -> None:
         """Remember that the server has applied values of *entity*, while a read is under way."""
-        written = self._written.pop(id(entity), None) or _Written(entity)
+        while self._gone:  # another entity may have got the id()
+            gone = self._gone.pop()
+            if self._written.get(gone.key) is gone:
+                del self._written[gone.key]
+        written = self._written.pop(id(entity), None)
+        if written is None:
+            written = _Written(entity, self._gone.append)
         written.names.update(dict.fromkeys(names, self._count))
         written.latest = self._count
         self._written[id(entity)] = written
@@ -91,14 +106,14 @@ class Freshness:
         for written in reversed(self._written.values()):
             if written.latest < read:
                 break
-            remote = written.entity._remote
-            names = [name for name, latest in written.names.items() if latest >= read]
-            kept.append((written.entity, {name: remote[name] for name in names}))
+            if (entity := written()) is not None:
+                newer = [name for name, latest in written.names.items() if latest >= read]
+                kept.append((entity, {name: entity._remote[name] for name in newer}))
         if read < self._latest:
             for entity, row in rows:
                 told, remote = _told(entity), entity._remote
-                names = [name for name in row if name in remote and told.get(name, 0) > read]
-                kept.append((entity, {name: remote[name] for name in names}))
+                newer = [name for name in row if name in remote and told.get(name, 0) > read]
+                kept.append((entity, {name: remote[name] for name in newer}))
         try:
             yield
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -233,6 +234,23 @@ async def test_what_no_read_under_way_can_undo_is_forgotten(
 
     assert not freshness._written
     assert not freshness.reads
+
+
+async def test_what_nobody_holds_is_forgotten_while_a_read_is_under_way(
+    slow: AsyncSession, keeper: Keeper
+) -> None:
+    workspace = workspace_of(slow)
+    keeper.about = b"select username"
+    async with anyio.create_task_group() as group:
+        group.start_soon(slow.query("select username from User").all)
+        await keeper.answered.wait()
+        for _ in range(10):
+            async with slow.unit_of_work():
+                slow.create(Job, {"status": "done"})
+        gc.collect()
+        assert len(workspace.identity) <= 1
+        assert len(workspace.freshness._written) <= 2
+        keeper.release.set()
 
 
 # Commits
