@@ -9,7 +9,7 @@ import inspect
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, closing, contextmanager, suppress
+from contextlib import aclosing, closing, contextmanager, nullcontext, suppress
 from typing import Any, BinaryIO, TypeAlias, cast
 
 from anyio.to_thread import run_sync
@@ -114,9 +114,12 @@ async def _pieces(source: Any, name: str) -> AsyncGenerator[BytesLike, None]:
         while piece := _require_bytes(await _read(read, name), name):
             yield piece
     else:
+        found = aiter(source)
+        closing_it = aclosing(found) if isinstance(found, AsyncGenerator) else nullcontext()
         with refusals(f"{name} cannot be read"):
-            async for piece in source:
-                yield _require_bytes(piece, name)
+            async with closing_it:  # not when it happens to be collected: it may hold a connection
+                async for piece in found:
+                    yield _require_bytes(piece, name)
 
 
 def _flat(buffer: BytesLike) -> memoryview:

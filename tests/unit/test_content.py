@@ -206,6 +206,23 @@ async def test_errors_of_a_users_own_iterator_are_left_alone() -> None:
         await read(iterate(b"x", ZeroDivisionError()))
 
 
+async def test_an_iterator_that_is_not_read_to_its_end_is_closed() -> None:
+    ended: list[bool] = []
+
+    async def pieces() -> AsyncIterator[Any]:
+        try:
+            yield b"some"
+            yield "text"
+        finally:
+            ended.append(True)
+
+    source = pieces()  # held, so that nobody else closes it
+    with pytest.raises(TransferError, match="read as text"):
+        await read(source)
+
+    assert ended == [True]
+
+
 @pytest.mark.parametrize(
     ("path", "reason"),
     [("missing.bin", "No such file"), ("a\0b", "no path")],
