@@ -174,10 +174,14 @@ class _Server:
         return Response(picture, media_type=kind)
 
     async def remove(self, request: Request) -> Response:
-        """Remove the file of a component (a GET with an effect, as the real one)."""
+        """Remove the file of a component, and of one that is not completed, what has arrived.
+
+        It is a GET with an effect, as the real one.
+        """
         component_id = self._component_id(request)
         await self._check_credentials(request)
-        if not await run_sync(self._engine.storage.remove, component_id):
+        existed = await run_sync(self._engine.storage.remove, component_id)
+        if not (await run_sync(self._engine.parts.discard_all, component_id) or existed):
             raise NotFoundRefusal("There is no file for this component.")
         return Response(b"{}", media_type="application/json")
 

@@ -101,5 +101,5 @@ ASSUMPTIONS: tuple[str, ...] = (
     "time_logged is the sum of the timelogs of that context alone, not of those below it; "
     "bid_time_logged_difference is the bid less that.",
     "Deleting a component leaves its file until the server's storage folder goes, or "
-    "/component/remove is called.",
+    "/component/remove is called, which also removes the parts of uploads that are not completed.",
 )

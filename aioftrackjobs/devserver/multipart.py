@@ -24,7 +24,7 @@ from aioftrackjobs.devserver.refusals import (
     ValidationRefusal,
 )
 from aioftrackjobs.devserver.storage import PART, Incoming, Storage
-from aioftrackjobs.devserver.uploads import Announced
+from aioftrackjobs.devserver.uploads import Announced, uploads_of
 
 _TAG = re.compile(r'"?([0-9a-f]{32})"?')
 _BLOCK = 1024 * 1024
@@ -104,6 +104,16 @@ class Parts:
         """Remove all parts of an upload."""
         if announced.upload is not None:
             self._remove(announced.upload)
+
+    def discard_all(self, component_id: str) -> bool:
+        """Remove the parts of all uploads of a component; return whether there were any."""
+        prefix = uploads_of(component_id)
+        with self._lock:
+            self._open = {each for each in self._open if not each.startswith(prefix)}
+        found = list(self._storage.folder.glob(f"{PART}{prefix}*"))
+        for path in found:
+            path.unlink(missing_ok=True)
+        return bool(found)
 
     def _remove(self, upload: str) -> None:
         with self._lock:

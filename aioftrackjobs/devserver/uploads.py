@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import hmac
 import mimetypes
 import secrets
@@ -22,6 +23,8 @@ from aioftrackjobs.devserver.refusals import TransferRefusal, ValidationRefusal
 from aioftrackjobs.devserver.storage import is_storable
 
 _SIGNATURE_CHARACTERS = 43
+#: Of the id of an upload in parts, those that tell its component.
+_KIN_CHARACTERS = 16
 #: What a signature lets its holder do; one for a use is worth nothing for another.
 Use: TypeAlias = Literal["get", "put", "upload", "widget"]
 
@@ -100,7 +103,8 @@ class Uploads:
             raise ValidationRefusal("'parts' must be a whole number.")
         if not 1 <= parts <= self._limits.parts:
             raise ValidationRefusal(f"'parts' must be from 1 to {self._limits.parts}.")
-        upload = replace(announced, upload=secrets.token_hex(8), number=parts)
+        upload_id = f"{uploads_of(announced.component_id)}{secrets.token_hex(8)}"
+        upload = replace(announced, upload=upload_id, number=parts)
         urls = [
             {
                 "part_number": number,
@@ -136,6 +140,11 @@ class Uploads:
             raise TransferRefusal("No such upload was announced.", status=403)
         padding = "=" * (-len(content) % 4)
         return Announced(**from_json(base64.urlsafe_b64decode(content + padding)))
+
+
+def uploads_of(component_id: str) -> str:
+    """Return what the ids of all uploads of a component begin with, and no others."""
+    return hashlib.sha256(component_id.encode()).hexdigest()[:_KIN_CHARACTERS]
 
 
 def _name_and_size(

@@ -342,6 +342,21 @@ async def test_an_upload_is_carried_on_with_the_next_server(tmp_path: Path) -> N
     assert names_in(tmp_path / "files") == [upload.component_id]
 
 
+async def test_removing_a_component_removes_its_parts_and_no_others(
+    kept: Caller, tmp_path: Path
+) -> None:
+    given_up, other = await announced(kept), await announced(kept)
+    await given_up.put(1, PIECES[0])
+    await other.put_all()
+
+    removed = await get(kept, given_up.component_id, action="remove")
+    again = await get(kept, given_up.component_id, action="remove")
+    await kept.call(other.completion())
+
+    assert (removed.status_code, again.status_code) == (200, 404)
+    assert names_in(tmp_path) == [other.component_id]
+
+
 def left_behind(folder: Path) -> None:
     """Leave in *folder* what a server does that is killed, two days ago and just now."""
     two_days_ago = time.time() - 2 * 24 * 3600

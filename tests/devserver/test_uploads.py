@@ -40,9 +40,9 @@ async def put(api: Caller, metadata: dict[str, Any], content: Any = CONTENT) -> 
     return await api.http.put(metadata["url"], content=content, headers=metadata["headers"])
 
 
-async def get(api: Caller, component_id: str) -> httpx.Response:
+async def get(api: Caller, component_id: str, action: str = "get") -> httpx.Response:
     query = {"id": component_id, "username": api.user, "apiKey": api.key}
-    return await api.http.get("/component/get", params=query)
+    return await api.http.get(f"/component/{action}", params=query)
 
 
 async def test_a_file_comes_back_as_it_was_sent(api: Caller) -> None:
