@@ -33,7 +33,7 @@ from aioftrackjobs.inquiry import Inquiry, knows_the_key_was_taken, may_be_ones_
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, encode_operation
 from aioftrackjobs.protocol.reconciliation import stages, untouched
 from aioftrackjobs.protocol.wire import join_batches
-from aioftrackjobs.retry import Pauses, RetryPolicy
+from aioftrackjobs.retry import Patience, Pauses, RetryPolicy
 from aioftrackjobs.tickets import NotApplied, Outcome, Ticket, Unknown
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Delivery:
                 if exc.is_passing and not patience.is_begun and self._retry.budget:
                     logger.warning("trying again for %g s: %s", self._retry.budget, exc)
                 if not (exc.is_passing and await self._pauses.take(patience, exc.retry_after)):
-                    return await self._give_up(group, exc)
+                    return await self._give_up(group, exc, patience)
                 # Whoever was cancelled meanwhile has withdrawn what never left.
                 group = _waiting(group)
             except FtrackJobsError as exc:  # it cannot even be tried
@@ -145,24 +145,37 @@ class Delivery:
         return self._finish_done(group)
 
     async def _give_up(
-        self, group: Sequence[Ticket], error: ServerError | TransportError
+        self, group: Sequence[Ticket], error: ServerError | TransportError, patience: Patience
     ) -> Sequence[Sequence[Ticket]]:
         """End *group*, after *error*, or return what to try instead."""
         left = _waiting(group)
         if isinstance(error, ServerError):
             if len(left) > 1 and may_be_ones_fault(error):
-                return await self._halve(left)
+                return await self._halve(left, patience)
             for ticket in left:
-                self._finish(ticket, await self._refused(ticket, _own(error, left)))
+                self._finish(ticket, await self._refused(ticket, _own(error, left), patience))
         else:
             for ticket in left:
                 self._finish(ticket, _ended_by(_own(error, left), ticket))
         return ()
 
-    async def _halve(self, group: Sequence[Ticket]) -> Sequence[Sequence[Ticket]]:
+    async def _look(
+        self, group: Sequence[Ticket], patience: Patience
+    ) -> tuple[bool, Sequence[Ticket]]:
+        """Find out what the server has done of *group*; the question may be asked again."""
+        while True:
+            try:
+                return await self._inquiry.after(group)
+            except TransportError as exc:
+                if not (exc.is_passing and await self._pauses.take(patience, exc.retry_after)):
+                    raise
+
+    async def _halve(
+        self, group: Sequence[Ticket], patience: Patience
+    ) -> Sequence[Sequence[Ticket]]:
         """Return the halves of a refused *group*, without what was applied all the same."""
         try:
-            _, untold = await self._inquiry.after(group)
+            _, untold = await self._look(group, patience)
         except TransportError as exc:
             for ticket in group:  # to send it again could do it twice
                 self._finish(ticket, Unknown(exc))
@@ -187,12 +200,12 @@ class Delivery:
                 self._finish(ticket, ticket.apply([]))
         return left
 
-    async def _refused(self, ticket: Ticket, refusal: ServerError) -> Outcome:
+    async def _refused(self, ticket: Ticket, refusal: ServerError, patience: Patience) -> Outcome:
         """Return the outcome of a refused *ticket* that was alone, or whose request was refused."""
         if not may_be_ones_fault(refusal):
             return _ended_by(refusal, ticket)
         try:
-            while await self._is_done_in_part(ticket):
+            while await self._is_done_in_part(ticket, patience):
                 # What was refused may be what was done already: the rest may yet be accepted.
                 if not ticket.count_left:
                     return ticket.apply([])
@@ -209,11 +222,11 @@ class Delivery:
             return Unknown(ticket.doubt)  # what it duplicates may be its own
         return NotApplied(refusal, ticket.done)
 
-    async def _is_done_in_part(self, ticket: Ticket) -> bool:
+    async def _is_done_in_part(self, ticket: Ticket, patience: Patience) -> bool:
         """Find out whether the server has kept anything of a *ticket* that it refused alone."""
         if ticket.count_left == 1 and ticket.doubt is None:
             ticket.free = frozenset()  # what was refused by itself has created nothing
-        any_done, _ = await self._inquiry.after([ticket])
+        any_done, _ = await self._look([ticket], patience)
         return any_done
 
     async def _deliver_in_stages(self, ticket: Ticket, refusal: ServerError) -> Outcome:

@@ -112,7 +112,9 @@ class Inquiry:
             answers = await self._ask(asked)
         except ServerError as exc:
             if exc.is_passing:
-                raise TransportError(f"the server does not tell what it did: {exc}") from exc
+                unheard = TransportError(f"the server does not tell what it did: {exc}")
+                unheard.retry_after = exc.retry_after
+                raise unheard from exc
             return False, ()
         any_done = False
         made: set[Reference] = set()  # what was created once cannot have been created again

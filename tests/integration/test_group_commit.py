@@ -26,10 +26,10 @@ from aioftrackjobs import (
 )
 from aioftrackjobs import dispatch as dispatching
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.devserver.faults import Delay
+from aioftrackjobs.devserver.faults import Delay, Drop
 from aioftrackjobs.dispatch import IN_FLIGHT
 from aioftrackjobs.outbox import GROUP_OPERATIONS
-from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 
 from .tables import Tables, turns
 from .waiting import until
@@ -323,6 +323,29 @@ async def test_updates_and_deletes_of_a_refused_group_happen_once(
     assert sorted(done) == sorted(
         job.id for index, job in enumerate(jobs) if index % 3 and index != 7
     )
+
+
+async def test_a_question_after_a_refusal_is_asked_again(server: ServerHandle) -> None:
+    """Or a connection that breaks just then would leave all of the group in doubt."""
+    policy = RetryPolicy(first_delay=0.0)
+    errors: list[Exception] = []
+
+    async def commit_guilty(session: AsyncSession) -> None:
+        try:
+            await create(session, user_id="nobody")
+        except ServerError as exc:
+            errors.append(exc)
+
+    async with AsyncSession(server.url, server.api_key, server.api_user, retry=policy) as session:
+        server.faults.inject(Drop(), on="reads", times=3)
+        async with anyio.create_task_group() as group:
+            for _ in range(5):
+                group.start_soon(create, session)
+            group.start_soon(commit_guilty, session)
+
+    assert len(errors) == 1
+    assert len(server.holdings.jobs()) == 5
+    assert len(server.faults.injected) == 3
 
 
 async def test_what_a_server_did_of_a_refused_commit_is_not_sent_again(tables: Tables) -> None:
