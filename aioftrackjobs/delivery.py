@@ -152,11 +152,16 @@ class Delivery:
         if isinstance(error, ServerError):
             if len(left) > 1 and may_be_ones_fault(error):
                 return await self._halve(left, patience)
+            rests: list[Sequence[Ticket]] = []
             for ticket in left:
-                self._finish(ticket, await self._refused(ticket, _own(error, left), patience))
-        else:
-            for ticket in left:
-                self._finish(ticket, _ended_by(_own(error, left), ticket))
+                outcome = await self._refused(ticket, _own(error, left), patience)
+                if outcome is None:
+                    rests.append([ticket])
+                else:
+                    self._finish(ticket, outcome)
+            return rests
+        for ticket in left:
+            self._finish(ticket, _ended_by(_own(error, left), ticket))
         return ()
 
     async def _look(
@@ -200,19 +205,18 @@ class Delivery:
                 self._finish(ticket, ticket.apply([]))
         return left
 
-    async def _refused(self, ticket: Ticket, refusal: ServerError, patience: Patience) -> Outcome:
-        """Return the outcome of a refused *ticket* that was alone, or whose request was refused."""
+    async def _refused(
+        self, ticket: Ticket, refusal: ServerError, patience: Patience
+    ) -> Outcome | None:
+        """Return the outcome of a refused *ticket* that was alone, or whose request was refused.
+
+        None if there is a rest of it to deliver: what was refused may be what was done already.
+        """
         if not may_be_ones_fault(refusal):
             return _ended_by(refusal, ticket)
         try:
-            while await self._is_done_in_part(ticket, patience):
-                # What was refused may be what was done already: the rest may yet be accepted.
-                if not ticket.count_left:
-                    return ticket.apply([])
-                try:
-                    return ticket.apply(await self._send([ticket]))
-                except ServerError as exc:
-                    refusal = exc
+            if await self._is_done_in_part(ticket, patience):
+                return None if ticket.count_left else ticket.apply([])
             if not isinstance(refusal, _WHATEVER_ORDER):
                 return await self._deliver_in_stages(ticket, refusal)
         except TransportError as exc:

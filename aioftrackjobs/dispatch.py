@@ -166,7 +166,8 @@ class Dispatcher:
                     await ticket.latch()
             except BaseException:
                 if ticket.outcome is None and not ticket.is_sent:
-                    self._finish(ticket, NotApplied(WithdrawnError("withdrawn before it was sent")))
+                    withdrawn = WithdrawnError("withdrawn before it was sent")
+                    self._finish(ticket, ticket.given_up(withdrawn))
                     self._outbox.note_withdrawn()
                 raise
         assert ticket.outcome is not None  # noqa: S101 - for type checkers

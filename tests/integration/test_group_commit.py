@@ -26,7 +26,7 @@ from aioftrackjobs import (
 )
 from aioftrackjobs import dispatch as dispatching
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.devserver.faults import Delay, Drop
+from aioftrackjobs.devserver.faults import Delay, Drop, NotAtomic
 from aioftrackjobs.dispatch import IN_FLIGHT
 from aioftrackjobs.outbox import GROUP_OPERATIONS
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
@@ -346,6 +346,50 @@ async def test_a_question_after_a_refusal_is_asked_again(server: ServerHandle) -
     assert len(errors) == 1
     assert len(server.holdings.jobs()) == 5
     assert len(server.faults.injected) == 3
+
+
+async def test_the_rest_of_a_refused_commit_is_sent_again_if_its_request_is_lost(
+    server: ServerHandle,
+) -> None:
+    policy = RetryPolicy(first_delay=0.0)
+    async with AsyncSession(server.url, server.api_key, server.api_user, retry=policy) as session:
+        kept = session.create(Job, {"data": "kept"})
+        guilty = session.create(Job, {"user_id": "nobody"})
+        server.faults.inject(NotAtomic())
+        server.faults.inject(Drop(), on=lambda each: each.writes and len(each.operations) == 1)
+
+        with pytest.raises(ServerError):
+            await session.commit()
+
+        assert len(server.faults.injected) == 2
+        assert [each["id"] for each in server.holdings.jobs()] == [kept.id]
+        assert session.created == [guilty]
+        session.rollback()
+
+
+async def test_what_a_server_did_of_a_withdrawn_commit_is_not_pending_again(
+    tables: Tables,
+) -> None:
+    tables.atomic = False
+    tables.refuses = lambda each: each["entity_data"].get("data") == "guilty"
+    tables.faults += ["none", "refused connection"]
+    pausing = anyio.Event()
+
+    async def sleep(_: float) -> None:
+        pausing.set()
+        await anyio.sleep_forever()
+
+    async with tables.session(retry=RetryPolicy(sleep=sleep)) as session:
+        kept = session.create(Job, {"data": "kept"})
+        guilty = session.create(Job, {"data": "guilty"})
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.commit)
+            await pausing.wait()
+            group.cancel_scope.cancel()
+
+        assert session.created == [guilty]
+        assert list(tables.rows) == [kept.id]
+        session.rollback()
 
 
 async def test_what_a_server_did_of_a_refused_commit_is_not_sent_again(tables: Tables) -> None:
