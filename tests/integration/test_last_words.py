@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, Job, job_context, recover
@@ -15,7 +17,7 @@ from aioftrackjobs.devserver import ServerHandle, faults
 from aioftrackjobs.errors import AuthenticationError, ConnectError, FtrackJobsError
 from aioftrackjobs.journal_file import Entry, JournalFile, Owner
 from aioftrackjobs.leases import LEASE, Lease
-from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, ELSEWHERE, journaled
@@ -77,6 +79,39 @@ async def test_a_word_waits_until_the_server_takes_requests_again(
         server.faults.clear()
         await until(lambda: not session.health.last_words_waiting)
         assert held(server, job.id)["status"] == "done"
+
+
+async def test_a_word_in_the_journal_waits_as_long_as_the_server_asks(
+    server: ServerHandle, path: Path
+) -> None:
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        await (anyio.sleep_forever() if seconds == 3600 else anyio.lowlevel.checkpoint())
+
+    retry = RetryPolicy(budget=0, sleep=sleep)
+    async with journaled(server, path, retry=retry) as session:
+        async with job_context(session, description="x", grace=0.05):
+            server.faults.inject(faults.TooManyRequests(3600), on="calls", probability=1.0)
+        await until(lambda: len(pauses) > 1)
+    assert pauses == [3600, 3600], "one within the grace, and then that of the journal"
+
+
+async def test_a_word_is_kept_whatever_looks_like_a_secret_in_it(
+    server: ServerHandle, path: Path
+) -> None:
+    """To hide it in the text of the JSON would take the quote behind it along."""
+    description = 'fetch "http://store/file?token=abc"'
+    async with journaled(server, path, retry=NO_RETRIES) as session:
+        link = Link(session)
+        async with job_context(session, description=description, grace=0.05) as job:
+            link.trouble = ConnectError("away")
+        assert session.health.last_words_waiting == 1
+        link.trouble = None
+        await until(lambda: not session.health.last_words_waiting)
+    assert held(server, job.id)["status"] == "done"
+    assert held(server, job.id)["description"] == 'fetch "http://store/file?token=***"'
 
 
 async def test_words_that_are_refused_altogether_are_tried_again_later(
