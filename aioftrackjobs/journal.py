@@ -187,11 +187,11 @@ class Journal:
         """Take over what others have left; it is among what is *unsettled* then.
 
         Returns:
-            Whether there may be more, of processes of which it cannot be told if they live.
+            Whether there may be more: it cannot be told if a process lives, or the file be used.
         """
         if self._path is None:
             return False
-        return bool((await self._written(self._claim)).result)
+        return (claimed := await self._written(self._claim)).result or not claimed.is_written
 
     async def _written(self, work: Work | None = None) -> _Waiter:
         """Wait until all changes so far are written, unless they cannot be."""

@@ -233,6 +233,26 @@ async def test_a_locked_file_delays_nobody_for_long(
     assert found.status is JobStatus.DONE
 
 
+async def test_what_others_left_is_seen_to_when_a_locked_file_can_be_read(
+    server: ServerHandle, other: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.journal_file._BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("aioftrackjobs.journal._RETRY", 0.05)
+    monkeypatch.setattr("aioftrackjobs.deliverer._LOOK_AGAIN", 0.05)
+    job = other.create(Job, {"status": "running"})
+    await other.commit()
+    file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
+    file.write(time.time(), [Entry("job", job.id, "dead", time.time())], [])
+    file.close()
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        async with journaled(server, path) as session:
+            await until(lambda: journal_of(session) == "failing")
+            database.execute("ROLLBACK")
+            await until(lambda: server.holdings.job(job.id)["status"] == "failed")
+
+
 async def test_a_disk_that_hangs_is_not_waited_for(
     server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
