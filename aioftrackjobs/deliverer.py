@@ -61,6 +61,7 @@ class Deliverer:
         self._refused: set[str] = set()
         self._woken: anyio.Event | None = None  # while it runs
         self._looks_again = False
+        self._asked: float | None = None  # seconds that the server wants to be left alone for
         self._complaint: str | None = None
 
     def wake(self) -> None:
@@ -82,7 +83,7 @@ class Deliverer:
                 with self._connection.host.hold():
                     is_all = await self.deliver()
                 if not is_all:
-                    await patience.pause()
+                    await patience.pause(self._asked)
                 elif self._looks_again:
                     with anyio.move_on_after(_LOOK_AGAIN):
                         await woken.wait()
@@ -103,7 +104,7 @@ class Deliverer:
         entries = [each for each in self._journal.unsettled() if each.id not in self._refused]
         jobs = [entry for entry in entries if entry.kind == "job"]
         uploads = [entry.id for entry in entries if entry.kind == "upload"]
-        is_all = True
+        is_all, self._asked = True, None
         try:
             for start in range(0, len(jobs), _CHUNK):
                 is_all &= await self._settle(jobs[start : start + _CHUNK])
@@ -112,10 +113,12 @@ class Deliverer:
                 is_all &= await remove_unregistered(self._workspace, uploads)
         except SessionStateError:
             raise
-        except TransportError:
+        except TransportError as exc:
+            self._asked = exc.retry_after
             return False
         except FtrackJobsError as exc:
             if isinstance(exc, ServerError) and exc.is_passing:
+                self._asked = exc.retry_after
                 return False
             self._complain(str(exc))  # such as of a key that is no longer good
             self._looks_again = True
@@ -151,6 +154,7 @@ class Deliverer:
                 self._refused.add(job.id)
                 logger.warning("%r: the server refuses its last word: %s", job, error)
             else:
+                self._asked = getattr(error, "retry_after", None) or self._asked
                 is_all = False
         return is_all
 

@@ -64,12 +64,17 @@ def decode_content_range(headers: Mapping[str, str]) -> tuple[int, int | None] |
 
 
 def decode_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds that the server asks to be left alone for; None if it does not ask."""
+    """Return the seconds that the server asks to be left alone for; None if it does not ask.
+
+    A date is the server's: it counts from the one that the answer bears, or else from *now*.
+    """
     told = headers.get("retry-after", "").strip()
     if told.isascii() and told.isdigit():
         return float(told)
     moment = _moment(told)
-    return None if moment is None else max(0.0, (moment - now).total_seconds())
+    if moment is None:
+        return None
+    return max(0.0, (moment - (decode_date(headers) or now)).total_seconds())
 
 
 def decode_date(headers: Mapping[str, str]) -> datetime | None:

@@ -169,3 +169,11 @@ def test_content_ranges(text: str, expected: object) -> None:
 )
 def test_when_to_come_back(text: str, seconds: float | None) -> None:
     assert decode_retry_after({"retry-after": text}, NOW) == seconds
+
+
+def test_a_date_to_come_back_at_is_one_of_the_servers_clock() -> None:
+    headers = {
+        "date": "Sun, 01 Nov 2026 13:00:00 GMT",
+        "retry-after": "Sun, 01 Nov 2026 13:00:05 GMT",
+    }
+    assert decode_retry_after(headers, NOW) == 5.0
