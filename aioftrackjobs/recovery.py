@@ -17,7 +17,7 @@ from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.leases import CLOCK_GRACE, Lease
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
 from aioftrackjobs.orphans import end_jobs, fetch_jobs, lost_reason, recovery_note
-from aioftrackjobs.protocol.query import bind
+from aioftrackjobs.protocol.query import PAGE_SIZE, bind
 from aioftrackjobs.report import compose_recovery
 from aioftrackjobs.results import Query
 from aioftrackjobs.session import AsyncSession, deliverer_of, workspace_of
@@ -155,11 +155,20 @@ class _Work:
         if user is not None:
             expression += bind(" and user.username is {name}", {"name": user})
         query: Query[Entity] = Query(self._workspace, expression)
-        jobs = await query.of(Job).all()
+        found: dict[str, Job] = {}
+        began: datetime | None = None
+        while True:
+            jobs = await query.of(Job).all()
+            began = began or self._contact.server_time()
+            new = [job for job in jobs if job.id not in found]
+            found |= {job.id: job for job in new}
+            # Where one page ends, the next begins only if no Job before it has ended meanwhile.
+            if len(jobs) < PAGE_SIZE or not any(_is_older(job, 0, began) for job in new):
+                break
         now = self._contact.server_time()
         return {
             job.id: self._judge(job)
-            for job in jobs
+            for job in found.values()
             if not older_than or _is_older(job, older_than, now)
         }
 

@@ -291,6 +291,30 @@ async def test_a_sign_of_life_between_the_look_and_the_write_saves_a_job(
     assert (await fetch(session, job.id)).status is JobStatus.RUNNING
 
 
+async def test_jobs_that_end_during_the_look_hide_no_others(
+    session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pages are counted from the first Job that runs, which is another one then."""
+    monkeypatch.setattr("aioftrackjobs.results.PAGE_SIZE", 2)
+    monkeypatch.setattr("aioftrackjobs.recovery.PAGE_SIZE", 2)
+    ending = [await running_job(session, ELSEWHERE) for _ in range(2)]
+    lost = [await running_job(session, DEAD) for _ in range(3)]
+    transport = other._connection.transport
+    send = transport.send
+
+    async def end_before_the_second_page(request: WireRequest) -> WireResponse:
+        if isinstance(request.body, bytes) and b"offset 2" in request.body:
+            for job in ending:
+                job["status"] = "done"
+            await session.commit()
+        return await send(request)
+
+    transport.send = end_before_the_second_page  # type: ignore[method-assign]
+    recovery = await recover(other)
+
+    assert {job.id for job in recovery.failed} == {job.id for job in lost}
+
+
 async def test_two_recoveries_at_once_with_clocks_apart_fail_no_live_job(
     server: ServerHandle, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
