@@ -275,6 +275,11 @@ class Sending:
                 f"the upload of {self._file_name!r} was refused with HTTP {response.status}"
             )
             raise failure_of(response.status, response.headers, error)
+        # No store answers with a page; some call their empty answer one.
+        if response.body and response.headers.get("content-type", "").startswith("text/html"):
+            raise PassingError(
+                TransferError(f"a page came instead of an answer to {self._file_name!r}")
+            )
 
 
 class _Body:

@@ -27,6 +27,7 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.content import open_content
 from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.devserver.faults import HtmlPage
 from aioftrackjobs.spool import CHUNK
 
 pytestmark = pytest.mark.every_client
@@ -248,6 +249,15 @@ async def test_a_refused_registration_leaves_no_file_behind(tmp_path: Path) -> N
 
         assert await components(session) == []
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_a_page_is_no_answer_to_an_upload(
+    server: ServerHandle, session: AsyncSession
+) -> None:
+    """Such as the login form of a proxy, which comes with status 200."""
+    server.faults.inject(HtmlPage(), on="uploads")
+    component = await session.create_component(b"frames", name="a.txt")
+    assert server.holdings.content(component.id) == b"frames"
 
 
 async def test_a_cancelled_upload_registers_nothing(session: AsyncSession, tmp_path: Path) -> None:
