@@ -187,13 +187,18 @@ class UnitOfWork:
         checked = {name: entity.checked_value(name, value) for name, value in values.items()}
         self.record_update(entity, checked)
 
-    def rollback(self) -> None:
+    def rollback(self, *, keep_uncertain: bool = False) -> None:
         """Forget everything recorded, put local values back, and detach created entities.
 
         A commit that is under way is not called back; what the server does not apply of it is
         forgotten too.
+
+        Args:
+            keep_uncertain: Leave what is uncertain to be resolved.
         """
-        dropped, self._uncertain = [*self._uncertain, *self._take_pending()], []
+        dropped = self._take_pending()
+        if not keep_uncertain:
+            dropped, self._uncertain = [*self._uncertain, *dropped], []
         if self._flight is not None:
             self._flight.rolled_back = True
         self._note_doomed()

@@ -14,6 +14,7 @@ import anyio
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.dispatch import Dispatcher
 from aioftrackjobs.errors import (
+    CommitUncertainError,
     InvalidKeyError,
     MalformedAnswerError,
     UnknownAttributeError,
@@ -74,13 +75,19 @@ class Workspace:
 
     @asynccontextmanager
     async def enter_unit(self) -> AsyncIterator[UnitOfWork]:
-        """Give the running flow a unit of its own, committed on exit, rolled back on an error."""
+        """Give the running flow a unit of its own, committed on exit, rolled back on an error.
+
+        What a commit has left uncertain stays, for :meth:`CommitUncertainError.resolve`.
+        """
         unit = UnitOfWork(self)
         before = _entered.get(_NO_UNITS)
         _entered.set({**before, self: unit})
         try:
             yield unit
             await unit.commit()
+        except CommitUncertainError:
+            unit.rollback(keep_uncertain=True)
+            raise
         except BaseException:
             unit.rollback()
             raise

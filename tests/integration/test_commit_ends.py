@@ -583,6 +583,18 @@ async def test_what_stays_unknown_is_settled_when_the_server_is_back(
     assert store.jobs[job.id]["status"] == "running"
 
 
+@pytest.mark.parametrize("lost", ["before", "after"])
+async def test_what_a_unit_of_work_leaves_unknown_is_settled_too(store: Store, lost: str) -> None:
+    session, _ = patient(budget=0)
+    async with session:
+        store.lose = [lost]
+        with pytest.raises(CommitUncertainError) as caught:
+            async with session.unit_of_work():
+                job = session.create(Job, {"status": "running"})
+        await caught.value.resolve()
+    assert store.jobs[job.id]["status"] == "running"
+
+
 async def test_a_commit_settles_what_became_uncertain_while_it_waited(store: Store) -> None:
     session, _ = patient(budget=0)
     uncertain: list[CommitUncertainError] = []
