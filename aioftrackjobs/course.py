@@ -194,6 +194,7 @@ class JobCourse:
         """Cancel the block's task, unless it is ending already, or its id is to be kept."""
         if self._task is not None and not self._ending and id(self._task) not in keep:
             self._task.cancel()
+            self._task = None  # once: a second time would disturb its cleaning up
 
     # Reporting
 

@@ -10,11 +10,12 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from queue import Empty, SimpleQueue
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import NoReturn
 
 import anyio
 import anyio.lowlevel
+import sniffio
 
 from aioftrackjobs.session import AsyncSession, workspace_of
 
@@ -75,7 +76,9 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
             if watchdog.signal is None:
                 raise
     if watchdog.signal is not None:
-        raise SystemExit(_BY_SIGNAL + watchdog.signal) from error
+        leaving = SystemExit(_BY_SIGNAL + watchdog.signal)
+        _unwrap(leaving)
+        raise leaving from error
     if error is not None:
         raise error
 
@@ -185,9 +188,31 @@ class _Departure:
         """Wait until all Jobs have had their last word; the rest of the time is for closing."""
         if self._watchdog.signal is not None:
             await self._told.wait()
-            await self._running.over()
+            # The block is over: who is left was started outside of it, if by the same task.
+            self._running.cancel_all(keep=())
+            if sniffio.current_async_library() == "asyncio":
+                await self._running.over()
+            # Trio's tasks are ended by nothing but the groups that they are in, when this exits.
             left = self._running.leaves_at - anyio.current_time()
             self._connection.closing_grace = max(left, 0.0)
+
+
+def _unwrap(leaving: SystemExit) -> None:
+    """Let an exit be one though a task group around the block makes a group of errors of it."""
+    show = sys.excepthook
+
+    def look_inside(
+        kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, BaseExceptionGroup):
+            exits, others = error.split(SystemExit)
+            if exits is not None:
+                if others is not None:
+                    show(type(others), others, others.__traceback__)
+                raise leaving  # out of the hook, this is what the interpreter exits by
+        show(kind, error, trace)
+
+    sys.excepthook = look_inside
 
 
 def _leave(number: int) -> NoReturn:

@@ -74,6 +74,43 @@ async def test_a_signal_ends_all_jobs_with_their_last_word(
     assert "Traceback" not in errors
 
 
+AROUND = """
+    import anyio
+    from aioftrackjobs import AsyncSession, job_context, shutdown_on_signals
+
+    async def work(session, task_status):
+        async with job_context(session, description="around"):
+            task_status.started()
+            await anyio.sleep_forever()
+
+    async def main():
+        async with AsyncSession() as session, anyio.create_task_group() as group:
+            await group.start(work, session)
+            async with shutdown_on_signals(session, grace=600):
+                print("ready", flush=True)
+                await anyio.sleep_forever()
+
+    anyio.run(main, backend="BACKEND")
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_jobs_in_a_group_around_the_block_end_too(
+    server: ServerHandle, session: AsyncSession, tmp_path: Path, backend: str
+) -> None:
+    code = AROUND.replace("BACKEND", backend)
+    async with daemon(server, tmp_path / "journal", code=code) as process:
+        assert await line(process) == "ready"
+        process.send_signal(signal.SIGTERM)
+        with anyio.fail_after(20):
+            errors = await rest(process)
+            await process.wait()
+
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    (job,) = await session.query("Job").all()
+    assert "failed: stopped by SIGTERM" in job["data"]
+
+
 STUBBORN = """
     import time
     import anyio
