@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
@@ -31,6 +32,7 @@ class Contact:
         self.failing_since: datetime | None = None
         self.last_error: str | None = None
         self.ahead = timedelta(0)
+        self._told: tuple[datetime, float] | None = None  # its clock, and when it was that
         self.on_step: Callable[[timedelta], None] = lambda _: None
         self.pauses = Pauses()
 
@@ -40,6 +42,7 @@ class Contact:
         self.pauses.shorten()
         date = decode_date(headers)
         if date is not None:
+            self._told = date, time.monotonic()
             self._set_ahead(date - self.last_success)
 
     def _set_ahead(self, ahead: timedelta) -> None:
@@ -55,5 +58,13 @@ class Contact:
         self.failing_since = self.failing_since or self.last_failure
 
     def server_time(self) -> datetime:
-        """Return the time of the server; while it has not told, that of this host."""
-        return datetime.now(UTC) + self.ahead
+        """Return the time of the server; while it has not told, that of this host.
+
+        Never less than what it told and the time since: a lease that is written after this host's
+        clock was put back would be over, until the next answer shows that it was.
+        """
+        now = datetime.now(UTC) + self.ahead
+        if self._told is None:
+            return now
+        date, at = self._told
+        return max(now, date + timedelta(seconds=time.monotonic() - at))
