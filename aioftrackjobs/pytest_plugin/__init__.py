@@ -47,15 +47,23 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show in the report of a failing test what went wrong by plan, and how to have it again."""
     report = yield
-    faults = item.stash.get(_FAULTS, None)
-    if report.failed and faults is not None:
-        again = f"repeat with --ftrack-seed={faults.seed}"
-        report.sections.append(("ftrack faults", f"{faults.report()}\n{again}"))
+    faults = item.stash.get(_FAULTS, ())
+    if report.failed and faults:
+        shown = [each.report() for each in faults]
+        again = f"repeat with --ftrack-seed={item.config.stash[_SEED]}"
+        report.sections.append(("ftrack faults", "\n".join((*shown, again))))
     return report
 
 
 _SEED: pytest.StashKey[int] = pytest.StashKey()
-_FAULTS: pytest.StashKey[Faults] = pytest.StashKey()
+_FAULTS: pytest.StashKey[list[Faults]] = pytest.StashKey()
+
+
+def _note_faults(request: pytest.FixtureRequest, faults: Faults) -> None:
+    """Have the report of the test tell of *faults*: it may use several servers."""
+    noted = request.node.stash.setdefault(_FAULTS, [])
+    if faults not in noted:  # as it is where a test is run again
+        noted.append(faults)
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +82,7 @@ def ftrack_server(
 ) -> Iterator[FtrackServer]:
     """An ftrack server on a real socket, as new for each test: to break, and to look into."""
     _ftrack_run_server.reset(seed=request.config.stash[_SEED])
-    request.node.stash[_FAULTS] = _ftrack_run_server.faults
+    _note_faults(request, _ftrack_run_server.faults)
     yield _ftrack_run_server
     _ftrack_run_server.faults.clear()
 
@@ -86,7 +94,7 @@ def ftrack_fake_server(request: pytest.FixtureRequest) -> Iterator[FakeServer]:
     from aioftrackjobs.testing import FakeServer
 
     with FakeServer(seed=request.config.stash[_SEED]) as server:
-        request.node.stash[_FAULTS] = server.faults
+        _note_faults(request, server.faults)
         yield server
 
 

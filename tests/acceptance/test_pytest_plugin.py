@@ -117,6 +117,21 @@ def test_failing_test_shows_the_seed_that_brings_its_faults_back(runs: Any) -> N
     assert ends[0] == ends[1]
 
 
+def test_failing_test_shows_the_faults_of_each_of_its_servers(runs: Any) -> None:
+    tests = """
+    def test_fails(ftrack_server, ftrack_fake_server):
+        ftrack_server.faults.inject(Drop())
+        with pytest.raises(httpx.TransportError):
+            httpx.get(ftrack_server.url)
+        assert ftrack_fake_server.faults.injected
+    """
+    result = runs.run(HOOK + tests)
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        ["seed *", "1. Drop(*", "seed *; injected: nothing", "repeat with --ftrack-seed=*"]
+    )
+
+
 def test_reset_between_tests_takes_less_than_20_ms(runs: Any) -> None:
     tests = """
     import time
