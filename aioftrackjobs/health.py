@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.journal import JournalState
 
+#: How long a last word may take to a server that is well.
+_ON_ITS_WAY = timedelta(seconds=10)
+
 
 @dataclass(frozen=True, slots=True)
 class Health:
@@ -44,10 +47,13 @@ class Health:
 
     @property
     def is_good(self) -> bool:
-        """Whether the server answers, no last word waits, and the journal, if any, works."""
-        return (
-            self.failing_since is None and not self.last_words_waiting and self.journal != "failing"
-        )
+        """Whether the server answers, no last word waits long, and the journal, if any, works.
+
+        Where many Jobs end, there is always a word on its way.
+        """
+        since = self.last_words_since
+        is_late = since is not None and datetime.now(UTC) - since > _ON_ITS_WAY
+        return self.failing_since is None and not is_late and self.journal != "failing"
 
 
 def check_health(connection: Connection) -> Health:

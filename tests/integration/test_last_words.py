@@ -81,6 +81,27 @@ async def test_a_word_waits_until_the_server_takes_requests_again(
         assert held(server, job.id)["status"] == "done"
 
 
+async def test_a_word_on_its_way_is_no_trouble_and_one_that_waits_is(
+    server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with journaled(server, path) as session:
+        transport = session._connection.transport
+        send = transport.send
+        seen: list[tuple[int, bool]] = []
+
+        async def look(request: WireRequest) -> WireResponse:
+            seen.append((session.health.last_words_waiting, session.health.is_good))
+            return await send(request)
+
+        async with job_context(session, description="x"):
+            transport.send = look  # type: ignore[method-assign]
+        assert seen == [(1, True)]
+
+        async with job_context(session, description="x"):
+            monkeypatch.setattr("aioftrackjobs.health._ON_ITS_WAY", timedelta(0))
+        assert seen == [(1, True), (0, True), (1, False)]
+
+
 async def test_a_word_in_the_journal_waits_as_long_as_the_server_asks(
     server: ServerHandle, path: Path
 ) -> None:
