@@ -17,6 +17,7 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -128,9 +129,10 @@ class JobCourse:
         ahead = contact.ahead
         try:
             await self._unit.commit()
-        except CommitUncertainError:
+        except CommitUncertainError as exc:
             if not await self._has_begun():
-                raise
+                settle = partial(self._settle_beginning, self._unit)
+                raise CommitUncertainError(exc.operations, settle) from exc.__cause__
             self._unit.accept_uncertain()
         self._begun = True
         if sniffio.current_async_library() == "asyncio":
@@ -139,6 +141,17 @@ class JobCourse:
             self._task = asyncio.current_task()
         # Leases are in the server's time, which only an answer tells: it may be the first.
         self._running.add(self, renew_now=abs(contact.ahead - ahead) > _CLOCK_STEP)
+
+    async def _settle_beginning(self, unit: UnitOfWork) -> None:
+        """Settle what *unit* has left unknown of a Job whose block was never entered.
+
+        Raises:
+            FtrackJobsError: It is still not known, or that it failed could not be delivered.
+        """
+        await unit.resolve()
+        await self._host.finish(self._last_word, JobStatus.FAILED)
+        if self._problem is not None:
+            raise self._problem
 
     async def _find_user(self, user: Entity | str | None) -> User:
         if isinstance(user, User):

@@ -14,7 +14,12 @@ import pytest
 
 from aioftrackjobs import AsyncSession, Job, job_context, recover
 from aioftrackjobs.devserver import ServerHandle, faults
-from aioftrackjobs.errors import AuthenticationError, ConnectError, FtrackJobsError
+from aioftrackjobs.errors import (
+    AuthenticationError,
+    CommitUncertainError,
+    ConnectError,
+    FtrackJobsError,
+)
 from aioftrackjobs.journal_file import Entry, JournalFile, Owner
 from aioftrackjobs.leases import LEASE, Lease
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
@@ -169,6 +174,26 @@ async def test_a_word_that_cannot_be_kept_is_told_and_delivered_all_the_same(
         link.trouble = None
         await until(lambda: not session.health.last_words_waiting)
     assert held(server, job.id)["status"] == "done"
+
+
+@pytest.mark.parametrize("applied", [False, True])
+async def test_to_settle_a_beginning_leaves_no_job_running(
+    server: ServerHandle, applied: bool
+) -> None:
+    """Its block was never entered, so that nobody else would ever end it."""
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=NO_RETRIES
+    ) as session:
+        await session.current_user()
+        server.faults.inject(faults.Drop(applied=applied), on="writes")
+        server.faults.inject(faults.Drop(), on="calls", probability=1.0)
+        with pytest.raises(CommitUncertainError) as caught:
+            async with job_context(session, description="x", grace=0.05):
+                pass
+        server.faults.clear()
+        await caught.value.resolve()
+    (job,) = server.holdings.jobs()
+    assert job["status"] == "failed"
 
 
 # Others who got in the way
