@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from weakref import finalize
 
 from pydantic_core import from_json
 
@@ -67,11 +68,14 @@ class Call:
             incoming.discard()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Saved:
-    """What a server held at some time, without files."""
+    """What a server held at some time, without files, for as long as somebody holds it."""
 
     entities: sqlite3.Connection = field(repr=False)
+
+    def __post_init__(self) -> None:
+        finalize(self, self.entities.close)
 
 
 class Engine:

@@ -92,7 +92,8 @@ def find() -> Iterator[Callable[[syntax.Query], list[str]]]:
     """What the database finds for a query: keys, in order."""
     metadata, tables = build_tables(builtin_model())
     compiler = Compiler(builtin_model(), tables)
-    with sa.create_engine("sqlite://").connect() as connection:
+    database = sa.create_engine("sqlite://", poolclass=sa.pool.NullPool)
+    with database.connect() as connection:
         metadata.create_all(connection)
         for name, entities in rows().items():
             root = builtin_model().types[name].root

@@ -151,7 +151,8 @@ def test_queries_are_answered_by_index(expression: str, index: str) -> None:
     compiled = statement.compile(
         dialect=sqlite.dialect(paramstyle="named"), compile_kwargs={"render_postcompile": True}
     )
-    with sa.create_engine("sqlite://").connect() as connection:
+    database = sa.create_engine("sqlite://", poolclass=sa.pool.NullPool)
+    with database.connect() as connection:
         metadata.create_all(connection)
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", compiled.params)
 
