@@ -277,7 +277,9 @@ class JobCourse:
     async def _last_word(self, status: JobStatus, deadline: float | None = None) -> None:
         """Report the end; keep why it could be delivered neither until *deadline* nor later."""
         self._running.discard(self)
-        is_kept = await self._journal.keep_word(self.entity.id, self._word(status))
+        is_kept = self._journal.state != "off" and await self._journal.keep_word(
+            self.entity.id, self._word(status)
+        )
         await self._deliver_last_word(status, deadline or anyio.current_time() + self._grace)
         if self._problem is None:
             self._journal.release_job(self.entity.id)
