@@ -241,18 +241,15 @@ class JournalFile:
             sqlite3.Error: That was not possible.
         """
         owner = self._owner
-        written = [
-            [each.kind, each.id, each.holder, each.since, each.word, each.lost_host, each.lost_at]
-            for each in entries
-        ]
-        deleted = [list(key) for key in gone]
-        values = (owner.server_url, owner.api_user, owner.token, json.dumps(written))
-        if written and not deleted and not self._owes_sign(now):
+        deleted = tuple(gone)
+        # Tuples travel as lists, in the order of their fields.
+        values = (owner.server_url, owner.api_user, owner.token, json.dumps(entries))
+        if entries and not deleted and not self._owes_sign(now):
             self._database.execute(_INSERT, values)  # a transaction of its own
             return
         with self._transaction() as execute:
             self._sign(execute, now)
-            if written:
+            if entries:
                 execute(_INSERT, values)
             if deleted:
                 execute(
