@@ -1,11 +1,13 @@
 """What the journal, and leases, cost a farm: Jobs a second with and without.
 
-    python tests/benchmarks/journal.py [--jobs N] [--tasks N ...] [--repeat N]
+    python tests/benchmarks/journal.py [--jobs N] [--commits N] [--tasks N ...] [--repeat N]
 
-Each task runs Jobs in job_context, one after the other, with two progress reports each. The
-server (``crowd.py``) answers at once, so that what the client does is what is measured; client and
-server have a core each. Settings take turns; the ratio of the medians is to the plain setting.
-Where the machine has other work to do, the processor time says more than the rate.
+Each task runs Jobs in job_context, one after the other, with two progress reports each, and with
+ten commits about an entity of its own, as a task of a farm (``farm.py``) makes; ``--commits 0``
+for Jobs that do nothing, where the journal weighs most. The server (``crowd.py``) answers at once,
+so that what the client does is what is measured; client and server have a core each. Settings take
+turns; the ratio of the medians is to the plain setting. Where the machine has other work to do,
+the processor time says more than the rate.
 """
 
 from __future__ import annotations
@@ -26,11 +28,13 @@ def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=3_000, help="Jobs of all tasks together")
+    parser.add_argument("--commits", type=int, default=10, help="in each Job")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 10, 100, 1_000])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--latency", type=int, default=0, help="of the server, in ms")
     parser.add_argument("--folder", help="where the journal is; else a temporary folder")
     options = parser.parse_args()
+    commits = str(options.commits)
     rates: dict[tuple[int, str], list[float]] = {}
     costs: dict[tuple[int, str], list[float]] = {}
     with (
@@ -43,7 +47,9 @@ def main() -> None:
                     path = str(Path(folder, f"{turn}-{tasks}")) if "journal" in setting else ""
                     lease = "180" if "leases" in setting else "0"
                     cycles = max(1, options.jobs // tasks // (8 if tasks == 1 else 1))
-                    result = bench.measure("ours", ["jobs", str(tasks), str(cycles), path, lease])
+                    result = bench.measure(
+                        "ours", ["jobs", str(tasks), str(cycles), path, lease, commits]
+                    )
                     key, jobs = (tasks, setting), tasks * cycles
                     rates.setdefault(key, []).append(jobs / result["seconds"])
                     costs.setdefault(key, []).append(1e6 * result["cpu"] / jobs)

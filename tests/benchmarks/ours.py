@@ -66,11 +66,11 @@ async def farm(tasks: str, cycles: str) -> None:
         report({**watch.read(), **memory.read()})
 
 
-async def jobs(tasks: str, cycles: str, journal: str, lease: str) -> None:
+async def jobs(tasks: str, cycles: str, journal: str, lease: str, commits: str) -> None:
     """What a daemon of a farm does with job_context, with a journal and leases or without."""
     import asyncio
 
-    from aioftrackjobs import AsyncSession, job_context
+    from aioftrackjobs import AsyncSession, Job, job_context
 
     async with AsyncSession(journal=journal, lease=float(lease)) as session:
         user = await session.current_user()
@@ -81,6 +81,11 @@ async def jobs(tasks: str, cycles: str, journal: str, lease: str) -> None:
                     for step in range(2):
                         job.progress(step / 2)
                         await asyncio.sleep(0)
+                    async with session.unit_of_work() as unit:  # the work itself
+                        item = session.create(Job, {"user": user}) if int(commits) else None
+                        for step in range(int(commits)):
+                            item["data"] = f'{{"description": "step {step}"}}'
+                            await unit.commit()
 
         async with job_context(session, user=user, description="the first"):
             pass  # it imports what is needed, and makes the journal's file
