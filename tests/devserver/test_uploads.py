@@ -6,7 +6,7 @@ import base64
 import errno
 import hashlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from aioftrackjobs.devserver import create_app, receiving, runner, running
 from aioftrackjobs.devserver.storage import Incoming
 
 from .caller import Caller, create, names_in, new_id
+from .waiting import until
 
 CONTENT = b"frame 1001\n" * 1000
 CHECKSUM = base64.b64encode(hashlib.md5(CONTENT).digest()).decode()
@@ -186,13 +187,6 @@ async def stalled() -> AsyncIterator[bytes]:
     """Some of a file, and never the rest."""
     yield CONTENT[:100]
     await anyio.sleep_forever()
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Wait for what nobody tells: files, threads."""
-    with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110
-            await anyio.sleep(0.001)
 
 
 async def test_only_some_of_an_upload_is_held_in_memory() -> None:

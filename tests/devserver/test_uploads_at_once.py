@@ -14,7 +14,8 @@ from aioftrackjobs.devserver import Limits
 from aioftrackjobs.devserver.storage import Incoming, Storage
 
 from .caller import names_in, new_id
-from .test_uploads import CHECKSUM, CONTENT, announce, calling, put, stalled, until
+from .test_uploads import CHECKSUM, CONTENT, announce, calling, put, stalled
+from .waiting import until
 
 
 @pytest.mark.parametrize("parts", [None, 2], ids=["whole", "part"])

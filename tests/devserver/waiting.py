@@ -1,0 +1,14 @@
+"""Waiting for what nobody tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what nobody tells: files, threads."""
+    with anyio.fail_after(10):
+        while not condition():  # noqa: ASYNC110
+            await anyio.sleep(0.001)
