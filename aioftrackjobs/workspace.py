@@ -21,7 +21,8 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.identity import IdentityMap, IncompleteRowError
 from aioftrackjobs.leases import LEASE_SECONDS
-from aioftrackjobs.models import Entity, EntityTypes, Freshness, adopt, new_id, owner_of
+from aioftrackjobs.keys import new_id
+from aioftrackjobs.models import Entity, EntityTypes, Freshness, adopt, owner_of
 from aioftrackjobs.progress import ProgressBoards
 from aioftrackjobs.running import RunningJobs
 from aioftrackjobs.unit_of_work import UnitOfWork
