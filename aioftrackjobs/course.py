@@ -33,6 +33,7 @@ from aioftrackjobs.errors import (
     TransportError,
 )
 from aioftrackjobs.failure import describe_failure, format_failure
+from aioftrackjobs.journal import Receipt
 from aioftrackjobs.models import Entity, Job, JobComponent, JobStatus, User, remote_value
 from aioftrackjobs.progress import Progress
 from aioftrackjobs.report import JobReport, read_data
@@ -117,7 +118,12 @@ class JobCourse:
             user_id = (await self._find_user(user))["id"]
             values = {"user_id": user_id, "data": self._compose(None, more)}
             running = {"status": JobStatus.RUNNING, **values}
-            self._entity = self._workspace.create(Job, running, unit=self._unit)
+            key = await self._journal.own_new()
+            try:
+                self._entity = self._workspace.create(Job, running, unit=self._unit, new_key=key)
+            except BaseException:
+                self._journal.release_job(key)
+                raise
         else:
             entity = await self._find_job(job)
             before = remote_value(entity, "data")
@@ -125,7 +131,7 @@ class JobCourse:
             composed = self._compose(before, more)
             self._unit.set(entity, status=JobStatus.RUNNING, data=composed)
             self._entity = entity
-        await self._journal.own(self._entity.id)
+            await self._journal.own(entity.id)
         ahead = contact.ahead
         try:
             await self._unit.commit()
@@ -277,13 +283,19 @@ class JobCourse:
     async def _last_word(self, status: JobStatus, deadline: float | None = None) -> None:
         """Report the end; keep why it could be delivered neither until *deadline* nor later."""
         self._running.discard(self)
-        is_kept = self._journal.state != "off" and await self._journal.keep_word(
-            self.entity.id, self._word(status)
-        )
-        await self._deliver_last_word(status, deadline or anyio.current_time() + self._grace)
+        ends = deadline or anyio.current_time() + self._grace
+        kept: Receipt | None = None
+        if self._journal.state != "off":
+            kept = self._journal.keep_word(self.entity.id, self._word(status))
+        with self._workspace.connection.contact.pauses.hurry():
+            is_silent = await self._stop_reports(ends)  # while the journal is written
+            asked = anyio.current_time()
+            is_kept = kept is not None and await self._journal.written(kept)
+            ends += anyio.current_time() - asked  # the server had no part in that
+            await self._deliver_last_word(status, ends, is_silent=is_silent)
         if self._problem is None:
             self._journal.release_job(self.entity.id)
-        elif self._journal.state != "off" and _may_pass(self._problem):
+        elif kept is not None and _may_pass(self._problem):
             deliverer_of(self._session).wake()
             if is_kept:  # else it may be lost, and who waits for it has to know
                 logger.warning("%r: its last word waits in the journal: %s", self, self._problem)
@@ -299,14 +311,21 @@ class JobCourse:
         }
         return json.dumps({"status": status.value, "data": said})
 
-    async def _deliver_last_word(self, status: JobStatus, deadline: float) -> None:
+    async def _stop_reports(self, deadline: float) -> bool:
+        """Report no more; return whether no report is under way any more, too."""
+        ends = min(deadline, self._running.leaves_at, anyio.current_time() + self._grace / 2)
+        with anyio.CancelScope(deadline=ends) as scope:
+            await self._line.stop()
+            await self._renewal.stop()
+        return not scope.cancelled_caught
+
+    async def _deliver_last_word(
+        self, status: JobStatus, deadline: float, *, is_silent: bool
+    ) -> None:
         self._problem = TransportError(f"no answer within {self._grace:g} s")
-        ends = min(deadline, self._running.leaves_at)
         pauses = self._workspace.connection.contact.pauses
-        with anyio.CancelScope(deadline=ends) as scope, pauses.hurry():
-            with anyio.move_on_after(self._grace / 2) as old_reports:
-                await self._line.stop()
-                await self._renewal.stop()
+        ends = min(deadline, self._running.leaves_at)
+        with anyio.CancelScope(deadline=ends) as scope:
             patience = replace(self._workspace.connection.retry, budget=math.inf).patience()
             while self._problem is not None:
                 try:
@@ -318,7 +337,7 @@ class JobCourse:
                     await pauses.take(patience, getattr(exc, "retry_after", None))
                 else:
                     self._problem = None
-            if old_reports.cancelled_caught:  # an old report may yet arrive, and say less
+            if not is_silent:  # an old report may yet arrive, and say less
                 self._host.spawn(self._write_again)
         if scope.cancelled_caught and self._unit.trouble is not None:
             self._problem = self._unit.trouble

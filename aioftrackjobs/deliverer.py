@@ -18,7 +18,7 @@ from typing import Any
 import anyio
 
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError, TransportError
-from aioftrackjobs.journal_file import Entry
+from aioftrackjobs.journal import Entry
 from aioftrackjobs.leases import Lease
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 from aioftrackjobs.orphans import END_STATUSES, end_jobs, fetch_jobs, lost_reason, recovery_note
@@ -139,8 +139,10 @@ class Deliverer:
         for entry in filter(self._journal.has, entries):  # what is still so, after the look
             job = found.get(entry.id)
             if job is None:
-                if abs(time.time() - entry.since) < _SETTLED:
-                    is_all = False  # its creation may be on its way
+                # Its creation may be on its way since the death of its process; the entry may be
+                # much older than that.
+                if abs(time.time() - max(entry.since, entry.lost_at or 0.0)) < _SETTLED:
+                    is_all = False
                 else:
                     self._journal.release_job(entry.id)
             elif (end := self._end_of(entry, job)) is None:

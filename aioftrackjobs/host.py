@@ -339,6 +339,15 @@ def loop_caller() -> Callable[[Callable[[], None]], object]:
     return asyncio.get_running_loop().call_soon_threadsafe
 
 
+def turn_end_caller() -> Callable[[Callable[[], None]], object]:
+    """Return what calls a function when the running event loop's turn ends; only in the loop."""
+    if sniffio.current_async_library() == "trio":
+        return loop_caller()
+    import asyncio
+
+    return asyncio.get_running_loop().call_soon  # without waking who is awake, a system call each
+
+
 async def _wait_out(event: anyio.Event) -> BaseException | None:
     """Wait for *event* although the caller may be cancelled; return the cancellation, if any."""
     cancellation: BaseException | None = None

@@ -14,7 +14,8 @@ import typer
 from aioftrackjobs import AsyncSession, Job, JobStatus
 from aioftrackjobs.cli.recover import parse_duration
 from aioftrackjobs.devserver import running
-from aioftrackjobs.journal_file import Entry, JournalFile, Owner
+from aioftrackjobs.journal import Entry, Owner
+from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.leases import LEASE, Lease
 from aioftrackjobs.processes import Process, this_process
 

@@ -23,8 +23,8 @@ from aioftrackjobs import AsyncSession, FileComponent, Job, JobStatus, job_conte
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.host import Host
-from aioftrackjobs.journal import Journal
-from aioftrackjobs.journal_file import Entry, JournalFile, Owner
+from aioftrackjobs.journal import Entry, Journal, Owner
+from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.processes import this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
@@ -55,9 +55,9 @@ async def test_each_step_is_durable_before_its_request(
         ((_, held),) = [
             (each, held) for each, held in watch.writes("create") if each["entity_type"] == "Job"
         ]
-        assert held == {job.id: None}
-        ((_, held),) = watch.writes("get_upload_metadata")
-        assert len(held) == 2
+        assert held[job.id] is None
+        ((each, held),) = watch.writes("get_upload_metadata")
+        assert each["component_id"] in held
         (last,) = [held for each, held in watch.writes("update") if "status" in each["entity_data"]]
         assert json.loads(last[job.id] or "")["status"] == "done"
 
@@ -87,7 +87,7 @@ async def test_the_environment_names_a_journal(
     monkeypatch.setenv("FTRACK_JOBS_JOURNAL", str(path))
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         async with job_context(session) as job:
-            assert entries(path) == {job.id: None}
+            assert entries(path)[job.id] is None
             assert session.health.journal == "working"
 
 
@@ -100,6 +100,77 @@ async def test_a_job_that_never_began_leaves_nothing(server: ServerHandle, path:
             async with job_context(session, user=user):
                 pytest.fail("it has not begun")
     assert entries(path) == {}
+
+
+# Entries that are there before their Jobs
+
+
+async def test_a_job_that_begins_alone_finds_its_entry_written(
+    server: ServerHandle, path: Path
+) -> None:
+    async with journaled(server, path) as session:
+        user = await session.current_user()
+        async with job_context(session, user=user):
+            pass
+        await until(lambda: bool(entries(path)))
+        held = entries(path)
+        async with job_context(session, user=user) as job:
+            assert job.id in held
+        await until(lambda: bool(entries(path).keys() - held.keys()))  # another in its place
+    assert entries(path) == {}
+
+
+async def test_a_session_without_jobs_makes_no_entries_for_any(
+    server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: list[str] = []
+    write = JournalFile.write
+
+    def note(self: JournalFile, now: float, rows: list[Entry], gone: Any) -> None:
+        kinds.extend(row.kind for row in rows)
+        write(self, now, rows, gone)
+
+    monkeypatch.setattr(JournalFile, "write", note)
+    async with journaled(server, path) as session:
+        await session.create_component(b"abc", name="a.txt")
+    assert kinds == ["upload"]
+
+
+async def test_jobs_that_begin_together_each_have_an_entry_of_their_own(path: Path) -> None:
+    ids: list[str] = []
+
+    async def begin(journal: Journal) -> None:
+        ids.append(job_id := await journal.own_new())
+        assert job_id in entries(path)
+
+    async with written(path) as journal:
+        for _ in range(3):
+            async with anyio.create_task_group() as group:
+                for _ in range(50):
+                    group.start_soon(begin, journal)
+    assert len(set(ids)) == 150
+
+
+async def test_a_job_that_is_cancelled_before_it_has_an_entry_leaves_none(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    write = JournalFile.write
+
+    def hang(self: JournalFile, *args: Any) -> None:
+        go_on.wait()
+        write(self, *args)
+
+    async with written(path) as journal:
+        await journal.own("running")
+        monkeypatch.setattr(JournalFile, "write", hang)
+        with anyio.move_on_after(0.05) as scope:
+            await journal.own_new()
+        assert scope.cancelled_caught
+        go_on.set()
+        assert await journal.own("another")
+        spare = set(journal._ledger._spare)
+        await until(lambda: entries(path).keys() - spare == {"running", "another"})
 
 
 # An outage: see also test_outage.py
@@ -195,18 +266,19 @@ async def test_a_full_disk_is_one_warning_and_what_is_still_true_is_written_late
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._RETRY", 0.05)
+    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.05)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
     try:
         async with journaled(server, path) as session:
-            async with job_context(session, description="x"):
+            async with job_context(session, description="x") as past:
                 pass
             async with job_context(session, description="y") as job:
                 assert journal_of(session) == "failing"
                 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
                 await until(lambda: journal_of(session) == "working")
-                assert entries(path) == {job.id: None}
+                assert entries(path)[job.id] is None
+                assert past.id not in entries(path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     texts = [record.getMessage() for record in caplog.records if record.name.endswith("journal")]
@@ -218,7 +290,7 @@ async def test_a_full_disk_is_one_warning_and_what_is_still_true_is_written_late
 async def test_a_locked_file_delays_nobody_for_long(
     server: ServerHandle, other: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal_file._BUSY_TIMEOUT", 0.1)
+    monkeypatch.setattr("aioftrackjobs.journal._file._BUSY_TIMEOUT", 0.1)
     async with journaled(server, path) as session:
         async with job_context(session):
             pass
@@ -236,8 +308,8 @@ async def test_a_locked_file_delays_nobody_for_long(
 async def test_what_others_left_is_seen_to_when_a_locked_file_can_be_read(
     server: ServerHandle, other: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal_file._BUSY_TIMEOUT", 0.05)
-    monkeypatch.setattr("aioftrackjobs.journal._RETRY", 0.05)
+    monkeypatch.setattr("aioftrackjobs.journal._file._BUSY_TIMEOUT", 0.05)
+    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.05)
     monkeypatch.setattr("aioftrackjobs.deliverer._LOOK_AGAIN", 0.05)
     job = other.create(Job, {"status": "running"})
     await other.commit()
@@ -256,7 +328,7 @@ async def test_what_others_left_is_seen_to_when_a_locked_file_can_be_read(
 async def test_a_disk_that_hangs_is_not_waited_for(
     server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._PATIENCE", 0.1)
+    monkeypatch.setattr("aioftrackjobs.journal._journal._PATIENCE", 0.1)
     go_on = threading.Event()
     write = JournalFile.write
 
@@ -299,13 +371,15 @@ async def test_a_file_that_goes_while_it_is_used_is_a_warning_and_written_anew(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._RETRY", 0.05)
+    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.05)
     async with journaled(server, path) as session, job_context(session) as running:
         fault(path)
         async with job_context(session) as job:
             await until(lambda: journal_of(session) == "failing")
             await until(lambda: journal_of(session) == "working")
-            assert entries(path) == {running.id: None, job.id: None}
+            assert {running.id, job.id} <= entries(path).keys()
+            async with job_context(session) as later:
+                assert later.id in entries(path)
     assert entries(path) == {}
     texts = [record.getMessage() for record in caplog.records if record.name.endswith("journal")]
     assert len(texts) == 2
@@ -451,7 +525,7 @@ async def test_what_came_together_is_synced_together(
 async def test_a_disk_that_does_not_keep_what_it_took_is_one_warning(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._RETRY", 0.05)
+    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.05)
     is_broken = True
     attempts: list[bool] = []
 

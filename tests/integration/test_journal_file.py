@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from aioftrackjobs.journal_file import Entry, JournalFile, Owner
+from aioftrackjobs.journal import Entry, Owner
+from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.processes import Process, this_process
 
 from .journals import DEAD
@@ -112,7 +113,7 @@ def test_entries_of_others_users_are_left_to_them(path: Path) -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("aioftrackjobs.journal_file.time", clock)
+    monkeypatch.setattr("aioftrackjobs.journal._file.time", clock)
     return clock
 
 

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
@@ -20,7 +21,8 @@ from aioftrackjobs.errors import (
     ConnectError,
     FtrackJobsError,
 )
-from aioftrackjobs.journal_file import Entry, JournalFile, Owner
+from aioftrackjobs.journal import Entry, Owner
+from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.leases import LEASE, Lease
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transport import WireRequest, WireResponse
@@ -311,9 +313,27 @@ async def test_what_the_server_does_not_have_is_forgotten_whatever_the_clock_say
 ) -> None:
     since = time.time() + hours * 3600
     file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
-    file.write(time.time(), [Entry("job", "no such job", "dead", since)], [])
+    file.write(since, [Entry("job", "no such job", "dead", since)], [])
     file.close()
 
     async with journaled(server, path) as session:
         assert await session._deliverer.deliver()
         assert session._connection.journal.unsettled() == []
+
+
+async def test_a_job_whose_entry_is_old_may_still_appear_when_its_process_has_just_died(
+    server: ServerHandle, other: AsyncSession, path: Path
+) -> None:
+    """The entry is made before there is a Job for it; that may be on its way for a while."""
+    job_id, now = str(uuid4()), time.time()
+    file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
+    file.write(now, [Entry("job", job_id, "dead", now - 3600)], [])
+    file.close()
+
+    async with journaled(server, path) as session:
+        assert not await session._deliverer.deliver()
+        other.create(Job, {"id": job_id, "status": "running"})
+        await other.commit()
+        assert await session._deliverer.deliver()
+        assert session._connection.journal.unsettled() == []
+    assert held(server, job_id)["status"] == "failed"

@@ -410,7 +410,7 @@ DAEMON = """
                 return await send(request)
 
             if moment == "journal":
-                from aioftrackjobs.journal_file import JournalFile
+                from aioftrackjobs.journal._file import JournalFile
                 write = JournalFile.write
                 def dying_write(self, now, entries, gone):
                     if any(entry.word for entry in entries):

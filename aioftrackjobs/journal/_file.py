@@ -13,16 +13,16 @@ from __future__ import annotations
 import json
 import math
 import os
+import sqlite3
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import Any
 
+from aioftrackjobs.journal._entry import Entry, Key, Owner
 from aioftrackjobs.processes import Process
-
-if TYPE_CHECKING:
-    import sqlite3
 
 #: Seconds to wait for others who write, and between two looks where SQLite does not wait itself.
 _BUSY_TIMEOUT, _POLL = 2.0, 0.02
@@ -67,60 +67,16 @@ def _fields(number: int) -> str:
     return ", ".join(f"json_extract(value, '$[{index}]')" for index in range(number))
 
 
-_INSERT = (
+_REPLACE = (
     "INSERT OR REPLACE INTO entries (server, api_user, owner, kind, id, holder, since, word,"
-    f" lost_host, lost_at) SELECT ?, ?, ?, {_fields(7)} FROM json_each(?)"
+    " lost_host, lost_at) "
 )
-
-#: What an entry is about: "job" or "upload", and its id.
-Key: TypeAlias = tuple[str, str]
+_INSERT_ONE = f"{_REPLACE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_ALL = f"{_REPLACE} SELECT ?, ?, ?, {_fields(7)} FROM json_each(?)"
 
 
 class UnusableJournalError(Exception):
     """The file cannot be used as a journal."""
-
-
-class Entry(NamedTuple):
-    """What is known of a Job, or of an upload.
-
-    Attributes:
-        kind: "job" or "upload".
-        id: Of the Job, or of the component.
-        holder: The session that it belonged to at first.
-        since: When that was; of a last word, when it was said.
-        word: The last word of a Job as JSON; None while it has none.
-        lost_host: Where its process died, if it did.
-        lost_at: When that process was last known to live.
-    """
-
-    kind: str
-    id: str
-    holder: str
-    since: float
-    word: str | None = None
-    lost_host: str | None = None
-    lost_at: float | None = None
-
-    @property
-    def key(self) -> Key:
-        """What it is known by."""
-        return self.kind, self.id
-
-
-class Owner(NamedTuple):
-    """The session that writes.
-
-    Attributes:
-        token: Names it.
-        process: Where it is.
-        server_url: What its entries are about.
-        api_user: Who can do something about them.
-    """
-
-    token: str
-    process: Process
-    server_url: str
-    api_user: str
 
 
 class JournalFile:
@@ -137,8 +93,6 @@ class JournalFile:
     """
 
     def __init__(self, path: Path, owner: Owner) -> None:
-        import sqlite3  # late: few sessions have a journal
-
         self._owner = owner
         self._signed_at = -math.inf
         self._wal: int | None = None
@@ -168,8 +122,6 @@ class JournalFile:
 
     def _use_wal(self) -> None:
         """Switch to WAL, which fails at once where another process is just doing so."""
-        import sqlite3
-
         deadline = time.monotonic() + _BUSY_TIMEOUT
         while True:
             try:
@@ -240,23 +192,29 @@ class JournalFile:
         Raises:
             sqlite3.Error: That was not possible.
         """
-        owner = self._owner
         deleted = tuple(gone)
-        # Tuples travel as lists, in the order of their fields.
-        values = (owner.server_url, owner.api_user, owner.token, json.dumps(entries))
-        if entries and not deleted and not self._owes_sign(now):
-            self._database.execute(_INSERT, values)  # a transaction of its own
+        if not deleted and not self._owes_sign(now):
+            if entries:
+                self._insert(self._database.execute, entries)  # a transaction of its own
             return
         with self._transaction() as execute:
             self._sign(execute, now)
             if entries:
-                execute(_INSERT, values)
+                self._insert(execute, entries)
             if deleted:
                 execute(
                     "DELETE FROM entries WHERE owner = ? AND server = ? AND (kind, id) IN"
                     f" (SELECT {_fields(2)} FROM json_each(?))",
-                    (owner.token, owner.server_url, json.dumps(deleted)),
+                    (self._owner.token, self._owner.server_url, json.dumps(deleted)),
                 )
+
+    def _insert(self, execute: Callable[..., Any], entries: Sequence[Entry]) -> None:
+        owner = self._owner
+        ours = (owner.server_url, owner.api_user, owner.token)
+        if len(entries) == 1:
+            execute(_INSERT_ONE, (*ours, *entries[0]))
+        else:  # tuples travel as lists, in the order of their fields
+            execute(_INSERT_ALL, (*ours, json.dumps(entries)))
 
     def _owes_sign(self, now: float) -> bool:
         return abs(now - self._signed_at) >= _SIGN_EVERY
@@ -358,8 +316,6 @@ def _create(path: Path) -> None:
     """
     if path.exists():
         return
-    import tempfile  # late: few sessions have a journal, and most of these find it there
-
     descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     os.close(descriptor)
     try:

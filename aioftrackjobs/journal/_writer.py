@@ -1,0 +1,125 @@
+"""The thread that writes a session's part of the journal: all that is waiting in one batch."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from aioftrackjobs.journal._entry import Owner
+from aioftrackjobs.journal._file import JournalFile, UnusableJournalError
+from aioftrackjobs.journal._ledger import Batch, Ledger
+
+#: Seconds after which what was written is synced to the disk.
+_SYNC_AFTER = 0.1
+#: Seconds between two batches, at least, where many wait.
+_SPACING = 0.001
+#: Seconds between two signs of life.
+_HEARTBEAT = 20.0
+
+
+class Writer:
+    """Writes batch after batch, until the journal is closed.
+
+    Args:
+        path: The file.
+        owner: The session.
+        ledger: Where the batches come from.
+        call_soon: Calls a function in the event loop.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        owner: Owner,
+        ledger: Ledger,
+        call_soon: Callable[[Callable[[], None]], object],
+    ) -> None:
+        self._path = path
+        self._owner = owner
+        self._ledger = ledger
+        self._call_soon = call_soon
+        self._file: JournalFile | None = None
+        self._crowded_at = 0.0  # when many last waited
+        self._unsynced_since: float | None = None
+
+    def start(self) -> None:
+        """Start the thread."""
+        # A daemon: a program that does not close its session may end all the same.
+        threading.Thread(target=self._run, name="aioftrackjobs journal", daemon=True).start()
+
+    def _run(self) -> None:
+        batch = self._next_batch()
+        while not batch.is_last:
+            self._try(batch)
+            self._answer(batch)
+            self._try(None)
+            batch = self._next_batch()
+        self._try(batch)
+        self._try(None, at_once=True)
+        self._close()
+        self._answer(batch)  # of a session that was closed, nothing is open
+
+    def _next_batch(self) -> Batch:
+        """Wait for something to write, and take it."""
+        if self._unsynced_since is None:
+            self._ledger.wait(time.monotonic() + _HEARTBEAT)
+        else:
+            self._ledger.wait(self._unsynced_since + _SYNC_AFTER)
+        # Under load many come together; who is alone does not wait.
+        if (spare := self._crowded_at + _SPACING - time.monotonic()) > 0:
+            time.sleep(spare)
+        return self._ledger.take(time.time())
+
+    def _try(self, batch: Batch | None, *, at_once: bool = False) -> None:
+        """Write *batch*, or sync what was written; the ledger is told if that is not possible."""
+        try:
+            if batch is not None:
+                self._write(batch)
+            elif self._file is not None:
+                self._sync(self._file, at_once=at_once)
+        except (sqlite3.Error, OSError, ValueError, UnusableJournalError) as exc:
+            self._ledger.note_failure(str(exc) or type(exc).__name__, batch)
+            self._close()
+
+    def _write(self, batch: Batch) -> None:
+        file = self._file = self._file or JournalFile(self._path, self._owner)
+        file.write(time.time(), batch.entries + batch.spare, batch.gone)
+        if (batch.entries or batch.spare) and self._unsynced_since is None:
+            self._unsynced_since = time.monotonic()
+        for receipt in batch.receipts:
+            if receipt.work is not None:
+                receipt.result = receipt.work(file)
+        if self._ledger.problem is not None:  # has it gone? A disk may take what it does not keep
+            self._sync(file, at_once=True)
+            self._ledger.note_success()
+        self._ledger.note_written(batch)
+        for receipt in batch.receipts:
+            receipt.is_good = True
+
+    def _sync(self, file: JournalFile, *, at_once: bool) -> None:
+        """Sync what was written a while ago; that something is gone is not worth it."""
+        since = self._unsynced_since
+        if since is not None and (at_once or time.monotonic() - since >= _SYNC_AFTER):
+            self._unsynced_since = None
+            file.sync()
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with suppress(sqlite3.Error, OSError):
+                file.close()
+
+    def _answer(self, batch: Batch) -> None:
+        self._crowded_at = time.monotonic() if len(batch.receipts) > 1 else 0.0
+        if awaited := self._ledger.note_answered(batch):
+
+            def wake() -> None:
+                for receipt in awaited:
+                    receipt.wake()
+
+            with suppress(RuntimeError):  # the event loop has ended: nobody waits any more
+                self._call_soon(wake)
