@@ -1,13 +1,15 @@
 """What the journal, and leases, cost a farm: Jobs a second with and without.
 
-    python tests/benchmarks/journal.py [--jobs N] [--commits N] [--tasks N ...] [--repeat N]
+    python tests/benchmarks/journal.py [--commits N] [--tasks N ...] [--rounds N] [--repeat N]
 
 Each task runs Jobs in job_context, one after the other, with two progress reports each, and with
 ten commits about an entity of its own, as a task of a farm (``farm.py``) makes; ``--commits 0``
 for Jobs that do nothing, where the journal weighs most. The server (``crowd.py``) answers at once,
-so that what the client does is what is measured; client and server have a core each. Settings take
-turns; the ratio of the medians is to the plain setting. Where the machine has other work to do,
-the processor time says more than the rate.
+so that what the client does is what is measured; client and server have a core each.
+
+Settings take turns of some tenths of a second in one process, so that each has its share of the
+machine's swings; what a turn leaves for later is next to nothing. The shares are medians of
+several processes, with the least and the most.
 """
 
 from __future__ import annotations
@@ -16,60 +18,68 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from measuring import SETTINGS
 from run import benching, machine, render
 
-SETTINGS = ("plain", "leases", "journal", "journal and leases")
+#: Jobs of a turn: so many of one task, and of many together; a quarter where they do something.
+ALONE, TOGETHER = 40, 400
 
 
 def main() -> None:
     """Measure, and print a table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--jobs", type=int, default=3_000, help="Jobs of all tasks together")
     parser.add_argument("--commits", type=int, default=10, help="in each Job")
     parser.add_argument("--tasks", type=int, nargs="+", default=[1, 10, 100, 1_000])
-    parser.add_argument("--repeat", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each setting")
+    parser.add_argument("--repeat", type=int, default=5, help="processes")
     parser.add_argument("--latency", type=int, default=0, help="of the server, in ms")
     parser.add_argument("--folder", help="where the journal is; else a temporary folder")
     options = parser.parse_args()
-    commits = str(options.commits)
-    rates: dict[tuple[int, str], list[float]] = {}
-    costs: dict[tuple[int, str], list[float]] = {}
+    results: dict[int, list[dict[str, float]]] = {tasks: [] for tasks in options.tasks}
     with (
         tempfile.TemporaryDirectory(dir=options.folder) as folder,
         benching("crowd", sys.executable, options.latency) as bench,
     ):
         for turn in range(options.repeat):
-            for tasks in options.tasks:
-                for setting in SETTINGS:
-                    path = str(Path(folder, f"{turn}-{tasks}")) if "journal" in setting else ""
-                    lease = "180" if "leases" in setting else "0"
-                    cycles = max(1, options.jobs // tasks // (8 if tasks == 1 else 1))
-                    result = bench.measure(
-                        "ours", ["jobs", str(tasks), str(cycles), path, lease, commits]
-                    )
-                    key, jobs = (tasks, setting), tasks * cycles
-                    rates.setdefault(key, []).append(jobs / result["seconds"])
-                    costs.setdefault(key, []).append(1e6 * result["cpu"] / jobs)
+            for tasks, found in results.items():
+                place = Path(folder, f"{turn}-{tasks}")
+                place.mkdir()
+                jobs = (ALONE if tasks == 1 else TOGETHER) // (4 if options.commits else 1)
+                cycles = max(1, jobs // tasks)
+                program = ["jobs", str(tasks), str(cycles), str(options.rounds), str(place)]
+                result = bench.measure("ours", [*program, str(options.commits)])
+                done = tasks * cycles * options.rounds
+                found.append({key: value / done for key, value in result.items()})
+    rows = [row for tasks, found in results.items() for row in lines(f"{tasks:,}", found)]
+    head = ["tasks", "setting", "Jobs", "of plain", "least to most", "CPU a Job", "of plain"]
+    print(render(head, rows))
+    print(f"\n{machine(sys.executable)}; load average at the end {os.getloadavg()[0]:.1f}.")
+
+
+def lines(tasks: str, found: Sequence[dict[str, float]]) -> list[list[str]]:
+    """Return the lines of the table for a number of tasks."""
     rows = []
-    for key in rates:
-        tasks, setting = key
-        rate, plain = median(rates[key]), median(rates[tasks, "plain"])
-        cost, least = median(costs[key]), median(costs[tasks, "plain"])
+    for setting in SETTINGS:
+        seconds = [each[f"{setting}: seconds"] for each in found]
+        cpu = [each[f"{setting}: cpu"] for each in found]
+        rates = [each["plain: seconds"] / each[f"{setting}: seconds"] for each in found]
+        costs = [each[f"{setting}: cpu"] / each["plain: cpu"] for each in found]
         rows.append(
             [
-                f"{tasks:,}",
+                tasks,
                 setting,
-                f"{rate:,.0f}/s",
-                f"{rate / plain:.2f}",
-                f"{cost:,.0f} µs",
-                f"{cost / least:.2f}",
+                f"{1 / median(seconds):,.0f}/s",
+                f"{median(rates):.2f}",
+                f"{min(rates):.2f} to {max(rates):.2f}",
+                f"{1e6 * median(cpu):,.0f} µs",
+                f"{median(costs):.2f}",
             ]
         )
-    print(render(["tasks", "setting", "Jobs", "of plain", "CPU a Job", "of plain"], rows))
-    print(f"\n{machine(sys.executable)}; load average at the end {os.getloadavg()[0]:.1f}.")
+    return rows
 
 
 if __name__ == "__main__":

@@ -18,6 +18,9 @@ COMMITS = 30
 IN_FLIGHT = 10
 FILE_SIZE = 256 << 20
 
+#: What keeps a Job from being lost, for ``journal.py``.
+SETTINGS = ("plain", "leases", "journal", "journal and leases")
+
 READING = "select id, status, user.username from Job"
 CHUNK = 1 << 20
 

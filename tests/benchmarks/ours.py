@@ -6,6 +6,7 @@ from measuring import (
     COMMITS,
     LIFE_CYCLES,
     READING,
+    SETTINGS,
     UPDATES,
     Laps,
     Memory,
@@ -66,34 +67,51 @@ async def farm(tasks: str, cycles: str) -> None:
         report({**watch.read(), **memory.read()})
 
 
-async def jobs(tasks: str, cycles: str, journal: str, lease: str, commits: str) -> None:
-    """What a daemon of a farm does with job_context, with a journal and leases or without."""
+async def jobs(tasks: str, cycles: str, rounds: str, folder: str, commits: str) -> None:
+    """What a daemon of a farm does with job_context, with a journal and leases and without.
+
+    All in one process, and in turns that are short beside the swings of the machine.
+    """
     import asyncio
+    import random
+    from contextlib import AsyncExitStack
 
     from aioftrackjobs import AsyncSession, Job, job_context
 
-    async with AsyncSession(journal=journal, lease=float(lease)) as session:
+    async def work(session: AsyncSession, user: object) -> None:
+        for _ in range(int(cycles)):
+            async with job_context(session, user=user, description="x", interval=0) as job:
+                for step in range(2):
+                    job.progress(step / 2)
+                    await asyncio.sleep(0)
+                async with session.unit_of_work() as unit:  # the work itself
+                    item = session.create(Job, {"user": user}) if int(commits) else None
+                    for step in range(int(commits)):
+                        item["data"] = f'{{"description": "step {step}"}}'
+                        await unit.commit()
+
+    async def turn(session: AsyncSession) -> dict[str, float]:
         user = await session.current_user()
-
-        async def work() -> None:
-            for _ in range(int(cycles)):
-                async with job_context(session, user=user, description="x", interval=0) as job:
-                    for step in range(2):
-                        job.progress(step / 2)
-                        await asyncio.sleep(0)
-                    async with session.unit_of_work() as unit:  # the work itself
-                        item = session.create(Job, {"user": user}) if int(commits) else None
-                        for step in range(int(commits)):
-                            item["data"] = f'{{"description": "step {step}"}}'
-                            await unit.commit()
-
-        async with job_context(session, user=user, description="the first"):
-            pass  # it imports what is needed, and makes the journal's file
         watch = Stopwatch()
         async with asyncio.TaskGroup() as group:
             for _ in range(int(tasks)):
-                group.create_task(work())
-        report(watch.read())
+                group.create_task(work(session, user))
+        return watch.read()
+
+    chance, result = random.Random(), dict[str, float]()
+    async with AsyncExitStack() as stack:
+        sessions: list[tuple[str, AsyncSession]] = []
+        for setting in SETTINGS:
+            journal = f"{folder}/{setting}" if "journal" in setting else ""
+            session = AsyncSession(journal=journal, lease=180 if "leases" in setting else 0)
+            sessions.append((setting, await stack.enter_async_context(session)))
+        for number in range(-1, int(rounds)):  # the first imports what is needed, and makes files
+            for setting, session in sessions:
+                for name, value in (await turn(session)).items():
+                    key = f"{setting}: {name}"
+                    result[key] = result.get(key, 0.0) + (value if number >= 0 else 0.0)
+            chance.shuffle(sessions)  # or garbage is collected in the same one's turn each time
+    report(result)
 
 
 async def lone(commits: str) -> None:
