@@ -230,6 +230,7 @@ class _Runner:
         config = uvicorn.Config(
             app,
             http=_QuietProtocol,
+            loop="asyncio",  # or uvloop where it is installed, which hangs when the server fails
             access_log=False,
             log_config=None,
             ws="none",

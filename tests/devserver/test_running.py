@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import pytest
@@ -205,6 +206,15 @@ async def test_an_error_of_the_block_is_not_hidden_by_the_end_of_the_server(
     with pytest.raises(KeyError):
         async with running():
             raise KeyError("of the block")
+
+
+async def test_the_server_runs_on_the_same_loop_whatever_else_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", ModuleType("uvloop"))  # no loop can be made of it
+
+    async with running() as server, httpx.AsyncClient() as client:
+        assert (await client.post(f"{server.url}/api", json=[])).status_code == 200
 
 
 SERVE = """
