@@ -130,6 +130,7 @@ class Journal:
         """Wait for *receipt*; return as :meth:`own` does."""
         if self._ledger.must_wait(receipt, self._new_latch):
             assert receipt.latch is not None  # noqa: S101 - for type checkers
+            self._have_watched()
             await receipt.latch
         return receipt.is_good
 
@@ -161,6 +162,8 @@ class Journal:
 
     def _ring(self) -> None:
         self._at_turn_end(self._ledger.ring)  # with all that come in the same turn
+
+    def _have_watched(self) -> None:
         if not self._watched:
             with suppress(SessionStateError):  # it ends, and so does who waits
                 self._spawn(self._watch)

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -255,3 +256,47 @@ async def test_a_job_gets_its_last_word_at_whatever_turn_the_program_ends(
     for turns in range(8):
         job = await the_job(session, f"Turn {turns}")
         assert job.status in (JobStatus.DONE, JobStatus.FAILED)
+
+
+async def test_a_program_ends_although_its_journal_hangs(
+    server: ServerHandle, session: AsyncSession, tmp_path: Path
+) -> None:
+    """Whoever watched over those who wait is cancelled with all the others."""
+    code = f"""
+        import asyncio, threading
+        from aioftrackjobs import AsyncSession, job_context
+        from aioftrackjobs.journal import _journal
+        from aioftrackjobs.journal._file import JournalFile
+
+        _journal._PATIENCE = 1.0
+        hangs = threading.Event()
+
+        def hang(self, *args):
+            hangs.set()
+            threading.Event().wait()
+
+        async def work(session, name, inside):
+            async with job_context(session, description=name):
+                inside.set()
+                await asyncio.sleep(3600)
+
+        async def main():
+            session = await AsyncSession(journal={str(tmp_path / "journal")!r}).__aenter__()
+            await session.current_user()
+            inside = asyncio.Event()
+            tasks = [asyncio.create_task(work(session, "inside", inside))]
+            await inside.wait()
+            JournalFile.write = hang
+            for number in range(20):  # more than there are entries ahead of
+                tasks.append(asyncio.create_task(work(session, str(number), inside)))
+                await asyncio.sleep(0)
+                await asyncio.to_thread(hangs.wait)
+            raise SystemExit(7)
+
+        asyncio.run(main())
+    """
+    async with program(server, code) as process:
+        errors = await rest(process)
+
+    assert (await the_job(session, "inside")).status is JobStatus.FAILED, errors
+    assert process.returncode == 7
