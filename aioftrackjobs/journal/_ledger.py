@@ -77,6 +77,7 @@ class Batch(NamedTuple):
         entries: New ones, or those that replace others.
         spare: Entries for Jobs to come.
         gone: Keys of entries that are to be deleted.
+        fresh: Keys of entries that the file has not had before.
         receipts: Who waits for it.
         is_last: Whether the journal is being closed.
     """
@@ -84,6 +85,7 @@ class Batch(NamedTuple):
     entries: list[Entry]
     spare: list[Entry]
     gone: list[Key]
+    fresh: set[Key]
     receipts: list[Receipt]
     is_last: bool
 
@@ -189,8 +191,10 @@ class Ledger:
             return self._ask(receipt)
 
     def _ask(self, receipt: Receipt) -> bool:
-        if not self._is_open or time.monotonic() < self._retry_at:
+        now = time.monotonic()
+        if not self._is_open or now < self._retry_at:
             receipt.is_answered = True
+            self._note_lazy(now)  # nobody waits, but what is true is written as soon as it can be
             return False
         self._receipts.append(receipt)
         return len(self._receipts) == 1
@@ -270,16 +274,18 @@ class Ledger:
             if is_last:
                 self._drop_spare()
             # A failure may come after it is written.
-            self._in_file.update(entry.key for entry in (*entries, *spare))
+            fresh = {entry.key for entry in (*entries, *spare)} - self._in_file
+            self._in_file |= fresh
             gone: list[Key] = []
             if is_due or len(self._gone) >= _MANY:
                 gone, self._gone = list(self._gone), {}
             self._served, self._receipts = self._receipts, []
             self._is_crowded = len(self._served) > 1
-            return Batch(entries, spare, gone, self._served, is_last)
+            return Batch(entries, spare, gone, fresh, self._served, is_last)
 
     def _make_spare(self, now: float, *, few: int) -> list[Entry]:
-        if not self._wants_spare or len(self._spare) > few:
+        # None for a file that fails: each attempt would leave some to be deleted.
+        if not self._wants_spare or self._problem is not None or len(self._spare) > few:
             return []
         missing = _SPARE - len(self._spare)
         return [Entry("job", new_id(), self._holder, now) for _ in range(missing)]
@@ -309,13 +315,25 @@ class Ledger:
                 logger.warning("the journal %s works again", self._path)
             self._problem, self._retry_at = None, 0.0
 
-    def note_failure(self, problem: str, batch: Batch | None = None) -> None:
-        """Note that the file is lost, maybe with *batch*, and is to be written anew some time."""
+    def note_failure(
+        self, problem: str, batch: Batch | None = None, *, was_open: bool = True
+    ) -> None:
+        """Note that the file is lost, maybe with *batch*, and is to be written anew some time.
+
+        Args:
+            problem: What is wrong with it.
+            batch: What was to be written, if anything was.
+            was_open: Whether any of that may be in it.
+        """
         with self._lock:
             self._drop_spare()
             if batch is not None:
                 self._gone |= {key: None for key in batch.gone if key not in self._entries}
                 self._gone |= dict.fromkeys(entry.key for entry in batch.spare)
+                if not was_open:  # else what ends while it fails would pile up
+                    self._in_file -= batch.fresh
+                    for key in batch.fresh:
+                        self._gone.pop(key, None)
             # All that is true, not only what was tried: it may be another file by then.
             self._unwritten |= dict.fromkeys(self._entries)
             self._note_lazy(time.monotonic())

@@ -82,7 +82,8 @@ class Writer:
             elif self._file is not None:
                 self._sync(self._file, at_once=at_once)
         except (sqlite3.Error, OSError, ValueError, UnusableJournalError) as exc:
-            self._ledger.note_failure(str(exc) or type(exc).__name__, batch)
+            was_open = self._file is not None
+            self._ledger.note_failure(str(exc) or type(exc).__name__, batch, was_open=was_open)
             self._close()
 
     def _write(self, batch: Batch) -> None:

@@ -346,6 +346,74 @@ async def test_a_disk_that_hangs_is_not_waited_for(
         await until(lambda: journal_of(session) == "working")
 
 
+async def test_what_began_while_a_disk_hung_is_written_as_soon_as_it_goes_on(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.journal._journal._PATIENCE", 0.1)
+    go_on = threading.Event()
+    write = JournalFile.write
+
+    def hang(self: JournalFile, *args: Any) -> None:
+        go_on.wait()
+        write(self, *args)
+
+    monkeypatch.setattr(JournalFile, "write", hang)
+    async with written(path) as journal:
+        assert not await journal.own("late")
+        assert not await journal.own("not asked for")
+        go_on.set()
+        with anyio.fail_after(5):  # well before a sign of life is due
+            await until(lambda: entries(path).keys() == {"late", "not asked for"})
+
+
+async def test_what_ended_while_the_file_could_not_be_made_is_not_remembered(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.0)
+    ended: set[str] = set()
+    forgotten: set[str] = set()
+    write = JournalFile.write
+
+    def note_forgotten(self: JournalFile, now: float, rows: Any, gone: Any) -> None:
+        forgotten.update(id_ for _, id_ in gone)
+        write(self, now, rows, gone)
+
+    monkeypatch.setattr(JournalFile, "write", note_forgotten)
+    path = path.parent / "later" / path.name
+    async with written(path) as journal:
+        for _ in range(5):
+            job_id = await journal.own_new()
+            assert not await journal.own("runs")
+            journal.release_job(job_id)
+            ended.add(job_id)
+        path.parent.mkdir()
+        assert await journal.own("runs")
+    assert entries(path).keys() == {"runs"}
+    assert forgotten.isdisjoint(ended)
+
+
+async def test_a_file_that_fails_is_given_no_entries_for_jobs_to_come(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.0)
+    tried: list[int] = []
+
+    def fail(self: JournalFile, now: float, rows: Any, gone: Any) -> None:
+        tried.append(len(rows))
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(JournalFile, "write", fail)
+        async with written(path) as journal:
+            job_id = await journal.own_new()
+            for _ in range(3):
+                assert not await journal.own(job_id)
+            assert tried[1:4] == [1, 1, 1]
+            patch.undo()
+            assert await journal.own(job_id)
+            assert entries(path).keys() == {job_id}
+
+
 def deleted(path: Path) -> None:
     for file in path.parent.glob(f"{path.name}*"):
         file.unlink()
