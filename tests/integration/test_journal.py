@@ -42,6 +42,19 @@ def journal_of(session: AsyncSession) -> str:
     return session.health.journal
 
 
+def hang(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """Let the disk hang from now on, until the event that is returned is set."""
+    go_on = threading.Event()
+    write = JournalFile.write
+
+    def hanging(self: JournalFile, *args: Any) -> None:
+        go_on.wait()
+        write(self, *args)
+
+    monkeypatch.setattr(JournalFile, "write", hanging)
+    return go_on
+
+
 @pytest.mark.every_client
 async def test_each_step_is_durable_before_its_request(
     server: ServerHandle, other: AsyncSession, path: Path
@@ -154,16 +167,9 @@ async def test_jobs_that_begin_together_each_have_an_entry_of_their_own(path: Pa
 async def test_a_job_that_is_cancelled_before_it_has_an_entry_leaves_none(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
-    write = JournalFile.write
-
-    def hang(self: JournalFile, *args: Any) -> None:
-        go_on.wait()
-        write(self, *args)
-
     async with written(path) as journal:
         await journal.own("running")
-        monkeypatch.setattr(JournalFile, "write", hang)
+        go_on = hang(monkeypatch)
         with anyio.move_on_after(0.05) as scope:
             await journal.own_new()
         assert scope.cancelled_caught
@@ -329,14 +335,7 @@ async def test_a_disk_that_hangs_is_not_waited_for(
     server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aioftrackjobs.journal._journal._PATIENCE", 0.1)
-    go_on = threading.Event()
-    write = JournalFile.write
-
-    def hang(self: JournalFile, *args: Any) -> None:
-        go_on.wait()
-        write(self, *args)
-
-    monkeypatch.setattr(JournalFile, "write", hang)
+    go_on = hang(monkeypatch)
     async with journaled(server, path) as session:
         with anyio.fail_after(5):
             async with job_context(session):
@@ -350,14 +349,7 @@ async def test_what_began_while_a_disk_hung_is_written_as_soon_as_it_goes_on(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("aioftrackjobs.journal._journal._PATIENCE", 0.1)
-    go_on = threading.Event()
-    write = JournalFile.write
-
-    def hang(self: JournalFile, *args: Any) -> None:
-        go_on.wait()
-        write(self, *args)
-
-    monkeypatch.setattr(JournalFile, "write", hang)
+    go_on = hang(monkeypatch)
     async with written(path) as journal:
         assert not await journal.own("late")
         assert not await journal.own("not asked for")
