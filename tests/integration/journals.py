@@ -40,6 +40,12 @@ def entries(path: Path) -> dict[str, str | None]:
         return {}
 
 
+def begun(session: AsyncSession, path: Path) -> dict[str, str | None]:
+    """Return what a journal holds but for the entries that *session* has made for Jobs to come."""
+    spare = set(session._connection.journal._ledger._spare)
+    return {key: word for key, word in entries(path).items() if key not in spare}
+
+
 class Watch:
     """Looks at the journal whenever a request leaves, and can keep the server away."""
 

@@ -29,7 +29,7 @@ from aioftrackjobs.processes import this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 
-from .journals import DEAD, Watch, entries, journaled
+from .journals import DEAD, Watch, begun, entries, journaled
 from .waiting import until
 
 
@@ -100,7 +100,7 @@ async def test_the_environment_names_a_journal(
     monkeypatch.setenv("FTRACK_JOBS_JOURNAL", str(path))
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         async with job_context(session) as job:
-            assert entries(path)[job.id] is None
+            await until(lambda: begun(session, path) == {job.id: None})
             assert session.health.journal == "working"
 
 
@@ -277,14 +277,13 @@ async def test_a_full_disk_is_one_warning_and_what_is_still_true_is_written_late
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
     try:
         async with journaled(server, path) as session:
-            async with job_context(session, description="x") as past:
+            async with job_context(session, description="x"):
                 pass
             async with job_context(session, description="y") as job:
                 assert journal_of(session) == "failing"
                 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
                 await until(lambda: journal_of(session) == "working")
-                assert entries(path)[job.id] is None
-                assert past.id not in entries(path)
+                await until(lambda: begun(session, path) == {job.id: None})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     texts = [record.getMessage() for record in caplog.records if record.name.endswith("journal")]
@@ -437,7 +436,7 @@ async def test_a_file_that_goes_while_it_is_used_is_a_warning_and_written_anew(
         async with job_context(session) as job:
             await until(lambda: journal_of(session) == "failing")
             await until(lambda: journal_of(session) == "working")
-            assert {running.id, job.id} <= entries(path).keys()
+            await until(lambda: begun(session, path) == {running.id: None, job.id: None})
             async with job_context(session) as later:
                 assert later.id in entries(path)
     assert entries(path) == {}

@@ -18,7 +18,7 @@ from aioftrackjobs.devserver.faults import TooManyRequests
 from aioftrackjobs.recovery import RecoveredJob
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 
-from .journals import Watch, entries, journaled
+from .journals import Watch, begun, entries, journaled
 from .waiting import until
 
 #: Jobs that run when the outage begins, and how many of them end in it, one every so many seconds.
@@ -90,7 +90,7 @@ async def test_an_hour_of_outage_loses_nothing(
         assert health.failing_since is not None
         assert health.failing_since <= health.last_words_since
         assert not health.is_good
-        assert set(ids) <= entries(path).keys()
+        await until(lambda: begun(session, path).keys() == set(ids))
 
         watch.away = False
         await until(lambda: not session.health.last_words_waiting)
