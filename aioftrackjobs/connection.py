@@ -11,13 +11,13 @@ from typing import Any
 import anyio.lowlevel
 
 from aioftrackjobs._version import __version__
+from aioftrackjobs.background import Host
 from aioftrackjobs.config import Credentials
 from aioftrackjobs.contact import Contact
 from aioftrackjobs.delivery import Delivery, Finish
 from aioftrackjobs.dispatch import Dispatcher, Waiting
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.exchange import Exchange
-from aioftrackjobs.host import Host
 from aioftrackjobs.journal import Journal
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH

@@ -21,9 +21,9 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
+from aioftrackjobs.background import Host
 from aioftrackjobs.delivery import Delivery, Finish
 from aioftrackjobs.errors import SessionStateError, TransportError
-from aioftrackjobs.host import Host
 from aioftrackjobs.ordering import EntityOrder
 from aioftrackjobs.outbox import Outbox
 from aioftrackjobs.protocol.operations import Operation

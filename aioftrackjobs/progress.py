@@ -12,8 +12,8 @@ from weakref import WeakSet
 import anyio
 import anyio.lowlevel
 
+from aioftrackjobs.background import Host
 from aioftrackjobs.errors import FtrackJobsError
-from aioftrackjobs.host import Host
 from aioftrackjobs.outbox import GROUP_OPERATIONS
 from aioftrackjobs.tickets import Applied, Outcome, Settle, Ticket
 

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import anyio
 
+from aioftrackjobs.background import Host
 from aioftrackjobs.contact import Contact
 from aioftrackjobs.errors import SessionStateError
-from aioftrackjobs.host import Host
 from aioftrackjobs.leases import RENEWALS, Lease
 from aioftrackjobs.processes import this_process
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from aioftrackjobs.background import Latch
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
-from aioftrackjobs.host import Latch
 from aioftrackjobs.protocol.operations import Delete, Operation, Update, encode_operation
 from aioftrackjobs.protocol.reconciliation import Row, born, done_among, linked
 from aioftrackjobs.protocol.values import JSONValue, Reference

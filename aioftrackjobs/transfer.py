@@ -16,8 +16,8 @@ from typing import TypeAlias, TypeVar
 
 import anyio
 
+from aioftrackjobs.background import Host
 from aioftrackjobs.errors import FtrackJobsError, SessionStateError, TransferError, TransportError
-from aioftrackjobs.host import Host
 from aioftrackjobs.retry import Patience, RetryPolicy
 
 T = TypeVar("T")

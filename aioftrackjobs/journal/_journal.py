@@ -11,8 +11,8 @@ from uuid import uuid4
 
 import anyio
 
+from aioftrackjobs.background import Latch, loop_caller, turn_end_caller
 from aioftrackjobs.errors import SessionStateError
-from aioftrackjobs.host import Latch, loop_caller, turn_end_caller
 from aioftrackjobs.journal._entry import Entry, Owner
 from aioftrackjobs.journal._ledger import JournalState, Ledger, Receipt
 from aioftrackjobs.keys import new_id

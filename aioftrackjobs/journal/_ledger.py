@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from aioftrackjobs.host import Latch
+from aioftrackjobs.background import Latch
 from aioftrackjobs.journal._entry import Entry, Key
 from aioftrackjobs.keys import new_id
 

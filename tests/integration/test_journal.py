@@ -20,9 +20,9 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, FileComponent, Job, JobStatus, job_context
+from aioftrackjobs.background import Host
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
-from aioftrackjobs.host import Host
 from aioftrackjobs.journal import Entry, Journal, Owner
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.processes import this_process

@@ -12,10 +12,10 @@ from weakref import ref
 import anyio
 import pytest
 
+from aioftrackjobs.background import Host
 from aioftrackjobs.delivery import Delivery, Finish
 from aioftrackjobs.dispatch import Dispatcher
 from aioftrackjobs.exchange import Exchange
-from aioftrackjobs.host import Host
 from aioftrackjobs.protocol.operations import Create, Operation, Update
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.retry import NO_RETRIES, Pauses, RetryPolicy
