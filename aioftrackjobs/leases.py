@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from aioftrackjobs.processes import Process
+from aioftrackjobs.journal._process import Process
 
 #: The key in a Job's data.
 LEASE = "lease"

@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from aioftrackjobs.errors import EntityError, FtrackJobsError
+from aioftrackjobs.journal._process import this_process
 from aioftrackjobs.models import Entity, Job, JobStatus
-from aioftrackjobs.processes import this_process
 from aioftrackjobs.protocol.query import key_criteria, select
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.results import Query

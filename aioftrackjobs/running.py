@@ -14,8 +14,8 @@ import anyio
 from aioftrackjobs.background import Host
 from aioftrackjobs.contact import Contact
 from aioftrackjobs.errors import SessionStateError
+from aioftrackjobs.journal._process import this_process
 from aioftrackjobs.leases import RENEWALS, Lease
-from aioftrackjobs.processes import this_process
 
 
 class Course(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from aioftrackjobs.processes import Process
+from aioftrackjobs.journal._process import Process
 
 #: What an entry is about: "job" or "upload", and its id.
 Key: TypeAlias = tuple[str, str]

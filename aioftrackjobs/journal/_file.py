@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from aioftrackjobs.journal._entry import Entry, Key, Owner
-from aioftrackjobs.processes import Process
+from aioftrackjobs.journal._process import Process
 
 #: Seconds to wait for others who write, and between two looks where SQLite does not wait itself.
 _BUSY_TIMEOUT, _POLL = 2.0, 0.02

@@ -15,8 +15,8 @@ from aioftrackjobs.background import Latch, loop_caller, turn_end_caller
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal._entry import Entry, Owner
 from aioftrackjobs.journal._ledger import JournalState, Ledger, Receipt
+from aioftrackjobs.journal._process import this_process
 from aioftrackjobs.keys import new_id
-from aioftrackjobs.processes import this_process
 
 if TYPE_CHECKING:
     from aioftrackjobs.journal._file import JournalFile

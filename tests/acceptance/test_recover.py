@@ -16,8 +16,8 @@ from aioftrackjobs.cli.recover import parse_duration
 from aioftrackjobs.devserver import running
 from aioftrackjobs.journal import Entry, Owner
 from aioftrackjobs.journal._file import JournalFile
+from aioftrackjobs.journal._process import Process, this_process
 from aioftrackjobs.leases import LEASE, Lease
-from aioftrackjobs.processes import Process, this_process
 
 CLI = ("-m", "aioftrackjobs.cli", "recover")
 

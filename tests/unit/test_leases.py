@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from aioftrackjobs.journal._process import Process, this_process
 from aioftrackjobs.leases import LEASE, Lease
-from aioftrackjobs.processes import Process, this_process
 from aioftrackjobs.report import compose_recovery, compose_word
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -59,7 +59,7 @@ def test_a_process_is_told_from_others_with_its_id() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="no process can be looked at")
 def test_a_process_that_ended_and_was_not_waited_for_is_dead() -> None:
     code = (
-        "from aioftrackjobs.processes import this_process as t; p = t();"
+        "from aioftrackjobs.journal._process import this_process as t; p = t();"
         "print(p.pid, p.started, flush=True); input()"
     )
     with subprocess.Popen(
