@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aioftrackjobs.protocol.agreement import agrees, telling
+from aioftrackjobs.protocol.reconciliation import agrees, telling
 
 
 def time(text: str) -> dict[str, str]:
