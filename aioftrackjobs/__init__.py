@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from aioftrackjobs._version import __version__
 
 if TYPE_CHECKING:
+    from aioftrackjobs.commit.unit_of_work import UnitOfWork
     from aioftrackjobs.errors import (
         AuthenticationError,
         CommitUncertainError,
@@ -65,7 +66,6 @@ if TYPE_CHECKING:
     from aioftrackjobs.retry import RetryPolicy
     from aioftrackjobs.session import AsyncSession
     from aioftrackjobs.signals import shutdown_on_signals
-    from aioftrackjobs.unit_of_work import UnitOfWork
 
 __all__ = [
     "AsyncSession",
@@ -149,7 +149,7 @@ _HOMES = {
     "RetryPolicy": "retry",
     "RunningJob": "jobs",
     "SequenceComponent": "models",
-    "UnitOfWork": "unit_of_work",
+    "UnitOfWork": "commit.unit_of_work",
     "Update": "protocol.operations",
     "User": "models",
     "Verdict": "recovery",

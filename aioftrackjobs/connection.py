@@ -12,12 +12,11 @@ import anyio.lowlevel
 
 from aioftrackjobs._version import __version__
 from aioftrackjobs.background import Host
+from aioftrackjobs.commit.api_client import Contact, Exchange
+from aioftrackjobs.commit.dispatcher import Dispatcher, Waiting
+from aioftrackjobs.commit.sender import Delivery, Finish
 from aioftrackjobs.config import Credentials
-from aioftrackjobs.contact import Contact
-from aioftrackjobs.delivery import Delivery, Finish
-from aioftrackjobs.dispatch import Dispatcher, Waiting
 from aioftrackjobs.errors import SessionStateError
-from aioftrackjobs.exchange import Exchange
 from aioftrackjobs.journal import Journal
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH

@@ -23,6 +23,8 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import sniffio
 
+from aioftrackjobs.commit.request import Settle, Ticket
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.errors import (
     CommitUncertainError,
     EntityError,
@@ -39,9 +41,7 @@ from aioftrackjobs.progress import Progress
 from aioftrackjobs.report import JobReport, read_data
 from aioftrackjobs.results import fetch_entity
 from aioftrackjobs.session import AsyncSession, deliverer_of, workspace_of
-from aioftrackjobs.tickets import Settle, Ticket
 from aioftrackjobs.transport import redact
-from aioftrackjobs.unit_of_work import UnitOfWork
 
 if TYPE_CHECKING:
     import asyncio

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.errors import MultipleResultsFoundError, QueryParameterError
 from aioftrackjobs.models import Entity, remote_value
 from aioftrackjobs.protocol.query import equality_criteria, select
 from aioftrackjobs.results import fetch_page
-from aioftrackjobs.unit_of_work import UnitOfWork
 from aioftrackjobs.workspace import Workspace
 
 #: Stands for what the answer did not bring, and so differs from every value.

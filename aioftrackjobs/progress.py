@@ -13,9 +13,9 @@ import anyio
 import anyio.lowlevel
 
 from aioftrackjobs.background import Host
+from aioftrackjobs.commit.queue import GROUP_OPERATIONS
+from aioftrackjobs.commit.request import Applied, Outcome, Settle, Ticket
 from aioftrackjobs.errors import FtrackJobsError
-from aioftrackjobs.outbox import GROUP_OPERATIONS
-from aioftrackjobs.tickets import Applied, Outcome, Settle, Ticket
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import anyio
 
 from aioftrackjobs.background import Host
-from aioftrackjobs.contact import Contact
+from aioftrackjobs.commit.api_client import Contact
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal._process import this_process
 from aioftrackjobs.leases import RENEWALS, Lease

@@ -18,6 +18,7 @@ from urllib.parse import urljoin
 
 import anyio
 
+from aioftrackjobs.commit.request import Ticket
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.content import Content, Digest
 from aioftrackjobs.errors import (
@@ -39,7 +40,6 @@ from aioftrackjobs.protocol.upload import (
     encode_upload_completion,
     encode_upload_request,
 )
-from aioftrackjobs.tickets import Ticket
 from aioftrackjobs.transfer import Attempts, Halt, Meter, PassingError, ProgressCallback
 from aioftrackjobs.transport import WireRequest, WireResponse
 

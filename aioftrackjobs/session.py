@@ -30,6 +30,7 @@ from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.transport import HttpClient
 
 if TYPE_CHECKING:
+    from aioftrackjobs.commit.unit_of_work import UnitOfWork
     from aioftrackjobs.content import Uploadable
     from aioftrackjobs.deliverer import Deliverer
     from aioftrackjobs.health import Health
@@ -37,7 +38,6 @@ if TYPE_CHECKING:
     from aioftrackjobs.protocol.operations import Operation
     from aioftrackjobs.results import Query
     from aioftrackjobs.transfer import ProgressCallback
-    from aioftrackjobs.unit_of_work import UnitOfWork
     from aioftrackjobs.workspace import Workspace
 
 logger = logging.getLogger(__name__)

@@ -13,6 +13,7 @@ from typing import Any
 
 import anyio
 
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.content import Content, Uploadable, open_content
 from aioftrackjobs.errors import (
     CommitUncertainError,
@@ -29,7 +30,6 @@ from aioftrackjobs.results import Query
 from aioftrackjobs.sending import Sending
 from aioftrackjobs.transfer import ProgressCallback, carry_out
 from aioftrackjobs.transport import WireRequest
-from aioftrackjobs.unit_of_work import UnitOfWork
 from aioftrackjobs.workspace import Workspace
 
 logger = logging.getLogger(__name__)

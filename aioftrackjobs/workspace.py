@@ -11,8 +11,9 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from aioftrackjobs.commit.dispatcher import Dispatcher
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.dispatch import Dispatcher
 from aioftrackjobs.errors import (
     CommitUncertainError,
     InvalidKeyError,
@@ -25,7 +26,6 @@ from aioftrackjobs.leases import LEASE_SECONDS
 from aioftrackjobs.models import Entity, EntityTypes, Freshness, adopt, owner_of
 from aioftrackjobs.progress import ProgressBoards
 from aioftrackjobs.running import RunningJobs
-from aioftrackjobs.unit_of_work import UnitOfWork
 
 E = TypeVar("E", bound=Entity)
 

@@ -28,12 +28,12 @@ from aioftrackjobs import (
     Job,
     ValidationError,
 )
+from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, Ticket, Unknown
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import NotAtomic
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import workspace_of
-from aioftrackjobs.tickets import Applied, NotApplied, Outcome, Ticket, Unknown
-from aioftrackjobs.unit_of_work import UnitOfWork
 
 from .tables import Tables, turns
 

@@ -9,14 +9,13 @@ import anyio
 import anyio.lowlevel
 
 from aioftrackjobs import AsyncSession, Job, JobStatus, job_context
+from aioftrackjobs.commit.changes import Flight, Recorded
+from aioftrackjobs.commit.dispatcher import Dispatcher
+from aioftrackjobs.commit.request import Ticket
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.course import JobCourse
-from aioftrackjobs.dispatch import Dispatcher
-from aioftrackjobs.flights import Flight
 from aioftrackjobs.progress import ProgressLine
-from aioftrackjobs.recorded import Recorded
 from aioftrackjobs.session import workspace_of
-from aioftrackjobs.tickets import Ticket
-from aioftrackjobs.unit_of_work import UnitOfWork
 
 from .waiting import until
 

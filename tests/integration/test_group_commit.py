@@ -21,14 +21,14 @@ from aioftrackjobs import (
     SessionStateError,
     UnserialisableValueError,
     ValidationError,
-    outbox,
-    room,
 )
-from aioftrackjobs import dispatch as dispatching
+from aioftrackjobs.commit import dispatcher as dispatching
+from aioftrackjobs.commit import queue as outbox
+from aioftrackjobs.commit import queue as room
+from aioftrackjobs.commit.dispatcher import IN_FLIGHT
+from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import Delay, Drop, NotAtomic
-from aioftrackjobs.dispatch import IN_FLIGHT
-from aioftrackjobs.outbox import GROUP_OPERATIONS
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 
 from .tables import Tables, turns

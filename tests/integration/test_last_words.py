@@ -262,7 +262,7 @@ async def test_leases_are_written_again_when_a_clock_was_set(
         assert lease is not None
         return (lease.until - datetime.now(UTC)).total_seconds()
 
-    monkeypatch.setattr("aioftrackjobs.contact.datetime", Shifted)
+    monkeypatch.setattr("aioftrackjobs.commit.api_client.datetime", Shifted)
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         async with job_context(session, description="x") as job:
             assert left() > 170
@@ -299,7 +299,7 @@ async def test_a_lease_is_not_over_though_the_clock_was_put_back(
                 return answer
 
             transport.send = note  # type: ignore[method-assign]
-            monkeypatch.setattr("aioftrackjobs.contact.datetime", Late)
+            monkeypatch.setattr("aioftrackjobs.commit.api_client.datetime", Late)
             session._workspace.running._made_for = None  # or that of this second is written
             job.progress(0.5)
             await until(lambda: written)

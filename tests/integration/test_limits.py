@@ -18,12 +18,12 @@ from aioftrackjobs import (
     JobStatus,
     ServerError,
     SessionStateError,
-    outbox,
-    room,
 )
 from aioftrackjobs import connection as connecting
-from aioftrackjobs import dispatch as dispatching
-from aioftrackjobs.dispatch import IN_FLIGHT, Dispatcher
+from aioftrackjobs.commit import dispatcher as dispatching
+from aioftrackjobs.commit import queue as outbox
+from aioftrackjobs.commit import queue as room
+from aioftrackjobs.commit.dispatcher import IN_FLIGHT, Dispatcher
 from aioftrackjobs.models import remote_value
 from aioftrackjobs.retry import NO_RETRIES
 

@@ -43,13 +43,7 @@ from aioftrackjobs import (
     ServerError,
     TransportError,
 )
-from aioftrackjobs.devserver import ServerHandle, running
-from aioftrackjobs.models import owner_of, remote_value
-from aioftrackjobs.protocol.batching import fold
-from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
-from aioftrackjobs.retry import NO_RETRIES
-from aioftrackjobs.session import workspace_of
-from aioftrackjobs.tickets import (
+from aioftrackjobs.commit.request import (
     Applied,
     NotApplied,
     Outcome,
@@ -58,7 +52,13 @@ from aioftrackjobs.tickets import (
     Unknown,
     WithdrawnError,
 )
-from aioftrackjobs.unit_of_work import UnitOfWork
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.models import owner_of, remote_value
+from aioftrackjobs.protocol.batching import fold
+from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
+from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.session import workspace_of
 
 from .tables import Tables, turns
 

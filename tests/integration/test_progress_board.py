@@ -12,8 +12,8 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, Job, job_context
+from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.errors import ConnectError
-from aioftrackjobs.outbox import GROUP_OPERATIONS
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import workspace_of
 from aioftrackjobs.transport import WireRequest, WireResponse

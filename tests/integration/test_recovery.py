@@ -137,7 +137,7 @@ async def test_leases_are_in_the_servers_time(
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
             return datetime.now(tz) - timedelta(hours=1)
 
-    monkeypatch.setattr("aioftrackjobs.contact.datetime", Slow)
+    monkeypatch.setattr("aioftrackjobs.commit.api_client.datetime", Slow)
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         async with job_context(session) as job:
             lease = Lease.of(json.loads((await fetch(other, job.id))["data"]))
@@ -326,7 +326,7 @@ async def test_two_recoveries_at_once_with_clocks_apart_fail_no_live_job(
         AsyncSession(server.url, server.api_key, server.api_user) as late,
     ):
         found = []
-        monkeypatch.setattr("aioftrackjobs.contact.decode_date", lambda _: None)
+        monkeypatch.setattr("aioftrackjobs.commit.api_client.decode_date", lambda _: None)
         early._connection.contact.ahead = timedelta(seconds=-30)
         late._connection.contact.ahead = timedelta(seconds=30)
 

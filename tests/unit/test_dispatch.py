@@ -13,13 +13,13 @@ import anyio
 import pytest
 
 from aioftrackjobs.background import Host
-from aioftrackjobs.delivery import Delivery, Finish
-from aioftrackjobs.dispatch import Dispatcher
-from aioftrackjobs.exchange import Exchange
+from aioftrackjobs.commit.api_client import Exchange
+from aioftrackjobs.commit.dispatcher import Dispatcher
+from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, Ticket
+from aioftrackjobs.commit.sender import Delivery, Finish
 from aioftrackjobs.protocol.operations import Create, Operation, Update
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.retry import NO_RETRIES, Pauses, RetryPolicy
-from aioftrackjobs.tickets import Applied, NotApplied, Outcome, Ticket
 from aioftrackjobs.transport import Download, WireRequest, WireResponse
 
 Wire = list[dict[str, Any]]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from aioftrackjobs import outbox as outboxes
-from aioftrackjobs.outbox import GROUP_OPERATIONS, Outbox
+from aioftrackjobs.commit import queue as outboxes
+from aioftrackjobs.commit.queue import GROUP_OPERATIONS, Outbox
+from aioftrackjobs.commit.request import NotApplied, Outcome, Ticket, WithdrawnError
 from aioftrackjobs.protocol.operations import Update
 from aioftrackjobs.protocol.values import Reference
-from aioftrackjobs.tickets import NotApplied, Outcome, Ticket, WithdrawnError
 
 
 def ignore(_: Outcome) -> None: ...

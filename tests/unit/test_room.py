@@ -10,8 +10,8 @@ import anyio
 import pytest
 from anyio.lowlevel import checkpoint
 
-from aioftrackjobs import room as rooms
-from aioftrackjobs.room import Room
+from aioftrackjobs.commit import queue as rooms
+from aioftrackjobs.commit.queue import Room
 
 
 @pytest.fixture

@@ -8,10 +8,30 @@ waits for the next commit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn, Protocol
+from weakref import WeakValueDictionary
 
-from aioftrackjobs.committer import Committer
+from aioftrackjobs.commit.changes import (
+    Flight,
+    Recorded,
+    creation,
+    encode_values,
+    entities_of,
+    fold_recorded,
+    settle_found,
+    split_done,
+)
+from aioftrackjobs.commit.queue import Room
+from aioftrackjobs.commit.request import (
+    Applied,
+    NotApplied,
+    Outcome,
+    Settle,
+    Ticket,
+    Unknown,
+    WithdrawnError,
+)
 from aioftrackjobs.errors import (
     CommitUncertainError,
     EntityError,
@@ -20,8 +40,7 @@ from aioftrackjobs.errors import (
     TransportError,
     UnknownAttributeError,
 )
-from aioftrackjobs.flights import Flight, settle_found, split_done
-from aioftrackjobs.models import Entity, forget_local, settle
+from aioftrackjobs.models import Entity, Freshness, forget_local, settle
 from aioftrackjobs.protocol.operations import (
     NOT_SET,
     Create,
@@ -29,22 +48,6 @@ from aioftrackjobs.protocol.operations import (
     Operation,
     Update,
     news,
-)
-from aioftrackjobs.recorded import (
-    Recorded,
-    creation,
-    encode_values,
-    entities_of,
-    fold_recorded,
-)
-from aioftrackjobs.tickets import (
-    Applied,
-    NotApplied,
-    Outcome,
-    Settle,
-    Ticket,
-    Unknown,
-    WithdrawnError,
 )
 
 logger = logging.getLogger(__name__)
@@ -379,3 +382,56 @@ class UnitOfWork:
                 settle(entity, name, value)
             if reads and recorded.values:
                 freshness.note(entity, recorded.values)
+
+
+class CommitQueue(Protocol):
+    """Where commits wait to be sent."""
+
+    @property
+    def room(self) -> Room:
+        """Where to wait before a commit is submitted."""
+        ...
+
+    def submit(
+        self,
+        changes: Sequence[Operation],
+        settle: Settle,
+        *,
+        overtakes: bool,
+        doubt: TransportError | None,
+    ) -> Ticket:
+        """Queue a commit; *settle* hears of its end in any case."""
+        ...
+
+    def wait(self, ticket: Ticket) -> Awaitable[Outcome]:
+        """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""
+        ...
+
+
+class Committer(Protocol):
+    """What a unit of work needs of its session.
+
+    Attributes:
+        creators: The unit that has yet to create an entity, by the ``id()`` of the entity.
+        freshness: Told what was written while reads are under way.
+    """
+
+    creators: WeakValueDictionary[int, Any]
+    freshness: Freshness
+
+    @property
+    def queue(self) -> CommitQueue:
+        """Where commits wait to be sent.
+
+        Raises:
+            SessionStateError: The session is not open.
+        """
+        ...
+
+    async def merge(self, rows: Sequence[Any]) -> None:
+        """Take over what the server says of the entities it wrote."""
+        ...
+
+    def forget(self, entity: Entity) -> None:
+        """Detach an entity that does not exist on the server."""
+        ...

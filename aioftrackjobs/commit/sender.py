@@ -17,6 +17,9 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, TypeAlias, TypeVar
 
+from aioftrackjobs.commit.api_client import Exchange
+from aioftrackjobs.commit.reconciler import Inquiry, knows_the_key_was_taken, may_be_ones_fault
+from aioftrackjobs.commit.request import NotApplied, Outcome, Ticket, Unknown
 from aioftrackjobs.errors import (
     AuthenticationError,
     ConnectError,
@@ -28,13 +31,10 @@ from aioftrackjobs.errors import (
     TransportError,
     ValidationError,
 )
-from aioftrackjobs.exchange import Exchange
-from aioftrackjobs.inquiry import Inquiry, knows_the_key_was_taken, may_be_ones_fault
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, encode_operation
 from aioftrackjobs.protocol.reconciliation import stages, untouched
 from aioftrackjobs.protocol.wire import join_batches
 from aioftrackjobs.retry import Patience, Pauses, RetryPolicy
-from aioftrackjobs.tickets import NotApplied, Outcome, Ticket, Unknown
 
 logger = logging.getLogger(__name__)
 

@@ -22,14 +22,8 @@ import anyio
 import anyio.lowlevel
 
 from aioftrackjobs.background import Host
-from aioftrackjobs.delivery import Delivery, Finish
-from aioftrackjobs.errors import SessionStateError, TransportError
-from aioftrackjobs.ordering import EntityOrder
-from aioftrackjobs.outbox import Outbox
-from aioftrackjobs.protocol.operations import Operation
-from aioftrackjobs.protocol.values import JSONValue
-from aioftrackjobs.room import Room
-from aioftrackjobs.tickets import (
+from aioftrackjobs.commit.queue import EntityOrder, Outbox, Room
+from aioftrackjobs.commit.request import (
     Applied,
     NotApplied,
     Outcome,
@@ -38,6 +32,10 @@ from aioftrackjobs.tickets import (
     Unknown,
     WithdrawnError,
 )
+from aioftrackjobs.commit.sender import Delivery, Finish
+from aioftrackjobs.errors import SessionStateError, TransportError
+from aioftrackjobs.protocol.operations import Operation
+from aioftrackjobs.protocol.values import JSONValue
 
 #: Requests that are under way at once. httpcore rescans its pool on each event, so that many
 #: in flight are slower than few.

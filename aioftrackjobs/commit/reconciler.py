@@ -23,13 +23,14 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
+from aioftrackjobs.commit.api_client import Exchange
+from aioftrackjobs.commit.request import Ticket
 from aioftrackjobs.errors import (
     AuthenticationError,
     MalformedAnswerError,
     ServerError,
     TransportError,
 )
-from aioftrackjobs.exchange import Exchange
 from aioftrackjobs.protocol.operations import Create
 from aioftrackjobs.protocol.reconciliation import (
     Question,
@@ -40,7 +41,6 @@ from aioftrackjobs.protocol.reconciliation import (
     questions_before,
 )
 from aioftrackjobs.protocol.values import Reference
-from aioftrackjobs.tickets import Ticket
 
 #: HTTP status code: the request is too big.
 _TOO_BIG = 413

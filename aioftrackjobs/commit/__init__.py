@@ -1,0 +1,1 @@
+"""Commits: units of work, the queue, requests, and what becomes of each."""
