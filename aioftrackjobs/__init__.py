@@ -15,6 +15,7 @@ from aioftrackjobs._version import __version__
 
 if TYPE_CHECKING:
     from aioftrackjobs.commit.unit_of_work import UnitOfWork
+    from aioftrackjobs.entities.queries import Query
     from aioftrackjobs.errors import (
         AuthenticationError,
         CommitUncertainError,
@@ -62,7 +63,6 @@ if TYPE_CHECKING:
     )
     from aioftrackjobs.protocol.operations import Create, Delete, Update
     from aioftrackjobs.recovery import RecoveredJob, Recovery, Verdict, recover
-    from aioftrackjobs.results import Query
     from aioftrackjobs.retry import RetryPolicy
     from aioftrackjobs.session import AsyncSession
     from aioftrackjobs.signals import shutdown_on_signals
@@ -143,7 +143,7 @@ _HOMES = {
     "JobComponent": "models",
     "JobStatus": "models",
     "Location": "models",
-    "Query": "results",
+    "Query": "entities.queries",
     "RecoveredJob": "recovery",
     "Recovery": "recovery",
     "RetryPolicy": "retry",

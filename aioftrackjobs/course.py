@@ -25,6 +25,7 @@ import sniffio
 
 from aioftrackjobs.commit.request import Settle, Ticket
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.entities.queries import fetch_entity
 from aioftrackjobs.errors import (
     CommitUncertainError,
     EntityError,
@@ -39,7 +40,6 @@ from aioftrackjobs.journal import Receipt
 from aioftrackjobs.models import Entity, Job, JobComponent, JobStatus, User, remote_value
 from aioftrackjobs.progress import Progress
 from aioftrackjobs.report import JobReport, read_data
-from aioftrackjobs.results import fetch_entity
 from aioftrackjobs.session import AsyncSession, deliverer_of, workspace_of
 from aioftrackjobs.transport import redact
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import anyio
 
+from aioftrackjobs.entities.context import Workspace
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError, TransportError
 from aioftrackjobs.journal import Entry
 from aioftrackjobs.leases import Lease
@@ -24,7 +25,6 @@ from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 from aioftrackjobs.orphans import END_STATUSES, end_jobs, fetch_jobs, lost_reason, recovery_note
 from aioftrackjobs.report import RECOVERED, compose_recovery, compose_word
 from aioftrackjobs.uploads import remove_unregistered
-from aioftrackjobs.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 

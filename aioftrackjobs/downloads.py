@@ -14,6 +14,7 @@ import anyio
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.connection import Connection
+from aioftrackjobs.entities.context import Workspace
 from aioftrackjobs.errors import TransferError
 from aioftrackjobs.models import Entity
 from aioftrackjobs.partial_file import PartialFile
@@ -27,7 +28,6 @@ from aioftrackjobs.protocol.headers import (
 from aioftrackjobs.sending import failure_of
 from aioftrackjobs.transfer import Attempts, Halt, Meter, PassingError, ProgressCallback, carry_out
 from aioftrackjobs.transport import Download, WireRequest
-from aioftrackjobs.workspace import Workspace
 
 #: Bytes that are written at once.
 _BLOCK = 2 * 1024 * 1024

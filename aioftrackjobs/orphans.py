@@ -8,13 +8,13 @@ from typing import Any
 
 from aioftrackjobs.commit.request import Applied, Outcome, Ticket
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.entities.context import Workspace
+from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import EntityError, FtrackJobsError
 from aioftrackjobs.journal._process import this_process
 from aioftrackjobs.models import Entity, Job, JobStatus
 from aioftrackjobs.protocol.query import key_criteria, select
 from aioftrackjobs.protocol.values import Reference
-from aioftrackjobs.results import Query
-from aioftrackjobs.workspace import Workspace
 
 #: States that only a word of the owner may follow.
 END_STATUSES = (JobStatus.DONE, JobStatus.FAILED)

@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.leases import CLOCK_GRACE, Lease
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
 from aioftrackjobs.orphans import end_jobs, fetch_jobs, lost_reason, recovery_note
 from aioftrackjobs.protocol.query import PAGE_SIZE, bind
 from aioftrackjobs.report import compose_recovery
-from aioftrackjobs.results import Query
 from aioftrackjobs.session import AsyncSession, deliverer_of, workspace_of
 
 #: Jobs that are read again, and written, together: few, so that little time is in between.

@@ -21,8 +21,8 @@ import anyio
 from aioftrackjobs.attachments import AttachmentWatch
 from aioftrackjobs.config import resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
+from aioftrackjobs.entities.introduction import ask_early, fetch_current_user, read_early
 from aioftrackjobs.errors import EntityError
-from aioftrackjobs.introduction import ask_early, fetch_current_user, read_early
 from aioftrackjobs.leases import LEASE_SECONDS
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from aioftrackjobs.commit.unit_of_work import UnitOfWork
     from aioftrackjobs.content import Uploadable
     from aioftrackjobs.deliverer import Deliverer
+    from aioftrackjobs.entities.context import Workspace
+    from aioftrackjobs.entities.queries import Query
     from aioftrackjobs.health import Health
     from aioftrackjobs.models import Entity, FileComponent, User
     from aioftrackjobs.protocol.operations import Operation
-    from aioftrackjobs.results import Query
     from aioftrackjobs.transfer import ProgressCallback
-    from aioftrackjobs.workspace import Workspace
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class AsyncSession:
 
     @cached_property
     def _workspace(self) -> Workspace:
-        from aioftrackjobs.workspace import Workspace
+        from aioftrackjobs.entities.context import Workspace
 
         return Workspace(self._connection, lease=self._lease)
 
@@ -189,7 +189,7 @@ class AsyncSession:
             QueryParameterError: Placeholders and parameters do not fit together.
         """
         self._connection.require_open()
-        from aioftrackjobs.results import Query
+        from aioftrackjobs.entities.queries import Query
 
         return Query(self._workspace, bind(expression, parameters))
 
@@ -208,7 +208,7 @@ class AsyncSession:
             InvalidKeyError: The number of parts is wrong.
         """
         self._connection.require_open()
-        from aioftrackjobs.results import fetch_entity, key_reference
+        from aioftrackjobs.entities.queries import fetch_entity, key_reference
 
         return await fetch_entity(self._workspace, key_reference(self._workspace.model(kind), key))
 
@@ -222,8 +222,8 @@ class AsyncSession:
             projections: Attributes and paths, as in a query: ``"status, user.username"``.
         """
         self._connection.require_open()
+        from aioftrackjobs.entities.queries import populate
         from aioftrackjobs.models import Entity
-        from aioftrackjobs.results import populate
 
         wanted = [projections] if isinstance(projections, str) else projections
         several = [entities] if isinstance(entities, Entity) else entities
@@ -241,7 +241,7 @@ class AsyncSession:
             cast("Mapping[str, JSONValue]", encode_value(operation, f"operations[{index}]"))
             for index, operation in enumerate(operations)
         ]
-        from aioftrackjobs.results import fetch_answers
+        from aioftrackjobs.entities.queries import fetch_answers
 
         return await fetch_answers(self._workspace, encoded)
 
@@ -390,7 +390,7 @@ class AsyncSession:
             MultipleResultsFoundError: Several entities have the identifying values.
         """
         self._connection.require_open()
-        from aioftrackjobs.ensure import ensure
+        from aioftrackjobs.entities.queries import ensure
 
         return await ensure(self._workspace, kind, data, identifying_keys)
 

@@ -1,5 +1,6 @@
 """Entities: the typed ones of the job domain, and generic ones for every other type."""
 
+from aioftrackjobs.entities.freshness import Freshness
 from aioftrackjobs.models._collection import Collection
 from aioftrackjobs.models._component import (
     Component,
@@ -10,7 +11,6 @@ from aioftrackjobs.models._component import (
     SequenceComponent,
 )
 from aioftrackjobs.models._entity import Entity, store
-from aioftrackjobs.models._freshness import Freshness
 from aioftrackjobs.models._job import Job, JobComponent, JobStatus, parse_job_data
 from aioftrackjobs.models._merging import Change
 from aioftrackjobs.models._owner import Owner

@@ -295,7 +295,7 @@ async def test_jobs_that_end_during_the_look_hide_no_others(
     session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pages are counted from the first Job that runs, which is another one then."""
-    monkeypatch.setattr("aioftrackjobs.results.PAGE_SIZE", 2)
+    monkeypatch.setattr("aioftrackjobs.entities.queries.PAGE_SIZE", 2)
     monkeypatch.setattr("aioftrackjobs.recovery.PAGE_SIZE", 2)
     ending = [await running_job(session, ELSEWHERE) for _ in range(2)]
     lost = [await running_job(session, DEAD) for _ in range(3)]

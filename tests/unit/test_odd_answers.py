@@ -7,12 +7,12 @@ from typing import Any, ClassVar
 
 import pytest
 
+from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
 from aioftrackjobs.errors import (
     EntityError,
     MalformedAnswerError,
     UnknownEntityTypeError,
 )
-from aioftrackjobs.identity import IdentityMap, IncompleteRowError
 from aioftrackjobs.models import Entity, EntityTypes, Job, User, parse_job_data
 
 

@@ -15,8 +15,8 @@ from aioftrackjobs.errors import NoResultFoundError
 from aioftrackjobs.protocol.query import USER_PROJECTIONS, bind
 
 if TYPE_CHECKING:
+    from aioftrackjobs.entities.context import Workspace
     from aioftrackjobs.models import Entity, User
-    from aioftrackjobs.workspace import Workspace
 
 
 async def ask_early(connection: Connection) -> Any:
@@ -32,7 +32,7 @@ async def read_early(workspace: Workspace, answer: Any) -> User:
     Raises:
         NoResultFoundError: There is no such user.
     """
-    from aioftrackjobs.results import read_page
+    from aioftrackjobs.entities.queries import read_page
 
     expression = _expression(workspace.connection, USER_PROJECTIONS)
     return _only(await read_page(workspace, expression, answer), expression)
@@ -44,7 +44,7 @@ async def fetch_current_user(workspace: Workspace) -> User:
     Raises:
         NoResultFoundError: There is no such user.
     """
-    from aioftrackjobs.results import fetch_page
+    from aioftrackjobs.entities.queries import fetch_page
 
     projections = workspace.types.default_projections("User")
     expression = _expression(workspace.connection, projections)

@@ -14,13 +14,13 @@ import anyio
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
+from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
 from aioftrackjobs.errors import (
     CommitUncertainError,
     InvalidKeyError,
     MalformedAnswerError,
     UnknownAttributeError,
 )
-from aioftrackjobs.identity import IdentityMap, IncompleteRowError
 from aioftrackjobs.keys import new_id
 from aioftrackjobs.leases import LEASE_SECONDS
 from aioftrackjobs.models import Entity, EntityTypes, Freshness, adopt, owner_of

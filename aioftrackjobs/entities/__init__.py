@@ -1,0 +1,1 @@
+"""Entities of a session: the identity map, freshness of values, and queries."""
