@@ -21,7 +21,7 @@ from aioftrackjobs.journal import Journal
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
-from aioftrackjobs.transfer import Lanes
+from aioftrackjobs.transfers.control import Lanes
 from aioftrackjobs.transport import (
     HttpClient,
     HttpxTransport,

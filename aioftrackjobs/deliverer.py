@@ -24,7 +24,7 @@ from aioftrackjobs.leases import Lease
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 from aioftrackjobs.orphans import END_STATUSES, end_jobs, fetch_jobs, lost_reason, recovery_note
 from aioftrackjobs.report import RECOVERED, compose_recovery, compose_word
-from aioftrackjobs.uploads import remove_unregistered
+from aioftrackjobs.transfers.upload import remove_unregistered
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aioftrackjobs.session import AsyncSession, connection_of, workspace_of
 
 if TYPE_CHECKING:
-    from aioftrackjobs.content import Uploadable
     from aioftrackjobs.course import JobCourse
     from aioftrackjobs.models import Entity, FileComponent, Job
+    from aioftrackjobs.transfers.content import Uploadable
 
 T = TypeVar("T")
 

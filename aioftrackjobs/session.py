@@ -31,14 +31,14 @@ from aioftrackjobs.transport import HttpClient
 
 if TYPE_CHECKING:
     from aioftrackjobs.commit.unit_of_work import UnitOfWork
-    from aioftrackjobs.content import Uploadable
     from aioftrackjobs.deliverer import Deliverer
     from aioftrackjobs.entities.context import Workspace
     from aioftrackjobs.entities.queries import Query
     from aioftrackjobs.health import Health
     from aioftrackjobs.models import Entity, FileComponent, User
     from aioftrackjobs.protocol.operations import Operation
-    from aioftrackjobs.transfer import ProgressCallback
+    from aioftrackjobs.transfers.content import Uploadable
+    from aioftrackjobs.transfers.control import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
@@ -429,7 +429,7 @@ class AsyncSession:
             UnsupportedLocationError: This package cannot write to the location.
         """
         self._connection.require_open()
-        from aioftrackjobs.uploads import upload  # many sessions never move a file
+        from aioftrackjobs.transfers.upload import upload  # many sessions never move a file
 
         given = None if location == "auto" else location
         return await upload(
@@ -469,7 +469,7 @@ class AsyncSession:
             TransportError: The server could not be reached.
         """
         self._connection.require_open()
-        from aioftrackjobs.downloads import download
+        from aioftrackjobs.transfers.download import download
 
         await download(self._workspace, component, Path(path), resume=resume, progress=progress)
         return Path(path)

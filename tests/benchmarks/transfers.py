@@ -49,7 +49,7 @@ async def upload_ours(path: str, *, in_parts: bool, checksum: bool) -> None:
     from aioftrackjobs import AsyncSession
     from aioftrackjobs.protocol.upload import PartSizes
     from aioftrackjobs.session import workspace_of
-    from aioftrackjobs.uploads import upload
+    from aioftrackjobs.transfers.upload import upload
 
     sizes = PartSizes() if in_parts else PartSizes(fewest=sys.maxsize, most=sys.maxsize)
     async with AsyncSession() as session:

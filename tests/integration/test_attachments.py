@@ -25,10 +25,10 @@ from aioftrackjobs import (
     UnsupportedLocationError,
     job_context,
 )
-from aioftrackjobs.content import open_content
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.devserver.faults import HtmlPage
-from aioftrackjobs.spool import CHUNK
+from aioftrackjobs.transfers.content import open_content
+from aioftrackjobs.transfers.spool import CHUNK
 
 pytestmark = pytest.mark.every_client
 

@@ -21,8 +21,8 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.protocol.upload import PartSizes
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import workspace_of
+from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import _direct
-from aioftrackjobs.uploads import upload
 
 from .waiting import until
 from .wires import Received, answering, listening, response

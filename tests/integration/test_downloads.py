@@ -16,10 +16,10 @@ import pytest
 from anyio.abc import ByteStream
 
 from aioftrackjobs import AsyncSession, FileComponent, TransferError, TransportError
-from aioftrackjobs import downloads as downloads_module
 from aioftrackjobs.devserver import ServerHandle, running
-from aioftrackjobs.partial_file import PartialFile
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.transfers import download as downloads_module
+from aioftrackjobs.transfers.partial_file import PartialFile
 from aioftrackjobs.transport import _direct
 
 from .wires import Received, listening, receive_request, response

@@ -19,7 +19,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.protocol.upload import PartSizes
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import workspace_of
-from aioftrackjobs.uploads import upload
+from aioftrackjobs.transfers.upload import upload
 
 from .settings import Setting
 from .wires import listening

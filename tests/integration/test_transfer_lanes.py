@@ -12,12 +12,12 @@ import anyio
 import pytest
 
 from aioftrackjobs import AsyncSession, Job
-from aioftrackjobs import uploads as uploads_module
-from aioftrackjobs.content import open_content
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.protocol.upload import PartSizes
 from aioftrackjobs.session import workspace_of
-from aioftrackjobs.uploads import upload
+from aioftrackjobs.transfers import upload as uploads_module
+from aioftrackjobs.transfers.content import open_content
+from aioftrackjobs.transfers.upload import upload
 
 from .waiting import until
 

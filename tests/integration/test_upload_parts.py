@@ -27,15 +27,15 @@ from aioftrackjobs import (
     TransportError,
 )
 from aioftrackjobs import connection as connection_module
-from aioftrackjobs import content as content_module
-from aioftrackjobs import sending as sending_module
-from aioftrackjobs import transfer as transfer_module
-from aioftrackjobs import uploads as uploads_module
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.protocol.upload import PartSizes, encode_upload_completion
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import workspace_of
-from aioftrackjobs.uploads import upload
+from aioftrackjobs.transfers import content as content_module
+from aioftrackjobs.transfers import control as transfer_module
+from aioftrackjobs.transfers import multipart as sending_module
+from aioftrackjobs.transfers import upload as uploads_module
+from aioftrackjobs.transfers.upload import upload
 
 if TYPE_CHECKING:
     from tests.integration.conftest import FaultProxy

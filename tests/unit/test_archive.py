@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from aioftrackjobs import archive as archive_module
-from aioftrackjobs.archive import Member, common_name, write_archive
-from aioftrackjobs.content import open_content
 from aioftrackjobs.errors import FileChangedError, TransferError
+from aioftrackjobs.transfers import archive as archive_module
+from aioftrackjobs.transfers.archive import Member, common_name, write_archive
+from aioftrackjobs.transfers.content import open_content
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ async def test_an_archive_nobody_waits_for_is_given_up(
 ) -> None:
     import asyncio
 
-    from aioftrackjobs import spool as spool_module
+    from aioftrackjobs.transfers import spool as spool_module
 
     started, go_on, ended = threading.Event(), threading.Event(), threading.Event()
 

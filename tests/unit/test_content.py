@@ -17,11 +17,11 @@ import anyio
 import pytest
 from starlette.datastructures import UploadFile
 
-from aioftrackjobs import content as content_module
-from aioftrackjobs import spool as spool_module
-from aioftrackjobs.archive import open_regular
-from aioftrackjobs.content import open_content
 from aioftrackjobs.errors import FileChangedError, TransferError
+from aioftrackjobs.transfers import content as content_module
+from aioftrackjobs.transfers import spool as spool_module
+from aioftrackjobs.transfers.archive import open_regular
+from aioftrackjobs.transfers.content import open_content
 
 BODY = b"some bytes " * 1000
 

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import anyio
 import pytest
 
-from aioftrackjobs.pipes import read_ahead, write_behind
+from aioftrackjobs.transfers.pipes import read_ahead, write_behind
 
 
 class Source:

@@ -6,7 +6,7 @@ import pytest
 
 from aioftrackjobs.errors import TransferError
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
-from aioftrackjobs.transfer import Attempts, Halt, Meter, PassingError, StoppedError
+from aioftrackjobs.transfers.control import Attempts, Halt, Meter, PassingError, StoppedError
 
 
 def test_what_is_sent_again_counts_once() -> None:

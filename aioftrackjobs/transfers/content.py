@@ -26,15 +26,15 @@ from typing import Any, BinaryIO, Protocol, TypeAlias, cast
 import anyio
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.archive import (
+from aioftrackjobs.errors import FileChangedError, TransferError
+from aioftrackjobs.protocol.upload import content_md5
+from aioftrackjobs.transfers.archive import (
     common_name,
     members_of_directory,
     members_of_files,
     open_regular,
 )
-from aioftrackjobs.errors import FileChangedError, TransferError
-from aioftrackjobs.protocol.upload import content_md5
-from aioftrackjobs.spool import CHUNK, BytesLike, open_in_thread, pack, refusals, spool
+from aioftrackjobs.transfers.spool import CHUNK, BytesLike, open_in_thread, pack, refusals, spool
 
 #: Bytes that are hashed before looking whether the upload was cancelled.
 _HASHED_AT_ONCE = 64 * 1024 * 1024

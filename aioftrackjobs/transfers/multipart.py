@@ -20,7 +20,6 @@ import anyio
 
 from aioftrackjobs.commit.request import Ticket
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.content import Content, Digest
 from aioftrackjobs.errors import (
     ConnectError,
     FileChangedError,
@@ -29,7 +28,6 @@ from aioftrackjobs.errors import (
     TransferError,
     TransportError,
 )
-from aioftrackjobs.pipes import read_ahead
 from aioftrackjobs.protocol.headers import decode_etag, decode_md5_etag, decode_retry_after
 from aioftrackjobs.protocol.upload import (
     Part,
@@ -40,7 +38,9 @@ from aioftrackjobs.protocol.upload import (
     encode_upload_completion,
     encode_upload_request,
 )
-from aioftrackjobs.transfer import Attempts, Halt, Meter, PassingError, ProgressCallback
+from aioftrackjobs.transfers.content import Content, Digest
+from aioftrackjobs.transfers.control import Attempts, Halt, Meter, PassingError, ProgressCallback
+from aioftrackjobs.transfers.pipes import read_ahead
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 logger = logging.getLogger(__name__)

@@ -17,16 +17,23 @@ from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.context import Workspace
 from aioftrackjobs.errors import TransferError
 from aioftrackjobs.models import Entity
-from aioftrackjobs.partial_file import PartialFile
-from aioftrackjobs.pipes import write_behind
 from aioftrackjobs.protocol.headers import (
     decode_content_md5,
     decode_content_range,
     decode_etag,
     decode_strong_etag,
 )
-from aioftrackjobs.sending import failure_of
-from aioftrackjobs.transfer import Attempts, Halt, Meter, PassingError, ProgressCallback, carry_out
+from aioftrackjobs.transfers.control import (
+    Attempts,
+    Halt,
+    Meter,
+    PassingError,
+    ProgressCallback,
+    carry_out,
+)
+from aioftrackjobs.transfers.multipart import failure_of
+from aioftrackjobs.transfers.partial_file import PartialFile
+from aioftrackjobs.transfers.pipes import write_behind
 from aioftrackjobs.transport import Download, WireRequest
 
 #: Bytes that are written at once.

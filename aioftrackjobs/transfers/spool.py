@@ -14,8 +14,8 @@ from typing import Any, BinaryIO, TypeAlias, cast
 
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.archive import Member, write_archive
 from aioftrackjobs.errors import TransferError
+from aioftrackjobs.transfers.archive import Member, write_archive
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 

@@ -14,7 +14,6 @@ from typing import Any
 import anyio
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.content import Content, Uploadable, open_content
 from aioftrackjobs.entities.context import Workspace
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import (
@@ -28,8 +27,9 @@ from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
 from aioftrackjobs.protocol.upload import PartSizes, upload_file_name
 from aioftrackjobs.protocol.values import Reference
-from aioftrackjobs.sending import Sending
-from aioftrackjobs.transfer import ProgressCallback, carry_out
+from aioftrackjobs.transfers.content import Content, Uploadable, open_content
+from aioftrackjobs.transfers.control import ProgressCallback, carry_out
+from aioftrackjobs.transfers.multipart import Sending
 from aioftrackjobs.transport import WireRequest
 
 logger = logging.getLogger(__name__)
