@@ -46,7 +46,6 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from aioftrackjobs.health import Health
-    from aioftrackjobs.jobs import RunningJob, current_job, job_context
     from aioftrackjobs.models import (
         Change,
         Component,
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
     from aioftrackjobs.protocol.operations import Create, Delete, Update
     from aioftrackjobs.recovery import RecoveredJob, Recovery, Verdict, recover
     from aioftrackjobs.retry import RetryPolicy
+    from aioftrackjobs.running_job import RunningJob, current_job, job_context
     from aioftrackjobs.session import AsyncSession
     from aioftrackjobs.signals import shutdown_on_signals
 
@@ -147,14 +147,14 @@ _HOMES = {
     "RecoveredJob": "recovery",
     "Recovery": "recovery",
     "RetryPolicy": "retry",
-    "RunningJob": "jobs",
+    "RunningJob": "running_job",
     "SequenceComponent": "models",
     "UnitOfWork": "commit.unit_of_work",
     "Update": "protocol.operations",
     "User": "models",
     "Verdict": "recovery",
-    "current_job": "jobs",
-    "job_context": "jobs",
+    "current_job": "running_job",
+    "job_context": "running_job",
     "recover": "recovery",
     "shutdown_on_signals": "signals",
 }

@@ -15,11 +15,11 @@ from typing import Any
 
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
-from aioftrackjobs.leases import CLOCK_GRACE, Lease
+from aioftrackjobs.jobs.data import compose_recovery
+from aioftrackjobs.jobs.leases import CLOCK_GRACE, Lease
+from aioftrackjobs.jobs.termination import end_jobs, fetch_jobs, lost_reason, recovery_note
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
-from aioftrackjobs.orphans import end_jobs, fetch_jobs, lost_reason, recovery_note
 from aioftrackjobs.protocol.query import PAGE_SIZE, bind
-from aioftrackjobs.report import compose_recovery
 from aioftrackjobs.session import AsyncSession, deliverer_of, workspace_of
 
 #: Jobs that are read again, and written, together: few, so that little time is in between.

@@ -23,7 +23,7 @@ from aioftrackjobs.config import resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.introduction import ask_early, fetch_current_user, read_early
 from aioftrackjobs.errors import EntityError
-from aioftrackjobs.leases import LEASE_SECONDS
+from aioftrackjobs.jobs.leases import LEASE_SECONDS
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.retry import RetryPolicy
@@ -31,10 +31,10 @@ from aioftrackjobs.transport import HttpClient
 
 if TYPE_CHECKING:
     from aioftrackjobs.commit.unit_of_work import UnitOfWork
-    from aioftrackjobs.deliverer import Deliverer
     from aioftrackjobs.entities.context import Workspace
     from aioftrackjobs.entities.queries import Query
     from aioftrackjobs.health import Health
+    from aioftrackjobs.jobs.journal_replay import Deliverer
     from aioftrackjobs.models import Entity, FileComponent, User
     from aioftrackjobs.protocol.operations import Operation
     from aioftrackjobs.transfers.content import Uploadable
@@ -128,7 +128,7 @@ class AsyncSession:
 
     @cached_property
     def _deliverer(self) -> Deliverer:
-        from aioftrackjobs.deliverer import Deliverer
+        from aioftrackjobs.jobs.journal_replay import Deliverer
 
         return Deliverer(self._workspace)
 

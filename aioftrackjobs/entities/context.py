@@ -21,11 +21,10 @@ from aioftrackjobs.errors import (
     MalformedAnswerError,
     UnknownAttributeError,
 )
+from aioftrackjobs.jobs.leases import LEASE_SECONDS, RunningJobs
+from aioftrackjobs.jobs.progress import ProgressBoards
 from aioftrackjobs.keys import new_id
-from aioftrackjobs.leases import LEASE_SECONDS
 from aioftrackjobs.models import Entity, EntityTypes, Freshness, adopt, owner_of
-from aioftrackjobs.progress import ProgressBoards
-from aioftrackjobs.running import RunningJobs
 
 E = TypeVar("E", bound=Entity)
 

@@ -14,10 +14,10 @@ import typer
 from aioftrackjobs import AsyncSession, Job, JobStatus
 from aioftrackjobs.cli.recover import parse_duration
 from aioftrackjobs.devserver import running
+from aioftrackjobs.jobs.leases import LEASE, Lease
 from aioftrackjobs.journal import Entry, Owner
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.journal._process import Process, this_process
-from aioftrackjobs.leases import LEASE, Lease
 
 CLI = ("-m", "aioftrackjobs.cli", "recover")
 

@@ -13,8 +13,8 @@ from aioftrackjobs.commit.changes import Flight, Recorded
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import Ticket
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.course import JobCourse
-from aioftrackjobs.progress import ProgressLine
+from aioftrackjobs.jobs.lifecycle import JobCourse
+from aioftrackjobs.jobs.progress import ProgressLine
 from aioftrackjobs.session import workspace_of
 
 from .waiting import until

@@ -315,7 +315,7 @@ async def test_what_others_left_is_seen_to_when_a_locked_file_can_be_read(
 ) -> None:
     monkeypatch.setattr("aioftrackjobs.journal._file._BUSY_TIMEOUT", 0.05)
     monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.05)
-    monkeypatch.setattr("aioftrackjobs.deliverer._LOOK_AGAIN", 0.05)
+    monkeypatch.setattr("aioftrackjobs.jobs.journal_replay._LOOK_AGAIN", 0.05)
     job = other.create(Job, {"status": "running"})
     await other.commit()
     file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
@@ -479,7 +479,7 @@ async def test_a_partial_upload_of_a_dead_process_is_removed(
 async def test_an_upload_whose_registration_arrives_after_its_process_died_stays(
     server: ServerHandle, other: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.deliverer._IN_FLIGHT", 1.0)
+    monkeypatch.setattr("aioftrackjobs.jobs.journal_replay._IN_FLIGHT", 1.0)
     async with journaled(server, path) as session:
         # As if the registration were on its way: the bytes are there, and nothing refers to them.
         late = await session.create_component(b"abc", name="a.txt")

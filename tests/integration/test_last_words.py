@@ -21,9 +21,9 @@ from aioftrackjobs.errors import (
     ConnectError,
     FtrackJobsError,
 )
+from aioftrackjobs.jobs.leases import LEASE, Lease
 from aioftrackjobs.journal import Entry, Owner
 from aioftrackjobs.journal._file import JournalFile
-from aioftrackjobs.leases import LEASE, Lease
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transport import WireRequest, WireResponse
 
@@ -149,7 +149,7 @@ async def test_words_that_are_refused_altogether_are_tried_again_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As of a user who may log in again tomorrow: the daemon may run for months."""
-    monkeypatch.setattr("aioftrackjobs.deliverer._LOOK_AGAIN", 0.01)
+    monkeypatch.setattr("aioftrackjobs.jobs.journal_replay._LOOK_AGAIN", 0.01)
     async with journaled(server, path, retry=NO_RETRIES) as session:
         link = Link(session)
         async with job_context(session, description="x", grace=0.05) as job:

@@ -31,8 +31,8 @@ from aioftrackjobs import (
     recover,
 )
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.jobs.leases import LEASE, Lease
 from aioftrackjobs.journal._process import Process, this_process
-from aioftrackjobs.leases import LEASE, Lease
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 

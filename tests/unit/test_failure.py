@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from aioftrackjobs.failure import describe_failure, format_failure
+from aioftrackjobs.jobs.data import describe_failure, format_failure
 
 KEY = "SECRET-KEY"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from aioftrackjobs.jobs.data import compose_recovery, compose_word
+from aioftrackjobs.jobs.leases import LEASE, Lease
 from aioftrackjobs.journal._process import Process, this_process
-from aioftrackjobs.leases import LEASE, Lease
-from aioftrackjobs.report import compose_recovery, compose_word
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ELSEWHERE = Process("farm07", 4711, "another place", "1")

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from aioftrackjobs.progress import Progress
-from aioftrackjobs.report import JobReport, read_data
+from aioftrackjobs.jobs.data import JobReport, read_data
+from aioftrackjobs.jobs.progress import Progress
 
 
 def test_the_description_is_ours_and_the_rest_is_kept() -> None:

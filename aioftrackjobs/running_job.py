@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from aioftrackjobs.session import AsyncSession, connection_of, workspace_of
 
 if TYPE_CHECKING:
-    from aioftrackjobs.course import JobCourse
+    from aioftrackjobs.jobs.lifecycle import JobCourse
     from aioftrackjobs.models import Entity, FileComponent, Job
     from aioftrackjobs.transfers.content import Uploadable
 
@@ -28,7 +28,7 @@ _KIB = 1024
 _EXACT = 100
 
 #: What most of this package is imported with.
-_COURSE = "aioftrackjobs.course"
+_COURSE = "aioftrackjobs.jobs.lifecycle"
 
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
@@ -69,7 +69,7 @@ async def job_context(
     connection = connection_of(session)
     if job is None and user is None and _COURSE not in sys.modules:
         await _introduce(session)
-    from aioftrackjobs.course import JobCourse
+    from aioftrackjobs.jobs.lifecycle import JobCourse
 
     course = JobCourse(session, description=description, grace=grace, interval=interval)
     running = RunningJob(session, course)
@@ -142,7 +142,7 @@ class RunningJob:
         Raises:
             ValueError: *done* is no number, or *total* is not above 0.
         """
-        from aioftrackjobs.progress import Progress
+        from aioftrackjobs.jobs.progress import Progress
 
         self._course.show_progress(Progress.of(done, message, total))
 

@@ -15,12 +15,16 @@ report starts from what the server holds, and changes only keys of ours:
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from aioftrackjobs.leases import LEASE
+import anyio
+
+from aioftrackjobs.jobs.leases import LEASE
+from aioftrackjobs.jobs.progress import Progress
 from aioftrackjobs.models import parse_job_data
-from aioftrackjobs.progress import Progress
+from aioftrackjobs.transport import redact
 
 #: The key that a recovery leaves, see :func:`compose_recovery`.
 RECOVERED = "recovered"
@@ -133,3 +137,53 @@ def _read(data: object) -> dict[str, Any]:
 def _encodable(text: str) -> str:
     """Return *text* without lone surrogates, as file names that are no UTF-8 have them."""
     return text.encode(errors="replace").decode()
+
+
+#: Characters of a reason; the jobs menu shows one line.
+_LONGEST_REASON = 300
+
+
+def describe_failure(error: BaseException, *secrets: str) -> str:
+    """Return in one line why a block ended by *error*, without any of *secrets*."""
+    first, others = _first_leaf(error)
+    match first:
+        case KeyboardInterrupt():
+            text = "interrupted"
+        case SystemExit():
+            text = f"the process exits with {first.code!r}"
+        case _ if _is_cancellation(first):
+            text = "cancelled"
+        case _:
+            text = ": ".join(part for part in (type(first).__name__, _text(first)) if part)
+    if others:
+        text += f" (and {others} more)"
+    line = " ".join(redact(text, *secrets).split())
+    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
+
+
+def format_failure(error: BaseException, *secrets: str) -> str:
+    """Return the traceback of *error*, with causes, groups and notes, without *secrets*."""
+    return redact("".join(traceback.format_exception(error)), *secrets)
+
+
+def _first_leaf(error: BaseException) -> tuple[BaseException, int]:
+    """Return the first error inside nested groups, and how many others there are."""
+    leaves = list(_leaves(error))
+    return leaves[0], len(leaves) - 1
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        return [error]
+    return [leaf for member in error.exceptions for leaf in _leaves(member)]
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    return isinstance(error, anyio.get_cancelled_exc_class())
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a broken __str__ must not hide that the block failed
+        return ""

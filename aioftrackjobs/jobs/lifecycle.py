@@ -35,11 +35,10 @@ from aioftrackjobs.errors import (
     SessionStateError,
     TransportError,
 )
-from aioftrackjobs.failure import describe_failure, format_failure
+from aioftrackjobs.jobs.data import JobReport, describe_failure, format_failure, read_data
+from aioftrackjobs.jobs.progress import Progress
 from aioftrackjobs.journal import Receipt
 from aioftrackjobs.models import Entity, Job, JobComponent, JobStatus, User, remote_value
-from aioftrackjobs.progress import Progress
-from aioftrackjobs.report import JobReport, read_data
 from aioftrackjobs.session import AsyncSession, deliverer_of, workspace_of
 from aioftrackjobs.transport import redact
 

@@ -19,11 +19,17 @@ import anyio
 
 from aioftrackjobs.entities.context import Workspace
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError, TransportError
+from aioftrackjobs.jobs.data import RECOVERED, compose_recovery, compose_word
+from aioftrackjobs.jobs.leases import Lease
+from aioftrackjobs.jobs.termination import (
+    END_STATUSES,
+    end_jobs,
+    fetch_jobs,
+    lost_reason,
+    recovery_note,
+)
 from aioftrackjobs.journal import Entry
-from aioftrackjobs.leases import Lease
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
-from aioftrackjobs.orphans import END_STATUSES, end_jobs, fetch_jobs, lost_reason, recovery_note
-from aioftrackjobs.report import RECOVERED, compose_recovery, compose_word
 from aioftrackjobs.transfers.upload import remove_unregistered
 
 logger = logging.getLogger(__name__)

@@ -1,0 +1,1 @@
+"""Running Jobs: their life cycle, progress, data, leases and final status."""
