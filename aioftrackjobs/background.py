@@ -41,7 +41,7 @@ _NAME = "aioftrackjobs host"
 _RESTARTS = 3
 
 
-class Latch(Protocol):
+class Waiter(Protocol):
     """What one task awaits until somebody sets its result: a future of asyncio's, or its like."""
 
     def done(self) -> bool:
@@ -57,7 +57,7 @@ class Latch(Protocol):
         ...
 
 
-class _EventLatch:
+class _EventWaiter:
     """A latch of trio's, which has no futures."""
 
     def __init__(self, event: trio.Event) -> None:
@@ -78,12 +78,12 @@ class _EventLatch:
             self._is_done = True
 
 
-class Hold:
+class KeepAlive:
     """Keeps a host running inside ``with``; any number of times, and at once."""
 
     __slots__ = ("_blocks", "_host")
 
-    def __init__(self, host: Host, *, blocks: int) -> None:
+    def __init__(self, host: BackgroundTasks, *, blocks: int) -> None:
         self._host = host
         self._blocks = blocks
 
@@ -99,7 +99,7 @@ class Hold:
             host._note_released()
 
 
-class Host:
+class BackgroundTasks:
     """Runs background work from :meth:`start` to :meth:`aclose`.
 
     Work handles its own errors: one that escapes is a defect, ends the others, and is raised by
@@ -119,11 +119,11 @@ class Host:
         self._awaited: set[anyio.Event] = set()  # ends that finish() waits for
         self._holds = 0
         self._blocks = 0  # of these holds
-        self._hold, self._hold_for_block = Hold(self, blocks=0), Hold(self, blocks=1)
+        self._hold, self._hold_for_block = KeepAlive(self, blocks=0), KeepAlive(self, blocks=1)
         self._orphaned = False
         self._alone = False
         self._failure: BaseException | None = None
-        self._new_latch: Callable[[], Latch]
+        self._new_latch: Callable[[], Waiter]
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
     async def start(self) -> None:
@@ -134,7 +134,7 @@ class Host:
         if sniffio.current_async_library() == "trio":
             import trio
 
-            self._new_latch = lambda: _EventLatch(trio.Event())
+            self._new_latch = lambda: _EventWaiter(trio.Event())
             trio.lowlevel.spawn_system_task(self._run, name=_NAME)
         else:
             import asyncio
@@ -149,7 +149,7 @@ class Host:
             raise
 
     @property
-    def new_latch(self) -> Callable[[], Latch]:
+    def new_waiter(self) -> Callable[[], Waiter]:
         """Makes what a single task waits for, at the least cost; once the host was started."""
         return self._new_latch
 
@@ -218,11 +218,11 @@ class Host:
         if cancellation is not None:
             raise cancellation
 
-    def hold(self) -> Hold:
+    def hold(self) -> KeepAlive:
         """Keep the host running: while its loop shuts down, and for a while when it is closed."""
         return self._hold
 
-    def hold_for_block(self) -> Hold:
+    def hold_for_block(self) -> KeepAlive:
         """Do as :meth:`hold` for as long as there may be a task that leaves the block."""
         return self._hold_for_block
 

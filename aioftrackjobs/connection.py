@@ -11,17 +11,17 @@ from typing import Any
 import anyio.lowlevel
 
 from aioftrackjobs._version import __version__
-from aioftrackjobs.background import Host
-from aioftrackjobs.commit.api_client import Contact, Exchange
+from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.commit.api_client import ApiClient, ServerStatus
 from aioftrackjobs.commit.dispatcher import Dispatcher, Waiting
-from aioftrackjobs.commit.sender import Delivery, Finish
+from aioftrackjobs.commit.sender import BatchSender, Finish
 from aioftrackjobs.config import Credentials
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal import Journal
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
-from aioftrackjobs.transfers.control import Lanes
+from aioftrackjobs.transfers.control import TransferLimiter
 from aioftrackjobs.transport import (
     HttpClient,
     HttpxTransport,
@@ -72,14 +72,14 @@ class Connection:
         self._strict_api = strict_api
         self._group_commit = group_commit
         self._retry = retry
-        self._host = Host(self._clean_up)
+        self._host = BackgroundTasks(self._clean_up)
         self.closing_grace = _CLOSING_GRACE
-        self.contact = Contact()
+        self.contact = ServerStatus()
         self.journal = Journal(
             journal, server_url=credentials.server_url, api_user=credentials.api_user
         )
         #: Room for uploads and downloads.
-        self.lanes = Lanes(transfers)
+        self.lanes = TransferLimiter(transfers)
         self._open: tuple[Dispatcher, Transport] | None = None
         self._closing = False
 
@@ -94,7 +94,7 @@ class Connection:
 
             client = self._own_client = open_client(server_url, self._timeout, api_url)
         transport = HttpxTransport(client, secrets=(key,))
-        exchange = Exchange(
+        exchange = ApiClient(
             transport,
             url=api_url,
             headers=self._headers(key),
@@ -102,12 +102,12 @@ class Connection:
             contact=self.contact,
         )
 
-        def delivery(finish: Finish) -> Delivery:
-            return Delivery(exchange, finish, self._retry, self.contact.pauses)
+        def delivery(finish: Finish) -> BatchSender:
+            return BatchSender(exchange, finish, self._retry, self.contact.pauses)
 
         dispatcher = Dispatcher(delivery, self._host, group_commit=self._group_commit)
         await self._host.start()
-        self.journal.start(self._host.new_latch, self._host.spawn)
+        self.journal.start(self._host.new_waiter, self._host.spawn)
         self._open = dispatcher, transport
         return self
 
@@ -177,7 +177,7 @@ class Connection:
         return Waiting() if self._open is None else self._open[0].waiting()
 
     @property
-    def host(self) -> Host:
+    def host(self) -> BackgroundTasks:
         """Where background work runs."""
         return self._host
 

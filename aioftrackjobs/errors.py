@@ -8,7 +8,7 @@
     ├── SessionStateError          open the session, or stop using it
     ├── TransportError             no complete answer: the server may have acted
     │   ├── ConnectError           never left this machine: safe to repeat
-    │   └── MalformedAnswerError   an answer came that is not ftrack's
+    │   └── MalformedResponseError   an answer came that is not ftrack's
     ├── CommitUncertainError       a commit was sent, its end is unknown
     ├── ServerError                the server answered, and refused: nothing was applied
     │   ├── AuthenticationError
@@ -49,7 +49,7 @@ __all__ = [
     "FtrackJobsError",
     "ImmutableAttributeError",
     "InvalidKeyError",
-    "MalformedAnswerError",
+    "MalformedResponseError",
     "MissingExtraError",
     "MultipleResultsFoundError",
     "NoResultFoundError",
@@ -129,18 +129,18 @@ class TransportError(FtrackJobsError):
 
     Attributes:
         retry_after: Seconds that the server, or a proxy, asks to be left alone for.
-        is_passing: Whether another attempt may succeed.
+        is_retryable: Whether another attempt may succeed.
     """
 
     retry_after: float | None = None
-    is_passing: bool = True
+    is_retryable: bool = True
 
 
 class ConnectError(TransportError):
     """The request never left this machine, so repeating it is safe."""
 
 
-class MalformedAnswerError(TransportError):
+class MalformedResponseError(TransportError):
     """An answer came back that is not ftrack's: HTML, cut off, or of the wrong length.
 
     Attributes:
@@ -163,8 +163,8 @@ class MalformedAnswerError(TransportError):
         return _rebuild_malformed, (self.problem, self.status, self.excerpt)
 
 
-def _rebuild_malformed(problem: str, status: int, excerpt: str) -> MalformedAnswerError:
-    return MalformedAnswerError(problem, status=status, excerpt=excerpt)
+def _rebuild_malformed(problem: str, status: int, excerpt: str) -> MalformedResponseError:
+    return MalformedResponseError(problem, status=status, excerpt=excerpt)
 
 
 class CommitUncertainError(FtrackJobsError):
@@ -223,7 +223,7 @@ class ServerError(FtrackJobsError):
     retry_after: float | None = None
 
     @property
-    def is_passing(self) -> bool:
+    def is_retryable(self) -> bool:
         """Whether another attempt may succeed: all that is wrong is that too many came."""
         return self.status == _TOO_MANY
 

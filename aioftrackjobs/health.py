@@ -22,7 +22,7 @@ class Health:
         commits_sent: Commits under way, or tried again.
         commits_in_doubt: How many of those may or may not have been applied.
         commits_since: When the oldest commit that has no end was queued.
-        last_words_waiting: Last words that the journal keeps because the server took none yet.
+        final_reports_pending: Last words that the journal keeps because the server took none yet.
         last_words_since: When the oldest of them was said.
         journal: Whether there is a journal, and whether it can be written.
         journal_problem: Why it cannot.
@@ -36,7 +36,7 @@ class Health:
     commits_sent: int
     commits_in_doubt: int
     commits_since: datetime | None
-    last_words_waiting: int
+    final_reports_pending: int
     last_words_since: datetime | None
     journal: JournalState
     journal_problem: str | None
@@ -68,7 +68,7 @@ def check_health(connection: Connection) -> Health:
         commits_since=None
         if since is None
         else datetime.now(UTC) - timedelta(seconds=time.monotonic() - since),
-        last_words_waiting=len(words),
+        final_reports_pending=len(words),
         last_words_since=datetime.fromtimestamp(words[0].since, UTC) if words else None,
         journal=journal.state,
         journal_problem=journal.problem,

@@ -20,7 +20,7 @@ from aioftrackjobs.jobs.leases import CLOCK_GRACE, Lease
 from aioftrackjobs.jobs.termination import end_jobs, fetch_jobs, lost_reason, recovery_note
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
 from aioftrackjobs.protocol.query import PAGE_SIZE, bind
-from aioftrackjobs.session import AsyncSession, deliverer_of, workspace_of
+from aioftrackjobs.session import AsyncSession, context_of, journal_replay_of
 
 #: Jobs that are read again, and written, together: few, so that little time is in between.
 _CHUNK = 50
@@ -52,7 +52,7 @@ class RecoveredJob:
         user: Name of its user, if it has one.
         description: The text in the jobs menu, as it was.
         created_at: When it was created.
-        owner: Host and process that run it, if its lease tells.
+        owner: BackgroundTasks and process that run it, if its lease tells.
         until: When its lease runs out, or ran out.
         verdict: What was found.
         reason: Why it failed, or why it could not.
@@ -122,7 +122,7 @@ async def recover(
         TransportError: It did not answer.
     """
     if not dry_run:
-        await deliverer_of(session).deliver()
+        await journal_replay_of(session).deliver()
     work = _Work(session, grace=grace, without_lease=without_lease)
     found = await work.look(user, _seconds(older_than))
     if dry_run:
@@ -144,7 +144,7 @@ class _Work:
     """One run of a recovery."""
 
     def __init__(self, session: AsyncSession, *, grace: float, without_lease: bool) -> None:
-        self._workspace = workspace_of(session)
+        self._workspace = context_of(session)
         self._contact = self._workspace.connection.contact
         self._grace = grace
         self._without_lease = without_lease
@@ -208,11 +208,11 @@ class _Work:
             before, again = lost[job.id], self._judge(job)
             runs = remote_value(job, "status") == JobStatus.RUNNING
             if runs and again.verdict is Verdict.FAILED and again.until == before.until:
-                ends[job] = JobStatus.FAILED, self._epitaph(job, before)
+                ends[job] = JobStatus.FAILED, self.failure_data(job, before)
         errors = {job.id: error for job, error in (await end_jobs(self._workspace, ends)).items()}
         return (_told(job, errors) for job in lost.values())
 
-    def _epitaph(self, job: Job, judged: RecoveredJob) -> Mapping[str, Any]:
+    def failure_data(self, job: Job, judged: RecoveredJob) -> Mapping[str, Any]:
         data = remote_value(job, "data")
         lease = Lease.of(parse_job_data(data))
         holder = None if lease is None else lease.holder

@@ -43,9 +43,9 @@ class RetryPolicy:
         if min(self.budget, self.first_delay, self.longest_delay) < 0 or not 0 <= self.jitter <= 1:
             raise ValueError("a retry policy has no negative times, and a jitter from 0 to 1")
 
-    def patience(self) -> Patience:
+    def patience(self) -> Backoff:
         """Return what keeps the count for one piece of work, which begins now."""
-        return Patience(self)
+        return Backoff(self)
 
 
 #: Seconds that a pause lasts when there is a reason to try soon.
@@ -55,7 +55,7 @@ _HURRIED = 1.0
 NO_RETRIES = RetryPolicy(budget=0)
 
 
-class Patience:
+class Backoff:
     """What is left of a policy's budget for one piece of work."""
 
     def __init__(self, policy: RetryPolicy) -> None:
@@ -101,8 +101,8 @@ class Pauses:
         self._begun: dict[anyio.CancelScope, float] = {}
         self._hurries = 0
 
-    async def take(self, patience: Patience, asked: float | None = None) -> bool:
-        """Do as :meth:`Patience.pause`, unless the pause is cut short: then try again."""
+    async def take(self, patience: Backoff, asked: float | None = None) -> bool:
+        """Do as :meth:`Backoff.pause`, unless the pause is cut short: then try again."""
         if asked:
             return await patience.pause(asked)
         with anyio.CancelScope() as pause:
@@ -121,7 +121,7 @@ class Pauses:
             pause.deadline = min(pause.deadline, begun + _HURRIED)
 
     @contextmanager
-    def hurry(self) -> Iterator[None]:
+    def expedite(self) -> Iterator[None]:
         """Let no pause be long until the end of the block."""
         self._hurries += 1
         self.shorten()

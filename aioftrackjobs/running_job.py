@@ -10,10 +10,10 @@ from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aioftrackjobs.session import AsyncSession, connection_of, workspace_of
+from aioftrackjobs.session import AsyncSession, connection_of, context_of
 
 if TYPE_CHECKING:
-    from aioftrackjobs.jobs.lifecycle import JobCourse
+    from aioftrackjobs.jobs.lifecycle import JobLifecycle
     from aioftrackjobs.models import Entity, FileComponent, Job
     from aioftrackjobs.transfers.content import Uploadable
 
@@ -69,12 +69,12 @@ async def job_context(
     connection = connection_of(session)
     if job is None and user is None and _COURSE not in sys.modules:
         await _introduce(session)
-    from aioftrackjobs.jobs.lifecycle import JobCourse
+    from aioftrackjobs.jobs.lifecycle import JobLifecycle
 
-    course = JobCourse(session, description=description, grace=grace, interval=interval)
+    course = JobLifecycle(session, description=description, grace=grace, interval=interval)
     running = RunningJob(session, course)
     before = _running.get()
-    with connection.host.hold_for_block(), workspace_of(session).running.inside():
+    with connection.host.hold_for_block(), context_of(session).running.inside():
         try:
             await course.begin(job, user, data)
             _running.set(running)
@@ -112,7 +112,7 @@ def current_job() -> RunningJob:
 class RunningJob:
     """A Job while its block runs: reports progress, takes attachments, can be failed."""
 
-    def __init__(self, session: AsyncSession, course: JobCourse) -> None:
+    def __init__(self, session: AsyncSession, course: JobLifecycle) -> None:
         self._session = session
         self._course = course
 

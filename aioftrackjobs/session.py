@@ -31,10 +31,10 @@ from aioftrackjobs.transport import HttpClient
 
 if TYPE_CHECKING:
     from aioftrackjobs.commit.unit_of_work import UnitOfWork
-    from aioftrackjobs.entities.context import Workspace
+    from aioftrackjobs.entities.context import EntityContext
     from aioftrackjobs.entities.queries import Query
     from aioftrackjobs.health import Health
-    from aioftrackjobs.jobs.journal_replay import Deliverer
+    from aioftrackjobs.jobs.journal_replay import JournalReplay
     from aioftrackjobs.models import Entity, FileComponent, User
     from aioftrackjobs.protocol.operations import Operation
     from aioftrackjobs.transfers.content import Uploadable
@@ -50,12 +50,12 @@ def connection_of(session: AsyncSession) -> Connection:
     return session._connection
 
 
-def workspace_of(session: AsyncSession) -> Workspace:
+def context_of(session: AsyncSession) -> EntityContext:
     """Return what *session* is made of, for the parts of this package that stand on it."""
     return session._workspace
 
 
-def deliverer_of(session: AsyncSession) -> Deliverer:
+def journal_replay_of(session: AsyncSession) -> JournalReplay:
     """Return what delivers what the journal of *session* keeps."""
     return session._deliverer
 
@@ -121,16 +121,16 @@ class AsyncSession:
         self._introduction = anyio.Lock()
 
     @cached_property
-    def _workspace(self) -> Workspace:
-        from aioftrackjobs.entities.context import Workspace
+    def _workspace(self) -> EntityContext:
+        from aioftrackjobs.entities.context import EntityContext
 
-        return Workspace(self._connection, lease=self._lease)
+        return EntityContext(self._connection, lease=self._lease)
 
     @cached_property
-    def _deliverer(self) -> Deliverer:
-        from aioftrackjobs.jobs.journal_replay import Deliverer
+    def _deliverer(self) -> JournalReplay:
+        from aioftrackjobs.jobs.journal_replay import JournalReplay
 
-        return Deliverer(self._workspace)
+        return JournalReplay(self._workspace)
 
     @property
     def _has_workspace(self) -> bool:
@@ -350,7 +350,7 @@ class AsyncSession:
         self._connection.require_open()
         return self._workspace.enter_unit()
 
-    # Sending
+    # FileUpload
 
     async def commit(self) -> None:
         """Send what the running flow has recorded; returns when the server has applied it.

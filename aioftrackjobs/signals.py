@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 import sniffio
 
-from aioftrackjobs.session import AsyncSession, workspace_of
+from aioftrackjobs.session import AsyncSession, context_of
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
         yield
         return
     with _Watchdog(grace) as watchdog:
-        departure = _Departure(session, grace, watchdog)
+        departure = ShutdownCoordinator(session, grace, watchdog)
         error: BaseException | None = None
         try:
             with anyio.open_signal_receiver(*_SIGNALS) as signals, watchdog.listening():
@@ -148,11 +148,11 @@ class _Watchdog:
         _leave(number)
 
 
-class _Departure:
+class ShutdownCoordinator:
     """How a process leaves after a signal."""
 
     def __init__(self, session: AsyncSession, grace: float, watchdog: _Watchdog) -> None:
-        workspace = workspace_of(session)
+        workspace = context_of(session)
         self._connection = workspace.connection
         self._running = workspace.running
         self._grace = grace

@@ -74,7 +74,7 @@ class Farm:
     async def _work(self, task: Task) -> None:
         try:
             await render(self._session, task)
-        except FtrackJobsError as error:  # the server is away, or refuses: do not hurry
+        except FtrackJobsError as error:  # the server is away, or refuses: do not expedite
             logger.warning("%s: %s", task.text, error)
             await anyio.sleep(POLL)
         except Exception:  # one bad task must not stop the others

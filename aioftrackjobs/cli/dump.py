@@ -22,7 +22,7 @@ from aioftrackjobs import AsyncSession, FtrackJobsError, ServerError
 from aioftrackjobs.cli.paths import STDOUT, UnusablePathError
 from aioftrackjobs.protocol.schemas import EntitySchema, decode_schema
 from aioftrackjobs.protocol.values import JSONValue
-from aioftrackjobs.session import workspace_of
+from aioftrackjobs.session import context_of
 
 Row = dict[str, JSONValue]
 
@@ -196,7 +196,7 @@ def _keyless(document: Mapping[str, Any], schema: EntitySchema) -> list[str]:
 
 async def _query(session: AsyncSession, expression: str) -> list[Row]:
     """Return the rows as they are on the wire."""
-    connection = workspace_of(session).connection
+    connection = context_of(session).connection
     (answer,) = await connection.call([{"action": "query", "expression": expression}])
     rows: list[Row] = answer["data"]
     return rows

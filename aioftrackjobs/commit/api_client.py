@@ -18,7 +18,7 @@ from aioftrackjobs.transport import Transport, WireRequest, WireResponse
 _PRECISION = timedelta(seconds=2)
 
 
-class Contact:
+class ServerStatus:
     """Keeps the latest news of the server.
 
     Attributes:
@@ -75,7 +75,7 @@ class Contact:
         return max(now, date + timedelta(seconds=time.monotonic() - at))
 
 
-class Exchange:
+class ApiClient:
     """Sends API calls.
 
     Args:
@@ -93,13 +93,13 @@ class Exchange:
         url: str,
         headers: Mapping[str, str | bytes],
         redact: Callable[[str], str] = str,
-        contact: Contact | None = None,
+        contact: ServerStatus | None = None,
     ) -> None:
         self._transport = transport
         self._url = url
         self._headers = headers
         self._redact = redact
-        self._contact = contact or Contact()
+        self._contact = contact or ServerStatus()
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations*, and return one result for each; raises as :meth:`send`."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aioftrackjobs.commit.request import Outcome, Settle, Ticket
+from aioftrackjobs.commit.request import Outcome, PendingRequest, Settle
 from aioftrackjobs.models import Entity, settle_late
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
@@ -14,7 +14,7 @@ from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
 
 
 @dataclass(eq=False, slots=True)  # not frozen, which takes twice as long
-class Recorded:
+class RecordedChange:
     """An operation, the entity it is about, and the values as the entity keeps them."""
 
     operation: Operation
@@ -27,7 +27,7 @@ class Recorded:
         return isinstance(self.operation, Delete)
 
 
-def creation(entity: Entity, values: Mapping[str, Any], *, fresh: bool) -> list[Recorded]:
+def creation(entity: Entity, values: Mapping[str, Any], *, fresh: bool) -> list[RecordedChange]:
     """Return what to record of a new *entity*.
 
     Relations follow as updates of their own, as the official client records them: they can be
@@ -42,16 +42,18 @@ def creation(entity: Entity, values: Mapping[str, Any], *, fresh: bool) -> list[
         UnserialisableValueError: One of the values cannot travel.
     """
     target, keys = entity.__ftrack_reference__(), entity.primary_key_attributes
-    own, updates = dict[str, Any](), list[Recorded]()
+    own, updates = dict[str, Any](), list[RecordedChange]()
     for name, value in values.items():
         if isinstance(value, (Entity, tuple)):
             change = {name: value}
-            updates.append(Recorded(Update(target, encode_values(target, change)), entity, change))
+            updates.append(
+                RecordedChange(Update(target, encode_values(target, change)), entity, change)
+            )
         else:
             own[name] = value
     sent = {name: value for name, value in own.items() if name not in keys}
     create = Create(target, encode_values(target, sent), fresh)
-    return [Recorded(create, entity, own), *updates]
+    return [RecordedChange(create, entity, own), *updates]
 
 
 def encode_values(target: Reference, values: Mapping[str, Any]) -> Mapping[str, JSONValue]:
@@ -70,13 +72,13 @@ def encode_values(target: Reference, values: Mapping[str, Any]) -> Mapping[str, 
     }
 
 
-def entities_of(recorded: Iterable[Recorded], *kinds: type[Operation]) -> list[Entity]:
+def entities_of(recorded: Iterable[RecordedChange], *kinds: type[Operation]) -> list[Entity]:
     """Return the entities that operations of these *kinds* are about, each once."""
     entities = (each.entity for each in recorded if isinstance(each.operation, kinds))
     return list({id(entity): entity for entity in entities}.values())
 
 
-def fold_recorded(recorded: Sequence[Recorded]) -> Sequence[Operation]:
+def fold_recorded(recorded: Sequence[RecordedChange]) -> Sequence[Operation]:
     """Return the fewest operations that come to the same as those *recorded*."""
     if len(recorded) == 1:  # what a farm does all day
         return fold((recorded[0].operation,))
@@ -84,7 +86,7 @@ def fold_recorded(recorded: Sequence[Recorded]) -> Sequence[Operation]:
 
 
 @dataclass(eq=False, slots=True)
-class Flight:
+class InFlightCommit:
     """A commit that is under way; called with the outcome.
 
     Attributes:
@@ -95,10 +97,10 @@ class Flight:
         rolled_back: Whether its operations are to be forgotten if they were not applied.
     """
 
-    taken: list[Recorded]
-    land: Callable[[Flight, Outcome], None]
+    taken: list[RecordedChange]
+    land: Callable[[InFlightCommit, Outcome], None]
     settle: Settle | None = None
-    ticket: Ticket | None = None
+    ticket: PendingRequest | None = None
     rolled_back: bool = False
 
     def __call__(self, outcome: Outcome) -> None:
@@ -109,14 +111,14 @@ class Flight:
 
 
 def split_done(
-    taken: Sequence[Recorded], done: Sequence[Operation]
-) -> tuple[list[Recorded], list[Recorded]]:
+    taken: Sequence[RecordedChange], done: Sequence[Operation]
+) -> tuple[list[RecordedChange], list[RecordedChange]]:
     """Split what a commit has *taken* into what the server has *done*, and the rest."""
     if not done:
         return [], list(taken)
     ends = {(type(operation), operation.target) for operation in done}
     to_be_born: set[Reference] = set()  # what comes after its creation has not happened either
-    settled, rest = list[Recorded](), list[Recorded]()
+    settled, rest = list[RecordedChange](), list[RecordedChange]()
     for each in taken:
         target = each.operation.target
         ended = (type(each.operation), target) in ends and target not in to_be_born
@@ -127,8 +129,8 @@ def split_done(
 
 
 def settle_found(
-    taken: Sequence[Recorded], ticket: Ticket, results: Sequence[Any]
-) -> list[Recorded]:
+    taken: Sequence[RecordedChange], ticket: PendingRequest, results: Sequence[Any]
+) -> list[RecordedChange]:
     """Settle what a commit has *taken* of entities that an earlier attempt of it had created.
 
     What is known of them by now is newer. Updates were sent again, and are the latest.
@@ -142,7 +144,7 @@ def settle_found(
             found.add(change.target)
         elif isinstance(change, Update):
             updated.setdefault(change.target, set()).update(change.values)
-    left: list[Recorded] = []
+    left: list[RecordedChange] = []
     for each in reversed(taken):
         target = each.operation.target
         if target in found and updated.get(target, set()).isdisjoint(each.values):

@@ -21,18 +21,18 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from aioftrackjobs.background import Host
-from aioftrackjobs.commit.queue import EntityOrder, Outbox, Room
+from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.commit.queue import EntityOrder, Room, SendQueue
 from aioftrackjobs.commit.request import (
     Applied,
     NotApplied,
     Outcome,
+    PendingRequest,
     Settle,
-    Ticket,
     Unknown,
     WithdrawnError,
 )
-from aioftrackjobs.commit.sender import Delivery, Finish
+from aioftrackjobs.commit.sender import BatchSender, Finish
 from aioftrackjobs.errors import SessionStateError, TransportError
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.values import JSONValue
@@ -81,8 +81,8 @@ class Dispatcher:
 
     def __init__(
         self,
-        delivery: Callable[[Finish], Delivery],
-        host: Host,
+        delivery: Callable[[Finish], BatchSender],
+        host: BackgroundTasks,
         *,
         group_commit: bool = True,
         in_flight: int = IN_FLIGHT,
@@ -94,8 +94,8 @@ class Dispatcher:
         self._in_flight = in_flight
         self.room = Room(self._hold)
         self._order = EntityOrder()
-        self._outbox = Outbox(group_commit=group_commit)
-        self._tickets: set[Ticket] = set()
+        self._outbox = SendQueue(group_commit=group_commit)
+        self._tickets: set[PendingRequest] = set()
         self._arrivals = count()
         self._workers = 0
         self._gathering = 0
@@ -112,7 +112,7 @@ class Dispatcher:
         *,
         overtakes: bool = False,
         doubt: TransportError | None = None,
-    ) -> Ticket:
+    ) -> PendingRequest:
         """Queue a commit.
 
         Args:
@@ -124,7 +124,7 @@ class Dispatcher:
         Raises:
             UnserialisableValueError: One of the values cannot travel.
         """
-        ticket = Ticket.of_commit(changes, settle, overtakes=overtakes, doubt=doubt)
+        ticket = PendingRequest.of_commit(changes, settle, overtakes=overtakes, doubt=doubt)
         return self._enter(ticket)
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
@@ -140,15 +140,15 @@ class Dispatcher:
         await anyio.lowlevel.checkpoint_if_cancelled()
         return await self.results(self.submit_call(operations))
 
-    def submit_call(self, operations: Sequence[Mapping[str, JSONValue]]) -> Ticket:
+    def submit_call(self, operations: Sequence[Mapping[str, JSONValue]]) -> PendingRequest:
         """Queue a request of *operations*, for :meth:`results`.
 
         Raises:
             UnserialisableValueError: One of the values cannot travel.
         """
-        return self._enter(Ticket.of_call(operations))
+        return self._enter(PendingRequest.of_call(operations))
 
-    async def results(self, ticket: Ticket) -> list[Any]:
+    async def results(self, ticket: PendingRequest) -> list[Any]:
         """Wait for the end of *ticket*, and return its results, or raise why there are none."""
         match await self.wait(ticket):
             case Applied(results):
@@ -156,7 +156,7 @@ class Dispatcher:
             case NotApplied(error) | Unknown(error):
                 raise error
 
-    async def wait(self, ticket: Ticket) -> Outcome:
+    async def wait(self, ticket: PendingRequest) -> Outcome:
         """Wait for the end of *ticket*; a cancelled wait withdraws it if it was not sent."""
         with self._hold:
             try:
@@ -171,22 +171,22 @@ class Dispatcher:
         assert ticket.outcome is not None  # noqa: S101 - for type checkers
         return ticket.outcome
 
-    def _enter(self, ticket: Ticket) -> Ticket:
+    def _enter(self, ticket: PendingRequest) -> PendingRequest:
         ticket.number, ticket.since = next(self._arrivals), time.monotonic()
-        ticket.new_latch = self._host.new_latch
+        ticket.new_waiter = self._host.new_waiter
         self._tickets.add(ticket)
         self.room.queued += ticket.count
         if self._order.enter(ticket):
             self._let_go(ticket)
         return ticket
 
-    def _let_go(self, ticket: Ticket) -> None:
+    def _let_go(self, ticket: PendingRequest) -> None:
         """Let *ticket* be sent, now that there is nothing that it has to wait for."""
         self._outbox.add(ticket)
         if not self._gathering:
             self._wake(departs=ticket.overtakes or self._may_depart())
 
-    def _finish(self, ticket: Ticket, outcome: Outcome) -> None:
+    def _finish(self, ticket: PendingRequest, outcome: Outcome) -> None:
         """End *ticket*, and let go on what waited for it; when the session closes, end that too."""
         if ticket.outcome is not None:
             return  # withdrawn meanwhile: what waited for it has been let go
@@ -203,7 +203,7 @@ class Dispatcher:
                     for follower in freed:
                         self._let_go(follower)
 
-    def _refuse(self, freed: Sequence[Ticket]) -> None:
+    def _refuse(self, freed: Sequence[PendingRequest]) -> None:
         """End tickets that need not wait any more, and those behind them, unsent."""
         ending = [*freed]
         while ending:
@@ -241,7 +241,7 @@ class Dispatcher:
             for ticket in group:
                 self._finish(ticket, ticket.given_up(_closed()))
 
-    # Sending
+    # FileUpload
 
     def _may_depart(self) -> bool:
         """Tell whether commits may leave now, rather than when a request of others has ended."""
@@ -304,12 +304,12 @@ class Dispatcher:
             # Cancelled with work left: the host goes on if somebody needs it.
             self._wake(departs=self._may_depart())
 
-    def _take(self, *, departs: bool = True) -> Sequence[Ticket]:
+    def _take(self, *, departs: bool = True) -> Sequence[PendingRequest]:
         group = self._outbox.take(departs=departs)
         self._dequeue(group)
         return group
 
-    def _dequeue(self, tickets: Iterable[Ticket]) -> None:
+    def _dequeue(self, tickets: Iterable[PendingRequest]) -> None:
         """Give room to others, now that *tickets* have ended, or travel in a request."""
         freed = 0
         for ticket in tickets:
@@ -318,7 +318,7 @@ class Dispatcher:
                 freed += ticket.count
         self.room.free(freed)
 
-    async def _send(self, group: Sequence[Ticket]) -> None:
+    async def _send(self, group: Sequence[PendingRequest]) -> None:
         request = object()
         if group[0].changes:
             self._under_way[request] = time.monotonic()

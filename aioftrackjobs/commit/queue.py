@@ -11,7 +11,7 @@ from operator import attrgetter
 
 import anyio
 
-from aioftrackjobs.commit.request import Key, Ticket
+from aioftrackjobs.commit.request import Key, PendingRequest
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.reconciliation import named
 
@@ -21,7 +21,7 @@ GROUP_OPERATIONS, GROUP_BYTES = 500, 4 * 1024 * 1024
 _by_arrival = attrgetter("number")
 
 
-class Outbox:
+class SendQueue:
     """Tickets that wait for nothing but a request to travel in, in the order of arrival.
 
     Args:
@@ -36,12 +36,12 @@ class Outbox:
 
     def __init__(self, *, group_commit: bool) -> None:
         self._group_operations = GROUP_OPERATIONS if group_commit else 1
-        self.commits: list[Ticket] = []
-        self.calls: list[Ticket] = []
-        self.groups: deque[Sequence[Ticket]] = deque()
+        self.commits: list[PendingRequest] = []
+        self.calls: list[PendingRequest] = []
+        self.groups: deque[Sequence[PendingRequest]] = deque()
         self._withdrawn = 0  # of commits and calls, at most
 
-    def add(self, ticket: Ticket) -> None:
+    def add(self, ticket: PendingRequest) -> None:
         """Put *ticket* in its place."""
         queue = self.commits if ticket.changes else self.calls
         if not queue or queue[-1].number < ticket.number:
@@ -57,7 +57,7 @@ class Outbox:
         """
         return bool((departs and self.commits) or self.calls or self.groups)
 
-    def take(self, *, departs: bool = True) -> Sequence[Ticket]:
+    def take(self, *, departs: bool = True) -> Sequence[PendingRequest]:
         """Take what the next request carries; nothing if there is nothing to be sent.
 
         Args:
@@ -72,7 +72,7 @@ class Outbox:
             return [calls.pop(0)]
         return self._take_commits() if commits else []
 
-    def _take_commits(self) -> list[Ticket]:
+    def _take_commits(self) -> list[PendingRequest]:
         """Take as many as one request may carry, but one at least; the first is to be sent."""
         operations = size = 0
         for place, ticket in enumerate(self.commits):
@@ -97,7 +97,7 @@ class Outbox:
                 queue[:] = [ticket for ticket in queue if ticket.outcome is None]
 
 
-def _drop_ended(queue: list[Ticket]) -> None:
+def _drop_ended(queue: list[PendingRequest]) -> None:
     """Take what has ended from the front of *queue*."""
     if queue and queue[0].outcome is not None:
         del queue[: next((i for i, each in enumerate(queue) if each.outcome is None), len(queue))]
@@ -111,16 +111,16 @@ class EntityOrder:
     """
 
     def __init__(self) -> None:
-        self._latest: dict[Key, Ticket] = {}
-        self._births: dict[str, Ticket] = {}
-        self._links: dict[str, dict[Ticket, None]] = {}
+        self._latest: dict[Key, PendingRequest] = {}
+        self._births: dict[str, PendingRequest] = {}
+        self._links: dict[str, dict[PendingRequest, None]] = {}
 
-    def enter(self, ticket: Ticket) -> bool:
+    def enter(self, ticket: PendingRequest) -> bool:
         """Put *ticket* behind those it has to wait for; return whether there is none."""
         if not ticket.about:
             return True
         latest, births = self._latest, self._births
-        before = self._parents(ticket.changes) if births else set[Ticket]()
+        before = self._parents(ticket.changes) if births else set[PendingRequest]()
         for key in ticket.about:
             earlier = latest.get(key)
             if earlier is not None:
@@ -142,12 +142,12 @@ class EntityOrder:
         ticket.waits_for = len(before)
         return not before
 
-    def _parents(self, changes: Sequence[Operation]) -> set[Ticket]:
+    def _parents(self, changes: Sequence[Operation]) -> set[PendingRequest]:
         """Return the tickets that create what *changes* name."""
         births = self._births
         return {births[each] for change in changes for each in named(change) if each in births}
 
-    def leave(self, ticket: Ticket) -> Sequence[Ticket]:
+    def leave(self, ticket: PendingRequest) -> Sequence[PendingRequest]:
         """Take out *ticket*, which has ended; return those that need not wait any more.
 
         One that is withdrawn while it waits keeps its place until it is its turn: those behind
@@ -158,7 +158,7 @@ class EntityOrder:
         self._forget(ticket)
         if ticket.followers is None:  # as with most
             return ()
-        freed, leaving = list[Ticket](), [ticket]
+        freed, leaving = list[PendingRequest](), [ticket]
         while leaving:
             ended = leaving.pop()
             # Who holds it still does not hold all that came after it.
@@ -174,7 +174,7 @@ class EntityOrder:
                     leaving.append(follower)
         return freed
 
-    def _forget(self, ticket: Ticket) -> None:
+    def _forget(self, ticket: PendingRequest) -> None:
         for key in ticket.about:
             if self._latest.get(key) is ticket:
                 del self._latest[key]

@@ -23,11 +23,11 @@ from __future__ import annotations
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 
-from aioftrackjobs.commit.api_client import Exchange
-from aioftrackjobs.commit.request import Ticket
+from aioftrackjobs.commit.api_client import ApiClient
+from aioftrackjobs.commit.request import PendingRequest
 from aioftrackjobs.errors import (
     AuthenticationError,
-    MalformedAnswerError,
+    MalformedResponseError,
     ServerError,
     TransportError,
 )
@@ -59,17 +59,17 @@ class _Answers:
     untold: set[Reference] = field(default_factory=set)
 
 
-class Inquiry:
+class Reconciler:
     """Asks about tickets, and notes in them what is known.
 
     Args:
         exchange: Makes the API calls.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, exchange: ApiClient) -> None:
         self._exchange = exchange
 
-    async def before(self, group: Sequence[Ticket]) -> Sequence[Ticket]:
+    async def before(self, group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
         """Ask which chosen keys are free before *group* is sent in one request.
 
         Returns:
@@ -87,7 +87,7 @@ class Inquiry:
             return ()
         changes = [change for ticket in asking for change in ticket.changes]
         answers = await self._ask(questions_before(changes))
-        apart: list[Ticket] = []
+        apart: list[PendingRequest] = []
         for ticket in asking:
             chosen = _chosen(ticket)
             if chosen.isdisjoint(answers.untold):
@@ -96,7 +96,7 @@ class Inquiry:
                 apart.append(ticket)
         return apart
 
-    async def after(self, group: Sequence[Ticket]) -> tuple[bool, Sequence[Ticket]]:
+    async def after(self, group: Sequence[PendingRequest]) -> tuple[bool, Sequence[PendingRequest]]:
         """Take for done what the server has done of *group*.
 
         Returns:
@@ -111,7 +111,7 @@ class Inquiry:
         try:
             answers = await self._ask(asked)
         except ServerError as exc:
-            if exc.is_passing:
+            if exc.is_retryable:
                 unheard = TransportError(f"the server does not tell what it did: {exc}")
                 unheard.retry_after = exc.retry_after
                 raise unheard from exc
@@ -157,25 +157,25 @@ class Inquiry:
                     for reference, row in question.found(result).items():
                         answers.found[reference] = {**answers.found.get(reference, {}), **row}
             except (LookupError, TypeError):
-                raise MalformedAnswerError("a query's result has no rows", status=200) from None
+                raise MalformedResponseError("a query's result has no rows", status=200) from None
         return answers
 
 
 def may_be_ones_fault(refusal: ServerError) -> bool:
     """Tell whether *refusal* of a group may be about one commit, rather than all requests."""
-    if isinstance(refusal, AuthenticationError) or refusal.is_passing:
+    if isinstance(refusal, AuthenticationError) or refusal.is_retryable:
         return False
     by_ftrack = refusal.kind != f"HTTP {refusal.status}"  # a proxy in between names no error
     return by_ftrack or refusal.status == _TOO_BIG
 
 
-def knows_the_key_was_taken(ticket: Ticket) -> bool:
+def knows_the_key_was_taken(ticket: PendingRequest) -> bool:
     """Tell whether *ticket* is known to use keys that others have used before it."""
     chosen = {each.target for each in ticket.changes_left if is_chosen(each)}
     return bool(chosen) and ticket.free is not None and chosen.isdisjoint(ticket.free)
 
 
-def _has_to_ask(ticket: Ticket) -> bool:
+def _has_to_ask(ticket: PendingRequest) -> bool:
     if ticket.free is not None or ticket.doubt is not None:
         return False
     for change in ticket.changes:  # not any(): this runs for each operation of a farm
@@ -184,15 +184,15 @@ def _has_to_ask(ticket: Ticket) -> bool:
     return False
 
 
-def _chosen(ticket: Ticket) -> Set[Reference]:
+def _chosen(ticket: PendingRequest) -> Set[Reference]:
     return {change.target for change in ticket.changes if is_chosen(change)}
 
 
-def _created(ticket: Ticket) -> Set[Reference]:
+def _created(ticket: PendingRequest) -> Set[Reference]:
     return {change.target for change in ticket.done if isinstance(change, Create)}
 
 
-def _may_have_made(ticket: Ticket) -> Set[Reference]:
+def _may_have_made(ticket: PendingRequest) -> Set[Reference]:
     """Return the entities under chosen keys that it has created if they have its values."""
     if ticket.free is not None:
         return ticket.free

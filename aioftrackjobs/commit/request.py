@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from aioftrackjobs.background import Latch
+from aioftrackjobs.background import Waiter
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
 from aioftrackjobs.protocol.operations import Delete, Operation, Update, encode_operation
 from aioftrackjobs.protocol.reconciliation import Row, born, done_among, linked
@@ -63,7 +63,7 @@ Outcome: TypeAlias = Applied | NotApplied | Unknown
 Settle: TypeAlias = Callable[[Outcome], None]
 
 
-class Ticket:
+class PendingRequest:
     """A commit, or a call of another kind.
 
     A farm makes one for each change of each Job: what most of them never need stands in the
@@ -93,7 +93,7 @@ class Ticket:
             before it was sent; None where nobody has asked.
         trouble: Why the latest attempt to send it failed.
         outcome: Its end; None before.
-        new_latch: Makes what is waited for.
+        new_waiter: Makes what is waited for.
     """
 
     changes: Sequence[Operation] = ()
@@ -106,7 +106,7 @@ class Ticket:
     number: int = 0
     since: float = 0.0
     waits_for: int = 0
-    followers: list[Ticket] | None = None
+    followers: list[PendingRequest] | None = None
     is_queued: bool = True
     is_sent: bool = False
     overtakes: bool = False
@@ -115,10 +115,10 @@ class Ticket:
     free: Set[Reference] | None = None
     trouble: FtrackJobsError | None = None
     outcome: Outcome | None = None
-    new_latch: Callable[[], Latch]
+    new_waiter: Callable[[], Waiter]
     _results: dict[int, Any] | None = None
-    _latch: Latch | None = None
-    _latches: Sequence[Latch] = ()  # of those who wait besides the first
+    _latch: Waiter | None = None
+    _latches: Sequence[Waiter] = ()  # of those who wait besides the first
 
     def __init__(self, body: bytes, count: int) -> None:
         self.body = body
@@ -132,7 +132,7 @@ class Ticket:
         *,
         overtakes: bool = False,
         doubt: TransportError | None = None,
-    ) -> Ticket:
+    ) -> PendingRequest:
         """Return the ticket of a commit.
 
         Args:
@@ -164,7 +164,7 @@ class Ticket:
         return ticket
 
     @classmethod
-    def of_call(cls, wire: Sequence[Mapping[str, JSONValue]]) -> Ticket:
+    def of_call(cls, wire: Sequence[Mapping[str, JSONValue]]) -> PendingRequest:
         """Return the ticket of operations that travel by themselves.
 
         Raises:
@@ -249,9 +249,9 @@ class Ticket:
         if self.outcome is None:
             await self.latch()
 
-    def latch(self) -> Latch:
+    def latch(self) -> Waiter:
         """Return what opens at the end, for one who waits: a wait that is cancelled breaks it."""
-        latch = self.new_latch()
+        latch = self.new_waiter()
         if self._latch is None or self._latch.done():
             self._latch = latch
         else:  # those whose waiters were cancelled make room

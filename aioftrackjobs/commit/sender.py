@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, TypeAlias, TypeVar
 
-from aioftrackjobs.commit.api_client import Exchange
-from aioftrackjobs.commit.reconciler import Inquiry, knows_the_key_was_taken, may_be_ones_fault
-from aioftrackjobs.commit.request import NotApplied, Outcome, Ticket, Unknown
+from aioftrackjobs.commit.api_client import ApiClient
+from aioftrackjobs.commit.reconciler import Reconciler, knows_the_key_was_taken, may_be_ones_fault
+from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest, Unknown
 from aioftrackjobs.errors import (
     AuthenticationError,
     ConnectError,
@@ -34,13 +34,13 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, encode_operation
 from aioftrackjobs.protocol.reconciliation import stages, untouched
 from aioftrackjobs.protocol.wire import join_batches
-from aioftrackjobs.retry import Patience, Pauses, RetryPolicy
+from aioftrackjobs.retry import Backoff, Pauses, RetryPolicy
 
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=FtrackJobsError)
 
-Finish: TypeAlias = Callable[[Ticket, Outcome], None]
+Finish: TypeAlias = Callable[[PendingRequest, Outcome], None]
 
 #: Refusals that the order of the operations has no part in.
 _WHATEVER_ORDER = (
@@ -52,7 +52,7 @@ _WHATEVER_ORDER = (
 )
 
 
-class Delivery:
+class BatchSender:
     """Sends tickets, and finishes those whose outcome becomes known.
 
     Args:
@@ -63,15 +63,15 @@ class Delivery:
     """
 
     def __init__(
-        self, exchange: Exchange, finish: Finish, retry: RetryPolicy, pauses: Pauses
+        self, exchange: ApiClient, finish: Finish, retry: RetryPolicy, pauses: Pauses
     ) -> None:
         self._exchange = exchange
-        self._inquiry = Inquiry(exchange)
+        self._inquiry = Reconciler(exchange)
         self._finish = finish
         self._retry = retry
         self._pauses = pauses
 
-    async def deliver(self, group: Sequence[Ticket]) -> Sequence[Sequence[Ticket]]:
+    async def deliver(self, group: Sequence[PendingRequest]) -> Sequence[Sequence[PendingRequest]]:
         """Send *group* in one request; no error of it comes out.
 
         Returns:
@@ -92,9 +92,9 @@ class Delivery:
                 self._note(exc, group)
                 if not any(ticket.outcome is None for ticket in group):
                     return ()
-                if exc.is_passing and not patience.is_begun and self._retry.budget:
+                if exc.is_retryable and not patience.is_begun and self._retry.budget:
                     logger.warning("trying again for %g s: %s", self._retry.budget, exc)
-                if not (exc.is_passing and await self._pauses.take(patience, exc.retry_after)):
+                if not (exc.is_retryable and await self._pauses.take(patience, exc.retry_after)):
                     return await self._give_up(group, exc, patience)
                 # Whoever was cancelled meanwhile has withdrawn what never left.
                 group = _waiting(group)
@@ -110,7 +110,7 @@ class Delivery:
                 return ()
         return ()
 
-    async def _send(self, group: Sequence[Ticket]) -> list[Any]:
+    async def _send(self, group: Sequence[PendingRequest]) -> list[Any]:
         if not group:
             return []
         for ticket in group:
@@ -119,13 +119,13 @@ class Delivery:
         count = sum([ticket.count_left for ticket in group])
         return await self._exchange.send(body, count, group[0].call)
 
-    def _note(self, error: ServerError | TransportError, group: Sequence[Ticket]) -> None:
+    def _note(self, error: ServerError | TransportError, group: Sequence[PendingRequest]) -> None:
         """Keep what *error* says about whether *group* was applied; end what cannot be repeated."""
         for ticket in group:
             ticket.trouble = error
             if not ticket.is_sent:
                 continue  # a question came first, and failed
-            if isinstance(error, ServerError) and not error.is_passing:
+            if isinstance(error, ServerError) and not error.is_retryable:
                 continue  # until it is known whether a part was kept, nobody withdraws it
             if isinstance(error, (ConnectError, ServerError)):
                 ticket.is_sent = ticket.doubt is not None
@@ -136,7 +136,7 @@ class Delivery:
             elif ticket.changes:
                 ticket.doubt = error
 
-    async def _settle_doubts(self, group: Sequence[Ticket]) -> Sequence[Ticket]:
+    async def _settle_doubts(self, group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
         """Find out what the server has done of tickets in doubt, and return what is left to do."""
         doubtful = [ticket for ticket in group if ticket.doubt is not None]
         if not doubtful:
@@ -145,14 +145,17 @@ class Delivery:
         return self._finish_done(group)
 
     async def _give_up(
-        self, group: Sequence[Ticket], error: ServerError | TransportError, patience: Patience
-    ) -> Sequence[Sequence[Ticket]]:
+        self,
+        group: Sequence[PendingRequest],
+        error: ServerError | TransportError,
+        patience: Backoff,
+    ) -> Sequence[Sequence[PendingRequest]]:
         """End *group*, after *error*, or return what to try instead."""
         left = _waiting(group)
         if isinstance(error, ServerError):
             if len(left) > 1 and may_be_ones_fault(error):
                 return await self._halve(left, patience)
-            rests: list[Sequence[Ticket]] = []
+            rests: list[Sequence[PendingRequest]] = []
             for ticket in left:
                 outcome = await self._refused(ticket, _own(error, left), patience)
                 if outcome is None:
@@ -165,19 +168,19 @@ class Delivery:
         return ()
 
     async def _look(
-        self, group: Sequence[Ticket], patience: Patience
-    ) -> tuple[bool, Sequence[Ticket]]:
+        self, group: Sequence[PendingRequest], patience: Backoff
+    ) -> tuple[bool, Sequence[PendingRequest]]:
         """Find out what the server has done of *group*; the question may be asked again."""
         while True:
             try:
                 return await self._inquiry.after(group)
             except TransportError as exc:
-                if not (exc.is_passing and await self._pauses.take(patience, exc.retry_after)):
+                if not (exc.is_retryable and await self._pauses.take(patience, exc.retry_after)):
                     raise
 
     async def _halve(
-        self, group: Sequence[Ticket], patience: Patience
-    ) -> Sequence[Sequence[Ticket]]:
+        self, group: Sequence[PendingRequest], patience: Backoff
+    ) -> Sequence[Sequence[PendingRequest]]:
         """Return the halves of a refused *group*, without what was applied all the same."""
         try:
             _, untold = await self._look(group, patience)
@@ -193,9 +196,9 @@ class Delivery:
         middle = (len(left) + 1) // 2
         return [half for half in (left[:middle], left[middle:]) if half]
 
-    def _finish_done(self, group: Sequence[Ticket]) -> Sequence[Ticket]:
+    def _finish_done(self, group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
         """Finish those of which nothing is left to do, and return the others."""
-        left: list[Ticket] = []
+        left: list[PendingRequest] = []
         for ticket in group:
             if ticket.outcome is not None:
                 continue  # withdrawn meanwhile
@@ -206,7 +209,7 @@ class Delivery:
         return left
 
     async def _refused(
-        self, ticket: Ticket, refusal: ServerError, patience: Patience
+        self, ticket: PendingRequest, refusal: ServerError, patience: Backoff
     ) -> Outcome | None:
         """Return the outcome of a refused *ticket* that was alone, or whose request was refused.
 
@@ -226,14 +229,14 @@ class Delivery:
             return Unknown(ticket.doubt)  # what it duplicates may be its own
         return NotApplied(refusal, ticket.done)
 
-    async def _is_done_in_part(self, ticket: Ticket, patience: Patience) -> bool:
+    async def _is_done_in_part(self, ticket: PendingRequest, patience: Backoff) -> bool:
         """Find out whether the server has kept anything of a *ticket* that it refused alone."""
         if ticket.count_left == 1 and ticket.doubt is None:
             ticket.free = frozenset()  # what was refused by itself has created nothing
         any_done, _ = await self._look([ticket], patience)
         return any_done
 
-    async def _deliver_in_stages(self, ticket: Ticket, refusal: ServerError) -> Outcome:
+    async def _deliver_in_stages(self, ticket: PendingRequest, refusal: ServerError) -> Outcome:
         """Send a refused *ticket* so that nothing is named in the request that creates it."""
         parts = stages(ticket.changes_left)
         if len(parts) <= 1:
@@ -249,7 +252,7 @@ class Delivery:
         return ticket.apply(results)
 
     async def _take_back(
-        self, ticket: Ticket, sent: Sequence[Operation], refusal: ServerError
+        self, ticket: PendingRequest, sent: Sequence[Operation], refusal: ServerError
     ) -> Outcome:
         """Delete what the stages *sent* of a commit have created: it is all or nothing.
 
@@ -268,17 +271,17 @@ class Delivery:
         return NotApplied(refusal, ticket.done)
 
 
-def _waiting(group: Sequence[Ticket]) -> Sequence[Ticket]:
+def _waiting(group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
     """Return those of *group* that have not ended: others may have been withdrawn meanwhile."""
     return [ticket for ticket in group if ticket.outcome is None]
 
 
-def _own(error: E, group: Sequence[Ticket]) -> E:
+def _own(error: E, group: Sequence[PendingRequest]) -> E:
     """Return an error for one of *group*: raising it leaves traces of the caller's frames in it."""
     return error if len(group) == 1 else copy(error)
 
 
-def _ended_by(error: FtrackJobsError, ticket: Ticket) -> Outcome:
+def _ended_by(error: FtrackJobsError, ticket: PendingRequest) -> Outcome:
     """Return how *ticket* ends that was given up after *error*."""
     if ticket.doubt is not None:
         return Unknown(ticket.doubt)

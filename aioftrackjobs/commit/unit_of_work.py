@@ -13,8 +13,8 @@ from typing import Any, NoReturn, Protocol
 from weakref import WeakValueDictionary
 
 from aioftrackjobs.commit.changes import (
-    Flight,
-    Recorded,
+    InFlightCommit,
+    RecordedChange,
     creation,
     encode_values,
     entities_of,
@@ -27,8 +27,8 @@ from aioftrackjobs.commit.request import (
     Applied,
     NotApplied,
     Outcome,
+    PendingRequest,
     Settle,
-    Ticket,
     Unknown,
     WithdrawnError,
 )
@@ -40,7 +40,7 @@ from aioftrackjobs.errors import (
     TransportError,
     UnknownAttributeError,
 )
-from aioftrackjobs.models import Entity, Freshness, forget_local, settle
+from aioftrackjobs.models import Entity, ReadTracker, forget_local, settle
 from aioftrackjobs.protocol.operations import (
     NOT_SET,
     Create,
@@ -54,22 +54,22 @@ logger = logging.getLogger(__name__)
 
 
 class UnitOfWork:
-    """Recorded changes that are committed, or rolled back, together.
+    """RecordedChange changes that are committed, or rolled back, together.
 
     Args:
         committer: Sends commits, and hears of their end.
         overtakes: Do not wait for the commits of other units about the same entities.
     """
 
-    def __init__(self, committer: Committer, *, overtakes: bool = False) -> None:
+    def __init__(self, committer: UnitOfWorkContext, *, overtakes: bool = False) -> None:
         self._committer = committer
         self._overtakes = overtakes
-        self._pending: list[Recorded] = []
+        self._pending: list[RecordedChange] = []
         self._doomed: set[int] = set()  # ids of the entities that are to be deleted
-        self._uncertain: list[Recorded] = []
+        self._uncertain: list[RecordedChange] = []
         self._doubt: TransportError | None = None  # why it is uncertain
-        self._flight: Flight | None = None
-        self._ticket: Ticket | None = None
+        self._flight: InFlightCommit | None = None
+        self._ticket: PendingRequest | None = None
         self._ended = False
 
     # What is recorded
@@ -137,12 +137,12 @@ class UnitOfWork:
         operation = Update(target, encode_values(target, values))
         if self._ended:
             self._refuse()
-        self._pending.append(Recorded(operation, entity, values))
+        self._pending.append(RecordedChange(operation, entity, values))
 
     def record_reset(self, entity: Entity, name: str) -> None:
         """Record that the change of *name* is taken back: earlier updates do not send it."""
         target = entity.__ftrack_reference__()
-        self._record(Recorded(Update(target, {name: NOT_SET}), entity, {}))
+        self._record(RecordedChange(Update(target, {name: NOT_SET}), entity, {}))
 
     def record_delete(self, entity: Entity) -> None:
         """Record that *entity* is deleted; once is enough.
@@ -156,10 +156,10 @@ class UnitOfWork:
                 f"{entity!r} is not yet created, by another unit of work; commit that one first"
             )
         if id(entity) not in self._doomed:
-            self._record(Recorded(Delete(entity.__ftrack_reference__()), entity, {}))
+            self._record(RecordedChange(Delete(entity.__ftrack_reference__()), entity, {}))
             self._doomed.add(id(entity))
 
-    def _record(self, *recorded: Recorded) -> None:
+    def _record(self, *recorded: RecordedChange) -> None:
         if self._ended:
             self._refuse()
         self._pending += recorded
@@ -207,7 +207,7 @@ class UnitOfWork:
         self._note_doomed()
         self._undo(dropped)
 
-    def _take_pending(self) -> list[Recorded]:
+    def _take_pending(self) -> list[RecordedChange]:
         taken, self._pending = self._pending, []
         return taken
 
@@ -218,7 +218,7 @@ class UnitOfWork:
         deletes = [each for each in recorded if each.is_delete]
         self._doomed = {id(each.entity) for each in deletes}
 
-    def _undo(self, dropped: Sequence[Recorded]) -> None:
+    def _undo(self, dropped: Sequence[RecordedChange]) -> None:
         for recorded in reversed(dropped):
             if isinstance(recorded.operation, Create):
                 self._committer.forget(recorded.entity)
@@ -231,7 +231,7 @@ class UnitOfWork:
         accepted, self._uncertain = self._uncertain, []
         self._settle_applied(accepted)
 
-    # Sending
+    # FileUpload
 
     async def commit(self) -> None:
         """Send everything recorded so far; returns when the server has applied it.
@@ -263,7 +263,7 @@ class UnitOfWork:
         taken, self._uncertain = self._uncertain, []
         await self._send(taken, self._doubt)
 
-    def post(self, settle: Settle) -> Ticket:
+    def post(self, settle: Settle) -> PendingRequest:
         """Queue a commit of what is recorded without waiting for its end, nor for room.
 
         Args:
@@ -276,7 +276,7 @@ class UnitOfWork:
             raise SessionStateError("a commit of this unit of work is under way")
         taken = self._take_pending()
         operations = fold_recorded(taken)
-        return self._submit(Flight(taken, self._land, settle), operations)
+        return self._submit(InFlightCommit(taken, self._land, settle), operations)
 
     async def _clear(self) -> None:
         """Wait until what is pending can be sent: nothing is under way, or uncertain."""
@@ -296,13 +296,13 @@ class UnitOfWork:
         while self._flight is not None and self._flight.ticket is not None:
             await self._flight.ticket.ended()
 
-    async def _send(self, taken: list[Recorded], doubt: TransportError | None = None) -> None:
+    async def _send(self, taken: list[RecordedChange], doubt: TransportError | None = None) -> None:
         operations = fold_recorded(taken)
         if not operations:
             self._settle_applied(taken)
             self._note_doomed()
             return
-        ticket = self._submit(Flight(taken, self._land), operations, doubt)
+        ticket = self._submit(InFlightCommit(taken, self._land), operations, doubt)
         outcome = await self._committer.queue.wait(ticket)
         if isinstance(outcome, Applied):
             if rows := news(operations, outcome.results):
@@ -314,10 +314,10 @@ class UnitOfWork:
 
     def _submit(
         self,
-        flight: Flight,
+        flight: InFlightCommit,
         operations: Sequence[Operation],
         doubt: TransportError | None = None,
-    ) -> Ticket:
+    ) -> PendingRequest:
         self._flight = flight
         try:
             ticket = self._committer.queue.submit(
@@ -330,7 +330,7 @@ class UnitOfWork:
         flight.ticket = self._ticket = ticket
         return ticket
 
-    def _land(self, flight: Flight, outcome: Outcome) -> None:
+    def _land(self, flight: InFlightCommit, outcome: Outcome) -> None:
         """Keep the books of a commit that has ended."""
         self._flight = None
         match outcome:
@@ -349,14 +349,16 @@ class UnitOfWork:
         if self._doomed:
             self._note_doomed()
 
-    def _return(self, taken: list[Recorded], flight: Flight) -> None:
+    def _return(self, taken: list[RecordedChange], flight: InFlightCommit) -> None:
         """Let what was not applied be pending again, unless it was rolled back meanwhile."""
         if flight.rolled_back:
             self._undo(taken)
         else:
             self._pending[:0] = taken
 
-    def _settle_done(self, taken: list[Recorded], done: Sequence[Operation]) -> list[Recorded]:
+    def _settle_done(
+        self, taken: list[RecordedChange], done: Sequence[Operation]
+    ) -> list[RecordedChange]:
         """Settle what a server has done of a commit that it refused; return the rest."""
         settled, rest = split_done(taken, done)
         self._settle_applied(settled)
@@ -369,7 +371,7 @@ class UnitOfWork:
         except FtrackJobsError:
             logger.warning("a commit was applied, but its answer is odd", exc_info=True)
 
-    def _settle_applied(self, taken: Iterable[Recorded]) -> None:
+    def _settle_applied(self, taken: Iterable[RecordedChange]) -> None:
         freshness = self._committer.freshness
         reads = freshness.reads
         for recorded in taken:
@@ -399,16 +401,16 @@ class CommitQueue(Protocol):
         *,
         overtakes: bool,
         doubt: TransportError | None,
-    ) -> Ticket:
+    ) -> PendingRequest:
         """Queue a commit; *settle* hears of its end in any case."""
         ...
 
-    def wait(self, ticket: Ticket) -> Awaitable[Outcome]:
+    def wait(self, ticket: PendingRequest) -> Awaitable[Outcome]:
         """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""
         ...
 
 
-class Committer(Protocol):
+class UnitOfWorkContext(Protocol):
     """What a unit of work needs of its session.
 
     Attributes:
@@ -417,7 +419,7 @@ class Committer(Protocol):
     """
 
     creators: WeakValueDictionary[int, Any]
-    freshness: Freshness
+    freshness: ReadTracker
 
     @property
     def queue(self) -> CommitQueue:

@@ -18,23 +18,23 @@ from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
 from aioftrackjobs.errors import (
     CommitUncertainError,
     InvalidKeyError,
-    MalformedAnswerError,
+    MalformedResponseError,
     UnknownAttributeError,
 )
-from aioftrackjobs.jobs.leases import LEASE_SECONDS, RunningJobs
+from aioftrackjobs.jobs.leases import LEASE_SECONDS, ActiveJobs
 from aioftrackjobs.jobs.progress import ProgressBoards
 from aioftrackjobs.keys import new_id
-from aioftrackjobs.models import Entity, EntityTypes, Freshness, adopt, owner_of
+from aioftrackjobs.models import Entity, EntityTypes, ReadTracker, adopt, owner_of
 
 E = TypeVar("E", bound=Entity)
 
 #: The unit of work that a flow has entered, for each workspace; inherited by its child tasks.
-_entered: ContextVar[Mapping[Workspace, UnitOfWork]] = ContextVar("aioftrackjobs_units")
+_entered: ContextVar[Mapping[EntityContext, UnitOfWork]] = ContextVar("aioftrackjobs_units")
 
-_NO_UNITS: Mapping[Workspace, UnitOfWork] = MappingProxyType({})
+_NO_UNITS: Mapping[EntityContext, UnitOfWork] = MappingProxyType({})
 
 
-class Workspace:
+class EntityContext:
     """Entities of one server, where their changes are recorded, and the progress of Jobs.
 
     It is the *owner* of its entities, and the *committer* of its units of work.
@@ -48,12 +48,12 @@ class Workspace:
         self.connection = connection
         self.types = EntityTypes()
         self.identity = IdentityMap(self.types, self)
-        self.freshness = Freshness()
+        self.freshness = ReadTracker()
         # Weak: a unit that is gone creates nothing; one that is not holds what it has recorded, so
         # that no other entity gets the same id().
         self.creators = WeakValueDictionary[int, UnitOfWork]()
         self.progress = ProgressBoards(connection.host, self.room)
-        self.running = RunningJobs(
+        self.running = ActiveJobs(
             connection.host, connection.contact, connection.journal.holder, seconds=lease
         )
         self._default_unit = UnitOfWork(self)
@@ -158,7 +158,7 @@ class Workspace:
                 try:
                     decoded = self._decode(answer, later if read is None else read)
                 except IncompleteRowError as exc:
-                    raise MalformedAnswerError(f"an odd row: {exc}", status=200) from exc
+                    raise MalformedResponseError(f"an odd row: {exc}", status=200) from exc
         if read is not None:
             self.freshness.note_answer(read, self.identity.known(answer))
         return decoded
@@ -175,7 +175,7 @@ class Workspace:
             if self._schemas is None:
                 (documents,) = await self.connection.call([{"action": "query_schemas"}])
                 if not isinstance(documents, list):
-                    raise MalformedAnswerError("the schemas are no list", status=200)
+                    raise MalformedResponseError("the schemas are no list", status=200)
                 self.types.learn(documents)
                 self.identity.forget_types()
                 self._schemas = documents
@@ -187,7 +187,7 @@ class Workspace:
             (answer,) = await self.connection.call([{"action": "query_server_information"}])
             decoded = await self.decode(answer)
             if not isinstance(decoded, dict):
-                raise MalformedAnswerError("the server information is no object", status=200)
+                raise MalformedResponseError("the server information is no object", status=200)
             self._information = decoded
         return self._information
 

@@ -44,7 +44,7 @@ class _Written(ref["Entity"]):
         return self
 
 
-class Freshness:
+class ReadTracker:
     """The reads of one session that are under way, and what was written during them.
 
     Attributes:

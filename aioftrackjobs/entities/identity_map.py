@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 from weakref import WeakValueDictionary
 
-from aioftrackjobs.errors import MalformedAnswerError
+from aioftrackjobs.errors import MalformedResponseError
 from aioftrackjobs.models import Entity, EntityTypes, Owner, attach, detach, forget_reference, load
 from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, decode_tagged
 
@@ -107,12 +107,12 @@ class IdentityMap:
 
         Raises:
             IncompleteRowError: A row has no complete key.
-            MalformedAnswerError: The value is nested too deep.
+            MalformedResponseError: The value is nested too deep.
         """
         try:
             return self._decode(value)
         except RecursionError:
-            raise MalformedAnswerError("nested too deep", status=200) from None
+            raise MalformedResponseError("nested too deep", status=200) from None
 
     def _decode(self, value: Any) -> Any:
         kind = type(value)

@@ -15,7 +15,7 @@ from aioftrackjobs.errors import NoResultFoundError
 from aioftrackjobs.protocol.query import USER_PROJECTIONS, bind
 
 if TYPE_CHECKING:
-    from aioftrackjobs.entities.context import Workspace
+    from aioftrackjobs.entities.context import EntityContext
     from aioftrackjobs.models import Entity, User
 
 
@@ -26,7 +26,7 @@ async def ask_early(connection: Connection) -> Any:
     return answer
 
 
-async def read_early(workspace: Workspace, answer: Any) -> User:
+async def read_early(workspace: EntityContext, answer: Any) -> User:
     """Return the user of an *answer* to :func:`ask_early`.
 
     Raises:
@@ -38,7 +38,7 @@ async def read_early(workspace: Workspace, answer: Any) -> User:
     return _only(await read_page(workspace, expression, answer), expression)
 
 
-async def fetch_current_user(workspace: Workspace) -> User:
+async def fetch_current_user(workspace: EntityContext) -> User:
     """Ask, and return the user.
 
     Raises:

@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.entities.context import Workspace
+from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import (
     InvalidKeyError,
-    MalformedAnswerError,
+    MalformedResponseError,
     MultipleResultsFoundError,
     NoResultFoundError,
     QueryParameterError,
@@ -37,7 +37,9 @@ class Query(Generic[E]):
     Each use asks the server anew. Rows become entities; known ones are brought up to date.
     """
 
-    def __init__(self, workspace: Workspace, expression: str, model: type[E] | None = None) -> None:
+    def __init__(
+        self, workspace: EntityContext, expression: str, model: type[E] | None = None
+    ) -> None:
         self._workspace = workspace
         self._model = model
         self.expression = expression
@@ -105,7 +107,7 @@ class Query(Generic[E]):
             if following is None or not rows:
                 return
             if following <= offset:
-                raise MalformedAnswerError(
+                raise MalformedResponseError(
                     f"page {following} follows page {offset}, which would never end", status=200
                 )
             offset = following
@@ -129,7 +131,7 @@ class Query(Generic[E]):
         return cast("list[E]", rows), following
 
 
-async def fetch_page(workspace: Workspace, expression: str) -> tuple[list[Entity], int | None]:
+async def fetch_page(workspace: EntityContext, expression: str) -> tuple[list[Entity], int | None]:
     """Return the entities that *expression* finds, and the offset of the next page if any.
 
     Source:
@@ -142,7 +144,7 @@ async def fetch_page(workspace: Workspace, expression: str) -> tuple[list[Entity
 
 
 async def read_page(
-    workspace: Workspace, expression: str, answer: Any, read: int | None = None
+    workspace: EntityContext, expression: str, answer: Any, read: int | None = None
 ) -> list[Entity]:
     """Return the entities that the server found for *expression*.
 
@@ -154,7 +156,7 @@ async def read_page(
     """
     data = answer.get("data") if isinstance(answer, dict) else None
     if not isinstance(data, list):
-        raise MalformedAnswerError("a query's result has no list of data", status=200)
+        raise MalformedResponseError("a query's result has no list of data", status=200)
     rows: Sequence[object] = await workspace.decode(data, read)
     entities = [row for row in rows if isinstance(row, Entity)]
     if len(entities) != len(rows):
@@ -165,7 +167,7 @@ async def read_page(
 
 
 async def fetch_answers(
-    workspace: Workspace, operations: Sequence[Mapping[str, JSONValue]]
+    workspace: EntityContext, operations: Sequence[Mapping[str, JSONValue]]
 ) -> list[Any]:
     """Send *operations* in one request, and return the decoded answer to each."""
     with workspace.freshness.reading() as read:
@@ -186,7 +188,7 @@ def _next_offset(answer: dict[str, Any]) -> int | None:
         case dict() if not metadata.get("next"):
             return None
         case _:  # taken for the last page, it would hide rows
-            raise MalformedAnswerError("a page does not tell which one follows", status=200)
+            raise MalformedResponseError("a page does not tell which one follows", status=200)
 
 
 def key_reference(model: type[Entity], key: str | Sequence[str]) -> Reference:
@@ -203,7 +205,7 @@ def key_reference(model: type[Entity], key: str | Sequence[str]) -> Reference:
     return Reference(model.entity_type, tuple(zip(names, texts, strict=True)))
 
 
-async def fetch_entity(workspace: Workspace, reference: Reference) -> Entity | None:
+async def fetch_entity(workspace: EntityContext, reference: Reference) -> Entity | None:
     """Return the entity that *reference* names, as the server has it now; None if it has none."""
     if not workspace.types.is_typed(reference.entity_type):
         await workspace.schemas()
@@ -218,7 +220,7 @@ async def fetch_entity(workspace: Workspace, reference: Reference) -> Entity | N
 
 
 async def populate(
-    workspace: Workspace, entities: Iterable[Entity], projections: Sequence[str]
+    workspace: EntityContext, entities: Iterable[Entity], projections: Sequence[str]
 ) -> None:
     """Load *projections* of *entities*: one request for each type and 500 entities.
 
@@ -238,7 +240,7 @@ _NOT_TOLD = object()
 
 
 async def ensure(
-    workspace: Workspace,
+    workspace: EntityContext,
     kind: type[Entity] | str,
     data: Mapping[str, Any],
     identifying_keys: Sequence[str] | None,

@@ -33,7 +33,7 @@ RECOVERED = "recovered"
 _OURS = ("description", "base_description", LEASE, RECOVERED)
 
 
-class JobReport:
+class JobData:
     """The state of a Job, as text.
 
     Args:

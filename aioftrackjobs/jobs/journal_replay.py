@@ -17,7 +17,7 @@ from typing import Any
 
 import anyio
 
-from aioftrackjobs.entities.context import Workspace
+from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError, TransportError
 from aioftrackjobs.jobs.data import RECOVERED, compose_recovery, compose_word
 from aioftrackjobs.jobs.leases import Lease
@@ -48,7 +48,7 @@ _SETTLED = 120.0
 _IN_FLIGHT = 2.0
 
 
-class Deliverer:
+class JournalReplay:
     """Brings the server up to date with the journal, in the background of a session.
 
     It runs when the session starts, and whenever a last word could not be delivered; for as long
@@ -58,7 +58,7 @@ class Deliverer:
         workspace: The session's.
     """
 
-    def __init__(self, workspace: Workspace) -> None:
+    def __init__(self, workspace: EntityContext) -> None:
         self._workspace = workspace
         self._connection = workspace.connection
         self._journal = workspace.connection.journal
@@ -123,7 +123,7 @@ class Deliverer:
             self._asked = exc.retry_after
             return False
         except FtrackJobsError as exc:
-            if isinstance(exc, ServerError) and exc.is_passing:
+            if isinstance(exc, ServerError) and exc.is_retryable:
                 self._asked = exc.retry_after
                 return False
             self._complain(str(exc))  # such as of a key that is no longer good
@@ -158,7 +158,7 @@ class Deliverer:
         for job, error in (await end_jobs(self._workspace, ends)).items():
             if error is None:
                 self._journal.release_job(job.id)
-            elif isinstance(error, ServerError) and not error.is_passing:
+            elif isinstance(error, ServerError) and not error.is_retryable:
                 self._refused.add(job.id)
                 logger.warning("%r: the server refuses its last word: %s", job, error)
             else:

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Protocol
 
 import anyio
 
-from aioftrackjobs.background import Host
-from aioftrackjobs.commit.api_client import Contact
+from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal._process import Process, this_process
 
@@ -81,7 +81,7 @@ def _moment(text: str) -> datetime | None:
     return moment if moment.tzinfo is not None else None
 
 
-class Course(Protocol):
+class ActiveJob(Protocol):
     """A Job that runs."""
 
     def renew(self, older_than: float) -> None:
@@ -93,7 +93,7 @@ class Course(Protocol):
         ...
 
 
-class RunningJobs:
+class ActiveJobs:
     """Keeps the running Jobs of a session.
 
     Args:
@@ -107,13 +107,15 @@ class RunningJobs:
         leaves_at: When the process is going to end, in the time of the event loop.
     """
 
-    def __init__(self, host: Host, contact: Contact, holder: str, *, seconds: float) -> None:
+    def __init__(
+        self, host: BackgroundTasks, contact: ServerStatus, holder: str, *, seconds: float
+    ) -> None:
         self._host = host
         self._contact = contact
         self._holder = holder
         self._seconds = seconds
         self._pause = seconds / RENEWALS
-        self._courses: dict[Course, None] = {}
+        self._courses: dict[ActiveJob, None] = {}
         self._lease: Mapping[str, Any] | None = None
         self._made_for: tuple[int, timedelta] | None = None
         self._renews = False
@@ -134,7 +136,7 @@ class RunningJobs:
             self._made_for = made_for
         return self._lease
 
-    def add(self, course: Course, *, renew_now: bool) -> None:
+    def add(self, course: ActiveJob, *, renew_now: bool) -> None:
         """Renew the lease of *course* from now on; at once if that of its beginning is odd."""
         self._courses[course] = None
         if not self._seconds:
@@ -148,7 +150,7 @@ class RunningJobs:
                 return  # the session is closed: nothing is written any more
             self._renews = True
 
-    def discard(self, course: Course) -> None:
+    def discard(self, course: ActiveJob) -> None:
         """Forget *course*: it has ended, or has never begun."""
         self._courses.pop(course, None)
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import sniffio
 
-from aioftrackjobs.commit.request import Settle, Ticket
+from aioftrackjobs.commit.request import PendingRequest, Settle
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.queries import fetch_entity
 from aioftrackjobs.errors import (
@@ -35,11 +35,11 @@ from aioftrackjobs.errors import (
     SessionStateError,
     TransportError,
 )
-from aioftrackjobs.jobs.data import JobReport, describe_failure, format_failure, read_data
+from aioftrackjobs.jobs.data import JobData, describe_failure, format_failure, read_data
 from aioftrackjobs.jobs.progress import Progress
 from aioftrackjobs.journal import Receipt
 from aioftrackjobs.models import Entity, Job, JobComponent, JobStatus, User, remote_value
-from aioftrackjobs.session import AsyncSession, deliverer_of, workspace_of
+from aioftrackjobs.session import AsyncSession, context_of, journal_replay_of
 from aioftrackjobs.transport import redact
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ _CLOCK_STEP = timedelta(seconds=5)
 _RENEWAL_ROUND = 1.0
 
 
-class JobCourse:
+class JobLifecycle:
     """Takes a Job from its beginning to its end.
 
     Args:
@@ -70,9 +70,9 @@ class JobCourse:
     def __init__(
         self, session: AsyncSession, *, description: str | None, grace: float, interval: float
     ) -> None:
-        self.report = JobReport(description)
+        self.report = JobData(description)
         self._session = session
-        self._workspace = workspace_of(session)
+        self._workspace = context_of(session)
         # Its own unit: nothing half-done by others is sent with a report, nor the other way.
         self._unit = UnitOfWork(self._workspace)
         self._host = self._workspace.connection.host
@@ -187,7 +187,7 @@ class JobCourse:
             return False
         return isinstance(found, Job) and remote_value(found, "status") == JobStatus.RUNNING
 
-    def _post_progress(self, settle: Settle) -> Ticket:
+    def _post_progress(self, settle: Settle) -> PendingRequest:
         return self._recorded_progress().post(settle)
 
     def _recorded_progress(self) -> UnitOfWork:
@@ -286,7 +286,7 @@ class JobCourse:
         kept: Receipt | None = None
         if self._journal.state != "off":
             kept = self._journal.keep_word(self.entity.id, self._word(status))
-        with self._workspace.connection.contact.pauses.hurry():
+        with self._workspace.connection.contact.pauses.expedite():
             is_silent = await self._stop_reports(ends)  # while the journal is written
             asked = anyio.current_time()
             is_kept = kept is not None and await self._journal.written(kept)
@@ -295,7 +295,7 @@ class JobCourse:
         if self._problem is None:
             self._journal.release_job(self.entity.id)
         elif kept is not None and _may_pass(self._problem):
-            deliverer_of(self._session).wake()
+            journal_replay_of(self._session).wake()
             if is_kept:  # else it may be lost, and who waits for it has to know
                 logger.warning("%r: its last word waits in the journal: %s", self, self._problem)
                 self._problem = None
@@ -377,5 +377,5 @@ class JobCourse:
 def _may_pass(problem: Exception) -> bool:
     """Tell whether a word that was not delivered for *problem* may be delivered later."""
     if isinstance(problem, ServerError):
-        return problem.is_passing
+        return problem.is_retryable
     return isinstance(problem, (TransportError, CommitUncertainError))

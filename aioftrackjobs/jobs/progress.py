@@ -12,9 +12,9 @@ from weakref import WeakSet
 import anyio
 import anyio.lowlevel
 
-from aioftrackjobs.background import Host
+from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
-from aioftrackjobs.commit.request import Applied, Outcome, Settle, Ticket
+from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle
 from aioftrackjobs.errors import FtrackJobsError
 
 logger = logging.getLogger(__name__)
@@ -50,20 +50,20 @@ class Progress:
 
 
 #: Writes what there is to tell of a Job, and calls back with what became of it.
-Post: TypeAlias = Callable[[Settle], Ticket]
+Post: TypeAlias = Callable[[Settle], PendingRequest]
 
 
-class ProgressLine:
+class Channel:
     """What one Job has on a board.
 
     However often it is touched, the board writes the latest state. A write that fails is logged;
     the next touch brings the next one.
     """
 
-    def __init__(self, board: ProgressBoard, post: Post) -> None:
+    def __init__(self, board: ProgressWriter, post: Post) -> None:
         self._board = board
         self._post = post
-        self._ticket: Ticket | None = None
+        self._ticket: PendingRequest | None = None
         self._touched = False
         self._stopped = False
 
@@ -97,7 +97,7 @@ class ProgressLine:
             self._board.add(self)
 
 
-class ProgressBoard:
+class ProgressWriter:
     """Writes the lines of any number of Jobs together: each at most once per *interval*.
 
     Args:
@@ -106,12 +106,14 @@ class ProgressBoard:
         interval: Seconds from one round of writes to the next.
     """
 
-    def __init__(self, host: Host, room: Callable[[], Awaitable[None]], *, interval: float) -> None:
+    def __init__(
+        self, host: BackgroundTasks, room: Callable[[], Awaitable[None]], *, interval: float
+    ) -> None:
         self._host = host
         self._room = room
         self._interval = interval
-        self._known = WeakSet[ProgressLine]()
-        self._lines: dict[ProgressLine, None] = {}  # to be written
+        self._known = WeakSet[Channel]()
+        self._lines: dict[Channel, None] = {}  # to be written
         self._next_round = -math.inf
         self._runs = False
         self._failures = 0
@@ -121,13 +123,13 @@ class ProgressBoard:
         """Whether no Job has a line, and a new board would write as soon as this one."""
         return not self._known and not self._runs and anyio.current_time() >= self._next_round
 
-    def line(self, post: Post) -> ProgressLine:
+    def line(self, post: Post) -> Channel:
         """Return a line that is written by *post*."""
-        line = ProgressLine(self, post)
+        line = Channel(self, post)
         self._known.add(line)
         return line
 
-    def add(self, line: ProgressLine) -> None:
+    def add(self, line: Channel) -> None:
         """Let *line* be written in the next round."""
         self._lines[line] = None
         if not self._runs:
@@ -179,15 +181,15 @@ class ProgressBoard:
 class ProgressBoards:
     """The boards of a session: one for each interval that its Jobs have."""
 
-    def __init__(self, host: Host, room: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, host: BackgroundTasks, room: Callable[[], Awaitable[None]]) -> None:
         self._host = host
         self._room = room
-        self._boards: dict[float, ProgressBoard] = {}
+        self._boards: dict[float, ProgressWriter] = {}
 
-    def board(self, interval: float) -> ProgressBoard:
+    def board(self, interval: float) -> ProgressWriter:
         """Return the board that is written every *interval* seconds."""
         if interval not in self._boards:
             # Or a daemon whose intervals are computed would keep one for each.
             self._boards = {key: each for key, each in self._boards.items() if not each.is_idle}
-            self._boards[interval] = ProgressBoard(self._host, self._room, interval=interval)
+            self._boards[interval] = ProgressWriter(self._host, self._room, interval=interval)
         return self._boards[interval]

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from aioftrackjobs.commit.request import Applied, Outcome, Ticket
+from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.entities.context import Workspace
+from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import EntityError, FtrackJobsError
 from aioftrackjobs.journal._process import this_process
@@ -34,7 +34,7 @@ def recovery_note(holder: str | None, now: datetime) -> dict[str, Any]:
     return {"holder": holder, "at": at, "by": f"{by.host}:{by.pid}"}
 
 
-async def fetch_jobs(workspace: Workspace, ids: Sequence[str]) -> dict[str, Job]:
+async def fetch_jobs(workspace: EntityContext, ids: Sequence[str]) -> dict[str, Job]:
     """Return those of some Jobs that the server has, as it has them now."""
     if not ids:
         return {}
@@ -44,7 +44,7 @@ async def fetch_jobs(workspace: Workspace, ids: Sequence[str]) -> dict[str, Job]
 
 
 async def end_jobs(
-    workspace: Workspace, ends: Mapping[Job, tuple[JobStatus, Mapping[str, Any]]]
+    workspace: EntityContext, ends: Mapping[Job, tuple[JobStatus, Mapping[str, Any]]]
 ) -> dict[Job, FtrackJobsError | None]:
     """Write the end of some Jobs, in their order; return what went wrong with each.
 
@@ -58,7 +58,7 @@ async def end_jobs(
         SessionStateError: The session is closed.
     """
     errors: dict[Job, FtrackJobsError | None] = {}
-    tickets: list[Ticket] = []
+    tickets: list[PendingRequest] = []
     await workspace.room()
     for job, (status, data) in ends.items():
 

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import anyio
 
-from aioftrackjobs.background import Latch, loop_caller, turn_end_caller
+from aioftrackjobs.background import Waiter, loop_caller, turn_end_caller
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal._entry import Entry, Owner
 from aioftrackjobs.journal._ledger import JournalState, Ledger, Receipt
@@ -181,14 +181,14 @@ class Journal:
 
     # From start to end
 
-    def start(self, new_latch: Callable[[], Latch], spawn: Spawn) -> None:
+    def start(self, new_waiter: Callable[[], Waiter], spawn: Spawn) -> None:
         """Start the writer; in the event loop.
 
         Args:
-            new_latch: Makes what is waited for in the event loop.
+            new_waiter: Makes what is waited for in the event loop.
             spawn: Runs a function in the background.
         """
-        self._new_latch, self._spawn = new_latch, spawn
+        self._new_latch, self._spawn = new_waiter, spawn
         self._at_turn_end = turn_end_caller()
         if self._path is not None:
             # Made here, as a session may be made by a process that forks, and opened by its

@@ -1,7 +1,7 @@
 """What a session has to say to its journal's file: shared by the event loop and the writer.
 
 Each change is noted at once, and written by the next batch, whoever asks for that. The end of an
-entry is nobody's hurry: it waits until there are many, or for half a second.
+entry is nobody's expedite: it waits until there are many, or for half a second.
 
 The ledger has some *spare* ids, too, whose entries are written before there are Jobs to take them:
 a Job that begins alone finds its entry in the file, and waits for nothing. A crowd waits for one
@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from aioftrackjobs.background import Latch
+from aioftrackjobs.background import Waiter
 from aioftrackjobs.journal._entry import Entry, Key
 from aioftrackjobs.keys import new_id
 
@@ -62,7 +62,7 @@ class Receipt:
         self.since = time.monotonic()
         self.result: Any = None
         self.is_good = self.is_answered = False
-        self.latch: Latch | None = None
+        self.latch: Waiter | None = None
 
     def wake(self) -> None:
         """Wake who waits. In the event loop."""
@@ -199,11 +199,11 @@ class Ledger:
         self._receipts.append(receipt)
         return len(self._receipts) == 1
 
-    def must_wait(self, receipt: Receipt, new_latch: Callable[[], Latch]) -> bool:
+    def must_wait(self, receipt: Receipt, new_waiter: Callable[[], Waiter]) -> bool:
         """Tell whether *receipt* is to be waited for; it has a latch then."""
         with self._lock:
             if not receipt.is_answered and receipt.latch is None:
-                receipt.latch = new_latch()
+                receipt.latch = new_waiter()
             return not receipt.is_answered
 
     def ring(self) -> None:

@@ -1,6 +1,6 @@
 """Entities: the typed ones of the job domain, and generic ones for every other type."""
 
-from aioftrackjobs.entities.freshness import Freshness
+from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.models._collection import Collection
 from aioftrackjobs.models._component import (
     Component,
@@ -38,12 +38,12 @@ __all__ = [
     "Entity",
     "EntityTypes",
     "FileComponent",
-    "Freshness",
     "Job",
     "JobComponent",
     "JobStatus",
     "Location",
     "Owner",
+    "ReadTracker",
     "SequenceComponent",
     "User",
     "adopt",

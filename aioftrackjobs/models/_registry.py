@@ -83,7 +83,7 @@ class EntityTypes:
         """Take over what the server's schema *documents* say.
 
         Raises:
-            MalformedAnswerError: One of them is no schema; nothing was taken over.
+            MalformedResponseError: One of them is no schema; nothing was taken over.
         """
         schemas = [decode_schema(document) for document in documents]
         self._schemas = {schema.entity_type: schema for schema in schemas}

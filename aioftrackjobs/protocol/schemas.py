@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aioftrackjobs.errors import MalformedAnswerError
+from aioftrackjobs.errors import MalformedResponseError
 
 #: Types whose key is not ``id`` (the 22 of 116 in a recorded answer to ``query_schemas``), so
 #: that entities of any type can be made before the server's schemas are known.
@@ -68,7 +68,7 @@ def decode_schema(document: object) -> EntitySchema:
     """Return the facts that one schema *document* states.
 
     Raises:
-        MalformedAnswerError: It does not state them.
+        MalformedResponseError: It does not state them.
     """
     if not isinstance(document, dict):
         raise _malformed("a schema", document)
@@ -106,8 +106,8 @@ def _is_scalar(fragment: Mapping[str, Any]) -> bool:
     return "$ref" not in fragment and fragment.get("type") in _SCALARS
 
 
-def _malformed(what: str, found: object) -> MalformedAnswerError:
-    return MalformedAnswerError(f"{what} is {reprlib.repr(found)}", status=200)
+def _malformed(what: str, found: object) -> MalformedResponseError:
+    return MalformedResponseError(f"{what} is {reprlib.repr(found)}", status=200)
 
 
 def schema_hash(documents: Sequence[Mapping[str, Any]]) -> str:

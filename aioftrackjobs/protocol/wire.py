@@ -14,7 +14,7 @@ from pydantic_core import from_json, to_json
 from aioftrackjobs.errors import (
     AuthenticationError,
     DuplicateEntryError,
-    MalformedAnswerError,
+    MalformedResponseError,
     PermissionDeniedError,
     QuerySyntaxError,
     ServerError,
@@ -72,7 +72,7 @@ def decode_answer(
 
     Raises:
         ServerError: The server refused; the subclass tells why.
-        MalformedAnswerError: The body is not an ftrack answer to these operations. The server
+        MalformedResponseError: The body is not an ftrack answer to these operations. The server
             may have acted on them.
     """
     try:
@@ -86,18 +86,18 @@ def decode_answer(
         raise ServerError(f"HTTP {status}", redact(_excerpt(body)), status=status)
     if not isinstance(answer, list) or status >= _SERVER_FAULT:
         excerpt = redact(_excerpt(body))
-        raise MalformedAnswerError("not a list of results", status=status, excerpt=excerpt)
+        raise MalformedResponseError("not a list of results", status=status, excerpt=excerpt)
     if len(answer) != count:
-        raise MalformedAnswerError(
+        raise MalformedResponseError(
             f"{len(answer)} result(s) for {count} operation(s)", status=status
         )
     return answer
 
 
-def _unreadable(status: int, excerpt: str) -> MalformedAnswerError | ServerError:
+def _unreadable(status: int, excerpt: str) -> MalformedResponseError | ServerError:
     if _REDIRECTION <= status < _SERVER_FAULT:  # a proxy's word: ftrack never saw the request
         return ServerError(f"HTTP {status}", excerpt, status=status)
-    return MalformedAnswerError("the body is not JSON", status=status, excerpt=excerpt)
+    return MalformedResponseError("the body is not JSON", status=status, excerpt=excerpt)
 
 
 def _excerpt(body: bytes) -> str:

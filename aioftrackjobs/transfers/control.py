@@ -16,9 +16,9 @@ from typing import TypeAlias, TypeVar
 
 import anyio
 
-from aioftrackjobs.background import Host
+from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.errors import FtrackJobsError, SessionStateError, TransferError, TransportError
-from aioftrackjobs.retry import Patience, RetryPolicy
+from aioftrackjobs.retry import Backoff, RetryPolicy
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ _STOPPING_GRACE = 1.0
 _under_way: ContextVar[bool] = ContextVar("_under_way", default=False)
 
 
-class Lanes:
+class TransferLimiter:
     """Room for a number of transfers at once; the others wait, with no file or connection open.
 
     The transfers that have room share as many requests: one alone sends several parts at a time,
@@ -67,7 +67,7 @@ class StoppedError(Exception):
     """A transfer was told to stop, and does."""
 
 
-class PassingError(Exception):
+class RetryableError(Exception):
     """An attempt failed in a way that may pass.
 
     Attributes:
@@ -81,7 +81,7 @@ class PassingError(Exception):
         self.asked = asked
 
 
-class Halt:
+class StopToken:
     """The way to stop a transfer, shared by all that belongs to it."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Halt:
         if self.stopped:
             raise StoppedError
 
-    async def pause(self, patience: Patience, asked: float | None) -> bool:
+    async def pause(self, patience: Backoff, asked: float | None) -> bool:
         """Wait until another attempt is due, if there is one, and the transfer is not stopped."""
         self.check()
         again = False
@@ -117,7 +117,7 @@ class Halt:
         self.check()
         return again
 
-    async def guard(self, work: Callable[[Halt], Awaitable[T]]) -> T:
+    async def guard(self, work: Callable[[StopToken], Awaitable[T]]) -> T:
         """Return what *work* returns; raise why it was stopped, if it was."""
         with self._scope, suppress(StoppedError):
             return await work(self)
@@ -127,10 +127,10 @@ class Halt:
 class Attempts:
     """Repeats what failed in passing, for as long as the policy says."""
 
-    def __init__(self, policy: RetryPolicy, halt: Halt) -> None:
+    def __init__(self, policy: RetryPolicy, halt: StopToken) -> None:
         self._policy = policy
         self._halt = halt
-        self._patience: Patience | None = None
+        self._patience: Backoff | None = None
 
     def renew(self) -> None:
         """Begin to count anew: there was progress, so the next failure is a new one."""
@@ -149,10 +149,10 @@ class Attempts:
             try:
                 return await attempt()
             except TransportError as exc:
-                if not exc.is_passing:
+                if not exc.is_retryable:
                     raise
                 error, asked = exc, None
-            except PassingError as exc:
+            except RetryableError as exc:
                 error, asked = exc.error, exc.asked
             # The budget is for the trouble: a transfer may have gone well for hours before it.
             self._patience = self._patience or self._policy.patience()
@@ -188,13 +188,13 @@ class Meter:
             self._callback(done, done)
 
 
-async def carry_out(host: Host, work: Callable[[Halt], Awaitable[T]]) -> T:
+async def run_in_background(host: BackgroundTasks, work: Callable[[StopToken], Awaitable[T]]) -> T:
     """Run *work* in the background, and return what it returns; who is cancelled stops it.
 
     Raises:
         SessionStateError: The session was closed meanwhile.
     """
-    halt, ended = Halt(), anyio.Event()
+    halt, ended = StopToken(), anyio.Event()
     results: list[T] = []
     errors: list[Exception] = []
 

@@ -14,7 +14,7 @@ import anyio
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.entities.context import Workspace
+from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import TransferError
 from aioftrackjobs.models import Entity
 from aioftrackjobs.protocol.headers import (
@@ -25,11 +25,11 @@ from aioftrackjobs.protocol.headers import (
 )
 from aioftrackjobs.transfers.control import (
     Attempts,
-    Halt,
     Meter,
-    PassingError,
     ProgressCallback,
-    carry_out,
+    RetryableError,
+    StopToken,
+    run_in_background,
 )
 from aioftrackjobs.transfers.multipart import failure_of
 from aioftrackjobs.transfers.partial_file import PartialFile
@@ -43,7 +43,7 @@ _WHOLE, _PART, _NO_SUCH_RANGE = 200, 206, 416
 
 
 async def download(
-    workspace: Workspace,
+    workspace: EntityContext,
     component: Entity | str,
     path: Path,
     *,
@@ -61,15 +61,15 @@ async def download(
     component_id = component if isinstance(component, str) else component["id"]
     connection = workspace.connection
     file = PartialFile(path, component_id, lasting=resume)
-    fetching = _Fetching(connection, component_id, file, Meter(None, progress))
+    fetching = FileDownload(connection, component_id, file, Meter(None, progress))
     try:
         async with connection.lanes.enter():
-            await carry_out(connection.host, fetching.run)
+            await run_in_background(connection.host, fetching.run)
     except OSError as exc:
         raise TransferError(f"{path} cannot be written: {exc.strerror}") from exc
 
 
-class _Fetching:
+class FileDownload:
     """The download of one file."""
 
     def __init__(
@@ -83,7 +83,7 @@ class _Fetching:
         self._digest: bytes | None = None
         self._most = 0
 
-    async def run(self, halt: Halt) -> None:
+    async def run(self, halt: StopToken) -> None:
         """Fetch it all; what breaks off is continued."""
         try:
             await run_sync(self._file.open)
@@ -95,7 +95,7 @@ class _Fetching:
             with anyio.CancelScope(shield=True):
                 await run_sync(self._file.leave)
 
-    async def _attempt(self, halt: Halt, attempts: Attempts) -> None:
+    async def _attempt(self, halt: StopToken, attempts: Attempts) -> None:
         headers = {"accept-encoding": "identity"}
         if self._file.size and self._file.tag is not None:
             headers |= {"range": f"bytes={self._file.size}-", "if-range": self._file.tag}
@@ -114,7 +114,9 @@ class _Fetching:
                 await self._receive(answer, halt, attempts)
         await self._check(halt)
 
-    async def _take(self, moves: AsyncGenerator[int, None], halt: Halt, attempts: Attempts) -> None:
+    async def _take(
+        self, moves: AsyncGenerator[int, None], halt: StopToken, attempts: Attempts
+    ) -> None:
         """Let worker threads write what arrives as it arrives."""
         try:
             async with aclosing(moves):
@@ -124,7 +126,7 @@ class _Fetching:
         finally:
             self._note_progress(attempts)
 
-    async def _receive(self, answer: Download, halt: Halt, attempts: Attempts) -> None:
+    async def _receive(self, answer: Download, halt: StopToken, attempts: Attempts) -> None:
         """Write what arrives in blocks."""
 
         async def write(block: list[bytes]) -> None:
@@ -152,7 +154,7 @@ class _Fetching:
                 return
         if answer.status in (_PART, _NO_SUCH_RANGE):
             await run_sync(self._file.restart, None)
-            raise PassingError(TransferError(f"{self._what} came with a range it does not have"))
+            raise RetryableError(TransferError(f"{self._what} came with a range it does not have"))
         if answer.status != _WHOLE:
             error = TransferError(f"the server has no file for {self._what} (HTTP {answer.status})")
             raise failure_of(answer.status, answer.headers, error)
@@ -165,24 +167,26 @@ class _Fetching:
         tag = decode_etag(answer.headers)
         return tag is None or self._file.tag is None or tag == self._file.tag.strip('"')
 
-    async def _check(self, halt: Halt) -> None:
+    async def _check(self, halt: StopToken) -> None:
         size, total = self._file.size, self._total
         if total is not None and size != total:
             if size > total:
                 await run_sync(self._file.restart, None)
-            raise PassingError(
+            raise RetryableError(
                 TransferError(f"{self._what} broke off after {size} of {total} bytes")
             )
         if self._digest is not None and await run_sync(self._file.md5, halt.check) != self._digest:
             await run_sync(self._file.restart, None)
-            raise PassingError(TransferError(f"{self._what} arrived damaged"))
+            raise RetryableError(TransferError(f"{self._what} arrived damaged"))
 
     @property
     def _what(self) -> str:
         return f"component {self._component_id}"
 
 
-async def _until_halted(chunks: AsyncIterable[bytes], halt: Halt) -> AsyncGenerator[bytes, None]:
+async def _until_halted(
+    chunks: AsyncIterable[bytes], halt: StopToken
+) -> AsyncGenerator[bytes, None]:
     async for chunk in chunks:
         halt.check()
         yield chunk

@@ -1,4 +1,4 @@
-"""Sending the bytes of a file to where the server says: whole, or in parts at the same time.
+"""FileUpload the bytes of a file to where the server says: whole, or in parts at the same time.
 
 Source:
     protocol.md, sections 6.3 and 6.4.
@@ -18,12 +18,12 @@ from urllib.parse import urljoin
 
 import anyio
 
-from aioftrackjobs.commit.request import Ticket
+from aioftrackjobs.commit.request import PendingRequest
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import (
     ConnectError,
     FileChangedError,
-    MalformedAnswerError,
+    MalformedResponseError,
     ServerError,
     TransferError,
     TransportError,
@@ -39,7 +39,13 @@ from aioftrackjobs.protocol.upload import (
     encode_upload_request,
 )
 from aioftrackjobs.transfers.content import Content, Digest
-from aioftrackjobs.transfers.control import Attempts, Halt, Meter, PassingError, ProgressCallback
+from aioftrackjobs.transfers.control import (
+    Attempts,
+    Meter,
+    ProgressCallback,
+    RetryableError,
+    StopToken,
+)
 from aioftrackjobs.transfers.pipes import read_ahead
 from aioftrackjobs.transport import WireRequest, WireResponse
 
@@ -58,7 +64,7 @@ _BAD_REQUEST, _TOO_MANY_REQUESTS = 400, 429
 _DAMAGED_ATTEMPTS = 3
 
 
-class Sending:
+class FileUpload:
     """The upload of one file.
 
     Args:
@@ -89,9 +95,9 @@ class Sending:
         self._verified = verified
         self._sizes = sizes
         self._meter = Meter(content.size, progress)
-        self._completion: Ticket | None = None
+        self._completion: PendingRequest | None = None
 
-    async def run(self, halt: Halt) -> None:
+    async def run(self, halt: StopToken) -> None:
         """Send it all; what fails in passing is repeated.
 
         Raises:
@@ -118,18 +124,18 @@ class Sending:
         )
         (result,) = await self._connection.call([operation])
         if not isinstance(result, Mapping):
-            raise MalformedAnswerError("no URL to upload to", status=200)
+            raise MalformedResponseError("no URL to upload to", status=200)
         return result
 
     # Whole
 
-    async def _send_whole(self, halt: Halt) -> None:
+    async def _send_whole(self, halt: StopToken) -> None:
         checksum = await self._content.checksum() if self._verified else None
         result = await self._announce(checksum=checksum)
         try:
             target = decode_upload_target(result)
         except (KeyError, TypeError, AttributeError):
-            raise MalformedAnswerError("no URL to upload to", status=200) from None
+            raise MalformedResponseError("no URL to upload to", status=200) from None
         whole = Part(1, 0, self._content.size)
 
         refusals = 0
@@ -154,7 +160,7 @@ class Sending:
         await self._content.require_unchanged()
         if await self._content.checksum() != checksum:
             raise FileChangedError(f"{self._file_name!r} was written to while it was uploaded")
-        raise PassingError(
+        raise RetryableError(
             TransferError(
                 f"the upload of {self._file_name!r} was refused with HTTP {_BAD_REQUEST}, "
                 "as what arrives damaged is"
@@ -163,7 +169,7 @@ class Sending:
 
     # In parts
 
-    async def _send_parts(self, halt: Halt, parts: Sequence[Part]) -> None:
+    async def _send_parts(self, halt: StopToken, parts: Sequence[Part]) -> None:
         result = await self._announce(parts=len(parts))
         if "urls" not in result and "url" in result:  # a server that knows nothing of parts
             await self._send_whole(halt)
@@ -171,7 +177,7 @@ class Sending:
         try:
             targets = decode_part_targets(result, len(parts))
         except (KeyError, TypeError, ValueError, AttributeError):
-            raise MalformedAnswerError("no URL for each part of an upload", status=200) from None
+            raise MalformedResponseError("no URL for each part of an upload", status=200) from None
         tags: dict[int, str] = {}
         waiting = deque(zip(parts, targets.urls, strict=True))
 
@@ -191,7 +197,7 @@ class Sending:
         await self._content.require_unchanged()
         await self._complete(halt, targets, tags)
 
-    async def _send_part(self, halt: Halt, part: Part, url: str) -> str:
+    async def _send_part(self, halt: StopToken, part: Part, url: str) -> str:
         """Send a part, and return the tag that the server gives it."""
         response, digest = await self._put(halt, url, part)
         self._require_success(response)
@@ -201,12 +207,14 @@ class Sending:
         # A tag of another form says nothing of the content, and is as good as no verification.
         told = decode_md5_etag(response.headers)
         if self._verified and told is not None and told != digest:
-            raise PassingError(
+            raise RetryableError(
                 TransferError(f"part {part.number} of {self._file_name!r} arrived damaged")
             )
         return tag
 
-    async def _complete(self, halt: Halt, targets: PartTargets, tags: Mapping[int, str]) -> None:
+    async def _complete(
+        self, halt: StopToken, targets: PartTargets, tags: Mapping[int, str]
+    ) -> None:
         operation = encode_upload_completion(self._component_id, targets.upload_id, tags)
         dispatcher = self._connection.dispatcher
         is_uncertain = False
@@ -243,7 +251,7 @@ class Sending:
     # Requests
 
     async def _put(
-        self, halt: Halt, url: str, part: Part, headers: Mapping[str, str] | None = None
+        self, halt: StopToken, url: str, part: Part, headers: Mapping[str, str] | None = None
     ) -> tuple[WireResponse, str]:
         """Send a part; return the answer, and the digest of what was sent if it was hashed."""
         outgoing = {name.lower(): value for name, value in (headers or {}).items()}
@@ -277,7 +285,7 @@ class Sending:
             raise failure_of(response.status, response.headers, error)
         # No store answers with a page; some call their empty answer one.
         if response.body and response.headers.get("content-type", "").startswith("text/html"):
-            raise PassingError(
+            raise RetryableError(
                 TransferError(f"a page came instead of an answer to {self._file_name!r}")
             )
 
@@ -297,7 +305,7 @@ class _Body:
         part: Part,
         digest: Digest | None,
         chunks: AsyncIterable[bytes],
-        halt: Halt,
+        halt: StopToken,
         meter: Meter,
     ) -> None:
         self.size = part.stop - part.start
@@ -331,8 +339,8 @@ class _Body:
 
 def failure_of(
     status: int, headers: Mapping[str, str], error: TransferError
-) -> TransferError | PassingError:
+) -> TransferError | RetryableError:
     """Return *error*, as one that may pass if the answer says so."""
     if status // 100 == _SERVER_FAULT or status == _TOO_MANY_REQUESTS:
-        return PassingError(error, decode_retry_after(headers, datetime.now(UTC)))
+        return RetryableError(error, decode_retry_after(headers, datetime.now(UTC)))
     return error

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.entities.context import Workspace
+from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import (
     CommitUncertainError,
@@ -28,8 +28,8 @@ from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
 from aioftrackjobs.protocol.upload import PartSizes, upload_file_name
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.transfers.content import Content, Uploadable, open_content
-from aioftrackjobs.transfers.control import ProgressCallback, carry_out
-from aioftrackjobs.transfers.multipart import Sending
+from aioftrackjobs.transfers.control import ProgressCallback, run_in_background
+from aioftrackjobs.transfers.multipart import FileUpload
 from aioftrackjobs.transport import WireRequest
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ _SETTLING_GRACE = 5.0
 
 
 async def upload(
-    workspace: Workspace,
+    workspace: EntityContext,
     source: Uploadable,
     *,
     data: Mapping[str, Any],
@@ -70,7 +70,7 @@ async def upload(
     unit = UnitOfWork(workspace)
     async with workspace.connection.lanes.enter(), open_content(source, name) as content:
         component = _record(workspace, unit, content, data)
-        sending = Sending(
+        sending = FileUpload(
             workspace.connection,
             component.id,
             upload_file_name(component.name, component.file_type or ""),
@@ -81,7 +81,7 @@ async def upload(
         )
         try:
             await workspace.connection.journal.note_upload(component.id)
-            await carry_out(workspace.connection.host, sending.run)
+            await run_in_background(workspace.connection.host, sending.run)
         except BaseException:
             unit.rollback()
             with suppress(SessionStateError):
@@ -92,7 +92,7 @@ async def upload(
 
 
 def _record(
-    workspace: Workspace, unit: UnitOfWork, content: Content, data: Mapping[str, Any]
+    workspace: EntityContext, unit: UnitOfWork, content: Content, data: Mapping[str, Any]
 ) -> FileComponent:
     found = {"name": content.name, "file_type": content.file_type, "size": content.size}
     described = {**found, **data}
@@ -109,7 +109,7 @@ def _record(
     return component
 
 
-async def _register(workspace: Workspace, unit: UnitOfWork, component: FileComponent) -> None:
+async def _register(workspace: EntityContext, unit: UnitOfWork, component: FileComponent) -> None:
     """Commit *unit*; if that is refused, the file goes too. A cancellation waits for the end."""
     problem: FtrackJobsError | None = None
 
@@ -130,7 +130,7 @@ async def _register(workspace: Workspace, unit: UnitOfWork, component: FileCompo
         raise problem
 
 
-async def _clean_up(workspace: Workspace, sending: Sending, component_id: str) -> None:
+async def _clean_up(workspace: EntityContext, sending: FileUpload, component_id: str) -> None:
     with anyio.move_on_after(_SETTLING_GRACE) as settling:
         await sending.settled()
     if settling.cancelled_caught:  # whoever was cancelled waits no longer
@@ -139,13 +139,13 @@ async def _clean_up(workspace: Workspace, sending: Sending, component_id: str) -
         await _remove_bytes(workspace, component_id)
 
 
-async def _clean_up_late(workspace: Workspace, sending: Sending, component_id: str) -> None:
+async def _clean_up_late(workspace: EntityContext, sending: FileUpload, component_id: str) -> None:
     with workspace.connection.host.hold():
         await sending.settled()
         await _remove_bytes(workspace, component_id)
 
 
-async def _remove_bytes(workspace: Workspace, component_id: str) -> bool:
+async def _remove_bytes(workspace: EntityContext, component_id: str) -> bool:
     """Remove a file that no component refers to, and tell whether that is done.
 
     If it fails, the file is only in nobody's way, and the journal remembers it.
@@ -163,7 +163,7 @@ async def _remove_bytes(workspace: Workspace, component_id: str) -> bool:
     return False
 
 
-async def remove_unregistered(workspace: Workspace, component_ids: Sequence[str]) -> bool:
+async def remove_unregistered(workspace: EntityContext, component_ids: Sequence[str]) -> bool:
     """Remove files of uploads that died, and that no component refers to; True if all are seen to.
 
     Raises:

@@ -57,7 +57,7 @@ class HttpxTransport:
     ) -> AsyncIterator[ClientResponse]:
         if self._client.is_closed:
             closed = ConnectError("the HTTP client is closed")
-            closed.is_passing = False
+            closed.is_retryable = False
             raise closed
         body = request.body if isinstance(request.body, bytes | None) else _Body(request.body)
         try:
@@ -94,7 +94,7 @@ class HttpxTransport:
             return exc
         if never_left(exc):
             error = ConnectError(f"cannot reach {_origin(url)}: {self._reason(exc)}")
-            error.is_passing = not lasts(exc)
+            error.is_retryable = not lasts(exc)
             return error
         return TransportError(f"no complete answer from {_origin(url)}: {self._reason(exc)}")
 

@@ -48,14 +48,14 @@ async def upload_ours(path: str, *, in_parts: bool, checksum: bool) -> None:
     """Upload with the package; in one part only because it is told to."""
     from aioftrackjobs import AsyncSession
     from aioftrackjobs.protocol.upload import PartSizes
-    from aioftrackjobs.session import workspace_of
+    from aioftrackjobs.session import context_of
     from aioftrackjobs.transfers.upload import upload
 
     sizes = PartSizes() if in_parts else PartSizes(fewest=sys.maxsize, most=sys.maxsize)
     async with AsyncSession() as session:
         await session.server_information()
         memory, watch = Memory(), Stopwatch()
-        await upload(workspace_of(session), path, data={}, verified=checksum, sizes=sizes)
+        await upload(context_of(session), path, data={}, verified=checksum, sizes=sizes)
         report({**watch.read(), **memory.read()})
 
 

@@ -28,12 +28,12 @@ from aioftrackjobs import (
     Job,
     ValidationError,
 )
-from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, Ticket, Unknown
+from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Unknown
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import NotAtomic
 from aioftrackjobs.retry import RetryPolicy
-from aioftrackjobs.session import workspace_of
+from aioftrackjobs.session import context_of
 
 from .tables import Tables, turns
 
@@ -84,8 +84,8 @@ async def together(
     session: AsyncSession, *commits: Sequence[tuple[str | None, str]], kind: str = "Job"
 ) -> list[str]:
     """Let *commits* go at once, in their order, and return how each ended."""
-    workspace = workspace_of(session)
-    tickets: list[Ticket] = []
+    workspace = context_of(session)
+    tickets: list[PendingRequest] = []
     for creates in commits:
         unit = UnitOfWork(workspace)
         for key, data in creates:
@@ -225,8 +225,8 @@ async def test_of_two_that_overtake_others_one_has_it(tables: Tables) -> None:
 
 def overtaking(session: AsyncSession) -> UnitOfWork:
     """Return a unit of work that overtakes others, with the same create as any other."""
-    unit = UnitOfWork(workspace_of(session), overtakes=True)
-    workspace_of(session).create(Job, {"id": "k", "data": "same"}, unit=unit)
+    unit = UnitOfWork(context_of(session), overtakes=True)
+    context_of(session).create(Job, {"id": "k", "data": "same"}, unit=unit)
     return unit
 
 
@@ -401,8 +401,8 @@ async def test_who_is_cancelled_while_the_server_is_asked_keeps_what_was_not_don
             async with anyio.create_task_group() as callers:
                 for data in ["before", GUILTY, "x", "after"]:
                     if data in ("before", "after"):
-                        unit = UnitOfWork(workspace_of(session))
-                        job = workspace_of(session).create(Job, {"data": data}, unit=unit)
+                        unit = UnitOfWork(context_of(session))
+                        job = context_of(session).create(Job, {"data": data}, unit=unit)
                         cancelled.append((job, unit))
                         callers.start_soon(unit.commit)
                     else:
@@ -435,10 +435,8 @@ async def test_who_is_cancelled_during_a_question_before_is_not_sent(
 ) -> None:
     async with tables.session() as session, anyio.create_task_group() as group:
         tables.gate = anyio.Event()
-        unit = UnitOfWork(workspace_of(session))
-        workspace_of(session).create(
-            Job, {"data": "x", **({"id": "k"} if chosen else {})}, unit=unit
-        )
+        unit = UnitOfWork(context_of(session))
+        context_of(session).create(Job, {"data": "x", **({"id": "k"} if chosen else {})}, unit=unit)
         ends: list[str] = []
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as callers:

@@ -21,7 +21,7 @@ from aioftrackjobs import (
     ConnectError,
     EntityError,
     Job,
-    MalformedAnswerError,
+    MalformedResponseError,
     ServerError,
     SessionStateError,
     TransportError,
@@ -131,13 +131,13 @@ async def test_what_never_left_is_pending_again(
         pytest.param(httpx.RemoteProtocolError("gone"), TransportError, id="disconnected"),
         pytest.param(httpx.WriteError("broken"), TransportError, id="broken while sending"),
         pytest.param(
-            httpx.Response(502, html="<h1>Bad Gateway</h1>"), MalformedAnswerError, id="502"
+            httpx.Response(502, html="<h1>Bad Gateway</h1>"), MalformedResponseError, id="502"
         ),
-        pytest.param(httpx.Response(200, html="<p>login</p>"), MalformedAnswerError, id="html"),
+        pytest.param(httpx.Response(200, html="<p>login</p>"), MalformedResponseError, id="html"),
         pytest.param(
-            httpx.Response(200, content=b'[{"action": "cre'), MalformedAnswerError, id="truncated"
+            httpx.Response(200, content=b'[{"action": "cre'), MalformedResponseError, id="truncated"
         ),
-        pytest.param(httpx.Response(200, json=[]), MalformedAnswerError, id="wrong length"),
+        pytest.param(httpx.Response(200, json=[]), MalformedResponseError, id="wrong length"),
     ],
 )
 async def test_without_a_complete_answer_the_end_is_unknown(
@@ -326,7 +326,7 @@ async def test_an_endless_paging_is_noticed(
         json=[{"action": "query", "data": [row], "metadata": {"next": {"offset": 0}}}]
     )
 
-    with pytest.raises(MalformedAnswerError, match="never end"):
+    with pytest.raises(MalformedResponseError, match="never end"):
         await session.query("select id from Job").all()
 
 
@@ -343,7 +343,7 @@ async def test_a_query_result_of_the_wrong_shape_is_named(
 ) -> None:
     respx_mock.post(API).respond(json=[answer])
 
-    with pytest.raises(MalformedAnswerError):
+    with pytest.raises(MalformedResponseError):
         await session.query("select id from Job").all()
 
 

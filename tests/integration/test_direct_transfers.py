@@ -20,7 +20,7 @@ from aioftrackjobs import AsyncSession, ConnectError, TransferError, TransportEr
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.protocol.upload import PartSizes
 from aioftrackjobs.retry import NO_RETRIES
-from aioftrackjobs.session import workspace_of
+from aioftrackjobs.session import context_of
 from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import _direct
 
@@ -46,7 +46,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def send(session: AsyncSession, source: Any, **options: Any) -> Any:
-    return await upload(workspace_of(session), source, data={}, sizes=WHOLE, **options)
+    return await upload(context_of(session), source, data={}, sizes=WHOLE, **options)
 
 
 # Files that the system sends

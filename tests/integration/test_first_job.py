@@ -62,7 +62,7 @@ from aioftrackjobs import AsyncSession, job_context
 async def hold_back(response):
     # The first answer arrives only when all is imported that comes after it.
     async with asyncio.timeout(60):
-        while "JobCourse" not in dir(sys.modules.get("aioftrackjobs.jobs.lifecycle")):
+        while "JobLifecycle" not in dir(sys.modules.get("aioftrackjobs.jobs.lifecycle")):
             await asyncio.sleep(0.001)
 
 async def main():

@@ -9,13 +9,13 @@ import anyio
 import anyio.lowlevel
 
 from aioftrackjobs import AsyncSession, Job, JobStatus, job_context
-from aioftrackjobs.commit.changes import Flight, Recorded
+from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange
 from aioftrackjobs.commit.dispatcher import Dispatcher
-from aioftrackjobs.commit.request import Ticket
+from aioftrackjobs.commit.request import PendingRequest
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.jobs.lifecycle import JobCourse
-from aioftrackjobs.jobs.progress import ProgressLine
-from aioftrackjobs.session import workspace_of
+from aioftrackjobs.jobs.lifecycle import JobLifecycle
+from aioftrackjobs.jobs.progress import Channel
+from aioftrackjobs.session import context_of
 
 from .waiting import until
 
@@ -23,7 +23,7 @@ JOBS = 1_000
 AT_ONCE = 50
 
 #: What there is while a Job is worked on.
-KINDS = (Job, Ticket, Flight, Recorded, UnitOfWork, JobCourse, ProgressLine)
+KINDS = (Job, PendingRequest, InFlightCommit, RecordedChange, UnitOfWork, JobLifecycle, Channel)
 
 
 def dispatcher_of(session: AsyncSession) -> Dispatcher:
@@ -33,7 +33,7 @@ def dispatcher_of(session: AsyncSession) -> Dispatcher:
 
 
 async def alive(session: AsyncSession) -> dict[str, int]:
-    dispatcher, boards = dispatcher_of(session), workspace_of(session).progress._boards
+    dispatcher, boards = dispatcher_of(session), context_of(session).progress._boards
     await dispatcher.drain()
     # They end a few turns later, for want of work.
     await until(lambda: not dispatcher._workers and not any(each._runs for each in boards.values()))
@@ -55,7 +55,7 @@ async def many(one: Callable[[], Awaitable[None]]) -> None:
 
 
 def assert_empty(session: AsyncSession) -> None:
-    workspace, dispatcher = workspace_of(session), dispatcher_of(session)
+    workspace, dispatcher = context_of(session), dispatcher_of(session)
     assert not dispatcher._tickets
     assert not dispatcher._outbox.commits
     assert not dispatcher._outbox.calls
@@ -68,7 +68,7 @@ def assert_empty(session: AsyncSession) -> None:
 
 async def test_jobs_that_were_committed_are_forgotten(session: AsyncSession) -> None:
     await session.current_user()
-    before, known = await alive(session), len(workspace_of(session).identity)
+    before, known = await alive(session), len(context_of(session).identity)
 
     async def one() -> None:
         async with session.unit_of_work() as unit:
@@ -79,13 +79,13 @@ async def test_jobs_that_were_committed_are_forgotten(session: AsyncSession) -> 
     await many(one)
 
     assert await alive(session) == before
-    assert len(workspace_of(session).identity) == known
+    assert len(context_of(session).identity) == known
     assert_empty(session)
 
 
 async def test_jobs_of_job_context_are_forgotten(session: AsyncSession) -> None:
     user = await session.current_user()
-    before, known = await alive(session), len(workspace_of(session).identity)
+    before, known = await alive(session), len(context_of(session).identity)
 
     async def one() -> None:
         async with job_context(session, user=user, description="x", interval=0.01) as job:
@@ -94,21 +94,21 @@ async def test_jobs_of_job_context_are_forgotten(session: AsyncSession) -> None:
     await many(one)
 
     assert await alive(session) == before
-    assert len(workspace_of(session).identity) == known
+    assert len(context_of(session).identity) == known
     assert_empty(session)
 
 
 async def test_a_commit_needs_no_garbage_collector_to_be_forgotten(session: AsyncSession) -> None:
     """A farm daemon must not depend on when the collector comes to its oldest generation."""
     await session.current_user()
-    known = len(workspace_of(session).identity)
+    known = len(context_of(session).identity)
     gc.collect()
     gc.disable()
     try:
         for _ in range(20):
             async with session.unit_of_work():
                 session.create(Job, {"data": "{}"})
-        assert len(workspace_of(session).identity) - known <= 1, "the last may still be held"
+        assert len(context_of(session).identity) - known <= 1, "the last may still be held"
     finally:
         gc.enable()
 
@@ -117,7 +117,7 @@ async def test_jobs_whose_commits_are_cancelled_or_refused_are_forgotten(
     session: AsyncSession,
 ) -> None:
     await session.current_user()
-    before, known = await alive(session), len(workspace_of(session).identity)
+    before, known = await alive(session), len(context_of(session).identity)
 
     async def one() -> None:
         with anyio.move_on_after(0.001):
@@ -127,5 +127,5 @@ async def test_jobs_whose_commits_are_cancelled_or_refused_are_forgotten(
     await many(one)
 
     assert await alive(session) == before
-    assert len(workspace_of(session).identity) == known
+    assert len(context_of(session).identity) == known
     assert_empty(session)

@@ -16,7 +16,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import Drop
 from aioftrackjobs.models import remote_value
 from aioftrackjobs.retry import NO_RETRIES
-from aioftrackjobs.session import workspace_of
+from aioftrackjobs.session import context_of
 
 from .wires import listening, receive_request, response
 
@@ -217,7 +217,7 @@ async def test_a_read_that_began_after_the_write_brings_what_others_wrote(
 async def test_what_no_read_under_way_can_undo_is_forgotten(
     slow: AsyncSession, keeper: Keeper
 ) -> None:
-    freshness = workspace_of(slow).freshness
+    freshness = context_of(slow).freshness
     job = slow.create(Job, {"status": "queued"})
     await slow.commit()
     assert not freshness._written, "nothing is remembered while nothing is read"
@@ -239,7 +239,7 @@ async def test_what_no_read_under_way_can_undo_is_forgotten(
 async def test_what_nobody_holds_is_forgotten_while_a_read_is_under_way(
     slow: AsyncSession, keeper: Keeper
 ) -> None:
-    workspace = workspace_of(slow)
+    workspace = context_of(slow)
     keeper.about = b"select username"
     async with anyio.create_task_group() as group:
         group.start_soon(slow.query("select username from User").all)

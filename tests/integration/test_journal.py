@@ -20,7 +20,7 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, FileComponent, Job, JobStatus, job_context
-from aioftrackjobs.background import Host
+from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Entry, Journal, Owner
@@ -191,7 +191,7 @@ async def test_a_later_session_says_the_last_word(
         async with job_context(session, user=user, description="x", grace=0.05) as job:
             job.fail("black frames")
             watch.away = True
-        assert session.health.last_words_waiting == 1
+        assert session.health.final_reports_pending == 1
 
     async with journaled(server, path) as later:
         await until(lambda: not entries(path))
@@ -516,10 +516,10 @@ async def test_an_upload_whose_registration_arrives_after_its_process_died_stays
 @asynccontextmanager
 async def written(path: Path) -> AsyncIterator[Journal]:
     """Open a journal without a session."""
-    host = Host(no_clean_up)
+    host = BackgroundTasks(no_clean_up)
     await host.start()
     journal = Journal(path, server_url="http://s", api_user="maya")
-    journal.start(host.new_latch, host.spawn)
+    journal.start(host.new_waiter, host.spawn)
     try:
         yield journal
     finally:

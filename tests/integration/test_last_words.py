@@ -81,10 +81,10 @@ async def test_a_word_waits_until_the_server_takes_requests_again(
     async with journaled(server, path, retry=NO_RETRIES) as session:
         async with job_context(session, description="x", grace=0.05) as job:
             server.faults.inject(faults.TooManyRequests(0), on="calls", probability=1.0)
-        assert session.health.last_words_waiting == 1
+        assert session.health.final_reports_pending == 1
         assert held(server, job.id)["status"] == "running"
         server.faults.clear()
-        await until(lambda: not session.health.last_words_waiting)
+        await until(lambda: not session.health.final_reports_pending)
         assert held(server, job.id)["status"] == "done"
 
 
@@ -97,7 +97,7 @@ async def test_a_word_on_its_way_is_no_trouble_and_one_that_waits_is(
         seen: list[tuple[int, bool]] = []
 
         async def look(request: WireRequest) -> WireResponse:
-            seen.append((session.health.last_words_waiting, session.health.is_good))
+            seen.append((session.health.final_reports_pending, session.health.is_good))
             return await send(request)
 
         async with job_context(session, description="x"):
@@ -135,9 +135,9 @@ async def test_a_word_is_kept_whatever_looks_like_a_secret_in_it(
         link = Link(session)
         async with job_context(session, description=description, grace=0.05) as job:
             link.trouble = ConnectError("away")
-        assert session.health.last_words_waiting == 1
+        assert session.health.final_reports_pending == 1
         link.trouble = None
-        await until(lambda: not session.health.last_words_waiting)
+        await until(lambda: not session.health.final_reports_pending)
     assert held(server, job.id)["status"] == "done"
     assert held(server, job.id)["description"] == 'fetch "http://store/file?token=***"'
 
@@ -158,7 +158,7 @@ async def test_words_that_are_refused_altogether_are_tried_again_later(
         before = link.count
         await until(lambda: link.count > before + 2)
         link.trouble = None
-        await until(lambda: not session.health.last_words_waiting)
+        await until(lambda: not session.health.final_reports_pending)
     assert held(server, job.id)["status"] == "done"
     warnings = [text for text in caplog.messages if "no such user" in text]
     assert len(warnings) == 1
@@ -174,7 +174,7 @@ async def test_a_word_that_cannot_be_kept_is_told_and_delivered_all_the_same(
             async with job_context(session, description="x", grace=0.05) as job:
                 link.trouble = ConnectError("away")
         link.trouble = None
-        await until(lambda: not session.health.last_words_waiting)
+        await until(lambda: not session.health.final_reports_pending)
     assert held(server, job.id)["status"] == "done"
 
 
@@ -219,9 +219,9 @@ async def test_the_owners_word_wins_though_it_went_on_after_it_was_failed(
             await until(lambda: "recovered" not in held(server, job.id)["data"])
             assert held(server, job.id)["status"] == "failed"
             link.trouble = ConnectError("away")
-        assert session.health.last_words_waiting == 1
+        assert session.health.final_reports_pending == 1
         link.trouble = None
-        await until(lambda: not session.health.last_words_waiting)
+        await until(lambda: not session.health.final_reports_pending)
     found = held(server, job.id)
     assert (found["status"], found["description"]) == ("done", "x (50 %)")
     assert LEASE not in found["data"]

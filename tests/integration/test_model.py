@@ -47,8 +47,8 @@ from aioftrackjobs.commit.request import (
     Applied,
     NotApplied,
     Outcome,
+    PendingRequest,
     Settle,
-    Ticket,
     Unknown,
     WithdrawnError,
 )
@@ -58,7 +58,7 @@ from aioftrackjobs.models import owner_of, remote_value
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.retry import NO_RETRIES
-from aioftrackjobs.session import workspace_of
+from aioftrackjobs.session import context_of
 
 from .tables import Tables, turns
 
@@ -75,7 +75,7 @@ JOBS = st.integers(0, 5)
 
 
 @dataclass(eq=False)
-class Sending:
+class SentCommit:
     """A commit that was handed to the session.
 
     Attributes:
@@ -97,7 +97,7 @@ class Spy:
     """Stands between a unit of work and its session, and notes what passes."""
 
     def __init__(
-        self, flow: Flow, committer: Any, ledger: list[Sending], log: Callable[[], list[Any]]
+        self, flow: Flow, committer: Any, ledger: list[SentCommit], log: Callable[[], list[Any]]
     ) -> None:
         self._flow = flow
         self._committer = committer
@@ -116,7 +116,7 @@ class SpiedQueue:
     """The session's queue of commits, seen through a :class:`Spy`."""
 
     def __init__(
-        self, flow: Flow, queue: Any, ledger: list[Sending], log: Callable[[], list[Any]]
+        self, flow: Flow, queue: Any, ledger: list[SentCommit], log: Callable[[], list[Any]]
     ) -> None:
         self._flow = flow
         self._queue = queue
@@ -133,7 +133,7 @@ class SpiedQueue:
         *,
         overtakes: bool,
         doubt: TransportError | None,
-    ) -> Ticket:
+    ) -> PendingRequest:
         sending = self._flow.take_off(changes, is_repeated=doubt is not None)
         self._ledger.append(sending)
         before = len(self._log())
@@ -145,7 +145,7 @@ class SpiedQueue:
             settle(outcome)
             self._flow.land(sending, outcome)
 
-        ticket: Ticket = self._queue.submit(changes, note, overtakes=overtakes, doubt=doubt)
+        ticket: PendingRequest = self._queue.submit(changes, note, overtakes=overtakes, doubt=doubt)
         return ticket
 
 
@@ -167,7 +167,7 @@ class Flow:
     pending: list[Operation] = field(default_factory=list)
     uncertain: list[Operation] = field(default_factory=list)
     dropped: list[Operation] = field(default_factory=list)  # rolled back, or folded to nothing
-    under_way: Sending | None = None
+    under_way: SentCommit | None = None
     rolled_back: bool = False
     calls: list[Call] = field(default_factory=list)
 
@@ -180,16 +180,16 @@ class Flow:
         self.pending, self.uncertain = [], []
         self.rolled_back = self.under_way is not None
 
-    def take_off(self, changes: Sequence[Operation], *, is_repeated: bool) -> Sending:
+    def take_off(self, changes: Sequence[Operation], *, is_repeated: bool) -> SentCommit:
         if is_repeated:
             taken, self.uncertain = self.uncertain, []
         else:
             assert not self.uncertain, "a commit settles what is uncertain first"
             taken, self.pending = self.pending, []
-        self.under_way = Sending(taken, changes, is_repeated)
+        self.under_way = SentCommit(taken, changes, is_repeated)
         return self.under_way
 
-    def land(self, sending: Sending, outcome: Outcome) -> None:
+    def land(self, sending: SentCommit, outcome: Outcome) -> None:
         self.under_way = None
         left: list[Operation] = []
         match outcome:
@@ -238,8 +238,8 @@ class Machine(RuleBasedStateMachine):
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
         self.session = self.run(self.open())
-        self.workspace = workspace_of(self.session)
-        self.ledger: list[Sending] = []
+        self.workspace = context_of(self.session)
+        self.ledger: list[SentCommit] = []
         self.rows: Rows = {}  # the model: what the server must have
         self.jobs: list[Job] = []
         self.stale: set[str] = set()  # the client cannot know what the server has of these
@@ -434,7 +434,7 @@ class Machine(RuleBasedStateMachine):
             assert (error if error.__cause__ is None else error.__cause__) in told
         return error
 
-    def play_back(self, sending: Sending) -> None:
+    def play_back(self, sending: SentCommit) -> None:
         match sending.outcome:
             case Applied() if sending.is_repeated:
                 self.apply_repeated(sending)
@@ -494,14 +494,14 @@ class Machine(RuleBasedStateMachine):
         if not isinstance(operation, Delete):
             self.stale.discard(key)
 
-    def apply_in_part(self, sending: Sending, done: Sequence[Operation]) -> None:
+    def apply_in_part(self, sending: SentCommit, done: Sequence[Operation]) -> None:
         """Take over what a server has done of a commit that was not applied as a whole."""
         assert not isinstance(sending.outcome, Unknown)
         for each in done:  # its entity is gone, or it was sent before the part that was refused
             assert not isinstance(each, Create)
             self.apply(each)
 
-    def apply_repeated(self, sending: Sending) -> None:
+    def apply_repeated(self, sending: SentCommit) -> None:
         """Take over what a server has done of a commit that it may have done before."""
         pytest.fail("a commit in doubt, without a fault")
 
@@ -582,7 +582,7 @@ class TablesMachine(Machine):
     def log(self) -> list[Any]:
         return self.tables.applied
 
-    def apply_in_part(self, sending: Sending, done: Sequence[Operation]) -> None:
+    def apply_in_part(self, sending: SentCommit, done: Sequence[Operation]) -> None:
         happened = self.happened(sending)
         for change in sending.changes:
             key = change.target.key[0][1]
@@ -593,7 +593,7 @@ class TablesMachine(Machine):
                 assert sending.is_repeated
                 assert key in self.rows
 
-    def apply_repeated(self, sending: Sending) -> None:
+    def apply_repeated(self, sending: SentCommit) -> None:
         happened = self.happened(sending)
         ends = {each.target for each in sending.changes if isinstance(each, Delete)}
         for change in sending.changes:
@@ -607,7 +607,7 @@ class TablesMachine(Machine):
                 assert key not in self.rows
                 assert change.target in ends
 
-    def happened(self, sending: Sending) -> list[Operation]:
+    def happened(self, sending: SentCommit) -> list[Operation]:
         """Return which changes of a commit the server has written while it was under way."""
         effects: dict[str, set[tuple[str, object]]] = {}
         for each in sending.log:

@@ -16,7 +16,7 @@ from aioftrackjobs import (
     EntityError,
     FtrackJobsError,
     Job,
-    MalformedAnswerError,
+    MalformedResponseError,
     UnknownAttributeError,
     UnknownEntityTypeError,
 )
@@ -82,7 +82,7 @@ async def test_a_page_that_does_not_tell_the_next_is_refused_by_name(
     row = {"__entity_type__": "Job", "id": "j"}
     respx_mock.post(API).mock(side_effect=answering(row, metadata=metadata))
 
-    with pytest.raises(MalformedAnswerError, match="which one follows"):
+    with pytest.raises(MalformedResponseError, match="which one follows"):
         await session.query("Job").all()
 
 
@@ -119,7 +119,7 @@ async def test_an_odd_row_is_refused_by_name(
 ) -> None:
     respx_mock.post(API).mock(side_effect=answering(row))
 
-    with pytest.raises(MalformedAnswerError):
+    with pytest.raises(MalformedResponseError):
         await session.query("Job").all()
 
 
@@ -170,7 +170,7 @@ async def test_odd_schemas_are_refused_by_name_and_asked_for_again(
     row = {"__entity_type__": "Task", "id": "t"}
     route = respx_mock.post(API).mock(side_effect=answering(row, schemas=schemas))
 
-    with pytest.raises(MalformedAnswerError):
+    with pytest.raises(MalformedResponseError):
         await session.query("Task").all()
 
     route.mock(side_effect=answering(row))

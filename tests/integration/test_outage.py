@@ -85,7 +85,7 @@ async def test_an_hour_of_outage_loses_nothing(
                 early = live_objects()
         assert live_objects() - early < 2_000, "over forty minutes, and thousands of reports"
         assert len(running) == JOBS - ENDING
-        assert health.last_words_waiting == ENDING
+        assert health.final_reports_pending == ENDING
         assert health.last_words_since is not None
         assert health.failing_since is not None
         assert health.failing_since <= health.last_words_since
@@ -93,7 +93,7 @@ async def test_an_hour_of_outage_loses_nothing(
         await until(lambda: begun(session, path).keys() == set(ids))
 
         watch.away = False
-        await until(lambda: not session.health.last_words_waiting)
+        await until(lambda: not session.health.final_reports_pending)
         said = [
             each["entity_key"][0]
             for each, _ in watch.writes("update")
@@ -123,7 +123,7 @@ async def test_a_last_word_outlives_a_server_that_asks_to_be_left_alone(
     async with journaled(server, tmp_path / "jobs.journal") as session:
         async with job_context(session, description="x", grace=0.2) as job:
             server.faults.inject(TooManyRequests(retry_after=30), on="writes")
-        await until(lambda: not session.health.last_words_waiting)
+        await until(lambda: not session.health.final_reports_pending)
     found = await other.get(Job, job.id)
     assert found is not None
     assert found.status is JobStatus.DONE

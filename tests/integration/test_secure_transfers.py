@@ -18,7 +18,7 @@ from aioftrackjobs import AsyncSession, ConnectError, TransferError, TransportEr
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.protocol.upload import PartSizes
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
-from aioftrackjobs.session import workspace_of
+from aioftrackjobs.session import context_of
 from aioftrackjobs.transfers.upload import upload
 
 from .settings import Setting
@@ -155,7 +155,7 @@ async def test_a_file_goes_up_and_comes_back(
     parts: int,
     verified: bool,
 ) -> None:
-    component = await upload(workspace_of(secure), path, data={}, sizes=sizes, verified=verified)
+    component = await upload(context_of(secure), path, data={}, sizes=sizes, verified=verified)
     await secure.download(component, tmp_path / "back")
 
     assert (tmp_path / "back").read_bytes() == BODY
@@ -168,7 +168,7 @@ async def test_a_part_whose_connection_broke_is_sent_again(
 ) -> None:
     wire.cuts["PUT"] = [300_000]
 
-    component = await upload(workspace_of(secure), path, data={}, sizes=SIZES)
+    component = await upload(context_of(secure), path, data={}, sizes=SIZES)
     await secure.download(component, tmp_path / "back")
 
     assert (tmp_path / "back").read_bytes() == BODY

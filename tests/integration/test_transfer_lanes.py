@@ -14,7 +14,7 @@ import pytest
 from aioftrackjobs import AsyncSession, Job
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.protocol.upload import PartSizes
-from aioftrackjobs.session import workspace_of
+from aioftrackjobs.session import context_of
 from aioftrackjobs.transfers import upload as uploads_module
 from aioftrackjobs.transfers.content import open_content
 from aioftrackjobs.transfers.upload import upload
@@ -87,7 +87,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def send_in_parts(session: AsyncSession, source: Any) -> Any:
-    return await upload(workspace_of(session), source, data={}, sizes=SIZES)
+    return await upload(context_of(session), source, data={}, sizes=SIZES)
 
 
 async def test_a_hundred_uploads_at_once_have_few_files_and_connections_open(

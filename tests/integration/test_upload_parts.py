@@ -30,7 +30,7 @@ from aioftrackjobs import connection as connection_module
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.protocol.upload import PartSizes, encode_upload_completion
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
-from aioftrackjobs.session import workspace_of
+from aioftrackjobs.session import context_of
 from aioftrackjobs.transfers import content as content_module
 from aioftrackjobs.transfers import control as transfer_module
 from aioftrackjobs.transfers import multipart as sending_module
@@ -82,7 +82,7 @@ def path(tmp_path: Path) -> Path:
 
 
 async def send(session: AsyncSession, source: Any, **options: Any) -> FileComponent:
-    return await upload(workspace_of(session), source, data={}, sizes=SIZES, **options)
+    return await upload(context_of(session), source, data={}, sizes=SIZES, **options)
 
 
 async def stored(session: AsyncSession, component: FileComponent, folder: Path) -> bytes:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioftrackjobs.retry import NO_RETRIES, Patience, Pauses, RetryPolicy
+from aioftrackjobs.retry import NO_RETRIES, Backoff, Pauses, RetryPolicy
 
 
 class Time:
@@ -80,7 +80,7 @@ def test_settings_that_make_no_sense_are_refused(make: Callable[[], RetryPolicy]
         make()
 
 
-async def waiting(pauses: Pauses, patience: Patience, asked: float | None = None) -> float:
+async def waiting(pauses: Pauses, patience: Backoff, asked: float | None = None) -> float:
     """Return how long a pause took."""
     begun = anyio.current_time()
     assert await pauses.take(patience, asked)
@@ -116,7 +116,7 @@ async def test_a_reason_to_try_soon_ends_all_long_pauses() -> None:
 @pytest.mark.usefixtures("_hurried")
 async def test_who_is_in_a_hurry_has_no_long_pauses() -> None:
     pauses = Pauses()
-    with anyio.fail_after(20), pauses.hurry():
+    with anyio.fail_after(20), pauses.expedite():
         for _ in range(3):
             assert await waiting(pauses, LONG.patience()) >= 0.005
     with anyio.move_on_after(0.05) as later:
@@ -127,7 +127,7 @@ async def test_who_is_in_a_hurry_has_no_long_pauses() -> None:
 @pytest.mark.usefixtures("_hurried")
 async def test_no_hurry_cuts_short_what_the_server_asks_for() -> None:
     pauses, time = Pauses(), Time()
-    with pauses.hurry():
+    with pauses.expedite():
         assert await pauses.take(policy(time).patience(), 30)
         pauses.shorten()
     assert time.pauses == [30]
@@ -135,5 +135,5 @@ async def test_no_hurry_cuts_short_what_the_server_asks_for() -> None:
 
 async def test_a_hurry_does_not_extend_the_budget() -> None:
     pauses = Pauses()
-    with pauses.hurry():
+    with pauses.expedite():
         assert not await pauses.take(NO_RETRIES.patience())

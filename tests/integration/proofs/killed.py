@@ -148,9 +148,9 @@ async def prove_kills(kills: int, seed: int, folder: Path) -> Outcome:
 async def _empty(session: AsyncSession, outcome: Outcome) -> None:
     """Wait until the journal has delivered what it keeps."""
     with anyio.move_on_after(_PATIENCE):
-        while session.health.last_words_waiting:  # noqa: ASYNC110 - health is a snapshot
+        while session.health.final_reports_pending:  # noqa: ASYNC110 - health is a snapshot
             await anyio.sleep(0.05)
-    left = session.health.last_words_waiting
+    left = session.health.final_reports_pending
     outcome.require(not left, f"{left} last words wait in the journal of a server that is back")
 
 

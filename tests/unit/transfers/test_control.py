@@ -6,7 +6,7 @@ import pytest
 
 from aioftrackjobs.errors import TransferError
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
-from aioftrackjobs.transfers.control import Attempts, Halt, Meter, PassingError, StoppedError
+from aioftrackjobs.transfers.control import Attempts, Meter, RetryableError, StoppedError, StopToken
 
 
 def test_what_is_sent_again_counts_once() -> None:
@@ -21,9 +21,9 @@ def test_what_is_sent_again_counts_once() -> None:
 
 
 async def test_a_transfer_that_is_stopped_ends_with_the_first_reason() -> None:
-    halt = Halt()
+    halt = StopToken()
 
-    async def work(halt: Halt) -> None:
+    async def work(halt: StopToken) -> None:
         halt.stop(TransferError("first"))
         halt.stop(TransferError("second"))
         halt.check()
@@ -33,7 +33,7 @@ async def test_a_transfer_that_is_stopped_ends_with_the_first_reason() -> None:
 
 
 async def test_nothing_is_tried_after_a_stop() -> None:
-    halt = Halt()
+    halt = StopToken()
     halt.stop()
 
     async def attempt() -> None:
@@ -45,7 +45,7 @@ async def test_nothing_is_tried_after_a_stop() -> None:
 
 async def test_what_may_pass_is_told_as_what_it_is() -> None:
     async def attempt() -> None:
-        raise PassingError(TransferError("busy"), 5)
+        raise RetryableError(TransferError("busy"), 5)
 
     with pytest.raises(TransferError, match="busy"):
-        await Attempts(NO_RETRIES, Halt()).run(attempt)
+        await Attempts(NO_RETRIES, StopToken()).run(attempt)

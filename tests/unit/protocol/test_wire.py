@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from aioftrackjobs.errors import (
     AuthenticationError,
     DuplicateEntryError,
-    MalformedAnswerError,
+    MalformedResponseError,
     PermissionDeniedError,
     QuerySyntaxError,
     ServerError,
@@ -97,7 +97,7 @@ def test_a_refused_query_is_shown_with_the_servers_own_text() -> None:
     ],
 )
 def test_what_is_no_answer_leaves_the_end_unknown(status: int, body: bytes, part: str) -> None:
-    with pytest.raises(MalformedAnswerError) as caught:
+    with pytest.raises(MalformedResponseError) as caught:
         decode_answer(status, body, 1)
 
     assert part in str(caught.value)
@@ -118,7 +118,7 @@ def test_no_body_breaks_the_decoder(body: bytes, status: int) -> None:
     answer: list[object] = []
     try:
         answer = decode_answer(status, body, 1)
-    except (ServerError, MalformedAnswerError) as exc:
+    except (ServerError, MalformedResponseError) as exc:
         shown = str(exc)
 
     assert shown or len(answer) == 1
@@ -128,7 +128,7 @@ def test_no_body_breaks_the_decoder(body: bytes, status: int) -> None:
     "error",
     [
         ServerError("ValidationError", "no", status=400, code="x", expression="Job"),
-        MalformedAnswerError("not JSON", status=502, excerpt="<h1>"),
+        MalformedResponseError("not JSON", status=502, excerpt="<h1>"),
     ],
 )
 def test_errors_survive_pickling(error: Exception) -> None:

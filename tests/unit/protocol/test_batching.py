@@ -1,4 +1,4 @@
-"""Recorded operations become the fewest that have the same effect."""
+"""RecordedChange operations become the fewest that have the same effect."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aioftrackjobs.commit import queue as outboxes
-from aioftrackjobs.commit.queue import GROUP_OPERATIONS, Outbox
-from aioftrackjobs.commit.request import NotApplied, Outcome, Ticket, WithdrawnError
+from aioftrackjobs.commit.queue import GROUP_OPERATIONS, SendQueue
+from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest, WithdrawnError
 from aioftrackjobs.protocol.operations import Update
 from aioftrackjobs.protocol.values import Reference
 
@@ -14,32 +14,32 @@ from aioftrackjobs.protocol.values import Reference
 def ignore(_: Outcome) -> None: ...
 
 
-def commit(number: int, operations: int = 1) -> Ticket:
+def commit(number: int, operations: int = 1) -> PendingRequest:
     target = Reference("Job", (("id", f"j{number}"),))
-    ticket = Ticket.of_commit([Update(target, {"data": "{}"})] * operations, ignore)
+    ticket = PendingRequest.of_commit([Update(target, {"data": "{}"})] * operations, ignore)
     ticket.number = number
     return ticket
 
 
-def call(number: int) -> Ticket:
-    ticket = Ticket.of_call([{"action": "query", "expression": "Job"}])
+def call(number: int) -> PendingRequest:
+    ticket = PendingRequest.of_call([{"action": "query", "expression": "Job"}])
     ticket.number = number
     return ticket
 
 
-def withdraw(*tickets: Ticket) -> None:
+def withdraw(*tickets: PendingRequest) -> None:
     for ticket in tickets:
         ticket.finish(NotApplied(WithdrawnError("gone")))
 
 
-def filled(*tickets: Ticket, group_commit: bool = True) -> Outbox:
-    outbox = Outbox(group_commit=group_commit)
+def filled(*tickets: PendingRequest, group_commit: bool = True) -> SendQueue:
+    outbox = SendQueue(group_commit=group_commit)
     for ticket in tickets:
         outbox.add(ticket)
     return outbox
 
 
-def taken(outbox: Outbox, *, departs: bool = True) -> list[list[int]]:
+def taken(outbox: SendQueue, *, departs: bool = True) -> list[list[int]]:
     groups = iter(lambda: outbox.take(departs=departs), [])
     return [[ticket.number for ticket in group] for group in groups]
 

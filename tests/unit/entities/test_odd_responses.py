@@ -10,7 +10,7 @@ import pytest
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
 from aioftrackjobs.errors import (
     EntityError,
-    MalformedAnswerError,
+    MalformedResponseError,
     UnknownEntityTypeError,
 )
 from aioftrackjobs.models import Entity, EntityTypes, Job, User, parse_job_data
@@ -112,7 +112,7 @@ def test_an_answer_nested_too_deep_is_refused_by_name(identity: IdentityMap) -> 
     for _ in range(5000):
         nested = [nested]
 
-    with pytest.raises(MalformedAnswerError, match="nested too deep"):
+    with pytest.raises(MalformedResponseError, match="nested too deep"):
         identity.decode(nested)
 
 
@@ -178,7 +178,7 @@ def test_an_odd_schema_is_refused_and_nothing_of_it_kept(
 ) -> None:
     types.learn([schema("Task")])
 
-    with pytest.raises(MalformedAnswerError):
+    with pytest.raises(MalformedResponseError):
         types.learn([schema("Task", primary_key=["code"]), document])
 
     assert types.model("Task").primary_key_attributes == ("id",)

@@ -12,11 +12,11 @@ from weakref import ref
 import anyio
 import pytest
 
-from aioftrackjobs.background import Host
-from aioftrackjobs.commit.api_client import Exchange
+from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.dispatcher import Dispatcher
-from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, Ticket
-from aioftrackjobs.commit.sender import Delivery, Finish
+from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest
+from aioftrackjobs.commit.sender import BatchSender, Finish
 from aioftrackjobs.protocol.operations import Create, Operation, Update
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.retry import NO_RETRIES, Pauses, RetryPolicy
@@ -58,11 +58,11 @@ async def nothing() -> None: ...
 async def dispatching(
     server: Server, retry: RetryPolicy = NO_RETRIES, **options: Any
 ) -> AsyncIterator[Dispatcher]:
-    host = Host(nothing)
+    host = BackgroundTasks(nothing)
     await host.start()
 
-    def delivery(finish: Finish) -> Delivery:
-        return Delivery(Exchange(server, url="", headers={}), finish, retry, Pauses())
+    def delivery(finish: Finish) -> BatchSender:
+        return BatchSender(ApiClient(server, url="", headers={}), finish, retry, Pauses())
 
     try:
         yield Dispatcher(delivery, host, **options)
@@ -79,7 +79,7 @@ def update(key: str, data: str = "changed") -> Update:
     return Update(Reference("Job", (("id", key),)), {"data": data})
 
 
-def submit(dispatcher: Dispatcher, *changes: Operation) -> Ticket:
+def submit(dispatcher: Dispatcher, *changes: Operation) -> PendingRequest:
     return dispatcher.submit(changes, ignore)
 
 
@@ -166,7 +166,7 @@ async def test_a_question_that_meets_too_many_requests_is_asked_again() -> None:
 async def test_who_holds_an_old_commit_does_not_hold_those_that_came_after_it() -> None:
     async with dispatching(Server()) as dispatcher:
         first = latest = submit(dispatcher, update("a"))
-        later: list[ref[Ticket]] = []
+        later: list[ref[PendingRequest]] = []
         for number in range(20):
             following = submit(dispatcher, update("a", f"{number}"))
             later.append(ref(following))

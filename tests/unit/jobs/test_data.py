@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from aioftrackjobs.jobs.data import JobReport, read_data
+from aioftrackjobs.jobs.data import JobData, read_data
 from aioftrackjobs.jobs.progress import Progress
 
 
 def test_the_description_is_ours_and_the_rest_is_kept() -> None:
-    report = JobReport("Render")
+    report = JobData("Render")
 
     assert report.compose('{"frames": [1], "description": "old"}') == {
         "frames": [1],
@@ -20,11 +20,11 @@ def test_the_description_is_ours_and_the_rest_is_kept() -> None:
 
 
 def test_without_a_text_of_ours_nothing_is_added() -> None:
-    assert JobReport(None).compose('{"a": 1}') == {"a": 1}
+    assert JobData(None).compose('{"a": 1}') == {"a": 1}
 
 
 def test_progress_and_failure_follow_the_base_text() -> None:
-    report = JobReport("Render")
+    report = JobData("Render")
     report.progress = Progress(0.5, "sh010")
     report.reason = "ValueError: bad"
 
@@ -37,11 +37,11 @@ def test_progress_and_failure_follow_the_base_text() -> None:
 
 
 def test_a_job_that_runs_again_starts_from_its_base_text() -> None:
-    first = JobReport("Render")
+    first = JobData("Render")
     first.progress, first.reason = Progress(1.0), "ValueError: disk"
     data = json.dumps(first.compose(None))
 
-    again = JobReport(None)
+    again = JobData(None)
     again.take_over(data)
     again.progress = Progress(1.0)
 
@@ -49,7 +49,7 @@ def test_a_job_that_runs_again_starts_from_its_base_text() -> None:
 
 
 def test_a_text_that_is_no_json_object_is_kept_aside() -> None:
-    report = JobReport("Render")
+    report = JobData("Render")
 
     once = report.compose("plain text of the server")
     twice = report.compose(json.dumps(once))
@@ -66,11 +66,11 @@ def test_a_text_that_is_no_json_object_is_kept_aside() -> None:
 
 @pytest.mark.parametrize("data", [None, "", "{}", "null"])
 def test_empty_data_leaves_nothing_aside(data: str | None) -> None:
-    assert JobReport(None).compose(data) == {}
+    assert JobData(None).compose(data) == {}
 
 
 def test_text_that_is_no_unicode_can_still_travel() -> None:
-    report = JobReport("frame\udcff.exr")
+    report = JobData("frame\udcff.exr")
     report.reason = "cannot read \udc80"
 
     composed = report.compose(None)

@@ -9,7 +9,7 @@ import pytest
 
 from aioftrackjobs.protocol.schemas import COMPOSITE_KEYS, decode_schema, schema_hash
 
-RECORDED = Path(__file__).parents[3] / "shared" / "schemas" / "all.json"
+RECORDED = Path(__file__).parents[4] / "shared" / "schemas" / "all.json"
 
 needs_recording = pytest.mark.skipif(
     not RECORDED.exists(), reason="the recorded schemas are not beside the checkout"
