@@ -6,7 +6,7 @@
         async with AsyncSession(server.url, server.api_key, server.api_user) as session:
             ...
 
-What is to go wrong is told to ``server.faults`` (:mod:`aioftrackjobs.devserver.faults` has what
+What is to go wrong is told to ``server.faults`` (:mod:`aioftrackjobs.devserver.faults.kinds` has what
 there is), and ``server.holdings`` looks at what it holds. For tests on pytest there is more in
 :mod:`aioftrackjobs.testing`.
 
@@ -40,8 +40,8 @@ from aioftrackjobs.devserver.errors import (  # noqa: E402
     StorageError,
     StoreError,
 )
-from aioftrackjobs.devserver.fault_options import plan_faults  # noqa: E402
-from aioftrackjobs.devserver.fault_plan import Faults  # noqa: E402
+from aioftrackjobs.devserver.faults.options import plan_faults  # noqa: E402
+from aioftrackjobs.devserver.faults.plan import Faults  # noqa: E402
 from aioftrackjobs.devserver.handle import ServerHandle  # noqa: E402
 from aioftrackjobs.devserver.holdings import Holdings  # noqa: E402
 from aioftrackjobs.devserver.limits import Limits  # noqa: E402

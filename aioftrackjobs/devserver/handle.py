@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aioftrackjobs.devserver.engine import Engine
-from aioftrackjobs.devserver.fault_plan import Faults
+from aioftrackjobs.devserver.faults.middleware import Injector
+from aioftrackjobs.devserver.faults.plan import Faults
 from aioftrackjobs.devserver.holdings import Holdings
-from aioftrackjobs.devserver.injection import Injector
 
 
 @dataclass(frozen=True, slots=True)

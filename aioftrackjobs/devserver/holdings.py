@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from aioftrackjobs.devserver.engine import Engine, Saved
-from aioftrackjobs.devserver.traffic import Traffic
+from aioftrackjobs.devserver.faults.connections import Traffic
 from aioftrackjobs.protocol.values import VALUE_TYPE, decode_tagged
 
 _JOBS = (

@@ -13,8 +13,8 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.devserver import Faults, ServerHandle, create_app, faults, holdings
-from aioftrackjobs.devserver.faults import (
+from aioftrackjobs.devserver import Faults, ServerHandle, create_app, holdings
+from aioftrackjobs.devserver.faults.kinds import (
     FAULTS,
     WRITING,
     BadGateway,
@@ -33,7 +33,8 @@ from aioftrackjobs.devserver.faults import (
     TooManyRequests,
     Truncate,
 )
-from aioftrackjobs.devserver.injection import Injector
+from aioftrackjobs.devserver.faults.kinds import kinds as faults
+from aioftrackjobs.devserver.faults.middleware import Injector
 
 from .caller import Caller, create, new_id, query, ref, update
 

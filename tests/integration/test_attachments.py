@@ -27,7 +27,7 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.content import open_content
 from aioftrackjobs.devserver import ServerHandle, running
-from aioftrackjobs.devserver.faults import HtmlPage
+from aioftrackjobs.devserver.faults.kinds import HtmlPage
 from aioftrackjobs.spool import CHUNK
 
 pytestmark = pytest.mark.every_client

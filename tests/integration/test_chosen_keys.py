@@ -29,7 +29,7 @@ from aioftrackjobs import (
     ValidationError,
 )
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.devserver.faults import NotAtomic
+from aioftrackjobs.devserver.faults.kinds import NotAtomic
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import workspace_of
 from aioftrackjobs.tickets import Applied, NotApplied, Outcome, Ticket, Unknown

@@ -26,7 +26,7 @@ from aioftrackjobs import (
 )
 from aioftrackjobs import dispatch as dispatching
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.devserver.faults import Delay, Drop, NotAtomic
+from aioftrackjobs.devserver.faults.kinds import Delay, Drop, NotAtomic
 from aioftrackjobs.dispatch import IN_FLIGHT
 from aioftrackjobs.outbox import GROUP_OPERATIONS
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy

@@ -16,8 +16,8 @@ from pydantic_core import from_json, to_json
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aioftrackjobs.devserver.fault_plan import Due, Faults, MatcherError
-from aioftrackjobs.devserver.faults import (
+from aioftrackjobs.devserver.faults.connections import Line, Traffic
+from aioftrackjobs.devserver.faults.kinds import (
     BadGateway,
     Corrupt,
     Delay,
@@ -35,7 +35,7 @@ from aioftrackjobs.devserver.faults import (
     TooManyRequests,
     Truncate,
 )
-from aioftrackjobs.devserver.traffic import Line, Traffic
+from aioftrackjobs.devserver.faults.plan import Due, Faults, MatcherError
 
 _KINDS: Mapping[tuple[str, str], RequestKind] = {
     ("POST", "/api"): "call",
@@ -162,7 +162,7 @@ def _reply(fault: Fault) -> Response:
             headers = {"Retry-After": str(fault.retry_after)}
             return PlainTextResponse("Too many requests", 429, headers)
         case _:
-            raise TypeError(f"{fault!r} is no fault of aioftrackjobs.devserver.faults")
+            raise TypeError(f"{fault!r} is no fault of aioftrackjobs.devserver.faults.kinds")
 
 
 @dataclass(slots=True)

@@ -17,8 +17,8 @@ from difflib import get_close_matches
 from typing import Any, cast
 
 from aioftrackjobs.devserver.errors import FaultError
-from aioftrackjobs.devserver.fault_plan import Faults
-from aioftrackjobs.devserver.faults import FAULTS, Fault, Named
+from aioftrackjobs.devserver.faults.kinds import FAULTS, Fault, Named
+from aioftrackjobs.devserver.faults.plan import Faults
 
 #: What makes a value of the text of a setting, by the name of its type.
 _READ: Mapping[str, Any] = {

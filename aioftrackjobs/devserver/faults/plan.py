@@ -7,7 +7,7 @@ import secrets
 import threading
 from dataclasses import dataclass
 
-from aioftrackjobs.devserver.faults import (
+from aioftrackjobs.devserver.faults.kinds import (
     Fault,
     Injected,
     LosePower,
