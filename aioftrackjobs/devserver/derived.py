@@ -12,7 +12,7 @@ from dataclasses import replace
 import sqlalchemy as sa
 
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model, Series
-from aioftrackjobs.devserver.triggers import add_trigger
+from aioftrackjobs.devserver.store.triggers import add_trigger
 from aioftrackjobs.devserver.undeclared import DIFFERENCES, SUMS
 
 

@@ -36,9 +36,9 @@ from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, RequestRe
 from aioftrackjobs.devserver.request import Caller, Services, acting_user
 from aioftrackjobs.devserver.seed import Contents, Part
 from aioftrackjobs.devserver.server_jobs import fail_abandoned
-from aioftrackjobs.devserver.sql import Sql
 from aioftrackjobs.devserver.storage import Incoming, Storage, is_storable
-from aioftrackjobs.devserver.store import Store
+from aioftrackjobs.devserver.store.database import Store
+from aioftrackjobs.devserver.store.statements import Sql
 from aioftrackjobs.devserver.transfers import COMPLETE, assemble_uploads
 from aioftrackjobs.devserver.uploads import Uploads
 

@@ -35,7 +35,7 @@ from aioftrackjobs.devserver.errors import FixtureError
 from aioftrackjobs.devserver.model import EntityType, Model
 from aioftrackjobs.devserver.owners import owner_of
 from aioftrackjobs.devserver.refusals import Refusal, ValidationRefusal
-from aioftrackjobs.devserver.store import Transaction
+from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.trees import Trees
 
 #: Name of a file, or the entities themselves.

@@ -9,8 +9,8 @@ import sqlalchemy as sa
 from pydantic_core import to_json
 
 from aioftrackjobs.devserver.model import EntityType, Model, Relation
-from aioftrackjobs.devserver.store import Transaction
-from aioftrackjobs.devserver.tables import TYPE
+from aioftrackjobs.devserver.store.database import Transaction
+from aioftrackjobs.devserver.store.tables import TYPE
 
 Links = dict[str, list[dict[str, Any]]]
 

@@ -11,8 +11,8 @@ from aioftrackjobs.devserver.changes import Key
 from aioftrackjobs.devserver.model import EntityType, Link, Model, Relation
 from aioftrackjobs.devserver.refusals import IntegrityRefusal
 from aioftrackjobs.devserver.rules import Rules
-from aioftrackjobs.devserver.store import Transaction
-from aioftrackjobs.devserver.tables import TYPE
+from aioftrackjobs.devserver.store.database import Transaction
+from aioftrackjobs.devserver.store.tables import TYPE
 
 
 class Members:

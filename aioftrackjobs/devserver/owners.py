@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aioftrackjobs.devserver.model import EntityType, Model
-from aioftrackjobs.devserver.store import Transaction
+from aioftrackjobs.devserver.store.database import Transaction
 
 
 def user_type(model: Model) -> EntityType | None:

@@ -11,7 +11,7 @@ from aioftrackjobs.devserver.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.query.syntax import Aggregate, Path, Query, Step
 from aioftrackjobs.devserver.query.ways import start_of
 from aioftrackjobs.devserver.refusals import ValidationRefusal
-from aioftrackjobs.devserver.tables import TYPE
+from aioftrackjobs.devserver.store.tables import TYPE
 from aioftrackjobs.devserver.undeclared import SHOWN_WHOLE
 
 _LONGEST_PATH = 24

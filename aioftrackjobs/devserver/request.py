@@ -19,7 +19,7 @@ from aioftrackjobs.devserver.refusals import CredentialsRefusal, ValidationRefus
 from aioftrackjobs.devserver.results import Encoder
 from aioftrackjobs.devserver.rules import Rules
 from aioftrackjobs.devserver.storage import Incoming, Storage
-from aioftrackjobs.devserver.store import Store, Transaction
+from aioftrackjobs.devserver.store.database import Store, Transaction
 from aioftrackjobs.devserver.uploads import Uploads
 
 Operation = Mapping[str, Any]

@@ -20,8 +20,8 @@ from aioftrackjobs.devserver.links import link_names, read_links
 from aioftrackjobs.devserver.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.projections import Selection
 from aioftrackjobs.devserver.query.ways import members_only, reached, start_of
-from aioftrackjobs.devserver.store import Transaction
-from aioftrackjobs.devserver.tables import ROW, TYPE
+from aioftrackjobs.devserver.store.database import Transaction
+from aioftrackjobs.devserver.store.tables import ROW, TYPE
 
 Row = dict[str, Any]
 Entity = dict[str, Any]

@@ -13,8 +13,8 @@ from uuid import uuid4
 from aioftrackjobs.devserver.encoding import LARGEST_INTEGER, now_text, untyped
 from aioftrackjobs.devserver.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.refusals import DuplicateRefusal
-from aioftrackjobs.devserver.store import Transaction
-from aioftrackjobs.devserver.tables import TYPE
+from aioftrackjobs.devserver.store.database import Transaction
+from aioftrackjobs.devserver.store.tables import TYPE
 from aioftrackjobs.devserver.undeclared import BY_ACTING_USER, SERVER_DEFAULTS, UNIQUE
 
 _UID = "{uid}"

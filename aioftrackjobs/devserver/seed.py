@@ -19,7 +19,7 @@ from aioftrackjobs.devserver.declarations.contexts import PRIORITY_NONE
 from aioftrackjobs.devserver.fixtures import NO_FIXTURE, Fixture, load_fixture
 from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.owners import owner_of, user_type
-from aioftrackjobs.devserver.store import Transaction
+from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.undeclared import USER_TYPE
 from aioftrackjobs.protocol.locations import BUILTIN_LOCATIONS
 

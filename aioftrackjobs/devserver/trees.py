@@ -10,7 +10,7 @@ from typing import Any
 
 from aioftrackjobs.devserver.model import EntityType, Model
 from aioftrackjobs.devserver.refusals import ValidationRefusal
-from aioftrackjobs.devserver.store import Transaction
+from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.undeclared import UPWARDS
 
 

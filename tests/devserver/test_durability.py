@@ -23,9 +23,9 @@ import pytest
 from aioftrackjobs.devserver import create_app
 from aioftrackjobs.devserver.loading import builtin_model
 from aioftrackjobs.devserver.owners import api_keys
-from aioftrackjobs.devserver.sql import Sql
 from aioftrackjobs.devserver.storage import PART
-from aioftrackjobs.devserver.store import Store
+from aioftrackjobs.devserver.store.database import Store
+from aioftrackjobs.devserver.store.statements import Sql
 from aioftrackjobs.devserver.transfers import COMPLETE
 
 from .caller import Caller, create, names_in, new_id, update

@@ -18,7 +18,7 @@ from aioftrackjobs.devserver.query import syntax
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.query.printer import print_query
-from aioftrackjobs.devserver.tables import build_tables
+from aioftrackjobs.devserver.store.tables import build_tables
 
 Row = dict[str, Any]
 Truth = bool | None

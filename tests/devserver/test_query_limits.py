@@ -10,7 +10,7 @@ from aioftrackjobs.devserver.loading import builtin_model
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.refusals import ParseRefusal
-from aioftrackjobs.devserver.tables import build_tables
+from aioftrackjobs.devserver.store.tables import build_tables
 
 from .caller import Caller, query
 

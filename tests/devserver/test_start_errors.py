@@ -32,7 +32,7 @@ from aioftrackjobs.devserver import (
 from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.options import Options
-from aioftrackjobs.devserver.store import Store
+from aioftrackjobs.devserver.store.database import Store
 from aioftrackjobs.protocol.schemas import schema_hash
 
 from .caller import Caller, names_in, query

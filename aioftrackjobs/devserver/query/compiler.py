@@ -18,7 +18,7 @@ from aioftrackjobs.devserver.query.groups import Groups
 from aioftrackjobs.devserver.query.scope import Condition, Scope
 from aioftrackjobs.devserver.query.values import FIRST_DATE, Scalar, date_of, like_pattern, value_of
 from aioftrackjobs.devserver.refusals import ValidationRefusal
-from aioftrackjobs.devserver.tables import ROW
+from aioftrackjobs.devserver.store.tables import ROW
 
 #: SQLite refuses expressions nested deeper than 1000; clients write long flat lists.
 _WIDEST = 100

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from aioftrackjobs.devserver.model import Model, Relation
-from aioftrackjobs.devserver.tables import ROW
+from aioftrackjobs.devserver.store.tables import ROW
 
 
 def start_of(relation: Relation) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ from aioftrackjobs.devserver.refusals import (
     Refusal,
     ValidationRefusal,
 )
-from aioftrackjobs.devserver.sql import Sql
+from aioftrackjobs.devserver.store.statements import Sql
 from aioftrackjobs.protocol.schemas import schema_hash
 
 _IN_MEMORY = ":memory:"

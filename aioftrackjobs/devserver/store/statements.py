@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
 from aioftrackjobs.devserver.model import Model
-from aioftrackjobs.devserver.tables import ROW, build_tables
+from aioftrackjobs.devserver.store.tables import ROW, build_tables
 
 #: Texts of statements to keep: far more than clients use, and an end to those they make up.
 _KEPT = 4096

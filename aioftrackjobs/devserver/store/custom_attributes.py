@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from aioftrackjobs.devserver.model import EntityType, Model
-from aioftrackjobs.devserver.triggers import add_trigger
+from aioftrackjobs.devserver.store.triggers import add_trigger
 
 _CONFIGURATION, _VALUE = "CustomAttributeConfiguration", "CustomAttributeValue"
 #: What says which entities a configuration is for.
