@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aioftrackjobs.devserver.encoding import decode
-from aioftrackjobs.devserver.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
+from aioftrackjobs.devserver.schema.values import decode
 
 Key = dict[str, Any]
 

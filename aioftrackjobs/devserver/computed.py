@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from aioftrackjobs.devserver.model import EntityType
-from aioftrackjobs.devserver.undeclared import ADDRESSES
+from aioftrackjobs.devserver.schema.model import EntityType
+from aioftrackjobs.devserver.schema.quirks import ADDRESSES
 
 #: Makes the signature that lets whoever has an address read this one file.
 Signer = Callable[[str], str]

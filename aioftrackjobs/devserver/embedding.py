@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aioftrackjobs.devserver.model import EntityType, Model
-from aioftrackjobs.devserver.undeclared import EMBEDDED
+from aioftrackjobs.devserver.schema.model import EntityType, Model
+from aioftrackjobs.devserver.schema.quirks import EMBEDDED
 
 Entity = dict[str, Any]
 

@@ -26,14 +26,14 @@ from aioftrackjobs.devserver.errors import SchemaError
 from aioftrackjobs.devserver.fixtures import read_fixture
 from aioftrackjobs.devserver.headers import is_strict, options_in
 from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.loading import builtin_model, load_model
-from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.multipart import Parts
 from aioftrackjobs.devserver.operations import Operations
 from aioftrackjobs.devserver.options import Options
 from aioftrackjobs.devserver.owners import api_keys, owner_of
 from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, RequestRefusal
 from aioftrackjobs.devserver.request import Caller, Services, acting_user
+from aioftrackjobs.devserver.schema.loader import builtin_model, load_model
+from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.seed import Contents, Part
 from aioftrackjobs.devserver.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.storage import Incoming, Storage, is_storable

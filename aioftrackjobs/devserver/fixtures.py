@@ -32,9 +32,9 @@ from pydantic_core import from_json
 from aioftrackjobs.devserver.apply import Batch
 from aioftrackjobs.devserver.changes import read_changes
 from aioftrackjobs.devserver.errors import FixtureError
-from aioftrackjobs.devserver.model import EntityType, Model
 from aioftrackjobs.devserver.owners import owner_of
 from aioftrackjobs.devserver.refusals import Refusal, ValidationRefusal
+from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.trees import Trees
 

@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic_core import to_json
 
-from aioftrackjobs.devserver.model import EntityType, Model, Relation
+from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import TYPE
 

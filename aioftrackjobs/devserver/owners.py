@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aioftrackjobs.devserver.model import EntityType, Model
+from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.database import Transaction
 
 

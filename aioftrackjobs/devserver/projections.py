@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from aioftrackjobs.devserver.computed import sources_of
-from aioftrackjobs.devserver.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.query.syntax import Aggregate, Path, Query, Step
 from aioftrackjobs.devserver.query.ways import start_of
 from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
+from aioftrackjobs.devserver.schema.quirks import SHOWN_WHOLE
 from aioftrackjobs.devserver.store.tables import TYPE
-from aioftrackjobs.devserver.undeclared import SHOWN_WHOLE
 
 _LONGEST_PATH = 24
 #: Numbers for selections. Their ids would not do: another may have one when it is free again.

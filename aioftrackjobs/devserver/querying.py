@@ -8,7 +8,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.model import EntityType
 from aioftrackjobs.devserver.projections import select
 from aioftrackjobs.devserver.query import syntax
 from aioftrackjobs.devserver.query.compiler import Compiler
@@ -16,6 +15,7 @@ from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.request import ApiRequest, Operation
 from aioftrackjobs.devserver.results import Loader
+from aioftrackjobs.devserver.schema.model import EntityType
 
 #: Attributes that words are looked for in; which a real server takes is not known.
 _SEARCHED = (

@@ -12,12 +12,12 @@ from aioftrackjobs.devserver.budget import Meter
 from aioftrackjobs.devserver.computed import Addresses
 from aioftrackjobs.devserver.credentials import Credentials, Identity
 from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.multipart import Parts
 from aioftrackjobs.devserver.owners import user_type
 from aioftrackjobs.devserver.refusals import CredentialsRefusal, ValidationRefusal
 from aioftrackjobs.devserver.results import Encoder
 from aioftrackjobs.devserver.rules import Rules
+from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.storage import Incoming, Storage
 from aioftrackjobs.devserver.store.database import Store, Transaction
 from aioftrackjobs.devserver.uploads import Uploads

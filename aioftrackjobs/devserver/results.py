@@ -15,11 +15,11 @@ from pydantic_core import to_json
 
 from aioftrackjobs.devserver.budget import Meter, unmetered
 from aioftrackjobs.devserver.computed import Addresses
-from aioftrackjobs.devserver.encoding import encode
 from aioftrackjobs.devserver.links import link_names, read_links
-from aioftrackjobs.devserver.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.projections import Selection
 from aioftrackjobs.devserver.query.ways import members_only, reached, start_of
+from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
+from aioftrackjobs.devserver.schema.values import encode
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import ROW, TYPE
 

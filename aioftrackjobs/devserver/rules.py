@@ -10,12 +10,12 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from aioftrackjobs.devserver.encoding import LARGEST_INTEGER, now_text, untyped
-from aioftrackjobs.devserver.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.refusals import DuplicateRefusal
+from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
+from aioftrackjobs.devserver.schema.quirks import BY_ACTING_USER, SERVER_DEFAULTS, UNIQUE
+from aioftrackjobs.devserver.schema.values import LARGEST_INTEGER, now_text, untyped
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import TYPE
-from aioftrackjobs.devserver.undeclared import BY_ACTING_USER, SERVER_DEFAULTS, UNIQUE
 
 _UID = "{uid}"
 _SET_AT_CREATION = frozenset({"created_at", "date", "thread_activity"})

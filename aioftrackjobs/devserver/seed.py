@@ -15,12 +15,12 @@ from typing import Any, TypeAlias
 from uuid import NAMESPACE_URL, uuid5
 
 from aioftrackjobs.devserver.apply import Batch
-from aioftrackjobs.devserver.declarations.contexts import PRIORITY_NONE
 from aioftrackjobs.devserver.fixtures import NO_FIXTURE, Fixture, load_fixture
-from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.owners import owner_of, user_type
+from aioftrackjobs.devserver.schema.builtin.contexts import PRIORITY_NONE
+from aioftrackjobs.devserver.schema.model import Model
+from aioftrackjobs.devserver.schema.quirks import USER_TYPE
 from aioftrackjobs.devserver.store.database import Transaction
-from aioftrackjobs.devserver.undeclared import USER_TYPE
 from aioftrackjobs.protocol.locations import BUILTIN_LOCATIONS
 
 #: Yields entity types and values.

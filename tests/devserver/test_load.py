@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver.admission import ROOM, Room, room_for
-from aioftrackjobs.devserver.loading import builtin_model
+from aioftrackjobs.devserver.schema.loader import builtin_model
 from aioftrackjobs.devserver.store.statements import Sql
 
 from .caller import Caller, create, new_id

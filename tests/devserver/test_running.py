@@ -25,7 +25,7 @@ from aioftrackjobs.devserver import (
     runner,
     running,
 )
-from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 
 from .caller import Caller, create, names_in
 from .waiting import until

@@ -29,9 +29,9 @@ from aioftrackjobs.devserver import (
     seed,
     serve,
 )
-from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.options import Options
+from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.store.database import Store
 from aioftrackjobs.protocol.schemas import schema_hash
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.encoding import encode
-from aioftrackjobs.devserver.model import Attribute
 from aioftrackjobs.devserver.query.scope import Scope
 from aioftrackjobs.devserver.query.syntax import Aggregate, Ordering, Path, Query
 from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.schema.model import Attribute
+from aioftrackjobs.devserver.schema.values import encode
 
 Column = sa.ColumnElement[Any]
 

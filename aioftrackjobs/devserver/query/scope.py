@@ -8,10 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.model import Attribute, EntityType, Model, Relation
 from aioftrackjobs.devserver.query.syntax import Step
 from aioftrackjobs.devserver.query.ways import members_only, starting_keys
 from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model, Relation
 from aioftrackjobs.devserver.store.tables import TYPE
 
 Condition = sa.ColumnElement[Any]

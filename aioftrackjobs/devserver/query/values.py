@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from aioftrackjobs.devserver.encoding import datetime_text, untyped, untyped_date
-from aioftrackjobs.devserver.model import Attribute
 from aioftrackjobs.devserver.query.syntax import Literal
 from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.schema.model import Attribute
+from aioftrackjobs.devserver.schema.values import datetime_text, untyped, untyped_date
 
 Scalar = str | int | float | bytes
 

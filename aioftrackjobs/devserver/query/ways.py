@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.model import Model, Relation
+from aioftrackjobs.devserver.schema.model import Model, Relation
 from aioftrackjobs.devserver.store.tables import ROW
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.model import EntityType, Model
+from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.triggers import add_trigger
 
 _CONFIGURATION, _VALUE = "CustomAttributeConfiguration", "CustomAttributeValue"

@@ -20,13 +20,13 @@ from sqlalchemy.pool import StaticPool
 
 from aioftrackjobs.devserver.budget import Meter, unmetered
 from aioftrackjobs.devserver.errors import StoreError
-from aioftrackjobs.devserver.model import Model
 from aioftrackjobs.devserver.refusals import (
     DuplicateRefusal,
     IntegrityRefusal,
     Refusal,
     ValidationRefusal,
 )
+from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.statements import Sql
 from aioftrackjobs.protocol.schemas import schema_hash
 

@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from aioftrackjobs.devserver.model import Model
+from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.tables import ROW, build_tables
 
 #: Texts of statements to keep: far more than clients use, and an end to those they make up.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.model import EntityType, Model
+from aioftrackjobs.devserver.schema.model import EntityType, Model
 
 
 def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:

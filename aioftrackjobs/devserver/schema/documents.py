@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from aioftrackjobs.devserver.errors import SchemaError
-from aioftrackjobs.devserver.model import SCALAR_TYPES
+from aioftrackjobs.devserver.schema.model import SCALAR_TYPES
 
 #: What can stand in a query as a name.
 _NAME = re.compile(r"[^\W\d]\w*")

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.model import Attribute, EntityType, Model, Series
+from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model, Series
+from aioftrackjobs.devserver.schema.quirks import DIFFERENCES, SUMS
 from aioftrackjobs.devserver.store.triggers import add_trigger
-from aioftrackjobs.devserver.undeclared import DIFFERENCES, SUMS
 
 
 def add_derived_attributes(model: Model) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from aioftrackjobs.devserver.declarations.language import (
+from aioftrackjobs.devserver.schema.builtin.fragments import (
     LINKS,
     METADATA_MAP,
     Document,

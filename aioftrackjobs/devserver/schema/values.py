@@ -10,8 +10,8 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from aioftrackjobs.devserver.model import Attribute
 from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.schema.model import Attribute
 
 #: What SQLite can keep as a whole number.
 LARGEST_INTEGER = 2**63 - 1

@@ -6,7 +6,7 @@ relations to types that are not declared here. Order matters: the schema hash de
 
 from __future__ import annotations
 
-from aioftrackjobs.devserver.declarations import (
+from aioftrackjobs.devserver.schema.builtin import (
     contexts,
     customization,
     files,
@@ -17,7 +17,7 @@ from aioftrackjobs.devserver.declarations import (
     vocabulary,
     workflows,
 )
-from aioftrackjobs.devserver.declarations.language import Document
+from aioftrackjobs.devserver.schema.builtin.fragments import Document
 
 __all__ = ["BUILTIN_SCHEMAS", "Document"]
 

@@ -6,15 +6,20 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
-from aioftrackjobs.devserver.derived import add_derived_attributes
-from aioftrackjobs.devserver.documents import check_documents
-from aioftrackjobs.devserver.encoding import decode
 from aioftrackjobs.devserver.errors import SchemaError
-from aioftrackjobs.devserver.families import foreign_key_target, lineage_of, marks_of, namesakes_of
-from aioftrackjobs.devserver.model import SCALAR_TYPES, Attribute, EntityType, Model
 from aioftrackjobs.devserver.refusals import ValidationRefusal
-from aioftrackjobs.devserver.relations import is_reference, resolve_relations
+from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.schema.derived import add_derived_attributes
+from aioftrackjobs.devserver.schema.documents import check_documents
+from aioftrackjobs.devserver.schema.inheritance import (
+    foreign_key_target,
+    lineage_of,
+    marks_of,
+    namesakes_of,
+)
+from aioftrackjobs.devserver.schema.model import SCALAR_TYPES, Attribute, EntityType, Model
+from aioftrackjobs.devserver.schema.relations import is_reference, resolve_relations
+from aioftrackjobs.devserver.schema.values import decode
 
 
 def load_model(schemas: Iterable[object]) -> Model:

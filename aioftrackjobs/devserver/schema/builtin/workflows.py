@@ -6,7 +6,7 @@ have two names there, an older one that begins with an underscore.
 
 from __future__ import annotations
 
-from aioftrackjobs.devserver.declarations.language import (
+from aioftrackjobs.devserver.schema.builtin.fragments import (
     Document,
     Fragment,
     entity,

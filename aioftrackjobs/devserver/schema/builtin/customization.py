@@ -7,7 +7,7 @@ the links that end at it, and one for those that start from it.
 
 from __future__ import annotations
 
-from aioftrackjobs.devserver.declarations.language import (
+from aioftrackjobs.devserver.schema.builtin.fragments import (
     PARENT_TYPE_TRANSFORM,
     Document,
     entity,

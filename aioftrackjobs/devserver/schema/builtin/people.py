@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aioftrackjobs.devserver.declarations.language import (
+from aioftrackjobs.devserver.schema.builtin.fragments import (
     LINKS,
     METADATA_MAP,
     THUMBNAIL,
