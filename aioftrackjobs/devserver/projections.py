@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from aioftrackjobs.devserver.computed import sources_of
-from aioftrackjobs.devserver.query.syntax import Aggregate, Path, Query, Step
-from aioftrackjobs.devserver.query.ways import start_of
+from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
+from aioftrackjobs.devserver.query.joins import start_of
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.quirks import SHOWN_WHOLE

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from aioftrackjobs.devserver.projections import select
-from aioftrackjobs.devserver.query import syntax
+from aioftrackjobs.devserver.query import ast as syntax
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.refusals import ValidationRefusal

@@ -17,7 +17,7 @@ from aioftrackjobs.devserver.budget import Meter, unmetered
 from aioftrackjobs.devserver.computed import Addresses
 from aioftrackjobs.devserver.links import link_names, read_links
 from aioftrackjobs.devserver.projections import Selection
-from aioftrackjobs.devserver.query.ways import members_only, reached, start_of
+from aioftrackjobs.devserver.query.joins import members_only, reached, start_of
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.values import encode
 from aioftrackjobs.devserver.store.database import Transaction

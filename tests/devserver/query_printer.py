@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aioftrackjobs.devserver.query import syntax
+from aioftrackjobs.devserver.query import ast as syntax
 
 
 def print_query(query: syntax.Query) -> str:

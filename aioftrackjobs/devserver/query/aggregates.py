@@ -7,8 +7,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from aioftrackjobs.devserver.query.ast import Aggregate, Ordering, Path, Query
 from aioftrackjobs.devserver.query.scope import Scope
-from aioftrackjobs.devserver.query.syntax import Aggregate, Ordering, Path, Query
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.schema.model import Attribute
 from aioftrackjobs.devserver.schema.values import encode

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from aioftrackjobs.devserver.query.syntax import Literal
+from aioftrackjobs.devserver.query.ast import Literal
 from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.schema.model import Attribute
 from aioftrackjobs.devserver.schema.values import datetime_text, untyped, untyped_date
