@@ -26,10 +26,12 @@ from aioftrackjobs.devserver.admission import Lane, Turns
 from aioftrackjobs.devserver.batches import Batches
 from aioftrackjobs.devserver.browsers import BROWSERS
 from aioftrackjobs.devserver.engine import Engine
+from aioftrackjobs.devserver.files.storage import Incoming, is_storable
+from aioftrackjobs.devserver.files.thumbnails import LARGEST_SIZE, picture_of, placeholder
+from aioftrackjobs.devserver.files.upload_tokens import Announced
 from aioftrackjobs.devserver.fixtures import FixtureSource
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
-from aioftrackjobs.devserver.pictures import LARGEST_SIZE, picture_of, placeholder
 from aioftrackjobs.devserver.receiving import receive
 from aioftrackjobs.devserver.refusals import (
     CredentialsRefusal,
@@ -39,8 +41,6 @@ from aioftrackjobs.devserver.refusals import (
     TransferRefusal,
 )
 from aioftrackjobs.devserver.replies import refused
-from aioftrackjobs.devserver.storage import Incoming, is_storable
-from aioftrackjobs.devserver.uploads import Announced
 
 Result = TypeVar("Result")
 

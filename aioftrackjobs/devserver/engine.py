@@ -23,10 +23,12 @@ from aioftrackjobs.devserver.background import Background
 from aioftrackjobs.devserver.budget import Budget, NoRoomError
 from aioftrackjobs.devserver.credentials import Credentials, Identity, check_header_value
 from aioftrackjobs.devserver.errors import SchemaError
+from aioftrackjobs.devserver.files.multipart import Parts
+from aioftrackjobs.devserver.files.storage import Incoming, Storage, is_storable
+from aioftrackjobs.devserver.files.upload_tokens import Uploads
 from aioftrackjobs.devserver.fixtures import read_fixture
 from aioftrackjobs.devserver.headers import is_strict, options_in
 from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.multipart import Parts
 from aioftrackjobs.devserver.operations import Operations
 from aioftrackjobs.devserver.options import Options
 from aioftrackjobs.devserver.owners import api_keys, owner_of
@@ -36,11 +38,9 @@ from aioftrackjobs.devserver.schema.loader import builtin_model, load_model
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.seed import Contents, Part
 from aioftrackjobs.devserver.server_jobs import fail_abandoned
-from aioftrackjobs.devserver.storage import Incoming, Storage, is_storable
 from aioftrackjobs.devserver.store.database import Store
 from aioftrackjobs.devserver.store.statements import Sql
 from aioftrackjobs.devserver.transfers import COMPLETE, assemble_uploads
-from aioftrackjobs.devserver.uploads import Uploads
 
 logger = logging.getLogger(__name__)
 

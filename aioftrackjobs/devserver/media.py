@@ -15,11 +15,11 @@ from typing import Any
 from uuid import uuid4
 
 from aioftrackjobs.devserver.apply import Batch
-from aioftrackjobs.devserver.pictures import picture_of
+from aioftrackjobs.devserver.files.storage import Incoming, is_storable
+from aioftrackjobs.devserver.files.thumbnails import picture_of
 from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, ValidationRefusal
 from aioftrackjobs.devserver.request import ApiRequest, Operation, text_of
 from aioftrackjobs.devserver.server_jobs import Attempt, Outcome, WorkFailedError, queue_job
-from aioftrackjobs.devserver.storage import Incoming, is_storable
 from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 
 _BLOCK = 1024 * 1024

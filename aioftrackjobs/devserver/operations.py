@@ -16,6 +16,7 @@ from pydantic_core import to_json
 
 from aioftrackjobs.devserver import accounts, delayed, information, media, querying, transfers
 from aioftrackjobs.devserver.budget import Budget, Meter
+from aioftrackjobs.devserver.files.storage import Incoming
 from aioftrackjobs.devserver.refusals import (
     CredentialsRefusal,
     Refusal,
@@ -23,7 +24,6 @@ from aioftrackjobs.devserver.refusals import (
     ValidationRefusal,
 )
 from aioftrackjobs.devserver.request import ApiRequest, Caller, Operation, Services
-from aioftrackjobs.devserver.storage import Incoming
 from aioftrackjobs.protocol.schemas import schema_hash
 
 #: A real server does these; they are refused by name rather than as unknown (section 2.3).

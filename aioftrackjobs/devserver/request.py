@@ -11,16 +11,16 @@ from aioftrackjobs.devserver.background import Background
 from aioftrackjobs.devserver.budget import Meter
 from aioftrackjobs.devserver.computed import Addresses
 from aioftrackjobs.devserver.credentials import Credentials, Identity
+from aioftrackjobs.devserver.files.multipart import Parts
+from aioftrackjobs.devserver.files.storage import Incoming, Storage
+from aioftrackjobs.devserver.files.upload_tokens import Uploads
 from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.multipart import Parts
 from aioftrackjobs.devserver.owners import user_type
 from aioftrackjobs.devserver.refusals import CredentialsRefusal, ValidationRefusal
 from aioftrackjobs.devserver.results import Encoder
 from aioftrackjobs.devserver.rules import Rules
 from aioftrackjobs.devserver.schema.model import Model
-from aioftrackjobs.devserver.storage import Incoming, Storage
 from aioftrackjobs.devserver.store.database import Store, Transaction
-from aioftrackjobs.devserver.uploads import Uploads
 
 Operation = Mapping[str, Any]
 

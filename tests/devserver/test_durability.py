@@ -21,9 +21,9 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import create_app
+from aioftrackjobs.devserver.files.storage import PART
 from aioftrackjobs.devserver.owners import api_keys
 from aioftrackjobs.devserver.schema.loader import builtin_model
-from aioftrackjobs.devserver.storage import PART
 from aioftrackjobs.devserver.store.database import Store
 from aioftrackjobs.devserver.store.statements import Sql
 from aioftrackjobs.devserver.transfers import COMPLETE

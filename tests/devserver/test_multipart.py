@@ -16,8 +16,9 @@ import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import Limits, create_app, storage
-from aioftrackjobs.devserver.storage import EARLIER, INCOMING, PART, Storage
+from aioftrackjobs.devserver import Limits, create_app
+from aioftrackjobs.devserver.files import storage
+from aioftrackjobs.devserver.files.storage import EARLIER, INCOMING, PART, Storage
 from aioftrackjobs.devserver.store.database import Store
 from aioftrackjobs.devserver.store.database import database as store
 

@@ -11,8 +11,9 @@ import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import create_app, media, pictures
+from aioftrackjobs.devserver import create_app, media
 from aioftrackjobs.devserver.background import Background
+from aioftrackjobs.devserver.files import thumbnails as pictures
 
 from .caller import Caller, names_in, new_id
 from .test_uploads import get

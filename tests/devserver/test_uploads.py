@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import create_app, receiving, runner, running
-from aioftrackjobs.devserver.storage import Incoming
+from aioftrackjobs.devserver.files.storage import Incoming
 
 from .caller import Caller, create, names_in, new_id
 from .waiting import until
