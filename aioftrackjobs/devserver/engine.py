@@ -19,9 +19,10 @@ from weakref import finalize
 
 from pydantic_core import from_json
 
+from aioftrackjobs.devserver.auth.credentials import Credentials, Identity, check_header_value
+from aioftrackjobs.devserver.auth.users import api_keys, owner_of
 from aioftrackjobs.devserver.background import Background
 from aioftrackjobs.devserver.budget import Budget, NoRoomError
-from aioftrackjobs.devserver.credentials import Credentials, Identity, check_header_value
 from aioftrackjobs.devserver.errors import SchemaError
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Incoming, Storage, is_storable
@@ -31,7 +32,6 @@ from aioftrackjobs.devserver.headers import is_strict, options_in
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.operations import Operations
 from aioftrackjobs.devserver.options import Options
-from aioftrackjobs.devserver.owners import api_keys, owner_of
 from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, RequestRefusal
 from aioftrackjobs.devserver.request import Caller, Services, acting_user
 from aioftrackjobs.devserver.schema.loader import builtin_model, load_model

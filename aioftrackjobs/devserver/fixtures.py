@@ -30,9 +30,9 @@ from typing import Any, TypeAlias
 from pydantic_core import from_json
 
 from aioftrackjobs.devserver.apply import Batch
+from aioftrackjobs.devserver.auth.users import owner_of
 from aioftrackjobs.devserver.changes import read_changes
 from aioftrackjobs.devserver.errors import FixtureError
-from aioftrackjobs.devserver.owners import owner_of
 from aioftrackjobs.devserver.refusals import Refusal, ValidationRefusal
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.database import Transaction

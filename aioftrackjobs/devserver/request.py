@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from aioftrackjobs.devserver.apply import Batch
+from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
+from aioftrackjobs.devserver.auth.users import user_type
 from aioftrackjobs.devserver.background import Background
 from aioftrackjobs.devserver.budget import Meter
 from aioftrackjobs.devserver.computed import Addresses
-from aioftrackjobs.devserver.credentials import Credentials, Identity
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Incoming, Storage
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
 from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.owners import user_type
 from aioftrackjobs.devserver.refusals import CredentialsRefusal, ValidationRefusal
 from aioftrackjobs.devserver.results import Encoder
 from aioftrackjobs.devserver.rules import Rules

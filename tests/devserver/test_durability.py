@@ -21,8 +21,8 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import create_app
+from aioftrackjobs.devserver.auth.users import api_keys
 from aioftrackjobs.devserver.files.storage import PART
-from aioftrackjobs.devserver.owners import api_keys
 from aioftrackjobs.devserver.schema.loader import builtin_model
 from aioftrackjobs.devserver.store.database import Store
 from aioftrackjobs.devserver.store.statements import Sql
