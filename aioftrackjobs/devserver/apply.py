@@ -12,9 +12,9 @@ from typing import Any
 
 from aioftrackjobs.devserver.changes import Changes, Key, read_changes, read_key
 from aioftrackjobs.devserver.embedding import Embedding
+from aioftrackjobs.devserver.entities.serializer import Encoder, Entity
 from aioftrackjobs.devserver.members import Members
 from aioftrackjobs.devserver.refusals import NotFoundRefusal, ValidationRefusal
-from aioftrackjobs.devserver.results import Encoder, Entity
 from aioftrackjobs.devserver.rules import Rules
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.custom_attributes import are_always_there

@@ -11,13 +11,13 @@ from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
 from aioftrackjobs.devserver.auth.users import user_type
 from aioftrackjobs.devserver.background import Background
 from aioftrackjobs.devserver.budget import Meter
-from aioftrackjobs.devserver.computed import Addresses
+from aioftrackjobs.devserver.entities.serializer import Encoder
+from aioftrackjobs.devserver.entities.urls import Addresses
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Incoming, Storage
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.refusals import CredentialsRefusal, ValidationRefusal
-from aioftrackjobs.devserver.results import Encoder
 from aioftrackjobs.devserver.rules import Rules
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.database import Store, Transaction

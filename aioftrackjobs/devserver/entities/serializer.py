@@ -14,9 +14,9 @@ import sqlalchemy as sa
 from pydantic_core import to_json
 
 from aioftrackjobs.devserver.budget import Meter, unmetered
-from aioftrackjobs.devserver.computed import Addresses
-from aioftrackjobs.devserver.links import link_names, read_links
-from aioftrackjobs.devserver.projections import Selection
+from aioftrackjobs.devserver.entities.links import link_names, read_links
+from aioftrackjobs.devserver.entities.projections import Selection
+from aioftrackjobs.devserver.entities.urls import Addresses
 from aioftrackjobs.devserver.query.joins import members_only, reached, start_of
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.values import encode

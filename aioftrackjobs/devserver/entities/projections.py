@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
-from aioftrackjobs.devserver.computed import sources_of
+from aioftrackjobs.devserver.entities.urls import sources_of
 from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
 from aioftrackjobs.devserver.query.joins import start_of
 from aioftrackjobs.devserver.refusals import ValidationRefusal
