@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aioftrackjobs.devserver.apply import Batch
 from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
 from aioftrackjobs.devserver.auth.users import user_type
 from aioftrackjobs.devserver.background import Background
@@ -17,8 +16,9 @@ from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Incoming, Storage
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
 from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.mutations.batch import Batch
+from aioftrackjobs.devserver.mutations.defaults import Rules
 from aioftrackjobs.devserver.refusals import CredentialsRefusal, ValidationRefusal
-from aioftrackjobs.devserver.rules import Rules
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.database import Store, Transaction
 
