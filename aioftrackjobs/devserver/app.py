@@ -29,7 +29,6 @@ from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.files.storage import Incoming, is_storable
 from aioftrackjobs.devserver.files.thumbnails import LARGEST_SIZE, picture_of, placeholder
 from aioftrackjobs.devserver.files.upload_tokens import Announced
-from aioftrackjobs.devserver.fixtures import FixtureSource
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
 from aioftrackjobs.devserver.receiving import receive
@@ -41,6 +40,7 @@ from aioftrackjobs.devserver.refusals import (
     TransferRefusal,
 )
 from aioftrackjobs.devserver.replies import refused
+from aioftrackjobs.devserver.seed.fixtures import FixtureSource
 
 Result = TypeVar("Result")
 

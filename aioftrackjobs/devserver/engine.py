@@ -27,7 +27,6 @@ from aioftrackjobs.devserver.errors import SchemaError
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Incoming, Storage, is_storable
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
-from aioftrackjobs.devserver.fixtures import read_fixture
 from aioftrackjobs.devserver.headers import is_strict, options_in
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.operations import Operations
@@ -36,7 +35,8 @@ from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, RequestRe
 from aioftrackjobs.devserver.request import Caller, Services, acting_user
 from aioftrackjobs.devserver.schema.loader import builtin_model, load_model
 from aioftrackjobs.devserver.schema.model import Model
-from aioftrackjobs.devserver.seed import Contents, Part
+from aioftrackjobs.devserver.seed.demo_project import Contents, Part
+from aioftrackjobs.devserver.seed.fixtures import read_fixture
 from aioftrackjobs.devserver.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.store.database import Store
 from aioftrackjobs.devserver.store.statements import Sql

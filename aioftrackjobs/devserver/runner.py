@@ -32,11 +32,11 @@ from aioftrackjobs.devserver.errors import ServerEndedError
 from aioftrackjobs.devserver.faults.connections import CLOSE
 from aioftrackjobs.devserver.faults.middleware import Injector
 from aioftrackjobs.devserver.faults.plan import Faults
-from aioftrackjobs.devserver.fixtures import FixtureSource
 from aioftrackjobs.devserver.handle import ServerHandle, handle_of
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
 from aioftrackjobs.devserver.refusals import RequestRefusal, refusal_body
+from aioftrackjobs.devserver.seed.fixtures import FixtureSource
 
 logger = logging.getLogger(__name__)
 

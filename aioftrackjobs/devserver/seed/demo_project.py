@@ -15,11 +15,11 @@ from typing import Any, TypeAlias
 from uuid import NAMESPACE_URL, uuid5
 
 from aioftrackjobs.devserver.auth.users import owner_of, user_type
-from aioftrackjobs.devserver.fixtures import NO_FIXTURE, Fixture, load_fixture
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.schema.builtin.contexts import PRIORITY_NONE
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.schema.quirks import USER_TYPE
+from aioftrackjobs.devserver.seed.fixtures import NO_FIXTURE, Fixture, load_fixture
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.protocol.locations import BUILTIN_LOCATIONS
 
