@@ -21,8 +21,8 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from aioftrackjobs.devserver.accounts import is_widget
 from aioftrackjobs.devserver.admission import Lane, Turns
+from aioftrackjobs.devserver.api.accounts import is_widget
 from aioftrackjobs.devserver.batches import Batches
 from aioftrackjobs.devserver.browsers import BROWSERS
 from aioftrackjobs.devserver.engine import Engine

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import create_app, running
-from aioftrackjobs.devserver.accounts import signed_widget
+from aioftrackjobs.devserver.api.accounts import signed_widget
 from aioftrackjobs.devserver.refusals import STRICT_STATUS, Refusal
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from aioftrackjobs.devserver.api.background import Background
 from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
 from aioftrackjobs.devserver.auth.users import user_type
-from aioftrackjobs.devserver.background import Background
 from aioftrackjobs.devserver.budget import Meter
 from aioftrackjobs.devserver.entities.serializer import Encoder
 from aioftrackjobs.devserver.entities.urls import Addresses

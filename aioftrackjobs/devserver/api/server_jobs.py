@@ -14,9 +14,9 @@ from typing import Any, TypeAlias
 import sqlalchemy as sa
 from pydantic_core import from_json, to_json
 
+from aioftrackjobs.devserver.api.request import ApiRequest, Services
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, UnsupportedRefusal
-from aioftrackjobs.devserver.request import ApiRequest, Services
 
 logger = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
+from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
 from aioftrackjobs.devserver.refusals import (
     NotFoundRefusal,
@@ -15,7 +16,6 @@ from aioftrackjobs.devserver.refusals import (
     ValidationRefusal,
     unknown_name,
 )
-from aioftrackjobs.devserver.request import ApiRequest, Operation, text_of
 
 _WIDGETS = ("info", "tasks", "tasks_browser")
 _THEMES = (None, "light", "dark")

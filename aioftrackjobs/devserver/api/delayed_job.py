@@ -11,9 +11,9 @@ from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
+from aioftrackjobs.devserver.api.request import ApiRequest, Operation
+from aioftrackjobs.devserver.api.server_jobs import Attempt, Outcome, WorkFailedError, queue_job
 from aioftrackjobs.devserver.refusals import NotFoundRefusal, ValidationRefusal, unknown_name
-from aioftrackjobs.devserver.request import ApiRequest, Operation
-from aioftrackjobs.devserver.server_jobs import Attempt, Outcome, WorkFailedError, queue_job
 
 #: By type of Job, what users see and why it cannot be done here.
 _JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(

@@ -14,7 +14,13 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from aioftrackjobs.devserver import accounts, delayed, information, media, querying, transfers
+from aioftrackjobs.devserver.api import accounts
+from aioftrackjobs.devserver.api import delayed_job as delayed
+from aioftrackjobs.devserver.api import encode_media as media
+from aioftrackjobs.devserver.api import query as querying
+from aioftrackjobs.devserver.api import server_information as information
+from aioftrackjobs.devserver.api import uploads as transfers
+from aioftrackjobs.devserver.api.request import ApiRequest, Caller, Operation, Services
 from aioftrackjobs.devserver.budget import Budget, Meter
 from aioftrackjobs.devserver.files.storage import Incoming
 from aioftrackjobs.devserver.refusals import (
@@ -23,7 +29,6 @@ from aioftrackjobs.devserver.refusals import (
     UnsupportedRefusal,
     ValidationRefusal,
 )
-from aioftrackjobs.devserver.request import ApiRequest, Caller, Operation, Services
 from aioftrackjobs.protocol.schemas import schema_hash
 
 #: A real server does these; they are refused by name rather than as unknown (section 2.3).
