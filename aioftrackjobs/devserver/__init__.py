@@ -27,7 +27,6 @@ for _package in ("lark", "sqlalchemy", "starlette", "uvicorn"):
     except ImportError as _error:
         raise MissingExtraError("server", _package) from _error
 
-from aioftrackjobs.devserver.app import create_app  # noqa: E402
 from aioftrackjobs.devserver.assumptions import ASSUMPTIONS  # noqa: E402
 from aioftrackjobs.devserver.errors import (  # noqa: E402
     AddressError,
@@ -44,6 +43,7 @@ from aioftrackjobs.devserver.faults.options import plan_faults  # noqa: E402
 from aioftrackjobs.devserver.faults.plan import Faults  # noqa: E402
 from aioftrackjobs.devserver.handle import ServerHandle  # noqa: E402
 from aioftrackjobs.devserver.holdings import Holdings  # noqa: E402
+from aioftrackjobs.devserver.http.app import create_app  # noqa: E402
 from aioftrackjobs.devserver.limits import Limits  # noqa: E402
 from aioftrackjobs.devserver.runner import (  # noqa: E402
     DEFAULT_PORT,

@@ -31,7 +31,7 @@ from aioftrackjobs.devserver.errors import SchemaError
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Incoming, Storage, is_storable
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
-from aioftrackjobs.devserver.headers import is_strict, options_in
+from aioftrackjobs.devserver.http.headers import is_strict, options_in
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.options import Options
 from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, RequestRefusal

@@ -14,7 +14,7 @@ import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver.admission import ROOM, Room, room_for
+from aioftrackjobs.devserver.http.backpressure import ROOM, Room, room_for
 from aioftrackjobs.devserver.schema.loader import builtin_model
 from aioftrackjobs.devserver.store.statements import Sql
 

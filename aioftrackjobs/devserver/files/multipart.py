@@ -19,7 +19,7 @@ from typing import Any
 
 from aioftrackjobs.devserver.files.storage import PART, Incoming, Storage
 from aioftrackjobs.devserver.files.upload_tokens import Announced, uploads_of
-from aioftrackjobs.devserver.receiving import check_digest
+from aioftrackjobs.devserver.http.upload_receiver import check_digest
 from aioftrackjobs.devserver.refusals import (
     MissingPartRefusal,
     TransferRefusal,

@@ -17,9 +17,9 @@ import anyio
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 
-from aioftrackjobs.devserver.bodies import pieces_of
 from aioftrackjobs.devserver.files.storage import Incoming
 from aioftrackjobs.devserver.files.upload_tokens import Announced
+from aioftrackjobs.devserver.http.request_body import pieces_of
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.refusals import RequestRefusal, TransferRefusal
 

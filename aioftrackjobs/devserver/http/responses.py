@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from aioftrackjobs.devserver.headers import is_strict
+from aioftrackjobs.devserver.http.headers import is_strict
 from aioftrackjobs.devserver.refusals import (
     BusyRefusal,
     Refusal,

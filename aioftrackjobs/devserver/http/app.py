@@ -21,17 +21,18 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
-from aioftrackjobs.devserver.admission import Lane, Turns
 from aioftrackjobs.devserver.api.accounts import is_widget
-from aioftrackjobs.devserver.batches import Batches
-from aioftrackjobs.devserver.browsers import BROWSERS
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.files.storage import Incoming, is_storable
 from aioftrackjobs.devserver.files.thumbnails import LARGEST_SIZE, picture_of, placeholder
 from aioftrackjobs.devserver.files.upload_tokens import Announced
+from aioftrackjobs.devserver.http.backpressure import Lane, Turns
+from aioftrackjobs.devserver.http.batch_endpoint import Batches
+from aioftrackjobs.devserver.http.cors import BROWSERS
+from aioftrackjobs.devserver.http.responses import refused
+from aioftrackjobs.devserver.http.upload_receiver import receive
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
-from aioftrackjobs.devserver.receiving import receive
 from aioftrackjobs.devserver.refusals import (
     CredentialsRefusal,
     NotFoundRefusal,
@@ -39,7 +40,6 @@ from aioftrackjobs.devserver.refusals import (
     RequestRefusal,
     TransferRefusal,
 )
-from aioftrackjobs.devserver.replies import refused
 from aioftrackjobs.devserver.seed.fixtures import FixtureSource
 
 Result = TypeVar("Result")

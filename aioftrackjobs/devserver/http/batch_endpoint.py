@@ -18,12 +18,12 @@ from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from aioftrackjobs.devserver.admission import ROOM, Lane, Room, Share, room_for
-from aioftrackjobs.devserver.bodies import read_body
 from aioftrackjobs.devserver.budget import NoRoomError
 from aioftrackjobs.devserver.engine import Call, Engine
+from aioftrackjobs.devserver.http.backpressure import ROOM, Lane, Room, Share, room_for
+from aioftrackjobs.devserver.http.request_body import read_body
+from aioftrackjobs.devserver.http.responses import batch_refused, reply
 from aioftrackjobs.devserver.refusals import BusyRefusal, Refusal
-from aioftrackjobs.devserver.replies import batch_refused, reply
 
 logger = logging.getLogger(__name__)
 
