@@ -41,11 +41,11 @@ from aioftrackjobs.devserver.errors import (  # noqa: E402
 )
 from aioftrackjobs.devserver.faults.options import plan_faults  # noqa: E402
 from aioftrackjobs.devserver.faults.plan import Faults  # noqa: E402
-from aioftrackjobs.devserver.handle import ServerHandle  # noqa: E402
-from aioftrackjobs.devserver.holdings import Holdings  # noqa: E402
 from aioftrackjobs.devserver.http.app import create_app  # noqa: E402
 from aioftrackjobs.devserver.limits import Limits  # noqa: E402
-from aioftrackjobs.devserver.runner import (  # noqa: E402
+from aioftrackjobs.devserver.serving.handle import ServerHandle  # noqa: E402
+from aioftrackjobs.devserver.serving.inspection import Holdings  # noqa: E402
+from aioftrackjobs.devserver.serving.runner import (  # noqa: E402
     DEFAULT_PORT,
     running,
     serve,

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.devserver import Faults, ServerHandle, create_app, holdings
+from aioftrackjobs.devserver import Faults, ServerHandle, create_app
 from aioftrackjobs.devserver.faults.kinds import (
     FAULTS,
     WRITING,
@@ -35,6 +35,7 @@ from aioftrackjobs.devserver.faults.kinds import (
 )
 from aioftrackjobs.devserver.faults.kinds import kinds as faults
 from aioftrackjobs.devserver.faults.middleware import Injector
+from aioftrackjobs.devserver.serving import inspection as holdings
 
 from .caller import Caller, create, new_id, query, ref, update
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.faults.middleware import Injector
 from aioftrackjobs.devserver.faults.plan import Faults
-from aioftrackjobs.devserver.holdings import Holdings
+from aioftrackjobs.devserver.serving.inspection import Holdings
 
 
 @dataclass(frozen=True, slots=True)
