@@ -24,17 +24,16 @@ from aioftrackjobs.devserver.api.dispatcher import Operations
 from aioftrackjobs.devserver.api.request import Caller, Services, acting_user
 from aioftrackjobs.devserver.api.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.api.uploads import COMPLETE, assemble_uploads
+from aioftrackjobs.devserver.api_errors import NotFoundRefusal, Refusal, RequestRefusal
 from aioftrackjobs.devserver.auth.credentials import Credentials, Identity, check_header_value
 from aioftrackjobs.devserver.auth.users import api_keys, owner_of
-from aioftrackjobs.devserver.budget import Budget, NoRoomError
 from aioftrackjobs.devserver.errors import SchemaError
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Incoming, Storage, is_storable
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
 from aioftrackjobs.devserver.http.headers import is_strict, options_in
-from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.limits import Budget, Limits, NoRoomError
 from aioftrackjobs.devserver.options import Options
-from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, RequestRefusal
 from aioftrackjobs.devserver.schema.loader import builtin_model, load_model
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.seed.demo_project import Contents, Part

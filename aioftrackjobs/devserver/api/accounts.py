@@ -9,13 +9,13 @@ from typing import Any
 from urllib.parse import urlencode
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
-from aioftrackjobs.devserver.files.upload_tokens import Uploads
-from aioftrackjobs.devserver.refusals import (
+from aioftrackjobs.devserver.api_errors import (
     NotFoundRefusal,
     PermissionRefusal,
     ValidationRefusal,
     unknown_name,
 )
+from aioftrackjobs.devserver.files.upload_tokens import Uploads
 
 _WIDGETS = ("info", "tasks", "tasks_browser")
 _THEMES = (None, "light", "dark")

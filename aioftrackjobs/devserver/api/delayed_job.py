@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation
 from aioftrackjobs.devserver.api.server_jobs import Attempt, Outcome, WorkFailedError, queue_job
-from aioftrackjobs.devserver.refusals import NotFoundRefusal, ValidationRefusal, unknown_name
+from aioftrackjobs.devserver.api_errors import NotFoundRefusal, ValidationRefusal, unknown_name
 
 #: By type of Job, what users see and why it cannot be done here.
 _JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(

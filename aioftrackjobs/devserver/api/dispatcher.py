@@ -21,14 +21,14 @@ from aioftrackjobs.devserver.api import query as querying
 from aioftrackjobs.devserver.api import server_information as information
 from aioftrackjobs.devserver.api import uploads as transfers
 from aioftrackjobs.devserver.api.request import ApiRequest, Caller, Operation, Services
-from aioftrackjobs.devserver.budget import Budget, Meter
-from aioftrackjobs.devserver.files.storage import Incoming
-from aioftrackjobs.devserver.refusals import (
+from aioftrackjobs.devserver.api_errors import (
     CredentialsRefusal,
     Refusal,
     UnsupportedRefusal,
     ValidationRefusal,
 )
+from aioftrackjobs.devserver.files.storage import Incoming
+from aioftrackjobs.devserver.limits import Budget, Meter
 from aioftrackjobs.protocol.schemas import schema_hash
 
 #: A real server does these; they are refused by name rather than as unknown (section 2.3).

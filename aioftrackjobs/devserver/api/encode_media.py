@@ -16,10 +16,10 @@ from uuid import uuid4
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
 from aioftrackjobs.devserver.api.server_jobs import Attempt, Outcome, WorkFailedError, queue_job
+from aioftrackjobs.devserver.api_errors import NotFoundRefusal, Refusal, ValidationRefusal
 from aioftrackjobs.devserver.files.storage import Incoming, is_storable
 from aioftrackjobs.devserver.files.thumbnails import picture_of
 from aioftrackjobs.devserver.mutations.batch import Batch
-from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, ValidationRefusal
 from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 
 _BLOCK = 1024 * 1024

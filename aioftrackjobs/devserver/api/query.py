@@ -9,12 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
 from aioftrackjobs.devserver.entities.projections import select
 from aioftrackjobs.devserver.entities.serializer import Loader
 from aioftrackjobs.devserver.query import ast as syntax
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
-from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.schema.model import EntityType
 
 #: Attributes that words are looked for in; which a real server takes is not known.

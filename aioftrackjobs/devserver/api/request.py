@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from aioftrackjobs.devserver.api.background import Background
+from aioftrackjobs.devserver.api_errors import CredentialsRefusal, ValidationRefusal
 from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
 from aioftrackjobs.devserver.auth.users import user_type
-from aioftrackjobs.devserver.budget import Meter
 from aioftrackjobs.devserver.entities.serializer import Encoder
 from aioftrackjobs.devserver.entities.urls import Addresses
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Incoming, Storage
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
-from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.limits import Limits, Meter
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.mutations.defaults import Rules
-from aioftrackjobs.devserver.refusals import CredentialsRefusal, ValidationRefusal
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.database import Store, Transaction
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation
-from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
 
 _SHOWN_OF_USER = ("id", "username", "first_name", "last_name", "thumbnail_id")
 

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from pydantic_core import from_json, to_json
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Services
+from aioftrackjobs.devserver.api_errors import NotFoundRefusal, Refusal, UnsupportedRefusal
 from aioftrackjobs.devserver.mutations.batch import Batch
-from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, UnsupportedRefusal
 
 logger = logging.getLogger(__name__)
 

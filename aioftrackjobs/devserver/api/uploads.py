@@ -8,9 +8,9 @@ from typing import Any
 from urllib.parse import urlencode
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation, Services, text_of
+from aioftrackjobs.devserver.api_errors import MissingPartRefusal, ValidationRefusal
 from aioftrackjobs.devserver.files.storage import Incoming
 from aioftrackjobs.devserver.files.upload_tokens import Announced
-from aioftrackjobs.devserver.refusals import MissingPartRefusal, ValidationRefusal
 
 COMPLETE = "complete_multipart_upload"
 

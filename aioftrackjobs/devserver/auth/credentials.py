@@ -8,8 +8,8 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from aioftrackjobs.devserver.api_errors import CredentialsRefusal
 from aioftrackjobs.devserver.errors import CredentialsError
-from aioftrackjobs.devserver.refusals import CredentialsRefusal
 
 #: What every client can put into a header and every server reads back unchanged: visible ASCII,
 #: with blanks only inside (RFC 9110, section 5.5).

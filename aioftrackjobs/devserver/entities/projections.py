@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
 from aioftrackjobs.devserver.entities.urls import sources_of
 from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
 from aioftrackjobs.devserver.query.joins import start_of
-from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.quirks import SHOWN_WHOLE
 from aioftrackjobs.devserver.store.tables import TYPE

@@ -13,10 +13,10 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic_core import to_json
 
-from aioftrackjobs.devserver.budget import Meter, unmetered
 from aioftrackjobs.devserver.entities.links import link_names, read_links
 from aioftrackjobs.devserver.entities.projections import Selection
 from aioftrackjobs.devserver.entities.urls import Addresses
+from aioftrackjobs.devserver.limits import Meter, unmetered
 from aioftrackjobs.devserver.query.joins import members_only, reached, start_of
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.values import encode

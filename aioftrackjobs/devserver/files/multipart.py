@@ -17,14 +17,14 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from aioftrackjobs.devserver.files.storage import PART, Incoming, Storage
-from aioftrackjobs.devserver.files.upload_tokens import Announced, uploads_of
-from aioftrackjobs.devserver.http.upload_receiver import check_digest
-from aioftrackjobs.devserver.refusals import (
+from aioftrackjobs.devserver.api_errors import (
     MissingPartRefusal,
     TransferRefusal,
     ValidationRefusal,
 )
+from aioftrackjobs.devserver.files.storage import PART, Incoming, Storage
+from aioftrackjobs.devserver.files.upload_tokens import Announced, uploads_of
+from aioftrackjobs.devserver.http.upload_receiver import check_digest
 
 _TAG = re.compile(r'"?([0-9a-f]{32})"?')
 _BLOCK = 1024 * 1024

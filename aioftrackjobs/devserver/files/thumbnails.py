@@ -8,7 +8,7 @@ import warnings
 import zlib
 from pathlib import Path
 
-from aioftrackjobs.devserver.refusals import NotFoundRefusal, UnsupportedRefusal
+from aioftrackjobs.devserver.api_errors import NotFoundRefusal, UnsupportedRefusal
 
 try:
     import PIL.Image as pillow  # noqa: N813 - the name that Pillow's users know

@@ -18,9 +18,9 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic_core import from_json, to_json
 
+from aioftrackjobs.devserver.api_errors import TransferRefusal, ValidationRefusal
 from aioftrackjobs.devserver.files.storage import is_storable
 from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.refusals import TransferRefusal, ValidationRefusal
 
 _SIGNATURE_CHARACTERS = 43
 #: Of the id of an upload in parts, those that tell its component.

@@ -22,6 +22,13 @@ from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
 from aioftrackjobs.devserver.api.accounts import is_widget
+from aioftrackjobs.devserver.api_errors import (
+    CredentialsRefusal,
+    NotFoundRefusal,
+    Refusal,
+    RequestRefusal,
+    TransferRefusal,
+)
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.files.storage import Incoming, is_storable
 from aioftrackjobs.devserver.files.thumbnails import LARGEST_SIZE, picture_of, placeholder
@@ -33,13 +40,6 @@ from aioftrackjobs.devserver.http.responses import refused
 from aioftrackjobs.devserver.http.upload_receiver import receive
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
-from aioftrackjobs.devserver.refusals import (
-    CredentialsRefusal,
-    NotFoundRefusal,
-    Refusal,
-    RequestRefusal,
-    TransferRefusal,
-)
 from aioftrackjobs.devserver.seed.fixtures import FixtureSource
 
 Result = TypeVar("Result")

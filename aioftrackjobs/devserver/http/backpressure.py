@@ -19,8 +19,8 @@ import anyio
 from anyio.to_thread import run_sync
 from starlette.types import Scope
 
+from aioftrackjobs.devserver.api_errors import BusyRefusal
 from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.refusals import BusyRefusal
 
 #: Bytes of all bodies together that may be read and not answered; of answers, and not sent.
 ROOM = 128 * 1024 * 1024

@@ -18,12 +18,12 @@ from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from aioftrackjobs.devserver.budget import NoRoomError
+from aioftrackjobs.devserver.api_errors import BusyRefusal, Refusal
 from aioftrackjobs.devserver.engine import Call, Engine
 from aioftrackjobs.devserver.http.backpressure import ROOM, Lane, Room, Share, room_for
 from aioftrackjobs.devserver.http.request_body import read_body
 from aioftrackjobs.devserver.http.responses import batch_refused, reply
-from aioftrackjobs.devserver.refusals import BusyRefusal, Refusal
+from aioftrackjobs.devserver.limits import NoRoomError
 
 logger = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
+from aioftrackjobs.devserver.api_errors import RequestRefusal
 from aioftrackjobs.devserver.http.responses import refused
-from aioftrackjobs.devserver.refusals import RequestRefusal
 
 _DESCRIBED = ("content-type", "content-length")
 

@@ -8,8 +8,8 @@ from contextlib import aclosing
 import anyio
 from starlette.requests import Request
 
+from aioftrackjobs.devserver.api_errors import RequestRefusal
 from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.refusals import RequestRefusal
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:

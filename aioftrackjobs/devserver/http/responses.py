@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from aioftrackjobs.devserver.http.headers import is_strict
-from aioftrackjobs.devserver.refusals import (
+from aioftrackjobs.devserver.api_errors import (
     BusyRefusal,
     Refusal,
     RequestRefusal,
     TransferRefusal,
     refusal_body,
 )
+from aioftrackjobs.devserver.http.headers import is_strict
 
 
 def reply(body: bytes, status: int = 200) -> Response:

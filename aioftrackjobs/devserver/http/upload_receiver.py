@@ -17,11 +17,11 @@ import anyio
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 
+from aioftrackjobs.devserver.api_errors import RequestRefusal, TransferRefusal
 from aioftrackjobs.devserver.files.storage import Incoming
 from aioftrackjobs.devserver.files.upload_tokens import Announced
 from aioftrackjobs.devserver.http.request_body import pieces_of
 from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.refusals import RequestRefusal, TransferRefusal
 
 #: Bytes in a block: a thread that gives up the interpreter for less has to get it back as often.
 _BLOCK = 1024 * 1024

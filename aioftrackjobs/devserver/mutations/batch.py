@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from aioftrackjobs.devserver.api_errors import NotFoundRefusal, ValidationRefusal
 from aioftrackjobs.devserver.entities.serializer import Encoder, Entity
 from aioftrackjobs.devserver.mutations.collections import Members
 from aioftrackjobs.devserver.mutations.defaults import Rules
 from aioftrackjobs.devserver.mutations.embedding import Embedding
 from aioftrackjobs.devserver.mutations.hierarchy import Trees
 from aioftrackjobs.devserver.mutations.payload import Changes, Key, read_changes, read_key
-from aioftrackjobs.devserver.refusals import NotFoundRefusal, ValidationRefusal
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.custom_attributes import are_always_there
 from aioftrackjobs.devserver.store.database import Transaction

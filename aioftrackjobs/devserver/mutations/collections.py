@@ -7,9 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from aioftrackjobs.devserver.api_errors import IntegrityRefusal
 from aioftrackjobs.devserver.mutations.defaults import Rules
 from aioftrackjobs.devserver.mutations.payload import Key
-from aioftrackjobs.devserver.refusals import IntegrityRefusal
 from aioftrackjobs.devserver.schema.model import EntityType, Link, Model, Relation
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import TYPE

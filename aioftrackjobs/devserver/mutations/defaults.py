@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from aioftrackjobs.devserver.refusals import DuplicateRefusal
+from aioftrackjobs.devserver.api_errors import DuplicateRefusal
 from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.schema.quirks import BY_ACTING_USER, SERVER_DEFAULTS, UNIQUE
 from aioftrackjobs.devserver.schema.values import LARGEST_INTEGER, now_text, untyped

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.schema.quirks import UPWARDS
 from aioftrackjobs.devserver.store.database import Transaction

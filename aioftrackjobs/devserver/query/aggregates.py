@@ -7,9 +7,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
 from aioftrackjobs.devserver.query.ast import Aggregate, Ordering, Path, Query
 from aioftrackjobs.devserver.query.scope import Scope
-from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.schema.model import Attribute
 from aioftrackjobs.devserver.schema.values import encode
 

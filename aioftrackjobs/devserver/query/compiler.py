@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic_core import to_json
 
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
 from aioftrackjobs.devserver.query import ast as syntax
 from aioftrackjobs.devserver.query.aggregates import Groups
 from aioftrackjobs.devserver.query.literals import (
@@ -22,7 +23,6 @@ from aioftrackjobs.devserver.query.literals import (
     value_of,
 )
 from aioftrackjobs.devserver.query.scope import Condition, Scope
-from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.schema.model import Attribute, Model
 from aioftrackjobs.devserver.store.tables import ROW
 

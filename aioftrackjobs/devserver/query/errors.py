@@ -8,7 +8,7 @@ from typing import Any
 
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
-from aioftrackjobs.devserver.refusals import ParseRefusal
+from aioftrackjobs.devserver.api_errors import ParseRefusal
 
 #: What the user can write, for terminals whose name does not say it.
 _READABLE = {

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
 from aioftrackjobs.devserver.query.ast import Literal
-from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.schema.model import Attribute
 from aioftrackjobs.devserver.schema.values import datetime_text, untyped, untyped_date
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
 from aioftrackjobs.devserver.query.ast import Step
 from aioftrackjobs.devserver.query.joins import members_only, starting_keys
-from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model, Relation
 from aioftrackjobs.devserver.store.tables import TYPE
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
 from aioftrackjobs.devserver.errors import SchemaError
-from aioftrackjobs.devserver.refusals import ValidationRefusal
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.schema.derived import add_derived_attributes
 from aioftrackjobs.devserver.schema.documents import check_documents

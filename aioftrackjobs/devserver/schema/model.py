@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from aioftrackjobs.devserver.refusals import unknown_name
+from aioftrackjobs.devserver.api_errors import unknown_name
 
 SCALAR_TYPES = frozenset({"string", "boolean", "integer", "number", "variable"})
 

@@ -10,7 +10,7 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from aioftrackjobs.devserver.refusals import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
 from aioftrackjobs.devserver.schema.model import Attribute
 
 #: What SQLite can keep as a whole number.

@@ -29,12 +29,12 @@ from typing import Any, TypeAlias
 
 from pydantic_core import from_json
 
+from aioftrackjobs.devserver.api_errors import Refusal, ValidationRefusal
 from aioftrackjobs.devserver.auth.users import owner_of
 from aioftrackjobs.devserver.errors import FixtureError
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.mutations.hierarchy import Trees
 from aioftrackjobs.devserver.mutations.payload import read_changes
-from aioftrackjobs.devserver.refusals import Refusal, ValidationRefusal
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.database import Transaction
 

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from aioftrackjobs.devserver.api_errors import RequestRefusal, refusal_body
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.errors import ServerEndedError
 from aioftrackjobs.devserver.faults.connections import CLOSE
@@ -33,7 +34,6 @@ from aioftrackjobs.devserver.faults.plan import Faults
 from aioftrackjobs.devserver.http.app import application_of
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
-from aioftrackjobs.devserver.refusals import RequestRefusal, refusal_body
 from aioftrackjobs.devserver.seed.fixtures import FixtureSource
 from aioftrackjobs.devserver.serving.address import bind, check_address, url_of
 from aioftrackjobs.devserver.serving.handle import ServerHandle, handle_of

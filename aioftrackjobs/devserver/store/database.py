@@ -18,14 +18,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
-from aioftrackjobs.devserver.budget import Meter, unmetered
-from aioftrackjobs.devserver.errors import StoreError
-from aioftrackjobs.devserver.refusals import (
+from aioftrackjobs.devserver.api_errors import (
     DuplicateRefusal,
     IntegrityRefusal,
     Refusal,
     ValidationRefusal,
 )
+from aioftrackjobs.devserver.errors import StoreError
+from aioftrackjobs.devserver.limits import Meter, unmetered
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.statements import Sql
 from aioftrackjobs.protocol.schemas import schema_hash
