@@ -6,7 +6,7 @@
         async with AsyncSession(server.url, server.api_key, server.api_user) as session:
             ...
 
-What is to go wrong is told to ``server.faults`` (:mod:`aioftrackjobs.devserver.faults` has what
+Faults are planned with ``server.faults`` (:mod:`aioftrackjobs.devserver.faults.kinds` lists what
 there is), and ``server.holdings`` looks at what it holds. For tests on pytest there is more in
 :mod:`aioftrackjobs.testing`.
 
@@ -27,7 +27,6 @@ for _package in ("lark", "sqlalchemy", "starlette", "uvicorn"):
     except ImportError as _error:
         raise MissingExtraError("server", _package) from _error
 
-from aioftrackjobs.devserver.app import create_app  # noqa: E402
 from aioftrackjobs.devserver.assumptions import ASSUMPTIONS  # noqa: E402
 from aioftrackjobs.devserver.errors import (  # noqa: E402
     AddressError,
@@ -40,12 +39,13 @@ from aioftrackjobs.devserver.errors import (  # noqa: E402
     StorageError,
     StoreError,
 )
-from aioftrackjobs.devserver.fault_options import plan_faults  # noqa: E402
-from aioftrackjobs.devserver.fault_plan import Faults  # noqa: E402
-from aioftrackjobs.devserver.handle import ServerHandle  # noqa: E402
-from aioftrackjobs.devserver.holdings import Holdings  # noqa: E402
+from aioftrackjobs.devserver.faults.options import plan_faults  # noqa: E402
+from aioftrackjobs.devserver.faults.plan import Faults  # noqa: E402
+from aioftrackjobs.devserver.http.app import create_app  # noqa: E402
 from aioftrackjobs.devserver.limits import Limits  # noqa: E402
-from aioftrackjobs.devserver.runner import (  # noqa: E402
+from aioftrackjobs.devserver.serving.handle import ServerHandle  # noqa: E402
+from aioftrackjobs.devserver.serving.inspection import Holdings  # noqa: E402
+from aioftrackjobs.devserver.serving.runner import (  # noqa: E402
     DEFAULT_PORT,
     running,
     serve,

@@ -19,28 +19,27 @@ from weakref import finalize
 
 from pydantic_core import from_json
 
-from aioftrackjobs.devserver.background import Background
-from aioftrackjobs.devserver.budget import Budget, NoRoomError
-from aioftrackjobs.devserver.credentials import Credentials, Identity, check_header_value
+from aioftrackjobs.devserver.api.background import Background
+from aioftrackjobs.devserver.api.dispatcher import Operations
+from aioftrackjobs.devserver.api.request import Caller, Services, acting_user
+from aioftrackjobs.devserver.api.server_jobs import fail_abandoned
+from aioftrackjobs.devserver.api.uploads import COMPLETE, assemble_uploads
+from aioftrackjobs.devserver.api_errors import NotFoundRefusal, Refusal, RequestRefusal
+from aioftrackjobs.devserver.auth.credentials import Credentials, Identity, check_header_value
+from aioftrackjobs.devserver.auth.users import api_keys, owner_of
 from aioftrackjobs.devserver.errors import SchemaError
-from aioftrackjobs.devserver.fixtures import read_fixture
-from aioftrackjobs.devserver.headers import is_strict, options_in
-from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.loading import builtin_model, load_model
-from aioftrackjobs.devserver.model import Model
-from aioftrackjobs.devserver.multipart import Parts
-from aioftrackjobs.devserver.operations import Operations
+from aioftrackjobs.devserver.files.multipart import Parts
+from aioftrackjobs.devserver.files.storage import Incoming, Storage, is_storable
+from aioftrackjobs.devserver.files.upload_tokens import Uploads
+from aioftrackjobs.devserver.http.headers import is_strict, options_in
+from aioftrackjobs.devserver.limits import Budget, Limits, NoRoomError
 from aioftrackjobs.devserver.options import Options
-from aioftrackjobs.devserver.owners import api_keys, owner_of
-from aioftrackjobs.devserver.refusals import NotFoundRefusal, Refusal, RequestRefusal
-from aioftrackjobs.devserver.request import Caller, Services, acting_user
-from aioftrackjobs.devserver.seed import Contents, Part
-from aioftrackjobs.devserver.server_jobs import fail_abandoned
-from aioftrackjobs.devserver.sql import Sql
-from aioftrackjobs.devserver.storage import Incoming, Storage, is_storable
-from aioftrackjobs.devserver.store import Store
-from aioftrackjobs.devserver.transfers import COMPLETE, assemble_uploads
-from aioftrackjobs.devserver.uploads import Uploads
+from aioftrackjobs.devserver.schema.loader import builtin_model, load_model
+from aioftrackjobs.devserver.schema.model import Model
+from aioftrackjobs.devserver.seed.demo_project import Contents, Part
+from aioftrackjobs.devserver.seed.fixtures import read_fixture
+from aioftrackjobs.devserver.store.database import Store
+from aioftrackjobs.devserver.store.statements import Sql
 
 logger = logging.getLogger(__name__)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
-from aioftrackjobs.devserver.refusals import RequestRefusal, ValidationRefusal
+from aioftrackjobs.devserver.api_errors import RequestRefusal, ValidationRefusal
 
 _MIB = 1024 * 1024
 
@@ -96,3 +97,39 @@ class Limits:
     def too_big(self) -> RequestRefusal:
         """Return the refusal of a body that is too big."""
         return RequestRefusal(f"A request takes {self.request} bytes at most.", status=413)
+
+
+#: Told of bytes as they come; raises an error when they are more than there may be.
+Meter: TypeAlias = Callable[[int], None]
+
+
+class NoRoomError(Exception):
+    """The answer would be allowed, and there is no room for it as long as others hold theirs."""
+
+
+class Budget:
+    """Bytes that may be read for an answer, and that it may take itself.
+
+    Both grow without end where a query has no limit, the second also where relations lead to
+    the same entities again and again.
+    """
+
+    def __init__(self, size: int, exceeded: Callable[[], Exception]) -> None:
+        self._size = size
+        self._exceeded = exceeded
+
+    def meter(self) -> Meter:
+        """Return a meter for one step, which has all of the budget for itself."""
+        left = self._size
+
+        def spend(size: int) -> None:
+            nonlocal left
+            left -= size
+            if left < 0:
+                raise self._exceeded()
+
+        return spend
+
+
+def unmetered(_: int) -> None:
+    """Let everything pass: a meter for what nobody asks for from outside."""

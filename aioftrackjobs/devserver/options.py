@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aioftrackjobs.devserver.fixtures import FixtureSource
 from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.seed.fixtures import FixtureSource
 
 DEFAULT_API_USER = "developer"
 

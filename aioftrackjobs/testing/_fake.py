@@ -13,9 +13,9 @@ import httpx
 from starlette.types import ASGIApp, Message
 
 from aioftrackjobs.devserver import Faults, create_app
-from aioftrackjobs.devserver.handle import handle_of
-from aioftrackjobs.devserver.injection import Injector
-from aioftrackjobs.devserver.traffic import CLOSE
+from aioftrackjobs.devserver.faults.connections import CLOSE
+from aioftrackjobs.devserver.faults.middleware import Injector
+from aioftrackjobs.devserver.serving.handle import handle_of
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._server import FtrackServer
 

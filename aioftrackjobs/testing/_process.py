@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from aioftrackjobs.devserver.holdings import Looks
+from aioftrackjobs.devserver.serving.inspection import Looks
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._credentials import FtrackCredentials
@@ -68,7 +68,7 @@ class ServerProcess:
     Args:
         folder: Where database, files and log are kept; made if it is missing.
         faults: What is to go wrong, as the option ``--fault`` of ``aioftrackjobs serve`` has it:
-            ``"drop-after:0.1"``; see :mod:`aioftrackjobs.devserver.fault_options`.
+            ``"drop-after:0.1"``; see :mod:`aioftrackjobs.devserver.faults.options`.
         seed: What chance begins with at each start; a random one if not given.
         port: 0 for any free one, which then stays the same.
         options: What else :func:`aioftrackjobs.devserver.serve` takes, such as ``api_user``.

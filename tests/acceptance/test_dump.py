@@ -66,7 +66,9 @@ async def test_what_is_dumped_is_served_again(
 ) -> None:
     path = tmp_path / "dump.json"
     with monkeypatch.context() as long_ago:
-        long_ago.setattr("aioftrackjobs.devserver.rules.now_text", lambda: "2020-01-01T00:00:00")
+        long_ago.setattr(
+            "aioftrackjobs.devserver.mutations.defaults.now_text", lambda: "2020-01-01T00:00:00"
+        )
         before, count = await _dumped(schemas, path)
 
     async with running(schemas=schemas, empty=empty, fixture=path) as server:

@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import AddressError, running, serve
-from aioftrackjobs.devserver.address import check_address, url_of
+from aioftrackjobs.devserver.serving.address import check_address, url_of
 
 from .caller import Caller
 

@@ -14,7 +14,8 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.devserver import Limits, batches, running
+from aioftrackjobs.devserver import Limits, running
+from aioftrackjobs.devserver.http import batch_endpoint as batches
 from aioftrackjobs.devserver.options import Options
 
 from .caller import Caller, create, query

@@ -21,9 +21,10 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.devserver import runner, running
-from aioftrackjobs.devserver.address import bind
+from aioftrackjobs.devserver import running
 from aioftrackjobs.devserver.engine import Engine
+from aioftrackjobs.devserver.serving import runner
+from aioftrackjobs.devserver.serving.address import bind
 
 from .caller import names_in
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
-from aioftrackjobs.devserver.loading import load_model
+from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.schema.loader import load_model
 from aioftrackjobs.protocol.schemas import schema_hash
 
 from .caller import Caller

@@ -21,12 +21,12 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import create_app
-from aioftrackjobs.devserver.loading import builtin_model
-from aioftrackjobs.devserver.owners import api_keys
-from aioftrackjobs.devserver.sql import Sql
-from aioftrackjobs.devserver.storage import PART
-from aioftrackjobs.devserver.store import Store
-from aioftrackjobs.devserver.transfers import COMPLETE
+from aioftrackjobs.devserver.api.uploads import COMPLETE
+from aioftrackjobs.devserver.auth.users import api_keys
+from aioftrackjobs.devserver.files.storage import PART
+from aioftrackjobs.devserver.schema.loader import builtin_model
+from aioftrackjobs.devserver.store.database import Store
+from aioftrackjobs.devserver.store.statements import Sql
 
 from .caller import Caller, create, names_in, new_id, update
 from .served import API_KEY, Served, served

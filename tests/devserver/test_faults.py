@@ -13,8 +13,9 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.devserver import Faults, ServerHandle, create_app, faults, holdings
-from aioftrackjobs.devserver.faults import (
+from aioftrackjobs.devserver import Faults, ServerHandle, create_app
+from aioftrackjobs.devserver.faults import kinds as faults
+from aioftrackjobs.devserver.faults.kinds import (
     FAULTS,
     WRITING,
     BadGateway,
@@ -33,7 +34,8 @@ from aioftrackjobs.devserver.faults import (
     TooManyRequests,
     Truncate,
 )
-from aioftrackjobs.devserver.injection import Injector
+from aioftrackjobs.devserver.faults.middleware import Injector
+from aioftrackjobs.devserver.serving import inspection as holdings
 
 from .caller import Caller, create, new_id, query, ref, update
 

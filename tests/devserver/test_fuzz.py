@@ -21,7 +21,7 @@ import pytest
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.devserver import ServerHandle, running
-from aioftrackjobs.devserver.storage import INCOMING
+from aioftrackjobs.devserver.files.storage import INCOMING
 
 from .caller import Caller, create, names_in, new_id, query, update
 from .malformed import Malformed, Malformer

@@ -14,9 +14,9 @@ import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver.admission import ROOM, Room, room_for
-from aioftrackjobs.devserver.loading import builtin_model
-from aioftrackjobs.devserver.sql import Sql
+from aioftrackjobs.devserver.http.backpressure import ROOM, Room, room_for
+from aioftrackjobs.devserver.schema.loader import builtin_model
+from aioftrackjobs.devserver.store.statements import Sql
 
 from .caller import Caller, create, new_id
 from .served import API_KEY, served
@@ -127,7 +127,7 @@ async def test_what_needs_more_than_there_is_takes_it_all() -> None:
 def test_statements_of_made_up_shapes_are_not_kept_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.devserver.sql._KEPT", 10)
+    monkeypatch.setattr("aioftrackjobs.devserver.store.statements._KEPT", 10)
     sql = Sql(builtin_model())
     columns = ["id", "status", "type", "data"]
 

@@ -16,9 +16,11 @@ import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import Limits, create_app, storage, store
-from aioftrackjobs.devserver.storage import EARLIER, INCOMING, PART, Storage
-from aioftrackjobs.devserver.store import Store
+from aioftrackjobs.devserver import Limits, create_app
+from aioftrackjobs.devserver.files import storage
+from aioftrackjobs.devserver.files.storage import EARLIER, INCOMING, PART, Storage
+from aioftrackjobs.devserver.store import database as store
+from aioftrackjobs.devserver.store.database import Store
 
 from .caller import Caller, create, names_in, new_id
 from .test_uploads import calling, get

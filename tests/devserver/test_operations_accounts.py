@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import create_app, running
-from aioftrackjobs.devserver.accounts import signed_widget
-from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
-from aioftrackjobs.devserver.refusals import STRICT_STATUS, Refusal
+from aioftrackjobs.devserver.api.accounts import signed_widget
+from aioftrackjobs.devserver.api_errors import STRICT_STATUS, Refusal
+from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 
 from .caller import Caller, create, delete, query, update
 

@@ -11,8 +11,10 @@ import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import create_app, media, pictures
-from aioftrackjobs.devserver.background import Background
+from aioftrackjobs.devserver import create_app
+from aioftrackjobs.devserver.api import encode_media as media
+from aioftrackjobs.devserver.api.background import Background
+from aioftrackjobs.devserver.files import thumbnails as pictures
 
 from .caller import Caller, names_in, new_id
 from .test_uploads import get

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from aioftrackjobs.devserver.query import syntax
+from aioftrackjobs.devserver.api_errors import ParseRefusal
+from aioftrackjobs.devserver.query import ast as syntax
+from aioftrackjobs.devserver.query.literals import like_pattern, text_of
 from aioftrackjobs.devserver.query.parser import parse
-from aioftrackjobs.devserver.query.values import like_pattern, text_of
-from aioftrackjobs.devserver.refusals import ParseRefusal
 
 from .example_queries import whole_queries
 

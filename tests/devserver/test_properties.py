@@ -13,12 +13,12 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioftrackjobs.devserver.loading import builtin_model
-from aioftrackjobs.devserver.query import syntax
+from aioftrackjobs.devserver.query import ast as syntax
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
-from aioftrackjobs.devserver.query.printer import print_query
-from aioftrackjobs.devserver.tables import build_tables
+from aioftrackjobs.devserver.schema.loader import builtin_model
+from aioftrackjobs.devserver.store.tables import build_tables
+from tests.devserver.query_printer import print_query
 
 Row = dict[str, Any]
 Truth = bool | None

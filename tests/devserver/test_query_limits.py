@@ -6,11 +6,11 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from aioftrackjobs.devserver.loading import builtin_model
+from aioftrackjobs.devserver.api_errors import ParseRefusal
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
-from aioftrackjobs.devserver.refusals import ParseRefusal
-from aioftrackjobs.devserver.tables import build_tables
+from aioftrackjobs.devserver.schema.loader import builtin_model
+from aioftrackjobs.devserver.store.tables import build_tables
 
 from .caller import Caller, query
 

@@ -7,9 +7,9 @@ from uuid import uuid4
 
 import pytest
 
-from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
-from aioftrackjobs.devserver.loading import load_model
-from aioftrackjobs.devserver.model import Model
+from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.schema.loader import load_model
+from aioftrackjobs.devserver.schema.model import Model
 
 from .caller import Caller, query
 from .recorded import DOCUMENTS

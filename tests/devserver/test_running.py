@@ -22,10 +22,10 @@ from aioftrackjobs.devserver import (
     ServerStartError,
     StoreError,
     create_app,
-    runner,
     running,
 )
-from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.serving import runner
 
 from .caller import Caller, create, names_in
 from .waiting import until

@@ -26,13 +26,13 @@ from aioftrackjobs.devserver import (
     StoreError,
     create_app,
     running,
-    seed,
     serve,
 )
-from aioftrackjobs.devserver.declarations import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.options import Options
-from aioftrackjobs.devserver.store import Store
+from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
+from aioftrackjobs.devserver.seed import demo_project as seed
+from aioftrackjobs.devserver.store.database import Store
 from aioftrackjobs.protocol.schemas import schema_hash
 
 from .caller import Caller, names_in, query
@@ -122,7 +122,7 @@ def test_a_failure_while_a_store_is_filled_closes_all(
         closed.append(store)
         close(store)
 
-    monkeypatch.setattr("aioftrackjobs.devserver.seed.Contents.fill", fail)
+    monkeypatch.setattr("aioftrackjobs.devserver.seed.demo_project.Contents.fill", fail)
     monkeypatch.setattr(Store, "close", recorded)
 
     with pytest.raises(OSError, match="disk full"):

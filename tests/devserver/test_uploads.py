@@ -15,8 +15,10 @@ import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import create_app, receiving, runner, running
-from aioftrackjobs.devserver.storage import Incoming
+from aioftrackjobs.devserver import create_app, running
+from aioftrackjobs.devserver.files.storage import Incoming
+from aioftrackjobs.devserver.http import upload_receiver as receiving
+from aioftrackjobs.devserver.serving import runner
 
 from .caller import Caller, create, names_in, new_id
 from .waiting import until

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import Limits
-from aioftrackjobs.devserver.storage import Incoming, Storage
+from aioftrackjobs.devserver.files.storage import Incoming, Storage
 
 from .caller import names_in, new_id
 from .test_uploads import CHECKSUM, CONTENT, announce, calling, put, stalled

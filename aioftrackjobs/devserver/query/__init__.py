@@ -1,1 +1,1 @@
-"""The query language: text to a small syntax tree, the tree to SQL."""
+"""The query language: from text to a syntax tree, and from the tree to SQL."""

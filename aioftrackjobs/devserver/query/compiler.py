@@ -12,13 +12,19 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic_core import to_json
 
-from aioftrackjobs.devserver.model import Attribute, Model
-from aioftrackjobs.devserver.query import syntax
-from aioftrackjobs.devserver.query.groups import Groups
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.query import ast as syntax
+from aioftrackjobs.devserver.query.aggregates import Groups
+from aioftrackjobs.devserver.query.literals import (
+    FIRST_DATE,
+    Scalar,
+    date_of,
+    like_pattern,
+    value_of,
+)
 from aioftrackjobs.devserver.query.scope import Condition, Scope
-from aioftrackjobs.devserver.query.values import FIRST_DATE, Scalar, date_of, like_pattern, value_of
-from aioftrackjobs.devserver.refusals import ValidationRefusal
-from aioftrackjobs.devserver.tables import ROW
+from aioftrackjobs.devserver.schema.model import Attribute, Model
+from aioftrackjobs.devserver.store.tables import ROW
 
 #: SQLite refuses expressions nested deeper than 1000; clients write long flat lists.
 _WIDEST = 100

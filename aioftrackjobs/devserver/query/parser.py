@@ -12,7 +12,8 @@ from typing import Any
 
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
-from aioftrackjobs.devserver.query import mistakes, syntax
+from aioftrackjobs.devserver.query import ast as syntax
+from aioftrackjobs.devserver.query import errors as mistakes
 
 _OPERATORS = {
     "=": "is",

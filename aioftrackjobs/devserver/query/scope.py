@@ -8,11 +8,11 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.model import Attribute, EntityType, Model, Relation
-from aioftrackjobs.devserver.query.syntax import Step
-from aioftrackjobs.devserver.query.ways import members_only, starting_keys
-from aioftrackjobs.devserver.refusals import ValidationRefusal
-from aioftrackjobs.devserver.tables import TYPE
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.query.ast import Step
+from aioftrackjobs.devserver.query.joins import members_only, starting_keys
+from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model, Relation
+from aioftrackjobs.devserver.store.tables import TYPE
 
 Condition = sa.ColumnElement[Any]
 

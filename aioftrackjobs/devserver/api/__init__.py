@@ -1,0 +1,1 @@
+"""The operations of a batch, one module for each subject, and their dispatcher."""

@@ -1,0 +1,105 @@
+"""What is asked about users and their keys: new keys, invitations, widgets, this server."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
+from aioftrackjobs.devserver.api_errors import (
+    NotFoundRefusal,
+    PermissionRefusal,
+    ValidationRefusal,
+    unknown_name,
+)
+from aioftrackjobs.devserver.files.upload_tokens import Uploads
+
+_WIDGETS = ("info", "tasks", "tasks_browser")
+_THEMES = (None, "light", "dark")
+#: Seconds that the address of a widget is good for (protocol reference, section 2.7).
+_WIDGET_LIFETIME = 360
+
+
+def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Answer ``reset_remote``: a new API key for a user, in place of the earlier one.
+
+    Whoever has a user's key acts as that user, so a personal key gives nobody else one.
+    """
+    if operation.get("reset_type") != "api_key" or operation.get("entity_type") != "User":
+        raise ValidationRefusal("Only the 'api_key' of a 'User' can be reset.")
+    user = request.row("User", operation.get("entity_key"))
+    if user is None or user.get("username") is None:  # groups have their ids in the same table
+        raise NotFoundRefusal("'entity_key' must be the id of an existing user.")
+    owner, api_key = operation["entity_key"], secrets.token_urlsafe(24)
+    if not request.caller.identity.may_act_as(owner):
+        raise PermissionRefusal("A personal API key resets its own user's key only.")
+    request.transaction.set_api_key(owner, api_key)
+    # Only when the transaction has ended well: a refused batch leaves the earlier key.
+    request.afterwards.append(partial(request.services.credentials.set_api_key, owner, api_key))
+    return {"action": "reset_remote", "data": {"api_key": api_key}}
+
+
+def send_user_invite(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Answer ``send_user_invite``; nothing is mailed from here."""
+    return _invited(request, operation, "User", "user_id")
+
+
+def send_review_session_invite(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Answer ``send_review_session_invite``; nothing is mailed from here."""
+    return _invited(request, operation, "ReviewSessionInvitee", "review_session_invitee_id")
+
+
+def _invited(
+    request: ApiRequest, operation: Operation, entity_type: str, name: str
+) -> dict[str, Any]:
+    key = text_of(operation, name)
+    if request.row(entity_type, key) is None:
+        raise NotFoundRefusal(f"There is no {entity_type} {key}.")
+    return {"action": operation["action"], "sent": True}
+
+
+def get_widget_url(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Answer ``get_widget_url``: an address that says which widget a real server would show."""
+    name, theme = text_of(operation, "name"), operation.get("theme")
+    if name not in _WIDGETS:
+        raise unknown_name("widget", name, _WIDGETS)
+    if theme not in _THEMES:
+        raise ValidationRefusal("'theme' must be 'light' or 'dark'.")
+    told = {"name": name, "theme": theme or "light", **_widget_entity(request, operation)}
+    signed = signed_widget(request.services.uploads, told, time.time() + _WIDGET_LIFETIME)
+    url = f"{request.caller.base_url.rstrip('/')}/widget?{urlencode(signed)}"
+    return {"action": "get_widget_url", "widget_url": url}
+
+
+def _widget_entity(request: ApiRequest, operation: Operation) -> dict[str, str]:
+    entity_type, key = operation.get("entity_type"), operation.get("entity_key")
+    if entity_type is None and key is None:
+        return {}
+    name = request.services.model.type(text_of(operation, "entity_type")).name
+    values = key if isinstance(key, list) else [key]
+    if len(values) != 1 or not isinstance(values[0], str):
+        raise ValidationRefusal("'entity_key' must be a list with the entity's key.")
+    if request.row(name, values[0]) is None:
+        raise NotFoundRefusal(f"There is no {name} {values[0]}.")
+    return {"entity_type": name, "entity_id": values[0]}
+
+
+def signed_widget(uploads: Uploads, told: dict[str, str], until: float) -> dict[str, str]:
+    """Return the parameters of a widget's address, good *until* then."""
+    parameters = told | {"expires": str(int(until))}
+    return parameters | {"signature": uploads.sign("widget", _signed_text(parameters))}
+
+
+def is_widget(uploads: Uploads, parameters: dict[str, str]) -> bool:
+    """Return whether *parameters* are those of a widget's address that is still good."""
+    told = {name: value for name, value in parameters.items() if name != "signature"}
+    expires = told.get("expires", "")
+    is_ours = uploads.is_signature("widget", _signed_text(told), parameters.get("signature", ""))
+    return is_ours and int(expires) >= time.time()
+
+
+def _signed_text(parameters: dict[str, str]) -> str:
+    return urlencode(sorted(parameters.items()), errors="surrogatepass")

@@ -1,0 +1,148 @@
+"""``encode_media``: components that a browser can show, made in the background.
+
+What is made is simple and honest about it: a JPEG of an image, and of a video a copy under the
+type that it has. Nothing is converted.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
+from aioftrackjobs.devserver.api.server_jobs import Attempt, Outcome, WorkFailedError, queue_job
+from aioftrackjobs.devserver.api_errors import NotFoundRefusal, Refusal, ValidationRefusal
+from aioftrackjobs.devserver.files.storage import Incoming, is_storable
+from aioftrackjobs.devserver.files.thumbnails import picture_of
+from aioftrackjobs.devserver.mutations.batch import Batch
+from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
+
+_BLOCK = 1024 * 1024
+#: Pixels on the longer side of a review image.
+_IMAGE_SIZE = 1920
+#: Names that are reserved for what a browser shows (protocol reference, section 5.4).
+_NAMES = {
+    "image/jpeg": ("ftrackreview-image", ".jpg"),
+    "video/mp4": ("ftrackreview-mp4", ".mp4"),
+    "video/webm": ("ftrackreview-webm", ".webm"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    """What to make of what; the format is None if nothing can be made of it."""
+
+    source: Mapping[str, Any]
+    format: str | None
+    keep_original: bool
+    output_id: str = field(default_factory=lambda: str(uuid4()))
+
+
+def encode_media(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Answer ``encode_media``: the Job, whose outputs exist at once and get their files later."""
+    encoding = _encoding_of(request, operation)
+    outputs = []
+    if encoding.format is not None:
+        outputs.append({"format": encoding.format, "component_id": encoding.output_id})
+        _create_output(request, encoding, _version_id(request, operation))
+    job_id = str(uuid4())
+    data = {
+        "description": f"Encoding {encoding.source.get('name') or 'media'}",
+        "output": outputs,
+        "source_component_id": encoding.source["id"],
+        "keep_original": encoding.keep_original,
+    }
+    queue_job(request, job_id, data, partial(_encode, encoding))
+    for output in outputs:
+        values = {"job_id": job_id, "component_id": output["component_id"]}
+        request.batch.create({"entity_type": "JobComponent", "entity_data": values})
+    return {"action": "encode_media", "job_id": job_id}
+
+
+def _encoding_of(request: ApiRequest, operation: Operation) -> _Encoding:
+    component_id = text_of(operation, "component_id")
+    source = request.row("Component", component_id)
+    if source is None:
+        raise NotFoundRefusal(f"There is no Component {component_id}.")
+    keep_original = operation.get("keep_original", True)
+    if not isinstance(keep_original, bool):
+        raise ValidationRefusal("'keep_original' must be true or false.")
+    kind = mimetypes.guess_type(f"x{source.get('file_type') or ''}")[0] or ""
+    wanted = {"image": "image/jpeg", "video": kind}.get(kind.partition("/")[0])
+    return _Encoding(source, wanted, keep_original)
+
+
+def _version_id(request: ApiRequest, operation: Operation) -> str | None:
+    version_id = operation.get("version_id")
+    if version_id is None:
+        return None
+    if request.row("AssetVersion", version_id) is None:
+        raise NotFoundRefusal(f"There is no AssetVersion {version_id}.")
+    return str(version_id)
+
+
+def _create_output(request: ApiRequest, encoding: _Encoding, version_id: str | None) -> None:
+    kind = encoding.format or ""
+    other = "ftrackreview-" + kind.partition("/")[2], encoding.source.get("file_type")
+    name, file_type = _NAMES.get(kind, other)
+    values = {
+        "id": encoding.output_id,
+        "name": name,
+        "file_type": file_type,
+        "version_id": version_id,
+    }
+    request.batch.create({"entity_type": "FileComponent", "entity_data": values})
+
+
+def _encode(encoding: _Encoding, attempt: Attempt) -> Outcome:
+    if encoding.format is None:
+        raise WorkFailedError("This is neither an image nor a video, as far as its name says.")
+    storage = attempt.services.storage
+    source_id = encoding.source["id"]
+    if not is_storable(source_id) or not storage.path(source_id).is_file():
+        raise WorkFailedError("The component has no file on this server.")
+    made = storage.incoming(encoding.output_id, hashed=False)
+    attempt.undone.callback(made.discard)
+    if encoding.format == "image/jpeg":
+        made.write(_picture(storage.path(source_id)))
+    else:
+        _copy(attempt, source_id, made)
+    # Before the Job is done: who sees that it is must find the file.
+    attempt.undone.callback(storage.remove, encoding.output_id)
+    made.keep()
+    if not encoding.keep_original:
+        attempt.afterwards.append(partial(storage.remove, source_id))
+    return partial(_write_down, attempt.services.model.types, encoding, made.size)
+
+
+def _picture(path: Path) -> bytes:
+    try:
+        return picture_of(path, _IMAGE_SIZE)[0]
+    except Refusal as refusal:
+        raise WorkFailedError(refusal.content) from None
+
+
+def _copy(attempt: Attempt, source_id: str, made: Incoming) -> None:
+    with attempt.services.storage.path(source_id).open("rb") as source:
+        while block := source.read(_BLOCK):
+            attempt.check_stop()
+            made.write(block)
+
+
+def _write_down(types: Mapping[str, Any], encoding: _Encoding, size: int, batch: Batch) -> None:
+    component = {"entity_type": "FileComponent", "entity_key": [encoding.output_id]}
+    batch.update({**component, "entity_data": {"size": size}})
+    if "ComponentLocation" in types:
+        values = {
+            "component_id": encoding.output_id,
+            "location_id": SERVER_LOCATION_ID,
+            "resource_identifier": encoding.output_id,
+        }
+        batch.create({"entity_type": "ComponentLocation", "entity_data": values})
+    if not encoding.keep_original:
+        batch.delete({"entity_type": "Component", "entity_key": [encoding.source["id"]]})

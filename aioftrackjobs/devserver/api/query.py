@@ -1,0 +1,177 @@
+"""Reading entities: ``query``, and ``search``, which is a query narrowed by words and places."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+
+from aioftrackjobs.devserver.api.request import ApiRequest, Operation
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.entities.projections import select
+from aioftrackjobs.devserver.entities.serializer import Loader
+from aioftrackjobs.devserver.query import ast as syntax
+from aioftrackjobs.devserver.query.compiler import Compiler
+from aioftrackjobs.devserver.query.parser import parse
+from aioftrackjobs.devserver.schema.model import EntityType
+
+#: Attributes that words are looked for in; which a real server takes is not known.
+_SEARCHED = (
+    "name",
+    "full_name",
+    "username",
+    "first_name",
+    "last_name",
+    "email",
+    "label",
+    "description",
+    "content",
+    "comment",
+)
+#: Attributes that say where in a project an entity is, the first that a type has.
+_PLACES = ("context_id", "parent_id", "task_id")
+
+
+def answer_query(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Answer a ``query``."""
+    expression = operation.get("expression")
+    if not isinstance(expression, str):
+        raise ValidationRefusal("A query needs an 'expression'.")
+    return {"action": "query", **_found(request, _parsed(request, expression))}
+
+
+def answer_search(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Answer a ``search``: entities in which every one of some terms occurs somewhere."""
+    query = _searched_query(request, operation)
+    entity_type = request.services.model.type(query.entity_type)
+    narrowed = [query.criteria] if query.criteria is not None else []
+    narrowed += [_term(entity_type, term) for term in _texts(operation, "terms")]
+    narrowed += _within(request, entity_type, operation)
+    object_types = _texts(operation, "object_type_ids")
+    if object_types:
+        narrowed.append(_one_of(entity_type, "object_type_id", object_types))
+    if narrowed:
+        query = replace(query, criteria=syntax.And(tuple(narrowed)))
+    return {"action": "search", **_found(request, query)}
+
+
+def _parsed(request: ApiRequest, expression: str) -> syntax.Query:
+    request.services.limits.check_expression(expression)
+    return parse(expression)
+
+
+def _searched_query(request: ApiRequest, operation: Operation) -> syntax.Query:
+    expression, name = operation.get("expression"), operation.get("entity_type")
+    if name is not None and not isinstance(name, str):
+        raise ValidationRefusal("'entity_type' must be a name.")
+    if expression is None and name:
+        return syntax.Query(request.services.model.type(name).name)
+    if not isinstance(expression, str):
+        raise ValidationRefusal("A search needs an 'expression' or an 'entity_type'.")
+    query = _parsed(request, expression)
+    if name and query.entity_type != name:
+        raise ValidationRefusal(f"'expression' is about {query.entity_type}, not about {name}.")
+    if query.group_by:
+        raise ValidationRefusal("A search cannot group.")
+    return query
+
+
+def _texts(operation: Operation, name: str) -> list[str]:
+    values = operation.get(name)
+    if values is None:
+        return []
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValidationRefusal(f"'{name}' must be a list of texts.")
+    return values
+
+
+def _term(entity_type: EntityType, term: str) -> syntax.Expression:
+    """Return the test for entities that have *term* in any of their texts."""
+    escaped = "".join(f"\\{each}" if each in "\\%\"'" else each for each in term)
+    pattern = syntax.Literal(f"%{escaped}%", quoted=True)
+    tests = tuple(
+        syntax.Comparison((syntax.Step(name),), "like", pattern)
+        for name in _SEARCHED
+        if name in entity_type.attributes and entity_type.attributes[name].type == "string"
+    )
+    if not tests:
+        raise ValidationRefusal(f"{entity_type.name} has no text to search.")
+    return syntax.Or(tests)
+
+
+def _one_of(entity_type: EntityType, name: str, values: list[str]) -> syntax.Expression:
+    if name not in entity_type.attributes:
+        raise entity_type.unknown(name)
+    literals = tuple(syntax.Literal(value, quoted=False) for value in values)
+    return syntax.Membership((syntax.Step(name),), literals, negated=False)
+
+
+def _within(
+    request: ApiRequest, entity_type: EntityType, operation: Operation
+) -> Iterator[syntax.Expression]:
+    """Yield the test for what is below a context, if one is given."""
+    context_id = operation.get("context_id")
+    if context_id is None:
+        return
+    if not isinstance(context_id, str):
+        raise ValidationRefusal("'context_id' must be a context's id.")
+    contexts = _descendants(request, context_id)
+    if "Context" in entity_type.lineage:
+        yield _one_of(entity_type, "id", contexts)
+        return
+    places = [name for name in _PLACES if name in entity_type.attributes]
+    if not places:
+        raise ValidationRefusal(f"{entity_type.name} is in no context; leave out 'context_id'.")
+    yield _one_of(entity_type, places[0], contexts)
+
+
+def _descendants(request: ApiRequest, context_id: str) -> list[str]:
+    """Return the ids of all contexts below one, and its own."""
+    context = request.services.model.types.get("Context")
+    table = request.transaction.tables[context.root] if context is not None else None
+    if table is None or "parent_id" not in table.c:
+        return [context_id]
+    start = sa.select(sa.bindparam("start", type_=sa.Text).label("id"))
+    tree = start.cte("tree", recursive=True)
+    tree = tree.union(sa.select(table.c.id).where(table.c.parent_id == tree.c.id))
+    return [row[0] for row in request.transaction.fetch(sa.select(tree.c.id), start=context_id)]
+
+
+def _found(request: ApiRequest, query: syntax.Query) -> dict[str, Any]:
+    """Return one page, and where the next one begins."""
+    rows, more = _groups(request, query) if query.group_by else _entities(request, query)
+    next_offset = (query.offset or 0) + len(rows) if more else None
+    return {"data": rows, "metadata": {"next": {"offset": next_offset}}}
+
+
+def _entities(request: ApiRequest, query: syntax.Query) -> tuple[list[Any], bool]:
+    model, transaction = request.services.model, request.transaction
+    compiler = Compiler(model, transaction.tables)
+    selection = select(model, query)
+    columns = selection.columns(model)
+    statement = compiler.select(query, compiler.scope(query), columns)
+    found, more = _page(query, transaction.fetch(statement))
+    rows = [dict(zip(columns, row, strict=True)) for row in found]
+    loaded = Loader(model, transaction).load(selection, rows)
+    return request.encoder.entities(selection, loaded), more
+
+
+def _groups(request: ApiRequest, query: syntax.Query) -> tuple[list[Any], bool]:
+    if not request.caller.strict:
+        raise ValidationRefusal(
+            "'group by' needs strict mode: send the header 'ftrack-api-options: strict:1'."
+        )
+    transaction = request.transaction
+    compiler = Compiler(request.services.model, transaction.tables)
+    statement, names = compiler.select_groups(query)
+    found, more = _page(query, transaction.fetch(statement))
+    return [dict(zip(names, row, strict=True)) for row in found], more
+
+
+def _page(query: syntax.Query, found: Any) -> tuple[Any, bool]:
+    """Return the rows of the page, and whether there are more after it."""
+    if query.limit is None or len(found) <= query.limit:
+        return found, False
+    return found[: query.limit], True

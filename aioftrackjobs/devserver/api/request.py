@@ -1,0 +1,136 @@
+"""One request while it is answered: what its operations share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aioftrackjobs.devserver.api.background import Background
+from aioftrackjobs.devserver.api_errors import CredentialsRefusal, ValidationRefusal
+from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
+from aioftrackjobs.devserver.auth.users import user_type
+from aioftrackjobs.devserver.entities.serializer import Encoder
+from aioftrackjobs.devserver.entities.urls import Addresses
+from aioftrackjobs.devserver.files.multipart import Parts
+from aioftrackjobs.devserver.files.storage import Incoming, Storage
+from aioftrackjobs.devserver.files.upload_tokens import Uploads
+from aioftrackjobs.devserver.limits import Limits, Meter
+from aioftrackjobs.devserver.mutations.batch import Batch
+from aioftrackjobs.devserver.mutations.defaults import Rules
+from aioftrackjobs.devserver.schema.model import Model
+from aioftrackjobs.devserver.store.database import Store, Transaction
+
+Operation = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a server is made of."""
+
+    model: Model
+    store: Store
+    storage: Storage
+    uploads: Uploads
+    parts: Parts
+    credentials: Credentials
+    background: Background
+    limits: Limits
+
+    def batch(self, transaction: Transaction, username: str) -> Batch:
+        """Return a batch of *username*'s whose answers nobody reads."""
+        encoder = Encoder(self.model, Addresses("", self.uploads.sign_download))
+        return Batch(self.model, transaction, Rules(self.model, transaction, username), encoder)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who sent a request, and how the answer is wanted.
+
+    Attributes:
+        base_url: Address under which the caller reaches this server.
+        denormalize: Whether repeated entities are wanted whole.
+        strict: Whether only what was asked for is wanted, which grouping needs.
+    """
+
+    identity: Identity
+    base_url: str
+    denormalize: bool = False
+    strict: bool = False
+
+    @property
+    def username(self) -> str:
+        """The user the request acts for."""
+        return self.identity.username
+
+
+class ApiRequest:
+    """One batch of operations in one transaction.
+
+    Attributes:
+        user: The acting user's row; None if there is none.
+        assembled: Files of the uploads in parts that are completed here, by upload id.
+        placing: Those of them to put in place as the last thing before the commit.
+        afterwards: What to do when the transaction has ended well; it must not fail.
+    """
+
+    def __init__(
+        self,
+        services: Services,
+        transaction: Transaction,
+        caller: Caller,
+        assembled: dict[str, Incoming],
+        written: Meter,
+    ) -> None:
+        self.services = services
+        self.transaction = transaction
+        self.caller = caller
+        self.assembled = assembled
+        self.placing: list[Incoming] = []
+        self.afterwards: list[Callable[[], object]] = []
+        self.user = acting_user(services.model, transaction, caller.identity)
+        model = services.model
+        addresses = Addresses(caller.base_url, services.uploads.sign_download)
+        self.encoder = Encoder(model, addresses, denormalize=caller.denormalize, written=written)
+        rules = Rules(model, transaction, caller.username)
+        self.batch = Batch(model, transaction, rules, self.encoder)
+
+    def row(self, entity_type: str, key: object) -> dict[str, Any] | None:
+        """Return the entity of a type with a single *key*, None if there is none."""
+        known = self.services.model.types.get(entity_type)
+        if known is None or not isinstance(key, str):
+            return None
+        return self.transaction.read(known.root, {known.primary_key[0]: key})
+
+
+def acting_user(
+    model: Model, transaction: Transaction, identity: Identity
+) -> dict[str, Any] | None:
+    """Return the row of the user that a request acts for; None where schemas have no users.
+
+    Raises:
+        CredentialsRefusal: If the user is not active, not there any more, or not the key's.
+    """
+    user = user_type(model)
+    if user is None:
+        if not identity.may_act_as(identity.username):
+            raise CredentialsRefusal
+        return None
+    row = transaction.read(user.root, {"username": identity.username})
+    if not identity.may_act_as(row and row[user.primary_key[0]]):
+        raise CredentialsRefusal
+    if row is not None and row.get("is_active", 1) == 0:
+        raise CredentialsRefusal
+    return row
+
+
+def text_of(operation: Operation, name: str) -> str:
+    """Return a text that *operation* must have.
+
+    Raises:
+        ValidationRefusal: If it does not.
+    """
+    value = operation.get(name)
+    if not isinstance(value, str) or not value:
+        raise ValidationRefusal(f"'{operation['action']}' needs a text '{name}'.")
+    return value

@@ -1,0 +1,78 @@
+"""Files on the wire: announcing uploads, and completing those in parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
+
+from aioftrackjobs.devserver.api.request import ApiRequest, Operation, Services, text_of
+from aioftrackjobs.devserver.api_errors import MissingPartRefusal, ValidationRefusal
+from aioftrackjobs.devserver.files.storage import Incoming
+from aioftrackjobs.devserver.files.upload_tokens import Announced
+
+COMPLETE = "complete_multipart_upload"
+
+
+def get_upload_metadata(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Answer ``get_upload_metadata``; the component need not exist yet."""
+    component = request.row("Component", operation.get("component_id"))
+    base_url = request.caller.base_url
+    return request.services.uploads.announce(operation, component, base_url)
+
+
+def assemble_uploads(
+    services: Services, operations: Iterable[Operation], assembled: dict[str, Incoming]
+) -> None:
+    """Add to *assembled* the files of all uploads that *operations* complete, by upload id.
+
+    This takes as long as copying them does, so it is done before the transaction begins. There
+    is no file for an upload that was completed before: its client did not get the answer.
+    """
+    seen = set[str]()
+    for operation in operations:
+        if operation.get("action") != COMPLETE:
+            continue
+        upload_id = text_of(operation, "upload_id")
+        announced = services.uploads.announced(upload_id, "upload")
+        if operation.get("component_id") != announced.component_id:
+            raise ValidationRefusal("'component_id' is not the one the upload was announced for.")
+        if upload_id in seen:
+            raise ValidationRefusal("The upload is completed twice.")
+        seen.add(upload_id)
+        try:
+            assembled[upload_id] = services.parts.assemble(announced, operation.get("parts"))
+        except MissingPartRefusal:
+            if not _is_completed(services, announced):
+                raise
+
+
+def _is_completed(services: Services, announced: Announced) -> bool:
+    """Return whether the upload was completed, and the component's file is still that one."""
+    assert announced.upload is not None  # noqa: S101 - only those in parts are completed
+    with services.store.transaction(writes=False) as transaction:
+        if not transaction.is_completed(announced.upload):
+            return False
+    return services.parts.is_whole(announced)
+
+
+def complete_multipart_upload(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Answer ``complete_multipart_upload``; the file is in place when the batch is done.
+
+    It is put there as the last thing before the commit: who is killed in between leaves a file
+    that nothing names, never rows without their file.
+    """
+    services, upload_id = request.services, operation["upload_id"]
+    announced = services.uploads.announced(upload_id, "upload")
+    if upload_id in request.assembled:
+        request.placing.append(request.assembled[upload_id])
+        request.transaction.complete(str(announced.upload))
+        request.afterwards.append(partial(services.parts.discard, announced))
+    signature = services.uploads.sign_download(announced.component_id)
+    query = urlencode({"id": announced.component_id, "signature": signature})
+    return {
+        "action": COMPLETE,
+        "component_id": announced.component_id,
+        "url": f"{request.caller.base_url.rstrip('/')}/component/get?{query}",
+    }

@@ -1,0 +1,37 @@
+"""Whom a personal API key belongs to: a user, whatever that one is called at the moment."""
+
+from __future__ import annotations
+
+from aioftrackjobs.devserver.schema.model import EntityType, Model
+from aioftrackjobs.devserver.store.database import Transaction
+
+
+def user_type(model: Model) -> EntityType | None:
+    """Return the type of users; None where the schemas have none with a name."""
+    user = model.types.get("User")
+    return user if user is not None and "username" in user.attributes else None
+
+
+def owner_of(model: Model, transaction: Transaction, username: str) -> str:
+    """Return the owner of a user's key: the user's id; the name where schemas have no users.
+
+    Raises:
+        KeyError: If they have users, and not this one.
+    """
+    user = user_type(model)
+    if user is None:
+        return username
+    row = transaction.read(user.root, {"username": username})
+    if row is None:
+        raise KeyError(username)
+    owner: str = row[user.primary_key[0]]
+    return owner
+
+
+def api_keys(model: Model, transaction: Transaction) -> dict[str, str]:
+    """Return the keys of all users that have one and are still there, by name."""
+    user, keys = user_type(model), transaction.api_keys()
+    if user is None:
+        return keys
+    rows = {owner: transaction.read(user.root, {user.primary_key[0]: owner}) for owner in keys}
+    return {row["username"]: keys[owner] for owner, row in rows.items() if row is not None}

@@ -1,0 +1,1 @@
+"""Reading entities: what a projection selects, its rows, and their form in a response."""

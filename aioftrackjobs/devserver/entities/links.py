@@ -1,0 +1,116 @@
+"""The way from a project down to an entity, which clients read as its ``link``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic_core import to_json
+
+from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
+from aioftrackjobs.devserver.store.database import Transaction
+from aioftrackjobs.devserver.store.tables import TYPE
+
+Links = dict[str, list[dict[str, Any]]]
+
+#: Names of the database columns that documents give such attributes.
+_COLUMNS = frozenset({"_api_link", "api_link"})
+#: Trees this deep are circles.
+_DEEPEST = 100
+
+
+def link_names(model: Model, entity_type: EntityType, names: Iterable[str]) -> list[str]:
+    """Return which of *names* are links, for types that are in a tree or below one."""
+    if not _is_in_tree(entity_type) and _place_of_series(model, entity_type) is None:
+        return []
+    properties = entity_type.document["properties"]
+    return [name for name in names if properties.get(name, {}).get("alias_for") in _COLUMNS]
+
+
+def read_links(
+    model: Model, transaction: Transaction, entity_type: EntityType, ids: Sequence[str]
+) -> Links:
+    """Return the links of the entities with the given *ids*, from the top down."""
+    if _is_in_tree(entity_type):
+        return _read_tree(model, transaction, entity_type, ids)
+    return _read_series(model, transaction, entity_type, ids)
+
+
+def _is_in_tree(entity_type: EntityType) -> bool:
+    return {"id", "name", "parent_id"} <= entity_type.attributes.keys()
+
+
+def _place_of_series(model: Model, entity_type: EntityType) -> Relation | None:
+    """Return the relation to where the owner of a series is: the context of an asset."""
+    if entity_type.series is None:
+        return None
+    owner = model.types[entity_type.series.owner_type]
+    place = owner.relations.get("parent")
+    if place is None or place.key is None or "name" not in owner.attributes:
+        return None
+    return place if _is_in_tree(model.types[place.target]) else None
+
+
+def _read_tree(
+    model: Model, transaction: Transaction, entity_type: EntityType, ids: Sequence[str]
+) -> Links:
+    table = transaction.tables[entity_type.root]
+    node = table.alias()
+    first = sa.select(
+        node.c.id.label("start"), node.c.id.label("id"), sa.literal(0).label("height")
+    ).where(_is_one_of(node.c.id))
+    walk = first.cte(recursive=True)
+    further = table.alias()
+    walk = walk.union_all(
+        sa.select(walk.c.start, further.c.parent_id, walk.c.height + 1).where(
+            further.c.id == walk.c.id, further.c.parent_id.is_not(None), walk.c.height < _DEEPEST
+        )
+    )
+    statement = (
+        sa.select(walk.c.start, table.c[TYPE], table.c.id, table.c.name)
+        .select_from(walk.join(table, table.c.id == walk.c.id))
+        .order_by(walk.c.start, walk.c.height.desc())
+    )
+    links: Links = {}
+    for row in transaction.fetch(statement, keys=to_json(ids).decode()):
+        start, name, own_id, label = tuple(row)
+        part = {"id": own_id, "name": label, "type": _kind(model.types[name])}
+        links.setdefault(start, []).append(part)
+    return links
+
+
+def _read_series(
+    model: Model, transaction: Transaction, entity_type: EntityType, ids: Sequence[str]
+) -> Links:
+    """Return links that end with owner and number: the name of the asset, and ``v1``."""
+    series, place = entity_type.series, _place_of_series(model, entity_type)
+    if series is None or place is None or place.key is None:
+        return {}
+    table = transaction.tables[entity_type.root]
+    owner = transaction.tables[model.types[series.owner_type].root]
+    statement = (
+        sa.select(table.c.id, table.c[series.number], owner.c.name, owner.c[place.key])
+        .select_from(table.join(owner, owner.c.id == table.c[series.owner]))
+        .where(_is_one_of(table.c.id))
+    )
+    rows = [tuple(row) for row in transaction.fetch(statement, keys=to_json(ids).decode())]
+    places = sorted({place_id for *_, place_id in rows if place_id is not None})
+    above = _read_tree(model, transaction, model.types[place.target], places)
+    links: Links = {}
+    for own_id, number, name, place_id in rows:
+        part = {"id": own_id, "name": f"{name} v{number}", "type": entity_type.name}
+        links[own_id] = [*above.get(place_id, []), part]
+    return links
+
+
+def _is_one_of(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    """Return the test for the ``keys`` that a statement is run with."""
+    wanted = sa.func.json_each(sa.bindparam("keys")).table_valued("value")
+    return column.in_(sa.select(wanted.c.value))
+
+
+def _kind(entity_type: EntityType) -> str:
+    """Return the type just below the root of the family: a link tells no Shot from a Task."""
+    lineage = entity_type.lineage
+    return lineage[-2] if len(lineage) > 1 else entity_type.name

@@ -1,0 +1,120 @@
+"""What a query selects, as a tree of what to load from each entity type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import count
+
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.entities.urls import sources_of
+from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
+from aioftrackjobs.devserver.query.joins import start_of
+from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
+from aioftrackjobs.devserver.schema.quirks import SHOWN_WHOLE
+from aioftrackjobs.devserver.store.tables import TYPE
+
+_LONGEST_PATH = 24
+#: Numbers for selections. Their ids would not do: another may have one when it is free again.
+_NUMBERS = count()
+
+
+@dataclass(slots=True)
+class Selection:
+    """What is wanted of the entities at one point of the projections.
+
+    Attributes:
+        entity_type: What the projections take the entities for; they may be subtypes.
+        names: Attributes and computed values, in the order they were asked for.
+        related: What is wanted of the entities that relations lead to.
+        number: Of this selection alone, as long as the program runs.
+    """
+
+    entity_type: EntityType
+    relation: Relation | None = None
+    names: dict[str, None] = field(default_factory=dict)
+    related: dict[str, Selection] = field(default_factory=dict)
+    number: int = field(default_factory=_NUMBERS.__next__, compare=False)
+
+    def columns(self, model: Model) -> list[str]:
+        """Return the columns to read, the type first, then the key."""
+        root = model.types[self.entity_type.root]
+        family = model.family(root.name)
+        wanted = dict.fromkeys((TYPE, *root.primary_key))
+        for name in self.names:
+            for member in family:
+                wanted |= dict.fromkeys(sources_of(member, name))
+        for member in family:
+            wanted |= dict.fromkeys(member.system_projections)
+        for selection in self.related.values():
+            if selection.relation is not None:
+                wanted |= dict.fromkeys(start_of(selection.relation))
+        stored = {name for member in family for name in member.attributes} | {TYPE}
+        return [name for name in wanted if name in stored]
+
+
+def select(model: Model, query: Query) -> Selection:
+    """Return what *query* selects: what it says, else the type's default projections.
+
+    Raises:
+        ValidationRefusal: If it names what the types do not have.
+    """
+    entity_type = model.type(query.entity_type)
+    selection = Selection(entity_type)
+    if query.projections is None:
+        for name in filter(entity_type.has, entity_type.default_projections):
+            _add(model, selection, (Step(name),))
+    for projection in query.projections or ():
+        if isinstance(projection, Aggregate):
+            raise ValidationRefusal("Functions can only be selected together with 'group by'.")
+        if len(projection) > _LONGEST_PATH:
+            raise ValidationRefusal(f"A projection has more than {_LONGEST_PATH} steps.")
+        _add(model, selection, projection)
+    return selection
+
+
+def select_names(entity_type: EntityType, names: Iterable[str]) -> Selection:
+    """Return the selection of the attributes *names* of one type."""
+    return Selection(entity_type, names=dict.fromkeys(names))
+
+
+def _add(model: Model, selection: Selection, path: Path) -> None:
+    step, *rest = path
+    entity_type = model.knowing(selection.entity_type, step.name)
+    if not entity_type.has(step.name):
+        if step.name in entity_type.default_projections:
+            return  # documents of links name what they do not have, and clients ask for it
+        if step.name == "id" and not rest:
+            return  # a setting, say, has another key; keys are sent whatever is asked for
+        raise entity_type.unknown(step.name)
+    if entity_type.document["properties"][step.name].get("restricted_projection"):
+        raise ValidationRefusal(f"'{step.name}' of {entity_type.name} cannot be selected.")
+    relation = entity_type.relations.get(step.name)
+    if relation is None:
+        if step.cast is not None:
+            raise ValidationRefusal(
+                f"'{step.name}' of {entity_type.name} is no relation, it cannot be cast."
+            )
+        plain = (entity_type.name, step.name) in SHOWN_WHOLE
+        if rest and not plain and step.name not in entity_type.computed:
+            raise ValidationRefusal(
+                f"'{step.name}' of {entity_type.name} is no relation, nothing follows it."
+            )
+        selection.names[step.name] = None  # a key inside a computed object selects all of it
+        return
+    below = selection.related.setdefault(
+        step.name, Selection(model.types[relation.target], relation)
+    )
+    if step.cast is not None:
+        below.entity_type = _cast(model, relation, step.cast)
+    if rest:
+        _add(model, below, tuple(rest))
+
+
+def _cast(model: Model, relation: Relation, name: str) -> EntityType:
+    target = model.type(name)
+    if target.root != model.types[relation.target].root:
+        raise ValidationRefusal(
+            f"'{relation.name}' leads to {relation.target}, which cannot be cast to {name}."
+        )
+    return target

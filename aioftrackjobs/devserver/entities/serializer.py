@@ -1,0 +1,210 @@
+"""From rows to entities on the wire.
+
+Related entities are loaded with one statement for each relation of the projections, never one
+for each row. An entity is sent once in an answer, later only as a reference (protocol
+reference, section 3.5); should a later place ask for more of it, that is added there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from pydantic_core import to_json
+
+from aioftrackjobs.devserver.entities.links import link_names, read_links
+from aioftrackjobs.devserver.entities.projections import Selection
+from aioftrackjobs.devserver.entities.urls import Addresses
+from aioftrackjobs.devserver.limits import Meter, unmetered
+from aioftrackjobs.devserver.query.joins import members_only, reached, start_of
+from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
+from aioftrackjobs.devserver.schema.values import encode
+from aioftrackjobs.devserver.store.database import Transaction
+from aioftrackjobs.devserver.store.tables import ROW, TYPE
+
+Row = dict[str, Any]
+Entity = dict[str, Any]
+Key = tuple[Any, ...]
+
+#: Bytes of an entity beside its texts: what they are called, and what they are not.
+_BARE = 100
+
+
+class Loaded:
+    """Rows of one selection, with what its relations lead to, by where they start."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
+        self.related: dict[str, tuple[dict[Key, list[Row]], Loaded]] = {}
+
+
+class Loader:
+    """Reads what selections want, within one transaction."""
+
+    def __init__(self, model: Model, transaction: Transaction) -> None:
+        self._model = model
+        self._transaction = transaction
+
+    def load(self, selection: Selection, rows: Sequence[Row]) -> Loaded:
+        """Return *rows* of *selection* with everything its relations lead to."""
+        self._add_links(selection, rows)
+        loaded = Loaded(rows)
+        for name, below in selection.related.items():
+            relation = below.relation
+            if relation is None or not relation.resolved:
+                loaded.related[name] = ({}, Loaded([]))
+                continue
+            starts = start_of(relation)
+            keys = {tuple(row[start] for start in starts) for row in rows}
+            found = self._fetch(below, relation, [key for key in keys if None not in key])
+            by_key: dict[Key, list[Row]] = {}
+            for key, row in found:
+                by_key.setdefault(key, []).append(row)
+            loaded.related[name] = (by_key, self.load(below, [row for _, row in found]))
+        return loaded
+
+    def _add_links(self, selection: Selection, rows: Sequence[Row]) -> None:
+        names = link_names(self._model, selection.entity_type, selection.names)
+        if names and rows:
+            ids = [row["id"] for row in rows]
+            links = read_links(self._model, self._transaction, selection.entity_type, ids)
+            for row in rows:
+                row |= dict.fromkeys(names, links.get(row["id"]))
+
+    def _fetch(
+        self, selection: Selection, relation: Relation, keys: list[Key]
+    ) -> list[tuple[Key, Row]]:
+        if not keys:
+            return []
+        tables, entity_type = self._transaction.tables, selection.entity_type
+        table = tables[entity_type.root]
+        columns = selection.columns(self._model)
+        starts, source, condition = reached(relation, self._model, tables, table)
+        statement = (
+            sa.select(*starts, *(table.c[name] for name in columns))
+            .select_from(source)
+            .where(condition, *members_only(relation, table, table))
+            .order_by(table.c[ROW])
+        )
+        if not entity_type.shared and entity_type.name != entity_type.root:
+            statement = statement.where(table.c[TYPE].in_(sorted(entity_type.concrete)))
+        wanted = [key[0] if len(key) == 1 else key for key in keys]
+        rows = self._transaction.fetch(statement, keys=to_json(wanted).decode())
+        size = len(starts)
+        return [(tuple(row[:size]), dict(zip(columns, row[size:], strict=True))) for row in rows]
+
+
+class Encoder:
+    """Writes the entities of one answer, each of them once.
+
+    Attributes:
+        denormalize: Whether repeated entities are sent whole every time.
+
+    Args:
+        written: Told of the bytes of entities as they are written; more than once of none.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        addresses: Addresses,
+        *,
+        denormalize: bool = False,
+        written: Meter = unmetered,
+    ) -> None:
+        self._model = model
+        self._written = written
+        self._addresses = addresses
+        self.denormalize = denormalize
+        self._sent: dict[tuple[Any, ...], set[Any]] = {}
+
+    def entities(self, selection: Selection, loaded: Loaded) -> list[Entity]:
+        """Return the wire form of all rows in *loaded*."""
+        return [self.entity(selection, row, loaded) for row in loaded.rows]
+
+    def entity(self, selection: Selection, row: Row, loaded: Loaded) -> Entity:
+        """Return the wire form of one *row*: type, key, and what was not sent of it yet."""
+        entity_type = self._model.types[row[TYPE]]
+        if entity_type.shared:
+            entity_type = selection.entity_type
+        key = tuple(row[name] for name in entity_type.primary_key)
+        entity = reference(entity_type, row)
+        first, sent = self._first_time(entity_type, key)
+        if first:
+            self._write(entity, sent, entity_type, row, entity_type.system_projections)
+        self._write(entity, sent, entity_type, row, selection.names)
+        self._written(_size_of(entity))
+        for name, below in selection.related.items():
+            token = (name, below.number)
+            if token not in sent and name in entity_type.relations and below.relation:
+                sent.add(token)
+                entity[name] = self._related(below.relation, below, row, loaded)
+        return entity
+
+    def _first_time(self, entity_type: EntityType, key: tuple[Any, ...]) -> tuple[bool, set[Any]]:
+        if self.denormalize:
+            return True, set()
+        identity = (entity_type.root, *key)
+        sent = self._sent.get(identity)
+        if sent is None:
+            sent = self._sent[identity] = set(entity_type.primary_key)
+            return True, sent
+        return False, sent
+
+    def _write(
+        self,
+        entity: Entity,
+        sent: set[Any],
+        entity_type: EntityType,
+        row: Row,
+        names: Iterable[str],
+    ) -> None:
+        for name in names:
+            if name in sent or not entity_type.has(name):
+                continue
+            sent.add(name)
+            attribute = entity_type.attributes.get(name)
+            if attribute is None:
+                entity[name] = self._addresses.compute(entity_type, name, row)
+            else:
+                entity[name] = encode(attribute, row[name])
+
+    def _related(
+        self, relation: Relation, below: Selection, row: Row, loaded: Loaded
+    ) -> list[Entity] | Entity | None:
+        by_key, further = loaded.related[relation.name]
+        rows = by_key.get(tuple(row[start] for start in start_of(relation)), [])
+        if relation.many:
+            return [self.entity(below, each, further) for each in rows]
+        return self.entity(below, rows[0], further) if rows else None
+
+    def changed(self, entity_type: EntityType, row: Row, names: Iterable[str]) -> Entity:
+        """Return the wire form of an entity just written, with the values of *names*."""
+        entity = reference(entity_type, row)
+        key = tuple(row[name] for name in entity_type.primary_key)
+        _, sent = self._first_time(entity_type, key)
+        system = {name for name in entity_type.system_projections if row.get(name) is not None}
+        names = {*system, *names} - set(entity_type.primary_key)
+        # The database fills these in; the client asks for them when it wants them.
+        names -= {name for name in entity_type.borrowed if row.get(name) is None}
+        self._write(entity, set(), entity_type, row, sorted(names))
+        sent.update(names)
+        return entity
+
+
+def _size_of(entity: Entity) -> int:
+    """Return about how many bytes *entity* has when it is sent."""
+    size = _BARE
+    for value in entity.values():
+        if type(value) is str:
+            size += len(value)
+    return size
+
+
+def reference(entity_type: EntityType, row: Row) -> Entity:
+    """Return type and key of the entity in *row*."""
+    return {
+        "__entity_type__": entity_type.name,
+        **{name: row[name] for name in entity_type.primary_key},
+    }

@@ -1,0 +1,87 @@
+"""Faults in one line each, as the options of commands have them.
+
+::
+
+    NAME[-before|-after][:WHEN][:SETTING=VALUE ...]
+
+    drop-after:0.1                   close each tenth connection without the answer, or so
+    refuse:3x:kind=ValidationError   refuse the next three batches
+    delay:0.2:seconds=0.5:on=writes  let a fifth of the commits take half a second longer
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from difflib import get_close_matches
+from typing import Any, cast
+
+from aioftrackjobs.devserver.errors import FaultError
+from aioftrackjobs.devserver.faults.kinds import FAULTS, Fault, Named
+from aioftrackjobs.devserver.faults.plan import Faults
+
+#: What makes a value of the text of a setting, by the name of its type.
+_READ: Mapping[str, Any] = {
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    "float": float,
+    "int": int,
+    "str": str,
+}
+
+
+def _names() -> dict[str, tuple[type[Fault], dict[str, bool]]]:
+    """Return what options call faults, with what a name settles already."""
+    names: dict[str, tuple[type[Fault], dict[str, bool]]] = {}
+    for kind in FAULTS:
+        names[kind.name] = kind, {}
+        if any(setting.name == "applied" for setting in fields(kind)):
+            names[f"{kind.name}-before"] = kind, {"applied": False}
+            names[f"{kind.name}-after"] = kind, {"applied": True}
+    return names
+
+
+def plan_faults(faults: Faults, options: Iterable[str]) -> None:
+    """Plan what *options* say, in their order.
+
+    Raises:
+        FaultError: If one of them says nothing that can be planned; it tells what is wrong.
+    """
+    for option in options:
+        try:
+            _plan(faults, option)
+        except ValueError as error:
+            raise FaultError(option, str(error)) from None
+
+
+def _plan(faults: Faults, option: str) -> None:
+    name, *rest = option.split(":")
+    names = _names()
+    if name not in names:
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are: {', '.join(names)}"
+        raise ValueError(f"there is no fault {name!r}; {hint}")
+    kind, settings = names[name]
+    when = {} if not rest or "=" in rest[0] else _when(rest.pop(0))
+    told = dict(_setting(kind, text) for text in rest)
+    on = cast("Named | None", told.pop("on", None))
+    faults.inject(kind(**{**settings, **told}), on=on, **when)
+
+
+def _when(text: str) -> dict[str, Any]:
+    try:
+        return {"times": int(text[:-1])} if text.endswith("x") else {"probability": float(text)}
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is neither a probability, such as 0.1, nor a number of times, such as 3x"
+        ) from None
+
+
+def _setting(kind: type[Fault], text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    known = {setting.name: str(setting.type) for setting in fields(kind)} | {"on": "str"}
+    if not equals or name not in known:
+        raise ValueError(f"{text!r} is no setting of it; there are: {', '.join(known)}")
+    try:
+        return name, _READ[known[name]](value)
+    except (KeyError, ValueError):
+        raise ValueError(f"{name} cannot be {value!r}") from None

@@ -1,0 +1,1 @@
+"""Files of components: storage on disk, signed upload addresses, parts and thumbnails."""

@@ -1,0 +1,172 @@
+"""Uploads in parts: each is kept until the client says which of them make up the file.
+
+A part is a file of its own, called by upload, number and digest. So nothing is remembered in
+memory, and a part that was sent twice cannot be mistaken: the client names it by its tag, which
+is the digest (protocol reference, section 6.4).
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+import re
+import threading
+from collections.abc import Mapping
+from io import BufferedReader
+from pathlib import Path
+from typing import Any
+
+from aioftrackjobs.devserver.api_errors import (
+    MissingPartRefusal,
+    TransferRefusal,
+    ValidationRefusal,
+)
+from aioftrackjobs.devserver.files.storage import PART, Incoming, Storage
+from aioftrackjobs.devserver.files.upload_tokens import Announced, uploads_of
+from aioftrackjobs.devserver.http.upload_receiver import check_digest
+
+_TAG = re.compile(r'"?([0-9a-f]{32})"?')
+_BLOCK = 1024 * 1024
+
+
+class Parts:
+    """The parts that have arrived, in the folder of a storage.
+
+    If they are *lasting*, another server will know the uploads that they belong to, and they
+    stay for it; else they go with this one.
+    """
+
+    def __init__(self, storage: Storage, *, lasting: bool) -> None:
+        self._storage = storage
+        self._lasting = lasting
+        #: Uploads with parts that go with this server.
+        self._open = set[str]()
+        self._lock = threading.Lock()
+
+    def keep(self, announced: Announced, incoming: Incoming) -> str:
+        """Keep a part that has arrived whole, and return its tag."""
+        assert announced.upload is not None  # noqa: S101 - said by the only caller
+        tag = (incoming.md5() or b"").hex()
+        if not self._lasting:
+            with self._lock:
+                self._open.add(announced.upload)
+        self._storage.sweep_in_time()
+        incoming.keep(self._path(announced, announced.number, tag))
+        return tag
+
+    def assemble(self, announced: Announced, parts: Any) -> Incoming:
+        """Return the whole file, for the caller to keep or discard; the parts stay.
+
+        Args:
+            announced: The upload.
+            parts: What the client says that it is made of.
+
+        Raises:
+            ValidationRefusal: If that is no list of all its parts.
+            MissingPartRefusal: If one of them is not there.
+            TransferRefusal: If they are not what was announced.
+        """
+        paths = [
+            self._path(announced, number, tag)
+            for number, tag in enumerate(_tags(parts, announced.number), 1)
+        ]
+        for number, path in enumerate(paths, 1):
+            if not path.is_file():
+                raise MissingPartRefusal(f"No part {number} with this tag has arrived.")
+        whole = self._storage.incoming(
+            announced.component_id, hashed=announced.checksum is not None
+        )
+        try:
+            for path in paths:
+                _append(whole, path)
+            _check_whole(announced, whole)
+        except FileNotFoundError:
+            whole.discard()
+            raise MissingPartRefusal("The upload is being completed already.") from None
+        except BaseException:
+            whole.discard()
+            raise
+        return whole
+
+    def is_whole(self, announced: Announced) -> bool:
+        """Return whether the component has a file that is what was announced."""
+        path = self._storage.path(announced.component_id)
+        try:
+            with path.open("rb") as file:
+                if os.fstat(file.fileno()).st_size != announced.size:
+                    return False
+                return announced.checksum is None or _checksum(file) == announced.checksum
+        except FileNotFoundError:
+            return False
+
+    def discard(self, announced: Announced) -> None:
+        """Remove all parts of an upload."""
+        if announced.upload is not None:
+            self._remove(announced.upload)
+
+    def discard_all(self, component_id: str) -> bool:
+        """Remove the parts of all uploads of a component; return whether there were any."""
+        prefix = uploads_of(component_id)
+        with self._lock:
+            self._open = {each for each in self._open if not each.startswith(prefix)}
+        found = list(self._storage.folder.glob(f"{PART}{prefix}*"))
+        for path in found:
+            path.unlink(missing_ok=True)
+        return bool(found)
+
+    def _remove(self, upload: str) -> None:
+        with self._lock:
+            self._open.discard(upload)
+        for path in self._storage.folder.glob(f"{PART}{upload}-*"):
+            path.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove the parts of uploads that nobody can complete any more."""
+        for upload in list(self._open):
+            self._remove(upload)
+
+    def _path(self, announced: Announced, number: int, tag: str) -> Path:
+        return self._storage.folder / f"{PART}{announced.upload}-{number}-{tag}"
+
+
+def _check_whole(announced: Announced, whole: Incoming) -> None:
+    if whole.size != announced.size:
+        raise TransferRefusal(
+            f"{announced.size} bytes were announced, the parts have {whole.size}."
+        )
+    check_digest(announced, whole)
+
+
+def _checksum(file: BufferedReader) -> str:
+    digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
+    return base64.b64encode(digest.digest()).decode()
+
+
+def _append(whole: Incoming, path: Path) -> None:
+    with path.open("rb") as part:
+        while block := part.read(_BLOCK):
+            whole.write(block)
+            whole.hash(block)
+
+
+def _tags(parts: Any, expected: int) -> list[str]:
+    """Return the tags of all parts in order.
+
+    Raises:
+        ValidationRefusal: If *parts* does not name each of *expected* parts once.
+    """
+    if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
+        raise ValidationRefusal("'parts' must be a list of objects.")
+    tags: dict[int, str] = {}
+    for part in parts:
+        number, tag = part.get("part_number"), part.get("e_tag")
+        match = _TAG.fullmatch(tag.lower()) if isinstance(tag, str) else None
+        if type(number) is not int or match is None:
+            raise ValidationRefusal("A part has a 'part_number' and an 'e_tag', as its PUT gave.")
+        if number in tags:
+            raise ValidationRefusal(f"Part {number} is named twice.")
+        tags[number] = match[1]
+    if tags.keys() != set(range(1, expected + 1)):
+        raise ValidationRefusal(f"The upload has the parts 1 to {expected}; name each of them.")
+    return [tags[number] for number in range(1, expected + 1)]

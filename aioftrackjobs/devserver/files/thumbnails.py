@@ -1,0 +1,71 @@
+"""Making small pictures of images, with Pillow if it is installed."""
+
+from __future__ import annotations
+
+import io
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+from aioftrackjobs.devserver.api_errors import NotFoundRefusal, UnsupportedRefusal
+
+try:
+    import PIL.Image as pillow  # noqa: N813 - the name that Pillow's users know
+    import PIL.ImageOps as pillow_operations  # noqa: N813
+except ImportError:  # the server does everything else without it
+    HAS_PILLOW = False
+else:
+    HAS_PILLOW = True
+
+#: Pixels on the longer side that may be asked for.
+LARGEST_SIZE = 4096
+_JPEG_QUALITY = 85
+
+
+def picture_of(path: Path, size: int) -> tuple[bytes, str]:
+    """Return a picture of the image in a file that fits into *size* pixels, and its type.
+
+    It is never larger than the image. Transparency is kept, as PNG; all else is JPEG.
+
+    Raises:
+        NotFoundRefusal: If there is no image in the file, or one too big to work on.
+        UnsupportedRefusal: If Pillow is not installed.
+    """
+    if not HAS_PILLOW:
+        raise UnsupportedRefusal("Pictures need Pillow: install aioftrackjobs[server].")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pillow.DecompressionBombWarning)
+            return _made(path, size)
+    except FileNotFoundError:
+        raise NotFoundRefusal("There is no file for this component.") from None
+    except Exception as error:  # noqa: BLE001 - decoders raise whatever broken files bring about
+        raise NotFoundRefusal(f"No picture can be made of this file: {error}") from None
+
+
+def _made(path: Path, size: int) -> tuple[bytes, str]:
+    with pillow.open(path) as image:
+        image.draft("RGB", (size, size))
+        upright = pillow_operations.exif_transpose(image)
+        upright.thumbnail((size, size))
+        has_alpha = upright.has_transparency_data
+        written = io.BytesIO()
+        if has_alpha:
+            upright.convert("RGBA").save(written, "PNG")
+        else:
+            upright.convert("RGB").save(written, "JPEG", quality=_JPEG_QUALITY)
+    return written.getvalue(), "image/png" if has_alpha else "image/jpeg"
+
+
+def placeholder(size: int = 64) -> bytes:
+    """Return a grey square as PNG, which clients show where there is no thumbnail."""
+    rows = (b"\0" + b"\x80" * size) * size
+    header = struct.pack(">IIBBBBB", size, size, 8, 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(_chunk(*chunk) for chunk in chunks)
+
+
+def _chunk(name: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(name + content))
+    return struct.pack(">I", len(content)) + name + content + checksum

@@ -1,0 +1,174 @@
+"""Announcing uploads: the address, and what must arrive there.
+
+Everything that was announced travels in the address itself, signed, so that nothing has to be
+remembered and nothing is left of uploads that never come (protocol reference, section 6.3).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import mimetypes
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+from pydantic_core import from_json, to_json
+
+from aioftrackjobs.devserver.api_errors import TransferRefusal, ValidationRefusal
+from aioftrackjobs.devserver.files.storage import is_storable
+from aioftrackjobs.devserver.limits import Limits
+
+_SIGNATURE_CHARACTERS = 43
+#: Of the id of an upload in parts, those that tell its component.
+_KIN_CHARACTERS = 16
+#: What a signature lets its holder do; one for a use is worth nothing for another.
+Use: TypeAlias = Literal["get", "put", "upload", "widget"]
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """What an upload must be: a whole file, or one part of it.
+
+    Attributes:
+        size: Bytes of the file; clients choose the size of its parts.
+        checksum: Base64 of the file's MD5 digest; None if the client gave none.
+        upload: What parts of the same file have in common; None for a whole file.
+        number: Which part it is, from 1; for the upload as such, how many parts it has.
+    """
+
+    component_id: str
+    size: int
+    checksum: str | None
+    upload: str | None = None
+    number: int = 0
+
+
+class Uploads:
+    """Makes and reads the addresses of uploads, and signs those of downloads.
+
+    The *secret* is kept with the entities, so that clients carry on with what they were given
+    when a server is started again with them.
+    """
+
+    def __init__(self, limits: Limits, secret: bytes) -> None:
+        self._limits = limits
+        self._secret = secret
+
+    def sign(self, use: Use, text: str) -> str:
+        """Return a signature that only servers with this secret can make."""
+        signed = f"{use}\0{text}".encode("utf-8", "surrogatepass")
+        digest = hmac.digest(self._secret, signed, "sha256")
+        return base64.urlsafe_b64encode(digest).decode().rstrip("=")
+
+    def sign_download(self, component_id: str) -> str:
+        """Return the signature that lets whoever has it read the file of a component."""
+        return self.sign("get", component_id)
+
+    def is_signature(self, use: Use, text: str, signature: str) -> bool:
+        """Return whether *signature* is that of *text* for this *use*."""
+        given = signature.encode("utf-8", "surrogatepass")
+        return hmac.compare_digest(self.sign(use, text).encode(), given)
+
+    def announce(
+        self, operation: Mapping[str, Any], component: Mapping[str, Any] | None, base_url: str
+    ) -> dict[str, Any]:
+        """Return where and how to upload the file of a component.
+
+        *component* is None if it is yet to be created; then the operation must say name and size.
+        """
+        name, size = _name_and_size(operation, component)
+        component_id, checksum = operation.get("component_id"), _checksum(operation)
+        if not isinstance(component_id, str) or not is_storable(component_id):
+            raise ValidationRefusal("'component_id' must be a component's id.")
+        if size > self._limits.upload:
+            raise ValidationRefusal(f"A file takes {self._limits.upload} bytes at most.")
+        announced = Announced(component_id, size, checksum)
+        if operation.get("parts") is not None:
+            return self._announce_parts(announced, operation["parts"], base_url)
+        headers = {
+            "Content-Type": mimetypes.guess_type(name)[0] or "application/octet-stream",
+            "Content-Length": str(size),
+        }
+        if checksum is not None:
+            headers["Content-MD5"] = checksum
+        url = self._url(announced, base_url)
+        return {"url": url, "headers": headers, "component_id": component_id}
+
+    def _announce_parts(self, announced: Announced, parts: Any, base_url: str) -> dict[str, Any]:
+        if not isinstance(parts, int) or isinstance(parts, bool):
+            raise ValidationRefusal("'parts' must be a whole number.")
+        if not 1 <= parts <= self._limits.parts:
+            raise ValidationRefusal(f"'parts' must be from 1 to {self._limits.parts}.")
+        upload_id = f"{uploads_of(announced.component_id)}{secrets.token_hex(8)}"
+        upload = replace(announced, upload=upload_id, number=parts)
+        urls = [
+            {
+                "part_number": number,
+                "signed_url": self._url(replace(upload, number=number), base_url),
+            }
+            for number in range(1, parts + 1)
+        ]
+        return {
+            "component_id": announced.component_id,
+            "upload_id": self._token(upload, "upload"),
+            "urls": urls,
+        }
+
+    def _url(self, announced: Announced, base_url: str) -> str:
+        return f"{base_url.rstrip('/')}/upload/{self._token(announced, 'put')}"
+
+    def _token(self, announced: Announced, use: Use) -> str:
+        content = base64.urlsafe_b64encode(to_json(asdict(announced))).decode().rstrip("=")
+        return self.sign(use, content) + content
+
+    def announced(self, token: str, use: Use = "put") -> Announced:
+        """Return what was announced by *token*.
+
+        Args:
+            token: Part of an address, or what an upload in parts is called.
+            use: Which of the two; ``put`` or ``upload``.
+
+        Raises:
+            TransferRefusal: If no server with this secret made it.
+        """
+        signature, content = token[:_SIGNATURE_CHARACTERS], token[_SIGNATURE_CHARACTERS:]
+        if not token.isascii() or not self.is_signature(use, content, signature):
+            raise TransferRefusal("No such upload was announced.", status=403)
+        padding = "=" * (-len(content) % 4)
+        return Announced(**from_json(base64.urlsafe_b64decode(content + padding)))
+
+
+def uploads_of(component_id: str) -> str:
+    """Return what the ids of all uploads of a component begin with, and no others."""
+    return hashlib.sha256(component_id.encode()).hexdigest()[:_KIN_CHARACTERS]
+
+
+def _name_and_size(
+    operation: Mapping[str, Any], component: Mapping[str, Any] | None
+) -> tuple[str, int]:
+    stored = component or {}
+    name, size = operation.get("file_name"), operation.get("file_size")
+    if name is None and component is not None:
+        name = f"{stored.get('name') or ''}{stored.get('file_type') or ''}"
+    size = stored.get("size") if size is None else size
+    if not isinstance(name, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ValidationRefusal(
+            "'file_name' and 'file_size' are needed for a component that does not exist yet."
+        )
+    return name, size
+
+
+def _checksum(operation: Mapping[str, Any]) -> str | None:
+    checksum = operation.get("checksum")
+    if checksum is None:
+        return None
+    try:
+        if len(base64.b64decode(checksum, validate=True)) == 16:
+            return str(checksum)
+    except (TypeError, ValueError, binascii.Error):
+        pass
+    raise ValidationRefusal("'checksum' must be the base64 of an MD5 digest.")

@@ -1,0 +1,1 @@
+"""The ASGI application: endpoints, request bodies, responses and backpressure."""

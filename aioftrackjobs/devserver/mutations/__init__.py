@@ -1,0 +1,1 @@
+"""Creates, updates and deletes: payloads, defaults, collections and the hierarchy."""

@@ -1,0 +1,167 @@
+"""What the server fills in by itself when entities are made and changed.
+
+The rules go by what documents say of attributes, so they hold for any schemas. Few are known
+for certain; :mod:`aioftrackjobs.devserver.assumptions` lists the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import uuid4
+
+from aioftrackjobs.devserver.api_errors import DuplicateRefusal
+from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
+from aioftrackjobs.devserver.schema.quirks import BY_ACTING_USER, SERVER_DEFAULTS, UNIQUE
+from aioftrackjobs.devserver.schema.values import LARGEST_INTEGER, now_text, untyped
+from aioftrackjobs.devserver.store.database import Transaction
+from aioftrackjobs.devserver.store.tables import TYPE
+
+_UID = "{uid}"
+_SET_AT_CREATION = frozenset({"created_at", "date", "thread_activity"})
+_FINISHED = frozenset({"done", "failed"})
+
+
+class Rules:
+    """Fills in values for one batch of a user's."""
+
+    def __init__(self, model: Model, transaction: Transaction, username: str) -> None:
+        self._model = model
+        self._transaction = transaction
+        self._username = username
+
+    def complete(self, entity_type: EntityType, values: dict[str, Any]) -> None:
+        """Add to the *values* of a new entity what its creator left to the server."""
+        for name, attribute in entity_type.attributes.items():
+            if values.get(name) is None and (name not in values or attribute.default == _UID):
+                value = self._initial(entity_type, attribute)
+                if value is not None:
+                    values[name] = value
+        self._place_in_project(entity_type, values)
+        self.follow(entity_type, {}, values)
+
+    def follow(
+        self, entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
+    ) -> None:
+        """Add to a change of an entity what follows from it.
+
+        Args:
+            entity_type: Type of the entity.
+            row: The entity before the change.
+            values: The change.
+        """
+        stamp_finished_at(entity_type, row, values)
+        self._continue_series(entity_type, row, values)
+
+    def check_unique(self, entity_type: EntityType, values: Mapping[str, Any]) -> None:
+        """Check that no other entity has what only one may have; *values* hold the key.
+
+        Raises:
+            DuplicateRefusal: If there is one.
+        """
+        name = UNIQUE.get(entity_type.name)
+        if name is None or values.get(name) is None or name not in entity_type.attributes:
+            return
+        row = self._transaction.read(entity_type.root, {name: values[name]})
+        if row is not None and any(row[key] != values[key] for key in entity_type.primary_key):
+            raise DuplicateRefusal(f"There is a {entity_type.name} with this {name} already.")
+
+    def _initial(self, entity_type: EntityType, attribute: Attribute) -> Any:
+        name = attribute.name
+        if name in entity_type.marks:
+            return entity_type.marks[name]
+        if attribute.kept:
+            return None
+        if attribute.default is not None:
+            return str(uuid4()) if attribute.default == _UID else _stored(attribute)
+        if attribute.is_datetime:
+            set_here = name in _SET_AT_CREATION or name in entity_type.required
+            return now_text() if set_here else None
+        if name == "created_by_id" or (entity_type.name, name) in BY_ACTING_USER:
+            return self._acting_user()
+        if attribute.type == "boolean":
+            return 0
+        if (entity_type.name, name) in SERVER_DEFAULTS:
+            return self._server_default(entity_type, attribute)
+        if name in entity_type.required:
+            return self._required(attribute)
+        return None
+
+    def _acting_user(self) -> str | None:
+        user = self._model.types.get("User")
+        if user is None or not {"id", "username"} <= user.attributes.keys():
+            return None
+        row = self._transaction.read(user.root, {"username": self._username})
+        return row["id"] if row else None
+
+    def _server_default(self, entity_type: EntityType, attribute: Attribute) -> Any:
+        """Return a default that no document tells; None if it names what is not there."""
+        value = SERVER_DEFAULTS[entity_type.name, attribute.name]
+        if attribute.references is None:
+            return value
+        target = self._model.types[attribute.references]
+        row = self._transaction.read(target.root, {target.primary_key[0]: value})
+        return None if row is None else value
+
+    def _required(self, attribute: Attribute) -> Any:
+        """Return a value for a required attribute that no client sends, None for none."""
+        if attribute.type in {"integer", "number"}:
+            return 0
+        if attribute.references:
+            return self._first_word(self._model.types[attribute.references])
+        return None
+
+    def _first_word(self, target: EntityType) -> str | None:
+        """Return the first of a vocabulary such as statuses, None if *target* is none."""
+        if not {"name", "sort"} <= target.attributes.keys() or target.relations.get("parent"):
+            return None
+        first: str | None = self._transaction.lowest(target.root, "sort", target.primary_key[0])
+        return first
+
+    def _continue_series(
+        self, entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
+    ) -> None:
+        """Give the next number to what has none, such as a new version of an asset."""
+        series = entity_type.series
+        if series is None or values.get(series.owner) is None:
+            return
+        if values.get(series.number) is not None or row.get(series.number) is not None:
+            return
+        owner = {series.owner: values[series.owner]}
+        highest = self._transaction.highest(entity_type.root, owner, series.number)
+        values[series.number] = min((highest or 0) + 1, LARGEST_INTEGER)
+
+    def _place_in_project(self, entity_type: EntityType, values: dict[str, Any]) -> None:
+        """Take the project of the parent, for what is made below one."""
+        parent = entity_type.relations.get("parent")
+        missing = "project_id" in entity_type.attributes and values.get("project_id") is None
+        if parent is None or not missing or values.get("parent_id") is None:
+            return
+        target = self._model.types[parent.target]
+        key = {target.primary_key[0]: values["parent_id"]}
+        row = self._transaction.read(target.root, key) or {}
+        project = entity_type.attributes["project_id"].references
+        is_project = project and row.get(TYPE) in self._model.types[project].concrete
+        values["project_id"] = values["parent_id"] if is_project else row.get("project_id")
+
+
+def stamp_finished_at(
+    entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
+) -> None:
+    """Keep ``finished_at`` in step with a status that says whether work is over."""
+    status, finished_at = (entity_type.attributes.get(n) for n in ("status", "finished_at"))
+    if not finished_at or not status or not set(status.enum or ()).issuperset(_FINISHED):
+        return
+    if "status" not in values or "finished_at" in values:
+        return
+    if values["status"] not in _FINISHED:
+        if row.get("finished_at") is not None:
+            values["finished_at"] = None
+    elif row.get("finished_at") is None:
+        values["finished_at"] = now_text()
+
+
+def _stored(attribute: Attribute) -> Any:
+    if attribute.type == "variable" and isinstance(attribute.default, bool | list):
+        return untyped(attribute.default)
+    return int(attribute.default) if attribute.type == "boolean" else attribute.default

@@ -1,0 +1,120 @@
+"""What a client sends in ``entity_data``, checked and turned into columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
+from aioftrackjobs.devserver.schema.values import decode
+
+Key = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Changes:
+    """New values of one entity.
+
+    Attributes:
+        values: By attribute, as they are stored.
+        references: What relations were said to lead to, as it travels, for the answer.
+        collections: Complete new contents of relations to many, by key.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    references: dict[str, Any] = field(default_factory=dict)
+    collections: list[tuple[Relation, list[Key]]] = field(default_factory=list)
+
+
+def read_changes(model: Model, entity_type: EntityType, data: Any) -> Changes:
+    """Return what *data* says of an entity.
+
+    Raises:
+        ValidationRefusal: If it names or holds what the type does not have.
+    """
+    if not isinstance(data, Mapping):
+        raise ValidationRefusal("'entity_data' must be an object.")
+    changes = Changes()
+    for name, value in data.items():
+        if name == "__entity_type__":
+            continue
+        attribute = entity_type.attributes.get(name)
+        if name in entity_type.computed:
+            raise ValidationRefusal(f"{entity_type.name}.{name} is computed by the server.")
+        if attribute is not None and attribute.kept:
+            continue  # what a dump says is the latest need not be so any longer
+        if attribute is not None and not attribute.hidden:
+            _set(changes, name, decode(entity_type.name, attribute, value), entity_type)
+        elif name in entity_type.relations:
+            _relate(model, entity_type, changes, entity_type.relations[name], value)
+        else:
+            raise entity_type.unknown(str(name))
+    return changes
+
+
+def read_key(entity_type: EntityType, key: Any) -> Key:
+    """Return the key of an entity as an operation names it: a list, or one bare value.
+
+    Raises:
+        ValidationRefusal: If it does not fit the type's primary key.
+    """
+    values = key if isinstance(key, list) else [key]
+    names = entity_type.primary_key
+    if len(values) != len(names) or not all(isinstance(value, str | int) for value in values):
+        raise ValidationRefusal(
+            f"'entity_key' of a {entity_type.name} must be a list with its {' and '.join(names)}."
+        )
+    return {name: str(value) for name, value in zip(names, values, strict=True)}
+
+
+def _set(changes: Changes, name: str, value: Any, entity_type: EntityType) -> None:
+    if name in changes.values and changes.values[name] != value:
+        raise ValidationRefusal(
+            f"{entity_type.name}.{name} is given twice, and not the same both times."
+        )
+    changes.values |= dict.fromkeys((name, *entity_type.attributes[name].namesakes), value)
+
+
+def _relate(
+    model: Model, entity_type: EntityType, changes: Changes, relation: Relation, value: Any
+) -> None:
+    where = f"{entity_type.name}.{relation.name}"
+    if relation.tree is not None:
+        raise ValidationRefusal(f"{where} follows from the parents of entities; write 'parent'.")
+    if not relation.writable:
+        raise ValidationRefusal(f"{where} cannot be written.")
+    if relation.many:
+        if not isinstance(value, list):
+            raise ValidationRefusal(f"{where} takes a list of references.")
+        members = [_read_reference(model, relation, each, where) for each in value]
+        changes.references[relation.name] = [_wire_form(*member) for member in members]
+        changes.collections.append((relation, [key for _, key in members]))
+        return
+    found = None if value is None else _read_reference(model, relation, value, where)
+    changes.references[relation.name] = found and _wire_form(*found)
+    for here, there in relation.pairs:
+        _set(changes, here, found and found[1].get(there), entity_type)
+
+
+def _wire_form(entity_type: EntityType, key: Key) -> dict[str, Any]:
+    return {"__entity_type__": entity_type.name, **key}
+
+
+def _read_reference(
+    model: Model, relation: Relation, value: Any, where: str
+) -> tuple[EntityType, Key]:
+    """Return type and key in a reference (protocol reference, section 3.3)."""
+    if not isinstance(value, Mapping):
+        raise ValidationRefusal(
+            f"{where} takes a reference to a {relation.target}, an object with its type and key."
+        )
+    name = value.get("__entity_type__", relation.target)
+    target = model.type(name)
+    if target.root != model.types[relation.target].root:
+        raise ValidationRefusal(f"{where} takes a {relation.target}, not a {name}.")
+    key = {part: value.get(part) for part in target.primary_key}
+    if not all(isinstance(part, str) for part in key.values()):
+        raise ValidationRefusal(f"{where}: the reference lacks {' and '.join(key)}, as text.")
+    return target, key

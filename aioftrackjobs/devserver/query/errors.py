@@ -1,0 +1,108 @@
+"""What is wrong with the text of a query, told to whoever wrote it."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from typing import Any
+
+from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
+
+from aioftrackjobs.devserver.api_errors import ParseRefusal
+
+#: What the user can write, for terminals whose name does not say it.
+_READABLE = {
+    "NAME": "a name",
+    "BARE": "a value",
+    "STRING": "a quoted text",
+    "OPERATOR": "an operator",
+    "LPAR": "'('",
+    "RPAR": "')'",
+    "LSQB": "'['",
+    "RSQB": "']'",
+    "COMMA": "','",
+    "DOT": "'.'",
+    "ASCENDING": "'ascending'",
+    "DESCENDING": "'descending'",
+    "$END": "the end",
+}
+#: What other query languages have, or one forgets, and what to write instead.
+_SLIPS = tuple(
+    (re.compile(pattern, re.IGNORECASE), remedy)
+    for pattern, remedy in (
+        (r"\bis\s+not\b\s*", "did you mean 'is_not'?"),
+        (r"\bnot\s+in\b", "did you mean 'not_in'?"),
+        (r"\bnot\s+like\b", "did you mean 'not_like'?"),
+        (r"==", "did you mean '='?"),
+        (r"<>", "did you mean '!='?"),
+        (r"&&?", "did you mean 'and'?"),
+        (r"\|\|?", "did you mean 'or'?"),
+        (r"\*", "name the attributes."),
+        (r"\[\s*[\"']", 'write \'any (key is "..." and value is "...")\''),
+        (r"(?<=\w)[\"'](?=\w)", "a quote within quotes needs a backslash."),
+    )
+)
+_NESTING = re.compile(r"""[()]|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'""", re.DOTALL)
+_LONGEST_SHOWN = 2000
+_LONGEST_TOKEN = 80
+
+
+def explain(text: str, error: UnexpectedInput) -> ParseRefusal:
+    """Return the refusal of *text*: where it stops being a query, and what could stand there."""
+    place: Any = error.pos_in_stream  # declared as None
+    match error:
+        case UnexpectedCharacters(char="'" | '"' as quote):
+            return refusal(text, place, "Unclosed quote", f"another {quote} after it.")
+        case UnexpectedToken(token=token) if token.type == "$END":
+            place, found = len(text), "end of the query"
+        case UnexpectedToken(token=token):
+            found = f"'{shown(token)}'"
+        case _:
+            found = f"'{text[place]}'"
+    # The lexer alone would take more: it does not know whether a parenthesis is open.
+    accepted = error.interactive_parser.accepts()  # type: ignore[no-untyped-call]
+    wanted = ", ".join(sorted({_readable(name) for name in accepted}))
+    return refusal(text, place, f"Unexpected {found}", wanted + _hint(text, place, found, wanted))
+
+
+def too_deep(text: str) -> ParseRefusal:
+    """Return the refusal of criteria that are nested too deeply, with where they are deepest."""
+    depth, deepest, place = 0, 0, 0
+    for token in _NESTING.finditer(text):
+        depth += {"(": 1, ")": -1}.get(token[0], 0)
+        if depth > deepest:
+            deepest, place = depth, token.start()
+    return refusal(text, place, "The criteria are nested too deeply", "fewer levels.")
+
+
+def refusal(text: str, place: int, problem: str, wanted: str) -> ParseRefusal:
+    """Return the refusal of *text* for a *problem* at a *place* in it."""
+    line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
+    content = (
+        f"Failed to parse: {shown(text, _LONGEST_SHOWN)}\n"
+        f"{problem} at line {line}, column {column}: expected {wanted}"
+    )
+    return ParseRefusal(content, line, column)
+
+
+def shown(text: str, size: int = _LONGEST_TOKEN) -> str:
+    """Return as much of *text* as an error message has room for."""
+    return text if len(text) <= size else f"{text[:size]}..."
+
+
+def _readable(terminal: str) -> str:
+    return _READABLE.get(terminal, f"'{terminal.lstrip('_').lower()}'")
+
+
+def _hint(text: str, place: int, found: str, wanted: str) -> str:
+    """Return what the user most likely meant, as the rest of a sentence."""
+    for pattern, remedy in _SLIPS:
+        # Clients send long lists: what is near is enough.
+        near = pattern.finditer(text, max(0, place - 40), place + 40)
+        if any(match.start() <= place <= match.end() for match in near):
+            return f"; {remedy}"
+    words = re.findall(r"'([a-z_]+)'", wanted)
+    meant = get_close_matches(found.strip("'").lower(), words, n=1)
+    if not meant and len(text[:place].split()) == 1:
+        meant = get_close_matches(text.split()[0].lower(), ["select"])
+    return f"; did you mean '{meant[0]}'?" if meant else "."

@@ -1,0 +1,1 @@
+"""Schema documents, and the model of entity types, attributes and relations made from them."""

@@ -1,0 +1,140 @@
+"""What a schema document must be, before anything is made of it.
+
+As much as the server relies on and no more: real answers name attributes that a type does not
+have, parts of them (``job_domain``) relations to types that are not there, and newer servers
+say more than is known here.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from aioftrackjobs.devserver.errors import SchemaError
+from aioftrackjobs.devserver.schema.model import SCALAR_TYPES
+
+#: What can stand in a query as a name.
+_NAME = re.compile(r"[^\W\d]\w*")
+#: Names of tables that SQLite keeps to itself.
+_RESERVED = "sqlite_"
+#: How many of a document's faults an error tells.
+_TOLD = 3
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(strict=True, extra="ignore")
+
+
+class _Reference(_Shape):
+    ref: str | None = Field(default=None, alias="$ref")
+
+
+class _Fragment(_Reference):
+    type: str | None = None
+    format: str | None = None
+    description: str | None = None
+    alias_for: str | None = None
+    default: str | bool | int | float | None = None
+    enum: list[str] | None = None
+    items: _Reference = Field(default_factory=_Reference)
+
+
+class _Alias(_Shape):
+    id: str
+    classifiers: dict[str, str] = Field(default_factory=dict)
+
+
+class _Document(_Shape):
+    id: str
+    properties: dict[str, _Fragment]
+    primary_key: list[str] = Field(min_length=1)
+    required: list[str] = Field(default_factory=list)
+    immutable: list[str] = Field(default_factory=list)
+    default_projections: list[str] = Field(default_factory=list)
+    computed: list[str] = Field(default_factory=list)
+    system_projections: list[str] = Field(default_factory=list)
+    alias_for: str | _Alias | None = None
+    mixin: _Reference = Field(default_factory=_Reference, alias="$mixin")
+
+
+def check_documents(schemas: Iterable[object]) -> dict[str, dict[str, Any]]:
+    """Return the documents of *schemas* by name, in their order.
+
+    Raises:
+        SchemaError: If one of them is none, naming it and what is wrong with it.
+    """
+    if isinstance(schemas, str | bytes | Mapping) or not isinstance(schemas, Iterable):
+        raise SchemaError(None, f"a list of documents is needed, not a {type(schemas).__name__}")
+    documents: dict[str, dict[str, Any]] = {}
+    for number, schema in enumerate(schemas, 1):
+        document = _checked(f"document {number}", schema)
+        name = document["id"]
+        if name.lower() in map(str.lower, documents):
+            raise SchemaError(name, "there are two of this name, or of names that differ by case")
+        documents[name] = document
+    return documents
+
+
+def _checked(place: str, schema: object) -> dict[str, Any]:
+    if not isinstance(schema, Mapping):
+        raise SchemaError(place, f"it is no object but of type {type(schema).__name__}")
+    document = dict(schema)
+    name = document.get("id")
+    name = name if isinstance(name, str) and name else place
+    for problems in (_shape_problems, _name_problems, _key_problems, _json_problems):
+        found = list(problems(document))
+        if found:
+            more = [f"and {len(found) - _TOLD} more"] if len(found) > _TOLD else []
+            raise SchemaError(name, "; ".join(found[:_TOLD] + more))
+    return document
+
+
+def _shape_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        _Document.model_validate(document)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False, include_input=False):
+            path = ".".join(map(str, fault["loc"]))
+            yield f"{path}: {fault['msg']}"
+
+
+def _name_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    """Names become names of tables and columns, where case makes no difference."""
+    for name in (document["id"], *document["properties"]):
+        if not _NAME.fullmatch(name) or name.lower() in {"_row", "_type"}:
+            yield f"{name!r} cannot be a name"
+    if document["id"].lower().startswith((_RESERVED, "_")):
+        yield f"{document['id']!r} cannot be the name of a type"
+    seen = set[str]()
+    for name in document["properties"]:
+        if name.lower() in seen:
+            yield f"properties.{name}: there are two whose names differ by case"
+        seen.add(name.lower())
+
+
+def _key_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    properties: Mapping[str, Mapping[str, Any]] = document["properties"]
+    key = document["primary_key"]
+    if len(set(key)) != len(key):
+        yield "primary_key: it names an attribute twice"
+    for name in key:
+        if name not in properties:
+            yield f"primary_key: there is no property {name!r}"
+        elif (
+            properties[name].get("type", "string") not in SCALAR_TYPES
+            or name in document.get("computed", ())
+            or ("$ref" in properties[name] and "type" not in properties[name])
+        ):
+            yield f"primary_key: {name!r} is no plain value"
+
+
+def _json_problems(document: Mapping[str, Any]) -> Iterator[str]:
+    """The document is sent to clients, so all of it must be JSON, not only what is read here."""
+    try:
+        json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        yield f"it is no JSON: {error}"

@@ -1,0 +1,244 @@
+"""How relations are stored, worked out from schema documents.
+
+``user`` of a Job is stored in its ``user_id``; ``job_components`` are the JobComponents whose
+``job_id`` is the Job's id. Documents do not say so: names, foreign keys and targets do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aioftrackjobs.devserver.schema.inheritance import foreign_key_target, namesakes_of
+from aioftrackjobs.devserver.schema.model import (
+    SCALAR_TYPES,
+    Attribute,
+    EntityType,
+    Link,
+    Model,
+    Relation,
+    Series,
+)
+from aioftrackjobs.devserver.schema.quirks import ALSO_CALLED, LINK_ENDS, LINKED, NARROWED, WIDER
+
+_TREES = {"ancestors": "up", "descendants": "down"}
+_LATEST = "latest_"
+
+
+def resolve_relations(model: Model) -> None:
+    """Fill in the relations of all types of *model*, single ones first."""
+    for entity_type in model.types.values():
+        for name, fragment in entity_type.document["properties"].items():
+            if is_reference(fragment) and fragment["$ref"] in model.types:
+                relation = _to_one(model, entity_type, name, fragment)
+                entity_type.relations[name] = relation
+                other_name = ALSO_CALLED.get((entity_type.name, name), name)
+                entity_type.relations.setdefault(other_name, relation)
+    for entity_type in model.types.values():
+        for name, fragment in entity_type.document["properties"].items():
+            target = fragment.get("items", {}).get("$ref")
+            if target in model.types:
+                entity_type.relations[name] = _to_many(model, entity_type, name, target)
+    resolve_views(model)
+
+
+def is_reference(fragment: Mapping[str, Any]) -> bool:
+    """Return whether a property is a relation to one entity, and not a key that says to what."""
+    return "$ref" in fragment and fragment.get("type") not in SCALAR_TYPES
+
+
+def _to_one(
+    model: Model, entity_type: EntityType, name: str, fragment: Mapping[str, Any]
+) -> Relation:
+    target = model.types[fragment["$ref"]]
+    pairs: tuple[tuple[str, str], ...] = ()
+    if name in entity_type.computed:
+        return _latest(model, entity_type, name, target)
+    if len(target.primary_key) > 1:
+        pairs = _composite_pairs(entity_type, target)
+    else:
+        pairs = ((_key_attribute(model, entity_type, name, target), target.primary_key[0]),)
+    return Relation(name, target.name, many=False, pairs=pairs)
+
+
+def _latest(model: Model, owner: EntityType, name: str, target: EntityType) -> Relation:
+    """Return the relation to the last of a series.
+
+    ``latest_version`` of an Asset is that of its AssetVersions with the highest ``version``.
+    """
+    number = name.removeprefix(_LATEST)
+    back = _way_back(model, owner, name, target)
+    if not name.startswith(_LATEST) or number not in target.attributes or back is None:
+        return Relation(name, target.name, many=False)
+    target.series = Series(number, back, owner.name, f"is_{name}")
+    return Relation(
+        name, target.name, many=False, pairs=((owner.primary_key[0], back),), highest=number
+    )
+
+
+def _composite_pairs(entity_type: EntityType, target: EntityType) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for name, fragment in entity_type.document["properties"].items():
+        there = foreign_key_target(fragment)
+        if there and there[0] == target.name and there[1] in target.primary_key:
+            pairs.append((name, there[1]))
+    return tuple(pairs) if len(pairs) == len(target.primary_key) else ()
+
+
+def _key_attribute(model: Model, entity_type: EntityType, name: str, target: EntityType) -> str:
+    """Return the attribute that stores the relation *name*, adding a hidden one if none does."""
+    own = f"{name}_id"
+    for other in (name, *namesakes_of(entity_type.document, name)):
+        if f"{other}_id" in entity_type.attributes:
+            return f"{other}_id"
+    if _has_open_ends(entity_type) and name != "configuration":
+        return "from_id" if entity_type.name.endswith("From") else "to_id"
+    properties = entity_type.document["properties"]
+    for attribute in entity_type.attributes.values():
+        taken = is_reference(properties.get(attribute.name.removesuffix("_id"), {}))
+        if not attribute.references or attribute.hidden or taken:
+            continue
+        if model.related(attribute.references, target.name):
+            return attribute.name
+    entity_type.attributes[own] = Attribute(
+        own, "string", format="foreign_key", references=target.name, hidden=True
+    )
+    return own
+
+
+def _has_open_ends(entity_type: EntityType) -> bool:
+    """Return whether entities of a type link others of any two types, by bare keys."""
+    ends = [entity_type.attributes.get(name) for name in ("from_id", "to_id")]
+    return all(end is not None and not end.references for end in ends)
+
+
+def _to_many(model: Model, owner: EntityType, name: str, target_name: str) -> Relation:
+    wider = WIDER.get((owner.name, name))
+    target_name = wider if wider in model.types else target_name
+    target = model.types[target_name]
+    narrowed = NARROWED.get((target_name, name))
+    key = owner.primary_key[0]
+    if len(owner.primary_key) > 1:
+        return Relation(name, target_name, many=True)
+    if name in _TREES and owner.root == target.root and "parent_id" in target.attributes:
+        return Relation(name, target_name, many=True, tree=_TREES[name])
+    back = _way_back(model, owner, name, target)
+    if back is None and (link := _link(model, owner, name, target)):
+        return Relation(name, target_name, many=True, link=link)
+    back = back or _way_into_family(model, owner, target)
+    if back is None:
+        return Relation(name, target_name, many=True, link=_own_link(owner, name, target))
+    return Relation(name, target_name, many=True, pairs=((key, back),), only=narrowed)
+
+
+def _own_link(owner: EntityType, name: str, target: EntityType) -> Link | None:
+    """Return a link that no document tells of, for what clients write and read nevertheless.
+
+    The scopes of a task, or the security roles that may read a custom attribute, are named by
+    neither side, nor by a third type.
+    """
+    if name in owner.computed or owner.primary_key != ("id",) or target.primary_key != ("id",):
+        return None
+    return Link(f"_{owner.root}_{name}", "owner_id", "member_id", hidden=True)
+
+
+def _link(model: Model, owner: EntityType, name: str, target: EntityType) -> Link | None:
+    """Return how entities of a third type join *owner* and *target*, if they do.
+
+    Such a type's key is made of both keys; or it has one of them, and a bare ``entity_id`` for
+    the other.
+    """
+    if name in LINKED and LINKED[name][0] in model.types:
+        return Link(*LINKED[name])
+    for joining in model.types.values():
+        here, there = _end(model, joining, owner), _end(model, joining, target)
+        if {here, there} == set(joining.primary_key) and here and there:
+            return Link(joining.name, here, there)
+        bare = joining.attributes.get("entity_id")
+        if bare is not None and not bare.references and joining.primary_key == ("id",):
+            if here and not there:
+                return Link(joining.name, here, "entity_id")
+            if there and not here:
+                return Link(joining.name, "entity_id", there)
+    return None
+
+
+def _end(model: Model, joining: EntityType, target: EntityType) -> str | None:
+    for key in joining.attributes.values():
+        if key.references and not key.hidden and model.related(key.references, target.name):
+            return key.name
+    return None
+
+
+def _way_back(model: Model, owner: EntityType, name: str, target: EntityType) -> str | None:
+    """Return the attribute of *target* that holds the key of an entity of type *owner*."""
+    if _has_open_ends(target):
+        return "to_id" if name.endswith("_from") else "from_id"
+    candidates = [key for key in _keys(target) if model.related(key.references or "", owner.name)]
+    if not candidates:
+        generic = {"parent_id", "parent_type"} <= target.attributes.keys()
+        return "parent_id" if generic else None
+    end = LINK_ENDS.get(name.partition("_")[0])
+    candidates.sort(
+        key=lambda attribute: (
+            end is not None and attribute.name != f"{end}_id",
+            name == "children" and attribute.name != "parent_id",
+            attribute.references != owner.name,
+        )
+    )
+    return candidates[0].name
+
+
+def _way_into_family(model: Model, owner: EntityType, target: EntityType) -> str | None:
+    """Return the attribute of *target* that points into the family of *owner*.
+
+    The members of a SequenceComponent name a ContainerComponent.
+    """
+    keys = (
+        key.name for key in _keys(target) if model.root(key.references or "").name == owner.root
+    )
+    return next(keys, None)
+
+
+def _keys(target: EntityType) -> list[Attribute]:
+    own = target.primary_key if len(target.primary_key) == 1 else ()
+    return [key for key in target.attributes.values() if key.references and key.name not in own]
+
+
+def resolve_views(model: Model) -> None:
+    """Have types that share rows know which of them belong to each."""
+    for entity_type in model.types.values():
+        _borrow(model, entity_type)
+        if len(entity_type.lineage) == 1 or entity_type.marks:
+            continue
+        base = model.types[entity_type.lineage[1]]
+        entity_type.belonging = _belonging(base, entity_type)
+        for relation in entity_type.relations.values():
+            if not relation.many and {"from_id", "to_id"} <= base.attributes.keys():
+                # Criteria on links name their ends on the general type.
+                base.relations.setdefault(relation.name, relation)
+        family = model.family(entity_type.root)
+        for member in family:
+            member.shared = True
+            member.concrete = frozenset(each.name for each in family)
+
+
+def _belonging(base: EntityType, entity_type: EntityType) -> tuple[str, str] | None:
+    """Return the key that *entity_type* adds to its base, and what it names."""
+    for name, attribute in entity_type.attributes.items():
+        known = base.attributes.get(name)
+        if attribute.references and (known is None or not known.references):
+            return name, attribute.references
+    for relation in entity_type.relations.values():
+        if relation.name not in base.document["properties"] and relation.pairs:
+            return relation.pairs[0][0], relation.target
+    return None
+
+
+def _borrow(model: Model, entity_type: EntityType) -> None:
+    """Find out whether values repeat the ``key`` of the configuration they are for."""
+    configuration = entity_type.relations.get("configuration")
+    if configuration is None or "key" not in entity_type.attributes:
+        return
+    if "key" in model.types[configuration.target].attributes:
+        entity_type.borrowed["key"] = (configuration.pairs[0][0], configuration.target)

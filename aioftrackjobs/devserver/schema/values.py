@@ -1,0 +1,155 @@
+"""Values between the wire and the store (protocol reference, section 3.1).
+
+Stored dates are naive UTC text in whole seconds, so that text order is time order.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.schema.model import Attribute
+
+#: What SQLite can keep as a whole number.
+LARGEST_INTEGER = 2**63 - 1
+_KINDS = {
+    "string": "text",
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+}
+
+
+def now_text() -> str:
+    """Return the present time as it is stored."""
+    return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
+
+
+def datetime_text(text: str, *, precise: bool = False) -> str:
+    """Return an ISO date as it is stored, with its fraction of a second if *precise*.
+
+    Raises:
+        ValueError: If it is no date.
+    """
+    moment = datetime.fromisoformat(text.strip())
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(UTC).replace(tzinfo=None)
+    return moment.isoformat(timespec="auto" if precise else "seconds")
+
+
+def encode(attribute: Attribute, value: Any) -> Any:
+    """Return a stored *value* as it travels."""
+    if value is None:
+        return None
+    if attribute.format == "date-time":
+        return {"__type__": "datetime", "value": value}
+    if isinstance(value, bytes):
+        return json.loads(value)
+    return bool(value) if attribute.type == "boolean" else value
+
+
+def decode(owner: str, attribute: Attribute, value: Any) -> Any:
+    """Return a *value* that a client sent as it is stored.
+
+    Raises:
+        ValidationRefusal: If it is not of the attribute's type, or not one of its words.
+    """
+    if value is None:
+        return None
+    name = f"{owner}.{attribute.name}"
+    if attribute.is_datetime:
+        return _decode_datetime(name, value)
+    if attribute.type == "variable":
+        value = _with_dates(name, value)
+    if not _fits(attribute.type, value):
+        wanted = _KINDS.get(attribute.type, attribute.type)
+        raise ValidationRefusal(f"{name} takes {wanted}, not {_kind_of(value)}.")
+    if attribute.enum is not None and value not in attribute.enum:
+        words = ", ".join(f"'{word}'" for word in attribute.enum)
+        raise ValidationRefusal(f"'{value}' is not a value of {name}, which are {words}.")
+    if attribute.type == "variable" and isinstance(value, bool | list | dict):
+        return untyped(value)
+    return int(value) if attribute.type == "boolean" else value
+
+
+def untyped(value: bool | list[Any] | dict[str, Any]) -> bytes:  # noqa: FBT001
+    """Return as it is stored what SQLite has no kind of values for: JSON, and unlike text."""
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def untyped_date(text: str) -> bytes:
+    """Return a date, of which *text* is the stored form, as it is kept among other values.
+
+    Such dates sort by time, and after all else that is kept as JSON.
+    """
+    return untyped(_date(text))
+
+
+def _date(text: str) -> dict[str, Any]:
+    return {"__type__": "datetime", "value": text}
+
+
+def _with_dates(name: str, value: Any) -> Any:
+    """Return *value* with the dates in it, or the one that it is, in their stored form."""
+    if isinstance(value, list):
+        return [_date(_decode_datetime(name, each)) if _is_date(each) else each for each in value]
+    return _date(_decode_datetime(name, value)) if _is_date(value) else value
+
+
+def _is_date(value: Any) -> bool:
+    return isinstance(value, dict) and value.get("__type__") in ("datetime", "date")
+
+
+def _decode_datetime(name: str, value: Any) -> str:
+    try:
+        if _is_date(value):
+            value = value.get("value")
+        return datetime_text(value)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise ValidationRefusal(f"{name} takes a date in ISO form.") from None
+
+
+def _fits(kind: str, value: Any) -> bool:
+    match kind:
+        case "string":
+            return isinstance(value, str)
+        case "boolean":
+            return isinstance(value, bool)
+        case "integer":
+            return isinstance(value, int) and _storable(value)
+        case "number":
+            return isinstance(value, int | float) and _storable(value)
+        case _:
+            return all(map(_fits_untyped, value if isinstance(value, list) else [value]))
+
+
+def _fits_untyped(value: Any) -> bool:
+    if isinstance(value, bool | str) or _is_date(value):
+        return True
+    return isinstance(value, int | float) and _storable(value)
+
+
+def _storable(value: Any) -> bool:
+    """Return whether SQLite can keep a number; any text it can."""
+    if isinstance(value, bool):
+        return False
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or -LARGEST_INTEGER <= value <= LARGEST_INTEGER
+
+
+def _kind_of(value: Any) -> str:
+    match value:
+        case bool():
+            return "true or false"
+        case str():
+            return "text"
+        case dict():
+            return "an object"
+        case list():
+            return "a list"
+        case _:
+            return "such a number"

@@ -1,0 +1,1 @@
+"""What a new database holds: users, vocabulary, the demo project and fixtures."""

@@ -1,0 +1,266 @@
+"""Fixtures: entities that a server starts with, from a JSON file or from a list.
+
+A fixture is a list of entities as the wire has them, and nothing else::
+
+    [
+      {"__entity_type__": "Project", "id": "9c1f...", "name": "film", "full_name": "The film"},
+      {"__entity_type__": "Sequence", "id": "51aa...", "name": "sq010", "parent_id": "9c1f..."},
+      {"__entity_type__": "Job", "type": "api_job", "status": "queued",
+       "user": {"__entity_type__": "User", "id": "..."}}
+    ]
+
+Entries may name each other in any order, by foreign key or by reference. Each is checked as
+the creation of an entity is, and what it leaves out is filled in as it would be there; one
+that has the key of an entity which is there already brings that one up to date, in what clients
+may not change too. All of them are loaded, or none is. Every user among them can log in, with a
+key that is made up.
+
+``aioftrackjobs dump`` writes such a file.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic_core import from_json
+
+from aioftrackjobs.devserver.api_errors import Refusal, ValidationRefusal
+from aioftrackjobs.devserver.auth.users import owner_of
+from aioftrackjobs.devserver.errors import FixtureError
+from aioftrackjobs.devserver.mutations.batch import Batch
+from aioftrackjobs.devserver.mutations.hierarchy import Trees
+from aioftrackjobs.devserver.mutations.payload import read_changes
+from aioftrackjobs.devserver.schema.model import EntityType, Model
+from aioftrackjobs.devserver.store.database import Transaction
+
+#: Name of a file, or the entities themselves.
+FixtureSource: TypeAlias = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
+_TYPE = "__entity_type__"
+
+
+@dataclass(frozen=True, slots=True)
+class Fixture:
+    """Entities to load.
+
+    Attributes:
+        name: Of the file; None if there is none.
+        entries: What the file holds; each may still be anything.
+    """
+
+    name: str | None
+    entries: Sequence[Any]
+
+    @property
+    def usernames(self) -> frozenset[str]:
+        """The users that it has."""
+        users = (each for each in self.entries if _type_of(each) == "User")
+        return frozenset(name for each in users if isinstance(name := each.get("username"), str))
+
+    def error(self, number: int, reason: str) -> FixtureError:
+        """Return the error that the entry with this *number*, from 0, cannot be loaded."""
+        return FixtureError(
+            self.name, reason, entry=number + 1, entity=_shown(self.entries[number])
+        )
+
+
+NO_FIXTURE = Fixture(None, ())
+
+
+def read_fixture(source: FixtureSource | None) -> Fixture:
+    """Return the fixture that *source* names or is; an empty one for None.
+
+    Raises:
+        FixtureError: If it names no file, or one that holds something else.
+    """
+    if source is None:
+        return NO_FIXTURE
+    if not isinstance(source, str | os.PathLike):
+        return Fixture(None, list(source))
+    name = os.fspath(source)
+    try:
+        entries = from_json(Path(name).read_bytes())
+    except OSError as error:
+        raise FixtureError(name, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise FixtureError(name, f"no JSON: {error}") from error
+    if not isinstance(entries, list):
+        raise FixtureError(name, "it holds no list of entities")
+    return Fixture(name, entries)
+
+
+def load_fixture(
+    model: Model,
+    transaction: Transaction,
+    new_batch: Callable[[], Batch],
+    fixture: Fixture,
+) -> None:
+    """Create the entities of *fixture*, or bring them up to date.
+
+    Raises:
+        FixtureError: If an entry cannot be loaded; it says which and why.
+    """
+    loader = _Loader(model, transaction, new_batch)
+    placed: list[tuple[int, EntityType, dict[str, Any]]] = []
+    for number in _in_order(fixture.entries):
+        entry = fixture.entries[number]
+        try:
+            placed.append((number, *loader.place(entry)))
+        except Refusal as refusal:
+            raise fixture.error(number, refusal.content) from None
+    for number, entity_type, key in placed:
+        try:
+            loader.complete(entity_type, key, fixture.entries[number])
+        except Refusal as refusal:
+            raise fixture.error(number, refusal.content) from None
+    for username in fixture.usernames:
+        owner = owner_of(model, transaction, username)
+        if transaction.api_key(owner) is None:
+            transaction.set_api_key(owner, secrets.token_urlsafe(24))
+
+
+class _Loader:
+    """Puts one entry after the other into the store, each checked by itself."""
+
+    def __init__(
+        self, model: Model, transaction: Transaction, new_batch: Callable[[], Batch]
+    ) -> None:
+        self._model = model
+        self._transaction = transaction
+        self._new_batch = new_batch
+
+    def place(self, entry: Any) -> tuple[EntityType, dict[str, Any]]:
+        """Load an entry but for its collections; return its type and key.
+
+        Raises:
+            Refusal: If it cannot be loaded.
+        """
+        name = _type_of(entry)
+        if name is None:
+            raise ValidationRefusal(f"It must be an object with an '{_TYPE}'.")
+        entity_type = self._model.type(name)
+        self._refuse_namesake(entity_type, entry)
+        data = {name: value for name, value in entry.items() if not isinstance(value, list)}
+        key = self._known_key(entity_type, entry)
+        batch = self._new_batch()
+        if key is None:
+            made = batch.create({"entity_type": name, "entity_data": data})
+            key = {part: made[part] for part in entity_type.primary_key}
+        else:
+            self._set_fixed(entity_type, key, data)
+            batch.update(_change(entity_type, key, data))
+        batch.finish()
+        return entity_type, key
+
+    def complete(self, entity_type: EntityType, key: dict[str, Any], entry: Any) -> None:
+        """Fill the collections of an entry that is placed, and see that what it names is there.
+
+        Raises:
+            Refusal: If something is not.
+        """
+        collections = {name: value for name, value in entry.items() if isinstance(value, list)}
+        if collections:
+            batch = self._new_batch()
+            batch.update(_change(entity_type, key, collections))
+            batch.finish()
+        row = self._transaction.read(entity_type.root, key) or {}
+        trees = Trees(self._model, self._transaction)
+        trees.move(entity_type, row.get("id", ""), row)
+        trees.check()
+        for column in self._transaction.tables[entity_type.root].columns:
+            value = row.get(column.name)
+            for foreign_key in column.foreign_keys:
+                there = foreign_key.column
+                if value is not None and not self._has(there.table.name, {there.name: value}):
+                    wanted = f"there is no {there.table.name} '{value}'"
+                    raise ValidationRefusal(f"{column.name} leads nowhere: {wanted}.")
+
+    def _set_fixed(
+        self, entity_type: EntityType, key: Mapping[str, Any], data: Mapping[str, Any]
+    ) -> None:
+        """Give an entity the values in *data* that no client may change, such as its age.
+
+        A fixture is the truth about what it names: one that a server has dumped knows better
+        when an entity was made than the seed, which has made it just now.
+        """
+        values = read_changes(self._model, entity_type, data).values
+        fixed = {name: value for name, value in values.items() if name in entity_type.immutable}
+        self._transaction.update(entity_type.root, key, fixed)
+
+    def _known_key(
+        self, entity_type: EntityType, entry: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        key = {part: entry.get(part) for part in entity_type.primary_key}
+        if not all(isinstance(value, str) for value in key.values()):
+            return None
+        return key if self._has(entity_type.root, key) else None
+
+    def _has(self, table: str, key: Mapping[str, Any]) -> bool:
+        return self._transaction.read(table, key) is not None
+
+    def _refuse_namesake(self, entity_type: EntityType, entry: Mapping[str, Any]) -> None:
+        """Refuse a second user of one name, whose key would let in the one or the other."""
+        username = entry.get("username")
+        if entity_type.name != "User" or not isinstance(username, str):
+            return
+        other = self._transaction.read(entity_type.root, {"username": username})
+        if other is not None and other["id"] != entry.get("id"):
+            raise ValidationRefusal(f"There is another user called '{username}': {other['id']}.")
+
+
+def _change(entity_type: EntityType, key: Mapping[str, Any], data: Any) -> dict[str, Any]:
+    return {
+        "entity_type": entity_type.name,
+        "entity_key": [str(value) for value in key.values()],
+        "entity_data": data,
+    }
+
+
+def _in_order(entries: Sequence[Any]) -> Iterator[int]:
+    """Yield the numbers of all *entries*: what an entry names before it, and users first.
+
+    So parents are there when what is below them is made. Entries that name each other in a
+    circle come in the order in which they are met; foreign keys wait for the end anyway.
+    """
+    by_id = {each["id"]: number for number, each in enumerate(entries) if _has_id(each)}
+    named = [[by_id[text] for text in _texts(each) if text in by_id] for each in entries]
+    seen: set[int] = set()
+    first = sorted(range(len(entries)), key=lambda number: _type_of(entries[number]) != "User")
+    for root in first:
+        path = [] if root in seen else [(root, iter(named[root]))]
+        seen.add(root)
+        while path:
+            number, others = path[-1]
+            other = next((each for each in others if each not in seen), None)
+            if other is None:
+                path.pop()
+                yield number
+            else:
+                seen.add(other)
+                path.append((other, iter(named[other])))
+
+
+def _has_id(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and isinstance(entry.get("id"), str)
+
+
+def _texts(entry: Any) -> Iterator[str]:
+    """Yield what may be the id of another entity in *entry*."""
+    for value in entry.values() if isinstance(entry, Mapping) else ():
+        named = value.get("id") if isinstance(value, Mapping) else value
+        if isinstance(named, str):
+            yield named
+
+
+def _type_of(entry: Any) -> str | None:
+    name = entry.get(_TYPE) if isinstance(entry, Mapping) else None
+    return name if isinstance(name, str) else None
+
+
+def _shown(entry: Any) -> str | None:
+    name = _type_of(entry)
+    return name and f"{name} {entry['id']}" if _has_id(entry) else name

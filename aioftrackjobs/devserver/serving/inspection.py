@@ -1,0 +1,154 @@
+"""What a running server holds, looked at from inside: for tests, from any thread.
+
+No network, no client and no credentials are in between, and no fault happens to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic_core import from_json
+
+from aioftrackjobs.devserver.engine import Engine, Saved
+from aioftrackjobs.devserver.faults.connections import Traffic
+from aioftrackjobs.protocol.values import VALUE_TYPE, decode_tagged
+
+_JOBS = (
+    "select id, status, type, data, created_at, finished_at, user.username,"
+    " job_components.component.name, job_components.component.file_type,"
+    " job_components.component.size from Job"
+)
+#: Seconds that requests under way get to come to their end before all is put back.
+_PATIENCE = 2.0
+
+
+class Looks:
+    """The entities of a server, as queries find them.
+
+    Args:
+        look: Answers a query as a server does, with JSON.
+    """
+
+    def __init__(self, look: Callable[[str], bytes | str]) -> None:
+        self.look = look
+
+    def find(self, expression: str) -> list[dict[str, Any]]:
+        """Return the entities that a query finds, as plain dictionaries; times are ``datetime``.
+
+        Raises:
+            FtrackJobsError: If *expression* is no query.
+        """
+        entities: list[dict[str, Any]] = from_json(self.look(expression))[0]["data"]
+        return [_plain(entity) for entity in entities]
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return all Jobs, the oldest first, with what tests ask for.
+
+        Each has ``id``, ``status``, ``type``, ``description``, ``data`` (a dictionary),
+        ``user`` (a name), ``created_at``, ``finished_at`` and ``attachments``: of each file its
+        ``id`` for :meth:`content`, ``name`` and ``size``.
+        """
+        return [_job(entity) for entity in self.find(f"{_JOBS} order by created_at")]
+
+    def job(self, job: object) -> dict[str, Any]:
+        """Return one Job, as in :meth:`jobs`.
+
+        Args:
+            job: Its id, or anything with an ``id``, such as the Job of a session.
+
+        Raises:
+            LookupError: If there is none.
+        """
+        job_id = str(getattr(job, "id", job))
+        jobs = self.jobs()
+        for each in jobs:
+            if each["id"] == job_id:
+                return each
+        known = ", ".join(f"{each['id']} ({each['description']})" for each in jobs)
+        raise LookupError(f"the server holds no Job {job_id}; it holds: {known or 'none'}")
+
+
+class Holdings(Looks):
+    """The entities and files of one server."""
+
+    def __init__(self, engine: Engine, traffic: Traffic) -> None:
+        super().__init__(engine.look)
+        self._engine = engine
+        self._traffic = traffic
+
+    def path(self, component_id: str) -> Path:
+        """Return where the file of a component is kept.
+
+        Raises:
+            FtrackJobsError: If there is none.
+        """
+        path, _ = self._engine.file_of(component_id)
+        return path
+
+    def content(self, component_id: str) -> bytes:
+        """Return the bytes of a component's file.
+
+        Raises:
+            FtrackJobsError: If there is none.
+        """
+        return self.path(component_id).read_bytes()
+
+    def save(self) -> Saved:
+        """Return a copy of all entities, for :meth:`restore`."""
+        return self._engine.save()
+
+    def restore(self, saved: Saved) -> None:
+        """Have all entities as they were saved, and no files.
+
+        Requests under way come to their end first; delayed ones are never done.
+
+        Raises:
+            TimeoutError: If they do not in time.
+        """
+        if not self._traffic.settle(_PATIENCE):
+            raise TimeoutError(
+                f"requests are still under way after {_PATIENCE:g} s: is there a client that "
+                "was not closed?"
+            )
+        self._engine.restore(saved)
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* of an answer with times decoded."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    if VALUE_TYPE in value:
+        return decode_tagged(value)
+    return {name: _plain(each) for name, each in value.items()}
+
+
+def _job(entity: dict[str, Any]) -> dict[str, Any]:
+    data = _parsed(entity["data"])
+    components = [link["component"] for link in entity["job_components"]]
+    names = ("id", "status", "type", "created_at", "finished_at")
+    return {
+        **{name: entity[name] for name in names},
+        "user": entity["user"] and entity["user"]["username"],
+        "data": data,
+        "description": data.get("description"),
+        "attachments": [
+            {
+                "id": component["id"],
+                "name": f"{component['name']}{component['file_type'] or ''}",
+                "size": component["size"],
+            }
+            for component in components
+        ],
+    }
+
+
+def _parsed(data: str | None) -> dict[str, Any]:
+    try:
+        parsed = from_json(data or "{}")
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

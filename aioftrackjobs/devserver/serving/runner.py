@@ -1,0 +1,390 @@
+"""Running the server on a real socket, in a thread with an event loop of its own.
+
+So a blocked or cancelled client never stalls the server, and code without an event loop can
+use it as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import anyio
+import h11
+import uvicorn
+from anyio.to_thread import run_sync
+from pydantic_core import to_json
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from aioftrackjobs.devserver.api_errors import RequestRefusal, refusal_body
+from aioftrackjobs.devserver.engine import Engine
+from aioftrackjobs.devserver.errors import ServerEndedError
+from aioftrackjobs.devserver.faults.connections import CLOSE
+from aioftrackjobs.devserver.faults.middleware import Injector
+from aioftrackjobs.devserver.faults.plan import Faults
+from aioftrackjobs.devserver.http.app import application_of
+from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
+from aioftrackjobs.devserver.seed.fixtures import FixtureSource
+from aioftrackjobs.devserver.serving.address import bind, check_address, url_of
+from aioftrackjobs.devserver.serving.handle import ServerHandle, handle_of
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_PORT = 8090
+#: Seconds that requests under way get when the server stops.
+_STOP_GRACE = 1
+#: Seconds between two looks at whether they are over.
+_POLL = 0.002
+#: Seconds between two renewals of the header `Date`.
+_TICK = 1
+
+
+class _Server(uvicorn.Server):
+    """A uvicorn server that says when it is ready, stops at once, and leaves signals alone."""
+
+    def __init__(self, config: uvicorn.Config, ready: threading.Event) -> None:
+        super().__init__(config)
+        self._ready = ready
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._woken = asyncio.Event()
+
+    def stop(self) -> None:
+        """Have the server end; from any thread, at any time, any number of times."""
+        # In this order, and the other way round in main_loop(): one of the two sees the other.
+        self.should_exit = True
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed: it has ended
+                self._loop.call_soon_threadsafe(self._woken.set)
+
+    async def main_loop(self) -> None:
+        """Wait for :meth:`stop`; uvicorn's own looks for it ten times a second."""
+        self._loop = asyncio.get_running_loop()
+        self._ready.set()
+        while not await self.on_tick(0):  # its counter only says when a second is over
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), _TICK)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End as uvicorn does, without its pauses of 0.1 s."""
+        state = self.server_state
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        for connection in list(state.connections):
+            connection.shutdown()
+        with anyio.move_on_after(_STOP_GRACE):
+            # Both empty themselves, and tell nobody.
+            while state.connections or state.tasks:  # noqa: ASYNC110
+                await asyncio.sleep(_POLL)
+        await _cut_off(state)
+        await self.lifespan.shutdown()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def _cut_off(state: ServerState) -> None:
+    """End the requests whose grace is over, and close their connections."""
+    for task in state.tasks:
+        task.cancel()
+    if state.tasks:
+        await asyncio.wait(state.tasks, timeout=_STOP_GRACE)
+    for connection in list(state.connections):
+        connection.transport.abort()
+
+
+class _QuietProtocol(H11Protocol):
+    """HTTP without access lines, which would show the keys that addresses of files carry.
+
+    uvicorn's own switch is a setting of a global logger, which any program may turn back.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.access_log = False
+        self._served: ASGIApp = self.app
+        self.app = self._answer
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Have the request answered by who may also close the connection."""
+        scope["extensions"] = {CLOSE: self.transport.close}
+        await self._served(scope, receive, send)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP like everything else: with a JSON error object."""
+        body = to_json(refusal_body(RequestRefusal(msg)))
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"connection", b"close"),
+        ]
+        for event in (
+            h11.Response(status_code=400, headers=headers, reason=b"Bad Request"),
+            h11.Data(data=body),
+            h11.EndOfMessage(),
+        ):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+
+class _Runner:
+    """A thread that makes, serves and takes down one server.
+
+    Whatever the server holds is made and let go in that one thread, so nothing that happens to
+    those who wait for it, a cancellation at any point, can leave a part of it behind: they
+    call :meth:`stop` and see to it that the thread has ended.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        options: Options,
+        faults: Faults | None = None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._address = (host, port)
+        self._options = options
+        self._faults = faults or Faults()
+        self._on_end = on_end
+        self._ready = threading.Event()
+        self._stopping = False
+        self._server: _Server | None = None
+        self._handle: ServerHandle | None = None
+        self._no_start: BaseException | None = None  # why it never got ready
+        self._failure: BaseException | None = None  # why it ended after that
+        self._thread = threading.Thread(target=self._run, name="aioftrackjobs-devserver")
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread has begun and not ended."""
+        return self._thread.is_alive()
+
+    def start(self) -> None:
+        """Start the thread; this does not wait for the server."""
+        self._thread.start()
+
+    def wait_ready(self) -> ServerHandle:
+        """Return when the first request can be answered.
+
+        Raises:
+            ServerStartError: If it never will be, for what it was given.
+        """
+        self._ready.wait()
+        if self._no_start is not None:
+            raise self._no_start
+        assert self._handle is not None  # noqa: S101 - made before a server gets ready
+        return self._handle
+
+    def stop(self) -> None:
+        """Have the thread end; at any time, any number of times. This does not wait for it."""
+        # In this order, and the other way round in _serve(): one of the two sees the other.
+        self._stopping = True
+        if self._server is not None:
+            self._server.stop()
+
+    def join(self) -> None:
+        """Wait for the end of the thread."""
+        self._thread.join()
+
+    def check_end(self) -> None:
+        """Check that the thread has ended because it was told to.
+
+        Raises:
+            ServerEndedError: If it has not.
+        """
+        if isinstance(self._failure, ServerEndedError):
+            raise self._failure
+        if self._failure is not None:
+            raise ServerEndedError from self._failure
+
+    def _run(self) -> None:
+        try:
+            with closing(bind(*self._address)) as listener:
+                engine = Engine(self._options)
+                with closing(engine):
+                    app = Injector(application_of(engine), self._faults)
+                    self._handle = handle_of(url_of(*listener.getsockname()[:2]), engine, app)
+                    self._serve(listener, app)
+        except BaseException as error:
+            if self._ready.is_set():
+                logger.exception("the server ended by itself")
+                self._failure = error
+            else:
+                self._no_start = error
+        finally:
+            self._ready.set()
+            self._on_end()
+
+    def _serve(self, listener: socket.socket, app: ASGIApp) -> None:
+        config = uvicorn.Config(
+            app,
+            http=_QuietProtocol,
+            loop="asyncio",  # or uvloop where it is installed, which hangs when the server fails
+            access_log=False,
+            log_config=None,
+            ws="none",
+            lifespan="on",
+            server_header=False,
+        )
+        self._server = _Server(config, self._ready)
+        if not self._stopping:
+            self._server.run(sockets=[listener])
+            if not self._stopping:
+                raise ServerEndedError
+
+
+@asynccontextmanager
+async def running(
+    host: str = "127.0.0.1",
+    port: int = 0,
+    database: str | Path | None = None,
+    storage: str | Path | None = None,
+    schemas: Iterable[Mapping[str, Any]] | None = None,
+    api_user: str = DEFAULT_API_USER,
+    api_key: str | None = None,
+    *,
+    empty: bool = False,
+    fixture: FixtureSource | None = None,
+    public: bool = False,
+    global_api_key: str | None = None,
+    limits: Limits | None = None,
+    faults: Faults | None = None,
+) -> AsyncIterator[ServerHandle]:
+    """Run a server for the length of the block; by default nothing of it stays.
+
+    A server that has ended before the block says so at the end of it, unless an error of the
+    block's own does.
+
+    Args:
+        host: Address to listen on.
+        port: 0 for any free one.
+        database: SQLite file; in memory if not given.
+        storage: Folder for files; a temporary one if not given.
+        schemas: Documents as ``query_schemas`` answers them; built-in ones if not given.
+        api_user: User the server is made for; added if there is no such user.
+        api_key: Key of *api_user*; made up, or kept from the database, if not given.
+        empty: Make nothing in a new database but that user and the built-in locations.
+        fixture: JSON file of entities to load, or the entities, as in :mod:`fixtures`.
+        public: Allow a *host* that other machines reach; that takes an *api_key* too.
+        global_api_key: Key that acts for any active user; there is none if not given.
+        limits: How much one request may ask for, if not as much as usual.
+        faults: What is to go wrong from the start; the handle has them in any case.
+
+    Raises:
+        ServerStartError: If one of these cannot be used; the subclass says which.
+    """
+    check_address(host, port, public=public, api_key=api_key)
+    options = Options(
+        database=database,
+        storage=storage,
+        schemas=schemas,
+        api_user=api_user,
+        api_key=api_key,
+        global_api_key=global_api_key,
+        limits=limits,
+        empty=empty,
+        fixture=fixture,
+    )
+    runner = _Runner(host, port, options, faults)
+    runner.start()
+    try:
+        yield await run_sync(runner.wait_ready)
+    finally:
+        runner.stop()
+        await _ended(runner)
+    runner.check_end()
+
+
+async def _ended(runner: _Runner) -> None:
+    """Wait for the end of a stopped server, whatever happens meanwhile.
+
+    anyio's shield does not hold off a task's own ``cancel()``, by which ``asyncio.run`` hands on
+    Ctrl-C: that one is kept, and raised in the end. The server's grace bounds the wait.
+    """
+    cancelled: BaseException | None = None
+    while runner.is_alive:
+        try:
+            with anyio.CancelScope(shield=True):
+                await run_sync(runner.join)
+        except anyio.get_cancelled_exc_class() as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+def serve(
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    database: str | Path | None = None,
+    storage: str | Path | None = None,
+    schemas: Iterable[Mapping[str, Any]] | None = None,
+    api_user: str = DEFAULT_API_USER,
+    api_key: str | None = None,
+    on_ready: Callable[[ServerHandle], None] | None = None,
+    *,
+    empty: bool = False,
+    fixture: FixtureSource | None = None,
+    public: bool = False,
+    global_api_key: str | None = None,
+    limits: Limits | None = None,
+    faults: Faults | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM; for programs, from their main thread.
+
+    Takes what :func:`running` takes, and calls *on_ready* once when the first request can be
+    answered.
+
+    Raises:
+        ServerStartError: If one of these cannot be used; the subclass says which.
+        ServerEndedError: If the server ends although nobody stopped it.
+    """
+    check_address(host, port, public=public, api_key=api_key)
+    options = Options(
+        database=database,
+        storage=storage,
+        schemas=schemas,
+        api_user=api_user,
+        api_key=api_key,
+        global_api_key=global_api_key,
+        limits=limits,
+        empty=empty,
+        fixture=fixture,
+    )
+    stopped = threading.Event()
+    runner = _Runner(host, port, options, faults, on_end=stopped.set)
+    with _signals_set(stopped):
+        runner.start()
+        try:
+            handle = runner.wait_ready()
+            if on_ready is not None:
+                on_ready(handle)
+            stopped.wait()
+        finally:
+            runner.stop()
+            runner.join()
+        runner.check_end()
+
+
+@contextmanager
+def _signals_set(event: threading.Event) -> Iterator[None]:
+    """Have the two signals that end programs set *event* instead, inside the block."""
+    previous = {
+        number: signal.signal(number, lambda *_: event.set())
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,141 @@
+"""Values of custom attributes, one for each entity and each configuration that is for it.
+
+Clients never create them: they take it that all are there, with the configuration's default,
+and only send updates. So triggers add them with the entity or the configuration, whichever is
+later.
+
+As the official client's documentation has it, hierarchical ones have no value until one is set,
+which is for that entity alone: clients look for the first that is set on the way up. And a
+default that is changed is for entities made from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from aioftrackjobs.devserver.schema.model import EntityType, Model
+from aioftrackjobs.devserver.store.triggers import add_trigger
+
+_CONFIGURATION, _VALUE = "CustomAttributeConfiguration", "CustomAttributeValue"
+#: What says which entities a configuration is for.
+_CRITERIA = ("entity_type", "object_type_id", "project_id", "is_hierarchical")
+#: The key of a value.
+_KEY = {"configuration_id", "entity_id"}
+_PROJECT_OF_ASSET = (
+    '(SELECT coalesce("project_id", "id") FROM "Context" WHERE "Context"."id" = {context})'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """Entities that have custom attributes.
+
+    Attributes:
+        word: How a configuration calls them.
+        entity_type: What they are.
+        project: SQL for the project of the entity in ``o``.
+        follows: Attributes that decide which configurations are for one of them.
+    """
+
+    word: str
+    entity_type: str
+    project: str
+    follows: tuple[str, ...] = ()
+
+
+_KINDS = (
+    _Kind("task", "TypedContext", 'o."project_id"', ("project_id", "object_type_id")),
+    _Kind("show", "Project", 'o."id"'),
+    _Kind("user", "User", "NULL"),
+    _Kind("list", "List", 'o."project_id"', ("project_id",)),
+    _Kind("asset", "Asset", _PROJECT_OF_ASSET.format(context='o."context_id"'), ("context_id",)),
+    _Kind(
+        "assetversion",
+        "AssetVersion",
+        _PROJECT_OF_ASSET.format(
+            context='(SELECT "context_id" FROM "Asset" WHERE "Asset"."id" = o."asset_id")'
+        ),
+        ("asset_id",),
+    ),
+)
+
+
+def are_always_there(entity_type: EntityType) -> bool:
+    """Return whether clients take it that entities of a type exist: values of custom attributes.
+
+    So one that is to be created may be there, and one that is to be updated may not: those of
+    entities that their configuration is not for.
+    """
+    return entity_type.shared and set(entity_type.primary_key) == _KEY
+
+
+def add_dense_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
+    """Have the creation of *tables* make triggers that add values, where schemas have them."""
+    configuration, value = tables.get(_CONFIGURATION), tables.get(_VALUE)
+    if configuration is None or value is None:
+        return
+    if not {"id", "default", *_CRITERIA} <= set(configuration.c.keys()):
+        return
+    if not {"configuration_id", "entity_id", "value"} <= set(value.c.keys()):
+        return
+    for kind in _KINDS:
+        if _is_known(model, tables, kind):
+            _add(model, tables, kind)
+
+
+def _is_known(model: Model, tables: Mapping[str, sa.Table], kind: _Kind) -> bool:
+    known = model.types.get(kind.entity_type)
+    if known is None or not {"id", *kind.follows} <= set(tables[known.root].c.keys()):
+        return False
+    needs = {"asset": {"Context"}, "assetversion": {"Asset", "Context"}}.get(kind.word, set())
+    return needs <= tables.keys() and (
+        "Context" not in needs or "project_id" in tables["Context"].c
+    )
+
+
+def _add(model: Model, tables: Mapping[str, sa.Table], kind: _Kind) -> None:
+    owner = tables[model.types[kind.entity_type].root]
+    statement = _statement(model, owner, kind)
+    of_owner = f'{statement} AND o."_row" = NEW."_row"'
+    of_configuration = f'{statement} AND c."_row" = NEW."_row"'
+    criteria = ", ".join(f'"{name}"' for name in _CRITERIA)
+    changed = ", ".join(f'"{name}"' for name in kind.follows)
+    for table, event, each in (
+        (owner, "INSERT", of_owner),
+        (owner, f"UPDATE OF {changed}" if changed else "", of_owner),
+        (tables[_CONFIGURATION], "INSERT", of_configuration),
+        (tables[_CONFIGURATION], f"UPDATE OF {criteria}", of_configuration),
+    ):
+        if event:
+            name = f"{table.name}_gives_{kind.word}_values_on_{event[:6].lower()}"
+            add_trigger(table, name, f'AFTER {event} ON "{table.name}"', each)
+    add_trigger(
+        tables[_VALUE],
+        f"{_VALUE}_comes_back_to_{kind.word}",
+        f'AFTER DELETE ON "{_VALUE}"',
+        f'{statement} AND c."id" = OLD."configuration_id" AND o."id" = OLD."entity_id"',
+    )
+
+
+def _statement(model: Model, owner: sa.Table, kind: _Kind) -> str:
+    """Return SQL that adds missing values; more conditions can be put to its end."""
+    names = sorted(model.types[kind.entity_type].concrete)
+    types = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
+    matches = f"c.\"entity_type\" = '{kind.word}'"
+    if kind.word == "task":
+        matches += ' AND (c."object_type_id" IS NULL OR c."object_type_id" = o."object_type_id")'
+    if kind.word != "user":
+        matches += ' OR c."is_hierarchical"'
+    project = 'c."project_id" IS NULL'
+    if kind.project != "NULL":
+        project = f'({project} OR c."project_id" = {kind.project})'
+    return (
+        f'INSERT OR IGNORE INTO "{_VALUE}" ("_type", "configuration_id", "entity_id", "value") '
+        f'SELECT \'{_VALUE}\', c."id", o."id", '
+        'CASE WHEN c."is_hierarchical" THEN NULL ELSE c."default" END '
+        f'FROM "{_CONFIGURATION}" AS c, "{owner.name}" AS o '
+        f'WHERE o."_type" IN ({types}) AND ({matches}) AND {project}'
+    )

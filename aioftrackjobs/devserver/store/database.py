@@ -1,0 +1,282 @@
+"""The SQLite database: one connection, one writer, one transaction for each batch.
+
+Statements are SQLAlchemy Core. The few that write run as often as there are operations, so
+their text is made once for each set of columns and handed to the driver as it is.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.pool import StaticPool
+
+from aioftrackjobs.devserver.api_errors import (
+    DuplicateRefusal,
+    IntegrityRefusal,
+    Refusal,
+    ValidationRefusal,
+)
+from aioftrackjobs.devserver.errors import StoreError
+from aioftrackjobs.devserver.limits import Meter, unmetered
+from aioftrackjobs.devserver.schema.model import Model
+from aioftrackjobs.devserver.store.statements import Sql
+from aioftrackjobs.protocol.schemas import schema_hash
+
+_IN_MEMORY = ":memory:"
+#: Rows that are read before anybody asks how big they are.
+_AT_ONCE = 1000
+#: Bytes of a row beside its texts.
+_BARE = 16
+#: Seconds for which completed uploads are remembered: as long as parts of others are kept.
+_REMEMBERED = 24 * 3600.0
+#: As many as the digest has that it goes into.
+_SECRET_BYTES = 32
+#: Server-side facts that are no entities: keys of users, what the file was made for, a secret,
+#: and which uploads in parts were completed.
+_CREATE_INTERNALS = (
+    "CREATE TABLE IF NOT EXISTS _fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS _personal_key (owner TEXT PRIMARY KEY, api_key TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS _completed (upload TEXT PRIMARY KEY, at REAL NOT NULL)",
+)
+
+
+def _size_of(rows: Sequence[sa.Row[Any]]) -> int:
+    """Return about how many bytes *rows* have; this is done for each that is ever read."""
+    texts = [len(each) for row in rows for each in row if type(each) is str or type(each) is bytes]
+    return _BARE * len(rows) + sum(texts)
+
+
+class Transaction:
+    """What a batch does to the store; nothing of it is seen before it ends well."""
+
+    def __init__(self, store: Store, read: Meter = unmetered) -> None:
+        self.tables = store.sql.tables
+        self._sql = store.sql
+        self._connection = store.connection
+        self._driver = store.driver
+        self._read = read
+
+    def fetch(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
+        """Return all rows of *statement*.
+
+        Raises:
+            ValidationRefusal: If the database finds it too big.
+        """
+        found: list[sa.Row[Any]] = []
+        try:
+            with closing(self._connection.execute(statement, parameters)) as result:
+                for rows in result.partitions(_AT_ONCE):
+                    self._read(_size_of(rows))
+                    found.extend(rows)
+        except (sa.exc.OperationalError, OverflowError) as error:
+            reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            raise ValidationRefusal(f"The database cannot run this query: {reason}.") from None
+        return found
+
+    def read(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return the row with the given *key*, None if there is none."""
+        cursor = self._driver.execute(self._sql.reading(table, tuple(key)), tuple(key.values()))
+        row = cursor.fetchone()
+        if row is None:
+            return None
+        return dict(zip((column[0] for column in cursor.description), row, strict=True))
+
+    def lowest(self, table: str, order: str, column: str) -> Any:
+        """Return *column* of the row with the lowest *order*, None if there is none."""
+        row = self._driver.execute(self._sql.lowest(table, order, column)).fetchone()
+        return row[0] if row else None
+
+    def highest(self, table: str, key: Mapping[str, Any], column: str) -> Any:
+        """Return the highest *column* of the rows that *key* finds, None if there is none."""
+        sql = self._sql.highest(table, tuple(key), column)
+        return self._driver.execute(sql, tuple(key.values())).fetchone()[0]
+
+    def insert(self, table: str, values: Mapping[str, Any]) -> None:
+        """Add a row.
+
+        Raises:
+            DuplicateRefusal: If there is a row with its key.
+        """
+        try:
+            self._driver.execute(self._sql.inserting(table, tuple(values)), tuple(values.values()))
+        except sqlite3.IntegrityError:
+            raise DuplicateRefusal(f"There is a {table} with this key already.") from None
+
+    def update(self, table: str, key: Mapping[str, Any], values: Mapping[str, Any]) -> int:
+        """Change the rows that *key* finds, and return how many that were."""
+        if not values:
+            return 0
+        sql = self._sql.updating(table, tuple(key), tuple(values))
+        return self._driver.execute(sql, (*values.values(), *key.values())).rowcount
+
+    def delete(self, table: str, key: Mapping[str, Any]) -> int:
+        """Remove the rows that *key* finds, and return how many that were."""
+        sql = self._sql.deleting(table, tuple(key))
+        return self._driver.execute(sql, tuple(key.values())).rowcount
+
+    def api_key(self, owner: str) -> str | None:
+        """Return the API key of *owner*, None if there is none."""
+        sql = "SELECT api_key FROM _personal_key WHERE owner = ?"
+        row = self._driver.execute(sql, (owner,)).fetchone()
+        return row[0] if row else None
+
+    def set_api_key(self, owner: str, api_key: str) -> None:
+        """Give *owner* an API key in place of any earlier one."""
+        sql = "INSERT OR REPLACE INTO _personal_key VALUES (?, ?)"
+        self._driver.execute(sql, (owner, api_key))
+
+    def api_keys(self) -> dict[str, str]:
+        """Return the API keys of all owners."""
+        return dict(self._driver.execute("SELECT owner, api_key FROM _personal_key"))
+
+    def complete(self, upload: str) -> None:
+        """Note that an upload in parts is complete, for as long as a client may ask again."""
+        now = time.time()
+        self._driver.execute("DELETE FROM _completed WHERE at < ?", (now - _REMEMBERED,))
+        self._driver.execute("INSERT OR REPLACE INTO _completed VALUES (?, ?)", (upload, now))
+
+    def is_completed(self, upload: str) -> bool:
+        """Return whether an upload in parts was completed, and not long ago."""
+        sql = "SELECT 1 FROM _completed WHERE upload = ?"
+        return self._driver.execute(sql, (upload,)).fetchone() is not None
+
+
+class Store:
+    """A database holding the entities of a model, whose SQL is *sql*.
+
+    Safe to use from several threads: transactions wait for each other.
+
+    Attributes:
+        secret: What the server signs addresses with; as lasting as the entities are.
+
+    Raises:
+        StoreError: If the database cannot be used, or is one of another model.
+    """
+
+    def __init__(self, model: Model, sql: Sql, database: str | Path | None = None) -> None:
+        self.database = _IN_MEMORY if database is None else str(database)
+        self.sql = sql
+        self.secret = b""
+        self._lock = threading.Lock()
+        self._engine = sa.create_engine(
+            sa.URL.create("sqlite", database=self.database),
+            poolclass=StaticPool,
+            # Transactions are begun and ended here, not by the driver's guess.
+            connect_args={"check_same_thread": False, "isolation_level": None},
+        )
+        try:
+            self.connection = self._engine.connect()
+            self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
+            self._prepare(model)
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError, ValueError) as error:
+            self._engine.dispose()
+            reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            raise StoreError(self.database, str(reason)) from error
+        except StoreError:
+            self.close()
+            raise
+
+    def _prepare(self, model: Model) -> None:
+        """Make the tables of a new database; refuse one that was made for other schemas."""
+        self.driver.execute("PRAGMA foreign_keys = ON")
+        if self.is_lasting:
+            self.driver.execute("PRAGMA journal_mode = WAL")
+            # Safe when the process dies; only a dying machine can lose the last commits.
+            self.driver.execute("PRAGMA synchronous = NORMAL")
+            self.driver.execute("PRAGMA busy_timeout = 2000")
+        self.driver.execute("BEGIN IMMEDIATE")
+        for sql in _CREATE_INTERNALS:
+            self.driver.execute(sql)
+        known = self.driver.execute("SELECT value FROM _fact WHERE name = 'schemas'").fetchone()
+        wanted = schema_hash(list(model.documents))
+        if known is None:
+            for sql in self.sql.creating:
+                self.driver.execute(sql)
+            self.driver.execute("INSERT INTO _fact VALUES ('schemas', ?)", (wanted,))
+        elif known[0] != wanted:
+            raise StoreError(self.database, "it was made for other schemas")
+        self.secret = self._make_secret()
+        self.driver.execute("COMMIT")
+
+    def _make_secret(self) -> bytes:
+        """Return the secret of this database, made with its first use."""
+        new = secrets.token_hex(_SECRET_BYTES)
+        self.driver.execute("INSERT OR IGNORE INTO _fact VALUES ('secret', ?)", (new,))
+        (known,) = self.driver.execute("SELECT value FROM _fact WHERE name = 'secret'").fetchone()
+        return bytes.fromhex(known)
+
+    @property
+    def is_lasting(self) -> bool:
+        """Whether it is in a file, and there for the next server too."""
+        return self.database != _IN_MEMORY
+
+    @contextmanager
+    def transaction(self, *, writes: bool = True, read: Meter = unmetered) -> Iterator[Transaction]:
+        """Enter a transaction; an error rolls it back, a clean exit commits it.
+
+        Args:
+            writes: Whether it changes anything.
+            read: Told of the bytes that its queries find.
+
+        Raises:
+            IntegrityRefusal: If at its end a foreign key points at nothing.
+        """
+        with self._lock:
+            self.driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+            try:
+                yield Transaction(self, read)
+                self._commit()
+            except BaseException:
+                if self.driver.in_transaction:  # a full disk has ended it already
+                    self.driver.execute("ROLLBACK")
+                raise
+
+    def _commit(self) -> None:
+        try:
+            self.driver.execute("COMMIT")
+        except sqlite3.IntegrityError:
+            raise self._broken_reference() from None
+
+    def _broken_reference(self) -> Refusal:
+        broken = self.driver.execute("PRAGMA foreign_key_check").fetchone()
+        if broken is None:
+            return IntegrityRefusal("A reference points at an entity that does not exist.")
+        table, row, target, number = broken
+        key = next(
+            line[3]
+            for line in self.driver.execute(f'PRAGMA foreign_key_list("{table}")')
+            if line[0] == number
+        )
+        found = self.driver.execute(
+            f'SELECT "_type", "{key}" FROM "{table}" WHERE "_row" = ?',
+            (row,),
+        ).fetchone()
+        return IntegrityRefusal(
+            f"{key} of a {found[0]} is '{found[1]}', but there is no such {target}."
+        )
+
+    def save(self) -> sqlite3.Connection:
+        """Return a copy of all that it holds, in memory."""
+        copy = sqlite3.connect(_IN_MEMORY, check_same_thread=False)
+        with self._lock:
+            self.driver.backup(copy)
+        return copy
+
+    def restore(self, saved: sqlite3.Connection) -> None:
+        """Hold what was saved, and nothing else."""
+        with self._lock:
+            saved.backup(self.driver)
+
+    def close(self) -> None:
+        """Close the database; what was committed stays."""
+        with self._lock:
+            self.connection.close()
+            self._engine.dispose()

@@ -1,0 +1,172 @@
+"""Tables for a model: one for each family of entity types, made with SQLAlchemy Core.
+
+Column names are the API's attribute names. Two columns are ours: ``_row`` keeps the order of
+creation, which is the order of queries that ask for none, and ``_type`` the concrete type.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.types import UserDefinedType
+
+from aioftrackjobs.devserver.schema.derived import add_derived_values
+from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
+from aioftrackjobs.devserver.schema.quirks import TAKEN_ALONG
+from aioftrackjobs.devserver.store.custom_attributes import add_dense_values
+from aioftrackjobs.devserver.store.triggers import add_triggers, targets_of
+
+ROW = "_row"
+TYPE = "_type"
+#: Attributes that queries look things up by although no relation does.
+_LOOKED_UP = frozenset({"name", "username", "status", "parent_id", "key", "created_at"})
+
+
+class Untyped(UserDefinedType[Any]):
+    """A column that keeps what it is given, for attributes of type ``variable``."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        """Return the only column type that SQLite converts nothing for."""
+        return "BLOB"
+
+
+_COLUMN_TYPES: Mapping[str, type[sa.types.TypeEngine[Any]]] = {
+    "string": sa.Text,
+    "boolean": sa.Integer,
+    "integer": sa.Integer,
+    "number": sa.Float,
+    "variable": Untyped,
+}
+
+
+def build_tables(model: Model) -> tuple[sa.MetaData, dict[str, sa.Table]]:
+    """Return the tables of *model*, by the name of the family's root type."""
+    metadata = sa.MetaData()
+    followed = _followed(model)
+    tables = {}
+    for entity_type in model.types.values():
+        if entity_type.root == entity_type.name:
+            family = model.family(entity_type.name)
+            tables[entity_type.name] = _table(metadata, model, family, followed[entity_type.name])
+    tables |= _own_links(metadata, model)
+    add_triggers(model, tables)
+    add_dense_values(model, tables)
+    add_derived_values(model, tables)
+    return metadata, tables
+
+
+def _followed(model: Model) -> Mapping[str, set[str]]:
+    """Return the columns that relations look rows up by, for each table."""
+    followed = defaultdict[str, set[str]](set)
+    for entity_type in model.types.values():
+        for relation in entity_type.relations.values():
+            for here, there in relation.pairs:
+                followed[entity_type.root].add(here)
+                followed[model.root(relation.target).name].add(there)
+            if relation.link is not None:
+                ends = {relation.link.here, relation.link.there}
+                followed[model.link_table(relation.link)] |= ends
+    return followed
+
+
+def _own_links(metadata: sa.MetaData, model: Model) -> dict[str, sa.Table]:
+    """Return the tables that join entities where no type of the model does."""
+    tables: dict[str, sa.Table] = {}
+    for entity_type in model.types.values():
+        for relation in entity_type.relations.values():
+            link = relation.link
+            if link is not None and link.hidden and link.entity_type not in tables:
+                tables[link.entity_type] = sa.Table(
+                    link.entity_type,
+                    metadata,
+                    sa.Column(ROW, sa.Integer, primary_key=True),
+                    _end(link.here, entity_type.root),
+                    _end(link.there, model.root(relation.target).name),
+                    sa.UniqueConstraint(link.here, link.there),
+                )
+    return tables
+
+
+def _end(name: str, target: str) -> sa.Column[Any]:
+    constraint = sa.ForeignKey(
+        f"{target}.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"
+    )
+    return sa.Column(name, sa.Text, constraint, nullable=False, index=True)
+
+
+def _table(
+    metadata: sa.MetaData, model: Model, family: list[EntityType], followed: set[str]
+) -> sa.Table:
+    root = model.root(family[0].name)
+    attributes: dict[str, Attribute] = {}
+    required = set(root.primary_key)
+    for entity_type in family:
+        for name, attribute in entity_type.attributes.items():
+            known = attributes.get(name)
+            if known is None or (attribute.references and not known.references):
+                attributes[name] = attribute
+        required |= _goes_with(entity_type)
+    for name, targets in targets_of(model, family).items():
+        if len(targets) > 1:  # no constraint of SQL says that; triggers do
+            attributes[name] = replace(attributes[name], references=None)
+    looked_up = (followed | _LOOKED_UP) - {root.primary_key[0]}
+    return sa.Table(
+        root.name,
+        metadata,
+        sa.Column(ROW, sa.Integer, primary_key=True),
+        sa.Column(TYPE, sa.Text, nullable=False),
+        *(
+            _column(model, root, each, each.name in required, each.name in looked_up)
+            for each in attributes.values()
+        ),
+        sa.UniqueConstraint(*root.primary_key),
+    )
+
+
+def _goes_with(entity_type: EntityType) -> set[str]:
+    """Return the foreign keys whose target takes the entity along when it is deleted.
+
+    Those that are required, those that every answer names it by (system projections), the
+    parent in a tree, and the note that is replied to. Others are cleared. Assumed: the real
+    rules are not known.
+    """
+    return {*entity_type.required, *entity_type.system_projections, *TAKEN_ALONG}
+
+
+def _column(
+    model: Model,
+    root: EntityType,
+    attribute: Attribute,
+    cascades: bool,  # noqa: FBT001
+    looked_up: bool,  # noqa: FBT001
+) -> sa.Column[Any]:
+    name = attribute.name
+    indexed = (attribute.references or looked_up) and root.primary_key[0] != name
+    constraints: list[sa.ForeignKey | sa.Computed] = []
+    target = model.root(attribute.references) if attribute.references else None
+    # A subtype's key also names its base, which is in the same table: nothing to hold.
+    own_key = target is root and name in root.primary_key
+    if target is not None and len(target.primary_key) == 1 and not own_key:
+        constraints.append(
+            sa.ForeignKey(
+                f"{target.name}.{target.primary_key[0]}",
+                ondelete="CASCADE" if cascades else "SET NULL",
+                deferrable=True,
+                initially="DEFERRED",
+            )
+        )
+    if attribute.formula is not None:
+        constraints.append(sa.Computed(attribute.formula, persisted=False))
+    return sa.Column(
+        name,
+        _COLUMN_TYPES[attribute.type],
+        *constraints,
+        index=bool(indexed),
+        server_default=sa.text("0") if attribute.kept and attribute.formula is None else None,
+    )
