@@ -6,7 +6,7 @@
         async with AsyncSession(server.url, server.api_key, server.api_user) as session:
             ...
 
-Faults are planned with ``server.faults`` (:mod:`aioftrackjobs.devserver.faults.kinds` lists what
+Faults are planned with ``server.faults`` (:mod:`aioftrackjobs.devserver.faults` lists what
 there is), and ``server.holdings`` looks at what it holds. For tests on pytest there is more in
 :mod:`aioftrackjobs.testing`.
 

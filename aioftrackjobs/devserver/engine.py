@@ -21,17 +21,16 @@ from pydantic_core import from_json
 
 from aioftrackjobs.devserver.api.background import Background
 from aioftrackjobs.devserver.api.dispatcher import Operations
-from aioftrackjobs.devserver.api.request import Caller, Services, acting_user
+from aioftrackjobs.devserver.api.request import Caller, Services
 from aioftrackjobs.devserver.api.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.api.uploads import COMPLETE, assemble_uploads
 from aioftrackjobs.devserver.api_errors import NotFoundRefusal, Refusal, RequestRefusal
 from aioftrackjobs.devserver.auth.credentials import Credentials, Identity, check_header_value
-from aioftrackjobs.devserver.auth.users import api_keys, owner_of
+from aioftrackjobs.devserver.auth.users import acting_user, api_keys, owner_of
 from aioftrackjobs.devserver.errors import SchemaError
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Incoming, Storage, is_storable
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
-from aioftrackjobs.devserver.http.headers import is_strict, options_in
 from aioftrackjobs.devserver.limits import Budget, Limits, NoRoomError
 from aioftrackjobs.devserver.options import Options
 from aioftrackjobs.devserver.schema.loader import builtin_model, load_model
@@ -165,20 +164,12 @@ class Engine:
                 self.credentials.set_api_key(owner, api_key)
             return api_keys(self.model, transaction)
 
-    def read(self, body: bytes, headers: Mapping[str, str], base_url: str) -> Call:
+    def read(self, body: bytes, caller: Caller) -> Call:
         """Return what a ``POST /api`` asks for; this does not use the database.
 
         Raises:
-            Refusal: If it is no batch of operations, or comes without the key of a user.
+            Refusal: If it is no batch of operations.
         """
-        who = self.credentials.check(headers.get("ftrack-user"), headers.get("ftrack-api-key"))
-        options = options_in(headers)
-        caller = Caller(
-            who,
-            base_url,
-            denormalize="denormalize" in options,
-            strict="strict" in options or is_strict(headers),
-        )
         operations = _read_batch(body)
         self.limits.check_batch(operations)
         self._operations.check(operations)

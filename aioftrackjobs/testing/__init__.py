@@ -26,7 +26,7 @@ A failing test shows the seed of its faults; ``--ftrack-seed`` brings them back.
 """
 
 from aioftrackjobs.devserver import Faults, Holdings
-from aioftrackjobs.devserver.faults.kinds import (
+from aioftrackjobs.devserver.faults import (
     BadGateway,
     Corrupt,
     Delay,

@@ -16,7 +16,7 @@ import pytest
 import aioftrackjobs.pytest_plugin
 from aioftrackjobs import AsyncSession, Job
 from aioftrackjobs.devserver import running
-from aioftrackjobs.devserver.faults.kinds import FAULTS
+from aioftrackjobs.devserver.faults import FAULTS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from aioftrackjobs.devserver.query import ast as syntax
+from aioftrackjobs.devserver.query import ast
 
 
-def print_query(query: syntax.Query) -> str:
+def print_query(query: ast.Query) -> str:
     """Return *query* as text, with no more parentheses than it needs."""
     parts = []
     if query.projections is not None:
@@ -24,47 +24,47 @@ def print_query(query: syntax.Query) -> str:
     return " ".join(parts)
 
 
-def _path(path: syntax.Path) -> str:
+def _path(path: ast.Path) -> str:
     return ".".join(f"{step.name}[{step.cast}]" if step.cast else step.name for step in path)
 
 
-def _projection(projection: syntax.Path | syntax.Aggregate) -> str:
-    if isinstance(projection, syntax.Aggregate):
+def _projection(projection: ast.Path | ast.Aggregate) -> str:
+    if isinstance(projection, ast.Aggregate):
         return f"{projection.function}({_path(projection.path)})"
     return _path(projection)
 
 
-def _ordering(ordering: syntax.Ordering) -> str:
+def _ordering(ordering: ast.Ordering) -> str:
     return _projection(ordering.path) + " descending" * ordering.descending
 
 
-def _expression(expression: syntax.Expression) -> str:
+def _expression(expression: ast.Expression) -> str:
     match expression:
-        case syntax.Or(operands=operands):
+        case ast.Or(operands=operands):
             return " or ".join(map(_operand, operands))
-        case syntax.And(operands=operands):
+        case ast.And(operands=operands):
             return " and ".join(map(_operand, operands))
-        case syntax.Not(operand=operand):
+        case ast.Not(operand=operand):
             return f"not {_operand(operand)}"
-        case syntax.RelationTest(path=path, criteria=criteria):
+        case ast.RelationTest(path=path, criteria=criteria):
             return f"{_path(path)} any ({_expression(criteria) if criteria else ''})"
-        case syntax.Membership(path=path, values=values, negated=negated):
-            listed = print_query(values) if isinstance(values, syntax.Query) else _literals(values)
+        case ast.Membership(path=path, values=values, negated=negated):
+            listed = print_query(values) if isinstance(values, ast.Query) else _literals(values)
             return f"{_path(path)} {'not_in' if negated else 'in'} ({listed})"
-        case syntax.Comparison(path=path, operator=operator, value=value):
+        case ast.Comparison(path=path, operator=operator, value=value):
             return f"{_path(path)} {operator} {_literal(value)}"
 
 
-def _operand(expression: syntax.Expression) -> str:
+def _operand(expression: ast.Expression) -> str:
     text = _expression(expression)
-    return f"({text})" if isinstance(expression, syntax.And | syntax.Or) else text
+    return f"({text})" if isinstance(expression, ast.And | ast.Or) else text
 
 
-def _literals(literals: tuple[syntax.Literal, ...]) -> str:
+def _literals(literals: tuple[ast.Literal, ...]) -> str:
     return ", ".join(map(_literal, literals))
 
 
-def _literal(literal: syntax.Literal) -> str:
+def _literal(literal: ast.Literal) -> str:
     """Return a value as it was written; its text still has the backslashes it needs."""
     if not literal.quoted:
         return literal.text

@@ -15,7 +15,7 @@ import pytest
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.devserver import Limits, running
-from aioftrackjobs.devserver.http import batch_endpoint as batches
+from aioftrackjobs.devserver.http import batch_endpoint
 from aioftrackjobs.devserver.options import Options
 
 from .caller import Caller, create, query
@@ -34,7 +34,7 @@ Start = Callable[..., AbstractAsyncContextManager[Caller]]
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a server with little room, and Jobs that fill most of it."""
-    monkeypatch.setattr(batches, "ROOM", ROOM)
+    monkeypatch.setattr(batch_endpoint, "ROOM", ROOM)
 
     @asynccontextmanager
     async def started(**limits: Any) -> AsyncIterator[Caller]:
@@ -119,7 +119,7 @@ async def test_who_does_not_read_is_let_go(start: Start, caplog: pytest.LogCaptu
 async def test_a_batch_whose_client_has_left_is_not_run(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, logger=batches.__name__)
+    caplog.set_level(logging.DEBUG, logger=batch_endpoint.__name__)
     async with start() as api:
         with closing(asking(api, query(ALL))) as slow:
             await run_sync(slow.recv, 1000)

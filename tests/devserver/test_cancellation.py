@@ -23,7 +23,7 @@ from anyio.to_thread import run_sync
 
 from aioftrackjobs.devserver import running
 from aioftrackjobs.devserver.engine import Engine
-from aioftrackjobs.devserver.serving import runner
+from aioftrackjobs.devserver.serving import runner, uvicorn_server
 from aioftrackjobs.devserver.serving.address import bind
 
 from .caller import names_in
@@ -82,7 +82,7 @@ STAGES = {
     "after the socket": (runner, "bind", False),
     "before the store": (Engine, "_populate", True),
     "after the store": (Engine, "_populate", False),
-    "before uvicorn": (runner._Server, "run", True),
+    "before uvicorn": (uvicorn_server.UvicornServer, "run", True),
 }
 
 
@@ -173,7 +173,7 @@ async def test_cancelled_while_it_runs(left: Left) -> None:
 async def test_cancelled_while_it_stops(
     left: Left, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
-    gate = gate_at(monkeypatch, runner._Server, "run", before=False)
+    gate = gate_at(monkeypatch, uvicorn_server.UvicornServer, "run", before=False)
 
     async def use_shortly() -> None:
         async with running():

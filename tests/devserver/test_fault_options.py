@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aioftrackjobs.devserver import FaultError, Faults, plan_faults
-from aioftrackjobs.devserver.faults.kinds import (
+from aioftrackjobs.devserver.faults import (
     FAULTS,
     BadGateway,
     Delay,

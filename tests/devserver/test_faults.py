@@ -13,9 +13,8 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.devserver import Faults, ServerHandle, create_app
-from aioftrackjobs.devserver.faults import kinds as faults
-from aioftrackjobs.devserver.faults.kinds import (
+from aioftrackjobs.devserver import Faults, ServerHandle, create_app, faults
+from aioftrackjobs.devserver.faults import (
     FAULTS,
     WRITING,
     BadGateway,
@@ -35,7 +34,7 @@ from aioftrackjobs.devserver.faults.kinds import (
     Truncate,
 )
 from aioftrackjobs.devserver.faults.middleware import Injector
-from aioftrackjobs.devserver.serving import inspection as holdings
+from aioftrackjobs.devserver.serving import inspection
 
 from .caller import Caller, create, new_id, query, ref, update
 
@@ -458,7 +457,7 @@ class TestHoldings:
     async def test_upload_that_does_not_end_is_an_error_that_says_what_to_look_for(
         self, server: ServerHandle, remote: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(holdings, "_PATIENCE", 0.1)
+        monkeypatch.setattr(inspection, "_PATIENCE", 0.1)
         url = await _upload_url(remote, bytes(100))
         server.faults.inject(Corrupt())  # its record says that the upload has begun
         over = anyio.Event()

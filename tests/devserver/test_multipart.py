@@ -19,7 +19,7 @@ import pytest
 from aioftrackjobs.devserver import Limits, create_app
 from aioftrackjobs.devserver.files import storage
 from aioftrackjobs.devserver.files.storage import EARLIER, INCOMING, PART, Storage
-from aioftrackjobs.devserver.store import database as store
+from aioftrackjobs.devserver.store import database
 from aioftrackjobs.devserver.store.database import Store
 
 from .caller import Caller, create, names_in, new_id
@@ -286,7 +286,7 @@ async def test_completed_uploads_are_not_remembered_for_ever(
     await first.put_all()
     await second.put_all()
     await kept.call(first.completion())
-    monkeypatch.setattr(store, "_REMEMBERED", -1.0)
+    monkeypatch.setattr(database, "_REMEMBERED", -1.0)
 
     await kept.call(second.completion())
 

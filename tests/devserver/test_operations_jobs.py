@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import create_app
-from aioftrackjobs.devserver.api import encode_media as media
+from aioftrackjobs.devserver.api import encode_media
 from aioftrackjobs.devserver.api.background import Background
-from aioftrackjobs.devserver.files import thumbnails as pictures
+from aioftrackjobs.devserver.files import thumbnails
 
 from .caller import Caller, names_in, new_id
 from .test_uploads import get
@@ -138,7 +138,7 @@ async def test_a_component_without_a_file_fails(api: Caller) -> None:
 async def test_without_pillow_an_image_cannot_be_encoded(
     api: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "HAS_PILLOW", False)
+    monkeypatch.setattr(thumbnails, "HAS_PILLOW", False)
     source = await upload(api, image(), ".png")
 
     job = await ended(api, await encode(api, source))
@@ -152,7 +152,7 @@ async def test_an_error_of_ours_fails_the_job_too(
     def broken(*_: Any) -> Any:
         raise OSError("disk full")
 
-    monkeypatch.setattr(media, "picture_of", broken)
+    monkeypatch.setattr(encode_media, "picture_of", broken)
     source = await upload(api, image(), ".png")
 
     job = await ended(api, await encode(api, source))
@@ -205,7 +205,7 @@ async def test_jobs_under_way_fail_when_the_server_stops(
         while True:
             attempt.check_stop()
 
-    monkeypatch.setattr(media, "_copy", slow)
+    monkeypatch.setattr(encode_media, "_copy", slow)
     app = create_app(database, storage, api_key="secret")
     async with http_of(app) as http:
         api = Caller(http, app.state.engine.api_user, "secret")
@@ -259,7 +259,7 @@ async def test_a_job_that_is_deleted_while_it_runs_is_let_go(
     api: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     going_on = threading.Event()
-    monkeypatch.setattr(media, "_copy", lambda *_: going_on.wait(10))
+    monkeypatch.setattr(encode_media, "_copy", lambda *_: going_on.wait(10))
     source = await upload(api, b"film", ".mp4")
     job_id = await encode(api, source)
     engine = api.http._transport.app.state.engine  # type: ignore[attr-defined]
@@ -376,7 +376,7 @@ async def test_the_size_of_a_thumbnail_is_a_number(api: Caller, size: str) -> No
 async def test_without_pillow_thumbnails_are_refused(
     api: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "HAS_PILLOW", False)
+    monkeypatch.setattr(thumbnails, "HAS_PILLOW", False)
     component_id = await upload(api, image(), ".png")
 
     assert (await thumbnail(api, component_id)).status_code == 501

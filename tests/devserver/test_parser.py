@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from aioftrackjobs.devserver.api_errors import ParseRefusal
-from aioftrackjobs.devserver.query import ast as syntax
+from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.literals import like_pattern, text_of
 from aioftrackjobs.devserver.query.parser import parse
 
 from .example_queries import whole_queries
 
 
-def path(*names: str) -> tuple[syntax.Step, ...]:
-    return tuple(syntax.Step(name) for name in names)
+def path(*names: str) -> tuple[ast.Step, ...]:
+    return tuple(ast.Step(name) for name in names)
 
 
 def criteria(text: str) -> object:
@@ -26,25 +26,23 @@ def test_queries_of_real_clients_parse(text: str) -> None:
 
 
 def test_and_binds_tighter_than_or() -> None:
-    a, b, c = (
-        syntax.Comparison(path(name), "is", syntax.Literal("1", quoted=False)) for name in "abc"
-    )
+    a, b, c = (ast.Comparison(path(name), "is", ast.Literal("1", quoted=False)) for name in "abc")
 
-    assert criteria("a is 1 or b is 1 and c is 1") == syntax.Or((a, syntax.And((b, c))))
+    assert criteria("a is 1 or b is 1 and c is 1") == ast.Or((a, ast.And((b, c))))
 
 
 def test_operators_have_other_spellings() -> None:
     for spelling, operator in {"=": "is", "!=": "is_not", "after": ">", "less_than": "<"}.items():
-        assert criteria(f"a {spelling} 1") == syntax.Comparison(
-            path("a"), operator, syntax.Literal("1", quoted=False)
+        assert criteria(f"a {spelling} 1") == ast.Comparison(
+            path("a"), operator, ast.Literal("1", quoted=False)
         )
 
 
 def test_a_keyword_may_follow_a_closing_quote_directly() -> None:
-    assert criteria('a is "x"and b is "y"') == syntax.And(
+    assert criteria('a is "x"and b is "y"') == ast.And(
         (
-            syntax.Comparison(path("a"), "is", syntax.Literal("x", quoted=True)),
-            syntax.Comparison(path("b"), "is", syntax.Literal("y", quoted=True)),
+            ast.Comparison(path("a"), "is", ast.Literal("x", quoted=True)),
+            ast.Comparison(path("b"), "is", ast.Literal("y", quoted=True)),
         )
     )
 
@@ -54,8 +52,8 @@ def test_words_of_clauses_are_attribute_names_elsewhere() -> None:
 
     assert query.projections == (path("group"), path("type"))
     assert query.order_by == (
-        syntax.Ordering(path("group"), False),
-        syntax.Ordering(path("order"), True),
+        ast.Ordering(path("group"), False),
+        ast.Ordering(path("order"), True),
     )
 
 
@@ -70,31 +68,31 @@ def test_words_inside_a_string_are_no_clauses() -> None:
 
 
 def test_casts_belong_to_the_step_they_follow() -> None:
-    assert criteria("parent[TypedContext].name is x") == syntax.Comparison(
-        (syntax.Step("parent", "TypedContext"), syntax.Step("name")),
+    assert criteria("parent[TypedContext].name is x") == ast.Comparison(
+        (ast.Step("parent", "TypedContext"), ast.Step("name")),
         "is",
-        syntax.Literal("x", quoted=False),
+        ast.Literal("x", quoted=False),
     )
 
 
 def test_membership_takes_lists_and_subqueries() -> None:
-    values = (syntax.Literal("a", quoted=False), syntax.Literal("b", quoted=True))
+    values = (ast.Literal("a", quoted=False), ast.Literal("b", quoted=True))
 
-    assert criteria('id not_in (a, "b")') == syntax.Membership(path("id"), values, negated=True)
-    assert criteria("id in (select id from Type)") == syntax.Membership(
-        path("id"), syntax.Query("Type", (path("id"),)), negated=False
+    assert criteria('id not_in (a, "b")') == ast.Membership(path("id"), values, negated=True)
+    assert criteria("id in (select id from Type)") == ast.Membership(
+        path("id"), ast.Query("Type", (path("id"),)), negated=False
     )
-    assert criteria("id in ()") == syntax.Membership(path("id"), (), negated=False)
+    assert criteria("id in ()") == ast.Membership(path("id"), (), negated=False)
 
 
 def test_relation_tests_may_be_empty_and_negated() -> None:
-    assert criteria("not user has ()") == syntax.Not(syntax.RelationTest(path("user"), None))
+    assert criteria("not user has ()") == ast.Not(ast.RelationTest(path("user"), None))
 
 
 def test_functions_are_projections_of_grouped_queries() -> None:
     query = parse("select count(id) from Task group by project_id, status.name")
 
-    assert query.projections == (syntax.Aggregate("count", path("id")),)
+    assert query.projections == (ast.Aggregate("count", path("id")),)
     assert query.group_by == (path("project_id"), path("status", "name"))
 
 
@@ -156,8 +154,8 @@ def test_parentheses_may_be_as_deep_as_one_likes() -> None:
     ],
 )
 def test_backslashes_that_escape_nothing_stay(written: str, meant: str) -> None:
-    assert text_of(syntax.Literal(written, quoted=True)) == meant
+    assert text_of(ast.Literal(written, quoted=True)) == meant
 
 
 def test_a_pattern_has_one_wildcard() -> None:
-    assert like_pattern(syntax.Literal(r"%a_b\%c\\", quoted=True)) == r"%a\_b\%c\\"
+    assert like_pattern(ast.Literal(r"%a_b\%c\\", quoted=True)) == r"%a\_b\%c\\"

@@ -13,12 +13,13 @@ import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aioftrackjobs.devserver.query import ast as syntax
+from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.schema.loader import builtin_model
 from aioftrackjobs.devserver.store.tables import build_tables
-from tests.devserver.query_printer import print_query
+
+from .query_printer import print_query
 
 Row = dict[str, Any]
 Truth = bool | None
@@ -88,7 +89,7 @@ def rows() -> dict[str, list[Row]]:
 
 
 @pytest.fixture(scope="module")
-def find() -> Iterator[Callable[[syntax.Query], list[str]]]:
+def find() -> Iterator[Callable[[ast.Query], list[str]]]:
     """What the database finds for a query: keys, in order."""
     metadata, tables = build_tables(builtin_model())
     compiler = Compiler(builtin_model(), tables)
@@ -100,7 +101,7 @@ def find() -> Iterator[Callable[[syntax.Query], list[str]]]:
             for row in entities:
                 connection.execute(tables[root].insert().values(_type=name, **row))
 
-        def find(query: syntax.Query) -> list[str]:
+        def find(query: ast.Query) -> list[str]:
             statement = compiler.select(query, compiler.scope(query), ["id"])
             found = [row[0] for row in connection.execute(statement)]
             return found if query.limit is None else found[: query.limit]
@@ -118,7 +119,7 @@ def related(name: str, row: Row, relation: str) -> list[Row]:
     return [other for other in rows()[target] if other[there] == row[here]]
 
 
-def text_of(literal: syntax.Literal) -> str:
+def text_of(literal: ast.Literal) -> str:
     return re.sub(r"\\(.)", r"\1", literal.text, flags=re.DOTALL)
 
 
@@ -133,7 +134,7 @@ def lower(text: str) -> str:
     return "".join(each.lower() if each.isascii() else each for each in text)
 
 
-def compares(comparison: syntax.Comparison, value: Any) -> Truth:
+def compares(comparison: ast.Comparison, value: Any) -> Truth:
     operator, literal = comparison.operator, comparison.value
     if literal.is_null:
         return (value is None) == (operator == "is")
@@ -147,8 +148,8 @@ def compares(comparison: syntax.Comparison, value: Any) -> Truth:
     return bool(results[operator])
 
 
-def belongs(membership: syntax.Membership, value: Any) -> Truth:
-    assert not isinstance(membership.values, syntax.Query)
+def belongs(membership: ast.Membership, value: Any) -> Truth:
+    assert not isinstance(membership.values, ast.Query)
     listed = [each for each in membership.values if not each.is_null]
     with_null = len(listed) < len(membership.values)
     if value is None:
@@ -158,46 +159,46 @@ def belongs(membership: syntax.Membership, value: Any) -> Truth:
     return (value in [type(value)(text_of(each)) for each in listed]) != membership.negated
 
 
-def holds(expression: syntax.Expression, name: str, row: Row) -> Truth:
+def holds(expression: ast.Expression, name: str, row: Row) -> Truth:
     match expression:
-        case syntax.And(operands=operands):
+        case ast.And(operands=operands):
             truths = [holds(each, name, row) for each in operands]
             return False if False in truths else None if None in truths else True
-        case syntax.Or(operands=operands):
+        case ast.Or(operands=operands):
             truths = [holds(each, name, row) for each in operands]
             return True if True in truths else None if None in truths else False
-        case syntax.Not(operand=operand):
+        case ast.Not(operand=operand):
             truth = holds(operand, name, row)
             return None if truth is None else not truth
-        case syntax.RelationTest(path=path, criteria=criteria):
+        case ast.RelationTest(path=path, criteria=criteria):
             step, *rest = path
             target = RELATIONS[name, step.name][0]
             others = related(name, row, step.name)
             if rest:
-                inner: syntax.Expression = syntax.RelationTest(tuple(rest), criteria)
+                inner: ast.Expression = ast.RelationTest(tuple(rest), criteria)
                 return any(holds(inner, target, other) for other in others)
             return any(criteria is None or holds(criteria, target, other) for other in others)
-        case syntax.Comparison() | syntax.Membership():
+        case ast.Comparison() | ast.Membership():
             return holds_at_end(expression, name, row)
 
 
-def holds_at_end(expression: syntax.Comparison | syntax.Membership, name: str, row: Row) -> Truth:
+def holds_at_end(expression: ast.Comparison | ast.Membership, name: str, row: Row) -> Truth:
     step, *rest = expression.path
     if rest:
         target = RELATIONS[name, step.name][0]
-        inner: syntax.Expression = (
-            syntax.Comparison(tuple(rest), expression.operator, expression.value)
-            if isinstance(expression, syntax.Comparison)
-            else syntax.Membership(tuple(rest), expression.values, expression.negated)
+        inner: ast.Expression = (
+            ast.Comparison(tuple(rest), expression.operator, expression.value)
+            if isinstance(expression, ast.Comparison)
+            else ast.Membership(tuple(rest), expression.values, expression.negated)
         )
         return any(holds(inner, target, other) for other in related(name, row, step.name))
     value = row[step.name]
-    if isinstance(expression, syntax.Comparison):
+    if isinstance(expression, ast.Comparison):
         return compares(expression, value)
     return belongs(expression, value)
 
 
-def value_at(path: syntax.Path, name: str, row: Row) -> Any:
+def value_at(path: ast.Path, name: str, row: Row) -> Any:
     step, *rest = path
     if not rest:
         return row[step.name]
@@ -205,7 +206,7 @@ def value_at(path: syntax.Path, name: str, row: Row) -> Any:
     return value_at(tuple(rest), RELATIONS[name, step.name][0], others[0]) if others else None
 
 
-def evaluated(query: syntax.Query) -> list[str]:
+def evaluated(query: ast.Query) -> list[str]:
     name = query.entity_type
     found = [
         row
@@ -214,9 +215,9 @@ def evaluated(query: syntax.Query) -> list[str]:
     ]
     for ordering in reversed(query.order_by):
         path = ordering.path
-        assert not isinstance(path, syntax.Aggregate)
+        assert not isinstance(path, ast.Aggregate)
 
-        def key(row: Row, path: syntax.Path = path) -> tuple[bool, Any]:
+        def key(row: Row, path: ast.Path = path) -> tuple[bool, Any]:
             value = value_at(path, name, row)
             return (value is not None, 0 if value is None else value)
 
@@ -233,22 +234,22 @@ def escaped(value: Any) -> str:
     return re.sub(r'([\\"%])', r"\\\1", str(value))
 
 
-def literals(values: list[Any]) -> st.SearchStrategy[syntax.Literal]:
-    return st.sampled_from(values).map(lambda value: syntax.Literal(escaped(value), quoted=True))
+def literals(values: list[Any]) -> st.SearchStrategy[ast.Literal]:
+    return st.sampled_from(values).map(lambda value: ast.Literal(escaped(value), quoted=True))
 
 
-def patterns() -> st.SearchStrategy[syntax.Literal]:
+def patterns() -> st.SearchStrategy[ast.Literal]:
     parts = st.sampled_from(["%", *map(escaped, WORDS)])
-    return st.lists(parts, max_size=3).map(lambda each: syntax.Literal("".join(each), quoted=True))
+    return st.lists(parts, max_size=3).map(lambda each: ast.Literal("".join(each), quoted=True))
 
 
-NOTHING = st.just(syntax.Literal("none", quoted=False))
+NOTHING = st.just(ast.Literal("none", quoted=False))
 
 
 @st.composite
 def paths(
     draw: st.DrawFn, name: str, *, to_one: bool = False, steps: int = 3
-) -> tuple[syntax.Path, list[Any]]:
+) -> tuple[ast.Path, list[Any]]:
     """Return a path that leads to an attribute, and the values that it may have."""
     ways = [
         relation
@@ -258,62 +259,60 @@ def paths(
     if ways and (not ATTRIBUTES[name] or (steps > 0 and draw(st.integers(0, 2)) == 0)):
         way = draw(st.sampled_from(ways))
         rest, values = draw(paths(RELATIONS[name, way][0], to_one=to_one, steps=steps - 1))
-        return (syntax.Step(way), *rest), values
+        return (ast.Step(way), *rest), values
     attribute = draw(st.sampled_from(sorted(ATTRIBUTES[name])))
-    return (syntax.Step(attribute),), ATTRIBUTES[name][attribute]
+    return (ast.Step(attribute),), ATTRIBUTES[name][attribute]
 
 
 @st.composite
-def leaves(draw: st.DrawFn, name: str) -> syntax.Expression:
+def leaves(draw: st.DrawFn, name: str) -> ast.Expression:
     path, values = draw(paths(name))
     match draw(st.integers(0, 3)):
         case 0:
-            return syntax.Comparison(path, draw(st.sampled_from(["is", "is_not"])), draw(NOTHING))
+            return ast.Comparison(path, draw(st.sampled_from(["is", "is_not"])), draw(NOTHING))
         case 1 if values is WORDS:
-            return syntax.Comparison(
+            return ast.Comparison(
                 path, draw(st.sampled_from(["like", "not_like"])), draw(patterns())
             )
         case 2:
             listed = draw(st.lists(literals(values) | NOTHING, max_size=4))
-            return syntax.Membership(path, tuple(listed), negated=draw(st.booleans()))
+            return ast.Membership(path, tuple(listed), negated=draw(st.booleans()))
         case _:
             operator = draw(st.sampled_from(["is", "is_not", "<", "<=", ">", ">="]))
-            return syntax.Comparison(path, operator, draw(literals(values)))
+            return ast.Comparison(path, operator, draw(literals(values)))
 
 
 @st.composite
-def criteria(draw: st.DrawFn, name: str, depth: int = 3) -> syntax.Expression:
+def criteria(draw: st.DrawFn, name: str, depth: int = 3) -> ast.Expression:
     kind = draw(st.integers(0, 6)) if depth else 0
     ways = [relation for owner, relation in RELATIONS if owner == name]
     if kind <= 2 or (kind == 6 and not ways):
         return draw(leaves(name))
     if kind == 3:
-        return syntax.Not(draw(criteria(name, depth - 1)))
+        return ast.Not(draw(criteria(name, depth - 1)))
     if kind == 6:
         way = draw(st.sampled_from(ways))
         inner = criteria(RELATIONS[name, way][0], depth - 1)
-        return syntax.RelationTest((syntax.Step(way),), draw(st.none() | inner))
+        return ast.RelationTest((ast.Step(way),), draw(st.none() | inner))
     operands = st.lists(criteria(name, depth - 1), min_size=2, max_size=3)
-    return _joined(syntax.And if kind == 4 else syntax.Or, draw(operands))
+    return _joined(ast.And if kind == 4 else ast.Or, draw(operands))
 
 
-def _joined(
-    kind: type[syntax.And | syntax.Or], operands: list[syntax.Expression]
-) -> syntax.Expression:
+def _joined(kind: type[ast.And | ast.Or], operands: list[ast.Expression]) -> ast.Expression:
     """Return *operands* joined the way the parser leaves them: none of the same kind inside."""
-    flat: list[syntax.Expression] = []
+    flat: list[ast.Expression] = []
     for operand in operands:
         flat.extend(operand.operands if isinstance(operand, kind) else (operand,))
     return kind(tuple(flat))
 
 
 @st.composite
-def queries(draw: st.DrawFn) -> syntax.Query:
+def queries(draw: st.DrawFn) -> ast.Query:
     name = draw(st.sampled_from(["Job", "User", "Component"]))
     keys = st.builds(
-        syntax.Ordering, paths(name, to_one=True).map(lambda each: each[0]), st.booleans()
+        ast.Ordering, paths(name, to_one=True).map(lambda each: each[0]), st.booleans()
     )
-    return syntax.Query(
+    return ast.Query(
         name,
         None,
         draw(st.none() | criteria(name)),
@@ -326,7 +325,7 @@ def queries(draw: st.DrawFn) -> syntax.Query:
 @settings(max_examples=400, deadline=None)
 @given(query=queries())
 def test_queries_find_what_a_naive_evaluator_finds(
-    find: Callable[[syntax.Query], list[str]], query: syntax.Query
+    find: Callable[[ast.Query], list[str]], query: ast.Query
 ) -> None:
     assert find(parse(print_query(query))) == evaluated(query), print_query(query)
 
@@ -334,59 +333,55 @@ def test_queries_find_what_a_naive_evaluator_finds(
 # Printing, of trees that need not make sense
 
 NAMES = st.sampled_from(["id", "name", "group", "order", "type", "user", "limit", "value_2"])
-STEPS = st.builds(syntax.Step, NAMES, st.none() | NAMES)
+STEPS = st.builds(ast.Step, NAMES, st.none() | NAMES)
 PATHS = st.lists(STEPS, min_size=1, max_size=3).map(tuple)
 LITERALS = st.builds(
-    syntax.Literal,
+    ast.Literal,
     st.sampled_from(["a-b", "none", "1.5", "true", "2020-01-01"]),
     quoted=st.just(False),
-) | st.text(max_size=8).map(lambda text: syntax.Literal(escaped(text), quoted=True))
+) | st.text(max_size=8).map(lambda text: ast.Literal(escaped(text), quoted=True))
 
 
 def trees(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     several = st.lists(inner, min_size=2, max_size=3)
     subqueries = st.builds(
-        syntax.Query,
+        ast.Query,
         NAMES,
         st.tuples(PATHS),
         st.none() | inner,
         limit=st.none() | st.integers(0, 9),
     )
     return (
-        st.builds(syntax.Not, inner)
-        | several.map(lambda each: _joined(syntax.And, each))
-        | several.map(lambda each: _joined(syntax.Or, each))
-        | st.builds(syntax.RelationTest, PATHS, st.none() | inner)
-        | st.builds(syntax.Membership, PATHS, subqueries, st.booleans())
+        st.builds(ast.Not, inner)
+        | several.map(lambda each: _joined(ast.And, each))
+        | several.map(lambda each: _joined(ast.Or, each))
+        | st.builds(ast.RelationTest, PATHS, st.none() | inner)
+        | st.builds(ast.Membership, PATHS, subqueries, st.booleans())
     )
 
 
 OPERATORS = st.sampled_from(["is", "is_not", "<", "<=", ">", ">=", "like", "not_like"])
 EXPRESSIONS = st.recursive(
-    st.builds(syntax.Comparison, PATHS, OPERATORS, LITERALS)
-    | st.builds(syntax.Membership, PATHS, st.lists(LITERALS, max_size=3).map(tuple), st.booleans()),
+    st.builds(ast.Comparison, PATHS, OPERATORS, LITERALS)
+    | st.builds(ast.Membership, PATHS, st.lists(LITERALS, max_size=3).map(tuple), st.booleans()),
     trees,
     max_leaves=6,
 )
-AGGREGATES = st.builds(
-    syntax.Aggregate, st.sampled_from(["count", "sum", "avg", "min", "max"]), PATHS
-)
+AGGREGATES = st.builds(ast.Aggregate, st.sampled_from(["count", "sum", "avg", "min", "max"]), PATHS)
 
 
 @settings(max_examples=300, deadline=None)
 @given(
     query=st.builds(
-        syntax.Query,
+        ast.Query,
         NAMES,
         st.none() | st.lists(PATHS | AGGREGATES, min_size=1, max_size=3).map(tuple),
         st.none() | EXPRESSIONS,
         st.lists(PATHS, max_size=2).map(tuple),
-        st.lists(st.builds(syntax.Ordering, PATHS | AGGREGATES, st.booleans()), max_size=2).map(
-            tuple
-        ),
+        st.lists(st.builds(ast.Ordering, PATHS | AGGREGATES, st.booleans()), max_size=2).map(tuple),
         st.none() | st.integers(0, 2**62),
         st.none() | st.integers(0, 2**62),
     )
 )
-def test_a_printed_query_parses_to_an_equal_one(query: syntax.Query) -> None:
+def test_a_printed_query_parses_to_an_equal_one(query: ast.Query) -> None:
     assert parse(print_query(query)) == query

@@ -25,7 +25,7 @@ from aioftrackjobs.devserver import (
     running,
 )
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
-from aioftrackjobs.devserver.serving import runner
+from aioftrackjobs.devserver.serving import uvicorn_server
 
 from .caller import Caller, create, names_in
 from .waiting import until
@@ -189,7 +189,7 @@ async def fail(*_: object) -> None:
 async def test_a_server_that_ended_by_itself_says_so_at_the_end_of_the_block(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runner._Server, "on_tick", fail)
+    monkeypatch.setattr(uvicorn_server.UvicornServer, "on_tick", fail)
 
     with pytest.raises(ServerEndedError) as caught:
         async with running():
@@ -201,7 +201,7 @@ async def test_a_server_that_ended_by_itself_says_so_at_the_end_of_the_block(
 async def test_an_error_of_the_block_is_not_hidden_by_the_end_of_the_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runner._Server, "on_tick", fail)
+    monkeypatch.setattr(uvicorn_server.UvicornServer, "on_tick", fail)
 
     with pytest.raises(KeyError):
         async with running():
@@ -244,7 +244,7 @@ from aioftrackjobs.devserver import ServerEndedError, runner, serve
 async def fail(*_):
     raise OSError("out of memory")
 
-setattr(runner._Server, *{failure})
+setattr(uvicorn_server.UvicornServer, *{failure})
 try:
     serve(port=0, on_ready=lambda handle: print("ready", flush=True))
 except ServerEndedError as error:

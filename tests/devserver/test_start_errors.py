@@ -28,10 +28,11 @@ from aioftrackjobs.devserver import (
     running,
     serve,
 )
+from aioftrackjobs.devserver.api.request import Caller as Requester
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.options import Options
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
-from aioftrackjobs.devserver.seed import demo_project as seed
+from aioftrackjobs.devserver.seed import demo_project
 from aioftrackjobs.devserver.store.database import Store
 from aioftrackjobs.protocol.schemas import schema_hash
 
@@ -248,9 +249,9 @@ def test_any_other_document_is_served_or_refused() -> None:
             ends["refused"] += 1
             continue
         ends["served"] += 1
-        headers = {"ftrack-user": engine.api_user, "ftrack-api-key": engine.api_key}
+        caller = Requester(engine.credentials.check(engine.api_user, engine.api_key), "http://x")
         body = json.dumps([query(name) for name in engine.model.types]).encode()
-        call = engine.read(body, headers, "http://x")
+        call = engine.read(body, caller)
         assert engine.answer(call, engine.limits.answer).startswith(b"[")
         engine.close()
 
@@ -277,7 +278,7 @@ def test_what_is_not_seeded_is_logged(
     Engine(Options()).close()
     assert caplog.records == []
     Engine(Options(schemas=others)).close()
-    monkeypatch.setattr(seed, "PRIORITY_NONE", 5)
+    monkeypatch.setattr(demo_project, "PRIORITY_NONE", 5)
     Engine(Options()).close()
 
     (foreign, own), last = caplog.records[:2], caplog.records[-1]

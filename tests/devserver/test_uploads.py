@@ -17,7 +17,7 @@ import pytest
 
 from aioftrackjobs.devserver import create_app, running
 from aioftrackjobs.devserver.files.storage import Incoming
-from aioftrackjobs.devserver.http import upload_receiver as receiving
+from aioftrackjobs.devserver.http import upload_receiver
 from aioftrackjobs.devserver.serving import runner
 
 from .caller import Caller, create, names_in, new_id
@@ -160,14 +160,14 @@ async def test_an_upload_that_cannot_be_written_ends_and_leaves_nothing(
 
     async def blocks() -> AsyncIterator[bytes]:
         for _ in range(8):
-            yield bytes(receiving._BLOCK)
+            yield bytes(upload_receiver._BLOCK)
 
     app = create_app(storage=tmp_path)
     engine = app.state.engine
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
         api = Caller(http, engine.api_user, engine.api_key)
-        metadata = await announce(api, new_id(), file_size=8 * receiving._BLOCK)
+        metadata = await announce(api, new_id(), file_size=8 * upload_receiver._BLOCK)
         response = await put(api, metadata, blocks())
     engine.close()
 
@@ -199,8 +199,8 @@ async def test_only_some_of_an_upload_is_held_in_memory() -> None:
         going_on.acquire()
         got.append(block)
 
-    consumer = receiving._Consumer(consume)
-    blocks = [bytes([number]) for number in range(2 * receiving._AHEAD)]
+    consumer = upload_receiver._Consumer(consume)
+    blocks = [bytes([number]) for number in range(2 * upload_receiver._AHEAD)]
     fed: list[bytes] = []
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(consumer.run)
@@ -213,7 +213,7 @@ async def test_only_some_of_an_upload_is_held_in_memory() -> None:
 
         tasks.start_soon(feed)
         await anyio.wait_all_tasks_blocked()
-        assert fed == blocks[: receiving._AHEAD]
+        assert fed == blocks[: upload_receiver._AHEAD]
         going_on.release(len(blocks))
 
     assert got == blocks

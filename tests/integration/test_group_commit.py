@@ -28,7 +28,7 @@ from aioftrackjobs.commit import queue as room
 from aioftrackjobs.commit.dispatcher import IN_FLIGHT
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.devserver.faults.kinds import Delay, Drop, NotAtomic
+from aioftrackjobs.devserver.faults import Delay, Drop, NotAtomic
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 
 from .tables import Tables, turns

@@ -14,8 +14,7 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, Job, job_context, recover
-from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.devserver.faults import kinds as faults
+from aioftrackjobs.devserver import ServerHandle, faults
 from aioftrackjobs.errors import (
     AuthenticationError,
     CommitUncertainError,

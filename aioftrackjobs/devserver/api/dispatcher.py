@@ -14,12 +14,14 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from aioftrackjobs.devserver.api import accounts
-from aioftrackjobs.devserver.api import delayed_job as delayed
-from aioftrackjobs.devserver.api import encode_media as media
-from aioftrackjobs.devserver.api import query as querying
-from aioftrackjobs.devserver.api import server_information as information
-from aioftrackjobs.devserver.api import uploads as transfers
+from aioftrackjobs.devserver.api import (
+    accounts,
+    delayed_job,
+    encode_media,
+    query,
+    server_information,
+    uploads,
+)
 from aioftrackjobs.devserver.api.request import ApiRequest, Caller, Operation, Services
 from aioftrackjobs.devserver.api_errors import (
     CredentialsRefusal,
@@ -81,19 +83,21 @@ class Operations:
         self._services = services
         self._schemas = list(services.model.documents)
         self._actions: Mapping[str, _Action] = {
-            "query": _Action(querying.answer_query),
-            "search": _Action(querying.answer_search),
+            "query": _Action(query.answer_query),
+            "search": _Action(query.answer_search),
             "create": _Action(_create, writes=True),
             "update": _Action(_update, writes=True),
             "delete": _Action(_delete, writes=True),
             "query_schemas": _Action(lambda *_: self._schemas),
             "query_server_information": _Action(
-                partial(information.server_information, schema_hash=schema_hash(self._schemas))
+                partial(
+                    server_information.server_information, schema_hash=schema_hash(self._schemas)
+                )
             ),
-            "get_upload_metadata": _Action(transfers.get_upload_metadata),
-            transfers.COMPLETE: _Action(transfers.complete_multipart_upload, writes=True),
-            "encode_media": _Action(media.encode_media, writes=True),
-            "delayed_job": _Action(delayed.delayed_job, writes=True),
+            "get_upload_metadata": _Action(uploads.get_upload_metadata),
+            uploads.COMPLETE: _Action(uploads.complete_multipart_upload, writes=True),
+            "encode_media": _Action(encode_media.encode_media, writes=True),
+            "delayed_job": _Action(delayed_job.delayed_job, writes=True),
             "reset_remote": _Action(accounts.reset_remote, writes=True),
             "get_widget_url": _Action(accounts.get_widget_url),
             "send_user_invite": _Action(accounts.send_user_invite),

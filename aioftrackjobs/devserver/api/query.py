@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation
 from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.entities.loader import Loader
 from aioftrackjobs.devserver.entities.projections import select
-from aioftrackjobs.devserver.entities.serializer import Loader
-from aioftrackjobs.devserver.query import ast as syntax
+from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.schema.model import EntityType
@@ -53,21 +53,21 @@ def answer_search(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     if object_types:
         narrowed.append(_one_of(entity_type, "object_type_id", object_types))
     if narrowed:
-        query = replace(query, criteria=syntax.And(tuple(narrowed)))
+        query = replace(query, criteria=ast.And(tuple(narrowed)))
     return {"action": "search", **_found(request, query)}
 
 
-def _parsed(request: ApiRequest, expression: str) -> syntax.Query:
+def _parsed(request: ApiRequest, expression: str) -> ast.Query:
     request.services.limits.check_expression(expression)
     return parse(expression)
 
 
-def _searched_query(request: ApiRequest, operation: Operation) -> syntax.Query:
+def _searched_query(request: ApiRequest, operation: Operation) -> ast.Query:
     expression, name = operation.get("expression"), operation.get("entity_type")
     if name is not None and not isinstance(name, str):
         raise ValidationRefusal("'entity_type' must be a name.")
     if expression is None and name:
-        return syntax.Query(request.services.model.type(name).name)
+        return ast.Query(request.services.model.type(name).name)
     if not isinstance(expression, str):
         raise ValidationRefusal("A search needs an 'expression' or an 'entity_type'.")
     query = _parsed(request, expression)
@@ -87,30 +87,30 @@ def _texts(operation: Operation, name: str) -> list[str]:
     return values
 
 
-def _term(entity_type: EntityType, term: str) -> syntax.Expression:
+def _term(entity_type: EntityType, term: str) -> ast.Expression:
     """Return the test for entities that have *term* in any of their texts."""
     escaped = "".join(f"\\{each}" if each in "\\%\"'" else each for each in term)
-    pattern = syntax.Literal(f"%{escaped}%", quoted=True)
+    pattern = ast.Literal(f"%{escaped}%", quoted=True)
     tests = tuple(
-        syntax.Comparison((syntax.Step(name),), "like", pattern)
+        ast.Comparison((ast.Step(name),), "like", pattern)
         for name in _SEARCHED
         if name in entity_type.attributes and entity_type.attributes[name].type == "string"
     )
     if not tests:
         raise ValidationRefusal(f"{entity_type.name} has no text to search.")
-    return syntax.Or(tests)
+    return ast.Or(tests)
 
 
-def _one_of(entity_type: EntityType, name: str, values: list[str]) -> syntax.Expression:
+def _one_of(entity_type: EntityType, name: str, values: list[str]) -> ast.Expression:
     if name not in entity_type.attributes:
         raise entity_type.unknown(name)
-    literals = tuple(syntax.Literal(value, quoted=False) for value in values)
-    return syntax.Membership((syntax.Step(name),), literals, negated=False)
+    literals = tuple(ast.Literal(value, quoted=False) for value in values)
+    return ast.Membership((ast.Step(name),), literals, negated=False)
 
 
 def _within(
     request: ApiRequest, entity_type: EntityType, operation: Operation
-) -> Iterator[syntax.Expression]:
+) -> Iterator[ast.Expression]:
     """Yield the test for what is below a context, if one is given."""
     context_id = operation.get("context_id")
     if context_id is None:
@@ -139,14 +139,14 @@ def _descendants(request: ApiRequest, context_id: str) -> list[str]:
     return [row[0] for row in request.transaction.fetch(sa.select(tree.c.id), start=context_id)]
 
 
-def _found(request: ApiRequest, query: syntax.Query) -> dict[str, Any]:
+def _found(request: ApiRequest, query: ast.Query) -> dict[str, Any]:
     """Return one page, and where the next one begins."""
     rows, more = _groups(request, query) if query.group_by else _entities(request, query)
     next_offset = (query.offset or 0) + len(rows) if more else None
     return {"data": rows, "metadata": {"next": {"offset": next_offset}}}
 
 
-def _entities(request: ApiRequest, query: syntax.Query) -> tuple[list[Any], bool]:
+def _entities(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     model, transaction = request.services.model, request.transaction
     compiler = Compiler(model, transaction.tables)
     selection = select(model, query)
@@ -158,7 +158,7 @@ def _entities(request: ApiRequest, query: syntax.Query) -> tuple[list[Any], bool
     return request.encoder.entities(selection, loaded), more
 
 
-def _groups(request: ApiRequest, query: syntax.Query) -> tuple[list[Any], bool]:
+def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     if not request.caller.strict:
         raise ValidationRefusal(
             "'group by' needs strict mode: send the header 'ftrack-api-options: strict:1'."
@@ -170,7 +170,7 @@ def _groups(request: ApiRequest, query: syntax.Query) -> tuple[list[Any], bool]:
     return [dict(zip(names, row, strict=True)) for row in found], more
 
 
-def _page(query: syntax.Query, found: Any) -> tuple[Any, bool]:
+def _page(query: ast.Query, found: Any) -> tuple[Any, bool]:
     """Return the rows of the page, and whether there are more after it."""
     if query.limit is None or len(found) <= query.limit:
         return found, False

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aioftrackjobs.devserver.api.background import Background
-from aioftrackjobs.devserver.api_errors import CredentialsRefusal, ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationRefusal
 from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
-from aioftrackjobs.devserver.auth.users import user_type
+from aioftrackjobs.devserver.auth.users import acting_user
 from aioftrackjobs.devserver.entities.serializer import Encoder
 from aioftrackjobs.devserver.entities.urls import Addresses
 from aioftrackjobs.devserver.files.multipart import Parts
@@ -101,27 +101,6 @@ class ApiRequest:
         if known is None or not isinstance(key, str):
             return None
         return self.transaction.read(known.root, {known.primary_key[0]: key})
-
-
-def acting_user(
-    model: Model, transaction: Transaction, identity: Identity
-) -> dict[str, Any] | None:
-    """Return the row of the user that a request acts for; None where schemas have no users.
-
-    Raises:
-        CredentialsRefusal: If the user is not active, not there any more, or not the key's.
-    """
-    user = user_type(model)
-    if user is None:
-        if not identity.may_act_as(identity.username):
-            raise CredentialsRefusal
-        return None
-    row = transaction.read(user.root, {"username": identity.username})
-    if not identity.may_act_as(row and row[user.primary_key[0]]):
-        raise CredentialsRefusal
-    if row is not None and row.get("is_active", 1) == 0:
-        raise CredentialsRefusal
-    return row
 
 
 def text_of(operation: Operation, name: str) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from aioftrackjobs.devserver.api_errors import CredentialsRefusal
+from aioftrackjobs.devserver.auth.credentials import Identity
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.database import Transaction
 
@@ -35,3 +39,24 @@ def api_keys(model: Model, transaction: Transaction) -> dict[str, str]:
         return keys
     rows = {owner: transaction.read(user.root, {user.primary_key[0]: owner}) for owner in keys}
     return {row["username"]: keys[owner] for owner, row in rows.items() if row is not None}
+
+
+def acting_user(
+    model: Model, transaction: Transaction, identity: Identity
+) -> dict[str, Any] | None:
+    """Return the row of the user that a request acts for; None where schemas have no users.
+
+    Raises:
+        CredentialsRefusal: If the user is not active, not there any more, or not the key's.
+    """
+    user = user_type(model)
+    if user is None:
+        if not identity.may_act_as(identity.username):
+            raise CredentialsRefusal
+        return None
+    row = transaction.read(user.root, {"username": identity.username})
+    if not identity.may_act_as(row and row[user.primary_key[0]]):
+        raise CredentialsRefusal
+    if row is not None and row.get("is_active", 1) == 0:
+        raise CredentialsRefusal
+    return row

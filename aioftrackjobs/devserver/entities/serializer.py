@@ -7,92 +7,22 @@ reference, section 3.5); should a later place ask for more of it, that is added 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
-import sqlalchemy as sa
-from pydantic_core import to_json
-
-from aioftrackjobs.devserver.entities.links import link_names, read_links
+from aioftrackjobs.devserver.entities.loader import Loaded, Row
 from aioftrackjobs.devserver.entities.projections import Selection
 from aioftrackjobs.devserver.entities.urls import Addresses
 from aioftrackjobs.devserver.limits import Meter, unmetered
-from aioftrackjobs.devserver.query.joins import members_only, reached, start_of
+from aioftrackjobs.devserver.query.joins import start_of
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.values import encode
-from aioftrackjobs.devserver.store.database import Transaction
-from aioftrackjobs.devserver.store.tables import ROW, TYPE
+from aioftrackjobs.devserver.store.tables import TYPE
 
-Row = dict[str, Any]
 Entity = dict[str, Any]
-Key = tuple[Any, ...]
 
 #: Bytes of an entity beside its texts: what they are called, and what they are not.
 _BARE = 100
-
-
-class Loaded:
-    """Rows of one selection, with what its relations lead to, by where they start."""
-
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
-        self.related: dict[str, tuple[dict[Key, list[Row]], Loaded]] = {}
-
-
-class Loader:
-    """Reads what selections want, within one transaction."""
-
-    def __init__(self, model: Model, transaction: Transaction) -> None:
-        self._model = model
-        self._transaction = transaction
-
-    def load(self, selection: Selection, rows: Sequence[Row]) -> Loaded:
-        """Return *rows* of *selection* with everything its relations lead to."""
-        self._add_links(selection, rows)
-        loaded = Loaded(rows)
-        for name, below in selection.related.items():
-            relation = below.relation
-            if relation is None or not relation.resolved:
-                loaded.related[name] = ({}, Loaded([]))
-                continue
-            starts = start_of(relation)
-            keys = {tuple(row[start] for start in starts) for row in rows}
-            found = self._fetch(below, relation, [key for key in keys if None not in key])
-            by_key: dict[Key, list[Row]] = {}
-            for key, row in found:
-                by_key.setdefault(key, []).append(row)
-            loaded.related[name] = (by_key, self.load(below, [row for _, row in found]))
-        return loaded
-
-    def _add_links(self, selection: Selection, rows: Sequence[Row]) -> None:
-        names = link_names(self._model, selection.entity_type, selection.names)
-        if names and rows:
-            ids = [row["id"] for row in rows]
-            links = read_links(self._model, self._transaction, selection.entity_type, ids)
-            for row in rows:
-                row |= dict.fromkeys(names, links.get(row["id"]))
-
-    def _fetch(
-        self, selection: Selection, relation: Relation, keys: list[Key]
-    ) -> list[tuple[Key, Row]]:
-        if not keys:
-            return []
-        tables, entity_type = self._transaction.tables, selection.entity_type
-        table = tables[entity_type.root]
-        columns = selection.columns(self._model)
-        starts, source, condition = reached(relation, self._model, tables, table)
-        statement = (
-            sa.select(*starts, *(table.c[name] for name in columns))
-            .select_from(source)
-            .where(condition, *members_only(relation, table, table))
-            .order_by(table.c[ROW])
-        )
-        if not entity_type.shared and entity_type.name != entity_type.root:
-            statement = statement.where(table.c[TYPE].in_(sorted(entity_type.concrete)))
-        wanted = [key[0] if len(key) == 1 else key for key in keys]
-        rows = self._transaction.fetch(statement, keys=to_json(wanted).decode())
-        size = len(starts)
-        return [(tuple(row[:size]), dict(zip(columns, row[size:], strict=True))) for row in rows]
 
 
 class Encoder:

@@ -23,8 +23,7 @@ from aioftrackjobs.devserver.api_errors import (
     ValidationRefusal,
 )
 from aioftrackjobs.devserver.files.storage import PART, Incoming, Storage
-from aioftrackjobs.devserver.files.upload_tokens import Announced, uploads_of
-from aioftrackjobs.devserver.http.upload_receiver import check_digest
+from aioftrackjobs.devserver.files.upload_tokens import Announced, check_digest, uploads_of
 
 _TAG = re.compile(r'"?([0-9a-f]{32})"?')
 _BLOCK = 1024 * 1024

@@ -19,7 +19,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic_core import from_json, to_json
 
 from aioftrackjobs.devserver.api_errors import TransferRefusal, ValidationRefusal
-from aioftrackjobs.devserver.files.storage import is_storable
+from aioftrackjobs.devserver.files.storage import Incoming, is_storable
 from aioftrackjobs.devserver.limits import Limits
 
 _SIGNATURE_CHARACTERS = 43
@@ -172,3 +172,13 @@ def _checksum(operation: Mapping[str, Any]) -> str | None:
     except (TypeError, ValueError, binascii.Error):
         pass
     raise ValidationRefusal("'checksum' must be the base64 of an MD5 digest.")
+
+
+def check_digest(announced: Announced, incoming: Incoming) -> None:
+    """Check a whole file against the digest that was announced, if one was.
+
+    Raises:
+        TransferRefusal: If it is not that file's.
+    """
+    if announced.checksum is not None and base64.b64decode(announced.checksum) != incoming.md5():
+        raise TransferRefusal("What arrived does not have the MD5 digest that was announced.")

@@ -2,52 +2,31 @@
 
 from __future__ import annotations
 
-import functools
-import html
-import os
-import re
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import anyio
-from anyio.to_thread import run_sync
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
 
-from aioftrackjobs.devserver.api.accounts import is_widget
 from aioftrackjobs.devserver.api_errors import (
-    CredentialsRefusal,
-    NotFoundRefusal,
     Refusal,
     RequestRefusal,
-    TransferRefusal,
 )
 from aioftrackjobs.devserver.engine import Engine
-from aioftrackjobs.devserver.files.storage import Incoming, is_storable
-from aioftrackjobs.devserver.files.thumbnails import LARGEST_SIZE, picture_of, placeholder
-from aioftrackjobs.devserver.files.upload_tokens import Announced
-from aioftrackjobs.devserver.http.backpressure import Lane, Turns
+from aioftrackjobs.devserver.http.backpressure import Lane
 from aioftrackjobs.devserver.http.batch_endpoint import Batches
 from aioftrackjobs.devserver.http.cors import BROWSERS
+from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
 from aioftrackjobs.devserver.http.responses import refused
-from aioftrackjobs.devserver.http.upload_receiver import receive
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
 from aioftrackjobs.devserver.seed.fixtures import FixtureSource
-
-Result = TypeVar("Result")
-
-#: Bytes of a file read at once: big enough that the hop to a worker thread costs nothing.
-_BLOCK = 2 * 1024 * 1024
-#: Pixels of a thumbnail if the client does not say.
-_THUMBNAIL_SIZE = 300
 
 
 def create_app(
@@ -87,7 +66,8 @@ def create_app(
 
 def application_of(engine: Engine) -> Starlette:
     """Return the ASGI application that serves *engine*, and closes it in the end."""
-    server = _Server(engine)
+    lane = Lane()
+    files = FileEndpoints(engine, lane)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -98,13 +78,13 @@ def application_of(engine: Engine) -> Starlette:
 
     app = Starlette(
         routes=[
-            Route("/api", server.batches, methods=["POST"]),
-            Route("/upload/{token}", server.upload, methods=["PUT"]),
-            Route("/component/get", server.download),
-            Route("/component/remove", server.remove),
-            Route("/component/thumbnail", server.thumbnail),
-            Route("/img/thumbnail2.png", _no_thumbnail),
-            Route("/widget", server.widget),
+            Route("/api", Batches(engine, lane), methods=["POST"]),
+            Route("/upload/{token}", files.upload, methods=["PUT"]),
+            Route("/component/get", files.download),
+            Route("/component/remove", files.remove),
+            Route("/component/thumbnail", files.thumbnail),
+            Route("/img/thumbnail2.png", no_thumbnail),
+            Route("/widget", files.widget),
         ],
         middleware=[BROWSERS],
         exception_handlers={
@@ -117,131 +97,6 @@ def application_of(engine: Engine) -> Starlette:
     closing = weakref.finalize(app, engine.close)
     app.state.engine = engine
     return app
-
-
-class _Server:
-    """The endpoints."""
-
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._lane = Lane()
-        self.batches = Batches(engine, self._lane)
-        self._pictures = anyio.CapacityLimiter(2)
-        self._uploads = Turns(engine.limits)
-
-    async def _blocking(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        with await self._lane.turn():
-            return await self._lane.run(function, *arguments)
-
-    async def upload(self, request: Request) -> Response:
-        """Take the file that was announced for this address."""
-        announced = self._engine.uploads.announced(request.path_params["token"])
-        is_part = announced.upload is not None
-        make = functools.partial(
-            self._engine.storage.incoming,
-            announced.component_id,
-            hashed=is_part or announced.checksum is not None,
-        )
-        async with self._uploads.one():
-            incoming = await run_sync(make)
-            try:
-                await receive(request, incoming, announced, self._engine.limits)
-                tag = await run_sync(self._keep, announced, incoming)
-            finally:
-                incoming.discard()
-        return Response(headers={"ETag": f'"{tag}"'})
-
-    def _keep(self, announced: Announced, incoming: Incoming) -> str:
-        """Keep what has arrived, and return its tag."""
-        if announced.upload is not None:
-            return self._engine.parts.keep(announced, incoming)
-        incoming.keep()
-        return (incoming.md5() or os.urandom(16)).hex()
-
-    async def download(self, request: Request) -> Response:
-        """Send the file of a component."""
-        path, name = await self._file(request)
-        return _ComponentFile(path, filename=name)
-
-    async def thumbnail(self, request: Request) -> Response:
-        """Send a picture of a component that fits into the size that is asked for."""
-        path, _ = await self._file(request)
-        size = request.query_params.get("size") or str(_THUMBNAIL_SIZE)
-        if not re.fullmatch(r"[1-9][0-9]{0,4}", size):
-            raise RequestRefusal("The parameter 'size' must be a number of pixels.")
-        make = functools.partial(picture_of, path, min(int(size), LARGEST_SIZE))
-        picture, kind = await run_sync(make, limiter=self._pictures)
-        return Response(picture, media_type=kind)
-
-    async def remove(self, request: Request) -> Response:
-        """Remove the file of a component, and of one that is not completed, what has arrived.
-
-        It is a GET with an effect, as the real one.
-        """
-        component_id = self._component_id(request)
-        await self._check_credentials(request)
-        existed = await run_sync(self._engine.storage.remove, component_id)
-        if not (await run_sync(self._engine.parts.discard_all, component_id) or existed):
-            raise NotFoundRefusal("There is no file for this component.")
-        return Response(b"{}", media_type="application/json")
-
-    async def widget(self, request: Request) -> Response:
-        """Say which widget a real server would show here."""
-        told = dict(request.query_params)
-        if not is_widget(self._engine.uploads, told):
-            raise CredentialsRefusal
-        shown = " ".join(told.get(name, "") for name in ("name", "entity_type", "entity_id"))
-        page = f"<!doctype html><title>ftrack</title><p>Widget: {html.escape(shown)}"
-        return HTMLResponse(page)
-
-    async def _file(self, request: Request) -> tuple[Path, str]:
-        component_id = self._component_id(request)
-        signature = request.query_params.get("signature")
-        if signature is None:
-            await self._check_credentials(request)
-        elif not self._engine.uploads.is_signature("get", component_id, signature):
-            raise CredentialsRefusal
-        return await self._blocking(self._engine.file_of, component_id)
-
-    def _component_id(self, request: Request) -> str:
-        component_id = request.query_params.get("id", "")
-        if not is_storable(component_id):
-            raise RequestRefusal("The parameter 'id' must be a component's id.")
-        return component_id
-
-    async def _check_credentials(self, request: Request) -> None:
-        query, headers = request.query_params, request.headers
-        await self._blocking(
-            self._engine.authenticate,
-            query.get("username") or headers.get("ftrack-user"),
-            query.get("apiKey") or headers.get("ftrack-api-key"),
-        )
-
-
-class _ComponentFile(FileResponse):
-    """A file, sent in blocks that keep hops to worker threads rare."""
-
-    chunk_size = _BLOCK
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, or refuse a range that it does not have as all else is refused."""
-        refused_with: int | None = None
-
-        async def send_file(message: Message) -> None:
-            nonlocal refused_with
-            if message["type"] == "http.response.start" and message["status"] >= 400:
-                refused_with = message["status"]
-            if refused_with is None:
-                await send(message)
-
-        await super().__call__(scope, receive, send_file)
-        if refused_with is not None:
-            raise TransferRefusal("There is no such range of this file.", status=refused_with)
-
-
-async def _no_thumbnail(_: Request) -> Response:
-    """Send what clients show where there is no thumbnail."""
-    return Response(placeholder(), media_type="image/png")
 
 
 def _refusal_response(_: Request, refusal: Exception) -> Response:

@@ -18,9 +18,11 @@ from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
+from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import BusyRefusal, Refusal
 from aioftrackjobs.devserver.engine import Call, Engine
 from aioftrackjobs.devserver.http.backpressure import ROOM, Lane, Room, Share, room_for
+from aioftrackjobs.devserver.http.headers import caller_of
 from aioftrackjobs.devserver.http.request_body import read_body
 from aioftrackjobs.devserver.http.responses import batch_refused, reply
 from aioftrackjobs.devserver.limits import NoRoomError
@@ -66,9 +68,11 @@ class Batches:
 
     async def _answer(self, request: Request, share: Share) -> bytes:
         """Return the answer to a request; *share* holds room for it then."""
+        # Before the body is read: who may not call has no claim to room for it.
+        caller = caller_of(request, self._engine.credentials)
         with (
             await self._bodies.reserve(room_for(request.scope)),
-            closing(await self._read(request)) as call,
+            closing(await self._read(request, caller)) as call,
         ):
             if call.completes_uploads:
                 # This takes long and touches no data: nobody else waits for it.
@@ -79,12 +83,11 @@ class Batches:
                 await self._wait_for_room(request, share)
                 return await self._run(call, request, share)
 
-    async def _read(self, request: Request) -> Call:
+    async def _read(self, request: Request, caller: Caller) -> Call:
         body = await read_body(request, self._limits)
-        told = (body, request.headers, str(request.base_url))
         if len(body) <= _PARSED_AT_ONCE:
-            return self._engine.read(*told)
-        return await run_sync(self._engine.read, *told)
+            return self._engine.read(body, caller)
+        return await run_sync(self._engine.read, body, caller)
 
     async def _run(self, call: Call, request: Request, share: Share) -> bytes:
         """Do what *call* asks for, when its turn has come.

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from starlette.requests import Request
+
+from aioftrackjobs.devserver.api.request import Caller
+from aioftrackjobs.devserver.auth.credentials import Credentials
+
 _TRUE = frozenset({"1", "true"})
 
 
@@ -12,7 +17,7 @@ def is_strict(headers: Mapping[str, str]) -> bool:
     return headers.get("ftrack-strict-api", "").strip().lower() in _TRUE
 
 
-def options_in(headers: Mapping[str, str]) -> set[str]:
+def _options_in(headers: Mapping[str, str]) -> set[str]:
     """Return the options that are on; both documented separators are taken."""
     options = set()
     for part in headers.get("ftrack-api-options", "").split(";"):
@@ -20,3 +25,20 @@ def options_in(headers: Mapping[str, str]) -> set[str]:
         if value.strip().lower() in _TRUE:
             options.add(name.strip())
     return options
+
+
+def caller_of(request: Request, credentials: Credentials) -> Caller:
+    """Return who sent a batch, and how the response is wanted.
+
+    Raises:
+        CredentialsRefusal: If it does not come with the key of a user.
+    """
+    headers = request.headers
+    identity = credentials.check(headers.get("ftrack-user"), headers.get("ftrack-api-key"))
+    options = _options_in(headers)
+    return Caller(
+        identity,
+        str(request.base_url),
+        denormalize="denormalize" in options,
+        strict="strict" in options or is_strict(headers),
+    )

@@ -7,7 +7,6 @@ worker thread for each block would leave it idle a third of the time.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from contextlib import aclosing
 from queue import SimpleQueue
@@ -19,7 +18,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from aioftrackjobs.devserver.api_errors import RequestRefusal, TransferRefusal
 from aioftrackjobs.devserver.files.storage import Incoming
-from aioftrackjobs.devserver.files.upload_tokens import Announced
+from aioftrackjobs.devserver.files.upload_tokens import Announced, check_digest
 from aioftrackjobs.devserver.http.request_body import pieces_of
 from aioftrackjobs.devserver.limits import Limits
 
@@ -91,16 +90,6 @@ async def receive(
         )
     if not is_part:
         check_digest(announced, incoming)
-
-
-def check_digest(announced: Announced, incoming: Incoming) -> None:
-    """Check a whole file against the digest that was announced, if one was.
-
-    Raises:
-        TransferRefusal: If it is not that file's.
-    """
-    if announced.checksum is not None and base64.b64decode(announced.checksum) != incoming.md5():
-        raise TransferRefusal("What arrived does not have the MD5 digest that was announced.")
 
 
 async def _forward(

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from pydantic_core import to_json
 
 from aioftrackjobs.devserver.api_errors import ValidationRefusal
-from aioftrackjobs.devserver.query import ast as syntax
+from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.aggregates import Groups
 from aioftrackjobs.devserver.query.literals import (
     FIRST_DATE,
@@ -39,11 +39,11 @@ class Compiler:
         self._model = model
         self._tables = tables
 
-    def scope(self, query: syntax.Query) -> Scope:
+    def scope(self, query: ast.Query) -> Scope:
         """Return the scope of the entities that *query* asks for."""
         return Scope.of(self._model, self._tables, self._model.type(query.entity_type))
 
-    def select(self, query: syntax.Query, scope: Scope, columns: Sequence[str]) -> sa.Select[Any]:
+    def select(self, query: ast.Query, scope: Scope, columns: Sequence[str]) -> sa.Select[Any]:
         """Return the statement for the *columns* of what *query* finds, sorted and paged.
 
         One row more than the limit is asked for, which says whether there is a next page.
@@ -54,7 +54,7 @@ class Compiler:
         )
         return self._paged(statement, query)
 
-    def select_groups(self, query: syntax.Query) -> tuple[sa.Select[Any], list[str]]:
+    def select_groups(self, query: ast.Query) -> tuple[sa.Select[Any], list[str]]:
         """Return the statement of a query that groups, and the names of its columns.
 
         Raises:
@@ -68,35 +68,35 @@ class Compiler:
         return self._paged(statement, query), list(groups.columns)
 
     def _narrowed(
-        self, statement: sa.Select[Any], query: syntax.Query, scope: Scope
+        self, statement: sa.Select[Any], query: ast.Query, scope: Scope
     ) -> sa.Select[Any]:
         statement = statement.select_from(scope.source).where(scope.is_of_type())
         if query.criteria is not None:
             statement = statement.where(self._condition(query.criteria, scope))
         return statement
 
-    def _paged(self, statement: sa.Select[Any], query: syntax.Query) -> sa.Select[Any]:
+    def _paged(self, statement: sa.Select[Any], query: ast.Query) -> sa.Select[Any]:
         if query.limit is not None:
             statement = statement.limit(min(query.limit, 2**62) + 1)
         return statement.offset(query.offset) if query.offset else statement
 
-    def _order(self, query: syntax.Query, scope: Scope) -> list[sa.ColumnElement[Any]]:
+    def _order(self, query: ast.Query, scope: Scope) -> list[sa.ColumnElement[Any]]:
         keys: list[sa.ColumnElement[Any]] = []
         for ordering in query.order_by:
-            if isinstance(ordering.path, syntax.Aggregate):
+            if isinstance(ordering.path, ast.Aggregate):
                 raise ValidationRefusal("Functions sort only what is grouped, by 'group by'.")
             value = self._value(ordering.path, scope)
             keys.append(value.desc() if ordering.descending else value.asc())
         return keys
 
-    def _value(self, path: syntax.Path, scope: Scope) -> sa.ColumnElement[Any]:
+    def _value(self, path: ast.Path, scope: Scope) -> sa.ColumnElement[Any]:
         """Return what *path* leads to as a column, for sorting, grouping and subqueries."""
         step, *rest = _checked(path)
         if rest:
             return scope.value_beyond(step, lambda inner: self._value(tuple(rest), inner))
         return self._column(step, scope)[1]
 
-    def _column(self, step: syntax.Step, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
+    def _column(self, step: ast.Step, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
         """Return the attribute that *step* names, or the key of where it leads, as a column."""
         attribute = scope.attribute(step)
         if attribute is not None:
@@ -116,25 +116,25 @@ class Compiler:
         knowing = self._model.knowing(scope.entity_type, step.name)
         return knowing.attributes[relation.key], scope.source.c[relation.key]
 
-    def _condition(self, expression: syntax.Expression, scope: Scope) -> Condition:
+    def _condition(self, expression: ast.Expression, scope: Scope) -> Condition:
         match expression:
-            case syntax.And(operands=operands):
+            case ast.And(operands=operands):
                 return _joined("AND", [self._condition(each, scope) for each in operands])
-            case syntax.Or(operands=operands):
+            case ast.Or(operands=operands):
                 return _joined("OR", [self._condition(each, scope) for each in operands])
-            case syntax.Not(operand=operand):
+            case ast.Not(operand=operand):
                 return sa.not_(self._condition(operand, scope).self_group())
-            case syntax.RelationTest(path=path, criteria=criteria):
+            case ast.RelationTest(path=path, criteria=criteria):
                 return self._relation_test(path, criteria, scope)
-            case syntax.Comparison(path=path) as comparison:
+            case ast.Comparison(path=path) as comparison:
                 return self._at_end(
                     path, scope, lambda attribute, column: _compare(attribute, column, comparison)
                 )
-            case syntax.Membership() as membership:
+            case ast.Membership() as membership:
                 return self._membership(membership, scope)
 
     def _relation_test(
-        self, path: syntax.Path, criteria: syntax.Expression | None, scope: Scope
+        self, path: ast.Path, criteria: ast.Expression | None, scope: Scope
     ) -> Condition:
         step, *rest = _checked(path)
         if rest:
@@ -147,7 +147,7 @@ class Compiler:
 
     def _at_end(
         self,
-        path: syntax.Path,
+        path: ast.Path,
         scope: Scope,
         build: Callable[[Attribute, sa.ColumnElement[Any]], Condition],
     ) -> Condition:
@@ -157,9 +157,9 @@ class Compiler:
             return scope.leads_to(step, lambda inner: self._at_end(tuple(rest), inner, build))
         return build(*self._column(step, scope))
 
-    def _membership(self, membership: syntax.Membership, scope: Scope) -> Condition:
+    def _membership(self, membership: ast.Membership, scope: Scope) -> Condition:
         values, negated = membership.values, membership.negated
-        if isinstance(values, syntax.Query):
+        if isinstance(values, ast.Query):
             keys = self._subquery(values)
             return self._at_end(
                 membership.path,
@@ -172,9 +172,9 @@ class Compiler:
             lambda attribute, column: _in_list(attribute, column, values, negated=negated),
         )
 
-    def _subquery(self, query: syntax.Query) -> sa.Select[Any]:
+    def _subquery(self, query: ast.Query) -> sa.Select[Any]:
         projections = query.projections or ()
-        if len(projections) != 1 or isinstance(projections[0], syntax.Aggregate):
+        if len(projections) != 1 or isinstance(projections[0], ast.Aggregate):
             raise ValidationRefusal("A query inside 'in' selects exactly one attribute.")
         scope = self.scope(query)
         value = self._value(projections[0], scope)
@@ -187,7 +187,7 @@ class Compiler:
         return statement.offset(query.offset) if query.offset else statement
 
 
-def _checked(path: syntax.Path) -> syntax.Path:
+def _checked(path: ast.Path) -> ast.Path:
     if len(path) > _LONGEST_PATH:
         raise ValidationRefusal(f"A path has more than {_LONGEST_PATH} steps.")
     return path
@@ -207,7 +207,7 @@ def _joined(word: str, conditions: list[Condition]) -> Condition:
 
 
 def _compare(
-    attribute: Attribute, column: sa.ColumnElement[Any], comparison: syntax.Comparison
+    attribute: Attribute, column: sa.ColumnElement[Any], comparison: ast.Comparison
 ) -> Condition:
     literal, operator = comparison.value, comparison.operator
     if literal.is_null:
@@ -274,7 +274,7 @@ def _compare_with_nothing(column: sa.ColumnElement[Any], operator: str) -> Condi
 def _in_list(
     attribute: Attribute,
     column: sa.ColumnElement[Any],
-    literals: tuple[syntax.Literal, ...],
+    literals: tuple[ast.Literal, ...],
     *,
     negated: bool,
 ) -> Condition:

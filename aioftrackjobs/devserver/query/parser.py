@@ -12,8 +12,7 @@ from typing import Any
 
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
-from aioftrackjobs.devserver.query import ast as syntax
-from aioftrackjobs.devserver.query import errors as mistakes
+from aioftrackjobs.devserver.query import ast, errors
 
 _OPERATORS = {
     "=": "is",
@@ -32,7 +31,7 @@ _LONGEST_OPENED = 500
 
 
 @lru_cache(maxsize=512)
-def parse(text: str) -> syntax.Query:
+def parse(text: str) -> ast.Query:
     """Return the syntax tree of *text*.
 
     Raises:
@@ -41,12 +40,12 @@ def parse(text: str) -> syntax.Query:
     try:
         tree: Any = _parser().parse(text)
     except UnexpectedInput as error:
-        raise mistakes.explain(text, error) from None
+        raise errors.explain(text, error) from None
     except _BadClauseError as error:
-        raise mistakes.refusal(text, error.place, error.problem, error.wanted) from None
-    assert isinstance(tree, syntax.Query)  # noqa: S101 - the grammar's start rule
-    if syntax.is_deeper(tree, DEEPEST):
-        raise mistakes.too_deep(text)
+        raise errors.refusal(text, error.place, error.problem, error.wanted) from None
+    assert isinstance(tree, ast.Query)  # noqa: S101 - the grammar's start rule
+    if ast.is_deeper(tree, DEEPEST):
+        raise errors.too_deep(text)
     return tree
 
 
@@ -66,8 +65,8 @@ class _BadClauseError(ValueError):
         self.wanted = wanted
 
 
-def _literal(token: Token, *, quoted: bool) -> syntax.Literal:
-    return syntax.Literal(str(token[1:-1]) if quoted else str(token), quoted)
+def _literal(token: Token, *, quoted: bool) -> ast.Literal:
+    return ast.Literal(str(token[1:-1]) if quoted else str(token), quoted)
 
 
 @v_args(inline=True)
@@ -76,40 +75,36 @@ class _Builder(Transformer[Token, Any]):
 
     def query(
         self,
-        projections: tuple[syntax.Path | syntax.Aggregate, ...] | None,
+        projections: tuple[ast.Path | ast.Aggregate, ...] | None,
         entity_type: Token,
-        criteria: syntax.Expression | None,
-        group_by: tuple[syntax.Path, ...] | None,
-        order_by: tuple[syntax.Ordering, ...] | None,
+        criteria: ast.Expression | None,
+        group_by: tuple[ast.Path, ...] | None,
+        order_by: tuple[ast.Ordering, ...] | None,
         *pages: tuple[str, Token],
-    ) -> syntax.Query:
+    ) -> ast.Query:
         page: dict[str, int] = {}
         for name, number in pages:
             if name in page:
                 raise _BadClauseError(f"A second '{name}'", number, "one only.")
             page[name] = _whole(number)
-        return syntax.Query(
+        return ast.Query(
             str(entity_type), projections, criteria, group_by or (), order_by or (), **page
         )
 
-    def projections(
-        self, *each: syntax.Path | syntax.Aggregate
-    ) -> tuple[syntax.Path | syntax.Aggregate, ...]:
+    def projections(self, *each: ast.Path | ast.Aggregate) -> tuple[ast.Path | ast.Aggregate, ...]:
         return each
 
-    def aggregate(self, function: Token, path: syntax.Path) -> syntax.Aggregate:
-        return syntax.Aggregate(str(function).lower(), path)
+    def aggregate(self, function: Token, path: ast.Path) -> ast.Aggregate:
+        return ast.Aggregate(str(function).lower(), path)
 
-    def group_by(self, *paths: syntax.Path) -> tuple[syntax.Path, ...]:
+    def group_by(self, *paths: ast.Path) -> tuple[ast.Path, ...]:
         return paths
 
-    def order_by(self, *keys: syntax.Ordering) -> tuple[syntax.Ordering, ...]:
+    def order_by(self, *keys: ast.Ordering) -> tuple[ast.Ordering, ...]:
         return keys
 
-    def ordering(
-        self, path: syntax.Path | syntax.Aggregate, direction: Token | None
-    ) -> syntax.Ordering:
-        return syntax.Ordering(path, direction is not None and direction.type == "DESCENDING")
+    def ordering(self, path: ast.Path | ast.Aggregate, direction: Token | None) -> ast.Ordering:
+        return ast.Ordering(path, direction is not None and direction.type == "DESCENDING")
 
     def offset(self, number: Token) -> tuple[str, Token]:
         return "offset", number
@@ -117,58 +112,54 @@ class _Builder(Transformer[Token, Any]):
     def limit(self, number: Token) -> tuple[str, Token]:
         return "limit", number
 
-    def expression(self, *operands: syntax.Expression) -> syntax.Or:
-        return syntax.Or(_flat(syntax.Or, operands))
+    def expression(self, *operands: ast.Expression) -> ast.Or:
+        return ast.Or(_flat(ast.Or, operands))
 
-    def conjunction(self, *operands: syntax.Expression) -> syntax.And:
-        return syntax.And(_flat(syntax.And, operands))
+    def conjunction(self, *operands: ast.Expression) -> ast.And:
+        return ast.And(_flat(ast.And, operands))
 
-    def negated(self, operand: syntax.Expression) -> syntax.Not:
-        return syntax.Not(operand)
+    def negated(self, operand: ast.Expression) -> ast.Not:
+        return ast.Not(operand)
 
-    def relation_test(
-        self, path: syntax.Path, criteria: syntax.Expression | None
-    ) -> syntax.RelationTest:
-        return syntax.RelationTest(path, criteria)
+    def relation_test(self, path: ast.Path, criteria: ast.Expression | None) -> ast.RelationTest:
+        return ast.RelationTest(path, criteria)
 
-    def comparison(
-        self, path: syntax.Path, operator: Token, value: syntax.Literal
-    ) -> syntax.Comparison:
+    def comparison(self, path: ast.Path, operator: Token, value: ast.Literal) -> ast.Comparison:
         word = str(operator).lower()
-        return syntax.Comparison(path, _OPERATORS.get(word, word), value)
+        return ast.Comparison(path, _OPERATORS.get(word, word), value)
 
     def membership(
-        self, path: syntax.Path, *rest: Token | tuple[syntax.Literal, ...] | syntax.Query
-    ) -> syntax.Membership:
+        self, path: ast.Path, *rest: Token | tuple[ast.Literal, ...] | ast.Query
+    ) -> ast.Membership:
         values = rest[-1]
         assert not isinstance(values, Token)  # noqa: S101 - the word NOT_IN comes before them
-        return syntax.Membership(path, values, negated=len(rest) > 1)
+        return ast.Membership(path, values, negated=len(rest) > 1)
 
-    def values(self, *values: syntax.Literal | None) -> tuple[syntax.Literal, ...]:
+    def values(self, *values: ast.Literal | None) -> tuple[ast.Literal, ...]:
         return tuple(value for value in values if value is not None)
 
-    def quoted(self, token: Token) -> syntax.Literal:
+    def quoted(self, token: Token) -> ast.Literal:
         return _literal(token, quoted=True)
 
-    def bare(self, token: Token) -> syntax.Literal:
+    def bare(self, token: Token) -> ast.Literal:
         return _literal(token, quoted=False)
 
-    def path(self, *steps: syntax.Step) -> syntax.Path:
+    def path(self, *steps: ast.Step) -> ast.Path:
         return steps
 
-    def step(self, name: Token, cast: Token | None) -> syntax.Step:
-        return syntax.Step(str(name), str(cast) if cast is not None else None)
+    def step(self, name: Token, cast: Token | None) -> ast.Step:
+        return ast.Step(str(name), str(cast) if cast is not None else None)
 
 
 def _flat(
-    kind: type[syntax.And | syntax.Or], operands: tuple[syntax.Expression, ...]
-) -> tuple[syntax.Expression, ...]:
+    kind: type[ast.And | ast.Or], operands: tuple[ast.Expression, ...]
+) -> tuple[ast.Expression, ...]:
     """Return *operands* with those of the same kind among them opened.
 
     Some clients put parentheses around every pair. Long ones stay: to copy them again for each
     further pair would take time that grows with the square of the text.
     """
-    flat: list[syntax.Expression] = []
+    flat: list[ast.Expression] = []
     for operand in operands:
         if isinstance(operand, kind) and len(operand.operands) <= _LONGEST_OPENED:
             flat.extend(operand.operands)
@@ -179,5 +170,5 @@ def _flat(
 
 def _whole(number: Token) -> int:
     if not number.isdecimal() or len(number) > _LONGEST_NUMBER or int(number) > _LARGEST:
-        raise _BadClauseError(f"'{mistakes.shown(number)}'", number, "a whole number.")
+        raise _BadClauseError(f"'{errors.shown(number)}'", number, "a whole number.")
     return int(number)

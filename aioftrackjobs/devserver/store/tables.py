@@ -14,10 +14,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.types import UserDefinedType
 
-from aioftrackjobs.devserver.schema.derived import add_derived_values
 from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.schema.quirks import TAKEN_ALONG
 from aioftrackjobs.devserver.store.custom_attributes import add_dense_values
+from aioftrackjobs.devserver.store.derived_columns import add_derived_values
 from aioftrackjobs.devserver.store.triggers import add_triggers, targets_of
 
 ROW = "_row"
