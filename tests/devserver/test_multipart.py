@@ -17,6 +17,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import Limits, create_app
+from aioftrackjobs.devserver.api.request import Caller as Requester
 from aioftrackjobs.devserver.files import storage
 from aioftrackjobs.devserver.files.storage import EARLIER, INCOMING, PART, Storage
 from aioftrackjobs.devserver.store import database
@@ -260,11 +261,11 @@ async def test_a_completion_is_not_repeated_for_another_file(kept: Caller, tmp_p
 async def test_a_batch_that_only_mentions_completion_waits_for_its_turn(api: Caller) -> None:
     """What is to be done is said by the operations, not by the text of the request."""
     engine = api.http._transport.app.state.engine  # type: ignore[attr-defined]
-    headers = {"ftrack-user": api.user, "ftrack-api-key": api.key}
+    caller = Requester(engine.credentials.check(api.user, api.key), "http://x")
     note = {"content": "complete_multipart_upload", "action": "complete_multipart_upload"}
     body = json.dumps([create("Note", **note)]).encode()
 
-    assert not engine.read(body, headers, "http://x").completes_uploads
+    assert not engine.read(body, caller).completes_uploads
 
 
 async def test_a_file_of_the_same_size_is_not_taken_for_an_upload(

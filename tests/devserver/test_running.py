@@ -239,7 +239,8 @@ def test_serving_ends_cleanly_on_a_signal(number: signal.Signals) -> None:
 
 
 SERVE_AND_FAIL = """
-from aioftrackjobs.devserver import ServerEndedError, runner, serve
+from aioftrackjobs.devserver import ServerEndedError, serve
+from aioftrackjobs.devserver.serving import uvicorn_server
 
 async def fail(*_):
     raise OSError("out of memory")

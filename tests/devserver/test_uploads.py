@@ -18,7 +18,7 @@ import pytest
 from aioftrackjobs.devserver import create_app, running
 from aioftrackjobs.devserver.files.storage import Incoming
 from aioftrackjobs.devserver.http import upload_receiver
-from aioftrackjobs.devserver.serving import runner
+from aioftrackjobs.devserver.serving import uvicorn_server
 
 from .caller import Caller, create, names_in, new_id
 from .waiting import until
@@ -222,7 +222,7 @@ async def test_only_some_of_an_upload_is_held_in_memory() -> None:
 async def test_a_stop_cuts_off_an_upload_that_does_not_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "_STOP_GRACE", 0.02)
+    monkeypatch.setattr(uvicorn_server, "_STOP_GRACE", 0.02)
 
     async with httpx.AsyncClient() as http, anyio.create_task_group() as tasks:
         async with running(storage=tmp_path) as server:
