@@ -7,7 +7,7 @@
             ...
 
 Faults are planned with ``server.faults`` (:mod:`aioftrackjobs.devserver.faults` lists what
-there is), and ``server.holdings`` looks at what it holds. For tests on pytest there is more in
+there is), and ``server.inspector`` looks at what it holds. For tests on pytest there is more in
 :mod:`aioftrackjobs.testing`.
 
 It shares no code with the client but :mod:`aioftrackjobs.protocol` and
@@ -44,7 +44,7 @@ from aioftrackjobs.devserver.faults.plan import Faults  # noqa: E402
 from aioftrackjobs.devserver.http.app import create_app  # noqa: E402
 from aioftrackjobs.devserver.limits import Limits  # noqa: E402
 from aioftrackjobs.devserver.serving.handle import ServerHandle  # noqa: E402
-from aioftrackjobs.devserver.serving.inspection import Holdings  # noqa: E402
+from aioftrackjobs.devserver.serving.inspection import Inspector  # noqa: E402
 from aioftrackjobs.devserver.serving.runner import (  # noqa: E402
     DEFAULT_PORT,
     running,
@@ -59,7 +59,7 @@ __all__ = [
     "FaultError",
     "Faults",
     "FixtureError",
-    "Holdings",
+    "Inspector",
     "Limits",
     "SchemaError",
     "ServerEndedError",

@@ -29,7 +29,7 @@ STRICT_STATUS: Mapping[str, int] = {
 }
 
 
-class Refusal(FtrackJobsError):  # noqa: N818 - what it is to the client is `exception`
+class ApiError(FtrackJobsError):
     """The request is refused, and nothing of it stays.
 
     Attributes:
@@ -46,7 +46,7 @@ class Refusal(FtrackJobsError):  # noqa: N818 - what it is to the client is `exc
         self.status = STRICT_STATUS[self.exception]
 
 
-class ParseRefusal(Refusal):
+class ParseError(ApiError):
     """A query is not in the query language.
 
     Attributes:
@@ -62,31 +62,31 @@ class ParseRefusal(Refusal):
         self.column = column
 
 
-class ValidationRefusal(Refusal):
+class ValidationError(ApiError):
     """Something has the wrong form, or names what does not exist."""
 
     exception = "ValidationError"
 
 
-class IntegrityRefusal(Refusal):
+class IntegrityError(ApiError):
     """A reference points at nothing."""
 
     exception = "IntegrityError"
 
 
-class DuplicateRefusal(Refusal):
+class DuplicateEntryError(ApiError):
     """There is an entity with this key already."""
 
     exception = "DuplicateEntryError"
 
 
-class NotFoundRefusal(Refusal):
+class EntityNotFoundError(ApiError):
     """The entity or file to work on does not exist."""
 
     exception = "EntityNotFoundError"
 
 
-class CredentialsRefusal(Refusal):
+class InvalidCredentialsError(ApiError):
     """User and key do not belong together."""
 
     exception = "InvalidCredentialsError"
@@ -98,13 +98,13 @@ class CredentialsRefusal(Refusal):
         )
 
 
-class PermissionRefusal(Refusal):
+class PermissionDeniedError(ApiError):
     """The caller is known, and may not do this."""
 
     exception = "PermissionError"
 
 
-class RequestRefusal(Refusal):
+class RequestError(ApiError):
     """The request is not what this address takes; refused with a 4xx status in any mode."""
 
     exception = "RequestError"
@@ -115,17 +115,17 @@ class RequestRefusal(Refusal):
             self.status = status
 
 
-class TransferRefusal(RequestRefusal):
+class TransferError(RequestError):
     """An upload or download does not fit what was announced."""
 
     exception = "TransferError"
 
 
-class MissingPartRefusal(TransferRefusal):
+class MissingPartError(TransferError):
     """An upload is completed of which not all parts are there."""
 
 
-class BusyRefusal(TransferRefusal):
+class BusyError(TransferError):
     """The server has too much to do for now.
 
     Attributes:
@@ -137,7 +137,7 @@ class BusyRefusal(TransferRefusal):
         self.retry_after = retry_after
 
 
-class UnsupportedRefusal(Refusal):
+class UnsupportedOperationError(ApiError):
     """A real server does this; this one does not."""
 
     exception = "UnsupportedOperationError"
@@ -145,7 +145,7 @@ class UnsupportedRefusal(Refusal):
 
 def unknown_name(
     kind: str, name: str, known: Iterable[str], *, of: str = "", otherwise: str = ""
-) -> ValidationRefusal:
+) -> ValidationError:
     """Return the refusal of a name that does not exist, with the nearest that does.
 
     Args:
@@ -159,10 +159,10 @@ def unknown_name(
     match = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
     hint = f", did you mean '{by_lower[match[0]]}'?" if match else f". {otherwise}".rstrip()
     owner = f" of {of}" if of else ""
-    return ValidationRefusal(f"Unknown {kind} '{name}'{owner}{hint}")
+    return ValidationError(f"Unknown {kind} '{name}'{owner}{hint}")
 
 
-def refusal_body(refusal: Refusal) -> dict[str, Any]:
+def error_body(refusal: ApiError) -> dict[str, Any]:
     """Return the wire form of *refusal*.
 
     Braces are doubled: the official Python client uses the text as a format string
@@ -170,7 +170,7 @@ def refusal_body(refusal: Refusal) -> dict[str, Any]:
     """
     content = refusal.content.replace("{", "{{").replace("}", "}}")
     body: dict[str, Any] = {"exception": refusal.exception, "content": content, "error_code": None}
-    if isinstance(refusal, ParseRefusal):
+    if isinstance(refusal, ParseError):
         # Section 1.4 knows an object `error` without saying what is in it.
         body["error"] = {"line": refusal.line, "column": refusal.column}
     return body

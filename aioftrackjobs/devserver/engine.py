@@ -24,7 +24,7 @@ from aioftrackjobs.devserver.api.dispatcher import Operations
 from aioftrackjobs.devserver.api.request import Caller, Services
 from aioftrackjobs.devserver.api.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.api.uploads import COMPLETE, assemble_uploads
-from aioftrackjobs.devserver.api_errors import NotFoundRefusal, Refusal, RequestRefusal
+from aioftrackjobs.devserver.api_errors import ApiError, EntityNotFoundError, RequestError
 from aioftrackjobs.devserver.auth.credentials import Credentials, Identity, check_header_value
 from aioftrackjobs.devserver.auth.users import acting_user, api_keys, owner_of
 from aioftrackjobs.devserver.errors import SchemaError
@@ -141,7 +141,7 @@ class Engine:
         for parts in self._contents.choices:
             try:
                 self._fill(options.api_user, options.api_key, parts)
-            except Refusal as refusal:
+            except ApiError as refusal:
                 reason = refusal.content
                 left_out = parts[-1].__name__.strip("_") if parts else "user"
                 logger.log(level, "the seed leaves out its %s: %s", left_out, reason)
@@ -168,7 +168,7 @@ class Engine:
         """Return what a ``POST /api`` asks for; this does not use the database.
 
         Raises:
-            Refusal: If it is no batch of operations.
+            ApiError: If it is no batch of operations.
         """
         operations = _read_batch(body)
         self.limits.check_batch(operations)
@@ -179,7 +179,7 @@ class Engine:
         """Put together the files that *call* completes, which takes as long as copying them.
 
         Raises:
-            Refusal: If their parts are not there, or not what was announced.
+            ApiError: If their parts are not there, or not what was announced.
         """
         assemble_uploads(self._services, call.operations, call.assembled)
 
@@ -192,7 +192,7 @@ class Engine:
 
         Raises:
             NoRoomError: If it comes to more than that, and could be answered if there were.
-            Refusal: If it cannot be done, or its answer is too big.
+            ApiError: If it cannot be done, or its answer is too big.
         """
         is_all = room >= self.limits.answer
         budget = Budget(room, self.limits.answer_too_big if is_all else NoRoomError)
@@ -202,7 +202,7 @@ class Engine:
         """Return the answer to a query that no client has asked; entities in it are whole.
 
         Raises:
-            Refusal: If it is no query.
+            ApiError: If it is no query.
         """
         operation = {"action": "query", "expression": expression}
         nobody = Caller(Identity("", is_global=True), "", denormalize=True)
@@ -226,7 +226,7 @@ class Engine:
         """Check who asks for a file.
 
         Raises:
-            CredentialsRefusal: If the pair stands for no active user.
+            InvalidCredentialsError: If the pair stands for no active user.
         """
         identity = self.credentials.check(username, api_key)
         with self._store.transaction(writes=False) as transaction:
@@ -236,10 +236,10 @@ class Engine:
         """Return where the file of a component is, and the name to save it under.
 
         Raises:
-            NotFoundRefusal: If there is none.
+            EntityNotFoundError: If there is none.
         """
         if not is_storable(component_id) or not self.storage.path(component_id).is_file():
-            raise NotFoundRefusal("There is no file for this component.")
+            raise EntityNotFoundError("There is no file for this component.")
         row: Mapping[str, Any] | None = None
         if "Component" in self.model.types:
             with self._store.transaction(writes=False) as transaction:
@@ -275,7 +275,7 @@ def _read_batch(body: bytes) -> list[Any]:
     try:
         operations = from_json(body)
     except ValueError as error:
-        raise RequestRefusal(f"The request body is not JSON: {error}.") from None
+        raise RequestError(f"The request body is not JSON: {error}.") from None
     if not isinstance(operations, list):
-        raise RequestRefusal("The request body must be a JSON array of operations.")
+        raise RequestError("The request body must be a JSON array of operations.")
     return operations

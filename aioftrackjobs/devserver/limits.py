@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
-from aioftrackjobs.devserver.api_errors import RequestRefusal, ValidationRefusal
+from aioftrackjobs.devserver.api_errors import RequestError, ValidationError
 
 _MIB = 1024 * 1024
 
@@ -54,11 +54,11 @@ class Limits:
         """Check how much *operations* are.
 
         Raises:
-            RequestRefusal: If there are too many of them.
-            ValidationRefusal: If one of them holds too long a list.
+            RequestError: If there are too many of them.
+            ValidationError: If one of them holds too long a list.
         """
         if len(operations) > self.operations:
-            raise RequestRefusal(
+            raise RequestError(
                 f"A request takes {self.operations} operations at most, not {len(operations)}.",
                 status=413,
             )
@@ -72,7 +72,7 @@ class Limits:
         for holder in (operation, data if isinstance(data, dict) else {}):
             for name, value in holder.items():
                 if isinstance(value, list) and len(value) > self.listed:
-                    raise ValidationRefusal(
+                    raise ValidationError(
                         f"'{name}' takes {self.listed} entries at most, not {len(value)}."
                     )
 
@@ -80,23 +80,23 @@ class Limits:
         """Check the length of a query.
 
         Raises:
-            ValidationRefusal: If it is too long.
+            ValidationError: If it is too long.
         """
         if len(expression) > self.expression:
-            raise ValidationRefusal(
+            raise ValidationError(
                 f"A query takes {self.expression} characters at most, not {len(expression)}."
             )
 
-    def answer_too_big(self) -> ValidationRefusal:
+    def answer_too_big(self) -> ValidationError:
         """Return the refusal of a batch whose answer is too big."""
-        return ValidationRefusal(
+        return ValidationError(
             f"An answer takes {self.answer} bytes at most: ask for less, or for one page after the "
             "other, by 'offset' and 'limit' at the end of the query."
         )
 
-    def too_big(self) -> RequestRefusal:
+    def too_big(self) -> RequestError:
         """Return the refusal of a body that is too big."""
-        return RequestRefusal(f"A request takes {self.request} bytes at most.", status=413)
+        return RequestError(f"A request takes {self.request} bytes at most.", status=413)
 
 
 #: Told of bytes as they come; raises an error when they are more than there may be.

@@ -25,7 +25,7 @@ A failing test shows the seed of its faults; ``--ftrack-seed`` brings them back.
 ``server``.
 """
 
-from aioftrackjobs.devserver import Faults, Holdings
+from aioftrackjobs.devserver import Faults, Inspector
 from aioftrackjobs.devserver.faults import (
     BadGateway,
     Corrupt,
@@ -61,9 +61,9 @@ __all__ = [
     "FtrackCredentials",
     "FtrackServer",
     "Hang",
-    "Holdings",
     "HtmlPage",
     "Injected",
+    "Inspector",
     "LosePower",
     "NotAtomic",
     "Refuse",

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from aioftrackjobs.devserver.serving.inspection import Looks
+from aioftrackjobs.devserver.serving.inspection import EntityInspector
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._credentials import FtrackCredentials
@@ -102,7 +102,7 @@ class ServerProcess:
         self._process: subprocess.Popen[str] | None = None
         self._credentials: FtrackCredentials | None = None
         self._asking = threading.Lock()
-        self._looks = Looks(lambda expression: self._ask("look", expression, "found"))
+        self._looks = EntityInspector(lambda expression: self._ask("look", expression, "found"))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self._folder}, seed {self.seed}>"

@@ -15,7 +15,7 @@ from typing import Any
 
 from aioftrackjobs.devserver import (
     Faults,
-    Holdings,
+    Inspector,
     ServerHandle,
     ServerStartError,
     plan_faults,
@@ -36,23 +36,23 @@ def main(told: Mapping[str, Any]) -> None:
 
 def _begin(server: ServerHandle) -> None:
     _say(url=server.url, api_key=server.api_key)
-    threading.Thread(target=_answer_all, args=(server.holdings,), daemon=True).start()
+    threading.Thread(target=_answer_all, args=(server.inspector,), daemon=True).start()
 
 
-def _answer_all(holdings: Holdings) -> None:
+def _answer_all(inspector: Inspector) -> None:
     # Not sys.stdin: who waits in its buffer holds a lock that the end of the interpreter needs.
     with open(0, "rb", buffering=0, closefd=False) as questions:
         for line in questions:
-            _say(**_answer(holdings, **json.loads(line)))
+            _say(**_answer(inspector, **json.loads(line)))
     os.kill(os.getpid(), signal.SIGTERM)  # nobody is left who would
 
 
-def _answer(holdings: Holdings, *, look: str | None = None, path: str = "") -> dict[str, str]:
+def _answer(inspector: Inspector, *, look: str | None = None, path: str = "") -> dict[str, str]:
     """Look for what a query finds, or for the path of a component's file."""
     try:
         if look is None:
-            return {"path": str(holdings.path(path).absolute())}
-        found = holdings.look(look)
+            return {"path": str(inspector.path(path).absolute())}
+        found = inspector.look(look)
         return {"found": found if isinstance(found, str) else found.decode()}
     except FtrackJobsError as error:
         return {"error": str(error)}

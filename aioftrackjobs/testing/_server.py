@@ -33,7 +33,7 @@ class FtrackServer:
         self.api_key = handle.api_key
         self.faults: Faults = handle.faults
         self._handle = handle
-        self._saved = handle.holdings.save()
+        self._saved = handle.inspector.save()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.url}>"
@@ -71,7 +71,7 @@ class FtrackServer:
         ``user`` (a name), ``created_at``, ``finished_at`` and ``attachments``: of each file its
         ``id`` for :meth:`content`, ``name`` and ``size``.
         """
-        return self._handle.holdings.jobs()
+        return self._handle.inspector.jobs()
 
     def job(self, job: object) -> dict[str, Any]:
         """Return one Job, as in :meth:`jobs`.
@@ -82,7 +82,7 @@ class FtrackServer:
         Raises:
             LookupError: If there is none.
         """
-        return self._handle.holdings.job(job)
+        return self._handle.inspector.job(job)
 
     def find(self, expression: str) -> list[dict[str, Any]]:
         """Return the entities that a query finds, as plain dictionaries; times are ``datetime``.
@@ -90,7 +90,7 @@ class FtrackServer:
         Raises:
             FtrackJobsError: If *expression* is no query.
         """
-        return self._handle.holdings.find(expression)
+        return self._handle.inspector.find(expression)
 
     def content(self, component_id: str) -> bytes:
         """Return the bytes of a component's file.
@@ -98,7 +98,7 @@ class FtrackServer:
         Raises:
             FtrackJobsError: If there is none.
         """
-        return self._handle.holdings.content(component_id)
+        return self._handle.inspector.content(component_id)
 
     def reset(self, *, seed: int | None = None) -> None:
         """Be as new: entities as at the start, no files, no faults.
@@ -112,7 +112,7 @@ class FtrackServer:
             TimeoutError: If a request does not come to its end.
         """
         self.faults.reset(seed)
-        self._handle.holdings.restore(self._saved)
+        self._handle.inspector.restore(self._saved)
 
 
 @contextmanager

@@ -152,7 +152,7 @@ async def run(options: argparse.Namespace) -> None:
                 await process.wait()
             await deliver(server, folder)
             told = diary(folder)  # before the look: the survivor goes on ending Jobs
-            jobs = server.holdings.jobs()
+            jobs = server.inspector.jobs()
             survivor.kill()  # in the end: what it left is nobody's matter here
             await survivor.wait()
             problems = [*check(jobs, told), *check_files(server, folder, told)]
@@ -215,7 +215,7 @@ def check_files(
 ) -> Iterator[str]:
     """Tell which files are not as they must be, and what else is left in the journal."""
     for component_id, size in told["attached"]:
-        if server.holdings.content(component_id) != b"x" * int(size):
+        if server.inspector.content(component_id) != b"x" * int(size):
             yield f"the file {component_id} is damaged"
     with closing(sqlite3.connect(folder / "journal")) as database:
         left = database.execute(
@@ -224,7 +224,7 @@ def check_files(
         ).fetchall()
         uploads = {key for (key,) in database.execute("SELECT id FROM entries WHERE kind='upload'")}
     yield from (f"{kind} {key}: it is left in the journal" for kind, key in left)
-    registered = {each["id"] for each in server.holdings.find("select id from Component")}
+    registered = {each["id"] for each in server.inspector.find("select id from Component")}
     for file in {path.name for path in (folder / "files").iterdir()} - registered - uploads:
         yield f"the file {file} belongs to no component"
 

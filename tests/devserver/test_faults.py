@@ -51,7 +51,7 @@ async def remote(server: ServerHandle) -> AsyncIterator[Caller]:
 
 
 def _jobs(server: ServerHandle) -> int:
-    return len(server.holdings.jobs())
+    return len(server.inspector.jobs())
 
 
 class TestAnswers:
@@ -258,7 +258,7 @@ class TestNotAtomic:
         refusal = await remote.refused(*operations[:7], wrong, *operations[7:])
 
         assert refusal["exception"] == "EntityNotFoundError"
-        assert {job["id"] for job in server.holdings.jobs()} == set(ids[:7])
+        assert {job["id"] for job in server.inspector.jobs()} == set(ids[:7])
         assert [each.fault for each in server.faults.injected] == [NotAtomic()]
 
     async def test_it_waits_for_a_batch_that_is_refused(
@@ -421,13 +421,13 @@ class TestHoldings:
     async def test_requests_under_way_do_not_reach_what_is_restored(
         self, server: ServerHandle, remote: Caller
     ) -> None:
-        saved = server.holdings.save()
+        saved = server.inspector.save()
         remote.http.timeout = httpx.Timeout(0.1)
         server.faults.inject(Delay(0.3), on="writes")
         with pytest.raises(httpx.ReadTimeout):
             await remote.call(create("Job"))
 
-        await run_sync(server.holdings.restore, saved)
+        await run_sync(server.inspector.restore, saved)
         await anyio.sleep(0.4)  # longer than the delay: what must not happen has no sign
 
         assert _jobs(server) == 0
@@ -436,7 +436,7 @@ class TestHoldings:
     async def test_slow_answers_to_earlier_clients_are_given_up(
         self, server: ServerHandle, remote: Caller, fault: Fault
     ) -> None:
-        saved = server.holdings.save()
+        saved = server.inspector.save()
         server.faults.inject(fault)
         ends = []
 
@@ -450,7 +450,7 @@ class TestHoldings:
             with anyio.fail_after(5):
                 while not server.faults.injected:  # noqa: ASYNC110 - in another thread
                     await anyio.sleep(0.005)
-            await run_sync(server.holdings.restore, saved)
+            await run_sync(server.inspector.restore, saved)
 
         assert ends == ["lost"]
 
@@ -472,28 +472,28 @@ class TestHoldings:
             with anyio.fail_after(5):
                 while not server.faults.injected:  # noqa: ASYNC110 - in another thread
                     await anyio.sleep(0.005)
-            saved = server.holdings.save()
+            saved = server.inspector.save()
             with pytest.raises(TimeoutError, match="a client that was not closed"):
-                await run_sync(server.holdings.restore, saved)
+                await run_sync(server.inspector.restore, saved)
             over.set()
 
     async def test_restored_are_entities_keys_and_no_files(
         self, server: ServerHandle, remote: Caller
     ) -> None:
-        saved = server.holdings.save()
+        saved = server.inspector.save()
         url = await _upload_url(remote, b"content")
         await remote.http.put(url, content=b"content")
-        (component,) = server.holdings.find("FileComponent")
-        assert server.holdings.content(component["id"]) == b"content"
+        (component,) = server.inspector.find("FileComponent")
+        assert server.inspector.content(component["id"]) == b"content"
         maya = Caller(remote.http, "maya", server.api_keys["maya"])
         (user,) = await maya.query('User where username is "maya"')
         reset = {"action": "reset_remote", "reset_type": "api_key", "entity_type": "User"}
         await maya.call({**reset, "entity_key": user["id"]})
         assert (await maya.refused(query("User")))["exception"] == "InvalidCredentialsError"
 
-        await run_sync(server.holdings.restore, saved)
+        await run_sync(server.inspector.restore, saved)
 
-        assert server.holdings.find("FileComponent") == []
+        assert server.inspector.find("FileComponent") == []
         assert await maya.query("Job") == []
         assert (await remote.http.put(url, content=b"content")).status_code == 200
 
@@ -502,9 +502,9 @@ class TestHoldings:
     ) -> None:
         job = await remote.create("Job", data='{"description": "Publish"}')
 
-        assert server.holdings.job(job["id"])["description"] == "Publish"
+        assert server.inspector.job(job["id"])["description"] == "Publish"
         with pytest.raises(LookupError, match=rf"it holds: {job['id']} \(Publish\)"):
-            server.holdings.job("another")
+            server.inspector.job("another")
 
 
 async def _upload_url(remote: Caller, content: bytes, **announced: Any) -> str:
@@ -517,6 +517,6 @@ async def _upload_url(remote: Caller, content: bytes, **announced: Any) -> str:
 
 
 async def _download(server: ServerHandle, remote: Caller) -> bytes:
-    (component,) = server.holdings.find("FileComponent")
+    (component,) = server.inspector.find("FileComponent")
     query = {"id": component["id"], "username": remote.user, "apiKey": remote.key}
     return (await remote.http.get("/component/get", params=query)).content

@@ -11,7 +11,7 @@ import pytest
 
 from aioftrackjobs.devserver import create_app, running
 from aioftrackjobs.devserver.api.accounts import signed_widget
-from aioftrackjobs.devserver.api_errors import STRICT_STATUS, Refusal
+from aioftrackjobs.devserver.api_errors import STRICT_STATUS, ApiError
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 
 from .caller import Caller, create, delete, query, update
@@ -227,7 +227,7 @@ async def test_a_deleted_or_inactive_user_cannot_read_files_either(api: Caller) 
 
 
 def test_every_error_has_a_status_in_strict_mode() -> None:
-    kinds, seen = [Refusal], set[str]()
+    kinds, seen = [ApiError], set[str]()
     while kinds:
         kind = kinds.pop()
         seen.add(kind.exception)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aioftrackjobs.devserver.api_errors import ParseRefusal
+from aioftrackjobs.devserver.api_errors import ParseError
 from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.literals import like_pattern, text_of
 from aioftrackjobs.devserver.query.parser import parse
@@ -128,7 +128,7 @@ def test_functions_are_projections_of_grouped_queries() -> None:
 def test_a_syntax_error_says_where_and_what_was_expected(
     text: str, where: str, expected: str
 ) -> None:
-    with pytest.raises(ParseRefusal) as caught:
+    with pytest.raises(ParseError) as caught:
         parse(text)
 
     content = caught.value.content

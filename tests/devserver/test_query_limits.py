@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
-from aioftrackjobs.devserver.api_errors import ParseRefusal
+from aioftrackjobs.devserver.api_errors import ParseError
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.schema.loader import builtin_model
@@ -82,7 +82,7 @@ async def test_strange_text_is_text(api: Caller, text: str, form: str) -> None:
     ids=lambda text: ascii(text[:24]),
 )
 def test_what_is_no_query_is_a_syntax_error_with_its_place(expression: str) -> None:
-    with pytest.raises(ParseRefusal, match=r"line \d+, column \d+") as caught:
+    with pytest.raises(ParseError, match=r"line \d+, column \d+") as caught:
         parse(expression)
 
     assert len(caught.value.content) < 4000

@@ -47,7 +47,7 @@ def begun(session: AsyncSession, path: Path) -> dict[str, str | None]:
 
 
 class Watch:
-    """Looks at the journal whenever a request leaves, and can keep the server away."""
+    """EntityInspector at the journal whenever a request leaves, and can keep the server away."""
 
     def __init__(self, session: AsyncSession, path: Path) -> None:
         self.seen: list[tuple[list[dict[str, Any]], dict[str, str | None]]] = []

@@ -257,7 +257,7 @@ async def test_a_page_is_no_answer_to_an_upload(
     """Such as the login form of a proxy, which comes with status 200."""
     server.faults.inject(HtmlPage(), on="uploads")
     component = await session.create_component(b"frames", name="a.txt")
-    assert server.holdings.content(component.id) == b"frames"
+    assert server.inspector.content(component.id) == b"frames"
 
 
 async def test_a_cancelled_upload_registers_nothing(session: AsyncSession, tmp_path: Path) -> None:

@@ -344,7 +344,7 @@ async def test_a_question_after_a_refusal_is_asked_again(server: ServerHandle) -
             group.start_soon(commit_guilty, session)
 
     assert len(errors) == 1
-    assert len(server.holdings.jobs()) == 5
+    assert len(server.inspector.jobs()) == 5
     assert len(server.faults.injected) == 3
 
 
@@ -362,7 +362,7 @@ async def test_the_rest_of_a_refused_commit_is_sent_again_if_its_request_is_lost
             await session.commit()
 
         assert len(server.faults.injected) == 2
-        assert [each["id"] for each in server.holdings.jobs()] == [kept.id]
+        assert [each["id"] for each in server.inspector.jobs()] == [kept.id]
         assert session.created == [guilty]
         session.rollback()
 

@@ -327,7 +327,7 @@ async def test_what_others_left_is_seen_to_when_a_locked_file_can_be_read(
         async with journaled(server, path) as session:
             await until(lambda: journal_of(session) == "failing")
             database.execute("ROLLBACK")
-            await until(lambda: server.holdings.job(job.id)["status"] == "failed")
+            await until(lambda: server.inspector.job(job.id)["status"] == "failed")
 
 
 async def test_a_disk_that_hangs_is_not_waited_for(

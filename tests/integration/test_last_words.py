@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def held(server: ServerHandle, job_id: str) -> dict[str, Any]:
-    return server.holdings.job(job_id)
+    return server.inspector.job(job_id)
 
 
 class Link:
@@ -194,7 +194,7 @@ async def test_to_settle_a_beginning_leaves_no_job_running(
                 pass
         server.faults.clear()
         await caught.value.resolve()
-    (job,) = server.holdings.jobs()
+    (job,) = server.inspector.jobs()
     assert job["status"] == "failed"
 
 

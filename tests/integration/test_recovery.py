@@ -235,7 +235,7 @@ async def test_foreign_data_keeps_nothing_from_being_failed_on_request(
     assert (await recover(session)).failed == ()
     assert [each.id for each in (await recover(session, without_lease=True)).failed] == [job.id]
 
-    after = server.holdings.job(job.id)
+    after = server.inspector.job(job.id)
     assert after["status"] == "failed"
     if text and text[0] != "{":
         assert after["data"]["previous_data"] == text
@@ -252,7 +252,7 @@ async def test_an_odd_lease_that_ran_out_is_one(
     await session.commit()
 
     assert [each.id for each in (await recover(session)).failed] == [job.id]
-    assert server.holdings.job(job.id)["status"] == "failed"
+    assert server.inspector.job(job.id)["status"] == "failed"
 
 
 async def test_only_the_jobs_of_a_user(session: AsyncSession) -> None:

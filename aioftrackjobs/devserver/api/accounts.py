@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
 from aioftrackjobs.devserver.api_errors import (
-    NotFoundRefusal,
-    PermissionRefusal,
-    ValidationRefusal,
+    EntityNotFoundError,
+    PermissionDeniedError,
+    ValidationError,
     unknown_name,
 )
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
@@ -29,13 +29,13 @@ def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     Whoever has a user's key acts as that user, so a personal key gives nobody else one.
     """
     if operation.get("reset_type") != "api_key" or operation.get("entity_type") != "User":
-        raise ValidationRefusal("Only the 'api_key' of a 'User' can be reset.")
+        raise ValidationError("Only the 'api_key' of a 'User' can be reset.")
     user = request.row("User", operation.get("entity_key"))
     if user is None or user.get("username") is None:  # groups have their ids in the same table
-        raise NotFoundRefusal("'entity_key' must be the id of an existing user.")
+        raise EntityNotFoundError("'entity_key' must be the id of an existing user.")
     owner, api_key = operation["entity_key"], secrets.token_urlsafe(24)
     if not request.caller.identity.may_act_as(owner):
-        raise PermissionRefusal("A personal API key resets its own user's key only.")
+        raise PermissionDeniedError("A personal API key resets its own user's key only.")
     request.transaction.set_api_key(owner, api_key)
     # Only when the transaction has ended well: a refused batch leaves the earlier key.
     request.afterwards.append(partial(request.services.credentials.set_api_key, owner, api_key))
@@ -57,7 +57,7 @@ def _invited(
 ) -> dict[str, Any]:
     key = text_of(operation, name)
     if request.row(entity_type, key) is None:
-        raise NotFoundRefusal(f"There is no {entity_type} {key}.")
+        raise EntityNotFoundError(f"There is no {entity_type} {key}.")
     return {"action": operation["action"], "sent": True}
 
 
@@ -67,7 +67,7 @@ def get_widget_url(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     if name not in _WIDGETS:
         raise unknown_name("widget", name, _WIDGETS)
     if theme not in _THEMES:
-        raise ValidationRefusal("'theme' must be 'light' or 'dark'.")
+        raise ValidationError("'theme' must be 'light' or 'dark'.")
     told = {"name": name, "theme": theme or "light", **_widget_entity(request, operation)}
     signed = signed_widget(request.services.uploads, told, time.time() + _WIDGET_LIFETIME)
     url = f"{request.caller.base_url.rstrip('/')}/widget?{urlencode(signed)}"
@@ -81,9 +81,9 @@ def _widget_entity(request: ApiRequest, operation: Operation) -> dict[str, str]:
     name = request.services.model.type(text_of(operation, "entity_type")).name
     values = key if isinstance(key, list) else [key]
     if len(values) != 1 or not isinstance(values[0], str):
-        raise ValidationRefusal("'entity_key' must be a list with the entity's key.")
+        raise ValidationError("'entity_key' must be a list with the entity's key.")
     if request.row(name, values[0]) is None:
-        raise NotFoundRefusal(f"There is no {name} {values[0]}.")
+        raise EntityNotFoundError(f"There is no {name} {values[0]}.")
     return {"entity_type": name, "entity_id": values[0]}
 
 

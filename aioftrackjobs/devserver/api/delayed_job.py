@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation
 from aioftrackjobs.devserver.api.server_jobs import Attempt, Outcome, WorkFailedError, queue_job
-from aioftrackjobs.devserver.api_errors import NotFoundRefusal, ValidationRefusal, unknown_name
+from aioftrackjobs.devserver.api_errors import EntityNotFoundError, ValidationError, unknown_name
 
 #: By type of Job, what users see and why it cannot be done here.
 _JOBS: Mapping[str, tuple[str, str]] = MappingProxyType(
@@ -38,12 +38,12 @@ def delayed_job(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     """Answer ``delayed_job``: the Job, which is queued."""
     job_type = operation.get("job_type")
     if not isinstance(job_type, str):
-        raise ValidationRefusal("'delayed_job' needs a text 'job_type'.")
+        raise ValidationError("'delayed_job' needs a text 'job_type'.")
     if job_type not in _JOBS:
         raise unknown_name("job_type", job_type, _JOBS)
     data = operation.get("data")
     if data is not None and not isinstance(data, Mapping):
-        raise ValidationRefusal("'data' must be an object.")
+        raise ValidationError("'data' must be an object.")
     if job_type == "ICONIK_SYNC_STRUCTURE":
         _check_iconik(request, data or {})
     description, reason = _JOBS[job_type]
@@ -56,10 +56,10 @@ def delayed_job(request: ApiRequest, operation: Operation) -> dict[str, Any]:
 
 def _check_iconik(request: ApiRequest, data: Mapping[str, Any]) -> None:
     if request.row("Context", data.get("context_id")) is None:
-        raise NotFoundRefusal("'data' must name an existing context by its 'context_id'.")
+        raise EntityNotFoundError("'data' must name an existing context by its 'context_id'.")
     for name in ("include_children", "task_placeholder", "include_tasks"):
         if not isinstance(data.get(name, True), bool):
-            raise ValidationRefusal(f"'{name}' must be true or false.")
+            raise ValidationError(f"'{name}' must be true or false.")
 
 
 def _give_up(reason: str, _: Attempt) -> Outcome:

@@ -24,10 +24,10 @@ from aioftrackjobs.devserver.api import (
 )
 from aioftrackjobs.devserver.api.request import ApiRequest, Caller, Operation, Services
 from aioftrackjobs.devserver.api_errors import (
-    CredentialsRefusal,
-    Refusal,
-    UnsupportedRefusal,
-    ValidationRefusal,
+    ApiError,
+    InvalidCredentialsError,
+    UnsupportedOperationError,
+    ValidationError,
 )
 from aioftrackjobs.devserver.files.storage import Incoming
 from aioftrackjobs.devserver.limits import Budget, Meter
@@ -108,7 +108,7 @@ class Operations:
         """Check that there are such *operations*.
 
         Raises:
-            Refusal: If one of them is none.
+            ApiError: If one of them is none.
         """
         for operation in operations:
             self._check(operation)
@@ -129,7 +129,7 @@ class Operations:
             budget: How much may be read, and answered.
 
         Raises:
-            Refusal: If one of them cannot be done.
+            ApiError: If one of them cannot be done.
         """
         actions = [self._actions[operation["action"]] for operation in operations]
         writes = any(action.writes for action in actions)
@@ -151,10 +151,10 @@ class Operations:
 
     def _check(self, operation: Any) -> None:
         if not isinstance(operation, Mapping):
-            raise ValidationRefusal("An operation must be an object.")
+            raise ValidationError("An operation must be an object.")
         name = operation.get("action")
         if not isinstance(name, str):
-            raise ValidationRefusal("An operation must name its 'action'.")
+            raise ValidationError("An operation must name its 'action'.")
         if name not in self._actions:
             raise _unknown_action(name)
 
@@ -175,7 +175,7 @@ def _check_user(request: ApiRequest, *, writes: bool) -> None:
     (protocol reference, section 1.6).
     """
     if writes and request.user is None and request.caller.identity.is_global:
-        raise CredentialsRefusal
+        raise InvalidCredentialsError
 
 
 def _create(request: ApiRequest, operation: Operation) -> dict[str, Any]:
@@ -190,8 +190,8 @@ def _delete(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     return {"action": "delete", "data": request.batch.delete(operation)}
 
 
-def _unknown_action(action: str) -> Refusal:
+def _unknown_action(action: str) -> ApiError:
     if action in _UNSUPPORTED:
-        return UnsupportedRefusal(f"The development server does not support '{action}'.")
+        return UnsupportedOperationError(f"The development server does not support '{action}'.")
     # The official Python client looks for this text, u included (section 1.4).
-    return ValidationRefusal(f"Invalid action u'{action}'")
+    return ValidationError(f"Invalid action u'{action}'")

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
 from aioftrackjobs.devserver.api.server_jobs import Attempt, Outcome, WorkFailedError, queue_job
-from aioftrackjobs.devserver.api_errors import NotFoundRefusal, Refusal, ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ApiError, EntityNotFoundError, ValidationError
 from aioftrackjobs.devserver.files.storage import Incoming, is_storable
 from aioftrackjobs.devserver.files.thumbnails import picture_of
 from aioftrackjobs.devserver.mutations.batch import Batch
@@ -68,10 +68,10 @@ def _encoding_of(request: ApiRequest, operation: Operation) -> _Encoding:
     component_id = text_of(operation, "component_id")
     source = request.row("Component", component_id)
     if source is None:
-        raise NotFoundRefusal(f"There is no Component {component_id}.")
+        raise EntityNotFoundError(f"There is no Component {component_id}.")
     keep_original = operation.get("keep_original", True)
     if not isinstance(keep_original, bool):
-        raise ValidationRefusal("'keep_original' must be true or false.")
+        raise ValidationError("'keep_original' must be true or false.")
     kind = mimetypes.guess_type(f"x{source.get('file_type') or ''}")[0] or ""
     wanted = {"image": "image/jpeg", "video": kind}.get(kind.partition("/")[0])
     return _Encoding(source, wanted, keep_original)
@@ -82,7 +82,7 @@ def _version_id(request: ApiRequest, operation: Operation) -> str | None:
     if version_id is None:
         return None
     if request.row("AssetVersion", version_id) is None:
-        raise NotFoundRefusal(f"There is no AssetVersion {version_id}.")
+        raise EntityNotFoundError(f"There is no AssetVersion {version_id}.")
     return str(version_id)
 
 
@@ -123,7 +123,7 @@ def _encode(encoding: _Encoding, attempt: Attempt) -> Outcome:
 def _picture(path: Path) -> bytes:
     try:
         return picture_of(path, _IMAGE_SIZE)[0]
-    except Refusal as refusal:
+    except ApiError as refusal:
         raise WorkFailedError(refusal.content) from None
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.entities.loader import Loader
 from aioftrackjobs.devserver.entities.projections import select
 from aioftrackjobs.devserver.query import ast
@@ -38,7 +38,7 @@ def answer_query(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     """Answer a ``query``."""
     expression = operation.get("expression")
     if not isinstance(expression, str):
-        raise ValidationRefusal("A query needs an 'expression'.")
+        raise ValidationError("A query needs an 'expression'.")
     return {"action": "query", **_found(request, _parsed(request, expression))}
 
 
@@ -65,16 +65,16 @@ def _parsed(request: ApiRequest, expression: str) -> ast.Query:
 def _searched_query(request: ApiRequest, operation: Operation) -> ast.Query:
     expression, name = operation.get("expression"), operation.get("entity_type")
     if name is not None and not isinstance(name, str):
-        raise ValidationRefusal("'entity_type' must be a name.")
+        raise ValidationError("'entity_type' must be a name.")
     if expression is None and name:
         return ast.Query(request.services.model.type(name).name)
     if not isinstance(expression, str):
-        raise ValidationRefusal("A search needs an 'expression' or an 'entity_type'.")
+        raise ValidationError("A search needs an 'expression' or an 'entity_type'.")
     query = _parsed(request, expression)
     if name and query.entity_type != name:
-        raise ValidationRefusal(f"'expression' is about {query.entity_type}, not about {name}.")
+        raise ValidationError(f"'expression' is about {query.entity_type}, not about {name}.")
     if query.group_by:
-        raise ValidationRefusal("A search cannot group.")
+        raise ValidationError("A search cannot group.")
     return query
 
 
@@ -83,7 +83,7 @@ def _texts(operation: Operation, name: str) -> list[str]:
     if values is None:
         return []
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValidationRefusal(f"'{name}' must be a list of texts.")
+        raise ValidationError(f"'{name}' must be a list of texts.")
     return values
 
 
@@ -97,7 +97,7 @@ def _term(entity_type: EntityType, term: str) -> ast.Expression:
         if name in entity_type.attributes and entity_type.attributes[name].type == "string"
     )
     if not tests:
-        raise ValidationRefusal(f"{entity_type.name} has no text to search.")
+        raise ValidationError(f"{entity_type.name} has no text to search.")
     return ast.Or(tests)
 
 
@@ -116,14 +116,14 @@ def _within(
     if context_id is None:
         return
     if not isinstance(context_id, str):
-        raise ValidationRefusal("'context_id' must be a context's id.")
+        raise ValidationError("'context_id' must be a context's id.")
     contexts = _descendants(request, context_id)
     if "Context" in entity_type.lineage:
         yield _one_of(entity_type, "id", contexts)
         return
     places = [name for name in _PLACES if name in entity_type.attributes]
     if not places:
-        raise ValidationRefusal(f"{entity_type.name} is in no context; leave out 'context_id'.")
+        raise ValidationError(f"{entity_type.name} is in no context; leave out 'context_id'.")
     yield _one_of(entity_type, places[0], contexts)
 
 
@@ -160,7 +160,7 @@ def _entities(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
 
 def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     if not request.caller.strict:
-        raise ValidationRefusal(
+        raise ValidationError(
             "'group by' needs strict mode: send the header 'ftrack-api-options: strict:1'."
         )
     transaction = request.transaction

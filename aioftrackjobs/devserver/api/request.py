@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aioftrackjobs.devserver.api.background import Background
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
 from aioftrackjobs.devserver.auth.users import acting_user
 from aioftrackjobs.devserver.entities.serializer import Encoder
@@ -107,9 +107,9 @@ def text_of(operation: Operation, name: str) -> str:
     """Return a text that *operation* must have.
 
     Raises:
-        ValidationRefusal: If it does not.
+        ValidationError: If it does not.
     """
     value = operation.get(name)
     if not isinstance(value, str) or not value:
-        raise ValidationRefusal(f"'{operation['action']}' needs a text '{name}'.")
+        raise ValidationError(f"'{operation['action']}' needs a text '{name}'.")
     return value

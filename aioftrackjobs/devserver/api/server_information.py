@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 
 _SHOWN_OF_USER = ("id", "username", "first_name", "last_name", "thumbnail_id")
 
@@ -24,7 +24,7 @@ def server_information(
     if wanted is None:
         return facts
     if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
-        raise ValidationRefusal("'values' must be a list of names.")
+        raise ValidationError("'values' must be a list of names.")
     facts |= {
         "user_information": _user_information(request),
         "company_information": {"name": "aioftrackjobs", "logo_url": None},

@@ -15,7 +15,11 @@ import sqlalchemy as sa
 from pydantic_core import from_json, to_json
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Services
-from aioftrackjobs.devserver.api_errors import NotFoundRefusal, Refusal, UnsupportedRefusal
+from aioftrackjobs.devserver.api_errors import (
+    ApiError,
+    EntityNotFoundError,
+    UnsupportedOperationError,
+)
 from aioftrackjobs.devserver.mutations.batch import Batch
 
 logger = logging.getLogger(__name__)
@@ -63,7 +67,7 @@ Task: TypeAlias = Callable[[Attempt], Outcome]
 def queue_job(request: ApiRequest, job_id: str, data: Mapping[str, Any], task: Task) -> Any:
     """Create the Job of the acting user, have *task* done when it is saved, and return it."""
     if "Job" not in request.services.model.types:
-        raise UnsupportedRefusal("The served schemas have no Job.")
+        raise UnsupportedOperationError("The served schemas have no Job.")
     text = to_json({**data, _MARK: True}).decode()
     values: dict[str, Any] = {"id": job_id, "data": text}
     if request.user is not None:
@@ -119,9 +123,9 @@ class _Run:
         try:
             with ExitStack() as undone:
                 self._do(task, Attempt(self._services, stopping, undone))
-        except NotFoundRefusal:
+        except EntityNotFoundError:
             logger.debug("job %s was deleted while it ran", self._job_id)
-        except (WorkFailedError, Refusal) as error:
+        except (WorkFailedError, ApiError) as error:
             self._fail(str(error))
         except Exception as error:
             logger.exception("job %s failed", self._job_id)
@@ -139,7 +143,7 @@ class _Run:
     def _fail(self, reason: str) -> None:
         try:
             self._write("failed", error=reason)
-        except NotFoundRefusal:
+        except EntityNotFoundError:
             logger.debug("job %s was deleted before it failed", self._job_id)
 
     def _write(self, status: str, outcome: Outcome | None = None, error: str | None = None) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation, Services, text_of
-from aioftrackjobs.devserver.api_errors import MissingPartRefusal, ValidationRefusal
+from aioftrackjobs.devserver.api_errors import MissingPartError, ValidationError
 from aioftrackjobs.devserver.files.storage import Incoming
 from aioftrackjobs.devserver.files.upload_tokens import Announced
 
@@ -37,13 +37,13 @@ def assemble_uploads(
         upload_id = text_of(operation, "upload_id")
         announced = services.uploads.announced(upload_id, "upload")
         if operation.get("component_id") != announced.component_id:
-            raise ValidationRefusal("'component_id' is not the one the upload was announced for.")
+            raise ValidationError("'component_id' is not the one the upload was announced for.")
         if upload_id in seen:
-            raise ValidationRefusal("The upload is completed twice.")
+            raise ValidationError("The upload is completed twice.")
         seen.add(upload_id)
         try:
             assembled[upload_id] = services.parts.assemble(announced, operation.get("parts"))
-        except MissingPartRefusal:
+        except MissingPartError:
             if not _is_completed(services, announced):
                 raise
 

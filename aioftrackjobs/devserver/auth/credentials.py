@@ -8,7 +8,7 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
-from aioftrackjobs.devserver.api_errors import CredentialsRefusal
+from aioftrackjobs.devserver.api_errors import InvalidCredentialsError
 from aioftrackjobs.devserver.errors import CredentialsError
 
 #: What every client can put into a header and every server reads back unchanged: visible ASCII,
@@ -66,17 +66,17 @@ class Credentials:
         """Return whom the pair may stand for; the name is yet to be compared with the owners.
 
         Raises:
-            CredentialsRefusal: If the key is nobody's.
+            InvalidCredentialsError: If the key is nobody's.
         """
         if not username or not api_key:
-            raise CredentialsRefusal
+            raise InvalidCredentialsError
         digest = _digest(api_key)
         owners = self._owners.get(digest, frozenset())
         is_global = self._global_digest is not None and hmac.compare_digest(
             digest, self._global_digest
         )
         if not owners and not is_global:
-            raise CredentialsRefusal
+            raise InvalidCredentialsError
         return Identity(username, owners, is_global)
 
     def forget(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aioftrackjobs.devserver.api_errors import CredentialsRefusal
+from aioftrackjobs.devserver.api_errors import InvalidCredentialsError
 from aioftrackjobs.devserver.auth.credentials import Identity
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.database import Transaction
@@ -47,16 +47,16 @@ def acting_user(
     """Return the row of the user that a request acts for; None where schemas have no users.
 
     Raises:
-        CredentialsRefusal: If the user is not active, not there any more, or not the key's.
+        InvalidCredentialsError: If the user is not active, not there any more, or not the key's.
     """
     user = user_type(model)
     if user is None:
         if not identity.may_act_as(identity.username):
-            raise CredentialsRefusal
+            raise InvalidCredentialsError
         return None
     row = transaction.read(user.root, {"username": identity.username})
     if not identity.may_act_as(row and row[user.primary_key[0]]):
-        raise CredentialsRefusal
+        raise InvalidCredentialsError
     if row is not None and row.get("is_active", 1) == 0:
-        raise CredentialsRefusal
+        raise InvalidCredentialsError
     return row

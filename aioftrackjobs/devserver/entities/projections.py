@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.entities.urls import sources_of
 from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
 from aioftrackjobs.devserver.query.joins import start_of
@@ -57,7 +57,7 @@ def select(model: Model, query: Query) -> Selection:
     """Return what *query* selects: what it says, else the type's default projections.
 
     Raises:
-        ValidationRefusal: If it names what the types do not have.
+        ValidationError: If it names what the types do not have.
     """
     entity_type = model.type(query.entity_type)
     selection = Selection(entity_type)
@@ -66,9 +66,9 @@ def select(model: Model, query: Query) -> Selection:
             _add(model, selection, (Step(name),))
     for projection in query.projections or ():
         if isinstance(projection, Aggregate):
-            raise ValidationRefusal("Functions can only be selected together with 'group by'.")
+            raise ValidationError("Functions can only be selected together with 'group by'.")
         if len(projection) > _LONGEST_PATH:
-            raise ValidationRefusal(f"A projection has more than {_LONGEST_PATH} steps.")
+            raise ValidationError(f"A projection has more than {_LONGEST_PATH} steps.")
         _add(model, selection, projection)
     return selection
 
@@ -88,16 +88,16 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
             return  # a setting, say, has another key; keys are sent whatever is asked for
         raise entity_type.unknown(step.name)
     if entity_type.document["properties"][step.name].get("restricted_projection"):
-        raise ValidationRefusal(f"'{step.name}' of {entity_type.name} cannot be selected.")
+        raise ValidationError(f"'{step.name}' of {entity_type.name} cannot be selected.")
     relation = entity_type.relations.get(step.name)
     if relation is None:
         if step.cast is not None:
-            raise ValidationRefusal(
+            raise ValidationError(
                 f"'{step.name}' of {entity_type.name} is no relation, it cannot be cast."
             )
         plain = (entity_type.name, step.name) in SHOWN_WHOLE
         if rest and not plain and step.name not in entity_type.computed:
-            raise ValidationRefusal(
+            raise ValidationError(
                 f"'{step.name}' of {entity_type.name} is no relation, nothing follows it."
             )
         selection.names[step.name] = None  # a key inside a computed object selects all of it
@@ -114,7 +114,7 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
 def _cast(model: Model, relation: Relation, name: str) -> EntityType:
     target = model.type(name)
     if target.root != model.types[relation.target].root:
-        raise ValidationRefusal(
+        raise ValidationError(
             f"'{relation.name}' leads to {relation.target}, which cannot be cast to {name}."
         )
     return target

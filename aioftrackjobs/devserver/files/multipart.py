@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from aioftrackjobs.devserver.api_errors import (
-    MissingPartRefusal,
-    TransferRefusal,
-    ValidationRefusal,
+    MissingPartError,
+    TransferError,
+    ValidationError,
 )
 from aioftrackjobs.devserver.files.storage import PART, Incoming, Storage
 from aioftrackjobs.devserver.files.upload_tokens import Announced, check_digest, uploads_of
@@ -62,9 +62,9 @@ class Parts:
             parts: What the client says that it is made of.
 
         Raises:
-            ValidationRefusal: If that is no list of all its parts.
-            MissingPartRefusal: If one of them is not there.
-            TransferRefusal: If they are not what was announced.
+            ValidationError: If that is no list of all its parts.
+            MissingPartError: If one of them is not there.
+            TransferError: If they are not what was announced.
         """
         paths = [
             self._path(announced, number, tag)
@@ -72,7 +72,7 @@ class Parts:
         ]
         for number, path in enumerate(paths, 1):
             if not path.is_file():
-                raise MissingPartRefusal(f"No part {number} with this tag has arrived.")
+                raise MissingPartError(f"No part {number} with this tag has arrived.")
         whole = self._storage.incoming(
             announced.component_id, hashed=announced.checksum is not None
         )
@@ -82,7 +82,7 @@ class Parts:
             _check_whole(announced, whole)
         except FileNotFoundError:
             whole.discard()
-            raise MissingPartRefusal("The upload is being completed already.") from None
+            raise MissingPartError("The upload is being completed already.") from None
         except BaseException:
             whole.discard()
             raise
@@ -131,9 +131,7 @@ class Parts:
 
 def _check_whole(announced: Announced, whole: Incoming) -> None:
     if whole.size != announced.size:
-        raise TransferRefusal(
-            f"{announced.size} bytes were announced, the parts have {whole.size}."
-        )
+        raise TransferError(f"{announced.size} bytes were announced, the parts have {whole.size}.")
     check_digest(announced, whole)
 
 
@@ -153,19 +151,19 @@ def _tags(parts: Any, expected: int) -> list[str]:
     """Return the tags of all parts in order.
 
     Raises:
-        ValidationRefusal: If *parts* does not name each of *expected* parts once.
+        ValidationError: If *parts* does not name each of *expected* parts once.
     """
     if not isinstance(parts, list) or not all(isinstance(part, Mapping) for part in parts):
-        raise ValidationRefusal("'parts' must be a list of objects.")
+        raise ValidationError("'parts' must be a list of objects.")
     tags: dict[int, str] = {}
     for part in parts:
         number, tag = part.get("part_number"), part.get("e_tag")
         match = _TAG.fullmatch(tag.lower()) if isinstance(tag, str) else None
         if type(number) is not int or match is None:
-            raise ValidationRefusal("A part has a 'part_number' and an 'e_tag', as its PUT gave.")
+            raise ValidationError("A part has a 'part_number' and an 'e_tag', as its PUT gave.")
         if number in tags:
-            raise ValidationRefusal(f"Part {number} is named twice.")
+            raise ValidationError(f"Part {number} is named twice.")
         tags[number] = match[1]
     if tags.keys() != set(range(1, expected + 1)):
-        raise ValidationRefusal(f"The upload has the parts 1 to {expected}; name each of them.")
+        raise ValidationError(f"The upload has the parts 1 to {expected}; name each of them.")
     return [tags[number] for number in range(1, expected + 1)]

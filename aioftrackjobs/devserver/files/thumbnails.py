@@ -8,7 +8,7 @@ import warnings
 import zlib
 from pathlib import Path
 
-from aioftrackjobs.devserver.api_errors import NotFoundRefusal, UnsupportedRefusal
+from aioftrackjobs.devserver.api_errors import EntityNotFoundError, UnsupportedOperationError
 
 try:
     import PIL.Image as pillow  # noqa: N813 - the name that Pillow's users know
@@ -29,19 +29,19 @@ def picture_of(path: Path, size: int) -> tuple[bytes, str]:
     It is never larger than the image. Transparency is kept, as PNG; all else is JPEG.
 
     Raises:
-        NotFoundRefusal: If there is no image in the file, or one too big to work on.
-        UnsupportedRefusal: If Pillow is not installed.
+        EntityNotFoundError: If there is no image in the file, or one too big to work on.
+        UnsupportedOperationError: If Pillow is not installed.
     """
     if not HAS_PILLOW:
-        raise UnsupportedRefusal("Pictures need Pillow: install aioftrackjobs[server].")
+        raise UnsupportedOperationError("Pictures need Pillow: install aioftrackjobs[server].")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
             return _made(path, size)
     except FileNotFoundError:
-        raise NotFoundRefusal("There is no file for this component.") from None
+        raise EntityNotFoundError("There is no file for this component.") from None
     except Exception as error:  # noqa: BLE001 - decoders raise whatever broken files bring about
-        raise NotFoundRefusal(f"No picture can be made of this file: {error}") from None
+        raise EntityNotFoundError(f"No picture can be made of this file: {error}") from None
 
 
 def _made(path: Path, size: int) -> tuple[bytes, str]:

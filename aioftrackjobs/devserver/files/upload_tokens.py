@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 from pydantic_core import from_json, to_json
 
-from aioftrackjobs.devserver.api_errors import TransferRefusal, ValidationRefusal
+from aioftrackjobs.devserver.api_errors import TransferError, ValidationError
 from aioftrackjobs.devserver.files.storage import Incoming, is_storable
 from aioftrackjobs.devserver.limits import Limits
 
@@ -83,9 +83,9 @@ class Uploads:
         name, size = _name_and_size(operation, component)
         component_id, checksum = operation.get("component_id"), _checksum(operation)
         if not isinstance(component_id, str) or not is_storable(component_id):
-            raise ValidationRefusal("'component_id' must be a component's id.")
+            raise ValidationError("'component_id' must be a component's id.")
         if size > self._limits.upload:
-            raise ValidationRefusal(f"A file takes {self._limits.upload} bytes at most.")
+            raise ValidationError(f"A file takes {self._limits.upload} bytes at most.")
         announced = Announced(component_id, size, checksum)
         if operation.get("parts") is not None:
             return self._announce_parts(announced, operation["parts"], base_url)
@@ -100,9 +100,9 @@ class Uploads:
 
     def _announce_parts(self, announced: Announced, parts: Any, base_url: str) -> dict[str, Any]:
         if not isinstance(parts, int) or isinstance(parts, bool):
-            raise ValidationRefusal("'parts' must be a whole number.")
+            raise ValidationError("'parts' must be a whole number.")
         if not 1 <= parts <= self._limits.parts:
-            raise ValidationRefusal(f"'parts' must be from 1 to {self._limits.parts}.")
+            raise ValidationError(f"'parts' must be from 1 to {self._limits.parts}.")
         upload_id = f"{uploads_of(announced.component_id)}{secrets.token_hex(8)}"
         upload = replace(announced, upload=upload_id, number=parts)
         urls = [
@@ -133,11 +133,11 @@ class Uploads:
             use: Which of the two; ``put`` or ``upload``.
 
         Raises:
-            TransferRefusal: If no server with this secret made it.
+            TransferError: If no server with this secret made it.
         """
         signature, content = token[:_SIGNATURE_CHARACTERS], token[_SIGNATURE_CHARACTERS:]
         if not token.isascii() or not self.is_signature(use, content, signature):
-            raise TransferRefusal("No such upload was announced.", status=403)
+            raise TransferError("No such upload was announced.", status=403)
         padding = "=" * (-len(content) % 4)
         return Announced(**from_json(base64.urlsafe_b64decode(content + padding)))
 
@@ -156,7 +156,7 @@ def _name_and_size(
         name = f"{stored.get('name') or ''}{stored.get('file_type') or ''}"
     size = stored.get("size") if size is None else size
     if not isinstance(name, str) or not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise ValidationRefusal(
+        raise ValidationError(
             "'file_name' and 'file_size' are needed for a component that does not exist yet."
         )
     return name, size
@@ -171,14 +171,14 @@ def _checksum(operation: Mapping[str, Any]) -> str | None:
             return str(checksum)
     except (TypeError, ValueError, binascii.Error):
         pass
-    raise ValidationRefusal("'checksum' must be the base64 of an MD5 digest.")
+    raise ValidationError("'checksum' must be the base64 of an MD5 digest.")
 
 
 def check_digest(announced: Announced, incoming: Incoming) -> None:
     """Check a whole file against the digest that was announced, if one was.
 
     Raises:
-        TransferRefusal: If it is not that file's.
+        TransferError: If it is not that file's.
     """
     if announced.checksum is not None and base64.b64decode(announced.checksum) != incoming.md5():
-        raise TransferRefusal("What arrived does not have the MD5 digest that was announced.")
+        raise TransferError("What arrived does not have the MD5 digest that was announced.")

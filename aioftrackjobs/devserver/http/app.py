@@ -15,8 +15,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from aioftrackjobs.devserver.api_errors import (
-    Refusal,
-    RequestRefusal,
+    ApiError,
+    RequestError,
 )
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.http.backpressure import Lane
@@ -88,7 +88,7 @@ def application_of(engine: Engine) -> Starlette:
         ],
         middleware=[BROWSERS],
         exception_handlers={
-            Refusal: _refusal_response,
+            ApiError: _refusal_response,
             HTTPException: _http_error_response,
             Exception: _failure_response,
         },
@@ -100,17 +100,17 @@ def application_of(engine: Engine) -> Starlette:
 
 
 def _refusal_response(_: Request, refusal: Exception) -> Response:
-    assert isinstance(refusal, Refusal)  # noqa: S101 - the class this handler is for
+    assert isinstance(refusal, ApiError)  # noqa: S101 - the class this handler is for
     return refused(refusal)
 
 
 def _http_error_response(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - the class this handler is for
-    response = refused(RequestRefusal(f"{error.detail}.", status=error.status_code))
+    response = refused(RequestError(f"{error.detail}.", status=error.status_code))
     response.headers.update(error.headers or {})
     return response
 
 
 def _failure_response(_: Request, error: Exception) -> Response:
     reason = "The development server failed; its log says why."
-    return refused(RequestRefusal(reason, status=500))
+    return refused(RequestError(reason, status=500))

@@ -19,7 +19,7 @@ import anyio
 from anyio.to_thread import run_sync
 from starlette.types import Scope
 
-from aioftrackjobs.devserver.api_errors import BusyRefusal
+from aioftrackjobs.devserver.api_errors import BusyError
 from aioftrackjobs.devserver.limits import Limits
 
 #: Bytes of all bodies together that may be read and not answered; of answers, and not sent.
@@ -47,13 +47,13 @@ class Turns:
         """Have a turn for the length of the block.
 
         Raises:
-            BusyRefusal: If it does not come within the limits' patience.
+            BusyError: If it does not come within the limits' patience.
         """
         try:
             with anyio.fail_after(self._patience):
                 await self._turns.acquire()
         except TimeoutError:
-            raise BusyRefusal(
+            raise BusyError(
                 f"{self._turns.borrowed_tokens:g} uploads are under way, and none of them ended "
                 f"within {self._patience:g} s.",
                 _RETRY_AFTER,

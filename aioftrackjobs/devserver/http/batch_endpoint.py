@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from aioftrackjobs.devserver.api.request import Caller
-from aioftrackjobs.devserver.api_errors import BusyRefusal, Refusal
+from aioftrackjobs.devserver.api_errors import ApiError, BusyError
 from aioftrackjobs.devserver.engine import Call, Engine
 from aioftrackjobs.devserver.http.backpressure import ROOM, Lane, Room, Share, room_for
 from aioftrackjobs.devserver.http.headers import caller_of
@@ -59,7 +59,7 @@ class Batches:
         with Share(self._answers) as share:
             try:
                 answer = await self._answer(request, share)
-            except Refusal as refusal:
+            except ApiError as refusal:
                 await batch_refused(refusal, request.headers)(scope, receive, send)
             except ClientDisconnect:
                 logger.debug("a client left before its batch was answered")
@@ -114,14 +114,14 @@ class Batches:
 
         Raises:
             ClientDisconnect: If the client has left by then.
-            BusyRefusal: If there is none within the limits' patience.
+            BusyError: If there is none within the limits' patience.
         """
         try:
             with anyio.fail_after(self._limits.patience):
                 await share.grow(self._limits.answer)
                 await _check_presence(request)
         except TimeoutError:
-            raise BusyRefusal(
+            raise BusyError(
                 "Other clients have not read their answers, and there is no room for this one.",
                 _RETRY_AFTER,
             ) from None

@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
-from aioftrackjobs.devserver.api_errors import RequestRefusal
+from aioftrackjobs.devserver.api_errors import RequestError
 from aioftrackjobs.devserver.http.responses import refused
 
 _DESCRIBED = ("content-type", "content-length")
@@ -22,7 +22,7 @@ class _Browsers(CORSMiddleware):
         if response.status_code < 400:
             return response
         reason = bytes(response.body).decode()
-        refusal = RequestRefusal(f"{reason}.", status=response.status_code)
+        refusal = RequestError(f"{reason}.", status=response.status_code)
         headers = {key: value for key, value in response.headers.items() if key not in _DESCRIBED}
         answer = refused(refusal)
         answer.headers.update(headers)

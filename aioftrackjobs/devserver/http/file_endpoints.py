@@ -18,10 +18,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 from aioftrackjobs.devserver.api.accounts import is_widget
 from aioftrackjobs.devserver.api_errors import (
-    CredentialsRefusal,
-    NotFoundRefusal,
-    RequestRefusal,
-    TransferRefusal,
+    EntityNotFoundError,
+    InvalidCredentialsError,
+    RequestError,
+    TransferError,
 )
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.files.storage import Incoming, is_storable
@@ -86,7 +86,7 @@ class FileEndpoints:
         path, _ = await self._file(request)
         size = request.query_params.get("size") or str(_THUMBNAIL_SIZE)
         if not re.fullmatch(r"[1-9][0-9]{0,4}", size):
-            raise RequestRefusal("The parameter 'size' must be a number of pixels.")
+            raise RequestError("The parameter 'size' must be a number of pixels.")
         make = functools.partial(picture_of, path, min(int(size), LARGEST_SIZE))
         picture, kind = await run_sync(make, limiter=self._pictures)
         return Response(picture, media_type=kind)
@@ -100,14 +100,14 @@ class FileEndpoints:
         await self._check_credentials(request)
         existed = await run_sync(self._engine.storage.remove, component_id)
         if not (await run_sync(self._engine.parts.discard_all, component_id) or existed):
-            raise NotFoundRefusal("There is no file for this component.")
+            raise EntityNotFoundError("There is no file for this component.")
         return Response(b"{}", media_type="application/json")
 
     async def widget(self, request: Request) -> Response:
         """Say which widget a real server would show here."""
         told = dict(request.query_params)
         if not is_widget(self._engine.uploads, told):
-            raise CredentialsRefusal
+            raise InvalidCredentialsError
         shown = " ".join(told.get(name, "") for name in ("name", "entity_type", "entity_id"))
         page = f"<!doctype html><title>ftrack</title><p>Widget: {html.escape(shown)}"
         return HTMLResponse(page)
@@ -118,13 +118,13 @@ class FileEndpoints:
         if signature is None:
             await self._check_credentials(request)
         elif not self._engine.uploads.is_signature("get", component_id, signature):
-            raise CredentialsRefusal
+            raise InvalidCredentialsError
         return await self._blocking(self._engine.file_of, component_id)
 
     def _component_id(self, request: Request) -> str:
         component_id = request.query_params.get("id", "")
         if not is_storable(component_id):
-            raise RequestRefusal("The parameter 'id' must be a component's id.")
+            raise RequestError("The parameter 'id' must be a component's id.")
         return component_id
 
     async def _check_credentials(self, request: Request) -> None:
@@ -154,7 +154,7 @@ class _ComponentFile(FileResponse):
 
         await super().__call__(scope, receive, send_file)
         if refused_with is not None:
-            raise TransferRefusal("There is no such range of this file.", status=refused_with)
+            raise TransferError("There is no such range of this file.", status=refused_with)
 
 
 async def no_thumbnail(_: Request) -> Response:

@@ -31,7 +31,7 @@ def caller_of(request: Request, credentials: Credentials) -> Caller:
     """Return who sent a batch, and how the response is wanted.
 
     Raises:
-        CredentialsRefusal: If it does not come with the key of a user.
+        InvalidCredentialsError: If it does not come with the key of a user.
     """
     headers = request.headers
     identity = credentials.check(headers.get("ftrack-user"), headers.get("ftrack-api-key"))

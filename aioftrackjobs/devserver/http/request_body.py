@@ -8,7 +8,7 @@ from contextlib import aclosing
 import anyio
 from starlette.requests import Request
 
-from aioftrackjobs.devserver.api_errors import RequestRefusal
+from aioftrackjobs.devserver.api_errors import RequestError
 from aioftrackjobs.devserver.limits import Limits
 
 
@@ -16,7 +16,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     """Return the whole body.
 
     Raises:
-        RequestRefusal: If it is too big, or the next piece of it takes too long.
+        RequestError: If it is too big, or the next piece of it takes too long.
         ClientDisconnect: If it ends too early.
     """
     announced = request.headers.get("content-length", "")
@@ -36,7 +36,7 @@ async def pieces_of(request: Request, limits: Limits) -> AsyncGenerator[bytes, N
     """Yield the body in the pieces in which it arrives.
 
     Raises:
-        RequestRefusal: If the next one takes too long.
+        RequestError: If the next one takes too long.
         ClientDisconnect: If it ends too early.
     """
     stream = request.stream()
@@ -45,7 +45,7 @@ async def pieces_of(request: Request, limits: Limits) -> AsyncGenerator[bytes, N
             with anyio.fail_after(limits.idle):
                 piece = await anext(stream, None)
         except TimeoutError:
-            raise RequestRefusal(
+            raise RequestError(
                 f"Nothing arrived for {limits.idle:g} s; the request is given up.", status=408
             ) from None
         if piece is None:

@@ -16,7 +16,7 @@ import anyio
 from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 
-from aioftrackjobs.devserver.api_errors import RequestRefusal, TransferRefusal
+from aioftrackjobs.devserver.api_errors import RequestError, TransferError
 from aioftrackjobs.devserver.files.storage import Incoming
 from aioftrackjobs.devserver.files.upload_tokens import Announced, check_digest
 from aioftrackjobs.devserver.http.request_body import pieces_of
@@ -66,7 +66,7 @@ async def receive(
     """Write the body of *request* while it arrives, and hash it if its digest is needed.
 
     Raises:
-        RequestRefusal: If it is not what was announced, ends too early, or stops arriving.
+        RequestError: If it is not what was announced, ends too early, or stops arriving.
     """
     consumers = [_Consumer(incoming.write)]
     if incoming.is_hashed:
@@ -79,12 +79,12 @@ async def receive(
         finally:
             for consumer in consumers:
                 consumer.close()
-    if isinstance(arrived, RequestRefusal):
+    if isinstance(arrived, RequestError):
         raise arrived
     is_part = announced.upload is not None
     if arrived > announced.size or (arrived < announced.size and not is_part):
         more = arrived > announced.size
-        raise TransferRefusal(
+        raise TransferError(
             f"{announced.size} bytes were announced, {'more' if more else arrived} arrived.",
             status=413 if more else 400,
         )
@@ -94,7 +94,7 @@ async def receive(
 
 async def _forward(
     request: Request, consumers: list[_Consumer], expected: int, limits: Limits
-) -> int | RequestRefusal:
+) -> int | RequestError:
     """Pass the body on in blocks, and return its size; a refusal if it did not end by itself.
 
     It stops at the first byte more than *expected*.
@@ -110,10 +110,10 @@ async def _forward(
                 if size >= _BLOCK:
                     await _feed(consumers, chunks)
                     chunks, size = [], 0
-    except RequestRefusal as stalled:
+    except RequestError as stalled:
         return stalled  # raised in the task group it would become part of an exception group
     except ClientDisconnect:
-        return TransferRefusal("The upload ended before all of it arrived.")
+        return TransferError("The upload ended before all of it arrived.")
     await _feed(consumers, chunks)
     return arrived
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aioftrackjobs.devserver.api_errors import NotFoundRefusal, ValidationRefusal
+from aioftrackjobs.devserver.api_errors import EntityNotFoundError, ValidationError
 from aioftrackjobs.devserver.entities.serializer import Encoder, Entity
 from aioftrackjobs.devserver.mutations.collections import Members
 from aioftrackjobs.devserver.mutations.defaults import Rules
@@ -76,7 +76,7 @@ class Batch:
         key = read_key(entity_type, operation.get("entity_key"))
         try:
             self._row(entity_type, key)
-        except NotFoundRefusal:
+        except EntityNotFoundError:
             if self._removed_along:
                 return True
             raise
@@ -89,7 +89,7 @@ class Batch:
         """Check what may be wrong only when the whole batch is done, and complete the answers.
 
         Raises:
-            ValidationRefusal: If a required attribute of what was written has no value, or
+            ValidationError: If a required attribute of what was written has no value, or
                 something is above itself.
         """
         for (root, *key), known in self._touched.items():
@@ -100,14 +100,14 @@ class Batch:
             entity_type = self._model.types[row[TYPE]]
             for name in entity_type.required:
                 if name in entity_type.attributes and row.get(name) is None:
-                    raise ValidationRefusal(f"{entity_type.name}.{name} is required.")
+                    raise ValidationError(f"{entity_type.name}.{name} is required.")
         self._trees.check()
         self._embedding.place(repeats=self._encoder.denormalize)
 
     def _entity_type(self, operation: Operation) -> EntityType:
         name = operation.get("entity_type")
         if not isinstance(name, str):
-            raise ValidationRefusal("The operation has no 'entity_type'.")
+            raise ValidationError("The operation has no 'entity_type'.")
         return self._model.type(name)
 
     def _merge_key(self, entity_type: EntityType, values: dict[str, Any], key: Any) -> None:
@@ -115,7 +115,7 @@ class Batch:
             if values.get(name) is None:
                 values[name] = value
             elif str(values[name]) != value:
-                raise ValidationRefusal(f"'entity_key' and 'entity_data' differ in {name}.")
+                raise ValidationError(f"'entity_key' and 'entity_data' differ in {name}.")
 
     def _concrete(self, entity_type: EntityType, values: Mapping[str, Any]) -> EntityType:
         """Return the subtype that *values* mark, such as a TypedContext's object type."""
@@ -131,12 +131,12 @@ class Batch:
         """Return the entity with the given *key* as it is now.
 
         Raises:
-            NotFoundRefusal: If there is none, or it is of another type.
+            EntityNotFoundError: If there is none, or it is of another type.
         """
         row = self._touched.get((entity_type.root, *key.values()))
         row = row or self._transaction.read(entity_type.root, key)
         if row is None or row[TYPE] not in entity_type.concrete:
-            raise NotFoundRefusal(f"There is no {entity_type.name} {', '.join(key.values())}.")
+            raise EntityNotFoundError(f"There is no {entity_type.name} {', '.join(key.values())}.")
         return row
 
     def _exists(self, entity_type: EntityType, key: Key) -> bool:
@@ -151,7 +151,7 @@ class Batch:
         self._rules.complete(entity_type, values)
         missing = [name for name in entity_type.primary_key if values.get(name) is None]
         if missing:
-            raise ValidationRefusal(f"A {entity_type.name} needs a {' and a '.join(missing)}.")
+            raise ValidationError(f"A {entity_type.name} needs a {' and a '.join(missing)}.")
         self._rules.check_unique(entity_type, values)
         row = {TYPE: entity_type.name, **values}
         self._transaction.insert(entity_type.root, row)
@@ -192,7 +192,7 @@ class Batch:
         fixed = entity_type.immutable | set(entity_type.primary_key)
         for name, value in values.items():
             if name in fixed and row.get(name) is not None and row[name] != value:
-                raise ValidationRefusal(f"{entity_type.name}.{name} cannot be changed.")
+                raise ValidationError(f"{entity_type.name}.{name} cannot be changed.")
 
     def _answer(
         self,

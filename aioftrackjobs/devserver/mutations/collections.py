@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.api_errors import IntegrityRefusal
+from aioftrackjobs.devserver.api_errors import IntegrityError
 from aioftrackjobs.devserver.mutations.defaults import Rules
 from aioftrackjobs.devserver.mutations.payload import Key
 from aioftrackjobs.devserver.schema.model import EntityType, Link, Model, Relation
@@ -44,7 +44,7 @@ class Members:
         """Make *members* all that *relation* leads to from the entity in *row*.
 
         Raises:
-            IntegrityRefusal: If one of them does not exist, or cannot be a member.
+            IntegrityError: If one of them does not exist, or cannot be a member.
         """
         where = f"{entity_type.name}.{relation.name}"
         target = self._model.types[relation.target]
@@ -72,7 +72,7 @@ class Members:
             if row is None:
                 raise _no_member(where, target, member)
             if row[TYPE] not in target.concrete:
-                raise IntegrityRefusal(
+                raise IntegrityError(
                     f"{where} takes entities of type {target.name}, and {member} is a {row[TYPE]}."
                 )
             self._insert(link, {link.here: owner, link.there: member})
@@ -122,5 +122,5 @@ class Members:
         return [dict(zip(target.primary_key, each, strict=True)) for each in rows]
 
 
-def _no_member(where: str, target: EntityType, key: str) -> IntegrityRefusal:
-    return IntegrityRefusal(f"{where} names {target.name} {key}, which does not exist.")
+def _no_member(where: str, target: EntityType, key: str) -> IntegrityError:
+    return IntegrityError(f"{where} names {target.name} {key}, which does not exist.")

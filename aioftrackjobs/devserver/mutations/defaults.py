@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from aioftrackjobs.devserver.api_errors import DuplicateRefusal
+from aioftrackjobs.devserver.api_errors import DuplicateEntryError
 from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.schema.quirks import BY_ACTING_USER, SERVER_DEFAULTS, UNIQUE
 from aioftrackjobs.devserver.schema.values import LARGEST_INTEGER, now_text, untyped
@@ -57,14 +57,14 @@ class Rules:
         """Check that no other entity has what only one may have; *values* hold the key.
 
         Raises:
-            DuplicateRefusal: If there is one.
+            DuplicateEntryError: If there is one.
         """
         name = UNIQUE.get(entity_type.name)
         if name is None or values.get(name) is None or name not in entity_type.attributes:
             return
         row = self._transaction.read(entity_type.root, {name: values[name]})
         if row is not None and any(row[key] != values[key] for key in entity_type.primary_key):
-            raise DuplicateRefusal(f"There is a {entity_type.name} with this {name} already.")
+            raise DuplicateEntryError(f"There is a {entity_type.name} with this {name} already.")
 
     def _initial(self, entity_type: EntityType, attribute: Attribute) -> Any:
         name = attribute.name

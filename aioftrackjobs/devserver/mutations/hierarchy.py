@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.schema.quirks import UPWARDS
 from aioftrackjobs.devserver.store.database import Transaction
@@ -44,7 +44,7 @@ class Trees:
         """Check that nothing is above itself.
 
         Raises:
-            ValidationRefusal: If something is.
+            ValidationError: If something is.
         """
         checked: dict[str, set[str]] = {}
         for name, key, own_id in self._moved:
@@ -55,7 +55,7 @@ class Trees:
                 if each in known:
                     break
                 if each in way:
-                    raise ValidationRefusal(
+                    raise ValidationError(
                         f"{name} {own_id} cannot be below itself: its {key} leads back to it."
                     )
                 way.add(each)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.values import decode
 
@@ -32,17 +32,17 @@ def read_changes(model: Model, entity_type: EntityType, data: Any) -> Changes:
     """Return what *data* says of an entity.
 
     Raises:
-        ValidationRefusal: If it names or holds what the type does not have.
+        ValidationError: If it names or holds what the type does not have.
     """
     if not isinstance(data, Mapping):
-        raise ValidationRefusal("'entity_data' must be an object.")
+        raise ValidationError("'entity_data' must be an object.")
     changes = Changes()
     for name, value in data.items():
         if name == "__entity_type__":
             continue
         attribute = entity_type.attributes.get(name)
         if name in entity_type.computed:
-            raise ValidationRefusal(f"{entity_type.name}.{name} is computed by the server.")
+            raise ValidationError(f"{entity_type.name}.{name} is computed by the server.")
         if attribute is not None and attribute.kept:
             continue  # what a dump says is the latest need not be so any longer
         if attribute is not None and not attribute.hidden:
@@ -58,12 +58,12 @@ def read_key(entity_type: EntityType, key: Any) -> Key:
     """Return the key of an entity as an operation names it: a list, or one bare value.
 
     Raises:
-        ValidationRefusal: If it does not fit the type's primary key.
+        ValidationError: If it does not fit the type's primary key.
     """
     values = key if isinstance(key, list) else [key]
     names = entity_type.primary_key
     if len(values) != len(names) or not all(isinstance(value, str | int) for value in values):
-        raise ValidationRefusal(
+        raise ValidationError(
             f"'entity_key' of a {entity_type.name} must be a list with its {' and '.join(names)}."
         )
     return {name: str(value) for name, value in zip(names, values, strict=True)}
@@ -71,7 +71,7 @@ def read_key(entity_type: EntityType, key: Any) -> Key:
 
 def _set(changes: Changes, name: str, value: Any, entity_type: EntityType) -> None:
     if name in changes.values and changes.values[name] != value:
-        raise ValidationRefusal(
+        raise ValidationError(
             f"{entity_type.name}.{name} is given twice, and not the same both times."
         )
     changes.values |= dict.fromkeys((name, *entity_type.attributes[name].namesakes), value)
@@ -82,12 +82,12 @@ def _relate(
 ) -> None:
     where = f"{entity_type.name}.{relation.name}"
     if relation.tree is not None:
-        raise ValidationRefusal(f"{where} follows from the parents of entities; write 'parent'.")
+        raise ValidationError(f"{where} follows from the parents of entities; write 'parent'.")
     if not relation.writable:
-        raise ValidationRefusal(f"{where} cannot be written.")
+        raise ValidationError(f"{where} cannot be written.")
     if relation.many:
         if not isinstance(value, list):
-            raise ValidationRefusal(f"{where} takes a list of references.")
+            raise ValidationError(f"{where} takes a list of references.")
         members = [_read_reference(model, relation, each, where) for each in value]
         changes.references[relation.name] = [_wire_form(*member) for member in members]
         changes.collections.append((relation, [key for _, key in members]))
@@ -107,14 +107,14 @@ def _read_reference(
 ) -> tuple[EntityType, Key]:
     """Return type and key in a reference (protocol reference, section 3.3)."""
     if not isinstance(value, Mapping):
-        raise ValidationRefusal(
+        raise ValidationError(
             f"{where} takes a reference to a {relation.target}, an object with its type and key."
         )
     name = value.get("__entity_type__", relation.target)
     target = model.type(name)
     if target.root != model.types[relation.target].root:
-        raise ValidationRefusal(f"{where} takes a {relation.target}, not a {name}.")
+        raise ValidationError(f"{where} takes a {relation.target}, not a {name}.")
     key = {part: value.get(part) for part in target.primary_key}
     if not all(isinstance(part, str) for part in key.values()):
-        raise ValidationRefusal(f"{where}: the reference lacks {' and '.join(key)}, as text.")
+        raise ValidationError(f"{where}: the reference lacks {' and '.join(key)}, as text.")
     return target, key

@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.query.ast import Aggregate, Ordering, Path, Query
 from aioftrackjobs.devserver.query.scope import Scope
 from aioftrackjobs.devserver.schema.model import Attribute
@@ -62,7 +62,7 @@ class Groups:
             if isinstance(projection, Aggregate):
                 columns[_name_of(projection)] = self._aggregate(projection)
             elif projection not in self.keys:
-                raise ValidationRefusal(
+                raise ValidationError(
                     f"'{_name(projection, '.')}' can be selected if it is grouped by."
                 )
         for path, column in self.keys.items():
@@ -72,10 +72,10 @@ class Groups:
     def _aggregate(self, aggregate: Aggregate) -> Column:
         function = _AGGREGATES.get(aggregate.function)
         if function is None:
-            raise ValidationRefusal(f"'{aggregate.function}' is none of {', '.join(_AGGREGATES)}.")
+            raise ValidationError(f"'{aggregate.function}' is none of {', '.join(_AGGREGATES)}.")
         attribute, column = self._attribute(aggregate.path), self._value(aggregate.path)
         if aggregate.function in _OF_NUMBERS and attribute.type not in {"integer", "number"}:
-            raise ValidationRefusal(
+            raise ValidationError(
                 f"'{aggregate.function}' takes numbers, which '{attribute.name}' is not."
             )
         result = function(column)
@@ -102,7 +102,7 @@ class Groups:
             column = self.keys.get(path)
             column = self.columns.get(_name(path, ".")) if column is None else column
         if column is None:
-            raise ValidationRefusal(
+            raise ValidationError(
                 "A query that groups can be sorted by its groups and its functions only."
             )
         return column.desc() if ordering.descending else column.asc()

@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic_core import to_json
 
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.aggregates import Groups
 from aioftrackjobs.devserver.query.literals import (
@@ -58,7 +58,7 @@ class Compiler:
         """Return the statement of a query that groups, and the names of its columns.
 
         Raises:
-            ValidationRefusal: If it names what it cannot.
+            ValidationError: If it names what it cannot.
         """
         scope = self.scope(query)
         groups = Groups(query, scope, lambda path: self._value(path, scope))
@@ -84,7 +84,7 @@ class Compiler:
         keys: list[sa.ColumnElement[Any]] = []
         for ordering in query.order_by:
             if isinstance(ordering.path, ast.Aggregate):
-                raise ValidationRefusal("Functions sort only what is grouped, by 'group by'.")
+                raise ValidationError("Functions sort only what is grouped, by 'group by'.")
             value = self._value(ordering.path, scope)
             keys.append(value.desc() if ordering.descending else value.asc())
         return keys
@@ -109,7 +109,7 @@ class Compiler:
             return target.attributes[key], scope.value_beyond(step, lambda at: at.source.c[key])
         if relation.key is None:
             test = "any" if relation.many else "has"
-            raise ValidationRefusal(
+            raise ValidationError(
                 f"'{step.name}' has no single value to compare: test what it leads to, by "
                 f"'{step.name} {test} (...)'."
             )
@@ -175,7 +175,7 @@ class Compiler:
     def _subquery(self, query: ast.Query) -> sa.Select[Any]:
         projections = query.projections or ()
         if len(projections) != 1 or isinstance(projections[0], ast.Aggregate):
-            raise ValidationRefusal("A query inside 'in' selects exactly one attribute.")
+            raise ValidationError("A query inside 'in' selects exactly one attribute.")
         scope = self.scope(query)
         value = self._value(projections[0], scope)
         statement = self._narrowed(sa.select(value), query, scope).where(value.is_not(None))
@@ -189,7 +189,7 @@ class Compiler:
 
 def _checked(path: ast.Path) -> ast.Path:
     if len(path) > _LONGEST_PATH:
-        raise ValidationRefusal(f"A path has more than {_LONGEST_PATH} steps.")
+        raise ValidationError(f"A path has more than {_LONGEST_PATH} steps.")
     return path
 
 
@@ -268,7 +268,7 @@ def _compare_with_nothing(column: sa.ColumnElement[Any], operator: str) -> Condi
         return column.is_(None)
     if operator == "is_not":
         return column.is_not(None)
-    raise ValidationRefusal(f"Nothing can be compared with 'none' by '{operator}'.")
+    raise ValidationError(f"Nothing can be compared with 'none' by '{operator}'.")
 
 
 def _in_list(
@@ -300,6 +300,6 @@ def _in_list(
 def _refuse_computed(scope: Scope, name: str) -> None:
     entity_type = scope.model.knowing(scope.entity_type, name)
     if name in entity_type.computed and name not in entity_type.relations:
-        raise ValidationRefusal(
+        raise ValidationError(
             f"'{name}' of {entity_type.name} is computed and cannot be used in criteria."
         )

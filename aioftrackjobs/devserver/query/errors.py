@@ -8,7 +8,7 @@ from typing import Any
 
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken
 
-from aioftrackjobs.devserver.api_errors import ParseRefusal
+from aioftrackjobs.devserver.api_errors import ParseError
 
 #: What the user can write, for terminals whose name does not say it.
 _READABLE = {
@@ -47,7 +47,7 @@ _LONGEST_SHOWN = 2000
 _LONGEST_TOKEN = 80
 
 
-def explain(text: str, error: UnexpectedInput) -> ParseRefusal:
+def explain(text: str, error: UnexpectedInput) -> ParseError:
     """Return the refusal of *text*: where it stops being a query, and what could stand there."""
     place: Any = error.pos_in_stream  # declared as None
     match error:
@@ -65,7 +65,7 @@ def explain(text: str, error: UnexpectedInput) -> ParseRefusal:
     return refusal(text, place, f"Unexpected {found}", wanted + _hint(text, place, found, wanted))
 
 
-def too_deep(text: str) -> ParseRefusal:
+def too_deep(text: str) -> ParseError:
     """Return the refusal of criteria that are nested too deeply, with where they are deepest."""
     depth, deepest, place = 0, 0, 0
     for token in _NESTING.finditer(text):
@@ -75,14 +75,14 @@ def too_deep(text: str) -> ParseRefusal:
     return refusal(text, place, "The criteria are nested too deeply", "fewer levels.")
 
 
-def refusal(text: str, place: int, problem: str, wanted: str) -> ParseRefusal:
+def refusal(text: str, place: int, problem: str, wanted: str) -> ParseError:
     """Return the refusal of *text* for a *problem* at a *place* in it."""
     line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
     content = (
         f"Failed to parse: {shown(text, _LONGEST_SHOWN)}\n"
         f"{problem} at line {line}, column {column}: expected {wanted}"
     )
-    return ParseRefusal(content, line, column)
+    return ParseError(content, line, column)
 
 
 def shown(text: str, size: int = _LONGEST_TOKEN) -> str:

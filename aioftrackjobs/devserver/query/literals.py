@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.query.ast import Literal
 from aioftrackjobs.devserver.schema.model import Attribute
 from aioftrackjobs.devserver.schema.values import datetime_text, untyped, untyped_date
@@ -48,7 +48,7 @@ def value_of(attribute: Attribute, literal: Literal) -> Scalar:
     """Return *literal* as it would be stored in *attribute*.
 
     Raises:
-        ValidationRefusal: If no value of the attribute can be written so.
+        ValidationError: If no value of the attribute can be written so.
     """
     text = text_of(literal)
     try:
@@ -65,7 +65,7 @@ def value_of(attribute: Attribute, literal: Literal) -> Scalar:
                 return text
     except (ValueError, OverflowError):
         kind = "a date in ISO form" if attribute.is_datetime else _KINDS[attribute.type]
-        raise ValidationRefusal(
+        raise ValidationError(
             f"'{text}' cannot be compared with '{attribute.name}', which is {kind}."
         ) from None
 

@@ -35,7 +35,7 @@ def parse(text: str) -> ast.Query:
     """Return the syntax tree of *text*.
 
     Raises:
-        ParseRefusal: Saying where the text stops being a query, and what could stand there.
+        ParseError: Saying where the text stops being a query, and what could stand there.
     """
     try:
         tree: Any = _parser().parse(text)

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.query.ast import Step
 from aioftrackjobs.devserver.query.joins import members_only, starting_keys
 from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model, Relation
@@ -55,13 +55,13 @@ class Scope:
         """Return the attribute that *step* names, None if it names something else.
 
         Raises:
-            ValidationRefusal: If it is cast, which only relations can be.
+            ValidationError: If it is cast, which only relations can be.
         """
         found = self.model.knowing(self.entity_type, step.name).attributes.get(step.name)
         if found is None or found.hidden:
             return None
         if step.cast is not None:
-            raise ValidationRefusal(
+            raise ValidationError(
                 f"'{step.name}' of {self.entity_type.name} is no relation, it cannot be cast."
             )
         return found
@@ -70,14 +70,14 @@ class Scope:
         """Return the relation that *step* names.
 
         Raises:
-            ValidationRefusal: If it names none.
+            ValidationError: If it names none.
         """
         knowing = self.model.knowing(self.entity_type, step.name)
         relation = knowing.relations.get(step.name)
         if relation is not None:
             return relation
         if knowing.has(step.name):
-            raise ValidationRefusal(
+            raise ValidationError(
                 f"'{step.name}' of {self.entity_type.name} is no relation, nothing follows it."
             )
         raise self.entity_type.unknown(step.name)
@@ -87,7 +87,7 @@ class Scope:
         relation = self.relation(step)
         target = self.model.type(step.cast or relation.target)
         if self.model.types[relation.target].root != target.root:
-            raise ValidationRefusal(
+            raise ValidationError(
                 f"'{step.name}' leads to {relation.target}, which cannot be cast to {target.name}."
             )
         return Scope.of(self.model, self.tables, target)
@@ -127,7 +127,7 @@ class Scope:
         """Return what *build* makes of the one entity that *step* leads to, as a value."""
         relation, inner = self.relation(step), self.target(step)
         if relation.many or not relation.pairs:
-            raise ValidationRefusal(f"'{step.name}' does not lead to one single value.")
+            raise ValidationError(f"'{step.name}' does not lead to one single value.")
         joined = [self.source.c[here] == inner.source.c[there] for here, there in relation.pairs]
         statement = sa.select(build(inner)).where(*joined, *self.narrowing(relation, inner, step))
         return statement.correlate(self.source).scalar_subquery()

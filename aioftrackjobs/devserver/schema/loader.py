@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.errors import SchemaError
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.schema.derived import add_derived_attributes
@@ -54,7 +54,7 @@ def _check_defaults(model: Model) -> None:
         for attribute in entity_type.attributes.values():
             try:
                 decode(entity_type.name, attribute, attribute.default)
-            except ValidationRefusal as refusal:
+            except ValidationError as refusal:
                 raise SchemaError(entity_type.name, f"a default is wrong: {refusal}") from None
 
 

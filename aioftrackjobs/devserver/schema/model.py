@@ -175,7 +175,7 @@ class Model:
         """Return the type called *name*.
 
         Raises:
-            ValidationRefusal: If there is none.
+            ValidationError: If there is none.
         """
         try:
             return self.types[name]

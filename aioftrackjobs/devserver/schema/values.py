@@ -10,7 +10,7 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from aioftrackjobs.devserver.api_errors import ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.schema.model import Attribute
 
 #: What SQLite can keep as a whole number.
@@ -55,7 +55,7 @@ def decode(owner: str, attribute: Attribute, value: Any) -> Any:
     """Return a *value* that a client sent as it is stored.
 
     Raises:
-        ValidationRefusal: If it is not of the attribute's type, or not one of its words.
+        ValidationError: If it is not of the attribute's type, or not one of its words.
     """
     if value is None:
         return None
@@ -66,10 +66,10 @@ def decode(owner: str, attribute: Attribute, value: Any) -> Any:
         value = _with_dates(name, value)
     if not _fits(attribute.type, value):
         wanted = _KINDS.get(attribute.type, attribute.type)
-        raise ValidationRefusal(f"{name} takes {wanted}, not {_kind_of(value)}.")
+        raise ValidationError(f"{name} takes {wanted}, not {_kind_of(value)}.")
     if attribute.enum is not None and value not in attribute.enum:
         words = ", ".join(f"'{word}'" for word in attribute.enum)
-        raise ValidationRefusal(f"'{value}' is not a value of {name}, which are {words}.")
+        raise ValidationError(f"'{value}' is not a value of {name}, which are {words}.")
     if attribute.type == "variable" and isinstance(value, bool | list | dict):
         return untyped(value)
     return int(value) if attribute.type == "boolean" else value
@@ -109,7 +109,7 @@ def _decode_datetime(name: str, value: Any) -> str:
             value = value.get("value")
         return datetime_text(value)
     except (AttributeError, TypeError, ValueError, OverflowError):
-        raise ValidationRefusal(f"{name} takes a date in ISO form.") from None
+        raise ValidationError(f"{name} takes a date in ISO form.") from None
 
 
 def _fits(kind: str, value: Any) -> bool:

@@ -139,7 +139,7 @@ class Contents:
 
         Raises:
             FixtureError: If an entry of the fixture cannot be loaded.
-            Refusal: If the schemas do not allow the rest, also only when the transaction ends.
+            ApiError: If the schemas do not allow the rest, also only when the transaction ends.
         """
         if not transaction.api_keys():
             batch = new_batch()

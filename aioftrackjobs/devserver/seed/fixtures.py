@@ -29,7 +29,7 @@ from typing import Any, TypeAlias
 
 from pydantic_core import from_json
 
-from aioftrackjobs.devserver.api_errors import Refusal, ValidationRefusal
+from aioftrackjobs.devserver.api_errors import ApiError, ValidationError
 from aioftrackjobs.devserver.auth.users import owner_of
 from aioftrackjobs.devserver.errors import FixtureError
 from aioftrackjobs.devserver.mutations.batch import Batch
@@ -110,12 +110,12 @@ def load_fixture(
         entry = fixture.entries[number]
         try:
             placed.append((number, *loader.place(entry)))
-        except Refusal as refusal:
+        except ApiError as refusal:
             raise fixture.error(number, refusal.content) from None
     for number, entity_type, key in placed:
         try:
             loader.complete(entity_type, key, fixture.entries[number])
-        except Refusal as refusal:
+        except ApiError as refusal:
             raise fixture.error(number, refusal.content) from None
     for username in fixture.usernames:
         owner = owner_of(model, transaction, username)
@@ -137,11 +137,11 @@ class _Loader:
         """Load an entry but for its collections; return its type and key.
 
         Raises:
-            Refusal: If it cannot be loaded.
+            ApiError: If it cannot be loaded.
         """
         name = _type_of(entry)
         if name is None:
-            raise ValidationRefusal(f"It must be an object with an '{_TYPE}'.")
+            raise ValidationError(f"It must be an object with an '{_TYPE}'.")
         entity_type = self._model.type(name)
         self._refuse_namesake(entity_type, entry)
         data = {name: value for name, value in entry.items() if not isinstance(value, list)}
@@ -160,7 +160,7 @@ class _Loader:
         """Fill the collections of an entry that is placed, and see that what it names is there.
 
         Raises:
-            Refusal: If something is not.
+            ApiError: If something is not.
         """
         collections = {name: value for name, value in entry.items() if isinstance(value, list)}
         if collections:
@@ -177,7 +177,7 @@ class _Loader:
                 there = foreign_key.column
                 if value is not None and not self._has(there.table.name, {there.name: value}):
                     wanted = f"there is no {there.table.name} '{value}'"
-                    raise ValidationRefusal(f"{column.name} leads nowhere: {wanted}.")
+                    raise ValidationError(f"{column.name} leads nowhere: {wanted}.")
 
     def _set_fixed(
         self, entity_type: EntityType, key: Mapping[str, Any], data: Mapping[str, Any]
@@ -209,7 +209,7 @@ class _Loader:
             return
         other = self._transaction.read(entity_type.root, {"username": username})
         if other is not None and other["id"] != entry.get("id"):
-            raise ValidationRefusal(f"There is another user called '{username}': {other['id']}.")
+            raise ValidationError(f"There is another user called '{username}': {other['id']}.")
 
 
 def _change(entity_type: EntityType, key: Mapping[str, Any], data: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.faults.middleware import Injector
 from aioftrackjobs.devserver.faults.plan import Faults
-from aioftrackjobs.devserver.serving.inspection import Holdings
+from aioftrackjobs.devserver.serving.inspection import Inspector
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class ServerHandle:
         api_key: Key of *api_user*.
         api_keys: Keys of all users that have one, by name.
         faults: What is to go wrong, and what did.
-        holdings: What it holds, to look at without a client.
+        inspector: What it holds, to look at without a client.
     """
 
     url: str
@@ -28,11 +28,11 @@ class ServerHandle:
     api_key: str = field(repr=False)
     api_keys: Mapping[str, str] = field(repr=False)
     faults: Faults
-    holdings: Holdings = field(repr=False)
+    inspector: Inspector = field(repr=False)
 
 
 def handle_of(url: str, engine: Engine, app: Injector) -> ServerHandle:
     """Return the handle of the server that *engine* and *app* make, reached at *url*."""
-    holdings = Holdings(engine, app.traffic)
+    inspector = Inspector(engine, app.traffic)
     keys = dict(engine.api_keys)
-    return ServerHandle(url, engine.api_user, engine.api_key, keys, app.faults, holdings)
+    return ServerHandle(url, engine.api_user, engine.api_key, keys, app.faults, inspector)

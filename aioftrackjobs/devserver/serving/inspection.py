@@ -24,7 +24,7 @@ _JOBS = (
 _PATIENCE = 2.0
 
 
-class Looks:
+class EntityInspector:
     """The entities of a server, as queries find them.
 
     Args:
@@ -70,7 +70,7 @@ class Looks:
         raise LookupError(f"the server holds no Job {job_id}; it holds: {known or 'none'}")
 
 
-class Holdings(Looks):
+class Inspector(EntityInspector):
     """The entities and files of one server."""
 
     def __init__(self, engine: Engine, traffic: Traffic) -> None:

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from aioftrackjobs.devserver.api_errors import RequestRefusal, refusal_body
+from aioftrackjobs.devserver.api_errors import RequestError, error_body
 from aioftrackjobs.devserver.faults.connections import CLOSE
 
 #: Seconds that requests under way get when the server stops.
@@ -102,7 +102,7 @@ class _HttpProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP like everything else: with a JSON error object."""
-        body = to_json(refusal_body(RequestRefusal(msg)))
+        body = to_json(error_body(RequestError(msg)))
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),

@@ -19,10 +19,10 @@ import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
 
 from aioftrackjobs.devserver.api_errors import (
-    DuplicateRefusal,
-    IntegrityRefusal,
-    Refusal,
-    ValidationRefusal,
+    ApiError,
+    DuplicateEntryError,
+    IntegrityError,
+    ValidationError,
 )
 from aioftrackjobs.devserver.errors import StoreError
 from aioftrackjobs.devserver.limits import Meter, unmetered
@@ -68,7 +68,7 @@ class Transaction:
         """Return all rows of *statement*.
 
         Raises:
-            ValidationRefusal: If the database finds it too big.
+            ValidationError: If the database finds it too big.
         """
         found: list[sa.Row[Any]] = []
         try:
@@ -78,7 +78,7 @@ class Transaction:
                     found.extend(rows)
         except (sa.exc.OperationalError, OverflowError) as error:
             reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-            raise ValidationRefusal(f"The database cannot run this query: {reason}.") from None
+            raise ValidationError(f"The database cannot run this query: {reason}.") from None
         return found
 
     def read(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -103,12 +103,12 @@ class Transaction:
         """Add a row.
 
         Raises:
-            DuplicateRefusal: If there is a row with its key.
+            DuplicateEntryError: If there is a row with its key.
         """
         try:
             self._driver.execute(self._sql.inserting(table, tuple(values)), tuple(values.values()))
         except sqlite3.IntegrityError:
-            raise DuplicateRefusal(f"There is a {table} with this key already.") from None
+            raise DuplicateEntryError(f"There is a {table} with this key already.") from None
 
     def update(self, table: str, key: Mapping[str, Any], values: Mapping[str, Any]) -> int:
         """Change the rows that *key* finds, and return how many that were."""
@@ -227,7 +227,7 @@ class Store:
             read: Told of the bytes that its queries find.
 
         Raises:
-            IntegrityRefusal: If at its end a foreign key points at nothing.
+            IntegrityError: If at its end a foreign key points at nothing.
         """
         with self._lock:
             self.driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
@@ -245,10 +245,10 @@ class Store:
         except sqlite3.IntegrityError:
             raise self._broken_reference() from None
 
-    def _broken_reference(self) -> Refusal:
+    def _broken_reference(self) -> ApiError:
         broken = self.driver.execute("PRAGMA foreign_key_check").fetchone()
         if broken is None:
-            return IntegrityRefusal("A reference points at an entity that does not exist.")
+            return IntegrityError("A reference points at an entity that does not exist.")
         table, row, target, number = broken
         key = next(
             line[3]
@@ -259,7 +259,7 @@ class Store:
             f'SELECT "_type", "{key}" FROM "{table}" WHERE "_row" = ?',
             (row,),
         ).fetchone()
-        return IntegrityRefusal(
+        return IntegrityError(
             f"{key} of a {found[0]} is '{found[1]}', but there is no such {target}."
         )
 
