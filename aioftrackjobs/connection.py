@@ -21,6 +21,7 @@ from aioftrackjobs.journal import Journal
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transfers.control import TransferLimiter
 from aioftrackjobs.transport import (
     HttpClient,
@@ -31,12 +32,6 @@ from aioftrackjobs.transport import (
 )
 
 logger = logging.getLogger(__name__)
-
-#: Seconds that closing waits for Jobs and requests under way; what takes longer is cut off.
-_CLOSING_GRACE = 10.0
-
-#: Turns of the event loop in which a task that was just cancelled comes to report its end.
-_CLOSING_TURNS = 5
 
 
 class Connection:
@@ -51,6 +46,7 @@ class Connection:
         retry: When to try again what may be repeated.
         journal: What this host owes the server; None for no journal.
         transfers: How many may be under way at once.
+        timings: Times that tests shorten.
     """
 
     def __init__(
@@ -64,6 +60,7 @@ class Connection:
         retry: RetryPolicy,
         journal: Path | None = None,
         transfers: int = 8,
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self._credentials = credentials
         self._timeout = timeout
@@ -73,7 +70,8 @@ class Connection:
         self._group_commit = group_commit
         self._retry = retry
         self._host = BackgroundTasks(self._clean_up)
-        self.closing_grace = _CLOSING_GRACE
+        self.timings = timings
+        self.closing_grace = timings.closing_grace
         self.contact = ServerStatus()
         self.journal = Journal(
             journal, server_url=credentials.server_url, api_user=credentials.api_user
@@ -105,7 +103,9 @@ class Connection:
         def delivery(finish: Finish) -> BatchSender:
             return BatchSender(exchange, finish, self._retry, self.contact.pauses)
 
-        dispatcher = Dispatcher(delivery, self._host, group_commit=self._group_commit)
+        dispatcher = Dispatcher(
+            delivery, self._host, group_commit=self._group_commit, timings=self.timings
+        )
         await self._host.start()
         self.journal.start(self._host.new_waiter, self._host.spawn)
         self._open = dispatcher, transport
@@ -125,7 +125,7 @@ class Connection:
     async def _wind_down(self) -> None:
         """Let what is under way come to its end, for a while; Jobs that end have a last word."""
         with anyio.move_on_after(self.closing_grace) as scope:
-            for _ in range(_CLOSING_TURNS):
+            for _ in range(self.timings.closing_turns):
                 await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
             await self._host.released()
             if self._open is not None:

@@ -27,6 +27,7 @@ from aioftrackjobs.jobs.leases import LEASE_SECONDS
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import HttpClient
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class AsyncSession:
             lost; renewed three times as often. 0 for no leases.
         transfers: Uploads and downloads that are under way at once, and the connections that
             they use between them. Others wait their turn; API calls never wait for any.
+        timings: Times that the session waits by itself; for tests of this package.
 
     Raises:
         ConfigurationError: Something that is needed is in neither place; it names all of it.
@@ -103,6 +105,7 @@ class AsyncSession:
         journal: str | os.PathLike[str] | None = None,
         lease: float = LEASE_SECONDS,
         transfers: int = 8,
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         credentials = resolve_credentials(server_url, api_key, api_user)
         self._connection = Connection(
@@ -114,6 +117,7 @@ class AsyncSession:
             retry=retry,
             journal=resolve_journal(journal),
             transfers=transfers,
+            timings=timings,
         )
         self._lease = lease
         self._watch = AttachmentWatch()

@@ -36,17 +36,11 @@ from aioftrackjobs.commit.sender import BatchSender, Finish
 from aioftrackjobs.errors import SessionStateError, TransportError
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.values import JSONValue
+from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 
 #: Requests that are under way at once. httpcore rescans its pool on each event, so that many
 #: in flight are slower than few.
 IN_FLIGHT = 8
-
-#: Seconds that a request may hold back the commits that come while it is under way, at least.
-_HOLDS_BACK = 0.25
-
-#: Turns of the event loop that a request is held back for: tasks that one answer has woken
-#: commit again within them. If nothing else happens, that takes microseconds.
-_GATHERING_TURNS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +68,7 @@ class Dispatcher:
         host: Where the requests run.
         group_commit: Whether commits may share a request.
         in_flight: Requests under way at once.
+        timings: Times that tests shorten.
 
     Attributes:
         room: Where to wait before a commit is submitted.
@@ -86,12 +81,14 @@ class Dispatcher:
         *,
         group_commit: bool = True,
         in_flight: int = IN_FLIGHT,
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self._delivery = delivery(self._finish)
         self._host = host
         self._hold = host.hold()
         self._group_commit = group_commit
         self._in_flight = in_flight
+        self._timings = timings
         self.room = Room(self._hold)
         self._order = EntityOrder()
         self._outbox = SendQueue(group_commit=group_commit)
@@ -248,7 +245,7 @@ class Dispatcher:
         if not self._under_way or not self._group_commit:
             return True
         oldest = next(iter(self._under_way.values()))
-        return time.monotonic() - oldest >= _HOLDS_BACK
+        return time.monotonic() - oldest >= self._timings.max_hold
 
     def _wake(self, *, departs: bool = True) -> None:
         """Have a worker for what can be sent; without a host, nothing can be any more.
@@ -276,7 +273,7 @@ class Dispatcher:
     async def _hurry(self) -> None:
         try:
             while self._outbox.commits:
-                await anyio.sleep(_HOLDS_BACK)
+                await anyio.sleep(self._timings.max_hold)
                 if self._may_depart():
                     self._wake()
         finally:
@@ -286,7 +283,7 @@ class Dispatcher:
         gathers = True
         try:
             while True:
-                for _ in range(_GATHERING_TURNS):
+                for _ in range(self._timings.batching_turns):
                     await anyio.lowlevel.checkpoint()
                 group = self._take(departs=departs)
                 self._gathering -= 1

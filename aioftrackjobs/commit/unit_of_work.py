@@ -40,7 +40,7 @@ from aioftrackjobs.errors import (
     TransportError,
     UnknownAttributeError,
 )
-from aioftrackjobs.models import Entity, ReadTracker, forget_local, settle
+from aioftrackjobs.models import Entity, forget_local, settle
 from aioftrackjobs.protocol.operations import (
     NOT_SET,
     Create,
@@ -372,8 +372,6 @@ class UnitOfWork:
             logger.warning("a commit was applied, but its answer is odd", exc_info=True)
 
     def _settle_applied(self, taken: Iterable[RecordedChange]) -> None:
-        freshness = self._committer.freshness
-        reads = freshness.reads
         for recorded in taken:
             entity, operation = recorded.entity, recorded.operation
             if isinstance(operation, Delete):
@@ -382,8 +380,8 @@ class UnitOfWork:
                 self._committer.creators.pop(id(entity), None)
             for name, value in recorded.values.items():
                 settle(entity, name, value)
-            if reads and recorded.values:
-                freshness.note(entity, recorded.values)
+            if recorded.values:
+                self._committer.note_written(entity, recorded.values)
 
 
 class CommitQueue(Protocol):
@@ -415,11 +413,9 @@ class UnitOfWorkContext(Protocol):
 
     Attributes:
         creators: The unit that has yet to create an entity, by the ``id()`` of the entity.
-        freshness: Told what was written while reads are under way.
     """
 
     creators: WeakValueDictionary[int, Any]
-    freshness: ReadTracker
 
     @property
     def queue(self) -> CommitQueue:
@@ -432,6 +428,13 @@ class UnitOfWorkContext(Protocol):
 
     async def merge(self, rows: Sequence[Any]) -> None:
         """Take over what the server says of the entities it wrote."""
+        ...
+
+    def note_written(self, entity: Entity, names: Iterable[str]) -> None:
+        """Remember that the server has applied new values of an entity.
+
+        A read that began earlier must not overwrite them with older ones.
+        """
         ...
 
     def forget(self, entity: Entity) -> None:

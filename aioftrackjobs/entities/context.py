@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -14,6 +14,7 @@ import anyio
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
+from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
 from aioftrackjobs.errors import (
     CommitUncertainError,
@@ -24,7 +25,7 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.jobs.leases import LEASE_SECONDS, ActiveJobs
 from aioftrackjobs.jobs.progress import ProgressBoards
 from aioftrackjobs.keys import new_id
-from aioftrackjobs.models import Entity, EntityTypes, ReadTracker, adopt, owner_of
+from aioftrackjobs.models import Entity, EntityTypes, adopt, owner_of
 
 E = TypeVar("E", bound=Entity)
 
@@ -227,6 +228,11 @@ class EntityContext:
     async def merge(self, rows: Sequence[Any]) -> None:
         """Take over what the server says of the entities it wrote."""
         await self.decode(rows)
+
+    def note_written(self, entity: Entity, names: Iterable[str]) -> None:
+        """Remember, while a read is under way, that the server has applied new values."""
+        if self.freshness.reads:
+            self.freshness.note(entity, names)
 
     def forget(self, entity: Entity) -> None:
         """Detach an entity that does not exist on the server."""

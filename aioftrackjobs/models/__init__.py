@@ -1,6 +1,5 @@
 """Entities: the typed ones of the job domain, and generic ones for every other type."""
 
-from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.models._collection import Collection
 from aioftrackjobs.models._component import (
     Component,
@@ -43,7 +42,6 @@ __all__ = [
     "JobStatus",
     "Location",
     "Owner",
-    "ReadTracker",
     "SequenceComponent",
     "User",
     "adopt",

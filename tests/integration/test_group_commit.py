@@ -22,7 +22,6 @@ from aioftrackjobs import (
     UnserialisableValueError,
     ValidationError,
 )
-from aioftrackjobs.commit import dispatcher as dispatching
 from aioftrackjobs.commit import queue as outbox
 from aioftrackjobs.commit import queue as room
 from aioftrackjobs.commit.dispatcher import IN_FLIGHT
@@ -30,6 +29,7 @@ from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import Delay, Drop, NotAtomic
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.timings import Timings
 
 from .tables import Tables, turns
 from .waiting import until
@@ -88,11 +88,13 @@ async def test_a_lone_commit_leaves_without_waiting_for_others(tables: Tables) -
 
 
 async def test_commits_that_come_while_one_is_under_way_travel_together_in_the_next(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
+    tables: Tables,
 ) -> None:
-    monkeypatch.setattr(dispatching, "_HOLDS_BACK", 60.0)
     tables.gate = anyio.Event()
-    async with tables.session() as session, anyio.create_task_group() as group:
+    async with (
+        tables.session(timings=Timings(max_hold=60.0)) as session,
+        anyio.create_task_group() as group,
+    ):
         for _ in range(40):
             group.start_soon(create, session)
             await turns()
@@ -102,12 +104,12 @@ async def test_commits_that_come_while_one_is_under_way_travel_together_in_the_n
     assert [len(batch) for batch in tables.batches] == [1, 39]
 
 
-async def test_a_request_that_takes_long_holds_no_commits_back(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatching, "_HOLDS_BACK", 0.02)
+async def test_a_request_that_takes_long_holds_no_commits_back(tables: Tables) -> None:
     tables.gate = anyio.Event()
-    async with tables.session() as session, anyio.create_task_group() as group:
+    async with (
+        tables.session(timings=Timings(max_hold=0.02)) as session,
+        anyio.create_task_group() as group,
+    ):
         group.start_soon(create, session)
         await tables.arrived.wait()
         tables.arrived = anyio.Event()
@@ -118,12 +120,12 @@ async def test_a_request_that_takes_long_holds_no_commits_back(
         tables.gate.set()
 
 
-async def test_no_more_requests_are_under_way_at_once_than_are_allowed(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatching, "_HOLDS_BACK", 0.0)
+async def test_no_more_requests_are_under_way_at_once_than_are_allowed(tables: Tables) -> None:
     tables.gate = anyio.Event()
-    async with tables.session() as session, anyio.create_task_group() as group:
+    async with (
+        tables.session(timings=Timings(max_hold=0.0)) as session,
+        anyio.create_task_group() as group,
+    ):
         for _ in range(IN_FLIGHT + 40):
             group.start_soon(create, session)
             await turns()  # each has a request of its own, as long as there are any
@@ -213,12 +215,12 @@ async def test_operations_on_one_entity_never_overtake_each_other(tables: Tables
     assert tables.data_of(job) == '{"n": 19}'
 
 
-async def test_what_names_an_entity_waits_for_its_creation(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatching, "_HOLDS_BACK", 0.0)
+async def test_what_names_an_entity_waits_for_its_creation(tables: Tables) -> None:
     tables.gate = anyio.Event()
-    async with tables.session() as session, anyio.create_task_group() as group:
+    async with (
+        tables.session(timings=Timings(max_hold=0.0)) as session,
+        anyio.create_task_group() as group,
+    ):
         born = session.create(Job, {})
         group.start_soon(session.commit)
         await turns()

@@ -19,13 +19,12 @@ from aioftrackjobs import (
     ServerError,
     SessionStateError,
 )
-from aioftrackjobs import connection as connecting
-from aioftrackjobs.commit import dispatcher as dispatching
 from aioftrackjobs.commit import queue as outbox
 from aioftrackjobs.commit import queue as room
 from aioftrackjobs.commit.dispatcher import IN_FLIGHT, Dispatcher
 from aioftrackjobs.models import remote_value
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.timings import Timings
 
 from .tables import Tables, turns
 
@@ -123,12 +122,12 @@ async def test_who_is_let_in_and_has_nothing_to_commit_lets_others_in(
     assert len(tables.rows) == IN_FLIGHT + 2
 
 
-async def test_callers_who_give_up_and_try_again_leave_nothing_queued(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatching, "_HOLDS_BACK", 0.0)
+async def test_callers_who_give_up_and_try_again_leave_nothing_queued(tables: Tables) -> None:
     tables.gate = anyio.Event()
-    async with tables.session() as session, anyio.create_task_group() as group:
+    async with (
+        tables.session(timings=Timings(max_hold=0.0)) as session,
+        anyio.create_task_group() as group,
+    ):
         for _ in range(IN_FLIGHT):
             group.start_soon(create, session)
             await turns()
@@ -332,7 +331,6 @@ async def test_what_is_being_deleted_cannot_be_changed(tables: Tables) -> None:
 async def test_whoever_still_waits_when_the_session_is_closed_is_told(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connecting, "_CLOSING_GRACE", 0.05)
     monkeypatch.setattr(room, "QUEUE_OPERATIONS", 20)
     tables.gate = anyio.Event()
     ends: list[str] = []
@@ -349,7 +347,7 @@ async def test_whoever_still_waits_when_the_session_is_closed_is_told(
 
     with anyio.fail_after(10):
         async with anyio.create_task_group() as group:
-            async with tables.session() as session:
+            async with tables.session(timings=Timings(closing_grace=0.05)) as session:
                 tables.gate.set()
                 job = await create(session)
                 tables.gate = anyio.Event()
@@ -366,10 +364,7 @@ async def test_whoever_still_waits_when_the_session_is_closed_is_told(
     assert not dispatcher._tickets
 
 
-async def test_a_job_that_ends_while_its_session_is_cut_off_does_not_hang(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connecting, "_CLOSING_GRACE", 0.05)
+async def test_a_job_that_ends_while_its_session_is_cut_off_does_not_hang(tables: Tables) -> None:
     host_ends: list[str] = []
 
     async def finish(session: AsyncSession) -> None:
@@ -379,7 +374,10 @@ async def test_a_job_that_ends_while_its_session_is_cut_off_does_not_hang(
             host_ends.append(str(exc))
 
     with anyio.fail_after(10):
-        async with anyio.create_task_group() as group, tables.session() as session:
+        async with (
+            anyio.create_task_group() as group,
+            tables.session(timings=Timings(closing_grace=0.05)) as session,
+        ):
             group.start_soon(finish, session)
             await turns()
 

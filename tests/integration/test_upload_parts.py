@@ -26,11 +26,11 @@ from aioftrackjobs import (
     TransferError,
     TransportError,
 )
-from aioftrackjobs import connection as connection_module
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.protocol.upload import PartSizes, encode_upload_completion
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import context_of
+from aioftrackjobs.timings import Timings
 from aioftrackjobs.transfers import content as content_module
 from aioftrackjobs.transfers import control as transfer_module
 from aioftrackjobs.transfers import multipart as sending_module
@@ -495,9 +495,8 @@ async def test_what_is_completed_after_its_upload_was_cancelled_is_removed(
 
 
 async def test_a_session_that_closes_ends_its_transfers(
-    proxy: FaultProxy, server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
+    proxy: FaultProxy, server: ServerHandle, path: Path
 ) -> None:
-    monkeypatch.setattr(connection_module, "_CLOSING_GRACE", 0.05)
     pausing = anyio.Event()
     proxy.plan(b"PUT ", times=99, answer=b"HTTP/1.1 503 No")
 
@@ -512,7 +511,11 @@ async def test_a_session_that_closes_ends_its_transfers(
     policy = RetryPolicy(sleep=sleep)
     async with anyio.create_task_group() as group:
         async with AsyncSession(
-            proxy.url, server.api_key, server.api_user, retry=policy
+            proxy.url,
+            server.api_key,
+            server.api_user,
+            retry=policy,
+            timings=Timings(closing_grace=0.05),
         ) as session:
             group.start_soon(send_in_vain, session)
             await pausing.wait()
