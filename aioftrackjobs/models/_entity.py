@@ -37,11 +37,8 @@ from aioftrackjobs.errors import (
     UnknownAttributeError,
 )
 from aioftrackjobs.models._collection import Collection
-from aioftrackjobs.models._dumping import as_plain, left_out
 from aioftrackjobs.models._fields import verbatim_fields
-from aioftrackjobs.models._merging import Change, merge_into
-from aioftrackjobs.models._owner import Owner
-from aioftrackjobs.models._state import attach
+from aioftrackjobs.models._state import Change, Owner, as_plain, attach, merge_into
 from aioftrackjobs.protocol.values import Reference
 
 _STATE = ("_owner", "_remote", "_local", "_reference", "_told")
@@ -372,9 +369,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     @model_serializer(mode="plain")
     def _dump(self, info: SerializationInfo) -> dict[str, Any]:
-        plain = as_plain(self, ())
+        plain = as_plain(self)
         included = plain.keys() if info.include is None else set(info.include)
-        excluded = left_out(info.exclude)
+        excluded = _excluded_names(info.exclude)
         return {
             name: value
             for name, value in plain.items()
@@ -446,3 +443,10 @@ def store(value: Any) -> Any:
     ):
         return tuple(value)
     return value
+
+
+def _excluded_names(exclude: Any) -> set[Any]:
+    """Return the names that pydantic's *exclude* leaves out as a whole, not in part."""
+    if isinstance(exclude, Mapping):
+        return {name for name, part in exclude.items() if part in (True, ...)}
+    return set(exclude or ())

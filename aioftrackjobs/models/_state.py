@@ -1,26 +1,77 @@
-"""The session's side of an entity: whose it is, what the server said, what was applied.
+"""The state of an entity: its owner, the server's values and the local changes.
 
-Entities keep their state in private attributes; these functions are the only others to touch
-them, so that the public methods of an entity are those that users need.
+An entity keeps its state in private attributes. The functions of this module are the only code
+outside the class that reads or writes them, so that an entity has no public methods but those
+that users need. The entity and its owner are described by protocols, because the module of the
+class imports this one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
-from aioftrackjobs.protocol.values import ENTITY_TYPE
-
-if TYPE_CHECKING:
-    from aioftrackjobs.models._entity import Entity
-    from aioftrackjobs.models._owner import Owner
+from aioftrackjobs.protocol.values import ENTITY_TYPE, Referable
 
 
-def attach(entity: Entity, owner: Owner | None) -> None:
-    """Give *entity* the state that we keep in it, empty; pydantic's comes when it is asked for.
+class Owner(Protocol):
+    """What an entity belongs to: it records changes, and knows the entity types."""
 
-    A page of rows makes thousands of entities: each container in them is one that the garbage
-    collector visits again and again. Their references are made when they are asked for.
+    def record_update(self, entity: Any, name: str, value: object) -> None:
+        """Record that *name* was set to *value*.
+
+        Raises:
+            UnserialisableValueError: The value cannot be sent to the server.
+        """
+        ...
+
+    def record_reset(self, entity: Any, name: str) -> None:
+        """Record that the local change of *name* was taken back."""
+        ...
+
+    def attributes_of(self, entity_type: str) -> tuple[str, ...]:
+        """Return the attributes that the server's schemas list; empty if they are not loaded."""
+        ...
+
+    def component_url(self, component_id: str) -> str:
+        """Return the URL of a component's file. It contains the API key."""
+        ...
+
+
+class Stateful(Protocol):
+    """What this module needs of an entity.
+
+    Attributes:
+        readers: See :class:`Entity`.
+        _owner: None while the entity is detached.
+        _remote: Values as the server has sent or applied them.
+        _local: Values that were set here and not applied yet. A read prefers them.
+    """
+
+    readers: ClassVar[Mapping[str, Callable[[Any], Any]]]
+    _owner: Owner | None
+    _remote: dict[str, Any]
+    _local: dict[str, Any]
+
+
+class Change(TypedDict):
+    """One value that :meth:`Entity.merge` changed."""
+
+    type: Literal["remote_attribute", "local_attribute"]
+    name: str
+    old_value: Any
+    new_value: Any
+
+
+# Ownership
+
+
+def attach(entity: Stateful, owner: Owner | None) -> None:
+    """Give *entity* an empty state and an *owner*.
+
+    A page of rows makes thousands of entities, and the garbage collector visits each container in
+    them again and again. So there are only these two; pydantic's own containers and the reference
+    are made on first use.
     """
     put = object.__setattr__
     put(entity, "_owner", owner)
@@ -28,30 +79,39 @@ def attach(entity: Entity, owner: Owner | None) -> None:
     put(entity, "_local", {})
 
 
-def adopt(entity: Entity, owner: Owner) -> dict[str, Any]:
-    """Make *owner* hear of the changes of a detached *entity*, and return its values."""
+def adopt(entity: Stateful, owner: Owner) -> dict[str, Any]:
+    """Make *owner* the owner of a detached *entity*, and return the entity's values."""
     entity._owner = owner
     return dict(entity._local)
 
 
-def owner_of(entity: Entity) -> Owner | None:
-    """Return what hears of the changes of *entity*; None if it is detached."""
-    return entity._owner
-
-
-def forget_reference(entity: Entity) -> None:
-    """Make the reference to *entity* anew: its key, or what its type's key is, has changed."""
-    object.__setattr__(entity, "_reference", None)
-
-
-def detach(entity: Entity) -> None:
-    """Let the changes of *entity* be recorded nowhere from now on."""
+def detach(entity: Stateful) -> None:
+    """Take the owner away from *entity*: its changes are not recorded any more."""
     entity._owner = None
 
 
-def load(entity: Entity, row: Mapping[str, Any], decode: Callable[[Any], Any]) -> None:
-    """Take over what the server's *row* says of *entity*; local changes stay on top."""
-    values = dict(row)  # in one go; few values need another form
+def owner_of(entity: Stateful) -> Owner | None:
+    """Return the owner of *entity*; None if it is detached."""
+    return entity._owner
+
+
+def forget_reference(entity: Stateful) -> None:
+    """Drop the cached reference to *entity*, because its key or the key of its type changed."""
+    object.__setattr__(entity, "_reference", None)
+
+
+# Values of the server
+
+
+def load(entity: Stateful, row: Mapping[str, Any], decode: Callable[[Any], Any]) -> None:
+    """Store the values of the server's *row* in *entity*; local changes stay on top.
+
+    Args:
+        entity: The entity that the row describes.
+        row: Values by attribute, as they came over the wire.
+        decode: Decodes a value that is a list or a mapping; the others are stored as they are.
+    """
+    values = dict(row)  # copied at once, because few values need decoding
     values.pop(ENTITY_TYPE, None)
     for name, value in row.items():
         if type(value) is dict or type(value) is list:
@@ -61,19 +121,22 @@ def load(entity: Entity, row: Mapping[str, Any], decode: Callable[[Any], Any]) -
             values[name] = read(row[name])
     if entity._remote:
         entity._remote.update(values)
-    else:  # as with most
+    else:  # the common case: a new entity
         object.__setattr__(entity, "_remote", values)
 
 
-def remote_value(entity: Entity, name: str, default: Any = None) -> Any:
-    """Return what the server said last of *name*, local changes left aside; else *default*."""
+def remote_value(entity: Stateful, name: str, default: Any = None) -> Any:
+    """Return the latest value of *name* that came from the server, without local changes."""
     return entity._remote.get(name, default)
 
 
-def settle(entity: Entity, name: str, value: Any) -> None:
-    """Make *value*, which the server has applied, the remote one.
+# Changes that the server has applied
 
-    A local value stays only if it was changed again after *value* was recorded.
+
+def settle(entity: Stateful, name: str, value: Any) -> None:
+    """Make *value*, which the server has applied, the remote value of *name*.
+
+    The local value stays only if it was changed again after *value* was recorded.
     """
     entity._remote[name] = value
     local = entity._local
@@ -81,20 +144,71 @@ def settle(entity: Entity, name: str, value: Any) -> None:
         del local[name]
 
 
-def settle_late(entity: Entity, name: str, value: Any) -> None:
-    """Settle *value*, which the server applied before whatever is known of *name* by now."""
+def settle_late(entity: Stateful, name: str, value: Any) -> None:
+    """Settle *value*, which the server applied before the remote value known by now, if any."""
     if name in entity._remote:
         forget_local(entity, name, value)
     else:
         settle(entity, name, value)
 
 
-def forget_local(entity: Entity, name: str, value: Any) -> None:
+def forget_local(entity: Stateful, name: str, value: Any) -> None:
     """Drop the local value of *name* if it still is the *value* that was recorded."""
     if name in entity._local and same(entity._local[name], value):
         del entity._local[name]
 
 
 def same(one: Any, other: Any) -> bool:
-    """Tell whether two recorded values are the same one, not merely equal across types."""
+    """Return whether two recorded values are equal and of one type: 1 is neither 1.0 nor True."""
     return one is other or (type(one) is type(other) and bool(one == other))
+
+
+# Copies
+
+
+def merge_into(target: Any, source: Stateful) -> list[Change]:
+    """Copy the values of *source* to *target*: remote ones as remote, local ones as changes."""
+    changes: list[Change] = []
+    for name, value in source._remote.items():
+        old = target._remote.get(name)
+        if name not in target._remote or old != value:
+            target._remote[name] = value
+            if name in target.primary_key_attributes:
+                forget_reference(target)
+            changes.append(
+                Change(type="remote_attribute", name=name, old_value=old, new_value=value)
+            )
+    for name, value in source._local.items():
+        old = target._current(name)
+        if old != value:
+            target[name] = value
+            changes.append(
+                Change(type="local_attribute", name=name, old_value=old, new_value=value)
+            )
+    return changes
+
+
+def as_plain(entity: Any, path: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """Return the loaded values of *entity* as plain ones, for a dump by pydantic.
+
+    Entities may refer to each other in a cycle. One that is on the *path* from the outermost
+    entity becomes a reference: its type and its key.
+    """
+    reference = {ENTITY_TYPE: entity.entity_type}
+    if any(entity is outer for outer in path):
+        keys = entity.primary_key_attributes
+        return reference | {name: entity._current(name) for name in keys}
+    inner = (*path, entity)
+    return reference | {name: _plain_value(entity._current(name), inner) for name in entity}
+
+
+def _plain_value(value: Any, path: tuple[Any, ...]) -> Any:
+    match value:
+        case Referable():  # an entity
+            return as_plain(value, path)
+        case tuple() | list():
+            return [_plain_value(item, path) for item in value]
+        case Mapping():
+            return {name: _plain_value(item, path) for name, item in value.items()}
+        case _:
+            return value
