@@ -23,8 +23,7 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.jobs.leases import LEASE_SECONDS, ActiveJobs
 from aioftrackjobs.jobs.progress import ProgressBoards
-from aioftrackjobs.keys import new_id
-from aioftrackjobs.models import Entity, EntityTypes, ReadTracker, adopt, owner_of
+from aioftrackjobs.models import Entity, EntityTypes, ReadTracker, adopt, new_id, owner_of
 
 E = TypeVar("E", bound=Entity)
 

@@ -11,6 +11,7 @@ from aioftrackjobs.models._component import (
     SequenceComponent,
 )
 from aioftrackjobs.models._entity import Entity, store
+from aioftrackjobs.models._fields import new_id
 from aioftrackjobs.models._job import Job, JobComponent, JobStatus, parse_job_data
 from aioftrackjobs.models._merging import Change
 from aioftrackjobs.models._owner import Owner
@@ -52,6 +53,7 @@ __all__ = [
     "forget_local",
     "forget_reference",
     "load",
+    "new_id",
     "owner_of",
     "parse_job_data",
     "remote_value",

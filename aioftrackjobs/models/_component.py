@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from aioftrackjobs.errors import UnsupportedLocationError
-from aioftrackjobs.keys import new_id
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import Computed
+from aioftrackjobs.models._fields import Computed, new_id
 from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 
 

@@ -1,9 +1,10 @@
-"""Field types that several models share."""
+"""Keys and field types that several models share."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, TypeAlias
+from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 
@@ -14,6 +15,15 @@ Moment: TypeAlias = Annotated[datetime, AfterValidator(in_utc)]
 
 #: A value that the server computes, such as ``{"url": ...}``; its keys are not documented.
 Computed: TypeAlias = dict[str, Any] | None
+
+
+def new_id() -> str:
+    """Return a random key for a new entity: clients make the keys, the server takes them.
+
+    Source:
+        protocol.md, section 5.1, ``{uid}``.
+    """
+    return str(uuid4())
 
 
 #: Validators of the model that all entities derive from; they look at whole entities only.

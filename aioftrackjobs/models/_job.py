@@ -13,10 +13,9 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field
 
 from aioftrackjobs.errors import NotLoadedError, UnserialisableValueError
-from aioftrackjobs.keys import new_id
 from aioftrackjobs.models._component import Component
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import Computed, Moment, TextPasses
+from aioftrackjobs.models._fields import Computed, Moment, TextPasses, new_id
 from aioftrackjobs.models._user import User
 from aioftrackjobs.protocol.values import encode_value
 

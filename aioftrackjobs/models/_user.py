@@ -7,9 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from aioftrackjobs.keys import new_id
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import Computed
+from aioftrackjobs.models._fields import Computed, new_id
 from aioftrackjobs.protocol.query import USER_PROJECTIONS
 
 
