@@ -18,7 +18,7 @@ import anyio
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.errors import SessionStateError
-from aioftrackjobs.journal._process import Process, this_process
+from aioftrackjobs.journal import Process, this_process
 
 #: The key in a Job's data.
 LEASE = "lease"

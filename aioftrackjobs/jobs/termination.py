@@ -11,7 +11,7 @@ from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import EntityError, FtrackJobsError
-from aioftrackjobs.journal._process import this_process
+from aioftrackjobs.journal import this_process
 from aioftrackjobs.models import Entity, Job, JobStatus
 from aioftrackjobs.protocol.query import key_criteria, select
 from aioftrackjobs.protocol.values import Reference

@@ -22,5 +22,14 @@ writes them to the file (``_file``), which all sessions of the host share, in on
 from aioftrackjobs.journal._entry import Entry, Owner
 from aioftrackjobs.journal._journal import Journal
 from aioftrackjobs.journal._ledger import JournalState, Receipt
+from aioftrackjobs.journal._process import Process, this_process
 
-__all__ = ["Entry", "Journal", "JournalState", "Owner", "Receipt"]
+__all__ = [
+    "Entry",
+    "Journal",
+    "JournalState",
+    "Owner",
+    "Process",
+    "Receipt",
+    "this_process",
+]

@@ -16,7 +16,6 @@ from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal._entry import Entry, Owner
 from aioftrackjobs.journal._ledger import JournalState, Ledger, Receipt
 from aioftrackjobs.journal._process import this_process
-from aioftrackjobs.keys import new_id
 
 if TYPE_CHECKING:
     from aioftrackjobs.journal._file import JournalFile
@@ -85,9 +84,9 @@ class Journal:
         That is written by then, or cannot be.
         """
         if self._path is None:
-            return new_id()
+            return str(uuid4())
         if (job_id := self._ledger.take_spare(time.time())) is None:
-            job_id = new_id()
+            job_id = str(uuid4())
             try:
                 await self.own(job_id)
             except BaseException:

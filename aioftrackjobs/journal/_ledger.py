@@ -20,10 +20,10 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+from uuid import uuid4
 
 from aioftrackjobs.background import Waiter
 from aioftrackjobs.journal._entry import Entry, Key
-from aioftrackjobs.keys import new_id
 
 if TYPE_CHECKING:
     from aioftrackjobs.journal._file import JournalFile
@@ -288,7 +288,7 @@ class Ledger:
         if not self._wants_spare or self._problem is not None or len(self._spare) > few:
             return []
         missing = _SPARE - len(self._spare)
-        return [Entry("job", new_id(), self._holder, now) for _ in range(missing)]
+        return [Entry("job", str(uuid4()), self._holder, now) for _ in range(missing)]
 
     def _drop_spare(self) -> None:
         self._gone |= {("job", job_id): None for job_id in self._spare}

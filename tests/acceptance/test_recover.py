@@ -17,7 +17,7 @@ from aioftrackjobs.devserver import running
 from aioftrackjobs.jobs.leases import LEASE, Lease
 from aioftrackjobs.journal import Entry, Owner
 from aioftrackjobs.journal._file import JournalFile
-from aioftrackjobs.journal._process import Process, this_process
+from aioftrackjobs.journal import Process, this_process
 
 CLI = ("-m", "aioftrackjobs.cli", "recover")
 

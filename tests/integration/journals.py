@@ -12,7 +12,7 @@ from typing import Any
 from aioftrackjobs import AsyncSession
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
-from aioftrackjobs.journal._process import Process, this_process
+from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 #: A process of this host that has ended, and one of another host.

@@ -25,7 +25,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Entry, Journal, Owner
 from aioftrackjobs.journal._file import JournalFile
-from aioftrackjobs.journal._process import this_process
+from aioftrackjobs.journal import this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 

@@ -17,7 +17,7 @@ import pytest
 
 from aioftrackjobs.journal import Entry, Owner
 from aioftrackjobs.journal._file import JournalFile
-from aioftrackjobs.journal._process import Process, this_process
+from aioftrackjobs.journal import Process, this_process
 
 from .journals import DEAD
 

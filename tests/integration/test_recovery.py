@@ -32,7 +32,7 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.leases import LEASE, Lease
-from aioftrackjobs.journal._process import Process, this_process
+from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 

@@ -12,7 +12,7 @@ import pytest
 
 from aioftrackjobs.jobs.data import compose_recovery, compose_word
 from aioftrackjobs.jobs.leases import LEASE, Lease
-from aioftrackjobs.journal._process import Process, this_process
+from aioftrackjobs.journal import Process, this_process
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 ELSEWHERE = Process("farm07", 4711, "another place", "1")
@@ -59,7 +59,7 @@ def test_a_process_is_told_from_others_with_its_id() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="no process can be looked at")
 def test_a_process_that_ended_and_was_not_waited_for_is_dead() -> None:
     code = (
-        "from aioftrackjobs.journal._process import this_process as t; p = t();"
+        "from aioftrackjobs.journal import this_process as t; p = t();"
         "print(p.pid, p.started, flush=True); input()"
     )
     with subprocess.Popen(
