@@ -16,7 +16,7 @@ import pytest
 
 import aioftrackjobs
 from aioftrackjobs import AsyncSession
-from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.devserver import ServerHandle
 
 ROOT = Path(__file__).parents[2]
 
@@ -155,12 +155,6 @@ class Runs:
 @pytest.fixture
 def runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runs:
     return Runs(pytester, monkeypatch)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ServerHandle]:
-    async with running() as handle:
-        yield handle
 
 
 @pytest.fixture

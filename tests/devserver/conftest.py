@@ -2,58 +2,83 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, closing
+from typing import Any, TypeAlias
 
 import httpx
 import pytest
-from starlette.applications import Starlette
 
-from aioftrackjobs.devserver import ServerHandle, create_app, running
+from aioftrackjobs.devserver import ServerHandle, create_app
 
 from .caller import Caller
 from .recorded import DOCUMENTS
 
+#: Starts a server for the rest of the run.
+Start: TypeAlias = Callable[..., Any]
 
-@asynccontextmanager
-async def caller_of(app: Starlette) -> AsyncIterator[Caller]:
-    engine = app.state.engine
-    transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
-        yield Caller(http, engine.api_user, engine.api_key)
-    engine.close()
+
+class SharedApp:
+    """A server without a socket that each test gets as it was at its start."""
+
+    def __init__(self, **options: Any) -> None:
+        self._app = create_app(**options)
+        self._engine = self._app.state.engine
+        self._saved = self._engine.save()
+
+    @asynccontextmanager
+    async def caller(self) -> AsyncIterator[Caller]:
+        """Give a caller of the server to one test, through ASGI and without its lifespan."""
+        self._engine.restore(self._saved)
+        transport = httpx.ASGITransport(self._app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
+            yield Caller(http, self._engine.api_user, self._engine.api_key)
+
+    def close(self) -> None:
+        self._engine.close()
+
+
+@pytest.fixture(scope="session")
+def shared_app() -> Iterator[SharedApp]:
+    with closing(SharedApp()) as app:
+        yield app
+
+
+@pytest.fixture(scope="session")
+def recorded_app() -> Iterator[SharedApp]:
+    with closing(SharedApp(schemas=DOCUMENTS)) as app:
+        yield app
+
+
+@pytest.fixture(scope="session")
+def recorded_server(start_shared_server: Start) -> Any:
+    """The server of this process with the schemas of a real one."""
+    return start_shared_server(schemas=DOCUMENTS)
 
 
 @pytest.fixture
-async def api() -> AsyncIterator[Caller]:
-    """A caller of a fresh server, through ASGI and without its lifespan."""
-    async with caller_of(create_app()) as caller:
+async def api(shared_app: SharedApp) -> AsyncIterator[Caller]:
+    """A caller of a server as new."""
+    async with shared_app.caller() as caller:
         yield caller
 
 
 @pytest.fixture
-async def recorded() -> AsyncIterator[Caller]:
+async def recorded(request: pytest.FixtureRequest) -> AsyncIterator[Caller]:
     """The same with the recorded schemas of a real server."""
     if not DOCUMENTS:
         pytest.skip("the recorded schemas are not here")
-    async with caller_of(create_app(schemas=DOCUMENTS)) as caller:
+    async with request.getfixturevalue("recorded_app").caller() as caller:
         yield caller
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[ServerHandle]:
-    """A fresh server on a free port."""
-    async with running() as handle:
-        yield handle
-
-
 @pytest.fixture(params=["built-in", "real"])
-async def any_server(request: pytest.FixtureRequest) -> AsyncIterator[ServerHandle]:
+def any_server(request: pytest.FixtureRequest) -> Iterator[ServerHandle]:
     """A server with the schemas that come with it, or with those of a real one."""
     if request.param == "real" and not DOCUMENTS:
         pytest.skip("the recorded schemas are not here")
-    schemas = DOCUMENTS if request.param == "real" else None
-    async with running(schemas=schemas) as handle:
+    name = "recorded_server" if request.param == "real" else "shared_server"
+    with request.getfixturevalue(name).as_new() as handle:
         yield handle
 
 

@@ -22,7 +22,7 @@ from anyio.to_thread import run_sync
 from aioftrackjobs import AsyncSession
 from aioftrackjobs.config import Credentials
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.devserver import ServerHandle
 
 from .settings import SETTINGS, AnyClient, Setting
 
@@ -98,12 +98,6 @@ async def given_clients(
     assert [client for client in given if client.is_closed] == [], "a caller's client was closed"
     for client in given:
         await client.aclose()
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ServerHandle]:
-    async with running() as handle:
-        yield handle
 
 
 @pytest.fixture

@@ -30,8 +30,6 @@ from aioftrackjobs.devserver.faults import HtmlPage
 from aioftrackjobs.transfers.content import open_content
 from aioftrackjobs.transfers.spool import CHUNK
 
-pytestmark = pytest.mark.every_client
-
 
 async def server_location(session: AsyncSession) -> Location:
     return await session.query('Location where name is "ftrack.server"').of(Location).one()
@@ -41,6 +39,7 @@ async def components(session: AsyncSession) -> list[str]:
     return [row["id"] for row in await session.query("select id from Component").all()]
 
 
+@pytest.mark.every_client
 async def test_a_file_goes_up_and_comes_back(session: AsyncSession, tmp_path: Path) -> None:
     source = tmp_path / "my file.v1.txt"
     source.write_bytes(os.urandom(3 * CHUNK + 17))
@@ -81,6 +80,7 @@ class Chunked:
             yield chunk
 
 
+@pytest.mark.every_client
 @pytest.mark.parametrize(
     "make_source",
     [
@@ -100,6 +100,7 @@ async def test_what_is_no_file_can_be_uploaded_under_a_name(
     assert (component.name, component.file_type, component.size) == ("hello", ".txt", 11)
 
 
+@pytest.mark.every_client
 async def test_an_empty_file_travels_too(session: AsyncSession, tmp_path: Path) -> None:
     component = await session.create_component(b"", name="empty")
 
@@ -260,6 +261,7 @@ async def test_a_page_is_no_answer_to_an_upload(
     assert server.inspector.content(component.id) == b"frames"
 
 
+@pytest.mark.every_client
 async def test_a_cancelled_upload_registers_nothing(session: AsyncSession, tmp_path: Path) -> None:
     path = tmp_path / "big.bin"
     path.write_bytes(b"x" * (8 * CHUNK))
@@ -278,6 +280,7 @@ async def test_a_cancelled_upload_registers_nothing(session: AsyncSession, tmp_p
     assert await components(session) == []
 
 
+@pytest.mark.every_client
 async def test_a_missing_file_is_told_and_leaves_nothing(
     session: AsyncSession, tmp_path: Path
 ) -> None:

@@ -29,8 +29,6 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 
-pytestmark = pytest.mark.every_client
-
 URL = "https://ftrack.test"
 API = f"{URL}/api"
 
@@ -73,6 +71,7 @@ async def test_applied_operations_are_done(
     assert job.status == "running"
 
 
+@pytest.mark.every_client
 async def test_the_headers_are_those_of_the_protocol(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
@@ -106,6 +105,7 @@ async def test_refused_operations_are_pending_again(
     assert job.status == "running"
 
 
+@pytest.mark.every_client
 @pytest.mark.parametrize(
     "error",
     [httpx.ConnectError("refused"), httpx.ConnectTimeout("slow"), httpx.PoolTimeout("full")],
@@ -124,6 +124,7 @@ async def test_what_never_left_is_pending_again(
     assert session.uncertain_operations == ()
 
 
+@pytest.mark.every_client
 @pytest.mark.parametrize(
     ("answer", "cause"),
     [
@@ -225,6 +226,7 @@ async def test_refused_operations_stand_before_those_recorded_meanwhile(
     assert len(session.recorded_operations) == 2
 
 
+@pytest.mark.every_client
 async def test_a_commit_cancelled_before_it_is_sent_is_pending_again(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
@@ -241,6 +243,7 @@ async def test_a_commit_cancelled_before_it_is_sent_is_pending_again(
     assert route.call_count == 1
 
 
+@pytest.mark.every_client
 async def test_a_commit_cancelled_while_it_is_under_way_is_settled(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
@@ -295,6 +298,7 @@ async def test_commits_of_one_unit_never_overtake_each_other(
     assert order == ["queued sent", "queued done", "running sent", "running done"]
 
 
+@pytest.mark.every_client
 async def test_at_most_eight_requests_are_under_way(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:

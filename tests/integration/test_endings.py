@@ -21,8 +21,6 @@ from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .waiting import until
 
-pytestmark = pytest.mark.every_client
-
 
 class Slow:
     """A gate in front of a session's requests; it opens when told to."""
@@ -46,6 +44,7 @@ async def status_of(session: AsyncSession, job: RunningJob) -> JobStatus | str:
     return found.status
 
 
+@pytest.mark.every_client
 @pytest.mark.asyncio_only
 @pytest.mark.parametrize("cancels", [1, 2, 3])
 async def test_asyncios_own_cancellation_does_not_break_into_a_last_word(
@@ -75,6 +74,7 @@ async def test_asyncios_own_cancellation_does_not_break_into_a_last_word(
     assert await status_of(other, begun[0]) is JobStatus.FAILED
 
 
+@pytest.mark.every_client
 @pytest.mark.asyncio_only
 async def test_a_timeout_that_fires_during_the_end_leaves_the_job_done(
     session: AsyncSession, other: AsyncSession
@@ -89,6 +89,7 @@ async def test_a_timeout_that_fires_during_the_end_leaves_the_job_done(
     assert await status_of(other, job) is JobStatus.DONE
 
 
+@pytest.mark.every_client
 @pytest.mark.asyncio_only
 async def test_the_blocks_error_is_the_context_of_a_cancellation_during_the_end(
     session: AsyncSession, other: AsyncSession
@@ -116,6 +117,7 @@ async def test_the_blocks_error_is_the_context_of_a_cancellation_during_the_end(
     assert await status_of(other, begun[0]) is JobStatus.FAILED
 
 
+@pytest.mark.every_client
 @pytest.mark.filterwarnings("ignore:Async generator '.*stream':ResourceWarning")  # trio tells of it
 @pytest.mark.parametrize("how", ["aclose", "dropped"])
 async def test_an_abandoned_async_generator_fails_its_job(
@@ -143,6 +145,7 @@ async def test_an_abandoned_async_generator_fails_its_job(
     await until(has_failed)
 
 
+@pytest.mark.every_client
 async def test_closing_the_session_waits_for_jobs_that_are_ending(
     server: ServerHandle, other: AsyncSession
 ) -> None:
@@ -213,6 +216,7 @@ async def test_a_disk_without_room_does_not_hide_the_blocks_error(
     assert await status_of(other, job) is JobStatus.FAILED
 
 
+@pytest.mark.every_client
 async def test_a_report_that_hangs_does_not_have_the_last_word(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -319,6 +323,7 @@ async def test_units_do_not_overtake_each_other_on_one_entity(
     assert found.status is JobStatus.FAILED
 
 
+@pytest.mark.every_client
 async def test_a_withdrawn_commit_does_not_let_others_overtake(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -405,6 +410,7 @@ async def test_a_value_that_cannot_be_encoded_ends_nobody_elses_request(
     assert await session.query("User").all()
 
 
+@pytest.mark.every_client
 async def test_a_clients_own_failure_is_an_error_and_ends_nothing() -> None:
     calls = 0
 
@@ -426,6 +432,7 @@ async def test_a_clients_own_failure_is_an_error_and_ends_nothing() -> None:
         assert await session.server_information() == {"version": "dev"}
 
 
+@pytest.mark.every_client
 async def test_a_closed_client_is_told_and_nothing_is_uncertain() -> None:
     client = httpx.AsyncClient()
     await client.aclose()

@@ -16,8 +16,6 @@ from aioftrackjobs import AsyncSession, FtrackJobsError, TransferError, Transpor
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.retry import NO_RETRIES
 
-pytestmark = pytest.mark.every_client
-
 KEY = "VERY-SECRET-KEY-0123456789"
 SIGNED = "https://store.test/bucket/c1?X-Amz-Signature=TOPSECRETSIG"
 
@@ -64,6 +62,7 @@ def accept(request: httpx.Request) -> httpx.Response:
     return httpx.Response(200, content=b"" if request.method == "PUT" else b"stored bytes")
 
 
+@pytest.mark.every_client
 async def test_the_store_gets_the_bytes_and_no_credentials() -> None:
     studio = Studio(accept, headers={"Content-Type": "text/plain"})
 
@@ -129,6 +128,7 @@ async def test_an_upload_that_did_not_succeed_registers_nothing(answer: httpx.Re
     assert "TOPSECRETSIG" not in str(caught.value)
 
 
+@pytest.mark.every_client
 async def test_a_download_follows_to_the_store(tmp_path: Path) -> None:
     studio = Studio(accept)
 
@@ -210,6 +210,7 @@ async def test_nothing_that_is_logged_holds_a_signature_or_cookie(
     assert KEY not in caplog.text
 
 
+@pytest.mark.every_client
 async def test_a_cancelled_upload_never_registers_a_component_without_its_file(
     session: AsyncSession, other: AsyncSession, server: ServerHandle, tmp_path: Path
 ) -> None:

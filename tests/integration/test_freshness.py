@@ -20,8 +20,6 @@ from aioftrackjobs.session import context_of
 
 from .wires import listening, receive_request, response
 
-pytestmark = pytest.mark.every_client
-
 
 class Keeper:
     """Stands before a server, and keeps back answers until it is told to let them go.

@@ -28,8 +28,6 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.devserver import ServerHandle
 
-pytestmark = pytest.mark.every_client
-
 AWKWARD = "a \"quoted\" \\ {brace} 'single'\nline %x limit 5"
 
 
@@ -84,6 +82,7 @@ async def test_one_refuses_none_several_and_limits(session: AsyncSession) -> Non
         await session.query("Job limit 1").one()
 
 
+@pytest.mark.every_client
 async def test_all_pages_are_followed(watched: Watched) -> None:
     session = watched.session
     jobs = await make_jobs(session, 1203)

@@ -19,8 +19,6 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.protocol.operations import Create, Delete, Update
 
-pytestmark = pytest.mark.every_client
-
 
 async def saved_job(session: AsyncSession) -> Job:
     job = session.create(Job, {"status": "queued", "data": {"description": "before"}})
@@ -241,6 +239,7 @@ async def test_adding_to_a_collection_is_recorded(
 # Units of work
 
 
+@pytest.mark.every_client
 async def test_a_unit_belongs_to_its_flow(session: AsyncSession, other: AsyncSession) -> None:
     outside = session.create("Job", {"data": {"description": "half done"}})
 
@@ -274,6 +273,7 @@ async def test_an_error_rolls_the_unit_back(session: AsyncSession, other: AsyncS
     assert session.recorded_operations == ()
 
 
+@pytest.mark.every_client
 async def test_child_tasks_are_of_their_parents_flow(session: AsyncSession) -> None:
     async with session.unit_of_work() as unit:
 

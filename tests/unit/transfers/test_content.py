@@ -139,7 +139,9 @@ async def test_a_path_may_be_given_as_bytes_by_its_object(tmp_path: Path) -> Non
 # What is refused
 
 
-@pytest.mark.parametrize("source", [None, 5, object(), {"read": 1}], ids=repr)
+@pytest.mark.parametrize(
+    "source", [None, 5, object(), {"read": 1}], ids=lambda source: type(source).__name__
+)
 async def test_anything_else_is_refused_with_what_is_accepted(source: Any) -> None:
     with pytest.raises(TransferError, match="a path, a sequence of paths, bytes, a binary file"):
         await read(source, None)
