@@ -41,7 +41,7 @@ class SharedServer:
 
     def __init__(self, handle: ServerHandle) -> None:
         self._handle = handle
-        self._saved = handle.holdings.save()
+        self._saved = handle.inspector.save()
 
     @contextmanager
     def as_new(self) -> Iterator[ServerHandle]:
@@ -51,7 +51,7 @@ class SharedServer:
             TimeoutError: If an earlier test has left a request that does not end.
         """
         self._handle.faults.reset()
-        self._handle.holdings.restore(self._saved)
+        self._handle.inspector.restore(self._saved)
         yield self._handle
         self._handle.faults.clear()
 

@@ -15,9 +15,8 @@ from aioftrackjobs import AsyncSession, Job, JobStatus
 from aioftrackjobs.cli.recover import parse_duration
 from aioftrackjobs.devserver import running
 from aioftrackjobs.jobs.leases import LEASE, Lease
-from aioftrackjobs.journal import Entry, Owner
+from aioftrackjobs.journal import Entry, Owner, Process, this_process
 from aioftrackjobs.journal._file import JournalFile
-from aioftrackjobs.journal import Process, this_process
 
 CLI = ("-m", "aioftrackjobs.cli", "recover")
 

@@ -23,9 +23,8 @@ from aioftrackjobs import AsyncSession, FileComponent, Job, JobStatus, job_conte
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
-from aioftrackjobs.journal import Entry, Journal, Owner
+from aioftrackjobs.journal import Entry, Journal, Owner, this_process
 from aioftrackjobs.journal._file import JournalFile
-from aioftrackjobs.journal import this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from aioftrackjobs.journal import Entry, Owner
+from aioftrackjobs.journal import Entry, Owner, Process, this_process
 from aioftrackjobs.journal._file import JournalFile
-from aioftrackjobs.journal import Process, this_process
 
 from .journals import DEAD
 
