@@ -31,7 +31,7 @@ from aioftrackjobs.devserver.errors import SchemaError
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Incoming, Storage, is_storable
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
-from aioftrackjobs.devserver.limits import Budget, Limits, NoRoomError
+from aioftrackjobs.devserver.limits import Limits, NeedsSlotError, ResponseCap
 from aioftrackjobs.devserver.options import Options
 from aioftrackjobs.devserver.schema.loader import builtin_model, load_model
 from aioftrackjobs.devserver.schema.model import Model
@@ -183,20 +183,20 @@ class Engine:
         """
         assemble_uploads(self._services, call.operations, call.assembled)
 
-    def answer(self, call: Call, room: int) -> bytes:
-        """Return the answer to *call*, as JSON; nothing of it is done if there is an error.
+    def respond(self, call: Call, largest: int) -> bytes:
+        """Return the response to *call* as JSON; if there is an error, nothing of it is done.
 
         Args:
-            call: What is asked for.
-            room: Bytes that there is room for.
+            call: The batch.
+            largest: Bytes that the response may take.
 
         Raises:
-            NoRoomError: If it comes to more than that, and could be answered if there were.
-            ApiError: If it cannot be done, or its answer is too big.
+            NeedsSlotError: If it takes more, and the limits of the server allow that.
+            ApiError: If an operation cannot be done, or the response is too big.
         """
-        is_all = room >= self.limits.answer
-        budget = Budget(room, self.limits.answer_too_big if is_all else NoRoomError)
-        return self._operations.run(call.operations, call.caller, call.assembled, budget)
+        is_all = largest >= self.limits.response
+        cap = ResponseCap(largest, self.limits.response_too_big if is_all else NeedsSlotError)
+        return self._operations.run(call.operations, call.caller, call.assembled, cap)
 
     def look(self, expression: str) -> bytes:
         """Return the answer to a query that no client has asked; entities in it are whole.
@@ -206,8 +206,8 @@ class Engine:
         """
         operation = {"action": "query", "expression": expression}
         nobody = Caller(Identity("", is_global=True), "", denormalize=True)
-        budget = Budget(self.limits.answer, self.limits.answer_too_big)
-        return self._operations.run([operation], nobody, {}, budget)
+        cap = ResponseCap(self.limits.response, self.limits.response_too_big)
+        return self._operations.run([operation], nobody, {}, cap)
 
     def save(self) -> Saved:
         """Return a copy of all entities."""

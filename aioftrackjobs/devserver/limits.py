@@ -17,32 +17,31 @@ class Limits:
 
     Attributes:
         request: Bytes in the body of a ``POST /api``.
-        answer: About the bytes of the answer to one, and of what is read for it.
-        idle: Seconds that the next piece of a body may take, that of an upload or answer too.
+        response: Bytes of the response to one, and about the bytes of what is read for it.
+        idle: Seconds that the next piece of a body, an upload or a response may take.
         operations: Operations in a batch.
         expression: Characters in a query.
-        listed: Entries of any list in an operation.
+        list_entries: Entries of any list in an operation.
         upload: Bytes of one file.
         parts: Parts of one upload; the official JavaScript client's own limit.
-        uploads: Uploads and parts of some that are received at once; others wait for their turn.
-        patience: Seconds that one waits, or a big answer for room. Long, as the official
-            JavaScript client never gives up nor repeats a part that is refused; one that is late
-            is only late.
+        uploads: Uploads, parts of files among them, that are received at the same time.
+        queue_timeout: Seconds that other uploads and big responses wait until they are refused.
+            Long, as the official JavaScript client does not repeat a part that is refused.
 
     Raises:
         ValueError: If one of them leaves no room for anything.
     """
 
     request: int = 32 * _MIB
-    answer: int = 64 * _MIB
+    response: int = 64 * _MIB
     idle: float = 30.0
     operations: int = 20_000
     expression: int = 512 * 1024
-    listed: int = 20_000
+    list_entries: int = 20_000
     upload: int = 1024**4
     parts: int = 10_000
     uploads: int = 16
-    patience: float = 300.0
+    queue_timeout: float = 300.0
 
     def __post_init__(self) -> None:
         for limit in fields(self):
@@ -71,9 +70,9 @@ class Limits:
         data = operation.get("entity_data")
         for holder in (operation, data if isinstance(data, dict) else {}):
             for name, value in holder.items():
-                if isinstance(value, list) and len(value) > self.listed:
+                if isinstance(value, list) and len(value) > self.list_entries:
                     raise ValidationError(
-                        f"'{name}' takes {self.listed} entries at most, not {len(value)}."
+                        f"'{name}' takes {self.list_entries} entries at most, not {len(value)}."
                     )
 
     def check_expression(self, expression: str) -> None:
@@ -87,49 +86,50 @@ class Limits:
                 f"A query takes {self.expression} characters at most, not {len(expression)}."
             )
 
-    def answer_too_big(self) -> ValidationError:
-        """Return the refusal of a batch whose answer is too big."""
+    def response_too_big(self) -> ValidationError:
+        """Return the error for a batch whose response is too big."""
         return ValidationError(
-            f"An answer takes {self.answer} bytes at most: ask for less, or for one page after the "
-            "other, by 'offset' and 'limit' at the end of the query."
+            f"A response takes {self.response} bytes at most: ask for less, or for one page after "
+            "the other, by 'offset' and 'limit' at the end of the query."
         )
 
-    def too_big(self) -> RequestError:
-        """Return the refusal of a body that is too big."""
+    def request_too_big(self) -> RequestError:
+        """Return the error for a body that is too big."""
         return RequestError(f"A request takes {self.request} bytes at most.", status=413)
 
 
-#: Told of bytes as they come; raises an error when they are more than there may be.
+#: Takes a number of bytes, and raises an error when the sum is more than is allowed.
 Meter: TypeAlias = Callable[[int], None]
 
 
-class NoRoomError(Exception):
-    """The answer would be allowed, and there is no room for it as long as others hold theirs."""
+class NeedsSlotError(Exception):
+    """The response is bigger than one may be that has no slot among the big ones."""
 
 
-class Budget:
-    """Bytes that may be read for an answer, and that it may take itself.
+class ResponseCap:
+    """The bytes that may be read for a response, and that the response may take.
 
-    Both grow without end where a query has no limit, the second also where relations lead to
-    the same entities again and again.
+    Each step has a meter of its own, as each can grow without end: rows where a query has no
+    limit, entities where relations lead to the same ones again and again, and the JSON of
+    schemas and addresses, which are no rows.
     """
 
-    def __init__(self, size: int, exceeded: Callable[[], Exception]) -> None:
+    def __init__(self, size: int, error: Callable[[], Exception]) -> None:
         self._size = size
-        self._exceeded = exceeded
+        self._error = error
 
     def meter(self) -> Meter:
-        """Return a meter for one step, which has all of the budget for itself."""
+        """Return a meter for one step."""
         left = self._size
 
         def spend(size: int) -> None:
             nonlocal left
             left -= size
             if left < 0:
-                raise self._exceeded()
+                raise self._error()
 
         return spend
 
 
 def unmetered(_: int) -> None:
-    """Let everything pass: a meter for what nobody asks for from outside."""
+    """Allow any number of bytes: for what no client requests."""

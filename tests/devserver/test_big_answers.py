@@ -39,7 +39,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     @asynccontextmanager
     async def started(**limits: Any) -> AsyncIterator[Caller]:
         async with (
-            running(limits=Limits(answer=ROOM, **limits)) as server,
+            running(limits=Limits(response=ROOM, **limits)) as server,
             httpx.AsyncClient(base_url=server.url, timeout=30) as http,
         ):
             api = Caller(http, server.api_user, server.api_key)
@@ -95,14 +95,14 @@ async def test_a_big_answer_waits_for_one_that_is_not_read_and_a_small_one_does_
 
 
 async def test_who_waits_too_long_for_room_is_asked_to_come_back(start: Start) -> None:
-    async with start(patience=0.05) as api:
+    async with start(queue_timeout=0.05) as api:
         with closing(asking(api, query(ALL))) as slow:
             await run_sync(slow.recv, 1000)
             response = await api.post(create("Job", data="new"), query(ALL))
 
         assert response.status_code == 503
         assert response.headers["Retry-After"] == "5"
-        assert "have not read their answers" in response.json()["content"]
+        assert "have not read their responses" in response.json()["content"]
         assert await api.query("Job where data is new") == []
 
 
@@ -129,7 +129,7 @@ async def test_a_batch_whose_client_has_left_is_not_run(
             await run_sync(rest_of, slow)
         assert len(await api.query(ALL)) == BIG // MIB
 
-    assert "a client left before its batch was answered" in caplog.text
+    assert "a client left before its batch was done" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ async def test_a_batch_whose_client_has_left_is_not_run(
     ],
 )
 async def test_an_answer_may_be_too_big(operation: dict[str, Any]) -> None:
-    async with limited(answer=30_000) as api:
+    async with limited(response=30_000) as api:
         (shot,) = await api.query("select id from Shot limit 1")
         for _ in range(10):
             await api.call(*(create("Job") for _ in range(40)))
@@ -156,12 +156,12 @@ async def test_an_answer_may_be_too_big(operation: dict[str, Any]) -> None:
         assert len(await api.query("select id, data from Job limit 50")) == 50
 
     assert error["exception"] == "ValidationError"
-    assert error["content"].startswith("An answer takes 30000 bytes at most: ask for less")
+    assert error["content"].startswith("A response takes 30000 bytes at most: ask for less")
     assert "'limit'" in error["content"]
 
 
 async def test_answers_of_one_batch_are_counted_together() -> None:
-    async with limited(answer=20_000) as api:
+    async with limited(response=20_000) as api:
         await api.call(query("User"))
         error = await api.refused(*[query("User")] * 100)
 

@@ -6,20 +6,23 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
 
-from aioftrackjobs.devserver.http.backpressure import ROOM, Room, room_for
+from aioftrackjobs.devserver.http.backpressure import ROOM, SMALL, Slot
 from aioftrackjobs.devserver.schema.loader import builtin_model
 from aioftrackjobs.devserver.store.statements import Sql
 
-from .caller import Caller, create, new_id
+from .caller import Caller, create, new_id, query
 from .served import API_KEY, served
+from .test_operations_limits import limited
 
 SECONDS = float(os.environ.get("AIOFTRACKJOBS_LOAD_SECONDS", "2"))
 CLIENTS = 64
@@ -63,7 +66,10 @@ async def test_64_clients_write_at_once_and_nothing_is_lost(tmp_path: Path) -> N
 async def test_big_requests_wait_outside_rather_than_in_memory(tmp_path: Path) -> None:
     """Bodies that all but end are held up to the room there is; the rest stays with clients."""
     size, count = 16 * MIB, 32
-    head = f"POST /api HTTP/1.1\r\nHost: ftrack\r\nContent-Length: {size}\r\n\r\n".encode()
+    head = (
+        f"POST /api HTTP/1.1\r\nHost: ftrack\r\nContent-Length: {size}\r\n"
+        f"ftrack-user: developer\r\nftrack-api-key: {API_KEY}\r\n\r\n"
+    ).encode()
     sent: list[int] = []
 
     async def send(port: int) -> None:
@@ -85,43 +91,46 @@ async def test_big_requests_wait_outside_rather_than_in_memory(tmp_path: Path) -
     assert grown < ROOM * 1.5
 
 
-async def test_a_big_request_waits_for_room_and_a_small_one_does_not() -> None:
-    inside: list[int] = []
+async def test_a_big_request_waits_for_a_slot_and_a_small_one_does_not() -> None:
+    """Also when the first one holds all that there is."""
+    big, small = 2 * SMALL, json.dumps([query("Job")])
+    headers = {"Content-Length": str(big)}
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b" "
+        begun.append(1)
+        await leave.wait()
+        yield b" " * (big - 1 - len(small)) + small.encode()
+
+    begun: list[int] = []
+    done: list[int] = []
     leave = anyio.Event()
+    async with limited(request=ROOM) as api:
 
-    async def call(number: int, size: int) -> None:
-        headers = [(b"content-length", str(size).encode())]
-        with await room.reserve(room_for({"headers": headers})):
-            inside.append(number)
-            await leave.wait()
+        async def send() -> None:
+            response = await api.send(body(), **headers)  # type: ignore[arg-type]
+            done.append(response.status_code)
 
-    room = Room(10 * MIB)
-    async with anyio.create_task_group() as group:
-        for number, size in enumerate([6 * MIB, 6 * MIB, 3 * MIB, 100]):
-            group.start_soon(call, number, size)
-        await anyio.wait_all_tasks_blocked()
-        assert sorted(inside) == [0, 3]
-        leave.set()
+        async with anyio.create_task_group() as group:
+            for _ in range(2):
+                group.start_soon(send)
+            await anyio.wait_all_tasks_blocked()
+            assert await api.query("Job") == []
+            assert (begun, done) == ([1], [])
+            leave.set()
 
-    assert sorted(inside) == [0, 1, 2, 3]
-
-
-async def test_who_gives_up_waiting_leaves_the_room_as_it_was() -> None:
-    room = Room(10)
-    with await room.reserve(8):
-        with anyio.move_on_after(0.01):
-            with await room.reserve(8):
-                pytest.fail("there was no room")
-
-    with anyio.fail_after(1):
-        with await room.reserve(10):
-            pass
+    assert done == [200, 200]
 
 
-async def test_what_needs_more_than_there_is_takes_it_all() -> None:
-    with anyio.fail_after(1):
-        with await Room(10).reserve(1000):
-            pass
+async def test_a_request_that_gives_up_waiting_takes_no_slot() -> None:
+    limiter = anyio.CapacityLimiter(1)
+    with Slot(limiter) as first:
+        assert first.acquire_nowait()
+        with anyio.move_on_after(0.01), Slot(limiter) as second:
+            await second.acquire(60, "busy")
+            pytest.fail("there was no slot")
+
+    assert limiter.borrowed_tokens == 0
 
 
 def test_statements_of_made_up_shapes_are_not_kept_for_ever(

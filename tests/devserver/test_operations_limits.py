@@ -55,7 +55,7 @@ async def test_a_body_that_does_not_arrive_is_given_up() -> None:
     assert response.json()["exception"] == "RequestError"
 
 
-@pytest.mark.parametrize("name", ["request", "idle", "upload", "uploads", "patience"])
+@pytest.mark.parametrize("name", ["request", "idle", "upload", "uploads", "queue_timeout"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_a_limit_that_lets_nothing_through_is_refused(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"the limit '{name}' must be more than 0"):
@@ -89,7 +89,7 @@ async def test_a_query_may_be_too_long() -> None:
     ids=["terms", "collection"],
 )
 async def test_a_list_may_be_too_long(operation: dict[str, Any]) -> None:
-    async with limited(listed=5) as api:
+    async with limited(list_entries=5) as api:
         error = await api.refused(operation)
 
     assert "takes 5 entries at most, not 6" in error["content"]

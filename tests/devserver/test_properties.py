@@ -102,7 +102,7 @@ def find() -> Iterator[Callable[[ast.Query], list[str]]]:
                 connection.execute(tables[root].insert().values(_type=name, **row))
 
         def find(query: ast.Query) -> list[str]:
-            statement = compiler.select(query, compiler.scope(query), ["id"])
+            statement = compiler.select(query, ["id"])
             found = [row[0] for row in connection.execute(statement)]
             return found if query.limit is None else found[: query.limit]
 

@@ -147,7 +147,7 @@ async def test_wrong_names_suggest_the_nearest_in_every_clause(
 def test_queries_are_answered_by_index(expression: str, index: str) -> None:
     metadata, tables = build_tables(builtin_model())
     compiler, parsed = Compiler(builtin_model(), tables), parse(expression)
-    statement = compiler.select(parsed, compiler.scope(parsed), ["_row"])
+    statement = compiler.select(parsed, ["_row"])
     compiled = statement.compile(
         dialect=sqlite.dialect(paramstyle="named"), compile_kwargs={"render_postcompile": True}
     )

@@ -252,7 +252,7 @@ def test_any_other_document_is_served_or_refused() -> None:
         caller = Requester(engine.credentials.check(engine.api_user, engine.api_key), "http://x")
         body = json.dumps([query(name) for name in engine.model.types]).encode()
         call = engine.read(body, caller)
-        assert engine.answer(call, engine.limits.answer).startswith(b"[")
+        assert engine.respond(call, engine.limits.response).startswith(b"[")
         engine.close()
 
     assert min(ends.values()) > 20

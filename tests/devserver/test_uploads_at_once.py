@@ -94,7 +94,7 @@ async def test_an_upload_whose_turn_does_not_come_is_told_when_to_come_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Watched(monkeypatch)
-    limits = Limits(uploads=2, patience=0.05)
+    limits = Limits(uploads=2, queue_timeout=0.05)
     async with (
         calling(storage=tmp_path, limits=limits) as api,
         anyio.create_task_group() as tasks,

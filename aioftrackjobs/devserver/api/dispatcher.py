@@ -30,7 +30,7 @@ from aioftrackjobs.devserver.api_errors import (
     ValidationError,
 )
 from aioftrackjobs.devserver.files.storage import Incoming
-from aioftrackjobs.devserver.limits import Budget, Meter
+from aioftrackjobs.devserver.limits import Meter, ResponseCap
 from aioftrackjobs.protocol.schemas import schema_hash
 
 #: A real server does these; they are refused by name rather than as unknown (section 2.3).
@@ -118,7 +118,7 @@ class Operations:
         operations: Sequence[Operation],
         caller: Caller,
         assembled: dict[str, Incoming],
-        budget: Budget,
+        cap: ResponseCap,
     ) -> bytes:
         """Return the answers to *operations*, all of them done or none.
 
@@ -126,23 +126,23 @@ class Operations:
             operations: What was checked before.
             caller: Who sent them.
             assembled: Files of the uploads in parts that they complete, by upload id.
-            budget: How much may be read, and answered.
+            cap: How many bytes may be read, and sent.
 
         Raises:
             ApiError: If one of them cannot be done.
         """
         actions = [self._actions[operation["action"]] for operation in operations]
         writes = any(action.writes for action in actions)
-        transaction = self._services.store.transaction(writes=writes, read=budget.meter())
+        transaction = self._services.store.transaction(writes=writes, read=cap.meter())
         with ExitStack() as placed, transaction as entered:
-            request = ApiRequest(self._services, entered, caller, assembled, budget.meter())
+            request = ApiRequest(self._services, entered, caller, assembled, cap.meter())
             _check_user(request, writes=writes)
             answers = [
                 action.answer(request, operation)
                 for action, operation in zip(actions, operations, strict=True)
             ]
             request.batch.finish()
-            texts = _encoded(answers, budget.meter())
+            texts = _encoded(answers, cap.meter())
             for incoming in request.placing:
                 placed.enter_context(incoming.kept())
         for afterwards in request.afterwards:

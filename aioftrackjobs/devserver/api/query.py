@@ -151,7 +151,7 @@ def _entities(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     compiler = Compiler(model, transaction.tables)
     selection = select(model, query)
     columns = selection.columns(model)
-    statement = compiler.select(query, compiler.scope(query), columns)
+    statement = compiler.select(query, columns)
     found, more = _page(query, transaction.fetch(statement))
     rows = [dict(zip(columns, row, strict=True)) for row in found]
     loaded = Loader(model, transaction).load(selection, rows)

@@ -9,6 +9,7 @@ from itertools import count
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.entities.urls import sources_of
 from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
+from aioftrackjobs.devserver.query.binder import cannot_be_cast, cast_target, no_relation
 from aioftrackjobs.devserver.query.joins import start_of
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.quirks import SHOWN_WHOLE
@@ -92,29 +93,16 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
     relation = entity_type.relations.get(step.name)
     if relation is None:
         if step.cast is not None:
-            raise ValidationError(
-                f"'{step.name}' of {entity_type.name} is no relation, it cannot be cast."
-            )
+            raise cannot_be_cast(entity_type, step)
         plain = (entity_type.name, step.name) in SHOWN_WHOLE
         if rest and not plain and step.name not in entity_type.computed:
-            raise ValidationError(
-                f"'{step.name}' of {entity_type.name} is no relation, nothing follows it."
-            )
+            raise no_relation(entity_type, step)
         selection.names[step.name] = None  # a key inside a computed object selects all of it
         return
     below = selection.related.setdefault(
         step.name, Selection(model.types[relation.target], relation)
     )
     if step.cast is not None:
-        below.entity_type = _cast(model, relation, step.cast)
+        below.entity_type = cast_target(model, relation, step)
     if rest:
         _add(model, below, tuple(rest))
-
-
-def _cast(model: Model, relation: Relation, name: str) -> EntityType:
-    target = model.type(name)
-    if target.root != model.types[relation.target].root:
-        raise ValidationError(
-            f"'{relation.name}' leads to {relation.target}, which cannot be cast to {name}."
-        )
-    return target

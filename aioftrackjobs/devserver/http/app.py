@@ -19,8 +19,8 @@ from aioftrackjobs.devserver.api_errors import (
     RequestError,
 )
 from aioftrackjobs.devserver.engine import Engine
-from aioftrackjobs.devserver.http.backpressure import Lane
-from aioftrackjobs.devserver.http.batch_endpoint import Batches
+from aioftrackjobs.devserver.http.backpressure import DatabaseThread
+from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
 from aioftrackjobs.devserver.http.cors import BROWSERS
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
 from aioftrackjobs.devserver.http.responses import refused
@@ -66,8 +66,8 @@ def create_app(
 
 def application_of(engine: Engine) -> Starlette:
     """Return the ASGI application that serves *engine*, and closes it in the end."""
-    lane = Lane()
-    files = FileEndpoints(engine, lane)
+    database = DatabaseThread()
+    files = FileEndpoints(engine, database)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -78,7 +78,7 @@ def application_of(engine: Engine) -> Starlette:
 
     app = Starlette(
         routes=[
-            Route("/api", Batches(engine, lane), methods=["POST"]),
+            Route("/api", BatchEndpoint(engine, database), methods=["POST"]),
             Route("/upload/{token}", files.upload, methods=["PUT"]),
             Route("/component/get", files.download),
             Route("/component/remove", files.remove),

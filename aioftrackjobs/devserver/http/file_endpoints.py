@@ -27,7 +27,7 @@ from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.files.storage import Incoming, is_storable
 from aioftrackjobs.devserver.files.thumbnails import LARGEST_SIZE, picture_of, placeholder
 from aioftrackjobs.devserver.files.upload_tokens import Announced
-from aioftrackjobs.devserver.http.backpressure import Lane, Turns
+from aioftrackjobs.devserver.http.backpressure import DatabaseThread, Slot
 from aioftrackjobs.devserver.http.upload_receiver import receive
 
 Result = TypeVar("Result")
@@ -41,15 +41,15 @@ _THUMBNAIL_SIZE = 300
 class FileEndpoints:
     """Endpoints that serve what is not a batch."""
 
-    def __init__(self, engine: Engine, lane: Lane) -> None:
+    def __init__(self, engine: Engine, database: DatabaseThread) -> None:
         self._engine = engine
-        self._lane = lane
+        self._database = database
         self._pictures = anyio.CapacityLimiter(2)
-        self._uploads = Turns(engine.limits)
+        self._uploads = anyio.CapacityLimiter(engine.limits.uploads)
 
     async def _blocking(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        with await self._lane.turn():
-            return await self._lane.run(function, *arguments)
+        async with self._database.turn:
+            return await self._database.run(function, *arguments)
 
     async def upload(self, request: Request) -> Response:
         """Take the file that was announced for this address."""
@@ -60,7 +60,13 @@ class FileEndpoints:
             announced.component_id,
             hashed=is_part or announced.checksum is not None,
         )
-        async with self._uploads.one():
+        with Slot(self._uploads) as slot:
+            limits = self._engine.limits
+            await slot.acquire(
+                limits.queue_timeout,
+                f"{limits.uploads} uploads are under way, and none of them ended within "
+                f"{limits.queue_timeout:g} s.",
+            )
             incoming = await run_sync(make)
             try:
                 await receive(request, incoming, announced, self._engine.limits)

@@ -21,13 +21,13 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced[:20]) > limits.request:
-        raise limits.too_big()
+        raise limits.request_too_big()
     chunks, size = list[bytes](), 0
     async with aclosing(pieces_of(request, limits)) as pieces:
         async for chunk in pieces:
             size += len(chunk)
             if size > limits.request:
-                raise limits.too_big()
+                raise limits.request_too_big()
             chunks.append(chunk)
     return b"".join(chunks)
 

@@ -9,7 +9,6 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.query.ast import Aggregate, Ordering, Path, Query
-from aioftrackjobs.devserver.query.scope import Scope
 from aioftrackjobs.devserver.schema.model import Attribute
 from aioftrackjobs.devserver.schema.values import encode
 
@@ -49,14 +48,14 @@ class Groups:
         columns: What it answers, functions first, by the names they have in a row.
     """
 
-    def __init__(self, query: Query, scope: Scope, value: Callable[[Path], Column]) -> None:
+    def __init__(self, query: Query, value: Callable[[Path], tuple[Attribute, Column]]) -> None:
         self._query = query
-        self._scope = scope
         self._value = value
-        self.keys = {path: value(path) for path in query.group_by}
-        self.columns = self._columns()
+        grouped = {path: value(path) for path in query.group_by}
+        self.keys = {path: column for path, (_, column) in grouped.items()}
+        self.columns = self._columns(grouped)
 
-    def _columns(self) -> dict[str, Column]:
+    def _columns(self, grouped: Mapping[Path, tuple[Attribute, Column]]) -> dict[str, Column]:
         columns: dict[str, Column] = {}
         for projection in self._query.projections or ():
             if isinstance(projection, Aggregate):
@@ -65,29 +64,21 @@ class Groups:
                 raise ValidationError(
                     f"'{_name(projection, '.')}' can be selected if it is grouped by."
                 )
-        for path, column in self.keys.items():
-            columns[_name(path, ".")] = _as_sent(self._attribute(path), column)
+        for path, (attribute, column) in grouped.items():
+            columns[_name(path, ".")] = _as_sent(attribute, column)
         return columns
 
     def _aggregate(self, aggregate: Aggregate) -> Column:
         function = _AGGREGATES.get(aggregate.function)
         if function is None:
             raise ValidationError(f"'{aggregate.function}' is none of {', '.join(_AGGREGATES)}.")
-        attribute, column = self._attribute(aggregate.path), self._value(aggregate.path)
+        attribute, column = self._value(aggregate.path)
         if aggregate.function in _OF_NUMBERS and attribute.type not in {"integer", "number"}:
             raise ValidationError(
-                f"'{aggregate.function}' takes numbers, which '{attribute.name}' is not."
+                f"'{aggregate.function}' takes numbers, which '{aggregate.path[-1].name}' is not."
             )
         result = function(column)
         return _as_sent(attribute, result) if aggregate.function in {"min", "max"} else result
-
-    def _attribute(self, path: Path) -> Attribute:
-        """Return the attribute at the end of *path*, the key's for a relation."""
-        scope = self._scope
-        for step in path[:-1]:
-            scope = scope.target(step)
-        found = scope.attribute(path[-1])
-        return found or Attribute(path[-1].name, "string")
 
     def order(self) -> list[Column]:
         """Return what to sort by: what is asked for, then the groups."""

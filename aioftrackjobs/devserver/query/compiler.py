@@ -15,6 +15,7 @@ from pydantic_core import to_json
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.aggregates import Groups
+from aioftrackjobs.devserver.query.binder import Binder, BoundPath, Hop
 from aioftrackjobs.devserver.query.literals import (
     FIRST_DATE,
     Scalar,
@@ -28,8 +29,6 @@ from aioftrackjobs.devserver.store.tables import ROW
 
 #: SQLite refuses expressions nested deeper than 1000; clients write long flat lists.
 _WIDEST = 100
-#: Each step is a query inside a query, of which SQLite's parser takes few.
-_LONGEST_PATH = 11
 
 
 class Compiler:
@@ -38,16 +37,18 @@ class Compiler:
     def __init__(self, model: Model, tables: Mapping[str, sa.Table]) -> None:
         self._model = model
         self._tables = tables
+        self._binder = Binder(model)
 
-    def scope(self, query: ast.Query) -> Scope:
+    def _scope(self, query: ast.Query) -> Scope:
         """Return the scope of the entities that *query* asks for."""
         return Scope.of(self._model, self._tables, self._model.type(query.entity_type))
 
-    def select(self, query: ast.Query, scope: Scope, columns: Sequence[str]) -> sa.Select[Any]:
+    def select(self, query: ast.Query, columns: Sequence[str]) -> sa.Select[Any]:
         """Return the statement for the *columns* of what *query* finds, sorted and paged.
 
         One row more than the limit is asked for, which says whether there is a next page.
         """
+        scope = self._scope(query)
         statement = sa.select(*(scope.source.c[name] for name in columns))
         statement = self._narrowed(statement, query, scope).order_by(
             *self._order(query, scope), scope.source.c[ROW]
@@ -60,8 +61,8 @@ class Compiler:
         Raises:
             ValidationError: If it names what it cannot.
         """
-        scope = self.scope(query)
-        groups = Groups(query, scope, lambda path: self._value(path, scope))
+        scope = self._scope(query)
+        groups = Groups(query, lambda path: self._bind_value(path, scope))
         columns = [column.label(name) for name, column in groups.columns.items()]
         statement = self._narrowed(sa.select(*columns), query, scope)
         statement = statement.group_by(*groups.keys.values()).order_by(*groups.order())
@@ -85,36 +86,20 @@ class Compiler:
         for ordering in query.order_by:
             if isinstance(ordering.path, ast.Aggregate):
                 raise ValidationError("Functions sort only what is grouped, by 'group by'.")
-            value = self._value(ordering.path, scope)
+            _, value = self._bind_value(ordering.path, scope)
             keys.append(value.desc() if ordering.descending else value.asc())
         return keys
 
-    def _value(self, path: ast.Path, scope: Scope) -> sa.ColumnElement[Any]:
+    def _bind_value(self, path: ast.Path, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
         """Return what *path* leads to as a column, for sorting, grouping and subqueries."""
-        step, *rest = _checked(path)
-        if rest:
-            return scope.value_beyond(step, lambda inner: self._value(tuple(rest), inner))
-        return self._column(step, scope)[1]
+        bound = self._binder.value(scope.entity_type, path)
 
-    def _column(self, step: ast.Step, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
-        """Return the attribute that *step* names, or the key of where it leads, as a column."""
-        attribute = scope.attribute(step)
-        if attribute is not None:
-            return attribute, scope.source.c[step.name]
-        _refuse_computed(scope, step.name)
-        relation = scope.relation(step)
-        if relation.highest is not None:
-            target = self._model.types[relation.target]
-            key = target.primary_key[0]
-            return target.attributes[key], scope.value_beyond(step, lambda at: at.source.c[key])
-        if relation.key is None:
-            test = "any" if relation.many else "has"
-            raise ValidationError(
-                f"'{step.name}' has no single value to compare: test what it leads to, by "
-                f"'{step.name} {test} (...)'."
-            )
-        knowing = self._model.knowing(scope.entity_type, step.name)
-        return knowing.attributes[relation.key], scope.source.c[relation.key]
+        def follow(hops: Sequence[Hop], at: Scope) -> sa.ColumnElement[Any]:
+            if not hops:
+                return _column(bound, at)
+            return at.value_beyond(hops[0], lambda inner: follow(hops[1:], inner))
+
+        return bound.attribute, follow(bound.hops, scope)
 
     def _condition(self, expression: ast.Expression, scope: Scope) -> Condition:
         match expression:
@@ -125,7 +110,8 @@ class Compiler:
             case ast.Not(operand=operand):
                 return sa.not_(self._condition(operand, scope).self_group())
             case ast.RelationTest(path=path, criteria=criteria):
-                return self._relation_test(path, criteria, scope)
+                hops = self._binder.relations(scope.entity_type, path)
+                return self._relation_test(hops, criteria, scope)
             case ast.Comparison(path=path) as comparison:
                 return self._at_end(
                     path, scope, lambda attribute, column: _compare(attribute, column, comparison)
@@ -134,16 +120,14 @@ class Compiler:
                 return self._membership(membership, scope)
 
     def _relation_test(
-        self, path: ast.Path, criteria: ast.Expression | None, scope: Scope
+        self, hops: Sequence[Hop], criteria: ast.Expression | None, scope: Scope
     ) -> Condition:
-        step, *rest = _checked(path)
+        hop, *rest = hops
         if rest:
-            return scope.leads_to(
-                step, lambda inner: self._relation_test(tuple(rest), criteria, inner)
-            )
+            return scope.leads_to(hop, lambda inner: self._relation_test(rest, criteria, inner))
         if criteria is None:
-            return scope.leads_to(step, None)
-        return scope.leads_to(step, lambda inner: self._condition(criteria, inner))
+            return scope.leads_to(hop, None)
+        return scope.leads_to(hop, lambda inner: self._condition(criteria, inner))
 
     def _at_end(
         self,
@@ -152,10 +136,14 @@ class Compiler:
         build: Callable[[Attribute, sa.ColumnElement[Any]], Condition],
     ) -> Condition:
         """Return what *build* makes of the attribute at the end of *path*."""
-        step, *rest = _checked(path)
-        if rest:
-            return scope.leads_to(step, lambda inner: self._at_end(tuple(rest), inner, build))
-        return build(*self._column(step, scope))
+        bound = self._binder.value(scope.entity_type, path)
+
+        def follow(hops: Sequence[Hop], at: Scope) -> Condition:
+            if not hops:
+                return build(bound.attribute, _column(bound, at))
+            return at.leads_to(hops[0], lambda inner: follow(hops[1:], inner))
+
+        return follow(bound.hops, scope)
 
     def _membership(self, membership: ast.Membership, scope: Scope) -> Condition:
         values, negated = membership.values, membership.negated
@@ -176,8 +164,8 @@ class Compiler:
         projections = query.projections or ()
         if len(projections) != 1 or isinstance(projections[0], ast.Aggregate):
             raise ValidationError("A query inside 'in' selects exactly one attribute.")
-        scope = self.scope(query)
-        value = self._value(projections[0], scope)
+        scope = self._scope(query)
+        _, value = self._bind_value(projections[0], scope)
         statement = self._narrowed(sa.select(value), query, scope).where(value.is_not(None))
         if query.limit is None and query.offset is None:
             return statement
@@ -187,10 +175,12 @@ class Compiler:
         return statement.offset(query.offset) if query.offset else statement
 
 
-def _checked(path: ast.Path) -> ast.Path:
-    if len(path) > _LONGEST_PATH:
-        raise ValidationError(f"A path has more than {_LONGEST_PATH} steps.")
-    return path
+def _column(path: BoundPath, scope: Scope) -> sa.ColumnElement[Any]:
+    """Return the column of the value at the end of *path*, where its relations have led."""
+    name = path.attribute.name
+    if path.through is None:
+        return scope.source.c[name]
+    return scope.value_beyond(path.through, lambda inner: inner.source.c[name])
 
 
 def _joined(word: str, conditions: list[Condition]) -> Condition:
@@ -295,11 +285,3 @@ def _in_list(
         return sa.and_(column.is_not(None), missing) if with_null else missing
     found = column.in_(keys)
     return sa.or_(column.is_(None), found) if with_null else found
-
-
-def _refuse_computed(scope: Scope, name: str) -> None:
-    entity_type = scope.model.knowing(scope.entity_type, name)
-    if name in entity_type.computed and name not in entity_type.relations:
-        raise ValidationError(
-            f"'{name}' of {entity_type.name} is computed and cannot be used in criteria."
-        )

@@ -9,9 +9,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.query.ast import Step
+from aioftrackjobs.devserver.query.binder import Hop
 from aioftrackjobs.devserver.query.joins import members_only, starting_keys
-from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model, Relation
+from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.tables import TYPE
 
 Condition = sa.ColumnElement[Any]
@@ -51,68 +51,31 @@ class Scope:
         named = other.source.c[other.entity_type.primary_key[0]]
         return self.source.c[key].in_(sa.select(named).where(other.is_of_type()))
 
-    def attribute(self, step: Step) -> Attribute | None:
-        """Return the attribute that *step* names, None if it names something else.
+    def enter(self, hop: Hop) -> Scope:
+        """Return a scope for the entities that *hop* leads to."""
+        return Scope.of(self.model, self.tables, hop.target)
 
-        Raises:
-            ValidationError: If it is cast, which only relations can be.
-        """
-        found = self.model.knowing(self.entity_type, step.name).attributes.get(step.name)
-        if found is None or found.hidden:
-            return None
-        if step.cast is not None:
-            raise ValidationError(
-                f"'{step.name}' of {self.entity_type.name} is no relation, it cannot be cast."
-            )
-        return found
-
-    def relation(self, step: Step) -> Relation:
-        """Return the relation that *step* names.
-
-        Raises:
-            ValidationError: If it names none.
-        """
-        knowing = self.model.knowing(self.entity_type, step.name)
-        relation = knowing.relations.get(step.name)
-        if relation is not None:
-            return relation
-        if knowing.has(step.name):
-            raise ValidationError(
-                f"'{step.name}' of {self.entity_type.name} is no relation, nothing follows it."
-            )
-        raise self.entity_type.unknown(step.name)
-
-    def target(self, step: Step) -> Scope:
-        """Return the scope that the relation named by *step* leads to, narrowed by its cast."""
-        relation = self.relation(step)
-        target = self.model.type(step.cast or relation.target)
-        if self.model.types[relation.target].root != target.root:
-            raise ValidationError(
-                f"'{step.name}' leads to {relation.target}, which cannot be cast to {target.name}."
-            )
-        return Scope.of(self.model, self.tables, target)
-
-    def narrowing(self, relation: Relation, inner: Scope, step: Step) -> list[Condition]:
+    def _narrowing(self, hop: Hop, inner: Scope) -> list[Condition]:
         """Return the conditions on *inner* that do not depend on where the relation starts."""
-        belonging = inner.entity_type.belonging
+        relation, belonging = hop.relation, inner.entity_type.belonging
         belongs = belonging is not None and [there for _, there in relation.pairs] == [belonging[0]]
-        typed = step.cast is not None or (relation.many and not belongs)
+        typed = hop.is_cast or (relation.many and not belongs)
         conditions = [inner.is_of_type()] if typed else []
         table = self.tables[inner.entity_type.root]
         return [*conditions, *members_only(relation, inner.source, table)]
 
-    def leads_to(self, step: Step, build: Callable[[Scope], Condition] | None) -> Condition:
+    def leads_to(self, hop: Hop, build: Callable[[Scope], Condition] | None) -> Condition:
         """Return the condition that some entity at the other end satisfies what *build* makes.
 
         It is true or false, never unknown, so that ``not`` means the contrary. Where one key
         is enough it is a list of keys that SQLite can make first and look up by index.
         """
-        relation, inner = self.relation(step), self.target(step)
+        relation, inner = hop.relation, self.enter(hop)
         if not relation.resolved:
             return sa.false()
         # What nests comes first: SQLite's parser holds on to all that stands before it.
         conditions = [build(inner)] if build is not None else []
-        conditions += self.narrowing(relation, inner, step)
+        conditions += self._narrowing(hop, inner)
         if len(relation.pairs) > 1:
             joined = [
                 self.source.c[here] == inner.source.c[there] for here, there in relation.pairs
@@ -123,11 +86,11 @@ class Scope:
         column = self.source.c[here]
         return sa.and_(column.in_(keys), column.is_not(None))
 
-    def value_beyond(self, step: Step, build: Callable[[Scope], Condition]) -> Condition:
-        """Return what *build* makes of the one entity that *step* leads to, as a value."""
-        relation, inner = self.relation(step), self.target(step)
+    def value_beyond(self, hop: Hop, build: Callable[[Scope], Condition]) -> Condition:
+        """Return what *build* makes of the one entity that *hop* leads to, as a value."""
+        relation, inner = hop.relation, self.enter(hop)
         if relation.many or not relation.pairs:
-            raise ValidationError(f"'{step.name}' does not lead to one single value.")
+            raise ValidationError(f"'{relation.name}' does not lead to one single value.")
         joined = [self.source.c[here] == inner.source.c[there] for here, there in relation.pairs]
-        statement = sa.select(build(inner)).where(*joined, *self.narrowing(relation, inner, step))
+        statement = sa.select(build(inner)).where(*joined, *self._narrowing(hop, inner))
         return statement.correlate(self.source).scalar_subquery()

@@ -1,0 +1,139 @@
+"""Resolving the names in a query: a path becomes relations to follow, and the value at its end.
+
+Each path is resolved once, before any SQL is made for it; the compiler sees no names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from aioftrackjobs.devserver.api_errors import ValidationError
+from aioftrackjobs.devserver.query.ast import Path, Step
+from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model, Relation
+
+#: Each step is a query inside a query, of which SQLite's parser takes few.
+_LONGEST_PATH = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One relation that a path follows.
+
+    Attributes:
+        target: The type of the entities that it leads to, after the cast if there is one.
+    """
+
+    relation: Relation
+    target: EntityType
+    is_cast: bool
+
+
+@dataclass(frozen=True, slots=True)
+class BoundPath:
+    """A path to one value.
+
+    Attributes:
+        hops: The relations to follow.
+        attribute: Where the value is stored; for a relation, the key that it is stored by.
+        through: A relation without a key of its own that leads to the entity with *attribute*.
+    """
+
+    hops: tuple[Hop, ...]
+    attribute: Attribute
+    through: Hop | None = None
+
+
+class Binder:
+    """Resolves paths against one model."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def relations(self, entity_type: EntityType, path: Sequence[Step]) -> tuple[Hop, ...]:
+        """Return the relations that *path* follows from *entity_type*.
+
+        Raises:
+            ValidationError: If a step is no relation, or there are too many.
+        """
+        if len(path) > _LONGEST_PATH:
+            raise ValidationError(f"A path has more than {_LONGEST_PATH} steps.")
+        hops = list[Hop]()
+        for step in path:
+            hops.append(self._hop(entity_type, step))
+            entity_type = hops[-1].target
+        return tuple(hops)
+
+    def value(self, entity_type: EntityType, path: Path) -> BoundPath:
+        """Return the value that *path* leads to from *entity_type*.
+
+        Raises:
+            ValidationError: If the path leads nowhere, or to something without a single value.
+        """
+        *before, last = path
+        hops = self.relations(entity_type, before)
+        if hops:
+            entity_type = hops[-1].target
+        owner = self._model.knowing(entity_type, last.name)
+        attribute = owner.attributes.get(last.name)
+        if attribute is not None and not attribute.hidden:
+            if last.cast is not None:
+                raise cannot_be_cast(entity_type, last)
+            return BoundPath(hops, attribute)
+        if last.name in owner.computed and last.name not in owner.relations:
+            raise ValidationError(
+                f"'{last.name}' of {owner.name} is computed and cannot be used in criteria."
+            )
+        relation = self._relation(entity_type, last)
+        if relation.highest is not None:
+            hop = self._hop(entity_type, last)
+            return BoundPath(hops, hop.target.attributes[hop.target.primary_key[0]], hop)
+        if relation.key is None:
+            test = "any" if relation.many else "has"
+            raise ValidationError(
+                f"'{last.name}' has no single value to compare: test what it leads to, by "
+                f"'{last.name} {test} (...)'."
+            )
+        return BoundPath(hops, owner.attributes[relation.key])
+
+    def _hop(self, entity_type: EntityType, step: Step) -> Hop:
+        relation = self._relation(entity_type, step)
+        target = cast_target(self._model, relation, step)
+        return Hop(relation, target, step.cast is not None)
+
+    def _relation(self, entity_type: EntityType, step: Step) -> Relation:
+        owner = self._model.knowing(entity_type, step.name)
+        relation = owner.relations.get(step.name)
+        if relation is not None:
+            return relation
+        if owner.has(step.name):
+            raise no_relation(entity_type, step)
+        raise entity_type.unknown(step.name)
+
+
+def cast_target(model: Model, relation: Relation, step: Step) -> EntityType:
+    """Return the type that *relation* leads to, narrowed by the cast of *step*.
+
+    Raises:
+        ValidationError: If the relation cannot lead to the type of the cast.
+    """
+    target = model.type(step.cast or relation.target)
+    if target.root != model.types[relation.target].root:
+        raise ValidationError(
+            f"'{step.name}' leads to {relation.target}, which cannot be cast to {target.name}."
+        )
+    return target
+
+
+def cannot_be_cast(entity_type: EntityType, step: Step) -> ValidationError:
+    """Return the error for the cast of what is no relation."""
+    return ValidationError(
+        f"'{step.name}' of {entity_type.name} is no relation, it cannot be cast."
+    )
+
+
+def no_relation(entity_type: EntityType, step: Step) -> ValidationError:
+    """Return the error for a path that goes on behind what is no relation."""
+    return ValidationError(
+        f"'{step.name}' of {entity_type.name} is no relation, nothing follows it."
+    )
