@@ -11,7 +11,6 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.freshness import ReadTracker
@@ -56,7 +55,7 @@ class EntityContext:
         self.running = ActiveJobs(
             connection.host, connection.contact, connection.journal.holder, seconds=lease
         )
-        self._default_unit = UnitOfWork(self)
+        self._default_unit = self.new_unit()
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
         self._learning = anyio.Lock()
@@ -73,13 +72,21 @@ class EntityContext:
         """The unit of flows that have not entered one of their own."""
         return self._default_unit
 
+    def new_unit(self, *, overtakes: bool = False) -> UnitOfWork:
+        """Return a unit of work that no flow has entered.
+
+        Args:
+            overtakes: Do not wait for the commits of other units about the same entities.
+        """
+        return UnitOfWork(self, self.connection.dispatcher, overtakes=overtakes)
+
     @asynccontextmanager
     async def enter_unit(self) -> AsyncIterator[UnitOfWork]:
         """Give the running flow a unit of its own, committed on exit, rolled back on an error.
 
         What a commit has left uncertain stays, for :meth:`CommitUncertainError.resolve`.
         """
-        unit = UnitOfWork(self)
+        unit = self.new_unit()
         before = _entered.get(_NO_UNITS)
         _entered.set({**before, self: unit})
         try:
@@ -215,14 +222,9 @@ class EntityContext:
 
     # As the committer of units of work
 
-    @property
-    def queue(self) -> Dispatcher:
-        """Where commits wait to be sent."""
-        return self.connection.dispatcher
-
     async def room(self) -> None:
         """Wait while too much is queued."""
-        await self.queue.room.wait()
+        await self.connection.dispatcher.room.wait()
 
     async def merge(self, rows: Sequence[Any]) -> None:
         """Take over what the server says of the entities it wrote."""
