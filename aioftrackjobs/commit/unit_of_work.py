@@ -308,14 +308,13 @@ class UnitOfWork:
             self._note_doomed()
             return
         ticket = self._submit(InFlightCommit(taken, self._land), operations, doubt)
-        outcome = await self._dispatcher.wait(ticket)
-        if isinstance(outcome, Applied):
-            if rows := news(operations, outcome.results):
-                await self._merge(rows)
-        elif isinstance(outcome, NotApplied):
-            raise outcome.error
-        else:
-            raise CommitUncertainError(operations, self.resolve) from outcome.error
+        match await self._dispatcher.wait(ticket):
+            case NotApplied(error):
+                raise error
+            case Unknown(error):
+                raise CommitUncertainError(operations, self.resolve) from error
+            case Applied():
+                pass
 
     def _submit(
         self,
@@ -344,6 +343,8 @@ class UnitOfWork:
                 if ticket is not None and ticket.doubt is not None:
                     taken = settle_found(taken, ticket, results)
                 self._settle_applied(taken)
+                if ticket is not None:
+                    self._merge(news(ticket.changes, results))
             case NotApplied(done=done):
                 self._return(self._settle_done(flight.taken, done), flight)
             case Unknown() if flight.rolled_back:
@@ -369,12 +370,14 @@ class UnitOfWork:
         self._settle_applied(settled)
         return rest
 
-    async def _merge(self, rows: Sequence[Any]) -> None:
-        """Take over what the server says; the commit was applied, whatever it says."""
+    def _merge(self, rows: Sequence[Any]) -> None:
+        """Take over the server's *rows*. The commit was applied, whatever they say."""
+        if not rows:
+            return
         try:
-            await self._committer.merge(rows)
-        except FtrackJobsError:
-            logger.warning("a commit was applied, but its answer is odd", exc_info=True)
+            self._committer.merge(rows)
+        except Exception:  # a reader of a user's own model may raise anything
+            logger.warning("a commit was applied, but its response is odd", exc_info=True)
 
     def _settle_applied(self, taken: Iterable[RecordedChange]) -> None:
         for recorded in taken:
@@ -398,8 +401,12 @@ class UnitOfWorkContext(Protocol):
 
     creators: WeakValueDictionary[int, Any]
 
-    async def merge(self, rows: Sequence[Any]) -> None:
-        """Take over what the server says of the entities it wrote."""
+    def merge(self, rows: Sequence[Any]) -> None:
+        """Take over what the server says of the entities it wrote.
+
+        Raises:
+            MalformedResponseError: The rows cannot be read.
+        """
         ...
 
     def note_written(self, entity: Entity, names: Iterable[str]) -> None:

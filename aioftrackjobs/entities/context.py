@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -17,6 +18,7 @@ from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
 from aioftrackjobs.errors import (
     CommitUncertainError,
+    FtrackJobsError,
     InvalidKeyError,
     MalformedResponseError,
     UnknownAttributeError,
@@ -24,6 +26,8 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.jobs.leases import LEASE_SECONDS, ActiveJobs
 from aioftrackjobs.jobs.progress import ProgressBoards
 from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id, owner_of
+
+logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
 
@@ -226,9 +230,26 @@ class EntityContext:
         """Wait while too much is queued."""
         await self.connection.dispatcher.room.wait()
 
-    async def merge(self, rows: Sequence[Any]) -> None:
-        """Take over what the server says of the entities it wrote."""
-        await self.decode(rows)
+    def merge(self, rows: Sequence[Any]) -> None:
+        """Take over what the server says of the entities it wrote.
+
+        If the key of one can only be found in the schemas, the rows are taken over as soon as the
+        server has sent these: the worker that received the rows has other requests to send.
+
+        Raises:
+            MalformedResponseError: The rows cannot be read.
+        """
+        try:
+            self.identity.decode(rows)
+        except IncompleteRowError:
+            self.connection.host.spawn(self._merge_with_schemas, rows)
+
+    async def _merge_with_schemas(self, rows: Sequence[Any]) -> None:
+        try:
+            with self.freshness.reading() as read:
+                await self.decode(rows, read)
+        except FtrackJobsError:
+            logger.warning("a commit was applied, but its response is odd", exc_info=True)
 
     def note_written(self, entity: Entity, names: Iterable[str]) -> None:
         """Remember, while a read is under way, that the server has applied new values."""
