@@ -14,7 +14,6 @@ from aioftrackjobs._version import __version__
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.api_client import ApiClient, ServerStatus
 from aioftrackjobs.commit.dispatcher import Dispatcher, Waiting
-from aioftrackjobs.commit.sender import BatchSender, Finish
 from aioftrackjobs.config import Credentials
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal import Journal
@@ -36,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 class Connection:
     """Opens on entry, closes on exit; nothing touches the network before the first call.
+
+    Attributes:
+        api: Makes the API calls, once it is open; :attr:`dispatcher` says when.
 
     Args:
         credentials: Server, user and key.
@@ -67,22 +69,30 @@ class Connection:
         self._given_client = client
         self._own_client: OwnClient | None = None
         self._strict_api = strict_api
-        self._group_commit = group_commit
         self._retry = retry
         self._host = BackgroundTasks(self._clean_up)
         self.timings = timings
         self.closing_grace = timings.closing_grace
         self.contact = ServerStatus()
+        #: What sends API calls.
+        self.dispatcher = Dispatcher(
+            self._host,
+            retry=retry,
+            pauses=self.contact.pauses,
+            group_commit=group_commit,
+            timings=timings,
+        )
         self.journal = Journal(
             journal, server_url=credentials.server_url, api_user=credentials.api_user
         )
         #: Room for uploads and downloads.
         self.lanes = TransferLimiter(transfers)
-        self._open: tuple[Dispatcher, Transport] | None = None
+        self.api: ApiClient
+        self._transport: Transport | None = None  # while it is open
         self._closing = False
 
     async def __aenter__(self) -> Connection:
-        if self._open is not None or self._closing:
+        if self._transport is not None or self._closing:
             raise SessionStateError("a session can be opened only once; make a new one")
         key = self._credentials.api_key.reveal()
         server_url = self._credentials.server_url
@@ -92,23 +102,17 @@ class Connection:
 
             client = self._own_client = open_client(server_url, self._timeout, api_url)
         transport = HttpxTransport(client, secrets=(key,))
-        exchange = ApiClient(
+        self.api = ApiClient(
             transport,
             url=api_url,
             headers=self._headers(key),
             redact=lambda text: redact(text, key),
             contact=self.contact,
         )
-
-        def delivery(finish: Finish) -> BatchSender:
-            return BatchSender(exchange, finish, self._retry, self.contact.pauses)
-
-        dispatcher = Dispatcher(
-            delivery, self._host, group_commit=self._group_commit, timings=self.timings
-        )
         await self._host.start()
         self.journal.start(self._host.new_waiter, self._host.spawn)
-        self._open = dispatcher, transport
+        self.dispatcher.open(self.api)
+        self._transport = transport
         return self
 
     async def __aexit__(
@@ -117,7 +121,7 @@ class Connection:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._open is None and not self._closing:
+        if self._transport is None and not self._closing:
             return
         self._closing = True
         await self._host.aclose(self._wind_down)
@@ -128,19 +132,16 @@ class Connection:
             for _ in range(self.timings.closing_turns):
                 await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
             await self._host.released()
-            if self._open is not None:
-                await self._open[0].drain()
+            await self.dispatcher.drain()
         if scope.cancelled_caught:
             logger.warning("the session closes while Jobs or requests are under way")
-        if self._open is not None:
-            (dispatcher, _), self._open = self._open, None
-            dispatcher.abandon()
+        self._transport = None
+        self.dispatcher.abandon()
 
     async def _clean_up(self) -> None:
         """Close what is ours, also where the program ends without closing its session."""
-        if self._open is not None:
-            self._open[0].abandon()  # no worker of it is left: nobody may wait in vain
-        self._open, self._closing = None, True
+        self.dispatcher.abandon()  # no worker of it is left: nobody may wait in vain
+        self._transport, self._closing = None, True
         try:
             if self._own_client is not None:
                 await self._own_client.aclose()
@@ -173,8 +174,8 @@ class Connection:
         return self._retry
 
     def waiting(self) -> Waiting:
-        """Tell what has not come to its end; nothing while the session is not open."""
-        return Waiting() if self._open is None else self._open[0].waiting()
+        """Tell what has not come to its end."""
+        return self.dispatcher.waiting()
 
     @property
     def host(self) -> BackgroundTasks:
@@ -184,20 +185,13 @@ class Connection:
     @property
     def transport(self) -> Transport:
         """What sends requests that are no API calls: uploads and downloads."""
-        return self._require_open()[1]
-
-    @property
-    def dispatcher(self) -> Dispatcher:
-        """What sends API calls.
-
-        Raises:
-            SessionStateError: The session is not open.
-        """
-        return (self._open or self._require_open())[0]
+        self.require_open()
+        assert self._transport is not None  # noqa: S101 - for type checkers
+        return self._transport
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations*, and return one undecoded result for each."""
-        return await self._require_open()[0].call(operations)
+        return await self.dispatcher.call(operations)
 
     def component_url(self, action: str, component_id: str) -> str:
         """Return the address to ``get`` or ``remove`` a component at. It carries the API key."""
@@ -212,14 +206,4 @@ class Connection:
 
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open."""
-        if self._open is None:
-            self._require_open()
-
-    def _require_open(self) -> tuple[Dispatcher, Transport]:
-        if self._open is not None:
-            return self._open
-        if self._closing:
-            raise SessionStateError("the session is closed; open a new one")
-        raise SessionStateError(
-            "the session is not open; write: async with AsyncSession(...) as session:"
-        )
+        self.dispatcher.require_open()

@@ -84,6 +84,9 @@ class ApiClient:
         headers: Sent with each request.
         redact: Takes secrets out of a text that an error will show.
         contact: Told of each answer, and of each failure to get one.
+
+    Attributes:
+        url: Where to, from the next request on.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class ApiClient:
         contact: ServerStatus | None = None,
     ) -> None:
         self._transport = transport
-        self._url = url
+        self.url = url
         self._headers = headers
         self._redact = redact
         self._contact = contact or ServerStatus()
@@ -120,7 +123,7 @@ class ApiClient:
             ConnectError: The request never left.
             TransportError: It was sent, and no complete answer came.
         """
-        request = WireRequest("POST", self._url, self._headers, body)
+        request = WireRequest("POST", self.url, self._headers, body)
         try:
             response = await self._transport.send(request)
         except FtrackJobsError as exc:

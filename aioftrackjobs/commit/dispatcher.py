@@ -12,7 +12,7 @@ the more they carry. One that takes very long holds nobody back.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -22,6 +22,7 @@ import anyio
 import anyio.lowlevel
 
 from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.queue import EntityOrder, Room, SendQueue
 from aioftrackjobs.commit.request import (
     Applied,
@@ -32,10 +33,11 @@ from aioftrackjobs.commit.request import (
     Unknown,
     WithdrawnError,
 )
-from aioftrackjobs.commit.sender import BatchSender, Finish
+from aioftrackjobs.commit.sender import BatchSender
 from aioftrackjobs.errors import SessionStateError, TransportError
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.values import JSONValue
+from aioftrackjobs.retry import Pauses, RetryPolicy
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 
 #: Requests that are under way at once. httpcore rescans its pool on each event, so that many
@@ -63,9 +65,12 @@ class Waiting:
 class Dispatcher:
     """Sends commits and other calls, a bounded number of requests at once.
 
+    It is made with its session, and sends from :meth:`open` to :meth:`abandon`.
+
     Args:
-        delivery: Makes the one that sends them; it is given what to call with each outcome.
         host: Where the requests run.
+        retry: For how long, and how often, what failed for a passing reason is tried again.
+        pauses: Those between the attempts of all requests of the session.
         group_commit: Whether commits may share a request.
         in_flight: Requests under way at once.
         timings: Times that tests shorten.
@@ -76,14 +81,17 @@ class Dispatcher:
 
     def __init__(
         self,
-        delivery: Callable[[Finish], BatchSender],
         host: BackgroundTasks,
         *,
+        retry: RetryPolicy,
+        pauses: Pauses,
         group_commit: bool = True,
         in_flight: int = IN_FLIGHT,
         timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
-        self._delivery = delivery(self._finish)
+        self._sender: BatchSender | None = None
+        self._retry = retry
+        self._pauses = pauses
         self._host = host
         self._hold = host.hold()
         self._group_commit = group_commit
@@ -99,6 +107,19 @@ class Dispatcher:
         self._under_way: dict[object, float] = {}  # requests with commits: when they began
         self._watches = False
         self._closed = False
+
+    def open(self, api: ApiClient) -> None:
+        """Accept requests from now on, and send them by *api*."""
+        self._sender = BatchSender(api, self._finish, self._retry, self._pauses)
+
+    def require_open(self) -> None:
+        """Raise SessionStateError unless requests are accepted."""
+        if self._closed:
+            raise SessionStateError("the session is closed; open a new one")
+        if self._sender is None:
+            raise SessionStateError(
+                "the session is not open; write: async with AsyncSession(...) as session:"
+            )
 
     # Queueing
 
@@ -119,8 +140,10 @@ class Dispatcher:
             doubt: Why it is not known what became of an earlier attempt.
 
         Raises:
+            SessionStateError: The session is not open.
             UnserialisableValueError: One of the values cannot travel.
         """
+        self.require_open()
         ticket = PendingRequest.of_commit(changes, settle, overtakes=overtakes, doubt=doubt)
         return self._enter(ticket)
 
@@ -129,9 +152,11 @@ class Dispatcher:
 
         Raises:
             ServerError: The server refused.
+            SessionStateError: The session is not open.
             TransportError: No complete answer came back.
             UnserialisableValueError: One of the values cannot travel.
         """
+        self.require_open()
         if not operations:
             return []
         await anyio.lowlevel.checkpoint_if_cancelled()
@@ -141,8 +166,10 @@ class Dispatcher:
         """Queue a request of *operations*, for :meth:`results`.
 
         Raises:
+            SessionStateError: The session is not open.
             UnserialisableValueError: One of the values cannot travel.
         """
+        self.require_open()
         return self._enter(PendingRequest.of_call(operations))
 
     async def results(self, ticket: PendingRequest) -> list[Any]:
@@ -316,11 +343,12 @@ class Dispatcher:
         self.room.free(freed)
 
     async def _send(self, group: Sequence[PendingRequest]) -> None:
+        assert self._sender is not None  # noqa: S101 - nothing is queued before it is opened
         request = object()
         if group[0].changes:
             self._under_way[request] = time.monotonic()
         try:
-            self._outbox.groups.extend(await self._delivery.deliver(group))
+            self._outbox.groups.extend(await self._sender.deliver(group))
             if self._closed:
                 self.abandon()  # there may be no worker for them any more
         except BaseException:

@@ -8,7 +8,7 @@ waits for the next commit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 from weakref import WeakValueDictionary
 
@@ -22,7 +22,7 @@ from aioftrackjobs.commit.changes import (
     settle_found,
     split_done,
 )
-from aioftrackjobs.commit.queue import Room
+from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import (
     Applied,
     NotApplied,
@@ -57,12 +57,16 @@ class UnitOfWork:
     """RecordedChange changes that are committed, or rolled back, together.
 
     Args:
-        committer: Sends commits, and hears of their end.
+        committer: Hears of the end of commits.
+        dispatcher: Sends them.
         overtakes: Do not wait for the commits of other units about the same entities.
     """
 
-    def __init__(self, committer: UnitOfWorkContext, *, overtakes: bool = False) -> None:
+    def __init__(
+        self, committer: UnitOfWorkContext, dispatcher: Dispatcher, *, overtakes: bool = False
+    ) -> None:
         self._committer = committer
+        self._dispatcher = dispatcher
         self._overtakes = overtakes
         self._pending: list[RecordedChange] = []
         self._doomed: set[int] = set()  # ids of the entities that are to be deleted
@@ -247,7 +251,8 @@ class UnitOfWork:
         is_clear = self._flight is None and not self._uncertain
         if is_clear and not self._pending:
             return
-        if not (is_clear and self._committer.queue.room.is_free):
+        self._dispatcher.require_open()
+        if not (is_clear and self._dispatcher.room.is_free):
             await self._clear()
         taken, self._pending = self._pending, []
         await self._send(taken)
@@ -283,7 +288,7 @@ class UnitOfWork:
         while not self._is_clear():
             await self.resolve()
         while self._pending:
-            await self._committer.queue.room.wait(len(self._pending))
+            await self._dispatcher.room.wait(len(self._pending))
             if self._is_clear():
                 return
             await self.resolve()
@@ -303,14 +308,13 @@ class UnitOfWork:
             self._note_doomed()
             return
         ticket = self._submit(InFlightCommit(taken, self._land), operations, doubt)
-        outcome = await self._committer.queue.wait(ticket)
-        if isinstance(outcome, Applied):
-            if rows := news(operations, outcome.results):
-                await self._merge(rows)
-        elif isinstance(outcome, NotApplied):
-            raise outcome.error
-        else:
-            raise CommitUncertainError(operations, self.resolve) from outcome.error
+        match await self._dispatcher.wait(ticket):
+            case NotApplied(error):
+                raise error
+            case Unknown(error):
+                raise CommitUncertainError(operations, self.resolve) from error
+            case Applied():
+                pass
 
     def _submit(
         self,
@@ -320,7 +324,7 @@ class UnitOfWork:
     ) -> PendingRequest:
         self._flight = flight
         try:
-            ticket = self._committer.queue.submit(
+            ticket = self._dispatcher.submit(
                 operations, flight, overtakes=self._overtakes, doubt=doubt
             )
         except BaseException:
@@ -339,6 +343,8 @@ class UnitOfWork:
                 if ticket is not None and ticket.doubt is not None:
                     taken = settle_found(taken, ticket, results)
                 self._settle_applied(taken)
+                if ticket is not None:
+                    self._merge(news(ticket.changes, results))
             case NotApplied(done=done):
                 self._return(self._settle_done(flight.taken, done), flight)
             case Unknown() if flight.rolled_back:
@@ -364,12 +370,14 @@ class UnitOfWork:
         self._settle_applied(settled)
         return rest
 
-    async def _merge(self, rows: Sequence[Any]) -> None:
-        """Take over what the server says; the commit was applied, whatever it says."""
+    def _merge(self, rows: Sequence[Any]) -> None:
+        """Take over the server's *rows*. The commit was applied, whatever they say."""
+        if not rows:
+            return
         try:
-            await self._committer.merge(rows)
-        except FtrackJobsError:
-            logger.warning("a commit was applied, but its answer is odd", exc_info=True)
+            self._committer.merge(rows)
+        except Exception:  # a reader of a user's own model may raise anything
+            logger.warning("a commit was applied, but its response is odd", exc_info=True)
 
     def _settle_applied(self, taken: Iterable[RecordedChange]) -> None:
         for recorded in taken:
@@ -384,30 +392,6 @@ class UnitOfWork:
                 self._committer.note_written(entity, recorded.values)
 
 
-class CommitQueue(Protocol):
-    """Where commits wait to be sent."""
-
-    @property
-    def room(self) -> Room:
-        """Where to wait before a commit is submitted."""
-        ...
-
-    def submit(
-        self,
-        changes: Sequence[Operation],
-        settle: Settle,
-        *,
-        overtakes: bool,
-        doubt: TransportError | None,
-    ) -> PendingRequest:
-        """Queue a commit; *settle* hears of its end in any case."""
-        ...
-
-    def wait(self, ticket: PendingRequest) -> Awaitable[Outcome]:
-        """Wait for the end of a commit; a cancelled wait withdraws it if it was not sent."""
-        ...
-
-
 class UnitOfWorkContext(Protocol):
     """What a unit of work needs of its session.
 
@@ -417,17 +401,12 @@ class UnitOfWorkContext(Protocol):
 
     creators: WeakValueDictionary[int, Any]
 
-    @property
-    def queue(self) -> CommitQueue:
-        """Where commits wait to be sent.
+    def merge(self, rows: Sequence[Any]) -> None:
+        """Take over what the server says of the entities it wrote.
 
         Raises:
-            SessionStateError: The session is not open.
+            MalformedResponseError: The rows cannot be read.
         """
-        ...
-
-    async def merge(self, rows: Sequence[Any]) -> None:
-        """Take over what the server says of the entities it wrote."""
         ...
 
     def note_written(self, entity: Entity, names: Iterable[str]) -> None:

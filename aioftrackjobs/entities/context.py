@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -11,13 +12,13 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
 from aioftrackjobs.errors import (
     CommitUncertainError,
+    FtrackJobsError,
     InvalidKeyError,
     MalformedResponseError,
     UnknownAttributeError,
@@ -25,6 +26,8 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.jobs.leases import LEASE_SECONDS, ActiveJobs
 from aioftrackjobs.jobs.progress import ProgressBoards
 from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id, owner_of
+
+logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
 
@@ -56,7 +59,7 @@ class EntityContext:
         self.running = ActiveJobs(
             connection.host, connection.contact, connection.journal.holder, seconds=lease
         )
-        self._default_unit = UnitOfWork(self)
+        self._default_unit = self.new_unit()
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
         self._learning = anyio.Lock()
@@ -73,13 +76,21 @@ class EntityContext:
         """The unit of flows that have not entered one of their own."""
         return self._default_unit
 
+    def new_unit(self, *, overtakes: bool = False) -> UnitOfWork:
+        """Return a unit of work that no flow has entered.
+
+        Args:
+            overtakes: Do not wait for the commits of other units about the same entities.
+        """
+        return UnitOfWork(self, self.connection.dispatcher, overtakes=overtakes)
+
     @asynccontextmanager
     async def enter_unit(self) -> AsyncIterator[UnitOfWork]:
         """Give the running flow a unit of its own, committed on exit, rolled back on an error.
 
         What a commit has left uncertain stays, for :meth:`CommitUncertainError.resolve`.
         """
-        unit = UnitOfWork(self)
+        unit = self.new_unit()
         before = _entered.get(_NO_UNITS)
         _entered.set({**before, self: unit})
         try:
@@ -215,18 +226,30 @@ class EntityContext:
 
     # As the committer of units of work
 
-    @property
-    def queue(self) -> Dispatcher:
-        """Where commits wait to be sent."""
-        return self.connection.dispatcher
-
     async def room(self) -> None:
         """Wait while too much is queued."""
-        await self.queue.room.wait()
+        await self.connection.dispatcher.room.wait()
 
-    async def merge(self, rows: Sequence[Any]) -> None:
-        """Take over what the server says of the entities it wrote."""
-        await self.decode(rows)
+    def merge(self, rows: Sequence[Any]) -> None:
+        """Take over what the server says of the entities it wrote.
+
+        If the key of one can only be found in the schemas, the rows are taken over as soon as the
+        server has sent these: the worker that received the rows has other requests to send.
+
+        Raises:
+            MalformedResponseError: The rows cannot be read.
+        """
+        try:
+            self.identity.decode(rows)
+        except IncompleteRowError:
+            self.connection.host.spawn(self._merge_with_schemas, rows)
+
+    async def _merge_with_schemas(self, rows: Sequence[Any]) -> None:
+        try:
+            with self.freshness.reading() as read:
+                await self.decode(rows, read)
+        except FtrackJobsError:
+            logger.warning("a commit was applied, but its response is odd", exc_info=True)
 
     def note_written(self, entity: Entity, names: Iterable[str]) -> None:
         """Remember, while a read is under way, that the server has applied new values."""

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
-from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import (
     InvalidKeyError,
@@ -263,7 +262,7 @@ async def ensure(
     rows, _ = await fetch_page(workspace, f"{expression} limit 2")
     if len(rows) > 1:
         raise MultipleResultsFoundError(expression)
-    unit = UnitOfWork(workspace)
+    unit = workspace.new_unit()
     entity = rows[0] if rows else workspace.create(kind, data, unit=unit)
     if rows:
         wanted = {name: model.checked_value(name, value) for name, value in data.items()}

@@ -74,7 +74,7 @@ class JobLifecycle:
         self._session = session
         self._workspace = context_of(session)
         # Its own unit: nothing half-done by others is sent with a report, nor the other way.
-        self._unit = UnitOfWork(self._workspace)
+        self._unit = self._workspace.new_unit()
         self._host = self._workspace.connection.host
         self._journal = self._workspace.connection.journal
         self._running = self._workspace.running
@@ -191,7 +191,7 @@ class JobLifecycle:
         return self._recorded_progress().post(settle)
 
     def _recorded_progress(self) -> UnitOfWork:
-        unit = UnitOfWork(self._workspace)
+        unit = self._workspace.new_unit()
         unit.set(self.entity, data=self._compose(remote_value(self.entity, "data")))
         return unit
 
@@ -343,7 +343,7 @@ class JobLifecycle:
 
     async def _send_status(self, status: JobStatus) -> None:
         # It need not wait for a report that hangs; that sets no status.
-        self._unit = unit = UnitOfWork(self._workspace, overtakes=True)
+        self._unit = unit = self._workspace.new_unit(overtakes=True)
         data = remote_value(self.entity, "data")
         try:
             unit.set(self.entity, status=status, data=self._compose(data))
@@ -366,7 +366,7 @@ class JobLifecycle:
             component = await self._session.create_component(
                 text.encode(errors="replace"), name="traceback.txt"
             )
-            unit = UnitOfWork(self._workspace)
+            unit = self._workspace.new_unit()
             link = {"component_id": component.id, "job_id": self.entity.id}
             self._workspace.create(JobComponent, link, unit=unit)
             await unit.commit()

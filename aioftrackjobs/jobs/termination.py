@@ -7,7 +7,6 @@ from datetime import datetime
 from typing import Any
 
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest
-from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import EntityError, FtrackJobsError
@@ -65,7 +64,7 @@ async def end_jobs(
         def settle(outcome: Outcome, job: Job = job) -> None:
             errors[job] = None if isinstance(outcome, Applied) else outcome.error
 
-        unit = UnitOfWork(workspace)
+        unit = workspace.new_unit()
         try:
             unit.set(job, status=status, data=data)
         except (EntityError, ValueError):  # what others keep in it cannot travel: leave it alone

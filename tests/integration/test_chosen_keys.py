@@ -87,7 +87,7 @@ async def together(
     workspace = context_of(session)
     tickets: list[PendingRequest] = []
     for creates in commits:
-        unit = UnitOfWork(workspace)
+        unit = workspace.new_unit()
         for key, data in creates:
             values = {"data": data} if key is None else {"id": key, "data": data}
             workspace.create(kind, values, unit=unit)
@@ -225,7 +225,7 @@ async def test_of_two_that_overtake_others_one_has_it(tables: Tables) -> None:
 
 def overtaking(session: AsyncSession) -> UnitOfWork:
     """Return a unit of work that overtakes others, with the same create as any other."""
-    unit = UnitOfWork(context_of(session), overtakes=True)
+    unit = context_of(session).new_unit(overtakes=True)
     context_of(session).create(Job, {"id": "k", "data": "same"}, unit=unit)
     return unit
 
@@ -401,7 +401,7 @@ async def test_who_is_cancelled_while_the_server_is_asked_keeps_what_was_not_don
             async with anyio.create_task_group() as callers:
                 for data in ["before", GUILTY, "x", "after"]:
                     if data in ("before", "after"):
-                        unit = UnitOfWork(context_of(session))
+                        unit = context_of(session).new_unit()
                         job = context_of(session).create(Job, {"data": data}, unit=unit)
                         cancelled.append((job, unit))
                         callers.start_soon(unit.commit)
@@ -435,7 +435,7 @@ async def test_who_is_cancelled_during_a_question_before_is_not_sent(
 ) -> None:
     async with tables.session() as session, anyio.create_task_group() as group:
         tables.gate = anyio.Event()
-        unit = UnitOfWork(context_of(session))
+        unit = context_of(session).new_unit()
         context_of(session).create(Job, {"data": "x", **({"id": "k"} if chosen else {})}, unit=unit)
         ends: list[str] = []
         with anyio.CancelScope() as scope:

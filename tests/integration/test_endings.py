@@ -250,7 +250,7 @@ async def test_a_report_that_hangs_does_not_have_the_last_word(
         while True:
             found = await other.get(Job, job.id)
             assert found is not None
-            if session._connection._open[0]._tickets:  # type: ignore[index]
+            if session._connection.dispatcher._tickets:
                 await anyio.lowlevel.checkpoint()
                 continue
             if found.description == "x (50 %) - failed: ValueError: late":
@@ -352,7 +352,7 @@ async def test_a_withdrawn_commit_does_not_let_others_overtake(
     found = await other.get(Job, job.id)
     assert found is not None
     assert found.status is JobStatus.FAILED
-    assert session._connection._open[0]._order._latest == {}  # type: ignore[index]
+    assert session._connection.dispatcher._order._latest == {}
 
 
 async def test_a_rollback_during_a_commit_that_is_refused_is_not_undone() -> None:
@@ -403,7 +403,7 @@ async def test_recording_in_a_unit_that_has_ended_is_refused(session: AsyncSessi
 async def test_a_value_that_cannot_be_encoded_ends_nobody_elses_request(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dispatcher = session._connection._open[0]  # type: ignore[index]
+    dispatcher = session._connection.dispatcher
     with pytest.raises(Exception, match="cannot be sent"):
         await dispatcher.call([{"action": "query", "expression": object()}])  # type: ignore[dict-item]
 

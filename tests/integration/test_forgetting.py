@@ -27,9 +27,7 @@ KINDS = (Job, PendingRequest, InFlightCommit, RecordedChange, UnitOfWork, JobLif
 
 
 def dispatcher_of(session: AsyncSession) -> Dispatcher:
-    opened = session._connection._open
-    assert opened is not None
-    return opened[0]
+    return session._connection.dispatcher
 
 
 async def alive(session: AsyncSession) -> dict[str, int]:

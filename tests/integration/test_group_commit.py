@@ -546,7 +546,7 @@ async def test_who_commits_waits_while_too_much_is_queued(
     monkeypatch.setattr(room, "QUEUE_OPERATIONS", 50)
     tables.gate = anyio.Event()
     async with tables.session() as session, anyio.create_task_group() as group:
-        dispatcher = session._connection._open[0]  # type: ignore[index]
+        dispatcher = session._connection.dispatcher
         for _ in range(1_000):
             group.start_soon(create, session)
         await turns(100)
@@ -563,7 +563,7 @@ async def test_a_cancelled_wait_for_room_leaves_the_room_to_others(
     monkeypatch.setattr(room, "QUEUE_OPERATIONS", 5)
     tables.gate = anyio.Event()
     async with tables.session() as session, anyio.create_task_group() as group:
-        dispatcher = session._connection._open[0]  # type: ignore[index]
+        dispatcher = session._connection.dispatcher
         for _ in range(20):
             group.start_soon(create, session)
         with anyio.CancelScope() as scope:

@@ -23,6 +23,7 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.session import connection_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .waiting import until
@@ -418,7 +419,7 @@ async def test_the_blocks_error_wins_over_an_error_of_the_reporting(
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         with pytest.raises(ValueError, match="the block"):
             async with job_context(session, grace=0.2) as job:
-                session._connection._open[0]._delivery._exchange._url = "http://127.0.0.1:9/api"  # type: ignore[index]
+                connection_of(session).api.url = "http://127.0.0.1:9/api"
                 raise ValueError("the block")
 
     assert f"{job.id}" in caplog.text
@@ -429,25 +430,20 @@ async def test_a_done_that_cannot_be_reported_is_an_error(server: ServerHandle) 
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         with pytest.raises(Exception, match="cannot reach"):
             async with job_context(session, grace=0.2):
-                session._connection._open[0]._delivery._exchange._url = "http://127.0.0.1:9/api"  # type: ignore[index]
+                connection_of(session).api.url = "http://127.0.0.1:9/api"
 
 
 async def test_the_last_word_is_repeated_while_the_server_is_away(
     session: AsyncSession, other: AsyncSession, server: ServerHandle
 ) -> None:
     async with anyio.create_task_group() as group, job_context(session) as job:
-        dispatcher = session._connection._open[0]  # type: ignore[index]
-        real, dispatcher._delivery._exchange._url = (
-            dispatcher._delivery._exchange._url,
-            "http://127.0.0.1:9/api",
-        )
+        dispatcher, api = connection_of(session).dispatcher, connection_of(session).api
+        real, api.url = api.url, "http://127.0.0.1:9/api"
 
         async def come_back() -> None:
-            while dispatcher._tickets or not dispatcher._workers:
+            while not dispatcher.waiting().sent:
                 await anyio.lowlevel.checkpoint()
-                if dispatcher._workers:
-                    break
-            dispatcher._delivery._exchange._url = real
+            api.url = real
 
         group.start_soon(come_back)
 
@@ -458,14 +454,11 @@ async def test_progress_of_a_server_that_is_away_does_not_stop_the_work(
     session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with job_context(session, description="Render", interval=0) as job:
-        dispatcher = session._connection._open[0]  # type: ignore[index]
-        real, dispatcher._delivery._exchange._url = (
-            dispatcher._delivery._exchange._url,
-            "http://127.0.0.1:9/api",
-        )
+        api = connection_of(session).api
+        real, api.url = api.url, "http://127.0.0.1:9/api"
         job.progress(0.25)
         await until(lambda: "trying again" in caplog.text)
-        dispatcher._delivery._exchange._url = real
+        api.url = real
 
     assert (await fetch(other, job.id)).description == "Render (25 %)"
 

@@ -35,9 +35,7 @@ def tables() -> Tables:
 
 
 def dispatcher_of(session: AsyncSession) -> Dispatcher:
-    opened = session._connection._open
-    assert opened is not None
-    return opened[0]
+    return session._connection.dispatcher
 
 
 async def create(session: AsyncSession, data: str = "{}") -> Job:

@@ -94,37 +94,18 @@ class SentCommit:
 
 
 class Spy:
-    """Stands between a unit of work and its session, and notes what passes."""
+    """Stands between a unit of work and the session's dispatcher, and notes what passes."""
 
     def __init__(
-        self, flow: Flow, committer: Any, ledger: list[SentCommit], log: Callable[[], list[Any]]
+        self, flow: Flow, dispatcher: Any, ledger: list[SentCommit], log: Callable[[], list[Any]]
     ) -> None:
         self._flow = flow
-        self._committer = committer
+        self._dispatcher = dispatcher
         self._ledger = ledger
         self._log = log
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._committer, name)
-
-    @property
-    def queue(self) -> SpiedQueue:
-        return SpiedQueue(self._flow, self._committer.queue, self._ledger, self._log)
-
-
-class SpiedQueue:
-    """The session's queue of commits, seen through a :class:`Spy`."""
-
-    def __init__(
-        self, flow: Flow, queue: Any, ledger: list[SentCommit], log: Callable[[], list[Any]]
-    ) -> None:
-        self._flow = flow
-        self._queue = queue
-        self._ledger = ledger
-        self._log = log
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._queue, name)
+        return getattr(self._dispatcher, name)
 
     def submit(
         self,
@@ -145,7 +126,9 @@ class SpiedQueue:
             settle(outcome)
             self._flow.land(sending, outcome)
 
-        ticket: PendingRequest = self._queue.submit(changes, note, overtakes=overtakes, doubt=doubt)
+        ticket: PendingRequest = self._dispatcher.submit(
+            changes, note, overtakes=overtakes, doubt=doubt
+        )
         return ticket
 
 
@@ -274,7 +257,9 @@ class Machine(RuleBasedStateMachine):
 
             unit = self.run(enter())
         flow = Flow(context, unit)
-        unit._committer = Spy(flow, self.workspace, self.ledger, self.log)
+        unit._dispatcher = Spy(  # type: ignore[assignment]
+            flow, unit._dispatcher, self.ledger, self.log
+        )
         return flow
 
     def record(self, flow: Flow, function: Callable[..., T], *args: Any) -> T:
@@ -524,9 +509,7 @@ class Machine(RuleBasedStateMachine):
             self.runner.close()
 
     def check_that_nothing_is_left(self) -> None:
-        opened = self.session._connection._open
-        assert opened is not None
-        dispatcher = opened[0]
+        dispatcher = self.session._connection.dispatcher
         assert not dispatcher._tickets
         assert not dispatcher._outbox.groups
         assert not dispatcher._order._latest

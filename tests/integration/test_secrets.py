@@ -14,6 +14,7 @@ import pytest
 from aioftrackjobs import AsyncSession, FtrackJobsError, Location, job_context
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.session import connection_of
 
 from .waiting import until
 
@@ -148,7 +149,7 @@ async def test_progress_that_fails_logs_no_key(
     ) as session:
         with pytest.raises(FtrackJobsError):
             async with job_context(session, interval=0, grace=0.1) as job:
-                session._connection._open[0]._delivery._exchange._url = "http://127.0.0.1:9/api"  # type: ignore[index]
+                connection_of(session).api.url = "http://127.0.0.1:9/api"
                 job.progress(0.5)
                 await until(lambda: "progress was not written" in caplog.text)
 

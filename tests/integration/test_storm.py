@@ -125,9 +125,7 @@ async def test_after_a_storm_of_cancellations_the_session_is_as_it_was(
             assert not job._local
             assert remote_value(job, "status") == stored[job.id].status
     assert session.recorded_operations == session.uncertain_operations == ()
-    opened = session._connection._open
-    assert opened is not None
-    dispatcher = opened[0]
+    dispatcher = session._connection.dispatcher
     assert not dispatcher._tickets
     assert dispatcher.room.queued == dispatcher.room._admitted == 0
 

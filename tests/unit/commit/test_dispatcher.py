@@ -16,7 +16,6 @@ from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest
-from aioftrackjobs.commit.sender import BatchSender, Finish
 from aioftrackjobs.protocol.operations import Create, Operation, Update
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.retry import NO_RETRIES, Pauses, RetryPolicy
@@ -60,12 +59,10 @@ async def dispatching(
 ) -> AsyncIterator[Dispatcher]:
     host = BackgroundTasks(nothing)
     await host.start()
-
-    def delivery(finish: Finish) -> BatchSender:
-        return BatchSender(ApiClient(server, url="", headers={}), finish, retry, Pauses())
-
+    dispatcher = Dispatcher(host, retry=retry, pauses=Pauses(), **options)
+    dispatcher.open(ApiClient(server, url="", headers={}))
     try:
-        yield Dispatcher(delivery, host, **options)
+        yield dispatcher
     finally:
         await host.aclose(nothing)
 
