@@ -29,20 +29,14 @@ for _package in ("lark", "sqlalchemy", "starlette", "uvicorn"):
 
 from aioftrackjobs.devserver.assumptions import ASSUMPTIONS  # noqa: E402
 from aioftrackjobs.devserver.errors import (  # noqa: E402
-    AddressError,
-    CredentialsError,
-    FaultError,
-    FixtureError,
-    SchemaError,
     ServerEndedError,
     ServerStartError,
-    StorageError,
-    StoreError,
 )
 from aioftrackjobs.devserver.faults.options import plan_faults  # noqa: E402
 from aioftrackjobs.devserver.faults.plan import Faults  # noqa: E402
 from aioftrackjobs.devserver.http.app import create_app  # noqa: E402
 from aioftrackjobs.devserver.limits import Limits  # noqa: E402
+from aioftrackjobs.devserver.options import ServerOptions  # noqa: E402
 from aioftrackjobs.devserver.serving.handle import ServerHandle  # noqa: E402
 from aioftrackjobs.devserver.serving.inspection import Inspector  # noqa: E402
 from aioftrackjobs.devserver.serving.runner import (  # noqa: E402
@@ -54,19 +48,13 @@ from aioftrackjobs.devserver.serving.runner import (  # noqa: E402
 __all__ = [
     "ASSUMPTIONS",
     "DEFAULT_PORT",
-    "AddressError",
-    "CredentialsError",
-    "FaultError",
     "Faults",
-    "FixtureError",
     "Inspector",
     "Limits",
-    "SchemaError",
     "ServerEndedError",
     "ServerHandle",
+    "ServerOptions",
     "ServerStartError",
-    "StorageError",
-    "StoreError",
     "create_app",
     "plan_faults",
     "running",

@@ -58,7 +58,8 @@ ASSUMPTIONS: tuple[str, ...] = (
     "one after the other. A failed one says why in 'error' within its data. Those not done when "
     "the server stops fail, or when it starts again if it was killed. It knows them by "
     "'worked_on_by_server' in their data, which clients leave alone.",
-    "LDAP, iconik and the export of review sessions are not there: their Jobs run and fail.",
+    "There is no LDAP, no iconik and no export of review sessions: delayed_job is refused with "
+    "UnsupportedOperationError.",
     "Invitations are answered as sent, and nothing is mailed.",
     "Widgets are pages that say which widget it would be.",
     "A thumbnail fits into its size (300 unless told, 4096 at most) and is never enlarged; JPEG, "

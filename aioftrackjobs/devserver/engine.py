@@ -21,15 +21,15 @@ from pydantic_core import from_json
 
 from aioftrackjobs.devserver.api.background import Background
 from aioftrackjobs.devserver.api.dispatcher import Operations
-from aioftrackjobs.devserver.api.request import Caller, Services
+from aioftrackjobs.devserver.api.request import Caller, Completion, Services
 from aioftrackjobs.devserver.api.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.api.uploads import COMPLETE, assemble_uploads
 from aioftrackjobs.devserver.api_errors import ApiError, EntityNotFoundError, RequestError
 from aioftrackjobs.devserver.auth.credentials import Credentials, Identity, check_header_value
 from aioftrackjobs.devserver.auth.users import acting_user, api_keys, owner_of
-from aioftrackjobs.devserver.errors import SchemaError
+from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.files.multipart import Parts
-from aioftrackjobs.devserver.files.storage import Incoming, Storage, is_storable
+from aioftrackjobs.devserver.files.storage import Storage, is_storable
 from aioftrackjobs.devserver.files.upload_tokens import Uploads
 from aioftrackjobs.devserver.limits import Limits, NeedsSlotError, ResponseCap
 from aioftrackjobs.devserver.options import Options
@@ -48,12 +48,12 @@ class Call:
     """A batch that is yet to be answered; to be closed then.
 
     Attributes:
-        assembled: Files of the uploads in parts that it completes, by upload id.
+        completions: The uploads in parts that it completes, by upload id.
     """
 
     operations: list[Any]
     caller: Caller
-    assembled: dict[str, Incoming] = field(default_factory=dict)
+    completions: dict[str, Completion] = field(default_factory=dict)
 
     @property
     def completes_uploads(self) -> bool:
@@ -62,8 +62,9 @@ class Call:
 
     def close(self) -> None:
         """Remove the files that have not become those of components."""
-        for incoming in self.assembled.values():
-            incoming.discard()
+        for completion in self.completions.values():
+            if completion.file is not None:
+                completion.file.discard()
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -147,7 +148,7 @@ class Engine:
                 logger.log(level, "the seed leaves out its %s: %s", left_out, reason)
             else:
                 return
-        raise SchemaError(None, f"a server with them cannot be filled: {reason}")
+        raise ServerStartError("schemas", None, f"a server with them cannot be filled: {reason}")
 
     def _fill(self, api_user: str, api_key: str | None, parts: Iterable[Part]) -> None:
         with self._store.transaction() as transaction:
@@ -181,7 +182,7 @@ class Engine:
         Raises:
             ApiError: If their parts are not there, or not what was announced.
         """
-        assemble_uploads(self._services, call.operations, call.assembled)
+        assemble_uploads(self._services, call.operations, call.completions)
 
     def respond(self, call: Call, largest: int) -> bytes:
         """Return the response to *call* as JSON; if there is an error, nothing of it is done.
@@ -196,7 +197,7 @@ class Engine:
         """
         is_all = largest >= self.limits.response
         cap = ResponseCap(largest, self.limits.response_too_big if is_all else NeedsSlotError)
-        return self._operations.run(call.operations, call.caller, call.assembled, cap)
+        return self._operations.run(call.operations, call.caller, call.completions, cap)
 
     def look(self, expression: str) -> bytes:
         """Return the answer to a query that no client has asked; entities in it are whole.
@@ -262,7 +263,7 @@ def _check_credentials(options: Options) -> None:
     """Check that user and keys can travel in headers.
 
     Raises:
-        CredentialsError: If one of them cannot.
+        ServerStartError: If one of them cannot.
     """
     check_header_value("api_user", options.api_user)
     for argument in ("api_key", "global_api_key"):

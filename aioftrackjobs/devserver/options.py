@@ -1,11 +1,11 @@
-"""What a server is made from, whichever way it is run."""
+"""What a server is made from, however it is run."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.seed.fixtures import FixtureSource
@@ -13,9 +13,35 @@ from aioftrackjobs.devserver.seed.fixtures import FixtureSource
 DEFAULT_API_USER = "developer"
 
 
+class ServerOptions(TypedDict, total=False):
+    """The options of a server; all can be left out.
+
+    Attributes:
+        database: SQLite file; in memory if not given.
+        storage: Folder for files; a temporary one if not given.
+        schemas: Documents as ``query_schemas`` returns them; built-in ones if not given.
+        api_user: User the server is made for; added if there is no such user.
+        api_key: Key of *api_user*; made up, or kept from the database, if not given.
+        global_api_key: Key that acts for any active user; there is none if not given.
+        limits: How much one request may ask for.
+        empty: Create nothing in a new database but that user and the built-in locations.
+        fixture: JSON file of entities to load, or the entities themselves.
+    """
+
+    database: str | Path | None
+    storage: str | Path | None
+    schemas: Iterable[Mapping[str, Any]] | None
+    api_user: str
+    api_key: str | None
+    global_api_key: str | None
+    limits: Limits | None
+    empty: bool
+    fixture: FixtureSource | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What :func:`~aioftrackjobs.devserver.running` and its like take, which say what each is."""
+    """:class:`ServerOptions` with their defaults; never shows a key."""
 
     database: str | Path | None = None
     storage: str | Path | None = None

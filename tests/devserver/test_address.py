@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import AddressError, running, serve
+from aioftrackjobs.devserver import ServerStartError, running, serve
 from aioftrackjobs.devserver.serving.address import check_address, url_of
 
 from .caller import Caller
@@ -29,16 +29,16 @@ def test_loopback_needs_nothing(host: str) -> None:
 def test_other_addresses_need_a_flag_and_a_key(
     host: str, public: bool, api_key: str | None, wanted: str
 ) -> None:
-    with pytest.raises(AddressError, match=wanted):
+    with pytest.raises(ServerStartError, match=wanted):
         check_address(host, 1, public=public, api_key=api_key)
 
     check_address(host, 1, public=True, api_key="chosen")
 
 
 async def test_both_ways_to_run_a_server_ask_for_them() -> None:
-    with pytest.raises(AddressError, match="--public"):
+    with pytest.raises(ServerStartError, match="--public"):
         serve("0.0.0.0", 0)
-    with pytest.raises(AddressError, match="--public"):
+    with pytest.raises(ServerStartError, match="--public"):
         async with running("0.0.0.0"):
             pytest.fail("it started")
 

@@ -224,7 +224,7 @@ def test_a_database_that_was_made_and_not_filled_is_filled_next_time(tmp_path: P
     path = tmp_path / "ftrack.db"
     Store(builtin_model(), Sql(builtin_model()), path).close()
 
-    create_app(path).state.engine.close()
+    create_app(database=path).state.engine.close()
 
     store = Store(builtin_model(), Sql(builtin_model()), path)
     with store.transaction() as transaction:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aioftrackjobs.devserver import FaultError, Faults, plan_faults
+from aioftrackjobs.devserver import Faults, ServerStartError, plan_faults
 from aioftrackjobs.devserver.faults import (
     FAULTS,
     BadGateway,
@@ -78,7 +78,7 @@ def test_number_of_times_requests_and_chance_are_heard() -> None:
     ],
 )
 def test_wrong_option_says_what_to_write(option: str, problem: str) -> None:
-    with pytest.raises(FaultError) as caught:
+    with pytest.raises(ServerStartError) as caught:
         plan_faults(Faults(), [option])
 
     assert str(caught.value).startswith(f"cannot inject the fault {option!r}: ")

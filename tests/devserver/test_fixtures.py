@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import FixtureError, create_app, running
+from aioftrackjobs.devserver import ServerStartError, create_app, running
 from aioftrackjobs.protocol.locations import BUILTIN_LOCATIONS
 
 from .caller import Caller, names_in, query, update
@@ -189,10 +189,10 @@ def test_the_entry_that_cannot_be_loaded_is_named(tmp_path: Path, entry: Any, re
     path, database = tmp_path / "fixture.json", tmp_path / "ftrack.db"
     path.write_text(json.dumps([ADA, entry]))
 
-    with pytest.raises(FixtureError) as caught:
+    with pytest.raises(ServerStartError) as caught:
         create_app(database=database, fixture=path)
 
-    assert caught.value.entry == 2
+    assert (caught.value.option, caught.value.subject) == ("fixture", str(path))
     assert reason in caught.value.reason
     assert str(caught.value).startswith(f"cannot load the fixture {path}: entry 2")
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
@@ -200,7 +200,7 @@ def test_the_entry_that_cannot_be_loaded_is_named(tmp_path: Path, entry: Any, re
 
 async def test_all_of_a_fixture_is_loaded_or_nothing(tmp_path: Path) -> None:
     database = tmp_path / "ftrack.db"
-    with pytest.raises(FixtureError):
+    with pytest.raises(ServerStartError, match="cannot load the fixture"):
         create_app(database=database, fixture=[ADA, entity("Job", user_id="nobody")])
 
     async with started(database=database) as api:
@@ -226,7 +226,7 @@ def test_a_file_that_is_no_fixture_is_named(
     if content is not None:
         path.write_text(content)
 
-    with pytest.raises(FixtureError, match=reason) as caught:
+    with pytest.raises(ServerStartError, match=reason) as caught:
         create_app(fixture=path)
 
     assert str(path) in str(caught.value)

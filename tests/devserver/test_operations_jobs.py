@@ -1,4 +1,4 @@
-"""``encode_media`` and ``delayed_job``: Jobs that the server works on in the background."""
+"""``encode_media``: Jobs that the server works on in the background."""
 
 from __future__ import annotations
 
@@ -206,7 +206,7 @@ async def test_jobs_under_way_fail_when_the_server_stops(
             attempt.check_stop()
 
     monkeypatch.setattr(encode_media, "_copy", slow)
-    app = create_app(database, storage, api_key="secret")
+    app = create_app(database=database, storage=storage, api_key="secret")
     async with http_of(app) as http:
         api = Caller(http, app.state.engine.api_user, "secret")
         source = await upload(api, b"film", ".mp4")
@@ -214,7 +214,7 @@ async def test_jobs_under_way_fail_when_the_server_stops(
         assert await anyio.to_thread.run_sync(begun.wait, 10)
         app.state.engine.close()
 
-    again = create_app(database, storage, api_key="secret")
+    again = create_app(database=database, storage=storage, api_key="secret")
     async with http_of(again) as http:
         api = Caller(http, again.state.engine.api_user, "secret")
         for job_id in jobs:
@@ -231,7 +231,7 @@ async def test_jobs_of_a_killed_server_fail_when_it_starts_again(
     """Only its own: whose Job a client's is, that client knows."""
     monkeypatch.setattr(Background, "start", lambda *_: None)  # dies before it gets to it
     database = tmp_path / "jobs.db"
-    app = create_app(database, api_key="secret")
+    app = create_app(database=database, api_key="secret")
     async with http_of(app) as http:
         api = Caller(http, app.state.engine.api_user, "secret")
         source = await upload(api, b"film", ".mp4")
@@ -239,7 +239,7 @@ async def test_jobs_of_a_killed_server_fail_when_it_starts_again(
         mine = await api.create("Job", status="running", data="{}")
     app.state.engine.close()
 
-    again = create_app(database, api_key="secret")
+    again = create_app(database=database, api_key="secret")
     async with http_of(again) as http:
         api = Caller(http, again.state.engine.api_user, "secret")
         job = await job_of(api, job_id)
@@ -272,117 +272,10 @@ async def test_a_job_that_is_deleted_while_it_runs_is_let_go(
     assert names_in(engine.storage.folder) == [source]
 
 
-@pytest.mark.parametrize("job_type", ["SYNC_USERS_LDAP", "EXPORT_REVIEW_SESSION_FEEDBACK"])
-async def test_delayed_jobs_run_and_say_why_they_cannot_be_done(api: Caller, job_type: str) -> None:
-    (answer,) = await api.call({"action": "delayed_job", "job_type": job_type})
-    assert answer["action"] == "delayed_job"
-    assert answer["data"]["__entity_type__"] == "Job"
-    assert answer["data"]["status"] == "queued"
+@pytest.mark.parametrize("job_type", ["SYNC_USERS_LDAP", "ICONIK_SYNC_STRUCTURE"])
+async def test_delayed_jobs_are_refused_and_make_no_job(api: Caller, job_type: str) -> None:
+    error = await api.refused({"action": "delayed_job", "job_type": job_type})
 
-    job = await ended(api, answer["data"]["id"])
-
-    assert job["status"] == "failed"
-    assert job["data"]["error"]
-    assert job["data"]["description"]
-
-
-async def test_iconik_is_asked_about_an_existing_context(api: Caller) -> None:
-    project, *_ = await api.query("Project")
-    operation = {"action": "delayed_job", "job_type": "ICONIK_SYNC_STRUCTURE"}
-
-    (answer,) = await api.call({**operation, "data": {"context_id": project["id"]}})
-    missing = await api.refused({**operation, "data": {"context_id": "gone"}})
-
-    assert (await ended(api, answer["data"]["id"]))["status"] == "failed"
-    assert missing["exception"] == "EntityNotFoundError"
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [{}, {"job_type": 5}, {"job_type": "sync"}, {"job_type": "SYNC_USERS_LDAP", "data": 5}],
-)
-async def test_malformed_delayed_jobs_are_refused(api: Caller, fields: dict[str, Any]) -> None:
-    error = await api.refused({"action": "delayed_job", **fields})
-
-    assert error["exception"] == "ValidationError"
+    assert error["exception"] == "UnsupportedOperationError"
+    assert "does not support 'delayed_job'" in error["content"]
     assert await api.query("Job") == []
-
-
-def test_work_that_breaks_does_not_stop_the_work_after_it(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    background, done = Background(), threading.Event()
-
-    def broken(_: threading.Event) -> None:
-        raise ValueError("broken")
-
-    background.start(broken)
-    background.start(lambda _: done.set())
-
-    assert done.wait(10)
-    background.close()
-    assert "work in the background failed" in caplog.text
-
-
-async def thumbnail(api: Caller, component_id: str, **query: Any) -> httpx.Response:
-    parameters = {"id": component_id, "username": api.user, "apiKey": api.key, **query}
-    return await api.http.get("/component/thumbnail", params=parameters)
-
-
-@pytest.mark.parametrize(
-    ("query", "size"), [({}, (300, 150)), ({"size": 100}, (100, 50)), ({"size": 9999}, (640, 320))]
-)
-async def test_a_thumbnail_fits_and_is_never_enlarged(
-    api: Caller, query: dict[str, int], size: tuple[int, int]
-) -> None:
-    component_id = await upload(api, image(), ".png")
-
-    response = await thumbnail(api, component_id, **query)
-
-    made = pillow.open(io.BytesIO(response.content))
-    assert (made.size, made.format) == (size, "JPEG")
-    assert response.headers["content-type"] == "image/jpeg"
-
-
-async def test_a_transparent_image_keeps_its_transparency(api: Caller) -> None:
-    component_id = await upload(api, image(mode="RGBA"), ".png")
-
-    response = await thumbnail(api, component_id)
-
-    assert response.headers["content-type"] == "image/png"
-    assert pillow.open(io.BytesIO(response.content)).mode == "RGBA"
-
-
-async def test_what_is_no_image_has_no_thumbnail(
-    api: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = await upload(api, b"words", ".png")
-    bomb = await upload(api, image((200, 200)), ".png")
-    monkeypatch.setattr(pillow, "MAX_IMAGE_PIXELS", 100)
-
-    answers = [await thumbnail(api, each) for each in (text, bomb, new_id())]
-
-    assert [answer.status_code for answer in answers] == [404, 404, 404]
-    assert {answer.json()["exception"] for answer in answers} == {"EntityNotFoundError"}
-
-
-@pytest.mark.parametrize("size", ["0", "-1", "x", "1e3", "123456"])
-async def test_the_size_of_a_thumbnail_is_a_number(api: Caller, size: str) -> None:
-    component_id = await upload(api, image(), ".png")
-
-    assert (await thumbnail(api, component_id, size=size)).status_code == 400
-
-
-async def test_without_pillow_thumbnails_are_refused(
-    api: Caller, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(thumbnails, "HAS_PILLOW", False)
-    component_id = await upload(api, image(), ".png")
-
-    assert (await thumbnail(api, component_id)).status_code == 501
-
-
-async def test_there_is_a_picture_for_where_there_is_none(api: Caller) -> None:
-    response = await api.http.get("/img/thumbnail2.png")
-
-    assert pillow.open(io.BytesIO(response.content)).size == (64, 64)

@@ -20,7 +20,6 @@ from aioftrackjobs.devserver import (
     ServerEndedError,
     ServerHandle,
     ServerStartError,
-    StoreError,
     create_app,
     running,
 )
@@ -96,7 +95,7 @@ async def test_an_unusable_database_is_an_error_of_the_caller(tmp_path: Path) ->
     database = tmp_path / "notes.txt"
     database.write_text("this is no database, and long enough to be sure of it" * 20)
 
-    with pytest.raises(StoreError, match="cannot use the database"):
+    with pytest.raises(ServerStartError, match="cannot use the database"):
         async with running(database=database):
             pytest.fail("it started")
 
@@ -106,7 +105,7 @@ async def test_a_database_of_other_schemas_is_refused(tmp_path: Path) -> None:
     async with running(database=database):
         pass
 
-    with pytest.raises(StoreError, match="made for other schemas"):
+    with pytest.raises(ServerStartError, match="made for other schemas"):
         async with running(database=database, schemas=BUILTIN_SCHEMAS[:-1]):
             pytest.fail("it started")
 

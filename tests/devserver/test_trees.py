@@ -8,7 +8,7 @@ from typing import Any
 import ftrack_api
 import pytest
 
-from aioftrackjobs.devserver import FixtureError, ServerHandle, create_app
+from aioftrackjobs.devserver import ServerHandle, ServerStartError, create_app
 
 from .caller import Caller, create, ref, update
 from .test_official_client import with_session
@@ -99,7 +99,7 @@ def test_a_fixture_with_a_circle_is_refused() -> None:
         {"__entity_type__": "Folder", "id": "y", "name": "y", "parent_id": "x"},
     ]
 
-    with pytest.raises(FixtureError, match="cannot be below itself"):
+    with pytest.raises(ServerStartError, match="cannot be below itself"):
         create_app(fixture=entries)
 
 

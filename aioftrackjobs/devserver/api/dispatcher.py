@@ -16,20 +16,18 @@ from pydantic_core import to_json
 
 from aioftrackjobs.devserver.api import (
     accounts,
-    delayed_job,
     encode_media,
     query,
     server_information,
     uploads,
 )
-from aioftrackjobs.devserver.api.request import ApiRequest, Caller, Operation, Services
+from aioftrackjobs.devserver.api.request import ApiRequest, Caller, Completion, Operation, Services
 from aioftrackjobs.devserver.api_errors import (
     ApiError,
     InvalidCredentialsError,
     UnsupportedOperationError,
     ValidationError,
 )
-from aioftrackjobs.devserver.files.storage import Incoming
 from aioftrackjobs.devserver.limits import Meter, ResponseCap
 from aioftrackjobs.protocol.schemas import schema_hash
 
@@ -44,6 +42,7 @@ _UNSUPPORTED = frozenset(
         "configure_otp",
         "configure_totp",
         "convert_entity",
+        "delayed_job",
         "disable_2fa",
         "generate_signed_url",
         "generate_totp",
@@ -97,7 +96,6 @@ class Operations:
             "get_upload_metadata": _Action(uploads.get_upload_metadata),
             uploads.COMPLETE: _Action(uploads.complete_multipart_upload, writes=True),
             "encode_media": _Action(encode_media.encode_media, writes=True),
-            "delayed_job": _Action(delayed_job.delayed_job, writes=True),
             "reset_remote": _Action(accounts.reset_remote, writes=True),
             "get_widget_url": _Action(accounts.get_widget_url),
             "send_user_invite": _Action(accounts.send_user_invite),
@@ -117,7 +115,7 @@ class Operations:
         self,
         operations: Sequence[Operation],
         caller: Caller,
-        assembled: dict[str, Incoming],
+        completions: Mapping[str, Completion],
         cap: ResponseCap,
     ) -> bytes:
         """Return the answers to *operations*, all of them done or none.
@@ -125,7 +123,7 @@ class Operations:
         Args:
             operations: What was checked before.
             caller: Who sent them.
-            assembled: Files of the uploads in parts that they complete, by upload id.
+            completions: The uploads in parts that they complete, by upload id.
             cap: How many bytes may be read, and sent.
 
         Raises:
@@ -135,13 +133,14 @@ class Operations:
         writes = any(action.writes for action in actions)
         transaction = self._services.store.transaction(writes=writes, read=cap.meter())
         with ExitStack() as placed, transaction as entered:
-            request = ApiRequest(self._services, entered, caller, assembled, cap.meter())
+            request = ApiRequest(self._services, entered, caller, completions, cap.meter())
             _check_user(request, writes=writes)
             answers = [
                 action.answer(request, operation)
                 for action, operation in zip(actions, operations, strict=True)
             ]
-            request.batch.finish()
+            if writes:
+                request.batch.finish()
             texts = _encoded(answers, cap.meter())
             for incoming in request.placing:
                 placed.enter_context(incoming.kept())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from aioftrackjobs.devserver.api.background import Background
@@ -14,7 +15,7 @@ from aioftrackjobs.devserver.entities.serializer import Encoder
 from aioftrackjobs.devserver.entities.urls import Addresses
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Incoming, Storage
-from aioftrackjobs.devserver.files.upload_tokens import Uploads
+from aioftrackjobs.devserver.files.upload_tokens import Announced, Uploads
 from aioftrackjobs.devserver.limits import Limits, Meter
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.mutations.defaults import Rules
@@ -64,13 +65,25 @@ class Caller:
         return self.identity.username
 
 
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An upload in parts that a batch completes.
+
+    Attributes:
+        file: The file made of its parts; None if it was completed before.
+    """
+
+    announced: Announced
+    file: Incoming | None
+
+
 class ApiRequest:
     """One batch of operations in one transaction.
 
     Attributes:
         user: The acting user's row; None if there is none.
-        assembled: Files of the uploads in parts that are completed here, by upload id.
-        placing: Those of them to put in place as the last thing before the commit.
+        completions: The uploads in parts that are completed here, by upload id.
+        placing: Their files, to put in place as the last thing before the commit.
         afterwards: What to do when the transaction has ended well; it must not fail.
     """
 
@@ -79,21 +92,26 @@ class ApiRequest:
         services: Services,
         transaction: Transaction,
         caller: Caller,
-        assembled: dict[str, Incoming],
+        completions: Mapping[str, Completion],
         written: Meter,
     ) -> None:
         self.services = services
         self.transaction = transaction
         self.caller = caller
-        self.assembled = assembled
+        self.completions = completions
         self.placing: list[Incoming] = []
         self.afterwards: list[Callable[[], object]] = []
         self.user = acting_user(services.model, transaction, caller.identity)
         model = services.model
         addresses = Addresses(caller.base_url, services.uploads.sign_download)
         self.encoder = Encoder(model, addresses, denormalize=caller.denormalize, written=written)
-        rules = Rules(model, transaction, caller.username)
-        self.batch = Batch(model, transaction, rules, self.encoder)
+
+    @cached_property
+    def batch(self) -> Batch:
+        """What the operations change; made with the first that does."""
+        model = self.services.model
+        rules = Rules(model, self.transaction, self.caller.username)
+        return Batch(model, self.transaction, rules, self.encoder)
 
     def row(self, entity_type: str, key: object) -> dict[str, Any] | None:
         """Return the entity of a type with a single *key*, None if there is none."""

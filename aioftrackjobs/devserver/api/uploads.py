@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
-from aioftrackjobs.devserver.api.request import ApiRequest, Operation, Services, text_of
+from aioftrackjobs.devserver.api.request import ApiRequest, Completion, Operation, Services, text_of
 from aioftrackjobs.devserver.api_errors import MissingPartError, ValidationError
 from aioftrackjobs.devserver.files.storage import Incoming
 from aioftrackjobs.devserver.files.upload_tokens import Announced
@@ -23,14 +23,13 @@ def get_upload_metadata(request: ApiRequest, operation: Operation) -> dict[str, 
 
 
 def assemble_uploads(
-    services: Services, operations: Iterable[Operation], assembled: dict[str, Incoming]
+    services: Services, operations: Iterable[Operation], completions: dict[str, Completion]
 ) -> None:
-    """Add to *assembled* the files of all uploads that *operations* complete, by upload id.
+    """Add to *completions* all uploads that *operations* complete, by upload id.
 
     This takes as long as copying them does, so it is done before the transaction begins. There
     is no file for an upload that was completed before: its client did not get the answer.
     """
-    seen = set[str]()
     for operation in operations:
         if operation.get("action") != COMPLETE:
             continue
@@ -38,14 +37,15 @@ def assemble_uploads(
         announced = services.uploads.announced(upload_id, "upload")
         if operation.get("component_id") != announced.component_id:
             raise ValidationError("'component_id' is not the one the upload was announced for.")
-        if upload_id in seen:
+        if upload_id in completions:
             raise ValidationError("The upload is completed twice.")
-        seen.add(upload_id)
+        file: Incoming | None = None
         try:
-            assembled[upload_id] = services.parts.assemble(announced, operation.get("parts"))
+            file = services.parts.assemble(announced, operation.get("parts"))
         except MissingPartError:
             if not _is_completed(services, announced):
                 raise
+        completions[upload_id] = Completion(announced, file)
 
 
 def _is_completed(services: Services, announced: Announced) -> bool:
@@ -63,10 +63,10 @@ def complete_multipart_upload(request: ApiRequest, operation: Operation) -> dict
     It is put there as the last thing before the commit: who is killed in between leaves a file
     that nothing names, never rows without their file.
     """
-    services, upload_id = request.services, operation["upload_id"]
-    announced = services.uploads.announced(upload_id, "upload")
-    if upload_id in request.assembled:
-        request.placing.append(request.assembled[upload_id])
+    services, completion = request.services, request.completions[operation["upload_id"]]
+    announced = completion.announced
+    if completion.file is not None:
+        request.placing.append(completion.file)
         request.transaction.complete(str(announced.upload))
         request.afterwards.append(partial(services.parts.discard, announced))
     signature = services.uploads.sign_download(announced.component_id)

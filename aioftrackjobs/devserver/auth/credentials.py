@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from aioftrackjobs.devserver.api_errors import InvalidCredentialsError
-from aioftrackjobs.devserver.errors import CredentialsError
+from aioftrackjobs.devserver.errors import ServerStartError
 
 #: What every client can put into a header and every server reads back unchanged: visible ASCII,
 #: with blanks only inside (RFC 9110, section 5.5).
@@ -20,15 +20,17 @@ def check_header_value(argument: str, value: object) -> None:
     """Check that *value* can travel in a header; *argument* says what it was given as.
 
     Raises:
-        CredentialsError: If it cannot.
+        ServerStartError: If it cannot.
     """
     if not isinstance(value, str):
-        raise CredentialsError(argument, f"it is no text but of type {type(value).__name__}")
+        raise ServerStartError(
+            "credentials", argument, f"it is no text but of type {type(value).__name__}"
+        )
     if not value:
-        raise CredentialsError(argument, "it is empty")
+        raise ServerStartError("credentials", argument, "it is empty")
     if not _HEADER_VALUE.fullmatch(value):
         reason = "it may hold visible ASCII characters, and blanks between them"
-        raise CredentialsError(argument, reason)
+        raise ServerStartError("credentials", argument, reason)
 
 
 @dataclass(frozen=True, slots=True)

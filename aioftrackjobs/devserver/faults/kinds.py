@@ -23,7 +23,6 @@ WRITING = frozenset(
         "delete",
         "complete_multipart_upload",
         "encode_media",
-        "delayed_job",
         "reset_remote",
     }
 )

@@ -16,7 +16,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any, cast
 
-from aioftrackjobs.devserver.errors import FaultError
+from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.faults.kinds import FAULTS, Fault, Named
 from aioftrackjobs.devserver.faults.plan import Faults
 
@@ -44,13 +44,13 @@ def plan_faults(faults: Faults, options: Iterable[str]) -> None:
     """Plan what *options* say, in their order.
 
     Raises:
-        FaultError: If one of them says nothing that can be planned; it tells what is wrong.
+        ServerStartError: If one of them says nothing that can be planned; it tells what is wrong.
     """
     for option in options:
         try:
             _plan(faults, option)
         except ValueError as error:
-            raise FaultError(option, str(error)) from None
+            raise ServerStartError("faults", option, str(error)) from None
 
 
 def _plan(faults: Faults, option: str) -> None:

@@ -18,7 +18,7 @@ try:
 except ImportError:  # Windows has no such locks
     fcntl = None  # type: ignore[assignment]
 
-from aioftrackjobs.devserver.errors import StorageError
+from aioftrackjobs.devserver.errors import ServerStartError
 
 #: What a component id may look like to be a file's name; UUIDs do.
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -46,7 +46,9 @@ def _usable(name: str | Path | None) -> Path:
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, ValueError) as error:
         shown = None if name is None else str(name)
-        raise StorageError(shown, getattr(error, "strerror", None) or str(error)) from error
+        raise ServerStartError(
+            "storage", shown, getattr(error, "strerror", None) or str(error)
+        ) from error
     return folder
 
 
@@ -149,7 +151,7 @@ class Storage:
     """A folder with one file for each component; a temporary one unless one is named.
 
     Raises:
-        StorageError: If no files can be kept in it.
+        ServerStartError: If no files can be kept in it.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,44 +23,19 @@ from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
 from aioftrackjobs.devserver.http.cors import BROWSERS
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
 from aioftrackjobs.devserver.http.responses import refused
-from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
-from aioftrackjobs.devserver.seed.fixtures import FixtureSource
+from aioftrackjobs.devserver.options import Options, ServerOptions
 
 
-def create_app(
-    database: str | Path | None = None,
-    storage: str | Path | None = None,
-    schemas: Iterable[Mapping[str, Any]] | None = None,
-    api_user: str = DEFAULT_API_USER,
-    api_key: str | None = None,
-    global_api_key: str | None = None,
-    limits: Limits | None = None,
-    *,
-    empty: bool = False,
-    fixture: FixtureSource | None = None,
-) -> Starlette:
+def create_app(**options: Unpack[ServerOptions]) -> Starlette:
     """Return the server as an ASGI application; ``app.state.engine`` has user and key.
 
-    Takes what :func:`running` takes, but for the address. The application is ready at once,
-    whether or not its lifespan is run. What it holds open is let go when the lifespan ends, or
-    else with the application itself.
+    The application is ready at once, whether or not its lifespan is run. It releases what it
+    holds open when the lifespan ends, or else with the application itself.
 
     Raises:
-        ServerStartError: If one of these cannot be used; the subclass says which.
+        ServerStartError: If an option cannot be used.
     """
-    options = Options(
-        database=database,
-        storage=storage,
-        schemas=schemas,
-        api_user=api_user,
-        api_key=api_key,
-        global_api_key=global_api_key,
-        limits=limits,
-        empty=empty,
-        fixture=fixture,
-    )
-    return application_of(Engine(options))
+    return application_of(Engine(Options(**options)))
 
 
 def application_of(engine: Engine) -> Starlette:

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from aioftrackjobs.devserver.errors import SchemaError
+from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.schema.model import SCALAR_TYPES
 
 #: What can stand in a query as a name.
@@ -65,23 +65,29 @@ def check_documents(schemas: Iterable[object]) -> dict[str, dict[str, Any]]:
     """Return the documents of *schemas* by name, in their order.
 
     Raises:
-        SchemaError: If one of them is none, naming it and what is wrong with it.
+        ServerStartError: If one of them is none, naming it and what is wrong with it.
     """
     if isinstance(schemas, str | bytes | Mapping) or not isinstance(schemas, Iterable):
-        raise SchemaError(None, f"a list of documents is needed, not a {type(schemas).__name__}")
+        raise ServerStartError(
+            "schemas", None, f"a list of documents is needed, not a {type(schemas).__name__}"
+        )
     documents: dict[str, dict[str, Any]] = {}
     for number, schema in enumerate(schemas, 1):
         document = _checked(f"document {number}", schema)
         name = document["id"]
         if name.lower() in map(str.lower, documents):
-            raise SchemaError(name, "there are two of this name, or of names that differ by case")
+            raise ServerStartError(
+                "schemas", name, "there are two of this name, or of names that differ by case"
+            )
         documents[name] = document
     return documents
 
 
 def _checked(place: str, schema: object) -> dict[str, Any]:
     if not isinstance(schema, Mapping):
-        raise SchemaError(place, f"it is no object but of type {type(schema).__name__}")
+        raise ServerStartError(
+            "schemas", place, f"it is no object but of type {type(schema).__name__}"
+        )
     document = dict(schema)
     name = document.get("id")
     name = name if isinstance(name, str) and name else place
@@ -89,7 +95,7 @@ def _checked(place: str, schema: object) -> dict[str, Any]:
         found = list(problems(document))
         if found:
             more = [f"and {len(found) - _TOLD} more"] if len(found) > _TOLD else []
-            raise SchemaError(name, "; ".join(found[:_TOLD] + more))
+            raise ServerStartError("schemas", name, "; ".join(found[:_TOLD] + more))
     return document
 
 

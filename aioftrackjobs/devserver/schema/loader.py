@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.errors import SchemaError
+from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.schema.derived import add_derived_attributes
 from aioftrackjobs.devserver.schema.documents import check_documents
@@ -26,13 +26,15 @@ def load_model(schemas: Iterable[object]) -> Model:
     """Return the model of *schemas*, which are documents as ``query_schemas`` answers them.
 
     Raises:
-        SchemaError: If one of them is not such a document.
+        ServerStartError: If one of them is not such a document.
     """
     documents = check_documents(schemas)
     lineages = {name: lineage_of(name, documents) for name in documents}
     for name, lineage in lineages.items():
         if lineages[lineage[-1]] != lineage[-1:]:
-            raise SchemaError(name, f"the types it extends go in a circle: {' > '.join(lineage)}")
+            raise ServerStartError(
+                "schemas", name, f"the types it extends go in a circle: {' > '.join(lineage)}"
+            )
     types = {
         name: _entity_type(document, lineages, documents) for name, document in documents.items()
     }
@@ -55,7 +57,9 @@ def _check_defaults(model: Model) -> None:
             try:
                 decode(entity_type.name, attribute, attribute.default)
             except ValidationError as refusal:
-                raise SchemaError(entity_type.name, f"a default is wrong: {refusal}") from None
+                raise ServerStartError(
+                    "schemas", entity_type.name, f"a default is wrong: {refusal}"
+                ) from None
 
 
 def _entity_type(

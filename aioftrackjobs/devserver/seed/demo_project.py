@@ -138,7 +138,7 @@ class Contents:
         """Put *parts*, users and the fixture into the store; all users but *api_user* get keys.
 
         Raises:
-            FixtureError: If an entry of the fixture cannot be loaded.
+            ServerStartError: If an entry of the fixture cannot be loaded.
             ApiError: If the schemas do not allow the rest, also only when the transaction ends.
         """
         if not transaction.api_keys():

@@ -31,7 +31,7 @@ from pydantic_core import from_json
 
 from aioftrackjobs.devserver.api_errors import ApiError, ValidationError
 from aioftrackjobs.devserver.auth.users import owner_of
-from aioftrackjobs.devserver.errors import FixtureError
+from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.mutations.hierarchy import Trees
 from aioftrackjobs.devserver.mutations.payload import read_changes
@@ -61,11 +61,11 @@ class Fixture:
         users = (each for each in self.entries if _type_of(each) == "User")
         return frozenset(name for each in users if isinstance(name := each.get("username"), str))
 
-    def error(self, number: int, reason: str) -> FixtureError:
+    def error(self, number: int, reason: str) -> ServerStartError:
         """Return the error that the entry with this *number*, from 0, cannot be loaded."""
-        return FixtureError(
-            self.name, reason, entry=number + 1, entity=_shown(self.entries[number])
-        )
+        entity = _shown(self.entries[number])
+        place = f"entry {number + 1} ({entity})" if entity else f"entry {number + 1}"
+        return ServerStartError("fixture", self.name, f"{place}: {reason}")
 
 
 NO_FIXTURE = Fixture(None, ())
@@ -75,7 +75,7 @@ def read_fixture(source: FixtureSource | None) -> Fixture:
     """Return the fixture that *source* names or is; an empty one for None.
 
     Raises:
-        FixtureError: If it names no file, or one that holds something else.
+        ServerStartError: If it names no file, or one that holds something else.
     """
     if source is None:
         return NO_FIXTURE
@@ -85,11 +85,11 @@ def read_fixture(source: FixtureSource | None) -> Fixture:
     try:
         entries = from_json(Path(name).read_bytes())
     except OSError as error:
-        raise FixtureError(name, error.strerror or str(error)) from error
+        raise ServerStartError("fixture", name, error.strerror or str(error)) from error
     except ValueError as error:
-        raise FixtureError(name, f"no JSON: {error}") from error
+        raise ServerStartError("fixture", name, f"no JSON: {error}") from error
     if not isinstance(entries, list):
-        raise FixtureError(name, "it holds no list of entities")
+        raise ServerStartError("fixture", name, "it holds no list of entities")
     return Fixture(name, entries)
 
 
@@ -102,7 +102,7 @@ def load_fixture(
     """Create the entities of *fixture*, or bring them up to date.
 
     Raises:
-        FixtureError: If an entry cannot be loaded; it says which and why.
+        ServerStartError: If an entry cannot be loaded; it says which and why.
     """
     loader = _Loader(model, transaction, new_batch)
     placed: list[tuple[int, EntityType, dict[str, Any]]] = []

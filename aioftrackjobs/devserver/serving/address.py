@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from aioftrackjobs.devserver.errors import AddressError
+from aioftrackjobs.devserver.errors import ServerStartError
 
 _BACKLOG = 512
 #: Addresses that stand for all of a machine's, and what reaches them from the machine itself.
@@ -16,16 +16,20 @@ def check_address(host: str, port: int, *, public: bool, api_key: str | None) ->
     """Check that only this machine reaches *host*, or that more is wanted and safe.
 
     Raises:
-        AddressError: If other machines reach it, and that is not allowed by *public*, or there
+        ServerStartError: If other machines reach it, and that is not allowed by *public*, or there
             is no *api_key* that was chosen for it.
     """
     if _is_loopback(host):
         return
     address = f"{host or '*'}:{port}"
     if not public:
-        raise AddressError(address, "other machines reach it; allow that with public (--public)")
+        raise ServerStartError(
+            "host", address, "other machines reach it; allow that with public (--public)"
+        )
     if not api_key:
-        raise AddressError(address, "other machines reach it; give it an api_key (--api-key)")
+        raise ServerStartError(
+            "host", address, "other machines reach it; give it an api_key (--api-key)"
+        )
 
 
 def _is_loopback(host: str) -> bool:
@@ -41,7 +45,7 @@ def bind(host: str, port: int) -> socket.socket:
     """Return a listening socket, so that a port in use is an error of the caller's.
 
     Raises:
-        AddressError: If the system does not give it.
+        ServerStartError: If the system does not give it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # Named, as asyncio turns off Nagle's delay (40 ms an answer) only where it sees TCP.
@@ -53,7 +57,7 @@ def bind(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
-        raise AddressError(f"{host}:{port}", reason) from error
+        raise ServerStartError("host", f"{host}:{port}", reason) from error
     return listener
 
 

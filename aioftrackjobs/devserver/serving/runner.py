@@ -10,10 +10,9 @@ import logging
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
-from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 import anyio
 from anyio.to_thread import run_sync
@@ -24,9 +23,7 @@ from aioftrackjobs.devserver.errors import ServerEndedError
 from aioftrackjobs.devserver.faults.middleware import Injector
 from aioftrackjobs.devserver.faults.plan import Faults
 from aioftrackjobs.devserver.http.app import application_of
-from aioftrackjobs.devserver.limits import Limits
-from aioftrackjobs.devserver.options import DEFAULT_API_USER, Options
-from aioftrackjobs.devserver.seed.fixtures import FixtureSource
+from aioftrackjobs.devserver.options import Options, ServerOptions
 from aioftrackjobs.devserver.serving.address import bind, check_address, url_of
 from aioftrackjobs.devserver.serving.handle import ServerHandle, handle_of
 from aioftrackjobs.devserver.serving.uvicorn_server import UvicornServer, uvicorn_server
@@ -137,55 +134,29 @@ class _Runner:
 async def running(
     host: str = "127.0.0.1",
     port: int = 0,
-    database: str | Path | None = None,
-    storage: str | Path | None = None,
-    schemas: Iterable[Mapping[str, Any]] | None = None,
-    api_user: str = DEFAULT_API_USER,
-    api_key: str | None = None,
     *,
-    empty: bool = False,
-    fixture: FixtureSource | None = None,
     public: bool = False,
-    global_api_key: str | None = None,
-    limits: Limits | None = None,
     faults: Faults | None = None,
+    **options: Unpack[ServerOptions],
 ) -> AsyncIterator[ServerHandle]:
     """Run a server for the length of the block; by default nothing of it stays.
 
-    A server that has ended before the block says so at the end of it, unless an error of the
-    block's own does.
+    Takes all :class:`~aioftrackjobs.devserver.ServerOptions`, such as ``database`` and
+    ``fixture``. If the server ends before the block, an error says so at the end of the block,
+    unless the block itself raises one.
 
     Args:
         host: Address to listen on.
         port: 0 for any free one.
-        database: SQLite file; in memory if not given.
-        storage: Folder for files; a temporary one if not given.
-        schemas: Documents as ``query_schemas`` answers them; built-in ones if not given.
-        api_user: User the server is made for; added if there is no such user.
-        api_key: Key of *api_user*; made up, or kept from the database, if not given.
-        empty: Make nothing in a new database but that user and the built-in locations.
-        fixture: JSON file of entities to load, or the entities, as in :mod:`fixtures`.
-        public: Allow a *host* that other machines reach; that takes an *api_key* too.
-        global_api_key: Key that acts for any active user; there is none if not given.
-        limits: How much one request may ask for, if not as much as usual.
-        faults: What is to go wrong from the start; the handle has them in any case.
+        public: Allow a *host* that other machines reach; that needs an *api_key* too.
+        faults: What goes wrong from the start; the handle has them in any case.
+        options: See above.
 
     Raises:
-        ServerStartError: If one of these cannot be used; the subclass says which.
+        ServerStartError: If an option cannot be used.
     """
-    check_address(host, port, public=public, api_key=api_key)
-    options = Options(
-        database=database,
-        storage=storage,
-        schemas=schemas,
-        api_user=api_user,
-        api_key=api_key,
-        global_api_key=global_api_key,
-        limits=limits,
-        empty=empty,
-        fixture=fixture,
-    )
-    runner = _Runner(host, port, options, faults)
+    check_address(host, port, public=public, api_key=options.get("api_key"))
+    runner = _Runner(host, port, Options(**options), faults)
     runner.start()
     try:
         yield await run_sync(runner.wait_ready)
@@ -215,43 +186,24 @@ async def _ended(runner: _Runner) -> None:
 def serve(
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
-    database: str | Path | None = None,
-    storage: str | Path | None = None,
-    schemas: Iterable[Mapping[str, Any]] | None = None,
-    api_user: str = DEFAULT_API_USER,
-    api_key: str | None = None,
-    on_ready: Callable[[ServerHandle], None] | None = None,
     *,
-    empty: bool = False,
-    fixture: FixtureSource | None = None,
     public: bool = False,
-    global_api_key: str | None = None,
-    limits: Limits | None = None,
     faults: Faults | None = None,
+    on_ready: Callable[[ServerHandle], None] | None = None,
+    **options: Unpack[ServerOptions],
 ) -> None:
     """Serve until SIGINT or SIGTERM; for programs, from their main thread.
 
     Takes what :func:`running` takes, and calls *on_ready* once when the first request can be
-    answered.
+    served.
 
     Raises:
-        ServerStartError: If one of these cannot be used; the subclass says which.
-        ServerEndedError: If the server ends although nobody stopped it.
+        ServerStartError: If an option cannot be used.
+        ServerEndedError: If the server ends although it was not stopped.
     """
-    check_address(host, port, public=public, api_key=api_key)
-    options = Options(
-        database=database,
-        storage=storage,
-        schemas=schemas,
-        api_user=api_user,
-        api_key=api_key,
-        global_api_key=global_api_key,
-        limits=limits,
-        empty=empty,
-        fixture=fixture,
-    )
+    check_address(host, port, public=public, api_key=options.get("api_key"))
     stopped = threading.Event()
-    runner = _Runner(host, port, options, faults, on_end=stopped.set)
+    runner = _Runner(host, port, Options(**options), faults, on_end=stopped.set)
     with _signals_set(stopped):
         runner.start()
         try:

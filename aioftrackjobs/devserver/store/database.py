@@ -24,7 +24,7 @@ from aioftrackjobs.devserver.api_errors import (
     IntegrityError,
     ValidationError,
 )
-from aioftrackjobs.devserver.errors import StoreError
+from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.limits import Meter, unmetered
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.statements import Sql
@@ -158,7 +158,7 @@ class Store:
         secret: What the server signs addresses with; as lasting as the entities are.
 
     Raises:
-        StoreError: If the database cannot be used, or is one of another model.
+        ServerStartError: If the database cannot be used, or is one of another model.
     """
 
     def __init__(self, model: Model, sql: Sql, database: str | Path | None = None) -> None:
@@ -179,8 +179,8 @@ class Store:
         except (sa.exc.DatabaseError, sqlite3.DatabaseError, ValueError) as error:
             self._engine.dispose()
             reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-            raise StoreError(self.database, str(reason)) from error
-        except StoreError:
+            raise ServerStartError("database", self.database, str(reason)) from error
+        except ServerStartError:
             self.close()
             raise
 
@@ -202,7 +202,7 @@ class Store:
                 self.driver.execute(sql)
             self.driver.execute("INSERT INTO _fact VALUES ('schemas', ?)", (wanted,))
         elif known[0] != wanted:
-            raise StoreError(self.database, "it was made for other schemas")
+            raise ServerStartError("database", self.database, "it was made for other schemas")
         self.secret = self._make_secret()
         self.driver.execute("COMMIT")
 
