@@ -35,7 +35,7 @@ from aioftrackjobs.devserver.limits import Limits, NeedsSlotError, ResponseCap
 from aioftrackjobs.devserver.options import Options
 from aioftrackjobs.devserver.schema.loader import builtin_model, load_model
 from aioftrackjobs.devserver.schema.model import Model
-from aioftrackjobs.devserver.seed.demo_project import Contents, Part
+from aioftrackjobs.devserver.seed.demo_project import SeedContents
 from aioftrackjobs.devserver.seed.fixtures import read_fixture
 from aioftrackjobs.devserver.store.database import Store
 from aioftrackjobs.devserver.store.statements import Sql
@@ -94,7 +94,7 @@ class Engine:
         )
         self.limits = options.limits or Limits()
         self.api_user = options.api_user
-        self._contents = Contents(options.empty, read_fixture(options.fixture))
+        self._contents = SeedContents(options.empty, read_fixture(options.fixture))
         with ExitStack() as made:
             self.storage = Storage(options.storage)
             made.callback(self.storage.close)
@@ -144,13 +144,13 @@ class Engine:
                 self._fill(options.api_user, options.api_key, parts)
             except ApiError as refusal:
                 reason = refusal.content
-                left_out = parts[-1].__name__.strip("_") if parts else "user"
+                left_out = parts[-1] if parts else "user"
                 logger.log(level, "the seed leaves out its %s: %s", left_out, reason)
             else:
                 return
         raise ServerStartError("schemas", None, f"a server with them cannot be filled: {reason}")
 
-    def _fill(self, api_user: str, api_key: str | None, parts: Iterable[Part]) -> None:
+    def _fill(self, api_user: str, api_key: str | None, parts: Iterable[str]) -> None:
         with self._store.transaction() as transaction:
             new_batch = partial(self._services.batch, transaction, api_user)
             self._contents.fill(self.model, transaction, new_batch, api_user, parts)

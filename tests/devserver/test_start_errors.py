@@ -117,7 +117,7 @@ def test_a_failure_while_a_store_is_filled_closes_all(
         closed.append(store)
         close(store)
 
-    monkeypatch.setattr("aioftrackjobs.devserver.seed.demo_project.Contents.fill", fail)
+    monkeypatch.setattr("aioftrackjobs.devserver.seed.demo_project.SeedContents.fill", fail)
     monkeypatch.setattr(Store, "close", recorded)
 
     with pytest.raises(OSError, match="disk full"):
@@ -272,7 +272,8 @@ def test_what_is_not_seeded_is_logged(
     Engine(Options()).close()
     assert caplog.records == []
     Engine(Options(schemas=others)).close()
-    monkeypatch.setattr(demo_project, "PRIORITY_NONE", 5)
+    broken = [{"__entity_type__": "Priority", "id": 5}]
+    monkeypatch.setitem(demo_project.demo_data(), "vocabulary", broken)
     Engine(Options()).close()
 
     (foreign, own), last = caplog.records[:2], caplog.records[-1]
