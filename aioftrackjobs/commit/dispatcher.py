@@ -12,7 +12,7 @@ the more they carry. One that takes very long holds nobody back.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -23,7 +23,7 @@ import anyio.lowlevel
 
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.api_client import ApiClient
-from aioftrackjobs.commit.queue import EntityOrder, Room, SendQueue
+from aioftrackjobs.commit.queue import EntityOrder, SendQueue
 from aioftrackjobs.commit.request import (
     Applied,
     NotApplied,
@@ -74,9 +74,6 @@ class Dispatcher:
         group_commit: Whether commits may share a request.
         in_flight: Requests under way at once.
         timings: Times that tests shorten.
-
-    Attributes:
-        room: Where to wait before a commit is submitted.
     """
 
     def __init__(
@@ -97,7 +94,6 @@ class Dispatcher:
         self._group_commit = group_commit
         self._in_flight = in_flight
         self._timings = timings
-        self.room = Room(self._hold)
         self._order = EntityOrder()
         self._outbox = SendQueue(group_commit=group_commit)
         self._tickets: set[PendingRequest] = set()
@@ -141,7 +137,6 @@ class Dispatcher:
 
         Raises:
             SessionStateError: The session is not open.
-            UnserialisableValueError: One of the values cannot travel.
         """
         self.require_open()
         ticket = PendingRequest.of_commit(changes, settle, overtakes=overtakes, doubt=doubt)
@@ -167,7 +162,6 @@ class Dispatcher:
 
         Raises:
             SessionStateError: The session is not open.
-            UnserialisableValueError: One of the values cannot travel.
         """
         self.require_open()
         return self._enter(PendingRequest.of_call(operations))
@@ -199,7 +193,6 @@ class Dispatcher:
         ticket.number, ticket.since = next(self._arrivals), time.monotonic()
         ticket.new_waiter = self._host.new_waiter
         self._tickets.add(ticket)
-        self.room.queued += ticket.count
         if self._order.enter(ticket):
             self._let_go(ticket)
         return ticket
@@ -215,8 +208,7 @@ class Dispatcher:
         if ticket.outcome is not None:
             return  # withdrawn meanwhile: what waited for it has been let go
         self._tickets.discard(ticket)
-        if ticket.is_queued:
-            self._dequeue([ticket])
+        ticket.is_queued = False
         try:
             ticket.finish(outcome)
         finally:
@@ -233,7 +225,7 @@ class Dispatcher:
         while ending:
             ticket = ending.pop()
             self._tickets.discard(ticket)
-            self._dequeue([ticket])
+            ticket.is_queued = False
             ticket.finish(ticket.given_up(_closed()))
             ending += self._order.leave(ticket)
 
@@ -252,7 +244,7 @@ class Dispatcher:
 
     async def drain(self) -> None:
         """Wait until nothing is queued or under way."""
-        while self._tickets or self.room.is_awaited:
+        while self._tickets:
             for ticket in tuple(self._tickets):
                 await ticket.ended()
             await anyio.lowlevel.checkpoint()
@@ -260,7 +252,6 @@ class Dispatcher:
     def abandon(self) -> None:
         """End what is still queued, and what will be: the session closes."""
         self._closed = True
-        self.room.lift()
         while group := self._take():
             for ticket in group:
                 self._finish(ticket, ticket.given_up(_closed()))
@@ -330,17 +321,9 @@ class Dispatcher:
 
     def _take(self, *, departs: bool = True) -> Sequence[PendingRequest]:
         group = self._outbox.take(departs=departs)
-        self._dequeue(group)
+        for ticket in group:
+            ticket.is_queued = False
         return group
-
-    def _dequeue(self, tickets: Iterable[PendingRequest]) -> None:
-        """Give room to others, now that *tickets* have ended, or travel in a request."""
-        freed = 0
-        for ticket in tickets:
-            if ticket.is_queued:  # not so if an earlier request has taken it
-                ticket.is_queued = False
-                freed += ticket.count
-        self.room.free(freed)
 
     async def _send(self, group: Sequence[PendingRequest]) -> None:
         assert self._sender is not None  # noqa: S101 - nothing is queued before it is opened

@@ -5,13 +5,11 @@ from __future__ import annotations
 from bisect import insort
 from collections import deque
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from math import inf
 from operator import attrgetter
 
-import anyio
-
 from aioftrackjobs.commit.request import Key, PendingRequest
+from aioftrackjobs.errors import UnserialisableValueError
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.reconciliation import named
 
@@ -73,15 +71,20 @@ class SendQueue:
         return self._take_commits() if commits else []
 
     def _take_commits(self) -> list[PendingRequest]:
-        """Take as many as one request may carry, but one at least; the first is to be sent."""
-        operations = size = 0
-        for place, ticket in enumerate(self.commits):
-            operations, size = operations + ticket.count_left, size + len(ticket.body)
-            if (operations > self._group_operations or size > GROUP_BYTES) and place:
+        """Take as many commits as one request may carry, but at least one."""
+        group: list[PendingRequest] = []
+        operations = place = 0
+        size = 0.0
+        for place, ticket in enumerate(self.commits):  # noqa: B007 - used below
+            if ticket.outcome is not None:
+                continue  # withdrawn
+            operations += ticket.count_left
+            size += _size(ticket)
+            if group and (operations > self._group_operations or size > GROUP_BYTES):
                 break
+            group.append(ticket)
         else:
             place += 1
-        group = [ticket for ticket in self.commits[:place] if ticket.outcome is None]
         del self.commits[:place]
         return group
 
@@ -95,6 +98,17 @@ class SendQueue:
             self._withdrawn = 0
             for queue in (self.commits, self.calls):
                 queue[:] = [ticket for ticket in queue if ticket.outcome is None]
+
+
+def _size(ticket: PendingRequest) -> float:
+    """Return the bytes of *ticket*; without limit if it has to travel alone.
+
+    What cannot be encoded must not end the commits of others with its error.
+    """
+    try:
+        return len(ticket.encode())
+    except UnserialisableValueError:
+        return inf
 
 
 def _drop_ended(queue: list[PendingRequest]) -> None:
@@ -187,76 +201,3 @@ class EntityOrder:
                 linking.pop(ticket, None)
                 if not linking:
                     del self._links[value]
-
-
-#: Operations that may be queued before who commits has to wait.
-QUEUE_OPERATIONS = 10_000
-
-
-class Room:
-    """Lets in who waits, in the order they came, as what is queued becomes less.
-
-    Args:
-        hold: Entered by each who waits, for as long as they do.
-
-    Attributes:
-        queued: Operations that are queued.
-    """
-
-    def __init__(self, hold: AbstractContextManager[None]) -> None:
-        self._hold = hold
-        self.queued = 0
-        self._waiting: dict[anyio.Event, int] = {}
-        self._admitted = 0  # operations that are awaited from who was let in
-        self._bound: float = QUEUE_OPERATIONS
-
-    @property
-    def is_free(self) -> bool:
-        """Whether something may be queued without waiting."""
-        return not self._waiting and self.queued + self._admitted < self._bound
-
-    @property
-    def is_awaited(self) -> bool:
-        """Whether somebody waits, or was let in and has queued nothing yet."""
-        return bool(self._waiting or self._admitted)
-
-    async def wait(self, operations: int = 1) -> None:
-        """Wait while too much is queued; then queue them, without another wait.
-
-        Args:
-            operations: Number of those that are to be queued.
-        """
-        if self.is_free:
-            return
-        event = anyio.Event()
-        self._waiting[event] = operations
-        try:
-            with self._hold:
-                await event.wait()
-        except BaseException:
-            if self._waiting.pop(event, None) is None:
-                self._admitted -= operations
-                self._admit()  # somebody else
-            raise
-        self._admitted -= operations
-        if not self._admitted:
-            # Those who were let in may have nothing left to queue, and nobody else would be. Most
-            # do queue it, and then there is one commit more than there should be.
-            self._admit()
-
-    def free(self, operations: int) -> None:
-        """Note that so many *operations* are not queued any more."""
-        self.queued -= operations
-        if self._waiting:
-            self._admit()
-
-    def lift(self) -> None:
-        """Let in whoever waits, and will: what they queue now ends at once."""
-        self._bound = inf
-        self._admit()
-
-    def _admit(self) -> None:
-        while self._waiting and self.queued + self._admitted < self._bound:
-            event = next(iter(self._waiting))
-            self._admitted += self._waiting.pop(event)
-            event.set()

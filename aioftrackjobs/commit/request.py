@@ -70,7 +70,6 @@ class PendingRequest:
     class, and is encoded again in the rare case that something goes wrong.
 
     Attributes:
-        body: Its operations as a JSON list.
         count: Number of them.
         count_left: Number of those that are not known to be done.
         changes: The operations of a commit; none of another call.
@@ -116,12 +115,12 @@ class PendingRequest:
     trouble: FtrackJobsError | None = None
     outcome: Outcome | None = None
     new_waiter: Callable[[], Waiter]
+    _body: bytes | None = None
     _results: dict[int, Any] | None = None
     _latch: Waiter | None = None
     _latches: Sequence[Waiter] = ()  # of those who wait besides the first
 
-    def __init__(self, body: bytes, count: int) -> None:
-        self.body = body
+    def __init__(self, count: int) -> None:
         self.count = self.count_left = count
 
     @classmethod
@@ -140,11 +139,8 @@ class PendingRequest:
             settle: Called with the outcome.
             overtakes: Neither wait for others about the same entities, nor let them wait.
             doubt: Why it is not known what became of an earlier attempt.
-
-        Raises:
-            UnserialisableValueError: One of the values cannot travel.
         """
-        ticket = cls(_encode([encode_operation(change) for change in changes]), len(changes))
+        ticket = cls(len(changes))
         ticket.changes, ticket.settle = changes, settle
         if overtakes:
             ticket.overtakes = True
@@ -165,18 +161,31 @@ class PendingRequest:
 
     @classmethod
     def of_call(cls, wire: Sequence[Mapping[str, JSONValue]]) -> PendingRequest:
-        """Return the ticket of operations that travel by themselves.
-
-        Raises:
-            UnserialisableValueError: One of the values cannot travel.
-        """
-        ticket = cls(_encode(wire), len(wire))
+        """Return the ticket of operations that travel by themselves."""
+        ticket = cls(len(wire))
         ticket.call = wire
         keys = [each.get("entity_key") for each in wire if each.get("action") in _WRITES]
         parts = [tuple(str(value) for value in key) for key in keys if isinstance(key, list)]
         ticket.about = [key[0] if len(key) == 1 else key for key in parts]
         ticket.is_repeatable = all(each.get("action") in _READS for each in wire)
         return ticket
+
+    def encode(self) -> bytes:
+        """Return what is left of its operations as a JSON list.
+
+        That is made when the request is sent rather than when it is queued: thousands may wait,
+        and the bytes would take as much memory again as what they are made from.
+
+        Raises:
+            UnserialisableValueError: One of the values cannot travel.
+        """
+        if self._body is None:
+            wire = self.call or [encode_operation(change) for change in self.changes_left]
+            try:
+                self._body = encode_batch(wire)
+            except Exception as exc:  # noqa: BLE001 - whatever pydantic_core raises
+                raise UnserialisableValueError("the operations", type(exc).__name__) from None
+        return self._body
 
     # What is left of it: less than all only after a refusal
 
@@ -214,7 +223,7 @@ class PendingRequest:
         if indices:
             self._results = (self._results or {}) | dict.fromkeys(indices)
             self.count_left = self.count - len(self._results)
-            self.body = _encode([encode_operation(change) for change in self.changes_left])
+            self._body = None
         return bool(indices)
 
     def apply(self, results: Sequence[Any]) -> Applied:
@@ -234,7 +243,7 @@ class PendingRequest:
         """Let the end be known: first to who keeps the books, then to who waits."""
         self.outcome = outcome
         # Whoever holds the ticket now holds neither what it carried nor who sent it.
-        settle, self.settle, self.body = self.settle, None, b""
+        settle, self.settle, self._body = self.settle, None, None
         try:
             if settle is not None:
                 settle(outcome)
@@ -263,10 +272,3 @@ def key_of(reference: Reference) -> Key:
     """Return what tickets know the entity by."""
     key = reference.key
     return key[0][1] if len(key) == 1 else tuple([value for _, value in key])
-
-
-def _encode(wire: Sequence[Mapping[str, JSONValue]]) -> bytes:
-    try:
-        return encode_batch(wire)
-    except Exception as exc:  # noqa: BLE001 - whatever pydantic_core raises, it was not sent
-        raise UnserialisableValueError("the operations", type(exc).__name__) from None

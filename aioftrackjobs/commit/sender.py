@@ -113,9 +113,9 @@ class BatchSender:
     async def _send(self, group: Sequence[PendingRequest]) -> list[Any]:
         if not group:
             return []
+        body = join_batches([ticket.encode() for ticket in group])
         for ticket in group:
             ticket.is_sent = True
-        body = join_batches([ticket.body for ticket in group])
         count = sum([ticket.count_left for ticket in group])
         return await self._exchange.send(body, count, group[0].call)
 

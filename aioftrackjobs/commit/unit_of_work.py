@@ -248,12 +248,10 @@ class UnitOfWork:
             CommitUncertainError: It was sent and no complete answer came; or that is how an earlier
                 one ended, and it is still not known what became of that.
         """
-        is_clear = self._flight is None and not self._uncertain
-        if is_clear and not self._pending:
+        while self._flight is not None or self._uncertain:
+            await self.resolve()
+        if not self._pending:
             return
-        self._dispatcher.require_open()
-        if not (is_clear and self._dispatcher.room.is_free):
-            await self._clear()
         taken, self._pending = self._pending, []
         await self._send(taken)
 
@@ -269,7 +267,7 @@ class UnitOfWork:
         await self._send(taken, self._doubt)
 
     def post(self, settle: Settle) -> PendingRequest:
-        """Queue a commit of what is recorded without waiting for its end, nor for room.
+        """Queue a commit of what is recorded, without waiting for its end.
 
         Args:
             settle: Called with the outcome. What was not applied is pending again.
@@ -282,19 +280,6 @@ class UnitOfWork:
         taken = self._take_pending()
         operations = fold_recorded(taken)
         return self._submit(InFlightCommit(taken, self._land, settle), operations)
-
-    async def _clear(self) -> None:
-        """Wait until what is pending can be sent: nothing is under way, or uncertain."""
-        while not self._is_clear():
-            await self.resolve()
-        while self._pending:
-            await self._dispatcher.room.wait(len(self._pending))
-            if self._is_clear():
-                return
-            await self.resolve()
-
-    def _is_clear(self) -> bool:
-        return self._flight is None and not self._uncertain
 
     async def settled(self) -> None:
         """Wait until no commit is under way, also none whose caller was cancelled."""

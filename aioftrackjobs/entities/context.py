@@ -55,7 +55,7 @@ class EntityContext:
         # Weak: a unit that is gone creates nothing; one that is not holds what it has recorded, so
         # that no other entity gets the same id().
         self.creators = WeakValueDictionary[int, UnitOfWork]()
-        self.progress = ProgressBoards(connection.host, self.room)
+        self.progress = ProgressBoards(connection.host)
         self.running = ActiveJobs(
             connection.host, connection.contact, connection.journal.holder, seconds=lease
         )
@@ -225,10 +225,6 @@ class EntityContext:
         return self.connection.component_url("get", component_id)
 
     # As the committer of units of work
-
-    async def room(self) -> None:
-        """Wait while too much is queued."""
-        await self.connection.dispatcher.room.wait()
 
     def merge(self, rows: Sequence[Any]) -> None:
         """Take over what the server says of the entities it wrote.

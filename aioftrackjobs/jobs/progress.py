@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 from weakref import WeakSet
@@ -102,15 +102,11 @@ class ProgressWriter:
 
     Args:
         host: Where it runs; it has a task only while there is something to write.
-        room: Waits while too much is queued to be sent.
         interval: Seconds from one round of writes to the next.
     """
 
-    def __init__(
-        self, host: BackgroundTasks, room: Callable[[], Awaitable[None]], *, interval: float
-    ) -> None:
+    def __init__(self, host: BackgroundTasks, *, interval: float) -> None:
         self._host = host
-        self._room = room
         self._interval = interval
         self._known = WeakSet[Channel]()
         self._lines: dict[Channel, None] = {}  # to be written
@@ -172,7 +168,6 @@ class ProgressWriter:
         """Write all lines: as many in one go as one request carries, then others have a turn."""
         lines, self._lines = list(self._lines), {}
         for start in range(0, len(lines), GROUP_OPERATIONS):
-            await self._room()
             for line in lines[start : start + GROUP_OPERATIONS]:
                 line.write()
             await anyio.lowlevel.checkpoint()
@@ -181,9 +176,8 @@ class ProgressWriter:
 class ProgressBoards:
     """The boards of a session: one for each interval that its Jobs have."""
 
-    def __init__(self, host: BackgroundTasks, room: Callable[[], Awaitable[None]]) -> None:
+    def __init__(self, host: BackgroundTasks) -> None:
         self._host = host
-        self._room = room
         self._boards: dict[float, ProgressWriter] = {}
 
     def board(self, interval: float) -> ProgressWriter:
@@ -191,5 +185,5 @@ class ProgressBoards:
         if interval not in self._boards:
             # Or a daemon whose intervals are computed would keep one for each.
             self._boards = {key: each for key, each in self._boards.items() if not each.is_idle}
-            self._boards[interval] = ProgressWriter(self._host, self._room, interval=interval)
+            self._boards[interval] = ProgressWriter(self._host, interval=interval)
         return self._boards[interval]

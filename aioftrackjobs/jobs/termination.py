@@ -58,7 +58,6 @@ async def end_jobs(
     """
     errors: dict[Job, FtrackJobsError | None] = {}
     tickets: list[PendingRequest] = []
-    await workspace.room()
     for job, (status, data) in ends.items():
 
         def settle(outcome: Outcome, job: Job = job) -> None:

@@ -57,7 +57,6 @@ def assert_empty(session: AsyncSession) -> None:
     assert not dispatcher._tickets
     assert not dispatcher._outbox.commits
     assert not dispatcher._outbox.calls
-    assert not dispatcher.room.is_awaited
     assert not dispatcher._order._latest
     assert not dispatcher._order._births
     assert all(not board._lines for board in workspace.progress._boards.values())

@@ -23,7 +23,6 @@ from aioftrackjobs import (
     ValidationError,
 )
 from aioftrackjobs.commit import queue as outbox
-from aioftrackjobs.commit import queue as room
 from aioftrackjobs.commit.dispatcher import IN_FLIGHT
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.devserver import ServerHandle
@@ -434,13 +433,28 @@ async def test_a_taken_key_is_the_fault_of_who_chose_it(tables: Tables) -> None:
     assert len(tables.rows) == 11
 
 
-async def test_a_value_that_cannot_travel_is_nobody_elses_fault(tables: Tables) -> None:
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param(("name", "\ud800"), id="found when it is recorded"),
+        pytest.param(("\ud800", "value"), id="found when it is encoded"),
+    ],
+)
+async def test_a_value_that_cannot_travel_is_nobody_elses_fault(
+    tables: Tables, odd: tuple[str, str]
+) -> None:
     async with tables.session() as session:
         errors: list[FtrackJobsError] = []
 
         async def make_odd() -> None:
             try:
-                await create(session, "\ud800")
+                async with session.unit_of_work() as unit:
+                    task = session.create("Task", {})
+                    task[odd[0]] = odd[1]
+                    try:
+                        await unit.commit()
+                    finally:
+                        assert len(unit.recorded_operations) == 2, "pending again"
             except UnserialisableValueError as exc:
                 errors.append(exc)
 
@@ -535,51 +549,6 @@ async def test_what_stays_refused_then_leaves_nothing(tables: Tables) -> None:
         await session.commit()
 
     assert len(tables.rows) == 2
-
-
-# Backpressure
-
-
-async def test_who_commits_waits_while_too_much_is_queued(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(room, "QUEUE_OPERATIONS", 50)
-    tables.gate = anyio.Event()
-    async with tables.session() as session, anyio.create_task_group() as group:
-        dispatcher = session._connection.dispatcher
-        for _ in range(1_000):
-            group.start_soon(create, session)
-        await turns(100)
-        assert len(dispatcher._tickets) <= (IN_FLIGHT + 1) * 51, "the rest is not even encoded"
-        tables.gate.set()
-
-    assert len(tables.rows) == 1_000
-    assert dispatcher.room.queued == dispatcher.room._admitted == 0
-
-
-async def test_a_cancelled_wait_for_room_leaves_the_room_to_others(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(room, "QUEUE_OPERATIONS", 5)
-    tables.gate = anyio.Event()
-    async with tables.session() as session, anyio.create_task_group() as group:
-        dispatcher = session._connection.dispatcher
-        for _ in range(20):
-            group.start_soon(create, session)
-        with anyio.CancelScope() as scope:
-            async with anyio.create_task_group() as cancelled:
-                for _ in range(20):
-                    cancelled.start_soon(create, session)
-                await turns()
-                scope.cancel()
-        for _ in range(20):
-            group.start_soon(create, session)
-        await turns()
-        tables.gate.set()
-
-    assert 40 <= len(tables.rows) <= 60
-    assert dispatcher.room.queued == dispatcher.room._admitted == 0
-    assert not dispatcher._tickets
 
 
 # Cancellation and closing

@@ -20,7 +20,6 @@ from aioftrackjobs import (
     SessionStateError,
 )
 from aioftrackjobs.commit import queue as outbox
-from aioftrackjobs.commit import queue as room
 from aioftrackjobs.commit.dispatcher import IN_FLIGHT, Dispatcher
 from aioftrackjobs.models import remote_value
 from aioftrackjobs.retry import NO_RETRIES
@@ -74,50 +73,7 @@ async def test_a_task_with_huge_commits_does_not_starve_others(
     assert 0 < huge_commits <= 3 * rounds
 
 
-# Backpressure
-
-
-async def test_what_is_queued_is_bounded_by_operations_not_by_commits(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(room, "QUEUE_OPERATIONS", 100)
-    most = 0
-    async with tables.session() as session, anyio.create_task_group() as group:
-        dispatcher = dispatcher_of(session)
-
-        async def make() -> None:
-            nonlocal most
-            async with session.unit_of_work():
-                for _ in range(20):
-                    session.create(Job, {})
-            most = max(most, dispatcher.room.queued)
-
-        for _ in range(500):
-            group.start_soon(make)
-
-    assert len(tables.rows) == 10_000
-    assert most <= 100 + 2 * 20
-
-
-async def test_who_is_let_in_and_has_nothing_to_commit_lets_others_in(
-    tables: Tables, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(room, "QUEUE_OPERATIONS", 1)
-    tables.gate = anyio.Event()
-    async with tables.session() as session, anyio.create_task_group() as group:
-        for _ in range(IN_FLIGHT + 1):
-            group.start_soon(create, session)
-            await turns()
-        async with session.unit_of_work() as unit:
-            session.create(Job, {"data": "dropped"})
-            group.start_soon(unit.commit)
-            await turns()
-            group.start_soon(create, session, "last")
-            await turns()
-            unit.rollback()
-            tables.gate.set()
-
-    assert len(tables.rows) == IN_FLIGHT + 2
+# Callers who give up
 
 
 async def test_callers_who_give_up_and_try_again_leave_nothing_queued(tables: Tables) -> None:
@@ -137,7 +93,6 @@ async def test_callers_who_give_up_and_try_again_leave_nothing_queued(tables: Ta
                     await turns(2)
                     scope.cancel()
         assert len(dispatcher._outbox.commits) <= 2
-        assert dispatcher.room.queued == 0
         tables.gate.set()
 
     assert len(tables.rows) == IN_FLIGHT
@@ -329,7 +284,6 @@ async def test_what_is_being_deleted_cannot_be_changed(tables: Tables) -> None:
 async def test_whoever_still_waits_when_the_session_is_closed_is_told(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "QUEUE_OPERATIONS", 20)
     tables.gate = anyio.Event()
     ends: list[str] = []
 
@@ -358,7 +312,6 @@ async def test_whoever_still_waits_when_the_session_is_closed_is_told(
 
     assert len(ends) == IN_FLIGHT + 105
     assert ends.count("CommitUncertainError") < 105, "only what was sent is uncertain"
-    assert dispatcher.room.queued == dispatcher.room._admitted == 0
     assert not dispatcher._tickets
 
 

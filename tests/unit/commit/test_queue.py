@@ -92,9 +92,18 @@ def test_no_more_operations_share_a_request_than_are_allowed(
 
 def test_no_more_bytes_share_a_request_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     tickets = [commit(number) for number in range(4)]
-    monkeypatch.setattr(outboxes, "GROUP_BYTES", 2 * len(tickets[0].body))
+    monkeypatch.setattr(outboxes, "GROUP_BYTES", 2 * len(tickets[0].encode()))
 
     assert taken(filled(*tickets)) == [[0, 1], [2, 3]]
+
+
+def test_what_cannot_be_encoded_travels_alone() -> None:
+    """Its error ends no other commit."""
+    odd = Update(Reference("Job", (("id", "\ud800"),)), {"data": "x"})
+    unencodable = PendingRequest.of_commit([odd], ignore)
+    unencodable.number = 2
+
+    assert taken(filled(commit(1), unencodable, commit(3), commit(4))) == [[1], [2], [3, 4]]
 
 
 def test_what_is_withdrawn_does_not_travel() -> None:
