@@ -59,7 +59,7 @@ class Health:
 def check_health(connection: Connection) -> Health:
     """Return a snapshot of what *connection* is waiting for."""
     waiting, contact, journal = connection.waiting(), connection.contact, connection.journal
-    words = journal.waiting_words()
+    words = journal.pending_final_reports()
     since = waiting.since
     return Health(
         commits_queued=waiting.queued,

@@ -27,7 +27,7 @@ class Entry(NamedTuple):
     id: str
     holder: str
     since: float
-    word: str | None = None
+    final_report: str | None = None
     lost_host: str | None = None
     lost_at: float | None = None
 

@@ -55,7 +55,7 @@ CREATE TABLE IF NOT EXISTS entries (
     owner TEXT NOT NULL,
     holder TEXT NOT NULL,
     since REAL NOT NULL,
-    word TEXT,
+    final_report TEXT,
     lost_host TEXT,
     lost_at REAL,
     PRIMARY KEY (server, kind, id)
@@ -68,8 +68,8 @@ def _fields(number: int) -> str:
 
 
 _REPLACE = (
-    "INSERT OR REPLACE INTO entries (server, api_user, owner, kind, id, holder, since, word,"
-    " lost_host, lost_at) "
+    "INSERT OR REPLACE INTO entries (server, api_user, owner, kind, id, holder, since,"
+    " final_report, lost_host, lost_at) "
 )
 _INSERT_ONE = f"{_REPLACE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ALL = f"{_REPLACE} SELECT ?, ?, ?, {_fields(7)} FROM json_each(?)"
@@ -260,7 +260,7 @@ class JournalFile:
                 undecided |= alive is None
                 if alive is not False and not ended:
                     continue
-                only = "" if alive is False else " AND word IS NOT NULL"
+                only = "" if alive is False else " AND final_report IS NOT NULL"
                 taken = (
                     f"owner = ?{only} AND server = ? AND api_user = ?",
                     (token, me.server_url, me.api_user),
@@ -273,7 +273,7 @@ class JournalFile:
                 )
                 self._forget(execute, token)
             mine = execute(
-                "SELECT kind, id, holder, since, word, lost_host, lost_at FROM entries"
+                "SELECT kind, id, holder, since, final_report, lost_host, lost_at FROM entries"
                 " WHERE owner = ? ORDER BY since",
                 (me.token,),
             ).fetchall()

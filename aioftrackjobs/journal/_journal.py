@@ -59,16 +59,16 @@ class Journal:
         """Why it cannot be written; None if it can."""
         return self._ledger.problem
 
-    def waiting_words(self) -> list[Entry]:
+    def pending_final_reports(self) -> list[Entry]:
         """Return the last words that were not acknowledged, the oldest first."""
-        return [entry for entry in self.unsettled() if entry.word is not None]
+        return [entry for entry in self.unsettled() if entry.final_report is not None]
 
     def unsettled(self) -> list[Entry]:
         """Return what somebody has to see to, the oldest first: last words, and what is lost."""
         found = [
             entry
             for entry in self._ledger.entries()
-            if entry.word is not None or entry.lost_host is not None
+            if entry.final_report is not None or entry.lost_host is not None
         ]
         return sorted(found, key=lambda entry: entry.since)
 
@@ -88,13 +88,13 @@ class Journal:
         if (job_id := self._ledger.take_spare(time.time())) is None:
             job_id = str(uuid4())
             try:
-                await self.own(job_id)
+                await self.record_job(job_id)
             except BaseException:
                 self.release_job(job_id)
                 raise
         return job_id
 
-    async def own(self, job_id: str) -> bool:
+    async def record_job(self, job_id: str) -> bool:
         """Note that the session runs a Job; returns when that is written, or cannot be.
 
         Returns:
@@ -102,16 +102,18 @@ class Journal:
         """
         return await self._keep_written("job", job_id)
 
-    async def note_upload(self, component_id: str) -> bool:
-        """Note that bytes of a component are about to be sent; returns as :meth:`own` does."""
+    async def record_upload(self, component_id: str) -> bool:
+        """Note that bytes of a component are about to be sent; returns as ``record_job``."""
         return await self._keep_written("upload", component_id)
 
     async def _keep_written(self, kind: str, id_: str) -> bool:
         if self._path is None:
             return False
-        return await self.written(self._keep(Entry(kind, id_, self._holder, time.time())))
+        return await self.wait_until_written(
+            self._keep(Entry(kind, id_, self._holder, time.time()))
+        )
 
-    def keep_word(self, job_id: str, word: str) -> Receipt:
+    def record_final_report(self, job_id: str, word: str) -> Receipt:
         """Note the last word of a Job, as JSON, and have it written.
 
         Returns:
@@ -125,8 +127,8 @@ class Journal:
             self._ring()
         return receipt
 
-    async def written(self, receipt: Receipt) -> bool:
-        """Wait for *receipt*; return as :meth:`own` does."""
+    async def wait_until_written(self, receipt: Receipt) -> bool:
+        """Wait for *receipt*; return as :meth:`record_job` does."""
         if self._ledger.must_wait(receipt, self._new_latch):
             assert receipt.latch is not None  # noqa: S101 - for type checkers
             self._have_watched()
@@ -152,7 +154,7 @@ class Journal:
         receipt = Receipt(self._claim)
         if self._ledger.ask(receipt):
             self._ring()
-        return not await self.written(receipt) or receipt.result
+        return not await self.wait_until_written(receipt) or receipt.result
 
     def _claim(self, file: JournalFile) -> bool:
         entries, undecided = file.claim(time.time())
@@ -204,4 +206,4 @@ class Journal:
             receipt = Receipt(lambda file: file.end())
             if self._ledger.close(receipt):
                 with anyio.move_on_after(_PATIENCE):
-                    await self.written(receipt)
+                    await self.wait_until_written(receipt)

@@ -35,7 +35,7 @@ def entries(path: Path) -> dict[str, str | None]:
     """Return what a journal holds: last words by id."""
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            return dict(database.execute("SELECT id, word FROM entries"))
+            return dict(database.execute("SELECT id, final_report FROM entries"))
     except sqlite3.OperationalError:  # it is only just being made
         return {}
 

@@ -26,6 +26,7 @@ from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Entry, Journal, Owner, this_process
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.session import jobs_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, Watch, begun, entries, journaled
@@ -167,13 +168,13 @@ async def test_a_job_that_is_cancelled_before_it_has_an_entry_leaves_none(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with written(path) as journal:
-        await journal.own("running")
+        await journal.record_job("running")
         go_on = hang(monkeypatch)
         with anyio.move_on_after(0.05) as scope:
             await journal.own_new()
         assert scope.cancelled_caught
         go_on.set()
-        assert await journal.own("another")
+        assert await journal.record_job("another")
         spare = set(journal._ledger._spare)
         await until(lambda: entries(path).keys() - spare == {"running", "another"})
 
@@ -349,8 +350,8 @@ async def test_what_began_while_a_disk_hung_is_written_as_soon_as_it_goes_on(
     monkeypatch.setattr("aioftrackjobs.journal._journal._PATIENCE", 0.1)
     go_on = hang(monkeypatch)
     async with written(path) as journal:
-        assert not await journal.own("late")
-        assert not await journal.own("not asked for")
+        assert not await journal.record_job("late")
+        assert not await journal.record_job("not asked for")
         go_on.set()
         with anyio.fail_after(5):  # well before a sign of life is due
             await until(lambda: entries(path).keys() == {"late", "not asked for"})
@@ -373,11 +374,11 @@ async def test_what_ended_while_the_file_could_not_be_made_is_not_remembered(
     async with written(path) as journal:
         for _ in range(5):
             job_id = await journal.own_new()
-            assert not await journal.own("runs")
+            assert not await journal.record_job("runs")
             journal.release_job(job_id)
             ended.add(job_id)
         path.parent.mkdir()
-        assert await journal.own("runs")
+        assert await journal.record_job("runs")
     assert entries(path).keys() == {"runs"}
     assert forgotten.isdisjoint(ended)
 
@@ -397,10 +398,10 @@ async def test_a_file_that_fails_is_given_no_entries_for_jobs_to_come(
         async with written(path) as journal:
             job_id = await journal.own_new()
             for _ in range(3):
-                assert not await journal.own(job_id)
+                assert not await journal.record_job(job_id)
             assert tried[1:4] == [1, 1, 1]
             patch.undo()
-            assert await journal.own(job_id)
+            assert await journal.record_job(job_id)
             assert entries(path).keys() == {job_id}
 
 
@@ -466,7 +467,7 @@ async def test_a_partial_upload_of_a_dead_process_is_removed(
             return await send(request)
 
         transport.send = note  # type: ignore[method-assign]
-        assert await session._deliverer.deliver()
+        assert await jobs_of(session).replay.deliver()
 
         removals = [url for url in requests if "remove" in url]
         assert len(removals) == 1
@@ -500,7 +501,7 @@ async def test_an_upload_whose_registration_arrives_after_its_process_died_stays
 
         transport.send = note  # type: ignore[method-assign]
         async with anyio.create_task_group() as group:
-            group.start_soon(session._deliverer.deliver)
+            group.start_soon(jobs_of(session).replay.deliver)
             await until(lambda: bool(session._connection.journal.unsettled()))
             await anyio.sleep(0.2)  # so long it is on its way
             other.create(FileComponent, {"id": late.id, **values})
@@ -541,7 +542,7 @@ async def test_many_writers_share_a_batch(path: Path, monkeypatch: pytest.Monkey
     async with written(path) as journal:
         async with anyio.create_task_group() as group:
             for number in range(1000):
-                group.start_soon(journal.own, str(number))
+                group.start_soon(journal.record_job, str(number))
         assert len(batches) <= 10
         assert len(entries(path)) == 1000
 
@@ -559,7 +560,7 @@ async def test_who_waits_does_not_wait_for_the_disk(
 
     monkeypatch.setattr(JournalFile, "sync", sync)
     async with written(path) as journal:
-        assert await journal.own("a")
+        assert await journal.record_job("a")
         assert not syncs
         assert entries(path) == {"a": None}
         await until(lambda: bool(syncs))
@@ -574,7 +575,7 @@ async def test_what_came_together_is_synced_together(
     async with written(path) as journal:
         started = time.monotonic()
         for number in range(200):
-            await journal.own(str(number))
+            await journal.record_job(str(number))
     lasted = time.monotonic() - started
     assert len(syncs) <= lasted / 0.1 + 2
     assert len(syncs[-1]) == 200, "what is left is synced at the end"
@@ -594,7 +595,7 @@ async def test_a_disk_that_does_not_keep_what_it_took_is_one_warning(
 
     monkeypatch.setattr(JournalFile, "sync", sync)
     async with written(path) as journal:
-        assert await journal.own("a")
+        assert await journal.record_job("a")
         await until(lambda: len(attempts) > 3)
         assert journal.state == "failing"
         assert journal.problem == "no space left"
