@@ -40,15 +40,8 @@ logger = logging.getLogger(__name__)
 #: Jobs that are read and written together.
 _CHUNK = 100
 
-#: Seconds until the journal is read again, if it has entries of processes that may be dead or
-#: alive, or if the server refused a request.
-_NEXT_LOOK = 60.0
-
 #: Seconds after which a Job that the server does not have is not going to appear any more.
 _CREATION_DEADLINE = 120.0
-
-#: Seconds in which the last request of a process that died arrives: it may register an upload.
-_LAST_REQUEST = 2.0
 
 
 class JournalReplay:
@@ -94,7 +87,7 @@ class JournalReplay:
                 if not is_complete:
                     await backoff.pause(self._retry_after)
                 elif self._looks_again:
-                    with anyio.move_on_after(_NEXT_LOOK):
+                    with anyio.move_on_after(self._connection.timings.replay_interval):
                         await woken.wait()
                 elif not woken.is_set():
                     return
@@ -118,7 +111,7 @@ class JournalReplay:
             for start in range(0, len(jobs), _CHUNK):
                 is_complete &= await self._settle_jobs(jobs[start : start + _CHUNK])
             if uploads:
-                await anyio.sleep(_LAST_REQUEST)
+                await anyio.sleep(self._connection.timings.last_request_delay)
                 is_complete &= await remove_unregistered(self._entities, uploads)
         except SessionStateError:
             raise
