@@ -84,23 +84,21 @@ def _add_failure(text: object, reason: str) -> str:
     return f"{text} - failed: {reason}" if text else f"failed: {reason}"
 
 
+@dataclass(slots=True)
 class JobData:
     """What a Job reports about itself.
 
-    Args:
-        description: The base text; None to keep the text that the Job has.
-
     Attributes:
+        description: The base text; None to keep the text that the Job has.
         progress: The latest progress; None if none was reported.
         failure_reason: Why the Job fails; None if it does not.
         lease: The owner of the Job, as ``data`` holds it; None for no lease.
     """
 
-    def __init__(self, description: str | None) -> None:
-        self.description = description
-        self.progress: Progress | None = None
-        self.failure_reason: str | None = None
-        self.lease: Mapping[str, Any] | None = None
+    description: str | None
+    progress: Progress | None = None
+    failure_reason: str | None = None
+    lease: Mapping[str, Any] | None = None
 
     def adopt_description(self, data: object) -> None:
         """Continue with the description in the *data* of an existing Job, unless one is given."""
@@ -174,8 +172,10 @@ def parse_given_data(data: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
 
 
 def _read(data: object) -> dict[str, Any]:
+    if not isinstance(data, str):  # a new Job, or one without data
+        return {}
     kept = parse_job_data(data)
-    if not kept and isinstance(data, str) and data.strip() not in ("", "{}", "null"):
+    if not kept and data.strip() not in ("", "{}", "null"):
         return {"previous_data": data}
     return kept
 

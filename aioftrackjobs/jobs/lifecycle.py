@@ -30,7 +30,8 @@ from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData, Progress, describe_failure, parse_given_data
 from aioftrackjobs.jobs.final_report import FinalReport
-from aioftrackjobs.models import Entity, Job, JobStatus, User, new_id, remote_value
+from aioftrackjobs.jobs.progress import Channel
+from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 from aioftrackjobs.protocol.query import bind
 
 if TYPE_CHECKING:
@@ -61,9 +62,8 @@ class JobLifecycle:
         self._jobs = jobs
         self._data = JobData(description)
         self._grace = grace
-        self._progress = jobs.progress.open_channel(interval, self._post_data)
-        # A channel of its own: progress may be written less often than leases end.
-        self._renewal = jobs.progress.open_channel(_RENEWAL_ROUND, self._post_data)
+        self._interval = interval
+        self._channels: dict[float, Channel] = {}  # by their interval, opened when first used
         self._lease_made_at = 0.0
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
@@ -98,9 +98,11 @@ class JobLifecycle:
         extra = parse_given_data(data)
         self._beginning = unit = self._jobs.entities.new_unit()
         if job is None:
-            await self._create(user, extra, unit)
+            self._entity = await self._create(user, extra, unit)
         else:
-            await self._restart(job, extra, unit)
+            self._entity = await self._restart(job, extra, unit)
+        # Before the request leaves: whenever this process dies, a later one can fail the Job.
+        await self._jobs.journal.record_job(self._entity.id)
         server = self._jobs.server
         ahead = server.ahead
         try:
@@ -120,28 +122,18 @@ class JobLifecycle:
 
     async def _create(
         self, user: Entity | str | None, extra: Mapping[str, Any], unit: UnitOfWork
-    ) -> None:
+    ) -> Job:
         user_id = (await self._find_user(user))["id"]
-        key, journal = new_id(), self._jobs.journal
-        try:
-            await journal.record_job(key)
-            values = {
-                "status": JobStatus.RUNNING,
-                "user_id": user_id,
-                "data": self._compose(None, extra),
-            }
-            self._entity = self._jobs.entities.create(Job, values, unit=unit, new_key=key)
-        except BaseException:
-            journal.release_job(key)
-            raise
+        data = self._compose(None, extra)
+        values = {"status": JobStatus.RUNNING, "user_id": user_id, "data": data}
+        return self._jobs.entities.create(Job, values, unit=unit)
 
-    async def _restart(self, job: Entity | str, extra: Mapping[str, Any], unit: UnitOfWork) -> None:
+    async def _restart(self, job: Entity | str, extra: Mapping[str, Any], unit: UnitOfWork) -> Job:
         entity = await self._find_job(job)
         data = remote_value(entity, "data")
         self._data.adopt_description(data)
         unit.set(entity, status=JobStatus.RUNNING, data=self._compose(data, extra))
-        self._entity = entity
-        await self._jobs.journal.record_job(entity.id)
+        return entity
 
     async def _find_user(self, user: Entity | str | None) -> User:
         if isinstance(user, User):
@@ -188,11 +180,20 @@ class JobLifecycle:
     def show_progress(self, progress: Progress) -> None:
         """Have *progress* written soon. Never waits."""
         self._data.progress = progress
-        self._progress.touch()
+        self._write_soon(self._interval)
 
     def set_failure(self, reason: str) -> None:
         """Let the Job fail with *reason* when the block ends without an error."""
         self._data.failure_reason = reason
+
+    def _write_soon(self, interval: float) -> None:
+        """Have the Job's data written in the next round of writes with *interval*."""
+        if self._is_ending:
+            return  # the final report writes them, and nothing may be written after it
+        if interval not in self._channels:
+            channel = self._jobs.progress.open_channel(interval, self._post_data)
+            self._channels[interval] = channel
+        self._channels[interval].touch()
 
     def _post_data(self, settle: Settle) -> PendingRequest:
         unit = self._jobs.entities.new_unit()
@@ -210,7 +211,8 @@ class JobLifecycle:
     def renew_lease(self, older_than: float) -> None:
         """Have the lease written again soon, if it was written more than some seconds ago."""
         if time.monotonic() - self._lease_made_at >= older_than:
-            self._renewal.touch()
+            # At an interval of its own: progress may be written less often than leases end.
+            self._write_soon(_RENEWAL_ROUND)
 
     def cancel(self, keep: Collection[int]) -> None:
         """Cancel the task of the block, unless the Job ends already, or *keep* has the task."""
@@ -238,7 +240,7 @@ class JobLifecycle:
     def _start_ending(self) -> FinalReport:
         self._is_ending = True
         self._jobs.active.discard(self)
-        channels = (self._progress, self._renewal)
+        channels = tuple(self._channels.values())
         return FinalReport(self._jobs, self.entity, self._data, channels, grace=self._grace)
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:

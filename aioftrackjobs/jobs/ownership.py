@@ -35,7 +35,7 @@ class Lease(NamedTuple):
     def encode(self) -> dict[str, Any]:
         """Return the lease as a Job's data hold it."""
         until = self.until.isoformat(timespec="seconds")
-        return {"holder": self.holder, **self.process.encode(), "until": until}
+        return {"holder": self.holder, **self.process._asdict(), "until": until}
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Lease | None:

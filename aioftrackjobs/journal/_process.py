@@ -52,13 +52,9 @@ class Process(NamedTuple):
             return _exists(self.pid)  # it may only be hidden from this user
         return found == self.started
 
-    def encode(self) -> dict[str, Any]:
-        """Return it as a Job's data hold it."""
-        return {"host": self.host, "pid": self.pid, "place": self.place, "started": self.started}
-
     @classmethod
     def decode(cls, found: Mapping[str, Any]) -> Process | None:
-        """Return the process that was encoded; None if *found* is something else."""
+        """Return the process whose ``_asdict()`` is in *found*; None if there is none."""
         match found:
             case {
                 "host": str() as host,

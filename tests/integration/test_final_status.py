@@ -214,7 +214,7 @@ async def test_the_owners_final_status_wins_over_a_recovery_that_failed_the_job(
             assert mine is not None
             data = json.loads(mine["data"])
             late = datetime.now(UTC) - timedelta(hours=1)
-            mine["data"] = data | {LEASE: data[LEASE] | ELSEWHERE.encode() | {"until": f"{late}"}}
+            mine["data"] = data | {LEASE: data[LEASE] | ELSEWHERE._asdict() | {"until": f"{late}"}}
             await other.commit()
             assert [each.id for each in (await recover(other)).failed] == [job.id]
             job.progress(0.5)

@@ -353,7 +353,7 @@ async def test_an_owner_that_was_cut_off_has_the_true_last_word(
     async with job_context(session, description="x") as job:
         mine = await fetch(other, job.id)
         data = json.loads(mine["data"])
-        data[LEASE] |= ELSEWHERE.encode() | {"until": (now() - timedelta(hours=1)).isoformat()}
+        data[LEASE] |= ELSEWHERE._asdict() | {"until": (now() - timedelta(hours=1)).isoformat()}
         mine["data"] = data  # as another host sees it that was not renewed
         await other.commit()
         assert len((await recover(other)).failed) == 1

@@ -30,8 +30,8 @@ def test_a_lease_is_read_as_it_was_written() -> None:
         None,
         "mine",
         {},
-        {"holder": "me", "until": "noon", **ELSEWHERE.encode()},
-        {"holder": "me", "until": "2026-03-01T12:00:00", **ELSEWHERE.encode()},
+        {"holder": "me", "until": "noon", **ELSEWHERE._asdict()},
+        {"holder": "me", "until": "2026-03-01T12:00:00", **ELSEWHERE._asdict()},
         {"holder": "me", "until": NOON.isoformat(), "host": "farm07"},
     ],
 )
