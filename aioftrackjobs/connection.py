@@ -83,7 +83,10 @@ class Connection:
             timings=timings,
         )
         self.journal = Journal(
-            journal, server_url=credentials.server_url, api_user=credentials.api_user
+            journal,
+            server_url=credentials.server_url,
+            api_user=credentials.api_user,
+            timings=timings,
         )
         #: Room for uploads and downloads.
         self.lanes = TransferLimiter(transfers)

@@ -15,12 +15,12 @@ from typing import Any
 
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
-from aioftrackjobs.jobs.data import compose_recovery
-from aioftrackjobs.jobs.leases import CLOCK_GRACE, Lease
-from aioftrackjobs.jobs.termination import end_jobs, fetch_jobs, lost_reason, recovery_note
+from aioftrackjobs.jobs.data import compose_recovered_data
+from aioftrackjobs.jobs.ownership import CLOCK_GRACE, Lease
+from aioftrackjobs.jobs.termination import fetch_jobs, lost_reason, recovery_note, terminate_jobs
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
 from aioftrackjobs.protocol.query import PAGE_SIZE, bind
-from aioftrackjobs.session import AsyncSession, context_of, journal_replay_of
+from aioftrackjobs.session import AsyncSession, context_of, jobs_of
 
 #: Jobs that are read again, and written, together: few, so that little time is in between.
 _CHUNK = 50
@@ -122,7 +122,7 @@ async def recover(
         TransportError: It did not answer.
     """
     if not dry_run:
-        await journal_replay_of(session).deliver()
+        await jobs_of(session).replay.deliver()
     work = _Work(session, grace=grace, without_lease=without_lease)
     found = await work.look(user, _seconds(older_than))
     if dry_run:
@@ -209,7 +209,9 @@ class _Work:
             runs = remote_value(job, "status") == JobStatus.RUNNING
             if runs and again.verdict is Verdict.FAILED and again.until == before.until:
                 ends[job] = JobStatus.FAILED, self.failure_data(job, before)
-        errors = {job.id: error for job, error in (await end_jobs(self._workspace, ends)).items()}
+        errors = {
+            job.id: error for job, error in (await terminate_jobs(self._workspace, ends)).items()
+        }
         return (_told(job, errors) for job in lost.values())
 
     def failure_data(self, job: Job, judged: RecoveredJob) -> Mapping[str, Any]:
@@ -217,7 +219,7 @@ class _Work:
         lease = Lease.of(parse_job_data(data))
         holder = None if lease is None else lease.holder
         note = recovery_note(holder, self._contact.server_time())
-        return compose_recovery(data, judged.reason or "", note)
+        return compose_recovered_data(data, judged.reason or "", note)
 
 
 def _is_older(job: Job, seconds: float, now: datetime) -> bool:

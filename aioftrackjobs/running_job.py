@@ -1,20 +1,21 @@
-"""job_context: a Job is running inside the block, and always gets its last word."""
+"""job_context and RunningJob: run a block as a Job, whose final status is always recorded."""
 
 from __future__ import annotations
 
-import sys
+import warnings
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from importlib import import_module
-from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aioftrackjobs.session import AsyncSession, connection_of, context_of
+from aioftrackjobs.jobs.attachments import attach
+from aioftrackjobs.jobs.context import JobsContext
+from aioftrackjobs.jobs.data import Progress
+from aioftrackjobs.jobs.lifecycle import JobLifecycle
+from aioftrackjobs.models import Entity, FileComponent, Job
+from aioftrackjobs.session import AsyncSession, jobs_of
 
 if TYPE_CHECKING:
-    from aioftrackjobs.jobs.lifecycle import JobLifecycle
-    from aioftrackjobs.models import Entity, FileComponent, Job
     from aioftrackjobs.transfers.content import Uploadable
 
 T = TypeVar("T")
@@ -27,8 +28,8 @@ _KIB = 1024
 #: Sizes from here on are shown without a decimal place.
 _EXACT = 100
 
-#: What most of this package is imported with.
-_COURSE = "aioftrackjobs.jobs.lifecycle"
+#: The attachment that users cannot download in the web interface.
+_SECOND = 2
 
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
@@ -45,63 +46,58 @@ async def job_context(
     attach_traceback: bool = True,
     interval: float = INTERVAL,
 ) -> AsyncIterator[RunningJob]:
-    """Run the block as a Job: running inside, done after it, failed if it is left otherwise.
+    """Run the block as a Job: running inside, done after it, failed if it ends by an error.
 
-    Usable as a decorator too; the function then finds its Job with :func:`current_job`.
+    The Job also fails when the block is cancelled. It can be used as a decorator, too; the
+    function then finds its Job with :func:`current_job`.
+
+    Example:
+        Report the progress of a loop, and attach a file::
+
+            async with job_context(session, description="Transcode sh010") as job:
+                async for frame in job.track(frames):
+                    await encode(frame)
+                await job.attach("report.pdf")
 
     Args:
         session: An open session; any number of Jobs may share it.
         job: A Job that exists already, or its id; None to create one.
-        user: Whom the new Job is shown to: a user, or a user name; the session's own if None.
+        user: The user that sees the new Job, or the user's name; the session's own user if None.
         description: The text in the jobs menu.
-        data: More to keep in the Job's ``data``, as a mapping or JSON text.
-        grace: Seconds that the last word may take, also after a cancellation; with a journal,
-            it is then delivered in the background, or by a later session.
-        attach_traceback: Attach the traceback of an exception as a text file; one that cannot be
-            attached within *grace* is not kept, also not by a journal, which has the reason only.
+        data: More values to keep in the Job's ``data``, as a mapping or JSON text.
+        grace: Seconds that recording the final status may take, also after a cancellation. With a
+            journal, the status is delivered after that in the background, or by a later session.
+        attach_traceback: Attach the traceback of an exception as a text file. If that does not
+            succeed within *grace*, the traceback is lost; a journal keeps only the reason.
         interval: Seconds between progress updates.
 
     Raises:
         NoResultFoundError: There is no such Job or user.
-        FtrackJobsError: The Job could not be marked running, or, after a clean exit, not done,
-            and no journal keeps its last word for later.
+        FtrackJobsError: The Job could not be marked running; or, after a block without an error,
+            not done, and no journal keeps its final status for later.
     """
-    connection = connection_of(session)
-    if job is None and user is None and _COURSE not in sys.modules:
-        await _introduce(session)
-    from aioftrackjobs.jobs.lifecycle import JobLifecycle
-
-    course = JobLifecycle(session, description=description, grace=grace, interval=interval)
-    running = RunningJob(session, course)
+    jobs = jobs_of(session)
+    lifecycle = JobLifecycle(jobs, description=description, grace=grace, interval=interval)
+    running = RunningJob(jobs, lifecycle)
     before = _running.get()
-    with connection.host.hold_for_block(), context_of(session).running.inside():
+    with jobs.background.hold_for_block(), jobs.active.count_block():
         try:
-            await course.begin(job, user, data)
+            await lifecycle.begin(job, user, data)
             _running.set(running)
             yield running
         except BaseException as error:
-            await course.end_failed(error, attach_traceback=attach_traceback)
+            await lifecycle.end_failed(error, with_traceback=attach_traceback)
             raise
         finally:
             _running.set(before)
-        await course.end()
-
-
-async def _introduce(session: AsyncSession) -> None:
-    """Ask whose Job it will be, the first of this process, and import the rest meanwhile."""
-    connection = connection_of(session)
-    connection.require_open()
-    with connection.host.hold():
-        # No thread of anyio's: one keeps a program alive that leaves by an exit in a task.
-        Thread(target=import_module, args=(_COURSE,), name="aioftrackjobs import").start()
-        await session.current_user()
+        await lifecycle.end()
 
 
 def current_job() -> RunningJob:
-    """Return the innermost Job that the running flow is in.
+    """Return the innermost Job whose block the calling code runs in.
 
     Raises:
-        LookupError: It is in none.
+        LookupError: It runs in none.
     """
     running = _running.get()
     if running is None:
@@ -112,17 +108,18 @@ def current_job() -> RunningJob:
 class RunningJob:
     """A Job while its block runs: reports progress, takes attachments, can be failed."""
 
-    def __init__(self, session: AsyncSession, course: JobLifecycle) -> None:
-        self._session = session
-        self._course = course
+    def __init__(self, jobs: JobsContext, lifecycle: JobLifecycle) -> None:
+        self._jobs = jobs
+        self._lifecycle = lifecycle
+        self._attachments = 0
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self._course!r}>"
+        return f"<{type(self).__name__} {self._lifecycle!r}>"
 
     @property
     def entity(self) -> Job:
         """The Job itself."""
-        return self._course.entity
+        return self._lifecycle.entity
 
     @property
     def id(self) -> str:
@@ -136,24 +133,22 @@ class RunningJob:
 
         Args:
             done: From 0 to 1, or up to *total*.
-            message: What the work is at.
-            total: What *done* counts towards.
+            message: What the Job is doing.
+            total: The value of *done* at the end of the work.
 
         Raises:
             ValueError: *done* is no number, or *total* is not above 0.
         """
-        from aioftrackjobs.jobs.progress import Progress
-
-        self._course.show_progress(Progress.of(done, message, total))
+        self._lifecycle.show_progress(Progress.of(done, message, total))
 
     def track(
         self, items: Iterable[T] | AsyncIterable[T], *, total: float | None = None
     ) -> AsyncIterator[T]:
-        """Iterate over *items*, and report after each how many are done.
+        """Iterate over *items*, and report after each one how many are done.
 
         Args:
             items: Anything to iterate over, with ``for`` or ``async for``.
-            total: How many there are, where they have no length to ask.
+            total: How many items there are, if they have no length.
         """
         if total is None and isinstance(items, Sized):
             total = len(items)
@@ -169,11 +164,14 @@ class RunningJob:
     ) -> FileComponent:
         """Upload *source*, and attach it to the Job.
 
+        A second attachment is attached, too, but warns: ftrack's web interface offers only one of
+        them for download.
+
         Args:
             source: A path, bytes, a binary file object (its `read` may be async) or an async
                 iterator of bytes. A directory (``plates``), or a sequence of paths, becomes a
                 zip archive (``plates.zip``).
-            name: File name with extension; needed where *source* has no path.
+            name: File name with extension; needed if *source* has no path.
             data: Attributes of the component.
             report_progress: Report the progress of the upload as that of the Job.
 
@@ -181,14 +179,21 @@ class RunningJob:
             TransferError: The file could not be read, or the server did not take it.
             TransportError: The server could not be reached.
         """
-        component = await self._session.create_component(
-            source, data, name=name, progress=self._show_upload if report_progress else None
+        component = await attach(
+            self._jobs.entities,
+            self.entity,
+            source,
+            name=name,
+            data=data,
+            progress=self._show_upload if report_progress else None,
         )
-        from aioftrackjobs.models import JobComponent
-
-        async with self._session.unit_of_work():
-            link = {"component_id": component.id, "job_id": self.id}
-            self._session.create(JobComponent, link)
+        self._attachments += 1
+        if self._attachments == _SECOND:
+            warnings.warn(
+                f"Job {self.id} gets a second attachment; ftrack's web interface offers only one "
+                "of them for download",
+                stacklevel=2,
+            )
         return component
 
     def _show_upload(self, done: int, total: int | None) -> None:
@@ -196,8 +201,8 @@ class RunningJob:
             self.progress(done, f"uploaded {_size(done)} of {_size(total)}", total=total)
 
     def fail(self, reason: str) -> None:
-        """Let the Job end as failed, with *reason*, though the block ends without an error."""
-        self._course.report.reason = reason
+        """Let the Job end as failed, with *reason*, although the block ends without an error."""
+        self._lifecycle.set_failure(reason)
 
 
 def _size(count: int) -> str:
@@ -211,7 +216,10 @@ def _size(count: int) -> str:
 
 
 class _Tracked(AsyncIterator[T]):
-    """Items, and a report after each. No generator: one that is left half-way is never closed."""
+    """Items, and a report after each one.
+
+    This is no generator, because a generator that is left half-way is never closed.
+    """
 
     def __init__(
         self, job: RunningJob, items: Iterable[T] | AsyncIterable[T], total: float | None
@@ -219,12 +227,12 @@ class _Tracked(AsyncIterator[T]):
         self._job = job
         self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
         self._total = total
-        self._given = 0
+        self._count = 0
 
     async def __anext__(self) -> T:
-        if self._given and self._total:
-            told = f"{self._given} of {self._total:g}"
-            self._job.progress(self._given, told, total=self._total)
+        if self._count and self._total:
+            message = f"{self._count} of {self._total:g}"
+            self._job.progress(self._count, message, total=self._total)
         if isinstance(self._items, AsyncIterator):
             item = await anext(self._items)
         else:
@@ -232,5 +240,5 @@ class _Tracked(AsyncIterator[T]):
                 item = next(self._items)
             except StopIteration:
                 raise StopAsyncIteration from None
-        self._given += 1
+        self._count += 1
         return item

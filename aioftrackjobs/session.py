@@ -18,12 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 
 import anyio
 
-from aioftrackjobs.attachments import AttachmentWatch
 from aioftrackjobs.config import resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.introduction import ask_early, fetch_current_user, read_early
 from aioftrackjobs.errors import EntityError
-from aioftrackjobs.jobs.leases import LEASE_SECONDS
+from aioftrackjobs.jobs.ownership import LEASE_SECONDS
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.retry import RetryPolicy
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from aioftrackjobs.entities.context import EntityContext
     from aioftrackjobs.entities.queries import Query
     from aioftrackjobs.health import Health
-    from aioftrackjobs.jobs.journal_replay import JournalReplay
+    from aioftrackjobs.jobs.context import JobsContext
     from aioftrackjobs.models import Entity, FileComponent, User
     from aioftrackjobs.protocol.operations import Operation
     from aioftrackjobs.transfers.content import Uploadable
@@ -56,9 +55,9 @@ def context_of(session: AsyncSession) -> EntityContext:
     return session._workspace
 
 
-def journal_replay_of(session: AsyncSession) -> JournalReplay:
-    """Return what delivers what the journal of *session* keeps."""
-    return session._deliverer
+def jobs_of(session: AsyncSession) -> JobsContext:
+    """Return what the Jobs of *session* share."""
+    return session._jobs
 
 
 class AsyncSession:
@@ -120,7 +119,6 @@ class AsyncSession:
             timings=timings,
         )
         self._lease = lease
-        self._watch = AttachmentWatch()
         self._user: User | None = None
         self._introduction = anyio.Lock()
 
@@ -128,13 +126,13 @@ class AsyncSession:
     def _workspace(self) -> EntityContext:
         from aioftrackjobs.entities.context import EntityContext
 
-        return EntityContext(self._connection, lease=self._lease)
+        return EntityContext(self._connection)
 
     @cached_property
-    def _deliverer(self) -> JournalReplay:
-        from aioftrackjobs.jobs.journal_replay import JournalReplay
+    def _jobs(self) -> JobsContext:
+        from aioftrackjobs.jobs.context import JobsContext
 
-        return JournalReplay(self._workspace)
+        return JobsContext(self._workspace, self.current_user, lease=self._lease)
 
     @property
     def _has_workspace(self) -> bool:
@@ -147,7 +145,7 @@ class AsyncSession:
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
         if self._connection.journal.state != "off":
-            self._deliverer.wake()  # for what others have left
+            self._jobs.replay.wake()  # for what others have left
         return self
 
     async def __aexit__(
@@ -299,10 +297,7 @@ class AsyncSession:
             UnserialisableValueError: A value cannot travel.
         """
         self._connection.require_open()
-        entity = self._workspace.create(kind, data or {}, unit=self._workspace.unit)
-        if entity.entity_type == "JobComponent":
-            self._watch.note(entity["job_id"])
-        return entity
+        return self._workspace.create(kind, data or {}, unit=self._workspace.unit)
 
     def delete(self, entity: Entity) -> None:
         """Record that the next commit deletes *entity*.

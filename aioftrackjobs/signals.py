@@ -17,7 +17,7 @@ import anyio
 import anyio.lowlevel
 import sniffio
 
-from aioftrackjobs.session import AsyncSession, context_of
+from aioftrackjobs.session import AsyncSession, connection_of, jobs_of
 
 logger = logging.getLogger(__name__)
 
@@ -152,9 +152,8 @@ class ShutdownCoordinator:
     """How a process leaves after a signal."""
 
     def __init__(self, session: AsyncSession, grace: float, watchdog: _Watchdog) -> None:
-        workspace = context_of(session)
-        self._connection = workspace.connection
-        self._running = workspace.running
+        self._connection = connection_of(session)
+        self._active = jobs_of(session).active
         self._grace = grace
         self._watchdog = watchdog
         self._task = anyio.get_current_task().id
@@ -167,13 +166,13 @@ class ShutdownCoordinator:
         while self._watchdog.signal is None:  # asyncio hears of those to its forks, too
             number = await anext(signals)
         logger.warning("%s: all Jobs end, within %g s", number.name, self._grace)
-        self._running.leaving = f"stopped by {number.name}"
-        self._running.leaves_at = anyio.current_time() + self._grace
+        self._active.shutdown_reason = f"stopped by {number.name}"
+        self._active.shutdown_deadline = anyio.current_time() + self._grace
         self.block.cancel()
         for _ in range(_CANCELLING_TURNS):
             await anyio.lowlevel.checkpoint()
         # What the block does not reach; inside it, what is shielded ends in its own time.
-        self._running.cancel_all(keep=self._tasks_of_block())
+        self._active.cancel_all(keep=self._tasks_of_block())
         self._told.set()
 
     def _tasks_of_block(self) -> set[int]:
@@ -189,11 +188,11 @@ class ShutdownCoordinator:
         if self._watchdog.signal is not None:
             await self._told.wait()
             # The block is over: who is left was started outside of it, if by the same task.
-            self._running.cancel_all(keep=())
+            self._active.cancel_all(keep=())
             if sniffio.current_async_library() == "asyncio":
-                await self._running.over()
+                await self._active.wait_until_all_left()
             # Trio's tasks are ended by nothing but the groups that they are in, when this exits.
-            left = self._running.leaves_at - anyio.current_time()
+            left = self._active.shutdown_deadline - anyio.current_time()
             self._connection.closing_grace = max(left, 0.0)
 
 

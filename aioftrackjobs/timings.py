@@ -20,12 +20,24 @@ class Timings:
         batching_turns: Turns of the event loop for which a request waits before it takes what is
             queued: the tasks that one response has woken commit again within them. If nothing
             else happens, that takes microseconds.
+        journal_patience: Seconds that a task waits for the journal's file, at most.
+        journal_retry: Seconds for which a journal's file that failed is left alone.
+        journal_busy_timeout: Seconds to wait for other processes that write the journal's file.
+        replay_interval: Seconds until the journal is read again, if processes that left entries
+            may be dead or alive, or if the server refused a request.
+        last_request_delay: Seconds in which the last request of a process that died arrives. It
+            may register an upload.
     """
 
     closing_grace: float = 10.0
     closing_turns: int = 5
     max_hold: float = 0.25
     batching_turns: int = 3
+    journal_patience: float = 5.0
+    journal_retry: float = 10.0
+    journal_busy_timeout: float = 2.0
+    replay_interval: float = 60.0
+    last_request_delay: float = 2.0
 
 
 #: The times that every session uses outside of tests.

@@ -1,4 +1,4 @@
-"""What a session knows: entity types, entities, running Jobs, the units of work of its flows."""
+"""What a session knows: entity types, entities, the units of work of its flows."""
 
 from __future__ import annotations
 
@@ -23,8 +23,6 @@ from aioftrackjobs.errors import (
     MalformedResponseError,
     UnknownAttributeError,
 )
-from aioftrackjobs.jobs.leases import LEASE_SECONDS, ActiveJobs
-from aioftrackjobs.jobs.progress import ProgressBoards
 from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id, owner_of
 
 logger = logging.getLogger(__name__)
@@ -38,16 +36,15 @@ _NO_UNITS: Mapping[EntityContext, UnitOfWork] = MappingProxyType({})
 
 
 class EntityContext:
-    """Entities of one server, where their changes are recorded, and the progress of Jobs.
+    """Entities of one server, and where their changes are recorded.
 
     It is the *owner* of its entities, and the *committer* of its units of work.
 
     Args:
         connection: To the server.
-        lease: Seconds that the lease of a running Job lasts; 0 for none.
     """
 
-    def __init__(self, connection: Connection, *, lease: float = LEASE_SECONDS) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.types = EntityTypes()
         self.identity = IdentityMap(self.types, self)
@@ -55,10 +52,6 @@ class EntityContext:
         # Weak: a unit that is gone creates nothing; one that is not holds what it has recorded, so
         # that no other entity gets the same id().
         self.creators = WeakValueDictionary[int, UnitOfWork]()
-        self.progress = ProgressBoards(connection.host)
-        self.running = ActiveJobs(
-            connection.host, connection.contact, connection.journal.holder, seconds=lease
-        )
         self._default_unit = self.new_unit()
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None

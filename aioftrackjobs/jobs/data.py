@@ -1,71 +1,122 @@
-"""What a Job's ``data`` says while it runs: pure composition of text, no I/O.
+"""The ``data`` of a Job, and the text that users see in the jobs menu. Pure: no I/O.
 
-``data`` is one JSON text that is rewritten as a whole, and others keep things in it too. So each
-report starts from what the server holds, and changes only keys of ours:
+``data`` is one JSON text that is always written as a whole, and others keep values in it too. So
+each report starts from what the server holds, and changes only the keys of this package:
 
-- ``description``: what the jobs menu shows, the base text with progress or failure behind it;
-- ``base_description``: the base text, as long as the description says more than it, so that a
-  Job that runs again starts from the text it had;
-- ``progress``: from 0 to 1, once there is any;
-- ``lease``: who runs it, and until when that holds, as long as it runs;
-- ``recovered``: who found that its owner was gone, and when; only the owner overrules that;
-- ``previous_data``: what stood in ``data`` if that was no JSON object.
+- ``description``: the text in the jobs menu: the base text, followed by progress or a failure;
+- ``base_description``: the base text, for as long as the description is longer than it, so that a
+  Job that runs again starts from the text that it had;
+- ``progress``: from 0 to 1, once some was reported;
+- ``lease``: who owns the Job, and until when, for as long as it runs;
+- ``recovered``: who found that the owner was gone, and when; only the owner may overrule that;
+- ``previous_data``: what stood in ``data`` before, if that was no JSON object.
 """
 
 from __future__ import annotations
 
 import json
-import traceback
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 
-from aioftrackjobs.jobs.leases import LEASE
-from aioftrackjobs.jobs.progress import Progress
+from aioftrackjobs.jobs.ownership import LEASE
 from aioftrackjobs.models import parse_job_data
 from aioftrackjobs.transport import redact
 
-#: The key that a recovery leaves, see :func:`compose_recovery`.
+#: The key that a recovery writes, see :func:`compose_recovered_data`.
 RECOVERED = "recovered"
 
-#: What a last word says anew, or takes away.
-_OURS = ("description", "base_description", LEASE, RECOVERED)
+#: The keys that a final status sets anew, or removes.
+_FINAL_KEYS = ("description", "base_description", LEASE, RECOVERED)
+
+#: Characters of a failure's description; the jobs menu shows one line.
+_LONGEST_FAILURE = 300
 
 
-class JobData:
-    """The state of a Job, as text.
-
-    Args:
-        description: The base text; None to leave what the Job has.
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a Job is.
 
     Attributes:
-        lease: Who runs it, as it stands in data; None for nobody.
+        fraction: From 0 to 1.
+        message: What the Job is doing.
     """
 
-    def __init__(self, description: str | None) -> None:
-        self.description = description
-        self.progress: Progress | None = None
-        self.reason: str | None = None
-        self.lease: Mapping[str, Any] | None = None
+    fraction: float
+    message: str | None = None
 
-    def take_over(self, data: object) -> Mapping[str, Any]:
-        """Return what *data*, of a Job that exists, holds; go on with its description."""
-        kept = _read(data)
+    @classmethod
+    def of(cls, done: float, message: str | None, total: float | None) -> Progress:
+        """Return the progress of *done* out of *total*, or out of 1; more than that counts as it.
+
+        Raises:
+            ValueError: One of them is no number, or the total is not above 0.
+        """
+        whole = 1.0 if total is None else total
+        if not whole > 0 or math.isnan(fraction := done / whole):
+            raise ValueError(f"no progress: {done} of {whole}")
+        return cls(round(min(max(fraction, 0.0), 1.0), 4), message)
+
+    def __str__(self) -> str:
+        percent = f"{self.fraction * 100:.0f} %"
+        return f"{percent}, {self.message}" if self.message else percent
+
+
+def compose_description(
+    base: str | None, progress: Progress | None, failure_reason: str | None
+) -> str:
+    """Return the text in the jobs menu: the base text with the progress, then with the failure.
+
+    For example ``Render sh010 (40 %, frame 12 of 30) - failed: OSError: disk full``.
+    """
+    text = base or ""
+    if progress is not None:
+        text = f"{text} ({progress})" if text else str(progress)
+    if failure_reason is not None:
+        text = _add_failure(text, failure_reason)
+    return text
+
+
+def _add_failure(text: object, reason: str) -> str:
+    return f"{text} - failed: {reason}" if text else f"failed: {reason}"
+
+
+@dataclass(slots=True)
+class JobData:
+    """What a Job reports about itself.
+
+    Attributes:
+        description: The base text; None to keep the text that the Job has.
+        progress: The latest progress; None if none was reported.
+        failure_reason: Why the Job fails; None if it does not.
+        lease: The owner of the Job, as ``data`` holds it; None for no lease.
+    """
+
+    description: str | None
+    progress: Progress | None = None
+    failure_reason: str | None = None
+    lease: Mapping[str, Any] | None = None
+
+    def adopt_description(self, data: object) -> None:
+        """Continue with the description in the *data* of an existing Job, unless one is given."""
         if self.description is None:
+            kept = _read(data)
             base = kept.get("base_description", kept.get("description"))
             self.description = base if isinstance(base, str) else None
-        return kept
 
-    def compose(self, data: object, more: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
-        """Return the new content of *data*, which is what the server holds.
+    def compose(self, data: object, extra: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        """Return the new content of *data*.
 
         Args:
-            data: JSON text, or what else a server may have there.
-            more: Values to keep in it from now on.
+            data: What the server holds: JSON text, or whatever else others have written.
+            extra: Values to keep in it from now on.
         """
-        composed = {**_read(data), **(more or {})}
-        base, text = self.description, self._text()
+        composed = {**_read(data), **(extra or {})}
+        base = self.description
+        text = compose_description(base, self.progress, self.failure_reason)
         for key in ("base_description", LEASE, RECOVERED):
             composed.pop(key, None)
         if text:
@@ -78,39 +129,32 @@ class JobData:
             composed[LEASE] = self.lease
         return composed
 
-    def _text(self) -> str:
-        text = self.description or ""
-        if self.progress is not None:
-            text = f"{text} ({self.progress})" if text else str(self.progress)
-        if self.reason is not None:
-            text = f"{text} - failed: {self.reason}" if text else f"failed: {self.reason}"
-        return text
+
+def compose_final_data(data: object, final: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content of *data* with that of a *final* report, which was composed from none."""
+    kept = {key: value for key, value in _read(data).items() if key not in _FINAL_KEYS}
+    return {**kept, **final}
 
 
-def compose_word(data: object, said: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the content of *data* with what a last word *said*, which was composed from none."""
-    kept = {key: value for key, value in _read(data).items() if key not in _OURS}
-    return {**kept, **said}
-
-
-def compose_recovery(data: object, reason: str, recovered: Mapping[str, Any]) -> Mapping[str, Any]:
+def compose_recovered_data(
+    data: object, reason: str, recovered: Mapping[str, Any]
+) -> Mapping[str, Any]:
     """Return the content of *data* of a Job that fails because its owner is gone.
 
     Args:
         data: What the server holds: the text that the owner left, with its progress.
-        reason: What the text says from now on, too.
+        reason: Why the Job fails; it is added to the text.
         recovered: Who found it, and when.
     """
     kept = _read(data)
     text, base = kept.get("description"), kept.get("base_description")
-    failed = f"{text} - failed: {reason}" if text else f"failed: {reason}"
     if text:
         kept["base_description"] = base or text
     kept.pop(LEASE, None)
-    return {**kept, "description": failed, RECOVERED: recovered}
+    return {**kept, "description": _add_failure(text, reason), RECOVERED: recovered}
 
 
-def read_data(data: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
+def parse_given_data(data: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
     """Return what a user gave as a Job's data.
 
     Raises:
@@ -128,8 +172,10 @@ def read_data(data: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
 
 
 def _read(data: object) -> dict[str, Any]:
+    if not isinstance(data, str):  # a new Job, or one without data
+        return {}
     kept = parse_job_data(data)
-    if not kept and isinstance(data, str) and data.strip() not in ("", "{}", "null"):
+    if not kept and data.strip() not in ("", "{}", "null"):
         return {"previous_data": data}
     return kept
 
@@ -139,50 +185,32 @@ def _encodable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-#: Characters of a reason; the jobs menu shows one line.
-_LONGEST_REASON = 300
-
-
 def describe_failure(error: BaseException, *secrets: str) -> str:
     """Return in one line why a block ended by *error*, without any of *secrets*."""
-    first, others = _first_leaf(error)
-    match first:
+    leaves = _leaves(error)
+    match leaves[0]:
         case KeyboardInterrupt():
             text = "interrupted"
-        case SystemExit():
-            text = f"the process exits with {first.code!r}"
-        case _ if _is_cancellation(first):
+        case SystemExit() as exit_:
+            text = f"the process exits with {exit_.code!r}"
+        case first if isinstance(first, anyio.get_cancelled_exc_class()):
             text = "cancelled"
-        case _:
-            text = ": ".join(part for part in (type(first).__name__, _text(first)) if part)
-    if others:
-        text += f" (and {others} more)"
+        case first:
+            text = ": ".join(part for part in (type(first).__name__, _message(first)) if part)
+    if len(leaves) > 1:
+        text += f" (and {len(leaves) - 1} more)"
     line = " ".join(redact(text, *secrets).split())
-    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 1]}…"
-
-
-def format_failure(error: BaseException, *secrets: str) -> str:
-    """Return the traceback of *error*, with causes, groups and notes, without *secrets*."""
-    return redact("".join(traceback.format_exception(error)), *secrets)
-
-
-def _first_leaf(error: BaseException) -> tuple[BaseException, int]:
-    """Return the first error inside nested groups, and how many others there are."""
-    leaves = list(_leaves(error))
-    return leaves[0], len(leaves) - 1
+    return line if len(line) <= _LONGEST_FAILURE else f"{line[: _LONGEST_FAILURE - 1]}…"
 
 
 def _leaves(error: BaseException) -> list[BaseException]:
+    """Return the errors inside nested groups, or the error itself."""
     if not isinstance(error, BaseExceptionGroup):
         return [error]
     return [leaf for member in error.exceptions for leaf in _leaves(member)]
 
 
-def _is_cancellation(error: BaseException) -> bool:
-    return isinstance(error, anyio.get_cancelled_exc_class())
-
-
-def _text(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - a broken __str__ must not hide that the block failed

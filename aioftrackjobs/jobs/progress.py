@@ -1,11 +1,15 @@
-"""Progress of Jobs: as text, and written together, at most once per interval."""
+"""Progress reports: the latest state of many Jobs is written together, once in an interval.
+
+A :class:`Channel` belongs to one Job. The Job touches it when it has a new state; the writer then
+writes the state that the Job has when its turn comes, so that states in between are never sent.
+The text of a report is composed in :mod:`aioftrackjobs.jobs.data`.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
 from weakref import WeakSet
 
@@ -19,134 +23,111 @@ from aioftrackjobs.errors import FtrackJobsError
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a Job is.
-
-    Attributes:
-        fraction: From 0 to 1.
-        message: What it is doing.
-    """
-
-    fraction: float
-    message: str | None = None
-
-    @classmethod
-    def of(cls, done: float, message: str | None, total: float | None) -> Progress:
-        """Return the progress of *done* out of *total*, or out of 1; beyond it counts as it.
-
-        Raises:
-            ValueError: One of them is no number, or the total is not above 0.
-        """
-        whole = 1.0 if total is None else total
-        if not whole > 0 or math.isnan(fraction := done / whole):
-            raise ValueError(f"no progress: {done} of {whole}")
-        return cls(round(min(max(fraction, 0.0), 1.0), 4), message)
-
-    def __str__(self) -> str:
-        percent = f"{self.fraction * 100:.0f} %"
-        return f"{percent}, {self.message}" if self.message else percent
-
-
-#: Writes what there is to tell of a Job, and calls back with what became of it.
+#: Queues a write of a Job's current state, and calls back with the outcome.
 Post: TypeAlias = Callable[[Settle], PendingRequest]
 
 
 class Channel:
-    """What one Job has on a board.
+    """The progress reports of one Job.
 
-    However often it is touched, the board writes the latest state. A write that fails is logged;
-    the next touch brings the next one.
+    The latest state is written, however often the channel is touched. A write that fails is
+    logged, and not repeated: the next touch leads to the next write.
     """
 
-    def __init__(self, board: ProgressWriter, post: Post) -> None:
-        self._board = board
+    def __init__(self, writer: ProgressWriter, post: Post) -> None:
+        self._writer = writer
         self._post = post
-        self._ticket: PendingRequest | None = None
-        self._touched = False
-        self._stopped = False
+        self._request: PendingRequest | None = None
+        self._is_touched = False
+        self._is_stopped = False
 
     def touch(self) -> None:
-        """Let the state be written soon. Never waits."""
-        self._touched = not self._stopped
-        if self._touched and self._ticket is None:
-            self._board.add(self)
+        """Have the state written soon. Never waits."""
+        self._is_touched = not self._is_stopped
+        if self._is_touched and self._request is None:
+            self._writer.add(self)
 
     async def stop(self) -> None:
-        """Write no more, and wait for the end of a write that is under way."""
-        self._stopped, self._touched = True, False
-        if self._ticket is not None:
-            await self._ticket.ended()
+        """Write no more, and wait for the end of a write that is in progress."""
+        self._is_stopped, self._is_touched = True, False
+        if self._request is not None:
+            await self._request.ended()
 
     def write(self) -> None:
-        """Queue a write of the state as it is now, unless it was stopped meanwhile."""
-        if not self._touched:
+        """Queue a write of the current state, unless the channel was stopped meanwhile."""
+        if not self._is_touched:
             return
-        self._touched = False
+        self._is_touched = False
         try:
-            self._ticket = self._post(self._ended)
-        except (FtrackJobsError, ValueError) as exc:  # what others keep in its data may not travel
-            self._board.note_failure(exc)
+            self._request = self._post(self._settle)
+        except (FtrackJobsError, ValueError) as exc:  # others may keep in data what cannot be sent
+            self._writer.log_failure(exc)
 
-    def _ended(self, outcome: Outcome) -> None:
-        self._ticket = None
+    def _settle(self, outcome: Outcome) -> None:
+        self._request = None
         if not isinstance(outcome, Applied):
-            self._board.note_failure(outcome.error)
-        if self._touched:
-            self._board.add(self)
+            self._writer.log_failure(outcome.error)
+        if self._is_touched:
+            self._writer.add(self)
 
 
 class ProgressWriter:
-    """Writes the lines of any number of Jobs together: each at most once per *interval*.
+    """Writes the channels of any number of Jobs together, each at most once in an interval.
 
     Args:
-        host: Where it runs; it has a task only while there is something to write.
+        background: Where the writer runs; it has a task only while there is something to write.
         interval: Seconds from one round of writes to the next.
     """
 
-    def __init__(self, host: BackgroundTasks, *, interval: float) -> None:
-        self._host = host
+    def __init__(
+        self,
+        background: BackgroundTasks,
+        *,
+        interval: float,
+    ) -> None:
+        self._background = background
         self._interval = interval
-        self._known = WeakSet[Channel]()
-        self._lines: dict[Channel, None] = {}  # to be written
+        self._channels = WeakSet[Channel]()
+        self._touched: dict[Channel, None] = {}
         self._next_round = -math.inf
-        self._runs = False
+        self._is_running = False
         self._failures = 0
 
     @property
     def is_idle(self) -> bool:
-        """Whether no Job has a line, and a new board would write as soon as this one."""
-        return not self._known and not self._runs and anyio.current_time() >= self._next_round
+        """Whether no Job uses the writer, and a new one would write as soon as this one."""
+        return (
+            not self._channels and not self._is_running and anyio.current_time() >= self._next_round
+        )
 
-    def line(self, post: Post) -> Channel:
-        """Return a line that is written by *post*."""
-        line = Channel(self, post)
-        self._known.add(line)
-        return line
+    def open_channel(self, post: Post) -> Channel:
+        """Return a channel that *post* writes."""
+        channel = Channel(self, post)
+        self._channels.add(channel)
+        return channel
 
-    def add(self, line: Channel) -> None:
-        """Let *line* be written in the next round."""
-        self._lines[line] = None
-        if not self._runs:
+    def add(self, channel: Channel) -> None:
+        """Have *channel* written in the next round."""
+        self._touched[channel] = None
+        if not self._is_running:
             try:
-                self._host.spawn(self._run)
+                self._background.spawn(self._run)
             except FtrackJobsError:
                 logger.warning("progress is not written any more", exc_info=True)
             else:
-                self._runs = True
+                self._is_running = True
 
-    def note_failure(self, error: Exception) -> None:
-        """Log that a write failed: one line for all that do at the same time."""
+    def log_failure(self, error: Exception) -> None:
+        """Log that a write failed: in one line for all writes that fail at the same time."""
         self._failures += 1
         if self._failures > 1:
             return
         try:
-            self._host.spawn(self._tell_failures, error)
-        except FtrackJobsError:  # the session ends, and so do all that are left
+            self._background.spawn(self._log_failures, error)
+        except FtrackJobsError:  # the session ends, and with it all Jobs that are left
             logger.warning("progress was not written; the work goes on: %s", error)
 
-    async def _tell_failures(self, error: Exception) -> None:
+    async def _log_failures(self, error: Exception) -> None:
         await anyio.lowlevel.checkpoint()
         number, self._failures = self._failures, 0
         jobs = "" if number == 1 else f" for {number} Jobs"
@@ -154,7 +135,7 @@ class ProgressWriter:
 
     async def _run(self) -> None:
         try:
-            while self._lines:
+            while self._touched:
                 pause = self._next_round - anyio.current_time()
                 await anyio.sleep(max(pause, 0))
                 self._next_round = anyio.current_time() + self._interval
@@ -162,28 +143,31 @@ class ProgressWriter:
         except FtrackJobsError:
             logger.warning("progress is not written any more", exc_info=True)
         finally:
-            self._runs = False
+            self._is_running = False
 
     async def _write_all(self) -> None:
-        """Write all lines: as many in one go as one request carries, then others have a turn."""
-        lines, self._lines = list(self._lines), {}
-        for start in range(0, len(lines), GROUP_OPERATIONS):
-            for line in lines[start : start + GROUP_OPERATIONS]:
-                line.write()
+        """Write all touched channels.
+
+        As many are queued without a pause as one request carries; then other tasks have a turn.
+        """
+        channels, self._touched = list(self._touched), {}
+        for start in range(0, len(channels), GROUP_OPERATIONS):
+            for channel in channels[start : start + GROUP_OPERATIONS]:
+                channel.write()
             await anyio.lowlevel.checkpoint()
 
 
-class ProgressBoards:
-    """The boards of a session: one for each interval that its Jobs have."""
+class ProgressWriters:
+    """The progress writers of a session: one for each interval that its Jobs use."""
 
-    def __init__(self, host: BackgroundTasks) -> None:
-        self._host = host
-        self._boards: dict[float, ProgressWriter] = {}
+    def __init__(self, background: BackgroundTasks) -> None:
+        self._background = background
+        self._writers: dict[float, ProgressWriter] = {}
 
-    def board(self, interval: float) -> ProgressWriter:
-        """Return the board that is written every *interval* seconds."""
-        if interval not in self._boards:
-            # Or a daemon whose intervals are computed would keep one for each.
-            self._boards = {key: each for key, each in self._boards.items() if not each.is_idle}
-            self._boards[interval] = ProgressWriter(self._host, interval=interval)
-        return self._boards[interval]
+    def open_channel(self, interval: float, post: Post) -> Channel:
+        """Return a channel that *post* writes, at most every *interval* seconds."""
+        if interval not in self._writers:
+            # Idle writers are dropped: a daemon that computes its intervals would keep them all.
+            self._writers = {key: each for key, each in self._writers.items() if not each.is_idle}
+            self._writers[interval] = ProgressWriter(self._background, interval=interval)
+        return self._writers[interval].open_channel(post)

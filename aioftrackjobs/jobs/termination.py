@@ -1,4 +1,9 @@
-"""Ending Jobs that their owner does not end: read together, written together, each on its own."""
+"""Termination: writes the end of Jobs whose owner does not, because its process has died.
+
+Jobs are read together and written together, and yet an error about one Job does not affect the
+others. :mod:`aioftrackjobs.jobs.journal_replay` and :mod:`aioftrackjobs.recovery` decide which
+Jobs, and how they end.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ from aioftrackjobs.models import Entity, Job, JobStatus
 from aioftrackjobs.protocol.query import key_criteria, select
 from aioftrackjobs.protocol.values import Reference
 
-#: States that only a word of the owner may follow.
+#: Statuses that only the owner of a Job may change again.
 END_STATUSES = (JobStatus.DONE, JobStatus.FAILED)
 
 _PROJECTIONS = ("id", "status", "data", "created_at", "user.username")
@@ -27,48 +32,53 @@ def lost_reason(host: str, at: datetime) -> str:
 
 
 def recovery_note(holder: str | None, now: datetime) -> dict[str, Any]:
-    """Return what a failed Job's data says of who failed it: *holder*, if alive, may overrule."""
+    """Return what a failed Job's data say about who failed it.
+
+    Args:
+        holder: The owner that seems to be dead; if it lives after all, it may overrule the note.
+        now: The time of the server.
+    """
     by = this_process()
     at = now.isoformat(timespec="seconds")
     return {"holder": holder, "at": at, "by": f"{by.host}:{by.pid}"}
 
 
-async def fetch_jobs(workspace: EntityContext, ids: Sequence[str]) -> dict[str, Job]:
-    """Return those of some Jobs that the server has, as it has them now."""
+async def fetch_jobs(entities: EntityContext, ids: Sequence[str]) -> dict[str, Job]:
+    """Return the Jobs with *ids* that the server has, in their present state."""
     if not ids:
         return {}
     criteria = key_criteria([Reference("Job", (("id", each),)) for each in ids])
-    query: Query[Entity] = Query(workspace, select(_PROJECTIONS, "Job", criteria))
+    query: Query[Entity] = Query(entities, select(_PROJECTIONS, "Job", criteria))
     return {job.id: job for job in await query.of(Job).all()}
 
 
-async def end_jobs(
-    workspace: EntityContext, ends: Mapping[Job, tuple[JobStatus, Mapping[str, Any]]]
+async def terminate_jobs(
+    entities: EntityContext, ends: Mapping[Job, tuple[JobStatus, Mapping[str, Any]]]
 ) -> dict[Job, FtrackJobsError | None]:
-    """Write the end of some Jobs, in their order; return what went wrong with each.
+    """Write the end of some Jobs, in their order, and return the error of each, if any.
 
-    They share requests, and yet none suffers from the refusal of another.
+    They share requests, but not outcomes: each Job is a commit of its own.
 
     Args:
-        workspace: Of the session that writes.
-        ends: The new status and data.
+        entities: The entities of the session that writes.
+        ends: The new status and data of each Job.
 
     Raises:
         SessionStateError: The session is closed.
     """
     errors: dict[Job, FtrackJobsError | None] = {}
-    tickets: list[PendingRequest] = []
+    requests: list[PendingRequest] = []
     for job, (status, data) in ends.items():
 
         def settle(outcome: Outcome, job: Job = job) -> None:
             errors[job] = None if isinstance(outcome, Applied) else outcome.error
 
-        unit = workspace.new_unit()
+        unit = entities.new_unit()
         try:
             unit.set(job, status=status, data=data)
-        except (EntityError, ValueError):  # what others keep in it cannot travel: leave it alone
+        except (EntityError, ValueError):  # others keep in it what cannot be sent: leave it alone
             unit.set(job, status=status)
-        tickets.append(unit.post(settle))
-    for ticket in tickets:
-        await ticket.ended()
+        requests.append(unit.post(settle))
+    for request in requests:
+        await request.ended()
     return errors

@@ -1,22 +1,22 @@
-"""The journal: what this host owes the server, kept where a crash does not reach it.
+"""The journal: a file on this host that keeps what a crash would otherwise lose.
 
-It knows each Job that a session runs, each last word that the server has not acknowledged, and
-each upload that is not registered. An entry is safe from the death of the process before the
-request leaves that it is about, so that whatever the moment of death, the next session with the
+It knows each Job that a session runs, each final status that the server has not acknowledged, and
+each upload that is not registered. An entry is written before the request that it is about leaves,
+so that it outlives the process from then on. Whenever the process dies, the next session with the
 journal can put things right.
 
-Safe from a power cut it is a moment later, in one sync of the disk for all that came together:
-who runs a Job does not wait for a disk. What the cut takes, at most the last tenth of a second on
-a disk that is well, is entries of Jobs that just began, which the server has too: they fail when
-their lease runs out, by :func:`recover`; and last words that were just said: most of them the
-server has by then, and the Job of one that it has not is failed as lost.
+A moment later the entry also outlives a power cut: one sync of the disk covers all entries that
+came together, and no Job waits for it. A power cut loses at most the last tenth of a second, on a
+healthy disk. That is entries of Jobs that just began, which the server has, too: they fail when
+their lease ends, by :func:`recover`. And it is final statuses of Jobs that just ended: the server
+has most of them by then, and the other Jobs are failed as lost.
 
-A journal that cannot be written never stops the work: it says so once, tries again now and then,
-and writes what is still true by then.
+A journal that cannot be written never stops the work: it logs that once, tries again from time to
+time, and then writes what is still true.
 
-A :class:`Journal` is a session's part of it, in the event loop. What it notes stands in a ledger
-(``_ledger``), from which a thread of its own (``_writer``) takes all changes that are waiting, and
-writes them to the file (``_file``), which all sessions of the host share, in one transaction.
+A :class:`Journal` is a session's part of it, in the event loop. It records changes in a ledger
+(``_ledger``). A thread of its own (``_writer``) takes all changes that wait there, and writes them
+in one transaction to the file (``_file``), which all sessions of the host share.
 """
 
 from aioftrackjobs.journal._entry import Entry, Owner

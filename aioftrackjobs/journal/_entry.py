@@ -1,4 +1,4 @@
-"""What the journal keeps of a Job, or of an upload, and who writes it."""
+"""What the journal keeps of a Job, or of an upload, and which session writes it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class Entry(NamedTuple):
 
     Attributes:
         kind: "job" or "upload".
-        id: Of the Job, or of the component.
+        id: The id of the Job, or of the component.
         holder: The session that it belonged to at first.
-        since: When that was; of a last word, when it was said.
-        word: The last word of a Job as JSON; None while it has none.
-        lost_host: Where its process died, if it did.
+        since: When the entry was made; with a final report, when the Job ended.
+        final_report: The final status and data of a Job as JSON; None while it runs.
+        lost_host: The host of its process, if that has died.
         lost_at: When that process was last known to live.
     """
 
@@ -27,13 +27,13 @@ class Entry(NamedTuple):
     id: str
     holder: str
     since: float
-    word: str | None = None
+    final_report: str | None = None
     lost_host: str | None = None
     lost_at: float | None = None
 
     @property
     def key(self) -> Key:
-        """What it is known by."""
+        """What identifies the entry."""
         return self.kind, self.id
 
 
@@ -41,10 +41,10 @@ class Owner(NamedTuple):
     """The session that writes.
 
     Attributes:
-        token: Names it.
-        process: Where it is.
-        server_url: What its entries are about.
-        api_user: Who can do something about them.
+        token: Identifies the owner.
+        process: Its process.
+        server_url: The server that its entries are about.
+        api_user: The user that can change them there.
     """
 
     token: str

@@ -1,11 +1,12 @@
 """The journal's file: a SQLite database that any number of processes of one host write to.
 
-In WAL mode. A transaction that has ended is with the operating system: it outlives the process,
-whatever ends that, and the next process sees it. A power cut it outlives only once it is synced to
-the disk, which is a step of its own, as it takes so much longer; the file is whole in any case.
+It is in WAL mode. The operating system has every transaction that has ended: it outlives the
+process, whatever ends that, and the next process sees it. It outlives a power cut only when it is
+synced to the disk. That takes much longer, and is a step of its own; the file stays valid in any
+case.
 
-A batch of changes is one transaction of as few statements as can be, whatever its size: after each
-the thread has to wait for its turn, which a busy event loop gives every 5 ms.
+A batch of changes is one transaction of as few statements as possible, whatever its size: after
+each statement the thread waits for the GIL, which a busy event loop releases every 5 ms.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ from typing import Any
 
 from aioftrackjobs.journal._entry import Entry, Key, Owner
 from aioftrackjobs.journal._process import Process
+from aioftrackjobs.timings import DEFAULT_TIMINGS
 
-#: Seconds to wait for others who write, and between two looks where SQLite does not wait itself.
-_BUSY_TIMEOUT, _POLL = 2.0, 0.02
+#: Seconds between two attempts if another process writes and SQLite does not wait by itself.
+_POLL = 0.02
 
-#: Written into the file; one with a higher number is of a later version of this package.
+#: Written into the file; a file with a higher number is of a later version of this package.
 _VERSION = 1
 
-#: Seconds between two signs of life, at least: most batches need none.
-_SIGN_EVERY = 5.0
+#: Seconds between two heartbeats, at least: most batches need none.
+_HEARTBEAT_INTERVAL = 5.0
 
-#: Seconds without a sign of life after which a process that cannot be looked at counts as dead;
-#: and for how many of them that has to be seen, by a clock that nobody sets.
-_SILENCE, _SEEN_SILENT = 120.0, 45.0
+#: Seconds without a heartbeat after which a process of which this host knows nothing counts as
+#: dead; and for how many seconds that has to be observed, by a clock that cannot be set.
+_SILENCE, _OBSERVED_SILENCE = 120.0, 45.0
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS owners (
@@ -55,7 +57,7 @@ CREATE TABLE IF NOT EXISTS entries (
     owner TEXT NOT NULL,
     holder TEXT NOT NULL,
     since REAL NOT NULL,
-    word TEXT,
+    final_report TEXT,
     lost_host TEXT,
     lost_at REAL,
     PRIMARY KEY (server, kind, id)
@@ -68,8 +70,8 @@ def _fields(number: int) -> str:
 
 
 _REPLACE = (
-    "INSERT OR REPLACE INTO entries (server, api_user, owner, kind, id, holder, since, word,"
-    " lost_host, lost_at) "
+    "INSERT OR REPLACE INTO entries (server, api_user, owner, kind, id, holder, since,"
+    " final_report, lost_host, lost_at) "
 )
 _INSERT_ONE = f"{_REPLACE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ALL = f"{_REPLACE} SELECT ?, ?, ?, {_fields(7)} FROM json_each(?)"
@@ -83,8 +85,9 @@ class JournalFile:
     """An open journal.
 
     Args:
-        path: The file; it is made if it is not there, for its owner's eyes only.
+        path: The file. If it is not there, it is made, so that only its owner can read it.
         owner: The session that writes.
+        busy_timeout: Seconds to wait for other processes that write.
 
     Raises:
         OSError: It cannot be made.
@@ -92,15 +95,22 @@ class JournalFile:
         UnusableJournalError: It is of a later version.
     """
 
-    def __init__(self, path: Path, owner: Owner) -> None:
+    def __init__(
+        self,
+        path: Path,
+        owner: Owner,
+        *,
+        busy_timeout: float = DEFAULT_TIMINGS.journal_busy_timeout,
+    ) -> None:
         self._owner = owner
-        self._signed_at = -math.inf
+        self._busy_timeout = busy_timeout
+        self._heartbeat_at = -math.inf
         self._wal: int | None = None
-        # The sign of life of those that cannot be looked at, and since when it is the same.
+        # The last heartbeat of owners that may be dead or alive, and since when it is the same.
         self._seen: dict[str, tuple[float, float]] = {}
         _create(path)
         self._database = sqlite3.connect(
-            path, isolation_level=None, check_same_thread=False, timeout=_BUSY_TIMEOUT
+            path, isolation_level=None, check_same_thread=False, timeout=busy_timeout
         )
         try:
             self._prepare()
@@ -121,8 +131,8 @@ class JournalFile:
             execute(f"PRAGMA user_version = {_VERSION}")
 
     def _use_wal(self) -> None:
-        """Switch to WAL, which fails at once where another process is just doing so."""
-        deadline = time.monotonic() + _BUSY_TIMEOUT
+        """Switch to WAL mode, which fails at once while another process does the same."""
+        deadline = time.monotonic() + self._busy_timeout
         while True:
             try:
                 self._database.execute("PRAGMA journal_mode = WAL")
@@ -143,9 +153,9 @@ class JournalFile:
         self._wal = os.open(self._wal_path, os.O_RDWR)
 
     def _check_place(self) -> None:
-        """Raise unless others who open the journal see what is written.
+        """Raise unless other processes that open the journal see what is written.
 
-        A file that somebody deleted, or replaced, takes what is written, and shows it to nobody.
+        A file that was deleted, or replaced, can still be written, but no other process reads it.
         """
         assert self._wal is not None  # noqa: S101 - for type checkers
         try:
@@ -158,11 +168,11 @@ class JournalFile:
             raise UnusableJournalError("it was deleted, or replaced by another file")
 
     def sync(self) -> None:
-        """Have all that was written outlive a power cut, where others look for it.
+        """Make what was written outlive a power cut, in the file that other processes open.
 
         Raises:
-            OSError: The disk does not take it.
-            UnusableJournalError: The file is not where it was.
+            OSError: The disk does not accept it.
+            UnusableJournalError: The file was deleted, or replaced.
         """
         assert self._wal is not None  # noqa: S101 - for type checkers
         os.fsync(self._wal)
@@ -170,7 +180,7 @@ class JournalFile:
 
     def close(self) -> None:
         """Close the file."""
-        if self._wal is not None:  # first: the last who closes the database deletes it
+        if self._wal is not None:  # first: the last process that closes the database deletes it
             os.close(self._wal)
             self._wal = None
         self._database.close()
@@ -187,18 +197,18 @@ class JournalFile:
             raise
 
     def write(self, now: float, entries: Sequence[Entry], gone: Iterable[Key]) -> None:
-        """Write *entries*, delete those with the keys *gone*, and give a sign of life.
+        """Write *entries*, delete those with the keys *gone*, and write a heartbeat if it is due.
 
         Raises:
             sqlite3.Error: That was not possible.
         """
         deleted = tuple(gone)
-        if not deleted and not self._owes_sign(now):
+        if not deleted and not self._is_heartbeat_due(now):
             if entries:
                 self._insert(self._database.execute, entries)  # a transaction of its own
             return
         with self._transaction() as execute:
-            self._sign(execute, now)
+            self._beat(execute, now)
             if entries:
                 self._insert(execute, entries)
             if deleted:
@@ -216,13 +226,14 @@ class JournalFile:
         else:  # tuples travel as lists, in the order of their fields
             execute(_INSERT_ALL, (*ours, json.dumps(entries)))
 
-    def _owes_sign(self, now: float) -> bool:
-        return abs(now - self._signed_at) >= _SIGN_EVERY
+    def _is_heartbeat_due(self, now: float) -> bool:
+        return abs(now - self._heartbeat_at) >= _HEARTBEAT_INTERVAL
 
-    def _sign(self, execute: Callable[..., Any], now: float) -> None:
-        if not self._owes_sign(now):
+    def _beat(self, execute: Callable[..., Any], now: float) -> None:
+        """Write that this owner lives, if that was not written just before."""
+        if not self._is_heartbeat_due(now):
             return
-        self._signed_at = now
+        self._heartbeat_at = now
         process = self._owner.process
         execute(
             "INSERT INTO owners (token, host, pid, place, started, seen) VALUES (?, ?, ?, ?, ?, ?)"
@@ -238,17 +249,17 @@ class JournalFile:
         )
 
     def claim(self, now: float) -> tuple[list[Entry], bool]:
-        """Take over what the dead have left, and the last words of sessions that have ended.
+        """Take over the entries of dead owners, and the final reports of sessions that have ended.
 
-        Whoever calls first gets an entry, and nobody else while that one lives.
+        The first owner that claims an entry gets it, and no other one while that one lives.
 
         Returns:
-            All that was taken over, the oldest first; and whether there is more, of processes
-            that cannot be looked at and may yet turn out to be dead.
+            All that was taken over, the oldest first; and whether there may be more, of owners
+            that may be dead or alive, because this host cannot see their process.
         """
         me = self._owner
         with self._transaction() as execute:
-            self._sign(execute, now)
+            self._beat(execute, now)
             undecided = False
             keys = set[Key]()
             owners = execute("SELECT * FROM owners WHERE token != ?", (me.token,)).fetchall()
@@ -260,7 +271,7 @@ class JournalFile:
                 undecided |= alive is None
                 if alive is not False and not ended:
                     continue
-                only = "" if alive is False else " AND word IS NOT NULL"
+                only = "" if alive is False else " AND final_report IS NOT NULL"
                 taken = (
                     f"owner = ?{only} AND server = ? AND api_user = ?",
                     (token, me.server_url, me.api_user),
@@ -273,7 +284,7 @@ class JournalFile:
                 )
                 self._forget(execute, token)
             mine = execute(
-                "SELECT kind, id, holder, since, word, lost_host, lost_at FROM entries"
+                "SELECT kind, id, holder, since, final_report, lost_host, lost_at FROM entries"
                 " WHERE owner = ? ORDER BY since",
                 (me.token,),
             ).fetchall()
@@ -281,25 +292,25 @@ class JournalFile:
         return [entry for entry in entries if entry.key in keys], undecided
 
     def _is_silent(self, token: str, seen: float, now: float) -> bool:
-        """Tell whether an owner gave no sign for long.
+        """Return whether an owner has written no heartbeat for long.
 
-        One look does not tell: the clock may have been set, or the host just woken up.
+        One look is not enough: the clock may have been set, or the host may just have woken up.
         """
         watched = time.monotonic()
         before, since = self._seen.get(token, (None, watched))
         if before != seen:
             self._seen[token], since = (seen, watched), watched
-        return now - seen > _SILENCE and watched - since >= _SEEN_SILENT
+        return now - seen > _SILENCE and watched - since >= _OBSERVED_SILENCE
 
     def end(self) -> None:
-        """Tell that the session has ended."""
+        """Write that the session has ended."""
         with self._transaction() as execute:
             execute("UPDATE owners SET ended = 1 WHERE token = ?", (self._owner.token,))
             self._forget(execute, self._owner.token)
 
     @staticmethod
     def _forget(execute: Callable[..., Any], token: str) -> None:
-        """Delete an owner who has nothing left."""
+        """Delete an owner that has no entries left."""
         execute(
             "DELETE FROM owners WHERE token = ?"
             " AND NOT EXISTS (SELECT 1 FROM entries WHERE owner = owners.token)",
@@ -308,18 +319,18 @@ class JournalFile:
 
 
 def _create(path: Path) -> None:
-    """Make the file, for its owner's eyes only, unless it is there.
+    """Make the file unless it is there, so that only its owner can read it.
 
-    Nothing here ever opens the file itself: to close it again would take the locks away that other
-    sessions of this process have on it, and any other process could then throw their entries away
-    (sqlite.org/howtocorrupt.html, 2.2).
+    This package never opens the file itself. If it did, closing it again would release the locks
+    that other sessions of this process hold on it, and another process could then delete their
+    entries (sqlite.org/howtocorrupt.html, 2.2).
     """
     if path.exists():
         return
     descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     os.close(descriptor)
     try:
-        with suppress(FileExistsError):  # somebody was faster
+        with suppress(FileExistsError):  # another process was faster
             os.link(made, path)
     finally:
         Path(made).unlink()

@@ -1,4 +1,4 @@
-"""A session's part of the journal, as the session sees it."""
+"""Journal: a session's part of the journal, as the event loop uses it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal._entry import Entry, Owner
 from aioftrackjobs.journal._ledger import JournalState, Ledger, Receipt
 from aioftrackjobs.journal._process import this_process
+from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 
 if TYPE_CHECKING:
     from aioftrackjobs.journal._file import JournalFile
-
-#: Seconds that anybody waits for the file, at most.
-_PATIENCE = 5.0
 
 Spawn: TypeAlias = Callable[[Callable[[], Coroutine[Any, Any, None]]], object]
 
@@ -30,21 +28,30 @@ class Journal:
     """A session's part of the journal.
 
     Args:
-        path: The file; None for no journal, where nothing is kept and nothing waited for.
-        server_url: Where the Jobs are.
-        api_user: Whose session it is.
+        path: The file; None for no journal, where nothing is kept and nothing is waited for.
+        server_url: The server of the Jobs.
+        api_user: The user of the session.
+        timings: Times that tests shorten.
     """
 
-    def __init__(self, path: Path | None, *, server_url: str, api_user: str) -> None:
+    def __init__(
+        self,
+        path: Path | None,
+        *,
+        server_url: str,
+        api_user: str,
+        timings: Timings = DEFAULT_TIMINGS,
+    ) -> None:
         self._path = path
         self._server_url, self._api_user = server_url, api_user
+        self._timings = timings
         self._holder = uuid4().hex
-        self._ledger = Ledger(path, self._holder)
-        self._watched = False
+        self._ledger = Ledger(path, retry=timings.journal_retry)
+        self._is_watched = False
 
     @property
     def holder(self) -> str:
-        """What names the session in leases and in its entries."""
+        """The name of the session in leases and in its entries."""
         return self._holder
 
     @property
@@ -59,82 +66,70 @@ class Journal:
         """Why it cannot be written; None if it can."""
         return self._ledger.problem
 
-    def waiting_words(self) -> list[Entry]:
-        """Return the last words that were not acknowledged, the oldest first."""
-        return [entry for entry in self.unsettled() if entry.word is not None]
+    def pending_final_reports(self) -> list[Entry]:
+        """Return the entries with a final report that the server has not acknowledged.
+
+        The oldest comes first.
+        """
+        return [entry for entry in self.unsettled() if entry.final_report is not None]
 
     def unsettled(self) -> list[Entry]:
-        """Return what somebody has to see to, the oldest first: last words, and what is lost."""
+        """Return the entries with a final report, and those of dead processes, the oldest first."""
         found = [
             entry
             for entry in self._ledger.entries()
-            if entry.word is not None or entry.lost_host is not None
+            if entry.final_report is not None or entry.lost_host is not None
         ]
         return sorted(found, key=lambda entry: entry.since)
 
     def has(self, entry: Entry) -> bool:
-        """Tell whether *entry* is still what is known."""
+        """Return whether *entry* is still true, without changes."""
         return self._ledger.has(entry)
 
-    # Keeping
+    # Recording
 
-    async def own_new(self) -> str:
-        """Return the id of a Job that the session is going to create and run.
-
-        That is written by then, or cannot be.
-        """
-        if self._path is None:
-            return str(uuid4())
-        if (job_id := self._ledger.take_spare(time.time())) is None:
-            job_id = str(uuid4())
-            try:
-                await self.own(job_id)
-            except BaseException:
-                self.release_job(job_id)
-                raise
-        return job_id
-
-    async def own(self, job_id: str) -> bool:
-        """Note that the session runs a Job; returns when that is written, or cannot be.
+    async def record_job(self, job_id: str) -> bool:
+        """Record that the session runs a Job; returns when that is written, or cannot be.
 
         Returns:
-            Whether it is written, and so outlives the process.
+            Whether it is written, so that it outlives the process.
         """
-        return await self._keep_written("job", job_id)
+        return await self._record_and_wait("job", job_id)
 
-    async def note_upload(self, component_id: str) -> bool:
-        """Note that bytes of a component are about to be sent; returns as :meth:`own` does."""
-        return await self._keep_written("upload", component_id)
+    async def record_upload(self, component_id: str) -> bool:
+        """Record that bytes of a component are about to be sent; waits as ``record_job`` does."""
+        return await self._record_and_wait("upload", component_id)
 
-    async def _keep_written(self, kind: str, id_: str) -> bool:
+    async def _record_and_wait(self, kind: str, id_: str) -> bool:
         if self._path is None:
             return False
-        return await self.written(self._keep(Entry(kind, id_, self._holder, time.time())))
+        receipt = self._record(Entry(kind, id_, self._holder, time.time()))
+        return await self.wait_until_written(receipt)
 
-    def keep_word(self, job_id: str, word: str) -> Receipt:
-        """Note the last word of a Job, as JSON, and have it written.
+    def record_final_report(self, job_id: str, report: str) -> Receipt:
+        """Record the final report of a Job, as JSON text.
 
         Returns:
-            What *written* waits for.
+            A receipt for :meth:`wait_until_written`.
         """
-        return self._keep(Entry("job", job_id, self._holder, time.time(), word))
+        return self._record(Entry("job", job_id, self._holder, time.time(), report))
 
-    def _keep(self, entry: Entry) -> Receipt:
+    def _record(self, entry: Entry) -> Receipt:
         receipt = Receipt()
-        if self._ledger.note(entry, receipt):
-            self._ring()
+        if self._ledger.record(entry, receipt):
+            self._wake_writer()
         return receipt
 
-    async def written(self, receipt: Receipt) -> bool:
-        """Wait for *receipt*; return as :meth:`own` does."""
-        if self._ledger.must_wait(receipt, self._new_latch):
-            assert receipt.latch is not None  # noqa: S101 - for type checkers
-            self._have_watched()
-            await receipt.latch
+    async def wait_until_written(self, receipt: Receipt) -> bool:
+        """Wait for *receipt*; return as :meth:`record_job` does."""
+        if self._ledger.must_wait(receipt, self._new_waiter):
+            assert receipt.waiter is not None  # noqa: S101 - for type checkers
+            self._ensure_watched()
+            await receipt.waiter
         return receipt.is_good
 
     def release_job(self, job_id: str) -> None:
-        """Forget a Job: the server knows how it ended, or that it never began."""
+        """Forget a Job: the server knows how it ended, or it never began."""
         self._ledger.forget(("job", job_id))
 
     def release_upload(self, component_id: str) -> None:
@@ -142,41 +137,47 @@ class Journal:
         self._ledger.forget(("upload", component_id))
 
     async def claim(self) -> bool:
-        """Take over what others have left; it is among what is *unsettled* then.
+        """Take over what dead processes have left; :meth:`unsettled` returns it from then on.
 
         Returns:
-            Whether there may be more: it cannot be told if a process lives, or the file be used.
+            Whether there may be more: because it is not certain whether a process lives, or
+            because the file cannot be used now.
         """
         if self._path is None:
             return False
         receipt = Receipt(self._claim)
-        if self._ledger.ask(receipt):
-            self._ring()
-        return not await self.written(receipt) or receipt.result
+        if self._ledger.request_batch(receipt):
+            self._wake_writer()
+        return not await self.wait_until_written(receipt) or receipt.result
 
     def _claim(self, file: JournalFile) -> bool:
         entries, undecided = file.claim(time.time())
         self._ledger.take_over(entries)
         return undecided
 
-    def _ring(self) -> None:
-        self._at_turn_end(self._ledger.ring)  # with all that come in the same turn
+    def _wake_writer(self) -> None:
+        # At the end of the turn: one batch then has what all tasks of this turn have recorded.
+        self._at_turn_end(self._ledger.wake_writer)
 
-    def _have_watched(self) -> None:
-        if not self._watched:
-            with suppress(SessionStateError):  # it ends, and so does who waits
+    def _ensure_watched(self) -> None:
+        if not self._is_watched:
+            with suppress(SessionStateError):  # the session ends, and so does the task that waits
                 self._spawn(self._watch)
-                self._watched = True
+                self._is_watched = True
 
     async def _watch(self) -> None:
-        """Let nobody wait for long: a task for all, as a time-out of each would cost too much."""
+        """Let no task wait for long.
+
+        One task watches over all waits, because a time-out for each would cost too much.
+        """
+        patience = self._timings.journal_patience / 2
         try:
-            while self._ledger.is_asked:
-                await anyio.sleep(_PATIENCE / 2)
-                for receipt in self._ledger.late(_PATIENCE / 2):
+            while self._ledger.has_requests:
+                await anyio.sleep(patience)
+                for receipt in self._ledger.settle_late(patience):
                     receipt.wake()
         finally:
-            self._watched = False
+            self._is_watched = False
 
     # From start to end
 
@@ -184,24 +185,30 @@ class Journal:
         """Start the writer; in the event loop.
 
         Args:
-            new_waiter: Makes what is waited for in the event loop.
+            new_waiter: Makes what a task of the event loop waits for.
             spawn: Runs a function in the background.
         """
-        self._new_latch, self._spawn = new_waiter, spawn
+        self._new_waiter, self._spawn = new_waiter, spawn
         self._at_turn_end = turn_end_caller()
         if self._path is not None:
-            # Made here, as a session may be made by a process that forks, and opened by its
-            # children: each is an owner of its own.
+            # The owner is made here, and not with the session: if a process makes a session and
+            # then forks, each child that opens the session is an owner of its own.
             owner = Owner(uuid4().hex, this_process(), self._server_url, self._api_user)
             from aioftrackjobs.journal._writer import Writer  # late: few sessions have a journal
 
             self._ledger.open()
-            Writer(self._path, owner, self._ledger, loop_caller()).start()
+            Writer(
+                self._path,
+                owner,
+                self._ledger,
+                loop_caller(),
+                busy_timeout=self._timings.journal_busy_timeout,
+            ).start()
 
     async def aclose(self) -> None:
         """Write what is left, and close the file."""
         if self._path is not None:
             receipt = Receipt(lambda file: file.end())
             if self._ledger.close(receipt):
-                with anyio.move_on_after(_PATIENCE):
-                    await self.written(receipt)
+                with anyio.move_on_after(self._timings.journal_patience):
+                    await self.wait_until_written(receipt)

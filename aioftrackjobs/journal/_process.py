@@ -1,8 +1,9 @@
 """Which process this is, and whether another one still lives.
 
-A process id alone says little: it is given again to others, and means another process in each
-container. On Linux the kernel's boot id and the namespace of process ids say where it counts, and
-the start time of the process whose it is. Elsewhere only the absence of a process can be told.
+A process id alone does not identify a process: it is used again later, and each container counts
+for itself. On Linux, the boot id of the kernel and the namespace of process ids identify the place
+that it is valid in, and the start time identifies the process. On other systems it can only be
+seen that no process has the id.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Process(NamedTuple):
     Attributes:
         host: Name of the host, for people.
         pid: Its id there.
-        place: What its id counts in: kernel boot and namespace; empty if the system has no word.
-        started: When it started, as the system counts it; empty if the system does not tell.
+        place: Where its id is valid: kernel boot and namespace; empty if that is not known.
+        started: When it started, as the system counts it; empty if that is not known.
     """
 
     host: str
@@ -38,7 +39,7 @@ class Process(NamedTuple):
     started: str = ""
 
     def is_alive(self) -> bool | None:
-        """Tell whether it lives; None if that cannot be told from here."""
+        """Return whether it lives; None if that cannot be seen from here."""
         here = this_process()
         if self == here:
             return True
@@ -51,13 +52,9 @@ class Process(NamedTuple):
             return _exists(self.pid)  # it may only be hidden from this user
         return found == self.started
 
-    def encode(self) -> dict[str, Any]:
-        """Return it as it stands in a Job's data."""
-        return {"host": self.host, "pid": self.pid, "place": self.place, "started": self.started}
-
     @classmethod
     def decode(cls, found: Mapping[str, Any]) -> Process | None:
-        """Return what was encoded; None if it is something else."""
+        """Return the process whose ``_asdict()`` is in *found*; None if there is none."""
         match found:
             case {
                 "host": str() as host,
@@ -99,7 +96,7 @@ def _read_start(pid: int) -> str | None:
 
 
 def _exists(pid: int) -> bool | None:
-    """Return False if no process has that id; one that has it may be another."""
+    """Return False if no process has that id, else None: the one that has it may be another."""
     if sys.platform == "win32":  # where signal 0 is Ctrl-C
         return None
     try:

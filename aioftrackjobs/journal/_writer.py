@@ -1,4 +1,4 @@
-"""The thread that writes a session's part of the journal: all that is waiting in one batch."""
+"""The Writer: the thread that writes a session's part of the journal, batch after batch."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from aioftrackjobs.journal._ledger import Batch, Ledger
 
 #: Seconds after which what was written is synced to the disk.
 _SYNC_AFTER = 0.1
-#: Seconds between two batches, at least, where many wait.
-_SPACING = 0.001
-#: Seconds between two signs of life.
+#: Seconds between two heartbeats, if there is nothing to write.
 _HEARTBEAT = 20.0
 
 
@@ -29,6 +27,7 @@ class Writer:
         owner: The session.
         ledger: Where the batches come from.
         call_soon: Calls a function in the event loop.
+        busy_timeout: Seconds to wait for other processes that write.
     """
 
     def __init__(
@@ -37,31 +36,33 @@ class Writer:
         owner: Owner,
         ledger: Ledger,
         call_soon: Callable[[Callable[[], None]], object],
+        *,
+        busy_timeout: float,
     ) -> None:
         self._path = path
         self._owner = owner
         self._ledger = ledger
         self._call_soon = call_soon
+        self._busy_timeout = busy_timeout
         self._file: JournalFile | None = None
-        self._crowded_at = 0.0  # when many last waited
         self._unsynced_since: float | None = None
 
     def start(self) -> None:
         """Start the thread."""
-        # A daemon: a program that does not close its session may end all the same.
+        # A daemon thread: a program that does not close its session may end all the same.
         threading.Thread(target=self._run, name="aioftrackjobs journal", daemon=True).start()
 
     def _run(self) -> None:
         batch = self._next_batch()
         while not batch.is_last:
             self._try(batch)
-            self._answer(batch)
+            self._settle(batch)
             self._try(None)
             batch = self._next_batch()
         self._try(batch)
         self._try(None, at_once=True)
         self._close()
-        self._answer(batch)  # of a session that was closed, nothing is open
+        self._settle(batch)  # last: when closing returns, the file is closed
 
     def _next_batch(self) -> Batch:
         """Wait for something to write, and take it."""
@@ -69,13 +70,10 @@ class Writer:
             self._ledger.wait(time.monotonic() + _HEARTBEAT)
         else:
             self._ledger.wait(self._unsynced_since + _SYNC_AFTER)
-        # Under load many come together; who is alone does not wait.
-        if (spare := self._crowded_at + _SPACING - time.monotonic()) > 0:
-            time.sleep(spare)
-        return self._ledger.take(time.time())
+        return self._ledger.take()
 
     def _try(self, batch: Batch | None, *, at_once: bool = False) -> None:
-        """Write *batch*, or sync what was written; the ledger is told if that is not possible."""
+        """Write *batch*, or sync what was written; note in the ledger if that fails."""
         try:
             if batch is not None:
                 self._write(batch)
@@ -87,14 +85,17 @@ class Writer:
             self._close()
 
     def _write(self, batch: Batch) -> None:
-        file = self._file = self._file or JournalFile(self._path, self._owner)
-        file.write(time.time(), batch.entries + batch.spare, batch.gone)
-        if (batch.entries or batch.spare) and self._unsynced_since is None:
+        if self._file is None:
+            self._file = JournalFile(self._path, self._owner, busy_timeout=self._busy_timeout)
+        file = self._file
+        file.write(time.time(), batch.entries, batch.gone)
+        if batch.entries and self._unsynced_since is None:
             self._unsynced_since = time.monotonic()
         for receipt in batch.receipts:
             if receipt.work is not None:
                 receipt.result = receipt.work(file)
-        if self._ledger.problem is not None:  # has it gone? A disk may take what it does not keep
+        if self._ledger.problem is not None:
+            # Is it solved? Only a sync shows that: a full disk may take writes and lose them.
             self._sync(file, at_once=True)
             self._ledger.note_success()
         self._ledger.note_written(batch)
@@ -102,7 +103,7 @@ class Writer:
             receipt.is_good = True
 
     def _sync(self, file: JournalFile, *, at_once: bool) -> None:
-        """Sync what was written a while ago; that something is gone is not worth it."""
+        """Sync entries that were written a while ago; deletes alone are not worth a sync."""
         since = self._unsynced_since
         if since is not None and (at_once or time.monotonic() - since >= _SYNC_AFTER):
             self._unsynced_since = None
@@ -114,13 +115,12 @@ class Writer:
             with suppress(sqlite3.Error, OSError):
                 file.close()
 
-    def _answer(self, batch: Batch) -> None:
-        self._crowded_at = time.monotonic() if len(batch.receipts) > 1 else 0.0
-        if awaited := self._ledger.note_answered(batch):
+    def _settle(self, batch: Batch) -> None:
+        if awaited := self._ledger.settle(batch):
 
             def wake() -> None:
                 for receipt in awaited:
                     receipt.wake()
 
-            with suppress(RuntimeError):  # the event loop has ended: nobody waits any more
+            with suppress(RuntimeError):  # the event loop has ended: no task waits any more
                 self._call_soon(wake)

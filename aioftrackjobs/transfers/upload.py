@@ -80,7 +80,7 @@ async def upload(
             progress=progress,
         )
         try:
-            await workspace.connection.journal.note_upload(component.id)
+            await workspace.connection.journal.record_upload(component.id)
             await run_in_background(workspace.connection.host, sending.run)
         except BaseException:
             unit.rollback()

@@ -14,7 +14,7 @@ import typer
 from aioftrackjobs import AsyncSession, Job, JobStatus
 from aioftrackjobs.cli.recover import parse_duration
 from aioftrackjobs.devserver import running
-from aioftrackjobs.jobs.leases import LEASE, Lease
+from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Entry, Owner, Process, this_process
 from aioftrackjobs.journal._file import JournalFile
 

@@ -34,7 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 from aioftrackjobs import AsyncSession
 from aioftrackjobs.devserver import ServerHandle, running
-from aioftrackjobs.session import journal_replay_of
+from aioftrackjobs.session import jobs_of
 
 DAEMON = """
 import asyncio, os, random, sys
@@ -169,7 +169,7 @@ async def deliver(server: ServerHandle, folder: Path) -> None:
     credentials = (server.url, server.api_key, server.api_user)
     async with AsyncSession(*credentials, journal=folder / "journal") as session:
         for _ in range(_LOOKS):
-            if await journal_replay_of(session).deliver():
+            if await jobs_of(session).replay.deliver():
                 break
             await asyncio.sleep(0.5)
 

@@ -32,18 +32,12 @@ async def journaled(
 
 
 def entries(path: Path) -> dict[str, str | None]:
-    """Return what a journal holds: last words by id."""
+    """Return what a journal holds: final reports by id."""
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
-            return dict(database.execute("SELECT id, word FROM entries"))
+            return dict(database.execute("SELECT id, final_report FROM entries"))
     except sqlite3.OperationalError:  # it is only just being made
         return {}
-
-
-def begun(session: AsyncSession, path: Path) -> dict[str, str | None]:
-    """Return what a journal holds but for the entries that *session* has made for Jobs to come."""
-    spare = set(session._connection.journal._ledger._spare)
-    return {key: word for key, word in entries(path).items() if key not in spare}
 
 
 class Watch:

@@ -18,7 +18,6 @@ from aioftrackjobs import (
     FileChangedError,
     FileComponent,
     Job,
-    JobComponent,
     Location,
     ServerError,
     TransferError,
@@ -325,19 +324,6 @@ async def test_the_checksum_is_that_of_the_content(tmp_path: Path) -> None:
         assert content.size == len(data)
         digest = hashlib.md5(data, usedforsecurity=False).digest()
         assert await content.checksum() == b64encode(digest).decode()
-
-
-async def test_the_second_component_of_a_job_warns(session: AsyncSession) -> None:
-    job = session.create("Job", {})
-    await session.commit()
-    first = await session.create_component(b"1", name="1")
-    second = await session.create_component(b"2", name="2")
-    session.create(JobComponent, {"component_id": first.id, "job_id": job["id"]})
-
-    with pytest.warns(UserWarning, match="only one"):
-        session.create(JobComponent, {"component_id": second.id, "job_id": job["id"]})
-
-    await session.commit()
 
 
 async def test_the_progress_of_an_attachment_is_that_of_the_job(

@@ -15,7 +15,7 @@ from aioftrackjobs.commit.request import PendingRequest
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.progress import Channel
-from aioftrackjobs.session import context_of
+from aioftrackjobs.session import context_of, jobs_of
 
 from .waiting import until
 
@@ -31,10 +31,12 @@ def dispatcher_of(session: AsyncSession) -> Dispatcher:
 
 
 async def alive(session: AsyncSession) -> dict[str, int]:
-    dispatcher, boards = dispatcher_of(session), context_of(session).progress._boards
+    dispatcher, boards = dispatcher_of(session), jobs_of(session).progress._writers
     await dispatcher.drain()
     # They end a few turns later, for want of work.
-    await until(lambda: not dispatcher._workers and not any(each._runs for each in boards.values()))
+    await until(
+        lambda: not dispatcher._workers and not any(each._is_running for each in boards.values())
+    )
     gc.collect()
     kinds = [type(each) for each in gc.get_objects()]
     return {kind.__name__: kinds.count(kind) for kind in KINDS}
@@ -59,7 +61,7 @@ def assert_empty(session: AsyncSession) -> None:
     assert not dispatcher._outbox.calls
     assert not dispatcher._order._latest
     assert not dispatcher._order._births
-    assert all(not board._lines for board in workspace.progress._boards.values())
+    assert all(not each._touched for each in jobs_of(session).progress._writers.values())
     assert not workspace.connection.host._to_begin
 
 

@@ -1,4 +1,4 @@
-"""The journal: what is durable when, and what becomes of a session whose journal is at fault."""
+"""The journal: what is durable when, and how a session works on when its journal fails."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import anyio
 import anyio.lowlevel
@@ -26,9 +27,11 @@ from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Entry, Journal, Owner, this_process
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.session import jobs_of
+from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
-from .journals import DEAD, Watch, begun, entries, journaled
+from .journals import DEAD, Watch, entries, journaled
 from .waiting import until
 
 
@@ -99,7 +102,7 @@ async def test_the_environment_names_a_journal(
     monkeypatch.setenv("FTRACK_JOBS_JOURNAL", str(path))
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         async with job_context(session) as job:
-            await until(lambda: begun(session, path) == {job.id: None})
+            await until(lambda: entries(path) == {job.id: None})
             assert session.health.journal == "working"
 
 
@@ -114,74 +117,41 @@ async def test_a_job_that_never_began_leaves_nothing(server: ServerHandle, path:
     assert entries(path) == {}
 
 
-# Entries that are there before their Jobs
-
-
-async def test_a_job_that_begins_alone_finds_its_entry_written(
-    server: ServerHandle, path: Path
+async def test_each_of_many_jobs_that_begin_together_is_written_before_it_goes_on(
+    path: Path,
 ) -> None:
-    async with journaled(server, path) as session:
-        user = await session.current_user()
-        async with job_context(session, user=user):
-            pass
-        await until(lambda: bool(entries(path)))
-        held = entries(path)
-        async with job_context(session, user=user) as job:
-            assert job.id in held
-        await until(lambda: bool(entries(path).keys() - held.keys()))  # another in its place
-    assert entries(path) == {}
-
-
-async def test_a_session_without_jobs_makes_no_entries_for_any(
-    server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kinds: list[str] = []
-    write = JournalFile.write
-
-    def note(self: JournalFile, now: float, rows: list[Entry], gone: Any) -> None:
-        kinds.extend(row.kind for row in rows)
-        write(self, now, rows, gone)
-
-    monkeypatch.setattr(JournalFile, "write", note)
-    async with journaled(server, path) as session:
-        await session.create_component(b"abc", name="a.txt")
-    assert kinds == ["upload"]
-
-
-async def test_jobs_that_begin_together_each_have_an_entry_of_their_own(path: Path) -> None:
-    ids: list[str] = []
-
-    async def begin(journal: Journal) -> None:
-        ids.append(job_id := await journal.own_new())
+    async def begin(journal: Journal, job_id: str) -> None:
+        assert await journal.record_job(job_id)
         assert job_id in entries(path)
 
-    async with written(path) as journal:
-        for _ in range(3):
+    async with opened(path) as journal:
+        for turn in range(3):
             async with anyio.create_task_group() as group:
-                for _ in range(50):
-                    group.start_soon(begin, journal)
-    assert len(set(ids)) == 150
+                for number in range(50):
+                    group.start_soon(begin, journal, f"{turn}-{number}")
+        assert len(entries(path)) == 150
 
 
 async def test_a_job_that_is_cancelled_before_it_has_an_entry_leaves_none(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with written(path) as journal:
-        await journal.own("running")
-        go_on = hang(monkeypatch)
-        with anyio.move_on_after(0.05) as scope:
-            await journal.own_new()
-        assert scope.cancelled_caught
-        go_on.set()
-        assert await journal.own("another")
-        spare = set(journal._ledger._spare)
-        await until(lambda: entries(path).keys() - spare == {"running", "another"})
+    async with journaled(server, path) as session:
+        user = await session.current_user()
+        async with job_context(session, user=user) as running:
+            go_on = hang(monkeypatch)
+            with anyio.move_on_after(0.05) as scope:
+                async with job_context(session, user=user):
+                    pytest.fail("it has not begun")
+            assert scope.cancelled_caught
+            go_on.set()
+            async with job_context(session, user=user) as another:
+                await until(lambda: entries(path).keys() == {running.id, another.id})
 
 
 # An outage: see also test_outage.py
 
 
-async def test_a_later_session_says_the_last_word(
+async def test_a_later_session_delivers_the_final_status(
     server: ServerHandle, other: AsyncSession, path: Path
 ) -> None:
     async with journaled(server, path, retry=NO_RETRIES) as session:
@@ -200,7 +170,7 @@ async def test_a_later_session_says_the_last_word(
     assert (found.status, found.description) == (JobStatus.FAILED, "x - failed: black frames")
 
 
-async def test_without_a_journal_a_last_word_that_is_not_delivered_raises(
+async def test_without_a_journal_a_final_status_that_is_not_delivered_raises(
     server: ServerHandle,
 ) -> None:
     async with AsyncSession(
@@ -269,20 +239,18 @@ async def test_a_full_disk_is_one_warning_and_what_is_still_true_is_written_late
     server: ServerHandle,
     path: Path,
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.05)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
     try:
-        async with journaled(server, path) as session:
+        async with journaled(server, path, timings=Timings(journal_retry=0.05)) as session:
             async with job_context(session, description="x"):
                 pass
             async with job_context(session, description="y") as job:
                 assert journal_of(session) == "failing"
                 resource.setrlimit(resource.RLIMIT_FSIZE, limits)
                 await until(lambda: journal_of(session) == "working")
-                await until(lambda: begun(session, path) == {job.id: None})
+                await until(lambda: entries(path) == {job.id: None})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     texts = [record.getMessage() for record in caplog.records if record.name.endswith("journal")]
@@ -291,11 +259,10 @@ async def test_a_full_disk_is_one_warning_and_what_is_still_true_is_written_late
     assert "works again" in texts[1]
 
 
-async def test_a_locked_file_delays_nobody_for_long(
-    server: ServerHandle, other: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_a_locked_file_delays_no_job_for_long(
+    server: ServerHandle, other: AsyncSession, path: Path
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._file._BUSY_TIMEOUT", 0.1)
-    async with journaled(server, path) as session:
+    async with journaled(server, path, timings=Timings(journal_busy_timeout=0.1)) as session:
         async with job_context(session):
             pass
         with closing(sqlite3.connect(path, isolation_level=None)) as database:
@@ -309,12 +276,9 @@ async def test_a_locked_file_delays_nobody_for_long(
     assert found.status is JobStatus.DONE
 
 
-async def test_what_others_left_is_seen_to_when_a_locked_file_can_be_read(
-    server: ServerHandle, other: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_entries_of_dead_processes_are_settled_once_a_locked_file_can_be_read(
+    server: ServerHandle, other: AsyncSession, path: Path
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._file._BUSY_TIMEOUT", 0.05)
-    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.05)
-    monkeypatch.setattr("aioftrackjobs.jobs.journal_replay._LOOK_AGAIN", 0.05)
     job = other.create(Job, {"status": "running"})
     await other.commit()
     file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
@@ -323,7 +287,11 @@ async def test_what_others_left_is_seen_to_when_a_locked_file_can_be_read(
 
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("BEGIN IMMEDIATE")
-        async with journaled(server, path) as session:
+        async with journaled(
+            server,
+            path,
+            timings=Timings(journal_busy_timeout=0.05, journal_retry=0.05, replay_interval=0.05),
+        ) as session:
             await until(lambda: journal_of(session) == "failing")
             database.execute("ROLLBACK")
             await until(lambda: server.inspector.job(job.id)["status"] == "failed")
@@ -332,9 +300,8 @@ async def test_what_others_left_is_seen_to_when_a_locked_file_can_be_read(
 async def test_a_disk_that_hangs_is_not_waited_for(
     server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._journal._PATIENCE", 0.1)
     go_on = hang(monkeypatch)
-    async with journaled(server, path) as session:
+    async with journaled(server, path, timings=Timings(journal_patience=0.1)) as session:
         with anyio.fail_after(5):
             async with job_context(session):
                 pass
@@ -343,23 +310,21 @@ async def test_a_disk_that_hangs_is_not_waited_for(
         await until(lambda: journal_of(session) == "working")
 
 
-async def test_what_began_while_a_disk_hung_is_written_as_soon_as_it_goes_on(
+async def test_jobs_that_began_while_a_disk_hung_are_written_as_soon_as_it_goes_on(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._journal._PATIENCE", 0.1)
     go_on = hang(monkeypatch)
-    async with written(path) as journal:
-        assert not await journal.own("late")
-        assert not await journal.own("not asked for")
+    async with opened(path, Timings(journal_patience=0.1)) as journal:
+        assert not await journal.record_job("late")
+        assert not await journal.record_job("not asked for")
         go_on.set()
-        with anyio.fail_after(5):  # well before a sign of life is due
+        with anyio.fail_after(5):  # well before a heartbeat is due
             await until(lambda: entries(path).keys() == {"late", "not asked for"})
 
 
-async def test_what_ended_while_the_file_could_not_be_made_is_not_remembered(
+async def test_jobs_that_ended_while_the_file_could_not_be_made_are_not_remembered(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.0)
     ended: set[str] = set()
     forgotten: set[str] = set()
     write = JournalFile.write
@@ -370,22 +335,22 @@ async def test_what_ended_while_the_file_could_not_be_made_is_not_remembered(
 
     monkeypatch.setattr(JournalFile, "write", note_forgotten)
     path = path.parent / "later" / path.name
-    async with written(path) as journal:
+    async with opened(path, Timings(journal_retry=0.0)) as journal:
         for _ in range(5):
-            job_id = await journal.own_new()
-            assert not await journal.own("runs")
+            job_id = str(uuid4())
+            assert not await journal.record_job(job_id)
+            assert not await journal.record_job("runs")
             journal.release_job(job_id)
             ended.add(job_id)
         path.parent.mkdir()
-        assert await journal.own("runs")
+        assert await journal.record_job("runs")
     assert entries(path).keys() == {"runs"}
     assert forgotten.isdisjoint(ended)
 
 
-async def test_a_file_that_fails_is_given_no_entries_for_jobs_to_come(
+async def test_a_file_that_fails_is_given_nothing_but_what_is_still_true(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.0)
     tried: list[int] = []
 
     def fail(self: JournalFile, now: float, rows: Any, gone: Any) -> None:
@@ -394,14 +359,13 @@ async def test_a_file_that_fails_is_given_no_entries_for_jobs_to_come(
 
     with monkeypatch.context() as patch:
         patch.setattr(JournalFile, "write", fail)
-        async with written(path) as journal:
-            job_id = await journal.own_new()
+        async with opened(path, Timings(journal_retry=0.0)) as journal:
             for _ in range(3):
-                assert not await journal.own(job_id)
-            assert tried[1:4] == [1, 1, 1]
+                assert not await journal.record_job("runs")
+            assert tried[:3] == [1, 1, 1]
             patch.undo()
-            assert await journal.own(job_id)
-            assert entries(path).keys() == {job_id}
+            assert await journal.record_job("runs")
+            assert entries(path).keys() == {"runs"}
 
 
 def deleted(path: Path) -> None:
@@ -427,15 +391,16 @@ async def test_a_file_that_goes_while_it_is_used_is_a_warning_and_written_anew(
     path: Path,
     fault: Callable[[Path], None],
     caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.05)
-    async with journaled(server, path) as session, job_context(session) as running:
+    async with (
+        journaled(server, path, timings=Timings(journal_retry=0.05)) as session,
+        job_context(session) as running,
+    ):
         fault(path)
         async with job_context(session) as job:
             await until(lambda: journal_of(session) == "failing")
             await until(lambda: journal_of(session) == "working")
-            await until(lambda: begun(session, path) == {running.id: None, job.id: None})
+            await until(lambda: entries(path) == {running.id: None, job.id: None})
             async with job_context(session) as later:
                 assert later.id in entries(path)
     assert entries(path) == {}
@@ -445,7 +410,7 @@ async def test_a_file_that_goes_while_it_is_used_is_a_warning_and_written_anew(
     assert "works again" in texts[1]
 
 
-# What others left
+# What dead processes left
 
 
 async def test_a_partial_upload_of_a_dead_process_is_removed(
@@ -466,7 +431,7 @@ async def test_a_partial_upload_of_a_dead_process_is_removed(
             return await send(request)
 
         transport.send = note  # type: ignore[method-assign]
-        assert await session._deliverer.deliver()
+        assert await jobs_of(session).replay.deliver()
 
         removals = [url for url in requests if "remove" in url]
         assert len(removals) == 1
@@ -476,10 +441,9 @@ async def test_a_partial_upload_of_a_dead_process_is_removed(
 
 
 async def test_an_upload_whose_registration_arrives_after_its_process_died_stays(
-    server: ServerHandle, other: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ServerHandle, other: AsyncSession, path: Path
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.jobs.journal_replay._IN_FLIGHT", 1.0)
-    async with journaled(server, path) as session:
+    async with journaled(server, path, timings=Timings(last_request_delay=1.0)) as session:
         # As if the registration were on its way: the bytes are there, and nothing refers to them.
         late = await session.create_component(b"abc", name="a.txt")
         component = await other.get(FileComponent, late.id)
@@ -500,7 +464,7 @@ async def test_an_upload_whose_registration_arrives_after_its_process_died_stays
 
         transport.send = note  # type: ignore[method-assign]
         async with anyio.create_task_group() as group:
-            group.start_soon(session._deliverer.deliver)
+            group.start_soon(jobs_of(session).replay.deliver)
             await until(lambda: bool(session._connection.journal.unsettled()))
             await anyio.sleep(0.2)  # so long it is on its way
             other.create(FileComponent, {"id": late.id, **values})
@@ -513,11 +477,11 @@ async def test_an_upload_whose_registration_arrives_after_its_process_died_stays
 
 
 @asynccontextmanager
-async def written(path: Path) -> AsyncIterator[Journal]:
+async def opened(path: Path, timings: Timings = DEFAULT_TIMINGS) -> AsyncIterator[Journal]:
     """Open a journal without a session."""
     host = BackgroundTasks(no_clean_up)
     await host.start()
-    journal = Journal(path, server_url="http://s", api_user="maya")
+    journal = Journal(path, server_url="http://s", api_user="maya", timings=timings)
     journal.start(host.new_waiter, host.spawn)
     try:
         yield journal
@@ -538,15 +502,15 @@ async def test_many_writers_share_a_batch(path: Path, monkeypatch: pytest.Monkey
         write(self, now, rows, gone)
 
     monkeypatch.setattr(JournalFile, "write", count)
-    async with written(path) as journal:
+    async with opened(path) as journal:
         async with anyio.create_task_group() as group:
             for number in range(1000):
-                group.start_soon(journal.own, str(number))
+                group.start_soon(journal.record_job, str(number))
         assert len(batches) <= 10
         assert len(entries(path)) == 1000
 
 
-async def test_who_waits_does_not_wait_for_the_disk(
+async def test_a_job_does_not_wait_for_the_sync_of_the_disk(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is the process that may die at any moment: what is written outlives that."""
@@ -558,23 +522,23 @@ async def test_who_waits_does_not_wait_for_the_disk(
         assert go_on.wait(20)
 
     monkeypatch.setattr(JournalFile, "sync", sync)
-    async with written(path) as journal:
-        assert await journal.own("a")
+    async with opened(path) as journal:
+        assert await journal.record_job("a")
         assert not syncs
         assert entries(path) == {"a": None}
         await until(lambda: bool(syncs))
         go_on.set()
 
 
-async def test_what_came_together_is_synced_together(
+async def test_entries_that_came_together_are_synced_together(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     syncs: list[set[str]] = []
     monkeypatch.setattr(JournalFile, "sync", lambda _: syncs.append(set(entries(path))))
-    async with written(path) as journal:
+    async with opened(path) as journal:
         started = time.monotonic()
         for number in range(200):
-            await journal.own(str(number))
+            await journal.record_job(str(number))
     lasted = time.monotonic() - started
     assert len(syncs) <= lasted / 0.1 + 2
     assert len(syncs[-1]) == 200, "what is left is synced at the end"
@@ -583,7 +547,6 @@ async def test_what_came_together_is_synced_together(
 async def test_a_disk_that_does_not_keep_what_it_took_is_one_warning(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.journal._ledger._RETRY", 0.05)
     is_broken = True
     attempts: list[bool] = []
 
@@ -593,8 +556,8 @@ async def test_a_disk_that_does_not_keep_what_it_took_is_one_warning(
             raise OSError("no space left")
 
     monkeypatch.setattr(JournalFile, "sync", sync)
-    async with written(path) as journal:
-        assert await journal.own("a")
+    async with opened(path, Timings(journal_retry=0.05)) as journal:
+        assert await journal.record_job("a")
         await until(lambda: len(attempts) > 3)
         assert journal.state == "failing"
         assert journal.problem == "no space left"

@@ -18,7 +18,7 @@ from aioftrackjobs.devserver.faults import TooManyRequests
 from aioftrackjobs.recovery import RecoveredJob
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 
-from .journals import Watch, begun, entries, journaled
+from .journals import Watch, entries, journaled
 from .waiting import until
 
 #: Jobs that run when the outage begins, and how many of them end in it, one every so many seconds.
@@ -86,11 +86,11 @@ async def test_an_hour_of_outage_loses_nothing(
         assert live_objects() - early < 2_000, "over forty minutes, and thousands of reports"
         assert len(running) == JOBS - ENDING
         assert health.final_reports_pending == ENDING
-        assert health.last_words_since is not None
+        assert health.final_reports_since is not None
         assert health.failing_since is not None
-        assert health.failing_since <= health.last_words_since
+        assert health.failing_since <= health.final_reports_since
         assert not health.is_good
-        await until(lambda: begun(session, path).keys() == set(ids))
+        await until(lambda: entries(path).keys() == set(ids))
 
         watch.away = False
         await until(lambda: not session.health.final_reports_pending)

@@ -261,14 +261,13 @@ async def test_a_job_gets_its_last_word_at_whatever_turn_the_program_ends(
 async def test_a_program_ends_although_its_journal_hangs(
     server: ServerHandle, session: AsyncSession, tmp_path: Path
 ) -> None:
-    """Whoever watched over those who wait is cancelled with all the others."""
+    """The task that watches over all waits for the journal is cancelled with the others."""
     code = f"""
         import asyncio, threading
         from aioftrackjobs import AsyncSession, job_context
-        from aioftrackjobs.journal import _journal
         from aioftrackjobs.journal._file import JournalFile
+        from aioftrackjobs.timings import Timings
 
-        _journal._PATIENCE = 1.0
         hangs = threading.Event()
 
         def hang(self, *args):
@@ -281,13 +280,15 @@ async def test_a_program_ends_although_its_journal_hangs(
                 await asyncio.sleep(3600)
 
         async def main():
-            session = await AsyncSession(journal={str(tmp_path / "journal")!r}).__aenter__()
+            timings = Timings(journal_patience=1.0)
+            session = AsyncSession(journal={str(tmp_path / "journal")!r}, timings=timings)
+            await session.__aenter__()
             await session.current_user()
             inside = asyncio.Event()
             tasks = [asyncio.create_task(work(session, "inside", inside))]
             await inside.wait()
             JournalFile.write = hang
-            for number in range(20):  # more than there are entries ahead of
+            for number in range(3):
                 tasks.append(asyncio.create_task(work(session, str(number), inside)))
                 await asyncio.sleep(0)
                 await asyncio.to_thread(hangs.wait)

@@ -15,7 +15,7 @@ from aioftrackjobs import AsyncSession, Job, job_context
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.retry import NO_RETRIES
-from aioftrackjobs.session import context_of
+from aioftrackjobs.session import jobs_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .waiting import until
@@ -183,7 +183,7 @@ async def test_intervals_that_nobody_uses_any_more_are_forgotten(
     gc.collect()
     await run(0.5)
 
-    assert len(context_of(session).progress._boards) < 10
+    assert len(jobs_of(session).progress._writers) < 10
     assert wire.reports
 
 

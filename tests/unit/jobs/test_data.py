@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from aioftrackjobs.jobs.data import JobData, read_data
-from aioftrackjobs.jobs.progress import Progress
+from aioftrackjobs.jobs.data import JobData, Progress, parse_given_data
 
 
 def test_the_description_is_ours_and_the_rest_is_kept() -> None:
@@ -26,7 +25,7 @@ def test_without_a_text_of_ours_nothing_is_added() -> None:
 def test_progress_and_failure_follow_the_base_text() -> None:
     report = JobData("Render")
     report.progress = Progress(0.5, "sh010")
-    report.reason = "ValueError: bad"
+    report.failure_reason = "ValueError: bad"
 
     assert report.compose(None, {"host": "n7"}) == {
         "host": "n7",
@@ -38,11 +37,11 @@ def test_progress_and_failure_follow_the_base_text() -> None:
 
 def test_a_job_that_runs_again_starts_from_its_base_text() -> None:
     first = JobData("Render")
-    first.progress, first.reason = Progress(1.0), "ValueError: disk"
+    first.progress, first.failure_reason = Progress(1.0), "ValueError: disk"
     data = json.dumps(first.compose(None))
 
     again = JobData(None)
-    again.take_over(data)
+    again.adopt_description(data)
     again.progress = Progress(1.0)
 
     assert again.compose(data)["description"] == "Render (100 %)"
@@ -71,7 +70,7 @@ def test_empty_data_leaves_nothing_aside(data: str | None) -> None:
 
 def test_text_that_is_no_unicode_can_still_travel() -> None:
     report = JobData("frame\udcff.exr")
-    report.reason = "cannot read \udc80"
+    report.failure_reason = "cannot read \udc80"
 
     composed = report.compose(None)
 
@@ -81,10 +80,10 @@ def test_text_that_is_no_unicode_can_still_travel() -> None:
 
 @pytest.mark.parametrize("data", [None, {}, "{}", '{"a": 1}', {"a": 1}])
 def test_users_give_data_as_a_mapping_or_as_json(data: object) -> None:
-    assert dict(read_data(data)) in [{}, {"a": 1}]  # type: ignore[arg-type]
+    assert dict(parse_given_data(data)) in [{}, {"a": 1}]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("data", ["", "[1]", "text", "[" * 100_000])
 def test_other_text_is_refused(data: str) -> None:
     with pytest.raises(ValueError, match="JSON object"):
-        read_data(data)
+        parse_given_data(data)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from aioftrackjobs.jobs.data import describe_failure, format_failure
+from aioftrackjobs.jobs.attachments import format_traceback
+from aioftrackjobs.jobs.data import describe_failure
 
 KEY = "SECRET-KEY"
 
@@ -62,7 +63,7 @@ def test_a_traceback_has_causes_and_no_secrets() -> None:
         except KeyError as exc:
             raise ValueError("outer") from exc
     except ValueError as error:
-        text = format_failure(error, KEY)
+        text = format_traceback(error, KEY)
 
     assert "ValueError: outer" in text
     assert "KeyError" in text

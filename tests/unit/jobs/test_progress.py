@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from aioftrackjobs.jobs.progress import Progress
+from aioftrackjobs.jobs.data import Progress
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from aioftrackjobs.jobs.data import compose_recovery, compose_word
-from aioftrackjobs.jobs.leases import LEASE, Lease
+from aioftrackjobs.jobs.data import compose_final_data, compose_recovered_data
+from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Process, this_process
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -30,8 +30,8 @@ def test_a_lease_is_read_as_it_was_written() -> None:
         None,
         "mine",
         {},
-        {"holder": "me", "until": "noon", **ELSEWHERE.encode()},
-        {"holder": "me", "until": "2026-03-01T12:00:00", **ELSEWHERE.encode()},
+        {"holder": "me", "until": "noon", **ELSEWHERE._asdict()},
+        {"holder": "me", "until": "2026-03-01T12:00:00", **ELSEWHERE._asdict()},
         {"holder": "me", "until": NOON.isoformat(), "host": "farm07"},
     ],
 )
@@ -79,7 +79,7 @@ def test_a_process_that_ended_and_was_not_waited_for_is_dead() -> None:
 def test_a_recovery_keeps_what_others_have_in_the_data_and_the_base_text() -> None:
     data = '{"description": "Render (50 %)", "base_description": "Render", "lease": {}, "n": 1}'
 
-    assert compose_recovery(data, "gone", {"at": "noon"}) == {
+    assert compose_recovered_data(data, "gone", {"at": "noon"}) == {
         "description": "Render (50 %) - failed: gone",
         "base_description": "Render",
         "recovered": {"at": "noon"},
@@ -90,4 +90,4 @@ def test_a_recovery_keeps_what_others_have_in_the_data_and_the_base_text() -> No
 def test_a_late_word_takes_a_recovery_back() -> None:
     data = '{"description": "x - failed: gone", "base_description": "x", "recovered": {}, "n": 1}'
 
-    assert compose_word(data, {"description": "x"}) == {"description": "x", "n": 1}
+    assert compose_final_data(data, {"description": "x"}) == {"description": "x", "n": 1}

@@ -1,9 +1,10 @@
-"""Last words that cannot be delivered at once, and those that somebody else got in the way of."""
+"""Final statuses that cannot be delivered at once, or that compete with what others write."""
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from aioftrackjobs import AsyncSession, Job, job_context, recover
+from aioftrackjobs import AsyncSession, Health, Job, job_context, recover
 from aioftrackjobs.devserver import ServerHandle, faults
 from aioftrackjobs.errors import (
     AuthenticationError,
@@ -21,10 +22,12 @@ from aioftrackjobs.errors import (
     ConnectError,
     FtrackJobsError,
 )
-from aioftrackjobs.jobs.leases import LEASE, Lease
+from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Entry, Owner
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.session import jobs_of
+from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, ELSEWHERE, journaled
@@ -64,7 +67,7 @@ class Link:
 # A server that does not take it
 
 
-async def test_a_word_is_repeated_while_the_server_takes_no_more_requests(
+async def test_a_final_status_is_sent_again_while_the_server_takes_no_more_requests(
     server: ServerHandle,
 ) -> None:
     async with AsyncSession(
@@ -75,7 +78,7 @@ async def test_a_word_is_repeated_while_the_server_takes_no_more_requests(
     assert held(server, job.id)["status"] == "done"
 
 
-async def test_a_word_waits_until_the_server_takes_requests_again(
+async def test_a_final_status_waits_until_the_server_takes_requests_again(
     server: ServerHandle, path: Path
 ) -> None:
     async with journaled(server, path, retry=NO_RETRIES) as session:
@@ -88,28 +91,30 @@ async def test_a_word_waits_until_the_server_takes_requests_again(
         assert held(server, job.id)["status"] == "done"
 
 
-async def test_a_word_on_its_way_is_no_trouble_and_one_that_waits_is(
-    server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
+async def test_health_is_good_while_a_final_status_is_sent_but_not_while_it_waits_long(
+    server: ServerHandle, path: Path
 ) -> None:
     async with journaled(server, path) as session:
         transport = session._connection.transport
         send = transport.send
-        seen: list[tuple[int, bool]] = []
+        seen: list[Health] = []
 
         async def look(request: WireRequest) -> WireResponse:
-            seen.append((session.health.final_reports_pending, session.health.is_good))
+            seen.append(session.health)
             return await send(request)
 
         async with job_context(session, description="x"):
             transport.send = look  # type: ignore[method-assign]
-        assert seen == [(1, True)]
 
-        async with job_context(session, description="x"):
-            monkeypatch.setattr("aioftrackjobs.health._ON_ITS_WAY", timedelta(0))
-        assert seen == [(1, True), (0, True), (1, False)]
+    (health,) = seen
+    assert health.final_reports_pending == 1
+    assert health.is_good
+    assert health.final_reports_since is not None
+    earlier = health.final_reports_since - timedelta(minutes=1)
+    assert not replace(health, final_reports_since=earlier).is_good
 
 
-async def test_a_word_in_the_journal_waits_as_long_as_the_server_asks(
+async def test_a_final_status_in_the_journal_waits_as_long_as_the_server_asks(
     server: ServerHandle, path: Path
 ) -> None:
     pauses: list[float] = []
@@ -126,7 +131,7 @@ async def test_a_word_in_the_journal_waits_as_long_as_the_server_asks(
     assert pauses == [3600, 3600], "one within the grace, and then that of the journal"
 
 
-async def test_a_word_is_kept_whatever_looks_like_a_secret_in_it(
+async def test_a_final_status_is_kept_without_what_looks_like_a_secret_in_it(
     server: ServerHandle, path: Path
 ) -> None:
     """To hide it in the text of the JSON would take the quote behind it along."""
@@ -142,15 +147,12 @@ async def test_a_word_is_kept_whatever_looks_like_a_secret_in_it(
     assert held(server, job.id)["description"] == 'fetch "http://store/file?token=***"'
 
 
-async def test_words_that_are_refused_altogether_are_tried_again_later(
-    server: ServerHandle,
-    path: Path,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_final_statuses_are_sent_again_later_if_the_server_refuses_all_requests(
+    server: ServerHandle, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As of a user who may log in again tomorrow: the daemon may run for months."""
-    monkeypatch.setattr("aioftrackjobs.jobs.journal_replay._LOOK_AGAIN", 0.01)
-    async with journaled(server, path, retry=NO_RETRIES) as session:
+    """For example if a user may not log in: tomorrow it may, and a daemon may run for months."""
+    timings = Timings(replay_interval=0.01)
+    async with journaled(server, path, retry=NO_RETRIES, timings=timings) as session:
         link = Link(session)
         async with job_context(session, description="x", grace=0.05) as job:
             link.trouble = ConnectError("away")
@@ -164,7 +166,7 @@ async def test_words_that_are_refused_altogether_are_tried_again_later(
     assert len(warnings) == 1
 
 
-async def test_a_word_that_cannot_be_kept_is_told_and_delivered_all_the_same(
+async def test_a_final_status_that_cannot_be_kept_raises_and_is_delivered_all_the_same(
     server: ServerHandle, path: Path
 ) -> None:
     path.mkdir()  # no journal can be there
@@ -201,7 +203,7 @@ async def test_to_settle_a_beginning_leaves_no_job_running(
 # Others who got in the way
 
 
-async def test_the_owners_word_wins_though_it_went_on_after_it_was_failed(
+async def test_the_owners_final_status_wins_over_a_recovery_that_failed_the_job(
     server: ServerHandle, other: AsyncSession, path: Path
 ) -> None:
     """Its reports replace what the recovery left in the data."""
@@ -212,7 +214,7 @@ async def test_the_owners_word_wins_though_it_went_on_after_it_was_failed(
             assert mine is not None
             data = json.loads(mine["data"])
             late = datetime.now(UTC) - timedelta(hours=1)
-            mine["data"] = data | {LEASE: data[LEASE] | ELSEWHERE.encode() | {"until": f"{late}"}}
+            mine["data"] = data | {LEASE: data[LEASE] | ELSEWHERE._asdict() | {"until": f"{late}"}}
             await other.commit()
             assert [each.id for each in (await recover(other)).failed] == [job.id]
             job.progress(0.5)
@@ -228,7 +230,7 @@ async def test_the_owners_word_wins_though_it_went_on_after_it_was_failed(
 
 
 @pytest.mark.parametrize("word", ["{", "[]", '"done"', "{}", '{"status": "?", "data": {}}'])
-async def test_a_word_that_is_none_does_no_harm(
+async def test_an_entry_without_a_valid_final_status_does_no_harm(
     server: ServerHandle, session: AsyncSession, path: Path, word: str
 ) -> None:
     job = session.create(Job, {"status": "running", "data": {"description": "x"}})
@@ -238,7 +240,7 @@ async def test_a_word_that_is_none_does_no_harm(
     file.close()
 
     async with journaled(server, path) as later:
-        assert await later._deliverer.deliver()
+        assert await jobs_of(later).replay.deliver()
         await later.query("User").first()
     assert held(server, job.id)["status"] == "failed"
 
@@ -272,8 +274,8 @@ async def test_leases_are_written_again_when_a_clock_was_set(
                 await until(lambda: 170 < left() < 190)
                 # And where it is a renewal that finds out.
                 shift = timedelta(0)
-                for course in session._workspace.running._courses:
-                    course.renew(0.0)
+                for course in jobs_of(session).active._jobs:
+                    course.renew_lease(0.0)
                 if hours < 0:
                     await until(lambda: left() > 190)
                 await until(lambda: 170 < left() < 190)
@@ -300,7 +302,7 @@ async def test_a_lease_is_not_over_though_the_clock_was_put_back(
 
             transport.send = note  # type: ignore[method-assign]
             monkeypatch.setattr("aioftrackjobs.commit.api_client.datetime", Late)
-            session._workspace.running._made_for = None  # or that of this second is written
+            jobs_of(session).active._lease_made_at = None  # or that of this second is written
             job.progress(0.5)
             await until(lambda: written)
     assert written[0] is not None
@@ -308,7 +310,7 @@ async def test_a_lease_is_not_over_though_the_clock_was_put_back(
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-async def test_what_the_server_does_not_have_is_forgotten_whatever_the_clock_says(
+async def test_a_job_that_the_server_does_not_have_is_forgotten_whatever_the_clock_says(
     server: ServerHandle, path: Path, hours: int
 ) -> None:
     since = time.time() + hours * 3600
@@ -317,7 +319,7 @@ async def test_what_the_server_does_not_have_is_forgotten_whatever_the_clock_say
     file.close()
 
     async with journaled(server, path) as session:
-        assert await session._deliverer.deliver()
+        assert await jobs_of(session).replay.deliver()
         assert session._connection.journal.unsettled() == []
 
 
@@ -331,9 +333,9 @@ async def test_a_job_whose_entry_is_old_may_still_appear_when_its_process_has_ju
     file.close()
 
     async with journaled(server, path) as session:
-        assert not await session._deliverer.deliver()
+        assert not await jobs_of(session).replay.deliver()
         other.create(Job, {"id": job_id, "status": "running"})
         await other.commit()
-        assert await session._deliverer.deliver()
+        assert await jobs_of(session).replay.deliver()
         assert session._connection.journal.unsettled() == []
     assert held(server, job_id)["status"] == "failed"

@@ -1,0 +1,55 @@
+"""JobsContext: what the Jobs of one session share."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.jobs.journal_replay import JournalReplay
+from aioftrackjobs.jobs.leases import ActiveJobs
+from aioftrackjobs.jobs.progress import ProgressWriters
+from aioftrackjobs.models import User
+
+
+class JobsContext:
+    """The one collaborator of a Job's lifecycle; a session has one for all its Jobs.
+
+    Args:
+        entities: The entities of the session, and its connection.
+        current_user: Returns the user that the session acts as.
+        lease: Seconds that the lease of a running Job lasts; 0 for no leases.
+
+    Attributes:
+        background: Where work runs that no caller may cancel.
+        journal: What a crash must not lose.
+        server: What is known of the server: whether it responds, and its time.
+        retry: How to repeat what may be repeated.
+        active: The Jobs that run.
+        progress: What writes their progress and renews their leases.
+        replay: Delivers what the journal keeps.
+    """
+
+    def __init__(
+        self,
+        entities: EntityContext,
+        current_user: Callable[[], Awaitable[User]],
+        *,
+        lease: float,
+    ) -> None:
+        connection = entities.connection
+        self.entities = entities
+        self.current_user = current_user
+        self.background = connection.host
+        self.journal = connection.journal
+        self.server = connection.contact
+        self.retry = connection.retry
+        self.active = ActiveJobs(
+            connection.host, connection.contact, connection.journal.holder, seconds=lease
+        )
+        self.progress = ProgressWriters(connection.host)
+        self.replay = JournalReplay(entities)
+
+    @property
+    def api_key(self) -> str:
+        """The API key, which must not appear in any text."""
+        return self.entities.connection.credentials.api_key.reveal()

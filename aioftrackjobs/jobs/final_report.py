@@ -1,0 +1,171 @@
+"""FinalReport: records the final status of a Job, whatever happens to the task that ran it.
+
+The final status is sent in the background of the session, where no cancellation reaches it, within
+a bounded time. It is sent again while the server is away, which is safe, because it sets absolute
+values.
+
+With a journal, the final status is durable there before it is sent, and stays until the server has
+it. If it cannot be delivered in time, the replay of the journal delivers it later, and that is no
+error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import anyio
+
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.errors import (
+    CommitUncertainError,
+    EntityError,
+    FtrackJobsError,
+    ServerError,
+    TransportError,
+)
+from aioftrackjobs.jobs.context import JobsContext
+from aioftrackjobs.jobs.data import JobData
+from aioftrackjobs.jobs.progress import Channel
+from aioftrackjobs.journal import Receipt
+from aioftrackjobs.models import Job, JobStatus, remote_value
+from aioftrackjobs.transport import redact
+
+logger = logging.getLogger(__name__)
+
+
+class FinalReport:
+    """The final status of one Job, on its way to the server.
+
+    Args:
+        jobs: What the Jobs of the session share.
+        job: The Job.
+        data: What it reports.
+        channels: What may still be writing the Job's data.
+        grace: Seconds that the delivery may take.
+
+    Attributes:
+        error: Why the final status could be delivered neither in time nor later; None if it was,
+            or if the replay of the journal delivers it.
+    """
+
+    def __init__(
+        self,
+        jobs: JobsContext,
+        job: Job,
+        data: JobData,
+        channels: Sequence[Channel],
+        *,
+        grace: float,
+    ) -> None:
+        self._jobs = jobs
+        self._job = job
+        self._data = data
+        self._channels = channels
+        self._grace = grace
+        self.error: Exception | None = None
+
+    async def deliver(self, status: JobStatus, deadline: float | None = None) -> None:
+        """Record that the Job ended with *status*; to be run in the background.
+
+        Args:
+            status: How the Job ended.
+            deadline: In the time of the event loop; the grace from now on if None.
+        """
+        journal, job_id = self._jobs.journal, self._job.id
+        self._data.lease = None  # a Job that has ended has no owner
+        deadline = deadline or anyio.current_time() + self._grace
+        receipt: Receipt | None = None
+        if journal.state != "off":
+            receipt = journal.record_final_report(job_id, self._encode(status))
+        with self._jobs.server.pauses.expedite():
+            is_quiet = await self._stop_reports(deadline)  # while the journal is written
+            began = anyio.current_time()
+            is_kept = receipt is not None and await journal.wait_until_written(receipt)
+            deadline += anyio.current_time() - began  # the grace is for the server alone
+            await self._send(status, deadline, is_quiet=is_quiet)
+        if self.error is None:
+            journal.release_job(job_id)
+        elif receipt is not None and _may_succeed_later(self.error):
+            self._jobs.replay.wake()
+            if is_kept:  # otherwise it may be lost, and the caller has to know
+                logger.warning(
+                    "%r: its final status waits in the journal: %s", self._job, self.error
+                )
+                self.error = None
+
+    def _encode(self, status: JobStatus) -> str:
+        """Return the final report as the journal keeps it, without the API key."""
+        key = self._jobs.api_key
+        # Each value is redacted by itself: in JSON text, a replaced key could take a quote along.
+        data = {
+            name: redact(value, key) if isinstance(value, str) else value
+            for name, value in self._data.compose(None).items()
+        }
+        return json.dumps({"status": status.value, "data": data})
+
+    async def _stop_reports(self, deadline: float) -> bool:
+        """Stop all reports; return whether none is in progress any more."""
+        half = anyio.current_time() + self._grace / 2
+        with anyio.CancelScope(deadline=self._limit(min(deadline, half))) as scope:
+            for channel in self._channels:
+                await channel.stop()
+        return not scope.cancelled_caught
+
+    def _limit(self, deadline: float) -> float:
+        return min(deadline, self._jobs.active.shutdown_deadline)
+
+    async def _send(self, status: JobStatus, deadline: float, *, is_quiet: bool) -> None:
+        """Send *status* again and again until the server has applied it, or the deadline comes."""
+        self.error = TransportError(f"no answer within {self._grace:g} s")
+        unit = self._jobs.entities.new_unit()
+        with anyio.CancelScope(deadline=self._limit(deadline)) as scope:
+            backoff = replace(self._jobs.retry, budget=math.inf).patience()
+            while self.error is not None:
+                # Unordered: it need not wait for a report that hangs; that sets no status.
+                unit = self._jobs.entities.new_unit(overtakes=True)
+                try:
+                    await self._commit(unit, status)
+                except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
+                    self.error = exc
+                    if not _may_succeed_later(exc):
+                        return
+                    await self._jobs.server.pauses.take(backoff, getattr(exc, "retry_after", None))
+                else:
+                    self.error = None
+            if not is_quiet:  # an older report may still arrive, and overwrite the data
+                self._jobs.background.spawn(self._write_data_again)
+        if scope.cancelled_caught and unit.trouble is not None:
+            self.error = unit.trouble
+
+    async def _commit(self, unit: UnitOfWork, status: JobStatus) -> None:
+        try:
+            unit.set(self._job, status=status, data=self._compose())
+        except (EntityError, ValueError):  # others keep in it what cannot be sent: leave it alone
+            unit.set(self._job, status=status)
+        await unit.commit()
+
+    def _compose(self) -> Mapping[str, Any]:
+        return self._data.compose(remote_value(self._job, "data"))
+
+    async def _write_data_again(self) -> None:
+        with self._jobs.background.hold():
+            for channel in self._channels:
+                await channel.stop()
+            unit = self._jobs.entities.new_unit()
+            try:
+                unit.set(self._job, data=self._compose())
+                await unit.commit()
+            except FtrackJobsError as exc:
+                logger.warning("%r: its last text was not written again: %s", self._job, exc)
+
+
+def _may_succeed_later(error: Exception) -> bool:
+    """Return whether a status that was not delivered because of *error* may be delivered later."""
+    if isinstance(error, ServerError):
+        return error.is_retryable
+    return isinstance(error, (TransportError, CommitUncertainError))
