@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
-from importlib import import_module
-from threading import Thread
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from aioftrackjobs.session import AsyncSession, connection_of, context_of
-
-if TYPE_CHECKING:
-    from aioftrackjobs.jobs.lifecycle import JobLifecycle
-    from aioftrackjobs.models import Entity, FileComponent, Job
-    from aioftrackjobs.transfers.content import Uploadable
+from aioftrackjobs.jobs.lifecycle import JobLifecycle
+from aioftrackjobs.jobs.progress import Progress
+from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent
+from aioftrackjobs.session import AsyncSession, context_of
+from aioftrackjobs.transfers.content import Uploadable
 
 T = TypeVar("T")
 
@@ -26,9 +22,6 @@ _KIB = 1024
 
 #: Sizes from here on are shown without a decimal place.
 _EXACT = 100
-
-#: What most of this package is imported with.
-_COURSE = "aioftrackjobs.jobs.lifecycle"
 
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
@@ -66,15 +59,11 @@ async def job_context(
         FtrackJobsError: The Job could not be marked running, or, after a clean exit, not done,
             and no journal keeps its last word for later.
     """
-    connection = connection_of(session)
-    if job is None and user is None and _COURSE not in sys.modules:
-        await _introduce(session)
-    from aioftrackjobs.jobs.lifecycle import JobLifecycle
-
+    context = context_of(session)
     course = JobLifecycle(session, description=description, grace=grace, interval=interval)
     running = RunningJob(session, course)
     before = _running.get()
-    with connection.host.hold_for_block(), context_of(session).running.inside():
+    with context.connection.host.hold_for_block(), context.running.inside():
         try:
             await course.begin(job, user, data)
             _running.set(running)
@@ -85,16 +74,6 @@ async def job_context(
         finally:
             _running.set(before)
         await course.end()
-
-
-async def _introduce(session: AsyncSession) -> None:
-    """Ask whose Job it will be, the first of this process, and import the rest meanwhile."""
-    connection = connection_of(session)
-    connection.require_open()
-    with connection.host.hold():
-        # No thread of anyio's: one keeps a program alive that leaves by an exit in a task.
-        Thread(target=import_module, args=(_COURSE,), name="aioftrackjobs import").start()
-        await session.current_user()
 
 
 def current_job() -> RunningJob:
@@ -142,8 +121,6 @@ class RunningJob:
         Raises:
             ValueError: *done* is no number, or *total* is not above 0.
         """
-        from aioftrackjobs.jobs.progress import Progress
-
         self._course.show_progress(Progress.of(done, message, total))
 
     def track(
@@ -184,8 +161,6 @@ class RunningJob:
         component = await self._session.create_component(
             source, data, name=name, progress=self._show_upload if report_progress else None
         )
-        from aioftrackjobs.models import JobComponent
-
         async with self._session.unit_of_work():
             link = {"component_id": component.id, "job_id": self.id}
             self._session.create(JobComponent, link)

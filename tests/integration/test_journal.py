@@ -26,6 +26,7 @@ from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Entry, Journal, Owner, this_process
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.session import journal_replay_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, Watch, begun, entries, journaled
@@ -466,7 +467,7 @@ async def test_a_partial_upload_of_a_dead_process_is_removed(
             return await send(request)
 
         transport.send = note  # type: ignore[method-assign]
-        assert await session._deliverer.deliver()
+        assert await journal_replay_of(session).deliver()
 
         removals = [url for url in requests if "remove" in url]
         assert len(removals) == 1
@@ -500,7 +501,7 @@ async def test_an_upload_whose_registration_arrives_after_its_process_died_stays
 
         transport.send = note  # type: ignore[method-assign]
         async with anyio.create_task_group() as group:
-            group.start_soon(session._deliverer.deliver)
+            group.start_soon(journal_replay_of(session).deliver)
             await until(lambda: bool(session._connection.journal.unsettled()))
             await anyio.sleep(0.2)  # so long it is on its way
             other.create(FileComponent, {"id": late.id, **values})

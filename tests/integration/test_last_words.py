@@ -25,6 +25,7 @@ from aioftrackjobs.jobs.leases import LEASE, Lease
 from aioftrackjobs.journal import Entry, Owner
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.session import context_of, journal_replay_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, ELSEWHERE, journaled
@@ -238,7 +239,7 @@ async def test_a_word_that_is_none_does_no_harm(
     file.close()
 
     async with journaled(server, path) as later:
-        assert await later._deliverer.deliver()
+        assert await journal_replay_of(later).deliver()
         await later.query("User").first()
     assert held(server, job.id)["status"] == "failed"
 
@@ -272,7 +273,7 @@ async def test_leases_are_written_again_when_a_clock_was_set(
                 await until(lambda: 170 < left() < 190)
                 # And where it is a renewal that finds out.
                 shift = timedelta(0)
-                for course in session._workspace.running._courses:
+                for course in context_of(session).running._courses:
                     course.renew(0.0)
                 if hours < 0:
                     await until(lambda: left() > 190)
@@ -300,7 +301,7 @@ async def test_a_lease_is_not_over_though_the_clock_was_put_back(
 
             transport.send = note  # type: ignore[method-assign]
             monkeypatch.setattr("aioftrackjobs.commit.api_client.datetime", Late)
-            session._workspace.running._made_for = None  # or that of this second is written
+            context_of(session).running._made_for = None  # or that of this second is written
             job.progress(0.5)
             await until(lambda: written)
     assert written[0] is not None
@@ -317,7 +318,7 @@ async def test_what_the_server_does_not_have_is_forgotten_whatever_the_clock_say
     file.close()
 
     async with journaled(server, path) as session:
-        assert await session._deliverer.deliver()
+        assert await journal_replay_of(session).deliver()
         assert session._connection.journal.unsettled() == []
 
 
@@ -331,9 +332,9 @@ async def test_a_job_whose_entry_is_old_may_still_appear_when_its_process_has_ju
     file.close()
 
     async with journaled(server, path) as session:
-        assert not await session._deliverer.deliver()
+        assert not await journal_replay_of(session).deliver()
         other.create(Job, {"id": job_id, "status": "running"})
         await other.commit()
-        assert await session._deliverer.deliver()
+        assert await journal_replay_of(session).deliver()
         assert session._connection.journal.unsettled() == []
     assert held(server, job_id)["status"] == "failed"

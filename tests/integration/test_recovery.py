@@ -34,6 +34,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.leases import LEASE, Lease
 from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.session import journal_replay_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .waiting import until
@@ -463,7 +464,7 @@ async def running_jobs(session: AsyncSession) -> list[Job]:
 
 async def settled(session: AsyncSession) -> None:
     """Wait until what the journal of *session* holds is delivered, as far as it can be."""
-    await session._deliverer.deliver()
+    await journal_replay_of(session).deliver()
 
     async def is_settled() -> bool:
         return not await running_jobs(session)
@@ -495,7 +496,7 @@ async def test_a_daemon_that_is_killed_leaves_no_job_running(
     assert process.returncode == -9
 
     async with AsyncSession(server.url, server.api_key, server.api_user, journal=journal) as later:
-        await later._deliverer.deliver()
+        await journal_replay_of(later).deliver()
         left = await running_jobs(session)
         found = await session.query("Job").of(Job).all()
 
@@ -561,7 +562,7 @@ async def test_nothing_of_a_live_daemon_is_touched(
         async with AsyncSession(
             server.url, server.api_key, server.api_user, journal=journal
         ) as later:
-            await later._deliverer.deliver()
+            await journal_replay_of(later).deliver()
             assert (await recover(later, grace=0)).failed == ()
             (job,) = await running_jobs(session)
             process.kill()
@@ -595,7 +596,7 @@ async def test_a_daemon_that_stands_still_has_the_true_last_word(
         async with AsyncSession(
             server.url, server.api_key, server.api_user, journal=journal
         ) as later:
-            assert await later._deliverer.deliver()
+            assert await journal_replay_of(later).deliver()
             (found,) = (await recover(later, grace=60)).jobs
             assert found.verdict is Verdict.ALIVE
 
@@ -622,6 +623,6 @@ async def test_a_job_that_was_taken_over_is_left_to_who_runs_it(
         async with AsyncSession(
             server.url, server.api_key, server.api_user, journal=journal, retry=NO_RETRIES
         ) as later:
-            await later._deliverer.deliver()
+            await journal_replay_of(later).deliver()
             assert [job.id for job in await running_jobs(session)] == [jobs[0].id]
     assert (await fetch(session, jobs[0].id)).status is JobStatus.DONE
