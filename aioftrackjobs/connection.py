@@ -17,6 +17,7 @@ from aioftrackjobs.commit.dispatcher import Dispatcher, Waiting
 from aioftrackjobs.config import Credentials
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal import Journal
+from aioftrackjobs.protocol.upload import component_url
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
@@ -101,7 +102,8 @@ class Connection:
         server_url = self._credentials.server_url
         client, api_url = self._given_client, server_url + API_PATH
         if client is None:
-            from aioftrackjobs.transport.opening import open_client  # late, as it brings httpx
+            # Late, as it imports httpx: a session with a client of another kind needs none of it.
+            from aioftrackjobs.transport.opening import open_client
 
             client = self._own_client = open_client(server_url, self._timeout, api_url)
         transport = HttpxTransport(client, secrets=(key,))
@@ -198,8 +200,6 @@ class Connection:
 
     def component_url(self, action: str, component_id: str) -> str:
         """Return the address to ``get`` or ``remove`` a component at. It carries the API key."""
-        from aioftrackjobs.protocol.upload import component_url  # late: many never move a file
-
         server, user, key = (
             self._credentials.server_url,
             self._credentials.api_user,

@@ -1,9 +1,4 @@
-"""AsyncSession: the one object that users open; it puts the layers together.
-
-Entities stand on pydantic, which takes longer to import, with the models, than most servers take
-to answer. So what has to do with them is imported where it is needed: a session opens, and asks
-who it acts as, without.
-"""
+"""AsyncSession: the one object that users open, a facade over the packages below."""
 
 from __future__ import annotations
 
@@ -11,48 +6,44 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
-import anyio
-
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.config import resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
-from aioftrackjobs.entities.introduction import ask_early, fetch_current_user, read_early
+from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.entities.queries import Query, ensure, fetch_entity, key_reference, populate
 from aioftrackjobs.errors import EntityError
+from aioftrackjobs.health import Health, check_health
+from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.ownership import LEASE_SECONDS
+from aioftrackjobs.models import Entity, FileComponent, User
+from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
+from aioftrackjobs.transfers.content import Uploadable
+from aioftrackjobs.transfers.control import ProgressCallback
+from aioftrackjobs.transfers.download import download
+from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import HttpClient
-
-if TYPE_CHECKING:
-    from aioftrackjobs.commit.unit_of_work import UnitOfWork
-    from aioftrackjobs.entities.context import EntityContext
-    from aioftrackjobs.entities.queries import Query
-    from aioftrackjobs.health import Health
-    from aioftrackjobs.jobs.context import JobsContext
-    from aioftrackjobs.models import Entity, FileComponent, User
-    from aioftrackjobs.protocol.operations import Operation
-    from aioftrackjobs.transfers.content import Uploadable
-    from aioftrackjobs.transfers.control import ProgressCallback
 
 logger = logging.getLogger(__name__)
 
-E = TypeVar("E", bound="Entity")
+E = TypeVar("E", bound=Entity)
 
 
 def connection_of(session: AsyncSession) -> Connection:
-    """Return how *session* reaches its server."""
+    """Return the connection of *session* to its server."""
     return session._connection
 
 
 def context_of(session: AsyncSession) -> EntityContext:
     """Return what *session* is made of, for the parts of this package that stand on it."""
-    return session._workspace
+    return session._context
 
 
 def jobs_of(session: AsyncSession) -> JobsContext:
@@ -118,26 +109,8 @@ class AsyncSession:
             transfers=transfers,
             timings=timings,
         )
-        self._lease = lease
-        self._user: User | None = None
-        self._introduction = anyio.Lock()
-
-    @cached_property
-    def _workspace(self) -> EntityContext:
-        from aioftrackjobs.entities.context import EntityContext
-
-        return EntityContext(self._connection)
-
-    @cached_property
-    def _jobs(self) -> JobsContext:
-        from aioftrackjobs.jobs.context import JobsContext
-
-        return JobsContext(self._workspace, self.current_user, lease=self._lease)
-
-    @property
-    def _has_workspace(self) -> bool:
-        """Whether there may be entities: until then, their part of the package is not needed."""
-        return "_workspace" in vars(self)
+        self._context = EntityContext(self._connection)
+        self._jobs = JobsContext(self._context, lease=lease)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.api_user} at {self.server_url}>"
@@ -154,8 +127,8 @@ class AsyncSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._has_workspace and error is None:
-            pending = len(self._workspace.default_unit.recorded_operations)
+        if error is None:
+            pending = len(self._context.default_unit.recorded_operations)
             if pending:
                 logger.warning("the session closes with %d operation(s) not committed", pending)
         await self._connection.__aexit__(kind, error, trace)
@@ -173,8 +146,6 @@ class AsyncSession:
     @property
     def health(self) -> Health:
         """What is waiting, and since when."""
-        from aioftrackjobs.health import check_health
-
         return check_health(self._connection)
 
     # Reading
@@ -191,9 +162,7 @@ class AsyncSession:
             QueryParameterError: Placeholders and parameters do not fit together.
         """
         self._connection.require_open()
-        from aioftrackjobs.entities.queries import Query
-
-        return Query(self._workspace, bind(expression, parameters))
+        return Query(self._context, bind(expression, parameters))
 
     @overload
     async def get(self, kind: type[E], key: str | Sequence[str]) -> E | None: ...
@@ -210,9 +179,7 @@ class AsyncSession:
             InvalidKeyError: The number of parts is wrong.
         """
         self._connection.require_open()
-        from aioftrackjobs.entities.queries import fetch_entity, key_reference
-
-        return await fetch_entity(self._workspace, key_reference(self._workspace.model(kind), key))
+        return await fetch_entity(self._context, key_reference(self._context.model(kind), key))
 
     async def populate(
         self, entities: Entity | Iterable[Entity], projections: str | Sequence[str]
@@ -224,12 +191,9 @@ class AsyncSession:
             projections: Attributes and paths, as in a query: ``"status, user.username"``.
         """
         self._connection.require_open()
-        from aioftrackjobs.entities.queries import populate
-        from aioftrackjobs.models import Entity
-
         wanted = [projections] if isinstance(projections, str) else projections
         several = [entities] if isinstance(entities, Entity) else entities
-        await populate(self._workspace, several, wanted)
+        await populate(self._context, several, wanted)
 
     async def call(self, operations: Sequence[Mapping[str, object]]) -> list[Any]:
         """Send *operations* in one request, and return the decoded answer to each.
@@ -243,19 +207,17 @@ class AsyncSession:
             cast("Mapping[str, JSONValue]", encode_value(operation, f"operations[{index}]"))
             for index, operation in enumerate(operations)
         ]
-        from aioftrackjobs.entities.queries import fetch_answers
-
-        return await fetch_answers(self._workspace, encoded)
+        return await self._context.call(encoded)
 
     async def server_information(self) -> dict[str, Any]:
         """Return what the server says of itself; asked for once (protocol.md, section 2.4)."""
         self._connection.require_open()
-        return dict(await self._workspace.server_information())
+        return dict(await self._context.server_information())
 
     async def schemas(self) -> list[dict[str, Any]]:
         """Return the server's schema documents; asked for once (protocol.md, section 5.1)."""
         self._connection.require_open()
-        return list(await self._workspace.schemas())
+        return list(await self._context.schemas())
 
     async def current_user(self) -> User:
         """Return the user that the session acts as; asked for once.
@@ -264,17 +226,7 @@ class AsyncSession:
             NoResultFoundError: A global key was given with the name of no user.
         """
         self._connection.require_open()
-        async with self._introduction:  # a farm starts a thousand Jobs at once
-            if self._user is None:
-                self._user = await self._introduce()
-        return self._user
-
-    async def _introduce(self) -> User:
-        if not self._has_workspace:
-            answer = await ask_early(self._connection)
-            if not self._has_workspace:  # nor has another task made one meanwhile
-                return await read_early(self._workspace, answer)
-        return await fetch_current_user(self._workspace)
+        return await self._context.current_user()
 
     # Recording: no I/O
 
@@ -297,7 +249,7 @@ class AsyncSession:
             UnserialisableValueError: A value cannot travel.
         """
         self._connection.require_open()
-        return self._workspace.create(kind, data or {}, unit=self._workspace.unit)
+        return self._context.create(kind, data or {}, unit=self._context.unit)
 
     def delete(self, entity: Entity) -> None:
         """Record that the next commit deletes *entity*.
@@ -307,38 +259,38 @@ class AsyncSession:
                 work has yet to create it.
         """
         self._connection.require_open()
-        if not self._workspace.owns(entity):
+        if not self._context.owns(entity):
             raise EntityError(f"{entity!r} is none of this session's entities")
-        self._workspace.unit.record_delete(entity)
+        self._context.unit.record_delete(entity)
 
     @property
     def recorded_operations(self) -> tuple[Operation, ...]:
         """What the running flow has recorded and not committed, in order."""
-        return self._workspace.unit.recorded_operations
+        return self._context.unit.recorded_operations
 
     @property
     def uncertain_operations(self) -> tuple[Operation, ...]:
         """Operations that were sent, and may or may not have been applied."""
-        return self._workspace.unit.uncertain_operations
+        return self._context.unit.uncertain_operations
 
     @property
     def created(self) -> list[Entity]:
         """Entities that the next commit creates."""
-        return self._workspace.unit.created
+        return self._context.unit.created
 
     @property
     def modified(self) -> list[Entity]:
         """Entities that the next commit changes."""
-        return self._workspace.unit.modified
+        return self._context.unit.modified
 
     @property
     def deleted(self) -> list[Entity]:
         """Entities that the next commit deletes."""
-        return self._workspace.unit.deleted
+        return self._context.unit.deleted
 
     def rollback(self) -> None:
         """Forget what the running flow has recorded, and put its local values back."""
-        self._workspace.unit.rollback()
+        self._context.unit.rollback()
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Give the running flow a unit of work of its own, for the length of the block.
@@ -347,9 +299,9 @@ class AsyncSession:
         an error rolls it back.
         """
         self._connection.require_open()
-        return self._workspace.enter_unit()
+        return self._context.enter_unit()
 
-    # FileUpload
+    # Committing
 
     async def commit(self) -> None:
         """Send what the running flow has recorded; returns when the server has applied it.
@@ -360,7 +312,7 @@ class AsyncSession:
             CommitUncertainError: It was sent, and no complete answer came.
         """
         self._connection.require_open()
-        await self._workspace.unit.commit()
+        await self._context.unit.commit()
 
     @overload
     async def ensure(
@@ -389,9 +341,7 @@ class AsyncSession:
             MultipleResultsFoundError: Several entities have the identifying values.
         """
         self._connection.require_open()
-        from aioftrackjobs.entities.queries import ensure
-
-        return await ensure(self._workspace, kind, data, identifying_keys)
+        return await ensure(self._context, kind, data, identifying_keys)
 
     # Files
 
@@ -428,11 +378,9 @@ class AsyncSession:
             UnsupportedLocationError: This package cannot write to the location.
         """
         self._connection.require_open()
-        from aioftrackjobs.transfers.upload import upload  # many sessions never move a file
-
         given = None if location == "auto" else location
         return await upload(
-            self._workspace,
+            self._context,
             source,
             data=data or {},
             location=given,
@@ -468,7 +416,5 @@ class AsyncSession:
             TransportError: The server could not be reached.
         """
         self._connection.require_open()
-        from aioftrackjobs.transfers.download import download
-
-        await download(self._workspace, component, Path(path), resume=resume, progress=progress)
+        await download(self._context, component, Path(path), resume=resume, progress=progress)
         return Path(path)

@@ -21,9 +21,13 @@ from aioftrackjobs.errors import (
     FtrackJobsError,
     InvalidKeyError,
     MalformedResponseError,
+    NoResultFoundError,
+    QueryParameterError,
     UnknownAttributeError,
 )
-from aioftrackjobs.models import Entity, EntityTypes, adopt, new_id, owner_of
+from aioftrackjobs.models import Entity, EntityTypes, User, adopt, new_id, owner_of
+from aioftrackjobs.protocol.query import bind, select
+from aioftrackjobs.protocol.values import JSONValue
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,8 @@ class EntityContext:
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
         self._learning = anyio.Lock()
+        self._user: User | None = None
+        self._user_lock = anyio.Lock()
 
     # Units of work
 
@@ -188,12 +194,64 @@ class EntityContext:
     async def server_information(self) -> dict[str, Any]:
         """Return what the server says of itself, which is asked for once."""
         if self._information is None:
-            (answer,) = await self.connection.call([{"action": "query_server_information"}])
-            decoded = await self.decode(answer)
-            if not isinstance(decoded, dict):
+            (information,) = await self.call([{"action": "query_server_information"}])
+            if not isinstance(information, dict):
                 raise MalformedResponseError("the server information is no object", status=200)
-            self._information = decoded
+            self._information = information
         return self._information
+
+    async def current_user(self) -> User:
+        """Return the user that the session acts as, which is asked for once.
+
+        Raises:
+            NoResultFoundError: There is no such user.
+        """
+        async with self._user_lock:  # a farm starts a thousand Jobs at once
+            if self._user is None:
+                self._user = await self._fetch_current_user()
+        return self._user
+
+    async def _fetch_current_user(self) -> User:
+        criteria = bind("username is {name}", {"name": self.connection.credentials.api_user})
+        projections = self.types.default_projections("User")
+        expression = f"{select(projections, 'User', criteria)} limit 1"
+        entities, _ = await self.fetch_page(expression)
+        for entity in entities:
+            if isinstance(entity, User):
+                return entity
+        raise NoResultFoundError(expression)
+
+    async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
+        """Send *operations* in one request, and return the decoded result of each."""
+        with self.freshness.reading() as read:
+            results = await self.connection.call(operations)
+            return [
+                await self.decode(result, read if operation.get("action") == "query" else None)
+                for operation, result in zip(operations, results, strict=True)
+            ]
+
+    async def fetch_page(self, expression: str) -> tuple[list[Entity], int | None]:
+        """Return the entities that *expression* finds, and the offset of the next page if any.
+
+        Raises:
+            QueryParameterError: The rows are no entities, as those of a ``group by``.
+
+        Source:
+            protocol.md, section 4.9.
+        """
+        query = {"action": "query", "expression": expression}
+        with self.freshness.reading() as read:
+            (result,) = await self.connection.call([query])
+            data = result.get("data") if isinstance(result, dict) else None
+            if not isinstance(data, list):
+                raise MalformedResponseError("a query's result has no list of data", status=200)
+            rows: Sequence[object] = await self.decode(data, read)
+        entities = [row for row in rows if isinstance(row, Entity)]
+        if len(entities) != len(rows):
+            raise QueryParameterError(
+                f"not entities but plain rows, which session.call() returns: {expression}"
+            )
+        return entities, _next_offset(result)
 
     def owns(self, entity: Entity) -> bool:
         """Tell whether changes of *entity* are recorded here."""
@@ -264,3 +322,17 @@ def _with_key(model: type[Entity], data: Mapping[str, Any], new_key: str | None)
             given = tuple(values.get(each) for each in model.primary_key_attributes)
             raise InvalidKeyError(model.entity_type, model.primary_key_attributes, given)
     return values
+
+
+def _next_offset(result: dict[str, Any]) -> int | None:
+    """Return where the page after a query's *result* starts; None if it is the last one."""
+    metadata = result.get("metadata") or {}
+    match metadata:
+        case {"next": {"offset": int() as offset}}:
+            return offset
+        case {"next": {"offset": None}}:
+            return None
+        case dict() if not metadata.get("next"):
+            return None
+        case _:  # taken for the last page, it would hide rows
+            raise MalformedResponseError("a page does not tell which one follows", status=200)

@@ -24,7 +24,7 @@ from aioftrackjobs.protocol.query import (
     split_paging,
     target_type,
 )
-from aioftrackjobs.protocol.values import JSONValue, Reference
+from aioftrackjobs.protocol.values import Reference
 
 E = TypeVar("E", bound=Entity)
 F = TypeVar("F", bound=Entity)
@@ -122,72 +122,12 @@ class Query(Generic[E]):
         return f"select {', '.join(projections)} from {text.strip()}"
 
     async def _fetch(self, expression: str) -> tuple[list[E], int | None]:
-        rows, following = await fetch_page(self._workspace, expression)
+        rows, following = await self._workspace.fetch_page(expression)
         if self._model is not None:
             for row in rows:
                 if not isinstance(row, self._model):
                     raise TypeError(f"{row!r} is no {self._model.__name__}, in {expression}")
         return cast("list[E]", rows), following
-
-
-async def fetch_page(workspace: EntityContext, expression: str) -> tuple[list[Entity], int | None]:
-    """Return the entities that *expression* finds, and the offset of the next page if any.
-
-    Source:
-        protocol.md, section 4.9.
-    """
-    query = {"action": "query", "expression": expression}
-    with workspace.freshness.reading() as read:
-        (answer,) = await workspace.connection.call([query])
-        return await read_page(workspace, expression, answer, read), _next_offset(answer)
-
-
-async def read_page(
-    workspace: EntityContext, expression: str, answer: Any, read: int | None = None
-) -> list[Entity]:
-    """Return the entities that the server found for *expression*.
-
-    Args:
-        workspace: The session's.
-        expression: The query.
-        answer: What the server said.
-        read: Number of the read; None if nothing can have been written since it began.
-    """
-    data = answer.get("data") if isinstance(answer, dict) else None
-    if not isinstance(data, list):
-        raise MalformedResponseError("a query's result has no list of data", status=200)
-    rows: Sequence[object] = await workspace.decode(data, read)
-    entities = [row for row in rows if isinstance(row, Entity)]
-    if len(entities) != len(rows):
-        raise QueryParameterError(
-            f"not entities but plain rows, which session.call() returns: {expression}"
-        )
-    return entities
-
-
-async def fetch_answers(
-    workspace: EntityContext, operations: Sequence[Mapping[str, JSONValue]]
-) -> list[Any]:
-    """Send *operations* in one request, and return the decoded answer to each."""
-    with workspace.freshness.reading() as read:
-        answers = await workspace.connection.call(operations)
-        return [
-            await workspace.decode(answer, read if operation.get("action") == "query" else None)
-            for operation, answer in zip(operations, answers, strict=True)
-        ]
-
-
-def _next_offset(answer: dict[str, Any]) -> int | None:
-    metadata = answer.get("metadata") or {}
-    match metadata:
-        case {"next": {"offset": int() as offset}}:
-            return offset
-        case {"next": {"offset": None}}:
-            return None
-        case dict() if not metadata.get("next"):
-            return None
-        case _:  # taken for the last page, it would hide rows
-            raise MalformedResponseError("a page does not tell which one follows", status=200)
 
 
 def key_reference(model: type[Entity], key: str | Sequence[str]) -> Reference:
@@ -211,7 +151,7 @@ async def fetch_entity(workspace: EntityContext, reference: Reference) -> Entity
     projections = workspace.types.default_projections(reference.entity_type)
     criteria = key_criteria([reference])
     expression = select(projections, reference.entity_type, criteria)
-    rows, _ = await fetch_page(workspace, f"{expression} limit 1")
+    rows, _ = await workspace.fetch_page(f"{expression} limit 1")
     if rows:
         return rows[0]
     known = workspace.identity.find(reference.entity_type, [value for _, value in reference.key])
@@ -231,7 +171,7 @@ async def populate(
     for name, references in by_type.items():
         for start in range(0, len(references), PAGE_SIZE):
             criteria = key_criteria(references[start : start + PAGE_SIZE])
-            await fetch_page(workspace, select(projections, name, criteria))
+            await workspace.fetch_page(select(projections, name, criteria))
 
 
 #: Stands for what the answer did not bring, and so differs from every value.
@@ -259,7 +199,7 @@ async def ensure(
     criteria = equality_criteria(dict(_criterion(name, data[name]) for name in keys))
     projections = dict.fromkeys((*model.primary_key_attributes, *data))
     expression = select(projections, model.entity_type, criteria)
-    rows, _ = await fetch_page(workspace, f"{expression} limit 2")
+    rows, _ = await workspace.fetch_page(f"{expression} limit 2")
     if len(rows) > 1:
         raise MultipleResultsFoundError(expression)
     unit = workspace.new_unit()

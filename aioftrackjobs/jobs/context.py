@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.jobs.journal_replay import JournalReplay
 from aioftrackjobs.jobs.leases import ActiveJobs
 from aioftrackjobs.jobs.progress import ProgressWriters
-from aioftrackjobs.models import User
 
 
 class JobsContext:
@@ -16,7 +13,6 @@ class JobsContext:
 
     Args:
         entities: The entities of the session, and its connection.
-        current_user: Returns the user that the session acts as.
         lease: Seconds that the lease of a running Job lasts; 0 for no leases.
 
     Attributes:
@@ -29,16 +25,9 @@ class JobsContext:
         replay: Delivers what the journal keeps.
     """
 
-    def __init__(
-        self,
-        entities: EntityContext,
-        current_user: Callable[[], Awaitable[User]],
-        *,
-        lease: float,
-    ) -> None:
+    def __init__(self, entities: EntityContext, *, lease: float) -> None:
         connection = entities.connection
         self.entities = entities
-        self.current_user = current_user
         self.background = connection.host
         self.journal = connection.journal
         self.server = connection.contact

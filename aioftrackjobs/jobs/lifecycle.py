@@ -141,7 +141,7 @@ class JobLifecycle:
         if isinstance(user, Entity):
             raise TypeError(f"{user!r} is no User")
         if user is None:
-            return await self._jobs.current_user()
+            return await self._jobs.entities.current_user()
         expression = bind("User where username is {name}", {"name": user})
         query: Query[Entity] = Query(self._jobs.entities, expression)
         return await query.of(User).one()

@@ -9,7 +9,6 @@ from pydantic import Field
 
 from aioftrackjobs.models._entity import Entity
 from aioftrackjobs.models._fields import Computed, new_id
-from aioftrackjobs.protocol.query import USER_PROJECTIONS
 
 
 class User(Entity):
@@ -21,7 +20,16 @@ class User(Entity):
 
     entity_type: ClassVar[str] = "User"
     is_typed: ClassVar[bool] = True
-    default_projections: ClassVar[tuple[str, ...]] = USER_PROJECTIONS
+    default_projections: ClassVar[tuple[str, ...]] = (
+        "id",
+        "username",
+        "first_name",
+        "last_name",
+        "email",
+        "is_active",
+        "user_type_id",
+        "thumbnail_id",
+    )
     immutable_attributes: ClassVar[frozenset[str]] = frozenset({"resource_type"})
 
     id: str = Field(default_factory=new_id, min_length=1)

@@ -17,18 +17,6 @@ from uuid import UUID
 from aioftrackjobs.errors import QueryParameterError
 from aioftrackjobs.protocol.values import Referable, Reference, in_utc
 
-#: What a query of users without ``select`` loads.
-USER_PROJECTIONS = (
-    "id",
-    "username",
-    "first_name",
-    "last_name",
-    "email",
-    "is_active",
-    "user_type_id",
-    "thumbnail_id",
-)
-
 #: Most rows that one request asks for; the official client's page size.
 PAGE_SIZE = 500
 

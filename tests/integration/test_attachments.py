@@ -26,6 +26,7 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.devserver.faults import HtmlPage
+from aioftrackjobs.session import context_of
 from aioftrackjobs.transfers.content import open_content
 from aioftrackjobs.transfers.spool import CHUNK
 
@@ -120,10 +121,10 @@ async def test_the_url_serves_the_file(session: AsyncSession) -> None:
 
 async def test_credentials_in_urls_are_percent_encoded(server: ServerHandle) -> None:
     async with AsyncSession(server.url, "k+/=& y", "user+name@studio") as session:
-        location = session._workspace.create(  # a detached look-alike is enough to make a URL
+        location = context_of(session).create(  # a detached look-alike is enough to make a URL
             Location,
             {"id": "3a372bde-05bc-11e4-8908-20c9d081909b", "name": "ftrack.server"},
-            unit=session._workspace.unit,
+            unit=context_of(session).unit,
         )
         url = httpx.URL(location.get_url(FileComponent(id="c1")))
         session.rollback()

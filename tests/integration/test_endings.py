@@ -17,6 +17,7 @@ from aioftrackjobs import AsyncSession, Job, JobStatus, RunningJob, job_context
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import Drop
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.session import context_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .waiting import until
@@ -376,7 +377,7 @@ async def test_a_rollback_during_a_commit_that_is_refused_is_not_undone() -> Non
             group.cancel_scope.cancel()
         session.rollback()
         go_on.set()
-        await session._workspace.unit.settled()
+        await context_of(session).unit.settled()
 
         assert session.recorded_operations == ()
         job["status"] = "done"
