@@ -36,9 +36,10 @@ from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from ..amounts import amount
 from .waiting import until
 
-KILLS = int(os.environ.get("AIOFTRACKJOBS_KILLS", "4"))
+KILLS = amount(2, 20)
 
 ELSEWHERE = Process("farm07", 4711, "another place", "12345")
 #: No system gives that id to a process.
@@ -509,6 +510,7 @@ async def test_a_daemon_that_is_killed_leaves_no_job_running(
         assert LEASE not in json.loads(job["data"])
 
 
+@pytest.mark.long
 async def test_a_daemon_that_is_killed_again_and_again(
     server: ServerHandle, session: AsyncSession, tmp_path: Path
 ) -> None:
