@@ -52,7 +52,7 @@ def pytest_pycollect_makeitem(
     if iscoroutinefunction(obj if hypothesis is None else hypothesis.inner_test):
         is_acceptance = collector.path.is_relative_to(_ACCEPTANCE)
         mark = pytest.mark.asyncio if is_acceptance else pytest.mark.anyio
-        mark(obj)  # type: ignore[call-overload]  # a function, as was just seen
+        mark(obj)
 
 
 @pytest.fixture(scope="session")
