@@ -37,17 +37,30 @@ def versions(session: nox.Session) -> None:
     run_tests(session)
 
 
-def run_tests(session: nox.Session) -> None:
-    """Run pytest from its script: `python -m pytest` would import the checkout."""
-    session.run("pytest", *session.posargs, env={"PYTHONDONTWRITEBYTECODE": "1"})
+def run_tests(session: nox.Session, *options: str) -> None:
+    """Run pytest on all cores, from its script: `python -m pytest` would import the checkout.
+
+    Each process starts servers of its own, which the tests of a file share: files are not split.
+    """
+    workers = ("-n", "auto", "--maxprocesses=8", "--dist=loadfile")
+    # Written bytecode is what makes the many child processes of the tests start fast.
+    env = {"PYTHONDONTWRITEBYTECODE": ""}
+    session.run("pytest", *workers, *options, *session.posargs, env=env)
 
 
 @nox.session
 def clients(session: nox.Session) -> None:
-    """Run all integration tests on each HTTP client and event loop, not only the core flows."""
+    """Run all integration tests on each HTTP client and event loop, not only what needs them."""
     install(session, "tests")
-    paths = session.posargs or ["tests/integration"]
-    session.run("pytest", "--clients=all", *paths, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    run_tests(session, "--clients=all", "tests/integration")
+
+
+@nox.session
+def long(session: nox.Session) -> None:
+    """Try much more where chance picks what is tried: examples, malformed requests, kills."""
+    install(session, "tests")
+    run_tests(session, "--hypothesis-profile=long", "--timeout=1800", "-m", "long")
+    session.run("python", "tests/benchmarks/soak.py")
 
 
 @nox.session

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
@@ -43,6 +43,10 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
     signal comes, is left to the journal, or to :func:`recover`: the process ends at once, also
     where a call blocks the event loop.
 
+    A signal that is ignored when the block is entered stays ignored, as it does in Python and in
+    shells: a shell starts what runs in its background, ``nohup python daemon.py &``, with SIGINT
+    ignored, and Ctrl-C is then meant for what runs in its foreground. SIGTERM ends such a daemon.
+
     Enter it in the main thread, inside the session's block. On Windows it leaves Ctrl-C to
     Python, which cancels the main task too.
 
@@ -53,14 +57,15 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
     Raises:
         SystemExit: After a signal.
     """
-    if sys.platform == "win32":
+    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    if sys.platform == "win32" or not heeded:
         yield
         return
-    with _Watchdog(grace) as watchdog:
+    with _Watchdog(grace, heeded) as watchdog:
         departure = ShutdownCoordinator(session, grace, watchdog)
         error: BaseException | None = None
         try:
-            with anyio.open_signal_receiver(*_SIGNALS) as signals, watchdog.listening():
+            with anyio.open_signal_receiver(*heeded) as signals, watchdog.listening():
                 async with anyio.create_task_group() as group:
                     group.start_soon(departure.watch, signals)
                     with departure.block:
@@ -91,13 +96,15 @@ class _Watchdog:
 
     Args:
         grace: Seconds from the first signal.
+        signals: Those that it hears of.
 
     Attributes:
         signal: The first one; None before.
     """
 
-    def __init__(self, grace: float) -> None:
+    def __init__(self, grace: float, signals: Sequence[signal.Signals]) -> None:
         self._grace = grace
+        self._signals = signals
         self._process = os.getpid()
         # Of all that wakes a thread, this alone may be used in a handler of signals.
         self._heard = SimpleQueue[int | None]()
@@ -111,20 +118,20 @@ class _Watchdog:
         if self.signal is None:
             self._heard.put(None)
             return
-        for number in _SIGNALS:  # the next one is the second, until the very end
+        for number in self._signals:  # the next one is the second, until the very end
             signal.signal(number, self._hear)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
         """Hear of signals before those whose handlers are in place."""
-        before = {number: signal.getsignal(number) for number in _SIGNALS}
+        before = {number: signal.getsignal(number) for number in self._signals}
 
         def hear(number: int, frame: FrameType | None) -> None:
             self._hear(number, frame)
             if callable(handler := before[signal.Signals(number)]):
                 handler(number, frame)
 
-        for number in _SIGNALS:
+        for number in self._signals:
             signal.signal(number, hear)
         try:
             yield

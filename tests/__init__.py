@@ -1,1 +1,1 @@
-"""tests."""
+"""The tests of aioftrackjobs; docs/testing.md says how they are divided."""

@@ -1,24 +1,23 @@
-"""What all tests share: embedded servers, the examples that hypothesis tries, options.
-
-Async tests run on anyio's pytest plugin, on asyncio unless a folder says otherwise.
-"""
+"""What all tests share: embedded servers, the plugins that run async tests, options."""
 
 from __future__ import annotations
 
-import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import iscoroutinefunction
+from pathlib import Path
 from typing import Any
 
 import pytest
 from anyio.from_thread import start_blocking_portal
-from hypothesis import settings
 
 from aioftrackjobs.devserver import ServerHandle, running
 
-settings.register_profile("default", max_examples=25, deadline=None)
-settings.register_profile("long", max_examples=400, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+from . import amounts  # noqa: F401 - before hypothesis is told which of its profiles to load
+
+#: Tests of what users do run under pytest-asyncio, as most users' own tests do.
+_ACCEPTANCE = Path(__file__).parent / "acceptance"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +28,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="which integration tests run on every HTTP client and event loop: those marked "
         "every_client (the default), or all",
     )
+
+
+def pytest_configure() -> None:
+    """Have child processes start with default handlers of signals, whatever this one ignores.
+
+    What is ignored stays ignored in a child, and a shell starts what runs in its background
+    with SIGINT ignored. What is handled does not: so a handler that does nothing stands in.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(
+    collector: pytest.Module | pytest.Class, name: str, obj: object
+) -> None:
+    """Give each async test to the plugin that runs it: anyio's knows both event loops."""
+    if not collector.istestfunction(obj, name):
+        return
+    hypothesis = getattr(obj, "hypothesis", None)
+    if iscoroutinefunction(obj if hypothesis is None else hypothesis.inner_test):
+        is_acceptance = collector.path.is_relative_to(_ACCEPTANCE)
+        mark = pytest.mark.asyncio if is_acceptance else pytest.mark.anyio
+        mark(obj)
 
 
 @pytest.fixture(scope="session")

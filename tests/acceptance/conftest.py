@@ -13,6 +13,7 @@ from pathlib import Path
 
 import anyio
 import pytest
+import pytest_asyncio
 
 import aioftrackjobs
 from aioftrackjobs import AsyncSession
@@ -157,7 +158,7 @@ def runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runs:
     return Runs(pytester, monkeypatch)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture
 async def session(server: ServerHandle) -> AsyncIterator[AsyncSession]:
     async with AsyncSession(server.url, server.api_key, server.api_user) as opened:
         yield opened

@@ -27,6 +27,7 @@ from aioftrackjobs.devserver.serving import runner, uvicorn_server
 from aioftrackjobs.devserver.serving.address import bind
 
 from .caller import names_in
+from .waiting import server_threads
 
 
 class Gate:
@@ -52,14 +53,14 @@ class Left:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.threads = server_threads()
         self.listeners: list[socket.socket] = []
 
     def nothing(self) -> bool:
-        threads = [thread.name for thread in threading.enumerate()]
         return (
             names_in(self.folder) == []
             and all(listener.fileno() == -1 for listener in self.listeners)
-            and "aioftrackjobs-devserver" not in threads
+            and server_threads() == self.threads
         )
 
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import random
 import sqlite3
 import sys
@@ -28,13 +27,14 @@ from aioftrackjobs.devserver.schema.loader import builtin_model
 from aioftrackjobs.devserver.store.database import Store
 from aioftrackjobs.devserver.store.statements import Sql
 
+from ..amounts import amount
 from .caller import Caller, create, names_in, new_id, update
 from .served import API_KEY, Served, served
 from .test_uploads import get
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 
-ROUNDS = int(os.environ.get("AIOFTRACKJOBS_KILLS", "10"))
+ROUNDS = amount(3, 30)
 WRITERS = 4
 BATCH = 5
 #: Seconds that the server is written to before it is killed, at most.
@@ -201,6 +201,7 @@ async def settle(api: Caller, written: Written) -> None:
             written.completed_unheard += 1
 
 
+@pytest.mark.long
 async def test_a_killed_server_loses_nothing_it_has_acknowledged(tmp_path: Path) -> None:
     written = Written()
     for _ in range(ROUNDS):

@@ -1,6 +1,6 @@
 """Thousands of malformed requests: each is answered, none is a failure of the server.
 
-``FUZZ_COUNT`` sets how many, ``FUZZ_SEED`` which.
+``FUZZ_SEED`` sets which.
 """
 
 from __future__ import annotations
@@ -23,11 +23,12 @@ from anyio.to_thread import run_sync
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.devserver.files.storage import INCOMING
 
+from ..amounts import amount
 from .caller import Caller, create, names_in, new_id, query, update
 from .malformed import Malformed, Malformer
 from .test_javascript import REAL_SCHEMAS
 
-COUNT = int(os.environ.get("FUZZ_COUNT", "3000"))
+COUNT = amount(500, 10_000)
 SEED = int(os.environ.get("FUZZ_SEED", "20261121"))
 #: Seconds that one answer may take; a hang is longer.
 _PATIENCE = 20
@@ -114,12 +115,14 @@ def only_complete_files(folder: Path) -> bool:
     return not any(name.startswith(INCOMING) for name in names_in(folder))
 
 
+@pytest.mark.long
 async def test_malformed_requests_are_refused_and_leave_nothing(tmp_path: Path) -> None:
     async with running(storage=tmp_path) as server:
         await fuzz(server, COUNT, SEED)
         assert only_complete_files(tmp_path)
 
 
+@pytest.mark.long
 async def test_malformed_requests_are_refused_with_the_schemas_of_a_real_server(
     tmp_path: Path,
 ) -> None:

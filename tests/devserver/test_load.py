@@ -1,13 +1,9 @@
-"""Many clients at once: nothing fails, nothing is lost, and memory stays bounded.
-
-``AIOFTRACKJOBS_LOAD_SECONDS`` sets how long they write, 2 s if it does not.
-"""
+"""Many clients at once: nothing fails, nothing is lost, and memory stays bounded."""
 
 from __future__ import annotations
 
 import itertools
 import json
-import os
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,11 +16,12 @@ from aioftrackjobs.devserver.http.backpressure import ROOM, SMALL, Slot
 from aioftrackjobs.devserver.schema.loader import builtin_model
 from aioftrackjobs.devserver.store.statements import Sql
 
+from ..amounts import amount
 from .caller import Caller, create, new_id, query
 from .served import API_KEY, served
 from .test_operations_limits import limited
 
-SECONDS = float(os.environ.get("AIOFTRACKJOBS_LOAD_SECONDS", "2"))
+SECONDS = amount(1, 20)
 CLIENTS = 64
 BATCH = 4
 MIB = 1024 * 1024
@@ -33,6 +30,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="reads memory from /p
 
 
 @linux
+@pytest.mark.long
 async def test_64_clients_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None:
     written: list[str] = []
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aioftrackjobs.devserver.query import ast
@@ -322,7 +322,7 @@ def queries(draw: st.DrawFn) -> ast.Query:
     )
 
 
-@settings(max_examples=400, deadline=None)
+@pytest.mark.long
 @given(query=queries())
 def test_queries_find_what_a_naive_evaluator_finds(
     find: Callable[[ast.Query], list[str]], query: ast.Query
@@ -370,7 +370,7 @@ EXPRESSIONS = st.recursive(
 AGGREGATES = st.builds(ast.Aggregate, st.sampled_from(["count", "sum", "avg", "min", "max"]), PATHS)
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.long
 @given(
     query=st.builds(
         ast.Query,

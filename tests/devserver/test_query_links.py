@@ -6,14 +6,14 @@ have it: the items of lists, the scopes of tasks, versions that use others, secu
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import ftrack_api
 import httpx
 import pytest
 
-from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.devserver import ServerHandle
 
 from .caller import Caller, create, delete, query, ref, update
 from .recorded import DOCUMENTS
@@ -23,9 +23,9 @@ pytestmark = pytest.mark.skipif(not DOCUMENTS, reason="the recorded schemas are 
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[ServerHandle]:
+def server(request: pytest.FixtureRequest) -> Iterator[ServerHandle]:
     """A server with the recorded schemas, which alone have lists and scopes."""
-    async with running(schemas=DOCUMENTS) as handle:
+    with request.getfixturevalue("recorded_server").as_new() as handle:
         yield handle
 
 

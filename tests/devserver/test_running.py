@@ -27,7 +27,7 @@ from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.serving import uvicorn_server
 
 from .caller import Caller, create, names_in
-from .waiting import until
+from .waiting import server_threads, until
 
 
 async def test_a_server_answers_on_a_free_port(remote: Caller) -> None:
@@ -61,15 +61,14 @@ async def test_a_stopped_server_leaves_no_thread_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    threads = threading.active_count()
+    threads, servers = threading.active_count(), server_threads()
 
     async with running() as server:
         async with httpx.AsyncClient() as http:
             await http.get(server.url)
-        names = [thread.name for thread in threading.enumerate()]
-        assert "aioftrackjobs-devserver" in names
+        assert len(server_threads()) == len(servers) + 1
 
-    assert "aioftrackjobs-devserver" not in [thread.name for thread in threading.enumerate()]
+    assert server_threads() == servers
     # Its workers end a moment later; anyio keeps an idle one of ours.
     await until(lambda: threading.active_count() <= threads + 1)
     assert names_in(tmp_path) == []

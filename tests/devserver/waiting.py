@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 import anyio
@@ -12,3 +13,8 @@ async def until(condition: Callable[[], object]) -> None:
     with anyio.fail_after(10):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(0.001)
+
+
+def server_threads() -> set[threading.Thread]:
+    """Return the threads of embedded servers that run in this process."""
+    return {thread for thread in threading.enumerate() if thread.name == "aioftrackjobs-devserver"}

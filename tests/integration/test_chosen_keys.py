@@ -16,7 +16,7 @@ from uuid import UUID
 import anyio
 import anyio.lowlevel
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aioftrackjobs import (
@@ -516,7 +516,7 @@ COMMITS = st.lists(st.lists(st.tuples(KEYS, DATA), min_size=1, max_size=3), min_
 ROWS = st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["same", "other"]))
 
 
-@settings(max_examples=300, deadline=None)
+@pytest.mark.long
 @given(commits=COMMITS, before=ROWS, atomic=st.booleans())
 async def test_each_caller_is_told_what_it_would_be_told_alone(
     commits: list[list[tuple[str | None, str]]], before: dict[str, str], *, atomic: bool

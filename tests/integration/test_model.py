@@ -7,14 +7,11 @@ were sent, in which order, and what became of each. Whenever all is quiet, playi
 were applied must give what the server has; every refusal must have its reason in the very commit
 that was refused; and every operation is applied, pending again, uncertain or rolled back. There are
 no retries, so that a lost answer leaves its commit uncertain until the next one of the flow.
-
-``AIOFTRACKJOBS_MODEL_EXAMPLES`` multiplies the number of examples.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
@@ -60,6 +57,7 @@ from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import context_of
 
+from ..amounts import amount
 from .tables import Tables, turns
 
 T = TypeVar("T")
@@ -67,8 +65,6 @@ Rows = dict[str, str | None]
 
 #: A user who does not exist: the servers refuse whatever names it.
 NOBODY = "00000000-0000-4000-8000-00000000dead"
-
-EXAMPLES = int(os.environ.get("AIOFTRACKJOBS_MODEL_EXAMPLES", "1"))
 
 FLOWS = st.integers(0, 2)
 JOBS = st.integers(0, 5)
@@ -643,10 +639,10 @@ def check(machine: type[Machine], *, examples: int, steps: int) -> None:
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=examples * EXAMPLES,
+            max_examples=examples,
             stateful_step_count=steps,
             deadline=None,
-            derandomize=EXAMPLES == 1,
+            derandomize=settings.get_current_profile_name() == "default",
             database=None,
             phases=(Phase.generate, Phase.shrink),
             suppress_health_check=list(HealthCheck),
@@ -654,12 +650,14 @@ def check(machine: type[Machine], *, examples: int, steps: int) -> None:
     )
 
 
+@pytest.mark.long
 def test_flows_against_the_embedded_server(server: ServerHandle) -> None:
     class OnServer(ServerMachine):
         handle = server
 
-    check(OnServer, examples=100, steps=40)
+    check(OnServer, examples=amount(10, 300), steps=40)
 
 
+@pytest.mark.long
 def test_flows_against_a_server_with_habits_and_faults() -> None:
-    check(TablesMachine, examples=600, steps=40)
+    check(TablesMachine, examples=amount(60, 3000), steps=40)

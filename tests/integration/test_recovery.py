@@ -37,9 +37,10 @@ from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import jobs_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from ..amounts import amount
 from .waiting import until
 
-KILLS = int(os.environ.get("AIOFTRACKJOBS_KILLS", "4"))
+KILLS = amount(2, 20)
 
 ELSEWHERE = Process("farm07", 4711, "another place", "12345")
 #: No system gives that id to a process.
@@ -510,6 +511,7 @@ async def test_a_daemon_that_is_killed_leaves_no_job_running(
         assert LEASE not in json.loads(job["data"])
 
 
+@pytest.mark.long
 async def test_a_daemon_that_is_killed_again_and_again(
     server: ServerHandle, session: AsyncSession, tmp_path: Path
 ) -> None:

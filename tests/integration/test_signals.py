@@ -111,6 +111,42 @@ async def test_jobs_in_a_group_around_the_block_end_too(
     assert "failed: stopped by SIGTERM" in job["data"]
 
 
+IGNORING = """
+    import os
+    import signal
+    import anyio
+    from aioftrackjobs import AsyncSession, job_context, shutdown_on_signals
+
+    async def main():
+        async with AsyncSession() as session, shutdown_on_signals(session, grace=8):
+            async with job_context(session, description="in the background"):
+                os.kill(os.getpid(), signal.SIGINT)
+                for _ in range(100):  # it would be cancelled in one of these
+                    await anyio.lowlevel.checkpoint()
+                print("ready", flush=True)
+                await anyio.sleep_forever()
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as in the background of a shell
+    anyio.run(main, backend="BACKEND")
+    """
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_an_interrupt_that_was_ignored_before_stays_ignored(
+    server: ServerHandle, session: AsyncSession, tmp_path: Path, backend: str
+) -> None:
+    code = IGNORING.replace("BACKEND", backend)
+    async with daemon(server, tmp_path / "journal", code=code) as process:
+        assert await line(process) == "ready"
+        process.send_signal(signal.SIGTERM)
+        errors = await rest(process)
+        await process.wait()
+
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    (job,) = await session.query("Job").all()
+    assert "failed: stopped by SIGTERM" in job["data"]
+
+
 STUBBORN = """
     import time
     import anyio

@@ -10,7 +10,6 @@ default limits, later requests wait for a connection that never comes, and end i
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -24,7 +23,9 @@ from aioftrackjobs import AsyncSession, FtrackJobsError, Job, JobStatus
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.models import owner_of, remote_value
 
-STORM = int(os.environ.get("AIOFTRACKJOBS_STORM", "2000"))
+from ..amounts import amount
+
+STORM = amount(500, 10_000)
 CALM = STORM // 10 if STORM < 10_000 else 1_000
 
 #: Calls that are under way at once.
@@ -100,6 +101,7 @@ class Crowd:
                 group.start_soon(run_one)
 
 
+@pytest.mark.long
 async def test_after_a_storm_of_cancellations_the_session_is_as_it_was(
     session: AsyncSession, other: AsyncSession, tmp_path: Path
 ) -> None:
@@ -129,6 +131,7 @@ async def test_after_a_storm_of_cancellations_the_session_is_as_it_was(
     assert not dispatcher._tickets
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sort", ["commit", "query"])
 async def test_a_storm_on_a_client_with_few_connections_leaks_none(
     server: ServerHandle, tmp_path: Path, sort: str
