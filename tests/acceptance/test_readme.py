@@ -194,6 +194,23 @@ def test_every_path_and_name_of_the_package_exists(page: str) -> None:
             value = getattr(value, part)
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in [*PAGES, "CONTRIBUTING.md"] if page != "protocol.md"]
+)
+def test_every_name_in_code_font_occurs_in_the_code(page: str) -> None:
+    text = PAGES.get(page, CONTRIBUTING).read_text(encoding="utf-8")
+    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    examples = " ".join(re.findall(r"```.*?```", text, flags=re.DOTALL))
+    sources = [*ROOT.glob("aioftrackjobs/**/*.py"), *ROOT.glob("tests/**/*.py")]
+    configuration = [ROOT / "pyproject.toml", ROOT / "noxfile.py"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in [*sources, *configuration])
+
+    for span in re.findall(r"`([^`\n]+)`", prose):
+        for name in re.findall(r"[A-Za-z_]\w{3,}", span):
+            is_test = name.startswith("test_")  # which may be a part of a name, and is looked up
+            assert is_test or re.search(rf"\b{name}\b", code + examples), f"{name} in `{span}`"
+
+
 def test_every_fault_and_fixture_is_named() -> None:
     page = text_of("pytest.md")
     faults = {
