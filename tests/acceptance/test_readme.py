@@ -42,7 +42,8 @@ def blocks(page: str, language: str) -> list[str]:
 
 def compiled(page: str, block: str) -> CodeType:
     flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    return compile(block, page, "exec", flags=flags, dont_inherit=True)
+    code: CodeType = compile(block, page, "exec", flags=flags, dont_inherit=True)
+    return code
 
 
 async def test_the_first_example_runs_as_it_stands(
@@ -209,6 +210,23 @@ def test_every_name_in_code_font_occurs_in_the_code(page: str) -> None:
         for name in re.findall(r"[A-Za-z_]\w{3,}", span):
             is_test = name.startswith("test_")  # which may be a part of a name, and is looked up
             assert is_test or re.search(rf"\b{name}\b", code + examples), f"{name} in `{span}`"
+
+
+def test_every_section_of_the_protocol_that_the_code_cites_exists() -> None:
+    sections = set(re.findall(r"^##+ ([\d.]+\d|\d+)", text_of("protocol.md"), re.MULTILINE))
+    files = [
+        path for folder in ("aioftrackjobs", "tests") for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+    cited: set[str] = set()
+    for text in re.findall(
+        r"protocol(?:\.md|\s+reference),\s+(?:sections? )?([\d., to\sand]+)", code
+    ):
+        cited |= set(re.findall(r"\d+(?:\.\d+)*", text))
+
+    assert len(cited) > 20
+    assert cited <= sections
 
 
 def test_every_fault_and_fixture_is_named() -> None:
