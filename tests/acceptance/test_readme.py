@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import os
 import re
@@ -25,15 +26,24 @@ from aioftrackjobs.testing import Fault
 from aioftrackjobs.testing import __all__ as testing_names
 
 ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "aioftrackjobs"
 README = ROOT / "README.md"
 PAGES = {path.name: path for path in [README, *sorted((ROOT / "docs").glob("*.md"))]}
 CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
-#: The title of the first block of a whole test file, which pytest runs.
+#: Types of content, which look like paths.
+MEDIA = ("application/", "image/", "text/", "video/")
+#: The first line of a block that is a whole test file, which pytest runs.
 TEST_FILE = "import pytest"
 
 
 def text_of(page: str) -> str:
-    return PAGES[page].read_text(encoding="utf-8")
+    return PAGES.get(page, CONTRIBUTING).read_text(encoding="utf-8")
+
+
+def spans(page: str) -> list[str]:
+    """Return what *page* sets in code font, outside of its blocks."""
+    prose = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
+    return re.findall(r"`([^`\n]+)`", prose)
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -162,7 +172,7 @@ def test_what_happens_is_proved_by_tests() -> None:
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
 def test_every_link_leads_to_a_file_and_a_heading(page: str) -> None:
     path = PAGES.get(page, CONTRIBUTING)
-    for target in re.findall(r"\]\(([^)#\s]*(?:#[^)\s]*)?)\)", path.read_text(encoding="utf-8")):
+    for target in re.findall(r"\]\(([^)#\s]*(?:#[^)\s]*)?)\)", text_of(page)):
         if target.startswith("https://"):
             continue
         name, _, anchor = target.partition("#")
@@ -179,19 +189,24 @@ def anchor_of(heading: str) -> str:
 
 
 @pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
-def test_every_path_and_name_of_the_package_exists(page: str) -> None:
-    text = PAGES.get(page, CONTRIBUTING).read_text(encoding="utf-8")
-    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+def test_every_path_that_is_named_exists(page: str) -> None:
+    """From the root, from the package or, in the text about it, from the embedded server."""
+    bases = [ROOT, PACKAGE, PACKAGE / "devserver"]
+    for span in spans(page):
+        if re.fullmatch(r"\w+\.py", span):  # the folder is named beside it
+            assert any(ROOT.glob(f"*/**/{span}")) or (ROOT / span).exists(), span
+        elif re.fullmatch(r"[\w.-]+(/[\w.-]*)+", span) and not span.startswith(MEDIA):
+            assert any((base / span).exists() for base in bases), span
 
-    for path in re.findall(
-        r"`((?:aioftrackjobs|tests|docs|examples|\.github|\.ci)/[\w./-]*)`", prose
-    ):
-        assert (ROOT / path).exists(), path
-    for name in re.findall(r"`aioftrackjobs((?:\.\w+)+)(?:\(\))?`", prose):
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_every_module_and_attribute_that_is_named_exists(page: str) -> None:
+    for span in spans(page):
+        name = re.fullmatch(r"aioftrackjobs((?:\.\w+)+)(?:\(.*\))?", span)
         value: Any = aioftrackjobs
-        for part in name[1:].split("."):
+        for part in [] if name is None else name[1][1:].split("."):
             if inspect.ismodule(value) and not hasattr(value, part):
-                __import__(f"{value.__name__}.{part}")
+                importlib.import_module(f"{value.__name__}.{part}")
             value = getattr(value, part)
 
 
@@ -199,15 +214,14 @@ def test_every_path_and_name_of_the_package_exists(page: str) -> None:
     "page", [page for page in [*PAGES, "CONTRIBUTING.md"] if page != "protocol.md"]
 )
 def test_every_name_in_code_font_occurs_in_the_code(page: str) -> None:
-    text = PAGES.get(page, CONTRIBUTING).read_text(encoding="utf-8")
-    prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    text = text_of(page)
     examples = " ".join(re.findall(r"```.*?```", text, flags=re.DOTALL))
     sources = [*ROOT.glob("aioftrackjobs/**/*.py"), *ROOT.glob("tests/**/*.py")]
     configuration = [ROOT / "pyproject.toml", ROOT / "noxfile.py"]
     code = "\n".join(path.read_text(encoding="utf-8") for path in [*sources, *configuration])
 
-    for span in re.findall(r"`([^`\n]+)`", prose):
-        for name in re.findall(r"[A-Za-z_]\w{3,}", span):
+    for span in spans(page):
+        for name in [] if "/" in span else re.findall(r"[A-Za-z_]\w{3,}", span):
             is_test = name.startswith("test_")  # which may be a part of a name, and is looked up
             assert is_test or re.search(rf"\b{name}\b", code + examples), f"{name} in `{span}`"
 
