@@ -1,118 +1,274 @@
-"""The README's examples: the first one runs, all of them are Python, its commands are CI's."""
+"""The README and the pages in docs/: examples run, and what they name exists."""
 
 from __future__ import annotations
 
+import ast
+import importlib
+import inspect
 import os
 import re
 import ssl
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import anyio
 import pytest
 
+import aioftrackjobs
 import aioftrackjobs.pytest_plugin
 from aioftrackjobs import AsyncSession, Job
-from aioftrackjobs.devserver import running
-from aioftrackjobs.devserver.faults import FAULTS
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.testing import Fault
+from aioftrackjobs.testing import __all__ as testing_names
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+PACKAGE = ROOT / "aioftrackjobs"
+README = ROOT / "README.md"
+PAGES = {path.name: path for path in [README, *sorted((ROOT / "docs").glob("*.md"))]}
+CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
+#: Types of content, which look like paths.
+MEDIA = ("application/", "image/", "text/", "video/")
+#: The first line of a block that is a whole test file, which pytest runs.
+TEST_FILE = "import pytest"
 
 
-async def test_the_first_example_runs_as_it_stands() -> None:
-    async with running() as server:
-        environment = {
-            **os.environ,
-            "FTRACK_SERVER": server.url,
-            "FTRACK_API_KEY": server.api_key,
-            "FTRACK_API_USER": server.api_user,
-        }
-        done = await anyio.run_process(
-            [sys.executable, "-W", "error", "-c", EXAMPLES[0]], env=environment, check=False
-        )
-        assert done.returncode == 0, done.stderr.decode()
+def text_of(page: str) -> str:
+    return PAGES.get(page, CONTRIBUTING).read_text(encoding="utf-8")
 
-        async with AsyncSession(server.url, server.api_key, server.api_user) as session:
-            job = await session.query("Job").of(Job).one()
-            await session.populate(job, "job_components.component.name")
+
+def spans(page: str) -> list[str]:
+    """Return what *page* sets in code font, outside of its blocks."""
+    prose = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
+    return re.findall(r"`([^`\n]+)`", prose)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text_of(page), re.DOTALL)
+
+
+def compiled(page: str, block: str) -> CodeType:
+    flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    code: CodeType = compile(block, page, "exec", flags=flags, dont_inherit=True)
+    return code
+
+
+async def test_the_first_example_runs_as_it_stands(
+    server: ServerHandle, ftrack: dict[str, str]
+) -> None:
+    done = await anyio.run_process(
+        [sys.executable, "-W", "error", "-c", blocks("README.md", "python")[0]],
+        env={**os.environ, **ftrack},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+    async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+        job = await session.query("Job").of(Job).one()
+        await session.populate(job, "job_components.component.name")
     assert (job.status, job.description) == ("done", "Transcode sh010 (100 %, encoding)")
     assert [link["component"]["name"] for link in job["job_components"]] == ["report"]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda text: text.splitlines()[0])
-def test_every_example_is_python(example: str) -> None:
-    inside = "".join(f"    {line}\n" for line in example.splitlines())
+@pytest.fixture
+async def names(session: AsyncSession, tmp_path: Path) -> dict[str, Any]:
+    """What the examples of the pages use and do not make themselves."""
 
-    code = compile(f"async def example():\n{inside}", "README.md", "exec")
+    async def frames() -> AsyncIterator[int]:
+        for frame in range(1001, 1004):
+            yield frame
 
-    assert code.co_names == ("example",)
+    async def work(_: object) -> None:
+        """What the reader's program does."""
 
-
-def test_every_proof_that_is_named_is_a_test() -> None:
-    table = README.partition("## What happens when")[2].partition("\n## ")[0]
-    tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
-    names = re.findall(r"`(test_\w+)(\.\.\.|\.py)?`", table)
-
-    assert len(names) > 10
-    for name, more in names:
-        if more == ".py":
-            assert list(ROOT.glob(f"tests/**/{name}.py")), name
-        else:
-            assert f"def {name}" + ("" if more else "(") in tests, name
-
-
-CLIENTS = README.partition("## Bring your own HTTP client")[2].partition("\n## ")[0]
-
-
-@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", CLIENTS, re.DOTALL))
-async def test_the_examples_with_clients_run(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = {
+    job = session.create(Job, {"user": await session.current_user(), "status": "running"})
+    await session.commit()
+    task = await session.query("select id from Task limit 1").first()
+    assert task is not None
+    (tmp_path / "report.pdf").write_bytes(b"%PDF")
+    (tmp_path / "plates").mkdir()
+    (tmp_path / "plates" / "sh010.1001.exr").write_bytes(b"pixels")
+    return {
         "AsyncSession": AsyncSession,
+        "Job": Job,
+        "bad_frames": [1002],
+        "daemon": work,
+        "frames": frames(),
+        "job": job,
+        "job_context": aioftrackjobs.job_context,
+        "job_id": job.id,
+        "path": tmp_path / "report.pdf",
+        "render": work,
         "ssl_context": ssl.create_default_context(),
+        "task_id": task["id"],
         "token": "abc",
+        "untrusted": "maya",
     }
-    inside = "".join(f"    {line}\n" for line in example.splitlines())
-    exec(f"async def run():\n{inside}    return client, users", names)
-    async with running() as server:
-        monkeypatch.setenv("FTRACK_SERVER", server.url)
-        monkeypatch.setenv("FTRACK_API_KEY", server.api_key)
-        monkeypatch.setenv("FTRACK_API_USER", server.api_user)
-        client, users = await names["run"]()  # type: ignore[operator]
-
-    assert users
-    assert client.is_closed, "by its own block"
 
 
-HOOKS = README.partition("## Test your own hooks and daemons")[2].partition("\n## ")[0]
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+async def test_the_examples_of_a_page_run_in_their_order(
+    page: str,
+    names: dict[str, Any],
+    session: AsyncSession,
+    ftrack: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in ftrack.items():
+        monkeypatch.setenv(name, value)
+
+    for block in blocks(page, "python"):
+        if block.startswith(TEST_FILE):
+            continue
+        names["session"] = session
+        result = eval(compiled(page, block), names)
+        if inspect.iscoroutine(result):
+            await result
 
 
 @pytest.mark.parametrize("plugin", ["anyio", "asyncio"])
 def test_the_example_of_a_test_is_one_that_passes(runs: Any, plugin: str) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", HOOKS, re.DOTALL)
+    (example,) = (each for each in blocks("pytest.md", "python") if each.startswith(TEST_FILE))
 
     result = runs.run(example.replace("mark.anyio", f"mark.{plugin}"))
 
     result.assert_outcomes(passed=2 if plugin == "anyio" else 1)  # anyio has two event loops
 
 
-def test_every_fault_and_fixture_is_named() -> None:
-    faults = {fault.__name__ for fault in FAULTS} - {"LosePower"}  # the business of processes
-    fixtures = set(re.findall(r"^\| `(\w+)` \|", HOOKS, re.MULTILINE))
+def test_clients_that_are_passed_in_are_closed_by_their_own_blocks() -> None:
+    """The page promises it, and shows it: each client is entered before its session."""
+    clients = [each for each in blocks("clients.md", "python") if "client=client" in each]
 
-    assert faults <= set(re.findall(r"`(\w+)`", HOOKS))
+    assert len(clients) == 2
+    for each in clients:
+        assert each.index("as client") < each.index("AsyncSession(client=client)")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_test_that_is_named_exists(page: str) -> None:
+    tests = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
+
+    for name, more in re.findall(r"`(?:tests/[\w/]*)?(test_\w+)(\.\.\.|\.py)?`", text_of(page)):
+        if more == ".py":
+            assert list(ROOT.glob(f"tests/**/{name}.py")), name
+        else:
+            assert f"def {name}" + ("" if more else "(") in tests, name
+
+
+def test_what_happens_is_proved_by_tests() -> None:
+    table = text_of("jobs.md").partition("## What happens when")[2].partition("\n## ")[0]
+    paragraphs = [each for each in table.split("\n\n") if each.startswith("**")]
+
+    assert len(paragraphs) > 10
+    for paragraph in paragraphs:
+        assert re.search(r"Tests?:[^.]*`test_", paragraph), paragraph
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_every_link_leads_to_a_file_and_a_heading(page: str) -> None:
+    path = PAGES.get(page, CONTRIBUTING)
+    for target in re.findall(r"\]\(([^)#\s]*(?:#[^)\s]*)?)\)", text_of(page)):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        found = (path.parent / name).resolve() if name else path
+        assert found.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", found.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {anchor_of(heading) for heading in headings}, target
+
+
+def anchor_of(heading: str) -> str:
+    """Return what GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_every_path_that_is_named_exists(page: str) -> None:
+    """From the root, from the package or, in the text about it, from the embedded server."""
+    bases = [ROOT, PACKAGE, PACKAGE / "devserver"]
+    for span in spans(page):
+        if re.fullmatch(r"\w+\.py", span):  # the folder is named beside it
+            assert any(ROOT.glob(f"*/**/{span}")) or (ROOT / span).exists(), span
+        elif re.fullmatch(r"[\w.-]+(/[\w.-]*)+", span) and not span.startswith(MEDIA):
+            assert any((base / span).exists() for base in bases), span
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md"])
+def test_every_module_and_attribute_that_is_named_exists(page: str) -> None:
+    for span in spans(page):
+        name = re.fullmatch(r"aioftrackjobs((?:\.\w+)+)(?:\(.*\))?", span)
+        value: Any = aioftrackjobs
+        for part in [] if name is None else name[1][1:].split("."):
+            if inspect.ismodule(value) and not hasattr(value, part):
+                importlib.import_module(f"{value.__name__}.{part}")
+            value = getattr(value, part)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in [*PAGES, "CONTRIBUTING.md"] if page != "protocol.md"]
+)
+def test_every_name_in_code_font_occurs_in_the_code(page: str) -> None:
+    text = text_of(page)
+    examples = " ".join(re.findall(r"```.*?```", text, flags=re.DOTALL))
+    sources = [*ROOT.glob("aioftrackjobs/**/*.py"), *ROOT.glob("tests/**/*.py")]
+    configuration = [ROOT / "pyproject.toml", ROOT / "noxfile.py"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in [*sources, *configuration])
+
+    for span in spans(page):
+        for name in [] if "/" in span else re.findall(r"[A-Za-z_]\w{3,}", span):
+            is_test = name.startswith("test_")  # which may be a part of a name, and is looked up
+            assert is_test or re.search(rf"\b{name}\b", code + examples), f"{name} in `{span}`"
+
+
+def test_every_section_of_the_protocol_that_the_code_cites_exists() -> None:
+    sections = set(re.findall(r"^##+ ([\d.]+\d|\d+)", text_of("protocol.md"), re.MULTILINE))
+    files = [
+        path for folder in ("aioftrackjobs", "tests") for path in ROOT.glob(f"{folder}/**/*.py")
+    ]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+    cited: set[str] = set()
+    for text in re.findall(
+        r"protocol(?:\.md|\s+reference),\s+(?:sections? )?([\d., to\sand]+)", code
+    ):
+        cited |= set(re.findall(r"\d+(?:\.\d+)*", text))
+
+    assert len(cited) > 20
+    assert cited <= sections
+
+
+def test_every_fault_and_fixture_is_named() -> None:
+    page = text_of("pytest.md")
+    faults = {
+        name
+        for name in testing_names
+        if isinstance(kind := getattr(aioftrackjobs.testing, name), type)
+        and issubclass(kind, Fault)
+        and kind is not Fault
+    }
+    fixtures = set(re.findall(r"^\| `(ftrack_\w+)` \|", page, re.MULTILINE))
+
+    assert len(faults) > 10
+    assert faults - {"LosePower"} <= set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
     assert fixtures == {
         name for name in vars(aioftrackjobs.pytest_plugin) if name.startswith("ftrack_")
     }
 
 
 def test_ci_calls_the_very_test_command_of_the_readme() -> None:
-    commands = re.findall(r"```sh\n(python3 .*?)\n```", README)
+    commands = [each.strip() for each in blocks("README.md", "sh") if each.startswith("python3 ")]
 
     assert len(commands) == 2
     script = ROOT / ".ci" / "run"
     assert commands[1] in script.read_text().splitlines()
     assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
+
+
+def test_the_readme_can_be_read_at_one_sitting() -> None:
+    assert len(text_of("README.md").splitlines()) <= 150
