@@ -103,8 +103,12 @@ class SendQueue:
 def _size(ticket: PendingRequest) -> float:
     """Return the bytes of *ticket*; without limit if it has to travel alone.
 
-    What cannot be encoded must not end the commits of others with its error.
+    What cannot be encoded must not end the commits of others with its error. And where a key was
+    chosen by a user, a refusal must be about this commit alone: that its entity exists does not
+    tell whose it is, so that nobody could tell which of several commits is to be repeated.
     """
+    if ticket.has_chosen_keys:
+        return inf
     try:
         return len(ticket.encode())
     except UnserialisableValueError:

@@ -1,18 +1,18 @@
-"""Asking the server which entities exist, so that each commit is told the truth about itself.
+"""Asking the server which entities exist, so that each commit gets its true outcome.
 
-*Before* commits are sent together, it is asked which of the keys that users have chosen are free.
-*After* a request of theirs was refused or its answer lost, it is asked what exists. A key made for
-its entity is nobody else's: if it exists, the commit has created it. A chosen key may be somebody
-else's, and is told apart so:
+After a request was refused or its response was lost, the server is asked what exists. A key that
+was made for its entity belongs to no other: if the entity exists, the commit has created it. Under
+a key that a user chose there may be the entity of another client. Therefore a commit with such
+keys travels alone, and before it is sent the server is asked which of them are free:
 
-- It was taken before: the entity is not ours, even with the very same values. Keys serve as
+- The key was taken before: the entity is not ours, even with the very same values. Keys serve as
   locks, which only one may get.
 - It was free before, and the values are those that were sent: ours. Another client may have
   used the same key for the same values in between; that is taken for ours too, since it is what
-  was asked for.
-- It was free before, and the values differ: ours, changed since, or somebody else's. Nobody can
-  tell, so the commit is in doubt.
-- A lone create is not worth a question before. If its answer is lost, its values decide alone.
+  the caller wanted.
+- It was free before, and the values differ: ours, changed since, or of another client. This
+  cannot be known, so the commit stays uncertain.
+- The server does not say which keys are free: if the response is lost, the values decide alone.
 
 Source:
     protocol.md, section 2.2.
@@ -20,7 +20,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from aioftrackjobs.commit.api_client import ApiClient
@@ -31,11 +31,9 @@ from aioftrackjobs.errors import (
     ServerError,
     TransportError,
 )
-from aioftrackjobs.protocol.operations import Create
 from aioftrackjobs.protocol.reconciliation import (
     Question,
     Row,
-    is_chosen,
     puzzling,
     questions,
     questions_before,
@@ -69,32 +67,18 @@ class Reconciler:
     def __init__(self, exchange: ApiClient) -> None:
         self._exchange = exchange
 
-    async def before(self, group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
-        """Ask which chosen keys are free before *group* is sent in one request.
-
-        Returns:
-            Those tickets of which the server does not tell. Each has to travel alone, so that a
-            refusal of its request can be nobody else's fault, nor its own anybody else's.
+    async def before(self, group: Sequence[PendingRequest]) -> None:
+        """Ask which chosen keys are free before *group* is sent.
 
         Raises:
-            ServerError: It refuses all questions.
-            TransportError: It did not tell.
+            TransportError: The server did not say.
         """
-        if len(group) == 1 and group[0].count == 1:
-            return ()  # refused, it is not done
-        asking = [ticket for ticket in group if _has_to_ask(ticket)]
-        if not asking:
-            return ()
-        changes = [change for ticket in asking for change in ticket.changes]
-        answers = await self._ask(questions_before(changes))
-        apart: list[PendingRequest] = []
-        for ticket in asking:
-            chosen = _chosen(ticket)
-            if chosen.isdisjoint(answers.untold):
-                ticket.free = chosen - answers.found.keys()
-            elif len(group) > 1:
-                apart.append(ticket)
-        return apart
+        for ticket in group:
+            if not ticket.has_chosen_keys or ticket.free is not None or ticket.doubt is not None:
+                continue
+            answers = await self._ask(questions_before(ticket.changes))
+            if ticket.chosen.isdisjoint(answers.untold):
+                ticket.free = ticket.chosen - answers.found.keys()
 
     async def after(self, group: Sequence[PendingRequest]) -> tuple[bool, Sequence[PendingRequest]]:
         """Take for done what the server has done of *group*.
@@ -117,17 +101,11 @@ class Reconciler:
                 raise unheard from exc
             return False, ()
         any_done = False
-        made: set[Reference] = set()  # what was created once cannot have been created again
         for ticket in group:
-            made |= _created(ticket)
-            free = _may_have_made(ticket) - made
-            any_done |= ticket.narrow(answers.found, free)
-            made |= _created(ticket)
-            free -= made
-            if puzzling(ticket.changes_left, answers.found, free) and ticket.doubt is None:
+            any_done |= ticket.narrow(answers.found)
+            created = ticket.may_have_created
+            if puzzling(ticket.changes_left, answers.found, created) and ticket.doubt is None:
                 ticket.doubt = TransportError("what it creates exists by now, with other values")
-            if ticket.free is not None:
-                ticket.free = free
         untold = [
             ticket
             for ticket in group
@@ -171,29 +149,6 @@ def may_be_ones_fault(refusal: ServerError) -> bool:
 
 def knows_the_key_was_taken(ticket: PendingRequest) -> bool:
     """Tell whether *ticket* is known to use keys that others have used before it."""
-    chosen = {each.target for each in ticket.changes_left if is_chosen(each)}
-    return bool(chosen) and ticket.free is not None and chosen.isdisjoint(ticket.free)
-
-
-def _has_to_ask(ticket: PendingRequest) -> bool:
-    if ticket.free is not None or ticket.doubt is not None:
-        return False
-    for change in ticket.changes:  # not any(): this runs for each operation of a farm
-        if type(change) is Create and not change.fresh and is_chosen(change):
-            return True
-    return False
-
-
-def _chosen(ticket: PendingRequest) -> Set[Reference]:
-    return {change.target for change in ticket.changes if is_chosen(change)}
-
-
-def _created(ticket: PendingRequest) -> Set[Reference]:
-    return {change.target for change in ticket.done if isinstance(change, Create)}
-
-
-def _may_have_made(ticket: PendingRequest) -> Set[Reference]:
-    """Return the entities under chosen keys that it has created if they have its values."""
-    if ticket.free is not None:
-        return ticket.free
-    return _chosen(ticket) if ticket.doubt is not None else frozenset()
+    return (
+        ticket.has_chosen_keys and ticket.free is not None and ticket.chosen.isdisjoint(ticket.free)
+    )

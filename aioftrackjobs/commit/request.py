@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from aioftrackjobs.background import Waiter
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
-from aioftrackjobs.protocol.operations import Delete, Operation, Update, encode_operation
-from aioftrackjobs.protocol.reconciliation import Row, born, done_among, linked
+from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update, encode_operation
+from aioftrackjobs.protocol.reconciliation import Row, born, done_among, is_chosen, linked
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch
 
@@ -88,8 +88,10 @@ class PendingRequest:
         overtakes: Whether it waits for no others, nor lets them wait.
         is_repeatable: Whether it may be sent again when it is not known what became of it.
         doubt: Why it is not known, if that is so.
-        free: Entities that it creates under keys of the user's choice, and that did not exist
-            before it was sent; None where nobody has asked.
+        has_chosen_keys: Whether it creates entities under keys that others may have used, so
+            that it travels alone.
+        free: Those of these entities that did not exist before it was sent; None if that is not
+            known.
         trouble: Why the latest attempt to send it failed.
         outcome: Its end; None before.
         new_waiter: Makes what is waited for.
@@ -111,6 +113,7 @@ class PendingRequest:
     overtakes: bool = False
     is_repeatable: bool = True
     doubt: TransportError | None = None
+    has_chosen_keys: bool = False
     free: Set[Reference] | None = None
     trouble: FtrackJobsError | None = None
     outcome: Outcome | None = None
@@ -142,6 +145,9 @@ class PendingRequest:
         """
         ticket = cls(len(changes))
         ticket.changes, ticket.settle = changes, settle
+        for change in changes:  # not any(): this runs for each operation of a farm
+            if type(change) is Create and not change.fresh and is_chosen(change):
+                ticket.has_chosen_keys = True
         if overtakes:
             ticket.overtakes = True
         else:
@@ -203,15 +209,25 @@ class PendingRequest:
         done = self._results or ()
         return [index for index in range(self.count) if index not in done]
 
-    def narrow(self, found: Mapping[Reference, Row], free: Collection[Reference]) -> bool:
-        """Take for done what is, as far as the entities that exist can tell; True if anything.
+    @property
+    def chosen(self) -> Set[Reference]:
+        """The entities that it creates under keys that others may have used."""
+        if not self.has_chosen_keys:
+            return frozenset()
+        return {change.target for change in self.changes if is_chosen(change)}
 
-        Args:
-            found: Those entities.
-            free: Those under chosen keys that it may have created.
-        """
+    @property
+    def may_have_created(self) -> Set[Reference]:
+        """Those of :attr:`chosen` that it has created if they exist with its values."""
+        if self.free is None and self.doubt is None:
+            return frozenset()
+        created = {change.target for change in self.done if isinstance(change, Create)}
+        return (self.chosen if self.free is None else self.free) - created
+
+    def narrow(self, found: Mapping[Reference, Row]) -> bool:
+        """Take for done what is, as far as the entities *found* can tell; True if anything."""
         left = self._left()
-        done = done_among(self.changes_left, found, free)
+        done = done_among(self.changes_left, found, self.may_have_created)
         return self._note_done([left[place] for place in done])
 
     def note_done(self, operations: Sequence[Operation]) -> None:

@@ -75,17 +75,14 @@ class BatchSender:
         """Send *group* in one request; no error of it comes out.
 
         Returns:
-            The groups to deliver next: if it was refused, its halves; if some of it must not
-            travel with others, those by themselves, and the rest.
+            The groups to deliver next: if it was refused, its halves.
         """
         patience = self._retry.patience()
         group = _waiting(group)
         while group:
             try:
                 group = await self._settle_doubts(group)
-                if apart := await self._inquiry.before(group):
-                    rest = [ticket for ticket in group if ticket not in apart]
-                    return [each for each in (rest, *([ticket] for ticket in apart)) if each]
+                await self._inquiry.before(group)
                 group = _waiting(group)
                 results = await self._send(group)
             except (ServerError, TransportError) as exc:
