@@ -1,7 +1,7 @@
 """What this server does where the behaviour of a real one is not known.
 
-The protocol reference marks these as unknown or inferred; each was settled in the kindest way
-that no source contradicts. They are kept in one place so that they can be checked one day.
+The protocol reference marks these as unknown or inferred; for each, the server does what is
+easiest for clients and contradicts no source. They stand in one place so that they can be checked.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ ASSUMPTIONS: tuple[str, ...] = (
     "The ETag of a part is its MD5 digest. Completing an upload names every part once; parts that "
     "are not completed go after a day. They stay for the next server with the same database and "
     "storage folder; without a database they go when the server stops.",
-    "Addresses of files do not expire: they are good for all servers with the same database, each "
+    "FileUrls of files do not expire: they are good for all servers with the same database, each "
     "for its one use. A file must have the announced size and digest, a part may have any size up "
     "to the file's, and either may be sent again, in place of what was sent before. The component "
     "need not exist.",
@@ -82,7 +82,7 @@ ASSUMPTIONS: tuple[str, ...] = (
     "Deleting an entity deletes what requires it, what is always named by it (system "
     "projections), its children, its metadata and notes, and the replies to a note; other "
     "references are cleared.",
-    "Members that drop out of a collection are deleted if they cannot be without an owner.",
+    "Collections that drop out of a collection are deleted if they cannot be without an owner.",
     "Collections that no key and no type of the schemas stores, such as scopes, are written and "
     "read like others; a dump does not have them.",
     "A list of typed contexts takes all kinds of them. An answer repeats the collections that the "

@@ -130,7 +130,7 @@ class Malformer:
         credentials: Headers that let a caller in.
 
     Attributes:
-        tokens: Addresses that the server gave out, to be broken in their turn.
+        tokens: FileUrls that the server gave out, to be broken in their turn.
         keys: Ids of what exists.
     """
 

@@ -10,7 +10,7 @@ from pydantic_core import to_json
 
 from aioftrackjobs.devserver.entities.links import link_names, read_links
 from aioftrackjobs.devserver.entities.projections import Selection
-from aioftrackjobs.devserver.query.joins import members_only, reached, start_of
+from aioftrackjobs.devserver.query.joins import membership_conditions, reached, start_columns
 from aioftrackjobs.devserver.schema.model import Model, Relation
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import ROW, TYPE
@@ -47,7 +47,7 @@ class Loader:
             if relation is None or not relation.resolved:
                 loaded.related[name] = ({}, Loaded([]))
                 continue
-            starts = start_of(relation)
+            starts = start_columns(relation)
             keys = {tuple(row[start] for start in starts) for row in rows}
             found = self._fetch(below, relation, [key for key in keys if None not in key])
             by_key: dict[Key, list[Row]] = {}
@@ -76,7 +76,7 @@ class Loader:
         statement = (
             sa.select(*starts, *(table.c[name] for name in columns))
             .select_from(source)
-            .where(condition, *members_only(relation, table, table))
+            .where(condition, *membership_conditions(relation, table, table))
             .order_by(table.c[ROW])
         )
         if not entity_type.shared and entity_type.name != entity_type.root:

@@ -10,9 +10,9 @@ from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.entities.urls import sources_of
 from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
 from aioftrackjobs.devserver.query.binder import cannot_be_cast, cast_target, no_relation
-from aioftrackjobs.devserver.query.joins import start_of
+from aioftrackjobs.devserver.query.joins import start_columns
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
-from aioftrackjobs.devserver.schema.quirks import SHOWN_WHOLE
+from aioftrackjobs.devserver.schema.quirks import NESTED_VALUES
 from aioftrackjobs.devserver.store.tables import TYPE
 
 _LONGEST_PATH = 24
@@ -49,7 +49,7 @@ class Selection:
             wanted |= dict.fromkeys(member.system_projections)
         for selection in self.related.values():
             if selection.relation is not None:
-                wanted |= dict.fromkeys(start_of(selection.relation))
+                wanted |= dict.fromkeys(start_columns(selection.relation))
         stored = {name for member in family for name in member.attributes} | {TYPE}
         return [name for name in wanted if name in stored]
 
@@ -81,7 +81,7 @@ def select_names(entity_type: EntityType, names: Iterable[str]) -> Selection:
 
 def _add(model: Model, selection: Selection, path: Path) -> None:
     step, *rest = path
-    entity_type = model.knowing(selection.entity_type, step.name)
+    entity_type = model.type_with(selection.entity_type, step.name)
     if not entity_type.has(step.name):
         if step.name in entity_type.default_projections:
             return  # documents of links name what they do not have, and clients ask for it
@@ -94,7 +94,7 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
     if relation is None:
         if step.cast is not None:
             raise cannot_be_cast(entity_type, step)
-        plain = (entity_type.name, step.name) in SHOWN_WHOLE
+        plain = (entity_type.name, step.name) in NESTED_VALUES
         if rest and not plain and step.name not in entity_type.computed:
             raise no_relation(entity_type, step)
         selection.names[step.name] = None  # a key inside a computed object selects all of it

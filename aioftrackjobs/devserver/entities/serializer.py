@@ -12,9 +12,9 @@ from typing import Any
 
 from aioftrackjobs.devserver.entities.loader import Loaded, Row
 from aioftrackjobs.devserver.entities.projections import Selection
-from aioftrackjobs.devserver.entities.urls import Addresses
+from aioftrackjobs.devserver.entities.urls import FileUrls
 from aioftrackjobs.devserver.limits import Meter, unmetered
-from aioftrackjobs.devserver.query.joins import start_of
+from aioftrackjobs.devserver.query.joins import start_columns
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.values import encode
 from aioftrackjobs.devserver.store.tables import TYPE
@@ -25,7 +25,7 @@ Entity = dict[str, Any]
 _BARE = 100
 
 
-class Encoder:
+class Serializer:
     """Writes the entities of one answer, each of them once.
 
     Attributes:
@@ -38,7 +38,7 @@ class Encoder:
     def __init__(
         self,
         model: Model,
-        addresses: Addresses,
+        addresses: FileUrls,
         *,
         denormalize: bool = False,
         written: Meter = unmetered,
@@ -104,7 +104,7 @@ class Encoder:
         self, relation: Relation, below: Selection, row: Row, loaded: Loaded
     ) -> list[Entity] | Entity | None:
         by_key, further = loaded.related[relation.name]
-        rows = by_key.get(tuple(row[start] for start in start_of(relation)), [])
+        rows = by_key.get(tuple(row[start] for start in start_columns(relation)), [])
         if relation.many:
             return [self.entity(below, each, further) for each in rows]
         return self.entity(below, rows[0], further) if rows else None
@@ -117,7 +117,7 @@ class Encoder:
         system = {name for name in entity_type.system_projections if row.get(name) is not None}
         names = {*system, *names} - set(entity_type.primary_key)
         # The database fills these in; the client asks for them when it wants them.
-        names -= {name for name in entity_type.borrowed if row.get(name) is None}
+        names -= {name for name in entity_type.copied if row.get(name) is None}
         self._write(entity, set(), entity_type, row, sorted(names))
         sent.update(names)
         return entity

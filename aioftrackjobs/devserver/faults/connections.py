@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 CLOSE: Final = "aioftrackjobs.close"
 
 
-class Line:
+class ClientConnection:
     """One request and its client, who can be cut off.
 
     Attributes:
@@ -64,13 +64,13 @@ class Line:
         await self.left()
 
 
-class Traffic:
+class Connections:
     """What is under way, for whoever must cut it off or wait for its end."""
 
     def __init__(self) -> None:
-        self._lines: set[Line] = set()
+        self._lines: set[ClientConnection] = set()
         #: Those of them that do not pause.
-        self._busy: set[Line] = set()
+        self._busy: set[ClientConnection] = set()
         self._idle = threading.Condition()
         self._round = 0
         self._down_until = 0.0
@@ -81,7 +81,7 @@ class Traffic:
         return time.monotonic() < self._down_until
 
     @contextmanager
-    def under_way(self, line: Line) -> Iterator[None]:
+    def under_way(self, line: ClientConnection) -> Iterator[None]:
         """Count a request for the length of the block."""
         line.round = self._round
         self._lines.add(line)
@@ -98,13 +98,13 @@ class Traffic:
         for line in list(self._lines):
             line.close()
 
-    async def pause(self, line: Line, seconds: float) -> bool:
+    async def pause(self, line: ClientConnection, seconds: float) -> bool:
         """Let a request wait, and return whether it may go on: not after :meth:`settle`."""
         with self._aside(line):
             await anyio.sleep(seconds)
         return line.round == self._round
 
-    async def stall(self, line: Line) -> None:
+    async def stall(self, line: ClientConnection) -> None:
         """Let a request wait until its client is gone."""
         with self._aside(line):
             await line.left()
@@ -121,18 +121,18 @@ class Traffic:
             return self._idle.wait_for(lambda: not self._busy, patience)
 
     @contextmanager
-    def _aside(self, line: Line) -> Iterator[None]:
+    def _aside(self, line: ClientConnection) -> Iterator[None]:
         self._rest(line)
         try:
             yield
         finally:
             self._resume(line)
 
-    def _resume(self, line: Line) -> None:
+    def _resume(self, line: ClientConnection) -> None:
         with self._idle:
             self._busy.add(line)
 
-    def _rest(self, line: Line) -> None:
+    def _rest(self, line: ClientConnection) -> None:
         with self._idle:
             self._busy.discard(line)
             if not self._busy:

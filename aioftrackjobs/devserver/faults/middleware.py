@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aioftrackjobs.devserver.faults.connections import Line, Traffic
+from aioftrackjobs.devserver.faults.connections import ClientConnection, Connections
 from aioftrackjobs.devserver.faults.kinds import (
     BadGateway,
     Corrupt,
@@ -48,12 +48,12 @@ _LOGIN_PAGE = "<!doctype html><html><title>Sign in</title><p>Please sign in to c
 _TICK = 0.05
 
 
-class Injector:
+class FaultMiddleware:
     """The application *app*, with what *faults* has planned happening to its requests."""
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self.faults = faults
-        self.traffic = Traffic()
+        self.traffic = Connections()
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -61,7 +61,7 @@ class Injector:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        line = Line(scope, receive, send)
+        line = ClientConnection(scope, receive, send)
         with self.traffic.under_way(line):
             if self.traffic.is_down:
                 await line.drop()
@@ -70,7 +70,7 @@ class Injector:
             else:
                 await self._answer(line, await _seen(line))
 
-    async def _answer(self, line: Line, request: SeenRequest) -> None:
+    async def _answer(self, line: ClientConnection, request: SeenRequest) -> None:
         try:
             due = self.faults.due(request)
         except MatcherError as error:  # told at once, as a refusal that nobody tries again after
@@ -83,7 +83,7 @@ class Injector:
             else:
                 await self._inject(due, line)
 
-    async def _inject(self, due: Due, line: Line) -> None:
+    async def _inject(self, due: Due, line: ClientConnection) -> None:
         fault = due.fault
         if getattr(fault, "applied", False) and not isinstance(fault, Delay):
             await self._apply(line)
@@ -112,11 +112,11 @@ class Injector:
             case _:
                 await _reply(fault)(line.scope, line.receive, line.send)
 
-    async def _apply(self, line: Line) -> None:
+    async def _apply(self, line: ClientConnection) -> None:
         """Do what is asked for, and keep the answer to ourselves."""
         await self._app(line.scope, line.receive, _Answer().take)
 
-    async def _delay(self, fault: Delay, line: Line) -> None:
+    async def _delay(self, fault: Delay, line: ClientConnection) -> None:
         if fault.applied:
             answer = _Answer()
             await self._app(line.scope, line.receive, answer.take)
@@ -129,7 +129,7 @@ class Injector:
         await line.drop()
 
 
-async def _seen(line: Line) -> SeenRequest:
+async def _seen(line: ClientConnection) -> SeenRequest:
     """Return what matchers are told of a request; of a call this takes all of its body."""
     method, path = line.scope["method"], line.scope["path"]
     if path.startswith("/upload/"):
@@ -193,7 +193,7 @@ class _Unatomic:
     The server takes it in parts, as big as it accepts them, until the refused one is alone.
     """
 
-    def __init__(self, app: ASGIApp, line: Line) -> None:
+    def __init__(self, app: ASGIApp, line: ClientConnection) -> None:
         self._app = app
         self._line = line
 
@@ -235,7 +235,7 @@ class _Unatomic:
 class _Truncated:
     """An answer that breaks off."""
 
-    def __init__(self, line: Line, kept: float) -> None:
+    def __init__(self, line: ClientConnection, kept: float) -> None:
         self._line = line
         self._kept = kept
         self._left = 0
@@ -272,7 +272,7 @@ class _Truncated:
 class _Slow:
     """A request whose bodies pass slowly, until its client is gone."""
 
-    def __init__(self, traffic: Traffic, line: Line, rate: float) -> None:
+    def __init__(self, traffic: Connections, line: ClientConnection, rate: float) -> None:
         self._traffic = traffic
         self._line = line
         self._rate = rate
@@ -307,7 +307,7 @@ class _Slow:
             self._is_over = True
 
 
-def _corrupted(line: Line) -> Receive:
+def _corrupted(line: ClientConnection) -> Receive:
     """Return how to receive a body of which one byte is changed."""
     is_done = False
 

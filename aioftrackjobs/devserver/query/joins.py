@@ -11,7 +11,7 @@ from aioftrackjobs.devserver.schema.model import Model, Relation
 from aioftrackjobs.devserver.store.tables import ROW
 
 
-def start_of(relation: Relation) -> tuple[str, ...]:
+def start_columns(relation: Relation) -> tuple[str, ...]:
     """Return the attributes whose values a relation starts from."""
     return tuple(here for here, _ in relation.pairs) or ("id",)
 
@@ -36,7 +36,7 @@ def starting_keys(
     return here, sa.select(column).where(*conditions, column.is_not(None))
 
 
-def members_only(
+def membership_conditions(
     relation: Relation, found: sa.FromClause, table: sa.Table
 ) -> list[sa.ColumnElement[bool]]:
     """Return the conditions that rows of *table*, as *found*, must meet besides their keys."""
@@ -44,14 +44,14 @@ def members_only(
     if relation.only is not None:
         name, value = relation.only
         conditions.append(found.c[name] == value)
-    if relation.highest is not None:
+    if relation.latest_by is not None:
         ((_, there),) = relation.pairs
         other = table.alias()
         # Of equal ones the youngest; SQLite sorts what has no value as the lowest.
         best = (
             sa.select(other.c[ROW])
             .where(other.c[there] == found.c[there])
-            .order_by(other.c[relation.highest].desc(), other.c[ROW].desc())
+            .order_by(other.c[relation.latest_by].desc(), other.c[ROW].desc())
             .limit(1)
         )
         conditions.append(found.c[ROW] == best.correlate(found).scalar_subquery())

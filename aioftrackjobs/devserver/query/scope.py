@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.query.binder import Hop
-from aioftrackjobs.devserver.query.joins import members_only, starting_keys
+from aioftrackjobs.devserver.query.joins import membership_conditions, starting_keys
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.tables import TYPE
 
@@ -44,9 +44,9 @@ class Scope:
         return self.source.c[TYPE].in_(sorted(self.entity_type.concrete))
 
     def _belongs(self) -> Condition:
-        if self.entity_type.belonging is None:
+        if self.entity_type.member_key is None:
             return sa.true()
-        key, target = self.entity_type.belonging
+        key, target = self.entity_type.member_key
         other = Scope.of(self.model, self.tables, self.model.type(target))
         named = other.source.c[other.entity_type.primary_key[0]]
         return self.source.c[key].in_(sa.select(named).where(other.is_of_type()))
@@ -57,12 +57,14 @@ class Scope:
 
     def _narrowing(self, hop: Hop, inner: Scope) -> list[Condition]:
         """Return the conditions on *inner* that do not depend on where the relation starts."""
-        relation, belonging = hop.relation, inner.entity_type.belonging
-        belongs = belonging is not None and [there for _, there in relation.pairs] == [belonging[0]]
+        relation, member_key = hop.relation, inner.entity_type.member_key
+        belongs = member_key is not None and [there for _, there in relation.pairs] == [
+            member_key[0]
+        ]
         typed = hop.is_cast or (relation.many and not belongs)
         conditions = [inner.is_of_type()] if typed else []
         table = self.tables[inner.entity_type.root]
-        return [*conditions, *members_only(relation, inner.source, table)]
+        return [*conditions, *membership_conditions(relation, inner.source, table)]
 
     def leads_to(self, hop: Hop, build: Callable[[Scope], Condition] | None) -> Condition:
         """Return the condition that some entity at the other end satisfies what *build* makes.

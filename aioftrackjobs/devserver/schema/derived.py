@@ -18,15 +18,15 @@ def add_derived_attributes(model: Model) -> None:
         attributes = entity_type.attributes
         for name in SUMS.keys() & entity_type.computed:
             if summed_by(model, entity_type, name) is not None:
-                attributes[name] = Attribute(name, "number", kept=True)
+                attributes[name] = Attribute(name, "number", derived=True)
         for name in DIFFERENCES.keys() & entity_type.computed:
             one, other = DIFFERENCES[name]
             if {one, other} <= attributes.keys():
                 formula = f'coalesce("{one}", 0) - "{other}"'
-                attributes[name] = Attribute(name, "number", kept=True, formula=formula)
+                attributes[name] = Attribute(name, "number", derived=True, formula=formula)
         flag = entity_type.series.flag if entity_type.series is not None else ""
         if flag in attributes:
-            attributes[flag] = replace(attributes[flag], kept=True)
+            attributes[flag] = replace(attributes[flag], derived=True)
 
 
 def summed_by(model: Model, entity_type: EntityType, name: str) -> tuple[str, str, str] | None:

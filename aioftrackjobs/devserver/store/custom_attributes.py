@@ -63,7 +63,7 @@ _KINDS = (
 )
 
 
-def are_always_there(entity_type: EntityType) -> bool:
+def always_exist(entity_type: EntityType) -> bool:
     """Return whether clients take it that entities of a type exist: values of custom attributes.
 
     So one that is to be created may be there, and one that is to be updated may not: those of
@@ -72,7 +72,7 @@ def are_always_there(entity_type: EntityType) -> bool:
     return entity_type.shared and set(entity_type.primary_key) == _KEY
 
 
-def add_dense_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
+def add_custom_attribute_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
     """Have the creation of *tables* make triggers that add values, where schemas have them."""
     configuration, value = tables.get(_CONFIGURATION), tables.get(_VALUE)
     if configuration is None or value is None:

@@ -27,7 +27,7 @@ from aioftrackjobs.devserver.api_errors import (
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.limits import Meter, unmetered
 from aioftrackjobs.devserver.schema.model import Model
-from aioftrackjobs.devserver.store.statements import Sql
+from aioftrackjobs.devserver.store.statements import Statements
 from aioftrackjobs.protocol.schemas import schema_hash
 
 _IN_MEMORY = ":memory:"
@@ -57,7 +57,7 @@ def _size_of(rows: Sequence[sa.Row[Any]]) -> int:
 class Transaction:
     """What a batch does to the store; nothing of it is seen before it ends well."""
 
-    def __init__(self, store: Store, read: Meter = unmetered) -> None:
+    def __init__(self, store: Database, read: Meter = unmetered) -> None:
         self.tables = store.sql.tables
         self._sql = store.sql
         self._connection = store.connection
@@ -149,7 +149,7 @@ class Transaction:
         return self._driver.execute(sql, (upload,)).fetchone() is not None
 
 
-class Store:
+class Database:
     """A database holding the entities of a model, whose SQL is *sql*.
 
     Safe to use from several threads: transactions wait for each other.
@@ -161,7 +161,7 @@ class Store:
         ServerStartError: If the database cannot be used, or is one of another model.
     """
 
-    def __init__(self, model: Model, sql: Sql, database: str | Path | None = None) -> None:
+    def __init__(self, model: Model, sql: Statements, database: str | Path | None = None) -> None:
         self.database = _IN_MEMORY if database is None else str(database)
         self.sql = sql
         self.secret = b""

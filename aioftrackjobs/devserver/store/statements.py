@@ -18,7 +18,7 @@ _KEPT = 4096
 _DIALECT = sqlite.dialect(paramstyle="qmark")
 
 
-class Sql:
+class Statements:
     """Tables and statements for one model.
 
     Attributes:
@@ -107,8 +107,8 @@ def _text(statement: sa.Executable) -> str:
 def _insert_text(table: sa.Table, columns: tuple[str, ...]) -> str:
     quote = _DIALECT.identifier_preparer.quote
     names = ", ".join(quote(name) for name in columns)
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {quote(table.name)} ({names}) VALUES ({marks})"
+    placeholders = ", ".join("?" * len(columns))
+    return f"INSERT INTO {quote(table.name)} ({names}) VALUES ({placeholders})"
 
 
 def _update_text(table: sa.Table, key: tuple[str, ...], columns: tuple[str, ...]) -> str:

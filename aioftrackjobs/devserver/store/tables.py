@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from sqlalchemy.types import UserDefinedType
 
 from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
-from aioftrackjobs.devserver.schema.quirks import TAKEN_ALONG
-from aioftrackjobs.devserver.store.custom_attributes import add_dense_values
+from aioftrackjobs.devserver.schema.quirks import CASCADING_KEYS
+from aioftrackjobs.devserver.store.custom_attributes import add_custom_attribute_values
 from aioftrackjobs.devserver.store.derived_columns import add_derived_values
 from aioftrackjobs.devserver.store.triggers import add_triggers, targets_of
 
@@ -56,7 +56,7 @@ def build_tables(model: Model) -> tuple[sa.MetaData, dict[str, sa.Table]]:
             tables[entity_type.name] = _table(metadata, model, family, followed[entity_type.name])
     tables |= _own_links(metadata, model)
     add_triggers(model, tables)
-    add_dense_values(model, tables)
+    add_custom_attribute_values(model, tables)
     add_derived_values(model, tables)
     return metadata, tables
 
@@ -136,7 +136,7 @@ def _goes_with(entity_type: EntityType) -> set[str]:
     parent in a tree, and the note that is replied to. Others are cleared. Assumed: the real
     rules are not known.
     """
-    return {*entity_type.required, *entity_type.system_projections, *TAKEN_ALONG}
+    return {*entity_type.required, *entity_type.system_projections, *CASCADING_KEYS}
 
 
 def _column(
@@ -168,5 +168,5 @@ def _column(
         _COLUMN_TYPES[attribute.type],
         *constraints,
         index=bool(indexed),
-        server_default=sa.text("0") if attribute.kept and attribute.formula is None else None,
+        server_default=sa.text("0") if attribute.derived and attribute.formula is None else None,
     )

@@ -21,9 +21,9 @@ def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:
                 required = any(column in member.required for member in family)
                 for target in sorted(targets):
                     _let_go(table, column, tables[target], removes=required)
-        borrowed = {name: way for member in family for name, way in member.borrowed.items()}
-        for name, (key, target) in borrowed.items():
-            _borrow(table, name, key, tables[model.root(target).name])
+        copied = {name: way for member in family for name, way in member.copied.items()}
+        for name, (key, target) in copied.items():
+            _copy_values(table, name, key, tables[model.root(target).name])
     for joining, column, end in sorted(_bare_ends(model, tables)):
         _let_go(tables[joining], column, tables[end], removes=True)
 
@@ -86,7 +86,7 @@ def _let_go(table: sa.Table, column: str, target: sa.Table, *, removes: bool) ->
     )
 
 
-def _borrow(table: sa.Table, name: str, key: str, target: sa.Table) -> None:
+def _copy_values(table: sa.Table, name: str, key: str, target: sa.Table) -> None:
     """Have *name* repeat that of the row of *target* which *key* leads to, whichever is first."""
     add_trigger(
         table,
