@@ -24,7 +24,7 @@ class Limits:
         list_entries: Entries of any list in an operation.
         upload: Bytes of one file.
         parts: Parts of one upload; the official JavaScript client's own limit.
-        uploads: UploadTokens, parts of files among them, that are received at the same time.
+        uploads: Uploads, parts of files among them, that are received at the same time.
         queue_timeout: Seconds that other uploads and big responses wait until they are refused.
             Long, as the official JavaScript client does not repeat a part that is refused.
 

@@ -1,4 +1,7 @@
-"""Reading the rows of a selection, and those that its relations lead to."""
+"""Loading the rows of a selection, and those that its relations lead to.
+
+Related rows are loaded with one statement for each relation, never one for each row.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,9 @@ Row = dict[str, Any]
 Entity = dict[str, Any]
 Key = tuple[Any, ...]
 
-#: Bytes of an entity beside its texts: what they are called, and what they are not.
-_BARE = 100
-
 
 class Loaded:
-    """Rows of one selection, with what its relations lead to, by where they start."""
+    """The rows of one selection; and for each relation the related rows, by their start key."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
@@ -32,14 +32,14 @@ class Loaded:
 
 
 class Loader:
-    """Reads what selections want, within one transaction."""
+    """Loads selections, within one transaction."""
 
     def __init__(self, model: Model, transaction: Transaction) -> None:
         self._model = model
         self._transaction = transaction
 
     def load(self, selection: Selection, rows: Sequence[Row]) -> Loaded:
-        """Return *rows* of *selection* with everything its relations lead to."""
+        """Return *rows* of *selection* with the rows that its relations lead to."""
         self._add_links(selection, rows)
         loaded = Loaded(rows)
         for name, below in selection.related.items():

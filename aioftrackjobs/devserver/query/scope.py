@@ -1,4 +1,4 @@
-"""Finding one's way from a table to related ones while a query is compiled."""
+"""Scopes: tables in a query, and the SQL that leads from one to a related one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Condition = sa.ColumnElement[Any]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The entities that names in a piece of a query belong to.
+    """The entities that a part of a query is about.
 
     Attributes:
-        source: Table of the type's family, under a name of its own in the statement.
+        source: Table of the type's family, with an alias of its own in the statement.
     """
 
     model: Model
@@ -67,15 +67,15 @@ class Scope:
         return [*conditions, *membership_conditions(relation, inner.source, table)]
 
     def leads_to(self, hop: Hop, build: Callable[[Scope], Condition] | None) -> Condition:
-        """Return the condition that some entity at the other end satisfies what *build* makes.
+        """Return the condition that some entity at the end of *hop* meets what *build* returns.
 
-        It is true or false, never unknown, so that ``not`` means the contrary. Where one key
-        is enough it is a list of keys that SQLite can make first and look up by index.
+        It is true or false, never unknown, so that ``not`` negates it. For a relation with one
+        key it is a list of keys, which SQLite can compute first and look up by an index.
         """
         relation, inner = hop.relation, self.enter(hop)
         if not relation.resolved:
             return sa.false()
-        # What nests comes first: SQLite's parser holds on to all that stands before it.
+        # Nested conditions come first: SQLite's parser keeps all that stands before them.
         conditions = [build(inner)] if build is not None else []
         conditions += self._narrowing(hop, inner)
         if len(relation.pairs) > 1:
@@ -89,7 +89,7 @@ class Scope:
         return sa.and_(column.in_(keys), column.is_not(None))
 
     def value_beyond(self, hop: Hop, build: Callable[[Scope], Condition]) -> Condition:
-        """Return what *build* makes of the one entity that *hop* leads to, as a value."""
+        """Return what *build* returns for the one entity that *hop* leads to, as a value."""
         relation, inner = hop.relation, self.enter(hop)
         if relation.many or not relation.pairs:
             raise ValidationError(f"'{relation.name}' does not lead to one single value.")

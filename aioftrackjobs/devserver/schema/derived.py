@@ -1,4 +1,4 @@
-"""Values that follow from others and are kept up to date by the database.
+"""Values that the database computes from others.
 
 Stored, they are found, sorted and counted by like any other value: the time logged on a task,
 and whether a version is the latest of its asset. Clients cannot write them.
@@ -13,7 +13,7 @@ from aioftrackjobs.devserver.schema.quirks import DIFFERENCES, SUMS
 
 
 def add_derived_attributes(model: Model) -> None:
-    """Have the types of *model* store what documents only say is computed or immutable."""
+    """Make the types of *model* store values that documents only declare computed or immutable."""
     for entity_type in model.types.values():
         attributes = entity_type.attributes
         for name in SUMS.keys() & entity_type.computed:
@@ -30,7 +30,7 @@ def add_derived_attributes(model: Model) -> None:
 
 
 def summed_by(model: Model, entity_type: EntityType, name: str) -> tuple[str, str, str] | None:
-    """Return what *name* sums: a table, its key of the owner, and the attribute."""
+    """Return the source of the sum *name*: a table, its key of the owner, and the attribute."""
     members, attribute = SUMS[name]
     relation = entity_type.relations.get(members)
     if relation is None or not relation.pairs:

@@ -56,9 +56,9 @@ def _check_defaults(model: Model) -> None:
         for attribute in entity_type.attributes.values():
             try:
                 decode(entity_type.name, attribute, attribute.default)
-            except ValidationError as refusal:
+            except ValidationError as error:
                 raise ServerStartError(
-                    "schemas", entity_type.name, f"a default is wrong: {refusal}"
+                    "schemas", entity_type.name, f"a default is wrong: {error}"
                 ) from None
 
 

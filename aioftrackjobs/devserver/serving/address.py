@@ -1,4 +1,4 @@
-"""The address of a server: who may reach it, and the socket that listens there."""
+"""The address of a server: its check, the socket that listens there, and the URL."""
 
 from __future__ import annotations
 

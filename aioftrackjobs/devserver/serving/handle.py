@@ -33,6 +33,6 @@ class ServerHandle:
 
 def handle_of(url: str, engine: Engine, app: FaultMiddleware) -> ServerHandle:
     """Return the handle of the server made of *engine* and *app* that is reached at *url*."""
-    inspector = Inspector(engine, app.traffic)
+    inspector = Inspector(engine, app.connections)
     keys = dict(engine.api_keys)
     return ServerHandle(url, engine.api_user, engine.api_key, keys, app.faults, inspector)
