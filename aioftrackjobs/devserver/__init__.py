@@ -6,9 +6,9 @@
         async with AsyncSession(server.url, server.api_key, server.api_user) as session:
             ...
 
-Faults are planned with ``server.faults`` (:mod:`aioftrackjobs.devserver.faults` lists what
-there is), and ``server.inspector`` looks at what it holds. For tests on pytest there is more in
-:mod:`aioftrackjobs.testing`.
+Faults are planned with ``server.faults`` (:mod:`aioftrackjobs.devserver.faults` lists them), and
+``server.inspector`` reads its entities and files without a client. For tests on pytest there is
+more in :mod:`aioftrackjobs.testing`.
 
 It shares no code with the client but :mod:`aioftrackjobs.protocol` and
 :mod:`aioftrackjobs.errors`: two implementations that meet only at the wire find each other's

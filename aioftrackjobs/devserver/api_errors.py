@@ -1,8 +1,8 @@
-"""Everything the server may refuse, as exceptions that know their answer.
+"""The errors that the server sends to clients.
 
-A refusal becomes one JSON object for the whole request, whatever operation it came from
-(protocol reference, sections 1.4 and 2.2). The names of the exceptions are the server's where
-they are known; :mod:`aioftrackjobs.devserver.assumptions` lists where they are not.
+An error becomes one JSON object for the whole request, whatever operation it comes from (protocol
+reference, sections 1.4 and 2.2). Their names are those of a real server where these are known;
+:mod:`aioftrackjobs.devserver.assumptions` lists where they are not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from aioftrackjobs.errors import FtrackJobsError
 
-#: HTTP status of each error when the client asked for real ones: assumed, none is published.
+#: HTTP status of each error in strict mode: assumed, none is published.
 STRICT_STATUS: Mapping[str, int] = {
     "ServerError": 400,
     "ParseError": 400,
@@ -34,7 +34,7 @@ class ApiError(FtrackJobsError):
 
     Attributes:
         exception: Name of the error on the wire.
-        status: HTTP status that says it when the client asked for real ones.
+        status: HTTP status in strict mode.
         content: Text for the user.
     """
 
@@ -47,7 +47,7 @@ class ApiError(FtrackJobsError):
 
 
 class ParseError(ApiError):
-    """A query is not in the query language.
+    """A query has a syntax error.
 
     Attributes:
         line: Where it stops being a query, from 1.
@@ -63,13 +63,13 @@ class ParseError(ApiError):
 
 
 class ValidationError(ApiError):
-    """Something has the wrong form, or names what does not exist."""
+    """A value has the wrong form, or a name does not exist."""
 
     exception = "ValidationError"
 
 
 class IntegrityError(ApiError):
-    """A reference points at nothing."""
+    """A reference names an entity that does not exist."""
 
     exception = "IntegrityError"
 
@@ -99,13 +99,13 @@ class InvalidCredentialsError(ApiError):
 
 
 class PermissionDeniedError(ApiError):
-    """The caller is known, and may not do this."""
+    """The caller is authenticated, but not permitted to do this."""
 
     exception = "PermissionError"
 
 
 class RequestError(ApiError):
-    """The request is not what this address takes; refused with a 4xx status in any mode."""
+    """The request is not valid for this address; it has a 4xx status in any mode."""
 
     exception = "RequestError"
 
@@ -116,20 +116,20 @@ class RequestError(ApiError):
 
 
 class TransferError(RequestError):
-    """An upload or download does not fit what was announced."""
+    """An upload or download does not match what was announced."""
 
     exception = "TransferError"
 
 
 class MissingPartError(TransferError):
-    """An upload is completed of which not all parts are there."""
+    """An upload is completed before all its parts have arrived."""
 
 
 class BusyError(TransferError):
-    """The server has too much to do for now.
+    """The server is too busy now.
 
     Attributes:
-        retry_after: Seconds after which it may be worth another try.
+        retry_after: Seconds after which the client may try again.
     """
 
     def __init__(self, content: str, retry_after: int) -> None:
@@ -138,7 +138,7 @@ class BusyError(TransferError):
 
 
 class UnsupportedOperationError(ApiError):
-    """A real server does this; this one does not."""
+    """A real server supports this; this one does not."""
 
     exception = "UnsupportedOperationError"
 
@@ -146,14 +146,14 @@ class UnsupportedOperationError(ApiError):
 def unknown_name(
     kind: str, name: str, known: Iterable[str], *, of: str = "", otherwise: str = ""
 ) -> ValidationError:
-    """Return the refusal of a name that does not exist, with the nearest that does.
+    """Return the error for a name that does not exist, with the nearest one that does.
 
     Args:
-        kind: What the name is for.
+        kind: What the name names, such as ``attribute``.
         name: The name.
         known: Names that exist.
-        of: What has the names that exist.
-        otherwise: What to say where none is near.
+        of: The owner of the names, such as an entity type.
+        otherwise: The hint if no name is near.
     """
     by_lower = {each.lower(): each for each in known}
     match = get_close_matches(name.lower(), by_lower, n=1, cutoff=0.5)
@@ -162,15 +162,15 @@ def unknown_name(
     return ValidationError(f"Unknown {kind} '{name}'{owner}{hint}")
 
 
-def error_body(refusal: ApiError) -> dict[str, Any]:
-    """Return the wire form of *refusal*.
+def error_body(error: ApiError) -> dict[str, Any]:
+    """Return the wire form of *error*.
 
     Braces are doubled: the official Python client uses the text as a format string
     (protocol reference, section 1.5).
     """
-    content = refusal.content.replace("{", "{{").replace("}", "}}")
-    body: dict[str, Any] = {"exception": refusal.exception, "content": content, "error_code": None}
-    if isinstance(refusal, ParseError):
+    content = error.content.replace("{", "{{").replace("}", "}}")
+    body: dict[str, Any] = {"exception": error.exception, "content": content, "error_code": None}
+    if isinstance(error, ParseError):
         # Section 1.4 knows an object `error` without saying what is in it.
-        body["error"] = {"line": refusal.line, "column": refusal.column}
+        body["error"] = {"line": error.line, "column": error.column}
     return body

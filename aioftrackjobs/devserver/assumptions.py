@@ -1,7 +1,7 @@
 """What this server does where the behaviour of a real one is not known.
 
-The protocol reference marks these as unknown or inferred; each was settled in the kindest way
-that no source contradicts. They are kept in one place so that they can be checked one day.
+The protocol reference marks these as unknown or inferred; for each, the server does what is
+easiest for clients and contradicts no source. They stand in one place so that they can be checked.
 """
 
 from __future__ import annotations
@@ -9,80 +9,81 @@ from __future__ import annotations
 ASSUMPTIONS: tuple[str, ...] = (
     "A batch is one transaction; a query in it sees what earlier operations of it wrote.",
     "Required attributes and foreign keys are checked when all operations of a batch are done.",
-    "Without strict mode refusals are sent with status 200; bodies and addresses that no client "
+    "Without strict mode errors are sent with status 200; bodies and addresses that no client "
     "sends are refused with 4xx in any mode.",
     "In strict mode: 400 ParseError and TransferError, 401 InvalidCredentialsError, "
     "403 PermissionError, 404 EntityNotFoundError, 409 DuplicateEntryError and IntegrityError, "
     "422 ValidationError, 501 UnsupportedOperationError.",
     "A request takes 32 MiB and 20 000 operations, a query 512 Ki characters, a list 20 000 "
-    "entries, a file 1 TiB and 10 000 parts; a body or file that stops arriving is given up after "
+    "entries, a file 1 TiB and 10 000 parts; a body or file that stops arriving is abandoned after "
     "30 s, with 408.",
-    "An answer takes about 64 MiB, and so does what is read for it; a query that finds more is a "
-    "ValidationError. Big answers that are not read yet take 128 MiB together: more of them wait, "
-    "for 300 s, and are refused then with 503 and Retry-After. Who reads nothing for 30 s is let "
-    "go.",
-    "16 uploads, parts of files among them, are received at once. Others wait for their turn, for "
-    "300 s, and are refused then with 503 and Retry-After: the official JavaScript client neither "
-    "repeats nor gives up a part that is refused.",
+    "A response takes 64 MiB, and the rows that are read for it about as much; a query that finds "
+    "more is a ValidationError. Big responses that are not read yet take 128 MiB together: others "
+    "wait for 300 s, and are then refused with 503 and Retry-After. A client that reads nothing "
+    "for 30 s is disconnected.",
+    "16 uploads, parts of files among them, are received at the same time. Others wait for 300 s, "
+    "and are then refused with 503 and Retry-After: the official JavaScript client does not repeat "
+    "a part that is refused.",
     "Updating or deleting what does not exist is an EntityNotFoundError.",
-    "Deleting what an earlier operation of the same batch may have taken along is done.",
+    "Deleting what an earlier operation of the same batch may have deleted by cascade is not an "
+    "error.",
     "Changing an immutable attribute that has a value is a ValidationError; repeating the value "
     "is not.",
-    "An unknown action is a ValidationError with the text that the official client looks for.",
+    "An unknown action is a ValidationError with the text that the official client searches for.",
     "A personal key acts as its user only, a global key as any active user, and for reading also "
     "as one who does not exist; inactive and deleted users are refused. A key stays with its user "
-    "whatever the name is then. The keys of serve, of the seed and of fixtures are personal.",
+    "also when the name changes. The keys of serve, of the seed and of fixtures are personal.",
     "A personal key resets its own user's key only; another's is a PermissionError. A global key "
-    "resets any. There are no other permissions: anybody may change anything, also in the name of "
-    "another user where an attribute says whose something is.",
-    "A new key is good at once, and the earlier one no longer.",
-    "Pages from any origin may call (CORS), with credentials; what they may not do is refused with "
-    "400 and a JSON object, too.",
+    "resets any. There are no other permissions: every user may change everything, and may set "
+    "attributes that name another user.",
+    "A new key is valid at once, and the earlier one no longer.",
+    "Pages from any origin may call (CORS), with credentials; other cross-origin requests are "
+    "refused with 400 and a JSON object.",
     "Usernames are unique, and a user has one running timer.",
     "Entities have a value of each custom attribute for their kind, object type and project, and "
-    "of hierarchical ones. It starts as the configuration's default of that moment, also after its "
-    "deletion. One for tasks without an object type is for all of them.",
-    "A custom attribute that is updated before it has a value gets one, and one that is created "
-    "when it has one is updated.",
+    "of hierarchical ones. It starts as the configuration's default at that time, also after its "
+    "deletion. A configuration for tasks without an object type is for all of them.",
+    "Updating a value of a custom attribute that does not exist creates it, and creating one that "
+    "exists updates it.",
     "Grouping needs strict mode, either by header or by option.",
     "A search finds entities in which every term occurs, whatever its case, in one of their name, "
     "label, description, content, comment, email or the parts of a user's name; a context narrows "
     "it to what is below that, object types to typed contexts of these. Its expression may have "
     "all that a query has but grouping.",
     "query_server_information leaves out values that it does not know; there are no permissions "
-    "and no licences to tell.",
+    "and no licences.",
     "encode_media makes a JPEG of an image, and of a video a copy under its own type; both by the "
     "file type of the component. Outputs exist at once, and get their file, size and location when "
     "the Job is done; for what is neither there is no output, and the Job fails.",
-    "Jobs that the server works on have the default type and belong to the caller; they are done "
-    "one after the other. A failed one says why in 'error' within its data. Those not done when "
-    "the server stops fail, or when it starts again if it was killed. It knows them by "
-    "'worked_on_by_server' in their data, which clients leave alone.",
+    "Jobs that the server runs have the default type and belong to the caller; they run one after "
+    "the other. A failed one has the reason in 'error' within its data. Those not done when the "
+    "server stops fail, or when it starts again if it was killed. It knows them by "
+    "'worked_on_by_server' in their data, which clients do not change.",
     "There is no LDAP, no iconik and no export of review sessions: delayed_job is refused with "
     "UnsupportedOperationError.",
-    "Invitations are answered as sent, and nothing is mailed.",
-    "Widgets are pages that say which widget it would be.",
-    "A thumbnail fits into its size (300 unless told, 4096 at most) and is never enlarged; JPEG, "
-    "or PNG where there is transparency. Without Pillow it is an UnsupportedOperationError.",
+    "Invitations are reported as sent, but no mail is sent.",
+    "Widgets are pages that name the widget.",
+    "A thumbnail fits into its size (300 by default, 4096 at most) and is never enlarged; JPEG, "
+    "or PNG for images with transparency. Without Pillow it is an UnsupportedOperationError.",
     "The ETag of a part is its MD5 digest. Completing an upload names every part once; parts that "
-    "are not completed go after a day. They stay for the next server with the same database and "
-    "storage folder; without a database they go when the server stops.",
-    "Addresses of files do not expire: they are good for all servers with the same database, each "
-    "for its one use. A file must have the announced size and digest, a part may have any size up "
-    "to the file's, and either may be sent again, in place of what was sent before. The component "
-    "need not exist.",
+    "are not completed are removed after a day. They stay for the next server with the same "
+    "database and storage folder; without a database they are removed when the server stops.",
+    "Addresses of files do not expire: they are valid for all servers with the same database, each "
+    "for one purpose. A file must have the announced size and digest, a part may have any size up "
+    "to the file's, and either may be sent again, in place of the earlier one. The component need "
+    "not exist.",
     "The server sets created_at, date, thread_activity and required dates at creation, and "
     "created_by_id to the acting user, unless they are sent.",
     "finished_at is set when a status becomes done or failed, and cleared when work is reopened.",
-    "Flags that are not sent are false, required numbers zero; a required word of a "
+    "Flags that are not sent are false, required numbers zero; a required entry of a "
     "vocabulary, such as a task's status, is its first.",
-    "What is made below a parent belongs to the parent's project.",
-    "Nothing can be below itself: parents, containers or replies in a circle are a "
+    "An entity that is created below a parent belongs to the parent's project.",
+    "An entity cannot be below itself: parents, containers or replies in a cycle are a "
     "ValidationError.",
-    "Deleting an entity deletes what requires it, what is always named by it (system "
+    "Deleting an entity deletes those that require it, those that always name it (system "
     "projections), its children, its metadata and notes, and the replies to a note; other "
     "references are cleared.",
-    "Members that drop out of a collection are deleted if they cannot be without an owner.",
+    "Members that are removed from a collection are deleted if they need an owner.",
     "Collections that no key and no type of the schemas stores, such as scopes, are written and "
     "read like others; a dump does not have them.",
     "A list of typed contexts takes all kinds of them. An answer repeats the collections that the "
@@ -94,13 +95,13 @@ ASSUMPTIONS: tuple[str, ...] = (
     "Comparing with an attribute that has no value is neither true nor false, as in SQL; the "
     "tests any and has are always true or false.",
     "Without order by, entities come in the order of their creation.",
-    "in () finds nothing; none in a list finds what has no value.",
-    "Computed addresses carry a signature for one file, not the caller's API key; a component "
+    "in () finds nothing; none in a list finds entities without a value.",
+    "Computed addresses have a signature for one file, not the caller's API key; a component "
     "location's address is in 'value', a thumbnail's in 'url'.",
     "A version belongs to the acting user unless another is named. Its link is that of the asset's "
     "context, and then itself as 'plate v1'.",
     "time_logged is the sum of the timelogs of that context alone, not of those below it; "
     "bid_time_logged_difference is the bid less that.",
-    "Deleting a component leaves its file until the server's storage folder goes, or "
+    "Deleting a component leaves its file until the server's storage folder is removed, or "
     "/component/remove is called, which also removes the parts of uploads that are not completed.",
 )

@@ -1,6 +1,6 @@
-"""The server without HTTP: bytes of a request to bytes of an answer.
+"""The server without HTTP: from the body of a request to the body of the response.
 
-What uses the database blocks: the ASGI application calls it in a worker thread, one call at a
+Methods that use the database block: the ASGI application calls them in a worker thread, one at a
 time.
 """
 
@@ -20,7 +20,7 @@ from weakref import finalize
 from pydantic_core import from_json
 
 from aioftrackjobs.devserver.api.background import Background
-from aioftrackjobs.devserver.api.dispatcher import Operations
+from aioftrackjobs.devserver.api.dispatcher import Dispatcher
 from aioftrackjobs.devserver.api.request import Caller, Completion, Services
 from aioftrackjobs.devserver.api.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.api.uploads import COMPLETE, assemble_uploads
@@ -30,22 +30,22 @@ from aioftrackjobs.devserver.auth.users import acting_user, api_keys, owner_of
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Storage, is_storable
-from aioftrackjobs.devserver.files.upload_tokens import Uploads
+from aioftrackjobs.devserver.files.upload_tokens import UploadTokens
 from aioftrackjobs.devserver.limits import Limits, NeedsSlotError, ResponseCap
 from aioftrackjobs.devserver.options import Options
 from aioftrackjobs.devserver.schema.loader import builtin_model, load_model
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.seed.demo_project import SeedContents
 from aioftrackjobs.devserver.seed.fixtures import read_fixture
-from aioftrackjobs.devserver.store.database import Store
-from aioftrackjobs.devserver.store.statements import Sql
+from aioftrackjobs.devserver.store.database import Database
+from aioftrackjobs.devserver.store.statements import Statements
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Call:
-    """A batch that is yet to be answered; to be closed then.
+    """A parsed batch; closed when its response is made.
 
     Attributes:
         completions: The uploads in parts that it completes, by upload id.
@@ -57,19 +57,19 @@ class Call:
 
     @property
     def completes_uploads(self) -> bool:
-        """Whether files must be put together before."""
+        """Whether files must be assembled before it runs."""
         return any(operation["action"] == COMPLETE for operation in self.operations)
 
     def close(self) -> None:
-        """Remove the files that have not become those of components."""
+        """Remove the assembled files that were not put in place."""
         for completion in self.completions.values():
             if completion.file is not None:
                 completion.file.discard()
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
-class Saved:
-    """What a server held at some time, without files, for as long as somebody holds it."""
+class Snapshot:
+    """The entities of a server at some time, without files; closed when it is garbage."""
 
     entities: sqlite3.Connection = field(repr=False)
 
@@ -84,7 +84,7 @@ class Engine:
         api_user: The user the server was started for; the key is that user's.
 
     Raises:
-        ServerStartError: If it is given what it cannot use; then nothing of it stays.
+        ServerStartError: If an option cannot be used; then nothing of the server stays.
     """
 
     def __init__(self, options: Options) -> None:
@@ -98,9 +98,9 @@ class Engine:
         with ExitStack() as made:
             self.storage = Storage(options.storage)
             made.callback(self.storage.close)
-            self._store = Store(self.model, sql, options.database)
+            self._store = Database(self.model, sql, options.database)
             made.callback(self._store.close)
-            self.uploads = Uploads(self.limits, self._store.secret)
+            self.uploads = UploadTokens(self.limits, self._store.secret)
             self.parts = Parts(self.storage, lasting=self._store.is_lasting)
             self.credentials = Credentials(options.global_api_key)
             self._services = self._make_services()
@@ -109,7 +109,7 @@ class Engine:
             if options.database is not None:
                 fail_abandoned(self._services, self.api_user)
             made.pop_all()
-        self._operations = Operations(self._services)
+        self._dispatcher = Dispatcher(self._services)
 
     def _make_services(self) -> Services:
         return Services(
@@ -129,21 +129,21 @@ class Engine:
         return self.api_keys[self.api_user]
 
     def close(self) -> None:
-        """Give up work in the background, close the database, remove what is temporary."""
+        """Cancel work in the background, close the database, remove temporary files."""
         self._services.background.close()
         self.parts.close()
         self._store.close()
         self.storage.close()
 
     def _populate(self, options: Options) -> None:
-        """Seed a new store with what its schemas allow."""
-        # Other schemas may lack what the seed hangs on; the built-in ones have all of it.
+        """Seed a new database with what its schemas allow."""
+        # Other schemas may lack types that the seed needs; the built-in ones have all of them.
         level = logging.WARNING if options.schemas is None else logging.INFO
         for parts in self._contents.choices:
             try:
                 self._fill(options.api_user, options.api_key, parts)
-            except ApiError as refusal:
-                reason = refusal.content
+            except ApiError as error:
+                reason = error.content
                 left_out = parts[-1] if parts else "user"
                 logger.log(level, "the seed leaves out its %s: %s", left_out, reason)
             else:
@@ -159,28 +159,28 @@ class Engine:
                 transaction.set_api_key(owner, api_key or secrets.token_urlsafe(24))
 
     def _admit_users(self) -> dict[str, str]:
-        """Let in whoever has a key, and return the keys of all users by name."""
+        """Accept the keys of all users, and return them by name."""
         with self._store.transaction(writes=False) as transaction:
             for owner, api_key in transaction.api_keys().items():
                 self.credentials.set_api_key(owner, api_key)
             return api_keys(self.model, transaction)
 
-    def read(self, body: bytes, caller: Caller) -> Call:
-        """Return what a ``POST /api`` asks for; this does not use the database.
+    def parse(self, body: bytes, caller: Caller) -> Call:
+        """Return the batch in the body of a ``POST /api``; this does not use the database.
 
         Raises:
-            ApiError: If it is no batch of operations.
+            ApiError: If it is not a batch of operations.
         """
         operations = _read_batch(body)
         self.limits.check_batch(operations)
-        self._operations.check(operations)
+        self._dispatcher.check(operations)
         return Call(operations, caller)
 
     def assemble(self, call: Call) -> None:
-        """Put together the files that *call* completes, which takes as long as copying them.
+        """Assemble the files of uploads that *call* completes; takes as long as copying them.
 
         Raises:
-            ApiError: If their parts are not there, or not what was announced.
+            ApiError: If their parts are missing, or do not match what was announced.
         """
         assemble_uploads(self._services, call.operations, call.completions)
 
@@ -197,26 +197,26 @@ class Engine:
         """
         is_all = largest >= self.limits.response
         cap = ResponseCap(largest, self.limits.response_too_big if is_all else NeedsSlotError)
-        return self._operations.run(call.operations, call.caller, call.completions, cap)
+        return self._dispatcher.run(call.operations, call.caller, call.completions, cap)
 
-    def look(self, expression: str) -> bytes:
-        """Return the answer to a query that no client has asked; entities in it are whole.
+    def query(self, expression: str) -> bytes:
+        """Return the response to a query that comes from no client; its entities are whole.
 
         Raises:
-            ApiError: If it is no query.
+            ApiError: If it is not a valid query.
         """
         operation = {"action": "query", "expression": expression}
-        nobody = Caller(Identity("", is_global=True), "", denormalize=True)
+        caller = Caller(Identity("", is_global=True), "", denormalize=True)
         cap = ResponseCap(self.limits.response, self.limits.response_too_big)
-        return self._operations.run([operation], nobody, {}, cap)
+        return self._dispatcher.run([operation], caller, {}, cap)
 
-    def save(self) -> Saved:
+    def save(self) -> Snapshot:
         """Return a copy of all entities."""
-        return Saved(self._store.save())
+        return Snapshot(self._store.save())
 
-    def restore(self, saved: Saved) -> None:
-        """Have all entities, keys and users as they were saved, and no files."""
-        self._services.background.give_up()
+    def restore(self, saved: Snapshot) -> None:
+        """Restore all entities, keys and users as they were saved, and remove all files."""
+        self._services.background.cancel_all()
         self.parts.close()
         self.storage.empty()
         self._store.restore(saved.entities)
@@ -224,10 +224,10 @@ class Engine:
         self.api_keys = self._admit_users()
 
     def authenticate(self, username: str | None, api_key: str | None) -> None:
-        """Check who asks for a file.
+        """Check the credentials of a request for a file.
 
         Raises:
-            InvalidCredentialsError: If the pair stands for no active user.
+            InvalidCredentialsError: If they are not those of an active user.
         """
         identity = self.credentials.check(username, api_key)
         with self._store.transaction(writes=False) as transaction:
@@ -250,17 +250,17 @@ class Engine:
 
 
 @cache
-def _builtin() -> tuple[Model, Sql]:
-    """Return what most servers are made for; making it is most of the work of a start."""
+def _builtin() -> tuple[Model, Statements]:
+    """Return model and statements of the built-in schemas; cached, as they take most of a start."""
     return _prepared(builtin_model())
 
 
-def _prepared(model: Model) -> tuple[Model, Sql]:
-    return model, Sql(model)
+def _prepared(model: Model) -> tuple[Model, Statements]:
+    return model, Statements(model)
 
 
 def _check_credentials(options: Options) -> None:
-    """Check that user and keys can travel in headers.
+    """Check that user and keys can be sent in headers.
 
     Raises:
         ServerStartError: If one of them cannot.

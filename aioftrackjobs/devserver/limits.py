@@ -1,4 +1,4 @@
-"""How much one request may ask for: enough for any client's work, and never the whole memory."""
+"""Limits of one request: enough for the work of any client, and less than the whole memory."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Limits:
             Long, as the official JavaScript client does not repeat a part that is refused.
 
     Raises:
-        ValueError: If one of them leaves no room for anything.
+        ValueError: If one of them is not positive.
     """
 
     request: int = 32 * _MIB
@@ -50,11 +50,11 @@ class Limits:
                 raise ValueError(f"the limit {limit.name!r} must be more than 0, not {value!r}")
 
     def check_batch(self, operations: list[Any]) -> None:
-        """Check how much *operations* are.
+        """Check the size of a batch.
 
         Raises:
-            RequestError: If there are too many of them.
-            ValidationError: If one of them holds too long a list.
+            RequestError: If it has too many operations.
+            ValidationError: If an operation has too long a list.
         """
         if len(operations) > self.operations:
             raise RequestError(

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message
 
 from aioftrackjobs.devserver import Faults, create_app
 from aioftrackjobs.devserver.faults.connections import CLOSE
-from aioftrackjobs.devserver.faults.middleware import Injector
+from aioftrackjobs.devserver.faults.middleware import FaultMiddleware
 from aioftrackjobs.devserver.serving.handle import handle_of
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._server import FtrackServer
@@ -43,7 +43,7 @@ class FakeServer(FtrackServer):
     def __init__(self, *, seed: int | None = None, **options: Any) -> None:
         app = create_app(**options)
         self._engine = app.state.engine
-        self._injector = Injector(app, Faults(seed))
+        self._injector = FaultMiddleware(app, Faults(seed))
         super().__init__(handle_of(_URL, self._engine, self._injector))
 
     def __enter__(self) -> Self:

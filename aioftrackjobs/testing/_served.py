@@ -52,7 +52,7 @@ def _answer(inspector: Inspector, *, look: str | None = None, path: str = "") ->
     try:
         if look is None:
             return {"path": str(inspector.path(path).absolute())}
-        found = inspector.look(look)
+        found = inspector.query(look)
         return {"found": found if isinstance(found, str) else found.decode()}
     except FtrackJobsError as error:
         return {"error": str(error)}

@@ -130,7 +130,7 @@ class Malformer:
         credentials: Headers that let a caller in.
 
     Attributes:
-        tokens: Addresses that the server gave out, to be broken in their turn.
+        tokens: Addresses that the server made, to be damaged too.
         keys: Ids of what exists.
     """
 

@@ -24,8 +24,8 @@ from aioftrackjobs.devserver.api.uploads import COMPLETE
 from aioftrackjobs.devserver.auth.users import api_keys
 from aioftrackjobs.devserver.files.storage import PART
 from aioftrackjobs.devserver.schema.loader import builtin_model
-from aioftrackjobs.devserver.store.database import Store
-from aioftrackjobs.devserver.store.statements import Sql
+from aioftrackjobs.devserver.store.database import Database
+from aioftrackjobs.devserver.store.statements import Statements
 
 from ..amounts import amount
 from .caller import Caller, create, names_in, new_id, update
@@ -223,11 +223,11 @@ async def test_a_killed_server_loses_nothing_it_has_acknowledged(tmp_path: Path)
 def test_a_database_that_was_made_and_not_filled_is_filled_next_time(tmp_path: Path) -> None:
     """That is what a server leaves that is killed at its very start: filling is one batch."""
     path = tmp_path / "ftrack.db"
-    Store(builtin_model(), Sql(builtin_model()), path).close()
+    Database(builtin_model(), Statements(builtin_model()), path).close()
 
     create_app(database=path).state.engine.close()
 
-    store = Store(builtin_model(), Sql(builtin_model()), path)
+    store = Database(builtin_model(), Statements(builtin_model()), path)
     with store.transaction() as transaction:
         assert api_keys(builtin_model(), transaction).keys() >= {"developer", "maya"}
         assert transaction.read("Context", {"name": "demo"}) is not None
@@ -235,7 +235,7 @@ def test_a_database_that_was_made_and_not_filled_is_filled_next_time(tmp_path: P
 
 
 async def test_a_disk_that_is_full_is_told_and_not_hidden(tmp_path: Path) -> None:
-    store = Store(builtin_model(), Sql(builtin_model()), tmp_path / "ftrack.db")
+    store = Database(builtin_model(), Statements(builtin_model()), tmp_path / "ftrack.db")
     (pages,) = store.driver.execute("PRAGMA page_count").fetchone()
     store.driver.execute(f"PRAGMA max_page_count = {pages}")
 

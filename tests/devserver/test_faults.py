@@ -33,7 +33,7 @@ from aioftrackjobs.devserver.faults import (
     TooManyRequests,
     Truncate,
 )
-from aioftrackjobs.devserver.faults.middleware import Injector
+from aioftrackjobs.devserver.faults.middleware import FaultMiddleware
 from aioftrackjobs.devserver.serving import inspection
 
 from .caller import Caller, create, new_id, query, ref, update
@@ -175,7 +175,7 @@ class TestConnections:
         app = create_app()
         planned = Faults()
         planned.inject(Drop())
-        transport = httpx.ASGITransport(Injector(app, planned))
+        transport = httpx.ASGITransport(FaultMiddleware(app, planned))
         async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
             with pytest.raises(RuntimeError, match="cannot drop connections"):
                 await http.get("/")
@@ -411,7 +411,7 @@ class TestPlan:
 
     def test_writing_operations_are_those_that_the_server_knows(self) -> None:
         app = create_app()
-        actions = app.state.engine._operations._actions
+        actions = app.state.engine._dispatcher._actions
         app.state.engine.close()
 
         assert {name for name, action in actions.items() if action.writes} == WRITING

@@ -212,9 +212,11 @@ async def test_all_of_a_fixture_is_loaded_or_nothing(tmp_path: Path) -> None:
     ("content", "reason"),
     [
         pytest.param(None, "No such file", id="missing"),
-        pytest.param("[{", "no JSON", id="cut-off"),
-        pytest.param("[" * 5000, "no JSON", id="deep"),
-        pytest.param('{"__entity_type__": "Job"}', "no list of entities", id="one-entity"),
+        pytest.param("[{", "not JSON", id="cut-off"),
+        pytest.param("[" * 5000, "not JSON", id="deep"),
+        pytest.param(
+            '{"__entity_type__": "Job"}', "does not hold a list of entities", id="one-entity"
+        ),
     ],
 )
 def test_a_file_that_is_no_fixture_is_named(

@@ -14,7 +14,7 @@ import pytest
 
 from aioftrackjobs.devserver.http.backpressure import ROOM, SMALL, Slot
 from aioftrackjobs.devserver.schema.loader import builtin_model
-from aioftrackjobs.devserver.store.statements import Sql
+from aioftrackjobs.devserver.store.statements import Statements
 
 from ..amounts import amount
 from .caller import Caller, create, new_id, query
@@ -135,7 +135,7 @@ def test_statements_of_made_up_shapes_are_not_kept_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("aioftrackjobs.devserver.store.statements._KEPT", 10)
-    sql = Sql(builtin_model())
+    sql = Statements(builtin_model())
     columns = ["id", "status", "type", "data"]
 
     texts = {sql.inserting("Job", shape) for shape in itertools.permutations(columns)}

@@ -21,7 +21,7 @@ from aioftrackjobs.devserver.api.request import Caller as Requester
 from aioftrackjobs.devserver.files import storage
 from aioftrackjobs.devserver.files.storage import EARLIER, INCOMING, PART, Storage
 from aioftrackjobs.devserver.store import database
-from aioftrackjobs.devserver.store.database import Store
+from aioftrackjobs.devserver.store.database import Database
 
 from .caller import Caller, create, names_in, new_id
 from .test_uploads import calling, get
@@ -216,13 +216,13 @@ async def test_the_file_is_in_place_before_the_commit(
     upload = await announced(kept)
     await upload.put_all()
     seen: list[bool] = []
-    commit = Store._commit
+    commit = Database._commit
 
-    def committing(store: Store) -> None:
+    def committing(store: Database) -> None:
         seen.append((tmp_path / upload.component_id).is_file())
         commit(store)
 
-    monkeypatch.setattr(Store, "_commit", committing)
+    monkeypatch.setattr(Database, "_commit", committing)
     await kept.call(upload.completion())
 
     assert seen == [True]
@@ -265,7 +265,7 @@ async def test_a_batch_that_only_mentions_completion_waits_for_its_turn(api: Cal
     note = {"content": "complete_multipart_upload", "action": "complete_multipart_upload"}
     body = json.dumps([create("Note", **note)]).encode()
 
-    assert not engine.read(body, caller).completes_uploads
+    assert not engine.parse(body, caller).completes_uploads
 
 
 async def test_a_file_of_the_same_size_is_not_taken_for_an_upload(

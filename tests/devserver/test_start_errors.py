@@ -28,7 +28,7 @@ from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.options import Options
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.seed import demo_project
-from aioftrackjobs.devserver.store.database import Store
+from aioftrackjobs.devserver.store.database import Database
 from aioftrackjobs.protocol.schemas import schema_hash
 
 from .caller import Caller, names_in, query
@@ -110,15 +110,15 @@ def test_a_failure_while_a_store_is_filled_closes_all(
     def fail(*_: Any) -> None:
         raise OSError("disk full")
 
-    closed: list[Store] = []
-    close = Store.close
+    closed: list[Database] = []
+    close = Database.close
 
-    def recorded(store: Store) -> None:
+    def recorded(store: Database) -> None:
         closed.append(store)
         close(store)
 
     monkeypatch.setattr("aioftrackjobs.devserver.seed.demo_project.SeedContents.fill", fail)
-    monkeypatch.setattr(Store, "close", recorded)
+    monkeypatch.setattr(Database, "close", recorded)
 
     with pytest.raises(OSError, match="disk full"):
         create_app()
@@ -159,8 +159,8 @@ def with_changes(**changes: Any) -> list[dict[str, Any]]:
     [
         (5, None, "a list of documents is needed, not a int"),
         ({"id": "A"}, None, "a list of documents is needed, not a dict"),
-        ([5], "document 1", "it is no object but of type int"),
-        ([None], "document 1", "it is no object but of type NoneType"),
+        ([5], "document 1", "it is not an object but of type int"),
+        ([None], "document 1", "it is not an object but of type NoneType"),
         ([{}], "document 1", "id: Field required; properties: Field required; primary_key: "),
         ([{"id": "A"}], "A", "properties: Field required; primary_key: Field required"),
         (with_changes(properties=[]), "B", "properties: Input should be a valid dict"),
@@ -171,14 +171,14 @@ def with_changes(**changes: Any) -> list[dict[str, Any]]:
         (with_changes(primary_key=[]), "B", "primary_key: List should have at least 1 item"),
         (with_changes(primary_key=[["id"]]), "B", "primary_key.0: Input should be a valid string"),
         (with_changes(primary_key=["key"]), "B", "primary_key: there is no property 'key'"),
-        (with_changes(primary_key=["a"]), "B", "primary_key: 'a' is no plain value"),
+        (with_changes(primary_key=["a"]), "B", "primary_key: 'a' is not a plain value"),
         (with_changes(primary_key=["id", "id"]), "B", "it names an attribute twice"),
         (with_changes(required="id"), "B", "required: Input should be a valid list"),
         (with_changes(computed=None), "B", "computed: Input should be a valid list"),
         (with_changes(alias_for={"classifiers": {}}), "B", "alias_for._Alias.id: Field required"),
-        (with_changes(note=float("nan")), "B", "it is no JSON"),
-        (with_changes(note={1, 2}), "B", "it is no JSON"),
-        (with_changes(note="\ud800"), "B", "it is no JSON"),
+        (with_changes(note=float("nan")), "B", "it is not JSON"),
+        (with_changes(note={1, 2}), "B", "it is not JSON"),
+        (with_changes(note="\ud800"), "B", "it is not JSON"),
         (with_changes(id="A"), "A", "there are two of this name"),
         (with_changes(id="a"), "a", "names that differ by case"),
         (with_changes(id="B C"), "B C", "'B C' cannot be a name"),
@@ -215,7 +215,7 @@ def test_types_that_extend_each_other_are_refused() -> None:
     schemas = with_changes(**{"$mixin": {"$ref": "A"}})
     schemas[0]["$mixin"] = {"$ref": "B"}
 
-    with pytest.raises(ServerStartError, match="go in a circle: A > B"):
+    with pytest.raises(ServerStartError, match="form a cycle: A > B"):
         started(schemas=schemas)
 
 
@@ -245,7 +245,7 @@ def test_any_other_document_is_served_or_refused() -> None:
         ends["served"] += 1
         caller = Requester(engine.credentials.check(engine.api_user, engine.api_key), "http://x")
         body = json.dumps([query(name) for name in engine.model.types]).encode()
-        call = engine.read(body, caller)
+        call = engine.parse(body, caller)
         assert engine.respond(call, engine.limits.response).startswith(b"[")
         engine.close()
 

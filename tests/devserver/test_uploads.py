@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import create_app, running
-from aioftrackjobs.devserver.files.storage import Incoming
+from aioftrackjobs.devserver.files.storage import IncomingFile
 from aioftrackjobs.devserver.http import upload_receiver
 from aioftrackjobs.devserver.serving import uvicorn_server
 
@@ -156,7 +156,7 @@ async def test_an_upload_that_cannot_be_written_ends_and_leaves_nothing(
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "disk full")
 
-    monkeypatch.setattr(Incoming, "write", fail)
+    monkeypatch.setattr(IncomingFile, "write", fail)
 
     async def blocks() -> AsyncIterator[bytes]:
         for _ in range(8):

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import Limits
-from aioftrackjobs.devserver.files.storage import Incoming, Storage
+from aioftrackjobs.devserver.files.storage import IncomingFile, Storage
 
 from .caller import names_in, new_id
 from .test_uploads import CHECKSUM, CONTENT, announce, calling, put, stalled
@@ -47,18 +47,18 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.most = self.threads = 0
         self._lock = threading.Lock()
-        make, discard = Storage.incoming, Incoming.discard
+        make, discard = Storage.incoming, IncomingFile.discard
 
-        def counted(storage: Storage, component_id: str, *, hashed: bool) -> Incoming:
+        def counted(storage: Storage, component_id: str, *, hashed: bool) -> IncomingFile:
             self._count(1)
             return make(storage, component_id, hashed=hashed)
 
-        def uncounted(incoming: Incoming) -> None:
+        def uncounted(incoming: IncomingFile) -> None:
             discard(incoming)
             self._count(-1)
 
         monkeypatch.setattr(Storage, "incoming", counted)
-        monkeypatch.setattr(Incoming, "discard", uncounted)
+        monkeypatch.setattr(IncomingFile, "discard", uncounted)
 
     def _count(self, step: int) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""What is asked about users and their keys: new keys, invitations, widgets, this server."""
+"""Operations for users: new API keys, invitations and widgets."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from aioftrackjobs.devserver.api_errors import (
     ValidationError,
     unknown_name,
 )
-from aioftrackjobs.devserver.files.upload_tokens import Uploads
+from aioftrackjobs.devserver.files.upload_tokens import UploadTokens
 
 _WIDGETS = ("info", "tasks", "tasks_browser")
 _THEMES = (None, "light", "dark")
-#: Seconds that the address of a widget is good for (protocol reference, section 2.7).
+#: Seconds that the address of a widget is valid (protocol reference, section 2.7).
 _WIDGET_LIFETIME = 360
 
 
 def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Answer ``reset_remote``: a new API key for a user, in place of the earlier one.
+    """Do ``reset_remote``: give a user a new API key in place of the earlier one.
 
-    Whoever has a user's key acts as that user, so a personal key gives nobody else one.
+    A key lets its holder act as the user, so a personal key resets no other user's key.
     """
     if operation.get("reset_type") != "api_key" or operation.get("entity_type") != "User":
         raise ValidationError("Only the 'api_key' of a 'User' can be reset.")
@@ -37,18 +37,18 @@ def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     if not request.caller.identity.may_act_as(owner):
         raise PermissionDeniedError("A personal API key resets its own user's key only.")
     request.transaction.set_api_key(owner, api_key)
-    # Only when the transaction has ended well: a refused batch leaves the earlier key.
-    request.afterwards.append(partial(request.services.credentials.set_api_key, owner, api_key))
+    # Only after the commit: a refused batch leaves the earlier key valid.
+    request.after_commit.append(partial(request.services.credentials.set_api_key, owner, api_key))
     return {"action": "reset_remote", "data": {"api_key": api_key}}
 
 
 def send_user_invite(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Answer ``send_user_invite``; nothing is mailed from here."""
+    """Do ``send_user_invite``; no mail is sent."""
     return _invited(request, operation, "User", "user_id")
 
 
 def send_review_session_invite(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Answer ``send_review_session_invite``; nothing is mailed from here."""
+    """Do ``send_review_session_invite``; no mail is sent."""
     return _invited(request, operation, "ReviewSessionInvitee", "review_session_invitee_id")
 
 
@@ -62,14 +62,14 @@ def _invited(
 
 
 def get_widget_url(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Answer ``get_widget_url``: an address that says which widget a real server would show."""
+    """Do ``get_widget_url``: return an address that names the widget of a real server."""
     name, theme = text_of(operation, "name"), operation.get("theme")
     if name not in _WIDGETS:
         raise unknown_name("widget", name, _WIDGETS)
     if theme not in _THEMES:
         raise ValidationError("'theme' must be 'light' or 'dark'.")
-    told = {"name": name, "theme": theme or "light", **_widget_entity(request, operation)}
-    signed = signed_widget(request.services.uploads, told, time.time() + _WIDGET_LIFETIME)
+    parameters = {"name": name, "theme": theme or "light", **_widget_entity(request, operation)}
+    signed = signed_widget(request.services.uploads, parameters, time.time() + _WIDGET_LIFETIME)
     url = f"{request.caller.base_url.rstrip('/')}/widget?{urlencode(signed)}"
     return {"action": "get_widget_url", "widget_url": url}
 
@@ -87,18 +87,20 @@ def _widget_entity(request: ApiRequest, operation: Operation) -> dict[str, str]:
     return {"entity_type": name, "entity_id": values[0]}
 
 
-def signed_widget(uploads: Uploads, told: dict[str, str], until: float) -> dict[str, str]:
-    """Return the parameters of a widget's address, good *until* then."""
-    parameters = told | {"expires": str(int(until))}
-    return parameters | {"signature": uploads.sign("widget", _signed_text(parameters))}
+def signed_widget(
+    uploads: UploadTokens, parameters: dict[str, str], until: float
+) -> dict[str, str]:
+    """Return the parameters of a widget's address, valid *until* then."""
+    signed = parameters | {"expires": str(int(until))}
+    return signed | {"signature": uploads.sign("widget", _signed_text(signed))}
 
 
-def is_widget(uploads: Uploads, parameters: dict[str, str]) -> bool:
-    """Return whether *parameters* are those of a widget's address that is still good."""
-    told = {name: value for name, value in parameters.items() if name != "signature"}
-    expires = told.get("expires", "")
-    is_ours = uploads.is_signature("widget", _signed_text(told), parameters.get("signature", ""))
-    return is_ours and int(expires) >= time.time()
+def is_widget(uploads: UploadTokens, parameters: dict[str, str]) -> bool:
+    """Return whether *parameters* are those of a widget's address that is still valid."""
+    signed = {name: value for name, value in parameters.items() if name != "signature"}
+    signature = parameters.get("signature", "")
+    is_ours = uploads.is_signature("widget", _signed_text(signed), signature)
+    return is_ours and int(signed.get("expires", "")) >= time.time()
 
 
 def _signed_text(parameters: dict[str, str]) -> str:

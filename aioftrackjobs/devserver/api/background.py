@@ -1,6 +1,6 @@
-"""Work that goes on after the answer, one piece after the other.
+"""Work that goes on after the response, one piece after the other.
 
-Its thread lives only while there is work: an idle server has none, so nothing waits for one.
+Its thread lives only while there is work: an idle server has none, so no exit waits for one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
-#: Gets an event that says whether the server is stopping: then the work is to be given up.
+#: Is called with an event that is set when the server stops: then the work should give up.
 Work = Callable[[threading.Event], None]
 
 
@@ -26,7 +26,7 @@ class Background:
         self.stopping = threading.Event()
 
     def start(self, work: Work) -> None:
-        """Have *work* done as soon as what was started before it is."""
+        """Run *work* in the background, after all that was started before it."""
         with self._lock:
             self._waiting.append(work)
             if self._thread is None:
@@ -35,15 +35,15 @@ class Background:
                 self._thread.start()
 
     def close(self) -> None:
-        """Have all work given up, and wait for that; each piece still gets its turn."""
+        """Tell all work to give up, and wait for its end; each piece is still called."""
         self.stopping.set()
         with self._lock:
             thread = self._thread
         if thread is not None:
             thread.join()
 
-    def give_up(self) -> None:
-        """Have all work given up that there is so far, and wait for that."""
+    def cancel_all(self) -> None:
+        """Tell all work so far to give up, and wait for its end; new work may start then."""
         self.close()
         self.stopping.clear()
 

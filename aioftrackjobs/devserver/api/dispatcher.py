@@ -1,7 +1,7 @@
-"""The operations of a request: which there are, and what each answers.
+"""Dispatching the operations of a batch to the functions that do them.
 
-A request is one batch in one transaction. Its answer has one entry for each operation, or is
-one refusal for all of them (protocol reference, section 2).
+A batch is one transaction. Its response has one result for each operation, or is one error for
+all of them (protocol reference, section 2).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from aioftrackjobs.devserver.api_errors import (
 from aioftrackjobs.devserver.limits import Meter, ResponseCap
 from aioftrackjobs.protocol.schemas import schema_hash
 
-#: A real server does these; they are refused by name rather than as unknown (section 2.3).
+#: A real server supports these; here they are refused as unsupported, not as unknown (section 2.3).
 _UNSUPPORTED = frozenset(
     {
         "_authorize_operation",
@@ -64,26 +64,26 @@ _UNSUPPORTED = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class _Action:
-    """What is done for an operation.
+    """How an operation is done.
 
     Attributes:
-        answer: Does it, and returns its part of the answer.
+        run: Does it, and returns its result.
         writes: Whether it may change the database.
     """
 
-    answer: Callable[[ApiRequest, Operation], Any]
+    run: Callable[[ApiRequest, Operation], Any]
     writes: bool = False
 
 
-class Operations:
-    """Runs batches of operations against one store."""
+class Dispatcher:
+    """Runs batches of operations against one database."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._schemas = list(services.model.documents)
         self._actions: Mapping[str, _Action] = {
-            "query": _Action(query.answer_query),
-            "search": _Action(query.answer_search),
+            "query": _Action(query.run_query),
+            "search": _Action(query.run_search),
             "create": _Action(_create, writes=True),
             "update": _Action(_update, writes=True),
             "delete": _Action(_delete, writes=True),
@@ -103,10 +103,10 @@ class Operations:
         }
 
     def check(self, operations: Iterable[Any]) -> None:
-        """Check that there are such *operations*.
+        """Check that the server knows all *operations*.
 
         Raises:
-            ApiError: If one of them is none.
+            ApiError: If it does not know or support one of them.
         """
         for operation in operations:
             self._check(operation)
@@ -118,11 +118,11 @@ class Operations:
         completions: Mapping[str, Completion],
         cap: ResponseCap,
     ) -> bytes:
-        """Return the answers to *operations*, all of them done or none.
+        """Return the results of *operations* as JSON; either all of them are done or none.
 
         Args:
-            operations: What was checked before.
-            caller: Who sent them.
+            operations: Operations that :meth:`check` has accepted.
+            caller: The sender.
             completions: The uploads in parts that they complete, by upload id.
             cap: How many bytes may be read, and sent.
 
@@ -132,20 +132,20 @@ class Operations:
         actions = [self._actions[operation["action"]] for operation in operations]
         writes = any(action.writes for action in actions)
         transaction = self._services.store.transaction(writes=writes, read=cap.meter())
-        with ExitStack() as placed, transaction as entered:
+        with ExitStack() as kept_files, transaction as entered:
             request = ApiRequest(self._services, entered, caller, completions, cap.meter())
             _check_user(request, writes=writes)
-            answers = [
-                action.answer(request, operation)
+            results = [
+                action.run(request, operation)
                 for action, operation in zip(actions, operations, strict=True)
             ]
             if writes:
                 request.batch.finish()
-            texts = _encoded(answers, cap.meter())
-            for incoming in request.placing:
-                placed.enter_context(incoming.kept())
-        for afterwards in request.afterwards:
-            afterwards()
+            texts = _encoded(results, cap.meter())
+            for incoming in request.files_to_place:
+                kept_files.enter_context(incoming.kept())
+        for function in request.after_commit:
+            function()
         return b"[" + b",".join(texts) + b"]"
 
     def _check(self, operation: Any) -> None:
@@ -158,20 +158,20 @@ class Operations:
             raise _unknown_action(name)
 
 
-def _encoded(answers: Iterable[Any], sent: Meter) -> list[bytes]:
-    """Return each answer as JSON; *sent* is told of their bytes before there are too many."""
+def _encoded(results: Iterable[Any], sent: Meter) -> list[bytes]:
+    """Return each result as JSON; *sent* counts the bytes, one result after the other."""
     texts: list[bytes] = []
-    for answer in answers:
-        texts.append(to_json(answer))
+    for result in results:
+        texts.append(to_json(result))
         sent(len(texts[-1]))
     return texts
 
 
 def _check_user(request: ApiRequest, *, writes: bool) -> None:
-    """Have a global key act for existing users only, when more than reading is asked for.
+    """Refuse writes with a global key for a user that does not exist.
 
-    A real server lets one in whose user does not exist, and clients look the user up next
-    (protocol reference, section 1.6).
+    A real server accepts reads from such a user, as clients look the user up next (protocol
+    reference, section 1.6).
     """
     if writes and request.user is None and request.caller.identity.is_global:
         raise InvalidCredentialsError
@@ -192,5 +192,5 @@ def _delete(request: ApiRequest, operation: Operation) -> dict[str, Any]:
 def _unknown_action(action: str) -> ApiError:
     if action in _UNSUPPORTED:
         return UnsupportedOperationError(f"The development server does not support '{action}'.")
-    # The official Python client looks for this text, u included (section 1.4).
+    # The official Python client searches for this text, with the u (section 1.4).
     return ValidationError(f"Invalid action u'{action}'")

@@ -1,7 +1,6 @@
 """``encode_media``: components that a browser can show, made in the background.
 
-What is made is simple and honest about it: a JPEG of an image, and of a video a copy under the
-type that it has. Nothing is converted.
+An image becomes a JPEG, a video a copy under its own type. Nothing is converted.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from typing import Any
 from uuid import uuid4
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
-from aioftrackjobs.devserver.api.server_jobs import Attempt, Outcome, WorkFailedError, queue_job
+from aioftrackjobs.devserver.api.server_jobs import JobRun, WorkFailedError, WriteResult, queue_job
 from aioftrackjobs.devserver.api_errors import ApiError, EntityNotFoundError, ValidationError
-from aioftrackjobs.devserver.files.storage import Incoming, is_storable
+from aioftrackjobs.devserver.files.storage import IncomingFile, is_storable
 from aioftrackjobs.devserver.files.thumbnails import picture_of
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
@@ -35,7 +34,7 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class _Encoding:
-    """What to make of what; the format is None if nothing can be made of it."""
+    """A component and the format to encode it in; None if there is none for it."""
 
     source: Mapping[str, Any]
     format: str | None
@@ -44,7 +43,7 @@ class _Encoding:
 
 
 def encode_media(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Answer ``encode_media``: the Job, whose outputs exist at once and get their files later."""
+    """Do ``encode_media``: queue a Job, whose outputs exist at once and get their files later."""
     encoding = _encoding_of(request, operation)
     outputs = []
     if encoding.format is not None:
@@ -99,42 +98,42 @@ def _create_output(request: ApiRequest, encoding: _Encoding, version_id: str | N
     request.batch.create({"entity_type": "FileComponent", "entity_data": values})
 
 
-def _encode(encoding: _Encoding, attempt: Attempt) -> Outcome:
+def _encode(encoding: _Encoding, run: JobRun) -> WriteResult:
     if encoding.format is None:
         raise WorkFailedError("This is neither an image nor a video, as far as its name says.")
-    storage = attempt.services.storage
+    storage = run.services.storage
     source_id = encoding.source["id"]
     if not is_storable(source_id) or not storage.path(source_id).is_file():
         raise WorkFailedError("The component has no file on this server.")
     made = storage.incoming(encoding.output_id, hashed=False)
-    attempt.undone.callback(made.discard)
+    run.rollback.callback(made.discard)
     if encoding.format == "image/jpeg":
         made.write(_picture(storage.path(source_id)))
     else:
-        _copy(attempt, source_id, made)
-    # Before the Job is done: who sees that it is must find the file.
-    attempt.undone.callback(storage.remove, encoding.output_id)
+        _copy(run, source_id, made)
+    # Before the Job is done: a client that sees that must find the file.
+    run.rollback.callback(storage.remove, encoding.output_id)
     made.keep()
     if not encoding.keep_original:
-        attempt.afterwards.append(partial(storage.remove, source_id))
-    return partial(_write_down, attempt.services.model.types, encoding, made.size)
+        run.after_commit.append(partial(storage.remove, source_id))
+    return partial(_write_result, run.services.model.types, encoding, made.size)
 
 
 def _picture(path: Path) -> bytes:
     try:
         return picture_of(path, _IMAGE_SIZE)[0]
-    except ApiError as refusal:
-        raise WorkFailedError(refusal.content) from None
+    except ApiError as error:
+        raise WorkFailedError(error.content) from None
 
 
-def _copy(attempt: Attempt, source_id: str, made: Incoming) -> None:
-    with attempt.services.storage.path(source_id).open("rb") as source:
+def _copy(run: JobRun, source_id: str, made: IncomingFile) -> None:
+    with run.services.storage.path(source_id).open("rb") as source:
         while block := source.read(_BLOCK):
-            attempt.check_stop()
+            run.check_stop()
             made.write(block)
 
 
-def _write_down(types: Mapping[str, Any], encoding: _Encoding, size: int, batch: Batch) -> None:
+def _write_result(types: Mapping[str, Any], encoding: _Encoding, size: int, batch: Batch) -> None:
     component = {"entity_type": "FileComponent", "entity_key": [encoding.output_id]}
     batch.update({**component, "entity_data": {"size": size}})
     if "ComponentLocation" in types:

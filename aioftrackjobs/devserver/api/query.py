@@ -1,4 +1,4 @@
-"""Reading entities: ``query``, and ``search``, which is a query narrowed by words and places."""
+"""``query``, and ``search``, which is a query narrowed by terms and by a context."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.schema.model import EntityType
 
-#: Attributes that words are looked for in; which a real server takes is not known.
+#: Attributes that are searched for terms; which a real server takes is not known.
 _SEARCHED = (
     "name",
     "full_name",
@@ -30,20 +30,20 @@ _SEARCHED = (
     "content",
     "comment",
 )
-#: Attributes that say where in a project an entity is, the first that a type has.
+#: Attributes that name the context of an entity; the first that its type has counts.
 _PLACES = ("context_id", "parent_id", "task_id")
 
 
-def answer_query(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Answer a ``query``."""
+def run_query(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Do a ``query``."""
     expression = operation.get("expression")
     if not isinstance(expression, str):
         raise ValidationError("A query needs an 'expression'.")
     return {"action": "query", **_found(request, _parsed(request, expression))}
 
 
-def answer_search(request: ApiRequest, operation: Operation) -> dict[str, Any]:
-    """Answer a ``search``: entities in which every one of some terms occurs somewhere."""
+def run_search(request: ApiRequest, operation: Operation) -> dict[str, Any]:
+    """Do a ``search``: find entities in which every term occurs in some text."""
     query = _searched_query(request, operation)
     entity_type = request.services.model.type(query.entity_type)
     narrowed = [query.criteria] if query.criteria is not None else []
@@ -88,7 +88,7 @@ def _texts(operation: Operation, name: str) -> list[str]:
 
 
 def _term(entity_type: EntityType, term: str) -> ast.Expression:
-    """Return the test for entities that have *term* in any of their texts."""
+    """Return the criteria for entities that have *term* in any of their texts."""
     escaped = "".join(f"\\{each}" if each in "\\%\"'" else each for each in term)
     pattern = ast.Literal(f"%{escaped}%", quoted=True)
     tests = tuple(
@@ -111,7 +111,7 @@ def _one_of(entity_type: EntityType, name: str, values: list[str]) -> ast.Expres
 def _within(
     request: ApiRequest, entity_type: EntityType, operation: Operation
 ) -> Iterator[ast.Expression]:
-    """Yield the test for what is below a context, if one is given."""
+    """Yield the criteria for entities below a context, if one is given."""
     context_id = operation.get("context_id")
     if context_id is None:
         return
@@ -128,7 +128,7 @@ def _within(
 
 
 def _descendants(request: ApiRequest, context_id: str) -> list[str]:
-    """Return the ids of all contexts below one, and its own."""
+    """Return the ids of a context and of all contexts below it."""
     context = request.services.model.types.get("Context")
     table = request.transaction.tables[context.root] if context is not None else None
     if table is None or "parent_id" not in table.c:
@@ -140,7 +140,7 @@ def _descendants(request: ApiRequest, context_id: str) -> list[str]:
 
 
 def _found(request: ApiRequest, query: ast.Query) -> dict[str, Any]:
-    """Return one page, and where the next one begins."""
+    """Return one page, and the offset of the next one."""
     rows, more = _groups(request, query) if query.group_by else _entities(request, query)
     next_offset = (query.offset or 0) + len(rows) if more else None
     return {"data": rows, "metadata": {"next": {"offset": next_offset}}}
@@ -155,7 +155,7 @@ def _entities(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     found, more = _page(query, transaction.fetch(statement))
     rows = [dict(zip(columns, row, strict=True)) for row in found]
     loaded = Loader(model, transaction).load(selection, rows)
-    return request.encoder.entities(selection, loaded), more
+    return request.serializer.entities(selection, loaded), more
 
 
 def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:

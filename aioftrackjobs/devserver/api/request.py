@@ -1,4 +1,4 @@
-"""One request while it is answered: what its operations share."""
+"""The context of one batch, which its operations share."""
 
 from __future__ import annotations
 
@@ -11,47 +11,49 @@ from aioftrackjobs.devserver.api.background import Background
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
 from aioftrackjobs.devserver.auth.users import acting_user
-from aioftrackjobs.devserver.entities.serializer import Encoder
-from aioftrackjobs.devserver.entities.urls import Addresses
+from aioftrackjobs.devserver.entities.serializer import Serializer
+from aioftrackjobs.devserver.entities.urls import FileUrls
 from aioftrackjobs.devserver.files.multipart import Parts
-from aioftrackjobs.devserver.files.storage import Incoming, Storage
-from aioftrackjobs.devserver.files.upload_tokens import Announced, Uploads
+from aioftrackjobs.devserver.files.storage import IncomingFile, Storage
+from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload, UploadTokens
 from aioftrackjobs.devserver.limits import Limits, Meter
 from aioftrackjobs.devserver.mutations.batch import Batch
-from aioftrackjobs.devserver.mutations.defaults import Rules
+from aioftrackjobs.devserver.mutations.defaults import Defaults
 from aioftrackjobs.devserver.schema.model import Model
-from aioftrackjobs.devserver.store.database import Store, Transaction
+from aioftrackjobs.devserver.store.database import Database, Transaction
 
 Operation = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What a server is made of."""
+    """The parts of a server that operations use."""
 
     model: Model
-    store: Store
+    store: Database
     storage: Storage
-    uploads: Uploads
+    uploads: UploadTokens
     parts: Parts
     credentials: Credentials
     background: Background
     limits: Limits
 
     def batch(self, transaction: Transaction, username: str) -> Batch:
-        """Return a batch of *username*'s whose answers nobody reads."""
-        encoder = Encoder(self.model, Addresses("", self.uploads.sign_download))
-        return Batch(self.model, transaction, Rules(self.model, transaction, username), encoder)
+        """Return a batch that acts for *username*, outside of any request."""
+        serializer = Serializer(self.model, FileUrls("", self.uploads.sign_download))
+        return Batch(
+            self.model, transaction, Defaults(self.model, transaction, username), serializer
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who sent a request, and how the answer is wanted.
+    """The sender of a batch, with its wishes for the response.
 
     Attributes:
-        base_url: Address under which the caller reaches this server.
-        denormalize: Whether repeated entities are wanted whole.
-        strict: Whether only what was asked for is wanted, which grouping needs.
+        base_url: Address by which the sender reaches this server.
+        denormalize: Whether entities that are repeated are sent whole.
+        strict: Whether strict mode is on, which grouping needs.
     """
 
     identity: Identity
@@ -61,7 +63,7 @@ class Caller:
 
     @property
     def username(self) -> str:
-        """The user the request acts for."""
+        """The user that the batch acts for."""
         return self.identity.username
 
 
@@ -73,8 +75,8 @@ class Completion:
         file: The file made of its parts; None if it was completed before.
     """
 
-    announced: Announced
-    file: Incoming | None
+    announced: AnnouncedUpload
+    file: IncomingFile | None
 
 
 class ApiRequest:
@@ -83,8 +85,8 @@ class ApiRequest:
     Attributes:
         user: The acting user's row; None if there is none.
         completions: The uploads in parts that are completed here, by upload id.
-        placing: Their files, to put in place as the last thing before the commit.
-        afterwards: What to do when the transaction has ended well; it must not fail.
+        files_to_place: Their files, to put in place as the last step before the commit.
+        after_commit: Functions to call after the commit; they must not fail.
     """
 
     def __init__(
@@ -99,22 +101,24 @@ class ApiRequest:
         self.transaction = transaction
         self.caller = caller
         self.completions = completions
-        self.placing: list[Incoming] = []
-        self.afterwards: list[Callable[[], object]] = []
+        self.files_to_place: list[IncomingFile] = []
+        self.after_commit: list[Callable[[], object]] = []
         self.user = acting_user(services.model, transaction, caller.identity)
         model = services.model
-        addresses = Addresses(caller.base_url, services.uploads.sign_download)
-        self.encoder = Encoder(model, addresses, denormalize=caller.denormalize, written=written)
+        addresses = FileUrls(caller.base_url, services.uploads.sign_download)
+        self.serializer = Serializer(
+            model, addresses, denormalize=caller.denormalize, written=written
+        )
 
     @cached_property
     def batch(self) -> Batch:
-        """What the operations change; made with the first that does."""
+        """The changes of the batch; made with the first operation that writes."""
         model = self.services.model
-        rules = Rules(model, self.transaction, self.caller.username)
-        return Batch(model, self.transaction, rules, self.encoder)
+        rules = Defaults(model, self.transaction, self.caller.username)
+        return Batch(model, self.transaction, rules, self.serializer)
 
     def row(self, entity_type: str, key: object) -> dict[str, Any] | None:
-        """Return the entity of a type with a single *key*, None if there is none."""
+        """Return the row of the entity with a single *key*, None if there is none."""
         known = self.services.model.types.get(entity_type)
         if known is None or not isinstance(key, str):
             return None

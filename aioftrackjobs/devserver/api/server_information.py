@@ -13,7 +13,7 @@ _SHOWN_OF_USER = ("id", "username", "first_name", "last_name", "thumbnail_id")
 def server_information(
     request: ApiRequest, operation: Operation, schema_hash: str
 ) -> dict[str, Any]:
-    """Return facts about this server: those that are asked for, else what a real one tells."""
+    """Return the requested facts about this server; by default those that a real one sends."""
     facts: dict[str, Any] = {
         "version": "dev",
         "schema_hash": schema_hash,
@@ -35,7 +35,7 @@ def server_information(
 
 
 def _user_information(request: ApiRequest) -> dict[str, Any]:
-    """Return who the caller is; never as an entity, which the Python client would trip over."""
+    """Return the caller; not as an entity, which the official Python client cannot read here."""
     row = request.user or {"username": request.caller.username}
     return {
         **{name: row.get(name) for name in _SHOWN_OF_USER},

@@ -1,4 +1,4 @@
-"""Jobs that the server itself works on: queued in the request, then run in the background.
+"""Jobs that the server itself runs: queued by a request, then run in the background.
 
 Each ends as done or failed, also when the server stops (protocol reference, section 2.6).
 """
@@ -24,48 +24,48 @@ from aioftrackjobs.devserver.mutations.batch import Batch
 
 logger = logging.getLogger(__name__)
 
-#: Key in a Job's data by which a server knows those it works on from those of clients.
+#: Key in a Job's data that tells the server's own Jobs from those of clients.
 _MARK = "worked_on_by_server"
 _UNDER_WAY = ("queued", "running")
 
-#: Writes the outcome, in the transaction that says that the Job is done.
-Outcome: TypeAlias = Callable[[Batch], None]
+#: Writes the result, in the transaction that marks the Job done.
+WriteResult: TypeAlias = Callable[[Batch], None]
 
 
 class WorkFailedError(Exception):
-    """The work cannot be done; the text is for the user whose Job it is."""
+    """The work cannot be done; the text is for the user of the Job."""
 
 
-class Attempt:
-    """One Job while it is worked on.
+class JobRun:
+    """One Job while it runs.
 
     Attributes:
-        afterwards: What to do once the Job is done; it must not fail.
-        undone: What to take back unless the Job gets done.
+        after_commit: Functions to call once the Job is done; they must not fail.
+        rollback: Undoes side effects unless the Job gets done.
     """
 
-    def __init__(self, services: Services, stopping: threading.Event, undone: ExitStack) -> None:
+    def __init__(self, services: Services, stopping: threading.Event, rollback: ExitStack) -> None:
         self.services = services
-        self.undone = undone
-        self.afterwards: list[Callable[[], object]] = []
+        self.rollback = rollback
+        self.after_commit: list[Callable[[], object]] = []
         self._stopping = stopping
 
     def check_stop(self) -> None:
-        """Give up if the server is stopping; long work calls this now and then.
+        """Check whether the server is stopping; long work calls this between steps.
 
         Raises:
-            WorkFailedError: If it is.
+            WorkFailedError: If it is stopping.
         """
         if self._stopping.is_set():
             raise WorkFailedError("The server was stopped.")
 
 
-#: Does the work, and returns how to write down what came of it.
-Task: TypeAlias = Callable[[Attempt], Outcome]
+#: Does the work, and returns the function that writes its result.
+Task: TypeAlias = Callable[[JobRun], WriteResult]
 
 
 def queue_job(request: ApiRequest, job_id: str, data: Mapping[str, Any], task: Task) -> Any:
-    """Create the Job of the acting user, have *task* done when it is saved, and return it."""
+    """Create a Job of the acting user, run *task* after the commit, and return the Job."""
     if "Job" not in request.services.model.types:
         raise UnsupportedOperationError("The served schemas have no Job.")
     text = to_json({**data, _MARK: True}).decode()
@@ -76,14 +76,14 @@ def queue_job(request: ApiRequest, job_id: str, data: Mapping[str, Any], task: T
     services, username = request.services, request.caller.username
 
     def work(stopping: threading.Event) -> None:
-        _Run(services, username, job_id, text).run(task, stopping)
+        _JobRunner(services, username, job_id, text).run(task, stopping)
 
-    request.afterwards.append(lambda: services.background.start(work))
+    request.after_commit.append(lambda: services.background.start(work))
     return entity
 
 
 def fail_abandoned(services: Services, username: str) -> None:
-    """Fail the Jobs that a server was working on which did not live to do so itself."""
+    """Mark the Jobs failed that a killed server left running."""
     job = services.model.types.get("Job")
     if job is None or not {"id", "status", "data"} <= job.attributes.keys():
         return
@@ -100,7 +100,7 @@ def fail_abandoned(services: Services, username: str) -> None:
 
 
 def _with_error(text: str, reason: str) -> str:
-    """Return a Job's data with the reason of its failure, for what it is worth if it is broken."""
+    """Return a Job's data with the reason of its failure; data that is not JSON is replaced."""
     try:
         data = from_json(text)
     except ValueError:
@@ -109,8 +109,8 @@ def _with_error(text: str, reason: str) -> str:
     return to_json({**known, "error": reason}).decode()
 
 
-class _Run:
-    """One Job from running to its end."""
+class _JobRunner:
+    """Runs one Job to its end."""
 
     def __init__(self, services: Services, username: str, job_id: str, data: str) -> None:
         self._services = services
@@ -119,10 +119,10 @@ class _Run:
         self._data = data
 
     def run(self, task: Task, stopping: threading.Event) -> None:
-        """Do *task* and say how it ended; a Job that was deleted meanwhile is let go."""
+        """Run *task* and write the Job's final status, unless the Job was deleted meanwhile."""
         try:
-            with ExitStack() as undone:
-                self._do(task, Attempt(self._services, stopping, undone))
+            with ExitStack() as rollback:
+                self._do(task, JobRun(self._services, stopping, rollback))
         except EntityNotFoundError:
             logger.debug("job %s was deleted while it ran", self._job_id)
         except (WorkFailedError, ApiError) as error:
@@ -131,13 +131,13 @@ class _Run:
             logger.exception("job %s failed", self._job_id)
             self._fail(f"{type(error).__name__}: {error}")
 
-    def _do(self, task: Task, attempt: Attempt) -> None:
-        attempt.check_stop()
+    def _do(self, task: Task, run: JobRun) -> None:
+        run.check_stop()
         self._write("running")
-        outcome = task(attempt)
-        self._write("done", outcome)
-        attempt.undone.pop_all()
-        for action in attempt.afterwards:
+        write_result = task(run)
+        self._write("done", write_result)
+        run.rollback.pop_all()
+        for action in run.after_commit:
             action()
 
     def _fail(self, reason: str) -> None:
@@ -146,14 +146,16 @@ class _Run:
         except EntityNotFoundError:
             logger.debug("job %s was deleted before it failed", self._job_id)
 
-    def _write(self, status: str, outcome: Outcome | None = None, error: str | None = None) -> None:
+    def _write(
+        self, status: str, write_result: WriteResult | None = None, error: str | None = None
+    ) -> None:
         values: dict[str, Any] = {"status": status}
         if error is not None:
             values["data"] = _with_error(self._data, error)
         with self._services.store.transaction() as transaction:
             batch = self._services.batch(transaction, self._username)
-            if outcome is not None:
-                outcome(batch)
+            if write_result is not None:
+                write_result(batch)
             batch.update(
                 {"entity_type": "Job", "entity_key": [self._job_id], "entity_data": values}
             )

@@ -1,4 +1,4 @@
-"""Who may call: a user and the key that belongs to that user."""
+"""Credentials: the name of a user, and a key that belongs to that user."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from aioftrackjobs.devserver.api_errors import InvalidCredentialsError
 from aioftrackjobs.devserver.errors import ServerStartError
 
-#: What every client can put into a header and every server reads back unchanged: visible ASCII,
-#: with blanks only inside (RFC 9110, section 5.5).
+#: Values that every client can send in a header and every server receives unchanged: visible
+#: ASCII, with blanks only inside (RFC 9110, section 5.5).
 _HEADER_VALUE = re.compile(r"[!-~]+(?: +[!-~]+)*")
 
 
 def check_header_value(argument: str, value: object) -> None:
-    """Check that *value* can travel in a header; *argument* says what it was given as.
+    """Check that *value* can be sent in a header; *argument* names it.
 
     Raises:
         ServerStartError: If it cannot.
     """
     if not isinstance(value, str):
         raise ServerStartError(
-            "credentials", argument, f"it is no text but of type {type(value).__name__}"
+            "credentials", argument, f"it is not text but of type {type(value).__name__}"
         )
     if not value:
         raise ServerStartError("credentials", argument, "it is empty")
@@ -35,11 +35,11 @@ def check_header_value(argument: str, value: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom a request acts for.
+    """The user that a request acts for.
 
     Attributes:
-        owners: Whom the key belongs to: ids of users, or names where schemas have no users.
-        is_global: The key is not that user's own but one that acts for any user.
+        owners: The owners of the key: ids of users, or names where schemas have no users.
+        is_global: The key is not the user's own but one that acts for any user.
     """
 
     username: str
@@ -52,11 +52,10 @@ class Identity:
 
 
 class Credentials:
-    """The API keys of all users who have one, and one that acts for anybody. Never shows a key.
+    """The API keys of all users who have one, and the global one. Never shows a key.
 
-    A key belongs to a user whatever that one is called: who could rename users would else come
-    to act as others. Which user has the name, and whether that one is active, is for the store
-    to say.
+    A key belongs to a user's id, not to the name: otherwise a client that renames users could
+    act as others. The database knows which user has the name, and whether that user is active.
     """
 
     def __init__(self, global_api_key: str | None = None) -> None:
@@ -65,10 +64,10 @@ class Credentials:
         self._global_digest = None if global_api_key is None else _digest(global_api_key)
 
     def check(self, username: str | None, api_key: str | None) -> Identity:
-        """Return whom the pair may stand for; the name is yet to be compared with the owners.
+        """Return the identity of the pair; the caller compares the name with the owners.
 
         Raises:
-            InvalidCredentialsError: If the key is nobody's.
+            InvalidCredentialsError: If the key has no owner.
         """
         if not username or not api_key:
             raise InvalidCredentialsError
@@ -82,12 +81,12 @@ class Credentials:
         return Identity(username, owners, is_global)
 
     def forget(self) -> None:
-        """Let nobody in but by the key that acts for anybody."""
+        """Remove all personal keys."""
         self._digests.clear()
         self._owners.clear()
 
     def set_api_key(self, owner: str, api_key: str) -> None:
-        """Let *owner* in with *api_key*, and no longer with an earlier one."""
+        """Accept *api_key* for *owner*, and no longer an earlier one."""
         earlier, digest = self._digests.get(owner), _digest(api_key)
         if earlier is not None:
             self._owners[earlier] -= {owner}
@@ -96,5 +95,5 @@ class Credentials:
 
 
 def _digest(api_key: str) -> bytes:
-    """Return what keys are looked up by, so that the time that takes tells nothing of them."""
+    """Return the digest by which keys are looked up: its timing reveals nothing of the key."""
     return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).digest()

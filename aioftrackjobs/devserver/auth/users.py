@@ -1,4 +1,4 @@
-"""Whom a personal API key belongs to: a user, whatever that one is called at the moment."""
+"""The owners of personal API keys, and the user that a request acts for."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from aioftrackjobs.devserver.store.database import Transaction
 
 
 def user_type(model: Model) -> EntityType | None:
-    """Return the type of users; None where the schemas have none with a name."""
+    """Return the entity type of users; None where the schemas have none with a name."""
     user = model.types.get("User")
     return user if user is not None and "username" in user.attributes else None
 
 
 def owner_of(model: Model, transaction: Transaction, username: str) -> str:
-    """Return the owner of a user's key: the user's id; the name where schemas have no users.
+    """Return the owner of a user's key: the user's id, or the name where schemas have no users.
 
     Raises:
-        KeyError: If they have users, and not this one.
+        KeyError: If the schemas have users and this one does not exist.
     """
     user = user_type(model)
     if user is None:
@@ -33,7 +33,7 @@ def owner_of(model: Model, transaction: Transaction, username: str) -> str:
 
 
 def api_keys(model: Model, transaction: Transaction) -> dict[str, str]:
-    """Return the keys of all users that have one and are still there, by name."""
+    """Return the keys of all users that have one and still exist, by name."""
     user, keys = user_type(model), transaction.api_keys()
     if user is None:
         return keys
@@ -47,7 +47,7 @@ def acting_user(
     """Return the row of the user that a request acts for; None where schemas have no users.
 
     Raises:
-        InvalidCredentialsError: If the user is not active, not there any more, or not the key's.
+        InvalidCredentialsError: If the user is inactive or deleted, or does not own the key.
     """
     user = user_type(model)
     if user is None:

@@ -1,4 +1,4 @@
-"""The way from a project down to an entity, which clients read as its ``link``."""
+"""The path from a project down to an entity, which clients read as its ``link``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from aioftrackjobs.devserver.store.tables import TYPE
 
 Links = dict[str, list[dict[str, Any]]]
 
-#: Names of the database columns that documents give such attributes.
+#: Database columns of such attributes in schema documents.
 _COLUMNS = frozenset({"_api_link", "api_link"})
-#: Trees this deep are circles.
+#: Trees deeper than this are cycles.
 _DEEPEST = 100
 
 
 def link_names(model: Model, entity_type: EntityType, names: Iterable[str]) -> list[str]:
-    """Return which of *names* are links, for types that are in a tree or below one."""
+    """Return those of *names* that are links, for types in a tree or below one."""
     if not _is_in_tree(entity_type) and _place_of_series(model, entity_type) is None:
         return []
     properties = entity_type.document["properties"]
@@ -42,7 +42,7 @@ def _is_in_tree(entity_type: EntityType) -> bool:
 
 
 def _place_of_series(model: Model, entity_type: EntityType) -> Relation | None:
-    """Return the relation to where the owner of a series is: the context of an asset."""
+    """Return the relation from the owner of a series to its context, as an asset has one."""
     if entity_type.series is None:
         return None
     owner = model.types[entity_type.series.owner_type]
@@ -83,7 +83,7 @@ def _read_tree(
 def _read_series(
     model: Model, transaction: Transaction, entity_type: EntityType, ids: Sequence[str]
 ) -> Links:
-    """Return links that end with owner and number: the name of the asset, and ``v1``."""
+    """Return links that end with owner and number, such as ``plate v1``."""
     series, place = entity_type.series, _place_of_series(model, entity_type)
     if series is None or place is None or place.key is None:
         return {}
@@ -105,12 +105,12 @@ def _read_series(
 
 
 def _is_one_of(column: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-    """Return the test for the ``keys`` that a statement is run with."""
+    """Return the condition that a column is in the parameter ``keys``."""
     wanted = sa.func.json_each(sa.bindparam("keys")).table_valued("value")
     return column.in_(sa.select(wanted.c.value))
 
 
 def _kind(entity_type: EntityType) -> str:
-    """Return the type just below the root of the family: a link tells no Shot from a Task."""
+    """Return the type just below the root of the family; links show no other, not even Shot."""
     lineage = entity_type.lineage
     return lineage[-2] if len(lineage) > 1 else entity_type.name

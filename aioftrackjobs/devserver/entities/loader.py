@@ -1,4 +1,7 @@
-"""Reading the rows of a selection, and those that its relations lead to."""
+"""Loading the rows of a selection, and those that its relations lead to.
+
+Related rows are loaded with one statement for each relation, never one for each row.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from pydantic_core import to_json
 
 from aioftrackjobs.devserver.entities.links import link_names, read_links
 from aioftrackjobs.devserver.entities.projections import Selection
-from aioftrackjobs.devserver.query.joins import members_only, reached, start_of
+from aioftrackjobs.devserver.query.joins import membership_conditions, reached, start_columns
 from aioftrackjobs.devserver.schema.model import Model, Relation
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import ROW, TYPE
@@ -19,12 +22,9 @@ Row = dict[str, Any]
 Entity = dict[str, Any]
 Key = tuple[Any, ...]
 
-#: Bytes of an entity beside its texts: what they are called, and what they are not.
-_BARE = 100
-
 
 class Loaded:
-    """Rows of one selection, with what its relations lead to, by where they start."""
+    """The rows of one selection; and for each relation the related rows, by their start key."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self.rows = rows
@@ -32,14 +32,14 @@ class Loaded:
 
 
 class Loader:
-    """Reads what selections want, within one transaction."""
+    """Loads selections, within one transaction."""
 
     def __init__(self, model: Model, transaction: Transaction) -> None:
         self._model = model
         self._transaction = transaction
 
     def load(self, selection: Selection, rows: Sequence[Row]) -> Loaded:
-        """Return *rows* of *selection* with everything its relations lead to."""
+        """Return *rows* of *selection* with the rows that its relations lead to."""
         self._add_links(selection, rows)
         loaded = Loaded(rows)
         for name, below in selection.related.items():
@@ -47,7 +47,7 @@ class Loader:
             if relation is None or not relation.resolved:
                 loaded.related[name] = ({}, Loaded([]))
                 continue
-            starts = start_of(relation)
+            starts = start_columns(relation)
             keys = {tuple(row[start] for start in starts) for row in rows}
             found = self._fetch(below, relation, [key for key in keys if None not in key])
             by_key: dict[Key, list[Row]] = {}
@@ -76,7 +76,7 @@ class Loader:
         statement = (
             sa.select(*starts, *(table.c[name] for name in columns))
             .select_from(source)
-            .where(condition, *members_only(relation, table, table))
+            .where(condition, *membership_conditions(relation, table, table))
             .order_by(table.c[ROW])
         )
         if not entity_type.shared and entity_type.name != entity_type.root:

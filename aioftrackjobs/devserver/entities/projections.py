@@ -1,4 +1,4 @@
-"""What a query selects, as a tree of what to load from each entity type."""
+"""The projections of a query as a tree of selections, one for each relation."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.entities.urls import sources_of
 from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
 from aioftrackjobs.devserver.query.binder import cannot_be_cast, cast_target, no_relation
-from aioftrackjobs.devserver.query.joins import start_of
+from aioftrackjobs.devserver.query.joins import start_columns
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
-from aioftrackjobs.devserver.schema.quirks import SHOWN_WHOLE
+from aioftrackjobs.devserver.schema.quirks import NESTED_VALUES
 from aioftrackjobs.devserver.store.tables import TYPE
 
 _LONGEST_PATH = 24
-#: Numbers for selections. Their ids would not do: another may have one when it is free again.
+#: Numbers for selections; ``id()`` of a deleted selection may be used again.
 _NUMBERS = count()
 
 
 @dataclass(slots=True)
 class Selection:
-    """What is wanted of the entities at one point of the projections.
+    """What a query selects of the entities at one point of its projections.
 
     Attributes:
-        entity_type: What the projections take the entities for; they may be subtypes.
-        names: Attributes and computed values, in the order they were asked for.
-        related: What is wanted of the entities that relations lead to.
-        number: Of this selection alone, as long as the program runs.
+        entity_type: The type that the projections name; the entities may be of subtypes.
+        names: Attributes and computed values, in the order of the query.
+        related: The selections of related entities, by relation.
+        number: Unique for each selection of this process.
     """
 
     entity_type: EntityType
@@ -49,16 +49,16 @@ class Selection:
             wanted |= dict.fromkeys(member.system_projections)
         for selection in self.related.values():
             if selection.relation is not None:
-                wanted |= dict.fromkeys(start_of(selection.relation))
+                wanted |= dict.fromkeys(start_columns(selection.relation))
         stored = {name for member in family for name in member.attributes} | {TYPE}
         return [name for name in wanted if name in stored]
 
 
 def select(model: Model, query: Query) -> Selection:
-    """Return what *query* selects: what it says, else the type's default projections.
+    """Return what *query* selects; without projections, the defaults of the type.
 
     Raises:
-        ValidationError: If it names what the types do not have.
+        ValidationError: If it selects something that a type does not have.
     """
     entity_type = model.type(query.entity_type)
     selection = Selection(entity_type)
@@ -81,12 +81,12 @@ def select_names(entity_type: EntityType, names: Iterable[str]) -> Selection:
 
 def _add(model: Model, selection: Selection, path: Path) -> None:
     step, *rest = path
-    entity_type = model.knowing(selection.entity_type, step.name)
+    entity_type = model.type_with(selection.entity_type, step.name)
     if not entity_type.has(step.name):
         if step.name in entity_type.default_projections:
-            return  # documents of links name what they do not have, and clients ask for it
+            return  # documents of links list attributes they do not have, and clients select them
         if step.name == "id" and not rest:
-            return  # a setting, say, has another key; keys are sent whatever is asked for
+            return  # a type with another key, such as Setting; keys are always sent
         raise entity_type.unknown(step.name)
     if entity_type.document["properties"][step.name].get("restricted_projection"):
         raise ValidationError(f"'{step.name}' of {entity_type.name} cannot be selected.")
@@ -94,7 +94,7 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
     if relation is None:
         if step.cast is not None:
             raise cannot_be_cast(entity_type, step)
-        plain = (entity_type.name, step.name) in SHOWN_WHOLE
+        plain = (entity_type.name, step.name) in NESTED_VALUES
         if rest and not plain and step.name not in entity_type.computed:
             raise no_relation(entity_type, step)
         selection.names[step.name] = None  # a key inside a computed object selects all of it

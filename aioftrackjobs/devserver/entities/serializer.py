@@ -1,8 +1,7 @@
-"""From rows to entities on the wire.
+"""Serializing rows as entities of a response.
 
-Related entities are loaded with one statement for each relation of the projections, never one
-for each row. An entity is sent once in an answer, later only as a reference (protocol
-reference, section 3.5); should a later place ask for more of it, that is added there.
+An entity is sent once in a response, and later as a reference (protocol reference, section 3.5).
+If a later projection selects more of it, that is added there.
 """
 
 from __future__ import annotations
@@ -12,33 +11,33 @@ from typing import Any
 
 from aioftrackjobs.devserver.entities.loader import Loaded, Row
 from aioftrackjobs.devserver.entities.projections import Selection
-from aioftrackjobs.devserver.entities.urls import Addresses
+from aioftrackjobs.devserver.entities.urls import FileUrls
 from aioftrackjobs.devserver.limits import Meter, unmetered
-from aioftrackjobs.devserver.query.joins import start_of
+from aioftrackjobs.devserver.query.joins import start_columns
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.values import encode
 from aioftrackjobs.devserver.store.tables import TYPE
 
 Entity = dict[str, Any]
 
-#: Bytes of an entity beside its texts: what they are called, and what they are not.
+#: About the bytes of an entity besides its texts: names, numbers and punctuation.
 _BARE = 100
 
 
-class Encoder:
-    """Writes the entities of one answer, each of them once.
+class Serializer:
+    """Serializes the entities of one response, each of them once.
 
     Attributes:
         denormalize: Whether repeated entities are sent whole every time.
 
     Args:
-        written: Told of the bytes of entities as they are written; more than once of none.
+        written: Counts the bytes of entities as they are serialized.
     """
 
     def __init__(
         self,
         model: Model,
-        addresses: Addresses,
+        addresses: FileUrls,
         *,
         denormalize: bool = False,
         written: Meter = unmetered,
@@ -54,7 +53,7 @@ class Encoder:
         return [self.entity(selection, row, loaded) for row in loaded.rows]
 
     def entity(self, selection: Selection, row: Row, loaded: Loaded) -> Entity:
-        """Return the wire form of one *row*: type, key, and what was not sent of it yet."""
+        """Return the wire form of one *row*: type, key, and values that were not sent yet."""
         entity_type = self._model.types[row[TYPE]]
         if entity_type.shared:
             entity_type = selection.entity_type
@@ -104,27 +103,27 @@ class Encoder:
         self, relation: Relation, below: Selection, row: Row, loaded: Loaded
     ) -> list[Entity] | Entity | None:
         by_key, further = loaded.related[relation.name]
-        rows = by_key.get(tuple(row[start] for start in start_of(relation)), [])
+        rows = by_key.get(tuple(row[start] for start in start_columns(relation)), [])
         if relation.many:
             return [self.entity(below, each, further) for each in rows]
         return self.entity(below, rows[0], further) if rows else None
 
     def changed(self, entity_type: EntityType, row: Row, names: Iterable[str]) -> Entity:
-        """Return the wire form of an entity just written, with the values of *names*."""
+        """Return the wire form of an entity after a write, with the values of *names*."""
         entity = reference(entity_type, row)
         key = tuple(row[name] for name in entity_type.primary_key)
         _, sent = self._first_time(entity_type, key)
         system = {name for name in entity_type.system_projections if row.get(name) is not None}
         names = {*system, *names} - set(entity_type.primary_key)
-        # The database fills these in; the client asks for them when it wants them.
-        names -= {name for name in entity_type.borrowed if row.get(name) is None}
+        # The database fills these in later; clients query them when they need them.
+        names -= {name for name in entity_type.copied if row.get(name) is None}
         self._write(entity, set(), entity_type, row, sorted(names))
         sent.update(names)
         return entity
 
 
 def _size_of(entity: Entity) -> int:
-    """Return about how many bytes *entity* has when it is sent."""
+    """Return about how many bytes *entity* has in the response."""
     size = _BARE
     for value in entity.values():
         if type(value) is str:

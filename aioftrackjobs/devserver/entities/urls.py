@@ -1,4 +1,4 @@
-"""Values that are not stored but made when they are asked for: addresses of files."""
+"""Addresses of files: computed values that are not stored."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from typing import Any
 from urllib.parse import quote
 
 from aioftrackjobs.devserver.schema.model import EntityType
-from aioftrackjobs.devserver.schema.quirks import ADDRESSES
+from aioftrackjobs.devserver.schema.quirks import FILE_URLS
 
-#: Makes the signature that lets whoever has an address read this one file.
+#: Makes the signature that permits reading the file of one component.
 Signer = Callable[[str], str]
 
 
 def sources_of(entity_type: EntityType, name: str) -> tuple[str, ...]:
-    """Return the stored attributes that *name* needs: itself, or what it is computed from."""
+    """Return the stored attributes that *name* needs: itself, or those it is computed from."""
     if name not in entity_type.computed or name in entity_type.attributes:
         return (name,)
-    key, *_ = ADDRESSES.get(name, ("",))
+    key, *_ = FILE_URLS.get(name, ("",))
     return (key,) if key in entity_type.attributes else ()
 
 
-class Addresses:
+class FileUrls:
     """Makes the addresses of files for one request.
 
-    They carry a signature for the one component, never an API key.
+    They have a signature for the one component, never an API key.
     """
 
     def __init__(self, base_url: str, sign: Signer) -> None:
@@ -36,7 +36,7 @@ class Addresses:
         component_ids = [row.get(source) for source in sources_of(entity_type, name)]
         if not component_ids or component_ids[0] is None:
             return None
-        _, action, entry = ADDRESSES[name]
+        _, action, entry = FILE_URLS[name]
         return {entry: self._address(action, component_ids[0])}
 
     def _address(self, action: str, component_id: str) -> str:

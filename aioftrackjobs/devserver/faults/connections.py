@@ -1,4 +1,4 @@
-"""The requests that a server has under way, and the lines to their clients."""
+"""The running requests of a server, and the connections to their clients."""
 
 from __future__ import annotations
 
@@ -15,125 +15,125 @@ from starlette.types import Message, Receive, Scope, Send
 CLOSE: Final = "aioftrackjobs.close"
 
 
-class Line:
-    """One request and its client, who can be cut off.
+class ClientConnection:
+    """One request and the connection to its client, which can be closed.
 
     Attributes:
-        round: Which of the times between two settlements the request came in.
+        generation: How often :meth:`Connections.settle` was called before the request.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.round = 0
+        self.generation = 0
         self.scope = scope
         self.send = send
         self._receive = receive
         self._read: list[Message] = []
 
     async def receive(self) -> Message:
-        """Return the next message; first again what :meth:`body` has read."""
+        """Return the next message, beginning with those that :meth:`body` has read."""
         return self._read.pop(0) if self._read else await self._receive()
 
     async def body(self) -> bytes:
-        """Return the whole body; who receives afterwards gets it too."""
+        """Return the whole body; :meth:`receive` returns it again."""
         while not self._read or self._read[-1].get("more_body", False):
             self._read.append(await self._receive())
         return b"".join(message.get("body", b"") for message in self._read)
 
     def close(self) -> None:
-        """Close the connection when what was sent has left.
+        """Close the connection when everything is sent.
 
         Raises:
-            RuntimeError: If what serves the application does not allow that.
+            RuntimeError: If the server of the application does not support that.
         """
         close: Callable[[], None] | None = self.scope.get("extensions", {}).get(CLOSE)
         if close is None:
             raise RuntimeError(
-                "what serves this application cannot drop connections; "
+                "the server of this application cannot drop connections; "
                 "use running(), or aioftrackjobs.testing.FakeServer"
             )
         close()
 
-    async def left(self) -> None:
-        """Wait until the client is gone; what it still sends goes nowhere."""
+    async def wait_closed(self) -> None:
+        """Wait until the client has disconnected; what it still sends is discarded."""
         while (await self._receive())["type"] != "http.disconnect":
             pass
 
     async def drop(self) -> None:
-        """Close the connection, and wait until it is."""
+        """Close the connection, and wait until it is closed."""
         self.close()
-        await self.left()
+        await self.wait_closed()
 
 
-class Traffic:
-    """What is under way, for whoever must cut it off or wait for its end."""
+class Connections:
+    """All running requests, to disconnect their clients or to wait for their end."""
 
     def __init__(self) -> None:
-        self._lines: set[Line] = set()
-        #: Those of them that do not pause.
-        self._busy: set[Line] = set()
+        self._connections: set[ClientConnection] = set()
+        #: Those that do not pause.
+        self._busy: set[ClientConnection] = set()
         self._idle = threading.Condition()
-        self._round = 0
+        self._generation = 0
         self._down_until = 0.0
 
     @property
     def is_down(self) -> bool:
-        """Whether the server is to look as if it were not there."""
+        """Whether the server simulates that it is not running."""
         return time.monotonic() < self._down_until
 
     @contextmanager
-    def under_way(self, line: Line) -> Iterator[None]:
-        """Count a request for the length of the block."""
-        line.round = self._round
-        self._lines.add(line)
-        self._resume(line)
+    def track(self, connection: ClientConnection) -> Iterator[None]:
+        """Track a request for the length of the block."""
+        connection.generation = self._generation
+        self._connections.add(connection)
+        self._add(connection)
         try:
             yield
         finally:
-            self._lines.discard(line)
-            self._rest(line)
+            self._connections.discard(connection)
+            self._remove(connection)
 
     def go_down(self, seconds: float) -> None:
-        """Cut off all clients, and answer no others for a while."""
+        """Disconnect all clients, and accept no requests for some seconds."""
         self._down_until = time.monotonic() + seconds
-        for line in list(self._lines):
-            line.close()
+        for connection in list(self._connections):
+            connection.close()
 
-    async def pause(self, line: Line, seconds: float) -> bool:
-        """Let a request wait, and return whether it may go on: not after :meth:`settle`."""
-        with self._aside(line):
+    async def pause(self, connection: ClientConnection, seconds: float) -> bool:
+        """Pause a request, and return whether it may go on: not after :meth:`settle`."""
+        with self._paused(connection):
             await anyio.sleep(seconds)
-        return line.round == self._round
+        return connection.generation == self._generation
 
-    async def stall(self, line: Line) -> None:
-        """Let a request wait until its client is gone."""
-        with self._aside(line):
-            await line.left()
+    async def stall(self, connection: ClientConnection) -> None:
+        """Pause a request until its client has disconnected."""
+        with self._paused(connection):
+            await connection.wait_closed()
 
-    def settle(self, patience: float) -> bool:
-        """Wait for the requests under way, from another thread; those that pause never go on.
+    def settle(self, timeout: float) -> bool:
+        """Wait from another thread for the end of running requests; those that pause are dropped.
 
         Returns:
-            Whether there are none any more, within *patience* seconds.
+            Whether they have ended within *timeout* seconds.
         """
         self._down_until = 0.0
         with self._idle:
-            self._round += 1
-            return self._idle.wait_for(lambda: not self._busy, patience)
+            self._generation += 1
+            return self._idle.wait_for(lambda: not self._busy, timeout)
 
     @contextmanager
-    def _aside(self, line: Line) -> Iterator[None]:
-        self._rest(line)
+    def _paused(self, connection: ClientConnection) -> Iterator[None]:
+        self._remove(connection)
         try:
             yield
         finally:
-            self._resume(line)
+            self._add(connection)
 
-    def _resume(self, line: Line) -> None:
+    def _add(self, connection: ClientConnection) -> None:
         with self._idle:
-            self._busy.add(line)
+            self._busy.add(connection)
 
-    def _rest(self, line: Line) -> None:
+    def _remove(self, connection: ClientConnection) -> None:
         with self._idle:
-            self._busy.discard(line)
+            self._busy.discard(connection)
             if not self._busy:
                 self._idle.notify_all()

@@ -1,8 +1,8 @@
-"""What may go wrong on the way to a server and back, as values.
+"""The faults that can be injected between a client and the server.
 
-Each fault says what happens to one request. When that is, and to which requests, is said where
-it is planned: :meth:`aioftrackjobs.devserver.Faults.inject`. *Applied* means the same for all:
-whether the server does what it was asked to do before things go wrong.
+A fault defines what happens to one request. :meth:`aioftrackjobs.devserver.Faults.inject` plans
+when and to which requests. *Applied* means the same for all: whether the server runs the request
+before the fault is injected.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RequestKind: TypeAlias = Literal["call", "upload", "download", "other"]
 #: Names of the matchers that come with the server.
 Named: TypeAlias = Literal["any", "calls", "reads", "writes", "uploads", "downloads"]
 
-#: The actions of operations that change what a server holds.
+#: The actions of operations that write.
 WRITING = frozenset(
     {
         "create",
@@ -30,13 +30,13 @@ WRITING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SeenRequest:
-    """One request, as far as matchers may want to know it; without credentials and signatures.
+    """One request for matchers, without credentials and signatures.
 
     Attributes:
         method: The HTTP method.
         path: Path without the signed part that addresses of uploads have.
         kind: A batch of operations, the upload of a file or a part, a download, or another one.
-        operations: What a call asks for; empty for all else.
+        operations: The operations of a batch; empty for other requests.
     """
 
     method: str
@@ -46,24 +46,24 @@ class SeenRequest:
 
     @property
     def writes(self) -> bool:
-        """Whether it is a call that changes what the server holds."""
+        """Whether it is a batch that writes."""
         return any(operation.get("action") in WRITING for operation in self.operations)
 
     def __str__(self) -> str:
-        asked = (
+        shown = (
             " ".join(str(operation.get(name, "")) for name in ("action", "entity_type")).strip()
             for operation in self.operations[:_SHOWN]
         )
         more = ", ..." if len(self.operations) > _SHOWN else ""
-        shown = f" ({', '.join(asked)}{more})" if self.operations else ""
-        return f"{self.method} {self.path}{shown}"
+        operations = f" ({', '.join(shown)}{more})" if self.operations else ""
+        return f"{self.method} {self.path}{operations}"
 
 
 #: Operations of a request that its text shows.
 _SHOWN = 3
 
 Matcher: TypeAlias = Callable[[SeenRequest], bool]
-#: Which requests a fault is for: the name of a matcher, or one of one's own.
+#: Which requests a fault is for: the name of a matcher, or a function.
 On: TypeAlias = Named | Matcher
 
 _MATCHERS: Mapping[str, Matcher] = {
@@ -77,7 +77,7 @@ _MATCHERS: Mapping[str, Matcher] = {
 
 
 def matcher_of(on: On) -> Matcher:
-    """Return the matcher that *on* names, or is.
+    """Return the matcher *on*, or the one with this name.
 
     Raises:
         ValueError: If there is none of that name.
@@ -93,11 +93,11 @@ def matcher_of(on: On) -> Matcher:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that happens to one request; use one of the classes below.
+    """The base of all faults.
 
     Attributes:
-        name: What options call it.
-        on: The requests it is for unless its plan says something else.
+        name: Its name in options.
+        on: The requests it is for, unless its plan names others.
     """
 
     name: ClassVar[str]
@@ -106,11 +106,11 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Refuse(Fault):
-    """The batch is refused, as a server refuses: nothing of it is done.
+    """The batch is refused with an error of the server, and nothing of it is done.
 
     Attributes:
-        kind: Name of the error on the wire, which clients raise by.
-        text: What the error says.
+        kind: Name of the error on the wire, which decides what clients raise.
+        text: Text of the error.
     """
 
     name: ClassVar[str] = "refuse"
@@ -121,11 +121,11 @@ class Refuse(Fault):
 
 @dataclass(frozen=True, slots=True)
 class BadGateway(Fault):
-    """A proxy answers in the server's place, with an error that is no JSON.
+    """A proxy responds in the server's place, with an error that is not JSON.
 
     Attributes:
         status: The HTTP status; 500 to 599.
-        applied: Whether the server has done what it was asked to do.
+        applied: Whether the server has run the request.
     """
 
     name: ClassVar[str] = "bad-gateway"
@@ -138,11 +138,11 @@ class BadGateway(Fault):
 
 @dataclass(frozen=True, slots=True)
 class HtmlPage(Fault):
-    """A page for people comes instead of the answer, such as a proxy's login form.
+    """An HTML page replaces the response, such as a proxy's login form.
 
     Attributes:
         status: The HTTP status.
-        applied: Whether the server has done what it was asked to do.
+        applied: Whether the server has run the request.
     """
 
     name: ClassVar[str] = "html"
@@ -155,10 +155,10 @@ class HtmlPage(Fault):
 
 @dataclass(frozen=True, slots=True)
 class TooManyRequests(Fault):
-    """The server asks to be left alone for a while: status 429 and the header ``Retry-After``.
+    """The server limits the rate: status 429 and the header ``Retry-After``.
 
     Attributes:
-        retry_after: Seconds that it asks for.
+        retry_after: Seconds in the header.
     """
 
     name: ClassVar[str] = "too-many-requests"
@@ -170,10 +170,10 @@ class TooManyRequests(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Hang(Fault):
-    """No answer comes, until the client gives up.
+    """No response comes, until the client gives up.
 
     Attributes:
-        applied: Whether the server has done what it was asked to do.
+        applied: Whether the server has run the request.
     """
 
     name: ClassVar[str] = "hang"
@@ -182,10 +182,10 @@ class Hang(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Drop(Fault):
-    """The connection is closed without an answer.
+    """The connection is closed without a response.
 
     Attributes:
-        applied: Whether the server has done what it was asked to do.
+        applied: Whether the server has run the request.
     """
 
     name: ClassVar[str] = "drop"
@@ -194,10 +194,10 @@ class Drop(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Truncate(Fault):
-    """The request is done, and the connection is closed in the midst of the answer.
+    """The request is run, and the connection is closed in the middle of the response.
 
     Attributes:
-        kept: Share of the answer's bytes that arrives; 0 to less than 1.
+        kept: Share of the response's bytes that arrives; 0 to less than 1.
     """
 
     name: ClassVar[str] = "truncate"
@@ -211,11 +211,11 @@ class Truncate(Fault):
 class Delay(Fault):
     """The request takes longer.
 
-    It is done also if its client has given up meanwhile.
+    It is run even if its client has disconnected meanwhile.
 
     Attributes:
         seconds: How much longer.
-        applied: Whether the time passes after it is done, else before.
+        applied: Whether the delay is after it is run, else before.
     """
 
     name: ClassVar[str] = "delay"
@@ -228,7 +228,7 @@ class Delay(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Throttle(Fault):
-    """The bodies of request and answer pass slowly.
+    """The bodies of request and response pass slowly.
 
     Attributes:
         rate: Bytes a second.
@@ -243,7 +243,7 @@ class Throttle(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Corrupt(Fault):
-    """One byte of what is sent to the server arrives changed."""
+    """One byte of the request's body arrives changed."""
 
     name: ClassVar[str] = "corrupt"
     on: ClassVar[Named] = "uploads"
@@ -251,10 +251,10 @@ class Corrupt(Fault):
 
 @dataclass(frozen=True, slots=True)
 class NotAtomic(Fault):
-    """A batch that the server refuses keeps the operations before the refused one.
+    """A batch that the server refuses is applied up to the refused operation.
 
-    It is about batches that are refused anyway, and waits for one. What is kept is what the
-    server takes without the rest: it may be less where operations need later ones.
+    It waits for a batch that the server refuses by itself. It applies what the server accepts
+    without the rest, which may be less if operations need later ones.
     """
 
     name: ClassVar[str] = "not-atomic"
@@ -263,12 +263,12 @@ class NotAtomic(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Restart(Fault):
-    """The server is restarted: all connections with requests under way are closed.
+    """The server is restarted: all connections with running requests are closed.
 
-    Those requests may be done or not. No new one is answered for a while.
+    Those requests may be done or not. New ones are dropped for a while.
 
     Attributes:
-        seconds: How long.
+        seconds: How long new requests are dropped.
     """
 
     name: ClassVar[str] = "restart"
@@ -280,10 +280,10 @@ class Restart(Fault):
 
 @dataclass(frozen=True, slots=True)
 class LosePower(Fault):
-    """The server's process is killed, as by ``kill -9``; only for one that is a server's own.
+    """The server's process is killed, as by ``kill -9``; only for a process of its own.
 
     Attributes:
-        applied: Whether the request has been done.
+        applied: Whether the server has run the request.
     """
 
     name: ClassVar[str] = "lose-power"
@@ -315,7 +315,7 @@ FAULTS: tuple[type[Fault], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Injected:
-    """A fault that happened, and the request it happened to."""
+    """A fault that was injected, and its request."""
 
     fault: Fault
     request: SeenRequest

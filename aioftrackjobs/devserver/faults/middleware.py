@@ -1,7 +1,7 @@
-"""Faults between clients and the server: an ASGI application around that of the server.
+"""Injecting faults: an ASGI middleware around the application of the server.
 
-The server itself knows nothing of them. What is *applied* goes through it as always, and only
-its answer is kept back, cut off or replaced.
+The server itself knows nothing of faults. If a fault is *applied*, the request passes to the
+server as usual, and only the response is discarded, truncated or replaced.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic_core import from_json, to_json
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from aioftrackjobs.devserver.faults.connections import Line, Traffic
+from aioftrackjobs.devserver.faults.connections import ClientConnection, Connections
 from aioftrackjobs.devserver.faults.kinds import (
     BadGateway,
     Corrupt,
@@ -44,98 +44,98 @@ _KINDS: Mapping[tuple[str, str], RequestKind] = {
     ("GET", "/component/thumbnail"): "download",
 }
 _LOGIN_PAGE = "<!doctype html><html><title>Sign in</title><p>Please sign in to continue.</html>"
-#: Seconds between two pieces of what is throttled.
+#: Seconds between two pieces of a throttled body.
 _TICK = 0.05
 
 
-class Injector:
-    """The application *app*, with what *faults* has planned happening to its requests."""
+class FaultMiddleware:
+    """Injects the faults that are planned in *faults* into requests to *app*."""
 
     def __init__(self, app: ASGIApp, faults: Faults) -> None:
         self.faults = faults
-        self.traffic = Traffic()
+        self.connections = Connections()
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, unless something happens to it."""
+        """Pass one request on, or inject a fault into it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        line = Line(scope, receive, send)
-        with self.traffic.under_way(line):
-            if self.traffic.is_down:
-                await line.drop()
+        connection = ClientConnection(scope, receive, send)
+        with self.connections.track(connection):
+            if self.connections.is_down:
+                await connection.drop()
             elif not self.faults.planned:
                 await self._app(scope, receive, send)
             else:
-                await self._answer(line, await _seen(line))
+                await self._respond(connection, await _seen_request(connection))
 
-    async def _answer(self, line: Line, request: SeenRequest) -> None:
+    async def _respond(self, connection: ClientConnection, request: SeenRequest) -> None:
         try:
             due = self.faults.due(request)
-        except MatcherError as error:  # told at once, as a refusal that nobody tries again after
-            refusal = {"exception": "MatcherError", "content": str(error), "error_code": None}
-            answer = Response(to_json(refusal), 400, media_type="application/json")
-            await answer(line.scope, line.receive, line.send)
+        except MatcherError as error:  # a status that no client retries, so that it shows at once
+            body = {"exception": "MatcherError", "content": str(error), "error_code": None}
+            response = Response(to_json(body), 400, media_type="application/json")
+            await response(connection.scope, connection.receive, connection.send)
         else:
             if due is None:
-                await self._app(line.scope, line.receive, line.send)
+                await self._app(connection.scope, connection.receive, connection.send)
             else:
-                await self._inject(due, line)
+                await self._inject(due, connection)
 
-    async def _inject(self, due: Due, line: Line) -> None:
+    async def _inject(self, due: Due, connection: ClientConnection) -> None:
         fault = due.fault
         if getattr(fault, "applied", False) and not isinstance(fault, Delay):
-            await self._apply(line)
+            await self._apply(connection)
         match fault:
             case Drop():
-                await line.drop()
+                await connection.drop()
             case Hang():
-                await self.traffic.stall(line)
+                await self.connections.stall(connection)
             case Restart(seconds=seconds):
-                self.traffic.go_down(seconds)
-                await line.left()
+                self.connections.go_down(seconds)
+                await connection.wait_closed()
             case LosePower():
-                # Windows has no such signal; any other ends a process there as hard.
+                # Windows has no SIGKILL; SIGTERM kills a process there at once.
                 os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
             case NotAtomic():
-                if not await _Unatomic(self._app, line).answer():
+                if not await _NotAtomicBatch(self._app, connection).respond():
                     self.faults.withdraw(due)
             case Delay():
-                await self._delay(fault, line)
+                await self._delay(fault, connection)
             case Throttle():
-                await _Slow(self.traffic, line, fault.rate).run(self._app)
+                await _ThrottledRequest(self.connections, connection, fault.rate).run(self._app)
             case Truncate():
-                await _Truncated(line, fault.kept).run(self._app)
+                await _TruncatedResponse(connection, fault.kept).run(self._app)
             case Corrupt():
-                await self._app(line.scope, _corrupted(line), line.send)
+                await self._app(connection.scope, _corrupted(connection), connection.send)
             case _:
-                await _reply(fault)(line.scope, line.receive, line.send)
+                await _response(fault)(connection.scope, connection.receive, connection.send)
 
-    async def _apply(self, line: Line) -> None:
-        """Do what is asked for, and keep the answer to ourselves."""
-        await self._app(line.scope, line.receive, _Answer().take)
+    async def _apply(self, connection: ClientConnection) -> None:
+        """Pass the request on, and discard the response."""
+        await self._app(connection.scope, connection.receive, _BufferedResponse().take)
 
-    async def _delay(self, fault: Delay, line: Line) -> None:
+    async def _delay(self, fault: Delay, connection: ClientConnection) -> None:
         if fault.applied:
-            answer = _Answer()
-            await self._app(line.scope, line.receive, answer.take)
-            if await self.traffic.pause(line, fault.seconds):
-                await answer.give(line.send)
+            response = _BufferedResponse()
+            await self._app(connection.scope, connection.receive, response.take)
+            if await self.connections.pause(connection, fault.seconds):
+                await response.give(connection.send)
                 return
-        elif await self.traffic.pause(line, fault.seconds):
-            await self._app(line.scope, line.receive, line.send)
+        elif await self.connections.pause(connection, fault.seconds):
+            await self._app(connection.scope, connection.receive, connection.send)
             return
-        await line.drop()
+        await connection.drop()
 
 
-async def _seen(line: Line) -> SeenRequest:
-    """Return what matchers are told of a request; of a call this takes all of its body."""
-    method, path = line.scope["method"], line.scope["path"]
+async def _seen_request(connection: ClientConnection) -> SeenRequest:
+    """Return a request for matchers; the body of a batch is read for that."""
+    method, path = connection.scope["method"], connection.scope["path"]
     if path.startswith("/upload/"):
         path = "/upload"
     kind = _KINDS.get((method, path), "other")
-    operations = _operations(await line.body()) if kind == "call" else ()
+    operations = _operations(await connection.body()) if kind == "call" else ()
     return SeenRequest(method, path, kind, operations)
 
 
@@ -148,12 +148,12 @@ def _operations(body: bytes) -> tuple[dict[str, Any], ...]:
     return tuple(entry for entry in entries if isinstance(entry, dict))
 
 
-def _reply(fault: Fault) -> Response:
-    """Return what comes in place of the server's answer."""
+def _response(fault: Fault) -> Response:
+    """Return the response that replaces the server's."""
     match fault:
         case Refuse():
-            refusal = {"exception": fault.kind, "content": fault.text, "error_code": None}
-            return Response(to_json(refusal), media_type="application/json")
+            body = {"exception": fault.kind, "content": fault.text, "error_code": None}
+            return Response(to_json(body), media_type="application/json")
         case BadGateway():
             return PlainTextResponse("Bad gateway", fault.status)
         case HtmlPage():
@@ -162,17 +162,17 @@ def _reply(fault: Fault) -> Response:
             headers = {"Retry-After": str(fault.retry_after)}
             return PlainTextResponse("Too many requests", 429, headers)
         case _:
-            raise TypeError(f"{fault!r} is no fault of aioftrackjobs.devserver.faults.kinds")
+            raise TypeError(f"{fault!r} is not a fault of aioftrackjobs.devserver.faults")
 
 
 @dataclass(slots=True)
-class _Answer:
-    """An answer that is kept back."""
+class _BufferedResponse:
+    """A response that is not sent yet."""
 
     messages: list[Message] = field(default_factory=list)
 
     async def take(self, message: Message) -> None:
-        """Keep a message of it."""
+        """Store a message of it."""
         self.messages.append(message)
 
     async def give(self, send: Send) -> None:
@@ -182,69 +182,72 @@ class _Answer:
 
     @property
     def is_refusal(self) -> bool:
-        """Whether it refuses a batch: an answered one begins a list."""
+        """Whether it refuses a batch: the response to an accepted one is a list."""
         body = b"".join(message.get("body", b"") for message in self.messages)
         return not body.startswith(b"[")
 
 
-class _Unatomic:
-    """A batch of which the operations before the refused one stay.
+class _NotAtomicBatch:
+    """A batch that is refused, and whose operations before the refused one are applied.
 
-    The server takes it in parts, as big as it accepts them, until the refused one is alone.
+    The batch is sent to the server again in parts, as big as it accepts them, until the refused
+    operation is left alone.
     """
 
-    def __init__(self, app: ASGIApp, line: Line) -> None:
+    def __init__(self, app: ASGIApp, connection: ClientConnection) -> None:
         self._app = app
-        self._line = line
+        self._connection = connection
 
-    async def answer(self) -> bool:
-        """Answer it, and return whether it was refused."""
-        body = await self._line.body()
-        answer = await self._answer_to(body)
-        if answer.is_refusal:
+    async def respond(self) -> bool:
+        """Send the response, and return whether the batch was refused."""
+        body = await self._connection.body()
+        response = await self._response_to(body)
+        if response.is_refusal:
             await self._keep(_operations(body))
-        await answer.give(self._line.send)
-        return answer.is_refusal
+        await response.give(self._connection.send)
+        return response.is_refusal
 
     async def _keep(self, operations: tuple[dict[str, Any], ...]) -> None:
         done, refused = 0, len(operations)
         while refused - done > 1:
             middle = (done + refused) // 2
-            answer = await self._answer_to(to_json(operations[done:middle]))
-            if answer.is_refusal:
+            response = await self._response_to(to_json(operations[done:middle]))
+            if response.is_refusal:
                 refused = middle
             else:
                 done = middle
 
-    async def _answer_to(self, body: bytes) -> _Answer:
+    async def _response_to(self, body: bytes) -> _BufferedResponse:
         length = (b"content-length", str(len(body)).encode())
-        kept = [pair for pair in self._line.scope["headers"] if pair[0] != length[0]]
-        answer, parts = _Answer(), iter([body])
+        kept = [pair for pair in self._connection.scope["headers"] if pair[0] != length[0]]
+        response, parts = _BufferedResponse(), iter([body])
 
         async def receive() -> Message:
             part = next(parts, None)
             if part is None:
-                await self._line.left()
+                await self._connection.wait_closed()
                 return {"type": "http.disconnect"}
             return {"type": "http.request", "body": part, "more_body": False}
 
-        await self._app({**self._line.scope, "headers": [*kept, length]}, receive, answer.take)
-        return answer
+        await self._app(
+            {**self._connection.scope, "headers": [*kept, length]}, receive, response.take
+        )
+        return response
 
 
-class _Truncated:
-    """An answer that breaks off."""
+class _TruncatedResponse:
+    """A response that breaks off."""
 
-    def __init__(self, line: Line, kept: float) -> None:
-        self._line = line
+    def __init__(self, connection: ClientConnection, kept: float) -> None:
+        self._connection = connection
         self._kept = kept
         self._left = 0
         self._is_closed = False
 
     async def run(self, app: ASGIApp) -> None:
-        """Have the request done, and send a share of its answer."""
-        await app(self._line.scope, self._line.receive, self._send)
-        await self._line.drop()
+        """Pass the request on, and send a part of the response."""
+        await app(self._connection.scope, self._connection.receive, self._send)
+        await self._connection.drop()
 
     async def _send(self, message: Message) -> None:
         if self._is_closed:
@@ -252,46 +255,46 @@ class _Truncated:
         if message["type"] == "http.response.start":
             size = next((int(v) for k, v in message["headers"] if k == b"content-length"), 0)
             self._left = int(size * self._kept)
-            if size == 0:  # its headers alone would be the whole answer
+            if size == 0:  # the headers alone are the whole response
                 self._close()
             else:
-                await self._line.send(message)
+                await self._connection.send(message)
             return
         body = message.get("body", b"")[: self._left]
         self._left -= len(body)
         if body:
-            await self._line.send({**message, "body": body, "more_body": True})
+            await self._connection.send({**message, "body": body, "more_body": True})
         if self._left == 0:
             self._close()
 
     def _close(self) -> None:
         self._is_closed = True
-        self._line.close()
+        self._connection.close()
 
 
-class _Slow:
-    """A request whose bodies pass slowly, until its client is gone."""
+class _ThrottledRequest:
+    """A request whose bodies pass slowly, until its client has disconnected."""
 
-    def __init__(self, traffic: Traffic, line: Line, rate: float) -> None:
-        self._traffic = traffic
-        self._line = line
+    def __init__(self, connections: Connections, connection: ClientConnection, rate: float) -> None:
+        self._connections = connections
+        self._connection = connection
         self._rate = rate
         self._is_over = False
 
     async def run(self, app: ASGIApp) -> None:
-        """Have the request done."""
-        await app(self._line.scope, self._receive, self._send)
+        """Pass the request on."""
+        await app(self._connection.scope, self._receive, self._send)
         if self._is_over:
-            await self._line.drop()
+            await self._connection.drop()
 
     async def _receive(self) -> Message:
-        message = await self._line.receive()
+        message = await self._connection.receive()
         await self._pass(len(message.get("body", b"")))
         return {"type": "http.disconnect"} if self._is_over else message
 
     async def _send(self, message: Message) -> None:
         if message["type"] != "http.response.body":
-            await self._line.send(message)
+            await self._connection.send(message)
             return
         body, size = message.get("body", b""), max(1, int(self._rate * _TICK))
         for start in range(0, len(body), size):
@@ -299,21 +302,21 @@ class _Slow:
             await self._pass(len(piece))
             if self._is_over:
                 return
-            await self._line.send({"type": message["type"], "body": piece, "more_body": True})
-        await self._line.send({**message, "body": b""})
+            await self._connection.send({"type": message["type"], "body": piece, "more_body": True})
+        await self._connection.send({**message, "body": b""})
 
     async def _pass(self, size: int) -> None:
-        if size and not await self._traffic.pause(self._line, size / self._rate):
+        if size and not await self._connections.pause(self._connection, size / self._rate):
             self._is_over = True
 
 
-def _corrupted(line: Line) -> Receive:
-    """Return how to receive a body of which one byte is changed."""
+def _corrupted(connection: ClientConnection) -> Receive:
+    """Return a receive function that changes one byte of the body."""
     is_done = False
 
     async def receive() -> Message:
         nonlocal is_done
-        message = await line.receive()
+        message = await connection.receive()
         body = message.get("body", b"")
         if is_done or not body:
             return message

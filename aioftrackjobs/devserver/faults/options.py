@@ -1,10 +1,10 @@
-"""Faults in one line each, as the options of commands have them.
+"""Faults as the text of options, one line each.
 
 ::
 
     NAME[-before|-after][:WHEN][:SETTING=VALUE ...]
 
-    drop-after:0.1                   close each tenth connection without the answer, or so
+    drop-after:0.1                   close about each tenth connection without a response
     refuse:3x:kind=ValidationError   refuse the next three batches
     delay:0.2:seconds=0.5:on=writes  let a fifth of the commits take half a second longer
 """
@@ -20,7 +20,7 @@ from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.faults.kinds import FAULTS, Fault, Named
 from aioftrackjobs.devserver.faults.plan import Faults
 
-#: What makes a value of the text of a setting, by the name of its type.
+#: Converts the text of a setting, by the name of its type.
 _READ: Mapping[str, Any] = {
     "bool": lambda text: {"true": True, "false": False}[text.lower()],
     "float": float,
@@ -30,7 +30,7 @@ _READ: Mapping[str, Any] = {
 
 
 def _names() -> dict[str, tuple[type[Fault], dict[str, bool]]]:
-    """Return what options call faults, with what a name settles already."""
+    """Return the names of faults in options, with the settings that each name implies."""
     names: dict[str, tuple[type[Fault], dict[str, bool]]] = {}
     for kind in FAULTS:
         names[kind.name] = kind, {}
@@ -41,10 +41,10 @@ def _names() -> dict[str, tuple[type[Fault], dict[str, bool]]]:
 
 
 def plan_faults(faults: Faults, options: Iterable[str]) -> None:
-    """Plan what *options* say, in their order.
+    """Plan the faults of *options*, in their order.
 
     Raises:
-        ServerStartError: If one of them says nothing that can be planned; it tells what is wrong.
+        ServerStartError: If one of them is wrong; it says what is.
     """
     for option in options:
         try:
@@ -62,9 +62,9 @@ def _plan(faults: Faults, option: str) -> None:
         raise ValueError(f"there is no fault {name!r}; {hint}")
     kind, settings = names[name]
     when = {} if not rest or "=" in rest[0] else _when(rest.pop(0))
-    told = dict(_setting(kind, text) for text in rest)
-    on = cast("Named | None", told.pop("on", None))
-    faults.inject(kind(**{**settings, **told}), on=on, **when)
+    given = dict(_setting(kind, text) for text in rest)
+    on = cast("Named | None", given.pop("on", None))
+    faults.inject(kind(**{**settings, **given}), on=on, **when)
 
 
 def _when(text: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _setting(kind: type[Fault], text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     known = {setting.name: str(setting.type) for setting in fields(kind)} | {"on": "str"}
     if not equals or name not in known:
-        raise ValueError(f"{text!r} is no setting of it; there are: {', '.join(known)}")
+        raise ValueError(f"{text!r} is not a setting of it; there are: {', '.join(known)}")
     try:
         return name, _READ[known[name]](value)
     except (KeyError, ValueError):

@@ -1,4 +1,4 @@
-"""Which fault happens to which request: planned from any thread, the same for the same seed."""
+"""Planning faults: which fault is injected into which request, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _SEED_BITS = 32
 
 
 class MatcherError(Exception):
-    """A function that was to tell which requests a fault is for has failed.
+    """A function that selects the requests for a fault has failed.
 
     Attributes:
-        fault: What was planned.
-        reason: How it failed.
+        fault: The planned fault.
+        reason: The error of the function.
     """
 
     def __init__(self, fault: Fault, reason: str) -> None:
@@ -34,7 +34,7 @@ class MatcherError(Exception):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"what tells which requests {self.fault} is for has failed: {self.reason}"
+        return f"the function that selects requests for {self.fault} has failed: {self.reason}"
 
 
 @dataclass(slots=True, eq=False)
@@ -42,8 +42,8 @@ class Rule:
     """A planned fault.
 
     Attributes:
-        chance: Of this rule alone, so that the requests which others are for change nothing.
-        left: How often it may still happen; None without end.
+        chance: Random numbers of this rule alone, so that other rules do not influence it.
+        left: How often it is still injected; None without end.
     """
 
     fault: Fault
@@ -54,7 +54,7 @@ class Rule:
 
 
 class Faults:
-    """What is planned to go wrong with a server, and what did.
+    """The planned faults of a server, and the injected ones.
 
     ::
 
@@ -64,12 +64,12 @@ class Faults:
         ...
         assert [each.fault for each in server.faults.injected] == [...]
 
-    At most one fault happens to a request: of those that are due, the one that was planned
-    first. With the same seed, plan and order of requests, the same faults happen to the same
-    requests. All of it may be used from any thread.
+    At most one fault is injected into a request: of those that are due, the one that was planned
+    first. With the same seed, plan and order of requests, the same faults are injected into the
+    same requests. All methods may be used from any thread.
 
     Args:
-        seed: What chance begins with; a random one if not given.
+        seed: Seed of the random numbers; a random one if not given.
         own_process: Whether the server has a process of its own, which may be killed.
     """
 
@@ -86,17 +86,17 @@ class Faults:
 
     @property
     def seed(self) -> int:
-        """What chance began with; give it again to have the same happen again."""
+        """The seed; with the same one, the same faults are injected again."""
         return self._seed
 
     @property
     def injected(self) -> tuple[Injected, ...]:
-        """What happened, in order."""
+        """The faults that were injected, in order."""
         return tuple(self._injected)
 
     @property
     def planned(self) -> tuple[Fault, ...]:
-        """The faults that may still happen, in the order in which they were planned."""
+        """The faults that may still be injected, in the order in which they were planned."""
         return tuple(rule.fault for rule in list(self._rules) if rule.left != 0)
 
     def inject(
@@ -107,23 +107,23 @@ class Faults:
         probability: float | None = None,
         on: On | None = None,
     ) -> None:
-        """Have *fault* happen to requests: to the next one, unless more is said.
+        """Plan a fault: for the next request, unless the arguments say otherwise.
 
         Args:
-            fault: What happens.
-            times: To how many requests at most; 1 if *probability* is not given either.
-            probability: Share of the requests it happens to, more than 0, at most 1.
+            fault: The fault.
+            times: Number of requests at most; 1 if *probability* is not given either.
+            probability: Share of the requests, more than 0, at most 1.
             on: Which requests: ``"any"``, ``"calls"`` (batches of operations), ``"reads"`` or
-                ``"writes"`` of these, ``"uploads"``, ``"downloads"``, or a function that is
-                given a :class:`SeenRequest`. If not given, those that *fault* is made for.
+                ``"writes"`` of these, ``"uploads"``, ``"downloads"``, or a function that takes
+                a :class:`SeenRequest`. If not given, those that *fault* is made for.
 
         Raises:
-            ValueError: If this makes no plan, or *fault* would kill a process that is not the
+            ValueError: If an argument is wrong, or *fault* would kill a process that is not the
                 server's own.
         """
         if isinstance(fault, LosePower) and not self._own_process:
             raise ValueError(
-                "this server shares its process with others, who would lose power too; "
+                "this server shares its process with other code, which would be killed too; "
                 "use aioftrackjobs.testing.ServerProcess, or serve --fault"
             )
         if times is not None and times < 1:
@@ -139,15 +139,15 @@ class Faults:
             self._rules.append(Rule(fault, matches, chance, share, left))
 
     def clear(self) -> None:
-        """Have nothing more go wrong; what did stays in :attr:`injected`."""
+        """Remove all planned faults; :attr:`injected` stays."""
         with self._lock:
             self._rules.clear()
 
     def reset(self, seed: int | None = None) -> None:
-        """Begin anew: nothing planned, nothing injected, and chance from its beginning.
+        """Start again with nothing planned, nothing injected, and the random numbers.
 
         Args:
-            seed: What chance begins with from now on; as before if not given.
+            seed: A new seed; the same as before if not given.
         """
         with self._lock:
             self._rules.clear()
@@ -156,10 +156,10 @@ class Faults:
             self._seed = self._seed if seed is None else seed
 
     def due(self, request: SeenRequest) -> Due | None:
-        """Return the fault that happens to *request*, which counts as injected from now on.
+        """Return the fault for *request*, which counts as injected from now on; None for none.
 
         Raises:
-            MatcherError: If a matcher of the user's fails.
+            MatcherError: If a function that selects requests fails.
         """
         with self._lock:
             rule = next((rule for rule in self._rules if _is_due(rule, request)), None)
@@ -172,28 +172,28 @@ class Faults:
             return Due(rule, injected)
 
     def withdraw(self, due: Due) -> None:
-        """Take back a fault for which its request gave no occasion."""
+        """Take back a fault that could not be injected into its request."""
         with self._lock:
             self._injected = [each for each in self._injected if each is not due.injected]
             if due.rule.left is not None:
                 due.rule.left += 1
 
     def report(self) -> str:
-        """Return what a failing test should show: the seed, and what happened."""
+        """Return the seed and the injected faults, for the output of a failing test."""
         happened = "".join(f"\n{index}. {each}" for index, each in enumerate(self.injected, 1))
         return f"seed {self.seed}; injected: {happened or 'nothing'}"
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """A fault that happens to a request."""
+    """A fault that is due for a request."""
 
     rule: Rule
     injected: Injected
 
     @property
     def fault(self) -> Fault:
-        """What happens."""
+        """The fault."""
         return self.rule.fault
 
 
@@ -205,5 +205,5 @@ def _is_due(rule: Rule, request: SeenRequest) -> bool:
             return False
     except Exception as exc:
         raise MatcherError(rule.fault, f"{type(exc).__name__}: {exc}") from exc
-    # Drawn for each matching request, so that the sequence does not hang on anything else.
+    # Drawn for each matching request, so that the sequence depends on nothing else.
     return rule.chance.random() < rule.probability

@@ -1,8 +1,8 @@
-"""Uploads in parts: each is kept until the client says which of them make up the file.
+"""Uploads in parts: parts are stored until the client names those that make up the file.
 
-A part is a file of its own, called by upload, number and digest. So nothing is remembered in
-memory, and a part that was sent twice cannot be mistaken: the client names it by its tag, which
-is the digest (protocol reference, section 6.4).
+A part is a file of its own, named by upload, number and digest. So the server keeps nothing in
+memory, and the versions of a part that was sent twice are told apart: the client names a part by
+its tag, which is the digest (protocol reference, section 6.4).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from aioftrackjobs.devserver.api_errors import (
     TransferError,
     ValidationError,
 )
-from aioftrackjobs.devserver.files.storage import PART, Incoming, Storage
-from aioftrackjobs.devserver.files.upload_tokens import Announced, check_digest, uploads_of
+from aioftrackjobs.devserver.files.storage import PART, IncomingFile, Storage
+from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload, check_digest, uploads_of
 
 _TAG = re.compile(r'"?([0-9a-f]{32})"?')
 _BLOCK = 1024 * 1024
@@ -32,20 +32,20 @@ _BLOCK = 1024 * 1024
 class Parts:
     """The parts that have arrived, in the folder of a storage.
 
-    If they are *lasting*, another server will know the uploads that they belong to, and they
-    stay for it; else they go with this one.
+    If they are *lasting*, they stay for the next server, which can decode the ids of their
+    uploads; otherwise they are removed when this server stops.
     """
 
     def __init__(self, storage: Storage, *, lasting: bool) -> None:
         self._storage = storage
         self._lasting = lasting
-        #: Uploads with parts that go with this server.
+        #: Uploads whose parts are removed when this server stops.
         self._open = set[str]()
         self._lock = threading.Lock()
 
-    def keep(self, announced: Announced, incoming: Incoming) -> str:
-        """Keep a part that has arrived whole, and return its tag."""
-        assert announced.upload is not None  # noqa: S101 - said by the only caller
+    def keep(self, announced: AnnouncedUpload, incoming: IncomingFile) -> str:
+        """Keep a part that has arrived completely, and return its tag."""
+        assert announced.upload is not None  # noqa: S101 - the only caller has checked it
         tag = (incoming.md5() or b"").hex()
         if not self._lasting:
             with self._lock:
@@ -54,17 +54,17 @@ class Parts:
         incoming.keep(self._path(announced, announced.number, tag))
         return tag
 
-    def assemble(self, announced: Announced, parts: Any) -> Incoming:
+    def assemble(self, announced: AnnouncedUpload, parts: Any) -> IncomingFile:
         """Return the whole file, for the caller to keep or discard; the parts stay.
 
         Args:
             announced: The upload.
-            parts: What the client says that it is made of.
+            parts: The list of numbers and tags that the client sent.
 
         Raises:
-            ValidationError: If that is no list of all its parts.
-            MissingPartError: If one of them is not there.
-            TransferError: If they are not what was announced.
+            ValidationError: If that is not a list of all its parts.
+            MissingPartError: If one of them has not arrived.
+            TransferError: If they do not match what was announced.
         """
         paths = [
             self._path(announced, number, tag)
@@ -88,8 +88,8 @@ class Parts:
             raise
         return whole
 
-    def is_whole(self, announced: Announced) -> bool:
-        """Return whether the component has a file that is what was announced."""
+    def is_whole(self, announced: AnnouncedUpload) -> bool:
+        """Return whether the component has a file that matches what was announced."""
         path = self._storage.path(announced.component_id)
         try:
             with path.open("rb") as file:
@@ -99,7 +99,7 @@ class Parts:
         except FileNotFoundError:
             return False
 
-    def discard(self, announced: Announced) -> None:
+    def discard(self, announced: AnnouncedUpload) -> None:
         """Remove all parts of an upload."""
         if announced.upload is not None:
             self._remove(announced.upload)
@@ -121,15 +121,15 @@ class Parts:
             path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove the parts of uploads that nobody can complete any more."""
+        """Remove the parts of uploads that no client can complete after this."""
         for upload in list(self._open):
             self._remove(upload)
 
-    def _path(self, announced: Announced, number: int, tag: str) -> Path:
+    def _path(self, announced: AnnouncedUpload, number: int, tag: str) -> Path:
         return self._storage.folder / f"{PART}{announced.upload}-{number}-{tag}"
 
 
-def _check_whole(announced: Announced, whole: Incoming) -> None:
+def _check_whole(announced: AnnouncedUpload, whole: IncomingFile) -> None:
     if whole.size != announced.size:
         raise TransferError(f"{announced.size} bytes were announced, the parts have {whole.size}.")
     check_digest(announced, whole)
@@ -140,7 +140,7 @@ def _checksum(file: BufferedReader) -> str:
     return base64.b64encode(digest.digest()).decode()
 
 
-def _append(whole: Incoming, path: Path) -> None:
+def _append(whole: IncomingFile, path: Path) -> None:
     with path.open("rb") as part:
         while block := part.read(_BLOCK):
             whole.write(block)

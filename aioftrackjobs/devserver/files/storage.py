@@ -1,4 +1,4 @@
-"""Files of components on disk: written under a name of their own, then put in place at once."""
+"""Files of components on disk: written under a temporary name, then put in place at once."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ except ImportError:  # Windows has no such locks
 
 from aioftrackjobs.devserver.errors import ServerStartError
 
-#: What a component id may look like to be a file's name; UUIDs do.
+#: Component ids that can be a file's name, as UUIDs can.
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-#: How files are called that are not complete, or about to be replaced; no component's file is.
+#: Prefixes of files that are not complete, or about to be replaced; no component's file has one.
 INCOMING, PART, EARLIER = ".incoming-", ".part-", ".earlier-"
-#: Seconds after which nobody will complete them.
+#: Seconds after which such a file is abandoned.
 _ABANDONED = 24 * 3600.0
-#: Seconds between two looks for such files.
+#: Seconds between two searches for abandoned files.
 _SWEEP_INTERVAL = 3600.0
 
 
@@ -36,13 +36,13 @@ def is_storable(component_id: object) -> bool:
 
 
 def _usable(name: str | Path | None) -> Path:
-    """Return the folder called *name*, made if it is missing; a new temporary one for None."""
+    """Return the folder *name*, created if it is missing; a new temporary one for None."""
     try:
         if name is None:
             return Path(tempfile.mkdtemp(prefix="aioftrackjobs-"))
         folder = Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        # Permissions, read-only mounts and quotas: only making a file says that one can.
+        # Permissions, read-only mounts and quotas: only creating a file shows that one can.
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, ValueError) as error:
         shown = None if name is None else str(name)
@@ -52,8 +52,8 @@ def _usable(name: str | Path | None) -> Path:
     return folder
 
 
-class Incoming:
-    """A file that is arriving; it exists for nobody else before :meth:`keep`.
+class IncomingFile:
+    """A file that is arriving; it is not visible as a component's file before :meth:`keep`.
 
     Attributes:
         size: Bytes written so far.
@@ -76,30 +76,30 @@ class Incoming:
         self.size += len(block)
 
     def hash(self, block: bytes) -> None:
-        """Take *block* into the digest; apart from writing, so that both can be done at once."""
+        """Add *block* to the digest; apart from writing, so that both can run in parallel."""
         if self._digest is not None:
             self._digest.update(block)
 
     @property
     def is_hashed(self) -> bool:
-        """Whether it has a digest, which is what :meth:`hash` is for."""
+        """Whether it has a digest, which needs :meth:`hash`."""
         return self._digest is not None
 
     def md5(self) -> bytes | None:
-        """Return the MD5 digest of what was written; None unless the file is hashed."""
+        """Return the MD5 digest of the blocks; None unless the file is hashed."""
         return self._digest.digest() if self._digest is not None else None
 
     def keep(self, target: Path | None = None) -> None:
-        """Put the file in place, over any earlier one; at *target* if that is given."""
+        """Put the file in place, over an earlier one; at *target* if that is given."""
         self._file.close()
         Path(self._file.name).replace(target or self._target)
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Put the file in place; if an error ends the context, what was there before is again."""
+        """Put the file in place; if an error ends the context, the earlier file is restored."""
         arriving = Path(self._file.name)
         earlier = arriving.with_name(EARLIER + arriving.name.removeprefix(INCOMING))
-        with suppress(OSError):  # there is none, or no second name for it on this disk
+        with suppress(OSError):  # there is none, or the disk has no hard links
             os.link(self._target, earlier)
         try:
             self.keep()
@@ -114,15 +114,15 @@ class Incoming:
             earlier.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Forget the file; harmless after :meth:`keep`."""
+        """Remove the file; harmless after :meth:`keep`."""
         self._file.close()
         Path(self._file.name).unlink(missing_ok=True)
 
 
-class _Claim:
-    """Lets servers that use one folder know of each other, as long as they live.
+class _FolderLock:
+    """A lock by which servers that use the same folder know of each other.
 
-    It is a lock on the folder itself: nothing of it stays, however a server ends.
+    It is a lock on the folder itself, so it ends with the server, however that ends.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -135,13 +135,13 @@ class _Claim:
                 self.is_sole = True
 
     def share(self) -> None:
-        """Let other servers use the folder too."""
+        """Turn the exclusive lock into one that other servers can share."""
         if self._descriptor is not None:
             with suppress(OSError):
                 fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
     def release(self) -> None:
-        """Let go of the folder."""
+        """Release the lock."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -151,30 +151,30 @@ class Storage:
     """A folder with one file for each component; a temporary one unless one is named.
 
     Raises:
-        ServerStartError: If no files can be kept in it.
+        ServerStartError: If no files can be stored in it.
     """
 
     def __init__(self, folder: str | Path | None = None) -> None:
         self._temporary = folder is None
         self.folder = _usable(folder)
-        self._claim = _Claim(self.folder)
-        if self._claim.is_sole:
-            # They came to servers that were killed: nothing more will come.
+        self._lock = _FolderLock(self.folder)
+        if self._lock.is_sole:
+            # Left by servers that were killed; no other server uses them.
             self._remove(INCOMING, math.inf)
             self._remove(EARLIER, math.inf)
-        self._claim.share()
+        self._lock.share()
         self._next_sweep = 0.0
         self.sweep_in_time()
 
-    def incoming(self, component_id: str, *, hashed: bool) -> Incoming:
+    def incoming(self, component_id: str, *, hashed: bool) -> IncomingFile:
         """Return a new file for a component, to be written.
 
-        Its MD5 digest is made if *hashed*; that is most of the work.
+        Its MD5 digest is computed if *hashed*; that is most of the work.
         """
-        return Incoming(self.folder, self.path(component_id), hashed=hashed)
+        return IncomingFile(self.folder, self.path(component_id), hashed=hashed)
 
     def path(self, component_id: str) -> Path:
-        """Return where the file of a component is, if there is one.
+        """Return the path of a component's file, whether or not it exists.
 
         Raises:
             ValueError: If no file can have that name.
@@ -196,7 +196,7 @@ class Storage:
             path.unlink(missing_ok=True)
 
     def sweep_in_time(self) -> None:
-        """Remove what arrived in part and will not be completed, if it is time to look for that."""
+        """Remove abandoned files and parts, at most once an hour."""
         now = time.monotonic()
         if now >= self._next_sweep:
             self._next_sweep = now + _SWEEP_INTERVAL
@@ -211,7 +211,7 @@ class Storage:
                     path.unlink()
 
     def close(self) -> None:
-        """Let go of the folder, and remove it if it was a temporary one."""
-        self._claim.release()
+        """Release the folder, and remove it if it is a temporary one."""
+        self._lock.release()
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)

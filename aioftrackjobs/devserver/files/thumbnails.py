@@ -1,4 +1,4 @@
-"""Making small pictures of images, with Pillow if it is installed."""
+"""Thumbnails of images, made with Pillow if it is installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ except ImportError:  # the server does everything else without it
 else:
     HAS_PILLOW = True
 
-#: Pixels on the longer side that may be asked for.
+#: Pixels on the longer side that a client may request.
 LARGEST_SIZE = 4096
 _JPEG_QUALITY = 85
 
@@ -26,10 +26,10 @@ _JPEG_QUALITY = 85
 def picture_of(path: Path, size: int) -> tuple[bytes, str]:
     """Return a picture of the image in a file that fits into *size* pixels, and its type.
 
-    It is never larger than the image. Transparency is kept, as PNG; all else is JPEG.
+    It is never larger than the image. An image with transparency becomes a PNG, others a JPEG.
 
     Raises:
-        EntityNotFoundError: If there is no image in the file, or one too big to work on.
+        EntityNotFoundError: If the file holds no image, or one that is too big.
         UnsupportedOperationError: If Pillow is not installed.
     """
     if not HAS_PILLOW:
@@ -40,7 +40,7 @@ def picture_of(path: Path, size: int) -> tuple[bytes, str]:
             return _made(path, size)
     except FileNotFoundError:
         raise EntityNotFoundError("There is no file for this component.") from None
-    except Exception as error:  # noqa: BLE001 - decoders raise whatever broken files bring about
+    except Exception as error:  # noqa: BLE001 - decoders raise any error on broken files
         raise EntityNotFoundError(f"No picture can be made of this file: {error}") from None
 
 

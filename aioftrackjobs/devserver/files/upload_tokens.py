@@ -1,7 +1,7 @@
-"""Announcing uploads: the address, and what must arrive there.
+"""Announcing uploads: their addresses, and what must arrive there.
 
-Everything that was announced travels in the address itself, signed, so that nothing has to be
-remembered and nothing is left of uploads that never come (protocol reference, section 6.3).
+The announcement is part of the address, and signed. So the server stores nothing, and uploads
+that never arrive leave nothing behind (protocol reference, section 6.3).
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any, Literal, TypeAlias
 from pydantic_core import from_json, to_json
 
 from aioftrackjobs.devserver.api_errors import TransferError, ValidationError
-from aioftrackjobs.devserver.files.storage import Incoming, is_storable
+from aioftrackjobs.devserver.files.storage import IncomingFile, is_storable
 from aioftrackjobs.devserver.limits import Limits
 
 _SIGNATURE_CHARACTERS = 43
-#: Of the id of an upload in parts, those that tell its component.
-_KIN_CHARACTERS = 16
-#: What a signature lets its holder do; one for a use is worth nothing for another.
+#: Characters of the id of an upload in parts that are the same for all of its component.
+_PREFIX_CHARACTERS = 16
+#: What a signature permits; one for a use is not valid for another.
 Use: TypeAlias = Literal["get", "put", "upload", "widget"]
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
-    """What an upload must be: a whole file, or one part of it.
+class AnnouncedUpload:
+    """What an upload must match: a whole file, or one part of it.
 
     Attributes:
         size: Bytes of the file; clients choose the size of its parts.
         checksum: Base64 of the file's MD5 digest; None if the client gave none.
-        upload: What parts of the same file have in common; None for a whole file.
-        number: Which part it is, from 1; for the upload as such, how many parts it has.
+        upload: Id that all parts of the file share; None for a whole file.
+        number: Number of the part, from 1; for the upload itself, the number of its parts.
     """
 
     component_id: str
@@ -47,11 +47,11 @@ class Announced:
     number: int = 0
 
 
-class Uploads:
-    """Makes and reads the addresses of uploads, and signs those of downloads.
+class UploadTokens:
+    """Makes and decodes the addresses of uploads, and signs those of downloads.
 
-    The *secret* is kept with the entities, so that clients carry on with what they were given
-    when a server is started again with them.
+    The *secret* is stored with the entities, so that addresses stay valid when a server is
+    started again with the same database.
     """
 
     def __init__(self, limits: Limits, secret: bytes) -> None:
@@ -65,7 +65,7 @@ class Uploads:
         return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
     def sign_download(self, component_id: str) -> str:
-        """Return the signature that lets whoever has it read the file of a component."""
+        """Return the signature that permits reading the file of a component."""
         return self.sign("get", component_id)
 
     def is_signature(self, use: Use, text: str, signature: str) -> bool:
@@ -76,9 +76,9 @@ class Uploads:
     def announce(
         self, operation: Mapping[str, Any], component: Mapping[str, Any] | None, base_url: str
     ) -> dict[str, Any]:
-        """Return where and how to upload the file of a component.
+        """Return the address and the headers for the upload of a component's file.
 
-        *component* is None if it is yet to be created; then the operation must say name and size.
+        *component* is None if it does not exist yet; then the operation must have name and size.
         """
         name, size = _name_and_size(operation, component)
         component_id, checksum = operation.get("component_id"), _checksum(operation)
@@ -86,7 +86,7 @@ class Uploads:
             raise ValidationError("'component_id' must be a component's id.")
         if size > self._limits.upload:
             raise ValidationError(f"A file takes {self._limits.upload} bytes at most.")
-        announced = Announced(component_id, size, checksum)
+        announced = AnnouncedUpload(component_id, size, checksum)
         if operation.get("parts") is not None:
             return self._announce_parts(announced, operation["parts"], base_url)
         headers = {
@@ -98,7 +98,9 @@ class Uploads:
         url = self._url(announced, base_url)
         return {"url": url, "headers": headers, "component_id": component_id}
 
-    def _announce_parts(self, announced: Announced, parts: Any, base_url: str) -> dict[str, Any]:
+    def _announce_parts(
+        self, announced: AnnouncedUpload, parts: Any, base_url: str
+    ) -> dict[str, Any]:
         if not isinstance(parts, int) or isinstance(parts, bool):
             raise ValidationError("'parts' must be a whole number.")
         if not 1 <= parts <= self._limits.parts:
@@ -118,18 +120,18 @@ class Uploads:
             "urls": urls,
         }
 
-    def _url(self, announced: Announced, base_url: str) -> str:
+    def _url(self, announced: AnnouncedUpload, base_url: str) -> str:
         return f"{base_url.rstrip('/')}/upload/{self._token(announced, 'put')}"
 
-    def _token(self, announced: Announced, use: Use) -> str:
+    def _token(self, announced: AnnouncedUpload, use: Use) -> str:
         content = base64.urlsafe_b64encode(to_json(asdict(announced))).decode().rstrip("=")
         return self.sign(use, content) + content
 
-    def announced(self, token: str, use: Use = "put") -> Announced:
-        """Return what was announced by *token*.
+    def decode(self, token: str, use: Use = "put") -> AnnouncedUpload:
+        """Return the upload that *token* announces.
 
         Args:
-            token: Part of an address, or what an upload in parts is called.
+            token: The last part of an upload's address, or the id of an upload in parts.
             use: Which of the two; ``put`` or ``upload``.
 
         Raises:
@@ -139,12 +141,12 @@ class Uploads:
         if not token.isascii() or not self.is_signature(use, content, signature):
             raise TransferError("No such upload was announced.", status=403)
         padding = "=" * (-len(content) % 4)
-        return Announced(**from_json(base64.urlsafe_b64decode(content + padding)))
+        return AnnouncedUpload(**from_json(base64.urlsafe_b64decode(content + padding)))
 
 
 def uploads_of(component_id: str) -> str:
-    """Return what the ids of all uploads of a component begin with, and no others."""
-    return hashlib.sha256(component_id.encode()).hexdigest()[:_KIN_CHARACTERS]
+    """Return the prefix that the ids of all uploads of a component have, and no others."""
+    return hashlib.sha256(component_id.encode()).hexdigest()[:_PREFIX_CHARACTERS]
 
 
 def _name_and_size(
@@ -174,11 +176,11 @@ def _checksum(operation: Mapping[str, Any]) -> str | None:
     raise ValidationError("'checksum' must be the base64 of an MD5 digest.")
 
 
-def check_digest(announced: Announced, incoming: Incoming) -> None:
-    """Check a whole file against the digest that was announced, if one was.
+def check_digest(announced: AnnouncedUpload, incoming: IncomingFile) -> None:
+    """Check a whole file against the announced digest, if there is one.
 
     Raises:
-        TransferError: If it is not that file's.
+        TransferError: If the digests differ.
     """
     if announced.checksum is not None and base64.b64decode(announced.checksum) != incoming.md5():
         raise TransferError("What arrived does not have the MD5 digest that was announced.")

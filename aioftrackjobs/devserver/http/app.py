@@ -1,4 +1,4 @@
-"""The ASGI application: addresses, and nothing that is not HTTP."""
+"""The ASGI application: its routes, and its responses to errors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from aioftrackjobs.devserver.api_errors import (
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
-from aioftrackjobs.devserver.http.cors import BROWSERS
+from aioftrackjobs.devserver.http.cors import CORS
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
-from aioftrackjobs.devserver.http.responses import refused
+from aioftrackjobs.devserver.http.responses import error_response
 from aioftrackjobs.devserver.options import Options, ServerOptions
 
 
@@ -39,7 +39,7 @@ def create_app(**options: Unpack[ServerOptions]) -> Starlette:
 
 
 def application_of(engine: Engine) -> Starlette:
-    """Return the ASGI application that serves *engine*, and closes it in the end."""
+    """Return the ASGI application that serves *engine*, and closes it when it ends."""
     database = DatabaseThread()
     files = FileEndpoints(engine, database)
 
@@ -48,7 +48,7 @@ def application_of(engine: Engine) -> Starlette:
         try:
             yield
         finally:
-            closing()
+            close()
 
     app = Starlette(
         routes=[
@@ -60,31 +60,31 @@ def application_of(engine: Engine) -> Starlette:
             Route("/img/thumbnail2.png", no_thumbnail),
             Route("/widget", files.widget),
         ],
-        middleware=[BROWSERS],
+        middleware=[CORS],
         exception_handlers={
-            ApiError: _refusal_response,
+            ApiError: _api_error_response,
             HTTPException: _http_error_response,
             Exception: _failure_response,
         },
         lifespan=lifespan,
     )
-    closing = weakref.finalize(app, engine.close)
+    close = weakref.finalize(app, engine.close)
     app.state.engine = engine
     return app
 
 
-def _refusal_response(_: Request, refusal: Exception) -> Response:
-    assert isinstance(refusal, ApiError)  # noqa: S101 - the class this handler is for
-    return refused(refusal)
+def _api_error_response(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError)  # noqa: S101 - the class this handler is for
+    return error_response(error)
 
 
 def _http_error_response(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - the class this handler is for
-    response = refused(RequestError(f"{error.detail}.", status=error.status_code))
+    response = error_response(RequestError(f"{error.detail}.", status=error.status_code))
     response.headers.update(error.headers or {})
     return response
 
 
 def _failure_response(_: Request, error: Exception) -> Response:
     reason = "The development server failed; its log says why."
-    return refused(RequestError(reason, status=500))
+    return error_response(RequestError(reason, status=500))

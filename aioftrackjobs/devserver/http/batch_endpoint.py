@@ -24,18 +24,19 @@ from aioftrackjobs.devserver.engine import Call, Engine
 from aioftrackjobs.devserver.http.backpressure import ROOM, SMALL, DatabaseThread, Slot, is_big
 from aioftrackjobs.devserver.http.headers import caller_of
 from aioftrackjobs.devserver.http.request_body import read_body
-from aioftrackjobs.devserver.http.responses import batch_refused, reply
+from aioftrackjobs.devserver.http.responses import batch_error_response, json_response
 from aioftrackjobs.devserver.limits import NeedsSlotError
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of a body that are parsed faster than they are handed to a thread.
+#: Bytes of a body that is parsed faster than it is passed to a thread.
 _PARSED_AT_ONCE = 64 * 1024
-#: Bytes that are handed to a socket at once; what it has not sent is held beside the response.
+#: Bytes that are passed to a socket at once; the socket holds them beside the response.
 _BLOCK = 64 * 1024
-#: Seconds after which it is worth a look whether the client of a batch still waits for it.
+#: Seconds of waiting after which the server checks that the client is still connected.
 _LONG = 0.2
-_LOOKS = 3
+#: Rounds of the event loop until it has noticed that a connection has ended.
+_ROUNDS = 3
 
 
 class BatchEndpoint:
@@ -56,7 +57,7 @@ class BatchEndpoint:
             try:
                 response = await self._respond(request, slot)
             except ApiError as error:
-                await batch_refused(error, request.headers)(scope, receive, send)
+                await batch_error_response(error, request.headers)(scope, receive, send)
             except ClientDisconnect:
                 logger.debug("a client left before its batch was done")
             else:
@@ -85,8 +86,8 @@ class BatchEndpoint:
     async def _read(self, request: Request, caller: Caller) -> Call:
         body = await read_body(request, self._limits)
         if len(body) <= _PARSED_AT_ONCE:
-            return self._engine.read(body, caller)
-        return await run_sync(self._engine.read, body, caller)
+            return self._engine.parse(body, caller)
+        return await run_sync(self._engine.parse, body, caller)
 
     async def _run(self, call: Call, request: Request, slot: Slot) -> bytes:
         """Do what *call* asks for when it is its turn.
@@ -111,9 +112,9 @@ class BatchEndpoint:
                 slot.release()
 
     async def _send(self, response: bytes, request: Request, send: Send) -> None:
-        """Send *response* to a client that reads it; a big one in blocks, so that it must."""
+        """Send *response*; a big one in blocks, so that a client that stops reading is noticed."""
         if len(response) <= _BLOCK:
-            await reply(response)(request.scope, request.receive, send)
+            await json_response(response)(request.scope, request.receive, send)
             return
         for message in _messages(response):
             with anyio.move_on_after(self._limits.idle) as time:
@@ -129,7 +130,7 @@ class BatchEndpoint:
 
 def _messages(response: bytes) -> Iterator[Message]:
     """Yield *response* in the pieces in which it is sent."""
-    headers = reply(response).raw_headers
+    headers = json_response(response).raw_headers
     yield {"type": "http.response.start", "status": 200, "headers": headers}
     for start in range(0, len(response), _BLOCK):
         end = start + _BLOCK
@@ -143,7 +144,6 @@ async def _check_presence(request: Request) -> None:
     Raises:
         ClientDisconnect: If it does not.
     """
-    # Whether a connection has ended is found out by the event loop, in its next rounds.
-    for _ in range(_LOOKS):
+    for _ in range(_ROUNDS):
         if await request.is_disconnected():
             raise ClientDisconnect

@@ -1,4 +1,4 @@
-"""What pages in browsers need: leave to call from another origin (CORS)."""
+"""Cross-origin requests (CORS): pages in browsers may call from any origin."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from aioftrackjobs.devserver.api_errors import RequestError
-from aioftrackjobs.devserver.http.responses import refused
+from aioftrackjobs.devserver.http.responses import error_response
 
 _DESCRIBED = ("content-type", "content-length")
 
 
-class _Browsers(CORSMiddleware):
-    """Cross-origin calls, refused like everything else: with a JSON error object."""
+class _JsonErrors(CORSMiddleware):
+    """CORS whose errors are JSON objects, as all errors are."""
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a browser that asks what it may do."""
+        """Respond to the preflight request of a browser."""
         response = super().preflight_response(request_headers)
         if response.status_code < 400:
             return response
         reason = bytes(response.body).decode()
-        refusal = RequestError(f"{reason}.", status=response.status_code)
+        error = RequestError(f"{reason}.", status=response.status_code)
         headers = {key: value for key, value in response.headers.items() if key not in _DESCRIBED}
-        answer = refused(refusal)
-        answer.headers.update(headers)
-        return answer
+        refused = error_response(error)
+        refused.headers.update(headers)
+        return refused
 
 
-#: Pages from anywhere may call: what lets a caller in are the headers, which a page must know.
-BROWSERS = Middleware(
-    _Browsers,
+#: Pages from any origin may call: the credentials are in headers, which a page must know.
+CORS = Middleware(
+    _JsonErrors,
     allow_origin_regex=".*",
     allow_methods=["GET", "HEAD", "POST", "PUT"],
     allow_headers=["*"],

@@ -24,17 +24,17 @@ from aioftrackjobs.devserver.api_errors import (
     TransferError,
 )
 from aioftrackjobs.devserver.engine import Engine
-from aioftrackjobs.devserver.files.storage import Incoming, is_storable
+from aioftrackjobs.devserver.files.storage import IncomingFile, is_storable
 from aioftrackjobs.devserver.files.thumbnails import LARGEST_SIZE, picture_of, placeholder
-from aioftrackjobs.devserver.files.upload_tokens import Announced
+from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread, Slot
 from aioftrackjobs.devserver.http.upload_receiver import receive
 
 Result = TypeVar("Result")
 
-#: Bytes of a file read at once: big enough that the hop to a worker thread costs nothing.
+#: Bytes of a file read at once: big enough that the change to a worker thread costs nothing.
 _BLOCK = 2 * 1024 * 1024
-#: Pixels of a thumbnail if the client does not say.
+#: Pixels of a thumbnail if the client names no size.
 _THUMBNAIL_SIZE = 300
 
 
@@ -52,8 +52,8 @@ class FileEndpoints:
             return await self._database.run(function, *arguments)
 
     async def upload(self, request: Request) -> Response:
-        """Take the file that was announced for this address."""
-        announced = self._engine.uploads.announced(request.path_params["token"])
+        """Receive the file that was announced for this address."""
+        announced = self._engine.uploads.decode(request.path_params["token"])
         is_part = announced.upload is not None
         make = functools.partial(
             self._engine.storage.incoming,
@@ -75,8 +75,8 @@ class FileEndpoints:
                 incoming.discard()
         return Response(headers={"ETag": f'"{tag}"'})
 
-    def _keep(self, announced: Announced, incoming: Incoming) -> str:
-        """Keep what has arrived, and return its tag."""
+    def _keep(self, announced: AnnouncedUpload, incoming: IncomingFile) -> str:
+        """Keep the file or part that has arrived, and return its tag."""
         if announced.upload is not None:
             return self._engine.parts.keep(announced, incoming)
         incoming.keep()
@@ -88,7 +88,7 @@ class FileEndpoints:
         return _ComponentFile(path, filename=name)
 
     async def thumbnail(self, request: Request) -> Response:
-        """Send a picture of a component that fits into the size that is asked for."""
+        """Send a picture of a component that fits into the requested size."""
         path, _ = await self._file(request)
         size = request.query_params.get("size") or str(_THUMBNAIL_SIZE)
         if not re.fullmatch(r"[1-9][0-9]{0,4}", size):
@@ -98,9 +98,9 @@ class FileEndpoints:
         return Response(picture, media_type=kind)
 
     async def remove(self, request: Request) -> Response:
-        """Remove the file of a component, and of one that is not completed, what has arrived.
+        """Remove the file of a component, and the parts of uploads that are not completed.
 
-        It is a GET with an effect, as the real one.
+        It is a GET with an effect, as on a real server.
         """
         component_id = self._component_id(request)
         await self._check_credentials(request)
@@ -110,11 +110,11 @@ class FileEndpoints:
         return Response(b"{}", media_type="application/json")
 
     async def widget(self, request: Request) -> Response:
-        """Say which widget a real server would show here."""
-        told = dict(request.query_params)
-        if not is_widget(self._engine.uploads, told):
+        """Send a page that names the widget which a real server would show here."""
+        parameters = dict(request.query_params)
+        if not is_widget(self._engine.uploads, parameters):
             raise InvalidCredentialsError
-        shown = " ".join(told.get(name, "") for name in ("name", "entity_type", "entity_id"))
+        shown = " ".join(parameters.get(name, "") for name in ("name", "entity_type", "entity_id"))
         page = f"<!doctype html><title>ftrack</title><p>Widget: {html.escape(shown)}"
         return HTMLResponse(page)
 
@@ -143,12 +143,12 @@ class FileEndpoints:
 
 
 class _ComponentFile(FileResponse):
-    """A file, sent in blocks that keep hops to worker threads rare."""
+    """A file, sent in big blocks, as each block needs a change to a worker thread."""
 
     chunk_size = _BLOCK
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it, or refuse a range that it does not have as all else is refused."""
+        """Send the file; respond with a JSON error object to a range that it does not have."""
         refused_with: int | None = None
 
         async def send_file(message: Message) -> None:

@@ -1,4 +1,4 @@
-"""What clients say in the headers of a batch (protocol reference, section 1.2)."""
+"""Credentials and options in the headers of a batch (protocol reference, section 1.2)."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _TRUE = frozenset({"1", "true"})
 
 
 def is_strict(headers: Mapping[str, str]) -> bool:
-    """Return whether real HTTP status codes are wanted."""
+    """Return whether the client wants real HTTP status codes."""
     return headers.get("ftrack-strict-api", "").strip().lower() in _TRUE
 
 
 def _options_in(headers: Mapping[str, str]) -> set[str]:
-    """Return the options that are on; both documented separators are taken."""
+    """Return the options that are on; both documented separators are accepted."""
     options = set()
     for part in headers.get("ftrack-api-options", "").split(";"):
         name, _, value = part.replace("=", ":").partition(":")
@@ -28,10 +28,10 @@ def _options_in(headers: Mapping[str, str]) -> set[str]:
 
 
 def caller_of(request: Request, credentials: Credentials) -> Caller:
-    """Return who sent a batch, and how the response is wanted.
+    """Return the sender of a batch, with its wishes for the response.
 
     Raises:
-        InvalidCredentialsError: If it does not come with the key of a user.
+        InvalidCredentialsError: If the headers do not have the key of a user.
     """
     headers = request.headers
     identity = credentials.check(headers.get("ftrack-user"), headers.get("ftrack-api-key"))

@@ -1,4 +1,4 @@
-"""Reading the bodies of requests: never more of them than is allowed, and not for ever."""
+"""Reading the bodies of requests, within the limits of size and time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ async def read_body(request: Request, limits: Limits) -> bytes:
     """Return the whole body.
 
     Raises:
-        RequestError: If it is too big, or the next piece of it takes too long.
+        RequestError: If it is too big, or its next piece takes too long.
         ClientDisconnect: If it ends too early.
     """
     announced = request.headers.get("content-length", "")
@@ -46,7 +46,7 @@ async def pieces_of(request: Request, limits: Limits) -> AsyncGenerator[bytes, N
                 piece = await anext(stream, None)
         except TimeoutError:
             raise RequestError(
-                f"Nothing arrived for {limits.idle:g} s; the request is given up.", status=408
+                f"Nothing arrived for {limits.idle:g} s; the request is abandoned.", status=408
             ) from None
         if piece is None:
             return

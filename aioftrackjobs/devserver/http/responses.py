@@ -1,4 +1,4 @@
-"""Answers over HTTP: everything is JSON, refusals too."""
+"""Responses over HTTP: everything is JSON, errors too."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from aioftrackjobs.devserver.api_errors import (
 from aioftrackjobs.devserver.http.headers import is_strict
 
 
-def reply(body: bytes, status: int = 200) -> Response:
-    """Return JSON as a response."""
+def json_response(body: bytes, status: int = 200) -> Response:
+    """Return a response with JSON."""
     return Response(body, status, media_type="application/json")
 
 
-def refused(refusal: ApiError, status: int | None = None) -> Response:
-    """Return *refusal* as a response; with the status it stands for if none is given."""
-    response = reply(to_json(error_body(refusal)), status or refusal.status)
-    if isinstance(refusal, BusyError):
-        response.headers["Retry-After"] = str(refusal.retry_after)
+def error_response(error: ApiError, status: int | None = None) -> Response:
+    """Return the response for *error*, with the status of the error if none is given."""
+    response = json_response(to_json(error_body(error)), status or error.status)
+    if isinstance(error, BusyError):
+        response.headers["Retry-After"] = str(error.retry_after)
     return response
 
 
-def batch_refused(refusal: ApiError, headers: Mapping[str, str]) -> Response:
-    """Return the refusal of a batch, with status 200 unless the client wants real ones.
+def batch_error_response(error: ApiError, headers: Mapping[str, str]) -> Response:
+    """Return the response for the error of a batch, with status 200 unless in strict mode.
 
-    What is no batch at all, or finds the server too busy for any, has a real one always.
+    A request that is no batch at all, or that the server is too busy for, always has a real
+    status.
     """
-    is_of_batch = not isinstance(refusal, RequestError) or (
-        isinstance(refusal, TransferError) and not isinstance(refusal, BusyError)
+    is_of_batch = not isinstance(error, RequestError) or (
+        isinstance(error, TransferError) and not isinstance(error, BusyError)
     )
-    return refused(refusal, 200 if is_of_batch and not is_strict(headers) else None)
+    return error_response(error, 200 if is_of_batch and not is_strict(headers) else None)

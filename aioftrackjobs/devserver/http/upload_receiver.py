@@ -1,8 +1,8 @@
-"""Taking an upload in: receiving, hashing and writing at the same time.
+"""Receiving an upload: reading, hashing and writing at the same time.
 
-The MD5 digest takes longer than all the rest, so it must never wait for the event loop: each of
-the two consumers is a thread for the length of the upload, fed with big blocks. A hop to a
-worker thread for each block would leave it idle a third of the time.
+The MD5 digest takes longer than everything else, so it must never wait for the event loop: each
+of the two consumers is a thread for the length of the upload, fed with big blocks. One change to
+a worker thread for each block would leave the digest idle a third of the time.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from anyio.to_thread import run_sync
 from starlette.requests import ClientDisconnect, Request
 
 from aioftrackjobs.devserver.api_errors import RequestError, TransferError
-from aioftrackjobs.devserver.files.storage import Incoming
-from aioftrackjobs.devserver.files.upload_tokens import Announced, check_digest
+from aioftrackjobs.devserver.files.storage import IncomingFile
+from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload, check_digest
 from aioftrackjobs.devserver.http.request_body import pieces_of
 from aioftrackjobs.devserver.limits import Limits
 
-#: Bytes in a block: a thread that gives up the interpreter for less has to get it back as often.
+#: Bytes in a block: with small ones the threads would exchange the interpreter lock too often.
 _BLOCK = 1024 * 1024
-#: Blocks that may wait for a consumer or be in its hands, which bounds an upload's memory.
+#: Blocks that a consumer may have waiting or in work; this bounds an upload's memory.
 _AHEAD = 4
 
 
@@ -47,26 +47,26 @@ class _Consumer:
                 self._function(block)
                 self._room.release()
         finally:
-            self._room.release()  # if it failed, whoever waits for room must not wait for ever
+            self._room.release()  # if it failed, feed() must not wait for ever
 
     async def feed(self, block: bytes) -> None:
-        """Hand over *block*, waiting while there is no room for it."""
+        """Pass *block* on; wait while the queue is full."""
         if not self._room.acquire(blocking=False):
             await run_sync(self._room.acquire)
         self._blocks.put(block)
 
     def close(self) -> None:
-        """Let the thread end when it has consumed what it was given."""
+        """Make the thread end when it has consumed all blocks."""
         self._blocks.put(None)
 
 
 async def receive(
-    request: Request, incoming: Incoming, announced: Announced, limits: Limits
+    request: Request, incoming: IncomingFile, announced: AnnouncedUpload, limits: Limits
 ) -> None:
     """Write the body of *request* while it arrives, and hash it if its digest is needed.
 
     Raises:
-        RequestError: If it is not what was announced, ends too early, or stops arriving.
+        RequestError: If it does not match what was announced, ends too early, or stalls.
     """
     consumers = [_Consumer(incoming.write)]
     if incoming.is_hashed:
@@ -95,9 +95,10 @@ async def receive(
 async def _forward(
     request: Request, consumers: list[_Consumer], expected: int, limits: Limits
 ) -> int | RequestError:
-    """Pass the body on in blocks, and return its size; a refusal if it did not end by itself.
+    """Pass the body on in blocks, and return its size; an error if the body did not end.
 
-    It stops at the first byte more than *expected*.
+    It stops at the first byte more than *expected*. The error is returned, not raised: in the
+    task group of the consumers it would become part of an exception group.
     """
     arrived, chunks, size = 0, list[bytes](), 0
     try:
@@ -111,7 +112,7 @@ async def _forward(
                     await _feed(consumers, chunks)
                     chunks, size = [], 0
     except RequestError as stalled:
-        return stalled  # raised in the task group it would become part of an exception group
+        return stalled
     except ClientDisconnect:
         return TransferError("The upload ended before all of it arrived.")
     await _feed(consumers, chunks)

@@ -1,7 +1,7 @@
 """Creates, updates and deletes of one batch.
 
-Operations are done in order. What can only be judged when all are done, whether required
-attributes have values, waits for :meth:`Batch.finish`; foreign keys wait for the end of the
+Operations are done in order. Checks that need all of them to be done, such as that required
+attributes have values, wait for :meth:`Batch.finish`; foreign keys wait for the end of the
 transaction (protocol reference, section 2.2).
 """
 
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from aioftrackjobs.devserver.api_errors import EntityNotFoundError, ValidationError
-from aioftrackjobs.devserver.entities.serializer import Encoder, Entity
-from aioftrackjobs.devserver.mutations.collections import Members
-from aioftrackjobs.devserver.mutations.defaults import Rules
+from aioftrackjobs.devserver.entities.serializer import Entity, Serializer
+from aioftrackjobs.devserver.mutations.collections import Collections
+from aioftrackjobs.devserver.mutations.defaults import Defaults
 from aioftrackjobs.devserver.mutations.embedding import Embedding
-from aioftrackjobs.devserver.mutations.hierarchy import Trees
-from aioftrackjobs.devserver.mutations.payload import Changes, Key, read_changes, read_key
+from aioftrackjobs.devserver.mutations.hierarchy import Hierarchy
+from aioftrackjobs.devserver.mutations.payload import Key, Payload, read_key, read_payload
 from aioftrackjobs.devserver.schema.model import EntityType, Model
-from aioftrackjobs.devserver.store.custom_attributes import are_always_there
+from aioftrackjobs.devserver.store.custom_attributes import always_exist
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import TYPE
 
@@ -26,58 +26,58 @@ Operation = Mapping[str, Any]
 
 
 class Batch:
-    """The changes of one request, within one transaction."""
+    """The changes of one batch, within one transaction."""
 
     def __init__(
-        self, model: Model, transaction: Transaction, rules: Rules, encoder: Encoder
+        self, model: Model, transaction: Transaction, defaults: Defaults, serializer: Serializer
     ) -> None:
         self._model = model
         self._transaction = transaction
-        self._rules = rules
-        self._encoder = encoder
-        #: Entities created or changed, with their rows as far as they are certain.
+        self._defaults = defaults
+        self._serializer = serializer
+        #: Entities created or changed, with their rows; None where a row must be read again.
         self._touched: dict[tuple[str, ...], dict[str, Any] | None] = {}
-        self._removed_along = False
-        self._trees = Trees(model, transaction)
+        self._has_cascaded = False
+        self._hierarchy = Hierarchy(model, transaction)
         self._embedding = Embedding(model)
-        self._members = Members(model, transaction, rules, self._touch)
+        self._members = Collections(model, transaction, defaults, self._touch)
 
     def create(self, operation: Operation) -> Entity:
         """Create an entity and return its wire form."""
         declared = self._entity_type(operation)
-        changes = read_changes(self._model, declared, operation.get("entity_data", {}))
+        payload = read_payload(self._model, declared, operation.get("entity_data", {}))
         if operation.get("entity_key") is not None:
-            self._merge_key(declared, changes.values, operation["entity_key"])
-        key = {name: changes.values.get(name) for name in declared.primary_key}
-        if are_always_there(declared) and self._exists(declared, key):
-            return self._change(declared, self._row(declared, key), changes)
-        return self._make(declared, changes)
+            self._merge_key(declared, payload.values, operation["entity_key"])
+        key = {name: payload.values.get(name) for name in declared.primary_key}
+        if always_exist(declared) and self._exists(declared, key):
+            return self._change(declared, self._row(declared, key), payload)
+        return self._make(declared, payload)
 
     def update(self, operation: Operation) -> Entity:
         """Change an entity and return the wire form of what changed."""
         declared = self._entity_type(operation)
         key = read_key(declared, operation.get("entity_key"))
         data = operation.get("entity_data", {})
-        if are_always_there(declared) and not self._exists(declared, key):
-            changes = read_changes(self._model, declared, data)
-            self._merge_key(declared, changes.values, operation["entity_key"])
-            return self._make(declared, changes)
+        if always_exist(declared) and not self._exists(declared, key):
+            payload = read_payload(self._model, declared, data)
+            self._merge_key(declared, payload.values, operation["entity_key"])
+            return self._make(declared, payload)
         row = self._row(declared, key)
         entity_type = declared if declared.shared else self._model.types[row[TYPE]]
-        return self._change(entity_type, row, read_changes(self._model, entity_type, data))
+        return self._change(entity_type, row, read_payload(self._model, entity_type, data))
 
     def delete(self, operation: Operation) -> bool:
-        """Delete an entity and what goes with it.
+        """Delete an entity, and by cascade what depends on it.
 
-        The official client also deletes what an earlier operation of its batch took along:
-        metadata that has dropped out of its parent's collection.
+        The official client also deletes what an earlier operation of its batch has deleted by
+        cascade: metadata that was removed from its parent's collection.
         """
         entity_type = self._entity_type(operation)
         key = read_key(entity_type, operation.get("entity_key"))
         try:
             self._row(entity_type, key)
         except EntityNotFoundError:
-            if self._removed_along:
+            if self._has_cascaded:
                 return True
             raise
         self._transaction.delete(entity_type.root, key)
@@ -86,11 +86,11 @@ class Batch:
         return True
 
     def finish(self) -> None:
-        """Check what may be wrong only when the whole batch is done, and complete the answers.
+        """Check what can only be checked when the whole batch is done, and complete the results.
 
         Raises:
-            ValidationError: If a required attribute of what was written has no value, or
-                something is above itself.
+            ValidationError: If a required attribute of a written entity has no value, or an
+                entity is below itself.
         """
         for (root, *key), known in self._touched.items():
             names = self._model.types[root].primary_key
@@ -101,8 +101,8 @@ class Batch:
             for name in entity_type.required:
                 if name in entity_type.attributes and row.get(name) is None:
                     raise ValidationError(f"{entity_type.name}.{name} is required.")
-        self._trees.check()
-        self._embedding.place(repeats=self._encoder.denormalize)
+        self._hierarchy.check()
+        self._embedding.place(repeats=self._serializer.denormalize)
 
     def _entity_type(self, operation: Operation) -> EntityType:
         name = operation.get("entity_type")
@@ -117,18 +117,18 @@ class Batch:
             elif str(values[name]) != value:
                 raise ValidationError(f"'entity_key' and 'entity_data' differ in {name}.")
 
-    def _concrete(self, entity_type: EntityType, values: Mapping[str, Any]) -> EntityType:
-        """Return the subtype that *values* mark, such as a TypedContext's object type."""
+    def _subtype(self, entity_type: EntityType, values: Mapping[str, Any]) -> EntityType:
+        """Return the subtype that *values* name, as the object type of a TypedContext does."""
         for name in sorted(entity_type.concrete - {entity_type.name}):
-            marks = self._model.types[name].marks
-            told = {mark for mark in marks if values.get(mark) is not None}
-            untold = marks.keys() - told - entity_type.marks.keys()
-            if told and not untold and all(values[mark] == marks[mark] for mark in told):
+            wanted = self._model.types[name].discriminators
+            given = {each for each in wanted if values.get(each) is not None}
+            missing = wanted.keys() - given - entity_type.discriminators.keys()
+            if given and not missing and all(values[each] == wanted[each] for each in given):
                 return self._model.types[name]
         return entity_type
 
     def _row(self, entity_type: EntityType, key: Key) -> dict[str, Any]:
-        """Return the entity with the given *key* as it is now.
+        """Return the row of the entity with the given *key* as it is now.
 
         Raises:
             EntityNotFoundError: If there is none, or it is of another type.
@@ -143,47 +143,47 @@ class Batch:
         row = self._touched.get((entity_type.root, *key.values()))
         return (row or self._transaction.read(entity_type.root, key)) is not None
 
-    def _make(self, declared: EntityType, changes: Changes) -> Entity:
-        """Create an entity with what *changes* say and what the rules add to it."""
-        values = changes.values
-        entity_type = self._concrete(declared, values)
-        asked = set(values)
-        self._rules.complete(entity_type, values)
+    def _make(self, declared: EntityType, payload: Payload) -> Entity:
+        """Create an entity with the values of *payload* and the defaults."""
+        values = payload.values
+        entity_type = self._subtype(declared, values)
+        sent = set(values)
+        self._defaults.complete(entity_type, values)
         missing = [name for name in entity_type.primary_key if values.get(name) is None]
         if missing:
             raise ValidationError(f"A {entity_type.name} needs a {' and a '.join(missing)}.")
-        self._rules.check_unique(entity_type, values)
+        self._defaults.check_unique(entity_type, values)
         row = {TYPE: entity_type.name, **values}
         self._transaction.insert(entity_type.root, row)
         self._touch(entity_type, row)
-        self._trees.create(entity_type, row)
-        self._replace_collections(entity_type, row, changes)
-        names = asked | {name for name, value in values.items() if value is not None}
-        answer = self._answer(entity_type, row, names, changes)
-        self._embedding.add(entity_type, row, answer)
-        return answer
+        self._hierarchy.create(entity_type, row)
+        self._replace_collections(entity_type, row, payload)
+        names = sent | {name for name, value in values.items() if value is not None}
+        result = self._result(entity_type, row, names, payload)
+        self._embedding.add(entity_type, row, result)
+        return result
 
-    def _change(self, entity_type: EntityType, row: dict[str, Any], changes: Changes) -> Entity:
-        """Do what *changes* say to the entity that is in *row* so far."""
+    def _change(self, entity_type: EntityType, row: dict[str, Any], payload: Payload) -> Entity:
+        """Change the entity in *row* as *payload* says."""
         key = {name: row[name] for name in entity_type.primary_key}
-        self._refuse_immutable(entity_type, row, changes.values)
-        values = {name: value for name, value in changes.values.items() if name not in key}
-        self._rules.follow(entity_type, row, values)
-        self._rules.check_unique(entity_type, {**values, **key})
+        self._refuse_immutable(entity_type, row, payload.values)
+        values = {name: value for name, value in payload.values.items() if name not in key}
+        self._defaults.follow(entity_type, row, values)
+        self._defaults.check_unique(entity_type, {**values, **key})
         self._transaction.update(entity_type.root, key, values)
         row.update(values)
         self._touch(entity_type, row)
-        self._trees.move(entity_type, next(iter(key.values())), values)
-        self._replace_collections(entity_type, row, changes)
-        return self._answer(entity_type, row, values, changes)
+        self._hierarchy.move(entity_type, next(iter(key.values())), values)
+        self._replace_collections(entity_type, row, payload)
+        return self._result(entity_type, row, values, payload)
 
     def _touch(self, entity_type: EntityType, row: dict[str, Any]) -> None:
         key = tuple(row[name] for name in entity_type.primary_key)
         self._touched[entity_type.root, *key] = row
 
     def _forget_rows(self) -> None:
-        """Have rows read again that other changes may have changed or removed along."""
-        self._removed_along = True
+        """Read all rows again, as cascades may have changed or deleted them."""
+        self._has_cascaded = True
         self._touched = dict.fromkeys(self._touched)
 
     def _refuse_immutable(
@@ -194,27 +194,27 @@ class Batch:
             if name in fixed and row.get(name) is not None and row[name] != value:
                 raise ValidationError(f"{entity_type.name}.{name} cannot be changed.")
 
-    def _answer(
+    def _result(
         self,
         entity_type: EntityType,
         row: Mapping[str, Any],
         names: Any,
-        changes: Changes,
+        payload: Payload,
     ) -> Entity:
         shown = [name for name in names if entity_type.has(name)]
         complete = {name: row.get(name) for name in entity_type.attributes} | dict(row)
-        entity = self._encoder.changed(entity_type, complete, shown)
-        entity.update(changes.references)
+        entity = self._serializer.changed(entity_type, complete, shown)
+        entity.update(payload.references)
         return entity
 
     def _replace_collections(
-        self, entity_type: EntityType, row: Mapping[str, Any], changes: Changes
+        self, entity_type: EntityType, row: Mapping[str, Any], payload: Payload
     ) -> None:
-        for relation, members in changes.collections:
+        for relation, members in payload.collections:
             self._members.replace(entity_type, relation, row, members)
             target = self._model.types[relation.target]
             for here, there in relation.pairs:
                 for member in members:
-                    self._trees.move(target, next(iter(member.values())), {there: row[here]})
-        if changes.collections:
+                    self._hierarchy.move(target, next(iter(member.values())), {there: row[here]})
+        if payload.collections:
             self._forget_rows()

@@ -1,4 +1,4 @@
-"""Relations to many, given a complete new content (protocol reference, section 3.4)."""
+"""Replacing the members of relations to many (protocol reference, section 3.4)."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import Any
 import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api_errors import IntegrityError
-from aioftrackjobs.devserver.mutations.defaults import Rules
+from aioftrackjobs.devserver.mutations.defaults import Defaults
 from aioftrackjobs.devserver.mutations.payload import Key
 from aioftrackjobs.devserver.schema.model import EntityType, Link, Model, Relation
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import TYPE
 
 
-class Members:
-    """Says which entities belong to others, within one batch.
+class Collections:
+    """Replaces collections within one batch.
 
     Args:
-        made: Told of the entities that are made to join others, with their rows.
+        on_create: Is called with each joining entity that is created, and its row.
     """
 
     def __init__(
         self,
         model: Model,
         transaction: Transaction,
-        rules: Rules,
-        made: Callable[[EntityType, dict[str, Any]], None],
+        defaults: Defaults,
+        on_create: Callable[[EntityType, dict[str, Any]], None],
     ) -> None:
         self._model = model
         self._transaction = transaction
-        self._rules = rules
-        self._made = made
+        self._defaults = defaults
+        self._on_create = on_create
 
     def replace(
         self,
@@ -41,7 +41,7 @@ class Members:
         row: Mapping[str, Any],
         members: list[Key],
     ) -> None:
-        """Make *members* all that *relation* leads to from the entity in *row*.
+        """Make *members* the entities that *relation* leads to from the one in *row*.
 
         Raises:
             IntegrityError: If one of them does not exist, or cannot be a member.
@@ -56,7 +56,7 @@ class Members:
     def _join(
         self, link: Link, where: str, owner: str, target: EntityType, members: list[str]
     ) -> None:
-        """Make and delete the entities that join *owner* and its *members*."""
+        """Create and delete the entities that join *owner* and its *members*."""
         name = self._model.link_table(link)
         table = self._transaction.tables[name]
         statement = sa.select(table.c[link.there]).where(
@@ -82,10 +82,10 @@ class Members:
             self._transaction.insert(link.entity_type, values)
             return
         joining = self._model.types[link.entity_type]
-        self._rules.complete(joining, values)
+        self._defaults.complete(joining, values)
         row = {TYPE: joining.name, **values}
         self._transaction.insert(joining.root, row)
-        self._made(joining, row)
+        self._on_create(joining, row)
 
     def _own(
         self,
@@ -95,9 +95,9 @@ class Members:
         target: EntityType,
         members: list[Key],
     ) -> None:
-        """Have *members* name the entity in *row*, and nothing else do so.
+        """Make *members*, and no others, name the entity in *row* as their owner.
 
-        What drops out is deleted where it cannot be without an owner, such as metadata.
+        Entities that are no longer members are deleted if they need an owner, as metadata does.
         """
         ((here, there),) = relation.pairs
         wanted = [tuple(member[name] for name in target.primary_key) for member in members]

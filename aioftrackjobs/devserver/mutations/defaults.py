@@ -1,7 +1,7 @@
-"""What the server fills in by itself when entities are made and changed.
+"""Values that the server fills in when entities are created and changed.
 
-The rules go by what documents say of attributes, so they hold for any schemas. Few are known
-for certain; :mod:`aioftrackjobs.devserver.assumptions` lists the rest.
+They are derived from the schema documents, so they work for any schemas. Few are known for
+certain; :mod:`aioftrackjobs.devserver.assumptions` lists the rest.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _SET_AT_CREATION = frozenset({"created_at", "date", "thread_activity"})
 _FINISHED = frozenset({"done", "failed"})
 
 
-class Rules:
-    """Fills in values for one batch of a user's."""
+class Defaults:
+    """Fills in values for one batch of one user."""
 
     def __init__(self, model: Model, transaction: Transaction, username: str) -> None:
         self._model = model
@@ -31,7 +31,7 @@ class Rules:
         self._username = username
 
     def complete(self, entity_type: EntityType, values: dict[str, Any]) -> None:
-        """Add to the *values* of a new entity what its creator left to the server."""
+        """Add defaults to the *values* of a new entity."""
         for name, attribute in entity_type.attributes.items():
             if values.get(name) is None and (name not in values or attribute.default == _UID):
                 value = self._initial(entity_type, attribute)
@@ -43,7 +43,7 @@ class Rules:
     def follow(
         self, entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
     ) -> None:
-        """Add to a change of an entity what follows from it.
+        """Add to a change of an entity the values that depend on it.
 
         Args:
             entity_type: Type of the entity.
@@ -54,10 +54,10 @@ class Rules:
         self._continue_series(entity_type, row, values)
 
     def check_unique(self, entity_type: EntityType, values: Mapping[str, Any]) -> None:
-        """Check that no other entity has what only one may have; *values* hold the key.
+        """Check that no other entity has the same value of a unique attribute.
 
         Raises:
-            DuplicateEntryError: If there is one.
+            DuplicateEntryError: If one has; *values* must have the key too.
         """
         name = UNIQUE.get(entity_type.name)
         if name is None or values.get(name) is None or name not in entity_type.attributes:
@@ -68,9 +68,9 @@ class Rules:
 
     def _initial(self, entity_type: EntityType, attribute: Attribute) -> Any:
         name = attribute.name
-        if name in entity_type.marks:
-            return entity_type.marks[name]
-        if attribute.kept:
+        if name in entity_type.discriminators:
+            return entity_type.discriminators[name]
+        if attribute.derived:
             return None
         if attribute.default is not None:
             return str(uuid4()) if attribute.default == _UID else _stored(attribute)
@@ -95,7 +95,7 @@ class Rules:
         return row["id"] if row else None
 
     def _server_default(self, entity_type: EntityType, attribute: Attribute) -> Any:
-        """Return a default that no document tells; None if it names what is not there."""
+        """Return a default that no document has; None if it names a missing entity."""
         value = SERVER_DEFAULTS[entity_type.name, attribute.name]
         if attribute.references is None:
             return value
@@ -104,7 +104,7 @@ class Rules:
         return None if row is None else value
 
     def _required(self, attribute: Attribute) -> Any:
-        """Return a value for a required attribute that no client sends, None for none."""
+        """Return a value for a required attribute that clients do not send, None for none."""
         if attribute.type in {"integer", "number"}:
             return 0
         if attribute.references:
@@ -112,7 +112,7 @@ class Rules:
         return None
 
     def _first_word(self, target: EntityType) -> str | None:
-        """Return the first of a vocabulary such as statuses, None if *target* is none."""
+        """Return the first entry of a vocabulary such as statuses, None if *target* is none."""
         if not {"name", "sort"} <= target.attributes.keys() or target.relations.get("parent"):
             return None
         first: str | None = self._transaction.lowest(target.root, "sort", target.primary_key[0])
@@ -121,7 +121,7 @@ class Rules:
     def _continue_series(
         self, entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
     ) -> None:
-        """Give the next number to what has none, such as a new version of an asset."""
+        """Give the next number to an entity of a series without one, such as a new version."""
         series = entity_type.series
         if series is None or values.get(series.owner) is None:
             return
@@ -132,7 +132,7 @@ class Rules:
         values[series.number] = min((highest or 0) + 1, LARGEST_INTEGER)
 
     def _place_in_project(self, entity_type: EntityType, values: dict[str, Any]) -> None:
-        """Take the project of the parent, for what is made below one."""
+        """Take the project of the parent, for a new entity below one."""
         parent = entity_type.relations.get("parent")
         missing = "project_id" in entity_type.attributes and values.get("project_id") is None
         if parent is None or not missing or values.get("parent_id") is None:
@@ -148,7 +148,7 @@ class Rules:
 def stamp_finished_at(
     entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
 ) -> None:
-    """Keep ``finished_at`` in step with a status that says whether work is over."""
+    """Set ``finished_at`` when the status becomes final, and clear it when it is not."""
     status, finished_at = (entity_type.attributes.get(n) for n in ("status", "finished_at"))
     if not finished_at or not status or not set(status.enum or ()).issuperset(_FINISHED):
         return

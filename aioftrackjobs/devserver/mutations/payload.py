@@ -1,4 +1,4 @@
-"""What a client sends in ``entity_data``, checked and turned into columns."""
+"""The ``entity_data`` of an operation, checked and turned into columns."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Key = dict[str, Any]
 
 
 @dataclass(slots=True)
-class Changes:
+class Payload:
     """New values of one entity.
 
     Attributes:
         values: By attribute, as they are stored.
-        references: What relations were said to lead to, as it travels, for the answer.
-        collections: Complete new contents of relations to many, by key.
+        references: New targets of relations in wire form, for the result.
+        collections: Complete new members of relations to many, by key.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -28,37 +28,37 @@ class Changes:
     collections: list[tuple[Relation, list[Key]]] = field(default_factory=list)
 
 
-def read_changes(model: Model, entity_type: EntityType, data: Any) -> Changes:
-    """Return what *data* says of an entity.
+def read_payload(model: Model, entity_type: EntityType, data: Any) -> Payload:
+    """Return the values in *data* for an entity.
 
     Raises:
-        ValidationError: If it names or holds what the type does not have.
+        ValidationError: If it has attributes or values that the type does not have.
     """
     if not isinstance(data, Mapping):
         raise ValidationError("'entity_data' must be an object.")
-    changes = Changes()
+    payload = Payload()
     for name, value in data.items():
         if name == "__entity_type__":
             continue
         attribute = entity_type.attributes.get(name)
         if name in entity_type.computed:
             raise ValidationError(f"{entity_type.name}.{name} is computed by the server.")
-        if attribute is not None and attribute.kept:
-            continue  # what a dump says is the latest need not be so any longer
+        if attribute is not None and attribute.derived:
+            continue  # the database computes it; the value in a dump may be out of date
         if attribute is not None and not attribute.hidden:
-            _set(changes, name, decode(entity_type.name, attribute, value), entity_type)
+            _set(payload, name, decode(entity_type.name, attribute, value), entity_type)
         elif name in entity_type.relations:
-            _relate(model, entity_type, changes, entity_type.relations[name], value)
+            _relate(model, entity_type, payload, entity_type.relations[name], value)
         else:
             raise entity_type.unknown(str(name))
-    return changes
+    return payload
 
 
 def read_key(entity_type: EntityType, key: Any) -> Key:
-    """Return the key of an entity as an operation names it: a list, or one bare value.
+    """Return the key of an entity from an operation, which has a list or one bare value.
 
     Raises:
-        ValidationError: If it does not fit the type's primary key.
+        ValidationError: If it does not match the type's primary key.
     """
     values = key if isinstance(key, list) else [key]
     names = entity_type.primary_key
@@ -69,16 +69,16 @@ def read_key(entity_type: EntityType, key: Any) -> Key:
     return {name: str(value) for name, value in zip(names, values, strict=True)}
 
 
-def _set(changes: Changes, name: str, value: Any, entity_type: EntityType) -> None:
-    if name in changes.values and changes.values[name] != value:
+def _set(payload: Payload, name: str, value: Any, entity_type: EntityType) -> None:
+    if name in payload.values and payload.values[name] != value:
         raise ValidationError(
             f"{entity_type.name}.{name} is given twice, and not the same both times."
         )
-    changes.values |= dict.fromkeys((name, *entity_type.attributes[name].namesakes), value)
+    payload.values |= dict.fromkeys((name, *entity_type.attributes[name].aliases), value)
 
 
 def _relate(
-    model: Model, entity_type: EntityType, changes: Changes, relation: Relation, value: Any
+    model: Model, entity_type: EntityType, payload: Payload, relation: Relation, value: Any
 ) -> None:
     where = f"{entity_type.name}.{relation.name}"
     if relation.tree is not None:
@@ -89,13 +89,13 @@ def _relate(
         if not isinstance(value, list):
             raise ValidationError(f"{where} takes a list of references.")
         members = [_read_reference(model, relation, each, where) for each in value]
-        changes.references[relation.name] = [_wire_form(*member) for member in members]
-        changes.collections.append((relation, [key for _, key in members]))
+        payload.references[relation.name] = [_wire_form(*member) for member in members]
+        payload.collections.append((relation, [key for _, key in members]))
         return
     found = None if value is None else _read_reference(model, relation, value, where)
-    changes.references[relation.name] = found and _wire_form(*found)
+    payload.references[relation.name] = found and _wire_form(*found)
     for here, there in relation.pairs:
-        _set(changes, here, found and found[1].get(there), entity_type)
+        _set(payload, here, found and found[1].get(there), entity_type)
 
 
 def _wire_form(entity_type: EntityType, key: Key) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _wire_form(entity_type: EntityType, key: Key) -> dict[str, Any]:
 def _read_reference(
     model: Model, relation: Relation, value: Any, where: str
 ) -> tuple[EntityType, Key]:
-    """Return type and key in a reference (protocol reference, section 3.3)."""
+    """Return type and key of a reference (protocol reference, section 3.3)."""
     if not isinstance(value, Mapping):
         raise ValidationError(
             f"{where} takes a reference to a {relation.target}, an object with its type and key."

@@ -25,7 +25,7 @@ _OF_NUMBERS = frozenset({"sum", "avg"})
 
 
 class AsSent(sa.types.TypeDecorator[Any]):
-    """A column whose values come out as they travel: dates as objects, flags as booleans."""
+    """A column whose values are read in wire form: dates as objects, flags as booleans."""
 
     impl = sa.types.NullType
     cache_ok = True
@@ -45,7 +45,7 @@ class Groups:
 
     Attributes:
         keys: What it groups by.
-        columns: What it answers, functions first, by the names they have in a row.
+        columns: What it selects, functions first, by the names they have in a row.
     """
 
     def __init__(self, query: Query, value: Callable[[Path], tuple[Attribute, Column]]) -> None:
@@ -71,7 +71,7 @@ class Groups:
     def _aggregate(self, aggregate: Aggregate) -> Column:
         function = _AGGREGATES.get(aggregate.function)
         if function is None:
-            raise ValidationError(f"'{aggregate.function}' is none of {', '.join(_AGGREGATES)}.")
+            raise ValidationError(f"'{aggregate.function}' is not one of {', '.join(_AGGREGATES)}.")
         attribute, column = self._value(aggregate.path)
         if aggregate.function in _OF_NUMBERS and attribute.type not in {"integer", "number"}:
             raise ValidationError(
@@ -81,9 +81,9 @@ class Groups:
         return _as_sent(attribute, result) if aggregate.function in {"min", "max"} else result
 
     def order(self) -> list[Column]:
-        """Return what to sort by: what is asked for, then the groups."""
-        asked = [self._order_key(each) for each in self._query.order_by]
-        return [*asked, *self.keys.values()]
+        """Return the keys to sort by: those of the query, then the groups."""
+        keys = [self._order_key(each) for each in self._query.order_by]
+        return [*keys, *self.keys.values()]
 
     def _order_key(self, ordering: Ordering) -> Column:
         path = ordering.path

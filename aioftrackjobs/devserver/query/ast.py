@@ -19,20 +19,20 @@ Path: TypeAlias = tuple[Step, ...]
 
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A value as written; *text* keeps its backslashes, whose meaning the operator decides."""
+    """A value as written; *text* keeps its backslashes, which the operator interprets."""
 
     text: str
     quoted: bool
 
     @property
     def is_null(self) -> bool:
-        """Whether it is the bare word for nothing."""
+        """Whether it is the bare word ``none`` or ``null``."""
         return not self.quoted and self.text.lower() in {"none", "null"}
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """``path operator value``; the operator under its shortest name, as ``is`` or ``<``."""
+    """``path operator value``; the operator by its shortest name, as ``is`` or ``<``."""
 
     path: Path
     operator: str
@@ -65,14 +65,14 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """All of them."""
+    """Conjunction."""
 
     operands: tuple[Expression, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Or:
-    """Any of them."""
+    """Disjunction."""
 
     operands: tuple[Expression, ...]
 
@@ -82,7 +82,7 @@ Expression: TypeAlias = Comparison | Membership | RelationTest | Not | And | Or
 
 @dataclass(frozen=True, slots=True)
 class Aggregate:
-    """``count(path)`` and its like, for queries that group."""
+    """A function of a path, such as ``count(path)``, for queries that group."""
 
     function: str
     path: Path
@@ -109,7 +109,7 @@ class Query:
     limit: int | None = None
 
 
-#: A query inside a query weighs as much as so many levels of parentheses do.
+#: Levels of parentheses that a query inside a query counts as.
 _WEIGHT = 5
 
 

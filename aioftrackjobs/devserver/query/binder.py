@@ -74,7 +74,7 @@ class Binder:
         hops = self.relations(entity_type, before)
         if hops:
             entity_type = hops[-1].target
-        owner = self._model.knowing(entity_type, last.name)
+        owner = self._model.type_with(entity_type, last.name)
         attribute = owner.attributes.get(last.name)
         if attribute is not None and not attribute.hidden:
             if last.cast is not None:
@@ -85,7 +85,7 @@ class Binder:
                 f"'{last.name}' of {owner.name} is computed and cannot be used in criteria."
             )
         relation = self._relation(entity_type, last)
-        if relation.highest is not None:
+        if relation.latest_by is not None:
             hop = self._hop(entity_type, last)
             return BoundPath(hops, hop.target.attributes[hop.target.primary_key[0]], hop)
         if relation.key is None:
@@ -102,7 +102,7 @@ class Binder:
         return Hop(relation, target, step.cast is not None)
 
     def _relation(self, entity_type: EntityType, step: Step) -> Relation:
-        owner = self._model.knowing(entity_type, step.name)
+        owner = self._model.type_with(entity_type, step.name)
         relation = owner.relations.get(step.name)
         if relation is not None:
             return relation

@@ -1,7 +1,7 @@
-"""From a syntax tree to SQL, with every value a bound parameter.
+"""Compiling a syntax tree to SQL, with every value a bound parameter.
 
-What the language leaves open is settled the way SQL has it: a comparison with nothing is
-neither true nor false, except the null tests; ``any`` and ``has`` are always one or the other.
+What the language leaves open is as in SQL: a comparison with a missing value is neither true nor
+false, except the null tests; ``any`` and ``has`` are always true or false.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ class Compiler:
         self._binder = Binder(model)
 
     def _scope(self, query: ast.Query) -> Scope:
-        """Return the scope of the entities that *query* asks for."""
+        """Return the scope of the entities that *query* selects."""
         return Scope.of(self._model, self._tables, self._model.type(query.entity_type))
 
     def select(self, query: ast.Query, columns: Sequence[str]) -> sa.Select[Any]:
         """Return the statement for the *columns* of what *query* finds, sorted and paged.
 
-        One row more than the limit is asked for, which says whether there is a next page.
+        It reads one row more than the limit, which shows whether there is a next page.
         """
         scope = self._scope(query)
         statement = sa.select(*(scope.source.c[name] for name in columns))
@@ -91,7 +91,7 @@ class Compiler:
         return keys
 
     def _bind_value(self, path: ast.Path, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
-        """Return what *path* leads to as a column, for sorting, grouping and subqueries."""
+        """Return the attribute and the column of *path*, for sorting, grouping and subqueries."""
         bound = self._binder.value(scope.entity_type, path)
 
         def follow(hops: Sequence[Hop], at: Scope) -> sa.ColumnElement[Any]:
@@ -135,7 +135,7 @@ class Compiler:
         scope: Scope,
         build: Callable[[Attribute, sa.ColumnElement[Any]], Condition],
     ) -> Condition:
-        """Return what *build* makes of the attribute at the end of *path*."""
+        """Return the condition that *build* returns for the value at the end of *path*."""
         bound = self._binder.value(scope.entity_type, path)
 
         def follow(hops: Sequence[Hop], at: Scope) -> Condition:
@@ -176,7 +176,7 @@ class Compiler:
 
 
 def _column(path: BoundPath, scope: Scope) -> sa.ColumnElement[Any]:
-    """Return the column of the value at the end of *path*, where its relations have led."""
+    """Return the column of the value of *path*; *scope* is where its relations have led."""
     name = path.attribute.name
     if path.through is None:
         return scope.source.c[name]
@@ -186,8 +186,8 @@ def _column(path: BoundPath, scope: Scope) -> sa.ColumnElement[Any]:
 def _joined(word: str, conditions: list[Condition]) -> Condition:
     """Join *conditions* by AND or OR, long lists in halves so that the expression stays shallow.
 
-    The halves are joined by an operator of our own making: SQLAlchemy would lay lists of the
-    same operator end to end again.
+    The halves are joined by a custom operator: SQLAlchemy would flatten lists of the same
+    operator again.
     """
     if len(conditions) <= _WIDEST:
         return sa.and_(*conditions) if word == "AND" else sa.or_(*conditions)
@@ -201,7 +201,7 @@ def _compare(
 ) -> Condition:
     literal, operator = comparison.value, comparison.operator
     if literal.is_null:
-        return _compare_with_nothing(column, operator)
+        return _compare_with_null(column, operator)
     if operator in {"like", "not_like"}:
         # Lists are kept as bytes, which are like no text.
         text = sa.cast(column, sa.Text) if attribute.type == "variable" else column
@@ -222,7 +222,7 @@ def _compare(
 def _compare_untyped(
     column: sa.ColumnElement[Any], operator: str, wanted: Scalar, date: bytes | None
 ) -> Condition:
-    """Return the test of a value of any kind; *date* is what *wanted* would be as a date."""
+    """Return the condition on a value of any type; *date* is *wanted* as a date, if it is one."""
     values = [wanted] if date is None else [wanted, date]
     if operator == "is":
         return sa.or_(*(column == sa.literal(each) for each in values))
@@ -253,7 +253,7 @@ def _ordered(
             return column >= value
 
 
-def _compare_with_nothing(column: sa.ColumnElement[Any], operator: str) -> Condition:
+def _compare_with_null(column: sa.ColumnElement[Any], operator: str) -> Condition:
     if operator == "is":
         return column.is_(None)
     if operator == "is_not":
@@ -268,7 +268,7 @@ def _in_list(
     *,
     negated: bool,
 ) -> Condition:
-    """Return the test for a list, whose length does not change the statement's text."""
+    """Return the condition for a list, whose length does not change the statement's text."""
     listed = [value_of(attribute, each) for each in literals if not each.is_null]
     if attribute.type == "variable":
         listed += [date for each in literals if (date := date_of(each)) is not None]

@@ -1,4 +1,4 @@
-"""What is wrong with the text of a query, told to whoever wrote it."""
+"""Errors in the text of a query, explained for its author."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 
 from aioftrackjobs.devserver.api_errors import ParseError
 
-#: What the user can write, for terminals whose name does not say it.
+#: What can be written, for terminals whose name does not show it.
 _READABLE = {
     "NAME": "a name",
     "BARE": "a value",
@@ -26,7 +26,7 @@ _READABLE = {
     "DESCENDING": "'descending'",
     "$END": "the end",
 }
-#: What other query languages have, or one forgets, and what to write instead.
+#: Syntax of other query languages and common slips, with what to write instead.
 _SLIPS = tuple(
     (re.compile(pattern, re.IGNORECASE), remedy)
     for pattern, remedy in (
@@ -48,35 +48,37 @@ _LONGEST_TOKEN = 80
 
 
 def explain(text: str, error: UnexpectedInput) -> ParseError:
-    """Return the refusal of *text*: where it stops being a query, and what could stand there."""
+    """Return the error for *text*: where it stops being a query, and what was expected there."""
     place: Any = error.pos_in_stream  # declared as None
     match error:
         case UnexpectedCharacters(char="'" | '"' as quote):
-            return refusal(text, place, "Unclosed quote", f"another {quote} after it.")
+            return parse_error(text, place, "Unclosed quote", f"another {quote} after it.")
         case UnexpectedToken(token=token) if token.type == "$END":
             place, found = len(text), "end of the query"
         case UnexpectedToken(token=token):
             found = f"'{shown(token)}'"
         case _:
             found = f"'{text[place]}'"
-    # The lexer alone would take more: it does not know whether a parenthesis is open.
+    # The lexer alone accepts more: it does not know whether a parenthesis is open.
     accepted = error.interactive_parser.accepts()  # type: ignore[no-untyped-call]
     wanted = ", ".join(sorted({_readable(name) for name in accepted}))
-    return refusal(text, place, f"Unexpected {found}", wanted + _hint(text, place, found, wanted))
+    return parse_error(
+        text, place, f"Unexpected {found}", wanted + _hint(text, place, found, wanted)
+    )
 
 
 def too_deep(text: str) -> ParseError:
-    """Return the refusal of criteria that are nested too deeply, with where they are deepest."""
+    """Return the error for criteria that are nested too deeply, at the deepest place."""
     depth, deepest, place = 0, 0, 0
     for token in _NESTING.finditer(text):
         depth += {"(": 1, ")": -1}.get(token[0], 0)
         if depth > deepest:
             deepest, place = depth, token.start()
-    return refusal(text, place, "The criteria are nested too deeply", "fewer levels.")
+    return parse_error(text, place, "The criteria are nested too deeply", "fewer levels.")
 
 
-def refusal(text: str, place: int, problem: str, wanted: str) -> ParseError:
-    """Return the refusal of *text* for a *problem* at a *place* in it."""
+def parse_error(text: str, place: int, problem: str, wanted: str) -> ParseError:
+    """Return the error for *text* with a *problem* at a *place* in it."""
     line, column = text.count("\n", 0, place) + 1, place - text.rfind("\n", 0, place)
     content = (
         f"Failed to parse: {shown(text, _LONGEST_SHOWN)}\n"
@@ -95,9 +97,9 @@ def _readable(terminal: str) -> str:
 
 
 def _hint(text: str, place: int, found: str, wanted: str) -> str:
-    """Return what the user most likely meant, as the rest of a sentence."""
+    """Return the most likely correction, as the rest of a sentence."""
     for pattern, remedy in _SLIPS:
-        # Clients send long lists: what is near is enough.
+        # Clients send long lists: the text near the error is enough.
         near = pattern.finditer(text, max(0, place - 40), place + 40)
         if any(match.start() <= place <= match.end() for match in near):
             return f"; {remedy}"

@@ -1,4 +1,4 @@
-"""Relations as SQL, in both directions: from what is found to where it starts, and back."""
+"""Relations as SQL, in both directions: from entities to related ones, and back."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from aioftrackjobs.devserver.schema.model import Model, Relation
 from aioftrackjobs.devserver.store.tables import ROW
 
 
-def start_of(relation: Relation) -> tuple[str, ...]:
-    """Return the attributes whose values a relation starts from."""
+def start_columns(relation: Relation) -> tuple[str, ...]:
+    """Return the attributes whose values are the start key of a relation."""
     return tuple(here for here, _ in relation.pairs) or ("id",)
 
 
@@ -23,7 +23,7 @@ def starting_keys(
     found: sa.FromClause,
     conditions: Sequence[sa.ColumnElement[Any]],
 ) -> tuple[str, sa.Select[Any]]:
-    """Return where a relation starts, and the keys from which it leads to what is *found*."""
+    """Return the attribute that a relation starts from, and its values that lead to *found*."""
     if relation.link is not None:
         link = tables[model.link_table(relation.link)].alias()
         ends = sa.select(found.c.id).where(*conditions)
@@ -36,22 +36,22 @@ def starting_keys(
     return here, sa.select(column).where(*conditions, column.is_not(None))
 
 
-def members_only(
+def membership_conditions(
     relation: Relation, found: sa.FromClause, table: sa.Table
 ) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions that rows of *table*, as *found*, must meet besides their keys."""
+    """Return the conditions on related rows, *found* in *table*, besides their keys."""
     conditions: list[sa.ColumnElement[bool]] = []
     if relation.only is not None:
         name, value = relation.only
         conditions.append(found.c[name] == value)
-    if relation.highest is not None:
+    if relation.latest_by is not None:
         ((_, there),) = relation.pairs
         other = table.alias()
-        # Of equal ones the youngest; SQLite sorts what has no value as the lowest.
+        # Of equal ones the youngest; SQLite sorts missing values as the lowest.
         best = (
             sa.select(other.c[ROW])
             .where(other.c[there] == found.c[there])
-            .order_by(other.c[relation.highest].desc(), other.c[ROW].desc())
+            .order_by(other.c[relation.latest_by].desc(), other.c[ROW].desc())
             .limit(1)
         )
         conditions.append(found.c[ROW] == best.correlate(found).scalar_subquery())
@@ -65,7 +65,7 @@ def _within_tree(
     found: sa.FromClause,
     conditions: Sequence[sa.ColumnElement[Any]],
 ) -> sa.Select[Any]:
-    """Return the keys of all below what is found, for a relation upwards, or of all above."""
+    """Return the keys of all rows below *found* for a relation upwards, else of all above."""
     node = tables[model.root(relation.target).name].alias()
     if relation.tree == "up":
         ends = sa.select(found.c.id).where(*conditions)
@@ -83,19 +83,19 @@ def _within_tree(
 def reached(
     relation: Relation, model: Model, tables: Mapping[str, sa.Table], target: sa.Table
 ) -> tuple[list[sa.ColumnElement[Any]], sa.FromClause, sa.ColumnElement[bool]]:
-    """Return what says where a relation starts, what to select *target* from, and a condition.
+    """Return the start keys of a relation as columns, the join with *target*, and a condition.
 
-    The parameter ``keys`` is the JSON list of the keys to start from, lists themselves where
-    they have several parts.
+    The parameter ``keys`` is the JSON list of the start keys, which are lists themselves if they
+    have several parts.
     """
     wanted = sa.func.json_each(sa.bindparam("keys")).table_valued("value")
     keys = sa.select(wanted.c.value)
     if relation.link is not None:
         link = tables[model.link_table(relation.link)].alias()
         here, there = link.c[relation.link.here], link.c[relation.link.there]
-        ways = sa.select(here.label("start"), there.label("id")).where(here.in_(keys))
-        way = ways.distinct().subquery()
-        return [way.c.start], way.join(target, target.c.id == way.c.id), sa.true()
+        pairs = sa.select(here.label("start"), there.label("id")).where(here.in_(keys))
+        pair = pairs.distinct().subquery()
+        return [pair.c.start], pair.join(target, target.c.id == pair.c.id), sa.true()
     if relation.tree is not None:
         walk = _walk(relation.tree, target, keys)
         return [walk.c.start], walk.join(target, target.c.id == walk.c.id), sa.true()

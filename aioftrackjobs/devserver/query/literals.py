@@ -1,4 +1,4 @@
-"""What the values written in a query mean to the attribute they are compared with."""
+"""Converting the values in a query for the attribute that they are compared with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Scalar = str | int | float | bytes
 _KINDS = {"boolean": "true or false", "integer": "a number", "number": "a number"}
 _ESCAPE = re.compile(r"\\([\"'\\%])")
 _PATTERN_PART = re.compile(r"\\([\"'\\%])|([%_\\])", re.DOTALL)
-#: What no date is less than, and all other values are.
+#: The bound between dates and all other values, which are less.
 FIRST_DATE = untyped_date("")
 _DATE = re.compile(r"\s*\d{4}-\d\d-\d\d")
 _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
@@ -45,7 +45,7 @@ def like_pattern(literal: Literal) -> str:
 
 
 def value_of(attribute: Attribute, literal: Literal) -> Scalar:
-    """Return *literal* as it would be stored in *attribute*.
+    """Return *literal* in the stored form of *attribute*.
 
     Raises:
         ValidationError: If no value of the attribute can be written so.
@@ -71,7 +71,7 @@ def value_of(attribute: Attribute, literal: Literal) -> Scalar:
 
 
 def date_of(literal: Literal) -> bytes | None:
-    """Return *literal* as a date among values of any kind; None if it is none."""
+    """Return *literal* as a date in an attribute of any type; None if it is not a date."""
     text = text_of(literal)
     try:
         return untyped_date(datetime_text(text, precise=True)) if _DATE.match(text) else None
@@ -88,7 +88,7 @@ def _truth(text: str) -> int:
 
 def _number(text: str) -> int | float:
     number = int(text) if re.fullmatch(r"[+-]?\d{1,18}", text) else float(text)
-    if number != number:  # not a number, which equals nothing
+    if number != number:  # NaN, which equals nothing
         raise ValueError(text)
     return number
 

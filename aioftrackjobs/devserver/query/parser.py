@@ -1,4 +1,4 @@
-"""From the text of a query to its syntax tree.
+"""Parsing the text of a query into its syntax tree.
 
 The tree is built while the text is parsed, without recursion, so no depth of parentheses can
 exhaust the stack here.
@@ -22,7 +22,7 @@ _OPERATORS = {
     "before": "<",
     "less_than": "<",
 }
-#: Criteria nested deeper than this are no work of a person, and overflow SQLite's parser.
+#: Criteria nested deeper than this are not written by people, and overflow SQLite's parser.
 DEEPEST = 50
 #: SQLite stores 64 bits.
 _LARGEST = 2**63 - 1
@@ -42,7 +42,7 @@ def parse(text: str) -> ast.Query:
     except UnexpectedInput as error:
         raise errors.explain(text, error) from None
     except _BadClauseError as error:
-        raise errors.refusal(text, error.place, error.problem, error.wanted) from None
+        raise errors.parse_error(text, error.place, error.problem, error.wanted) from None
     assert isinstance(tree, ast.Query)  # noqa: S101 - the grammar's start rule
     if ast.is_deeper(tree, DEEPEST):
         raise errors.too_deep(text)
@@ -56,7 +56,7 @@ def _parser() -> Lark:
 
 
 class _BadClauseError(ValueError):
-    """An offset or limit is no number, or there are two."""
+    """An offset or limit is not a number, or is given twice."""
 
     def __init__(self, problem: str, number: Token, wanted: str) -> None:
         super().__init__(problem)
@@ -154,7 +154,7 @@ class _Builder(Transformer[Token, Any]):
 def _flat(
     kind: type[ast.And | ast.Or], operands: tuple[ast.Expression, ...]
 ) -> tuple[ast.Expression, ...]:
-    """Return *operands* with those of the same kind among them opened.
+    """Return *operands*, with those of the same kind replaced by their own operands.
 
     Some clients put parentheses around every pair. Long ones stay: to copy them again for each
     further pair would take time that grows with the square of the text.

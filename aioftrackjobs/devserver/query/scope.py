@@ -1,4 +1,4 @@
-"""Finding one's way from a table to related ones while a query is compiled."""
+"""Scopes: tables in a query, and the SQL that leads from one to a related one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.query.binder import Hop
-from aioftrackjobs.devserver.query.joins import members_only, starting_keys
+from aioftrackjobs.devserver.query.joins import membership_conditions, starting_keys
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.tables import TYPE
 
@@ -19,10 +19,10 @@ Condition = sa.ColumnElement[Any]
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """The entities that names in a piece of a query belong to.
+    """The entities that a part of a query is about.
 
     Attributes:
-        source: Table of the type's family, under a name of its own in the statement.
+        source: Table of the type's family, with an alias of its own in the statement.
     """
 
     model: Model
@@ -44,9 +44,9 @@ class Scope:
         return self.source.c[TYPE].in_(sorted(self.entity_type.concrete))
 
     def _belongs(self) -> Condition:
-        if self.entity_type.belonging is None:
+        if self.entity_type.member_key is None:
             return sa.true()
-        key, target = self.entity_type.belonging
+        key, target = self.entity_type.member_key
         other = Scope.of(self.model, self.tables, self.model.type(target))
         named = other.source.c[other.entity_type.primary_key[0]]
         return self.source.c[key].in_(sa.select(named).where(other.is_of_type()))
@@ -57,23 +57,25 @@ class Scope:
 
     def _narrowing(self, hop: Hop, inner: Scope) -> list[Condition]:
         """Return the conditions on *inner* that do not depend on where the relation starts."""
-        relation, belonging = hop.relation, inner.entity_type.belonging
-        belongs = belonging is not None and [there for _, there in relation.pairs] == [belonging[0]]
+        relation, member_key = hop.relation, inner.entity_type.member_key
+        belongs = member_key is not None and [there for _, there in relation.pairs] == [
+            member_key[0]
+        ]
         typed = hop.is_cast or (relation.many and not belongs)
         conditions = [inner.is_of_type()] if typed else []
         table = self.tables[inner.entity_type.root]
-        return [*conditions, *members_only(relation, inner.source, table)]
+        return [*conditions, *membership_conditions(relation, inner.source, table)]
 
     def leads_to(self, hop: Hop, build: Callable[[Scope], Condition] | None) -> Condition:
-        """Return the condition that some entity at the other end satisfies what *build* makes.
+        """Return the condition that some entity at the end of *hop* meets what *build* returns.
 
-        It is true or false, never unknown, so that ``not`` means the contrary. Where one key
-        is enough it is a list of keys that SQLite can make first and look up by index.
+        It is true or false, never unknown, so that ``not`` negates it. For a relation with one
+        key it is a list of keys, which SQLite can compute first and look up by an index.
         """
         relation, inner = hop.relation, self.enter(hop)
         if not relation.resolved:
             return sa.false()
-        # What nests comes first: SQLite's parser holds on to all that stands before it.
+        # Nested conditions come first: SQLite's parser keeps all that stands before them.
         conditions = [build(inner)] if build is not None else []
         conditions += self._narrowing(hop, inner)
         if len(relation.pairs) > 1:
@@ -87,7 +89,7 @@ class Scope:
         return sa.and_(column.in_(keys), column.is_not(None))
 
     def value_beyond(self, hop: Hop, build: Callable[[Scope], Condition]) -> Condition:
-        """Return what *build* makes of the one entity that *hop* leads to, as a value."""
+        """Return what *build* returns for the one entity that *hop* leads to, as a value."""
         relation, inner = hop.relation, self.enter(hop)
         if relation.many or not relation.pairs:
             raise ValidationError(f"'{relation.name}' does not lead to one single value.")

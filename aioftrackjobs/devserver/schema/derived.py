@@ -1,4 +1,4 @@
-"""Values that follow from others and are kept up to date by the database.
+"""Values that the database computes from others.
 
 Stored, they are found, sorted and counted by like any other value: the time logged on a task,
 and whether a version is the latest of its asset. Clients cannot write them.
@@ -13,24 +13,24 @@ from aioftrackjobs.devserver.schema.quirks import DIFFERENCES, SUMS
 
 
 def add_derived_attributes(model: Model) -> None:
-    """Have the types of *model* store what documents only say is computed or immutable."""
+    """Make the types of *model* store values that documents only declare computed or immutable."""
     for entity_type in model.types.values():
         attributes = entity_type.attributes
         for name in SUMS.keys() & entity_type.computed:
             if summed_by(model, entity_type, name) is not None:
-                attributes[name] = Attribute(name, "number", kept=True)
+                attributes[name] = Attribute(name, "number", derived=True)
         for name in DIFFERENCES.keys() & entity_type.computed:
             one, other = DIFFERENCES[name]
             if {one, other} <= attributes.keys():
                 formula = f'coalesce("{one}", 0) - "{other}"'
-                attributes[name] = Attribute(name, "number", kept=True, formula=formula)
+                attributes[name] = Attribute(name, "number", derived=True, formula=formula)
         flag = entity_type.series.flag if entity_type.series is not None else ""
         if flag in attributes:
-            attributes[flag] = replace(attributes[flag], kept=True)
+            attributes[flag] = replace(attributes[flag], derived=True)
 
 
 def summed_by(model: Model, entity_type: EntityType, name: str) -> tuple[str, str, str] | None:
-    """Return what *name* sums: a table, its key of the owner, and the attribute."""
+    """Return the source of the sum *name*: a table, its key of the owner, and the attribute."""
     members, attribute = SUMS[name]
     relation = entity_type.relations.get(members)
     if relation is None or not relation.pairs:

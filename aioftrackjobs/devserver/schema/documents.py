@@ -1,8 +1,8 @@
-"""What a schema document must be, before anything is made of it.
+"""Validation of schema documents.
 
-As much as the server relies on and no more: real answers name attributes that a type does not
-have, parts of them (``job_domain``) relations to types that are not there, and newer servers
-say more than is known here.
+It checks what the server relies on and no more: documents of real servers name attributes that a
+type does not have, subsets of them (``job_domain``) have relations to missing types, and newer
+servers have entries that are not known here.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.schema.model import SCALAR_TYPES
 
-#: What can stand in a query as a name.
+#: Names that a query can use.
 _NAME = re.compile(r"[^\W\d]\w*")
-#: Names of tables that SQLite keeps to itself.
+#: Prefix of table names that SQLite reserves.
 _RESERVED = "sqlite_"
-#: How many of a document's faults an error tells.
-_TOLD = 3
+#: Problems of a document that an error shows.
+_MOST_SHOWN = 3
 
 
 class _Shape(BaseModel):
@@ -65,7 +65,7 @@ def check_documents(schemas: Iterable[object]) -> dict[str, dict[str, Any]]:
     """Return the documents of *schemas* by name, in their order.
 
     Raises:
-        ServerStartError: If one of them is none, naming it and what is wrong with it.
+        ServerStartError: If one of them is invalid; it names the document and the problem.
     """
     if isinstance(schemas, str | bytes | Mapping) or not isinstance(schemas, Iterable):
         raise ServerStartError(
@@ -86,7 +86,7 @@ def check_documents(schemas: Iterable[object]) -> dict[str, dict[str, Any]]:
 def _checked(place: str, schema: object) -> dict[str, Any]:
     if not isinstance(schema, Mapping):
         raise ServerStartError(
-            "schemas", place, f"it is no object but of type {type(schema).__name__}"
+            "schemas", place, f"it is not an object but of type {type(schema).__name__}"
         )
     document = dict(schema)
     name = document.get("id")
@@ -94,8 +94,8 @@ def _checked(place: str, schema: object) -> dict[str, Any]:
     for problems in (_shape_problems, _name_problems, _key_problems, _json_problems):
         found = list(problems(document))
         if found:
-            more = [f"and {len(found) - _TOLD} more"] if len(found) > _TOLD else []
-            raise ServerStartError("schemas", name, "; ".join(found[:_TOLD] + more))
+            more = [f"and {len(found) - _MOST_SHOWN} more"] if len(found) > _MOST_SHOWN else []
+            raise ServerStartError("schemas", name, "; ".join(found[:_MOST_SHOWN] + more))
     return document
 
 
@@ -109,7 +109,7 @@ def _shape_problems(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _name_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    """Names become names of tables and columns, where case makes no difference."""
+    """Yield names that cannot be names of tables and columns, where case makes no difference."""
     for name in (document["id"], *document["properties"]):
         if not _NAME.fullmatch(name) or name.lower() in {"_row", "_type"}:
             yield f"{name!r} cannot be a name"
@@ -135,12 +135,12 @@ def _key_problems(document: Mapping[str, Any]) -> Iterator[str]:
             or name in document.get("computed", ())
             or ("$ref" in properties[name] and "type" not in properties[name])
         ):
-            yield f"primary_key: {name!r} is no plain value"
+            yield f"primary_key: {name!r} is not a plain value"
 
 
 def _json_problems(document: Mapping[str, Any]) -> Iterator[str]:
-    """The document is sent to clients, so all of it must be JSON, not only what is read here."""
+    """Yield whether it is not JSON: the whole document is sent to clients."""
     try:
         json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        yield f"it is no JSON: {error}"
+        yield f"it is not JSON: {error}"

@@ -1,8 +1,8 @@
-"""Which entity types extend which, read from schema documents.
+"""Inheritance between entity types, read from schema documents.
 
-Newer servers say it (``$mixin``); in the recorded documents it shows in other ways: an alias
-with classifiers, a primary key that is also a foreign key, a discriminator such as
-``context_type`` that a bigger type repeats, a name put before that of a smaller type
+Newer servers declare it (``$mixin``). In the recorded documents it is recognised by other signs:
+an alias with classifiers, a primary key that is also a foreign key, a discriminator such as
+``context_type`` that a bigger type repeats, a prefix before the name of a smaller type
 (``ContextCustomAttributeValue``), or a table that two types name.
 """
 
@@ -16,7 +16,7 @@ _FOREIGN_KEY = "Foreign key(s): "
 
 
 def foreign_key_target(fragment: Mapping[str, Any]) -> tuple[str, str] | None:
-    """Return type and attribute that a foreign key points at, as its description has them."""
+    """Return type and attribute that a foreign key points at, from its description."""
     description = fragment.get("description") or ""
     if fragment.get("format") != "foreign_key" or not description.startswith(_FOREIGN_KEY):
         return None
@@ -24,7 +24,7 @@ def foreign_key_target(fragment: Mapping[str, Any]) -> tuple[str, str] | None:
     return target, attribute
 
 
-def namesakes_of(document: Document, name: str) -> list[str]:
+def aliases_of(document: Document, name: str) -> list[str]:
     """Return the other properties that are the same column, or the same relation, as *name*.
 
     ``task_workflow_schema`` of a ProjectSchema was called ``_task_workflow`` before.
@@ -55,32 +55,32 @@ def base_of(document: Document, documents: Mapping[str, Document]) -> str | None
 
 
 def lineage_of(name: str, documents: Mapping[str, Document]) -> tuple[str, ...]:
-    """Return *name* and all it extends, nearest first."""
+    """Return *name* and all types that it extends, nearest first."""
     lineage = [name]
     while (base := base_of(documents[lineage[-1]], documents)) and base not in lineage:
         lineage.append(base)
     return tuple(lineage)
 
 
-def marks_of(document: Document, lineage: tuple[str, ...]) -> dict[str, str]:
+def discriminators_of(document: Document, lineage: tuple[str, ...]) -> dict[str, str]:
     """Return the values that tell entities of this type from others of the family.
 
-    Classifiers are written in the document. A discriminator is the document's default, else
-    the table's name, else what the type's name adds to its root's: ``file`` of a
+    Classifiers are in the document. A discriminator is the document's default, else the table's
+    name, else the part of the type's name before that of its root: ``file`` for a
     ``FileComponent`` (recorded for that one, assumed for the others).
     """
     properties = document["properties"]
     alias = document.get("alias_for")
-    marks: dict[str, str] = {}
+    discriminators: dict[str, str] = {}
     if isinstance(alias, Mapping):
         columns = {p.get("alias_for", name): name for name, p in properties.items()}
         for column, value in alias.get("classifiers", {}).items():
-            marks[columns.get(column, column)] = value
+            discriminators[columns.get(column, column)] = value
     table = alias["id"] if isinstance(alias, Mapping) else alias
     own_part = document["id"].removesuffix(lineage[-1]) or document["id"]
     for name in _discriminators(document):
-        marks[name] = properties[name].get("default") or (table or own_part).lower()
-    return marks
+        discriminators[name] = properties[name].get("default") or (table or own_part).lower()
+    return discriminators
 
 
 def _discriminators(document: Document) -> set[str]:

@@ -1,4 +1,4 @@
-"""From a list of schema documents to a :class:`Model`."""
+"""Loading a :class:`Model` from a list of schema documents."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.schema.derived import add_derived_attributes
 from aioftrackjobs.devserver.schema.documents import check_documents
 from aioftrackjobs.devserver.schema.inheritance import (
+    aliases_of,
+    discriminators_of,
     foreign_key_target,
     lineage_of,
-    marks_of,
-    namesakes_of,
 )
 from aioftrackjobs.devserver.schema.model import SCALAR_TYPES, Attribute, EntityType, Model
 from aioftrackjobs.devserver.schema.relations import is_reference, resolve_relations
@@ -23,17 +23,17 @@ from aioftrackjobs.devserver.schema.values import decode
 
 
 def load_model(schemas: Iterable[object]) -> Model:
-    """Return the model of *schemas*, which are documents as ``query_schemas`` answers them.
+    """Return the model of *schemas*, which are documents as ``query_schemas`` returns them.
 
     Raises:
-        ServerStartError: If one of them is not such a document.
+        ServerStartError: If one of them is not a valid document.
     """
     documents = check_documents(schemas)
     lineages = {name: lineage_of(name, documents) for name in documents}
     for name, lineage in lineages.items():
         if lineages[lineage[-1]] != lineage[-1:]:
             raise ServerStartError(
-                "schemas", name, f"the types it extends go in a circle: {' > '.join(lineage)}"
+                "schemas", name, f"the types it extends form a cycle: {' > '.join(lineage)}"
             )
     types = {
         name: _entity_type(document, lineages, documents) for name, document in documents.items()
@@ -47,7 +47,7 @@ def load_model(schemas: Iterable[object]) -> Model:
 
 @cache
 def builtin_model() -> Model:
-    """Return the model of the built-in schemas; nothing changes a model once it is made."""
+    """Return the model of the built-in schemas; cached, as a model never changes."""
     return load_model(BUILTIN_SCHEMAS)
 
 
@@ -56,9 +56,9 @@ def _check_defaults(model: Model) -> None:
         for attribute in entity_type.attributes.values():
             try:
                 decode(entity_type.name, attribute, attribute.default)
-            except ValidationError as refusal:
+            except ValidationError as error:
                 raise ServerStartError(
-                    "schemas", entity_type.name, f"a default is wrong: {refusal}"
+                    "schemas", entity_type.name, f"a default is wrong: {error}"
                 ) from None
 
 
@@ -78,7 +78,7 @@ def _entity_type(
         lineage=lineages[name],
         concrete=frozenset(other for other, lineage in lineages.items() if name in lineage),
         attributes=_attributes(document, computed, documents),
-        marks=marks_of(document, lineages[name]),
+        discriminators=discriminators_of(document, lineages[name]),
         computed=computed,
         primary_key=tuple(document["primary_key"]),
         required=tuple(document.get("required", ())),
@@ -108,9 +108,7 @@ def _attributes(
             default=fragment.get("default"),
             enum=tuple(enum) if enum else None,
             references=target[0] if target and target[0] in documents else None,
-            namesakes=tuple(
-                other for other in namesakes_of(document, name) if other not in computed
-            ),
+            aliases=tuple(other for other in aliases_of(document, name) if other not in computed),
         )
     return attributes
 

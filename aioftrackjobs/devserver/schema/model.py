@@ -1,8 +1,8 @@
-"""Schema documents, resolved: which types exist, what they hold and how they are related.
+"""The model of the served schemas: entity types, their attributes and relations.
 
-A document names relations but not how they are stored. What it leaves open is settled once,
-when a :class:`Model` is made, in :mod:`families` and :mod:`relations`; everything above works
-on the result, and no entity type is special where a document can say it.
+A document names relations but not how they are stored. The model resolves that once, when it is
+loaded, in :mod:`inheritance` and :mod:`relations`. All other code uses the model, and treats no
+entity type specially where a document has the information.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class Attribute:
 
     Attributes:
         references: Entity type that a foreign key points at; None for other values.
-        namesakes: Attributes that are the same value under other names.
-        kept: The database keeps it up to date (:mod:`derived`); nobody else writes it.
-        formula: SQL that it follows from, if that only takes its own row.
-        hidden: The document does not show it: it stores a relation that has no key of its own.
+        aliases: Attributes with the same value under other names.
+        derived: The database computes it (:mod:`derived`); clients cannot write it.
+        formula: SQL that computes it, if that needs its own row only.
+        hidden: It is not in the document: it stores a relation without a key of its own.
     """
 
     name: str
@@ -33,14 +33,14 @@ class Attribute:
     default: Any = None
     enum: tuple[str, ...] | None = None
     references: str | None = None
-    namesakes: tuple[str, ...] = ()
-    kept: bool = False
+    aliases: tuple[str, ...] = ()
+    derived: bool = False
     formula: str | None = None
     hidden: bool = False
 
     @property
     def is_datetime(self) -> bool:
-        """Whether the value is a point in time."""
+        """Whether the value is a date with time."""
         return self.format == "date-time"
 
 
@@ -49,10 +49,10 @@ class Link:
     """Entities of a type of their own that join two others, such as the objects of a list.
 
     Attributes:
-        entity_type: Type of the joining entities, or the name of a table of ours.
-        here: Attribute of the joining entity that holds the key of where the relation starts.
-        there: The same for where it leads.
-        hidden: No type of the documents joins them, so a table of ours does.
+        entity_type: Type of the joining entities, or name of a hidden table.
+        here: Attribute of the joining entity with the key of the entity where the relation starts.
+        there: The same for the entity that it leads to.
+        hidden: No type in the documents joins them, so a table without a type does.
     """
 
     entity_type: str
@@ -63,13 +63,13 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What numbers the entities of a type that belong to one owner: versions of an asset.
+    """The numbering of the entities that belong to one owner, such as versions of an asset.
 
     Attributes:
-        number: Attribute that has the number.
-        owner: Attribute that holds the key of the owner.
+        number: Attribute with the number.
+        owner: Attribute with the key of the owner.
         owner_type: Entity type of the owner.
-        flag: Attribute that says which one is the latest, where the type has it.
+        flag: Attribute that marks the latest, if the type has it.
     """
 
     number: str
@@ -80,12 +80,12 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """A way from an entity to others; readable by ``pairs``, by ``link`` or along a tree.
+    """A relation from an entity to others, stored by ``pairs``, by ``link`` or in a tree.
 
     Attributes:
         pairs: Attributes that must be equal, (here, there).
-        only: An attribute of the target and the value it must have to belong.
-        highest: Leads to one of all that match: where this attribute has its highest value.
+        only: An attribute of the target and the value that members have.
+        latest_by: The relation leads only to the entity with the highest value of this attribute.
         tree: ``up`` for all ancestors along ``parent_id``, ``down`` for all descendants.
     """
 
@@ -94,27 +94,27 @@ class Relation:
     many: bool
     pairs: tuple[tuple[str, str], ...] = ()
     only: tuple[str, str] | None = None
-    highest: str | None = None
+    latest_by: str | None = None
     link: Link | None = None
     tree: str | None = None
 
     @property
     def resolved(self) -> bool:
-        """Whether there is a way to follow it; otherwise it always leads to nothing."""
+        """Whether it is known how it is stored; otherwise it always leads to nothing."""
         return bool(self.pairs or self.link or self.tree)
 
     @property
     def key(self) -> str | None:
-        """The attribute that stores it; None for what is stored elsewhere, or in several."""
-        is_stored = not self.many and self.highest is None and len(self.pairs) == 1
+        """The attribute that stores it; None if others, or several attributes, store it."""
+        is_stored = not self.many and self.latest_by is None and len(self.pairs) == 1
         return self.pairs[0][0] if is_stored else None
 
     @property
     def writable(self) -> bool:
-        """Whether clients may say where it leads; otherwise that follows from other things."""
+        """Whether clients may write it; otherwise it follows from other values."""
         if self.many:
             return self.link is not None or len(self.pairs) == 1
-        return bool(self.pairs) and self.highest is None
+        return bool(self.pairs) and self.latest_by is None
 
 
 @dataclass(slots=True)
@@ -122,15 +122,15 @@ class EntityType:
     """One entity type.
 
     Attributes:
-        root: Type whose table holds this one's entities.
-        lineage: This type and what it extends, nearest first.
-        concrete: Names of this type and all that extend it.
-        marks: Values of attributes that tell this type from others of its family.
-        shared: All types of the family show the same rows, each those that belong to it.
-        series: What numbers its entities, for a type that has such a thing.
-        belonging: For a type that shares rows: the attribute that names an entity of the given
-            type in all rows that belong.
-        borrowed: Attributes repeated from a related entity: the key that leads there, its type.
+        root: Type whose table holds the entities of this type.
+        lineage: This type and the types that it extends, nearest first.
+        concrete: Names of this type and of all that extend it.
+        discriminators: Values of attributes that tell this type from others of its family.
+        shared: The types of the family share their rows; each type shows its members.
+        series: How its entities are numbered, if they are.
+        member_key: For a type that shares rows: the attribute, and the type of the entity that it
+            names in all members.
+        copied: Attributes copied from a related entity: the key of the relation, its type.
     """
 
     name: str
@@ -140,7 +140,7 @@ class EntityType:
     concrete: frozenset[str]
     attributes: dict[str, Attribute]
     relations: dict[str, Relation] = field(default_factory=dict)
-    marks: dict[str, str] = field(default_factory=dict)
+    discriminators: dict[str, str] = field(default_factory=dict)
     computed: frozenset[str] = frozenset()
     primary_key: tuple[str, ...] = ("id",)
     required: tuple[str, ...] = ()
@@ -148,16 +148,16 @@ class EntityType:
     default_projections: tuple[str, ...] = ()
     system_projections: tuple[str, ...] = ()
     shared: bool = False
-    belonging: tuple[str, str] | None = None
+    member_key: tuple[str, str] | None = None
     series: Series | None = None
-    borrowed: dict[str, tuple[str, str]] = field(default_factory=dict)
+    copied: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def has(self, name: str) -> bool:
         """Return whether clients may use *name* on this type."""
         return name in self.document["properties"]
 
     def unknown(self, name: str) -> Exception:
-        """Return the refusal of an attribute that this type does not have."""
+        """Return the error for an attribute that this type does not have."""
         properties = self.document["properties"]
         entries = f"Entries are found by their key: 'any (key is \"{name}\")'."
         otherwise = entries if {"key", "value"} <= properties.keys() else ""
@@ -194,8 +194,8 @@ class Model:
         """Return all types that share the table of *root*, in document order."""
         return [entity_type for entity_type in self.types.values() if entity_type.root == root]
 
-    def knowing(self, entity_type: EntityType, name: str) -> EntityType:
-        """Return *entity_type*, or the first of its subtypes that has *name* where it has not.
+    def type_with(self, entity_type: EntityType, name: str) -> EntityType:
+        """Return *entity_type* if it has *name*, else the first of its subtypes that does.
 
         Queries name attributes of subtypes on general types: ``resource.username``.
         """

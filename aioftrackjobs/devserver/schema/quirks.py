@@ -1,56 +1,56 @@
-"""What no schema document tells of single types and attributes, in one place.
+"""Facts about single types and attributes that are in no schema document.
 
-The engine goes by documents. Where they are silent, and clients, recorded answers or the
-documentation are not, it looks here. Custom attributes have a module of their own
-(:mod:`dense`).
+The server follows the documents. These facts come from clients, recorded responses and the
+documentation. Custom attributes have a module of their own
+(:mod:`aioftrackjobs.devserver.store.custom_attributes`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: The type of users that every server is delivered with.
+#: The type of users that every server has.
 USER_TYPE = "ac9fa5aa-4361-11e0-b7cc-0019bb4983d8"
 
-#: By type and attribute: what the server sets where clients leave it out.
+#: By type and attribute: the value that the server sets if clients send none.
 SERVER_DEFAULTS: Mapping[tuple[str, str], str] = {
     ("Project", "status"): "active",
     ("User", "user_type_id"): USER_TYPE,
 }
-#: Made by the acting user, unless another is named.
+#: Attributes that name the acting user, unless clients send another.
 BY_ACTING_USER = frozenset({("AssetVersion", "user_id")})
-#: What there can be one of only: a user's name, and running timer.
+#: Unique attributes: a user's name, and the user of a running timer.
 UNIQUE: Mapping[str, str] = {"User": "username", "Timer": "user_id"}
-#: Keys whose target takes an entity along when it is deleted, as required ones do.
-TAKEN_ALONG = frozenset({"parent_id", "in_reply_to_id"})
-#: Relations that lead upwards, where what they lead to is of the same family.
-UPWARDS = ("parent", "container", "in_reply_to")
+#: Keys that delete the entity when their target is deleted, as required keys do.
+CASCADING_KEYS = frozenset({"parent_id", "in_reply_to_id"})
+#: Relations to a parent, if that is of the same family.
+PARENT_RELATIONS = ("parent", "container", "in_reply_to")
 
-#: Collections of one type that differ by a word in the members, not by a key: by target and
-#: name, the attribute and the word.
-NARROWED: Mapping[tuple[str, str], tuple[str, str]] = {
+#: Collections that differ by a value of their members, not by a key: by target and name, the
+#: attribute and its value.
+NARROWED_COLLECTIONS: Mapping[tuple[str, str], tuple[str, str]] = {
     ("Appointment", "allocations"): ("type", "allocation"),
     ("Appointment", "assignments"): ("type", "assignment"),
 }
-#: Which end of a link between two entities of one type a collection stands at.
+#: By the prefix of a collection's name: the end of a link between two entities of one type.
 LINK_ENDS: Mapping[str, str] = {"incoming": "to", "outgoing": "from"}
-#: Relations between entities of one type that a linking type stores, with its ends. The new
-#: version of something is linked to those it uses.
-LINKED: Mapping[str, tuple[str, str, str]] = {
+#: Relations between entities of one type that a linking type stores, with its ends. The link of
+#: a version starts at the version that uses another.
+LINKED_RELATIONS: Mapping[str, tuple[str, str, str]] = {
     "uses_versions": ("AssetVersionLink", "to_id", "from_id"),
     "used_in_versions": ("AssetVersionLink", "from_id", "to_id"),
 }
-#: Collections that documents name a subtype for, by the table that all of its family share:
-#: shots have lists as tasks have.
-WIDER: Mapping[tuple[str, str], str] = {("TypedContextList", "items"): "TypedContext"}
-#: Names that relations have in the documentation's queries and not in the documents.
-ALSO_CALLED: Mapping[tuple[str, str], str] = {("Status", "state"): "type"}
-#: Plain values behind which the documentation's own queries go on, with `name`.
-SHOWN_WHOLE = frozenset({("Project", "status")})
+#: Collections whose members may be of a wider type than documents say: lists hold shots as well
+#: as tasks.
+WIDER_TARGETS: Mapping[tuple[str, str], str] = {("TypedContextList", "items"): "TypedContext"}
+#: Names of relations that queries in the documentation use, and documents do not have.
+RELATION_ALIASES: Mapping[tuple[str, str], str] = {("Status", "state"): "type"}
+#: Plain values that queries in the documentation follow with `.name`.
+NESTED_VALUES = frozenset({("Project", "status")})
 
-#: Computed addresses of files: the key of the component, what is done with it, and the key in
-#: the object that the address is sent in.
-ADDRESSES: Mapping[str, tuple[str, str, str]] = {
+#: Computed addresses of files: the key of the component, the last part of the address, and the
+#: key in the object that holds the address.
+FILE_URLS: Mapping[str, tuple[str, str, str]] = {
     "thumbnail_url": ("thumbnail_id", "thumbnail", "url"),
     "url": ("component_id", "get", "value"),
 }
@@ -58,5 +58,5 @@ ADDRESSES: Mapping[str, tuple[str, str, str]] = {
 SUMS: Mapping[str, tuple[str, str]] = {"time_logged": ("timelogs", "duration")}
 #: Computed values that are the difference of two attributes.
 DIFFERENCES: Mapping[str, tuple[str, str]] = {"bid_time_logged_difference": ("bid", "time_logged")}
-#: Relations to many that lead to new entities in the answer for a new one.
-EMBEDDED = frozenset({"component_locations"})
+#: Relations to many whose new members are embedded in the result for a new owner.
+EMBEDDED_RELATIONS = frozenset({"component_locations"})

@@ -1,7 +1,8 @@
-"""How relations are stored, worked out from schema documents.
+"""How relations are stored, derived from schema documents.
 
 ``user`` of a Job is stored in its ``user_id``; ``job_components`` are the JobComponents whose
-``job_id`` is the Job's id. Documents do not say so: names, foreign keys and targets do.
+``job_id`` is the Job's id. Documents do not declare that; it is derived from names, foreign keys
+and targets.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aioftrackjobs.devserver.schema.inheritance import foreign_key_target, namesakes_of
+from aioftrackjobs.devserver.schema.inheritance import aliases_of, foreign_key_target
 from aioftrackjobs.devserver.schema.model import (
     SCALAR_TYPES,
     Attribute,
@@ -19,31 +20,37 @@ from aioftrackjobs.devserver.schema.model import (
     Relation,
     Series,
 )
-from aioftrackjobs.devserver.schema.quirks import ALSO_CALLED, LINK_ENDS, LINKED, NARROWED, WIDER
+from aioftrackjobs.devserver.schema.quirks import (
+    LINK_ENDS,
+    LINKED_RELATIONS,
+    NARROWED_COLLECTIONS,
+    RELATION_ALIASES,
+    WIDER_TARGETS,
+)
 
 _TREES = {"ancestors": "up", "descendants": "down"}
 _LATEST = "latest_"
 
 
 def resolve_relations(model: Model) -> None:
-    """Fill in the relations of all types of *model*, single ones first."""
+    """Add the relations of all types of *model*, those to one entity first."""
     for entity_type in model.types.values():
         for name, fragment in entity_type.document["properties"].items():
             if is_reference(fragment) and fragment["$ref"] in model.types:
                 relation = _to_one(model, entity_type, name, fragment)
                 entity_type.relations[name] = relation
-                other_name = ALSO_CALLED.get((entity_type.name, name), name)
+                other_name = RELATION_ALIASES.get((entity_type.name, name), name)
                 entity_type.relations.setdefault(other_name, relation)
     for entity_type in model.types.values():
         for name, fragment in entity_type.document["properties"].items():
             target = fragment.get("items", {}).get("$ref")
             if target in model.types:
                 entity_type.relations[name] = _to_many(model, entity_type, name, target)
-    resolve_views(model)
+    resolve_shared_rows(model)
 
 
 def is_reference(fragment: Mapping[str, Any]) -> bool:
-    """Return whether a property is a relation to one entity, and not a key that says to what."""
+    """Return whether a property is a relation to one entity, and not the key of one."""
     return "$ref" in fragment and fragment.get("type") not in SCALAR_TYPES
 
 
@@ -62,17 +69,17 @@ def _to_one(
 
 
 def _latest(model: Model, owner: EntityType, name: str, target: EntityType) -> Relation:
-    """Return the relation to the last of a series.
+    """Return the relation to the latest of a series.
 
-    ``latest_version`` of an Asset is that of its AssetVersions with the highest ``version``.
+    ``latest_version`` of an Asset is the AssetVersion with the highest ``version``.
     """
     number = name.removeprefix(_LATEST)
-    back = _way_back(model, owner, name, target)
+    back = _back_reference(model, owner, name, target)
     if not name.startswith(_LATEST) or number not in target.attributes or back is None:
         return Relation(name, target.name, many=False)
     target.series = Series(number, back, owner.name, f"is_{name}")
     return Relation(
-        name, target.name, many=False, pairs=((owner.primary_key[0], back),), highest=number
+        name, target.name, many=False, pairs=((owner.primary_key[0], back),), latest_by=number
     )
 
 
@@ -88,7 +95,7 @@ def _composite_pairs(entity_type: EntityType, target: EntityType) -> tuple[tuple
 def _key_attribute(model: Model, entity_type: EntityType, name: str, target: EntityType) -> str:
     """Return the attribute that stores the relation *name*, adding a hidden one if none does."""
     own = f"{name}_id"
-    for other in (name, *namesakes_of(entity_type.document, name)):
+    for other in (name, *aliases_of(entity_type.document, name)):
         if f"{other}_id" in entity_type.attributes:
             return f"{other}_id"
     if _has_open_ends(entity_type) and name != "configuration":
@@ -113,29 +120,29 @@ def _has_open_ends(entity_type: EntityType) -> bool:
 
 
 def _to_many(model: Model, owner: EntityType, name: str, target_name: str) -> Relation:
-    wider = WIDER.get((owner.name, name))
+    wider = WIDER_TARGETS.get((owner.name, name))
     target_name = wider if wider in model.types else target_name
     target = model.types[target_name]
-    narrowed = NARROWED.get((target_name, name))
+    narrowed = NARROWED_COLLECTIONS.get((target_name, name))
     key = owner.primary_key[0]
     if len(owner.primary_key) > 1:
         return Relation(name, target_name, many=True)
     if name in _TREES and owner.root == target.root and "parent_id" in target.attributes:
         return Relation(name, target_name, many=True, tree=_TREES[name])
-    back = _way_back(model, owner, name, target)
+    back = _back_reference(model, owner, name, target)
     if back is None and (link := _link(model, owner, name, target)):
         return Relation(name, target_name, many=True, link=link)
-    back = back or _way_into_family(model, owner, target)
+    back = back or _family_reference(model, owner, target)
     if back is None:
         return Relation(name, target_name, many=True, link=_own_link(owner, name, target))
     return Relation(name, target_name, many=True, pairs=((key, back),), only=narrowed)
 
 
 def _own_link(owner: EntityType, name: str, target: EntityType) -> Link | None:
-    """Return a link that no document tells of, for what clients write and read nevertheless.
+    """Return a link that is in no document, for relations that clients use nevertheless.
 
-    The scopes of a task, or the security roles that may read a custom attribute, are named by
-    neither side, nor by a third type.
+    The scopes of a task, or the security roles that may read a custom attribute, have no key on
+    either side, nor a third type.
     """
     if name in owner.computed or owner.primary_key != ("id",) or target.primary_key != ("id",):
         return None
@@ -143,13 +150,13 @@ def _own_link(owner: EntityType, name: str, target: EntityType) -> Link | None:
 
 
 def _link(model: Model, owner: EntityType, name: str, target: EntityType) -> Link | None:
-    """Return how entities of a third type join *owner* and *target*, if they do.
+    """Return the link by which entities of a third type join *owner* and *target*, if any.
 
-    Such a type's key is made of both keys; or it has one of them, and a bare ``entity_id`` for
-    the other.
+    Such a type has both keys as its primary key; or it has one of them, and a bare ``entity_id``
+    for the other.
     """
-    if name in LINKED and LINKED[name][0] in model.types:
-        return Link(*LINKED[name])
+    if name in LINKED_RELATIONS and LINKED_RELATIONS[name][0] in model.types:
+        return Link(*LINKED_RELATIONS[name])
     for joining in model.types.values():
         here, there = _end(model, joining, owner), _end(model, joining, target)
         if {here, there} == set(joining.primary_key) and here and there:
@@ -170,8 +177,8 @@ def _end(model: Model, joining: EntityType, target: EntityType) -> str | None:
     return None
 
 
-def _way_back(model: Model, owner: EntityType, name: str, target: EntityType) -> str | None:
-    """Return the attribute of *target* that holds the key of an entity of type *owner*."""
+def _back_reference(model: Model, owner: EntityType, name: str, target: EntityType) -> str | None:
+    """Return the attribute of *target* that names an entity of type *owner*."""
     if _has_open_ends(target):
         return "to_id" if name.endswith("_from") else "from_id"
     candidates = [key for key in _keys(target) if model.related(key.references or "", owner.name)]
@@ -189,8 +196,8 @@ def _way_back(model: Model, owner: EntityType, name: str, target: EntityType) ->
     return candidates[0].name
 
 
-def _way_into_family(model: Model, owner: EntityType, target: EntityType) -> str | None:
-    """Return the attribute of *target* that points into the family of *owner*.
+def _family_reference(model: Model, owner: EntityType, target: EntityType) -> str | None:
+    """Return the attribute of *target* that names an entity of the family of *owner*.
 
     The members of a SequenceComponent name a ContainerComponent.
     """
@@ -205,14 +212,14 @@ def _keys(target: EntityType) -> list[Attribute]:
     return [key for key in target.attributes.values() if key.references and key.name not in own]
 
 
-def resolve_views(model: Model) -> None:
-    """Have types that share rows know which of them belong to each."""
+def resolve_shared_rows(model: Model) -> None:
+    """Find the types that share rows, and the key by which each tells its members."""
     for entity_type in model.types.values():
-        _borrow(model, entity_type)
-        if len(entity_type.lineage) == 1 or entity_type.marks:
+        _copy_values(model, entity_type)
+        if len(entity_type.lineage) == 1 or entity_type.discriminators:
             continue
         base = model.types[entity_type.lineage[1]]
-        entity_type.belonging = _belonging(base, entity_type)
+        entity_type.member_key = _member_key(base, entity_type)
         for relation in entity_type.relations.values():
             if not relation.many and {"from_id", "to_id"} <= base.attributes.keys():
                 # Criteria on links name their ends on the general type.
@@ -223,7 +230,7 @@ def resolve_views(model: Model) -> None:
             member.concrete = frozenset(each.name for each in family)
 
 
-def _belonging(base: EntityType, entity_type: EntityType) -> tuple[str, str] | None:
+def _member_key(base: EntityType, entity_type: EntityType) -> tuple[str, str] | None:
     """Return the key that *entity_type* adds to its base, and what it names."""
     for name, attribute in entity_type.attributes.items():
         known = base.attributes.get(name)
@@ -235,10 +242,10 @@ def _belonging(base: EntityType, entity_type: EntityType) -> tuple[str, str] | N
     return None
 
 
-def _borrow(model: Model, entity_type: EntityType) -> None:
-    """Find out whether values repeat the ``key`` of the configuration they are for."""
+def _copy_values(model: Model, entity_type: EntityType) -> None:
+    """Find out whether values copy the ``key`` of their configuration."""
     configuration = entity_type.relations.get("configuration")
     if configuration is None or "key" not in entity_type.attributes:
         return
     if "key" in model.types[configuration.target].attributes:
-        entity_type.borrowed["key"] = (configuration.pairs[0][0], configuration.target)
+        entity_type.copied["key"] = (configuration.pairs[0][0], configuration.target)

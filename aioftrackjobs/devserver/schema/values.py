@@ -1,4 +1,4 @@
-"""Values between the wire and the store (protocol reference, section 3.1).
+"""Conversion of values between wire and database (protocol reference, section 3.1).
 
 Stored dates are naive UTC text in whole seconds, so that text order is time order.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.schema.model import Attribute
 
-#: What SQLite can keep as a whole number.
+#: The largest whole number that SQLite can store.
 LARGEST_INTEGER = 2**63 - 1
 _KINDS = {
     "string": "text",
@@ -24,15 +24,15 @@ _KINDS = {
 
 
 def now_text() -> str:
-    """Return the present time as it is stored."""
+    """Return the present time in its stored form."""
     return datetime.now(UTC).replace(tzinfo=None).isoformat(timespec="seconds")
 
 
 def datetime_text(text: str, *, precise: bool = False) -> str:
-    """Return an ISO date as it is stored, with its fraction of a second if *precise*.
+    """Return an ISO date in its stored form, with its fraction of a second if *precise*.
 
     Raises:
-        ValueError: If it is no date.
+        ValueError: If it is not a date.
     """
     moment = datetime.fromisoformat(text.strip())
     if moment.tzinfo is not None:
@@ -41,7 +41,7 @@ def datetime_text(text: str, *, precise: bool = False) -> str:
 
 
 def encode(attribute: Attribute, value: Any) -> Any:
-    """Return a stored *value* as it travels."""
+    """Return the wire form of a stored *value*."""
     if value is None:
         return None
     if attribute.format == "date-time":
@@ -52,10 +52,10 @@ def encode(attribute: Attribute, value: Any) -> Any:
 
 
 def decode(owner: str, attribute: Attribute, value: Any) -> Any:
-    """Return a *value* that a client sent as it is stored.
+    """Return the stored form of a *value* that a client sent.
 
     Raises:
-        ValidationError: If it is not of the attribute's type, or not one of its words.
+        ValidationError: If it is not of the attribute's type, or not in its enumeration.
     """
     if value is None:
         return None
@@ -76,14 +76,14 @@ def decode(owner: str, attribute: Attribute, value: Any) -> Any:
 
 
 def untyped(value: bool | list[Any] | dict[str, Any]) -> bytes:  # noqa: FBT001
-    """Return as it is stored what SQLite has no kind of values for: JSON, and unlike text."""
+    """Return the stored form of values that SQLite has no type for: JSON as bytes."""
     return json.dumps(value, ensure_ascii=False).encode()
 
 
 def untyped_date(text: str) -> bytes:
-    """Return a date, of which *text* is the stored form, as it is kept among other values.
+    """Return the stored form of a date in an attribute of any type; *text* is its plain form.
 
-    Such dates sort by time, and after all else that is kept as JSON.
+    Such dates sort by time, and after all other values that are stored as JSON.
     """
     return untyped(_date(text))
 
@@ -93,7 +93,7 @@ def _date(text: str) -> dict[str, Any]:
 
 
 def _with_dates(name: str, value: Any) -> Any:
-    """Return *value* with the dates in it, or the one that it is, in their stored form."""
+    """Return *value*, a date or a list with dates, with these in their stored form."""
     if isinstance(value, list):
         return [_date(_decode_datetime(name, each)) if _is_date(each) else each for each in value]
     return _date(_decode_datetime(name, value)) if _is_date(value) else value
@@ -133,7 +133,7 @@ def _fits_untyped(value: Any) -> bool:
 
 
 def _storable(value: Any) -> bool:
-    """Return whether SQLite can keep a number; any text it can."""
+    """Return whether SQLite can store a number; it can store any text."""
     if isinstance(value, bool):
         return False
     if isinstance(value, float):

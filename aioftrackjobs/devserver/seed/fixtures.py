@@ -9,11 +9,10 @@ A fixture is a list of entities as the wire has them, and nothing else::
        "user": {"__entity_type__": "User", "id": "..."}}
     ]
 
-Entries may name each other in any order, by foreign key or by reference. Each is checked as
-the creation of an entity is, and what it leaves out is filled in as it would be there; one
-that has the key of an entity which is there already brings that one up to date, in what clients
-may not change too. All of them are loaded, or none is. Every user among them can log in, with a
-key that is made up.
+Entries may name each other in any order, by foreign key or by reference. Each is checked like
+the creation of an entity, and gets the same defaults. An entry with the key of an existing entity
+updates that entity, immutable attributes too. Either all entries are loaded or none. Every user
+among them gets an API key.
 
 ``aioftrackjobs dump`` writes such a file.
 """
@@ -33,8 +32,8 @@ from aioftrackjobs.devserver.api_errors import ApiError, ValidationError
 from aioftrackjobs.devserver.auth.users import owner_of
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.mutations.batch import Batch
-from aioftrackjobs.devserver.mutations.hierarchy import Trees
-from aioftrackjobs.devserver.mutations.payload import read_changes
+from aioftrackjobs.devserver.mutations.hierarchy import Hierarchy
+from aioftrackjobs.devserver.mutations.payload import read_payload
 from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.database import Transaction
 
@@ -48,8 +47,8 @@ class Fixture:
     """Entities to load.
 
     Attributes:
-        name: Of the file; None if there is none.
-        entries: What the file holds; each may still be anything.
+        name: Name of the file; None if there is none.
+        entries: The content, not checked yet.
     """
 
     name: str | None
@@ -57,12 +56,12 @@ class Fixture:
 
     @property
     def usernames(self) -> frozenset[str]:
-        """The users that it has."""
+        """The names of its users."""
         users = (each for each in self.entries if _type_of(each) == "User")
         return frozenset(name for each in users if isinstance(name := each.get("username"), str))
 
     def error(self, number: int, reason: str) -> ServerStartError:
-        """Return the error that the entry with this *number*, from 0, cannot be loaded."""
+        """Return the error for the entry with this *number*, from 0."""
         entity = _shown(self.entries[number])
         place = f"entry {number + 1} ({entity})" if entity else f"entry {number + 1}"
         return ServerStartError("fixture", self.name, f"{place}: {reason}")
@@ -72,10 +71,10 @@ NO_FIXTURE = Fixture(None, ())
 
 
 def read_fixture(source: FixtureSource | None) -> Fixture:
-    """Return the fixture that *source* names or is; an empty one for None.
+    """Return the fixture in a file or in a list; an empty one for None.
 
     Raises:
-        ServerStartError: If it names no file, or one that holds something else.
+        ServerStartError: If the file does not exist, or does not hold a list.
     """
     if source is None:
         return NO_FIXTURE
@@ -87,9 +86,9 @@ def read_fixture(source: FixtureSource | None) -> Fixture:
     except OSError as error:
         raise ServerStartError("fixture", name, error.strerror or str(error)) from error
     except ValueError as error:
-        raise ServerStartError("fixture", name, f"no JSON: {error}") from error
+        raise ServerStartError("fixture", name, f"not JSON: {error}") from error
     if not isinstance(entries, list):
-        raise ServerStartError("fixture", name, "it holds no list of entities")
+        raise ServerStartError("fixture", name, "it does not hold a list of entities")
     return Fixture(name, entries)
 
 
@@ -99,10 +98,10 @@ def load_fixture(
     new_batch: Callable[[], Batch],
     fixture: Fixture,
 ) -> None:
-    """Create the entities of *fixture*, or bring them up to date.
+    """Create or update the entities of *fixture*.
 
     Raises:
-        ServerStartError: If an entry cannot be loaded; it says which and why.
+        ServerStartError: If an entry cannot be loaded; it names the entry and the reason.
     """
     loader = _Loader(model, transaction, new_batch)
     placed: list[tuple[int, EntityType, dict[str, Any]]] = []
@@ -110,13 +109,13 @@ def load_fixture(
         entry = fixture.entries[number]
         try:
             placed.append((number, *loader.place(entry)))
-        except ApiError as refusal:
-            raise fixture.error(number, refusal.content) from None
+        except ApiError as error:
+            raise fixture.error(number, error.content) from None
     for number, entity_type, key in placed:
         try:
             loader.complete(entity_type, key, fixture.entries[number])
-        except ApiError as refusal:
-            raise fixture.error(number, refusal.content) from None
+        except ApiError as error:
+            raise fixture.error(number, error.content) from None
     for username in fixture.usernames:
         owner = owner_of(model, transaction, username)
         if transaction.api_key(owner) is None:
@@ -124,7 +123,7 @@ def load_fixture(
 
 
 class _Loader:
-    """Puts one entry after the other into the store, each checked by itself."""
+    """Loads one entry after the other, each checked by itself."""
 
     def __init__(
         self, model: Model, transaction: Transaction, new_batch: Callable[[], Batch]
@@ -134,7 +133,7 @@ class _Loader:
         self._new_batch = new_batch
 
     def place(self, entry: Any) -> tuple[EntityType, dict[str, Any]]:
-        """Load an entry but for its collections; return its type and key.
+        """Load an entry without its collections; return its type and key.
 
         Raises:
             ApiError: If it cannot be loaded.
@@ -143,7 +142,7 @@ class _Loader:
         if name is None:
             raise ValidationError(f"It must be an object with an '{_TYPE}'.")
         entity_type = self._model.type(name)
-        self._refuse_namesake(entity_type, entry)
+        self._refuse_same_name(entity_type, entry)
         data = {name: value for name, value in entry.items() if not isinstance(value, list)}
         key = self._known_key(entity_type, entry)
         batch = self._new_batch()
@@ -157,10 +156,10 @@ class _Loader:
         return entity_type, key
 
     def complete(self, entity_type: EntityType, key: dict[str, Any], entry: Any) -> None:
-        """Fill the collections of an entry that is placed, and see that what it names is there.
+        """Fill the collections of a loaded entry, and check its foreign keys and its parents.
 
         Raises:
-            ApiError: If something is not.
+            ApiError: If it names an entity that does not exist, or is below itself.
         """
         collections = {name: value for name, value in entry.items() if isinstance(value, list)}
         if collections:
@@ -168,9 +167,9 @@ class _Loader:
             batch.update(_change(entity_type, key, collections))
             batch.finish()
         row = self._transaction.read(entity_type.root, key) or {}
-        trees = Trees(self._model, self._transaction)
-        trees.move(entity_type, row.get("id", ""), row)
-        trees.check()
+        hierarchy = Hierarchy(self._model, self._transaction)
+        hierarchy.move(entity_type, row.get("id", ""), row)
+        hierarchy.check()
         for column in self._transaction.tables[entity_type.root].columns:
             value = row.get(column.name)
             for foreign_key in column.foreign_keys:
@@ -182,12 +181,12 @@ class _Loader:
     def _set_fixed(
         self, entity_type: EntityType, key: Mapping[str, Any], data: Mapping[str, Any]
     ) -> None:
-        """Give an entity the values in *data* that no client may change, such as its age.
+        """Set immutable attributes of an existing entity, such as when it was created.
 
-        A fixture is the truth about what it names: one that a server has dumped knows better
-        when an entity was made than the seed, which has made it just now.
+        A fixture that was dumped from a server has the right values; the seed has created the
+        entity just now.
         """
-        values = read_changes(self._model, entity_type, data).values
+        values = read_payload(self._model, entity_type, data).values
         fixed = {name: value for name, value in values.items() if name in entity_type.immutable}
         self._transaction.update(entity_type.root, key, fixed)
 
@@ -202,8 +201,8 @@ class _Loader:
     def _has(self, table: str, key: Mapping[str, Any]) -> bool:
         return self._transaction.read(table, key) is not None
 
-    def _refuse_namesake(self, entity_type: EntityType, entry: Mapping[str, Any]) -> None:
-        """Refuse a second user of one name, whose key would let in the one or the other."""
+    def _refuse_same_name(self, entity_type: EntityType, entry: Mapping[str, Any]) -> None:
+        """Refuse a second user with the same name: a key could not be assigned to one of them."""
         username = entry.get("username")
         if entity_type.name != "User" or not isinstance(username, str):
             return
@@ -221,10 +220,10 @@ def _change(entity_type: EntityType, key: Mapping[str, Any], data: Any) -> dict[
 
 
 def _in_order(entries: Sequence[Any]) -> Iterator[int]:
-    """Yield the numbers of all *entries*: what an entry names before it, and users first.
+    """Yield the numbers of all *entries*: entities before those that name them, users first.
 
-    So parents are there when what is below them is made. Entries that name each other in a
-    circle come in the order in which they are met; foreign keys wait for the end anyway.
+    So parents exist before their children are created. Entries that name each other in a cycle
+    come in the order in which they are found; foreign keys are checked at the end anyway.
     """
     by_id = {each["id"]: number for number, each in enumerate(entries) if _has_id(each)}
     named = [[by_id[text] for text in _texts(each) if text in by_id] for each in entries]
@@ -249,7 +248,7 @@ def _has_id(entry: Any) -> bool:
 
 
 def _texts(entry: Any) -> Iterator[str]:
-    """Yield what may be the id of another entity in *entry*."""
+    """Yield the texts in *entry* that may be the id of another entity."""
     for value in entry.values() if isinstance(entry, Mapping) else ():
         named = value.get("id") if isinstance(value, Mapping) else value
         if isinstance(named, str):

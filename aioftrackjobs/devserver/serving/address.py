@@ -1,4 +1,4 @@
-"""The address of a server: who may reach it, and the socket that listens there."""
+"""The address of a server: its check, the socket that listens there, and the URL."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import socket
 from aioftrackjobs.devserver.errors import ServerStartError
 
 _BACKLOG = 512
-#: Addresses that stand for all of a machine's, and what reaches them from the machine itself.
+#: Addresses that stand for all of a machine's, and those that reach them from the machine itself.
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
 def check_address(host: str, port: int, *, public: bool, api_key: str | None) -> None:
-    """Check that only this machine reaches *host*, or that more is wanted and safe.
+    """Check that only this machine reaches *host*, unless that is allowed and there is a key.
 
     Raises:
-        ServerStartError: If other machines reach it, and that is not allowed by *public*, or there
-            is no *api_key* that was chosen for it.
+        ServerStartError: If other machines reach it, and *public* does not allow that or no
+            *api_key* was given.
     """
     if _is_loopback(host):
         return
@@ -42,13 +42,14 @@ def _is_loopback(host: str) -> bool:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket, so that a port in use is an error of the caller's.
+    """Return a listening socket; bound here, so that a port in use is an error of the start.
 
     Raises:
-        ServerStartError: If the system does not give it.
+        ServerStartError: If the system refuses it.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named, as asyncio turns off Nagle's delay (40 ms an answer) only where it sees TCP.
+    # IPPROTO_TCP is named because asyncio turns off Nagle's delay (40 ms for each response) only
+    # for sockets whose protocol says so.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -62,6 +63,6 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def url_of(host: str, port: int) -> str:
-    """Return what clients on this machine take as the URL of a server that listens there."""
+    """Return the URL by which clients on this machine reach a server that listens there."""
     reached = _ANY.get(host, host)
     return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"

@@ -1,4 +1,4 @@
-"""What users hold of a running server."""
+"""The handle of a running server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from aioftrackjobs.devserver.engine import Engine
-from aioftrackjobs.devserver.faults.middleware import Injector
+from aioftrackjobs.devserver.faults.middleware import FaultMiddleware
 from aioftrackjobs.devserver.faults.plan import Faults
 from aioftrackjobs.devserver.serving.inspection import Inspector
 
@@ -16,11 +16,11 @@ class ServerHandle:
     """A running server.
 
     Attributes:
-        url: What clients take as the server's URL.
+        url: The server's URL for clients.
         api_key: Key of *api_user*.
         api_keys: Keys of all users that have one, by name.
-        faults: What is to go wrong, and what did.
-        inspector: What it holds, to look at without a client.
+        faults: The faults that are planned, and those that were injected.
+        inspector: Reads its entities and files without a client.
     """
 
     url: str
@@ -31,8 +31,8 @@ class ServerHandle:
     inspector: Inspector = field(repr=False)
 
 
-def handle_of(url: str, engine: Engine, app: Injector) -> ServerHandle:
-    """Return the handle of the server that *engine* and *app* make, reached at *url*."""
-    inspector = Inspector(engine, app.traffic)
+def handle_of(url: str, engine: Engine, app: FaultMiddleware) -> ServerHandle:
+    """Return the handle of the server made of *engine* and *app* that is reached at *url*."""
+    inspector = Inspector(engine, app.connections)
     keys = dict(engine.api_keys)
     return ServerHandle(url, engine.api_user, engine.api_key, keys, app.faults, inspector)

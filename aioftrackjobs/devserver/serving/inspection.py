@@ -1,6 +1,6 @@
-"""What a running server holds, looked at from inside: for tests, from any thread.
+"""Reading the entities and files of a running server from inside: for tests, from any thread.
 
-No network, no client and no credentials are in between, and no fault happens to it.
+This needs no network, no client and no credentials, and no fault is injected into it.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from aioftrackjobs.devserver.engine import Engine, Saved
-from aioftrackjobs.devserver.faults.connections import Traffic
+from aioftrackjobs.devserver.engine import Engine, Snapshot
+from aioftrackjobs.devserver.faults.connections import Connections
 from aioftrackjobs.protocol.values import VALUE_TYPE, decode_tagged
 
 _JOBS = (
@@ -20,31 +20,31 @@ _JOBS = (
     " job_components.component.name, job_components.component.file_type,"
     " job_components.component.size from Job"
 )
-#: Seconds that requests under way get to come to their end before all is put back.
-_PATIENCE = 2.0
+#: Seconds that running requests get to end before entities are restored.
+_SETTLE_TIMEOUT = 2.0
 
 
 class EntityInspector:
     """The entities of a server, as queries find them.
 
     Args:
-        look: Answers a query as a server does, with JSON.
+        query: Returns the response to a query as a server sends it, in JSON.
     """
 
-    def __init__(self, look: Callable[[str], bytes | str]) -> None:
-        self.look = look
+    def __init__(self, query: Callable[[str], bytes | str]) -> None:
+        self.query = query
 
     def find(self, expression: str) -> list[dict[str, Any]]:
         """Return the entities that a query finds, as plain dictionaries; times are ``datetime``.
 
         Raises:
-            FtrackJobsError: If *expression* is no query.
+            FtrackJobsError: If *expression* is not a valid query.
         """
-        entities: list[dict[str, Any]] = from_json(self.look(expression))[0]["data"]
+        entities: list[dict[str, Any]] = from_json(self.query(expression))[0]["data"]
         return [_plain(entity) for entity in entities]
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return all Jobs, the oldest first, with what tests ask for.
+        """Return all Jobs, the oldest first, with what tests need.
 
         Each has ``id``, ``status``, ``type``, ``description``, ``data`` (a dictionary),
         ``user`` (a name), ``created_at``, ``finished_at`` and ``attachments``: of each file its
@@ -73,10 +73,10 @@ class EntityInspector:
 class Inspector(EntityInspector):
     """The entities and files of one server."""
 
-    def __init__(self, engine: Engine, traffic: Traffic) -> None:
-        super().__init__(engine.look)
+    def __init__(self, engine: Engine, connections: Connections) -> None:
+        super().__init__(engine.query)
         self._engine = engine
-        self._traffic = traffic
+        self._connections = connections
 
     def path(self, component_id: str) -> Path:
         """Return where the file of a component is kept.
@@ -95,28 +95,28 @@ class Inspector(EntityInspector):
         """
         return self.path(component_id).read_bytes()
 
-    def save(self) -> Saved:
+    def save(self) -> Snapshot:
         """Return a copy of all entities, for :meth:`restore`."""
         return self._engine.save()
 
-    def restore(self, saved: Saved) -> None:
-        """Have all entities as they were saved, and no files.
+    def restore(self, saved: Snapshot) -> None:
+        """Restore all entities as they were saved, and remove all files.
 
-        Requests under way come to their end first; delayed ones are never done.
+        Running requests end first; those that a fault delays are dropped.
 
         Raises:
-            TimeoutError: If they do not in time.
+            TimeoutError: If they do not end in time.
         """
-        if not self._traffic.settle(_PATIENCE):
+        if not self._connections.settle(_SETTLE_TIMEOUT):
             raise TimeoutError(
-                f"requests are still under way after {_PATIENCE:g} s: is there a client that "
+                f"requests are still running after {_SETTLE_TIMEOUT:g} s: is there a client that "
                 "was not closed?"
             )
         self._engine.restore(saved)
 
 
 def _plain(value: Any) -> Any:
-    """Return *value* of an answer with times decoded."""
+    """Return *value* of a response with times decoded."""
     if isinstance(value, list):
         return [_plain(each) for each in value]
     if not isinstance(value, Mapping):

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.errors import ServerEndedError
-from aioftrackjobs.devserver.faults.middleware import Injector
+from aioftrackjobs.devserver.faults.middleware import FaultMiddleware
 from aioftrackjobs.devserver.faults.plan import Faults
 from aioftrackjobs.devserver.http.app import application_of
 from aioftrackjobs.devserver.options import Options, ServerOptions
@@ -36,9 +36,9 @@ DEFAULT_PORT = 8090
 class _Runner:
     """A thread that makes, serves and takes down one server.
 
-    Whatever the server holds is made and let go in that one thread, so nothing that happens to
-    those who wait for it, a cancellation at any point, can leave a part of it behind: they
-    call :meth:`stop` and see to it that the thread has ended.
+    The thread opens and closes everything that the server holds. So a caller that is cancelled
+    at any point leaves no part of it behind, as long as it calls :meth:`stop` and waits for the
+    end of the thread.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class _Runner:
         self._stopping = False
         self._server: UvicornServer | None = None
         self._handle: ServerHandle | None = None
-        self._no_start: BaseException | None = None  # why it never got ready
+        self._start_error: BaseException | None = None  # why it never got ready
         self._failure: BaseException | None = None  # why it ended after that
         self._thread = threading.Thread(target=self._run, name="aioftrackjobs-devserver")
 
@@ -71,20 +71,21 @@ class _Runner:
         self._thread.start()
 
     def wait_ready(self) -> ServerHandle:
-        """Return when the first request can be answered.
+        """Return when the server accepts requests.
 
         Raises:
-            ServerStartError: If it never will be, for what it was given.
+            ServerStartError: If it never will, because of one of its options.
         """
         self._ready.wait()
-        if self._no_start is not None:
-            raise self._no_start
+        if self._start_error is not None:
+            raise self._start_error
         assert self._handle is not None  # noqa: S101 - made before a server gets ready
         return self._handle
 
     def stop(self) -> None:
-        """Have the thread end; at any time, any number of times. This does not wait for it."""
-        # In this order, and the other way round in _serve(): one of the two sees the other.
+        """Make the thread end, without waiting for it; at any time, any number of times."""
+        # The flag before the server, and the server before the flag in _serve(): whichever
+        # thread comes second sees what the first has written.
         self._stopping = True
         if self._server is not None:
             self._server.stop()
@@ -94,10 +95,10 @@ class _Runner:
         self._thread.join()
 
     def check_end(self) -> None:
-        """Check that the thread has ended because it was told to.
+        """Check that the thread has ended because it was stopped.
 
         Raises:
-            ServerEndedError: If it has not.
+            ServerEndedError: If it has ended by itself.
         """
         if isinstance(self._failure, ServerEndedError):
             raise self._failure
@@ -109,7 +110,7 @@ class _Runner:
             with closing(bind(*self._address)) as listener:
                 engine = Engine(self._options)
                 with closing(engine):
-                    app = Injector(application_of(engine), self._faults)
+                    app = FaultMiddleware(application_of(engine), self._faults)
                     self._handle = handle_of(url_of(*listener.getsockname()[:2]), engine, app)
                     self._serve(listener, app)
         except BaseException as error:
@@ -117,7 +118,7 @@ class _Runner:
                 logger.exception("the server ended by itself")
                 self._failure = error
             else:
-                self._no_start = error
+                self._start_error = error
         finally:
             self._ready.set()
             self._on_end()
@@ -167,10 +168,10 @@ async def running(
 
 
 async def _ended(runner: _Runner) -> None:
-    """Wait for the end of a stopped server, whatever happens meanwhile.
+    """Wait for the end of a stopped server, even when the task is cancelled meanwhile.
 
-    anyio's shield does not hold off a task's own ``cancel()``, by which ``asyncio.run`` hands on
-    Ctrl-C: that one is kept, and raised in the end. The server's grace bounds the wait.
+    anyio's shield does not stop a task's own ``cancel()``, which ``asyncio.run`` calls after
+    Ctrl-C: that cancellation is raised at the end. The server's grace bounds the wait.
     """
     cancelled: BaseException | None = None
     while runner.is_alive:
@@ -219,7 +220,7 @@ def serve(
 
 @contextmanager
 def _signals_set(event: threading.Event) -> Iterator[None]:
-    """Have the two signals that end programs set *event* instead, inside the block."""
+    """Make SIGINT and SIGTERM set *event* inside the block, instead of ending the program."""
     previous = {
         number: signal.signal(number, lambda *_: event.set())
         for number in (signal.SIGINT, signal.SIGTERM)

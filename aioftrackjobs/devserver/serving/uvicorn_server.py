@@ -20,9 +20,9 @@ from uvicorn.server import ServerState
 from aioftrackjobs.devserver.api_errors import RequestError, error_body
 from aioftrackjobs.devserver.faults.connections import CLOSE
 
-#: Seconds that requests under way get when the server stops.
+#: Seconds that running requests get when the server stops.
 _STOP_GRACE = 1
-#: Seconds between two looks at whether they are over.
+#: Seconds between two checks whether they have ended.
 _POLL = 0.002
 #: Seconds between two renewals of the header `Date`.
 _TICK = 1
@@ -38,15 +38,16 @@ class UvicornServer(uvicorn.Server):
         self._woken = asyncio.Event()
 
     def stop(self) -> None:
-        """Have the server end; from any thread, at any time, any number of times."""
-        # In this order, and the other way round in main_loop(): one of the two sees the other.
+        """Make the server end; from any thread, at any time, any number of times."""
+        # The flag before the loop, and the loop before the flag in main_loop(): whichever
+        # thread comes second sees what the first has written.
         self.should_exit = True
         if self._loop is not None:
             with suppress(RuntimeError):  # the loop is closed: it has ended
                 self._loop.call_soon_threadsafe(self._woken.set)
 
     async def main_loop(self) -> None:
-        """Wait for :meth:`stop`; uvicorn's own looks for it ten times a second."""
+        """Wait for :meth:`stop`; uvicorn's own loop polls for it ten times a second."""
         self._loop = asyncio.get_running_loop()
         self._ready.set()
         while not await self.on_tick(0):  # its counter only says when a second is over
@@ -61,7 +62,7 @@ class UvicornServer(uvicorn.Server):
         for connection in list(state.connections):
             connection.shutdown()
         with anyio.move_on_after(_STOP_GRACE):
-            # Both empty themselves, and tell nobody.
+            # uvicorn removes what has ended from both sets, and signals nothing.
             while state.connections or state.tasks:  # noqa: ASYNC110
                 await asyncio.sleep(_POLL)
         await _cut_off(state)
@@ -84,24 +85,24 @@ async def _cut_off(state: ServerState) -> None:
 
 
 class _HttpProtocol(H11Protocol):
-    """HTTP without access lines, which would show the keys that addresses of files carry.
+    """HTTP without access log, which would show the signatures in the addresses of files.
 
-    uvicorn's own switch is a setting of a global logger, which any program may turn back.
+    uvicorn's own option changes a global logger, and any program may change that back.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.access_log = False
         self._served: ASGIApp = self.app
-        self.app = self._answer
+        self.app = self._run_app
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Have the request answered by who may also close the connection."""
+    async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the application, and let it close the connection."""
         scope["extensions"] = {CLOSE: self.transport.close}
         await self._served(scope, receive, send)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP like everything else: with a JSON error object."""
+        """Refuse what is not HTTP with a JSON error object, as all errors are."""
         body = to_json(error_body(RequestError(msg)))
         headers = [
             (b"content-type", b"application/json"),

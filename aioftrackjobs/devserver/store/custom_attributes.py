@@ -1,12 +1,11 @@
-"""Values of custom attributes, one for each entity and each configuration that is for it.
+"""Values of custom attributes, one for each entity and each configuration that applies to it.
 
-Clients never create them: they take it that all are there, with the configuration's default,
-and only send updates. So triggers add them with the entity or the configuration, whichever is
-later.
+Clients never create them: they expect that all exist, with the configuration's default, and only
+send updates. So triggers add them with the entity or the configuration, whichever is later.
 
-As the official client's documentation has it, hierarchical ones have no value until one is set,
-which is for that entity alone: clients look for the first that is set on the way up. And a
-default that is changed is for entities made from then on.
+According to the official client's documentation, hierarchical ones have no value until one is
+set, for that entity alone: clients search for the first value upwards. A changed default applies
+to entities that are created afterwards.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from aioftrackjobs.devserver.schema.model import EntityType, Model
 from aioftrackjobs.devserver.store.triggers import add_trigger
 
 _CONFIGURATION, _VALUE = "CustomAttributeConfiguration", "CustomAttributeValue"
-#: What says which entities a configuration is for.
+#: Attributes that decide to which entities a configuration applies.
 _CRITERIA = ("entity_type", "object_type_id", "project_id", "is_hierarchical")
 #: The key of a value.
 _KEY = {"configuration_id", "entity_id"}
@@ -34,10 +33,10 @@ class _Kind:
     """Entities that have custom attributes.
 
     Attributes:
-        word: How a configuration calls them.
-        entity_type: What they are.
+        word: Their name in a configuration.
+        entity_type: Their entity type.
         project: SQL for the project of the entity in ``o``.
-        follows: Attributes that decide which configurations are for one of them.
+        follows: Attributes that decide which configurations apply to one of them.
     """
 
     word: str
@@ -63,17 +62,17 @@ _KINDS = (
 )
 
 
-def are_always_there(entity_type: EntityType) -> bool:
-    """Return whether clients take it that entities of a type exist: values of custom attributes.
+def always_exist(entity_type: EntityType) -> bool:
+    """Return whether clients expect that entities of a type exist: values of custom attributes.
 
-    So one that is to be created may be there, and one that is to be updated may not: those of
-    entities that their configuration is not for.
+    So a create may find one that exists, and an update one that does not: for an entity that the
+    configuration does not apply to.
     """
     return entity_type.shared and set(entity_type.primary_key) == _KEY
 
 
-def add_dense_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
-    """Have the creation of *tables* make triggers that add values, where schemas have them."""
+def add_custom_attribute_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
+    """Add triggers that create the values to the creation of *tables*, if schemas have them."""
     configuration, value = tables.get(_CONFIGURATION), tables.get(_VALUE)
     if configuration is None or value is None:
         return
@@ -121,7 +120,7 @@ def _add(model: Model, tables: Mapping[str, sa.Table], kind: _Kind) -> None:
 
 
 def _statement(model: Model, owner: sa.Table, kind: _Kind) -> str:
-    """Return SQL that adds missing values; more conditions can be put to its end."""
+    """Return SQL that adds missing values; conditions can be appended to it."""
     names = sorted(model.types[kind.entity_type].concrete)
     types = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
     matches = f"c.\"entity_type\" = '{kind.word}'"

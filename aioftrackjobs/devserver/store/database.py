@@ -27,20 +27,20 @@ from aioftrackjobs.devserver.api_errors import (
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.limits import Meter, unmetered
 from aioftrackjobs.devserver.schema.model import Model
-from aioftrackjobs.devserver.store.statements import Sql
+from aioftrackjobs.devserver.store.statements import Statements
 from aioftrackjobs.protocol.schemas import schema_hash
 
 _IN_MEMORY = ":memory:"
-#: Rows that are read before anybody asks how big they are.
+#: Rows that are read before their size is counted.
 _AT_ONCE = 1000
 #: Bytes of a row beside its texts.
 _BARE = 16
-#: Seconds for which completed uploads are remembered: as long as parts of others are kept.
+#: Seconds for which completed uploads are recorded: as long as the parts of others are kept.
 _REMEMBERED = 24 * 3600.0
-#: As many as the digest has that it goes into.
+#: The size of the digest that signs addresses.
 _SECRET_BYTES = 32
-#: Server-side facts that are no entities: keys of users, what the file was made for, a secret,
-#: and which uploads in parts were completed.
+#: Tables for data that is not in entities: keys of users, the hash of the schemas, a secret, and
+#: the completed uploads in parts.
 _CREATE_INTERNALS = (
     "CREATE TABLE IF NOT EXISTS _fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS _personal_key (owner TEXT PRIMARY KEY, api_key TEXT NOT NULL)",
@@ -49,15 +49,15 @@ _CREATE_INTERNALS = (
 
 
 def _size_of(rows: Sequence[sa.Row[Any]]) -> int:
-    """Return about how many bytes *rows* have; this is done for each that is ever read."""
+    """Return about how many bytes *rows* have; fast, as it is called for every row."""
     texts = [len(each) for row in rows for each in row if type(each) is str or type(each) is bytes]
     return _BARE * len(rows) + sum(texts)
 
 
 class Transaction:
-    """What a batch does to the store; nothing of it is seen before it ends well."""
+    """A transaction of one batch; others see its changes after the commit."""
 
-    def __init__(self, store: Store, read: Meter = unmetered) -> None:
+    def __init__(self, store: Database, read: Meter = unmetered) -> None:
         self.tables = store.sql.tables
         self._sql = store.sql
         self._connection = store.connection
@@ -68,7 +68,7 @@ class Transaction:
         """Return all rows of *statement*.
 
         Raises:
-            ValidationError: If the database finds it too big.
+            ValidationError: If the database cannot run it, because it is too big.
         """
         found: list[sa.Row[Any]] = []
         try:
@@ -111,14 +111,14 @@ class Transaction:
             raise DuplicateEntryError(f"There is a {table} with this key already.") from None
 
     def update(self, table: str, key: Mapping[str, Any], values: Mapping[str, Any]) -> int:
-        """Change the rows that *key* finds, and return how many that were."""
+        """Change the rows that *key* finds, and return their number."""
         if not values:
             return 0
         sql = self._sql.updating(table, tuple(key), tuple(values))
         return self._driver.execute(sql, (*values.values(), *key.values())).rowcount
 
     def delete(self, table: str, key: Mapping[str, Any]) -> int:
-        """Remove the rows that *key* finds, and return how many that were."""
+        """Remove the rows that *key* finds, and return their number."""
         sql = self._sql.deleting(table, tuple(key))
         return self._driver.execute(sql, tuple(key.values())).rowcount
 
@@ -129,7 +129,7 @@ class Transaction:
         return row[0] if row else None
 
     def set_api_key(self, owner: str, api_key: str) -> None:
-        """Give *owner* an API key in place of any earlier one."""
+        """Store an API key for *owner*, in place of an earlier one."""
         sql = "INSERT OR REPLACE INTO _personal_key VALUES (?, ?)"
         self._driver.execute(sql, (owner, api_key))
 
@@ -138,30 +138,30 @@ class Transaction:
         return dict(self._driver.execute("SELECT owner, api_key FROM _personal_key"))
 
     def complete(self, upload: str) -> None:
-        """Note that an upload in parts is complete, for as long as a client may ask again."""
+        """Record that an upload in parts is complete, in case the client repeats its request."""
         now = time.time()
         self._driver.execute("DELETE FROM _completed WHERE at < ?", (now - _REMEMBERED,))
         self._driver.execute("INSERT OR REPLACE INTO _completed VALUES (?, ?)", (upload, now))
 
     def is_completed(self, upload: str) -> bool:
-        """Return whether an upload in parts was completed, and not long ago."""
+        """Return whether an upload in parts was completed in the last day."""
         sql = "SELECT 1 FROM _completed WHERE upload = ?"
         return self._driver.execute(sql, (upload,)).fetchone() is not None
 
 
-class Store:
-    """A database holding the entities of a model, whose SQL is *sql*.
+class Database:
+    """A database with the entities of a model, whose SQL is *sql*.
 
     Safe to use from several threads: transactions wait for each other.
 
     Attributes:
-        secret: What the server signs addresses with; as lasting as the entities are.
+        secret: The secret that signs addresses; stored with the entities.
 
     Raises:
-        ServerStartError: If the database cannot be used, or is one of another model.
+        ServerStartError: If the database cannot be used, or was made for another model.
     """
 
-    def __init__(self, model: Model, sql: Sql, database: str | Path | None = None) -> None:
+    def __init__(self, model: Model, sql: Statements, database: str | Path | None = None) -> None:
         self.database = _IN_MEMORY if database is None else str(database)
         self.sql = sql
         self.secret = b""
@@ -169,7 +169,7 @@ class Store:
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=self.database),
             poolclass=StaticPool,
-            # Transactions are begun and ended here, not by the driver's guess.
+            # Transactions are begun and ended here, not by the driver.
             connect_args={"check_same_thread": False, "isolation_level": None},
         )
         try:
@@ -185,11 +185,11 @@ class Store:
             raise
 
     def _prepare(self, model: Model) -> None:
-        """Make the tables of a new database; refuse one that was made for other schemas."""
+        """Create the tables of a new database; refuse one that was made for other schemas."""
         self.driver.execute("PRAGMA foreign_keys = ON")
         if self.is_lasting:
             self.driver.execute("PRAGMA journal_mode = WAL")
-            # Safe when the process dies; only a dying machine can lose the last commits.
+            # Safe when the process is killed; only a loss of power can lose the last commits.
             self.driver.execute("PRAGMA synchronous = NORMAL")
             self.driver.execute("PRAGMA busy_timeout = 2000")
         self.driver.execute("BEGIN IMMEDIATE")
@@ -207,7 +207,7 @@ class Store:
         self.driver.execute("COMMIT")
 
     def _make_secret(self) -> bytes:
-        """Return the secret of this database, made with its first use."""
+        """Return the secret of this database, created at its first use."""
         new = secrets.token_hex(_SECRET_BYTES)
         self.driver.execute("INSERT OR IGNORE INTO _fact VALUES ('secret', ?)", (new,))
         (known,) = self.driver.execute("SELECT value FROM _fact WHERE name = 'secret'").fetchone()
@@ -215,7 +215,7 @@ class Store:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether it is in a file, and there for the next server too."""
+        """Whether it is in a file, so that the next server can use it."""
         return self.database != _IN_MEMORY
 
     @contextmanager
@@ -224,7 +224,7 @@ class Store:
 
         Args:
             writes: Whether it changes anything.
-            read: Told of the bytes that its queries find.
+            read: Counts the bytes that its queries find.
 
         Raises:
             IntegrityError: If at its end a foreign key points at nothing.
@@ -264,19 +264,19 @@ class Store:
         )
 
     def save(self) -> sqlite3.Connection:
-        """Return a copy of all that it holds, in memory."""
+        """Return a copy of the database in memory."""
         copy = sqlite3.connect(_IN_MEMORY, check_same_thread=False)
         with self._lock:
             self.driver.backup(copy)
         return copy
 
     def restore(self, saved: sqlite3.Connection) -> None:
-        """Hold what was saved, and nothing else."""
+        """Replace all content by what was saved."""
         with self._lock:
             saved.backup(self.driver)
 
     def close(self) -> None:
-        """Close the database; what was committed stays."""
+        """Close the database."""
         with self._lock:
             self.connection.close()
             self._engine.dispose()

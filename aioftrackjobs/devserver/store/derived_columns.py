@@ -1,4 +1,4 @@
-"""Triggers that keep derived columns up to date: sums, and which version is the latest."""
+"""Triggers that update derived columns: sums, and the flag of the latest version."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from aioftrackjobs.devserver.store.triggers import add_trigger
 
 
 def add_derived_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
-    """Have the creation of *tables* make the triggers that keep such values."""
+    """Add the triggers that update such values to the creation of *tables*."""
     summed = {
         (entity_type.root, name, found)
         for entity_type in model.types.values()
@@ -36,7 +36,7 @@ def _add_sum(table: sa.Table, name: str, members: sa.Table, owner: str, attribut
     old, new = (update + total.format(key=f'{which}."{owner}"') for which in ("OLD", "NEW"))
     more = f'"{name}" + coalesce(NEW."{attribute}", 0) WHERE "id" = NEW."{owner}"'
     for event, statement in (
-        ("INSERT", update + more),  # adding costs the same however many there are
+        ("INSERT", update + more),  # adding costs the same for any number of members
         (f'UPDATE OF "{owner}", "{attribute}"', f"{old}; {new}"),
         ("DELETE", old),
     ):
@@ -45,9 +45,9 @@ def _add_sum(table: sa.Table, name: str, members: sa.Table, owner: str, attribut
 
 
 def _add_flag(table: sa.Table, series: Series) -> None:
-    """Keep ``is_latest_version`` in step with ``latest_version``."""
+    """Update ``is_latest_version`` whenever ``latest_version`` changes."""
     number, owner, flag = series.number, series.owner, series.flag
-    # Looking up the highest and the flagged ones must not cost more the more versions there are.
+    # The look-up of the highest and the flagged one must not cost more with more versions.
     sa.Index(f"ix_{table.name}_{number}", table.c[owner], table.c[number])
     if flag not in table.c:
         return

@@ -1,4 +1,4 @@
-"""The SQL of a model: its tables, what makes them, and the few statements that write.
+"""The SQL of a model: its tables, their creation, and the few statements that write.
 
 All of it depends on the model alone, so stores of the same model share it.
 """
@@ -13,23 +13,23 @@ from sqlalchemy.dialects import sqlite
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.tables import ROW, build_tables
 
-#: Texts of statements to keep: far more than clients use, and an end to those they make up.
+#: Statements to cache: more than clients use, and a bound for clients that vary them.
 _KEPT = 4096
 _DIALECT = sqlite.dialect(paramstyle="qmark")
 
 
-class Sql:
+class Statements:
     """Tables and statements for one model.
 
     Attributes:
         tables: By the name of the family's root type.
-        creating: The statements that make all tables, in order.
+        creating: The statements that create all tables, in order.
     """
 
     def __init__(self, model: Model) -> None:
         metadata, self.tables = build_tables(model)
         self.creating = _creating(metadata)
-        # Filled by several threads: the worst is that a text is made twice.
+        # Used by several threads: at worst a text is made twice.
         self._statements: dict[tuple[Any, ...], str] = {}
 
     def reading(self, table: str, key: tuple[str, ...]) -> str:
@@ -77,7 +77,7 @@ class Sql:
             case "lowest":
                 order, column = (table.c[name] for name in columns)
                 lowest = _text(sa.select(column).order_by(order, table.c[ROW]))
-                return f"{lowest} LIMIT 1"  # Core would make a parameter of the number
+                return f"{lowest} LIMIT 1"  # Core would make the number a parameter
             case "highest":
                 return _text(sa.select(sa.func.max(table.c[columns[0]])).where(*found_by))
             case "insert":
@@ -89,7 +89,7 @@ class Sql:
 
 
 def _creating(metadata: sa.MetaData) -> tuple[str, ...]:
-    """Return what SQLAlchemy would send to a database to make the tables."""
+    """Return the statements that SQLAlchemy sends to a database to create the tables."""
     statements: list[str] = []
 
     def collect(statement: Any, *_: Any, **__: Any) -> None:
@@ -107,12 +107,12 @@ def _text(statement: sa.Executable) -> str:
 def _insert_text(table: sa.Table, columns: tuple[str, ...]) -> str:
     quote = _DIALECT.identifier_preparer.quote
     names = ", ".join(quote(name) for name in columns)
-    marks = ", ".join("?" * len(columns))
-    return f"INSERT INTO {quote(table.name)} ({names}) VALUES ({marks})"
+    placeholders = ", ".join("?" * len(columns))
+    return f"INSERT INTO {quote(table.name)} ({names}) VALUES ({placeholders})"
 
 
 def _update_text(table: sa.Table, key: tuple[str, ...], columns: tuple[str, ...]) -> str:
-    # Not through Core, which would put the columns in the table's order.
+    # Not by Core, which would put the columns in the table's order.
     quote = _DIALECT.identifier_preparer.quote
     changes = ", ".join(f"{quote(name)} = ?" for name in columns)
     found_by = " AND ".join(f"{quote(name)} = ?" for name in key)

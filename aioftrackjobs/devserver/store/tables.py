@@ -1,4 +1,4 @@
-"""Tables for a model: one for each family of entity types, made with SQLAlchemy Core.
+"""Tables for a model: one for each family of entity types, built with SQLAlchemy Core.
 
 Column names are the API's attribute names. Two columns are ours: ``_row`` keeps the order of
 creation, which is the order of queries that ask for none, and ``_type`` the concrete type.
@@ -15,24 +15,24 @@ import sqlalchemy as sa
 from sqlalchemy.types import UserDefinedType
 
 from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
-from aioftrackjobs.devserver.schema.quirks import TAKEN_ALONG
-from aioftrackjobs.devserver.store.custom_attributes import add_dense_values
+from aioftrackjobs.devserver.schema.quirks import CASCADING_KEYS
+from aioftrackjobs.devserver.store.custom_attributes import add_custom_attribute_values
 from aioftrackjobs.devserver.store.derived_columns import add_derived_values
 from aioftrackjobs.devserver.store.triggers import add_triggers, targets_of
 
 ROW = "_row"
 TYPE = "_type"
-#: Attributes that queries look things up by although no relation does.
+#: Attributes that queries, but no relations, use for look-ups.
 _LOOKED_UP = frozenset({"name", "username", "status", "parent_id", "key", "created_at"})
 
 
 class Untyped(UserDefinedType[Any]):
-    """A column that keeps what it is given, for attributes of type ``variable``."""
+    """A column that stores values as they are, for attributes of type ``variable``."""
 
     cache_ok = True
 
     def get_col_spec(self, **_: Any) -> str:
-        """Return the only column type that SQLite converts nothing for."""
+        """Return the only column type for which SQLite converts no values."""
         return "BLOB"
 
 
@@ -56,13 +56,13 @@ def build_tables(model: Model) -> tuple[sa.MetaData, dict[str, sa.Table]]:
             tables[entity_type.name] = _table(metadata, model, family, followed[entity_type.name])
     tables |= _own_links(metadata, model)
     add_triggers(model, tables)
-    add_dense_values(model, tables)
+    add_custom_attribute_values(model, tables)
     add_derived_values(model, tables)
     return metadata, tables
 
 
 def _followed(model: Model) -> Mapping[str, set[str]]:
-    """Return the columns that relations look rows up by, for each table."""
+    """Return the columns by which relations look up rows, for each table."""
     followed = defaultdict[str, set[str]](set)
     for entity_type in model.types.values():
         for relation in entity_type.relations.values():
@@ -76,7 +76,7 @@ def _followed(model: Model) -> Mapping[str, set[str]]:
 
 
 def _own_links(metadata: sa.MetaData, model: Model) -> dict[str, sa.Table]:
-    """Return the tables that join entities where no type of the model does."""
+    """Return the hidden tables that join entities where no type of the model does."""
     tables: dict[str, sa.Table] = {}
     for entity_type in model.types.values():
         for relation in entity_type.relations.values():
@@ -113,7 +113,7 @@ def _table(
                 attributes[name] = attribute
         required |= _goes_with(entity_type)
     for name, targets in targets_of(model, family).items():
-        if len(targets) > 1:  # no constraint of SQL says that; triggers do
+        if len(targets) > 1:  # no constraint of SQL can express that; triggers do
             attributes[name] = replace(attributes[name], references=None)
     looked_up = (followed | _LOOKED_UP) - {root.primary_key[0]}
     return sa.Table(
@@ -130,13 +130,13 @@ def _table(
 
 
 def _goes_with(entity_type: EntityType) -> set[str]:
-    """Return the foreign keys whose target takes the entity along when it is deleted.
+    """Return the foreign keys that delete the entity when their target is deleted.
 
-    Those that are required, those that every answer names it by (system projections), the
-    parent in a tree, and the note that is replied to. Others are cleared. Assumed: the real
-    rules are not known.
+    These are required keys, those in every response (system projections), the parent in a tree,
+    and the note that a reply is for. Others are cleared. This is assumed: the real rules are not
+    known.
     """
-    return {*entity_type.required, *entity_type.system_projections, *TAKEN_ALONG}
+    return {*entity_type.required, *entity_type.system_projections, *CASCADING_KEYS}
 
 
 def _column(
@@ -150,7 +150,7 @@ def _column(
     indexed = (attribute.references or looked_up) and root.primary_key[0] != name
     constraints: list[sa.ForeignKey | sa.Computed] = []
     target = model.root(attribute.references) if attribute.references else None
-    # A subtype's key also names its base, which is in the same table: nothing to hold.
+    # A subtype's key also names its base, which is the same row: no constraint is needed.
     own_key = target is root and name in root.primary_key
     if target is not None and len(target.primary_key) == 1 and not own_key:
         constraints.append(
@@ -168,5 +168,5 @@ def _column(
         _COLUMN_TYPES[attribute.type],
         *constraints,
         index=bool(indexed),
-        server_default=sa.text("0") if attribute.kept and attribute.formula is None else None,
+        server_default=sa.text("0") if attribute.derived and attribute.formula is None else None,
     )

@@ -1,4 +1,4 @@
-"""What the database keeps in order by itself, where no constraint of SQL can say it."""
+"""Triggers for rules that no constraint of SQL can express: cascades and copied values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aioftrackjobs.devserver.schema.model import EntityType, Model
 
 
 def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:
-    """Have the creation of *tables* make their triggers too."""
+    """Add the triggers of *tables* to their creation."""
     for parent in tables.values():
         _remove_generic_children(parent, tables.values())
     for root, table in tables.items():
@@ -21,15 +21,15 @@ def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:
                 required = any(column in member.required for member in family)
                 for target in sorted(targets):
                     _let_go(table, column, tables[target], removes=required)
-        borrowed = {name: way for member in family for name, way in member.borrowed.items()}
-        for name, (key, target) in borrowed.items():
-            _borrow(table, name, key, tables[model.root(target).name])
+        copied = {name: source for member in family for name, source in member.copied.items()}
+        for name, (key, target) in copied.items():
+            _copy_values(table, name, key, tables[model.root(target).name])
     for joining, column, end in sorted(_bare_ends(model, tables)):
         _let_go(tables[joining], column, tables[end], removes=True)
 
 
 def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]]:
-    """Return the tables that each attribute of a *family* may name a row of, none for most."""
+    """Return the tables whose rows each attribute of a *family* may name; none for most."""
     targets = defaultdict[str, set[str]](set)
     for entity_type in family:
         own = entity_type.primary_key if len(entity_type.primary_key) == 1 else ()
@@ -43,9 +43,9 @@ def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]
 
 
 def _bare_ends(model: Model, tables: Mapping[str, sa.Table]) -> set[tuple[str, str, str]]:
-    """Return table, column and target of ends of links that no foreign key holds.
+    """Return table, column and target of the ends of links that are no foreign keys.
 
-    The object of a list names what is in the list by a bare ``entity_id``.
+    The object of a list names the entity in the list by a bare ``entity_id``.
     """
     ends = set()
     for entity_type in model.types.values():
@@ -58,7 +58,7 @@ def _bare_ends(model: Model, tables: Mapping[str, sa.Table]) -> set[tuple[str, s
 
 
 def _remove_generic_children(parent: sa.Table, tables: Iterable[sa.Table]) -> None:
-    """Have *parent* take along what names it by a bare ``parent_id``, such as metadata."""
+    """Delete with rows of *parent* those that name them by a bare ``parent_id``, as metadata."""
     if "id" not in parent.c:
         return
     for child in tables:
@@ -72,7 +72,7 @@ def _remove_generic_children(parent: sa.Table, tables: Iterable[sa.Table]) -> No
 
 
 def _let_go(table: sa.Table, column: str, target: sa.Table, *, removes: bool) -> None:
-    """Have rows that name a row of *target* go with it, or forget it."""
+    """Delete rows with the row of *target* that they name, or clear the key."""
     if "id" not in target.c:
         return
     change = (
@@ -86,8 +86,8 @@ def _let_go(table: sa.Table, column: str, target: sa.Table, *, removes: bool) ->
     )
 
 
-def _borrow(table: sa.Table, name: str, key: str, target: sa.Table) -> None:
-    """Have *name* repeat that of the row of *target* which *key* leads to, whichever is first."""
+def _copy_values(table: sa.Table, name: str, key: str, target: sa.Table) -> None:
+    """Copy *name* from the row of *target* that *key* names, whichever row is created first."""
     add_trigger(
         table,
         f"{table.name}_borrows_{name}",
@@ -105,6 +105,6 @@ def _borrow(table: sa.Table, name: str, key: str, target: sa.Table) -> None:
 
 
 def add_trigger(table: sa.Table, name: str, when: str, statement: str) -> None:
-    """Have the creation of all tables make a trigger of *table*; ``%`` is not for its text."""
+    """Add a trigger of *table* to the creation of all tables; its text must have no ``%``."""
     ddl = sa.DDL(f'CREATE TRIGGER "{name}" {when} BEGIN {statement}; END')  # type: ignore[no-untyped-call]
     sa.event.listen(table.metadata, "after_create", ddl)

@@ -1,6 +1,6 @@
-"""The entity types that the server knows by itself, as schema documents.
+"""The built-in entity types, as schema documents.
 
-They follow the recorded answer of a real server (protocol reference, section 5), without the
+They follow the recorded response of a real server (protocol reference, section 5), without the
 relations to types that are not declared here. Order matters: the schema hash depends on it.
 """
 

@@ -1,4 +1,4 @@
-"""Entity types for where work belongs: projects and the typed contexts below them."""
+"""Entity types for contexts: projects and the typed contexts below them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aioftrackjobs.devserver.schema.builtin.fragments import (
     uid,
 )
 
-#: Every ftrack server is delivered with this priority, named "None".
+#: Every ftrack server has this priority, named "None".
 PRIORITY_NONE = "9661b320-3a0c-11e2-81c1-0800200c9a66"
 
 _CONTEXT_FIXED = "id _link link thumbnail_url created_by_id created_by created_at"

@@ -1,8 +1,8 @@
-"""The words in which the built-in entity types are declared.
+"""Functions that declare the built-in entity types.
 
 Each function returns one fragment of a schema document, in the form that a real server's
-``query_schemas`` has it (protocol reference, section 5.1), so a declaration is the document
-with the noise taken out. Nothing here knows any entity type.
+``query_schemas`` returns it (protocol reference, section 5.1), so a declaration is a short form of
+the document. Nothing here depends on an entity type.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _fragment(alias: str | None, **entries: Any) -> Fragment:
 def text(
     default: str | None = None, *, alias: str | None = None, enum: list[str] | None = None
 ) -> Fragment:
-    """Plain text, possibly one of a closed list of words."""
+    """Plain text, possibly one of an enumeration."""
     return _fragment(alias, type="string", default=default, enum=enum)
 
 
@@ -58,7 +58,7 @@ def untyped_key(target: str, *, alias: str | None = None) -> Fragment:
 
 
 def json_text() -> Fragment:
-    """JSON that travels inside a string."""
+    """JSON inside a string."""
     return _fragment(None, type="string", format="json")
 
 
@@ -137,7 +137,7 @@ def entity(
 ) -> Document:
     """Return the schema document of one entity type; lists are written as words.
 
-    What is required, immutable and projected by default is the primary key, unless it is said.
+    If not given, *required*, *immutable* and *default_projections* are the primary key.
     """
     document: Document = {
         "id": name,
@@ -159,14 +159,14 @@ def entity(
     return document
 
 
-#: What every entity has that links can start and end at.
+#: Properties of entities that links can start and end at.
 LINKS: Mapping[str, Fragment] = {
     "custom_attribute_links": linked("CustomAttributeLink"),
     "custom_attribute_links_from": linked("CustomAttributeLinkFrom"),
 }
-#: What entities have that clients keep notes of their own with, as a dictionary.
+#: The property for metadata, a dictionary for clients.
 METADATA_MAP: Mapping[str, Fragment] = {"metadata": mapped("Metadata", alias="meta")}
-#: What entities have that are shown as a picture.
+#: Properties of entities that have a thumbnail.
 THUMBNAIL: Mapping[str, Fragment] = {
     "thumbnail_id": key("Component.id", alias="thumbid"),
     "thumbnail_url": url(),

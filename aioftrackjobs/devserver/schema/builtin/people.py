@@ -1,4 +1,4 @@
-"""Entity types for who works: users, groups, what they are booked on and the time they log."""
+"""Entity types for people: users, groups, their bookings and the time that they log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entity types for what comes out of the work: assets, their versions, and notes."""
+"""Entity types for published work: assets, their versions, and notes."""
 
 from __future__ import annotations
 

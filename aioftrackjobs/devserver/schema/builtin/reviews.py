@@ -1,4 +1,4 @@
-"""Entity types for what is said about the work: whom notes are for, their labels, reviews."""
+"""Entity types for feedback: recipients and labels of notes, and reviews."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Entity types that a studio fills once: statuses, types, priorities and object types."""
+"""Entity types for the vocabulary of a studio: statuses, types, priorities and object types."""
 
 from __future__ import annotations
 

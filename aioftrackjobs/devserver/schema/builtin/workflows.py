@@ -1,4 +1,4 @@
-"""Entity types for what a project allows: which statuses and types its entities may have.
+"""Entity types for workflows: the statuses and types that entities of a project may have.
 
 The official client's ``ProjectSchema.get_statuses`` and ``get_types`` read them. Some things
 have two names there, an older one that begins with an underscore.
