@@ -1,8 +1,9 @@
-"""Recovery: failing the Jobs that nobody runs any more, on any host, from anywhere.
+"""Recovery: fails the running Jobs that have no owner any more, on any host, from any host.
 
-It fails exactly those whose owner is dead, as far as that can be seen from here, or whose lease
-ran out. Right before it writes, it reads again, and leaves alone what has changed. So it may run
-twice, and in two places at once. An owner that was merely cut off overrules it with its last word.
+It fails exactly the Jobs whose owner is dead, as far as that can be seen from here, or whose lease
+has ended. Right before it writes, it reads the Jobs again, and leaves those alone that have
+changed. So it may run twice, and on two hosts at once. An owner that was only cut off from the
+server overrules it with the final status.
 """
 
 from __future__ import annotations
@@ -22,40 +23,40 @@ from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_
 from aioftrackjobs.protocol.query import PAGE_SIZE, bind
 from aioftrackjobs.session import AsyncSession, context_of, jobs_of
 
-#: Jobs that are read again, and written, together: few, so that little time is in between.
+#: Jobs that are read again and written together: few, so that little time passes in between.
 _CHUNK = 50
 
 _RUNNING = 'select id, status, data, created_at, user.username from Job where status is "running"'
 
 
 class Verdict(StrEnum):
-    """What a recovery found of a Job."""
+    """What a recovery found out about a Job."""
 
     FAILED = "failed"
-    """It was lost, and has failed now; in a dry run, it would have."""
+    """It was lost, and has failed now; in a dry run, it would have failed."""
     ALIVE = "alive"
-    """Its owner lives, or its lease holds."""
+    """Its owner lives, or its lease has not ended."""
     UNOWNED = "unowned"
-    """It has no lease, and Jobs without one were not asked for."""
+    """It has no lease, and *without_lease* was not given."""
     CHANGED = "changed"
-    """It seemed lost, and then its owner gave a sign of life, or it ended."""
+    """It seemed to be lost, and then its owner renewed its lease, or it ended."""
     REFUSED = "refused"
-    """The server refused, or did not answer."""
+    """It is lost, and the server refused the change, or did not respond."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecoveredJob:
-    """A running Job, and what became of it.
+    """A running Job, and what a recovery did about it.
 
     Attributes:
-        id: Of the Job.
-        user: Name of its user, if it has one.
-        description: The text in the jobs menu, as it was.
+        id: The id of the Job.
+        user: The name of its user, if it has one.
+        description: The text in the jobs menu before the recovery.
         created_at: When it was created.
-        owner: BackgroundTasks and process that run it, if its lease tells.
-        until: When its lease runs out, or ran out.
-        verdict: What was found.
-        reason: Why it failed, or why it could not.
+        owner: Host and process id of its owner, as ``host:pid``; None without a lease.
+        until: When its lease ends, or ended.
+        verdict: What was found out.
+        reason: Why it failed, or why it could not be failed.
     """
 
     id: str
@@ -82,12 +83,12 @@ class Recovery:
 
     @property
     def failed(self) -> tuple[RecoveredJob, ...]:
-        """The Jobs that were lost, and have failed now; in a dry run, those that would have."""
+        """The Jobs that were lost, and have failed now; in a dry run, that would have failed."""
         return self._of(Verdict.FAILED)
 
     @property
     def refused(self) -> tuple[RecoveredJob, ...]:
-        """The Jobs that are lost, and could not be failed."""
+        """The Jobs that are lost and could not be failed."""
         return self._of(Verdict.REFUSED)
 
     def _of(self, verdict: Verdict) -> tuple[RecoveredJob, ...]:
@@ -103,34 +104,34 @@ async def recover(
     without_lease: bool = False,
     grace: float = CLOCK_GRACE,
 ) -> Recovery:
-    """Fail the running Jobs that nobody runs any more.
+    """Fail the running Jobs that have no owner any more.
 
-    What the session's journal keeps, if it has one, is delivered first.
+    If the session has a journal, what that keeps is delivered first.
 
     Args:
         session: An open session; its user must be allowed to change the Jobs.
-        dry_run: Only tell what would be done. A session with a journal delivers all the same what
-            that keeps, as soon as it is opened.
-        older_than: Look only at Jobs created longer ago, in seconds.
-        user: Look only at the Jobs of the user with this name.
-        without_lease: Fail Jobs without a lease too: other programs than this package may be
+        dry_run: Only return what would be done. A session with a journal delivers all the same
+            what that keeps, as soon as it is opened.
+        older_than: Consider only Jobs that were created longer ago, in seconds.
+        user: Consider only the Jobs of the user with this name.
+        without_lease: Fail Jobs without a lease, too. Other programs than this package may be
             running them, so give *older_than* as well.
-        grace: Seconds that a lease must have run out, for clocks that differ.
+        grace: Seconds that a lease must be over, because clocks may differ.
 
     Raises:
-        ServerError: The server refused to tell of Jobs.
-        TransportError: It did not answer.
+        ServerError: The server refused to return the Jobs.
+        TransportError: It did not respond.
     """
     if not dry_run:
         await jobs_of(session).replay.deliver()
-    work = _Work(session, grace=grace, without_lease=without_lease)
-    found = await work.look(user, _seconds(older_than))
+    run = _RecoveryRun(session, grace=grace, without_lease=without_lease)
+    found = await run.find_jobs(user, _seconds(older_than))
     if dry_run:
         return Recovery(tuple(found.values()), is_dry=True)
     lost = [job.id for job in found.values() if job.verdict is Verdict.FAILED]
     for start in range(0, len(lost), _CHUNK):
         chunk = {key: found[key] for key in lost[start : start + _CHUNK]}
-        found.update({job.id: job for job in await work.fail(chunk)})
+        found.update({job.id: job for job in await run.fail(chunk)})
     return Recovery(tuple(found.values()), is_dry=False)
 
 
@@ -140,32 +141,33 @@ def _seconds(time: timedelta | float | None) -> float:
     return time.total_seconds() if isinstance(time, timedelta) else float(time)
 
 
-class _Work:
+class _RecoveryRun:
     """One run of a recovery."""
 
     def __init__(self, session: AsyncSession, *, grace: float, without_lease: bool) -> None:
-        self._workspace = context_of(session)
-        self._contact = self._workspace.connection.contact
+        self._entities = context_of(session)
+        self._server = self._entities.connection.contact
         self._grace = grace
         self._without_lease = without_lease
 
-    async def look(self, user: str | None, older_than: float) -> dict[str, RecoveredJob]:
-        """Return the running Jobs of *user* that are older than some seconds, judged."""
+    async def find_jobs(self, user: str | None, older_than: float) -> dict[str, RecoveredJob]:
+        """Return the running Jobs of *user* that are older than some seconds, with a verdict."""
         expression = _RUNNING
         if user is not None:
             expression += bind(" and user.username is {name}", {"name": user})
-        query: Query[Entity] = Query(self._workspace, expression)
+        query: Query[Entity] = Query(self._entities, expression)
         found: dict[str, Job] = {}
         began: datetime | None = None
         while True:
             jobs = await query.of(Job).all()
-            began = began or self._contact.server_time()
+            began = began or self._server.server_time()
             new = [job for job in jobs if job.id not in found]
             found |= {job.id: job for job in new}
-            # Where one page ends, the next begins only if no Job before it has ended meanwhile.
+            # A Job that ends between two pages moves the others up, so that the next page skips
+            # one. Therefore the query is repeated until it finds nothing new.
             if len(jobs) < PAGE_SIZE or not any(_is_older(job, 0, began) for job in new):
                 break
-        now = self._contact.server_time()
+        now = self._server.server_time()
         return {
             job.id: self._judge(job)
             for job in found.values()
@@ -191,34 +193,33 @@ class _Work:
         )
 
     def _verdict(self, lease: Lease | None) -> tuple[Verdict, str | None]:
-        now = self._contact.server_time()
+        now = self._server.server_time()
         if lease is None:
             if not self._without_lease:
                 return Verdict.UNOWNED, None
-            return Verdict.FAILED, f"nobody is known to run it at {now:%Y-%m-%d %H:%M:%S} UTC"
+            return Verdict.FAILED, f"no owner is known at {now:%Y-%m-%d %H:%M:%S} UTC"
         if not lease.is_over(now, self._grace):
             return Verdict.ALIVE, None
         return Verdict.FAILED, lost_reason(lease.process.host, min(lease.until, now))
 
     async def fail(self, lost: Mapping[str, RecoveredJob]) -> Iterator[RecoveredJob]:
         """Fail some Jobs, unless they have changed since they were judged."""
-        jobs = await fetch_jobs(self._workspace, list(lost))
+        jobs = await fetch_jobs(self._entities, list(lost))
         ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
         for job in jobs.values():
             before, again = lost[job.id], self._judge(job)
             runs = remote_value(job, "status") == JobStatus.RUNNING
             if runs and again.verdict is Verdict.FAILED and again.until == before.until:
-                ends[job] = JobStatus.FAILED, self.failure_data(job, before)
-        errors = {
-            job.id: error for job, error in (await terminate_jobs(self._workspace, ends)).items()
-        }
-        return (_told(job, errors) for job in lost.values())
+                ends[job] = JobStatus.FAILED, self._failure_data(job, before)
+        errors = await terminate_jobs(self._entities, ends)
+        by_id = {job.id: error for job, error in errors.items()}
+        return (_with_outcome(job, by_id) for job in lost.values())
 
-    def failure_data(self, job: Job, judged: RecoveredJob) -> Mapping[str, Any]:
+    def _failure_data(self, job: Job, judged: RecoveredJob) -> Mapping[str, Any]:
         data = remote_value(job, "data")
         lease = Lease.of(parse_job_data(data))
         holder = None if lease is None else lease.holder
-        note = recovery_note(holder, self._contact.server_time())
+        note = recovery_note(holder, self._server.server_time())
         return compose_recovered_data(data, judged.reason or "", note)
 
 
@@ -226,7 +227,7 @@ def _is_older(job: Job, seconds: float, now: datetime) -> bool:
     return job.created_at is not None and (now - job.created_at).total_seconds() >= seconds
 
 
-def _told(job: RecoveredJob, errors: Mapping[str, FtrackJobsError | None]) -> RecoveredJob:
+def _with_outcome(job: RecoveredJob, errors: Mapping[str, FtrackJobsError | None]) -> RecoveredJob:
     if job.id not in errors:
         return replace(job, verdict=Verdict.CHANGED, reason=None)
     error = errors[job.id]

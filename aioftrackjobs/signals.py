@@ -1,4 +1,4 @@
-"""Leaving in good order when the system asks a daemon to: SIGTERM, or SIGINT by Ctrl-C."""
+"""shutdown_on_signals: ends all Jobs and then the process on SIGTERM, or SIGINT by Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,32 +23,39 @@ logger = logging.getLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-#: Shells know an exit by a signal as that much more than its number.
-_BY_SIGNAL = 128
 
-#: Seconds that a process which leaves at once takes for its log and its output, at most.
-_PARTING = 1.0
+#: Shells report an exit by a signal as this number plus that of the signal.
+_EXIT_BY_SIGNAL = 128
 
-#: Turns of the event loop in which a task that was just cancelled comes to end its Job.
+#: Seconds that a process which exits at once takes for its log and its output, at most.
+_FLUSH_TIMEOUT = 1.0
+
+#: Turns of the event loop in which a task that was just cancelled begins to end its Job.
 _CANCELLING_TURNS = 10
 
 
 @asynccontextmanager
 async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> AsyncIterator[None]:
-    """End the block, and all running Jobs of *session*, when SIGTERM or SIGINT comes.
+    """End the block, and all running Jobs of *session*, when SIGTERM or SIGINT arrives.
 
-    The block is cancelled, and so is every task that runs a Job (asyncio's own tasks too): each
+    The block is cancelled, and so is every task that runs a Job, also if asyncio started it. Each
     Job fails with the signal as its reason, uploads are aborted, and the process exits with 128
-    plus the number of the signal. Whatever is not over after *grace* seconds, or when a second
-    signal comes, is left to the journal, or to :func:`recover`: the process ends at once, also
-    where a call blocks the event loop.
+    plus the number of the signal. After *grace* seconds, or at a second signal, the process exits
+    at once, even if a call blocks the event loop. Jobs that have not ended by then are left to the
+    journal, or to :func:`recover`.
+
+    Enter it in the main thread, inside the session's block. On Windows it does nothing: Python
+    handles Ctrl-C there, and cancels the main task, too.
 
     A signal that is ignored when the block is entered stays ignored, as it does in Python and in
-    shells: a shell starts what runs in its background, ``nohup python daemon.py &``, with SIGINT
-    ignored, and Ctrl-C is then meant for what runs in its foreground. SIGTERM ends such a daemon.
+    shells. A shell starts background programs, as with ``nohup python daemon.py &``, with SIGINT
+    ignored, because Ctrl-C is meant for the program in the foreground. SIGTERM ends such a daemon.
 
-    Enter it in the main thread, inside the session's block. On Windows it leaves Ctrl-C to
-    Python, which cancels the main task too.
+    Example:
+        A daemon that ends its Jobs when it is stopped::
+
+            async with AsyncSession() as session, shutdown_on_signals(session):
+                await serve(session)
 
     Args:
         session: An open session.
@@ -57,57 +64,57 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
     Raises:
         SystemExit: After a signal.
     """
-    heeded = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    if sys.platform == "win32" or not heeded:
+    numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    if sys.platform == "win32" or not numbers:
         yield
         return
-    with _Watchdog(grace, heeded) as watchdog:
-        departure = ShutdownCoordinator(session, grace, watchdog)
+    with _Watchdog(numbers, grace) as watchdog:
+        shutdown = ShutdownCoordinator(session, grace, watchdog)
         error: BaseException | None = None
         try:
-            with anyio.open_signal_receiver(*heeded) as signals, watchdog.listening():
+            with anyio.open_signal_receiver(*numbers) as signals, watchdog.listening():
                 async with anyio.create_task_group() as group:
-                    group.start_soon(departure.watch, signals)
-                    with departure.block:
+                    group.start_soon(shutdown.watch, signals)
+                    with shutdown.block:
                         try:
                             yield
                         except (GeneratorExit, anyio.get_cancelled_exc_class()):
                             raise
                         except BaseException as exc:  # noqa: BLE001 - raised below, not in a group
                             error = exc
-                    await departure.finish()
+                    await shutdown.finish()
                     group.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
             if watchdog.signal is None:
                 raise
     if watchdog.signal is not None:
-        leaving = SystemExit(_BY_SIGNAL + watchdog.signal)
-        _unwrap(leaving)
-        raise leaving from error
+        exit_ = SystemExit(_EXIT_BY_SIGNAL + watchdog.signal)
+        _exit_out_of_groups(exit_)
+        raise exit_ from error
     if error is not None:
         raise error
 
 
 class _Watchdog:
-    """Ends the process at once when the grace after a signal is over, or a second signal comes.
+    """Exits the process when the grace after a signal is over, or when a second signal arrives.
 
-    It hears of signals in a handler of Python's, and waits in a thread of its own: a call that
-    blocks the event loop, or the end of the interpreter, holds up neither.
+    It receives signals in a Python handler, and waits in a thread of its own, so that neither a
+    call that blocks the event loop nor the shutdown of the interpreter delays it.
 
     Args:
+        numbers: The signals.
         grace: Seconds from the first signal.
-        signals: Those that it hears of.
 
     Attributes:
-        signal: The first one; None before.
+        signal: The first signal; None until one arrives.
     """
 
-    def __init__(self, grace: float, signals: Sequence[signal.Signals]) -> None:
+    def __init__(self, numbers: Sequence[signal.Signals], grace: float) -> None:
+        self._numbers = numbers
         self._grace = grace
-        self._signals = signals
         self._process = os.getpid()
-        # Of all that wakes a thread, this alone may be used in a handler of signals.
-        self._heard = SimpleQueue[int | None]()
+        # The only way to wake a thread that is safe in a signal handler: its put() is reentrant.
+        self._received = SimpleQueue[int | None]()
         self.signal: signal.Signals | None = None
 
     def __enter__(self) -> _Watchdog:
@@ -116,47 +123,56 @@ class _Watchdog:
 
     def __exit__(self, *_: object) -> None:
         if self.signal is None:
-            self._heard.put(None)
+            self._received.put(None)
             return
-        for number in self._signals:  # the next one is the second, until the very end
-            signal.signal(number, self._hear)
+        for number in self._numbers:  # from now on, each signal is a second one
+            signal.signal(number, self._receive)
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Hear of signals before those whose handlers are in place."""
-        before = {number: signal.getsignal(number) for number in self._signals}
+        """Receive signals, and then pass them to the handlers that are installed already."""
+        before = {number: signal.getsignal(number) for number in self._numbers}
 
-        def hear(number: int, frame: FrameType | None) -> None:
-            self._hear(number, frame)
+        def handle(number: int, frame: FrameType | None) -> None:
+            self._receive(number, frame)
             if callable(handler := before[signal.Signals(number)]):
                 handler(number, frame)
 
-        for number in self._signals:
-            signal.signal(number, hear)
+        for number in self._numbers:
+            signal.signal(number, handle)
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-    def _hear(self, number: int, _: FrameType | None) -> None:
-        if os.getpid() != self._process:  # a fork of it, which has neither thread nor event loop
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a fork, which has neither the thread nor the event loop
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         self.signal = self.signal or signal.Signals(number)
-        self._heard.put(number)
+        self._received.put(number)
 
     def _wait(self) -> None:
-        number = self._heard.get()
+        number = self._received.get()
         if number is None:
             return
         with suppress(Empty):
-            self._heard.get(timeout=self._grace)
-        _leave(number)
+            self._received.get(timeout=self._grace)
+        _exit_now(number)
 
 
 class ShutdownCoordinator:
-    """How a process leaves after a signal."""
+    """Ends the block and all Jobs after a signal.
+
+    Args:
+        session: The session whose Jobs are ended.
+        grace: Seconds from the signal to the end of the process, at most.
+        watchdog: Exits the process when that time is over.
+
+    Attributes:
+        block: The cancel scope of the user's block.
+    """
 
     def __init__(self, session: AsyncSession, grace: float, watchdog: _Watchdog) -> None:
         self._connection = connection_of(session)
@@ -164,13 +180,13 @@ class ShutdownCoordinator:
         self._grace = grace
         self._watchdog = watchdog
         self._task = anyio.get_current_task().id
-        self._told = anyio.Event()
+        self._jobs_cancelled = anyio.Event()
         self.block = anyio.CancelScope()
 
     async def watch(self, signals: AsyncIterator[signal.Signals]) -> None:
-        """Wait for a signal, and let all come to its end."""
+        """Wait for a signal, then cancel the block and the Jobs."""
         number = await anext(signals)
-        while self._watchdog.signal is None:  # asyncio hears of those to its forks, too
+        while self._watchdog.signal is None:  # asyncio also delivers signals that its forks get
             number = await anext(signals)
         logger.warning("%s: all Jobs end, within %g s", number.name, self._grace)
         self._active.shutdown_reason = f"stopped by {number.name}"
@@ -178,9 +194,9 @@ class ShutdownCoordinator:
         self.block.cancel()
         for _ in range(_CANCELLING_TURNS):
             await anyio.lowlevel.checkpoint()
-        # What the block does not reach; inside it, what is shielded ends in its own time.
+        # The tasks outside of the block. Inside, its scope does that, and respects shields.
         self._active.cancel_all(keep=self._tasks_of_block())
-        self._told.set()
+        self._jobs_cancelled.set()
 
     def _tasks_of_block(self) -> set[int]:
         found, tasks = set[int](), {self._task}
@@ -191,20 +207,20 @@ class ShutdownCoordinator:
         return found
 
     async def finish(self) -> None:
-        """Wait until all Jobs have had their last word; the rest of the time is for closing."""
+        """Wait until the final status of all Jobs is recorded; the session may use what is left."""
         if self._watchdog.signal is not None:
-            await self._told.wait()
-            # The block is over: who is left was started outside of it, if by the same task.
+            await self._jobs_cancelled.wait()
+            # The block is over: the tasks that are left were started outside of it.
             self._active.cancel_all(keep=())
             if sniffio.current_async_library() == "asyncio":
                 await self._active.wait_until_all_left()
-            # Trio's tasks are ended by nothing but the groups that they are in, when this exits.
+            # Trio's tasks can only be cancelled by their nurseries, when this one exits.
             left = self._active.shutdown_deadline - anyio.current_time()
             self._connection.closing_grace = max(left, 0.0)
 
 
-def _unwrap(leaving: SystemExit) -> None:
-    """Let an exit be one though a task group around the block makes a group of errors of it."""
+def _exit_out_of_groups(exit_: SystemExit) -> None:
+    """Make *exit_* end the process even if a task group of the user wraps it in an error group."""
     show = sys.excepthook
 
     def look_inside(
@@ -215,21 +231,21 @@ def _unwrap(leaving: SystemExit) -> None:
             if exits is not None:
                 if others is not None:
                     show(type(others), others, others.__traceback__)
-                raise leaving  # out of the hook, this is what the interpreter exits by
+                raise exit_  # the interpreter exits by what its hook raises
         show(kind, error, trace)
 
     sys.excepthook = look_inside
 
 
-def _leave(number: int) -> NoReturn:
-    # The program may hold a lock of what is written to, or nobody may read it.
-    parting = threading.Thread(target=_part, daemon=True)
-    parting.start()
-    parting.join(_PARTING)
-    os._exit(_BY_SIGNAL + number)
+def _exit_now(number: int) -> NoReturn:
+    # In a thread with a time limit: another thread may hold a lock of the log, or a pipe be full.
+    flush = threading.Thread(target=_flush, daemon=True)
+    flush.start()
+    flush.join(_FLUSH_TIMEOUT)
+    os._exit(_EXIT_BY_SIGNAL + number)
 
 
-def _part() -> None:
+def _flush() -> None:
     logger.warning("leaving at once; what is not reported is left to the journal, or to recover")
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

@@ -108,20 +108,15 @@ class EntityContext:
     # Entities
 
     @overload
-    def create(
-        self, kind: type[E], data: Mapping[str, Any], *, unit: UnitOfWork, new_key: str | None = ...
-    ) -> E: ...
+    def create(self, kind: type[E], data: Mapping[str, Any], *, unit: UnitOfWork) -> E: ...
     @overload
-    def create(
-        self, kind: str, data: Mapping[str, Any], *, unit: UnitOfWork, new_key: str | None = ...
-    ) -> Entity: ...
+    def create(self, kind: str, data: Mapping[str, Any], *, unit: UnitOfWork) -> Entity: ...
     def create(
         self,
         kind: type[Entity] | str,
         data: Mapping[str, Any],
         *,
         unit: UnitOfWork,
-        new_key: str | None = None,
     ) -> Entity:
         """Make an entity, and record in *unit* that it is to be created.
 
@@ -129,7 +124,6 @@ class EntityContext:
             kind: Its class, or its type.
             data: Its values.
             unit: Where it is recorded.
-            new_key: The id that was made for it, if that was done already.
         """
         model = self.model(kind)
         fields, told = model.__pydantic_fields__, self.types.attributes_of(model.entity_type)
@@ -137,7 +131,7 @@ class EntityContext:
             for name in data:
                 if name not in fields and name not in told:
                     raise UnknownAttributeError(model.entity_type, name, (*fields, *told))
-        entity = model(**_with_key(model, data, new_key))
+        entity = model(**_with_key(model, data))
         entity.__ftrack_reference__()  # raises if the key is not complete
         values = adopt(entity, self)
         fresh = "id" in model.primary_key_attributes and "id" not in data
@@ -309,13 +303,13 @@ class EntityContext:
         self.identity.remove(entity)
 
 
-def _with_key(model: type[Entity], data: Mapping[str, Any], new_key: str | None) -> dict[str, Any]:
+def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
     """Return *data* with the key attributes that can be told without the server."""
     values = dict(data)
     for name in model.primary_key_attributes:
         relation = values.get(name.removesuffix("_id"))
         if name not in values and name == "id":
-            values[name] = new_key or new_id()
+            values[name] = new_id()
         elif name not in values and isinstance(relation, Entity) and "id" in relation:
             values[name] = relation["id"]
         if not isinstance(values.get(name), str) or not values[name]:

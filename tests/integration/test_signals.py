@@ -1,4 +1,4 @@
-"""Daemons that are asked to leave: real processes, real signals."""
+"""shutdown_on_signals with real processes and real signals."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def program(backend: str) -> str:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_all_jobs_with_their_last_word(
+async def test_a_signal_ends_all_jobs_and_their_final_status_is_recorded(
     server: ServerHandle,
     session: AsyncSession,
     tmp_path: Path,
@@ -254,7 +254,7 @@ CLOSING = """
 
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
-async def test_a_second_signal_is_heard_until_the_very_end(
+async def test_a_second_signal_is_received_until_the_very_end(
     server: ServerHandle, tmp_path: Path, backend: str
 ) -> None:
     code = CLOSING.replace("BACKEND", backend)
@@ -345,7 +345,7 @@ async def test_a_signal_aborts_uploads(
     assert job["status"] == JobStatus.FAILED
 
 
-async def test_without_a_signal_nothing_is_different(session: AsyncSession) -> None:
+async def test_without_a_signal_the_block_runs_as_without_it(session: AsyncSession) -> None:
     async with shutdown_on_signals(session):
         pass
     with pytest.raises(ZeroDivisionError):
