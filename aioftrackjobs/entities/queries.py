@@ -103,7 +103,7 @@ class Query(Generic[E]):
         return rows[0]
 
     async def first(self) -> E | None:
-        """Return the first row, after the offset of the query if it has one; None if there is none."""
+        """Return the first row after the offset of the query, if any; None if there is none."""
         paged = split_paging(self.expression)
         if paged.limit == 0:
             return None
