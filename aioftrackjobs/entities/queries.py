@@ -125,7 +125,8 @@ class Query(Generic[E]):
                 return
             if following <= offset:
                 raise MalformedResponseError(
-                    f"the page at offset {offset} is followed by one at {following}", status=200
+                    f"paging would never end: offset {offset} is followed by {following}",
+                    status=200,
                 )
             offset = following
 
