@@ -1,42 +1,43 @@
-"""Every error of the package, in one tree; the class says what the caller may do next.
+"""All errors of this package, in one tree. The class says what you can do next.
 
 ::
 
     FtrackJobsError
-    ├── ConfigurationError         give what is missing, then start again
-    ├── MissingExtraError          install the named extra
+    ├── ConfigurationError         set what is missing, then start again
+    ├── MissingExtraError          install the extra that it names
     ├── SessionStateError          open the session, or stop using it
-    ├── TransportError             no complete answer: the server may have acted
-    │   ├── ConnectError           never left this machine: safe to repeat
-    │   └── MalformedResponseError   an answer came that is not ftrack's
-    ├── CommitUncertainError       a commit was sent, its end is unknown
-    ├── ServerError                the server answered, and refused: nothing was applied
-    │   ├── AuthenticationError
-    │   ├── PermissionDeniedError
-    │   ├── ValidationError
-    │   ├── DuplicateEntryError
-    │   └── QuerySyntaxError
-    ├── QueryParameterError        a query's placeholders and parameters do not fit
-    ├── NoResultFoundError         one() or a look-up found nothing
-    ├── MultipleResultsFoundError  one() found more than one
-    ├── EntityError                wrong use of an entity, found before anything was sent
-    │   ├── NotLoadedError
-    │   ├── UnknownEntityTypeError
-    │   ├── UnknownAttributeError
-    │   ├── ImmutableAttributeError
-    │   ├── InvalidKeyError
-    │   └── UnserialisableValueError
-    └── TransferError              a file did not travel; nothing half-done stays
-        ├── FileChangedError
-        └── UnsupportedLocationError
+    ├── TransportError             no complete response: the server may have acted; try again later
+    │   ├── ConnectError           the request never left this machine: safe to repeat
+    │   └── MalformedResponseError   the response is not from ftrack: look at the URL and the proxy
+    ├── CommitUncertainError       a commit may have been applied: await its resolve()
+    ├── ServerError                the server refused the request and applied nothing: change it
+    │   ├── AuthenticationError    correct the user name or the API key
+    │   ├── PermissionDeniedError  ask for the permission
+    │   ├── ValidationError        correct the value, the attribute or the entity type
+    │   ├── DuplicateEntryError    use the entity that exists already
+    │   └── QuerySyntaxError       correct the query
+    ├── QueryParameterError        make placeholders and parameters of the query match
+    ├── NoResultFoundError         handle that there is no such entity
+    ├── MultipleResultsFoundError  make the criteria narrower
+    ├── EntityError                correct how the entity is used; nothing was recorded
+    │   ├── NotLoadedError         await session.populate(...) first
+    │   ├── UnknownAttributeError  correct the name of the attribute
+    │   ├── UnknownEntityTypeError   correct the name of the entity type
+    │   ├── ImmutableAttributeError  create a new entity instead
+    │   ├── InvalidKeyError        give all parts of the key
+    │   └── UnserialisableValueError   convert the value to one that JSON can hold
+    └── TransferError              a file was not transferred; no incomplete file is left
+        ├── FileChangedError       upload it when nothing writes to it any more
+        └── UnsupportedLocationError   use the server location
 
-Facts are attributes, the text is made in ``__str__``. Text of the server is data: it is kept
-as it came, never used as a format string and never searched to choose a branch.
+The facts about an error are attributes, and ``str()`` makes a text of them. A text of the server
+is kept unchanged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 
 __all__ = [
     "AuthenticationError",
@@ -68,28 +69,19 @@ __all__ = [
     "ValidationError",
 ]
 
-
 #: HTTP status code.
-_TOO_MANY = 429
-
-
-def _suggest(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean ...?`` for the known name nearest to *name*, or nothing."""
-    from difflib import get_close_matches  # only mistakes need it
-
-    match = get_close_matches(name, list(known), n=1)
-    return f" Did you mean {match[0]!r}?" if match else ""
+_TOO_MANY_REQUESTS = 429
 
 
 class FtrackJobsError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base class of all errors that this package raises on purpose."""
 
 
 class ConfigurationError(FtrackJobsError):
-    """What a session needs to reach a server is missing or unusable.
+    """A setting that a session needs is missing or wrong.
 
     Attributes:
-        problems: One sentence for each thing to put right.
+        problems: One sentence for each setting to correct.
     """
 
     def __init__(self, problems: Sequence[str]) -> None:
@@ -104,7 +96,7 @@ class MissingExtraError(FtrackJobsError, ImportError):
     """A part of the package was used whose optional dependencies are not installed.
 
     Attributes:
-        extra: Name of the extra that brings them.
+        extra: Name of the extra that installs them.
         package: The module that could not be imported.
     """
 
@@ -121,14 +113,14 @@ class MissingExtraError(FtrackJobsError, ImportError):
 
 
 class SessionStateError(FtrackJobsError):
-    """The session is not open: not yet, or no longer."""
+    """The session is not open yet, or it is closed."""
 
 
 class TransportError(FtrackJobsError):
-    """No complete answer came back. The server may have acted on the request.
+    """No complete response arrived. The server may have acted on the request.
 
     Attributes:
-        retry_after: Seconds that the server, or a proxy, asks to be left alone for.
+        retry_after: Seconds to wait before the next attempt, if the server or a proxy said so.
         is_retryable: Whether another attempt may succeed.
     """
 
@@ -137,11 +129,11 @@ class TransportError(FtrackJobsError):
 
 
 class ConnectError(TransportError):
-    """The request never left this machine, so repeating it is safe."""
+    """The request never left this machine, so it is safe to repeat it."""
 
 
 class MalformedResponseError(TransportError):
-    """An answer came back that is not ftrack's: HTML, cut off, or of the wrong length.
+    """The response is not one of ftrack: it is HTML, for example, or incomplete.
 
     Attributes:
         problem: What is wrong with it.
@@ -160,21 +152,26 @@ class MalformedResponseError(TransportError):
         return f"HTTP {self.status}, {self.problem}{shown}"
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_malformed, (self.problem, self.status, self.excerpt)
-
-
-def _rebuild_malformed(problem: str, status: int, excerpt: str) -> MalformedResponseError:
-    return MalformedResponseError(problem, status=status, excerpt=excerpt)
+        # Pickle and copy call a class with positional arguments only.
+        make = partial(type(self), status=self.status, excerpt=self.excerpt)
+        return make, (self.problem,), self.__dict__
 
 
 class CommitUncertainError(FtrackJobsError):
-    """A commit was sent, and no complete answer says whether it was applied.
+    """A commit was sent, but no complete response says whether it was applied.
 
-    The session has tried again for as long as it may. The operations are not pending any more,
-    so that nothing is silently sent twice: :meth:`resolve`, or the next commit, settles them.
+    The session has retried for as long as its *retry* allows. The operations are not pending any
+    more, so that nothing is sent twice by accident. :meth:`resolve` or the next commit settles
+    them::
+
+        try:
+            await session.commit()
+        except CommitUncertainError as error:
+            await anyio.sleep(60)
+            await error.resolve()
 
     Attributes:
-        operations: What the commit carried.
+        operations: The operations of the commit.
     """
 
     def __init__(
@@ -187,45 +184,45 @@ class CommitUncertainError(FtrackJobsError):
         self._resolve = resolve
 
     async def resolve(self) -> None:
-        """Ask the server what it has done, and send the rest: each operation is applied once.
+        """Find out what the server has applied, and send the rest: nothing is applied twice.
 
         Raises:
-            CommitUncertainError: Still nobody knows.
+            CommitUncertainError: It is still unknown.
             ServerError: The server refused the rest, which is pending again.
-            SessionStateError: The session is closed, or the error has left its process.
+            SessionStateError: The session is closed, or this error comes from another process.
         """
         if self._resolve is None:
-            raise SessionStateError("this error does not know its session any more")
+            raise SessionStateError("this error has lost its session, because it was copied")
         await self._resolve()
 
     def __reduce__(self) -> tuple[object, ...]:
-        return type(self), (self.operations,)
+        return type(self), (self.operations,)  # without the session
 
     def __str__(self) -> str:
         return (
-            f"the end of a commit of {len(self.operations)} operation(s) is unknown: it was sent "
-            "and may have been applied; await resolve() on this error, or commit again"
+            f"it is unknown whether a commit of {len(self.operations)} operation(s) was applied; "
+            "await resolve() on this error, or commit again"
         )
 
 
 class ServerError(FtrackJobsError):
-    """The server answered, and refused. Nothing of the request was applied.
+    """The server refused the request. It applied nothing of it.
 
     Attributes:
         kind: Error class as the server names it, e.g. ``"ValidationError"``.
         detail: The server's own text, unchanged.
-        status: HTTP status code; 200 for a refusal that a non-strict server reports in its body.
+        status: HTTP status code; 200 for an error in the body of a response (without *strict_api*).
         code: The server's ``error_code``, mostly None.
-        expression: The query that was refused, where it was one.
-        retry_after: Seconds that the server, or a proxy, asks to be left alone for.
+        expression: The query that was refused, if it was a query.
+        retry_after: Seconds to wait before the next attempt, if the server or a proxy said so.
     """
 
     retry_after: float | None = None
 
     @property
     def is_retryable(self) -> bool:
-        """Whether another attempt may succeed: all that is wrong is that too many came."""
-        return self.status == _TOO_MANY
+        """Whether another attempt may succeed, because there were only too many requests."""
+        return self.status == _TOO_MANY_REQUESTS
 
     def __init__(
         self,
@@ -249,24 +246,13 @@ class ServerError(FtrackJobsError):
             text += f"\n  in query: {self.expression}"
         return text
 
-    def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_server_error, (type(self), self.args, self.__dict__)
-
-
-def _rebuild_server_error(
-    cls: type[ServerError], args: tuple[str, str], facts: dict[str, object]
-) -> ServerError:
-    error = cls(*args)
-    error.__dict__.update(facts)
-    return error
-
 
 class AuthenticationError(ServerError):
-    """User name and API key do not belong together, or the key is unknown."""
+    """The API key is unknown, or it is not a key of the user."""
 
 
 class PermissionDeniedError(ServerError):
-    """The user may not do this."""
+    """The user does not have the permission for this."""
 
 
 class ValidationError(ServerError):
@@ -274,15 +260,15 @@ class ValidationError(ServerError):
 
 
 class DuplicateEntryError(ServerError):
-    """There is already an entity with this key."""
+    """There is an entity with this key already."""
 
 
 class QuerySyntaxError(ServerError):
     """The server could not parse a query.
 
     Attributes:
-        line: Line of the fault, from 1, where the server tells.
-        column: Column of the fault, from 1, where the server tells.
+        line: Line of the mistake, from 1; None if the server does not say.
+        column: Column of the mistake, from 1; None if the server does not say.
     """
 
     line: int | None = None
@@ -290,11 +276,11 @@ class QuerySyntaxError(ServerError):
 
 
 class QueryParameterError(FtrackJobsError, ValueError):
-    """A query text and its parameters do not fit together."""
+    """The text of a query and its parameters, or the way it is used, do not match."""
 
 
 class _QueryResultError(FtrackJobsError):
-    """A query found another number of entities than was asked for.
+    """A query has found too few or too many entities.
 
     Attributes:
         expression: The query.
@@ -306,25 +292,33 @@ class _QueryResultError(FtrackJobsError):
 
 
 class NoResultFoundError(_QueryResultError):
-    """A query that must find one entity found none."""
+    """A query that must find one entity has found none.
+
+    Attributes:
+        expression: The query.
+    """
 
     def __str__(self) -> str:
         return f"no result for: {self.expression}"
 
 
 class MultipleResultsFoundError(_QueryResultError):
-    """A query that must find one entity found more."""
+    """A query that must find one entity has found several.
+
+    Attributes:
+        expression: The query.
+    """
 
     def __str__(self) -> str:
         return f"more than one result for: {self.expression}"
 
 
 class EntityError(FtrackJobsError):
-    """An entity was used in a way that its type does not allow; nothing was recorded."""
+    """An entity was used in a way that is not possible. Nothing was recorded or sent."""
 
 
-class _AttributeUseError(EntityError):
-    """An attribute of an entity was used in a way it cannot be.
+class _AttributeError(EntityError):
+    """An attribute of an entity was used in a way that is not possible.
 
     Attributes:
         entity_type: Type of the entity.
@@ -337,8 +331,8 @@ class _AttributeUseError(EntityError):
         self.attribute = attribute
 
 
-class NotLoadedError(_AttributeUseError, AttributeError, KeyError):
-    """An attribute was read that no answer of the server has brought yet."""
+class NotLoadedError(_AttributeError, AttributeError, KeyError):
+    """An attribute was read that no response of the server has brought yet."""
 
     def __str__(self) -> str:
         variable = self.entity_type.lower()
@@ -348,19 +342,19 @@ class NotLoadedError(_AttributeUseError, AttributeError, KeyError):
         )
 
 
-class UnknownAttributeError(_AttributeUseError, AttributeError, KeyError):
+class UnknownAttributeError(_AttributeError, AttributeError, KeyError):
     """The entity type has no such attribute."""
 
     def __init__(self, entity_type: str, attribute: str, known: Iterable[str] = ()) -> None:
         super().__init__(entity_type, attribute)
-        self._hint = _suggest(attribute, known)
+        self._hint = _suggestion(attribute, known)
 
     def __str__(self) -> str:
         return f"{self.entity_type} has no attribute {self.attribute!r}.{self._hint}"
 
 
-class ImmutableAttributeError(_AttributeUseError):
-    """An attribute that is part of an entity's key, or read-only, was changed."""
+class ImmutableAttributeError(_AttributeError):
+    """An attribute was changed that is read-only, or a part of the key of its entity."""
 
     def __str__(self) -> str:
         return f"{self.entity_type}.{self.attribute} cannot be changed"
@@ -376,18 +370,19 @@ class UnknownEntityTypeError(EntityError):
     def __init__(self, entity_type: str, known: Iterable[str] = ()) -> None:
         super().__init__(entity_type)
         self.entity_type = entity_type
-        self._hint = _suggest(entity_type, known)
+        self._hint = _suggestion(entity_type, known)
 
     def __str__(self) -> str:
         return f"the server has no entity type {self.entity_type!r}.{self._hint}"
 
 
 class InvalidKeyError(EntityError, ValueError):
-    """A primary key has the wrong number of parts, or an empty one.
+    """A primary key has the wrong number of parts, or an empty part.
 
     Attributes:
         entity_type: Type of the entity.
-        attributes: The attributes that make up its key, in order.
+        attributes: The attributes of its key, in the order of the schema.
+        given: What was given as the key.
     """
 
     def __init__(self, entity_type: str, attributes: Sequence[str], given: object) -> None:
@@ -402,10 +397,10 @@ class InvalidKeyError(EntityError, ValueError):
 
 
 class UnserialisableValueError(EntityError, TypeError):
-    """A value cannot travel to the server.
+    """A value cannot be sent to the server, because JSON cannot hold it.
 
     Attributes:
-        path: Where it stands, e.g. ``Job.data.frames[3]``.
+        path: Where the value is, e.g. ``Job.data.frames[3]``.
         type_name: Name of its Python type.
     """
 
@@ -423,8 +418,16 @@ class TransferError(FtrackJobsError):
 
 
 class FileChangedError(TransferError):
-    """A file grew, shrank or vanished while it was read for an upload."""
+    """A file grew, shrank or vanished while it was uploaded."""
 
 
 class UnsupportedLocationError(TransferError):
-    """This package cannot move files into or out of the location."""
+    """This package cannot store files in the location, or load files from it."""
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean ...?`` with the known name that is most like *name*, or nothing."""
+    from difflib import get_close_matches  # takes 2 ms to import, and only mistakes need it
+
+    match = get_close_matches(name, list(known), n=1)
+    return f" Did you mean {match[0]!r}?" if match else ""

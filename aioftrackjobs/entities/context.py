@@ -164,13 +164,13 @@ class EntityContext:
                 except IncompleteRowError as exc:
                     raise MalformedResponseError(f"an odd row: {exc}", status=200) from exc
         if read is not None:
-            self.freshness.note_answer(read, self.identity.known(answer))
+            self.freshness.note_response(read, self.identity.known(answer))
         return decoded
 
     def _decode(self, answer: Any, read: int | None) -> Any:
         if read is None:
             return self.identity.decode(answer)
-        with self.freshness.keeping(read, self.identity.known(answer)):
+        with self.freshness.keeping_newer(read, self.identity.known(answer)):
             return self.identity.decode(answer)
 
     async def schemas(self) -> list[dict[str, Any]]:
@@ -180,7 +180,7 @@ class EntityContext:
                 (documents,) = await self.connection.call([{"action": "query_schemas"}])
                 if not isinstance(documents, list):
                     raise MalformedResponseError("the schemas are no list", status=200)
-                self.types.learn(documents)
+                self.types.load_schemas(documents)
                 self.identity.forget_types()
                 self._schemas = documents
         return self._schemas
@@ -294,8 +294,8 @@ class EntityContext:
 
     def note_written(self, entity: Entity, names: Iterable[str]) -> None:
         """Remember, while a read is under way, that the server has applied new values."""
-        if self.freshness.reads:
-            self.freshness.note(entity, names)
+        if self.freshness.open_reads:
+            self.freshness.note_write(entity, names)
 
     def forget(self, entity: Entity) -> None:
         """Detach an entity that does not exist on the server."""

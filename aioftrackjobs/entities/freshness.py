@@ -1,35 +1,45 @@
-"""Answers that are older than what was written meanwhile, or read.
+"""Which values are newer: those of an entity, or those in a response that arrives late.
 
-A query that leaves before a write may be answered after it, with the values of before. What was
-written since the query was handed over is kept then. While no read is under way, nothing has to
-be remembered, and nothing is.
+A query may be sent before a write and its response may arrive after it, with the values from before
+the write::
 
-So it is with two reads: what the one that was handed over later has brought is kept, if it is
-answered first. Its values are of a time at which the earlier one was under way too, so they answer
-both. An entity remembers which read brought which attribute, if an earlier one was under way.
+    read   ──●────────────────────────●──▶   the response has status = "queued"
+    write  ──────●───────────●───────────▶   the server has applied status = "running"
+
+Such a response must not bring the old values back. So each read gets a number when it is sent, and
+while any read is open, the tracker remembers which attributes were written, with the number of the
+latest read that was sent before. A response does not overwrite what was written after its read was
+sent. While no read is open, nothing is remembered.
+
+The same holds for two reads. If the one that was sent later is answered first, its values stay:
+they are from a time at which the earlier read was open too, so they are right for both. For this,
+an entity remembers which read brought which attribute, if an earlier read was still open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 from weakref import ref
 
-if TYPE_CHECKING:
-    from aioftrackjobs.models._entity import Entity
+from aioftrackjobs.models import Entity
 
-#: Entities in an answer, with what it says of them.
-Rows: TypeAlias = "Iterable[tuple[Entity, Mapping[str, Any]]]"
+#: The known entities in a response, each with its row.
+Rows: TypeAlias = Iterable[tuple[Entity, Mapping[str, Any]]]
+
+_NO_NUMBERS: Mapping[str, int] = {}
 
 
-class _Written(ref["Entity"]):
-    """What was written of an entity, which is forgotten when nobody else holds it.
+class _Written(ref[Entity]):
+    """The attributes of one entity that were written while reads were open.
+
+    It is a weak reference: if nothing else holds the entity, no values have to be protected.
 
     Attributes:
         key: The ``id()`` of the entity.
-        names: The attributes, each with the number of the latest read that was older.
-        latest: The highest of those numbers.
+        names: For each attribute, the number of the latest read that was sent before the write.
+        latest: The highest of these numbers.
     """
 
     __slots__ = ("key", "latest", "names")
@@ -38,112 +48,109 @@ class _Written(ref["Entity"]):
     names: dict[str, int]
     latest: int
 
-    def __new__(cls, entity: Entity, gone: Callable[[_Written], None]) -> Self:
-        self = super().__new__(cls, entity, gone)
+    def __new__(cls, entity: Entity, on_collected: Callable[[_Written], None]) -> Self:
+        self = super().__new__(cls, entity, on_collected)
         self.key, self.names, self.latest = id(entity), {}, 0
         return self
 
 
 class ReadTracker:
-    """The reads of one session that are under way, and what was written during them.
+    """Keeps late responses from overwriting newer values of the entities of one session.
 
     Attributes:
-        reads: Their numbers, oldest first.
+        open_reads: Numbers of the reads that were sent and not answered, the oldest first.
     """
 
     def __init__(self) -> None:
-        self.reads: dict[int, None] = {}
+        self.open_reads: dict[int, None] = {}
         self._count = 0
-        self._latest = 0  # of the reads that were answered
-        self._written: dict[int, _Written] = {}  # by the id() of the entity, the latest at the end
-        self._gone: list[_Written] = []  # of these, those whose entity nobody held any more
+        self._latest_answered = 0
+        self._written: dict[int, _Written] = {}  # by id() of the entity, the latest write last
+        self._collected: list[_Written] = []  # those in _written whose entity is gone
 
     @contextmanager
     def reading(self) -> Iterator[int]:
-        """Let a read be under way in the block; gives its number."""
+        """Count the block as an open read, and return its number."""
         self._count += 1
         number = self._count
-        self.reads[number] = None
+        self.open_reads[number] = None
         try:
             yield number
         finally:
-            del self.reads[number]
-            self._forget()
+            del self.open_reads[number]
+            self._forget_old_writes()
 
-    def _forget(self) -> None:
-        """Forget what is older than all reads that are still under way."""
-        oldest = next(iter(self.reads), self._count + 1)
+    def _forget_old_writes(self) -> None:
+        """Forget the writes that are older than all open reads."""
+        oldest = next(iter(self.open_reads), self._count + 1)
         while self._written:
             key, first = next(iter(self._written.items()))
             if first.latest >= oldest:
                 return
             del self._written[key]
-        self._gone.clear()
+        self._collected.clear()
 
-    def note(self, entity: Entity, names: Iterable[str]) -> None:
-        """Remember that the server has applied values of *entity*, while a read is under way."""
-        while self._gone:  # another entity may have got the id()
-            gone = self._gone.pop()
+    def note_write(self, entity: Entity, names: Iterable[str]) -> None:
+        """Remember that the server has applied values of *entity*. Call it while reads are open."""
+        while self._collected:  # a new entity may have the same id() as one that is gone
+            gone = self._collected.pop()
             if self._written.get(gone.key) is gone:
                 del self._written[gone.key]
         written = self._written.pop(id(entity), None)
         if written is None:
-            written = _Written(entity, self._gone.append)
+            written = _Written(entity, self._collected.append)
         written.names.update(dict.fromkeys(names, self._count))
         written.latest = self._count
         self._written[id(entity)] = written
 
     @contextmanager
-    def keeping(self, read: int, rows: Rows = ()) -> Iterator[None]:
-        """Keep what was written since *read* began, whatever the block takes over from it.
+    def keeping_newer(self, read: int, rows: Rows = ()) -> Iterator[None]:
+        """Restore, after the block has loaded a response, the values that are newer than it.
 
         Args:
-            read: Its number.
-            rows: What its answer says of known entities: of these, what later reads have brought
-                is kept too.
+            read: The number of the read that the response belongs to.
+            rows: The known entities in the response. Values that later reads have brought to them
+                are newer, too.
         """
-        kept: list[tuple[Entity, dict[str, object]]] = []
+        newer: list[tuple[Entity, dict[str, object]]] = []
         for written in reversed(self._written.values()):
             if written.latest < read:
                 break
             if (entity := written()) is not None:
-                newer = [name for name, latest in written.names.items() if latest >= read]
-                kept.append((entity, {name: entity._remote[name] for name in newer}))
-        if read < self._latest:
+                names = [name for name, number in written.names.items() if number >= read]
+                newer.append((entity, {name: entity._remote[name] for name in names}))
+        if read < self._latest_answered:
             for entity, row in rows:
-                told, remote = _told(entity), entity._remote
-                newer = [name for name in row if name in remote and told.get(name, 0) > read]
-                kept.append((entity, {name: remote[name] for name in newer}))
+                numbers, remote = _numbers_of(entity), entity._remote
+                names = [name for name in row if name in remote and numbers.get(name, 0) > read]
+                newer.append((entity, {name: remote[name] for name in names}))
         try:
             yield
         finally:
-            for entity, values in kept:
+            for entity, values in newer:
                 entity._remote.update(values)
 
-    def note_answer(self, read: int, rows: Rows) -> None:
-        """Remember what *read* has brought, if it is answered before one that began earlier."""
-        self._latest = max(self._latest, read)
-        if next(iter(self.reads)) >= read:
+    def note_response(self, read: int, rows: Rows) -> None:
+        """Remember which attributes *read* has brought, if a read that was sent earlier is open."""
+        self._latest_answered = max(self._latest_answered, read)
+        if next(iter(self.open_reads)) >= read:
             return
-        alike: dict[tuple[str, ...], dict[str, int]] = {}  # one for all rows of a page
+        shared: dict[tuple[str, ...], dict[str, int]] = {}  # one mapping for all rows of a page
         for entity, row in rows:
             names = tuple(row)
-            told = alike.get(names)
-            if told is None:
-                told = alike[names] = dict.fromkeys(names, read)
-            before = _told(entity)
-            if before and (before.keys() != told.keys() or max(before.values()) > read):
-                later = {
-                    name: number for name, number in before.items() if number > told.get(name, 0)
+            numbers = shared.get(names)
+            if numbers is None:
+                numbers = shared[names] = dict.fromkeys(names, read)
+            before = _numbers_of(entity)
+            if before and (before.keys() != numbers.keys() or max(before.values()) > read):
+                higher = {
+                    name: number for name, number in before.items() if number > numbers.get(name, 0)
                 }
-                told = told | later
-            object.__setattr__(entity, "_told", told)
+                numbers = numbers | higher
+            object.__setattr__(entity, "_read_numbers", numbers)
 
 
-def _told(entity: Entity) -> Mapping[str, int]:
-    """Return which attributes of *entity* were brought by which read, as far as that matters."""
-    told: Mapping[str, int] = getattr(entity, "_told", _NOTHING)
-    return told
-
-
-_NOTHING: Mapping[str, int] = {}
+def _numbers_of(entity: Entity) -> Mapping[str, int]:
+    """Return which read brought which attribute of *entity*, as far as it was remembered."""
+    numbers: Mapping[str, int] = getattr(entity, "_read_numbers", _NO_NUMBERS)
+    return numbers

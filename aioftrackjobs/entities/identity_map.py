@@ -1,7 +1,7 @@
-"""The identity map: one instance for each entity, however often the server mentions it.
+"""The identity map: one instance for each entity, however many responses contain it.
 
-It is weak: an entity that nobody holds is forgotten. Unsent changes are held by the unit of work
-that recorded them, so they cannot be.
+The map holds weak references: an entity that is not used any more is forgotten. One with changes
+that are not committed is not, because the unit of work that recorded them holds it.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ E = TypeVar("E", bound=Entity)
 
 
 class IncompleteRowError(LookupError):
-    """A row lacks a part of the key that its type is taken to have, or is of no type."""
+    """A row has no valid type, or lacks a part of the key that its type is assumed to have."""
 
 
 class IdentityMap:
-    """The entities that one session knows, and how answers become entities."""
+    """The entities of one session, and the decoding of responses to them."""
 
     def __init__(self, types: EntityTypes, owner: Owner) -> None:
         self._types = types
         self._owner = owner
         self._entities: WeakValueDictionary[tuple[str, ...], Entity] = WeakValueDictionary()
-        # A class's facts, looked up once for each type rather than for each row.
+        # Class and key of each type, cached so that they are looked up once and not for each row.
         self._models: dict[str, tuple[type[Entity], tuple[str, ...]]] = {}
 
     def __len__(self) -> int:
         return len(self._entities)
 
     def find(self, entity_type: str, key: Sequence[str]) -> Entity | None:
-        """Return the entity of exactly this type and key, if it is known."""
+        """Return the known entity of this type and key; None if there is none."""
         return self._entities.get((entity_type, *key))
 
     def add(self, entity: Entity) -> None:
@@ -44,7 +44,7 @@ class IdentityMap:
         self._entities[(reference.entity_type, *(value for _, value in reference.key))] = entity
 
     def remove(self, entity: Entity) -> None:
-        """Forget *entity*, and detach it: its changes are recorded nowhere from now on."""
+        """Forget *entity*, and detach it: its changes are not recorded any more."""
         reference = entity.__ftrack_reference__()
         identity = (reference.entity_type, *(value for _, value in reference.key))
         if self._entities.get(identity) is entity:
@@ -56,54 +56,56 @@ class IdentityMap:
     @overload
     def model(self, kind: type[Entity] | str) -> type[Entity]: ...
     def model(self, kind: type[Entity] | str) -> type[Entity]:
-        """Return the class that stands for *kind*; a user's own does so from now on.
+        """Return the class for *kind*, and register it first if it is a user's own.
+
+        Entities of the type that are known already get the new class, because a key has only one
+        instance.
 
         Raises:
-            EntityError: The class cannot stand for an entity type.
-            UnknownEntityTypeError: The schemas are known and have no such type.
+            EntityError: *kind* cannot be the class of an entity type.
+            UnknownEntityTypeError: The schemas are loaded and have no such type.
         """
         if isinstance(kind, str):
             return self._types.model(kind)
         if self._types.register(kind):
             self._models.pop(kind.entity_type, None)
             for entity in tuple(self._entities.values()):
-                if entity.entity_type == kind.entity_type:  # known before: one instance for a key
+                if entity.entity_type == kind.entity_type:
                     object.__setattr__(entity, "__class__", kind)
         return self._types.model(kind.entity_type)
 
     def forget_types(self) -> None:
-        """Look the types up again: their schemas have become known."""
+        """Drop what was cached of the types, because their schemas were loaded."""
         self._models.clear()
         for entity in tuple(self._entities.values()):
             forget_reference(entity)
 
-    def known(self, answer: Any) -> Iterator[tuple[Entity, Mapping[str, Any]]]:
-        """Iterate over the rows in *answer* that tell something of known entities, and these."""
-        left = [answer]
-        for value in left:  # which grows meanwhile
+    def known(self, response: Any) -> Iterator[tuple[Entity, Mapping[str, Any]]]:
+        """Yield the known entities in *response*, each with its row; not those without values."""
+        values = [response]
+        for value in values:  # the list grows during the loop
             if type(value) is list:
-                left += value
+                values += value
             elif type(value) is dict:
-                left += [
+                values += [
                     each for each in value.values() if type(each) is dict or type(each) is list
                 ]
                 try:
                     entity_type = value[ENTITY_TYPE]
                     _, key_names = self._models[entity_type]
                     if len(value) == 1 + len(key_names):
-                        continue  # a bare reference
+                        continue  # only type and key: a reference
                     key = [value[name] for name in key_names]
                     entity = self._entities.get((entity_type, *key))
-                except (KeyError, TypeError):  # no row, or one that decoding it complains of
+                except (KeyError, TypeError):  # no row, or one that decode() will refuse
                     continue
                 if entity is not None:
                     yield entity, value
 
     def decode(self, value: Any) -> Any:
-        """Return *value* from an answer, with times, and with entities as their one instance.
+        """Return *value* from a response with its rows as entities and its times as ``datetime``.
 
-        A bare reference and a full row give the same instance, in either order. Local changes
-        survive what the server says.
+        A reference and a full row give the same instance, in either order. Local changes stay.
 
         Raises:
             IncompleteRowError: A row has no complete key.
@@ -139,21 +141,21 @@ class IdentityMap:
             entity = self._entities.get(identity)
         except KeyError as exc:
             raise IncompleteRowError(f"{entity_type} without {exc.args[0]}") from None
-        except TypeError:  # a part that is a list or a mapping
-            raise IncompleteRowError(f"{entity_type} with an odd key") from None
+        except TypeError:  # a part of the key is a list or a mapping
+            raise IncompleteRowError(f"{entity_type} with an invalid key") from None
         if entity is None:
             if None in identity:
                 raise IncompleteRowError(f"{entity_type} with null in its key")
             entity = model.__new__(model)
             attach(entity, self._owner)
-            self._entities[identity] = entity  # before it is loaded: nested rows may refer back
+            self._entities[identity] = entity  # before loading, as nested rows may refer to it
         elif len(row) == len(identity):
-            return entity  # a bare reference says nothing new
+            return entity  # a reference has no values to load
         try:
             load(entity, row, self._decode)
         except BaseException:
             if not entity._remote:
-                self._entities.pop(identity, None)  # of no use to later answers
+                self._entities.pop(identity, None)  # nothing was loaded: forget it
             raise
         return entity
 
@@ -161,7 +163,7 @@ class IdentityMap:
         known = self._models.get(entity_type)
         if known is None:
             if not entity_type.isidentifier():
-                raise IncompleteRowError(f"{entity_type!r} is no entity type")
+                raise IncompleteRowError(f"{entity_type!r} is not an entity type")
             model = self._types.decoding_model(entity_type)
             known = self._models[entity_type] = model, model.primary_key_attributes
         return known

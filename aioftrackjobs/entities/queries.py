@@ -1,4 +1,4 @@
-"""Reading: query results page by page, look-ups by key, and loading more of known entities."""
+"""Queries and look-ups: results page by page, entities by key, more attributes, find or create."""
 
 from __future__ import annotations
 
@@ -31,15 +31,26 @@ F = TypeVar("F", bound=Entity)
 
 
 class Query(Generic[E]):
-    """A query that has not been sent: :meth:`all`, :meth:`one`, :meth:`first` or ``async for``.
+    """A query that is sent when you use it: with ``async for``, or one of its methods.
 
-    Each use asks the server anew. Rows become entities; known ones are brought up to date.
+    ::
+
+        query = session.query("Job where status is {status}", status="running").of(Job)
+        async for job in query:  # one page of 500 rows after the other
+            print(job.id, job.description)
+        latest = await session.query("Job order by created_at desc").first()
+
+    Each use sends the query again. The rows become entities; those that the session knows already
+    get the new values. Without ``select``, a query loads the default attributes of its type.
+
+    Attributes:
+        expression: The text of the query.
     """
 
     def __init__(
-        self, workspace: EntityContext, expression: str, model: type[E] | None = None
+        self, context: EntityContext, expression: str, model: type[E] | None = None
     ) -> None:
-        self._workspace = workspace
+        self._context = context
         self._model = model
         self.expression = expression
 
@@ -47,22 +58,29 @@ class Query(Generic[E]):
         return f"{type(self).__name__}({self.expression!r})"
 
     def of(self, model: type[F]) -> Query[F]:
-        """Return the same query for type checkers: its rows are of *model*, or it fails.
+        """Return the same query with rows of the class *model*, for type checkers and at run time.
+
+        Args:
+            model: A model of this package, or your own class derived from :class:`Entity`. The
+                session uses your class for its entity type from now on.
 
         Raises:
-            EntityError: *model* cannot stand for an entity type.
-            TypeError: Later, when a row is of another type.
+            EntityError: *model* cannot be the class of an entity type.
+            TypeError: When the query is used: a row is not of this class.
         """
         if model is not Entity:
-            self._workspace.model(model)  # its own rows are of it from now on
-        return Query(self._workspace, self.expression, model)
+            self._context.model(model)  # registers it
+        return Query(self._context, self.expression, model)
 
     async def all(self) -> list[E]:
-        """Return all rows, asked for in pages of 500.
+        """Return all rows, which are loaded in pages of 500.
 
         Raises:
-            ServerError: The server refused; QuerySyntaxError if it cannot parse the query.
-            TransportError: No complete answer came back.
+            QuerySyntaxError: The server could not parse the query.
+            ServerError: The server refused the query for another reason.
+            TransportError: No complete response arrived.
+            QueryParameterError: The rows are not entities, because the query has a ``group by``;
+                use :meth:`AsyncSession.call`.
         """
         return [entity async for entity in self]
 
@@ -70,9 +88,9 @@ class Query(Generic[E]):
         """Return the only row.
 
         Raises:
-            NoResultFoundError: There is none.
-            MultipleResultsFoundError: There are more.
-            QueryParameterError: The query has an offset or a limit, which would hide others.
+            NoResultFoundError: There is no row.
+            MultipleResultsFoundError: There are several rows.
+            QueryParameterError: The query has an offset or a limit, which would hide other rows.
         """
         paged = split_paging(self.expression)
         if paged.limit is not None or paged.offset:
@@ -85,7 +103,7 @@ class Query(Generic[E]):
         return rows[0]
 
     async def first(self) -> E | None:
-        """Return the first row, after the query's own offset; None if there is none."""
+        """Return the first row after the offset of the query, if any; None if there is none."""
         paged = split_paging(self.expression)
         if paged.limit == 0:
             return None
@@ -107,31 +125,36 @@ class Query(Generic[E]):
                 return
             if following <= offset:
                 raise MalformedResponseError(
-                    f"page {following} follows page {offset}, which would never end", status=200
+                    f"paging would never end: offset {offset} is followed by {following}",
+                    status=200,
                 )
             offset = following
 
     async def _expand(self, text: str) -> str:
-        """Return *text* with projections: the type's default ones if it has none of its own."""
+        """Return *text* with a ``select``: of the default attributes of its type if it has none."""
         name = None if has_projections(text) else target_type(text)
-        if name is None:  # or no query at all, which the server says better
+        if name is None:  # complete, or not a query, which the server will say
             return text
-        if not self._workspace.types.is_typed(name):
-            await self._workspace.schemas()
-        projections = self._workspace.types.default_projections(name)
+        if not self._context.types.is_typed(name):
+            await self._context.schemas()
+        projections = self._context.types.default_projections(name)
         return f"select {', '.join(projections)} from {text.strip()}"
 
     async def _fetch(self, expression: str) -> tuple[list[E], int | None]:
-        rows, following = await self._workspace.fetch_page(expression)
+        rows, following = await self._context.fetch_page(expression)
         if self._model is not None:
             for row in rows:
                 if not isinstance(row, self._model):
-                    raise TypeError(f"{row!r} is no {self._model.__name__}, in {expression}")
+                    raise TypeError(f"{row!r} is not a {self._model.__name__}: {expression}")
         return cast("list[E]", rows), following
 
 
 def key_reference(model: type[Entity], key: str | Sequence[str]) -> Reference:
-    """Return the reference to the entity of *model* with *key*: its parts in schema order.
+    """Return the reference to the entity of *model* with *key*.
+
+    Args:
+        model: Class of the entity.
+        key: The id, or the parts of a key with several attributes in the order of the schema.
 
     Raises:
         InvalidKeyError: The number of parts is wrong, or one is empty.
@@ -144,26 +167,29 @@ def key_reference(model: type[Entity], key: str | Sequence[str]) -> Reference:
     return Reference(model.entity_type, tuple(zip(names, texts, strict=True)))
 
 
-async def fetch_entity(workspace: EntityContext, reference: Reference) -> Entity | None:
-    """Return the entity that *reference* names, as the server has it now; None if it has none."""
-    if not workspace.types.is_typed(reference.entity_type):
-        await workspace.schemas()
-    projections = workspace.types.default_projections(reference.entity_type)
+async def fetch_entity(context: EntityContext, reference: Reference) -> Entity | None:
+    """Return the entity with this type and key as the server has it now; None if it has none.
+
+    An entity that is created here but not committed yet is found, too.
+    """
+    if not context.types.is_typed(reference.entity_type):
+        await context.schemas()
+    projections = context.types.default_projections(reference.entity_type)
     criteria = key_criteria([reference])
     expression = select(projections, reference.entity_type, criteria)
-    rows, _ = await workspace.fetch_page(f"{expression} limit 1")
+    rows, _ = await context.fetch_page(f"{expression} limit 1")
     if rows:
         return rows[0]
-    known = workspace.identity.find(reference.entity_type, [value for _, value in reference.key])
-    return known if known is not None and known in workspace.unit.created else None
+    known = context.identity.find(reference.entity_type, [value for _, value in reference.key])
+    return known if known is not None and known in context.unit.created else None
 
 
 async def populate(
-    workspace: EntityContext, entities: Iterable[Entity], projections: Sequence[str]
+    context: EntityContext, entities: Iterable[Entity], projections: Sequence[str]
 ) -> None:
-    """Load *projections* of *entities*: one request for each type and 500 entities.
+    """Load *projections* of *entities*, with one request for up to 500 entities of a type.
 
-    Local changes stay on top. Entities that the server does not have stay as they are.
+    Local changes stay. Entities that the server does not have stay as they are.
     """
     by_type: dict[str, list[Reference]] = {}
     for entity in entities:
@@ -171,39 +197,45 @@ async def populate(
     for name, references in by_type.items():
         for start in range(0, len(references), PAGE_SIZE):
             criteria = key_criteria(references[start : start + PAGE_SIZE])
-            await workspace.fetch_page(select(projections, name, criteria))
+            await context.fetch_page(select(projections, name, criteria))
 
 
-#: Stands for what the answer did not bring, and so differs from every value.
-_NOT_TOLD = object()
+#: The value of an attribute that is not loaded, which differs from every other value.
+_NOT_LOADED = object()
 
 
 async def ensure(
-    workspace: EntityContext,
+    context: EntityContext,
     kind: type[Entity] | str,
     data: Mapping[str, Any],
     identifying_keys: Sequence[str] | None,
 ) -> Entity:
-    """Return the entity of *kind* that has *data*: found and brought up to date, or created.
+    """Find the entity of *kind* and update it, or create it; return it with the values of *data*.
+
+    Args:
+        context: The session's entities.
+        kind: A class or the name of an entity type.
+        data: Values by attribute that the entity has afterwards.
+        identifying_keys: The attributes to find it by; None for all of *data*.
 
     Raises:
-        QueryParameterError: There is nothing to tell the entity by.
+        QueryParameterError: There are no identifying keys, or one has no value in *data*.
         MultipleResultsFoundError: Several entities have the identifying values.
     """
-    model = workspace.model(kind)
+    model = context.model(kind)
     keys = list(data) if identifying_keys is None else list(identifying_keys)
     if missing := [name for name in keys if name not in data]:
         raise QueryParameterError(f"identifying keys without a value: {', '.join(missing)}")
     if not keys:
-        raise QueryParameterError(f"nothing tells which {model.entity_type} is meant")
+        raise QueryParameterError(f"no attributes are given to find the {model.entity_type} by")
     criteria = equality_criteria(dict(_criterion(name, data[name]) for name in keys))
     projections = dict.fromkeys((*model.primary_key_attributes, *data))
     expression = select(projections, model.entity_type, criteria)
-    rows, _ = await workspace.fetch_page(f"{expression} limit 2")
+    rows, _ = await context.fetch_page(f"{expression} limit 2")
     if len(rows) > 1:
         raise MultipleResultsFoundError(expression)
-    unit = workspace.new_unit()
-    entity = rows[0] if rows else workspace.create(kind, data, unit=unit)
+    unit = context.new_unit()
+    entity = rows[0] if rows else context.create(kind, data, unit=unit)
     if rows:
         wanted = {name: model.checked_value(name, value) for name, value in data.items()}
         changes = {name: value for name, value in wanted.items() if _differs(entity, name, value)}
@@ -218,15 +250,15 @@ async def ensure(
 
 
 def _criterion(name: str, value: object) -> tuple[str, object]:
-    """Return what to compare: an entity by its id."""
+    """Return the attribute to compare and its value; entities are compared by id."""
     return (f"{name}.id", value) if isinstance(value, Entity) else (name, value)
 
 
 def _differs(entity: Entity, name: str, wanted: object) -> bool:
-    """Tell whether the server has another value; it keeps times in whole seconds only.
+    """Return whether the server has another value. It stores times in whole seconds only.
 
-    Local changes are not looked at: the flow that made them may take them back.
+    Local changes do not count, because the task that made them may take them back.
     """
     if isinstance(wanted, datetime):
         wanted = wanted.replace(microsecond=0)
-    return bool(remote_value(entity, name, _NOT_TOLD) != wanted)
+    return bool(remote_value(entity, name, _NOT_LOADED) != wanted)

@@ -1,4 +1,4 @@
-"""Entities: the typed ones of the job domain, and generic ones for every other type."""
+"""Entities: typed models for what Jobs need, and generic ones for every other entity type."""
 
 from aioftrackjobs.models._collection import Collection
 from aioftrackjobs.models._component import (

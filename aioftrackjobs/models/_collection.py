@@ -7,9 +7,13 @@ from typing import Any, SupportsIndex, overload
 
 
 class Collection(MutableSequence[Any]):
-    """A view of one attribute of an entity: reading sees its current value, a change replaces it.
+    """A view of one attribute of an entity, which behaves like a list.
 
-    Each change records the complete new list, which is what travels (protocol.md, section 3.4).
+    It always shows the current value of the attribute. Each change sets the attribute to a new
+    list, because a commit sends complete lists (protocol.md, section 3.4)::
+
+        version["task_links"].append(link)
+        await session.commit()
     """
 
     __slots__ = ("_entity", "_name")
@@ -27,7 +31,7 @@ class Collection(MutableSequence[Any]):
         self._entity[self._name] = items
 
     def is_of(self, entity: object, name: str) -> bool:
-        """Tell whether this is a view of the attribute *name* of *entity*."""
+        """Return whether this is the view of the attribute *name* of *entity*."""
         return self._entity is entity and self._name == name
 
     def __len__(self) -> int:
@@ -56,23 +60,23 @@ class Collection(MutableSequence[Any]):
         self._replace(items)
 
     def insert(self, index: SupportsIndex, value: Any) -> None:
-        """Insert *value* before *index*, and record the new list."""
+        """Insert *value* before *index*."""
         items = list(self._items)
         items.insert(index, value)
         self._replace(items)
 
-    # What MutableSequence makes of one change for each item is one change here.
+    # MutableSequence would record one change for each item. These record one for all.
 
     def extend(self, values: Iterable[Any]) -> None:
-        """Append *values*, and record the new list once."""
+        """Append *values*."""
         self._replace([*self._items, *values])
 
     def clear(self) -> None:
-        """Record an empty list."""
+        """Remove all items."""
         self._replace([])
 
     def reverse(self) -> None:
-        """Reverse the order, and record the new list once."""
+        """Reverse the order of the items."""
         self._replace(list(reversed(self._items)))
 
     def __eq__(self, other: object) -> bool:
@@ -80,7 +84,7 @@ class Collection(MutableSequence[Any]):
             return self._items == tuple(other)
         return NotImplemented
 
-    __hash__ = None  # type: ignore[assignment]  # a list in all but name
+    __hash__ = None  # type: ignore[assignment]  # mutable, as a list is
 
     def __repr__(self) -> str:
         return repr(list(self._items))

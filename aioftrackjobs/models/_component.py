@@ -1,4 +1,4 @@
-"""Files that ftrack knows of, and where they live."""
+"""Files that ftrack keeps track of, and the locations where they are stored."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 class Component(Entity):
     """A file, a sequence of files, or a container of components.
 
-    The server answers with the subtype; its ``system_type`` is the server's to set.
+    The server returns components as their subtype, such as :class:`FileComponent`, and sets their
+    ``system_type``. :meth:`AsyncSession.create_component` uploads a file and creates one.
 
     Source:
         protocol.md, section 5.4.
@@ -36,9 +37,9 @@ class Component(Entity):
 
     id: str = Field(default_factory=new_id, min_length=1)
     name: str = "main"
-    #: Extension of the file, with its leading dot.
+    #: Extension of the file, with the leading dot: ``".mov"``.
     file_type: str | None = None
-    #: In bytes.
+    #: Size in bytes.
     size: int = 0
     system_type: str | None = None
     container_id: str | None = None
@@ -56,7 +57,7 @@ class FileComponent(Component):
 
 
 class ContainerComponent(Component):
-    """Components that belong together."""
+    """A group of components."""
 
     entity_type: ClassVar[str] = "ContainerComponent"
 
@@ -64,18 +65,18 @@ class ContainerComponent(Component):
 
 
 class SequenceComponent(Component):
-    """Numbered files."""
+    """A sequence of numbered files, such as frames."""
 
     entity_type: ClassVar[str] = "SequenceComponent"
     default_projections: ClassVar[tuple[str, ...]] = (*Component.default_projections, "padding")
 
     members: MutableSequence[Component] | None = None
-    #: Digits of the frame number; 0 if they are not padded.
+    #: Number of digits of a frame number; 0 if it is not padded.
     padding: int = 0
 
 
 class ComponentLocation(Entity):
-    """A component in a location."""
+    """The fact that a location stores the file of a component."""
 
     entity_type: ClassVar[str] = "ComponentLocation"
     is_typed: ClassVar[bool] = True
@@ -91,13 +92,13 @@ class ComponentLocation(Entity):
     component: Component | None = None
     location_id: str | None = None
     location: Location | None = None
-    #: Where the location keeps the file; in ``ftrack.server`` the id of the component.
+    #: Where in the location the file is: a path; in ``ftrack.server``, the id of the component.
     resource_identifier: str | None = None
     url: Computed = None
 
 
 class Location(Entity):
-    """A place that holds components.
+    """A place where the files of components are stored.
 
     Source:
         protocol.md, section 6.
@@ -115,17 +116,18 @@ class Location(Entity):
 
     @property
     def is_server(self) -> bool:
-        """Whether this is ``ftrack.server``, which serves its files over HTTP."""
+        """Whether this is ``ftrack.server``, which serves files over HTTP."""
         return bool(self._current("id") == SERVER_LOCATION_ID)
 
     def get_url(self, component: Component) -> str:
-        """Return the address to download *component* from.
+        """Return the URL to download the file of *component* from.
 
-        It carries the API key in clear text: do not log it, keep it in ftrack, or show it to
-        other users.
+        The URL contains the API key in clear text: do not log it, store it in ftrack, or show it
+        to other users.
 
         Raises:
-            UnsupportedLocationError: The location does not serve files over HTTP.
+            UnsupportedLocationError: The location does not serve files over HTTP, or this entity
+                belongs to no session.
         """
         if not self.is_server or self._owner is None:
             raise UnsupportedLocationError(f"{self!r} has no URL for {component!r}")

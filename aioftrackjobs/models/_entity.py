@@ -1,12 +1,12 @@
 """The entity: a pydantic model, and the mapping that users of the official client know.
 
-What the server said (*remote*) and what was changed here (*local*) are kept apart, in two
-dictionaries; a read sees the local value first. A change is handed to the entity's owner, the
-session, which records it in a unit of work. Reading never causes I/O: what no answer has brought
-yet raises :class:`NotLoadedError`.
+An entity keeps the values of the server (*remote*) and the changes made here (*local*) apart, in
+two dictionaries. A read returns the local value, if there is one, else the remote one. A change is
+passed to the entity's owner, the session, which records it in a unit of work. Reading never causes
+I/O: an attribute that no response has brought yet raises :class:`NotLoadedError`.
 
-Fields declared on a typed model say which attributes there are and what may be assigned; what
-the server adds beyond them is kept all the same.
+The fields of a typed model declare which attributes there are and which values may be assigned.
+Attributes that the server has beyond them are kept, too.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ from aioftrackjobs.models._fields import verbatim_fields
 from aioftrackjobs.models._state import Change, Owner, as_plain, attach, merge_into
 from aioftrackjobs.protocol.values import Reference
 
-_STATE = ("_owner", "_remote", "_local", "_reference", "_told")
+_STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers")
 _NO_DEFAULT: Any = object()
-#: What pydantic keeps in an instance, made only for those where it is asked for.
+#: What pydantic keeps in an instance, made on first use: few entities ever need it.
 _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
     "__pydantic_fields_set__": set,
     "__pydantic_extra__": dict,
@@ -52,44 +52,58 @@ _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
 
 
 class Entity(BaseModel, MutableMapping[str, Any]):
-    """Anything ftrack stores: identified by its type and key, equal to what has the same.
+    """Anything that ftrack stores, identified by its type and its key.
 
-    Entities come from a session; one made directly (``Job(status="running")``) is *detached*:
-    its values are checked, but its changes are recorded nowhere.
+    A session makes entities; there is one instance for each type and key. Read an attribute as an
+    attribute or as an item. Setting it records a change, which the next commit sends::
+
+        task = await session.query("Task where name is {name}", name="comp").one()
+        task["status_id"] = approved["id"]  # or task.status_id = ...
+        await session.commit()
+
+    An entity that is made directly (``Job(status="running")``) is *detached*: its values are
+    validated, but its changes are not recorded. Two entities are equal if their types and keys are.
+
+    Raises:
+        NotLoadedError: An attribute is read that no response has brought; load it with
+            ``await session.populate(entity, "name")``.
+        UnknownAttributeError: The entity type has no such attribute.
+        ImmutableAttributeError: The attribute is part of the key, or cannot be changed.
+        ValueError: The attribute cannot have the value that is assigned.
     """
 
     __slots__ = _STATE
 
     model_config = ConfigDict(extra="allow", arbitrary_types_allowed=True, defer_build=True)
 
-    #: Name of the type on the wire.
+    #: Name of the entity type, as the server spells it.
     entity_type: ClassVar[str] = "Entity"
-    #: Attributes that make up the key, in the order of the wire.
+    #: Attributes that make up the key, in the order of the schema.
     primary_key_attributes: ClassVar[tuple[str, ...]] = ("id",)
-    #: What a query without ``select`` loads.
+    #: Attributes that a query without ``select`` loads.
     default_projections: ClassVar[tuple[str, ...]] = ("id",)
     #: Attributes that keep the value they were created with.
     immutable_attributes: ClassVar[frozenset[str]] = frozenset()
-    #: How a value of the server is read, for attributes whose wire form is not enough.
+    #: Functions that convert a value from the server, by attribute; the others stay as they are.
     readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {}
-    #: Whether the declared fields are all there is, so that a name beyond them is a mistake.
+    #: Whether the declared fields are all attributes there are, so that another name is a mistake.
     is_typed: ClassVar[bool] = False
 
-    #: Attributes that keep any text as it is, so that there is nothing to validate or to refuse.
+    #: Attributes that accept any text unchanged, so that a text needs no validation.
     _verbatim: ClassVar[frozenset[str]] = frozenset()
 
-    if TYPE_CHECKING:  # slots, which pydantic need not fill with private attributes of its own
+    if TYPE_CHECKING:  # slots; at run time, pydantic would make private attributes of these
         _owner: Owner | None = PrivateAttr()
         _remote: dict[str, Any] = PrivateAttr()
         _local: dict[str, Any] = PrivateAttr()
-        _reference: Reference | None = PrivateAttr()  # made once: a key does not change
-        _told: Mapping[str, int] = PrivateAttr()  # see _freshness.py
+        _reference: Reference | None = PrivateAttr()  # cached, because a key does not change
+        _read_numbers: Mapping[str, int] = PrivateAttr()  # see entities/freshness.py
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for base in cls.__bases__:
-            # A field whose type was not yet known where it is declared would be looked up in the
-            # module of the subclass, which need not know it.
+            # If the type of a field was not yet defined where the field is declared, pydantic would
+            # look the type up in the module of the subclass, which may not have it.
             is_foreign = base is not Entity and base.__module__ != cls.__module__
             if is_foreign and issubclass(base, Entity):
                 base.model_rebuild(raise_errors=False)
@@ -106,7 +120,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         self._take_over()
 
     def _take_over(self) -> None:
-        """Move the values from where pydantic put them to where ours are."""
+        """Move the validated values from pydantic's containers to the local values."""
         checked = {**self.__dict__, **(self.__pydantic_extra__ or {})}
         self.__dict__.clear()
         given = self.__pydantic_fields_set__
@@ -116,13 +130,13 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         attach(self, None)
         local = self._local
         for name, value in checked.items():
-            if value is not None or name in given:  # an optional field not given has no value
+            if value is not None or name in given:  # an optional field that is not given is unset
                 local[name] = value if type(value) is str else store(value)
 
     # Identity
 
     def __ftrack_reference__(self) -> Reference:
-        """Return what names this entity on the wire.
+        """Return the type and key that name this entity in a request.
 
         Raises:
             InvalidKeyError: A part of the key is missing.
@@ -177,7 +191,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             raise self._missing(name)
         return Collection(self, name) if type(value) is tuple else value
 
-    if not TYPE_CHECKING:  # a misspelt attribute of a typed model is for the type checker to find
+    if not TYPE_CHECKING:  # so that a type checker finds a misspelt attribute of a typed model
 
         def __getattr__(self, name: str) -> Any:
             if name in _PYDANTIC_STATE:
@@ -189,7 +203,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
                 return self[name]
             descriptor = getattr(type(self), name, None)
             if isinstance(descriptor, property):
-                return descriptor.__get__(self)  # its own AttributeError led here: let it out
+                return descriptor.__get__(self)  # again, so that its own AttributeError is raised
             raise self._missing(name)
 
     def _missing(self, name: str) -> NotLoadedError | UnknownAttributeError:
@@ -202,8 +216,8 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         """Return the value of *name*, or *default* if the type has no such attribute.
 
         Raises:
-            NotLoadedError: The type has the attribute, but it is not loaded. The default would
-                hide a value that the server may have.
+            NotLoadedError: The type has the attribute, but it is not loaded. The server may have a
+                value, which the default would hide.
         """
         try:
             return self[name]
@@ -212,7 +226,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     @property
     def _is_new(self) -> bool:
-        """Whether no server knows it yet, so that what has no value here has none at all."""
+        """Whether the server does not have it yet, so that an unset attribute has no value."""
         return not self._remote
 
     def __contains__(self, name: object) -> bool:
@@ -226,24 +240,27 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         return len(self._remote.keys() | self._local.keys())
 
     def __bool__(self) -> bool:
-        return True  # an entity of which nothing is loaded is still there
+        return True  # also if no attribute is loaded, when a mapping would be false
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """Names of all attributes of the type, as far as they are known; else of the loaded."""
+        """Names of all attributes of the type; empty for a generic type without its schema.
+
+        The session loads the schemas when it first needs them: see :meth:`AsyncSession.schemas`.
+        """
         declared = tuple(type(self).model_fields)
-        told = self._owner.attributes_of(self.entity_type) if self._owner else ()
-        if not self.is_typed and not told:
+        from_schema = self._owner.attributes_of(self.entity_type) if self._owner else ()
+        if not self.is_typed and not from_schema:
             return ()
-        return tuple(dict.fromkeys((*declared, *told, *self)))
+        return tuple(dict.fromkeys((*declared, *from_schema, *self)))
 
     # Changing
 
     def __setitem__(self, name: str, value: Any) -> None:
         if type(value) is str and name in self._verbatim:
-            checked: Any = value  # what a farm does all day
+            checked: Any = value  # the fast path: progress texts are set again and again
         elif isinstance(value, Collection) and value.is_of(self, name):
-            return  # the end of ``entity[name] += ...``, which is recorded already
+            return  # the last step of ``entity[name] += ...``: the change is recorded already
         else:
             checked = self._check(name, value)
         if self._owner is not None:
@@ -262,7 +279,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     @classmethod
     def checked_value(cls, name: str, value: Any) -> Any:
-        """Return *value* as the attribute *name* keeps it.
+        """Return *value* validated and converted, as the attribute *name* stores it.
 
         Raises:
             ValueError: The attribute cannot have this value.
@@ -288,10 +305,10 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             self[name] = value
 
     def __delitem__(self, name: str) -> None:
-        """Take back the local change of *name*; the server's value is left alone.
+        """Take back the local change of *name*; nothing is deleted on the server.
 
         Raises:
-            ImmutableAttributeError: It is a part of the key.
+            ImmutableAttributeError: The attribute is a part of the key.
         """
         if name in self.primary_key_attributes:
             raise ImmutableAttributeError(self.entity_type, name)
@@ -306,21 +323,22 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         del self[name]
 
     def setdefault(self, name: str, default: Any = None) -> Any:
-        """Return the value of *name*, which a new entity without one is given first.
+        """Return the value of *name*; set it to *default* first if a new entity has none.
 
         Raises:
-            NotLoadedError: The server may have a value that the default would overwrite.
+            NotLoadedError: The attribute is not loaded. The server may have a value, which the
+                default would overwrite.
         """
         if name not in self and self._is_new:
             self[name] = default
         return self[name]
 
     def pop(self, name: str, default: Any = _NO_DEFAULT) -> Any:
-        """Take back the local change of *name*, and return the value that was seen.
+        """Take back the local change of *name*, and return the value from before.
 
         Raises:
             NotLoadedError: The type has the attribute, but it is not loaded.
-            UnknownAttributeError: It has not, and there is no *default*.
+            UnknownAttributeError: The type has no such attribute, and there is no *default*.
         """
         try:
             value = self[name]
@@ -339,7 +357,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         return changed[-1], self.pop(changed[-1])
 
     def clear(self) -> None:
-        """Take back all local changes; the key stays."""
+        """Take back all local changes, except for the key."""
         for name in self._changed():
             del self[name]
 
@@ -347,11 +365,12 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         return [name for name in self._local if name not in self.primary_key_attributes]
 
     def merge(self, entity: Entity, merged: dict[Any, Entity] | None = None) -> list[Change]:
-        """Take over the values of *entity*, and return what changed.
+        """Copy the values of *entity* to this one, and return what changed.
 
         Args:
-            entity: Source of the values; remote ones are taken as remote, local as local.
-            merged: Entities already merged, by identity, for callers that walk a graph.
+            entity: The entity to copy from. Its local values become local changes here.
+            merged: Maps what was merged already; this entity is added. For callers that walk a
+                graph of entities.
         """
         if merged is not None:
             merged[entity._identity()] = self
@@ -362,7 +381,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     @model_validator(mode="before")
     @classmethod
     def _refuse_other_types(cls, value: Any) -> Any:
-        """Keep pydantic from taking an entity of another type for a mapping of fields."""
+        """Keep pydantic from accepting an entity of another type as a mapping of fields."""
         if isinstance(value, Entity) and not isinstance(value, cls):
             raise ValueError(f"{value!r} is no {cls.entity_type}")  # noqa: TRY004 - pydantic's
         return value
@@ -382,17 +401,17 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     def model_construct(  # type: ignore[override]  # pydantic's plugin gives it another one
         cls, _fields_set: set[str] | None = None, **values: Any
     ) -> Self:
-        """Return a detached entity with *values*, which are not checked."""
+        """Return a detached entity with *values*, which are not validated."""
         made = super().model_construct(_fields_set, **values)
         made._take_over()
         return made
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a detached entity with the same values, and those of *update* as local ones.
+        """Return a detached entity with the same values, changed by *update*.
 
         Args:
-            update: Values of attributes, which are checked; the key may be among them.
-            deep: Makes no difference: what an entity holds is shared with its copies.
+            update: New values by attribute, which are validated; the key may be among them.
+            deep: Has no effect: copies share the values of the original.
         """
         copy = self.__deepcopy__()
         for name, value in (update or {}).items():
@@ -412,7 +431,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         return self.__deepcopy__()
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Return a detached entity with the same values: there is one attached one for a key."""
+        """Return a detached entity: a session has only one instance for a key."""
         copy = type(self).__new__(type(self))
         attach(copy, None)
         copy._remote.update(self._remote)
@@ -421,22 +440,23 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
 
 def require_entity_type(model: type[Entity]) -> None:
-    """Refuse a *model* that does not say which entity type it stands for.
+    """Check that *model* declares an entity type.
 
     Raises:
-        EntityError: It does not.
+        EntityError: It declares none.
     """
     if model.entity_type == Entity.entity_type:
         raise EntityError(
-            f"{model.__name__} stands for no entity type; declare one in the class: "
+            f"{model.__name__} has no entity type; declare one in the class: "
             'entity_type: ClassVar[str] = "Task"'
         )
 
 
 def store(value: Any) -> Any:
-    """Return *value* as entities keep it: a list of entities becomes a tuple.
+    """Return *value* as entities store it: a list of entities becomes a tuple.
 
-    The tuple cannot change behind the entity's back; readers get a :class:`Collection` over it.
+    A tuple cannot be changed without the entity recording it. A read returns a
+    :class:`Collection`, which records changes.
     """
     if isinstance(value, (list, tuple, Collection)) and all(
         isinstance(item, Entity) for item in value

@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator
 
 from aioftrackjobs.protocol.values import in_utc
 
-#: A time, always aware and in UTC; one without a zone counts as UTC, as it does on the wire.
-Moment: TypeAlias = Annotated[datetime, AfterValidator(in_utc)]
+#: A time, always aware and in UTC. A time without a time zone is taken as UTC, as the server does.
+UtcDatetime: TypeAlias = Annotated[datetime, AfterValidator(in_utc)]
 
-#: A value that the server computes, such as ``{"url": ...}``; its keys are not documented.
+#: A value that the server computes, such as ``{"url": ...}``. Its keys are not documented.
 Computed: TypeAlias = dict[str, Any] | None
 
 
@@ -26,16 +26,16 @@ def new_id() -> str:
     return str(uuid4())
 
 
-#: Validators of the model that all entities derive from; they look at whole entities only.
+#: Validators of the base class of all entities. They check whole entities, no fields.
 BASE_VALIDATORS = frozenset({"_refuse_other_types"})
 
 
-class TextPasses(BeforeValidator):
-    """A validator that is there for values which are no text: it leaves every text as it is."""
+class NonTextValidator(BeforeValidator):
+    """A validator that converts other values and returns every text unchanged."""
 
 
 def verbatim_fields(model: type[BaseModel]) -> frozenset[str]:
-    """Return the fields of *model* that keep any text as it is: their validators change nothing."""
+    """Return the fields of *model* that accept any text unchanged: it needs no validation."""
     decorators = model.__pydantic_decorators__
     own = decorators.model_validators.keys() - BASE_VALIDATORS
     if own or decorators.field_validators or decorators.validators or decorators.root_validators:
@@ -47,5 +47,5 @@ def verbatim_fields(model: type[BaseModel]) -> frozenset[str]:
         for name, field in model.__pydantic_fields__.items()
         if field.annotation in (str, str | None)
         and not field.frozen
-        and all(isinstance(each, TextPasses) for each in field.metadata)
+        and all(isinstance(each, NonTextValidator) for each in field.metadata)
     )

@@ -1,4 +1,4 @@
-"""The Job: what users see in the jobs menu, and its attachments."""
+"""The Job, which users see in the jobs menu, and its attachments."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pydantic import BeforeValidator, Field
 from aioftrackjobs.errors import NotLoadedError, UnserialisableValueError
 from aioftrackjobs.models._component import Component
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import Computed, Moment, TextPasses, new_id
+from aioftrackjobs.models._fields import Computed, NonTextValidator, UtcDatetime, new_id
 from aioftrackjobs.models._user import User
 from aioftrackjobs.protocol.values import encode_value
 
-#: The only type of Job that clients may create (protocol.md, section 5.2).
+#: The only value of ``type`` with which clients may create a Job (protocol.md, section 5.2).
 API_JOB = "api_job"
 
 
 class JobStatus(StrEnum):
-    """Where a Job stands; servers may know more, which are then read as plain strings."""
+    """The status of a Job. A status that only the server knows is read as a plain string."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -36,9 +36,9 @@ _STATUSES = {status.value: status for status in JobStatus}
 
 
 def parse_job_data(data: object) -> dict[str, Any]:
-    """Return what a Job's ``data`` string holds; empty if that is no JSON object.
+    """Return the content of a Job's ``data``; empty if it is not the text of a JSON object.
 
-    What JSON cannot hold is read as None: ``NaN`` and its like, which could not be written again.
+    ``NaN`` and infinite numbers, which Python reads but JSON does not allow, become None.
     """
     if not isinstance(data, str):
         return {}
@@ -55,7 +55,7 @@ def _finite(text: str) -> float | None:
 
 
 def _read_status(value: object) -> object:
-    """Return a status of the server; one this version does not know stays as it is."""
+    """Return a status from the server as a :class:`JobStatus`, or unchanged if it is unknown."""
     return _STATUSES.get(value, value) if isinstance(value, str) else value
 
 
@@ -70,10 +70,10 @@ def _known_status(value: object) -> object:
 
 
 def _json_text(value: object) -> object:
-    """Return a mapping as JSON text; leave the rest to pydantic."""
+    """Return a mapping as JSON text, and anything else unchanged, for pydantic to validate."""
     if not isinstance(value, Mapping):
         return value
-    encode_value(value, "Job.data")  # names the place of what cannot travel
+    encode_value(value, "Job.data")  # raises an error with the path of an unsuitable value
     return json.dumps(value, ensure_ascii=False, default=_plain_text)
 
 
@@ -90,9 +90,15 @@ def _plain_text(value: object) -> object:
 
 
 class Job(Entity):
-    """A unit of background work that users see in the jobs menu.
+    """A piece of background work that users see in the jobs menu.
 
-    ``created_at`` and ``finished_at`` are the server's to set.
+    :func:`job_context` creates and updates one while a block runs. To do it by hand::
+
+        job = session.create(Job, {"user": user, "status": "running", "data": {"frames": 24}})
+        job.description = "Transcode sh010"
+        await session.commit()
+
+    The server sets ``created_at`` and ``finished_at``.
 
     Source:
         protocol.md, section 5.2.
@@ -117,17 +123,20 @@ class Job(Entity):
     status: Annotated[JobStatus | str, BeforeValidator(_known_status)] = JobStatus.QUEUED
     user_id: str | None = None
     user: User | None = None
-    #: JSON inside a string, rewritten as a whole by each change. A mapping may be assigned.
-    data: Annotated[str | None, TextPasses(_json_text)] = None
-    created_at: Moment | None = None
-    finished_at: Moment | None = None
+    #: JSON text. A mapping may be assigned. Each change replaces the whole text.
+    data: Annotated[str | None, NonTextValidator(_json_text)] = None
+    created_at: UtcDatetime | None = None
+    finished_at: UtcDatetime | None = None
     job_components: MutableSequence[JobComponent] | None = None
 
     @property
     def description(self) -> str | None:
-        """The text in the jobs menu; None when `data` has none or is no JSON object.
+        """The text in the jobs menu; None if `data` has none or is no JSON object.
 
         Setting it keeps the other keys of `data`.
+
+        Raises:
+            NotLoadedError: `data` is not loaded.
         """
         text = self._parsed_data().get("description")
         return text if isinstance(text, str) else None
@@ -143,7 +152,7 @@ class Job(Entity):
 
 
 class JobComponent(Entity):
-    """An attachment of a Job. The web interface offers only one for download."""
+    """An attachment of a Job. ftrack's web interface offers only one of them for download."""
 
     entity_type: ClassVar[str] = "JobComponent"
     is_typed: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Which class stands for an entity type, and what the server's schemas add to that."""
+"""The class of each entity type, and what the server's schemas add to it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TYPED: Mapping[str, type[Entity]] = {
 
 
 class GenericEntity(Entity):
-    """An entity of a type that has no model, neither of this package nor of the user."""
+    """An entity of a type for which neither this package nor the user has a model."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         facts = self.entity_type, self.primary_key_attributes, self.default_projections
@@ -58,32 +58,27 @@ def _generic_model(
 def _unpickled(
     entity_type: str, key: tuple[str, ...], projections: tuple[str, ...]
 ) -> GenericEntity:
-    """Return an entity to restore a pickled one in; its own class was one session's."""
+    """Return an empty entity for unpickling: the class that was pickled belonged to a session."""
     model = _generic_model(entity_type, key, projections)
     return model.__new__(model)
 
 
 class EntityTypes:
-    """The entity types of one session, as far as they are known, and the class of each.
+    """The entity types that one session knows, and the class of each.
 
-    Before the schemas are learnt, a type without a model has the key that real servers give it.
-    After that, the schemas say which types and attributes there are.
+    Until the schemas are loaded, a type without a model has the key that it has on real servers.
+    After that, the schemas define which types and attributes there are.
     """
 
     def __init__(self) -> None:
         self._models: dict[str, type[Entity]] = dict(TYPED)
         self._schemas: dict[str, EntitySchema] = {}
 
-    @property
-    def learnt(self) -> bool:
-        """Whether the server's schemas are known."""
-        return bool(self._schemas)
-
-    def learn(self, documents: Iterable[object]) -> None:
-        """Take over what the server's schema *documents* say.
+    def load_schemas(self, documents: Iterable[object]) -> None:
+        """Use the server's schema *documents* from now on.
 
         Raises:
-            MalformedResponseError: One of them is no schema; nothing was taken over.
+            MalformedResponseError: One of them is no schema. Nothing has changed.
         """
         schemas = [decode_schema(document) for document in documents]
         self._schemas = {schema.entity_type: schema for schema in schemas}
@@ -94,14 +89,14 @@ class EntityTypes:
                 model.default_projections = schema.scalars
 
     def register(self, model: type[Entity]) -> bool:
-        """Let *model* stand for its entity type; return whether it did not before.
+        """Make *model* the class of its entity type; return whether it was not before.
 
-        A class that another one derives from may be given in its place.
+        If a class derived from *model* is registered already, it stays.
 
         Raises:
-            EntityError: It says no entity type, another class stands for it already, or its key
-                is not that of the type.
-            UnknownEntityTypeError: The schemas are known and have no such type.
+            EntityError: The model declares no entity type or a wrong key, or an unrelated class
+                is registered already.
+            UnknownEntityTypeError: The schemas are loaded and have no such type.
         """
         require_entity_type(model)
         self._require_known(model.entity_type)
@@ -110,13 +105,13 @@ class EntityTypes:
             return False
         if not issubclass(current, GenericEntity) and not issubclass(model, current):
             raise EntityError(
-                f"{model.__name__} cannot stand for {model.entity_type}, which "
-                f"{current.__module__}.{current.__name__} stands for: derive it from that"
+                f"{model.__name__} cannot be the class of {model.entity_type}, because "
+                f"{current.__module__}.{current.__name__} is: derive it from that"
             )
         if model.primary_key_attributes != current.primary_key_attributes:
             key = current.primary_key_attributes
             raise EntityError(
-                f"the key of {model.entity_type} is another; declare in {model.__name__}: "
+                f"{model.entity_type} has another key; declare in {model.__name__}: "
                 f"primary_key_attributes: ClassVar[tuple[str, ...]] = {key!r}"
             )
         self._models[model.entity_type] = model
@@ -126,16 +121,16 @@ class EntityTypes:
         """Return the class for *entity_type*.
 
         Raises:
-            UnknownEntityTypeError: The schemas are known and have no such type, or it can be no
-                type's name.
+            UnknownEntityTypeError: The schemas are loaded and have no such type, or the name is
+                not a valid one.
         """
         self._require_known(entity_type)
         return self.decoding_model(entity_type)
 
     def decoding_model(self, entity_type: str) -> type[Entity]:
-        """Return the class for a row of *entity_type*, made if there is none.
+        """Return the class for a row of *entity_type*; make one if there is none.
 
-        The server may have got the type after its schemas were learnt.
+        The type may be missing in the schemas, if the server got it after they were loaded.
         """
         model = self._models.get(entity_type)
         if model is None:
@@ -152,22 +147,22 @@ class EntityTypes:
             raise UnknownEntityTypeError(entity_type, self._schemas)
 
     def is_typed(self, entity_type: str) -> bool:
-        """Tell whether this package has a model of its own for *entity_type*."""
+        """Return whether this package has a model for *entity_type*."""
         return entity_type in TYPED
 
     def default_projections(self, entity_type: str) -> tuple[str, ...]:
-        """Return what a query of *entity_type* without ``select`` loads.
+        """Return the attributes that a query of *entity_type* without ``select`` loads.
 
         Raises:
-            UnknownEntityTypeError: The schemas are known and have no such type.
+            UnknownEntityTypeError: The schemas are loaded and have no such type.
         """
         model = self.model(entity_type)
         schema = self._schemas.get(entity_type)
         if schema and model.default_projections is Entity.default_projections:
-            return schema.scalars  # a user's model that does not say
+            return schema.scalars  # for a user's model that declares none
         return model.default_projections
 
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
-        """Return the attributes that the schemas give the type; empty if they are not known."""
+        """Return the attributes that the schemas give the type; empty if they are not loaded."""
         schema = self._schemas.get(entity_type)
         return schema.attributes if schema else ()

@@ -1,4 +1,4 @@
-"""The user that a Job is shown to."""
+"""The user to whom a Job is shown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aioftrackjobs.models._fields import Computed, new_id
 
 
 class User(Entity):
-    """A person, or a service with an account of its own.
+    """A person, or a program with an account of its own.
 
     Source:
         protocol.md, section 5.5.

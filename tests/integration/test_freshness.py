@@ -231,7 +231,7 @@ async def test_what_no_read_under_way_can_undo_is_forgotten(
         keeper.release.set()
 
     assert not freshness._written
-    assert not freshness.reads
+    assert not freshness.open_reads
 
 
 async def test_what_nobody_holds_is_forgotten_while_a_read_is_under_way(

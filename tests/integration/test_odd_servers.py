@@ -322,10 +322,10 @@ async def test_a_class_of_no_type_is_refused(session: AsyncSession) -> None:
     class Nameless(Entity):
         pass
 
-    with pytest.raises(EntityError, match="Nameless stands for no entity type"):
+    with pytest.raises(EntityError, match="Nameless has no entity type"):
         session.create(Nameless, {})
-    with pytest.raises(EntityError, match="Nameless stands for no entity type"):
+    with pytest.raises(EntityError, match="Nameless has no entity type"):
         await session.get(Nameless, "x")
-    with pytest.raises(FtrackJobsError, match="Nameless stands for no entity type"):
+    with pytest.raises(FtrackJobsError, match="Nameless has no entity type"):
         session.query("Task").of(Nameless)
     assert session.query("Task").of(Entity).expression == "Task"

@@ -207,7 +207,7 @@ async def test_typed_queries_are_held_to_their_type(session: AsyncSession) -> No
     users = await session.query("User").of(User).all()
 
     assert all(isinstance(user, User) for user in users)
-    with pytest.raises(TypeError, match="no Job"):
+    with pytest.raises(TypeError, match="is not a Job"):
         await session.query("User").of(Job).all()
 
 

@@ -176,10 +176,10 @@ def test_numbers_that_json_has_not_are_read_as_none_and_can_be_written_again(
 def test_an_odd_schema_is_refused_and_nothing_of_it_kept(
     types: EntityTypes, document: object
 ) -> None:
-    types.learn([schema("Task")])
+    types.load_schemas([schema("Task")])
 
     with pytest.raises(MalformedResponseError):
-        types.learn([schema("Task", primary_key=["code"]), document])
+        types.load_schemas([schema("Task", primary_key=["code"]), document])
 
     assert types.model("Task").primary_key_attributes == ("id",)
     with pytest.raises(UnknownEntityTypeError):
@@ -189,7 +189,7 @@ def test_an_odd_schema_is_refused_and_nothing_of_it_kept(
 def test_a_property_of_several_types_is_no_plain_value(types: EntityTypes) -> None:
     properties = {"id": {"type": "string"}, "any": {"type": ["string", "null"]}}
 
-    types.learn([schema("Task", properties=properties)])
+    types.load_schemas([schema("Task", properties=properties)])
 
     assert types.default_projections("Task") == ("id",)
     assert types.attributes_of("Task") == ("id", "any")
@@ -201,7 +201,7 @@ def test_a_property_of_several_types_is_no_plain_value(types: EntityTypes) -> No
 def test_rows_of_a_type_that_the_schemas_have_not_are_read(
     types: EntityTypes, identity: IdentityMap
 ) -> None:
-    types.learn([schema("Task")])
+    types.load_schemas([schema("Task")])
 
     entry, link = identity.decode(
         [row("Wormhole", id="w", depth=3), row("NoteComponent", component_id="c", note_id="n")]
@@ -248,7 +248,7 @@ def test_a_users_class_loads_the_plain_values_of_its_type(types: EntityTypes) ->
     class Narrow(Task):
         default_projections: ClassVar[tuple[str, ...]] = ("id",)
 
-    types.learn([schema("Task")])
+    types.load_schemas([schema("Task")])
     types.register(Task)
     assert types.default_projections("Task") == ("id", "name")
 
@@ -271,10 +271,10 @@ def _refused(types: EntityTypes) -> Sequence[tuple[type[Entity], str]]:
 
     types.register(Task)
     return [
-        (Entity, "Entity stands for no entity type"),
-        (Nameless, "Nameless stands for no entity type"),
-        (OtherTask, "Task stands for: derive it from that"),
-        (OtherUser, "models._user.User stands for"),
+        (Entity, "Entity has no entity type"),
+        (Nameless, "Nameless has no entity type"),
+        (OtherTask, "Task is: derive it from that"),
+        (OtherUser, "models._user.User is: derive"),
         (Metadata, r"primary_key_attributes: .* = \('parent_id', 'key'\)"),
     ]
 
@@ -290,7 +290,7 @@ def test_a_class_that_cannot_stand_for_a_type_is_refused(
 
 
 def test_a_users_class_of_an_unknown_type_is_refused(types: EntityTypes) -> None:
-    types.learn([schema("Shot")])
+    types.load_schemas([schema("Shot")])
 
     with pytest.raises(UnknownEntityTypeError, match="Task"):
         types.register(Task)
@@ -299,9 +299,9 @@ def test_a_users_class_of_an_unknown_type_is_refused(types: EntityTypes) -> None
 def test_an_entity_of_no_type_cannot_be_made() -> None:
     user = User(id="u")
 
-    with pytest.raises(EntityError, match="stands for no entity type"):
+    with pytest.raises(EntityError, match="has no entity type"):
         Entity(id="x")
-    with pytest.raises(EntityError, match="stands for no entity type"):
+    with pytest.raises(EntityError, match="has no entity type"):
         user["thumbnail"] = {"id": "x"}
 
 
