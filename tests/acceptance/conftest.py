@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import anyio
 import pytest
@@ -17,6 +20,7 @@ import pytest_asyncio
 
 import aioftrackjobs
 from aioftrackjobs import AsyncSession
+from aioftrackjobs.cli import main
 from aioftrackjobs.devserver import ServerHandle
 
 ROOT = Path(__file__).parents[2]
@@ -65,25 +69,25 @@ class Program:
         self._process.wait()
 
 
+def _environment_of(folder: Path) -> dict[str, str]:
+    """Return the whole environment of a program that keeps its temporary files in *folder*."""
+    temporary = folder / "tmp"
+    temporary.mkdir(exist_ok=True)
+    return {
+        **{name: os.environ[name] for name in _KEPT if name in os.environ},
+        "HOME": str(folder),
+        "TMPDIR": str(temporary),
+        "PYTHONPATH": str(Path(aioftrackjobs.__file__).parents[1]),
+        "PYTHONUTF8": "1",
+        "COLUMNS": "80",
+        "TERM": "xterm",
+    }
+
+
 @pytest.fixture(scope="session")
 def environment() -> Callable[[Path], dict[str, str]]:
     """Return the whole environment of a program that keeps its temporary files in a folder."""
-
-    def build(folder: Path) -> dict[str, str]:
-        temporary = folder / "tmp"
-        temporary.mkdir(exist_ok=True)
-        return {
-            **{name: os.environ[name] for name in _KEPT if name in os.environ},
-            "HOME": str(folder),
-            "TMPDIR": str(temporary),
-            "PYTHONPATH": str(Path(aioftrackjobs.__file__).parents[1]),
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "PYTHONUTF8": "1",
-            "COLUMNS": "80",
-            "TERM": "xterm",
-        }
-
-    return build
+    return _environment_of
 
 
 @pytest.fixture
@@ -118,13 +122,78 @@ def launch(
         yield start
 
 
-class Runs:
-    """Runs of pytest in which aioftrackjobs is installed, with its plugin."""
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
 
-    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._pytester = pytester
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Ended]:
+    """Run ``aioftrackjobs ARGUMENTS`` in this process: as a program does, without its start.
+
+    A command that has an event loop needs a thread without one: await ``run_sync`` with it.
+    """
+
+    def run(*arguments: str, env: Mapping[str, str] | None = None) -> Ended:
+        with monkeypatch.context() as patched:
+            patched.setattr(sys, "argv", ["aioftrackjobs", *arguments])
+            patched.setenv("COLUMNS", "80")
+            for name in ("SERVER", "API_USER", "API_KEY", "APIKEY", "JOBS_JOURNAL"):
+                patched.delenv(f"FTRACK_{name}", raising=False)
+            for name, value in (env or {}).items():
+                patched.setenv(name, value)
+            capsys.readouterr()
+            with pytest.raises(SystemExit) as left:
+                main()
+            assert isinstance(left.value.code, int)
+            return Ended(left.value.code, *capsys.readouterr())
+
+    return run
+
+
+@dataclass(frozen=True)
+class TestRun:
+    """A run of pytest that has ended.
+
+    Attributes:
+        out: What it printed.
+        outcomes: What became of each test, by its file without "test_" and its name.
+    """
+
+    __test__ = False
+
+    out: str
+    outcomes: tuple[tuple[str, str, str], ...]
+
+    def of(self, file: str) -> list[str]:
+        """Return the outcomes of the tests in a file."""
+        return [outcome for name, _, outcome in self.outcomes if name == file]
+
+    def shows(self, *patterns: str) -> None:
+        """Check that lines like these are in the output, in this order."""
+        pytest.LineMatcher(self.out.splitlines()).fnmatch_lines(patterns)
+
+
+class TestRuns:
+    """Runs of pytest in which aioftrackjobs is installed, with its plugin.
+
+    Args:
+        folder: Where they run, each in a folder of its own.
+    """
+
+    __test__ = False
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
         # What these tests import, with what an installation adds for pytest.
-        metadata = pytester.path / "installed" / "aioftrackjobs-0.dist-info"
+        metadata = folder / "installed" / "aioftrackjobs-0.dist-info"
         metadata.mkdir(parents=True)
         (metadata / "METADATA").write_text(
             "Metadata-Version: 2.1\nName: aioftrackjobs\nVersion: 0\n"
@@ -134,28 +203,46 @@ class Runs:
         lines = [f"{name} = {target}" for name, target in points.items()]
         (metadata / "entry_points.txt").write_text("\n".join(["[pytest11]", *lines]))
         package = Path(aioftrackjobs.__file__).parents[1]
-        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(metadata.parent), str(package)]))
-        monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+        self._path = os.pathsep.join([str(metadata.parent), str(package)])
 
-    @property
-    def folder(self) -> Path:
-        """Where they run."""
-        return self._pytester.path
+    def run(self, files: Mapping[str, str], *options: str) -> TestRun:
+        """Run files of tests, by their names without "test_"; warnings are errors."""
+        sources = {f"test_{name}.py": textwrap.dedent(text) for name, text in files.items()}
+        return self.run_files(sources, *options)
 
-    def run(self, tests: str, *options: str) -> pytest.RunResult:
-        """Run a file of tests; warnings are errors."""
-        return self.run_here(str(self._pytester.makepyfile(tests)), *options)
-
-    def run_here(self, *arguments: str) -> pytest.RunResult:
-        """Run pytest with *arguments*; warnings are errors."""
+    def run_files(self, files: Mapping[str, str], *options: str) -> TestRun:
+        """Run pytest in a folder that has *files*; warnings are errors."""
+        self._count += 1
+        folder = self._folder / str(self._count)
+        folder.mkdir()
+        for name, text in files.items():
+            (folder / name).write_text(text)
         # pytest-asyncio wants to be told what its default will be.
         strict = ("-W", "error", "-W", "ignore:The configuration option")
-        return self._pytester.runpytest_subprocess(*strict, *arguments)
+        own = ("--rootdir=.", "-rA", "-p", "no:cacheprovider", "--junitxml=report.xml")
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *strict, *own, *options],
+            cwd=folder,
+            env={**_environment_of(folder), "PYTHONPATH": self._path},
+            capture_output=True,
+            text=True,
+        )
+        report = folder / "report.xml"
+        assert report.exists(), done.stdout + done.stderr
+        cases = ElementTree.parse(report).iter("testcase")
+        return TestRun(done.stdout, tuple(_outcome_of(case) for case in cases))
 
 
-@pytest.fixture
-def runs(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    return Runs(pytester, monkeypatch)
+def _outcome_of(case: ElementTree.Element) -> tuple[str, str, str]:
+    file = case.attrib["classname"].rpartition(".")[2].removeprefix("test_")
+    kinds = {"failure": "failed", "error": "error", "skipped": "skipped"}
+    found = [kinds[child.tag] for child in case if child.tag in kinds]
+    return file, case.attrib["name"], found[0] if found else "passed"
+
+
+@pytest.fixture(scope="session")
+def all_runs(tmp_path_factory: pytest.TempPathFactory) -> TestRuns:
+    return TestRuns(tmp_path_factory.mktemp("runs"))
 
 
 @pytest_asyncio.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -31,43 +32,48 @@ async def test_version_is_told(launch: Callable[..., Any], module: str) -> None:
     assert program.out == f"aioftrackjobs {__version__}\n"
 
 
-async def test_help_names_the_commands(launch: Callable[..., Any]) -> None:
-    program = launch("-m", "aioftrackjobs.cli", "--help")
+def test_help_names_the_commands(command: Callable[..., Any]) -> None:
+    ended = command("--help")
 
-    assert await program.end() == 0
-    for command in ("demo", "serve", "dump", "schemas"):
-        assert command in program.out
-
-
-async def test_unknown_command_is_misuse(launch: Callable[..., Any]) -> None:
-    program = launch("-m", "aioftrackjobs.cli", "dmeo")
-
-    assert await program.end() == 2
-    assert "dmeo" in program.err
+    assert ended.code == 0
+    for name in ("demo", "serve", "dump", "schemas"):
+        assert name in ended.out
 
 
-@pytest.mark.parametrize(
-    ("command", "package", "extra"),
-    [
-        ("demo", "typer", "cli"),
-        ("demo", "rich", "cli"),
-        ("demo", "uvicorn", "server"),
-        ("serve", "lark", "server"),
-        ("serve", "sqlalchemy", "server"),
-        ("serve", "starlette", "server"),
-    ],
-)
-async def test_missing_extra_is_named_in_one_line(
-    launch: Callable[..., Any], command: str, package: str, extra: str
-) -> None:
-    program = launch("-c", _WITHOUT.format(package=package, arguments=[command]))
+def test_unknown_command_is_misuse(command: Callable[..., Any]) -> None:
+    ended = command("dmeo")
 
-    assert await program.end() == 2
-    assert program.out == ""
-    assert program.err == (
+    assert ended.code == 2
+    assert "dmeo" in ended.err
+
+
+def _complaint(package: str, extra: str) -> str:
+    return (
         f"aioftrackjobs: {package} is not installed; it comes with an extra: "
         f'pip install "aioftrackjobs[{extra}]"\n'
     )
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_missing_command_line_is_named_in_one_line(
+    command: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
+
+    ended = command("demo")
+
+    assert (ended.code, ended.out, ended.err) == (2, "", _complaint(package, "cli"))
+
+
+@pytest.mark.parametrize(("command", "package"), [("demo", "uvicorn"), ("serve", "lark")])
+async def test_missing_server_is_named_in_one_line(
+    launch: Callable[..., Any], command: str, package: str
+) -> None:
+    """Each package of the server is in ``devserver/test_start_errors.py``."""
+    program = launch("-c", _WITHOUT.format(package=package, arguments=[command]))
+
+    assert await program.end() == 2
+    assert (program.out, program.err) == ("", _complaint(package, "server"))
 
 
 async def test_missing_extra_is_named_for_the_module_too(launch: Callable[..., Any]) -> None:

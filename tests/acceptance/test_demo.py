@@ -100,11 +100,11 @@ def test_nothing_is_left_on_disk(piped: Run) -> None:
     assert piped.left == ["tmp"]
 
 
-async def test_fewer_than_two_jobs_are_refused(launch: Callable[..., Any]) -> None:
-    program = launch(*DEMO, "--jobs", "1")
+def test_fewer_than_two_jobs_are_refused(command: Callable[..., Any]) -> None:
+    ended = command("demo", "--jobs", "1")
 
-    assert await program.end() == 2
-    assert "--jobs" in program.err
+    assert ended.code == 2
+    assert "--jobs" in ended.err
 
 
 @POSIX

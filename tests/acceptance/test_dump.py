@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from anyio.to_thread import run_sync
 
 from aioftrackjobs import AsyncSession, job_context
 from aioftrackjobs.cli.dump import Source, read_entities, write_dump
@@ -150,15 +152,15 @@ async def test_times_and_more_than_a_page_are_dumped(
 
 
 async def test_dump_of_some_types_goes_to_a_file_or_to_stdout(
-    launch: Callable[..., Any], ftrack: dict[str, str], tmp_path: Path
+    launch: Callable[..., Any], command: Callable[..., Any], ftrack: dict[str, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "dump.json"
     options = ("--type", "UserType", "--type", "State")
     to_file = launch(*CLI, "dump", *options, str(path), env=ftrack)
-    to_stdout = launch(*CLI, "dump", *options, "-", env=ftrack)
+    to_stdout = await run_sync(partial(command, "dump", *options, "-", env=ftrack))
 
     assert await to_file.end() == 0, to_file.err
-    assert await to_stdout.end() == 0, to_stdout.err
+    assert to_stdout.code == 0, to_stdout.err
 
     entities = json.loads(path.read_text())
     assert {entity["__entity_type__"] for entity in entities} == {"UserType", "State"}
@@ -168,22 +170,25 @@ async def test_dump_of_some_types_goes_to_a_file_or_to_stdout(
 
 
 async def test_failed_dump_leaves_the_file_as_it_was(
-    launch: Callable[..., Any], ftrack: dict[str, str], tmp_path: Path
+    command: Callable[..., Any], ftrack: dict[str, str], tmp_path: Path
 ) -> None:
+    async def dump(*options: str, env: dict[str, str] | None = None) -> Any:
+        ended = await run_sync(partial(command, "dump", *options, env=env))
+        assert ended.code == 1
+        assert ended.err.startswith("aioftrackjobs: ")
+        assert ended.err.count("\n") == 1
+        return ended
+
     folder = tmp_path / "dumps"
     folder.mkdir()
     path = folder / "dump.json"
     path.write_text("earlier")
 
-    unknown = launch(*CLI, "dump", "--type", "Jobb", str(path), env=ftrack)
-    refused = launch(*CLI, "dump", "--api-key", "wrong", str(path), env=ftrack)
-    nowhere = launch(*CLI, "dump", str(folder / "missing" / "dump.json"), env=ftrack)
-    unset = launch(*CLI, "dump", str(path))
+    unknown = await dump("--type", "Jobb", str(path), env=ftrack)
+    await dump("--api-key", "wrong", str(path), env=ftrack)
+    nowhere = await dump(str(folder / "missing" / "dump.json"), env=ftrack)
+    unset = await dump(str(path))
 
-    for program in (unknown, refused, nowhere, unset):
-        assert await program.end() == 1
-        assert program.err.startswith("aioftrackjobs: ")
-        assert program.err.count("\n") == 1
     assert "Jobb" in unknown.err
     assert "FILE" in nowhere.err
     assert "FTRACK_SERVER" in unset.err

@@ -1,4 +1,8 @@
-"""The pytest plugin, in runs of its own: as users have it, found by its entry point."""
+"""The pytest plugin, in runs of its own: as users have it, found by its entry point.
+
+A run takes seconds. So tests that want the same options share one, and each looks at its own
+part of what came out.
+"""
 
 from __future__ import annotations
 
@@ -34,33 +38,7 @@ USES = """
         assert ftrack_server.find("FileComponent") == []
         assert ftrack_server.faults.injected == ftrack_server.faults.planned == ()
 """
-
-
-@pytest.mark.parametrize(
-    ("mark", "options", "passed"),
-    [
-        pytest.param("@pytest.mark.asyncio", ("-o", "asyncio_mode=strict"), 2, id="asyncio-strict"),
-        pytest.param("", ("-o", "asyncio_mode=auto"), 2, id="asyncio-auto"),
-        pytest.param(
-            "",
-            ("-o", "asyncio_mode=auto", "-o", "asyncio_default_test_loop_scope=session"),
-            2,
-            id="asyncio-one-loop",
-        ),
-        pytest.param("@pytest.mark.asyncio(loop_scope='module')", (), 2, id="asyncio-loop-scope"),
-        pytest.param("@pytest.mark.anyio", ("-p", "no:asyncio"), 4, id="anyio-on-both-loops"),
-        pytest.param("@pytest.mark.anyio", (), 4, id="anyio-beside-pytest-asyncio"),
-        pytest.param("", ("-o", "anyio_mode=auto", "-p", "no:asyncio"), 4, id="anyio-auto"),
-    ],
-)
-def test_fixtures_work_with(runs: Any, mark: str, options: tuple[str, ...], passed: int) -> None:
-    result = runs.run(HOOK + USES.format(mark=mark), *options)
-
-    result.assert_outcomes(passed=passed)
-
-
-def test_other_clients_find_the_server_without_an_event_loop(runs: Any) -> None:
-    tests = """
+OTHER_CLIENTS = """
     import os
     import ftrack_api
 
@@ -79,15 +57,19 @@ def test_other_clients_find_the_server_without_an_event_loop(runs: Any) -> None:
 
     def test_environment_is_as_before():
         assert "FTRACK_SERVER" not in os.environ
-    """
+"""
+WITHOUT_SOCKETS = """
+    import socket
 
-    result = runs.run(HOOK + tests, "-W", "ignore::DeprecationWarning")
-
-    result.assert_outcomes(passed=3)
-
-
-def test_failing_test_shows_the_seed_that_brings_its_faults_back(runs: Any) -> None:
-    tests = """
+    @pytest.mark.anyio
+    async def test_without_sockets(ftrack_fake_server, monkeypatch):
+        monkeypatch.setattr(socket.socket, "connect", None)
+        ftrack_fake_server.faults.inject(Drop(applied=True), on="writes")
+        async with ftrack_fake_server.session() as session:
+            await hook(session)
+        assert [job["status"] for job in ftrack_fake_server.jobs()] == ["done"]
+"""
+FAULTS = """
     def test_seldom(ftrack_server):
         ftrack_server.faults.inject(Drop(), probability=0.5)
         ends = []
@@ -103,62 +85,105 @@ def test_failing_test_shows_the_seed_that_brings_its_faults_back(runs: Any) -> N
 
     def test_fails_without_a_server():
         assert False
-    """
-
-    first = runs.run(HOOK + tests)
-    (seed,) = re.findall(r"--ftrack-seed=(\d+)", first.stdout.str())  # of one test only
-    second = runs.run(HOOK + tests, f"--ftrack-seed={seed}", "-k", "seldom")
-
-    first.assert_outcomes(failed=2, passed=1)
-    first.stdout.fnmatch_lines(
-        ["*- ftrack faults -*", f"seed {seed}; injected:*", "1. Drop(*GET /"]
-    )
-    ends = [re.findall(r"ends (\[.*?\])", run.stdout.str())[0] for run in (first, second)]
-    assert ends[0] == ends[1]
-
-
-def test_failing_test_shows_the_faults_of_each_of_its_servers(runs: Any) -> None:
-    tests = """
+"""
+TWO_SERVERS = """
     def test_fails(ftrack_server, ftrack_fake_server):
         ftrack_server.faults.inject(Drop())
         with pytest.raises(httpx.TransportError):
             httpx.get(ftrack_server.url)
         assert ftrack_fake_server.faults.injected
+"""
+LOOP_SCOPES = ("function", "class", "module", "package", "session")
+
+
+@pytest.fixture(scope="module")
+def both(all_runs: Any) -> Any:
+    """One run with both plugins for async tests installed, each test marked for one of them."""
+    files = {
+        f"asyncio_{scope}": HOOK + USES.format(mark=f"@pytest.mark.asyncio(loop_scope='{scope}')")
+        for scope in LOOP_SCOPES
+    }
+    files |= {
+        "asyncio": HOOK + USES.format(mark="@pytest.mark.asyncio"),
+        "anyio": HOOK + USES.format(mark="@pytest.mark.anyio"),
+        "clients": HOOK + OTHER_CLIENTS,
+        "fake": HOOK + WITHOUT_SOCKETS,
+        "two": HOOK + TWO_SERVERS,
+    }
+    # The official client imports what is deprecated.
+    options = ("-o", "asyncio_mode=strict", "-W", "ignore::DeprecationWarning")
+    return all_runs.run(files, *options)
+
+
+@pytest.mark.parametrize("scope", LOOP_SCOPES)
+def test_fixtures_work_on_each_loop_of_pytest_asyncio(both: Any, scope: str) -> None:
+    assert both.of(f"asyncio_{scope}") == ["passed"] * 2
+
+
+def test_fixtures_work_with_pytest_asyncios_strict_mode(both: Any) -> None:
+    assert both.of("asyncio") == ["passed"] * 2
+
+
+def test_fixtures_work_with_anyio_beside_pytest_asyncio(both: Any) -> None:
+    assert both.of("anyio") == ["passed"] * 4  # on two event loops
+
+
+def test_other_clients_find_the_server_without_an_event_loop(both: Any) -> None:
+    assert both.of("clients") == ["passed"] * 3
+
+
+def test_fake_server_has_no_socket(both: Any) -> None:
+    assert both.of("fake") == ["passed"] * 2
+
+
+def test_failing_test_shows_the_faults_of_each_of_its_servers(both: Any) -> None:
+    assert both.of("two") == ["failed"]
+    both.shows("seed *", "1. Drop(*", "seed *; injected: nothing", "repeat with --ftrack-seed=*")
+
+
+def test_fixtures_work_with_pytest_asyncios_auto_mode(all_runs: Any) -> None:
+    """Each test on a loop of its own, and all of them on one that is set for the whole run."""
+    for scope in ("function", "session"):
+        options = ("-o", "asyncio_mode=auto", "-o", f"asyncio_default_test_loop_scope={scope}")
+        run = all_runs.run({"auto": HOOK + USES.format(mark="")}, *options)
+
+        assert run.of("auto") == ["passed"] * 2
+
+
+def test_fixtures_work_with_anyio_alone(all_runs: Any) -> None:
+    """In its auto mode and by marks; and what no plugin runs is told what to do."""
+    sync = """
+    def test_sync(ftrack_session):
+        pass
     """
-    result = runs.run(HOOK + tests)
-    result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(
-        ["seed *", "1. Drop(*", "seed *; injected: nothing", "repeat with --ftrack-seed=*"]
-    )
+    files = {
+        "auto": HOOK + USES.format(mark=""),
+        "marked": HOOK + USES.format(mark="@pytest.mark.anyio"),
+        "sync": HOOK + sync,
+    }
+
+    run = all_runs.run(files, "-o", "anyio_mode=auto", "-p", "no:asyncio")
+
+    assert run.of("auto") == run.of("marked") == ["passed"] * 4
+    assert run.of("sync") == ["error"]
+    run.shows("*mark the test with pytest.mark.anyio, or install*")
 
 
-def test_reset_between_tests_takes_less_than_20_ms(runs: Any) -> None:
-    tests = """
-    import time
-    from statistics import median
+def test_failing_test_shows_the_seed_that_brings_its_faults_back(all_runs: Any) -> None:
+    first = all_runs.run({"faults": HOOK + FAULTS})
+    (seed,) = re.findall(r"--ftrack-seed=(\d+)", first.out)  # of one test only
+    second = all_runs.run({"faults": HOOK + FAULTS}, f"--ftrack-seed={seed}", "-k", "seldom")
 
-    @pytest.mark.anyio
-    async def test_times(ftrack_server):
-        times = []
-        for _ in range(15):
-            async with ftrack_server.session() as session:
-                await hook(session)
-            assert len(ftrack_server.jobs()) == 1
-            start = time.perf_counter()
-            ftrack_server.reset()
-            times.append(time.perf_counter() - start)
-            assert ftrack_server.jobs() == []
-        print(f"median {median(times) * 1000:.1f} ms, worst {max(times) * 1000:.1f} ms")
-        assert median(times) < 0.020
-    """
-
-    result = runs.run(HOOK + tests, "-s", "-p", "no:asyncio")
-
-    result.assert_outcomes(passed=2)
+    assert sorted(first.of("faults")) == ["failed", "failed", "passed"]
+    first.shows("*- ftrack faults -*", f"seed {seed}; injected:*", "1. Drop(*GET /")
+    ends = [re.findall(r"ends (\[.*?\])", run.out)[0] for run in (first, second)]
+    assert ends[0] == ends[1]
 
 
-def test_a_run_that_does_not_use_it_imports_nothing_of_it(runs: Any) -> None:
-    tests = """
+def test_a_run_imports_nothing_before_it_is_used_and_names_the_extra_that_is_missing(
+    all_runs: Any,
+) -> None:
+    unused = """
     import sys
 
     def test_modules(pytestconfig):
@@ -167,55 +192,18 @@ def test_a_run_that_does_not_use_it_imports_nothing_of_it(runs: Any) -> None:
         assert ours == {"_version", "pytest_plugin"}
         assert not {"httpx", "pydantic", "sqlalchemy", "starlette", "uvicorn"} & set(sys.modules)
     """
-
-    result = runs.run(tests, "-p", "no:respx")
-
-    result.assert_outcomes(passed=1)
-
-
-def test_fake_server_has_no_socket(runs: Any) -> None:
-    tests = """
-    import socket
-
-    @pytest.mark.anyio
-    async def test_without_sockets(ftrack_fake_server, monkeypatch):
-        monkeypatch.setattr(socket.socket, "connect", None)
-        ftrack_fake_server.faults.inject(Drop(applied=True), on="writes")
-        async with ftrack_fake_server.session() as session:
-            await hook(session)
-        assert [job["status"] for job in ftrack_fake_server.jobs()] == ["done"]
-    """
-
-    result = runs.run(HOOK + tests, "-p", "no:asyncio")
-
-    result.assert_outcomes(passed=2)
-
-
-def test_missing_extra_is_told_with_what_to_install(runs: Any) -> None:
-    tests = """
+    missing = """
     import sys
     import pytest
 
-    sys.modules["uvicorn"] = None
-
     @pytest.mark.parametrize("name", ["ftrack_server", "ftrack_fake_server", "ftrack_credentials"])
     def test_needs_a_server(request, name):
+        sys.modules["uvicorn"] = None
         request.getfixturevalue(name)
     """
 
-    result = runs.run(tests)
+    run = all_runs.run({"a_unused": unused, "b_missing": missing}, "-p", "no:respx")
 
-    result.assert_outcomes(failed=3)
-    assert result.stdout.str().count('pip install "aioftrackjobs[server]"') >= 3
-
-
-def test_session_without_a_plugin_for_async_tests_says_what_to_do(runs: Any) -> None:
-    tests = """
-    def test_sync(ftrack_session):
-        pass
-    """
-
-    result = runs.run(HOOK + tests, "-p", "no:asyncio")
-
-    result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*mark the test with pytest.mark.anyio, or install*"])
+    assert run.of("a_unused") == ["passed"]
+    assert run.of("b_missing") == ["failed"] * 3
+    assert run.out.count('pip install "aioftrackjobs[server]"') >= 3

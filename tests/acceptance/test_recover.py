@@ -5,15 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from anyio.to_thread import run_sync
 
 from aioftrackjobs import AsyncSession, Job, JobStatus
 from aioftrackjobs.cli.recover import parse_duration
-from aioftrackjobs.devserver import running
+from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Entry, Owner, Process, this_process
 from aioftrackjobs.journal._file import JournalFile
@@ -21,81 +23,75 @@ from aioftrackjobs.journal._file import JournalFile
 CLI = ("-m", "aioftrackjobs.cli", "recover")
 
 
-async def test_lost_jobs_are_shown_then_failed(launch: Callable[..., Any]) -> None:
-    async with (
-        running() as server,
-        AsyncSession(server.url, server.api_key, server.api_user) as session,
-    ):
-        until = datetime.now(UTC) - timedelta(hours=1)
-        lease = Lease("them", Process("farm07", 4711, "elsewhere", "1"), until).encode()
-        data = {"description": "Render [red]\x1b[2J \x00" + 1000 * "x", LEASE: lease}
-        lost = session.create(Job, {"status": "running", "data": data})
-        unowned = session.create(Job, {"status": "running"})
-        await session.commit()
-        where = [
-            *("--server", server.url),
-            *("--api-user", server.api_user),
-            *("--api-key", server.api_key),
-        ]
+async def test_lost_jobs_are_shown_then_failed(
+    command: Callable[..., Any], server: ServerHandle, session: AsyncSession
+) -> None:
+    async def recover(*options: str) -> Any:
+        ended = await run_sync(partial(command, "recover", *options, *where))
+        assert ended.code == 0, ended.err
+        return ended
 
-        program = launch(*CLI, "--dry-run", *where)
-        assert await program.end() == 0, program.err
-        assert "2 running, 1 of them lost and would be failed." in program.out
-        for text in ("[red]", "farm07", "unowned"):
-            assert text in program.out
-        assert "\x1b[2J" not in program.out
-        assert program.out.count("x") < 400
-        assert await _status(session, lost) is JobStatus.RUNNING
+    until = datetime.now(UTC) - timedelta(hours=1)
+    lease = Lease("them", Process("farm07", 4711, "elsewhere", "1"), until).encode()
+    data = {"description": "Render [red]\x1b[2J \x00" + 1000 * "x", LEASE: lease}
+    lost = session.create(Job, {"status": "running", "data": data})
+    unowned = session.create(Job, {"status": "running"})
+    await session.commit()
+    where = [
+        *("--server", server.url),
+        *("--api-user", server.api_user),
+        *("--api-key", server.api_key),
+    ]
 
-        program = launch(*CLI, *where)
-        assert await program.end() == 0, program.err
-        assert "2 running, 1 of them lost and failed." in program.out
-        assert await _status(session, lost) is JobStatus.FAILED
-        assert await _status(session, unowned) is JobStatus.RUNNING
+    program = await recover("--dry-run")
+    assert "2 running, 1 of them lost and would be failed." in program.out
+    for text in ("[red]", "farm07", "unowned"):
+        assert text in program.out
+    assert "\x1b[2J" not in program.out
+    assert program.out.count("x") < 400
+    assert await _status(session, lost) is JobStatus.RUNNING
 
-        program = launch(*CLI, "--without-lease", "--older-than", "2h", *where)
-        assert await program.end() == 0, program.err
-        assert await _status(session, unowned) is JobStatus.RUNNING
-        program = launch(*CLI, "--without-lease", "--user", "nobody", *where)
-        assert await program.end() == 0, program.err
-        assert await _status(session, unowned) is JobStatus.RUNNING
-        program = launch(*CLI, "--without-lease", *where)
-        assert await program.end() == 0, program.err
-        assert await _status(session, unowned) is JobStatus.FAILED
-        assert server.api_key not in program.out + program.err
+    program = await recover()
+    assert "2 running, 1 of them lost and failed." in program.out
+    assert await _status(session, lost) is JobStatus.FAILED
+    assert await _status(session, unowned) is JobStatus.RUNNING
+
+    program = await recover("--without-lease", "--older-than", "2h")
+    assert await _status(session, unowned) is JobStatus.RUNNING
+    program = await recover("--without-lease", "--user", "nobody")
+    assert await _status(session, unowned) is JobStatus.RUNNING
+    program = await recover("--without-lease")
+    assert await _status(session, unowned) is JobStatus.FAILED
+    assert server.api_key not in program.out + program.err
 
 
 async def test_a_dry_run_leaves_the_journal_alone(
-    launch: Callable[..., Any], tmp_path: Path
+    launch: Callable[..., Any],
+    command: Callable[..., Any],
+    server: ServerHandle,
+    session: AsyncSession,
+    ftrack: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     """Though the environment names one, and any other session delivers what it keeps."""
     journal = tmp_path / "jobs.journal"
     dead = Process(this_process().host, 2**22 + 1, this_process().place, "1")
-    async with (
-        running() as server,
-        AsyncSession(server.url, server.api_key, server.api_user) as session,
-    ):
-        lost = session.create(Job, {"status": "running"})
-        await session.commit()
-        file = JournalFile(journal, Owner("dead", dead, server.url, server.api_user))
-        file.write(time.time(), [Entry("job", lost.id, "dead", time.time())], [])
-        file.close()
-        before = journal.read_bytes()
-        environment = {
-            "FTRACK_SERVER": server.url,
-            "FTRACK_API_USER": server.api_user,
-            "FTRACK_API_KEY": server.api_key,
-            "FTRACK_JOBS_JOURNAL": str(journal),
-        }
+    lost = session.create(Job, {"status": "running"})
+    await session.commit()
+    file = JournalFile(journal, Owner("dead", dead, server.url, server.api_user))
+    file.write(time.time(), [Entry("job", lost.id, "dead", time.time())], [])
+    file.close()
+    before = journal.read_bytes()
+    environment = {**ftrack, "FTRACK_JOBS_JOURNAL": str(journal)}
 
-        program = launch(*CLI, "--dry-run", env=environment)
-        assert await program.end() == 0, program.err
-        assert await _status(session, lost) is JobStatus.RUNNING
-        assert journal.read_bytes() == before
+    dry = await run_sync(partial(command, "recover", "--dry-run", env=environment))
+    assert dry.code == 0, dry.err
+    assert await _status(session, lost) is JobStatus.RUNNING
+    assert journal.read_bytes() == before
 
-        program = launch(*CLI, env=environment)
-        assert await program.end() == 0, program.err
-        assert await _status(session, lost) is JobStatus.FAILED
+    program = launch(*CLI, env=environment)
+    assert await program.end() == 0, program.err
+    assert await _status(session, lost) is JobStatus.FAILED
 
 
 async def _status(session: AsyncSession, job: Job) -> JobStatus | str:
@@ -104,11 +100,11 @@ async def _status(session: AsyncSession, job: Job) -> JobStatus | str:
     return found.status
 
 
-async def test_a_time_that_is_none_is_misuse(launch: Callable[..., Any]) -> None:
-    program = launch(*CLI, "--older-than", "soon")
+def test_a_time_that_is_none_is_misuse(command: Callable[..., Any]) -> None:
+    ended = command("recover", "--older-than", "soon")
 
-    assert await program.end() == 2
-    assert "soon" in program.err
+    assert ended.code == 2
+    assert "soon" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shlex
 import signal
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from aioftrackjobs import AsyncSession, Job, ServerError, job_context
+from aioftrackjobs import AsyncSession, Job, ServerError, devserver, job_context
+from aioftrackjobs.devserver import running
 
 SERVE = ("-m", "aioftrackjobs.cli", "serve")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -35,159 +37,137 @@ def _open(variables: dict[str, str]) -> AsyncSession:
     )
 
 
-async def test_printed_lines_are_all_that_a_session_needs(launch: Callable[..., Any]) -> None:
-    variables = await _exported(launch(*SERVE, "--port", "0"))
-
-    async with _open(variables) as session:
-        user = await session.current_user()
-
-    assert user.username == variables["FTRACK_API_USER"]
-
-
-async def test_user_and_key_can_be_chosen(launch: Callable[..., Any]) -> None:
-    program = launch(*SERVE, "--port", "0", "--api-user", "farm", "--api-key", "it's a secret")
-
-    variables = await _exported(program)
-
+async def test_it_serves_what_the_printed_lines_lead_to_until_a_signal(
+    launch: Callable[..., Any], tmp_path: Path
+) -> None:
+    """And a second one on the same files has what the first one held."""
+    kept = ("--database", str(tmp_path / "studio.db"), "--storage", str(tmp_path / "files"))
+    user = ("--api-user", "farm", "--api-key", "it's a secret")
+    faults = ("--fault", "refuse:1x:on=writes", "--seed", "42")
+    first = launch(*SERVE, "--port", "0", *kept, *user, *faults)
+    variables = await _exported(first)
     assert variables["FTRACK_API_USER"] == "farm"
     assert variables["FTRACK_API_KEY"] == "it's a secret"
     async with _open(variables) as session:
         assert (await session.current_user()).username == "farm"
+        session.create(Job, {"user": await session.current_user(), "status": "done"})
+        with pytest.raises(ServerError, match="Refused by an injected fault"):
+            await session.commit()
+        session.rollback()
+        async with job_context(session, description="Kept") as job:
+            await job.attach(b"bytes that stay", name="kept.bin")
+    first.send(signal.SIGINT)
+    assert await first.end() == 0
+    assert first.err == (
+        "Injecting faults with --seed 42.\n"
+        "Serving until Ctrl-C. Paste these lines into another shell.\n"
+    )
 
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-async def test_signal_ends_it_quietly(launch: Callable[..., Any], number: signal.Signals) -> None:
-    program = launch(*SERVE, "--port", "0")
-    await _exported(program)
-
-    program.send(number)
-
-    assert await program.end() == 0
-    assert program.err == "Serving until Ctrl-C. Paste these lines into another shell.\n"
-
-
-async def test_database_and_storage_are_there_next_time(
-    launch: Callable[..., Any], tmp_path: Path
-) -> None:
-    kept = ("--database", str(tmp_path / "studio.db"), "--storage", str(tmp_path / "files"))
-    first = launch(*SERVE, "--port", "0", *kept)
-    async with (
-        _open(await _exported(first)) as session,
-        job_context(session, description="Kept") as job,
-    ):
-        await job.attach(b"bytes that stay", name="kept.bin")
-    first.send(signal.SIGTERM)
-    await first.end()
-
-    second = launch(*SERVE, "--port", "0", *kept)
+    second = launch(*SERVE, "--port", "0", *kept, "--api-user", "farm")
     async with _open(await _exported(second)) as session:
-        found = await session.get(Job, job.id)
-        assert found is not None
+        (found,) = await session.query("Job").of(Job).all()
         await session.populate(found, "job_components.component_id")
         (link,) = found["job_components"]
         copy = await session.download(link["component_id"], tmp_path / "copy.bin")
-
-    assert found.status == "done"
+    assert (found.id, found.status) == (job.id, "done")
     assert copy.read_bytes() == b"bytes that stay"
+    second.send(signal.SIGTERM)
+    assert await second.end() == 0
+    assert second.err == "Serving until Ctrl-C. Paste these lines into another shell.\n"
 
 
-async def test_schemas_of_a_studio_are_served(
-    launch: Callable[..., Any], session: AsyncSession, tmp_path: Path
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The options of the server that a command would run."""
+    options: dict[str, Any] = {}
+    signature = inspect.signature(devserver.serve)
+
+    def serve(**given: Any) -> None:
+        bound = signature.bind(**given)
+        bound.apply_defaults()
+        options.update(bound.arguments)
+
+    monkeypatch.setattr(devserver, "serve", serve)
+    return options
+
+
+def test_without_options_the_server_is_as_in_python(
+    command: Callable[..., Any], served: dict[str, Any]
+) -> None:
+    assert command("serve").code == 0
+
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(running).parameters.items()
+        if name not in {"port", "faults"}
+    }
+    assert {name: served[name] for name in defaults} == defaults
+    assert served["port"] == 8090
+    assert served["faults"].planned == ()
+
+
+def test_options_are_those_of_the_server(
+    command: Callable[..., Any], served: dict[str, Any], tmp_path: Path
 ) -> None:
     rig = {"id": "Rig", "primary_key": ["id"], "properties": {"id": {"type": "string"}}}
-    path = tmp_path / "schemas.json"
-    path.write_text(json.dumps([*await session.schemas(), rig]))
+    schemas, fixture = tmp_path / "schemas.json", tmp_path / "fixture.json"
+    schemas.write_text(json.dumps([rig]))
 
-    variables = await _exported(launch(*SERVE, "--port", "0", "--schemas", str(path)))
+    ended = command(
+        *("serve", "--host", "0.0.0.0", "--port", "0", "--public", "--empty"),
+        *("--database", str(tmp_path / "studio.db"), "--storage", str(tmp_path / "files")),
+        *("--api-user", "farm", "--api-key", "it's a secret", "--global-api-key", "for all"),
+        *("--schemas", str(schemas), "--fixture", str(fixture), "--max-upload", "1"),
+        *("--fault", "refuse:1x:on=writes", "--fault", "delay:0.5", "--seed", "42"),
+    )
 
-    async with _open(variables) as other:
-        assert "Rig" in [schema["id"] for schema in await other.schemas()]
-
-
-async def test_empty_server_with_a_fixture_holds_that_and_no_more(
-    launch: Callable[..., Any], tmp_path: Path
-) -> None:
-    path = tmp_path / "fixture.json"
-    path.write_text(json.dumps([{"__entity_type__": "Status", "id": "wip", "name": "Working"}]))
-
-    variables = await _exported(launch(*SERVE, "--port", "0", "--empty", "--fixture", str(path)))
-
-    async with _open(variables) as session:
-        assert [status["name"] for status in await session.query("Status").all()] == ["Working"]
-        assert [each["username"] for each in await session.query("User").all()] == ["developer"]
-        assert len(await session.query("Location").all()) == 5
-
-
-async def test_address_that_others_reach_takes_a_flag_and_a_key(
-    launch: Callable[..., Any],
-) -> None:
-    program = launch(*SERVE, "--port", "0", "--host", "0.0.0.0", "--public")
-
-    assert await program.end() == 1
-    assert program.out == ""
-    assert program.err.startswith("aioftrackjobs: cannot serve on 0.0.0.0:0: other machines")
-    assert "--api-key" in program.err
-    assert program.err.count("\n") == 1
+    assert (ended.code, ended.out) == (0, "")
+    assert ended.err == "Injecting faults with --seed 42.\n"
+    faults, limits, on_ready = (served.pop(name) for name in ("faults", "limits", "on_ready"))
+    assert (len(faults.planned), faults.seed, limits.upload) == (2, 42, 1024 * 1024)
+    assert callable(on_ready)
+    assert served == {
+        "host": "0.0.0.0",
+        "port": 0,
+        "public": True,
+        "empty": True,
+        "database": tmp_path / "studio.db",
+        "storage": tmp_path / "files",
+        "api_user": "farm",
+        "api_key": "it's a secret",
+        "global_api_key": "for all",
+        "schemas": [rig],
+        "fixture": fixture,
+    }
 
 
-async def test_with_both_it_is_served(launch: Callable[..., Any]) -> None:
-    options = ("--host", "0.0.0.0", "--public", "--api-key", "chosen")
+def test_address_that_others_reach_takes_a_flag_and_a_key(command: Callable[..., Any]) -> None:
+    ended = command("serve", "--port", "0", "--host", "0.0.0.0", "--public")
 
-    variables = await _exported(launch(*SERVE, "--port", "0", *options))
-
-    assert variables["FTRACK_SERVER"].startswith("http://127.0.0.1:")
-    async with _open(variables) as session:
-        assert (await session.current_user()).username == "developer"
-
-
-async def test_bigger_files_than_allowed_are_refused(
-    launch: Callable[..., Any], tmp_path: Path
-) -> None:
-    variables = await _exported(launch(*SERVE, "--port", "0", "--max-upload", "1"))
-    path = tmp_path / "film.mov"
-    path.write_bytes(bytes(1024 * 1024 + 1))
-
-    async with _open(variables) as session:
-        with pytest.raises(ServerError, match="A file takes 1048576 bytes at most"):
-            await session.create_component(path)
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("aioftrackjobs: cannot serve on 0.0.0.0:0: other machines")
+    assert "--api-key" in ended.err
+    assert ended.err.count("\n") == 1
 
 
-async def test_faults_happen_and_their_seed_is_told(launch: Callable[..., Any]) -> None:
-    program = launch(*SERVE, "--port", "0", "--fault", "refuse:1x:on=writes", "--seed", "42")
-    variables = await _exported(program)
+def test_unknown_fault_is_one_line_with_a_hint(command: Callable[..., Any]) -> None:
+    ended = command("serve", "--port", "0", "--fault", "drop-afer:0.1")
 
-    async with _open(variables) as session:
-        for _ in range(2):
-            session.create(Job, {"user": await session.current_user(), "status": "done"})
-        with pytest.raises(ServerError, match="Refused by an injected fault"):
-            await session.commit()
-        await session.commit()
-        assert len(await session.query("Job").all()) == 2
-
-    assert program.err.startswith("Injecting faults with --seed 42.\n")
-
-
-async def test_unknown_fault_is_one_line_with_a_hint(launch: Callable[..., Any]) -> None:
-    program = launch(*SERVE, "--port", "0", "--fault", "drop-afer:0.1")
-
-    assert await program.end() == 1
-    assert program.out == ""
-    assert program.err == (
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err == (
         "aioftrackjobs: cannot inject the fault 'drop-afer:0.1': there is no fault 'drop-afer';"
         " did you mean drop-after?\n"
     )
 
 
-async def test_port_in_use_is_one_line(launch: Callable[..., Any]) -> None:
+def test_port_in_use_is_one_line(command: Callable[..., Any]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        program = launch(*SERVE, "--port", str(port))
+        ended = command("serve", "--port", str(port))
 
-        assert await program.end() == 1
-
-    assert program.out == ""
-    assert program.err.startswith(f"aioftrackjobs: cannot serve on 127.0.0.1:{port}: ")
-    assert program.err.count("\n") == 1
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith(f"aioftrackjobs: cannot serve on 127.0.0.1:{port}: ")
+    assert ended.err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -204,18 +184,17 @@ async def test_port_in_use_is_one_line(launch: Callable[..., Any]) -> None:
         pytest.param("--fixture", '[{"id": "Job"}]', "entry 1: It must be", id="no-entity"),
     ],
 )
-async def test_unusable_file_is_one_line(
-    launch: Callable[..., Any], tmp_path: Path, option: str, content: str | None, reason: str
+def test_unusable_file_is_one_line(
+    command: Callable[..., Any], tmp_path: Path, option: str, content: str | None, reason: str
 ) -> None:
     path = tmp_path / "missing" / "file" if content is None else tmp_path / "file"
     if content is not None:
         path.write_text(content)
 
-    program = launch(*SERVE, "--port", "0", option, str(path))
+    ended = command("serve", "--port", "0", option, str(path))
 
-    assert await program.end() == 1
-    assert program.out == ""
-    assert program.err.startswith(("aioftrackjobs: cannot use ", "aioftrackjobs: cannot load "))
-    assert str(path) in program.err
-    assert reason in program.err
-    assert program.err.count("\n") == 1
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith(("aioftrackjobs: cannot use ", "aioftrackjobs: cannot load "))
+    assert str(path) in ended.err
+    assert reason in ended.err
+    assert ended.err.count("\n") == 1
