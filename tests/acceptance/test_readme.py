@@ -10,6 +10,7 @@ import re
 import ssl
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import CodeType
@@ -17,6 +18,7 @@ from typing import Any
 
 import anyio
 import pytest
+import pytest_asyncio
 
 import aioftrackjobs
 import aioftrackjobs.pytest_plugin
@@ -73,7 +75,7 @@ async def test_the_first_example_runs_as_it_stands(
     assert [link["component"]["name"] for link in job["job_components"]] == ["report"]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture
 async def names(session: AsyncSession, tmp_path: Path) -> dict[str, Any]:
     """What the examples of the pages use and do not make themselves."""
 
@@ -224,6 +226,33 @@ def test_every_name_in_code_font_occurs_in_the_code(page: str) -> None:
         for name in [] if "/" in span else re.findall(r"[A-Za-z_]\w{3,}", span):
             is_test = name.startswith("test_")  # which may be a part of a name, and is looked up
             assert is_test or re.search(rf"\b{name}\b", code + examples), f"{name} in `{span}`"
+
+
+LAYERS = re.compile(r"^([a-z_]+(?: \| [a-z_]+)*)(?:  .*)?$", re.MULTILINE)
+
+
+def layers_of(contract: str, prefix: str) -> list[set[str]]:
+    """Return the layers that import-linter holds, without *prefix*."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (layers,) = (each["layers"] for each in contracts if each["name"] == contract)
+    return [set(layer.replace(prefix, "").split(" | ")) for layer in layers]
+
+
+@pytest.mark.parametrize(
+    ("heading", "contract"),
+    [
+        ("## 2. Layers", "Imports run down only"),
+        ("## 7. The embedded server", "Imports inside the embedded server run down only"),
+    ],
+)
+def test_the_layers_that_are_drawn_are_those_that_are_held(heading: str, contract: str) -> None:
+    section = text_of("architecture.md").partition(heading)[2]
+    block = section.partition("```text\n")[2].partition("```")[0]
+
+    drawn = [set(line.split(" | ")) for line in LAYERS.findall(block)]
+
+    assert drawn == layers_of(contract, "aioftrackjobs.")
 
 
 def test_every_section_of_the_protocol_that_the_code_cites_exists() -> None:
