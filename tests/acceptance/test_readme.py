@@ -10,13 +10,16 @@ import re
 import ssl
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator
+from functools import cache
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
 import anyio
 import pytest
+import pytest_asyncio
 
 import aioftrackjobs
 import aioftrackjobs.pytest_plugin
@@ -28,6 +31,7 @@ from aioftrackjobs.testing import __all__ as testing_names
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "aioftrackjobs"
 README = ROOT / "README.md"
+BLOCK = re.compile(r"```.*?```", re.DOTALL)
 PAGES = {path.name: path for path in [README, *sorted((ROOT / "docs").glob("*.md"))]}
 CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
 #: Types of content, which look like paths.
@@ -42,7 +46,7 @@ def text_of(page: str) -> str:
 
 def spans(page: str) -> list[str]:
     """Return what *page* sets in code font, outside of its blocks."""
-    prose = re.sub(r"```.*?```", "", text_of(page), flags=re.DOTALL)
+    prose = BLOCK.sub("", text_of(page))
     return re.findall(r"`([^`\n]+)`", prose)
 
 
@@ -73,7 +77,7 @@ async def test_the_first_example_runs_as_it_stands(
     assert [link["component"]["name"] for link in job["job_components"]] == ["report"]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture
 async def names(session: AsyncSession, tmp_path: Path) -> dict[str, Any]:
     """What the examples of the pages use and do not make themselves."""
 
@@ -109,7 +113,9 @@ async def names(session: AsyncSession, tmp_path: Path) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page != "README.md" and blocks(page, "python")]
+)
 async def test_the_examples_of_a_page_run_in_their_order(
     page: str,
     names: dict[str, Any],
@@ -131,13 +137,13 @@ async def test_the_examples_of_a_page_run_in_their_order(
             await result
 
 
-@pytest.mark.parametrize("plugin", ["anyio", "asyncio"])
-def test_the_example_of_a_test_is_one_that_passes(runs: Any, plugin: str) -> None:
+def test_the_example_of_a_test_passes_under_both_plugins(runs: Any) -> None:
     (example,) = (each for each in blocks("pytest.md", "python") if each.startswith(TEST_FILE))
+    on_asyncio = example.replace("mark.anyio", "mark.asyncio").replace("def test_", "def test_2_")
 
-    result = runs.run(example.replace("mark.anyio", f"mark.{plugin}"))
+    result = runs.run(f"{example}\n\n{on_asyncio}")
 
-    result.assert_outcomes(passed=2 if plugin == "anyio" else 1)  # anyio has two event loops
+    result.assert_outcomes(passed=3)  # anyio has two event loops
 
 
 def test_clients_that_are_passed_in_are_closed_by_their_own_blocks() -> None:
@@ -215,15 +221,46 @@ def test_every_module_and_attribute_that_is_named_exists(page: str) -> None:
 )
 def test_every_name_in_code_font_occurs_in_the_code(page: str) -> None:
     text = text_of(page)
-    examples = " ".join(re.findall(r"```.*?```", text, flags=re.DOTALL))
-    sources = [*ROOT.glob("aioftrackjobs/**/*.py"), *ROOT.glob("tests/**/*.py")]
-    configuration = [ROOT / "pyproject.toml", ROOT / "noxfile.py"]
-    code = "\n".join(path.read_text(encoding="utf-8") for path in [*sources, *configuration])
+    known = words_of_the_code() | set(re.findall(r"\w+", " ".join(BLOCK.findall(text))))
 
     for span in spans(page):
-        for name in [] if "/" in span else re.findall(r"[A-Za-z_]\w{3,}", span):
-            is_test = name.startswith("test_")  # which may be a part of a name, and is looked up
-            assert is_test or re.search(rf"\b{name}\b", code + examples), f"{name} in `{span}`"
+        names = [] if "/" in span else re.findall(r"[A-Za-z_]\w{3,}", span)
+        # A part of a test's name stands for several; another test looks them up.
+        assert {name for name in names if not name.startswith("test_")} <= known, span
+
+
+@cache
+def words_of_the_code() -> frozenset[str]:
+    files = [*PACKAGE.glob("**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("*.toml")]
+    code = " ".join(path.read_text(encoding="utf-8") for path in [*files, ROOT / "noxfile.py"])
+    return frozenset(re.findall(r"\w+", code))
+
+
+LAYERS = re.compile(r"^([a-z_]+(?: \| [a-z_]+)*)(?:  .*)?$", re.MULTILINE)
+
+
+def layers_of(contract: str, prefix: str) -> list[set[str]]:
+    """Return the layers that import-linter holds, without *prefix*."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = project["tool"]["importlinter"]["contracts"]
+    (layers,) = (each["layers"] for each in contracts if each["name"] == contract)
+    return [set(layer.replace(prefix, "").split(" | ")) for layer in layers]
+
+
+@pytest.mark.parametrize(
+    ("heading", "contract"),
+    [
+        ("## 2. Layers", "Imports run down only"),
+        ("## 7. The embedded server", "Imports inside the embedded server run down only"),
+    ],
+)
+def test_the_layers_that_are_drawn_are_those_that_are_held(heading: str, contract: str) -> None:
+    section = text_of("architecture.md").partition(heading)[2]
+    block = section.partition("```text\n")[2].partition("```")[0]
+
+    drawn = [set(line.split(" | ")) for line in LAYERS.findall(block)]
+
+    assert drawn == layers_of(contract, "aioftrackjobs.")
 
 
 def test_every_section_of_the_protocol_that_the_code_cites_exists() -> None:
