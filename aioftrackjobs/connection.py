@@ -22,7 +22,6 @@ from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
-from aioftrackjobs.transfers.control import TransferLimiter
 from aioftrackjobs.transport import (
     HttpClient,
     HttpxTransport,
@@ -30,6 +29,7 @@ from aioftrackjobs.transport import (
     Transport,
     redact,
 )
+from aioftrackjobs.transport.limits import TransferLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +89,8 @@ class Connection:
             api_user=credentials.api_user,
             timings=timings,
         )
-        #: Room for uploads and downloads.
-        self.lanes = TransferLimiter(transfers)
+        #: Limits the uploads and downloads that run at the same time.
+        self.transfer_limiter = TransferLimiter(transfers)
         self.api: ApiClient
         self._transport: Transport | None = None  # while it is open
         self._transfers = transfers

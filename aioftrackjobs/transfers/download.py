@@ -57,7 +57,7 @@ async def download(
     file = PartialFile(path, component_id, lasting=resume)
     fetching = FileDownload(connection, component_id, file, Meter(None, progress))
     try:
-        async with connection.lanes.enter():
+        async with connection.transfer_limiter.admit():
             await run_in_background(connection.host, fetching.run)
     except OSError as exc:
         raise TransferError(f"{path} cannot be written: {exc.strerror}") from exc
@@ -96,7 +96,7 @@ class FileDownload:
         url = self._connection.component_url("get", self._component_id)
         request = WireRequest("GET", url, headers)
         async with (
-            self._connection.lanes.requests,
+            self._connection.transfer_limiter.requests,
             self._connection.transport.stream(request) as answer,
         ):
             await self._begin(answer)

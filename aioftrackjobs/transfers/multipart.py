@@ -262,7 +262,7 @@ class FileUpload:
             digest = hashlib.md5(usedforsecurity=False)
             body = _Body(self._content, part, digest if is_hashed else None, halt, self._meter)
             request = WireRequest("PUT", url, outgoing, body)
-            async with self._connection.lanes.requests:
+            async with self._connection.transfer_limiter.requests:
                 response = await self._connection.transport.send(request)
             location = response.headers.get("location")
             if response.status not in _SENT_ELSEWHERE or location is None:
