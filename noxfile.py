@@ -40,9 +40,9 @@ def versions(session: nox.Session) -> None:
 def run_tests(session: nox.Session, *options: str) -> None:
     """Run pytest on all cores, from its script: `python -m pytest` would import the checkout.
 
-    Each process starts servers of its own, which the tests of a file share: files are not split.
+    A test that hangs costs its process, after a minute; another one takes over the rest.
     """
-    workers = ("-n", "auto", "--maxprocesses=8", "--dist=loadfile")
+    workers = ("-n", "auto", "--maxprocesses=8", "--dist=worksteal")
     # Written bytecode is what makes the many child processes of the tests start fast.
     env = {"PYTHONDONTWRITEBYTECODE": ""}
     session.run("pytest", *workers, *options, *session.posargs, env=env)
