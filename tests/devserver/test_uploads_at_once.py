@@ -111,7 +111,7 @@ async def test_an_upload_that_waits_too_long_gets_retry_after(
     assert refused.status_code == 503
     assert refused.headers["retry-after"] == "5"
     assert refused.json()["exception"] == "TransferError"
-    assert "2 uploads are under way" in refused.json()["content"]
+    assert "2 uploads are running" in refused.json()["content"]
     assert names_in(tmp_path) == []
 
 
