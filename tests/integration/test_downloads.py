@@ -510,7 +510,6 @@ def test_downloads_stop_and_go_on_under_trio(
 async def test_what_is_written_at_once_is_bounded(
     session: AsyncSession, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads_module, "_BLOCK", 100_000)
     sizes: list[int] = []
     write = PartialFile.write
 
