@@ -26,7 +26,7 @@ T = TypeVar("T")
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
 
 #: Seconds in which a transfer that is to stop may come to the next piece of its data.
-_STOPPING_GRACE = 1.0
+_STOPPING_GRACE = 0.5
 
 
 #: Whether this task is within a transfer already.

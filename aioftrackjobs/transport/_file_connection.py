@@ -294,6 +294,8 @@ class FileConnection:
                 piece = _decode(decoder, piece)
             write([piece])
             yield len(piece)
+        if decoder is not None and not decoder.eof:
+            raise BrokenError("the compressed content has no end")
 
     def _send_head(self, method: str, target: str, headers: Headers) -> None:
         self._response = None

@@ -8,6 +8,7 @@ reports progress and may end.
 
 from __future__ import annotations
 
+import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
@@ -18,6 +19,7 @@ from typing import TypeVar
 from urllib.request import Request
 
 import anyio
+import anyio.lowlevel
 import httpx
 from anyio.to_thread import run_sync
 
@@ -39,6 +41,8 @@ from aioftrackjobs.transport._file_connection import (
     network_errors,
 )
 from aioftrackjobs.transport._redaction import redact
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -99,9 +103,12 @@ class FileTransport:
         async with self._connected(url) as connection:
             steps = connection.put(request.method, _target(url), self._headers(request, url), body)
             try:
-                return await self._move(connection, steps, body.sent)
+                response = await self._move(connection, steps, body.sent)
             except BrokenError as exc:
                 error = self._incomplete(exc, url)
+            else:
+                logger.debug("%s to %s: HTTP %d", request.method, _text(url), response.status)
+                return response
             raise error
 
     @asynccontextmanager
@@ -156,18 +163,23 @@ class FileTransport:
             return status, found
 
         try:
-            return await self._run(connection, get)
+            status, found = await self._run(connection, get)
         except BrokenError as exc:
             error = self._incomplete(exc, url)
+        else:
+            logger.debug("%s to %s: HTTP %d", request.method, _text(url), status)
+            return status, found
         raise error
 
     async def _receive(
         self, connection: FileConnection, url: httpx.URL, write: Write, note: Callable[[], object]
     ) -> None:
         try:
-            return await self._move(connection, connection.receive(write), lambda _: note())
+            await self._move(connection, connection.receive(write), lambda _: note())
         except BrokenError as exc:
             error = self._incomplete(exc, url)
+        else:
+            return
         raise error
 
     def _incomplete(self, broken: BrokenError, url: httpx.URL) -> TransportError:
@@ -244,6 +256,7 @@ class FileTransport:
             # The thread uses files that the caller closes, so it is waited for, not abandoned.
             await run_sync(work, limiter=self._limiter)
             group.cancel_scope.cancel()
+        await anyio.lowlevel.checkpoint_if_cancelled()  # rather than the error of a stopped thread
         for error in errors:
             raise error
         return results[0]

@@ -230,7 +230,16 @@ class Bench:
         return json.loads(done.stdout)
 
     def _curl(self, task: Task) -> dict[str, float]:
-        curl = ["curl", "--silent", "--show-error", "--no-progress-meter", "--fail", "--http1.1", "--header", "Expect:"]
+        curl = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--no-progress-meter",
+            "--fail",
+            "--http1.1",
+            "--header",
+            "Expect:",
+        ]
         curl += ["--parallel", "--parallel-immediate"] if task.count > 1 else []
         if task.kind == "upload":
             paths = task.sources(self._folder)
@@ -245,9 +254,7 @@ class Bench:
         commands = [*sums, curl] if task.kind == "upload" else [curl, *sums]
         started = time.perf_counter()
         for command in commands:
-            subprocess.run(
-                command, env=self._environment, stdout=subprocess.DEVNULL, check=True
-            )
+            subprocess.run(command, env=self._environment, stdout=subprocess.DEVNULL, check=True)
         return {"seconds": time.perf_counter() - started}
 
 

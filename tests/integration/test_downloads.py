@@ -18,7 +18,6 @@ from anyio.abc import ByteStream
 from aioftrackjobs import AsyncSession, FileComponent, TransferError, TransportError
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
-from aioftrackjobs.transfers import download as downloads_module
 from aioftrackjobs.transfers.partial_file import PartialFile
 from aioftrackjobs.transport import _files
 
@@ -27,7 +26,7 @@ from .wires import Received, listening, receive_request, response
 if TYPE_CHECKING:
     from tests.integration.conftest import FaultProxy
 
-BODY = os.urandom(6_000_000)  # enough to be read past httpx
+BODY = os.urandom(6_000_000)
 SMALL = BODY[:500_000]
 GET = b"GET /component/get"
 BODIES = pytest.mark.parametrize("body", [BODY, SMALL], ids=["bulky", "small"])
