@@ -71,7 +71,7 @@ class _Wire:
     """A connected socket, as ``http.client`` uses one; each wait is limited and can be stopped.
 
     Args:
-        sock: Closed by :meth:`shut`.
+        sock: Closed by :meth:`shut`. The thread of the event loop creates this.
         timeout: Seconds for which the peer may take or send nothing; None for no limit.
     """
 
@@ -81,6 +81,7 @@ class _Wire:
         self._incoming = _Incoming(self)
         self.timeout = timeout
         self.is_stopped = False
+        self._loop_thread = threading.current_thread()
 
     def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         secure = context.wrap_socket(
@@ -126,7 +127,7 @@ class _Wire:
                     raise TimeoutError(f"{problem} for {self.timeout:g} s")
 
     def _check(self) -> None:
-        if self.is_stopped or not threading.main_thread().is_alive():  # the program is ending
+        if self.is_stopped or not self._loop_thread.is_alive():  # as when the program ends
             raise ConnectionAbortedError("stopped")
 
     def makefile(self, _: str) -> BinaryIO:
@@ -299,11 +300,17 @@ class FileConnection:
 
     def _send_head(self, method: str, target: str, headers: Headers) -> None:
         self._response = None
-        with network_errors():
+        try:
             self._http.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
             for name, value in headers:
                 self._http.putheader(name, value)
-            self._http.endheaders()
+        except ValueError:  # which may quote a secret
+            invalid = BrokenError("a header of the request is invalid", is_retryable=False)
+        else:
+            with network_errors():
+                self._http.endheaders()
+            return
+        raise invalid
 
     def _require_response(self) -> HTTPResponse:
         assert self._response is not None  # noqa: S101 - a request was sent

@@ -184,7 +184,9 @@ class FileTransport:
 
     def _incomplete(self, broken: BrokenError, url: httpx.URL) -> TransportError:
         reason = redact(broken.reason, *self._secrets)
-        return TransportError(f"no complete response from {_text(url)}: {reason}")
+        error = TransportError(f"no complete response from {_text(url)}: {reason}")
+        error.is_retryable = broken.is_retryable
+        return error
 
     def _headers(self, request: WireRequest, url: httpx.URL) -> Headers:
         """Return the headers of *request*, and those that each request has."""

@@ -157,6 +157,18 @@ async def test_a_store_that_refuses_and_takes_nothing_more_is_understood(
             await send(session, big, verified=False)
 
 
+async def test_a_header_that_cannot_be_sent_is_refused_without_its_value(path: Path) -> None:
+    def announce(request: Received) -> bytes:
+        target = {"url": f"http://127.0.0.1:{port}/x", "headers": {"X-Key": f"{KEY}\r\nx: y"}}
+        operations = json.loads(request.body or b"[]")
+        return response("200 OK", json.dumps([target for _ in operations]).encode())
+
+    async with answering(announce) as port:
+        async with AsyncSession(f"http://127.0.0.1:{port}", KEY, "user") as session:
+            with pytest.raises(TransportError, match="a header of the request is invalid"):
+                await send(session, path)
+
+
 def sparse(folder: Path) -> Path:
     """A file that is bigger than what the system buffers."""
     path = folder / "big"
