@@ -75,13 +75,13 @@ class EntityContext:
         """The unit of flows that have not entered one of their own."""
         return self._default_unit
 
-    def new_unit(self, *, overtakes: bool = False) -> UnitOfWork:
+    def new_unit(self, *, unordered: bool = False) -> UnitOfWork:
         """Return a unit of work that no flow has entered.
 
         Args:
-            overtakes: Do not wait for the commits of other units about the same entities.
+            unordered: Do not wait for the commits of other units about the same entities.
         """
-        return UnitOfWork(self, self.connection.dispatcher, overtakes=overtakes)
+        return UnitOfWork(self, self.connection.dispatcher, unordered=unordered)
 
     @asynccontextmanager
     async def enter_unit(self) -> AsyncIterator[UnitOfWork]:
@@ -284,7 +284,7 @@ class EntityContext:
         try:
             self.identity.decode(rows)
         except IncompleteRowError:
-            self.connection.host.spawn(self._merge_with_schemas, rows)
+            self.connection.background.spawn(self._merge_with_schemas, rows)
 
     async def _merge_with_schemas(self, rows: Sequence[Any]) -> None:
         try:

@@ -53,7 +53,7 @@ def join_batches(bodies: Sequence[bytes]) -> bytes:
     return b"[" + b",".join([body[1:-1] for body in bodies]) + b"]"
 
 
-def decode_answer(
+def decode_response(
     status: int,
     body: bytes,
     count: int,

@@ -18,6 +18,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import Drop
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import context_of
+from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .waiting import until
@@ -251,7 +252,7 @@ async def test_a_report_that_hangs_does_not_have_the_last_word(
         while True:
             found = await other.get(Job, job.id)
             assert found is not None
-            if session._connection.dispatcher._tickets:
+            if not session._connection.dispatcher.is_idle:
                 await anyio.lowlevel.checkpoint()
                 continue
             if found.description == "x (50 %) - failed: ValueError: late":
@@ -263,11 +264,13 @@ async def test_a_report_that_hangs_does_not_have_the_last_word(
 
 
 async def test_many_attempts_of_a_last_word_fit_into_its_grace(
-    server: ServerHandle, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
+    server: ServerHandle, other: AsyncSession
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.retry._HURRIED", 0.01)
     policy = RetryPolicy(budget=1000, first_delay=100, longest_delay=100)
-    async with AsyncSession(server.url, server.api_key, server.api_user, retry=policy) as session:
+    timings = Timings(expedited_pause=0.01)
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=policy, timings=timings
+    ) as session:
         with anyio.fail_after(20):
             async with job_context(session, description="x") as job:
                 server.faults.inject(Drop(), times=3)
@@ -276,12 +279,14 @@ async def test_many_attempts_of_a_last_word_fit_into_its_grace(
 
 
 async def test_an_answer_ends_the_pauses_of_all_others(
-    server: ServerHandle, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
+    server: ServerHandle, session: AsyncSession
 ) -> None:
-    """The server is back: who has waited long for it need not wait any longer."""
-    monkeypatch.setattr("aioftrackjobs.retry._HURRIED", 0.01)
+    """The server is back: a request that has waited long for it need not wait any longer."""
     policy = RetryPolicy(budget=1000, first_delay=100, longest_delay=100)
-    async with AsyncSession(server.url, server.api_key, server.api_user, retry=policy) as patient:
+    timings = Timings(expedited_pause=0.01)
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=policy, timings=timings
+    ) as patient:
         server.faults.inject(Drop(), on="writes")
         patient.create("User", {"username": "late"})
         with anyio.fail_after(20):
@@ -353,7 +358,7 @@ async def test_a_withdrawn_commit_does_not_let_others_overtake(
     found = await other.get(Job, job.id)
     assert found is not None
     assert found.status is JobStatus.FAILED
-    assert session._connection.dispatcher._order._latest == {}
+    assert session._connection.dispatcher.is_idle
 
 
 async def test_a_rollback_during_a_commit_that_is_refused_is_not_undone() -> None:

@@ -441,7 +441,7 @@ async def test_the_last_word_is_repeated_while_the_server_is_away(
         real, api.url = api.url, "http://127.0.0.1:9/api"
 
         async def come_back() -> None:
-            while not dispatcher.waiting().sent:
+            while not dispatcher.backlog().sent:
                 await anyio.lowlevel.checkpoint()
             api.url = real
 

@@ -329,8 +329,8 @@ async def test_two_recoveries_at_once_with_clocks_apart_fail_no_live_job(
     ):
         found = []
         monkeypatch.setattr("aioftrackjobs.commit.api_client.decode_date", lambda _: None)
-        early._connection.contact.ahead = timedelta(seconds=-30)
-        late._connection.contact.ahead = timedelta(seconds=30)
+        early._connection.server_status.clock_offset = timedelta(seconds=-30)
+        late._connection.server_status.clock_offset = timedelta(seconds=30)
 
         async def run(one: AsyncSession) -> None:
             found.append(await recover(one))
