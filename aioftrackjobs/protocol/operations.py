@@ -21,7 +21,7 @@ class _Unset(Enum):
         return self.value
 
 
-#: The value of an attribute whose local change was taken back: it does not travel.
+#: The value of an attribute whose local change was reset: it is not sent.
 NOT_SET: Final = _Unset.NOT_SET
 
 Values: TypeAlias = Mapping[str, JSONValue | Literal[_Unset.NOT_SET]]
@@ -59,10 +59,10 @@ Operation: TypeAlias = Create | Update | Delete
 
 
 def encode_operation(operation: Operation) -> dict[str, JSONValue]:
-    """Return the wire form of *operation*, of which nothing was taken back, ready for JSON."""
+    """Return the wire form of *operation*, which contains no NOT_SET, ready for JSON."""
     entity_type, key = operation.target
     values: Any
-    # Not a match statement: this runs for each operation of a farm, and types are quick to tell.
+    # No match statement: this runs for each operation of a farm, and isinstance is faster.
     if isinstance(operation, Update):
         action, values = "update", {ENTITY_TYPE: entity_type, **operation.values}
     elif isinstance(operation, Create):
