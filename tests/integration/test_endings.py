@@ -240,7 +240,7 @@ async def test_a_report_that_hangs_does_not_overwrite_the_final_status(
     transport.send = hang_on_progress  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="late"):
         async with job_context(
-            session, description="x", grace=0.4, interval=0, attach_traceback=False
+            session, description="x", grace=1.5, interval=0, attach_traceback=False
         ) as job:
             job.progress(0.5)
             await hung.wait()

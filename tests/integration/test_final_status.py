@@ -192,7 +192,7 @@ async def test_to_settle_a_beginning_leaves_no_job_running(
         server.faults.inject(faults.Drop(applied=applied), on="writes")
         server.faults.inject(faults.Drop(), on="calls", probability=1.0)
         with pytest.raises(CommitUncertainError) as caught:
-            async with job_context(session, description="x", grace=0.05):
+            async with job_context(session, description="x", grace=0.5):
                 pass
         server.faults.clear()
         await caught.value.resolve()
