@@ -68,9 +68,8 @@ class ReadTracker:
         self._written: dict[int, _Written] = {}  # by id() of the entity, the latest write last
         self._collected: list[_Written] = []  # those in _written whose entity is gone
 
-    @property
     def remembered_writes(self) -> int:
-        """Number of entities with writes that an open read may not overwrite."""
+        """Return the number of entities with writes that an open read may not overwrite."""
         return len(self._written)
 
     @contextmanager

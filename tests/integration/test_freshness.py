@@ -218,7 +218,7 @@ async def test_what_no_read_under_way_can_undo_is_forgotten(
     reads = context_of(slow).reads
     job = slow.create(Job, {"status": "queued"})
     await slow.commit()
-    assert not reads.remembered_writes, "nothing is remembered while nothing is read"
+    assert not reads.remembered_writes(), "nothing is remembered while nothing is read"
 
     keeper.about = b"select username"
     async with anyio.create_task_group() as group:
@@ -227,10 +227,10 @@ async def test_what_no_read_under_way_can_undo_is_forgotten(
         for status in ("running", "done", "running"):
             job["status"] = status
             await slow.commit()
-        assert reads.remembered_writes == 1
+        assert reads.remembered_writes() == 1
         keeper.release.set()
 
-    assert not reads.remembered_writes
+    assert not reads.remembered_writes()
     assert not reads.open_reads
 
 
@@ -247,7 +247,7 @@ async def test_what_nobody_holds_is_forgotten_while_a_read_is_under_way(
                 slow.create(Job, {"status": "done"})
         gc.collect()
         assert len(context.identity) <= 1
-        assert context.reads.remembered_writes <= 2
+        assert context.reads.remembered_writes() <= 2
         keeper.release.set()
 
 
