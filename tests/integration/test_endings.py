@@ -278,9 +278,7 @@ async def test_many_attempts_to_send_a_final_status_fit_into_its_grace(
     assert await status_of(other, job) is JobStatus.DONE
 
 
-async def test_a_response_shortens_all_pauses(
-    server: ServerHandle, session: AsyncSession
-) -> None:
+async def test_a_response_shortens_all_pauses(server: ServerHandle, session: AsyncSession) -> None:
     """The server is back: a request that has waited long for it need not wait any longer."""
     policy = RetryPolicy(budget=1000, first_delay=100, longest_delay=100)
     timings = Timings(expedited_pause=0.01)
