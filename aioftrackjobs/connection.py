@@ -22,14 +22,14 @@ from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
-from aioftrackjobs.transfers.control import TransferLimiter
 from aioftrackjobs.transport import (
     HttpClient,
     HttpxTransport,
-    OwnClient,
+    OwnTransport,
     Transport,
     redact,
 )
+from aioftrackjobs.transport.limits import TransferLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class Connection:
         self._credentials = credentials
         self._timeout = timeout
         self._given_client = client
-        self._own_client: OwnClient | None = None
+        self._own_transport: OwnTransport | None = None
         self._strict_api = strict_api
         self._retry = retry
         self._host = BackgroundTasks(self._clean_up)
@@ -89,10 +89,11 @@ class Connection:
             api_user=credentials.api_user,
             timings=timings,
         )
-        #: Room for uploads and downloads.
-        self.lanes = TransferLimiter(transfers)
+        #: Limits the uploads and downloads that run at the same time.
+        self.transfer_limiter = TransferLimiter(transfers)
         self.api: ApiClient
         self._transport: Transport | None = None  # while it is open
+        self._transfers = transfers
         self._closing = False
 
     async def __aenter__(self) -> Connection:
@@ -100,13 +101,21 @@ class Connection:
             raise SessionStateError("a session can be opened only once; make a new one")
         key = self._credentials.api_key.reveal()
         server_url = self._credentials.server_url
-        client, api_url = self._given_client, server_url + API_PATH
-        if client is None:
+        api_url = server_url + API_PATH
+        transport: Transport
+        if self._given_client is None:
             # Late, as it imports httpx: a session with a client of another kind needs none of it.
-            from aioftrackjobs.transport.opening import open_client
+            from aioftrackjobs.transport.client import open_transport
 
-            client = self._own_client = open_client(server_url, self._timeout, api_url)
-        transport = HttpxTransport(client, secrets=(key,))
+            transport = self._own_transport = open_transport(
+                server_url,
+                api_url=api_url,
+                timeout=self._timeout,
+                secrets=(key,),
+                transfers=self._transfers,
+            )
+        else:
+            transport = HttpxTransport(self._given_client, secrets=(key,))
         self.api = ApiClient(
             transport,
             url=api_url,
@@ -148,8 +157,8 @@ class Connection:
         self.dispatcher.abandon()  # no worker of it is left: nobody may wait in vain
         self._transport, self._closing = None, True
         try:
-            if self._own_client is not None:
-                await self._own_client.aclose()
+            if self._own_transport is not None:
+                await self._own_transport.aclose()
         finally:
             await self.journal.aclose()
 

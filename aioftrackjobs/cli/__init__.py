@@ -14,10 +14,10 @@ _FAILED, _MISUSED, _INTERRUPTED = 1, 2, 130
 
 
 def main() -> None:
-    """Run the command line, and exit: what goes wrong is told in one line."""
+    """Run the command line and exit. An error of this package is printed as one line."""
     try:
         _require("cli", "typer", "rich")
-        from aioftrackjobs.cli.app import app
+        from aioftrackjobs.cli.commands import app
 
         app(prog_name="aioftrackjobs")
     except MissingExtraError as error:

@@ -1,4 +1,4 @@
-"""``python -m aioftrackjobs.cli``, where no entry point is installed."""
+"""``python -m aioftrackjobs.cli``, for use without the installed command."""
 
 from aioftrackjobs.cli import main
 

@@ -1,4 +1,4 @@
-"""``aioftrackjobs demo``: Jobs on the embedded server, from start to end, in a few seconds."""
+"""``aioftrackjobs demo``: Jobs on the embedded server, from start to end in a few seconds."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ from anyio.to_thread import run_sync
 from rich.console import Console
 
 from aioftrackjobs import AsyncSession, Job, JobStatus, TransferError
-from aioftrackjobs.cli.board import Board, attachments, fetch_ended, file_name, job_table, shot_of
-from aioftrackjobs.cli.transcode import Shot, TranscodeError, plan_shots, transcode
+from aioftrackjobs.cli.demo_view import (
+    LiveView,
+    attachments,
+    fetch_ended,
+    file_name,
+    job_table,
+    shot_of,
+)
+from aioftrackjobs.cli.demo_work import Shot, TranscodeError, plan_shots, transcode
 from aioftrackjobs.devserver import ServerHandle, running
 
 _CLOSING = """\
-{failed} failed on purpose: an exception left its job_context. So its Job ended as
-failed, with the reason in its description and the traceback as an attachment.
+{failed} failed on purpose: a frame is missing, and the exception left job_context.
+That marked the Job as failed, put the reason into its description and attached
+the traceback.
 
-The same code on your studio's ftrack:
+To do the same with the ftrack server of your studio:
 
     export FTRACK_SERVER=https://your-studio.ftrackapp.com
     export FTRACK_API_USER=you@your-studio.com
@@ -39,10 +47,10 @@ The same code on your studio's ftrack:
 
 
 class _Console(Console):
-    """A console that does not exit from within when the reader of its output goes away."""
+    """A console that raises BrokenPipeError, where rich would exit the program."""
 
     def on_broken_pipe(self) -> NoReturn:
-        """Raise what rich has just caught where it calls this."""
+        """Raise the error again that rich has caught."""
         raise
 
 
@@ -50,28 +58,28 @@ def run(count: int) -> None:
     """Run *count* Jobs, and show them on the terminal.
 
     Raises:
-        BrokenPipeError: Nobody reads any more what is printed.
+        BrokenPipeError: The program that reads the output has ended.
     """
     shots = list(plan_shots(count))
-    gone = False
+    is_broken = False
     with TemporaryDirectory(prefix="aioftrackjobs-demo-") as folder:
         try:
             anyio.run(_demonstrate, shots, Path(folder), _Console(highlight=False))
         except* BrokenPipeError:
-            gone = True
-    if gone:
+            is_broken = True
+    if is_broken:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 async def _demonstrate(shots: Sequence[Shot], folder: Path, console: Console) -> None:
-    async with running() as server, _open(server) as session, _open(server) as audience:
-        intro = f"{len(shots)} Jobs at once, on an ftrack server on this machine ({server.url}):\n"
+    async with running() as server, _open(server) as session, _open(server) as viewer:
+        intro = f"{len(shots)} Jobs run on a local ftrack server, {server.url}:\n"
         console.print(intro, soft_wrap=True)
-        board = Board(audience, console, [shot.name for shot in shots])
-        await _transcode_all(session, shots, folder, board)
-        jobs = await fetch_ended(audience)
-        console.print(await _verify_one(audience, jobs, folder), soft_wrap=True)
-    console.print("The Jobs, as the server holds them:")
+        view = LiveView(viewer, console, [shot.name for shot in shots])
+        await _transcode_all(session, shots, folder, view)
+        jobs = await fetch_ended(viewer)
+        console.print(await _verify_one(viewer, jobs, folder), soft_wrap=True)
+    console.print("What the server has stored:")
     console.print(job_table(jobs))
     failed = next(shot_of(job) for job in jobs if job.status == JobStatus.FAILED)
     console.print(_CLOSING.format(failed=failed), end="", markup=False, soft_wrap=True)
@@ -82,11 +90,11 @@ def _open(server: ServerHandle) -> AsyncSession:
 
 
 async def _transcode_all(
-    session: AsyncSession, shots: Sequence[Shot], folder: Path, board: Board
+    session: AsyncSession, shots: Sequence[Shot], folder: Path, view: LiveView
 ) -> None:
     ended = anyio.Event()
     async with anyio.create_task_group() as watching:
-        watching.start_soon(board.follow, ended)
+        watching.start_soon(view.follow, ended)
         async with anyio.create_task_group() as work:
             for shot in shots:
                 work.start_soon(_try_transcode, session, shot, folder)
@@ -94,21 +102,21 @@ async def _transcode_all(
 
 
 async def _try_transcode(session: AsyncSession, shot: Shot, folder: Path) -> None:
-    """Transcode *shot*; that it cannot be done is its Job's to tell, and no other's business."""
+    """Transcode *shot*. Its Job reports a failure; the other shots go on."""
     with suppress(TranscodeError):
         await transcode(session, shot, folder)
 
 
 async def _verify_one(session: AsyncSession, jobs: Sequence[Job], folder: Path) -> str:
-    """Download what the first good Job attached; say whether it is what was uploaded."""
+    """Download the attachment of the first Job that is done, and compare it with the original."""
     job = next(job for job in jobs if job.status == JobStatus.DONE)
     (component,) = attachments(job)
     name = file_name(component)
     copy = await session.download(component, folder / f"copy of {name}")
     sent, received = [await run_sync(_sha256, path) for path in (folder / name, copy)]
     if sent != received:
-        raise TransferError(f"{name} came back as another file: {received}, not {sent}")
-    return f"\nDownloaded {name} again: SHA-256 {sent[:16]}..., the same as uploaded.\n"
+        raise TransferError(f"{name} was damaged: its SHA-256 is {received}, not {sent}")
+    return f"\nDownloaded {name} and compared it: SHA-256 {sent[:16]}..., as uploaded.\n"
 
 
 def _sha256(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""``aioftrackjobs dump`` and ``schemas``: what a server holds, as files that ``serve`` takes.
+"""``aioftrackjobs dump`` and ``schemas``: the content of a server, in files that ``serve`` loads.
 
-A dump is a fixture: a list of entities as the wire has them, each with its stored values and
-foreign keys. Relations are in the keys, and computed values, such as addresses that carry a
-key, are left out. So are attributes and settings that are called after secrets.
+A dump is a list of entities in wire format, each with its stored values and foreign keys. It leaves
+out relations, because the foreign keys have them, and computed values, such as URLs that contain an
+API key. It also leaves out attributes and settings whose names say that they are secret.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import re
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import IO, Any
 
 from aioftrackjobs import AsyncSession, FtrackJobsError, ServerError
-from aioftrackjobs.cli.paths import STDOUT, UnusablePathError
+from aioftrackjobs.cli.arguments import STDOUT, ServerOptions, UnusablePathError
 from aioftrackjobs.protocol.schemas import EntitySchema, decode_schema
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.session import context_of
@@ -27,9 +26,9 @@ from aioftrackjobs.session import context_of
 Row = dict[str, JSONValue]
 
 _PAGE = 500
-#: What is never written, wherever it is a name: of an entity type, an attribute or a setting.
+#: Names of entity types, attributes and settings that are never written.
 _SECRET = re.compile(r"api_?key|pass(word|wd|phrase)|secret|token|credential", re.IGNORECASE)
-#: Attributes that name a setting, whose value is what the name says.
+#: Attributes that hold the name of a setting.
 _NAMING = ("name", "key", "group")
 
 
@@ -37,7 +36,7 @@ class UnknownTypeError(FtrackJobsError):
     """The server has no entity type of this name.
 
     Attributes:
-        entity_type: The name.
+        entity_type: The name that was given.
     """
 
     def __init__(self, entity_type: str) -> None:
@@ -48,47 +47,34 @@ class UnknownTypeError(FtrackJobsError):
         return f"cannot dump {self.entity_type}: the server has no such entity type"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """The server to read; what is None comes from the environment."""
-
-    server_url: str | None = None
-    api_user: str | None = None
-    api_key: str | None = None
-
-    def open(self, *, journal: str | None = "") -> AsyncSession:
-        """Return a session that is yet to be entered; who reads has no journal to deliver."""
-        return AsyncSession(self.server_url, self.api_key, self.api_user, journal=journal)
-
-
-async def write_schemas(source: Source) -> None:
-    """Print the schema documents of a server, as it answers them."""
-    async with source.open() as session:
+async def write_schemas(server: ServerOptions) -> None:
+    """Print the schema documents of a server unchanged."""
+    async with server.open_session() as session:
         documents = await session.schemas()
     json.dump(documents, sys.stdout, indent=1)
     print(flush=True)
 
 
-async def write_dump(source: Source, types: Sequence[str], target: Path) -> int:
-    """Write the entities of a server to *target*, and return how many they are.
+async def write_dump(server: ServerOptions, types: Sequence[str], target: Path) -> int:
+    """Write the entities of a server to *target*, and return their number.
 
     Args:
-        source: The server.
-        types: Names of entity types; all that the server lets one read if there are none.
-        target: A file, replaced when the dump is complete; ``-`` for stdout.
+        server: The server to read.
+        types: Names of entity types; empty for all that the user may read.
+        target: A file, which is replaced when the dump is complete; ``-`` for the standard output.
 
     Raises:
-        UnknownTypeError: One of the types is none of the server's.
+        UnknownTypeError: The server does not have one of the types.
         UnusablePathError: The file cannot be written.
-        FtrackJobsError: The server refused what was asked for, or did not answer.
+        FtrackJobsError: The server refused a query, or no response arrived.
     """
     with _opened(target) as stream:
-        async with source.open() as session:
+        async with server.open_session() as session:
             return await _write(stream, read_entities(session, types))
 
 
 async def _write(stream: IO[str], entities: AsyncIterator[Row]) -> int:
-    """Write a list with an entity on each line."""
+    """Write a JSON list with one entity on each line."""
     count = 0
     async for entity in entities:
         stream.write(",\n" if count else "[\n")
@@ -101,15 +87,15 @@ async def _write(stream: IO[str], entities: AsyncIterator[Row]) -> int:
 async def read_entities(session: AsyncSession, types: Sequence[str] = ()) -> AsyncIterator[Row]:
     """Yield the entities of a server, by type.
 
-    A server need not let everybody read everything: a type that it refuses is told on stderr,
-    unless it was asked for by name.
+    A user may not be allowed to read every type. If no types are given, one that the server refuses
+    is left out with a message on the standard error.
     """
     documents = {document["id"]: document for document in await session.schemas()}
     for name in types:
         if name not in documents:
             raise UnknownTypeError(name)
     tables = _tables(documents)
-    # Of types that show the same rows, the one that tells the most of them comes first.
+    # If several types contain the same rows, the one with the most attributes comes first.
     order = sorted(types or documents, key=lambda name: -len(documents[name]["properties"]))
     written = set[tuple[JSONValue, ...]]()
     for name in order:
@@ -129,11 +115,11 @@ async def read_entities(session: AsyncSession, types: Sequence[str] = ()) -> Asy
 
 
 def _tables(documents: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """Return for each type the one that shows the same rows and is known by the shortest name.
+    """Return for each type the type with the shortest name that contains the same rows.
 
     A ``ContextCustomAttributeValue`` is a ``CustomAttributeValue`` seen from its context, a
-    ``CustomAttributeLinkFrom`` a ``CustomAttributeLink`` seen from its start, and a ``NoteLabel``
-    is what was called ``NoteCategory``. Nothing but names, keys and properties says so.
+    ``CustomAttributeLinkFrom`` a ``CustomAttributeLink`` seen from its start, and ``NoteLabel`` is
+    the new name of ``NoteCategory``. Only the names, keys and properties of the schemas show this.
     """
     tables: dict[str, str] = {}
     for name in sorted(documents, key=len):
@@ -170,7 +156,7 @@ async def _read_type(session: AsyncSession, document: Mapping[str, Any]) -> Asyn
         )
         rows = await _query(session, expression)
         for row in rows:
-            # Subtypes come under their own names, with more attributes.
+            # Subtypes are dumped under their own names, with more attributes.
             if row.get("__entity_type__") == schema.entity_type and not _is_secret(row):
                 yield dict(_stored(row, names)) | dict(_references(row, references))
         if len(rows) < _PAGE:
@@ -179,7 +165,7 @@ async def _read_type(session: AsyncSession, document: Mapping[str, Any]) -> Asyn
 
 
 def _keyless(document: Mapping[str, Any], schema: EntitySchema) -> list[str]:
-    """Return the relations to one entity whose foreign key is no attribute: a Status's state."""
+    """Return the relations to one entity without an attribute for the foreign key: Status.state."""
     properties = document["properties"]
     left_out = {*schema.scalars, *document.get("computed", ())}
     keys = [each.get("description") or "" for each in properties.values()]
@@ -187,7 +173,7 @@ def _keyless(document: Mapping[str, Any], schema: EntitySchema) -> list[str]:
         name
         for name in schema.attributes
         if (target := properties[name].get("$ref"))
-        and "type" not in properties[name]  # else it is a key that says to what
+        and "type" not in properties[name]  # else it is a foreign key that names its target
         and not left_out & {name, f"{name}_id", "from_id"}
         and not any(key.startswith(f"Foreign key(s): {target}.") for key in keys)
         and not _SECRET.search(name)
@@ -195,7 +181,7 @@ def _keyless(document: Mapping[str, Any], schema: EntitySchema) -> list[str]:
 
 
 async def _query(session: AsyncSession, expression: str) -> list[Row]:
-    """Return the rows as they are on the wire."""
+    """Return rows in wire format."""
     connection = context_of(session).connection
     (answer,) = await connection.call([{"action": "query", "expression": expression}])
     rows: list[Row] = answer["data"]
@@ -203,7 +189,7 @@ async def _query(session: AsyncSession, expression: str) -> list[Row]:
 
 
 def _stored(row: Row, names: Iterable[str]) -> Iterator[tuple[str, JSONValue]]:
-    """Yield what a creation takes: plain values and times."""
+    """Yield the attributes that a create operation accepts: plain values and times."""
     yield "__entity_type__", row["__entity_type__"]
     for name in names:
         value = row.get(name)
@@ -217,7 +203,7 @@ def _references(row: Row, names: Iterable[str]) -> Iterator[tuple[str, JSONValue
         match row.get(name):
             case {"__entity_type__": entity_type, "id": key}:
                 yield name, {"__entity_type__": entity_type, "id": key}
-            case _:  # there is none
+            case _:  # the relation is empty
                 pass
 
 
@@ -228,7 +214,7 @@ def _is_secret(row: Row) -> bool:
 
 @contextmanager
 def _opened(target: Path) -> Iterator[IO[str]]:
-    """Open a file that is there when all of it is written, and not before."""
+    """Open a temporary file that replaces *target* when it is complete."""
     if target == STDOUT:
         yield sys.stdout
         sys.stdout.flush()

@@ -1,22 +1,17 @@
-"""The command ``recover``: fails lost Jobs, and shows what it found."""
+"""``aioftrackjobs recover``: marks lost Jobs as failed, and lists all running Jobs."""
 
 from __future__ import annotations
 
-import re
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-import typer
 from rich.console import Console
 from rich.text import Text
 
 from aioftrackjobs import RecoveredJob, Recovery, Verdict, recover
-from aioftrackjobs.cli.dump import Source
+from aioftrackjobs.cli.arguments import ServerOptions
 
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*([smhd])", re.IGNORECASE)
-
-#: Characters of a text that are shown.
+#: Longest text that is shown, in characters.
 _LONGEST = 300
 
 _STYLES = {
@@ -28,38 +23,23 @@ _STYLES = {
 }
 
 
-def parse_duration(text: str) -> timedelta:
-    """Return a duration such as ``90s``, ``30m``, ``2h`` or ``1d``.
-
-    Raises:
-        typer.BadParameter: It is something else.
-    """
-    match = _DURATION.fullmatch(text.strip())
-    if match is None:
-        raise typer.BadParameter(f"{text!r} is no duration such as 90s, 30m, 2h or 1d")
-    try:
-        return timedelta(**{_UNITS[match[2].lower()]: float(match[1])})
-    except OverflowError:
-        raise typer.BadParameter(f"{text!r} is longer than anything lasts") from None
-
-
-async def run(source: Source, options: dict[str, Any]) -> Recovery:
-    """Recover with *options*, as those of :func:`aioftrackjobs.recover`."""
-    # A session with a journal delivers what it keeps; who only looks changes nothing.
-    async with source.open(journal="" if options["dry_run"] else None) as session:
+async def run(server: ServerOptions, options: dict[str, Any]) -> Recovery:
+    """Call :func:`aioftrackjobs.recover` with *options*."""
+    # A session with a journal delivers what the journal keeps, but a dry run changes nothing.
+    async with server.open_session(journal="" if options["dry_run"] else None) as session:
         return await recover(session, **options)
 
 
 def show(recovery: Recovery) -> None:
-    """Print each running Job, three lines long, and a line that sums all up."""
+    """Print three lines for each running Job, and a summary."""
     console = Console(highlight=False)
     for job in recovery.jobs:
         is_lost = recovery.is_dry and job.verdict is Verdict.FAILED
         text = _plain(_lines_of(job, is_lost=is_lost))
         console.print(text, style=_STYLES[job.verdict], soft_wrap=True)
     count = len(recovery.failed)
-    what = "would be failed" if recovery.is_dry else "failed"
-    console.print(f"{len(recovery.jobs)} running, {count} of them lost and {what}.", style="bold")
+    what = "would be marked failed" if recovery.is_dry else "marked failed"
+    console.print(f"{len(recovery.jobs)} running Jobs, {count} lost and {what}.", style="bold")
 
 
 def _lines_of(job: RecoveredJob, *, is_lost: bool) -> str:
@@ -86,13 +66,13 @@ def _shown(moment: datetime) -> str:
 
 
 def _short(text: str) -> str:
-    """Return *text* in one line, and not too long."""
+    """Return *text* as one line of limited length."""
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
 
 
 def _plain(text: str) -> Text:
-    """Return what others wrote into a Job: no markup of ours, nor control codes of a terminal."""
+    """Return *text* without markup and control codes: other programs may have written it."""
     return Text(
         "".join(
             each if each.isprintable() or each == "\n" else "\N{REPLACEMENT CHARACTER}"

@@ -171,6 +171,6 @@ def error_body(error: ApiError) -> dict[str, Any]:
     content = error.content.replace("{", "{{").replace("}", "}}")
     body: dict[str, Any] = {"exception": error.exception, "content": content, "error_code": None}
     if isinstance(error, ParseError):
-        # Section 1.4 knows an object `error` without saying what is in it.
+        # Section 1.4 mentions an object `error`, but not its content.
         body["error"] = {"line": error.line, "column": error.column}
     return body

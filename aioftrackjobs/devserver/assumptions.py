@@ -86,10 +86,10 @@ ASSUMPTIONS: tuple[str, ...] = (
     "Members that are removed from a collection are deleted if they need an owner.",
     "Collections that no key and no type of the schemas stores, such as scopes, are written and "
     "read like others; a dump does not have them.",
-    "A list of typed contexts takes all kinds of them. An answer repeats the collections that the "
+    "A list of typed contexts takes all types of them. A result repeats the collections that the "
     "operation wrote.",
-    "A version that comes without a number gets the one after its asset's highest. The latest has "
-    "the highest, published or not; of equal ones it is the youngest.",
+    "A version without a number gets the one after its asset's highest. The latest has the "
+    "highest, published or not; of equal ones it is the youngest.",
     "like ignores the case of ASCII letters; is and in do not. An underscore in a pattern is an "
     "ordinary character. Keywords may be written in any case.",
     "Comparing with an attribute that has no value is neither true nor false, as in SQL; the "

@@ -81,7 +81,7 @@ class Engine:
     """Model, store, files and credentials of one server.
 
     Attributes:
-        api_user: The user the server was started for; the key is that user's.
+        api_user: The user that the server was started for.
 
     Raises:
         ServerStartError: If an option cannot be used; then nothing of the server stays.

@@ -200,9 +200,10 @@ class EntityContext:
         Raises:
             NoResultFoundError: There is no such user.
         """
-        async with self._user_lock:  # a farm starts a thousand Jobs at once
-            if self._user is None:
-                self._user = await self._fetch_current_user()
+        if self._user is None:
+            async with self._user_lock:  # a farm starts a thousand Jobs at once
+                if self._user is None:
+                    self._user = await self._fetch_current_user()
         return self._user
 
     async def _fetch_current_user(self) -> User:

@@ -41,12 +41,12 @@ class IdentityMap:
     def add(self, entity: Entity) -> None:
         """Make *entity* the one instance for its key."""
         reference = entity.__ftrack_reference__()
-        self._entities[(reference.entity_type, *(value for _, value in reference.key))] = entity
+        self._entities[(reference.entity_type, *dict(reference.key).values())] = entity
 
     def remove(self, entity: Entity) -> None:
         """Forget *entity*, and detach it: its changes are not recorded any more."""
         reference = entity.__ftrack_reference__()
-        identity = (reference.entity_type, *(value for _, value in reference.key))
+        identity = (reference.entity_type, *dict(reference.key).values())
         if self._entities.get(identity) is entity:
             del self._entities[identity]
         detach(entity)

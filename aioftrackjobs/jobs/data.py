@@ -154,14 +154,12 @@ def compose_recovered_data(
     return {**kept, "description": _add_failure(text, reason), RECOVERED: recovered}
 
 
-def parse_given_data(data: Mapping[str, Any] | str | None) -> Mapping[str, Any]:
-    """Return what a user gave as a Job's data.
+def parse_given_data(data: str) -> Mapping[str, Any]:
+    """Return the JSON object that a user gave as the text of a Job's data.
 
     Raises:
-        ValueError: It is text, but not that of a JSON object.
+        ValueError: It is not the text of a JSON object.
     """
-    if not isinstance(data, str):
-        return data or {}
     try:
         parsed = json.loads(data)
     except (ValueError, RecursionError):

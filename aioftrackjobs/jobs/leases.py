@@ -19,7 +19,7 @@ from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.jobs.ownership import Lease
-from aioftrackjobs.journal import this_process
+from aioftrackjobs.journal import Process, this_process
 
 #: How often a lease is renewed before it would end.
 RENEWALS = 3
@@ -62,6 +62,7 @@ class ActiveJobs:
         self._jobs: dict[ActiveJob, None] = {}
         self._lease: Mapping[str, Any] | None = None
         self._lease_made_at: tuple[int, timedelta] | None = None
+        self._process: Process | None = None
         self._is_renewing = False
         self._blocks = 0
         self._all_left: anyio.Event | None = None
@@ -76,8 +77,10 @@ class ActiveJobs:
         # The times in leases are whole seconds: all Jobs of the same second share one.
         made_at = int(time.monotonic()), self._server.ahead
         if self._lease is None or made_at != self._lease_made_at:
+            # Found out late: a process may make a session and fork before it is opened.
+            self._process = self._process or this_process()
             until = self._server.server_time() + timedelta(seconds=self._seconds)
-            self._lease = Lease(self._holder, this_process(), until).encode()
+            self._lease = Lease(self._holder, self._process, until).encode()
             self._lease_made_at = made_at
         return self._lease
 

@@ -95,7 +95,7 @@ class JobLifecycle:
             NoResultFoundError: There is no such Job or user.
             CommitUncertainError: No response tells whether the Job is running.
         """
-        extra = parse_given_data(data)
+        extra = parse_given_data(data) if isinstance(data, str) else data
         self._beginning = unit = self._jobs.entities.new_unit()
         if job is None:
             self._entity = await self._create(user, extra, unit)
@@ -121,14 +121,16 @@ class JobLifecycle:
         self._jobs.active.add(self, renew_now=abs(server.ahead - ahead) > _CLOCK_STEP)
 
     async def _create(
-        self, user: Entity | str | None, extra: Mapping[str, Any], unit: UnitOfWork
+        self, user: Entity | str | None, extra: Mapping[str, Any] | None, unit: UnitOfWork
     ) -> Job:
         user_id = (await self._find_user(user))["id"]
         data = self._compose(None, extra)
         values = {"status": JobStatus.RUNNING, "user_id": user_id, "data": data}
         return self._jobs.entities.create(Job, values, unit=unit)
 
-    async def _restart(self, job: Entity | str, extra: Mapping[str, Any], unit: UnitOfWork) -> Job:
+    async def _restart(
+        self, job: Entity | str, extra: Mapping[str, Any] | None, unit: UnitOfWork
+    ) -> Job:
         entity = await self._find_job(job)
         data = remote_value(entity, "data")
         self._data.adopt_description(data)

@@ -98,7 +98,8 @@ class EntityTypes:
                 is registered already.
             UnknownEntityTypeError: The schemas are loaded and have no such type.
         """
-        require_entity_type(model)
+        if self._models.get(model.entity_type) is not model:
+            require_entity_type(model)
         self._require_known(model.entity_type)
         current = self.decoding_model(model.entity_type)
         if issubclass(current, model):

@@ -100,11 +100,6 @@ class Content:
         """Name and extension."""
         return f"{self.name}{self.file_type}"
 
-    @property
-    def file(self) -> BinaryIO | None:
-        """The file on disk; None for bytes in memory, and for those that may be."""
-        return None if _may_be_in_memory(self._file) else self._file
-
     async def checksum(self) -> str:
         """Return the Content-MD5, in base64, of all of it.
 

@@ -9,9 +9,8 @@ while, because the network is stuck, is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeAlias, TypeVar
 
 import anyio
@@ -26,41 +25,7 @@ T = TypeVar("T")
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
 
 #: Seconds in which a transfer that is to stop may come to the next piece of its data.
-_STOPPING_GRACE = 1.0
-
-
-#: Whether this task is within a transfer already.
-_under_way: ContextVar[bool] = ContextVar("_under_way", default=False)
-
-
-class TransferLimiter:
-    """Room for a number of transfers at once; the others wait, with no file or connection open.
-
-    The transfers that have room share as many requests: one alone sends several parts at a time,
-    eight of them as good as one each. API calls use none of it.
-
-    Args:
-        count: For how many there is room.
-    """
-
-    def __init__(self, count: int) -> None:
-        if count < 1:
-            raise ValueError("a session has room for one transfer at least")
-        self._transfers = anyio.Semaphore(count)
-        self.requests = anyio.Semaphore(count)
-
-    @asynccontextmanager
-    async def enter(self) -> AsyncIterator[None]:
-        """Wait for room; what is uploaded may be made from downloads, which need no more."""
-        if _under_way.get():
-            yield
-            return
-        async with self._transfers:
-            _under_way.set(True)
-            try:
-                yield
-            finally:
-                _under_way.set(False)
+_STOPPING_GRACE = 0.5
 
 
 class StoppedError(Exception):

@@ -6,8 +6,6 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
-from contextlib import aclosing
 from pathlib import Path
 
 import anyio
@@ -33,11 +31,7 @@ from aioftrackjobs.transfers.control import (
 )
 from aioftrackjobs.transfers.multipart import failure_of
 from aioftrackjobs.transfers.partial_file import PartialFile
-from aioftrackjobs.transfers.pipes import write_behind
 from aioftrackjobs.transport import Download, WireRequest
-
-#: Bytes that are written at once.
-_BLOCK = 2 * 1024 * 1024
 
 _WHOLE, _PART, _NO_SUCH_RANGE = 200, 206, 416
 
@@ -63,7 +57,7 @@ async def download(
     file = PartialFile(path, component_id, lasting=resume)
     fetching = FileDownload(connection, component_id, file, Meter(None, progress))
     try:
-        async with connection.lanes.enter():
+        async with connection.transfer_limiter.admit():
             await run_in_background(connection.host, fetching.run)
     except OSError as exc:
         raise TransferError(f"{path} cannot be written: {exc.strerror}") from exc
@@ -102,42 +96,20 @@ class FileDownload:
         url = self._connection.component_url("get", self._component_id)
         request = WireRequest("GET", url, headers)
         async with (
-            self._connection.lanes.requests,
+            self._connection.transfer_limiter.requests,
             self._connection.transport.stream(request) as answer,
         ):
             await self._begin(answer)
 
-            moves = answer.moves(lambda piece: self._file.write([piece]))
-            if moves is not None:
-                await self._take(moves, halt, attempts)
-            else:
-                await self._receive(answer, halt, attempts)
+            def note() -> None:
+                halt.check()
+                self._note_progress(attempts)
+
+            try:
+                await answer.save(self._file.write, note)
+            finally:
+                self._note_progress(attempts)
         await self._check(halt)
-
-    async def _take(
-        self, moves: AsyncGenerator[int, None], halt: StopToken, attempts: Attempts
-    ) -> None:
-        """Let worker threads write what arrives as it arrives."""
-        try:
-            async with aclosing(moves):
-                async for _ in moves:
-                    halt.check()
-                    self._note_progress(attempts)
-        finally:
-            self._note_progress(attempts)
-
-    async def _receive(self, answer: Download, halt: StopToken, attempts: Attempts) -> None:
-        """Write what arrives in blocks."""
-
-        async def write(block: list[bytes]) -> None:
-            await run_sync(self._file.write, block)
-            self._note_progress(attempts)
-
-        async with (
-            aclosing(answer.chunks()) as chunks,
-            aclosing(_until_halted(chunks, halt)) as wanted,
-        ):
-            await write_behind(wanted, write, _BLOCK)
 
     def _note_progress(self, attempts: Attempts) -> None:
         self._meter.set(0, self._file.size)
@@ -182,11 +154,3 @@ class FileDownload:
     @property
     def _what(self) -> str:
         return f"component {self._component_id}"
-
-
-async def _until_halted(
-    chunks: AsyncIterable[bytes], halt: StopToken
-) -> AsyncGenerator[bytes, None]:
-    async for chunk in chunks:
-        halt.check()
-        yield chunk

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
@@ -46,7 +46,6 @@ from aioftrackjobs.transfers.control import (
     RetryableError,
     StopToken,
 )
-from aioftrackjobs.transfers.pipes import read_ahead
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 logger = logging.getLogger(__name__)
@@ -256,20 +255,14 @@ class FileUpload:
         """Send a part; return the answer, and the digest of what was sent if it was hashed."""
         outgoing = {name.lower(): value for name, value in (headers or {}).items()}
         outgoing["content-length"] = str(part.stop - part.start)
-        # The bytes of a file that travels whole are hashed before, for the server to check; and
-        # there are no other parts to be read while they are sent.
+        # The bytes of a file that travels whole are hashed before, for the server to check.
         is_whole = part.stop - part.start == self._content.size
         is_hashed = self._verified and not is_whole
         for _ in range(_REDIRECTIONS):
             digest = hashlib.md5(usedforsecurity=False)
-            taken = digest if is_hashed else None
-            found = self._content.chunks(part.start, part.stop, taken)
-            async with (
-                self._connection.lanes.requests,
-                read_ahead(found) if is_whole else aclosing(found) as chunks,
-            ):
-                body = _Body(self._content, part, taken, chunks, halt, self._meter)
-                request = WireRequest("PUT", url, outgoing, body)
+            body = _Body(self._content, part, digest if is_hashed else None, halt, self._meter)
+            request = WireRequest("PUT", url, outgoing, body)
+            async with self._connection.transfer_limiter.requests:
                 response = await self._connection.transport.send(request)
             location = response.headers.get("location")
             if response.status not in _SENT_ELSEWHERE or location is None:
@@ -291,40 +284,31 @@ class FileUpload:
 
 
 class _Body:
-    """The bytes of a part as they are sent: in chunks, or read one by one where they are sent.
+    """The bytes of a part as they are sent.
 
     Attributes:
         size: In bytes.
-        file: What the operating system can send them from, unless they are to be hashed.
-        start: Where in that file they begin.
     """
 
     def __init__(
-        self,
-        content: Content,
-        part: Part,
-        digest: Digest | None,
-        chunks: AsyncIterable[bytes],
-        halt: StopToken,
-        meter: Meter,
+        self, content: Content, part: Part, digest: Digest | None, halt: StopToken, meter: Meter
     ) -> None:
         self.size = part.stop - part.start
-        self.file = content.file if digest is None else None
-        self.start = content.start + part.start
         self._content = content
         self._part = part
         self._digest = digest
-        self._chunks = chunks
         self._halt = halt
         self._meter = meter
         self._sent = 0
         meter.set(part.number, 0)
 
     async def __aiter__(self) -> AsyncGenerator[bytes, None]:
-        async for chunk in self._chunks:
-            self._halt.check()
-            yield chunk
-            self.sent(len(chunk))
+        found = self._content.chunks(self._part.start, self._part.stop, self._digest)
+        async with aclosing(found) as chunks:
+            async for chunk in chunks:
+                self._halt.check()
+                yield chunk
+                self.sent(len(chunk))
 
     def read_into(self, buffer: memoryview, offset: int) -> int:
         """Read from *offset* on, in a worker thread."""

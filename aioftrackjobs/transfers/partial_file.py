@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,8 @@ class PartialFile:
         self._path = target.with_name(f".{target.name}{own}.part")
         self._note = target.with_name(f"{self._path.name}.json")
         self._file: IO[bytes] | None = None
+        # A thread may still be writing when the program's end closes the file.
+        self._lock = threading.Lock()
         self.size = 0
         self.tag: str | None = None
 
@@ -91,7 +94,8 @@ class PartialFile:
         assert self._file is not None  # noqa: S101 - nothing happens before open
         pieces = [memoryview(piece) for piece in block if piece]
         while pieces:
-            count = self._write_some(pieces)
+            with self._lock:
+                count = self._write_some(pieces)
             self.size += count
             while pieces and count >= len(pieces[0]):
                 count -= len(pieces.pop(0))
@@ -122,7 +126,8 @@ class PartialFile:
         """Close the file, and remove it unless a later call may continue it."""
         if self._file is None or self._file.closed:
             return
-        self._file.close()
+        with self._lock:
+            self._file.close()
         if not (self._lasting and self.size and self.tag is not None):
             with suppress(FileNotFoundError):
                 self._path.unlink()

@@ -68,7 +68,7 @@ async def upload(
     if location is not None and not (isinstance(location, Location) and location.is_server):
         raise UnsupportedLocationError(f"only ftrack.server takes uploads, not {location!r}")
     unit = workspace.new_unit()
-    async with workspace.connection.lanes.enter(), open_content(source, name) as content:
+    async with workspace.connection.transfer_limiter.admit(), open_content(source, name) as content:
         component = _record(workspace, unit, content, data)
         sending = FileUpload(
             workspace.connection,

@@ -1,18 +1,28 @@
-"""How requests reach the server: one small seam, and its adapter for httpx and its like."""
+"""How requests reach the server: a small seam, an adapter for httpx and its like, and files."""
 
-from aioftrackjobs.transport._base import Download, Transport, WireRequest, WireResponse
-from aioftrackjobs.transport._client import HttpClient, OwnClient
+from aioftrackjobs.transport._base import (
+    Download,
+    FileBody,
+    HttpClient,
+    OwnTransport,
+    Transport,
+    WireRequest,
+    WireResponse,
+    Write,
+)
 from aioftrackjobs.transport._httpx import HttpxTransport
 from aioftrackjobs.transport._redaction import hide_secrets, redact
 
 __all__ = [
     "Download",
+    "FileBody",
     "HttpClient",
     "HttpxTransport",
-    "OwnClient",
+    "OwnTransport",
     "Transport",
     "WireRequest",
     "WireResponse",
+    "Write",
     "hide_secrets",
     "redact",
 ]

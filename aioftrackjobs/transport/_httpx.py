@@ -1,22 +1,76 @@
-"""Transport over ``httpx.AsyncClient``, or a client that is used like it."""
+"""Transport over ``httpx.AsyncClient``, or a client that is used like it.
+
+What an error means is read from the names of its classes: the client is the caller's. httpx2 has
+classes of its own under the names of httpx, and neither it nor aiohttp may be installed.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Iterator,
+    Mapping,
+)
+from contextlib import aclosing, asynccontextmanager, suppress
+from itertools import takewhile
+from typing import cast
 from urllib.parse import urlsplit
 
+from anyio.to_thread import run_sync
+
 from aioftrackjobs.errors import ConnectError, FtrackJobsError, TransportError
-from aioftrackjobs.transport._base import DirectBody, Download, WireRequest, WireResponse
-from aioftrackjobs.transport._client import ClientResponse, HttpClient
-from aioftrackjobs.transport._failures import describe, lasts, never_left
-from aioftrackjobs.transport._passing import (
-    BodySender,
-    SentBytes,
-    is_of_connection,
-    written_to,
+from aioftrackjobs.transport._base import (
+    ClientResponse,
+    Download,
+    HttpClient,
+    WireRequest,
+    WireResponse,
+    Write,
 )
 from aioftrackjobs.transport._redaction import hide_secrets, redact
+
+#: Bytes of a download that are written at once.
+_BLOCK = 1024 * 1024
+
+#: Errors of httpx and httpx2 after which the request is known not to have left this machine.
+_NEVER_LEFT = frozenset(
+    {
+        "ConnectError",
+        "ConnectTimeout",
+        "LocalProtocolError",
+        "PoolTimeout",
+        "ProxyError",
+        "UnsupportedProtocol",
+    }
+)
+
+#: The same of aiohttp. httpx-aiohttp 0.2 makes a ConnectTimeout of every ClientConnectionError,
+#: also where the server hung up on a request that it had read: only the cause can be trusted.
+_NEVER_LEFT_AIOHTTP = frozenset(
+    {
+        "ClientConnectorError",
+        "ClientHttpProxyError",
+        "ConnectionTimeoutError",
+        "InvalidURL",
+        "NonHttpUrlClientError",
+    }
+)
+
+
+#: Errors that another attempt would only bring again.
+_LASTING = frozenset(
+    {
+        "ClientConnectorCertificateError",
+        "InvalidURL",
+        "LocalProtocolError",
+        "NonHttpUrlClientError",
+        "SSLCertVerificationError",
+        "UnsupportedProtocol",
+    }
+)
 
 
 class HttpxTransport:
@@ -46,10 +100,8 @@ class HttpxTransport:
     @asynccontextmanager
     async def stream(self, request: WireRequest) -> AsyncIterator[Download]:
         """Send *request*, follow redirects, and give access to its answer as it arrives."""
-        from aioftrackjobs.transport._download import HttpxDownload  # late, as it brings httpx
-
         async with self._exchange(request, follow_redirects=True) as response:
-            yield HttpxDownload(response, lambda exc: self._translate(exc, request.url))
+            yield _HttpxDownload(response, lambda exc: self._translate(exc, request.url))
 
     @asynccontextmanager
     async def _exchange(
@@ -64,13 +116,9 @@ class HttpxTransport:
             outgoing = self._client.build_request(
                 request.method, request.url, content=body, headers=_headers(request.headers)
             )
-            following = written_to.set(body if isinstance(body, _Body) else None)
-            try:
-                response = await self._client.send(
-                    outgoing, stream=True, follow_redirects=follow_redirects
-                )
-            finally:
-                written_to.reset(following)
+            response = await self._client.send(
+                outgoing, stream=True, follow_redirects=follow_redirects
+            )
         except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
             own = body.failure if isinstance(body, _Body) else None
             error = own or self._translate(exc, request.url)
@@ -92,14 +140,58 @@ class HttpxTransport:
         """
         if isinstance(exc, FtrackJobsError):  # our own: it says what it means
             return exc
-        if never_left(exc):
+        if never_left_machine(exc):
             error = ConnectError(f"cannot reach {_origin(url)}: {self._reason(exc)}")
-            error.is_retryable = not lasts(exc)
+            error.is_retryable = not is_lasting(exc)
             return error
         return TransportError(f"no complete answer from {_origin(url)}: {self._reason(exc)}")
 
     def _reason(self, exc: Exception) -> str:
         return redact(describe(exc), *self._secrets)
+
+
+class _HttpxDownload:
+    """A download of httpx, or of a client that is used like it.
+
+    Args:
+        response: Its body has not been read.
+        translate: Returns what an error of the client means.
+    """
+
+    def __init__(
+        self, response: ClientResponse, translate: Callable[[Exception], FtrackJobsError]
+    ) -> None:
+        self._response = response
+        self._translate = translate
+        self.status = response.status_code
+        self.headers: Mapping[str, str] = dict(response.headers)
+        length = self.headers.get("content-length", "")
+        encoded = "content-encoding" in self.headers or "transfer-encoding" in self.headers
+        self.size = int(length) if length.isdigit() and not encoded else None
+
+    async def save(self, write: Write, note: Callable[[], object]) -> None:
+        """Give the body to *write* in blocks, in worker threads."""
+        block: list[bytes | memoryview] = []
+        gathered = 0
+        error: FtrackJobsError | None = None
+        found = cast("AsyncGenerator[bytes, None]", self._response.aiter_bytes())
+        async with aclosing(found) as pieces:
+            while True:
+                try:
+                    piece = await anext(pieces, None)
+                except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
+                    piece, error = None, self._translate(exc)
+                if piece is not None:
+                    block.append(piece)
+                    gathered += len(piece)
+                if block and (piece is None or gathered >= _BLOCK):
+                    await run_sync(write, block)
+                    block, gathered = [], 0
+                note()
+                if piece is None:
+                    break
+        if error is not None:
+            raise error
 
 
 class _Body:
@@ -109,33 +201,22 @@ class _Body:
 
     Attributes:
         failure: That error.
-        stream: What they are sent by, if that is a connection that takes them past h11.
     """
 
     def __init__(self, body: AsyncIterable[bytes]) -> None:
-        self._body = body
         self._chunks = aiter(body)
         self.failure: Exception | None = None
-        self.stream: BodySender | None = None
-        self._is_sent = False
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._is_sent:
-            raise StopAsyncIteration
         try:
-            if self.stream is not None and isinstance(self._body, DirectBody):
-                await self.stream.send(self._body)
-                self._is_sent = True
-                return SentBytes(self._body.size)
             return await anext(self._chunks)
         except StopAsyncIteration:
             raise
         except Exception as exc:
-            if not is_of_connection(exc):
-                self.failure = exc
+            self.failure = exc
             raise
 
     async def aclose(self) -> None:
@@ -156,3 +237,48 @@ def _headers(headers: Mapping[str, str | bytes]) -> list[tuple[bytes, bytes]]:
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+
+
+# What errors mean
+
+
+def is_lasting(error: BaseException) -> bool:
+    """Return whether another attempt would fail the same way: a bad address or certificate."""
+    return any(type(each).__name__ in _LASTING for each in _chain(error))
+
+
+def never_left_machine(error: BaseException) -> bool:
+    """Return whether the request is known not to have left this machine."""
+    origin = _original(error)
+    names = _NEVER_LEFT_AIOHTTP if _is_of(origin, "aiohttp") else _NEVER_LEFT
+    return any(kind.__name__ in names for kind in type(origin).__mro__)
+
+
+def describe(error: BaseException) -> str:
+    """Return the name of *error*, and what it or, where it says nothing, its cause says.
+
+    A time-out comes of a cancellation, which only tells of the event loop's own scopes.
+    """
+    origin = _original(error)
+    failures = takewhile(lambda each: isinstance(each, Exception), _chain(origin))
+    said = next(filter(None, map(str, failures)), "")
+    return f"{type(origin).__name__}: {said}" if said else type(origin).__name__
+
+
+def _original(error: BaseException) -> BaseException:
+    """Return the error of aiohttp that httpx-aiohttp translated; else *error* itself."""
+    cause = error.__cause__
+    return cause if cause is not None and _is_of(cause, "aiohttp") else error
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    following: BaseException | None = error
+    while following is not None and id(following) not in seen:
+        seen.add(id(following))
+        yield following
+        following = following.__cause__ or following.__context__
+
+
+def _is_of(error: BaseException, package: str) -> bool:
+    return any(kind.__module__.partition(".")[0] == package for kind in type(error).__mro__)

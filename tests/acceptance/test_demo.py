@@ -73,7 +73,7 @@ def test_every_job_has_its_attachment(piped: Run) -> None:
 
 def test_download_is_verified(piped: Run) -> None:
     assert re.search(
-        r"Downloaded sh010\.mov again: SHA-256 [0-9a-f]{16}\.\.\., the same", piped.out
+        r"Downloaded sh010\.mov and compared it: SHA-256 [0-9a-f]{16}\.\.\., as uploaded", piped.out
     )
 
 
@@ -115,7 +115,7 @@ async def test_interrupt_leaves_cleanly(launch: Callable[..., Any], tmp_path: Pa
     program.send(signal.SIGINT)
 
     assert await program.end() == 130
-    assert program.err == "Interrupted: the Jobs that ran ended as failed.\n"
+    assert program.err == "Interrupted. The Jobs that were running are marked as failed.\n"
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
@@ -163,7 +163,7 @@ def test_reader_that_goes_away_ends_it_quietly(
 
 
 def _table(run: Run) -> str:
-    return run.out.partition("as the server holds them:")[2].partition("on purpose")[0]
+    return run.out.partition("What the server has stored:")[2].partition("on purpose")[0]
 
 
 def _in_terminal(env: dict[str, str]) -> Run:

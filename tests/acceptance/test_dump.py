@@ -13,7 +13,8 @@ import pytest
 from anyio.to_thread import run_sync
 
 from aioftrackjobs import AsyncSession, job_context
-from aioftrackjobs.cli.dump import Source, read_entities, write_dump
+from aioftrackjobs.cli.arguments import ServerOptions
+from aioftrackjobs.cli.dump import read_entities, write_dump
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.protocol.schemas import schema_hash
 
@@ -121,7 +122,7 @@ async def _dumped(schemas: list[Entity] | None, path: Path) -> tuple[list[Entity
         async with AsyncSession(server.url, server.api_key, server.api_user) as session:
             await _work(session)
         before = await _entities(server)
-        source = Source(server.url, server.api_user, server.api_key)
+        source = ServerOptions(server.url, server.api_user, server.api_key)
         return before, await write_dump(source, [], path)
 
 

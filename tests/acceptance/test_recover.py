@@ -14,7 +14,7 @@ import typer
 from anyio.to_thread import run_sync
 
 from aioftrackjobs import AsyncSession, Job, JobStatus
-from aioftrackjobs.cli.recover import parse_duration
+from aioftrackjobs.cli.arguments import parse_duration
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Entry, Owner, Process, this_process
@@ -44,7 +44,7 @@ async def test_lost_jobs_are_shown_then_failed(
     ]
 
     program = await recover("--dry-run")
-    assert "2 running, 1 of them lost and would be failed." in program.out
+    assert "2 running Jobs, 1 lost and would be marked failed." in program.out
     for text in ("[red]", "farm07", "unowned"):
         assert text in program.out
     assert "\x1b[2J" not in program.out
@@ -52,7 +52,7 @@ async def test_lost_jobs_are_shown_then_failed(
     assert await _status(session, lost) is JobStatus.RUNNING
 
     program = await recover()
-    assert "2 running, 1 of them lost and failed." in program.out
+    assert "2 running Jobs, 1 lost and marked failed." in program.out
     assert await _status(session, lost) is JobStatus.FAILED
     assert await _status(session, unowned) is JobStatus.RUNNING
 

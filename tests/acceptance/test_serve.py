@@ -177,9 +177,11 @@ def test_port_in_use_is_one_line(command: Callable[..., Any]) -> None:
         pytest.param("--database", None, "unable to open database file", id="no-folder"),
         pytest.param("--storage", "a file", "File exists", id="storage-is-a-file"),
         pytest.param("--schemas", None, "No such file or directory", id="no-schemas"),
-        pytest.param("--schemas", "[{", "no JSON", id="schemas-cut-off"),
-        pytest.param("--schemas", '{"id": "Job"}', "no list of schemas", id="one-schema"),
-        pytest.param("--schemas", '[{"id": "Job"}]', "no list of schemas", id="schema-without-key"),
+        pytest.param("--schemas", "[{", "not JSON", id="schemas-cut-off"),
+        pytest.param("--schemas", '{"id": "Job"}', "not a list of schemas", id="one-schema"),
+        pytest.param(
+            "--schemas", '[{"id": "Job"}]', "not a list of schemas", id="schema-without-key"
+        ),
         pytest.param("--fixture", None, "No such file or directory", id="no-fixture"),
         pytest.param("--fixture", '[{"id": "Job"}]', "entry 1: It must be", id="no-entity"),
     ],

@@ -19,7 +19,7 @@ from measuring import (
 )
 
 
-def _session():
+def open_session():
     import ftrack_api
 
     # The folder for the schema cache is in the environment, where `run.py` put it.
@@ -27,7 +27,7 @@ def _session():
 
 
 def hello() -> None:
-    session = _session()
+    session = open_session()
     user = session.query(f'User where username is "{session.api_user}"').one()
     session.create("Job", {"user": user, "status": "running", "data": '{"description": "hello"}'})
     session.commit()
@@ -35,7 +35,7 @@ def hello() -> None:
 
 
 def life_cycles() -> None:
-    session = _session()
+    session = open_session()
     user = session.query(f'User where username is "{session.api_user}"').one()
     watch = Stopwatch()
     for _ in range(LIFE_CYCLES):
@@ -53,7 +53,7 @@ def farm(threads: str, cycles: str) -> None:
     """A session for each thread: shared, threads post each other's operations."""
     from concurrent.futures import ThreadPoolExecutor
 
-    sessions = [_session() for _ in range(int(threads))]
+    sessions = [open_session() for _ in range(int(threads))]
     name = sessions[0].api_user
     users = [each.query(f'User where username is "{name}"').one() for each in sessions]
 
@@ -75,7 +75,7 @@ def farm(threads: str, cycles: str) -> None:
 
 
 def commit(held: str) -> None:
-    session = _session()
+    session = open_session()
     jobs = session.query(f"{READING} limit {held}").all()
     assert len(jobs) == int(held)
     jobs[0]["status"] = "queued"
@@ -88,7 +88,7 @@ def commit(held: str) -> None:
 
 
 def read() -> None:
-    session = _session()
+    session = open_session()
     session.query(f'User where username is "{session.api_user}"').one()
     memory, watch = Memory(), Stopwatch()
     jobs = session.query(READING).all()
@@ -97,7 +97,7 @@ def read() -> None:
 
 
 def upload(path: str) -> None:
-    session = _session()
+    session = open_session()
     location = session.query('Location where name is "ftrack.server"').one()
     memory, watch = Memory(), Stopwatch()
     component = session.create_component(path, {"name": "benchmark"}, location)
@@ -106,7 +106,7 @@ def upload(path: str) -> None:
 
 def download(component_id: str, path: str) -> None:
     """Copy from the location's accessor, which is what adding to another location does."""
-    session = _session()
+    session = open_session()
     location = session.query('Location where name is "ftrack.server"').one()
     memory, watch = Memory(), Stopwatch()
     source = location.accessor.open(component_id)

@@ -202,7 +202,7 @@ class _Handler(socketserver.StreamRequestHandler):
         self.connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
 
     def _send_file(self, target: str, wanted: str | None) -> None:
-        size = int(parse_qs(urlsplit(target).query).get("size", [self.server.size])[0])
+        size = int(parse_qs(urlsplit(target).query).get("size", [FILE_SIZE])[0])
         start, status = 0, "200 OK"
         if wanted is not None and (match := _RANGE.fullmatch(wanted)):
             start = int(match[1])
@@ -221,12 +221,12 @@ class _Server(socketserver.ThreadingTCPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, file: BinaryIO, latency: float, size: int) -> None:
+    def __init__(self, file: BinaryIO, latency: float, url: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.file = file
         self.latency = latency
-        self.size = size
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.listens = f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = url or self.listens
         self.answers = Answers(self.url)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
@@ -235,25 +235,25 @@ class _Server(socketserver.ThreadingTCPServer):
             super().handle_error(request, client_address)
 
 
-def serve(milliseconds: int = 0, size: int = FILE_SIZE) -> None:
+def serve(milliseconds: int = 0, url: str = "") -> None:
     """Serve until standard input is closed, each API answer after a while.
 
     Args:
         milliseconds: How long each API answer takes.
-        size: Bytes of a download.
+        url: Of the server that stands before this one; it keeps the files.
     """
     with tempfile.TemporaryFile() as file:
         block = os.urandom(CHUNK)
         for _ in range(FILE_SIZE // CHUNK):
             file.write(block)
         file.flush()
-        with _Server(file, milliseconds / 1000, size) as server:
+        with _Server(file, milliseconds / 1000, url) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
-            told = {"url": server.url, "user": "user00", "key": "key"}
-            print(json.dumps(told), flush=True)
+            facts = {"url": server.url, "listens": server.listens, "user": "user00", "key": "key"}
+            print(json.dumps(facts), flush=True)
             sys.stdin.read()
             server.shutdown()
 
 
 if __name__ == "__main__":
-    serve(*map(int, sys.argv[1:]))
+    serve(int(sys.argv[1]) if sys.argv[1:] else 0, *sys.argv[2:])

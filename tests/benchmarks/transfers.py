@@ -1,15 +1,18 @@
-"""Transfers of one big file: ours, curl, the official client and plain httpx, in one run.
+"""Transfers over TLS: this package, curl, httpx and the official client, in one run.
 
-    python tests/benchmarks/transfers.py [--size MIB] [--repeat N] [--memory-size MIB]
+    python tests/benchmarks/transfers.py [--size MIB] [--repeat N] [--package FOLDER]
 
-Each measurement is a fresh process; the programs take turns, so that a machine that slows down
-slows all of them. Files are in memory where the system has such a place, and the server drops and
-makes up what it can: what is measured is the client. Speeds are medians; read the ratios. Nobody
-is pinned to a core, as ours hashes and writes in threads. Processor time is that of the transfer
-alone for ours, and that of the whole process for curl.
+nginx is the store (``store.py``). Each measurement is a fresh process, and the programs take turns,
+so that a machine that slows down slows all of them. Files are in memory where the system has such
+a place. Speeds are medians; read the ratios. Nothing is pinned to a core: nginx and the client
+share those that there are.
 
-"With checksum" is compared with curl after md5sum, which is how one does the same with curl. curl
-sends files in parts that were split before, which costs it nothing here.
+"With checksum" is compared with md5sum and then curl for uploads, and with curl and then md5sum for
+downloads. One file has all of the bytes, eight have an eighth each. The official client always
+computes a checksum of an upload, and never one of a download.
+
+While eight files travel, a task of the event loop wakes every 5 ms: the table has how late it was
+at most. ``--package`` measures another checkout, with this one's benchmark.
 """
 
 from __future__ import annotations
@@ -18,15 +21,17 @@ import argparse
 import asyncio
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from hashlib import md5
 from pathlib import Path
 from statistics import median
 
@@ -35,297 +40,324 @@ from measuring import Memory, Stopwatch, report
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 MIB = 1 << 20
-#: Parts of a file of 1 GiB are as big.
-PART = 16 * MIB
-PARALLEL = 4
-BUDGET = 64.0
+MANY = 8
+
+#: What is aimed at: least share of curl's speed without and with checksum, most of the official
+#: client's time, most memory above idle in MiB, and most lateness of the event loop in ms.
+OF_CURL, OF_CURL_SUM, OF_OFFICIAL, MEMORY, LATENESS = 1.0, 0.7, 0.6, 32.0, 50.0
+
+#: Seconds between the wake-ups of the task that finds out how late the event loop is.
+_WAKE = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is measured, the same for each program.
+
+    Attributes:
+        kind: "upload" or "download".
+        count: How many files at the same time.
+        checksum: Whether they are verified.
+    """
+
+    kind: str
+    count: int
+    checksum: bool
+
+    @property
+    def title(self) -> str:
+        """A name for the table."""
+        files = "1 file" if self.count == 1 else f"{self.count} files"
+        return f"{self.kind}, {files}, {'checksum' if self.checksum else 'no checksum'}"
+
+    @property
+    def component_id(self) -> str:
+        """Of the file to download."""
+        return f"{self.count}{'-summed' if self.checksum else ''}"
+
+    def sources(self, folder: Path) -> list[Path]:
+        """Return the files to upload."""
+        return [folder / f"source-{self.count}-{number}" for number in range(self.count)]
+
+    def targets(self, folder: Path) -> list[Path]:
+        """Return where downloads go."""
+        return [folder / f"target-{number}" for number in range(self.count)]
+
+
+TASKS = [
+    Task(kind, count, checksum)
+    for kind in ("upload", "download")
+    for count in (1, MANY)
+    for checksum in (False, True)
+]
 
 
 # What is measured, each in a process of its own
 
 
-async def upload_ours(path: str, *, in_parts: bool, checksum: bool) -> None:
-    """Upload with the package; in one part only because it is told to."""
+async def ours(task: Task, folder: Path) -> None:
+    """Transfer with the package."""
     from aioftrackjobs import AsyncSession
-    from aioftrackjobs.protocol.upload import PartSizes
-    from aioftrackjobs.session import context_of
-    from aioftrackjobs.transfers.upload import upload
 
-    sizes = PartSizes() if in_parts else PartSizes(fewest=sys.maxsize, most=sys.maxsize)
-    async with AsyncSession() as session:
-        await session.server_information()
-        memory, watch = Memory(), Stopwatch()
-        await upload(context_of(session), path, data={}, verified=checksum, sizes=sizes)
-        report({**watch.read(), **memory.read()})
+    latest = 0.0
 
-
-async def download_ours(path: str) -> None:
-    """Download with the package."""
-    from aioftrackjobs import AsyncSession
+    async def wake() -> None:
+        nonlocal latest
+        while True:
+            due = time.perf_counter() + _WAKE
+            await asyncio.sleep(_WAKE)
+            latest = max(latest, time.perf_counter() - due)
 
     async with AsyncSession() as session:
         await session.server_information()
         memory, watch = Memory(), Stopwatch()
-        await session.download("any", path)
-        report({**watch.read(), **memory.read()})
+        waking = asyncio.create_task(wake())
+        async with asyncio.TaskGroup() as group:
+            if task.kind == "upload":
+                for path in task.sources(folder):
+                    group.create_task(session.create_component(path, checksum=task.checksum))
+            else:
+                for path in task.targets(folder):
+                    group.create_task(session.download(task.component_id, path))
+        found = {**watch.read(), **memory.read(), "late": latest}
+        waking.cancel()
+        report(found)
 
 
-async def upload_httpx(path: str) -> None:
-    """Upload with httpx, from the event loop's own thread."""
+async def plain_httpx(task: Task, folder: Path) -> None:
+    """Transfer with httpx, reading and writing in the event loop's own thread."""
     import httpx
 
     url = os.environ["FTRACK_SERVER"]
-    async with httpx.AsyncClient(timeout=60) as client:
-        memory, watch = Memory(), Stopwatch()
-        with open(path, "rb") as file:  # noqa: ASYNC230, PTH123
+
+    async def send(path: Path) -> None:
+        with path.open("rb") as file:
 
             async def chunks():
                 while chunk := file.read(MIB):
                     yield chunk
 
-            size = str(os.fstat(file.fileno()).st_size)
-            headers = {"content-length": size}
-            answer = await client.put(f"{url}/upload", content=chunks(), headers=headers)
-            answer.raise_for_status()
-        report({**watch.read(), **memory.read()})
+            headers = {"content-length": str(path.stat().st_size)}
+            response = await client.put(f"{url}/upload", content=chunks(), headers=headers)
+            response.raise_for_status()
 
-
-async def download_httpx(path: str) -> None:
-    """Download with httpx, writing from the event loop's own thread."""
-    import httpx
-
-    url = os.environ["FTRACK_SERVER"]
-    async with httpx.AsyncClient(timeout=60) as client:
-        memory, watch = Memory(), Stopwatch()
-        async with client.stream("GET", f"{url}/component/get") as answer:
-            with open(path, "wb") as file:  # noqa: ASYNC230, PTH123
-                async for chunk in answer.aiter_raw():
+    async def receive(path: Path) -> None:
+        address = f"{url}/component/get?id={task.component_id}"
+        async with client.stream("GET", address) as response:
+            response.raise_for_status()
+            with path.open("wb") as file:
+                async for chunk in response.aiter_raw():
                     file.write(chunk)
-        report({**watch.read(), **memory.read()})
+
+    async with httpx.AsyncClient(timeout=60) as client:
+        watch = Stopwatch()
+        async with asyncio.TaskGroup() as group:
+            if task.kind == "upload":
+                for path in task.sources(folder):
+                    group.create_task(send(path))
+            else:
+                for path in task.targets(folder):
+                    group.create_task(receive(path))
+        report(watch.read())
 
 
-def official(name: str, *arguments: str) -> None:
-    """Upload or download with the official Python client."""
-    import official as programs
+def official(task: Task, folder: Path) -> None:
+    """Transfer with the official client, in a thread and with a session for each file."""
+    from official import open_session
 
-    getattr(programs, name)(*arguments)
+    def prepare(path: Path) -> Callable[[], None]:
+        session = open_session()
+        location = session.query('Location where name is "ftrack.server"').one()
+
+        def send() -> None:
+            session.create_component(str(path), {"name": "benchmark"}, location)
+
+        def receive() -> None:
+            source = location.accessor.open(task.component_id)
+            with path.open("wb") as target:
+                while chunk := source.read(MIB):
+                    target.write(chunk)
+            source.close()
+
+        return send if task.kind == "upload" else receive
+
+    paths = task.sources(folder) if task.kind == "upload" else task.targets(folder)
+    works = [prepare(path) for path in paths]
+    with ThreadPoolExecutor(task.count) as threads:
+        watch = Stopwatch()
+        for done in [threads.submit(work) for work in works]:
+            done.result()
+        report(watch.read())
 
 
-PROGRAMS: dict[str, Callable[[str], None]] = {
-    "ours-single": lambda path: asyncio.run(upload_ours(path, in_parts=False, checksum=False)),
-    "ours-single-sum": lambda path: asyncio.run(upload_ours(path, in_parts=False, checksum=True)),
-    "ours-parts": lambda path: asyncio.run(upload_ours(path, in_parts=True, checksum=False)),
-    "ours-parts-sum": lambda path: asyncio.run(upload_ours(path, in_parts=True, checksum=True)),
-    "ours-down": lambda path: asyncio.run(download_ours(path)),
-    "httpx-single": lambda path: asyncio.run(upload_httpx(path)),
-    "httpx-down": lambda path: asyncio.run(download_httpx(path)),
-    "official-single-sum": lambda path: official("upload", path),
-    "official-down": lambda path: official("download", "any", path),
+PROGRAMS: dict[str, Callable[[Task, Path], None]] = {
+    "ours": lambda task, folder: asyncio.run(ours(task, folder)),
+    "httpx": lambda task, folder: asyncio.run(plain_httpx(task, folder)),
+    "official": official,
 }
+PEERS = ("ours", "curl", "httpx", "official")
 
 
 # Running them
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One line of the table.
-
-    Attributes:
-        ending: Of the programs' names.
-        aim: Least share of curl's speed.
-    """
-
-    title: str
-    ending: str
-    aim: float
-
-
-ROWS = (
-    Row("upload, one part, no checksum", "single", 0.9),
-    Row("upload, one part, checksum", "single-sum", 0.7),
-    Row("upload, parts, no checksum", "parts", 0.9),
-    Row("upload, parts, checksum", "parts-sum", 0.7),
-    Row("download", "down", 0.9),
-)
-
-
 class Bench:
-    """A running stub, and files to send to it."""
+    """A running store, and files to transfer."""
 
-    def __init__(self, folder: Path, environment: dict[str, str], size: int) -> None:
-        self.environment = environment
-        self.source, self.target = folder / "source.bin", folder / "target.bin"
-        self.size = size
-        self._url = environment["FTRACK_SERVER"]
-        self._parts = folder / "curl.cfg"
+    def __init__(self, folder: Path, size: int, environment: dict[str, str]) -> None:
         self._folder = folder
+        self._size = size
+        self._environment = environment
+        self._url = environment["FTRACK_SERVER"]
 
-    def make_source(self, *, sparse: bool) -> None:
-        """Make the file to upload, and the parts of it that curl sends."""
-        with self.source.open("wb") as file:
-            if sparse:
-                file.truncate(self.size)
-                return
-            block, entries = os.urandom(PART), []
-            for number in range(self.size // PART):
-                file.write(block)
-                part = self._folder / f"part{number}"
-                part.write_bytes(block)
-                entries.append(
-                    f'silent\nfail\nheader = "Expect:"\n'
-                    f'upload-file = "{part}"\nurl = "{self._url}/upload"\n'
-                )
-        self._parts.write_text("next\n".join(entries))
-
-    def run(self, program: str) -> dict[str, float]:
-        """Run a program of ours or a peer's, and return what it measured."""
-        path = self.target if program.endswith("down") else self.source
-        command = [sys.executable, __file__, "--program", program, str(path)]
-        done = subprocess.run(
-            command, env=self.environment, stdout=subprocess.PIPE, text=True, check=True
-        )
-        return self._checked(program, json.loads(done.stdout))
-
-    def curl(self, ending: str) -> dict[str, float]:
-        """Do the same with curl."""
-        quiet = ["curl", "--silent", "--show-error", "--fail", "--header", "Expect:"]
-        upload = [*quiet, "--upload-file", str(self.source), f"{self._url}/upload"]
-        down = [*quiet, "--output", str(self.target), f"{self._url}/component/get"]
-        parallel = ["curl", "--no-progress-meter", "--parallel", "--parallel-max", str(PARALLEL)]
-        parts = [*parallel, "-K", str(self._parts)]
-        commands = {
-            "single": [upload],
-            "single-sum": [["md5sum", str(self.source)], upload],
-            "parts": [parts],
-            "parts-sum": [["md5sum", str(self.source)], parts],
-            "down": [down],
-        }[ending]
-        started, used = time.perf_counter(), _children_cpu()
-        for command in commands:
-            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
-        result = {"seconds": time.perf_counter() - started, "cpu": _children_cpu() - used}
-        return self._checked(ending, result)
-
-    def _checked(self, program: str, result: dict[str, float]) -> dict[str, float]:
-        if program.endswith("down"):
-            if self.target.stat().st_size != self.size:
-                raise AssertionError(f"{program}: {self.target.stat().st_size} bytes")
-            self.target.unlink()
+    def run(self, peer: str, task: Task) -> dict[str, float]:
+        """Let a program do *task*, and return what it measured."""
+        result = self._curl(task) if peer == "curl" else self._run(peer, task)
+        if task.kind == "download":
+            sizes = [path.stat().st_size for path in task.targets(self._folder)]
+            if sizes != [self._size // task.count] * task.count:
+                raise AssertionError(f"{peer}: {sizes} bytes")
+            for path in task.targets(self._folder):
+                path.unlink()
         return result
 
+    def _run(self, peer: str, task: Task) -> dict[str, float]:
+        arguments = (task.kind, str(task.count), str(int(task.checksum)), str(self._folder))
+        command = [sys.executable, __file__, "--program", peer, *arguments]
+        done = subprocess.run(
+            command, env=self._environment, stdout=subprocess.PIPE, text=True, check=True
+        )
+        return json.loads(done.stdout)
 
-def _children_cpu() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    def _curl(self, task: Task) -> dict[str, float]:
+        curl = [
+            "curl",
+            "--silent",
+            "--show-error",
+            "--no-progress-meter",
+            "--fail",
+            "--http1.1",
+            "--header",
+            "Expect:",
+        ]
+        curl += ["--parallel", "--parallel-immediate"] if task.count > 1 else []
+        if task.kind == "upload":
+            paths = task.sources(self._folder)
+            for path in paths:
+                curl += ["--upload-file", str(path), f"{self._url}/upload"]
+        else:
+            paths = task.targets(self._folder)
+            for path in paths:
+                address = f"{self._url}/component/get?id={task.component_id}"
+                curl += ["--output", str(path), address]
+        sums = [["md5sum", *map(str, paths)]] if task.checksum else []
+        commands = [*sums, curl] if task.kind == "upload" else [curl, *sums]
+        started = time.perf_counter()
+        for command in commands:
+            subprocess.run(command, env=self._environment, stdout=subprocess.DEVNULL, check=True)
+        return {"seconds": time.perf_counter() - started}
 
 
 @contextmanager
-def benching(size: int) -> Iterator[Bench]:
-    """Start the stub, and have a folder for the files."""
+def benching(size: int, package: Path, *, tls: bool) -> Iterator[Bench]:
+    """Start the store, with files to transfer."""
+    from store import serving
+
     memory = Path("/dev/shm")
-    with ExitStack() as stack:
-        place = memory if memory.is_dir() else None
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=place)))
+    place = memory if memory.is_dir() else None
+    with tempfile.TemporaryDirectory(dir=place) as name:
+        folder = Path(name)
+        checksums = make_files(folder, size)
         environment = {
             name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")
         }
-        environment["PYTHONPATH"] = os.pathsep.join((str(HERE), str(ROOT)))
+        environment["PYTHONPATH"] = os.pathsep.join((str(HERE), str(package)))
         environment["FTRACK_API_SCHEMA_CACHE_PATH"] = str(folder)
-        process = stack.enter_context(
-            subprocess.Popen(
-                [sys.executable, str(HERE / "stub.py"), "0", str(size)],
-                env=environment,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
-        stack.callback(process.stdin.close)  # which ends it
-        told = json.loads(process.stdout.readline())
-        for name, key in (("SERVER", "url"), ("API_KEY", "key"), ("API_USER", "user")):
-            environment[f"FTRACK_{name}"] = told[key]
-        yield Bench(folder, environment, size)
+        with serving(folder, checksums, tls=tls) as facts:
+            yield Bench(folder, size, environment | facts)
 
 
-def compare(bench: Bench, row: Row, repeat: int) -> list[str]:
-    """Return the line of *row*."""
-    runs: dict[str, Callable[[], dict[str, float]]] = {}
-    for peer in ("ours", "httpx", "official"):
-        if (name := f"{peer}-{row.ending}") in PROGRAMS:
-            runs[peer] = lambda name=name: bench.run(name)
-    if shutil.which("curl"):
-        runs["curl"] = lambda: bench.curl(row.ending)
-    results: dict[str, list[dict[str, float]]] = {peer: [] for peer in runs}
-    for turn in range(repeat + 1):
-        for peer, run in runs.items():
-            result = run()
-            if turn:  # the first fills caches
-                results[peer].append(result)
+def make_files(folder: Path, size: int) -> dict[str, str]:
+    """Make the files to upload and to download; return the checksums of the latter."""
+    (folder / "files").mkdir()
+    block, checksums = os.urandom(MIB), {}
+    for count in (1, MANY):
+        first, *others = (folder / f"source-{count}-{number}" for number in range(count))
+        digest = md5(usedforsecurity=False)
+        with first.open("wb") as file:
+            for _ in range(size // count // MIB):
+                file.write(block)
+                digest.update(block)
+        for link in (*others, folder / "files" / f"{count}", folder / "files" / f"{count}-summed"):
+            link.hardlink_to(first)
+        checksums[f"{count}-summed"] = b64encode(digest.digest()).decode()
+    return checksums
+
+
+def compare(bench: Bench, task: Task, peers: Sequence[str], repeat: int) -> list[str]:
+    """Return the line of *task*."""
+    results: dict[str, list[dict[str, float]]] = {peer: [] for peer in peers}
+    for _ in range(repeat):
+        for peer in peers:
+            results[peer].append(bench.run(peer, task))
     seconds = {peer: median(each["seconds"] for each in found) for peer, found in results.items()}
-    speeds = {peer: bench.size / MIB / each for peer, each in seconds.items()}
+    cells = [f"{seconds[peer]:.2f} s" if peer in seconds else "" for peer in PEERS]
     memory = max(each["above_idle"] for each in results["ours"])
-    ratio = speeds["ours"] / speeds["curl"] if "curl" in speeds else None
-    met = "" if ratio is None else "met" if ratio >= row.aim else "MISSED"
-    shown = [
-        f"{speeds[peer]:.0f} MiB/s" if peer in speeds else ""
-        for peer in ("ours", "curl", "httpx", "official")
+    late = median(each["late"] for each in results["ours"]) * 1000
+    cells += [
+        _against(seconds, "curl", OF_CURL_SUM if task.checksum else OF_CURL),
+        _against(seconds, "official", 1 / OF_OFFICIAL),
+        f"{memory:.0f} MiB{'' if memory < MEMORY else ' MISSED'}",
+        f"{late:.0f} ms{'' if late < LATENESS else ' MISSED'}",
     ]
-    against = ["" if ratio is None else f"{ratio:.2f}", f">= {row.aim:g}", met]
-    cpu = {peer: median(each["cpu"] for each in found) for peer, found in results.items()}
-    used = f"{cpu['ours']:.2f} s / {cpu['curl']:.2f} s" if "curl" in cpu else ""
-    return [row.title, *shown, *against, used, f"{memory:.0f} MiB"]
+    return [task.title, *cells]
 
 
-def memory_of_huge(size: int) -> list[list[str]]:
-    """Return the lines on the memory that a huge file takes, up and down."""
-    lines = []
-    with benching(size) as bench:
-        bench.make_source(sparse=True)
-        for title, program in (("upload", "ours-parts-sum"), ("download", "ours-down")):
-            result = bench.run(program)
-            used = result["above_idle"]
-            met = "met" if used < BUDGET else "MISSED"
-            aim = f"< {BUDGET:.0f} MiB"
-            shown = f"{size / MIB / result['seconds']:.0f} MiB/s"
-            name = f"{title}, {size // MIB} MiB, memory"
-            lines.append([name, shown, "", "", "", "", aim, met, "", f"{used:.0f} MiB"])
-    return lines
+def _against(seconds: dict[str, float], peer: str, aim: float) -> str:
+    """Return our speed as a multiple of a peer's, and whether it is what is aimed at."""
+    if peer not in seconds:
+        return ""
+    ratio = seconds[peer] / seconds["ours"]
+    return f"{ratio:.2f}{'' if ratio >= aim else ' MISSED'}"
 
 
-def render(lines: Sequence[Sequence[str]]) -> str:
+def render(lines: Sequence[Sequence[str]], title: str) -> str:
     """Return *lines* as a Markdown table."""
-    peers = ["ours", "curl", "httpx", "official"]
-    head = ["1 file", *peers, "ours / curl", "aim", "", "CPU: ours / curl", "our memory"]
+    aims = f"aims: speed of curl {OF_CURL:g}, {OF_CURL_SUM:g} with checksum; "
+    head = [title, *PEERS, "speed / curl", "speed / official", "our memory", "our event loop late"]
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
     rule = ["-" * width for width in widths]
-    return "\n".join(
+    table = "\n".join(
         "| " + " | ".join(f"{cell:{w}}" for cell, w in zip(line, widths, strict=True)) + " |"
         for line in (head, rule, *lines)
     )
+    aims += f"of the official client {1 / OF_OFFICIAL:.2f}; "
+    aims += f"less than {MEMORY:.0f} MiB above idle, and {LATENESS:.0f} ms late"
+    return f"{table}\n\n{aims}"
 
 
 def main() -> None:
     """Read the command line, and run."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of the file")
-    parser.add_argument("--memory-size", type=int, default=2048, metavar="MIB")
-    parser.add_argument("--repeat", type=int, default=5, metavar="N")
-    parser.add_argument("--only", metavar="ENDING", choices=[row.ending for row in ROWS])
-    parser.add_argument("--program", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of all files")
+    parser.add_argument("--repeat", type=int, default=3, metavar="N")
+    parser.add_argument("--package", type=Path, default=ROOT, metavar="FOLDER", help="to measure")
+    parser.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS)
+    parser.add_argument("--only", choices=("tls", "plain"), help="one of the tables")
+    parser.add_argument("--program", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.program:
-        name, path = options.program
-        PROGRAMS[name](path)
+        peer, kind, count, checksum, folder = options.program
+        PROGRAMS[peer](Task(kind, int(count), checksum == "1"), Path(folder))
         return
-    rows = [row for row in ROWS if options.only in (None, row.ending)]
-    with benching(options.size * MIB) as bench:
-        bench.make_source(sparse=False)
-        lines = [compare(bench, row, options.repeat) for row in rows]
-    if options.only is None:
-        lines += memory_of_huge(options.memory_size * MIB)
-    print(render(lines))
-    print(f"\n{options.size} MiB; medians of {options.repeat} fresh processes, each in turn.")
+    peers = [peer for peer in options.peers if peer != "curl" or shutil.which("curl")]
+    for name, title in (("tls", "over TLS"), ("plain", "plain HTTP (no aims)")):
+        if options.only not in (None, name):
+            continue
+        with benching(options.size * MIB, options.package.resolve(), tls=name == "tls") as bench:
+            lines = [compare(bench, task, peers, options.repeat) for task in TASKS]
+        print(f"{render(lines, title)}\n")
+    print(f"{options.size} MiB; medians of {options.repeat} fresh processes, in turns.")
 
 
 if __name__ == "__main__":

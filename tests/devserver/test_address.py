@@ -1,4 +1,4 @@
-"""Only this machine reaches a server, unless more is asked for and a key is chosen."""
+"""Only this machine reaches a server, unless that is allowed and a key is given."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_other_addresses_need_a_flag_and_a_key(
     check_address(host, 1, public=True, api_key="chosen")
 
 
-async def test_both_ways_to_run_a_server_ask_for_them() -> None:
+async def test_running_and_serving_both_need_them() -> None:
     with pytest.raises(ServerStartError, match="--public"):
         serve("0.0.0.0", 0)
     with pytest.raises(ServerStartError, match="--public"):

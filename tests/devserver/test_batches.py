@@ -260,7 +260,7 @@ async def test_a_list_replaces_what_a_collection_held(api: Caller) -> None:
     assert len(await api.query("FileComponent where container_id is none")) == 1
 
 
-async def test_an_answer_repeats_what_a_relation_leads_to(api: Caller) -> None:
+async def test_a_result_repeats_the_target_of_a_relation(api: Caller) -> None:
     """Clients take it for what there is, so it is type and key, whatever else was sent."""
     container, member = await api.create("ContainerComponent"), await api.create("FileComponent")
     sent = {**ref("FileComponent", member["id"]), "name": "not so"}
@@ -327,7 +327,7 @@ async def test_malformed_operations_are_refused(api: Caller, operation: Any, con
     assert content in (await api.refused(operation))["content"]
 
 
-async def test_an_empty_batch_has_an_empty_answer(api: Caller) -> None:
+async def test_an_empty_batch_has_an_empty_response(api: Caller) -> None:
     assert await api.call() == []
 
 

@@ -98,7 +98,7 @@ async def test_the_hash_is_that_of_the_schemas_as_they_are_sent(api: Caller) -> 
     assert schemas == list(BUILTIN_SCHEMAS)
 
 
-async def test_server_information_is_narrowed_to_the_values_asked_for(api: Caller) -> None:
+async def test_server_information_has_the_requested_values_only(api: Caller) -> None:
     values = ["schema_hash", "is_timezone_support_enabled", "nonsense"]
 
     (information,) = await api.call({"action": "query_server_information", "values": values})

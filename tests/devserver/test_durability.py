@@ -180,19 +180,19 @@ async def check(server: Served, folder: Path, written: Written) -> None:
     for names, step in written.updates:
         first, second = (int(found[name] or 0) for name in names)
         assert first == second  # one batch changes both
-        assert first in (step, step + 1)  # the last one may have had no answer
+        assert first in (step, step + 1)  # the last one may have had no response
     for component_id, content in written.files.items():
         assert (folder / "files" / component_id).read_bytes() == content
     for path in (folder / "files").iterdir():
         if not path.name.startswith("."):
             assert hashlib.md5(path.read_bytes()).hexdigest() == written.sent[path.name]
-    # What was arriving is gone; parts stay for whoever carries on with their upload.
+    # Incomplete files are removed; parts stay for clients that resume their upload.
     names = [name for name in names_in(folder / "files") if name.startswith(".")]
     assert all(name.startswith(PART) for name in names)
 
 
 async def settle(api: Caller, written: Written) -> None:
-    """Count an upload as completed whose completion was done, though its answer was lost."""
+    """Count an upload as completed if its completion was done and the response was lost."""
     for upload in [each for each in written.under_way if each.is_completing]:
         found = await api.query(f'FileComponent where id is "{upload.component_id}"')
         if found:  # it was created in the same batch
@@ -234,7 +234,7 @@ def test_a_database_that_was_made_and_not_filled_is_filled_next_time(tmp_path: P
     store.close()
 
 
-async def test_a_disk_that_is_full_is_told_and_not_hidden(tmp_path: Path) -> None:
+async def test_a_full_disk_is_an_error(tmp_path: Path) -> None:
     store = Database(builtin_model(), Statements(builtin_model()), tmp_path / "ftrack.db")
     (pages,) = store.driver.execute("PRAGMA page_count").fetchone()
     store.driver.execute(f"PRAGMA max_page_count = {pages}")

@@ -77,7 +77,7 @@ def test_number_of_times_requests_and_chance_are_heard() -> None:
         ("lose-power", "use aioftrackjobs.testing.ServerProcess"),
     ],
 )
-def test_wrong_option_says_what_to_write(option: str, problem: str) -> None:
+def test_wrong_option_is_an_error_that_shows_what_to_write(option: str, problem: str) -> None:
     with pytest.raises(ServerStartError) as caught:
         plan_faults(Faults(), [option])
 

@@ -65,7 +65,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("applied", [False, True])
     @pytest.mark.parametrize("fault", [BadGateway, HtmlPage])
-    async def test_proxies_answer_instead(
+    async def test_proxies_respond_instead(
         self, server: ServerHandle, remote: Caller, fault: Any, *, applied: bool
     ) -> None:
         server.faults.inject(fault(applied=applied))
@@ -76,7 +76,7 @@ class TestAnswers:
         assert response.headers["content-type"].startswith("text/")
         assert _jobs(server) == int(applied)
 
-    async def test_too_many_requests_says_when_to_come_back(
+    async def test_too_many_requests_has_retry_after(
         self, server: ServerHandle, remote: Caller
     ) -> None:
         server.faults.inject(TooManyRequests(retry_after=3))
@@ -86,7 +86,7 @@ class TestAnswers:
         assert (response.status_code, response.headers["retry-after"]) == (429, "3")
         assert _jobs(server) == 0
 
-    async def test_early_answer_reaches_who_is_still_uploading(
+    async def test_early_response_reaches_a_client_that_is_still_uploading(
         self, server: ServerHandle, remote: Caller
     ) -> None:
         url = await _upload_url(remote, bytes(3_000_000))
@@ -127,7 +127,7 @@ class TestConnections:
 
         assert _jobs(server) == 1
 
-    async def test_answer_without_a_body_cannot_be_cut_but_lost(
+    async def test_response_without_a_body_is_lost_not_truncated(
         self, server: ServerHandle, remote: Caller
     ) -> None:
         url = await _upload_url(remote, b"content")
@@ -171,7 +171,7 @@ class TestConnections:
         with pytest.raises(ValueError, match="ServerProcess"):
             Faults().inject(LosePower())
 
-    async def test_who_cannot_drop_connections_says_so(self) -> None:
+    async def test_a_server_that_cannot_drop_connections_raises(self) -> None:
         app = create_app()
         planned = Faults()
         planned.inject(Drop())
@@ -193,7 +193,7 @@ class TestSpeed:
         assert time.perf_counter() - start >= 0.2
         assert _jobs(server) == 1
 
-    async def test_delayed_request_is_done_after_its_client_has_given_up(
+    async def test_delayed_request_is_done_after_its_client_has_disconnected(
         self, server: ServerHandle, remote: Caller
     ) -> None:
         remote.http.timeout = httpx.Timeout(0.1)
@@ -207,7 +207,7 @@ class TestSpeed:
             while _jobs(server) == 0:  # noqa: ASYNC110 - in another thread
                 await anyio.sleep(0.02)
 
-    async def test_throttled_both_ways(self, server: ServerHandle, remote: Caller) -> None:
+    async def test_throttled_in_both_directions(self, server: ServerHandle, remote: Caller) -> None:
         content = bytes(100_000)
         url = await _upload_url(remote, content)
         for on in ("uploads", "downloads"):
@@ -280,7 +280,7 @@ class TestNotAtomic:
 
 
 class TestPlan:
-    async def test_kinds_of_requests_are_told_apart(
+    async def test_kinds_of_requests_are_distinguished(
         self, server: ServerHandle, remote: Caller
     ) -> None:
         seen: list[SeenRequest] = []
@@ -321,7 +321,7 @@ class TestPlan:
 
         assert sum(each is not None for each in due) == times
 
-    async def test_matcher_that_fails_is_told_at_once(
+    async def test_matcher_that_fails_is_an_error_at_once(
         self, server: ServerHandle, remote: Caller
     ) -> None:
         server.faults.inject(Drop(), on=lambda request: request.operations[7]["action"] == "x")
@@ -345,7 +345,7 @@ class TestPlan:
             "Drop(applied=False) at POST /api (create Job)"
         ] * 2
 
-    def test_same_seed_same_faults_whatever_others_are_asked(self) -> None:
+    def test_same_seed_same_faults_for_any_other_requests(self) -> None:
         def happened(seed: int, others: int) -> list[bool]:
             planned = Faults(seed)
             planned.inject(Drop(), probability=0.3, on="writes")
@@ -417,8 +417,8 @@ class TestPlan:
         assert {name for name, action in actions.items() if action.writes} == WRITING
 
 
-class TestHoldings:
-    async def test_requests_under_way_do_not_reach_what_is_restored(
+class TestInspector:
+    async def test_running_requests_do_not_reach_what_is_restored(
         self, server: ServerHandle, remote: Caller
     ) -> None:
         saved = server.inspector.save()
@@ -433,7 +433,7 @@ class TestHoldings:
         assert _jobs(server) == 0
 
     @pytest.mark.parametrize("fault", [Delay(0.3, applied=True), Throttle(100)], ids=str)
-    async def test_slow_answers_to_earlier_clients_are_given_up(
+    async def test_slow_responses_to_earlier_clients_are_dropped(
         self, server: ServerHandle, remote: Caller, fault: Fault
     ) -> None:
         saved = server.inspector.save()
@@ -454,10 +454,10 @@ class TestHoldings:
 
         assert ends == ["lost"]
 
-    async def test_upload_that_does_not_end_is_an_error_that_says_what_to_look_for(
+    async def test_upload_that_does_not_end_is_an_error_with_a_hint(
         self, server: ServerHandle, remote: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(inspection, "_PATIENCE", 0.1)
+        monkeypatch.setattr(inspection, "_SETTLE_TIMEOUT", 0.1)
         url = await _upload_url(remote, bytes(100))
         server.faults.inject(Corrupt())  # its record says that the upload has begun
         over = anyio.Event()

@@ -133,7 +133,7 @@ async def test_what_is_there_already_is_brought_up_to_date(tmp_path: Path) -> No
             assert len(await api.query("User where username is ada")) == 1
 
 
-async def test_a_fixture_knows_better_than_the_seed_what_no_client_may_change() -> None:
+async def test_a_fixture_overrides_immutable_values_of_the_seed() -> None:
     async with started() as api:
         (seeded,) = await api.query("select id, created_at from Project")
     made = {"__type__": "datetime", "value": "2020-01-01T00:00:00"}
@@ -153,7 +153,7 @@ async def test_the_acting_user_may_come_with_the_fixture() -> None:
         assert await names(api, "select id from User where username is ada", "id") == ["ada"]
 
 
-async def test_a_seeded_user_gives_way_to_the_one_of_a_fixture() -> None:
+async def test_a_fixture_replaces_a_seeded_user() -> None:
     maya = entity("User", id="m", username="maya", is_active=True)
 
     async with started(fixture=[maya]) as api:

@@ -1,4 +1,4 @@
-"""Thousands of malformed requests: each is answered, none is a failure of the server.
+"""Thousands of malformed requests: each gets a response, none is a failure of the server.
 
 ``FUZZ_SEED`` sets which.
 """
@@ -30,7 +30,7 @@ from .test_javascript import REAL_SCHEMAS
 
 COUNT = amount(500, 10_000)
 SEED = int(os.environ.get("FUZZ_SEED", "20261121"))
-#: Seconds that one answer may take; a hang is longer.
+#: Seconds that one response may take; a hang is longer.
 _PATIENCE = 20
 
 
@@ -84,7 +84,7 @@ async def keep_callable(api: Caller, server: ServerHandle) -> None:
 
 
 async def check(http: httpx.AsyncClient, request: Malformed, case: str) -> None:
-    """Send *request*, and check that the answer is one that a client can read."""
+    """Send *request*, and check that a client can read the response."""
     headers = [(name.encode(), value) for name, value in request.headers.items()]
     try:
         response = await http.request(
@@ -191,7 +191,7 @@ REGRESSIONS: list[Any] = [
 
 
 @pytest.mark.parametrize("operation", REGRESSIONS, ids=range(len(REGRESSIONS)))
-async def test_what_was_found_once_is_answered(api: Caller, operation: Any) -> None:
+async def test_operations_that_failed_once_get_a_response(api: Caller, operation: Any) -> None:
     response = await api.post(operation)
 
     assert response.status_code < 500

@@ -230,7 +230,7 @@ async def test_the_file_is_in_place_before_the_commit(
 
 @pytest.mark.parametrize("checked", [True, False], ids=["digest", "size"])
 async def test_a_completion_may_be_repeated(tmp_path: Path, checked: bool) -> None:
-    """Its client may not have got the answer, if the server was killed just then."""
+    """Its client may not have received the response, if the server was killed just then."""
     checksum = base64.b64encode(hashlib.md5(CONTENT).digest()).decode() if checked else None
     kept = {"database": tmp_path / "ftrack.db", "storage": tmp_path / "files"}
     async with calling(**kept) as api:
@@ -317,7 +317,7 @@ async def test_a_file_may_be_too_big_to_announce() -> None:
     assert error["content"] == "A file takes 1000 bytes at most."
 
 
-async def test_what_is_never_completed_goes_with_the_server(tmp_path: Path) -> None:
+async def test_parts_that_are_never_completed_are_removed_with_the_server(tmp_path: Path) -> None:
     app = create_app(storage=tmp_path)
     engine = app.state.engine
     transport = httpx.ASGITransport(app)

@@ -182,7 +182,7 @@ async def test_generic_types_work(server: ServerHandle) -> None:
     await with_session(server, work)
 
 
-async def test_a_removed_component_is_gone_from_its_location(
+async def test_a_removed_component_is_not_in_its_location(
     server: ServerHandle, report: Path
 ) -> None:
     def work(session: ftrack_api.Session) -> None:

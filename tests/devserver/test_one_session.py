@@ -89,7 +89,7 @@ def names_of(words: Any) -> list[str]:
     return [each["name"] for each in words]
 
 
-async def test_a_project_schema_tells_statuses_and_types(server: ServerHandle) -> None:
+async def test_a_project_schema_has_statuses_and_types(server: ServerHandle) -> None:
     def work(session: ftrack_api.Session) -> None:
         schema = session.query("Project").first()["project_schema"]
         for task in session.query("Task"):
@@ -208,7 +208,7 @@ async def test_a_version_moved_to_another_asset_may_be_its_latest(server: Server
     await with_session(server, work)
 
 
-async def test_nobody_says_which_version_is_the_latest(server: ServerHandle) -> None:
+async def test_clients_cannot_write_which_version_is_the_latest(server: ServerHandle) -> None:
     def work(session: ftrack_api.Session) -> None:
         asset, (_, second) = published(session, 2)
         third = session.create(

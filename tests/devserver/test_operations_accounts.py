@@ -57,7 +57,7 @@ async def test_a_new_key_replaces_the_old_one(api: Caller) -> None:
     assert await new.query("Job") == []
 
 
-async def test_a_new_user_gets_a_key_and_is_let_in_once_active(anybody: Caller) -> None:
+async def test_a_new_user_gets_a_key_that_is_valid_once_active(anybody: Caller) -> None:
     user = await anybody.create("User", username="new")
     (answer,) = await anybody.call(reset(user["id"]))
     new = Caller(anybody.http, "new", answer["data"]["api_key"])
@@ -70,7 +70,7 @@ async def test_a_new_user_gets_a_key_and_is_let_in_once_active(anybody: Caller) 
 
 
 async def test_a_personal_key_resets_no_other_users_key(api: Caller) -> None:
-    """Who could do that would act as anybody in two requests."""
+    """Otherwise a client could act as any user with two requests."""
     maya = Caller(api.http, "maya", key_of(api, "maya"))
 
     error = await api.refused(reset(await user_id(api, "maya")))
@@ -141,7 +141,7 @@ async def test_a_key_stays_with_its_user_over_a_restart(tmp_path: Path) -> None:
             assert server.api_keys.keys() >= {"countess", api_user}
 
 
-async def test_users_are_let_in_by_name_where_schemas_have_none() -> None:
+async def test_users_authenticate_by_name_where_schemas_have_none() -> None:
     schemas = [each for each in BUILTIN_SCHEMAS if each["id"] == "Setting"]
     async with (
         running(schemas=schemas) as server,
@@ -256,7 +256,7 @@ async def test_users_are_invited(api: Caller) -> None:
         ),
     ],
 )
-async def test_nobody_cannot_be_invited(
+async def test_a_missing_user_cannot_be_invited(
     api: Caller, operation: dict[str, Any], exception: str
 ) -> None:
     assert (await api.refused(operation))["exception"] == exception

@@ -43,7 +43,7 @@ async def test_a_request_may_be_too_big(announced: bool) -> None:
         assert await api.query("Job") == []
 
 
-async def test_a_body_that_does_not_arrive_is_given_up() -> None:
+async def test_a_body_that_does_not_arrive_is_abandoned() -> None:
     async def stalled() -> AsyncIterator[bytes]:
         yield b"["
         await anyio.sleep_forever()
@@ -127,7 +127,7 @@ async def test_a_page_may_upload_and_read_the_tag(api: Caller) -> None:
     assert "ETag" in uploaded.headers["access-control-expose-headers"]
 
 
-async def test_a_page_that_may_not_is_told_with_a_json_object(api: Caller) -> None:
+async def test_a_page_that_may_not_call_gets_a_json_object(api: Caller) -> None:
     asked = {"Origin": "https://studio.test", "Access-Control-Request-Method": "DELETE"}
 
     refused = await api.http.options("/api", headers=asked)

@@ -133,8 +133,8 @@ async def information(api: Caller, **fields: Any) -> dict[str, Any]:
     return answer
 
 
-async def test_without_values_a_server_tells_what_real_ones_do(api: Caller) -> None:
-    """The fields of the recorded answer (protocol reference, section 2.4)."""
+async def test_server_information_has_by_default_what_real_servers_send(api: Caller) -> None:
+    """The fields of the recorded response (protocol reference, section 2.4)."""
     told = await information(api)
 
     assert told.keys() == {

@@ -125,7 +125,7 @@ def test_functions_are_projections_of_grouped_queries() -> None:
         ('Task where metadata["k"] is 1', "line 1, column 21", "any (key is"),
     ],
 )
-def test_a_syntax_error_says_where_and_what_was_expected(
+def test_a_syntax_error_shows_where_and_what_was_expected(
     text: str, where: str, expected: str
 ) -> None:
     with pytest.raises(ParseError) as caught:

@@ -9,7 +9,7 @@ from .caller import Caller, create, new_id, query, ref
 
 @pytest.fixture
 async def jobs(api: Caller) -> dict[str, str]:
-    """Four jobs by name: two of maya's, one of jenkins', one of nobody's."""
+    """Four jobs by name: two of maya's, one of jenkins', one without a user."""
     users = {user["username"]: user["id"] for user in await api.query("select username from User")}
     ids = {name: new_id() for name in ("queued", "running", "done", "orphan")}
     await api.call(
@@ -96,7 +96,7 @@ async def test_criteria_find_the_right_rows(
         ("created_at", "done queued running orphan"),
     ],
 )
-async def test_rows_come_in_the_order_asked_for(
+async def test_rows_come_in_the_requested_order(
     api: Caller, jobs: dict[str, str], keys: str, found: str
 ) -> None:
     rows = await api.query(f"select id from Job order by {keys}")
@@ -192,7 +192,7 @@ async def test_unknown_names_are_refused_with_the_nearest_one(
         ("Job where id in (select id, type from Job)", "selects exactly one attribute"),
     ],
 )
-async def test_what_cannot_be_asked_is_refused_with_the_reason(
+async def test_an_impossible_query_is_refused_with_the_reason(
     api: Caller, expression: str, content: str
 ) -> None:
     error = await api.refused(query(expression))

@@ -312,7 +312,7 @@ async def test_labels_are_the_categories_of_notes(api: Caller) -> None:
         ("Project where descendants any (name is t)", ["p"]),
     ],
 )
-async def test_ancestors_and_descendants_are_the_whole_way(
+async def test_ancestors_and_descendants_are_all_above_and_below(
     api: Caller, expression: str, found: list[str]
 ) -> None:
     rows = await api.query(f"select name from {expression}")

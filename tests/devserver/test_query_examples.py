@@ -147,7 +147,7 @@ SHOWN: list[tuple[int, str, list[dict[str, Any]]]] = [
             {"id": "anim", "priority": {"id": "urgent"}},
         ],
     ),
-    # A setting has no id, and its key comes along unasked.
+    # A setting has no id, and its key is always sent.
     (44, example(44), [{"name": "storage_scenario", "group": "STORAGE"}]),
     (49, example(49, "bob"), [{"value": "some_value", "parent_id": "bob"}]),
     (50, example(50, "c1"), [{"id": "c1", "component_locations": [{"id": "cl1", "url": {}}]}]),
@@ -213,7 +213,7 @@ async def test_tasks_are_found_by_the_state_of_their_status(world: Caller) -> No
     assert [row["id"] for row in again] == [second["status"]["id"]]
 
 
-async def test_the_link_of_a_task_is_the_way_to_it(world: Caller) -> None:
+async def test_the_link_of_a_task_is_the_path_to_it(world: Caller) -> None:
     rows = await world.query(example(34))
 
     assert rows[0]["link"] == [

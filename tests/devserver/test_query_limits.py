@@ -1,4 +1,4 @@
-"""Queries that nobody should write, and how fast the others are found."""
+"""Queries that are too big or too deep, and the indexes that others use."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ async def test_wrong_names_suggest_the_nearest_in_every_clause(
         ("JobComponent where job_id is x", "ix_JobComponent_job_id"),
     ],
 )
-def test_queries_are_answered_by_index(expression: str, index: str) -> None:
+def test_queries_use_an_index(expression: str, index: str) -> None:
     metadata, tables = build_tables(builtin_model())
     compiler, parsed = Compiler(builtin_model(), tables), parse(expression)
     statement = compiler.select(parsed, ["_row"])

@@ -220,7 +220,7 @@ async def remote(server: ServerHandle) -> AsyncIterator[Caller]:
         ("Scope", "scope", "scopes"),
     ],
 )
-async def test_what_joins_goes_with_either_end(
+async def test_joining_entities_are_deleted_with_either_end(
     remote: Caller, entity_type: str, key: str, left: str
 ) -> None:
     owner = "TypedContextList" if left == "items" else "Shot"

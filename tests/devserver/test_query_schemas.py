@@ -24,7 +24,7 @@ def model() -> Model:
     return load_model(DOCUMENTS)
 
 
-async def test_all_types_answer_bare_queries_and_all_their_attributes(recorded: Caller) -> None:
+async def test_all_types_and_all_their_attributes_can_be_queried(recorded: Caller) -> None:
     for document in DOCUMENTS:
         names = [
             name
@@ -142,7 +142,7 @@ def shape(fragment: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("document", BUILTIN_SCHEMAS, ids=lambda document: str(document["id"]))
-def test_declarations_say_what_the_recorded_schemas_say(document: dict[str, Any]) -> None:
+def test_declarations_equal_the_recorded_schemas(document: dict[str, Any]) -> None:
     """They may leave out, but not differ."""
     recorded = KNOWN[document["id"]]
 

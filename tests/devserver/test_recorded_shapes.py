@@ -81,7 +81,7 @@ async def test_a_repeated_entity_is_a_bare_reference(api: Caller) -> None:
     assert second["status"] == {"__entity_type__": "Status", "id": first["status"]["id"]}
 
 
-async def test_what_has_no_value_is_null_when_asked_for(api: Caller) -> None:
+async def test_an_attribute_without_a_value_is_null_when_selected(api: Caller) -> None:
     """Section 3.5, from the schema generator's snapshots."""
     user = await api.create("User", username="recorded")
 
@@ -91,8 +91,8 @@ async def test_what_has_no_value_is_null_when_asked_for(api: Caller) -> None:
     assert row["thumbnail_id"] is None
 
 
-async def test_a_limited_page_tells_the_next_offset(api: Caller) -> None:
-    """Section 4.9: with `limit 1` the real server answered 1, with `limit 2` 2."""
+async def test_a_limited_page_has_the_next_offset(api: Caller) -> None:
+    """Section 4.9: with `limit 1` the real server returned 1, with `limit 2` 2."""
     for number in range(3):
         await api.create("Job", data=str(number))
 
@@ -127,7 +127,7 @@ async def test_a_new_user_comes_with_the_servers_defaults(api: Caller) -> None:
     }
 
 
-async def test_an_update_answers_what_changed(api: Caller) -> None:
+async def test_the_result_of_an_update_has_what_changed(api: Caller) -> None:
     """Section 3.6: the changed attribute, the key and the system projections only."""
     user = await api.create("User", username="old", email="a@b.test")
 
@@ -148,7 +148,7 @@ def upload(component: str, link: str) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 async def test_a_new_component_comes_with_its_locations(api: Caller) -> None:
-    """Section 3.5: the location is told with the component, and is a reference in its place."""
+    """Section 3.5: the location is sent with the component, and is a reference in its place."""
     component, link = new_id(), new_id()
 
     made, located = await api.call(*upload(component, link))
@@ -173,7 +173,7 @@ async def test_a_new_component_comes_with_its_locations(api: Caller) -> None:
     assert located == {"action": "create", "data": ref("ComponentLocation", link)}
 
 
-async def test_a_location_that_comes_first_is_told_first(api: Caller) -> None:
+async def test_a_location_that_is_created_first_is_sent_first(api: Caller) -> None:
     component, link = new_id(), new_id()
     file, location = upload(component, link)
 
@@ -183,7 +183,7 @@ async def test_a_location_that_comes_first_is_told_first(api: Caller) -> None:
     assert made["data"]["component_locations"] == [ref("ComponentLocation", link)]
 
 
-async def test_a_location_that_is_deleted_at_once_is_not_told(api: Caller) -> None:
+async def test_a_location_that_is_deleted_at_once_is_not_sent(api: Caller) -> None:
     component, link = new_id(), new_id()
 
     made, located, _ = await api.call(*upload(component, link), delete("ComponentLocation", link))
@@ -192,7 +192,7 @@ async def test_a_location_that_is_deleted_at_once_is_not_told(api: Caller) -> No
     assert located["data"]["resource_identifier"] == component
 
 
-async def test_repeats_are_whole_where_that_is_asked_for(api: Caller) -> None:
+async def test_repeated_entities_are_whole_if_requested(api: Caller) -> None:
     """Section 1.2: `denormalize`."""
     component, link = new_id(), new_id()
 
@@ -219,7 +219,7 @@ async def test_repeats_across_a_batch_are_references(api: Caller) -> None:
     ]
 
 
-async def test_an_upload_is_answered_as_recorded(api: Caller) -> None:
+async def test_an_upload_has_the_recorded_response(api: Caller) -> None:
     """Section 6.3: no action, but the address, its headers and the component."""
     component = new_id()
 

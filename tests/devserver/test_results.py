@@ -1,4 +1,4 @@
-"""What answers to queries look like (protocol reference, section 3.5)."""
+"""The form of entities in responses (protocol reference, section 3.5)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_without_select_the_default_projections_are_sent(api: Caller) -> N
     assert row.keys() == {"__entity_type__", "id", "name", "context_type"}
 
 
-async def test_system_projections_are_sent_unasked(api: Caller) -> None:
+async def test_system_projections_are_always_sent(api: Caller) -> None:
     (row,) = await api.query("select name from Task limit 1")
 
     assert row.keys() == {
@@ -108,7 +108,7 @@ async def test_repeated_entities_are_known_across_the_whole_batch(api: Caller) -
     assert others == [{"__entity_type__": "User", "id": first["id"]}] * 3
 
 
-async def test_a_later_place_that_asks_for_more_gets_what_is_missing(api: Caller) -> None:
+async def test_a_later_place_that_selects_more_gets_what_is_missing(api: Caller) -> None:
     users = await users_of_two_jobs(
         api, "select user.username from Job", "select user.username, user.email from Job"
     )
@@ -129,7 +129,7 @@ async def test_cycles_are_cut_by_references(api: Caller) -> None:
 
 
 @pytest.mark.parametrize("options", ["strict:1;denormalize:1", "denormalize=true;strict=1"])
-async def test_denormalized_answers_repeat_the_data(api: Caller, options: str) -> None:
+async def test_denormalized_responses_repeat_the_data(api: Caller, options: str) -> None:
     await users_of_two_jobs(api)
 
     response = await api.post(
@@ -166,7 +166,7 @@ async def test_restricted_and_hidden_attributes_are_not_sent(api: Caller) -> Non
     assert error["exception"] == "ValidationError"
 
 
-async def test_what_was_created_is_answered_with_its_defaults(api: Caller) -> None:
+async def test_the_result_of_a_create_has_the_defaults(api: Caller) -> None:
     component = await api.create("FileComponent", name="log", file_type=".txt", size=3)
 
     assert component == {
@@ -179,7 +179,7 @@ async def test_what_was_created_is_answered_with_its_defaults(api: Caller) -> No
     }
 
 
-async def test_what_was_updated_is_answered_with_the_change_alone(api: Caller) -> None:
+async def test_the_result_of_an_update_has_the_change_alone(api: Caller) -> None:
     job = await api.create("Job", data="{}")
 
     answer = await api.update("Job", job["id"], data=None)

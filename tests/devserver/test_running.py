@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import httpx
 import pytest
@@ -24,13 +25,13 @@ from aioftrackjobs.devserver import (
     running,
 )
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
-from aioftrackjobs.devserver.serving import uvicorn_server
+from aioftrackjobs.devserver.serving import runner, uvicorn_server
 
 from .caller import Caller, create, names_in
 from .waiting import server_threads, until
 
 
-async def test_a_server_answers_on_a_free_port(remote: Caller) -> None:
+async def test_a_server_responds_on_a_free_port(remote: Caller) -> None:
     assert await remote.query("Job") == []
 
 
@@ -40,8 +41,8 @@ async def test_two_servers_share_nothing() -> None:
         assert one.api_key != other.api_key
 
 
-async def test_answers_are_not_held_back(remote: Caller) -> None:
-    """Headers and body leave in two writes: Nagle's delay would add 40 ms to each answer."""
+async def test_responses_are_not_delayed(remote: Caller) -> None:
+    """Headers and body are two writes: Nagle's delay would add 40 ms to each response."""
     start = time.perf_counter()
     for _ in range(50):
         await remote.call()
@@ -180,15 +181,23 @@ async def test_the_application_works_with_its_lifespan_too() -> None:
     assert not engine.storage.folder.exists()
 
 
-async def fail(*_: object) -> None:
-    raise OSError("out of memory")
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes the servers that are started in the test, and no others, fail when they are ready."""
+
+    async def fail(*_: object) -> None:
+        raise OSError("out of memory")
+
+    def failing_server(app: Any, ready: threading.Event) -> uvicorn_server.UvicornServer:
+        server = uvicorn_server.uvicorn_server(app, ready)
+        server.on_tick = fail  # type: ignore[assignment,method-assign]
+        return server
+
+    monkeypatch.setattr(runner, "uvicorn_server", failing_server)
 
 
-async def test_a_server_that_ended_by_itself_says_so_at_the_end_of_the_block(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(uvicorn_server.UvicornServer, "on_tick", fail)
-
+@pytest.mark.usefixtures("failing")
+async def test_a_server_that_ended_by_itself_raises_at_the_end_of_the_block() -> None:
     with pytest.raises(ServerEndedError) as caught:
         async with running():
             pass
@@ -196,11 +205,8 @@ async def test_a_server_that_ended_by_itself_says_so_at_the_end_of_the_block(
     assert repr(caught.value.__cause__) == "OSError('out of memory')"
 
 
-async def test_an_error_of_the_block_is_not_hidden_by_the_end_of_the_server(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(uvicorn_server.UvicornServer, "on_tick", fail)
-
+@pytest.mark.usefixtures("failing")
+async def test_an_error_of_the_block_is_not_hidden_by_the_end_of_the_server() -> None:
     with pytest.raises(KeyError):
         async with running():
             raise KeyError("of the block")
@@ -260,7 +266,7 @@ except ServerEndedError as error:
     ids=["failing", "silently"],
 )
 def test_serving_ends_when_the_server_does(failure: str, cause: str) -> None:
-    """Nobody would ever be answered again."""
+    """Otherwise the program would wait for ever."""
     program = SERVE_AND_FAIL.format(failure=failure)
 
     ended = subprocess.run(

@@ -79,7 +79,7 @@ def test_an_unusable_storage_folder_is_named(tmp_path: Path, name: str) -> None:
     assert str(caught.value).startswith(f"cannot store files in {tmp_path}")
 
 
-def test_an_unusable_folder_for_temporary_files_is_told(
+def test_an_unusable_folder_for_temporary_files_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))

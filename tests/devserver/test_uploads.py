@@ -69,7 +69,7 @@ async def test_a_file_comes_back_as_it_was_sent(api: Caller) -> None:
     assert "Gr%C3%BC%C3%9Fe.txt" in downloaded.headers["content-disposition"]
 
 
-async def test_an_existing_component_says_name_and_size_itself(api: Caller) -> None:
+async def test_an_existing_component_needs_no_name_and_size(api: Caller) -> None:
     component_id = new_id()
     await api.create("FileComponent", id=component_id, name="a", file_type=".png", size=7)
 
@@ -250,7 +250,7 @@ async def test_a_signed_address_needs_no_key(api: Caller) -> None:
     assert response.content == CONTENT
 
 
-async def test_a_signature_is_good_for_its_own_use_only(api: Caller) -> None:
+async def test_a_signature_is_valid_for_its_own_use_only(api: Caller) -> None:
     """The id of a component is its maker's choice, and may look like what else is signed."""
     uploads = api.http._transport.app.state.engine.uploads  # type: ignore[attr-defined]
     announced = (await announce(api, "x"))["url"].rpartition("/")[2]
@@ -267,7 +267,7 @@ async def test_a_signature_is_good_for_its_own_use_only(api: Caller) -> None:
     assert forged.status_code == 403
 
 
-async def test_addresses_are_good_for_the_next_server_with_the_database(tmp_path: Path) -> None:
+async def test_addresses_are_valid_for_the_next_server_with_the_database(tmp_path: Path) -> None:
     kept = {"database": tmp_path / "ftrack.db", "storage": tmp_path / "files"}
     component_id = new_id()
     async with calling(**kept) as api:
@@ -288,7 +288,7 @@ async def test_addresses_are_good_for_the_next_server_with_the_database(tmp_path
     assert elsewhere.status_code == 403
 
 
-async def test_a_part_of_a_file_can_be_asked_for(api: Caller) -> None:
+async def test_a_range_of_a_file_can_be_requested(api: Caller) -> None:
     component_id = new_id()
     await put(api, await announce(api, component_id))
 
@@ -300,7 +300,7 @@ async def test_a_part_of_a_file_can_be_asked_for(api: Caller) -> None:
     assert (response.status_code, response.content) == (206, CONTENT[:5])
 
 
-async def test_a_removed_file_is_gone(api: Caller) -> None:
+async def test_a_removed_file_cannot_be_read(api: Caller) -> None:
     component_id = new_id()
     await put(api, await announce(api, component_id))
     query = {"id": component_id, "username": api.user, "apiKey": api.key}

@@ -19,13 +19,13 @@ from .waiting import until
 
 
 @pytest.mark.parametrize("parts", [None, 2], ids=["whole", "part"])
-async def test_an_upload_that_stops_arriving_is_given_up_and_leaves_nothing(
+async def test_an_upload_that_stops_arriving_is_abandoned_and_leaves_nothing(
     tmp_path: Path, parts: int | None
 ) -> None:
     async with calling(storage=tmp_path, limits=Limits(idle=0.05)) as api:
         metadata = await announce(api, new_id(), parts=parts)
         url = metadata["url"] if parts is None else metadata["urls"][0]["signed_url"]
-        # httpx would read the answer only when it has sent all of the body.
+        # httpx would read the response only when it has sent all of the body.
         host = f"{api.http.base_url.host}", api.http.base_url.port or 80
         head = f"PUT {httpx.URL(url).path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
         async with await anyio.connect_tcp(*host) as stream:
@@ -90,7 +90,7 @@ async def test_many_uploads_wait_for_their_turn(
     assert len(names_in(tmp_path)) == 50
 
 
-async def test_an_upload_whose_turn_does_not_come_is_told_when_to_come_back(
+async def test_an_upload_that_waits_too_long_gets_retry_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watched = Watched(monkeypatch)
@@ -111,11 +111,11 @@ async def test_an_upload_whose_turn_does_not_come_is_told_when_to_come_back(
     assert refused.status_code == 503
     assert refused.headers["retry-after"] == "5"
     assert refused.json()["exception"] == "TransferError"
-    assert "2 uploads are under way" in refused.json()["content"]
+    assert "2 uploads are running" in refused.json()["content"]
     assert names_in(tmp_path) == []
 
 
-async def test_a_turn_is_given_back_by_whoever_goes_away(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_disconnects_releases_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     watched = Watched(monkeypatch)
     async with calling(limits=Limits(uploads=1)) as api:
         async with anyio.create_task_group() as tasks:

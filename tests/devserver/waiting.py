@@ -1,4 +1,4 @@
-"""Waiting for what nobody tells."""
+"""Waiting for conditions that nothing signals, such as files and threads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import anyio
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait for what nobody tells: files, threads."""
+    """Wait until *condition* is true."""
     with anyio.fail_after(10):
         while not condition():  # noqa: ASYNC110
             await anyio.sleep(0.001)

@@ -18,16 +18,15 @@ from anyio.abc import ByteStream
 from aioftrackjobs import AsyncSession, FileComponent, TransferError, TransportError
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
-from aioftrackjobs.transfers import download as downloads_module
 from aioftrackjobs.transfers.partial_file import PartialFile
-from aioftrackjobs.transport import _direct
+from aioftrackjobs.transport import _files
 
 from .wires import Received, listening, receive_request, response
 
 if TYPE_CHECKING:
     from tests.integration.conftest import FaultProxy
 
-BODY = os.urandom(6_000_000)  # enough to be read past httpx
+BODY = os.urandom(6_000_000)
 SMALL = BODY[:500_000]
 GET = b"GET /component/get"
 BODIES = pytest.mark.parametrize("body", [BODY, SMALL], ids=["bulky", "small"])
@@ -207,8 +206,7 @@ async def test_without_resume_nothing_is_left(
 async def test_a_cancelled_download_can_be_continued(
     hasty: AsyncSession, proxy: FaultProxy, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads_module, "_BLOCK", 1)  # or it is whole before it can stop
-    monkeypatch.setattr(_direct, "_TURN_BYTES", 1)
+    monkeypatch.setattr(_files, "_TURN", 0)
     component = await put(hasty)
     async with anyio.create_task_group() as group:
 
@@ -485,8 +483,7 @@ async def test_without_a_strong_tag_a_download_begins_anew(target: Path) -> None
 def test_downloads_stop_and_go_on_under_trio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads_module, "_BLOCK", 1)  # or it is whole before it can stop
-    monkeypatch.setattr(_direct, "_TURN_BYTES", 1)
+    monkeypatch.setattr(_files, "_TURN", 0)
     target = tmp_path / "plate.exr"
 
     async def main() -> None:
@@ -512,7 +509,6 @@ def test_downloads_stop_and_go_on_under_trio(
 async def test_what_is_written_at_once_is_bounded(
     session: AsyncSession, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(downloads_module, "_BLOCK", 100_000)
     sizes: list[int] = []
     write = PartialFile.write
 

@@ -64,7 +64,7 @@ class FileEndpoints:
             limits = self._engine.limits
             await slot.acquire(
                 limits.queue_timeout,
-                f"{limits.uploads} uploads are under way, and none of them ended within "
+                f"{limits.uploads} uploads are running, and none of them ended within "
                 f"{limits.queue_timeout:g} s.",
             )
             incoming = await run_sync(make)

@@ -1,7 +1,7 @@
 """Tables for a model: one for each family of entity types, built with SQLAlchemy Core.
 
 Column names are the API's attribute names. Two columns are ours: ``_row`` keeps the order of
-creation, which is the order of queries that ask for none, and ``_type`` the concrete type.
+creation, which is the order of queries that name none, and ``_type`` the concrete type.
 """
 
 from __future__ import annotations
@@ -48,20 +48,20 @@ _COLUMN_TYPES: Mapping[str, type[sa.types.TypeEngine[Any]]] = {
 def build_tables(model: Model) -> tuple[sa.MetaData, dict[str, sa.Table]]:
     """Return the tables of *model*, by the name of the family's root type."""
     metadata = sa.MetaData()
-    followed = _followed(model)
+    followed = _join_columns(model)
     tables = {}
     for entity_type in model.types.values():
         if entity_type.root == entity_type.name:
             family = model.family(entity_type.name)
             tables[entity_type.name] = _table(metadata, model, family, followed[entity_type.name])
-    tables |= _own_links(metadata, model)
+    tables |= _hidden_tables(metadata, model)
     add_triggers(model, tables)
     add_custom_attribute_values(model, tables)
     add_derived_values(model, tables)
     return metadata, tables
 
 
-def _followed(model: Model) -> Mapping[str, set[str]]:
+def _join_columns(model: Model) -> Mapping[str, set[str]]:
     """Return the columns by which relations look up rows, for each table."""
     followed = defaultdict[str, set[str]](set)
     for entity_type in model.types.values():
@@ -75,7 +75,7 @@ def _followed(model: Model) -> Mapping[str, set[str]]:
     return followed
 
 
-def _own_links(metadata: sa.MetaData, model: Model) -> dict[str, sa.Table]:
+def _hidden_tables(metadata: sa.MetaData, model: Model) -> dict[str, sa.Table]:
     """Return the hidden tables that join entities where no type of the model does."""
     tables: dict[str, sa.Table] = {}
     for entity_type in model.types.values():
@@ -111,25 +111,25 @@ def _table(
             known = attributes.get(name)
             if known is None or (attribute.references and not known.references):
                 attributes[name] = attribute
-        required |= _goes_with(entity_type)
+        required |= _cascading_keys(entity_type)
     for name, targets in targets_of(model, family).items():
         if len(targets) > 1:  # no constraint of SQL can express that; triggers do
             attributes[name] = replace(attributes[name], references=None)
-    looked_up = (followed | _LOOKED_UP) - {root.primary_key[0]}
+    indexed_for_queries = (followed | _LOOKED_UP) - {root.primary_key[0]}
     return sa.Table(
         root.name,
         metadata,
         sa.Column(ROW, sa.Integer, primary_key=True),
         sa.Column(TYPE, sa.Text, nullable=False),
         *(
-            _column(model, root, each, each.name in required, each.name in looked_up)
+            _column(model, root, each, each.name in required, each.name in indexed_for_queries)
             for each in attributes.values()
         ),
         sa.UniqueConstraint(*root.primary_key),
     )
 
 
-def _goes_with(entity_type: EntityType) -> set[str]:
+def _cascading_keys(entity_type: EntityType) -> set[str]:
     """Return the foreign keys that delete the entity when their target is deleted.
 
     These are required keys, those in every response (system projections), the parent in a tree,
@@ -144,10 +144,10 @@ def _column(
     root: EntityType,
     attribute: Attribute,
     cascades: bool,  # noqa: FBT001
-    looked_up: bool,  # noqa: FBT001
+    indexed_for_queries: bool,  # noqa: FBT001
 ) -> sa.Column[Any]:
     name = attribute.name
-    indexed = (attribute.references or looked_up) and root.primary_key[0] != name
+    indexed = (attribute.references or indexed_for_queries) and root.primary_key[0] != name
     constraints: list[sa.ForeignKey | sa.Computed] = []
     target = model.root(attribute.references) if attribute.references else None
     # A subtype's key also names its base, which is the same row: no constraint is needed.

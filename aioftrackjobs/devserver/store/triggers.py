@@ -20,12 +20,12 @@ def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:
             if not table.c[column].foreign_keys and column != "parent_id":
                 required = any(column in member.required for member in family)
                 for target in sorted(targets):
-                    _let_go(table, column, tables[target], removes=required)
+                    _cascade(table, column, tables[target], removes=required)
         copied = {name: source for member in family for name, source in member.copied.items()}
         for name, (key, target) in copied.items():
             _copy_values(table, name, key, tables[model.root(target).name])
-    for joining, column, end in sorted(_bare_ends(model, tables)):
-        _let_go(tables[joining], column, tables[end], removes=True)
+    for joining, column, end in sorted(_unconstrained_ends(model, tables)):
+        _cascade(tables[joining], column, tables[end], removes=True)
 
 
 def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]]:
@@ -42,7 +42,7 @@ def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]
     return targets
 
 
-def _bare_ends(model: Model, tables: Mapping[str, sa.Table]) -> set[tuple[str, str, str]]:
+def _unconstrained_ends(model: Model, tables: Mapping[str, sa.Table]) -> set[tuple[str, str, str]]:
     """Return table, column and target of the ends of links that are no foreign keys.
 
     The object of a list names the entity in the list by a bare ``entity_id``.
@@ -71,7 +71,7 @@ def _remove_generic_children(parent: sa.Table, tables: Iterable[sa.Table]) -> No
             )
 
 
-def _let_go(table: sa.Table, column: str, target: sa.Table, *, removes: bool) -> None:
+def _cascade(table: sa.Table, column: str, target: sa.Table, *, removes: bool) -> None:
     """Delete rows with the row of *target* that they name, or clear the key."""
     if "id" not in target.c:
         return

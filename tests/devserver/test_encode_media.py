@@ -193,7 +193,7 @@ async def test_a_refused_batch_starts_nothing(api: Caller) -> None:
     assert await api.query("Job") == []
 
 
-async def test_jobs_under_way_fail_when_the_server_stops(
+async def test_running_jobs_fail_when_the_server_stops(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database, storage = tmp_path / "jobs.db", tmp_path / "files"
@@ -255,7 +255,7 @@ def http_of(app: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ftrack.test")
 
 
-async def test_a_job_that_is_deleted_while_it_runs_is_let_go(
+async def test_a_job_that_is_deleted_while_it_runs_is_not_written(
     api: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     going_on = threading.Event()

@@ -1,4 +1,4 @@
-"""The commands and their options. What they do is imported when they are called."""
+"""The commands and their options. A command imports its module when it is called."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import anyio
 import typer
 
 from aioftrackjobs._version import __version__
-from aioftrackjobs.cli.paths import make_folder, read_schemas
+from aioftrackjobs.cli.arguments import ServerOptions, make_folder, parse_duration, read_schemas
 
 if TYPE_CHECKING:
     from aioftrackjobs.devserver import ServerHandle
@@ -21,10 +21,10 @@ _INTERRUPTED = 130
 _MIB = 1024 * 1024
 
 app = typer.Typer(
-    help="ftrack Jobs for asyncio programs: try them, and serve them on this machine.",
+    help="Try ftrack Jobs, run an ftrack server on this machine, and clean up lost Jobs.",
     no_args_is_help=True,
     add_completion=False,
-    # Locals hold API keys.
+    # Local variables hold API keys.
     pretty_exceptions_show_locals=False,
 )
 
@@ -47,73 +47,74 @@ def _root(
 
 @app.command()
 def demo(
-    jobs: Annotated[
-        int, typer.Option("--jobs", "-j", min=2, max=20, help="How many run at once.")
-    ] = 5,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=2, max=20, help="Number of Jobs.")] = 5,
 ) -> None:
-    """Watch several Jobs run against a server on this machine, and one of them fail."""
+    """Watch Jobs run on a local ftrack server: most succeed, one fails."""
     from aioftrackjobs.cli.demo import run
 
     try:
         run(jobs)
     except KeyboardInterrupt:
-        print("Interrupted: the Jobs that ran ended as failed.", file=sys.stderr)
+        print("Interrupted. The Jobs that were running are marked as failed.", file=sys.stderr)
         raise typer.Exit(_INTERRUPTED) from None
 
 
 @app.command()
 def serve(
-    host: Annotated[str, typer.Option(help="Address to serve on.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to serve on; 0 for any free one.")
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free port.")
     ] = 8090,
     database: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="SQLite file to keep entities in; else in memory."),
+        typer.Option(metavar="FILE", help="SQLite file for the entities. Default: in memory."),
     ] = None,
     storage: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder to keep files in; else a temporary one."),
+        typer.Option(metavar="DIR", help="Folder for files. Default: a temporary folder."),
     ] = None,
-    api_user: Annotated[str, typer.Option(help="User that clients act as.")] = "developer",
+    api_user: Annotated[str, typer.Option(help="User name of clients.")] = "developer",
     api_key: Annotated[
-        str | None, typer.Option(help="Key of that user; else one is made up.")
+        str | None, typer.Option(help="API key of that user. Default: a random key.")
     ] = None,
     schemas: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="JSON file with a server's schemas; else built-in ones."),
+        typer.Option(
+            metavar="FILE",
+            help="JSON file with schemas. Default: built-in ones.",
+        ),
     ] = None,
     fixture: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="JSON file with entities to load, such as a dump."),
     ] = None,
     empty: Annotated[
-        bool, typer.Option("--empty", help="Make no users but that one, no project, no words.")
+        bool, typer.Option("--empty", help="Start without the demo project and its users.")
     ] = False,
     public: Annotated[
         bool,
-        typer.Option("--public", help="Allow a host that others reach; needs --api-key."),
+        typer.Option("--public", help="Allow other machines to connect. Needs --api-key."),
     ] = False,
     global_api_key: Annotated[
-        str | None, typer.Option(help="A key that acts for any user; else there is none.")
+        str | None, typer.Option(help="API key that is valid for any user. Default: none.")
     ] = None,
     max_upload: Annotated[
         int | None,
-        typer.Option(min=1, metavar="MIB", help="Size of the biggest file to take; else 1 TiB."),
+        typer.Option(min=1, metavar="MIB", help="Largest file that is accepted. Default: 1 TiB."),
     ] = None,
     fault: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME[:WHEN]",
-            help="What is to go wrong: drop-after:0.1 for a tenth of all requests, refuse:3x for "
-            "the next three. Repeatable; a wrong name lists all.",
+            help="Fault to inject: drop-after:0.1 for one tenth of all requests, refuse:3x for "
+            "the next three. Can be repeated. An unknown name lists all faults.",
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="What chance begins with, to have the same faults again.")
+        int | None, typer.Option(help="Random seed of the faults, to repeat a run.")
     ] = None,
 ) -> None:
-    """Serve ftrack's API on this machine until Ctrl-C."""
+    """Run an ftrack server on this machine until Ctrl-C."""
     from aioftrackjobs import devserver
 
     faults = devserver.Faults(seed, own_process=True)
@@ -143,13 +144,14 @@ def serve(
 
 
 _Server = Annotated[
-    str | None, typer.Option("--server", metavar="URL", help="Server to read; else FTRACK_SERVER.")
+    str | None,
+    typer.Option("--server", metavar="URL", help="ftrack server. Default: FTRACK_SERVER."),
 ]
 _ApiUser = Annotated[
-    str | None, typer.Option("--api-user", help="User to read as; else FTRACK_API_USER.")
+    str | None, typer.Option("--api-user", help="User name. Default: FTRACK_API_USER.")
 ]
 _ApiKey = Annotated[
-    str | None, typer.Option("--api-key", help="Key of that user; else FTRACK_API_KEY.")
+    str | None, typer.Option("--api-key", help="API key of the user. Default: FTRACK_API_KEY.")
 ]
 
 
@@ -158,55 +160,64 @@ def dump(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="File to write; - for stdout.")],
     types: Annotated[
         list[str] | None,
-        typer.Option("--type", metavar="TYPE", help="Entity type to write; else all. Repeatable."),
+        typer.Option(
+            "--type",
+            metavar="TYPE",
+            help="Only this entity type. Can be repeated.",
+        ),
     ] = None,
     server: _Server = None,
     api_user: _ApiUser = None,
     api_key: _ApiKey = None,
 ) -> None:
-    """Write the entities of any ftrack server to a file for "serve --fixture"."""
-    from aioftrackjobs.cli.dump import Source, write_dump
+    """Save the entities of an ftrack server to a file for "serve --fixture"."""
+    from aioftrackjobs.cli.dump import write_dump
 
-    count = anyio.run(write_dump, Source(server, api_user, api_key), types or [], file)
+    count = anyio.run(write_dump, ServerOptions(server, api_user, api_key), types or [], file)
     print(f"Wrote {count} entities.", file=sys.stderr)
 
 
 @app.command()
 def schemas(server: _Server = None, api_user: _ApiUser = None, api_key: _ApiKey = None) -> None:
-    """Print the schemas of any ftrack server, for "serve --schemas"."""
-    from aioftrackjobs.cli.dump import Source, write_schemas
+    """Print the schemas of an ftrack server, for "serve --schemas"."""
+    from aioftrackjobs.cli.dump import write_schemas
 
-    anyio.run(write_schemas, Source(server, api_user, api_key))
+    anyio.run(write_schemas, ServerOptions(server, api_user, api_key))
 
 
 @app.command()
 def recover(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only tell what would be done.")
+        bool, typer.Option("--dry-run", help="Only show what would be done.")
     ] = False,
     older_than: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Only Jobs created longer ago: 90s, 30m, 2h, 1d."),
+        typer.Option(
+            metavar="TIME",
+            help="Only Jobs created longer ago: 90s, 30m, 2h, 1d.",
+        ),
     ] = None,
     user: Annotated[str | None, typer.Option(help="Only Jobs of this user.")] = None,
     without_lease: Annotated[
         bool,
         typer.Option(
             "--without-lease",
-            help="Fail Jobs without a lease too, which other programs may be running.",
+            help="Also fail Jobs without a lease, which other programs may still be running.",
         ),
     ] = False,
     grace: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="How long a lease must have run out; else 60s."),
+        typer.Option(
+            metavar="TIME",
+            help="Time since the lease has expired. Default: 60s.",
+        ),
     ] = None,
     server: _Server = None,
     api_user: _ApiUser = None,
     api_key: _ApiKey = None,
 ) -> None:
-    """Fail the running Jobs whose owner is dead, on any host."""
-    from aioftrackjobs.cli.dump import Source
-    from aioftrackjobs.cli.recover import parse_duration, run, show
+    """Mark running Jobs as failed if their process has died, on any host."""
+    from aioftrackjobs.cli.recover import run, show
 
     options: dict[str, object] = {
         "dry_run": dry_run,
@@ -216,14 +227,14 @@ def recover(
     }
     if grace is not None:
         options["grace"] = parse_duration(grace).total_seconds()
-    recovery = anyio.run(run, Source(server, api_user, api_key), options)
+    recovery = anyio.run(run, ServerOptions(server, api_user, api_key), options)
     show(recovery)
     if recovery.refused:
         raise typer.Exit(1)
 
 
 def _show_environment(server: ServerHandle) -> None:
-    """Print what a shell needs; only that goes to stdout, so it can be sent to a file."""
+    """Print the variables for a shell, and nothing else, to the standard output."""
     print(f"export FTRACK_SERVER={shlex.quote(server.url)}")
     print(f"export FTRACK_API_USER={shlex.quote(server.api_user)}")
     print(f"export FTRACK_API_KEY={shlex.quote(server.api_key)}", flush=True)

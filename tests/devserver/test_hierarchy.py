@@ -14,7 +14,7 @@ from .caller import Caller, create, ref, update
 from .test_official_client import with_session
 
 
-async def test_a_session_cannot_close_a_circle(any_server: ServerHandle) -> None:
+async def test_a_session_cannot_create_a_cycle(any_server: ServerHandle) -> None:
     def work(session: ftrack_api.Session) -> None:
         project = session.query("Project").first()
         above = session.create("Folder", {"name": "above", "parent": project})

@@ -1,4 +1,4 @@
-"""The work of the demo, as a studio would write it: one Job for each shot."""
+"""The work of the demo, written as a studio would: one Job for each shot."""
 
 from __future__ import annotations
 
@@ -22,12 +22,13 @@ class TranscodeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """What is to be transcoded.
+    """A shot to transcode.
 
     Attributes:
-        artist: Name of the user who waits for it.
-        frames: The frame numbers of its plate.
-        missing: A frame that nobody rendered, if there is one.
+        name: Name of the shot.
+        artist: Name of the user to whom the Job is shown.
+        frames: Frame numbers of its plate.
+        missing: A frame that does not exist; None if all do.
         pace: Seconds that one frame takes.
     """
 
@@ -39,23 +40,23 @@ class Shot:
 
 
 async def transcode(session: AsyncSession, shot: Shot, folder: Path) -> None:
-    """Transcode one shot to a movie in *folder*, as a Job of the artist who waits for it."""
+    """Transcode one shot to a movie in *folder*, as a Job of its artist."""
     movie = folder / f"{shot.name}.mov"
     async with job_context(
         session,
         user=shot.artist,
         description=f"Transcode {shot.name}",
-        data={"shot": shot.name},  # beside the description, which is all that users see of it
-        interval=0.2,  # seconds between two reports; for work of hours leave it at 1
+        data={"shot": shot.name},  # more data of the Job, which users do not see
+        interval=0.2,  # seconds between two updates; keep the default for longer work
     ) as job:
         async with await anyio.open_file(movie, "wb") as file:
-            async for frame in job.track(shot.frames):  # reports progress by itself
+            async for frame in job.track(shot.frames):  # reports the progress
                 await file.write(await encode(shot, frame))
         await job.attach(movie)
 
 
 async def encode(shot: Shot, frame: int) -> bytes:
-    """Return one frame of the movie; stands for what takes the time, such as ffmpeg.
+    """Return one frame of the movie. Takes time, as a real encoder does.
 
     Raises:
         TranscodeError: The frame is missing.
@@ -68,7 +69,7 @@ async def encode(shot: Shot, frame: int) -> bytes:
 
 
 def plan_shots(count: int) -> Iterator[Shot]:
-    """Make up *count* shots of different lengths; the third, or the last, lacks a frame."""
+    """Yield *count* shots of different lengths. The third one, or the last, has a missing frame."""
     broken = min(2, count - 1)
     lengths = islice(cycle((40, 64, 56, 32, 48)), count)
     artists = cycle(("maya", "jenkins"))

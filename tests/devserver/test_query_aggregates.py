@@ -102,7 +102,7 @@ async def test_groups_are_plain_rows(
         ("select size, count(id) from Component group by name", "if it is grouped by"),
         ("select count(id) from Component group by name order by size", "can be sorted by its"),
         ("select sum(name) from Component group by name", "takes numbers"),
-        ("select median(size) from Component group by name", "none of count, sum"),
+        ("select median(size) from Component group by name", "is not one of count, sum"),
         ("select count(nme) from Component group by name", "did you mean 'name'"),
         ("select count(id) from Component", "together with 'group by'"),
         ("select id from Component order by count(id)", "by 'group by'"),

@@ -1,6 +1,6 @@
-"""The demo on the screen: Jobs while they run, and how they ended.
+"""What the demo shows: progress bars while Jobs run, and a table at the end.
 
-It has a session of its own, and shows what the server holds, as somebody else would see it.
+The view has a session of its own, so that it shows what the server has stored.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _ENDED = (
     " job_components.component.name, job_components.component.file_type,"
     " job_components.component.size from Job"
 )
-#: Seconds between two looks at the server.
+#: Seconds between two queries.
 _PERIOD = 0.1
 _STYLES = {"running": "cyan", "done": "green", "failed": "red"}
 
 
-class Board:
-    """A progress bar for the Job of each shot; plain lines where there is no live terminal."""
+class LiveView:
+    """A progress bar for each Job; lines of text if the output is not an interactive terminal."""
 
     def __init__(self, session: AsyncSession, console: Console, shots: Sequence[str]) -> None:
         self._session = session
@@ -47,15 +47,15 @@ class Board:
         self._seen: dict[str, str] = {}
 
     async def follow(self, ended: anyio.Event) -> None:
-        """Show the Jobs as the server has them, until a last look after *ended*."""
+        """Show the Jobs of the server until *ended* is set, and once more after that."""
         with self._bars:
             while not ended.is_set():
-                await self._look()
+                await self._update()
                 with anyio.move_on_after(_PERIOD):
                     await ended.wait()
-            await self._look()
+            await self._update()
 
-    async def _look(self) -> None:
+    async def _update(self) -> None:
         async for job in self._session.query(_RUNNING).of(Job):
             shot = shot_of(job)
             name = f"{shot}  {job['user']['username']:8}"
@@ -71,22 +71,22 @@ class Board:
 
 
 async def fetch_ended(session: AsyncSession) -> list[Job]:
-    """Return the Jobs with all that :func:`job_table` shows, in the order of their shots."""
+    """Return the Jobs with the attributes for :func:`job_table`, in the order of their shots."""
     return sorted(await session.query(_ENDED).of(Job).all(), key=shot_of)
 
 
 def shot_of(job: Job) -> str:
-    """Return the shot that *job* was made for."""
+    """Return the name of the shot of *job*."""
     return str(parse_job_data(job["data"])["shot"])
 
 
 def attachments(job: Job) -> list[Component]:
-    """Return the files of *job*."""
+    """Return the attached components of *job*."""
     return [link["component"] for link in job["job_components"]]
 
 
 def file_name(component: Component) -> str:
-    """Return the name of a component as users see it."""
+    """Return the file name of a component."""
     return f"{component['name']}{component['file_type']}"
 
 
@@ -96,7 +96,7 @@ def job_table(jobs: Iterable[Job]) -> Table:
     for heading in ("User", "Status"):
         table.add_column(heading, no_wrap=True)
     table.add_column("Description", ratio=1, overflow="fold")
-    for heading in ("Attachment", "From, to"):
+    for heading in ("Attachment", "Start, end"):
         table.add_column(heading, no_wrap=True)
     for job in jobs:
         table.add_row(

@@ -1,0 +1,363 @@
+"""HTTP over blocking sockets, for worker threads, on the standard library's ``http.client``.
+
+Worker threads move a body in turns. Between two turns the event loop reports progress and decides
+whether the transfer goes on. Within a turn no wait for the peer is longer than ``_SLICE``: after
+each slice the thread checks whether it is to stop. So a thread ends soon after its transfer was
+cancelled, whatever the peer does, and no thread closes a socket that another one is using.
+"""
+
+from __future__ import annotations
+
+import io
+import selectors
+import socket
+import ssl
+import threading
+import time
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException, HTTPResponse
+from typing import Any, BinaryIO, TypeVar, cast
+
+from aioftrackjobs.transport._base import FileBody, WireResponse, Write
+from aioftrackjobs.transport._httpx import describe, is_lasting
+
+T = TypeVar("T")
+
+#: Bytes that are read and sent, or received and written, at once: few system calls and switches
+#: of threads, and few enough to stay in the processor's cache.
+_PIECE = 256 * 1024
+
+#: Seconds that a thread waits for the peer before it checks whether it is to stop.
+_SLICE = 0.1
+
+#: Seconds to wait for a response after the connection broke while the body was sent.
+_EARLY_RESPONSE = 1.0
+
+#: Bytes of an unwanted body that are read so that its connection can be used again.
+_SKIPPED = 64 * 1024
+
+#: Content codings that zlib decodes, and its window for all of them.
+_CODINGS, _ANY_WINDOW = ("gzip", "deflate"), zlib.MAX_WBITS | 32
+
+Headers = Sequence[tuple[str, str | bytes]]
+
+
+class BrokenError(Exception):
+    """The connection broke, or what arrived is not HTTP.
+
+    Attributes:
+        reason: For the text of an error; may contain secrets.
+        is_retryable: Whether another attempt may succeed.
+    """
+
+    def __init__(self, reason: str, *, is_retryable: bool = True) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_retryable = is_retryable
+
+
+@contextmanager
+def network_errors() -> Iterator[None]:
+    """Raise errors of sockets, of TLS and of ``http.client`` as BrokenError."""
+    try:
+        yield
+    except (OSError, HTTPException) as exc:
+        raise BrokenError(describe(exc), is_retryable=not is_lasting(exc)) from None
+
+
+class _Wire:
+    """A connected socket, as ``http.client`` uses one; each wait is limited and can be stopped.
+
+    Args:
+        sock: Closed by :meth:`shut`. The thread of the event loop creates this.
+        timeout: Seconds for which the peer may take or send nothing; None for no limit.
+    """
+
+    def __init__(self, sock: socket.socket, timeout: float | None) -> None:
+        self._socket = sock
+        self._socket.settimeout(_SLICE)
+        self._incoming = _Incoming(self)
+        self.timeout = timeout
+        self.is_stopped = False
+        self._loop_thread = threading.current_thread()
+
+    def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        secure = context.wrap_socket(
+            self._socket, server_hostname=host, do_handshake_on_connect=False
+        )
+        self._socket = secure
+        self._repeat(secure.do_handshake, "no answer to the TLS handshake")
+
+    def sendall(self, data: bytes | memoryview) -> None:
+        unsent = memoryview(data)
+        while unsent:
+            # After a time-out OpenSSL has to get the same bytes again.
+            count = self._repeat(lambda: self._socket.send(unsent), "the server took no data")  # noqa: B023
+            unsent = unsent[count:]
+
+    def recv_into(self, buffer: memoryview) -> int:
+        return self._repeat(lambda: self._socket.recv_into(buffer), "no data arrived")
+
+    def recv_soon_into(self, buffer: memoryview) -> int | None:
+        """Receive within a slice of time; return None if nothing arrived."""
+        self._check()
+        try:
+            return self._socket.recv_into(buffer)
+        except TimeoutError as exc:
+            if _is_of_system(exc):
+                raise
+            return None
+
+    def _repeat(self, operation: Callable[[], T], problem: str) -> T:
+        """Return what *operation* returns, repeating it while there is time."""
+        deadline: float | None = None
+        while True:
+            self._check()
+            started = time.monotonic()
+            try:
+                return operation()
+            except TimeoutError as exc:
+                if _is_of_system(exc):
+                    raise
+            if self.timeout is not None:
+                deadline = started + self.timeout if deadline is None else deadline
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"{problem} for {self.timeout:g} s")
+
+    def _check(self) -> None:
+        if self.is_stopped or not self._loop_thread.is_alive():  # as when the program ends
+            raise ConnectionAbortedError("stopped")
+
+    def makefile(self, _: str) -> BinaryIO:
+        """Return what a response is read from."""
+        self._incoming = _Incoming(self)
+        return io.BufferedReader(self._incoming)
+
+    def let_reads_end_early(self) -> None:
+        """Let the next read of the body return what there is when the peer pauses."""
+        self._incoming.let_read_end_early()
+
+    def is_readable(self) -> bool:
+        """Return whether something arrived, or the peer closed the connection."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._socket, selectors.EVENT_READ)
+            return bool(selector.select(0))
+
+    def close(self) -> None:
+        """Do nothing: ``http.client`` calls this before the last body is read."""
+
+    def shut(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class _Incoming(io.RawIOBase):
+    """What arrives on a wire."""
+
+    def __init__(self, wire: _Wire) -> None:
+        self._wire = wire
+        self._may_end_early = self._has_some = False
+        self._failure: OSError | None = None
+
+    def let_read_end_early(self) -> None:
+        self._may_end_early, self._has_some = True, False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Receive; return None to end a read early, with the bytes that it has."""
+        if self._failure is not None:
+            raise self._failure
+        if not (self._may_end_early and self._has_some):
+            count = self._wire.recv_into(buffer)
+            self._has_some = True
+            return count
+        try:
+            return self._wire.recv_soon_into(buffer)
+        except OSError as exc:  # raised by the next read: what arrived before is used
+            self._failure = exc
+            return None
+
+
+def _is_of_system(error: TimeoutError) -> bool:
+    """Return whether the operating system gave the connection up, not we the wait."""
+    return error.errno is not None
+
+
+class FileConnection:
+    """A connection that files are sent and received on, by one request at a time.
+
+    All methods but :meth:`close` block, and run in worker threads.
+
+    Args:
+        sock: Connected; closed with this.
+        host: Name of the server.
+        timeout: Seconds for which the server may take or send nothing; None for no limit.
+    """
+
+    def __init__(self, sock: socket.socket, host: str, timeout: float | None) -> None:
+        self._wire = _Wire(sock, timeout)
+        self._host = host
+        self._http = HTTPConnection(host)
+        self._http.auto_open = 0
+        self._http.sock = cast("socket.socket", self._wire)
+        self._response: HTTPResponse | None = None
+        self._lock = threading.Lock()
+
+    def start_tls(self, context: ssl.SSLContext) -> None:
+        """Encrypt the connection, and verify whose it is."""
+        with network_errors():
+            self._wire.start_tls(context, self._host)
+
+    def put(
+        self, method: str, target: str, headers: Headers, body: FileBody
+    ) -> Generator[int, None, WireResponse]:
+        """Send *body*; yield how many bytes were sent, and return the response."""
+        broken: BrokenError | None = None
+        buffer = memoryview(bytearray(min(_PIECE, body.size)))
+        left = body.size
+        try:
+            self._send_head(method, target, headers)
+            while left:
+                count = body.read_into(buffer[: min(left, _PIECE)], body.size - left)
+                with network_errors():
+                    self._wire.sendall(buffer[:count])
+                left -= count
+                yield count
+        except BrokenError as exc:
+            # A server that refuses a request may say so, and close, before it has the body.
+            broken, self._wire.timeout = exc, _EARLY_RESPONSE
+        try:
+            with network_errors():
+                response = self._response = self._http.getresponse()
+                return WireResponse(response.status, response.read(), _headers(response))
+        except BrokenError as exc:
+            error = broken or exc
+        finally:
+            if broken is not None:
+                self._response = None  # the connection cannot be used again
+        raise error
+
+    def get(self, method: str, target: str, headers: Headers) -> tuple[int, Mapping[str, str]]:
+        """Send a request without a body, and return status and headers of its response."""
+        self._send_head(method, target, headers)
+        with network_errors():
+            self._response = self._http.getresponse()
+        return self._response.status, _headers(self._response)
+
+    def skip_body(self) -> None:
+        """Read the body of the response if it is short."""
+        response = self._require_response()
+        if response.length is not None and response.length <= _SKIPPED:
+            with network_errors():
+                response.read()
+
+    @property
+    def body_size(self) -> int | None:
+        """Length of the response's body in bytes; None if it is not known."""
+        response = self._require_response()
+        return None if "content-encoding" in response.headers else response.length
+
+    def receive(self, write: Write) -> Generator[int, None, None]:
+        """Give the body of the response to *write*; yield how many bytes were written."""
+        if self.body_size is None:
+            yield from self._receive_unknown(write)
+        else:
+            yield from self._receive_known(write)
+
+    def _receive_known(self, write: Write) -> Generator[int, None, None]:
+        response = self._require_response()
+        buffer = memoryview(bytearray(min(_PIECE, response.length or 0)))
+        while response.length:
+            self._wire.let_reads_end_early()
+            left = response.length
+            with network_errors():
+                count = response.readinto(buffer)
+            if not count:
+                raise BrokenError(f"the server closed the connection with {left} bytes to come")
+            write([buffer[:count]])
+            yield count
+
+    def _receive_unknown(self, write: Write) -> Generator[int, None, None]:
+        """Receive a body whose end or a last chunk tells its size, or that is compressed."""
+        response = self._require_response()
+        coding = response.headers.get("content-encoding", "").strip().lower()
+        decoder = zlib.decompressobj(_ANY_WINDOW) if coding in _CODINGS else None
+        while True:
+            with network_errors():
+                piece = response.read1(_PIECE)
+            if not piece:
+                break
+            if decoder is not None:
+                piece = _decode(decoder, piece)
+            write([piece])
+            yield len(piece)
+        if decoder is not None and not decoder.eof:
+            raise BrokenError("the compressed content has no end")
+
+    def _send_head(self, method: str, target: str, headers: Headers) -> None:
+        self._response = None
+        try:
+            self._http.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
+            for name, value in headers:
+                self._http.putheader(name, value)
+        except ValueError:  # which may quote a secret
+            invalid = BrokenError("a header of the request is invalid", is_retryable=False)
+        else:
+            with network_errors():
+                self._http.endheaders()
+            return
+        raise invalid
+
+    def _require_response(self) -> HTTPResponse:
+        assert self._response is not None  # noqa: S101 - a request was sent
+        return self._response
+
+    def work(self, function: Callable[[], T]) -> T:
+        """Return what *function* returns, which uses this connection; see :meth:`close`."""
+        try:
+            with self._lock:
+                return function()
+        finally:
+            if self._wire.is_stopped:
+                self._wire.shut()
+
+    def stop(self) -> None:
+        """Let a thread that is at work end soon, with an error; may be called in any thread."""
+        self._wire.is_stopped = True
+
+    def close(self) -> None:
+        """Close the connection; if a thread is at work, let that end, and close it there."""
+        self.stop()
+        if not self._lock.locked():
+            self._wire.shut()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether a response was read to its end, and the connection can be used again."""
+        response = self._response
+        return response is not None and response.isclosed() and not response.will_close
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the server closed the connection while it was not used."""
+        return self._wire.is_readable()
+
+
+def _decode(decoder: zlib._Decompress, piece: bytes) -> bytes:
+    try:
+        return decoder.decompress(piece)
+    except zlib.error as exc:
+        reason = f"the content is not encoded as it says: {exc}"
+    raise BrokenError(reason)
+
+
+def _headers(response: HTTPResponse) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name, value in response.headers.items():
+        key = name.lower()
+        found[key] = f"{found[key]}, {value}" if key in found else value
+    return found

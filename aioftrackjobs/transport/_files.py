@@ -1,0 +1,360 @@
+"""Files that the session's own client sends and receives: in worker threads, past httpx.
+
+An event loop moves a body in small pieces, each of which costs turns of the loop and passes
+several buffers; over TLS a worker thread with ``http.client`` is three to five times as fast. A
+transfer takes a thread for a turn of ``_TURN`` seconds. Between two turns, on the event loop, it
+reports progress and may end.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from http.cookiejar import CookieJar
+from typing import TypeVar
+from urllib.request import Request
+
+import anyio
+import anyio.lowlevel
+import httpx
+from anyio.to_thread import run_sync
+
+from aioftrackjobs._version import __version__
+from aioftrackjobs.errors import ConnectError, TransportError
+from aioftrackjobs.transport._base import (
+    Download,
+    FileBody,
+    OwnTransport,
+    WireRequest,
+    WireResponse,
+    Write,
+)
+from aioftrackjobs.transport._connect import connect
+from aioftrackjobs.transport._file_connection import (
+    BrokenError,
+    FileConnection,
+    Headers,
+    network_errors,
+)
+from aioftrackjobs.transport._redaction import redact
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds after which a thread lets the event loop decide whether the transfer goes on.
+_TURN = 0.1
+
+#: Redirections of a download that are followed, as many as httpx follows.
+_REDIRECTIONS = 20
+_REDIRECTED = (301, 302, 303, 307, 308)
+
+_PORTS = {"http": 80, "https": 443}
+
+_Origin = tuple[str, str, int]
+
+
+class FileTransport:
+    """Sends requests with files, and downloads, in worker threads; leaves all others to *api*.
+
+    Args:
+        api: Sends requests without a file; closed with this.
+        timeout: Seconds for connecting, and for which a server may take or send nothing.
+        keepalive: Seconds after which an idle connection is not used any more.
+        load_certificates: Returns what to verify servers with; called in a worker thread when
+            first needed.
+        cookies: Those of earlier responses, as a load balancer may count on them.
+        secrets: Texts that must never show in an error.
+        threads: How many may work at once.
+    """
+
+    def __init__(
+        self,
+        api: OwnTransport,
+        *,
+        timeout: float | None,
+        keepalive: float,
+        load_certificates: Callable[[], ssl.SSLContext],
+        cookies: CookieJar,
+        secrets: tuple[str, ...],
+        threads: int,
+    ) -> None:
+        self._api = api
+        self._timeout = timeout
+        self._keepalive = keepalive
+        self._load_certificates = load_certificates
+        self._certificates: ssl.SSLContext | None = None
+        self._cookies = cookies
+        self._secrets = secrets
+        self._limiter = anyio.CapacityLimiter(threads)
+        self._idle: dict[_Origin, list[tuple[float, FileConnection]]] = {}
+        self._is_closed = False
+
+    async def send(self, request: WireRequest) -> WireResponse:
+        """Send *request*, and return its whole response; redirections are for the caller."""
+        body = request.body
+        if body is None or isinstance(body, bytes) or not isinstance(body, FileBody):
+            return await self._api.send(request)
+        url = self._parse(request.url)
+        async with self._connected(url) as connection:
+            steps = connection.put(request.method, _target(url), self._headers(request, url), body)
+            try:
+                response = await self._move(connection, steps, body.sent)
+            except BrokenError as exc:
+                error = self._incomplete(exc, url)
+            else:
+                logger.debug("%s to %s: HTTP %d", request.method, _text(url), response.status)
+                return response
+            raise error
+
+    @asynccontextmanager
+    async def stream(self, request: WireRequest) -> AsyncIterator[Download]:
+        """Send *request*, follow redirections, and give access to its response."""
+        url = self._parse(request.url)
+        for _ in range(1 + _REDIRECTIONS):
+            async with self._connected(url) as connection:
+                status, headers = await self._get(connection, request, url)
+                location = headers.get("location") if status in _REDIRECTED else None
+                if location is None:
+                    receive = partial(self._receive, connection, url)
+                    yield _FileDownload(status, headers, connection.body_size, receive)
+                    return
+            url = self._parse(location, url)
+        raise TransportError(f"more than {_REDIRECTIONS} redirections to {_text(url)}")
+
+    async def aclose(self) -> None:
+        """Close *api*, and all connections that are not in use; the others are closed after use."""
+        self._is_closed = True
+        for connections in self._idle.values():
+            for _, connection in connections:
+                connection.close()
+        self._idle.clear()
+        await self._api.aclose()
+
+    # Requests
+
+    def _parse(self, text: str, base: httpx.URL | None = None) -> httpx.URL:
+        try:
+            url = httpx.URL(text) if base is None else base.join(text)
+        except (httpx.InvalidURL, ValueError):
+            problem = "the address of a file is not a URL"
+        else:
+            if url.scheme in _PORTS and url.host:
+                return url
+            problem = f"files are not reached by {url.scheme!r}"
+        error = ConnectError(problem)
+        error.is_retryable = False
+        raise error
+
+    async def _get(
+        self, connection: FileConnection, request: WireRequest, url: httpx.URL
+    ) -> tuple[int, Mapping[str, str]]:
+        """Return status and headers of the response; the body of a redirection is read."""
+        headers = self._headers(request, url)
+
+        def get() -> tuple[int, Mapping[str, str]]:
+            status, found = connection.get(request.method, _target(url), headers)
+            if status in _REDIRECTED:
+                connection.skip_body()
+            return status, found
+
+        try:
+            status, found = await self._run(connection, get)
+        except BrokenError as exc:
+            error = self._incomplete(exc, url)
+        else:
+            logger.debug("%s to %s: HTTP %d", request.method, _text(url), status)
+            return status, found
+        raise error
+
+    async def _receive(
+        self, connection: FileConnection, url: httpx.URL, write: Write, note: Callable[[], object]
+    ) -> None:
+        try:
+            await self._move(connection, connection.receive(write), lambda _: note())
+        except BrokenError as exc:
+            error = self._incomplete(exc, url)
+        else:
+            return
+        raise error
+
+    def _incomplete(self, broken: BrokenError, url: httpx.URL) -> TransportError:
+        reason = redact(broken.reason, *self._secrets)
+        error = TransportError(f"no complete response from {_text(url)}: {reason}")
+        error.is_retryable = broken.is_retryable
+        return error
+
+    def _headers(self, request: WireRequest, url: httpx.URL) -> Headers:
+        """Return the headers of *request*, and those that each request has."""
+        defaults = {
+            "host": url.netloc.decode("ascii"),
+            "accept": "*/*",
+            "accept-encoding": "identity",
+            "user-agent": f"aioftrackjobs/{__version__}",
+        }
+        carrier = Request(str(url))  # noqa: S310 - it only carries what the cookie jar adds
+        self._cookies.add_cookie_header(carrier)
+        if (cookie := carrier.get_header("Cookie")) is not None:
+            defaults["cookie"] = cookie
+        given = {
+            # A server may name a file in a header: UTF-8 is what such servers read and write.
+            name.lower(): value if isinstance(value, bytes) else value.encode()
+            for name, value in request.headers.items()
+        }
+        return [*(defaults | given).items()]
+
+    # Threads
+
+    async def _move(
+        self,
+        connection: FileConnection,
+        steps: Generator[int, None, T],
+        note: Callable[[int], object],
+    ) -> T:
+        """Return what *steps* return, which yield how many bytes were moved."""
+        results: list[T] = []
+
+        def take_turn() -> int:
+            moved, end = 0, time.monotonic() + _TURN
+            while True:
+                try:
+                    moved += next(steps)
+                except StopIteration as exc:
+                    results.append(exc.value)
+                    return moved
+                if time.monotonic() >= end:
+                    return moved
+
+        while not results:
+            moved = await self._run(connection, take_turn)
+            if moved:
+                note(moved)
+        return results[0]
+
+    async def _run(self, connection: FileConnection, function: Callable[[], T]) -> T:
+        """Return what *function* returns in a worker thread, which ends if this is cancelled."""
+        results: list[T] = []
+        errors: list[Exception] = []
+
+        def work() -> None:
+            try:
+                results.append(connection.work(function))
+            except Exception as exc:  # noqa: BLE001 - raised below, lest it becomes a group
+                errors.append(exc)
+
+        async def stop_if_cancelled() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                if not (results or errors):
+                    connection.stop()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(stop_if_cancelled)
+            # The thread uses files that the caller closes, so it is waited for, not abandoned.
+            await run_sync(work, limiter=self._limiter)
+            group.cancel_scope.cancel()
+        await anyio.lowlevel.checkpoint_if_cancelled()  # rather than the error of a stopped thread
+        for error in errors:
+            raise error
+        return results[0]
+
+    # Connections
+
+    @asynccontextmanager
+    async def _connected(self, url: httpx.URL) -> AsyncIterator[FileConnection]:
+        """Give a connection to the server of *url*; kept if its response was read to the end."""
+        host = url.raw_host.decode("ascii")
+        origin = (url.scheme, host, url.port or _PORTS[url.scheme])
+        connection = self._take_idle(origin) or await self._connect(origin, url)
+        try:
+            yield connection
+        except BaseException:
+            connection.close()
+            raise
+        if connection.is_complete and not self._is_closed:
+            self._idle.setdefault(origin, []).append((time.monotonic(), connection))
+        else:
+            connection.close()
+
+    def _take_idle(self, origin: _Origin) -> FileConnection | None:
+        """Return a connection that is not in use; close those that were idle for too long."""
+        expired = time.monotonic() - self._keepalive
+        for connections in self._idle.values():
+            while connections and connections[0][0] < expired:
+                connections.pop(0)[1].close()
+        connections = self._idle.get(origin, [])
+        while connections:
+            _, connection = connections.pop()
+            if not connection.is_stale:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self, origin: _Origin, url: httpx.URL) -> FileConnection:
+        scheme, host, port = origin
+        try:
+            with network_errors():
+                sock = await connect(host, port, self._timeout)
+        except BrokenError as exc:
+            error = self._unreachable(exc, url)
+        else:
+            connection = FileConnection(sock, host, self._timeout)
+            try:
+                if scheme == "https":
+                    await self._run(connection, partial(self._start_tls, connection))
+            except BrokenError as exc:
+                connection.close()
+                error = self._unreachable(exc, url)
+            except BaseException:
+                connection.close()
+                raise
+            else:
+                return connection
+        raise error
+
+    def _start_tls(self, connection: FileConnection) -> None:
+        """Encrypt *connection*; in a worker thread."""
+        if self._certificates is None:
+            self._certificates = self._load_certificates()
+        connection.start_tls(self._certificates)
+
+    def _unreachable(self, broken: BrokenError, url: httpx.URL) -> ConnectError:
+        reason = redact(broken.reason, *self._secrets)
+        error = ConnectError(f"cannot reach {_text(url)}: {reason}")
+        error.is_retryable = broken.is_retryable
+        return error
+
+
+class _FileDownload:
+    """A response of which the body is still to be received."""
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        size: int | None,
+        receive: Callable[[Write, Callable[[], object]], Awaitable[None]],
+    ) -> None:
+        self.status = status
+        self.headers = headers
+        self.size = size
+        self._receive = receive
+
+    async def save(self, write: Write, note: Callable[[], object]) -> None:
+        """Give the body to *write* in worker threads."""
+        await self._receive(write, note)
+
+
+def _target(url: httpx.URL) -> str:
+    """Return what a request names: path and query."""
+    return url.raw_path.decode("ascii")
+
+
+def _text(url: httpx.URL) -> str:
+    """Return what an error may show of *url*, which carries secrets in its query."""
+    return f"{url.scheme}://{url.netloc.decode('ascii')}"
