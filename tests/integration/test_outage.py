@@ -45,7 +45,6 @@ def live_objects() -> int:
     return len(gc.get_objects())
 
 
-@pytest.mark.every_client
 async def test_an_hour_of_outage_loses_nothing(
     server: ServerHandle,
     other: AsyncSession,

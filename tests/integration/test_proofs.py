@@ -13,27 +13,31 @@ from pathlib import Path
 
 import pytest
 
+from ..amounts import amount
 from .proofs import prove_cancellations, prove_faults, prove_kills
 from .proofs.secrets import SecretWatch
 
 SEED = int(os.environ.get("AIOFTRACKJOBS_SEED", random.randrange(10**9)))
 
 
+@pytest.mark.long
 async def test_all_jobs_end_correctly_though_a_tenth_of_all_requests_fails() -> None:
-    outcome = await prove_faults(200, SEED)
+    outcome = await prove_faults(amount(60, 2_000), SEED)
 
     assert not outcome.violations, str(outcome)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:
-    outcome = await prove_kills(3, SEED, tmp_path)
+    outcome = await prove_kills(amount(2, 20), SEED, tmp_path)
 
     assert not outcome.violations, str(outcome)
 
 
+@pytest.mark.long
 async def test_jobs_cancelled_at_random_moments_end_correctly() -> None:
-    outcome = await prove_cancellations(200, SEED)
+    outcome = await prove_cancellations(amount(100, 1_000), SEED)
 
     assert not outcome.violations, str(outcome)
 
