@@ -1,4 +1,4 @@
-"""An in-memory server with the habits and faults that tests of commits need."""
+"""An in-memory server with the behaviour and faults that tests of commits need."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class RefusalError(Exception):
 
 
 class Tables:
-    """An in-memory server behind ``httpx.MockTransport``, with the habits that a test needs.
+    """An in-memory server behind ``httpx.MockTransport``, with the behaviour that a test needs.
 
     Attributes:
         atomic: Whether a refused batch leaves nothing behind.
-        reorders: Whether an entity may not be named in the batch that creates it.
-        refuses: Tells which operations are refused.
+        reorders: Whether an entity may not be referred to in the batch that creates it.
+        refuses: Returns whether an operation is refused.
         gate: Requests wait for it.
         faults: What happens to the next requests that carry writes, one by one: a "refused
-            connection", or a "lost request" or "lost answer"; or to the next that only asks, a
-            "lost question".
-        hides: Entity types that it answers no query for.
+            connection", or a "lost request" or "lost response"; or to the next with queries only,
+            a "lost query".
+        hides: Entity types of which it refuses queries.
         most_operations: Batches of more are refused as too big.
         batches: The writes of each request, in the order they arrived.
         applied: The writes that were applied and not taken back, in their order.
-        under_way: Requests that are waiting now, and the most at once.
+        in_progress: Requests that are waiting now; most_in_progress: the most at once.
     """
 
     def __init__(self) -> None:
@@ -54,34 +54,34 @@ class Tables:
         self.applied: list[Wire] = []
         self.batches: list[list[Wire]] = []
         self.queries = 0
-        self.under_way = self.most_under_way = 0
+        self.in_progress = self.most_in_progress = 0
         self.arrived = anyio.Event()
 
-    async def answer(self, request: httpx.Request) -> httpx.Response:
+    async def respond(self, request: httpx.Request) -> httpx.Response:
         operations = json.loads(request.content)
         writes = [operation for operation in operations if operation["action"] != "query"]
         self.queries += len(operations) - len(writes)
         if writes:
             self.batches.append(writes)
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
+        self.in_progress += 1
+        self.most_in_progress = max(self.most_in_progress, self.in_progress)
         self.arrived.set()
         try:
             await self.gate.wait()
         finally:
-            self.under_way -= 1
-        due = bool(self.faults) and bool(writes) != (self.faults[0] == "lost question")
+            self.in_progress -= 1
+        due = bool(self.faults) and bool(writes) != (self.faults[0] == "lost query")
         fault = self.faults.popleft() if due else None
         if fault == "refused connection":
             raise httpx.ConnectError("refused", request=request)
-        if fault in ("lost request", "lost question"):
+        if fault in ("lost request", "lost query"):
             raise httpx.ReadError("gone", request=request)
-        answer = self._answer(operations)
-        if fault == "lost answer":
+        response = self._respond(operations)
+        if fault == "lost response":
             raise httpx.ReadError("gone", request=request)
-        return answer
+        return response
 
-    def _answer(self, operations: Sequence[Wire]) -> httpx.Response:
+    def _respond(self, operations: Sequence[Wire]) -> httpx.Response:
         if self.most_operations is not None and len(operations) > self.most_operations:
             return httpx.Response(413, text="<h1>Request Entity Too Large</h1>")
         before = {key: dict(row) for key, row in self.rows.items()}, list(self.applied)
@@ -105,7 +105,7 @@ class Tables:
         if operation["action"] == "query":
             (kind,) = re.findall(r"from (\w+)", operation["expression"])
             if kind in self.hides:
-                raise RefusalError("ServerError", "nobody may ask for that")
+                raise RefusalError("ServerError", "queries are refused")
             asked = [
                 self.rows.get(each) for each in re.findall(r'"([^"]+)"', operation["expression"])
             ]
@@ -137,7 +137,7 @@ class Tables:
     @asynccontextmanager
     async def session(self, **options: Any) -> AsyncIterator[AsyncSession]:
         async with (
-            httpx.AsyncClient(transport=httpx.MockTransport(self.answer)) as client,
+            httpx.AsyncClient(transport=httpx.MockTransport(self.respond)) as client,
             AsyncSession(
                 "https://ftrack.test",
                 "SECRET",

@@ -1,4 +1,4 @@
-"""The three ends of a commit: applied; refused or never sent; unknown."""
+"""The three ends of a commit: applied, not applied, unknown."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ async def session() -> AsyncIterator[AsyncSession]:
 
 
 def applied(request: httpx.Request) -> httpx.Response:
-    """Answer as a server that applies everything."""
-    answers = []
+    """Respond as a server that applies everything."""
+    results = []
     for operation in json.loads(request.content):
         data = {
             "__entity_type__": operation["entity_type"],
             "id": operation["entity_key"][0],
             **operation.get("entity_data", {}),
         }
-        answers.append({"action": operation["action"], "data": data})
-    return httpx.Response(200, json=answers)
+        results.append({"action": operation["action"], "data": data})
+    return httpx.Response(200, json=results)
 
 
 def refused(_: httpx.Request) -> httpx.Response:
@@ -110,7 +110,7 @@ async def test_refused_operations_are_pending_again(
     "error",
     [httpx.ConnectError("refused"), httpx.ConnectTimeout("slow"), httpx.PoolTimeout("full")],
 )
-async def test_what_never_left_is_pending_again(
+async def test_a_commit_that_was_never_sent_is_pending_again(
     session: AsyncSession, respx_mock: respx.MockRouter, error: Exception
 ) -> None:
     respx_mock.post(API).mock(side_effect=error)
@@ -126,7 +126,7 @@ async def test_what_never_left_is_pending_again(
 
 @pytest.mark.every_client
 @pytest.mark.parametrize(
-    ("answer", "cause"),
+    ("response", "cause"),
     [
         pytest.param(httpx.ReadTimeout("slow"), TransportError, id="read time-out"),
         pytest.param(httpx.RemoteProtocolError("gone"), TransportError, id="disconnected"),
@@ -141,17 +141,17 @@ async def test_what_never_left_is_pending_again(
         pytest.param(httpx.Response(200, json=[]), MalformedResponseError, id="wrong length"),
     ],
 )
-async def test_without_a_complete_answer_the_end_is_unknown(
+async def test_without_a_complete_response_a_commit_is_uncertain(
     session: AsyncSession,
     respx_mock: respx.MockRouter,
-    answer: Exception | httpx.Response,
+    response: Exception | httpx.Response,
     cause: type[Exception],
 ) -> None:
     route = respx_mock.post(API)
-    if isinstance(answer, httpx.Response):
-        route.respond(answer.status_code, content=answer.content)
+    if isinstance(response, httpx.Response):
+        route.respond(response.status_code, content=response.content)
     else:
-        route.mock(side_effect=answer)
+        route.mock(side_effect=response)
     session.create(Job, {"status": "running"})
     (operation,) = session.recorded_operations
 
@@ -165,8 +165,8 @@ async def test_without_a_complete_answer_the_end_is_unknown(
     assert route.call_count == 1, "nothing is silently sent twice"
     with pytest.raises(CommitUncertainError):
         await session.commit()
-    (asked,) = json.loads(route.calls.last.request.content)
-    assert asked["action"] == "query", "it is asked about before it is sent again"
+    (sent,) = json.loads(route.calls.last.request.content)
+    assert sent["action"] == "query", "the server is asked before anything is sent again"
     assert session.uncertain_operations == (operation,)
 
 
@@ -198,7 +198,7 @@ async def test_a_proxys_refusal_is_a_refusal(
     assert len(session.recorded_operations) == 1
 
 
-async def test_refused_operations_stand_before_those_recorded_meanwhile(
+async def test_refused_operations_are_pending_before_those_recorded_meanwhile(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
     arrived, go_on = anyio.Event(), anyio.Event()
@@ -244,7 +244,7 @@ async def test_a_commit_cancelled_before_it_is_sent_is_pending_again(
 
 
 @pytest.mark.every_client
-async def test_a_commit_cancelled_while_it_is_under_way_is_settled(
+async def test_a_commit_cancelled_after_it_was_sent_is_settled(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
     arrived, go_on = anyio.Event(), anyio.Event()
@@ -273,7 +273,7 @@ async def test_a_commit_cancelled_while_it_is_under_way_is_settled(
     assert session.uncertain_operations == ()
 
 
-async def test_commits_of_one_unit_never_overtake_each_other(
+async def test_commits_of_one_unit_keep_their_order(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
     order: list[str] = []
@@ -299,7 +299,7 @@ async def test_commits_of_one_unit_never_overtake_each_other(
 
 
 @pytest.mark.every_client
-async def test_at_most_eight_requests_are_under_way(
+async def test_at_most_eight_requests_are_in_progress(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
     under_way, most = 0, 0
@@ -335,7 +335,7 @@ async def test_an_endless_paging_is_noticed(
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "result",
     [
         pytest.param({"action": "query"}, id="no data"),
         pytest.param("text", id="no object"),
@@ -343,9 +343,9 @@ async def test_an_endless_paging_is_noticed(
     ],
 )
 async def test_a_query_result_of_the_wrong_shape_is_named(
-    session: AsyncSession, respx_mock: respx.MockRouter, answer: object
+    session: AsyncSession, respx_mock: respx.MockRouter, result: object
 ) -> None:
-    respx_mock.post(API).respond(json=[answer])
+    respx_mock.post(API).respond(json=[result])
 
     with pytest.raises(MalformedResponseError):
         await session.query("select id from Job").all()
@@ -371,14 +371,14 @@ async def test_a_generic_row_whose_key_differs_is_read_by_the_schemas(
 ) -> None:
     schema = {"id": "Odd", "primary_key": ["code"], "properties": {"code": {"type": "string"}}}
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         (operation,) = json.loads(request.content)
         if operation["action"] == "query_schemas":
             return httpx.Response(200, json=[[schema]])
         rows = [{"__entity_type__": "Odd", "code": "c1"}]
         return httpx.Response(200, json=[{"action": "query", "data": rows, "metadata": {}}])
 
-    respx_mock.post(API).mock(side_effect=answer)
+    respx_mock.post(API).mock(side_effect=respond)
 
     rows = await session.query("select code from Odd").all()
 
@@ -386,28 +386,28 @@ async def test_a_generic_row_whose_key_differs_is_read_by_the_schemas(
     assert rows[0].primary_key_attributes == ("code",)
 
 
-# What becomes of the unknown
+# After a lost response
 
 
 class Store:
-    """A server that loses answers: before or after it applied the request."""
+    """A server that loses requests or responses: before or after it applied them."""
 
     def __init__(self) -> None:
         self.jobs: dict[str, dict[str, object]] = {}
         self.applied = 0
         self.lose: list[str] = []
 
-    def answer(self, request: httpx.Request) -> httpx.Response:
+    def respond(self, request: httpx.Request) -> httpx.Response:
         how = self.lose.pop(0) if self.lose else ""
         if how == "before":
             raise httpx.ReadError("lost", request=request)
         operations = json.loads(request.content)
-        answers = [self._apply(operation) for operation in operations]
+        results = [self._apply(operation) for operation in operations]
         if how == "after":
             raise httpx.ReadError("lost", request=request)
         if how == "busy":
             return httpx.Response(429, headers={"retry-after": "7"}, text="slow down")
-        return httpx.Response(200, json=answers)
+        return httpx.Response(200, json=results)
 
     def _apply(self, operation: dict[str, Any]) -> dict[str, object]:
         if operation["action"] == "query":
@@ -429,12 +429,12 @@ class Store:
 @pytest.fixture
 def store(respx_mock: respx.MockRouter) -> Store:
     made = Store()
-    respx_mock.post(API).mock(side_effect=made.answer)
+    respx_mock.post(API).mock(side_effect=made.respond)
     return made
 
 
 class Time:
-    """A clock that only sleeping moves."""
+    """A clock that advances only by sleeping."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -452,7 +452,7 @@ class Time:
         return RetryPolicy(budget=budget, jitter=0, clock=self, sleep=self.sleep)
 
 
-def patient(budget: float = 60) -> tuple[AsyncSession, Time]:
+def retrying(budget: float = 60) -> tuple[AsyncSession, Time]:
     time = Time()
     return AsyncSession(URL, "SECRET-KEY", "maya", retry=time.policy(budget)), time
 
@@ -461,33 +461,33 @@ def patient(budget: float = 60) -> tuple[AsyncSession, Time]:
 async def test_each_operation_is_applied_once_whatever_is_lost(
     store: Store, lost: list[str]
 ) -> None:
-    session, time = patient()
+    session, time = retrying()
     async with session:
-        old, doomed = session.create(Job, {}), session.create(Job, {})
+        old, deleted = session.create(Job, {}), session.create(Job, {})
         await session.commit()
         store.lose, store.applied = list(lost), 0
 
-        born = session.create(Job, {"status": "running"})
+        created = session.create(Job, {"status": "running"})
         old["data"] = "changed"
-        session.delete(doomed)
+        session.delete(deleted)
         await session.commit()
 
         assert session.recorded_operations == session.uncertain_operations == ()
-    assert store.jobs.keys() == {old.id, born.id}
+    assert store.jobs.keys() == {old.id, created.id}
     assert store.jobs[old.id]["data"] == "changed"
     assert len(time.pauses) == len(lost)
 
 
 async def test_reads_are_tried_again(store: Store) -> None:
-    session, time = patient()
+    session, time = retrying()
     async with session:
         store.lose = ["before", "after"]
         assert await session.query("select id from Job").all() == []
     assert time.pauses == [0.1, 0.2]
 
 
-async def test_the_server_is_left_alone_as_long_as_it_asks(store: Store) -> None:
-    session, time = patient()
+async def test_retry_after_is_respected(store: Store) -> None:
+    session, time = retrying()
     async with session:
         store.lose = ["busy"]
         assert await session.query("select id from Job").all() == []
@@ -495,12 +495,12 @@ async def test_the_server_is_left_alone_as_long_as_it_asks(store: Store) -> None
 
 
 @pytest.mark.parametrize("status", [429, 502, 503])
-@pytest.mark.parametrize("told", ["7", "date"])
-async def test_a_commit_too_leaves_the_server_alone_as_long_as_it_asks(
-    respx_mock: respx.MockRouter, status: int, told: str
+@pytest.mark.parametrize("form", ["7", "date"])
+async def test_a_commit_respects_retry_after(
+    respx_mock: respx.MockRouter, status: int, form: str
 ) -> None:
-    asked = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
-    headers = {"retry-after": asked if told == "date" else told}
+    date = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+    headers = {"retry-after": date if form == "date" else form}
     done = [{"action": "create", "data": {}}]
     respx_mock.post(API, content__contains="create").mock(
         side_effect=[
@@ -509,12 +509,12 @@ async def test_a_commit_too_leaves_the_server_alone_as_long_as_it_asks(
         ]
     )
     respx_mock.post(API).respond(json=[{"action": "query", "data": []}])  # is it applied?
-    session, time = patient()
+    session, time = retrying()
     async with session:
         session.create(Job, {})
         await session.commit()
     (pause,) = time.pauses
-    assert pause == 7 if told == "7" else 10 < pause <= 20
+    assert pause == 7 if form == "7" else 10 < pause <= 20
 
 
 @pytest.mark.parametrize(
@@ -528,12 +528,12 @@ async def test_a_commit_too_leaves_the_server_alone_as_long_as_it_asks(
         (500, {"exception": "ServerError", "content": "no"}),
     ],
 )
-async def test_a_refusal_is_told_at_once(
+async def test_a_refusal_is_raised_without_a_retry(
     respx_mock: respx.MockRouter, status: int, body: dict[str, str]
 ) -> None:
     route = respx_mock.post(API, content__contains="create").respond(status, json=body)
     respx_mock.post(API).respond(json=[{"action": "query", "data": []}])
-    session, time = patient()
+    session, time = retrying()
     async with session:
         session.create(Job, {})
         with pytest.raises(ServerError):
@@ -542,8 +542,8 @@ async def test_a_refusal_is_told_at_once(
     assert route.call_count == 1
 
 
-async def test_longer_than_the_budget_is_an_error_that_says_how_long(store: Store) -> None:
-    session, time = patient(budget=5)
+async def test_a_retry_after_beyond_the_budget_is_raised_with_its_length(store: Store) -> None:
+    session, time = retrying(budget=5)
     async with session:
         store.lose = ["busy"]
         with pytest.raises(ServerError) as caught:
@@ -552,8 +552,8 @@ async def test_longer_than_the_budget_is_an_error_that_says_how_long(store: Stor
     assert time.pauses == []
 
 
-async def test_a_call_that_may_not_be_repeated_is_not(store: Store) -> None:
-    session, time = patient()
+async def test_a_call_that_must_not_be_repeated_is_not(store: Store) -> None:
+    session, time = retrying()
     async with session:
         store.lose = ["after"]
         with pytest.raises(TransportError):
@@ -569,7 +569,7 @@ async def test_a_call_that_may_not_be_repeated_is_not(store: Store) -> None:
 async def test_what_stays_unknown_is_settled_when_the_server_is_back(
     store: Store, lost: str, how: str
 ) -> None:
-    session, _ = patient(budget=0)
+    session, _ = retrying(budget=0)
     async with session:
         store.lose = [lost]
         job = session.create(Job, {"status": "running"})
@@ -588,8 +588,10 @@ async def test_what_stays_unknown_is_settled_when_the_server_is_back(
 
 
 @pytest.mark.parametrize("lost", ["before", "after"])
-async def test_what_a_unit_of_work_leaves_unknown_is_settled_too(store: Store, lost: str) -> None:
-    session, _ = patient(budget=0)
+async def test_what_a_unit_of_work_leaves_uncertain_can_be_resolved(
+    store: Store, lost: str
+) -> None:
+    session, _ = retrying(budget=0)
     async with session:
         store.lose = [lost]
         with pytest.raises(CommitUncertainError) as caught:
@@ -600,7 +602,7 @@ async def test_what_a_unit_of_work_leaves_unknown_is_settled_too(store: Store, l
 
 
 async def test_a_commit_settles_what_became_uncertain_while_it_waited(store: Store) -> None:
-    session, _ = patient(budget=0)
+    session, _ = retrying(budget=0)
     uncertain: list[CommitUncertainError] = []
 
     async def commit() -> None:
@@ -610,13 +612,13 @@ async def test_a_commit_settles_what_became_uncertain_while_it_waited(store: Sto
             uncertain.append(error)
 
     async with session:
-        for number in range(1, 9):  # on trio, who of the two is woken first is left to chance
+        for number in range(1, 9):  # on trio, the two are woken in a random order
             store.lose = ["after"]
             job = session.create(Job, {})
             with pytest.raises(CommitUncertainError):
                 await session.commit()
             job["data"] = "later"
-            store.lose = ["", "before"]  # the question, and the commit of whoever is first
+            store.lose = ["", "before"]  # the query, and the commit of the first of the two
 
             async with anyio.create_task_group() as group:
                 group.start_soon(commit)
@@ -628,7 +630,7 @@ async def test_a_commit_settles_what_became_uncertain_while_it_waited(store: Sto
 
 
 async def test_what_may_have_been_deleted_cannot_be_changed(store: Store) -> None:
-    session, _ = patient(budget=0)
+    session, _ = retrying(budget=0)
     async with session:
         job = session.create(Job, {})
         await session.commit()
@@ -644,7 +646,7 @@ async def test_what_may_have_been_deleted_cannot_be_changed(store: Store) -> Non
     assert not store.jobs
 
 
-async def test_an_error_that_left_its_process_says_so() -> None:
+async def test_an_unpickled_error_cannot_be_resolved() -> None:
     error = pickle.loads(pickle.dumps(CommitUncertainError(["x"])))
     assert error.operations == ("x",)
     with pytest.raises(SessionStateError):

@@ -270,7 +270,7 @@ async def test_what_a_lost_commit_has_not_done_ends_uncertain_without_retries(
     assert [batch[0]["action"] for batch in transport.batches] == ["create", "query", "create"]
 
 
-async def test_a_lost_commit_ends_uncertain_when_the_server_answers_no_query(
+async def test_a_lost_commit_ends_uncertain_when_the_server_refuses_queries(
     transport: FakeTransport,
 ) -> None:
     """It is sent again, and what it duplicates then may be its own."""
