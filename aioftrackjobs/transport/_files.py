@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from http.cookiejar import CookieJar
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.request import Request
 
 import anyio
@@ -94,11 +94,14 @@ class FileTransport:
         self._idle: dict[_Origin, list[tuple[float, FileConnection]]] = {}
         self._is_closed = False
 
-    async def send(self, request: WireRequest) -> WireResponse:
+    def send(self, request: WireRequest) -> Coroutine[Any, Any, WireResponse]:
         """Send *request*, and return its whole response; redirections are for the caller."""
         body = request.body
         if body is None or isinstance(body, bytes) or not isinstance(body, FileBody):
-            return await self._api.send(request)
+            return self._api.send(request)
+        return self._send_file(request, body)
+
+    async def _send_file(self, request: WireRequest, body: FileBody) -> WireResponse:
         url = self._parse(request.url)
         async with self._connected(url) as connection:
             steps = connection.put(request.method, _target(url), self._headers(request, url), body)
