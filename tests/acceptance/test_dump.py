@@ -84,7 +84,7 @@ async def test_what_is_dumped_is_served_again(
     assert all(status["state"]["name"] for status in statuses)
 
 
-async def test_what_several_types_show_is_dumped_once(schemas: list[Entity] | None) -> None:
+async def test_rows_of_several_types_are_dumped_once(schemas: list[Entity] | None) -> None:
     """A custom attribute's value is seen as that of a context too, a link from both its ends."""
     async with running(schemas=schemas) as server:
         async with AsyncSession(server.url, server.api_key, server.api_user) as session:
@@ -126,7 +126,7 @@ async def _dumped(schemas: list[Entity] | None, path: Path) -> tuple[list[Entity
         return before, await write_dump(source, [], path)
 
 
-async def test_keys_and_other_secrets_stay_where_they_are(
+async def test_api_keys_and_other_secrets_are_not_dumped(
     session: AsyncSession, server: ServerHandle
 ) -> None:
     await _work(session)

@@ -169,7 +169,7 @@ def test_fixtures_work_with_anyio_alone(all_runs: Any) -> None:
     run.shows("*mark the test with pytest.mark.anyio, or install*")
 
 
-def test_failing_test_shows_the_seed_that_brings_its_faults_back(all_runs: Any) -> None:
+def test_failing_test_shows_the_seed_that_repeats_its_faults(all_runs: Any) -> None:
     first = all_runs.run({"faults": HOOK + FAULTS})
     (seed,) = re.findall(r"--ftrack-seed=(\d+)", first.out)  # of one test only
     second = all_runs.run({"faults": HOOK + FAULTS}, f"--ftrack-seed={seed}", "-k", "seldom")

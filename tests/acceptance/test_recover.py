@@ -100,7 +100,7 @@ async def _status(session: AsyncSession, job: Job) -> JobStatus | str:
     return found.status
 
 
-def test_a_time_that_is_none_is_misuse(command: Callable[..., Any]) -> None:
+def test_an_invalid_duration_is_misuse(command: Callable[..., Any]) -> None:
     ended = command("recover", "--older-than", "soon")
 
     assert ended.code == 2
@@ -115,6 +115,6 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "h", "-1h", "1h30m", "9999999999d", f"1{'0' * 400}s"])
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         parse_duration(text)

@@ -39,7 +39,7 @@ def _open(variables: dict[str, str]) -> AsyncSession:
     )
 
 
-async def test_it_serves_what_the_printed_lines_lead_to_until_a_signal(
+async def test_it_serves_clients_with_the_printed_variables_until_a_signal(
     launch: Callable[..., Any], tmp_path: Path
 ) -> None:
     """And a second one on the same files has what the first one held."""
@@ -145,7 +145,7 @@ def test_options_are_those_of_the_server(
     }
 
 
-def test_address_that_others_reach_takes_a_flag_and_a_key(command: Callable[..., Any]) -> None:
+def test_public_address_needs_a_flag_and_a_key(command: Callable[..., Any]) -> None:
     ended = command("serve", "--port", "0", "--host", "0.0.0.0", "--public")
 
     assert (ended.code, ended.out) == (1, "")

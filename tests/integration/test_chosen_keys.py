@@ -257,7 +257,7 @@ def patient() -> RetryPolicy:
     return RetryPolicy(jitter=0, sleep=sleep)
 
 
-@pytest.mark.parametrize("fault", ["lost request", "lost answer"])
+@pytest.mark.parametrize("fault", ["lost request", "lost response"])
 @pytest.mark.parametrize("others", [0, 1])
 async def test_what_was_created_before_its_answer_was_lost_is_found(
     tables: Tables, fault: str, others: int
@@ -299,7 +299,7 @@ async def test_other_values_than_were_sent_leave_it_in_doubt(tables: Tables) -> 
     async def sleep(_: float) -> None:
         tables.rows["k"] = job_row("k", "other")
 
-    tables.faults.append("lost answer")
+    tables.faults.append("lost response")
     async with tables.session(retry=RetryPolicy(jitter=0, sleep=sleep)) as session:
         ends: list[str] = []
         await commit(session, ("k", "mine"), ends=ends)
@@ -458,7 +458,7 @@ async def commit_all(
 async def test_what_was_not_sent_because_a_question_was_lost_is_pending_again(
     tables: Tables,
 ) -> None:
-    tables.faults.append("lost question")
+    tables.faults.append("lost query")
     async with tables.session() as session:
         session.create(Job, {"id": "k", "data": "x"})
         session.create(Job, {"id": "l", "data": "x"})

@@ -61,7 +61,7 @@ def assert_empty(session: AsyncSession) -> None:
     assert not workspace.connection.background._to_begin
 
 
-async def test_jobs_that_were_committed_are_forgotten(session: AsyncSession) -> None:
+async def test_jobs_that_were_committed_are_freed(session: AsyncSession) -> None:
     await session.current_user()
     before, known = await alive(session), len(context_of(session).identity)
 
@@ -78,7 +78,7 @@ async def test_jobs_that_were_committed_are_forgotten(session: AsyncSession) -> 
     assert_empty(session)
 
 
-async def test_jobs_of_job_context_are_forgotten(session: AsyncSession) -> None:
+async def test_jobs_of_job_context_are_freed(session: AsyncSession) -> None:
     user = await session.current_user()
     before, known = await alive(session), len(context_of(session).identity)
 
@@ -93,7 +93,7 @@ async def test_jobs_of_job_context_are_forgotten(session: AsyncSession) -> None:
     assert_empty(session)
 
 
-async def test_a_commit_needs_no_garbage_collector_to_be_forgotten(session: AsyncSession) -> None:
+async def test_a_commit_is_freed_without_the_garbage_collector(session: AsyncSession) -> None:
     """A farm daemon must not depend on when the collector comes to its oldest generation."""
     await session.current_user()
     known = len(context_of(session).identity)
@@ -108,7 +108,7 @@ async def test_a_commit_needs_no_garbage_collector_to_be_forgotten(session: Asyn
         gc.enable()
 
 
-async def test_jobs_whose_commits_are_cancelled_or_refused_are_forgotten(
+async def test_jobs_whose_commits_are_cancelled_or_refused_are_freed(
     session: AsyncSession,
 ) -> None:
     await session.current_user()

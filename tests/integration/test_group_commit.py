@@ -97,7 +97,7 @@ async def test_commits_that_come_while_one_is_under_way_travel_together_in_the_n
         for _ in range(40):
             group.start_soon(create, session)
             await turns()
-        assert tables.most_under_way == 1
+        assert tables.most_in_progress == 1
         tables.gate.set()
 
     assert [len(batch) for batch in tables.batches] == [1, 39]
@@ -128,7 +128,7 @@ async def test_no_more_requests_are_under_way_at_once_than_are_allowed(tables: T
         for _ in range(MAX_REQUESTS + 40):
             group.start_soon(create, session)
             await turns()  # each has a request of its own, as long as there are any
-        assert tables.most_under_way == MAX_REQUESTS
+        assert tables.most_in_progress == MAX_REQUESTS
         tables.gate.set()
 
     assert [len(batch) for batch in tables.batches] == [1] * MAX_REQUESTS + [40]
@@ -185,7 +185,7 @@ async def test_reads_travel_alone_and_beside_writes(tables: Tables) -> None:
         await turns()
         group.start_soon(session.query("select id from Job where id is x").all)
         await turns()
-        assert tables.under_way == 2
+        assert tables.in_progress == 2
         tables.gate.set()
 
 

@@ -149,7 +149,7 @@ async def test_any_text_travels_in_a_group(session: AsyncSession, other: AsyncSe
 
 async def test_who_joins_a_commit_whose_end_is_unknown_settles_it(tables: Tables) -> None:
     tables.gate = anyio.Event()
-    tables.faults.append("lost answer")
+    tables.faults.append("lost response")
     errors: list[FtrackJobsError] = []
     async with tables.session() as session:
 

@@ -541,7 +541,7 @@ class TablesMachine(Machine):
     def go_on(self) -> None:
         self.tables.gate.set()
 
-    @rule(fault=st.sampled_from(["refused connection", "lost request", "lost answer"]))
+    @rule(fault=st.sampled_from(["refused connection", "lost request", "lost response"]))
     def fail(self, fault: str) -> None:
         self.tables.faults.append(fault)
 
