@@ -32,7 +32,7 @@ class Run:
 def piped(
     tmp_path_factory: pytest.TempPathFactory, environment: Callable[[Path], dict[str, str]]
 ) -> Run:
-    """One demo with its output in a pipe, for all tests that only look at it."""
+    """One demo with its output in a pipe, for all tests that only check the output."""
     folder = tmp_path_factory.mktemp("demo")
     env = environment(folder)
     done = subprocess.run([sys.executable, *DEMO], env=env, cwd=folder, capture_output=True)
@@ -44,7 +44,7 @@ def piped(
 def dumb(
     tmp_path_factory: pytest.TempPathFactory, environment: Callable[[Path], dict[str, str]]
 ) -> Run:
-    """One demo with two Jobs in a terminal that knows no control sequences."""
+    """One demo with two Jobs in a terminal without control sequences."""
     return _in_terminal({**environment(tmp_path_factory.mktemp("demo")), "TERM": "dumb"})
 
 

@@ -1,4 +1,4 @@
-"""``aioftrackjobs recover``: what an administrator types, and reads."""
+"""``aioftrackjobs recover``: its options and its output."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_a_dry_run_leaves_the_journal_alone(
     ftrack: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    """Though the environment names one, and any other session delivers what it keeps."""
+    """Although the environment names a journal, which another session would deliver."""
     journal = tmp_path / "jobs.journal"
     dead = Process(this_process().host, 2**22 + 1, this_process().place, "1")
     lost = session.create(Job, {"status": "running"})

@@ -1,4 +1,4 @@
-"""A server in a process of its own that loses power, and comes back with what it had said."""
+"""A server in a process of its own: after a crash it has all the data that it had committed."""
 
 from __future__ import annotations
 

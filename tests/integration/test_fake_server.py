@@ -1,4 +1,4 @@
-"""The server without a socket: the same flows and faults, on each event loop."""
+"""The server without a socket: the same behaviour and faults, on each event loop."""
 
 from __future__ import annotations
 

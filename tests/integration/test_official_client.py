@@ -1,4 +1,4 @@
-"""The official client runs the tutorial, and each client sees what the other wrote."""
+"""The official client runs the tutorial, and each client reads what the other one wrote."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Answers that no server should give are read as far as they make sense, and refused by name."""
+"""Malformed responses are decoded as far as possible, and refused with a clear error otherwise."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.models import Entity, EntityTypes, Job, User, parse_job_data
 
 
-class Nobody:
-    """An owner that nothing is told."""
+class IgnoringOwner:
+    """An owner that ignores all changes."""
 
     def record_update(self, entity: Entity, name: str, value: object) -> None: ...
 
@@ -49,7 +49,7 @@ def types() -> EntityTypes:
 
 @pytest.fixture
 def identity(types: EntityTypes) -> IdentityMap:
-    return IdentityMap(types, Nobody())
+    return IdentityMap(types, IgnoringOwner())
 
 
 def row(entity_type: str = "Job", **values: object) -> dict[str, object]:
@@ -103,7 +103,7 @@ def test_a_row_that_could_not_be_decoded_leaves_no_entity(identity: IdentityMap)
 
     (job,) = identity.decode([row(id="j")])
 
-    assert caught.value.__traceback__ is not None  # which still holds the half-read one
+    assert caught.value.__traceback__ is not None  # which holds a reference to the entity
     assert job["id"] == "j"
 
 

@@ -39,7 +39,7 @@ from aioftrackjobs.models import (
 
 
 class Book:
-    """An owner that writes down what it hears."""
+    """An owner that records the changes that are reported to it."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, Any]] = []
@@ -58,7 +58,7 @@ class Book:
 
 
 def loaded(model: type[Entity], owner: Book | None = None, **row: Any) -> Any:
-    """Return an entity as an answer of the server makes it."""
+    """Return an entity as it is decoded from a response."""
     entity = model.__new__(model)
     attach(entity, owner)
     load(entity, row, lambda value: value)
