@@ -1,4 +1,4 @@
-"""An in-memory server with the behaviour and faults that tests of commits need."""
+"""An in-memory server whose behaviour and faults tests of commits can choose."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ Wire = dict[str, Any]
 
 
 class RefusalError(Exception):
-    """What ends a batch with an error object."""
+    """The server refuses a batch, and returns an error object."""
 
 
 class Tables:
-    """An in-memory server behind ``httpx.MockTransport``, with the behaviour that a test needs.
+    """An in-memory server behind ``httpx.MockTransport``.
 
     Attributes:
-        atomic: Whether a refused batch leaves nothing behind.
-        reorders: Whether an entity may not be referred to in the batch that creates it.
+        atomic: Whether a refused batch is rolled back.
+        reorders: Whether a batch may not refer to an entity that it creates.
         refuses: Returns whether an operation is refused.
-        gate: Requests wait for it.
-        faults: What happens to the next requests that carry writes, one by one: a "refused
-            connection", or a "lost request" or "lost response"; or to the next with queries only,
-            a "lost query".
-        hides: Entity types of which it refuses queries.
-        most_operations: Batches of more are refused as too big.
-        batches: The writes of each request, in the order they arrived.
-        applied: The writes that were applied and not taken back, in their order.
-        in_progress: Requests that are waiting now; most_in_progress: the most at once.
+        gate: An event for which requests wait.
+        faults: What happens to the next requests with writes, one after the other: a "refused
+            connection", a "lost request" or a "lost response"; or, to the next request with nothing
+            but queries, a "lost query".
+        hides: Entity types that no user may query.
+        most_operations: Larger batches are refused.
+        batches: The writes of each request, in the order in which they arrived.
+        applied: The writes that were applied and not rolled back, in order.
+        in_progress: Number of requests that wait now.
+        most_in_progress: The highest number of requests that waited at the same time.
     """
 
     def __init__(self) -> None:
@@ -105,18 +106,18 @@ class Tables:
         if operation["action"] == "query":
             (kind,) = re.findall(r"from (\w+)", operation["expression"])
             if kind in self.hides:
-                raise RefusalError("ServerError", "queries are refused")
-            asked = [
+                raise RefusalError("ServerError", "no user may query this")
+            queried = [
                 self.rows.get(each) for each in re.findall(r'"([^"]+)"', operation["expression"])
             ]
-            data = [row for row in asked if row and row.get("__entity_type__", kind) == kind]
+            data = [row for row in queried if row and row.get("__entity_type__", kind) == kind]
             return {"action": "query", "data": data}
         key = operation["entity_key"][0]
         if self.refuses(operation):
             raise RefusalError("ValidationError", f"refused: {key}")
         data = operation.get("entity_data", {})
         if self.reorders and any(value in created for name, value in data.items() if name != "id"):
-            raise RefusalError("IntegrityError", "a foreign key names nothing")
+            raise RefusalError("IntegrityError", "a foreign key refers to nothing")
         match operation["action"]:
             case "create":
                 if key in self.rows:
@@ -153,6 +154,6 @@ class Tables:
 
 
 async def turns(number: int = 20) -> None:
-    """Let everything happen that only waits for its turn."""
+    """Give all tasks that can run the time to do so."""
     for _ in range(number):
         await anyio.lowlevel.checkpoint()

@@ -38,7 +38,7 @@ from aioftrackjobs.transport import _connect, _files
 from aioftrackjobs.transport._file_connection import FileConnection
 
 from .waiting import until
-from .wires import Received, answering, listening, receive_request, response
+from .wires import Received, listening, receive_request, responding, response
 
 pytestmark = [pytest.mark.every_client, pytest.mark.own_client]
 
@@ -88,7 +88,7 @@ class Peers:
                 operations = json.loads(request.body)
                 return response("200 OK", json.dumps([target for _ in operations]).encode())
 
-            async with answering(announce) as port:
+            async with responding(announce) as port:
                 options = {"retry": NO_RETRIES, **options}
                 server = f"http://127.0.0.1:{port}"
                 async with AsyncSession(server, KEY, "user", **options) as session:
@@ -163,7 +163,7 @@ async def test_a_header_that_cannot_be_sent_is_refused_without_its_value(path: P
         operations = json.loads(request.body or b"[]")
         return response("200 OK", json.dumps([target for _ in operations]).encode())
 
-    async with answering(announce) as port:
+    async with responding(announce) as port:
         async with AsyncSession(f"http://127.0.0.1:{port}", KEY, "user") as session:
             with pytest.raises(TransportError, match="a header of the request is invalid"):
                 await send(session, path)
@@ -499,7 +499,7 @@ async def test_cookies_of_api_calls_go_along(tmp_path: Path) -> None:
         return response("200 OK", b'[{"version": "dev"}]', set_cookie="sid=node7; Path=/")
 
     async with (
-        answering(answer) as port,
+        responding(answer) as port,
         AsyncSession(f"http://localhost:{port}", KEY, "user", retry=NO_RETRIES) as session,
     ):
         await session.call([{"action": "query_server_information"}])
