@@ -34,8 +34,8 @@ README = ROOT / "README.md"
 BLOCK = re.compile(r"```.*?```", re.DOTALL)
 PAGES = {path.name: path for path in [README, *sorted((ROOT / "docs").glob("*.md"))]}
 CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
-#: Types of content, which look like paths.
-MEDIA = ("application/", "image/", "text/", "video/")
+#: What looks like a path of the repository: types of content, and programs of an environment.
+NO_PATHS = ("application/", "image/", "text/", "video/", ".venv/")
 #: The first line of a block that is a whole test file, which pytest runs.
 TEST_FILE = "import pytest"
 
@@ -204,7 +204,7 @@ def test_every_path_that_is_named_exists(page: str) -> None:
     for span in spans(page):
         if re.fullmatch(r"\w+\.py", span):  # the folder is named beside it
             assert any(ROOT.glob(f"*/**/{span}")) or (ROOT / span).exists(), span
-        elif re.fullmatch(r"[\w.-]+(/[\w.-]*)+", span) and not span.startswith(MEDIA):
+        elif re.fullmatch(r"[\w.-]+(/[\w.-]*)+", span) and not span.startswith(NO_PATHS):
             assert any((base / span).exists() for base in bases), span
 
 
