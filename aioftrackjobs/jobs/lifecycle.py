@@ -122,8 +122,8 @@ class JobLifecycle:
     def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         values = {
             "status": JobStatus.RUNNING,
-            "user_id": user["id"],
             "data": self._compose(None, extra),
+            "user_id": user["id"],
         }
         return self._jobs.entities.create(Job, values, unit=unit)
 
