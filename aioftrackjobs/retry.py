@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import anyio
 
@@ -35,9 +35,9 @@ class RetryPolicy:
     first_delay: float = 0.1
     longest_delay: float = 5.0
     jitter: float = 0.5
-    clock: Callable[[], float] = anyio.current_time
-    sleep: Callable[[float], Awaitable[None]] = anyio.sleep
-    chance: Callable[[], float] = random.random
+    clock: Callable[[], float] = field(default=anyio.current_time, repr=False)
+    sleep: Callable[[float], Awaitable[None]] = field(default=anyio.sleep, repr=False)
+    chance: Callable[[], float] = field(default=random.random, repr=False)
 
     def __post_init__(self) -> None:
         if min(self.budget, self.first_delay, self.longest_delay) < 0 or not 0 <= self.jitter <= 1:

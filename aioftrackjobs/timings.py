@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,15 @@ class Timings:
     journal_busy_timeout: float = 2.0
     replay_interval: float = 60.0
     last_request_delay: float = 2.0
+
+    def __repr__(self) -> str:
+        """Return only what differs from the defaults, for a short signature of the session."""
+        changed = (
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in fields(self)
+            if getattr(self, each.name) != each.default
+        )
+        return f"{type(self).__name__}({', '.join(changed)})"
 
 
 #: The times that every session uses outside of tests.

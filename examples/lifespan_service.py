@@ -1,12 +1,12 @@
-"""A web service that transcodes in the background, with one session for its whole life.
+"""A web service that transcodes in the background, with one session for its whole lifetime.
 
 Set FTRACK_SERVER, FTRACK_API_USER and FTRACK_API_KEY, then:
 
     uvicorn lifespan_service:app
     curl -X POST localhost:8000/transcode --json '{"shot": "sh010"}'
-    curl localhost:8000/jobs/<the id from the answer>
+    curl localhost:8000/jobs/<the id from the response>
 
-FastAPI takes the same lifespan, and the same task group.
+FastAPI accepts the same lifespan and the same task group.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 class State(TypedDict):
-    """What lives as long as the service, and is ``request.state`` in each request."""
+    """The objects that live as long as the service, as ``request.state`` of each request."""
 
     session: AsyncSession
     background: TaskGroup
@@ -37,17 +37,17 @@ class State(TypedDict):
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[State]:
-    """Open the session when the service starts; when it stops, end the Jobs, then close it."""
-    # Who called waits for an answer: trying again for the usual minute would be too long.
+    """Open the session when the service starts. When it stops, end its Jobs, then close it."""
+    # The caller waits for a response, so retrying for a minute, the default, would be too long.
     retry = RetryPolicy(budget=2)
     async with AsyncSession(retry=retry) as session, anyio.create_task_group() as background:
         yield {"session": session, "background": background}
-        # What still runs ends as failed, "cancelled". To let it finish, leave this line out.
+        # Jobs that still run end as failed ("cancelled"). Without this line, they could finish.
         background.cancel_scope.cancel()
 
 
 async def start_transcode(request: Request) -> JSONResponse:
-    """Start a Job in the background, and answer as soon as it is running."""
+    """Start a Job in the background, and respond as soon as it is running."""
     try:
         shot = str((await request.json())["shot"])
     except (ValueError, KeyError, TypeError):
@@ -58,23 +58,23 @@ async def start_transcode(request: Request) -> JSONResponse:
 
 
 async def transcode(session: AsyncSession, shot: str, *, task_status: TaskStatus[str]) -> None:
-    """Transcode a shot as a Job, and tell the Job's id as soon as there is one."""
+    """Transcode a shot as a Job, and report the id of the Job as soon as it is running."""
     started = False
     try:
         async with job_context(session, description=f"Transcode {shot}") as job:
             task_status.started(job.id)
             started = True
             async for _frame in job.track(range(50)):
-                await anyio.sleep(0.02)  # stands for the work: await anyio.run_process([...])
+                await anyio.sleep(0.02)  # instead of the work: await anyio.run_process([...])
             await job.attach(b"not really a movie", name=f"{shot}.mov")
     except Exception:
         if not started:
-            raise  # there is no Job: the request that waits for it gets the error
-        logger.exception("the Job of %s failed", shot)  # an error here must not end the others
+            raise  # there is no Job, so the request that waits for it fails
+        logger.exception("the Job of %s failed", shot)  # an error must not end the other Jobs
 
 
 async def show_job(request: Request) -> JSONResponse:
-    """Tell how a Job stands."""
+    """Return the status of a Job."""
     job = await request.state.session.get(Job, request.path_params["id"])
     if job is None:
         return JSONResponse({"error": "no such Job"}, status_code=404)
@@ -82,9 +82,9 @@ async def show_job(request: Request) -> JSONResponse:
 
 
 async def bad_gateway(request: Request, error: Exception) -> JSONResponse:
-    """Answer for an ftrack server that is away, or refuses."""
+    """Respond to an error of the ftrack server, or of the connection to it."""
     logger.error("%s %s: %s", request.method, request.url.path, error)
-    return JSONResponse({"error": "ftrack does not answer as it should"}, status_code=502)
+    return JSONResponse({"error": "the ftrack server has failed"}, status_code=502)
 
 
 app = Starlette(

@@ -1,7 +1,7 @@
-"""A studio's hook: what happens when an artist publishes the frames of a task.
+"""A hook of a studio, which runs when an artist publishes the frames of a task.
 
-It is called with an open session by whatever listens for publishes. Its tests, which need no
-ftrack of the studio's, are in test_publish_hook.py.
+The program that listens for such events calls it with an open session. Its tests are in
+test_publish_hook.py. They need no ftrack server of the studio.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from aioftrackjobs import AsyncSession, job_context
 
 
 async def on_publish(session: AsyncSession, task_id: str, frames: Sequence[Path]) -> None:
-    """Attach a manifest of the frames to a Job, and have the task reviewed.
+    """Attach a manifest of the frames to a Job, and set the task to "Pending review".
 
     Raises:
-        FileNotFoundError: If a frame is missing; then the task stays as it is.
+        FileNotFoundError: A frame is missing. The task has not changed.
     """
     task = await session.query(
         "select name, parent.name from Task where id is {task_id}", task_id=task_id
@@ -34,6 +34,6 @@ async def on_publish(session: AsyncSession, task_id: str, frames: Sequence[Path]
             lines.append(f"{digest}  {frame.name}\n")
             job.progress(len(lines), frame.name, total=len(frames))
         await job.attach("".join(lines).encode(), name="manifest.txt")
-        # Its own unit of work: nothing else that the program has recorded goes along.
+        # A unit of work of its own commits nothing else that the program has recorded.
         async with session.unit_of_work():
             task["status_id"] = review["id"]

@@ -1,4 +1,4 @@
-"""A script that shows up as a Job: how much space each kind of file takes below a folder.
+"""A script that users see as a Job: it measures the size of each kind of file in a folder.
 
 Set FTRACK_SERVER, FTRACK_API_USER and FTRACK_API_KEY, then:
 
@@ -21,31 +21,31 @@ async def report(root: Path) -> None:
     """Create a Job for the user of the session, and attach the report to it."""
     async with (
         AsyncSession() as session,
-        # Running from here on. Whatever happens in the block, the Job ends: as done, or as
-        # failed with the reason in its description and the traceback attached.
+        # The Job is running from here on. When the block ends, the Job is done; if the block
+        # raises an error, it is failed, with the reason in its description and a traceback.
         job_context(session, description=f"Disk report of {root.name}") as job,
     ):
         sizes: Counter[str] = Counter()
         folders = sorted(await run_sync(list_folders, root))
         async for folder in job.track(folders):  # reports "12 of 40", at most once a second
-            # Disks are slow: a thread does the looking, so that the Job can report meanwhile.
+            # Disks are slow, so a thread measures the folder while the Job reports its progress.
             sizes.update(await run_sync(measure, folder))
 
         lines = [f"{kind},{size}" for kind, size in sizes.most_common()]
         text = "\n".join(["kind,bytes", *lines, ""])
-        await job.attach(text.encode(), name="disk_report.csv")  # a path would do as well
+        await job.attach(text.encode(), name="disk_report.csv")  # or a path
         print(f"Job {job.id}: {sum(sizes.values())} bytes in {len(folders)} folders")
 
 
 def list_folders(root: Path) -> list[Path]:
-    """Return *root* and every folder below it."""
+    """Return *root* and all folders in it."""
     if not root.is_dir():
-        raise NotADirectoryError(f"{root} is no folder")
+        raise NotADirectoryError(f"{root} is not a folder")
     return [root, *(path for path in root.rglob("*") if path.is_dir())]
 
 
 def measure(folder: Path) -> Counter[str]:
-    """Return how many bytes each kind of file takes in *folder*, without the folders in it."""
+    """Return the bytes of each kind of file in *folder*, without the folders in it."""
     sizes: Counter[str] = Counter()
     for path in folder.iterdir():
         if path.is_file():

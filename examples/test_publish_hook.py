@@ -1,4 +1,4 @@
-"""Tests of publish_hook.py, on the ftrack server that aioftrackjobs brings to pytest.
+"""Tests of publish_hook.py, with the ftrack server of the pytest plugin of aioftrackjobs.
 
     pip install "aioftrackjobs[server]" pytest
     pytest test_publish_hook.py
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def task_id(ftrack_server: FtrackServer) -> str:
-    """A task of the sample project that is on every such server."""
+    """A task of the demo project, which every such server has."""
     (task,) = ftrack_server.find('Task where name is "comp" and parent.name is "sh010"')
     return str(task["id"])
 
@@ -86,13 +86,13 @@ async def test_bad_network_changes_nothing(
     frames: list[Path],
     fault: Fault,
 ) -> None:
-    # A third of all requests. If this ever fails, the report says how to have it again.
+    # A third of all requests. If this fails, the report says how to repeat the same faults.
     ftrack_server.faults.inject(fault, probability=0.3)
     ftrack_server.faults.inject(Delay(0.01), probability=0.3)
 
     await on_publish(ftrack_session, task_id, frames)
 
-    (job,) = ftrack_server.jobs()  # one Job, however often something was sent again
+    (job,) = ftrack_server.jobs()  # only one Job, although requests were sent again
     assert job["status"] == "done"
     assert [file["name"] for file in job["attachments"]] == ["manifest.txt"]
     assert status_of(ftrack_server, task_id) == "Pending review"

@@ -48,7 +48,7 @@ class ServerProcessError(FtrackJobsError):
         return f"the server's process: {self.reason}"
 
 
-class ServerProcess:
+class ServerProcess(EntityInspector):
     """The embedded server in a process of its own, with data that survives the process.
 
     ::
@@ -60,9 +60,10 @@ class ServerProcess:
                 server.start()  # with the same data, on the same port
                 ...
 
-    The process ends with the process that made it. The methods that return entities read them from
-    the server's database, so that faults do not affect them. All methods block. If an event loop
-    must go on meanwhile, call them with ``anyio.to_thread.run_sync(server.restart)``.
+    The process ends with the process that made it. :meth:`jobs`, :meth:`job`, :meth:`find` and
+    :meth:`content` read the server's database, so that faults do not affect them; they raise
+    ServerProcessError if the process does not run. All methods block. If an event loop must go on
+    meanwhile, call them with ``anyio.to_thread.run_sync(server.restart)``.
 
     Args:
         folder: Folder for the database, the files and the log. It is created if it is missing.
@@ -88,6 +89,7 @@ class ServerProcess:
         api_user: str = "developer",
         **options: Any,
     ) -> None:
+        super().__init__(lambda query: self._request("query", query, "result"))
         self.seed = secrets.randbits(_SEED_BITS) if seed is None else seed
         self.api_user = api_user
         self._folder = Path(folder)
@@ -102,7 +104,6 @@ class ServerProcess:
         self._process: subprocess.Popen[str] | None = None
         self._credentials: FtrackCredentials | None = None
         self._pipe_lock = threading.Lock()
-        self._inspector = EntityInspector(lambda query: self._request("query", query, "result"))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self._folder}, seed {self.seed}>"
@@ -154,34 +155,6 @@ class ServerProcess:
     def session(self, **options: Any) -> AsyncSession:
         """Return a session on this server; *options* are arguments of ``AsyncSession``."""
         return AsyncSession(*self.credentials, **options)
-
-    def jobs(self) -> list[dict[str, Any]]:
-        """Return all Jobs, the oldest first, as :meth:`FtrackServer.jobs` does.
-
-        Raises:
-            ServerProcessError: The process does not run.
-        """
-        return self._inspector.jobs()
-
-    def job(self, job: object) -> dict[str, Any]:
-        """Return one Job, as in :meth:`jobs`.
-
-        Args:
-            job: The id, or an object with an ``id``, such as the Job of a session.
-
-        Raises:
-            LookupError: There is no such Job.
-            ServerProcessError: The process does not run.
-        """
-        return self._inspector.job(job)
-
-    def find(self, expression: str) -> list[dict[str, Any]]:
-        """Return the entities that a query finds, as dictionaries; times are ``datetime``.
-
-        Raises:
-            ServerProcessError: *expression* is not a valid query, or the process does not run.
-        """
-        return self._inspector.find(expression)
 
     def content(self, component_id: str) -> bytes:
         """Return the content of a component's file.

@@ -9,6 +9,7 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 
 from aioftrackjobs.devserver import Faults, ServerHandle, running
+from aioftrackjobs.devserver.serving.inspection import EntityInspector
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._credentials import FtrackCredentials
@@ -17,7 +18,7 @@ from aioftrackjobs.testing._credentials import FtrackCredentials
 _SHORT_DELAYS = RetryPolicy(first_delay=0.01, longest_delay=0.1)
 
 
-class FtrackServer:
+class FtrackServer(EntityInspector):
     """An embedded server with everything that a test needs.
 
     ::
@@ -26,8 +27,8 @@ class FtrackServer:
         ...
         assert [job["status"] for job in ftrack_server.jobs()] == ["done"]
 
-    The methods that return entities read them from the server's database, so that faults do not
-    affect them.
+    :meth:`jobs`, :meth:`job`, :meth:`find` and :meth:`content` read the server's database, so that
+    faults do not affect them.
 
     Attributes:
         url: URL of the server.
@@ -37,6 +38,7 @@ class FtrackServer:
     """
 
     def __init__(self, handle: ServerHandle) -> None:
+        super().__init__(handle.inspector.query)
         self.url = handle.url
         self.api_user = handle.api_user
         self.api_key = handle.api_key
@@ -72,34 +74,6 @@ class FtrackServer:
                 shorter than by default.
         """
         return AsyncSession(*self.credentials, **{"retry": _SHORT_DELAYS, **options})
-
-    def jobs(self) -> list[dict[str, Any]]:
-        """Return all Jobs as dictionaries, the oldest first.
-
-        Each has ``id``, ``status``, ``type``, ``description``, ``data`` (a dictionary), ``user`` (a
-        name), ``created_at``, ``finished_at`` and ``attachments``. An attachment has ``id`` (for
-        :meth:`content`), ``name`` and ``size`` in bytes.
-        """
-        return self._handle.inspector.jobs()
-
-    def job(self, job: object) -> dict[str, Any]:
-        """Return one Job, as in :meth:`jobs`.
-
-        Args:
-            job: The id, or an object with an ``id``, such as the Job of a session.
-
-        Raises:
-            LookupError: There is no such Job.
-        """
-        return self._handle.inspector.job(job)
-
-    def find(self, expression: str) -> list[dict[str, Any]]:
-        """Return the entities that a query finds, as dictionaries; times are ``datetime``.
-
-        Raises:
-            FtrackJobsError: *expression* is not a valid query.
-        """
-        return self._handle.inspector.find(expression)
 
     def content(self, component_id: str) -> bytes:
         """Return the content of a component's file.

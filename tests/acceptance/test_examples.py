@@ -71,7 +71,7 @@ class TestReportJob:
         job = (await _jobs(session))["Disk report"]
         assert job.status == "failed"
         assert "NotADirectoryError" in (job.description or "")
-        assert "nowhere is no folder" in await _content(session, job, tmp_path)
+        assert "nowhere is not a folder" in await _content(session, job, tmp_path)
 
 
 class TestFarmDaemon:
