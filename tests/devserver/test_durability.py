@@ -63,9 +63,9 @@ class InParts:
         while len(self._tags) < PARTS:
             start = len(self._tags) * PART_SIZE
             part = self.content[start : start + PART_SIZE]
-            answer = await api.http.put(self._paths[len(self._tags)], content=part)
-            assert answer.status_code == 200, answer.text
-            self._tags.append(answer.headers["ETag"])
+            response = await api.http.put(self._paths[len(self._tags)], content=part)
+            assert response.status_code == 200, response.text
+            self._tags.append(response.headers["ETag"])
         self.is_completing = True
         parts = [{"part_number": n, "e_tag": tag} for n, tag in enumerate(self._tags, 1)]
         operation = {
@@ -99,7 +99,7 @@ async def write_batches(api: Caller, written: Written) -> None:
 
 async def write_updates(api: Caller, written: Written) -> None:
     """Count up in two jobs at once."""
-    names = [answer["data"]["id"] for answer in await api.call(create("Job"), create("Job"))]
+    names = [result["data"]["id"] for result in await api.call(create("Job"), create("Job"))]
     step = 0
     written.updates.append((names, step))
     while True:
@@ -119,9 +119,9 @@ async def write_files(api: Caller, written: Written) -> None:
             "file_name": "a.bin",
             "file_size": len(content),
         }
-        (answer,) = await api.call(operation)
-        answer = await api.http.put(answer["url"], content=content, headers=answer["headers"])
-        if answer.status_code == 200:
+        (result,) = await api.call(operation)
+        response = await api.http.put(result["url"], content=content, headers=result["headers"])
+        if response.status_code == 200:
             written.files[component_id] = content
 
 

@@ -46,8 +46,8 @@ async def upload(api: Caller, content: bytes, file_type: str) -> str:
 
 async def encode(api: Caller, component_id: str, **fields: Any) -> str:
     operation = {"action": "encode_media", "component_id": component_id, "version_id": None}
-    (answer,) = await api.call(operation | fields)
-    job_id: str = answer["job_id"]
+    (result,) = await api.call(operation | fields)
+    job_id: str = result["job_id"]
     return job_id
 
 

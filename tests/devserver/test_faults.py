@@ -326,12 +326,12 @@ class TestPlan:
     ) -> None:
         server.faults.inject(Drop(), on=lambda request: request.operations[7]["action"] == "x")
 
-        answer = await remote.post(query("User"))
+        response = await remote.post(query("User"))
 
-        assert answer.status_code == 400
-        assert answer.json()["exception"] == "MatcherError"
-        assert "Drop(applied=False)" in answer.json()["content"]
-        assert "IndexError" in answer.json()["content"]
+        assert response.status_code == 400
+        assert response.json()["exception"] == "MatcherError"
+        assert "Drop(applied=False)" in response.json()["content"]
+        assert "IndexError" in response.json()["content"]
 
     def test_the_first_that_is_due_happens_and_the_next_one_later(self) -> None:
         planned = Faults()
@@ -509,10 +509,10 @@ class TestInspector:
 
 async def _upload_url(remote: Caller, content: bytes, **announced: Any) -> str:
     component = await remote.create("FileComponent", name="file", size=len(content))
-    (answer,) = await remote.call(
+    (result,) = await remote.call(
         {"action": "get_upload_metadata", "component_id": component["id"], **announced}
     )
-    url: str = answer["url"]
+    url: str = result["url"]
     return url
 
 

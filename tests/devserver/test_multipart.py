@@ -92,12 +92,12 @@ async def test_parts_become_the_file(kept: Caller, tmp_path: Path) -> None:
     assert sorted(upload.urls) == [1, 2, 3]
 
     await upload.put_all()
-    (answer,) = await kept.call(upload.completion())
+    (result,) = await kept.call(upload.completion())
 
     assert upload.tags[1] == f'"{hashlib.md5(PIECES[0]).hexdigest()}"'
-    assert answer["action"] == "complete_multipart_upload"
-    assert answer["component_id"] == upload.component_id
-    assert (await kept.http.get(answer["url"])).content == CONTENT
+    assert result["action"] == "complete_multipart_upload"
+    assert result["component_id"] == upload.component_id
+    assert (await kept.http.get(result["url"])).content == CONTENT
     assert (await get(kept, upload.component_id)).content == CONTENT
     assert names_in(tmp_path) == [upload.component_id]
 
@@ -238,10 +238,10 @@ async def test_a_completion_may_be_repeated(tmp_path: Path, checked: bool) -> No
         await upload.put_all()
         await api.call(upload.completion())
     async with calling(**kept) as api:
-        (answer,) = await api.call(upload.completion())
+        (result,) = await api.call(upload.completion())
         assert (await get(api, upload.component_id)).content == CONTENT
 
-    assert answer["component_id"] == upload.component_id
+    assert result["component_id"] == upload.component_id
     assert names_in(tmp_path / "files") == [upload.component_id]
 
 

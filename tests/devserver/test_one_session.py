@@ -1,8 +1,8 @@
 """What the official client reads in the session that wrote it.
 
-After a commit it keeps what the answer told it and never asks again for what it has, so an
-answer that leaves something out leaves the session with stale data. Other tests read in a
-second session; these do not.
+After a commit the session keeps the values of the response and never queries them again. If a
+value is missing in the response, the session has stale data. Other tests read in a second
+session; these do not.
 """
 
 from __future__ import annotations

@@ -285,9 +285,9 @@ async def test_tasks_are_counted_by_status(world: Caller) -> None:
         **{"ftrack-api-options": "strict:1"},
     )
 
-    ((answer,),) = [response.json()]
+    ((result,),) = [response.json()]
     tasks = await world.query("select status_id from Task")
-    counted = {row["status_id"]: row["count_id"] for row in answer["data"]}
+    counted = {row["status_id"]: row["count_id"] for row in result["data"]}
     assert counted["omitted"] == 1
     assert sum(counted.values()) == len(tasks)
-    assert all("__entity_type__" not in row for row in answer["data"])
+    assert all("__entity_type__" not in row for row in result["data"])

@@ -71,8 +71,8 @@ async def test_every_type_can_be_created_with_what_it_requires(recorded: Caller)
                 continue
             name = document["id"]
             operation = {"action": "create", "entity_type": name, "entity_data": data}
-            (answer,) = await recorded.call(operation)
-            known.setdefault(name, answer["data"].get("id", ""))
+            (result,) = await recorded.call(operation)
+            known.setdefault(name, result["data"].get("id", ""))
 
     assert [document["id"] for document in left] == []
 

@@ -296,11 +296,11 @@ async def test_the_types_of_a_real_server_can_be_served() -> None:
         information, served = await api.call(
             {"action": "query_server_information"}, {"action": "query_schemas"}
         )
-        answers = {each["id"]: (await api.post(query(each["id"]))).json() for each in documents}
+        results = {each["id"]: (await api.post(query(each["id"]))).json() for each in documents}
 
     assert information["schema_hash"] == schema_hash(served) == schema_hash(documents)
-    assert len(answers) == 116
-    assert {name for name, answer in answers.items() if not isinstance(answer, list)} == set()
+    assert len(results) == 116
+    assert {name for name, result in results.items() if not isinstance(result, list)} == set()
 
 
 BLOCKED = """

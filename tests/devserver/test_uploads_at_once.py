@@ -32,10 +32,10 @@ async def test_an_upload_that_stops_arriving_is_abandoned_and_leaves_nothing(
             await stream.send(f"{head}Content-Length: {len(CONTENT)}\r\n\r\n".encode())
             await stream.send(CONTENT[:100])
             with anyio.fail_after(10):
-                answer = b"".join([chunk async for chunk in stream])
+                result = b"".join([chunk async for chunk in stream])
         left = names_in(tmp_path)
 
-    head, _, body = answer.decode().partition("\r\n\r\n")
+    head, _, body = result.decode().partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 408")
     assert json.loads(body)["exception"] == "RequestError"
     assert left == []
