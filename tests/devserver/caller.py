@@ -1,4 +1,4 @@
-"""The smallest client there is: what the tests of the server speak through."""
+"""A minimal client for the tests of the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 
 
 class Caller:
-    """Sends operations as one user, and shows what comes back."""
+    """Sends operations as one user, and returns the response."""
 
     def __init__(self, http: httpx.AsyncClient, user: str, key: str) -> None:
         self.http = http

@@ -1,4 +1,4 @@
-"""Creates, updates and deletes, and what a batch is."""
+"""Creates, updates and deletes, and batches."""
 
 from __future__ import annotations
 
@@ -261,7 +261,7 @@ async def test_a_list_replaces_what_a_collection_held(api: Caller) -> None:
 
 
 async def test_a_result_repeats_the_target_of_a_relation(api: Caller) -> None:
-    """Clients take it for what there is, so it is type and key, whatever else was sent."""
+    """Clients use it as an entity, so it has type and key only, whatever else was sent."""
     container, member = await api.create("ContainerComponent"), await api.create("FileComponent")
     sent = {**ref("FileComponent", member["id"]), "name": "not so"}
 

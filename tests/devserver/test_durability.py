@@ -90,7 +90,7 @@ class Written:
 
 
 async def write_batches(api: Caller, written: Written) -> None:
-    """Create jobs, in batches that all have a name of their own."""
+    """Create jobs, each batch with a name of its own."""
     while True:
         name = new_id()
         await api.call(*(create("Job", data=name) for _ in range(BATCH)))
@@ -155,7 +155,7 @@ async def until_killed(writer: Writer, api: Caller, written: Written) -> None:
 
 
 async def write_and_kill(server: Served, written: Written) -> None:
-    """Write to *server* from all sides, and kill it meanwhile."""
+    """Write to *server* with all writers, and kill it meanwhile."""
     async with httpx.AsyncClient(base_url=server.url) as http:
         api = Caller(http, "developer", API_KEY)
         async with anyio.create_task_group() as writing:
@@ -167,7 +167,7 @@ async def write_and_kill(server: Served, written: Written) -> None:
 
 
 async def check(server: Served, folder: Path, written: Written) -> None:
-    """See that all that was acknowledged is there, and nothing by halves."""
+    """Check that all acknowledged changes exist, and none in part."""
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
         api = Caller(http, "developer", API_KEY)
         rows = await api.query("select id, data from Job")
@@ -223,7 +223,7 @@ async def test_a_killed_server_loses_nothing_it_has_acknowledged(tmp_path: Path)
 
 
 def test_a_database_that_was_made_and_not_filled_is_filled_next_time(tmp_path: Path) -> None:
-    """That is what a server leaves that is killed at its very start: filling is one batch."""
+    """A server that is killed at its start leaves that: filling is one batch."""
     path = tmp_path / "ftrack.db"
     Database(builtin_model(), Statements(builtin_model()), path).close()
 

@@ -1,4 +1,4 @@
-"""Injected faults, as a client on a real socket meets them."""
+"""Injected faults, as a client on a real socket sees them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ COMMIT = SeenRequest("POST", "/api", "call", ({"action": "create", "entity_type"
 
 @pytest.fixture
 async def remote(server: ServerHandle) -> AsyncIterator[Caller]:
-    """A caller that gives up soon, and takes a new connection each time."""
+    """A caller with a short time-out and a new connection for each request."""
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=server.url, timeout=10, limits=limits) as http:
         yield Caller(http, server.api_user, server.api_key)
@@ -142,13 +142,13 @@ class TestConnections:
         server.faults.inject(Hang(), on="reads")
         ends: list[object] = []
 
-        async def wait_for_an_answer() -> None:
+        async def wait_for_a_response() -> None:
             with pytest.raises(httpx.TransportError):
                 await remote.query("Job")
             ends.append("cut off")
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait_for_an_answer)
+            tasks.start_soon(wait_for_a_response)
             with anyio.fail_after(5):
                 while not server.faults.injected:  # noqa: ASYNC110 - in another thread
                     await anyio.sleep(0.005)

@@ -1,4 +1,4 @@
-"""Refusals as HTTP has them: credentials, statuses, bodies that are no batch."""
+"""Errors over HTTP: credentials, statuses, bodies that are not a batch."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from .test_official_client import with_session
 
 @pytest.fixture
 def server(any_server: ServerHandle) -> ServerHandle:
-    """All of it works with the schemas that come with the server, and with real ones."""
+    """Everything works with the built-in schemas and with real ones."""
     return any_server
 
 
@@ -273,7 +273,7 @@ async def test_logged_time_is_summed_and_compared_with_the_bid(server: ServerHan
 
 
 def configure(session: ftrack_api.Session, key: str, kind: str, **data: Any) -> None:
-    """Make a custom attribute of a kind that the server knows, for shots."""
+    """Create a custom attribute of a known type for shots."""
     shot = session.query("select object_type_id from Shot").first()
     session.create(
         "CustomAttributeConfiguration",

@@ -1,4 +1,4 @@
-"""How much a request may ask for, and what browsers and downloads need of HTTP."""
+"""Limits of a request, cross-origin requests, and ranges of downloads."""
 
 from __future__ import annotations
 

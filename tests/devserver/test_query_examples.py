@@ -185,7 +185,7 @@ async def test_every_project_is_found_with_its_default_projections(world: Caller
 
 
 async def test_a_projects_status_is_shown_though_it_has_no_name(world: Caller) -> None:
-    """In the recorded schemas it is a plain word; the documentation's query asks for its name.
+    """In the recorded schemas it is a plain word; the documented query selects its name.
 
     The word is sent in its place: it says the same, and the query works as documented.
     """

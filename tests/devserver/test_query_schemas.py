@@ -143,7 +143,7 @@ def shape(fragment: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("document", BUILTIN_SCHEMAS, ids=lambda document: str(document["id"]))
 def test_declarations_equal_the_recorded_schemas(document: dict[str, Any]) -> None:
-    """They may leave out, but not differ."""
+    """Properties may be missing, but not differ."""
     recorded = KNOWN[document["id"]]
 
     for name, fragment in document["properties"].items():

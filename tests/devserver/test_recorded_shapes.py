@@ -1,4 +1,4 @@
-"""Answers have the shapes that were recorded of a real server.
+"""Responses have the shapes that were recorded from a real server.
 
 Source:
     protocol.md: the examples and rules marked [F], a recorded real response.
