@@ -1,4 +1,4 @@
-"""The smallest client there is: what the tests of the server speak through."""
+"""A minimal client for the tests of the server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 
 
 class Caller:
-    """Sends operations as one user, and shows what comes back."""
+    """Sends operations as one user, and returns the response."""
 
     def __init__(self, http: httpx.AsyncClient, user: str, key: str) -> None:
         self.http = http
@@ -26,30 +26,30 @@ class Caller:
         return await self.http.post("/api", json=list(operations), headers=credentials | headers)
 
     async def call(self, *operations: Any) -> list[Any]:
-        answer = (await self.post(*operations)).json()
-        assert isinstance(answer, list), answer
-        return answer
+        result = (await self.post(*operations)).json()
+        assert isinstance(result, list), result
+        return result
 
     async def refused(self, *operations: Any) -> dict[str, Any]:
         response = await self.post(*operations)
-        answer = response.json()
-        assert isinstance(answer, dict), answer
-        assert {"exception", "content", "error_code"} <= answer.keys()
-        return answer
+        result = response.json()
+        assert isinstance(result, dict), result
+        assert {"exception", "content", "error_code"} <= result.keys()
+        return result
 
     async def query(self, expression: str) -> list[dict[str, Any]]:
-        (answer,) = await self.call(query(expression))
-        data: list[dict[str, Any]] = answer["data"]
+        (result,) = await self.call(query(expression))
+        data: list[dict[str, Any]] = result["data"]
         return data
 
     async def create(self, entity_type: str, **data: Any) -> dict[str, Any]:
-        (answer,) = await self.call(create(entity_type, **data))
-        entity: dict[str, Any] = answer["data"]
+        (result,) = await self.call(create(entity_type, **data))
+        entity: dict[str, Any] = result["data"]
         return entity
 
     async def update(self, entity_type: str, *key: str, **data: Any) -> dict[str, Any]:
-        (answer,) = await self.call(update(entity_type, *key, **data))
-        entity: dict[str, Any] = answer["data"]
+        (result,) = await self.call(update(entity_type, *key, **data))
+        entity: dict[str, Any] = result["data"]
         return entity
 
 

@@ -19,7 +19,7 @@ Start: TypeAlias = Callable[..., Any]
 
 
 class SharedApp:
-    """A server without a socket that each test gets as it was at its start."""
+    """A server without a socket, which is reset for each test."""
 
     def __init__(self, **options: Any) -> None:
         self._app = create_app(**options)
@@ -58,7 +58,7 @@ def recorded_server(start_shared_server: Start) -> Any:
 
 @pytest.fixture
 async def api(shared_app: SharedApp) -> AsyncIterator[Caller]:
-    """A caller of a server as new."""
+    """A caller of a new server."""
     async with shared_app.caller() as caller:
         yield caller
 
@@ -74,7 +74,7 @@ async def recorded(request: pytest.FixtureRequest) -> AsyncIterator[Caller]:
 
 @pytest.fixture(params=["built-in", "real"])
 def any_server(request: pytest.FixtureRequest) -> Iterator[ServerHandle]:
-    """A server with the schemas that come with it, or with those of a real one."""
+    """A server with the built-in schemas, or with those of a real one."""
     if request.param == "real" and not DOCUMENTS:
         pytest.skip("the recorded schemas are not here")
     name = "recorded_server" if request.param == "real" else "shared_server"

@@ -147,7 +147,7 @@ def example(number: int, *values: str, nth: int = 0) -> str:
 
 
 def whole_queries() -> list[str]:
-    """Return all examples, fragments made whole and placeholders filled with a name."""
+    """Return all examples, with fragments completed and placeholders replaced by a name."""
     texts = [_PLACEHOLDER.sub("x", text) for each in EXAMPLES.values() for text in each]
     texts = [re.sub("^x from", "select x from", text) for text in texts]
     return [f"Job where {text}" if _FRAGMENT.match(text) else text for text in texts]

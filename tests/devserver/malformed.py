@@ -1,4 +1,4 @@
-"""Requests that no client sends: valid ones, broken in one place or more.
+"""Requests that no client sends: valid ones, damaged in one place or more.
 
 All randomness comes from the generator that is passed in, so a seed names a case.
 """
@@ -64,11 +64,11 @@ class Malformed:
 
 
 def valid_operations(key: str, other: str) -> list[dict[str, Any]]:
-    """Return one or more operations of each kind, which a server would do.
+    """Return one or more valid operations of each kind.
 
     Args:
-        key: Id of what is new.
-        other: Id of what may exist.
+        key: Id of a new entity.
+        other: Id of an entity that may exist.
     """
     upload = {"file_name": "a.png", "file_size": 3}
     return [
@@ -126,8 +126,8 @@ class Malformer:
     """Makes malformed requests, one after the other.
 
     Args:
-        random: Where all choices come from.
-        credentials: Headers that let a caller in.
+        random: Source of all choices.
+        credentials: Headers with valid credentials.
 
     Attributes:
         tokens: Addresses that the server made, to be damaged too.
@@ -163,7 +163,7 @@ class Malformer:
         return self._api(json.dumps(changed).encode())
 
     def _changed(self, value: Any) -> Any:
-        """Return *value* with something in it replaced, left out or added."""
+        """Return *value* with a part of it replaced, removed or added."""
         choose = self._random
         if isinstance(value, dict) and value and choose.random() < 0.97:
             # Seldom the action: what is no operation at all is soon refused.
@@ -223,7 +223,7 @@ class Malformer:
         return "".join(f"%{byte:02x}" for byte in text.encode("utf-8", "surrogatepass"))
 
     def _upload(self) -> Malformed:
-        """A body at an address that was given out, or at one much like it."""
+        """A body for a valid upload address, or for one much like it."""
         choose = self._random
         token = choose.choice(self.tokens) if self.tokens else "x"
         if choose.random() < 0.3:

@@ -1,4 +1,4 @@
-"""From a syntax tree back to text that parses to an equal tree."""
+"""Printing a syntax tree as text that parses to an equal tree."""
 
 from __future__ import annotations
 

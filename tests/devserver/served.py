@@ -41,7 +41,7 @@ class Served:
 
 @contextmanager
 def served(folder: Path) -> Iterator[Served]:
-    """Serve what is in *folder* for the length of the block, and kill the server then."""
+    """Serve the data in *folder* for the length of the block, then kill the server."""
     command = [sys.executable, "-c", _SERVE, str(folder / "ftrack.db"), str(folder / "files")]
     process = subprocess.Popen(
         [*command, API_KEY],

@@ -1,4 +1,4 @@
-"""Creates, updates and deletes, and what a batch is."""
+"""Creates, updates and deletes, and batches."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from .caller import Caller, create, delete, new_id, query, ref, update
 async def test_keys_are_taken_from_either_place_or_made(api: Caller) -> None:
     by_key, by_data = new_id(), new_id()
 
-    answers = await api.call(
+    results = await api.call(
         {"action": "create", "entity_type": "Job", "entity_key": [by_key], "entity_data": {}},
         create("Job", id=by_data),
         create("Job"),
     )
 
-    keys = [answer["data"]["id"] for answer in answers]
+    keys = [result["data"]["id"] for result in results]
     assert keys[:2] == [by_key, by_data]
     assert re.fullmatch(r"[0-9a-f-]{36}", keys[2])
 
@@ -197,9 +197,9 @@ async def test_a_deleted_job_takes_its_attachments_along(api: Caller) -> None:
         create("JobComponent", job_id=job_id, component_id=component_id),
     )
 
-    (answer,) = await api.call(delete("Job", job_id))
+    (result,) = await api.call(delete("Job", job_id))
 
-    assert answer == {"action": "delete", "data": True}
+    assert result == {"action": "delete", "data": True}
     assert await api.query("JobComponent") == []
     assert len(await api.query("Component")) == 1
 
@@ -261,7 +261,7 @@ async def test_a_list_replaces_what_a_collection_held(api: Caller) -> None:
 
 
 async def test_a_result_repeats_the_target_of_a_relation(api: Caller) -> None:
-    """Clients take it for what there is, so it is type and key, whatever else was sent."""
+    """Clients use it as an entity, so it has type and key only, whatever else was sent."""
     container, member = await api.create("ContainerComponent"), await api.create("FileComponent")
     sent = {**ref("FileComponent", member["id"]), "name": "not so"}
 

@@ -33,7 +33,7 @@ Start = Callable[..., AbstractAsyncContextManager[Caller]]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Starts a server with little room, and Jobs that fill most of it."""
+    """Starts a server with room for one big response, and Jobs that fill most of it."""
     monkeypatch.setattr(batch_endpoint, "ROOM", ROOM)
 
     @asynccontextmanager
@@ -63,7 +63,7 @@ def asking(api: Caller, *operations: dict[str, Any]) -> socket.socket:
 
 
 def rest_of(connection: socket.socket) -> int:
-    """Read all that comes, and return how much that was."""
+    """Read all that comes, and return its size."""
     size = 0
     while block := connection.recv(MIB):
         size += len(block)

@@ -31,7 +31,7 @@ from .waiting import server_threads
 
 
 class Gate:
-    """A place where the server's thread stops until the test lets it go on."""
+    """A point where the server's thread stops until the test lets it continue."""
 
     def __init__(self) -> None:
         self._reached = threading.Event()
@@ -49,7 +49,7 @@ class Gate:
 
 
 class Left:
-    """What a server may leave: its listening sockets, and files in the temporary folder."""
+    """What a server could leave behind: listening sockets, and files in the temporary folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -114,7 +114,7 @@ async def use(inside: Callable[[], None] = lambda: None) -> None:
 
 
 async def steps(number: int) -> None:
-    """Let the event loop go round *number* times."""
+    """Run *number* rounds of the event loop."""
     for _ in range(number):
         await asyncio.sleep(0)
 
@@ -195,7 +195,7 @@ async def test_cancelled_while_it_stops(
 
 
 async def test_a_failing_start_leaves_nothing(left: Left, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever fails on the way, what was made before it is taken down."""
+    """Whatever fails at the start, everything that was made before is closed."""
 
     def fail(*_: Any) -> None:
         raise RuntimeError("no seeds")

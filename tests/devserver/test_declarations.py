@@ -80,7 +80,7 @@ def test_system_projections_are_translated_from_columns_to_attributes() -> None:
 
 
 def test_subtypes_are_found_without_mixins() -> None:
-    """Recorded documents have none: keys, classifiers and discriminators must do."""
+    """Recorded documents have none: keys, classifiers and discriminators replace them."""
     bare = [{k: v for k, v in document.items() if k != "$mixin"} for document in BUILTIN_SCHEMAS]
     model = load_model(bare)
 

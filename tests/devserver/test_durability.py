@@ -63,9 +63,9 @@ class InParts:
         while len(self._tags) < PARTS:
             start = len(self._tags) * PART_SIZE
             part = self.content[start : start + PART_SIZE]
-            answer = await api.http.put(self._paths[len(self._tags)], content=part)
-            assert answer.status_code == 200, answer.text
-            self._tags.append(answer.headers["ETag"])
+            response = await api.http.put(self._paths[len(self._tags)], content=part)
+            assert response.status_code == 200, response.text
+            self._tags.append(response.headers["ETag"])
         self.is_completing = True
         parts = [{"part_number": n, "e_tag": tag} for n, tag in enumerate(self._tags, 1)]
         operation = {
@@ -90,7 +90,7 @@ class Written:
 
 
 async def write_batches(api: Caller, written: Written) -> None:
-    """Create jobs, in batches that all have a name of their own."""
+    """Create jobs, each batch with a name of its own."""
     while True:
         name = new_id()
         await api.call(*(create("Job", data=name) for _ in range(BATCH)))
@@ -99,7 +99,7 @@ async def write_batches(api: Caller, written: Written) -> None:
 
 async def write_updates(api: Caller, written: Written) -> None:
     """Count up in two jobs at once."""
-    names = [answer["data"]["id"] for answer in await api.call(create("Job"), create("Job"))]
+    names = [result["data"]["id"] for result in await api.call(create("Job"), create("Job"))]
     step = 0
     written.updates.append((names, step))
     while True:
@@ -119,9 +119,9 @@ async def write_files(api: Caller, written: Written) -> None:
             "file_name": "a.bin",
             "file_size": len(content),
         }
-        (answer,) = await api.call(operation)
-        answer = await api.http.put(answer["url"], content=content, headers=answer["headers"])
-        if answer.status_code == 200:
+        (result,) = await api.call(operation)
+        response = await api.http.put(result["url"], content=content, headers=result["headers"])
+        if response.status_code == 200:
             written.files[component_id] = content
 
 
@@ -155,7 +155,7 @@ async def until_killed(writer: Writer, api: Caller, written: Written) -> None:
 
 
 async def write_and_kill(server: Served, written: Written) -> None:
-    """Write to *server* from all sides, and kill it meanwhile."""
+    """Write to *server* with all writers, and kill it meanwhile."""
     async with httpx.AsyncClient(base_url=server.url) as http:
         api = Caller(http, "developer", API_KEY)
         async with anyio.create_task_group() as writing:
@@ -167,7 +167,7 @@ async def write_and_kill(server: Served, written: Written) -> None:
 
 
 async def check(server: Served, folder: Path, written: Written) -> None:
-    """See that all that was acknowledged is there, and nothing by halves."""
+    """Check that all acknowledged changes exist, and none in part."""
     async with httpx.AsyncClient(base_url=server.url, timeout=30) as http:
         api = Caller(http, "developer", API_KEY)
         rows = await api.query("select id, data from Job")
@@ -223,7 +223,7 @@ async def test_a_killed_server_loses_nothing_it_has_acknowledged(tmp_path: Path)
 
 
 def test_a_database_that_was_made_and_not_filled_is_filled_next_time(tmp_path: Path) -> None:
-    """That is what a server leaves that is killed at its very start: filling is one batch."""
+    """A server that is killed at its start leaves that: filling is one batch."""
     path = tmp_path / "ftrack.db"
     Database(builtin_model(), Statements(builtin_model()), path).close()
 

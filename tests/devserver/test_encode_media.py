@@ -1,4 +1,4 @@
-"""``encode_media``: Jobs that the server works on in the background."""
+"""``encode_media``: Jobs that the server runs in the background."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ async def upload(api: Caller, content: bytes, file_type: str) -> str:
 
 async def encode(api: Caller, component_id: str, **fields: Any) -> str:
     operation = {"action": "encode_media", "component_id": component_id, "version_id": None}
-    (answer,) = await api.call(operation | fields)
-    job_id: str = answer["job_id"]
+    (result,) = await api.call(operation | fields)
+    job_id: str = result["job_id"]
     return job_id
 
 
@@ -228,7 +228,7 @@ async def test_running_jobs_fail_when_the_server_stops(
 async def test_jobs_of_a_killed_server_fail_when_it_starts_again(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only its own: whose Job a client's is, that client knows."""
+    """Only its own Jobs: those of clients may still run."""
     monkeypatch.setattr(Background, "start", lambda *_: None)  # dies before it gets to it
     database = tmp_path / "jobs.db"
     app = create_app(database=database, api_key="secret")

@@ -1,4 +1,4 @@
-"""Faults as the options of commands have them."""
+"""Faults as the text of options."""
 
 from __future__ import annotations
 

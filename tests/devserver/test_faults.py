@@ -1,4 +1,4 @@
-"""Injected faults, as a client on a real socket meets them."""
+"""Injected faults, as a client on a real socket sees them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ COMMIT = SeenRequest("POST", "/api", "call", ({"action": "create", "entity_type"
 
 @pytest.fixture
 async def remote(server: ServerHandle) -> AsyncIterator[Caller]:
-    """A caller that gives up soon, and takes a new connection each time."""
+    """A caller with a short time-out and a new connection for each request."""
     limits = httpx.Limits(max_keepalive_connections=0)
     async with httpx.AsyncClient(base_url=server.url, timeout=10, limits=limits) as http:
         yield Caller(http, server.api_user, server.api_key)
@@ -142,13 +142,13 @@ class TestConnections:
         server.faults.inject(Hang(), on="reads")
         ends: list[object] = []
 
-        async def wait_for_an_answer() -> None:
+        async def wait_for_a_response() -> None:
             with pytest.raises(httpx.TransportError):
                 await remote.query("Job")
             ends.append("cut off")
 
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(wait_for_an_answer)
+            tasks.start_soon(wait_for_a_response)
             with anyio.fail_after(5):
                 while not server.faults.injected:  # noqa: ASYNC110 - in another thread
                     await anyio.sleep(0.005)
@@ -326,12 +326,12 @@ class TestPlan:
     ) -> None:
         server.faults.inject(Drop(), on=lambda request: request.operations[7]["action"] == "x")
 
-        answer = await remote.post(query("User"))
+        response = await remote.post(query("User"))
 
-        assert answer.status_code == 400
-        assert answer.json()["exception"] == "MatcherError"
-        assert "Drop(applied=False)" in answer.json()["content"]
-        assert "IndexError" in answer.json()["content"]
+        assert response.status_code == 400
+        assert response.json()["exception"] == "MatcherError"
+        assert "Drop(applied=False)" in response.json()["content"]
+        assert "IndexError" in response.json()["content"]
 
     def test_the_first_that_is_due_happens_and_the_next_one_later(self) -> None:
         planned = Faults()
@@ -509,10 +509,10 @@ class TestInspector:
 
 async def _upload_url(remote: Caller, content: bytes, **announced: Any) -> str:
     component = await remote.create("FileComponent", name="file", size=len(content))
-    (answer,) = await remote.call(
+    (result,) = await remote.call(
         {"action": "get_upload_metadata", "component_id": component["id"], **announced}
     )
-    url: str = answer["url"]
+    url: str = result["url"]
     return url
 
 

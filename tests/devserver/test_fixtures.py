@@ -1,4 +1,4 @@
-"""Servers that start with nothing, or with entities that they are given."""
+"""Servers that start empty, or with the entities of a fixture."""
 
 from __future__ import annotations
 

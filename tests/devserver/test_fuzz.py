@@ -36,7 +36,7 @@ _PATIENCE = 20
 
 @pytest.fixture(autouse=True)
 def nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """No error reaches a log: the server understood what went wrong."""
+    """No error is logged: the server has handled all of them."""
     yield
     errors = [each for each in caplog.records if each.levelno >= logging.ERROR]
     assert errors == [], caplog.text
@@ -71,14 +71,14 @@ async def announced(api: Caller) -> list[str]:
 
 
 async def existing(api: Caller) -> list[str]:
-    """Return some ids of what exists; not of the calling user, who must stay."""
+    """Return ids of some entities; not of the calling user, who must stay."""
     expressions = ("User where username is maya", "Task", "Project", "Job", "FileComponent")
     found = [await api.query(f"select id from {each} limit 2") for each in expressions]
     return [str(row["id"]) for rows in found for row in rows]
 
 
 async def keep_callable(api: Caller, server: ServerHandle) -> None:
-    """Nothing that was broken may have been valid enough to lock us out."""
+    """No malformed request has changed the credentials of the caller."""
     response = await api.post({"action": "query_server_information"})
     assert isinstance(response.json(), list), response.text
 

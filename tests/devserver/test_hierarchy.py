@@ -1,4 +1,4 @@
-"""What is below something cannot be above it too."""
+"""Cycles of parents, containers and replies are refused."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ async def test_what_is_moved_twice_in_a_batch_counts_as_it_is_in_the_end(api: Ca
 
 
 async def test_long_chains_are_checked_in_a_moment(api: Caller) -> None:
-    """Each entity is looked at once, however many others are below it."""
+    """Each entity is checked once, however many others are below it."""
     project_id = await make_chain(api, "a")
     count = 3000
     names = [f"n{number}" for number in range(count)]
@@ -104,7 +104,7 @@ def test_a_fixture_with_a_circle_is_refused() -> None:
 
 
 async def make_chain(api: Caller, names: str) -> str:
-    """Make folders, each below the one before it, and return the project's id."""
+    """Create folders, each below the one before it, and return the project's id."""
     (project,) = await api.query("select id from Project limit 1")
     above = [project["id"], *names]
     await api.call(

@@ -1,4 +1,4 @@
-"""Refusals as HTTP has them: credentials, statuses, bodies that are no batch."""
+"""Errors over HTTP: credentials, statuses, bodies that are not a batch."""
 
 from __future__ import annotations
 
@@ -136,8 +136,8 @@ async def test_what_is_no_http_is_refused_with_a_json_object(
     port = int(server.url.rpartition(":")[2])
     async with await anyio.connect_tcp("127.0.0.1", port) as stream:
         await stream.send(nonsense + b"\r\n\r\n")
-        answer = b"".join([chunk async for chunk in stream])
+        result = b"".join([chunk async for chunk in stream])
 
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _, body = result.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 400")
     assert json.loads(body)["exception"] == "RequestError"

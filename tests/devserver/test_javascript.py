@@ -30,7 +30,7 @@ _RUN_SECONDS = 60
 
 @pytest.fixture(scope="session")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the programs and what they import."""
+    """A folder with the programs and their packages."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("node and npm are needed")
@@ -74,7 +74,7 @@ async def node(server: ServerHandle, programs: Path, name: str, *arguments: str)
 
 @pytest.fixture(params=["built-in", "real"])
 async def server(request: pytest.FixtureRequest) -> AsyncIterator[ServerHandle]:
-    """A server with the schemas that come with it, or with those of a real one."""
+    """A server with the built-in schemas, or with those of a real one."""
     if request.param == "real" and not REAL_SCHEMAS.exists():
         pytest.skip("the schemas of a real server are not here")
     schemas = json.loads(REAL_SCHEMAS.read_text()) if request.param == "real" else None

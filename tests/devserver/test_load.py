@@ -94,7 +94,7 @@ async def test_big_requests_wait_outside_rather_than_in_memory(tmp_path: Path) -
 
 
 async def test_a_big_request_waits_for_a_slot_and_a_small_one_does_not() -> None:
-    """Also when the first one holds all that there is."""
+    """Even if the first one holds the only slot."""
     big, small = 2 * SMALL, json.dumps([query("Job")])
     headers = {"Content-Length": str(big)}
 

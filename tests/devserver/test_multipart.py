@@ -1,4 +1,4 @@
-"""Uploads in parts: announced, sent in any order, put together, or given up."""
+"""Uploads in parts: announced, sent in any order, completed, or abandoned."""
 
 from __future__ import annotations
 
@@ -92,12 +92,12 @@ async def test_parts_become_the_file(kept: Caller, tmp_path: Path) -> None:
     assert sorted(upload.urls) == [1, 2, 3]
 
     await upload.put_all()
-    (answer,) = await kept.call(upload.completion())
+    (result,) = await kept.call(upload.completion())
 
     assert upload.tags[1] == f'"{hashlib.md5(PIECES[0]).hexdigest()}"'
-    assert answer["action"] == "complete_multipart_upload"
-    assert answer["component_id"] == upload.component_id
-    assert (await kept.http.get(answer["url"])).content == CONTENT
+    assert result["action"] == "complete_multipart_upload"
+    assert result["component_id"] == upload.component_id
+    assert (await kept.http.get(result["url"])).content == CONTENT
     assert (await get(kept, upload.component_id)).content == CONTENT
     assert names_in(tmp_path) == [upload.component_id]
 
@@ -191,7 +191,7 @@ async def test_a_refused_batch_completes_nothing(kept: Caller, tmp_path: Path) -
 async def test_a_commit_that_fails_leaves_what_was_there(
     kept: Caller, tmp_path: Path, earlier: bytes | None
 ) -> None:
-    """The file is in place before the commit, so that no rows are ever without it."""
+    """The file is in place before the commit, so that rows never exist without it."""
     upload = await announced(kept)
     await upload.put_all()
     if earlier is not None:
@@ -238,10 +238,10 @@ async def test_a_completion_may_be_repeated(tmp_path: Path, checked: bool) -> No
         await upload.put_all()
         await api.call(upload.completion())
     async with calling(**kept) as api:
-        (answer,) = await api.call(upload.completion())
+        (result,) = await api.call(upload.completion())
         assert (await get(api, upload.component_id)).content == CONTENT
 
-    assert answer["component_id"] == upload.component_id
+    assert result["component_id"] == upload.component_id
     assert names_in(tmp_path / "files") == [upload.component_id]
 
 
@@ -259,7 +259,7 @@ async def test_a_completion_is_not_repeated_for_another_file(kept: Caller, tmp_p
 
 
 async def test_a_batch_that_only_mentions_completion_waits_for_its_turn(api: Caller) -> None:
-    """What is to be done is said by the operations, not by the text of the request."""
+    """The operations decide that, not the text of the request."""
     engine = api.http._transport.app.state.engine  # type: ignore[attr-defined]
     caller = Requester(engine.credentials.check(api.user, api.key), "http://x")
     note = {"content": "complete_multipart_upload", "action": "complete_multipart_upload"}
@@ -361,7 +361,7 @@ async def test_removing_a_component_removes_its_parts_and_no_others(
 
 
 def left_behind(folder: Path) -> None:
-    """Leave in *folder* what a server does that is killed, two days ago and just now."""
+    """Put into *folder* what killed servers leave behind: two days ago, and just now."""
     two_days_ago = time.time() - 2 * 24 * 3600
     for age in ("old", "young"):
         for name in (*(f"{prefix}{age}" for prefix in (INCOMING, PART, EARLIER)), age):
@@ -371,7 +371,7 @@ def left_behind(folder: Path) -> None:
 
 
 def test_what_a_dead_server_left_is_removed(tmp_path: Path) -> None:
-    """Nobody goes on with a file that was arriving; with an upload in parts, for a day."""
+    """No client can resume an incomplete file; an upload in parts can be resumed for a day."""
     left_behind(tmp_path)
 
     Storage(tmp_path).close()

@@ -1,4 +1,4 @@
-"""The official Python client, unmodified, does its work against the server."""
+"""The official Python client, unmodified, works with the server."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ with warnings.catch_warnings():
 
 @pytest.fixture
 def server(any_server: ServerHandle) -> ServerHandle:
-    """All of it works with the schemas that come with the server, and with real ones."""
+    """Everything works with the built-in schemas and with real ones."""
     return any_server
 
 
@@ -241,7 +241,7 @@ def session_with_cache(server: ServerHandle, folder: Path) -> tuple[ftrack_api.S
 async def test_a_second_start_finds_the_schemas_in_the_cache(
     server: ServerHandle, tmp_path: Path
 ) -> None:
-    """The hash is the one that the client makes of what it has stored."""
+    """The client computes the same hash from the schemas that it has stored."""
 
     def run() -> None:
         for expected in (

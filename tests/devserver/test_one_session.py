@@ -1,8 +1,8 @@
 """What the official client reads in the session that wrote it.
 
-After a commit it keeps what the answer told it and never asks again for what it has, so an
-answer that leaves something out leaves the session with stale data. Other tests read in a
-second session; these do not.
+After a commit the session keeps the values of the response and never queries them again. If a
+value is missing in the response, the session has stale data. Other tests read in a second
+session; these do not.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .test_official_client import with_session
 
 @pytest.fixture
 def server(any_server: ServerHandle) -> ServerHandle:
-    """All of it works with the schemas that come with the server, and with real ones."""
+    """Everything works with the built-in schemas and with real ones."""
     return any_server
 
 
@@ -273,7 +273,7 @@ async def test_logged_time_is_summed_and_compared_with_the_bid(server: ServerHan
 
 
 def configure(session: ftrack_api.Session, key: str, kind: str, **data: Any) -> None:
-    """Make a custom attribute of a kind that the server knows, for shots."""
+    """Create a custom attribute of a known type for shots."""
     shot = session.query("select object_type_id from Shot").first()
     session.create(
         "CustomAttributeConfiguration",

@@ -1,4 +1,4 @@
-"""Keys, invitations and widgets; and who may call at all."""
+"""API keys, authentication, invitations and widgets."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def reset(user: str, **fields: Any) -> dict[str, Any]:
 
 
 async def test_a_new_key_replaces_the_old_one(api: Caller) -> None:
-    (answer,) = await api.call(reset(await user_id(api, api.user)))
-    assert answer["action"] == "reset_remote"
+    (result,) = await api.call(reset(await user_id(api, api.user)))
+    assert result["action"] == "reset_remote"
 
     old = (await api.post(query("Job"))).json()
-    new = Caller(api.http, api.user, answer["data"]["api_key"])
+    new = Caller(api.http, api.user, result["data"]["api_key"])
 
     assert old["exception"] == "InvalidCredentialsError"
     assert await new.query("Job") == []
@@ -59,8 +59,8 @@ async def test_a_new_key_replaces_the_old_one(api: Caller) -> None:
 
 async def test_a_new_user_gets_a_key_that_is_valid_once_active(anybody: Caller) -> None:
     user = await anybody.create("User", username="new")
-    (answer,) = await anybody.call(reset(user["id"]))
-    new = Caller(anybody.http, "new", answer["data"]["api_key"])
+    (result,) = await anybody.call(reset(user["id"]))
+    new = Caller(anybody.http, "new", result["data"]["api_key"])
 
     inactive = (await new.post(query("Job"))).json()
     await anybody.update("User", user["id"], is_active=True)
@@ -82,9 +82,9 @@ async def test_a_personal_key_resets_no_other_users_key(api: Caller) -> None:
 
 
 async def test_a_global_key_resets_any_users_key(anybody: Caller) -> None:
-    (answer,) = await anybody.call(reset(await user_id(anybody, "noor")))
+    (result,) = await anybody.call(reset(await user_id(anybody, "noor")))
 
-    noor = Caller(anybody.http, "noor", answer["data"]["api_key"])
+    noor = Caller(anybody.http, "noor", result["data"]["api_key"])
     assert await noor.query("Job") == []
 
 
@@ -121,8 +121,8 @@ async def test_a_new_user_of_an_old_name_does_not_get_the_old_key(api: Caller) -
         create("User", username="maya", is_active=True),
     )
 
-    answer = (await Caller(api.http, "maya", maya_key).post(query("Job"))).json()
-    assert answer["exception"] == "InvalidCredentialsError"
+    result = (await Caller(api.http, "maya", maya_key).post(query("Job"))).json()
+    assert result["exception"] == "InvalidCredentialsError"
 
 
 async def test_a_key_stays_with_its_user_over_a_restart(tmp_path: Path) -> None:
@@ -183,15 +183,15 @@ async def test_a_global_key_acts_for_any_active_user(anybody: Caller) -> None:
     refused = (await anybody.post(query("Job"))).json()
 
     assert refused["exception"] == "InvalidCredentialsError"
-    (told,) = await jenkins.call(
+    (facts,) = await jenkins.call(
         {"action": "query_server_information", "values": ["user_information"]}
     )
-    assert told["user_information"]["is_global_access_key"] is True
-    assert told["user_information"]["username"] == "jenkins"
+    assert facts["user_information"]["is_global_access_key"] is True
+    assert facts["user_information"]["username"] == "jenkins"
 
 
 async def test_a_global_key_lets_an_unknown_user_read_only(anybody: Caller) -> None:
-    """Integrations find out by looking the user up (protocol reference, section 1.6)."""
+    """Integrations check that with a query for the user (protocol reference, section 1.6)."""
     nobody = Caller(anybody.http, "nobody", GLOBAL_KEY)
 
     await nobody.call({"action": "query_server_information"}, {"action": "query_schemas"})
@@ -238,11 +238,11 @@ def test_every_error_has_a_status_in_strict_mode() -> None:
 
 
 async def test_users_are_invited(api: Caller) -> None:
-    (answer,) = await api.call(
+    (result,) = await api.call(
         {"action": "send_user_invite", "user_id": await user_id(api, "maya")}
     )
 
-    assert answer == {"action": "send_user_invite", "sent": True}
+    assert result == {"action": "send_user_invite", "sent": True}
 
 
 @pytest.mark.parametrize(
@@ -265,10 +265,10 @@ async def test_a_missing_user_cannot_be_invited(
 async def test_a_widget_has_an_address_that_expires(api: Caller) -> None:
     task, *_ = await api.query("Task")
     operation = {"action": "get_widget_url", "name": "info", "theme": None}
-    (answer,) = await api.call({**operation, "entity_type": "Task", "entity_key": [task["id"]]})
+    (result,) = await api.call({**operation, "entity_type": "Task", "entity_key": [task["id"]]})
 
-    shown = await api.http.get(answer["widget_url"])
-    forged = await api.http.get(answer["widget_url"].replace("info", "tasks"))
+    shown = await api.http.get(result["widget_url"])
+    forged = await api.http.get(result["widget_url"].replace("info", "tasks"))
 
     assert (shown.status_code, forged.status_code) == (200, 401)
     assert task["id"] in shown.text

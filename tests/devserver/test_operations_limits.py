@@ -1,4 +1,4 @@
-"""How much a request may ask for, and what browsers and downloads need of HTTP."""
+"""Limits of a request, cross-origin requests, and ranges of downloads."""
 
 from __future__ import annotations
 
@@ -96,31 +96,31 @@ async def test_a_list_may_be_too_long(operation: dict[str, Any]) -> None:
 
 
 async def test_a_page_from_anywhere_may_call(api: Caller) -> None:
-    asked = {
+    preflight = {
         "Origin": "https://studio.test",
         "Access-Control-Request-Method": "POST",
         "Access-Control-Request-Headers": "content-type,ftrack-api-key,ftrack-clienttoken",
     }
 
-    allowed = await api.http.options("/api", headers=asked)
-    answer = await api.post(query("Job"), Origin="https://studio.test")
+    allowed = await api.http.options("/api", headers=preflight)
+    response = await api.post(query("Job"), Origin="https://studio.test")
 
     assert allowed.status_code == 200
     assert allowed.headers["access-control-allow-origin"] == "https://studio.test"
     assert allowed.headers["access-control-allow-credentials"] == "true"
     assert "ftrack-clienttoken" in allowed.headers["access-control-allow-headers"]
-    assert answer.headers["access-control-allow-origin"] == "https://studio.test"
+    assert response.headers["access-control-allow-origin"] == "https://studio.test"
 
 
 async def test_a_page_may_upload_and_read_the_tag(api: Caller) -> None:
     metadata = await announce(api, new_id())
     origin = {"Origin": "https://studio.test"}
-    asked = {
+    preflight = {
         "Access-Control-Request-Method": "PUT",
         "Access-Control-Request-Headers": "content-md5",
     }
 
-    allowed = await api.http.options(metadata["url"], headers=origin | asked)
+    allowed = await api.http.options(metadata["url"], headers=origin | preflight)
     uploaded = await api.http.put(metadata["url"], content=CONTENT, headers=origin)
 
     assert "PUT" in allowed.headers["access-control-allow-methods"]
@@ -128,9 +128,9 @@ async def test_a_page_may_upload_and_read_the_tag(api: Caller) -> None:
 
 
 async def test_a_page_that_may_not_call_gets_a_json_object(api: Caller) -> None:
-    asked = {"Origin": "https://studio.test", "Access-Control-Request-Method": "DELETE"}
+    preflight = {"Origin": "https://studio.test", "Access-Control-Request-Method": "DELETE"}
 
-    refused = await api.http.options("/api", headers=asked)
+    refused = await api.http.options("/api", headers=preflight)
 
     assert refused.status_code == 400
     assert refused.headers["content-type"] == "application/json"

@@ -10,10 +10,10 @@ from .caller import Caller, create, new_id
 
 
 async def search(api: Caller, **fields: Any) -> list[dict[str, Any]]:
-    (answer,) = await api.call({"action": "search", **fields})
-    assert answer["action"] == "search"
-    assert answer["metadata"] == {"next": {"offset": None}}
-    found: list[dict[str, Any]] = answer["data"]
+    (result,) = await api.call({"action": "search", **fields})
+    assert result["action"] == "search"
+    assert result["metadata"] == {"next": {"offset": None}}
+    found: list[dict[str, Any]] = result["data"]
     return found
 
 
@@ -54,10 +54,10 @@ async def test_criteria_order_and_page_of_the_expression_are_kept(api: Caller) -
         "terms": ["disk"],
     }
 
-    (answer,) = await api.call(operation)
+    (result,) = await api.call(operation)
 
-    assert [row["name"] for row in answer["data"]] == ["disk 2", "disk 1"]
-    assert answer["metadata"]["next"]["offset"] == 3
+    assert [row["name"] for row in result["data"]] == ["disk 2", "disk 1"]
+    assert result["metadata"]["next"]["offset"] == 3
 
 
 async def test_a_context_holds_what_is_below_it(api: Caller) -> None:
@@ -128,16 +128,16 @@ async def test_malformed_searches_are_refused(
 
 
 async def information(api: Caller, **fields: Any) -> dict[str, Any]:
-    (answer,) = await api.call({"action": "query_server_information", **fields})
-    assert isinstance(answer, dict)
-    return answer
+    (result,) = await api.call({"action": "query_server_information", **fields})
+    assert isinstance(result, dict)
+    return result
 
 
 async def test_server_information_has_by_default_what_real_servers_send(api: Caller) -> None:
     """The fields of the recorded response (protocol reference, section 2.4)."""
-    told = await information(api)
+    facts = await information(api)
 
-    assert told.keys() == {
+    assert facts.keys() == {
         "version",
         "schema_hash",
         "is_timezone_support_enabled",
@@ -146,10 +146,10 @@ async def test_server_information_has_by_default_what_real_servers_send(api: Cal
 
 
 async def test_values_select_facts_and_unknown_ones_are_left_out(api: Caller) -> None:
-    told = await information(api, values=["user_information", "schema_hash", "moon_phase"])
+    facts = await information(api, values=["user_information", "schema_hash", "moon_phase"])
 
-    assert told.keys() == {"user_information", "schema_hash"}
-    user = told["user_information"]
+    assert facts.keys() == {"user_information", "schema_hash"}
+    user = facts["user_information"]
     assert user["username"] == api.user
     assert user["is_global_access_key"] is False
     assert "__entity_type__" not in user

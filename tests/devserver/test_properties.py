@@ -1,4 +1,4 @@
-"""Generated queries: they find what a naive evaluator finds, and print back to themselves."""
+"""Generated queries find what a naive evaluator finds, and print as text that parses to them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def rows() -> dict[str, list[Row]]:
 
 @pytest.fixture(scope="module")
 def find() -> Iterator[Callable[[ast.Query], list[str]]]:
-    """What the database finds for a query: keys, in order."""
+    """Returns the keys that the database finds for a query, in order."""
     metadata, tables = build_tables(builtin_model())
     compiler = Compiler(builtin_model(), tables)
     database = sa.create_engine("sqlite://", poolclass=sa.pool.NullPool)
@@ -299,7 +299,7 @@ def criteria(draw: st.DrawFn, name: str, depth: int = 3) -> ast.Expression:
 
 
 def _joined(kind: type[ast.And | ast.Or], operands: list[ast.Expression]) -> ast.Expression:
-    """Return *operands* joined the way the parser leaves them: none of the same kind inside."""
+    """Return *operands* joined as the parser does it: none of the same kind inside."""
     flat: list[ast.Expression] = []
     for operand in operands:
         flat.extend(operand.operands if isinstance(operand, kind) else (operand,))

@@ -25,8 +25,8 @@ async def components(api: Caller) -> Caller:
 
 async def grouped(api: Caller, expression: str) -> list[dict[str, Any]]:
     response = await api.post(query(expression), **STRICT)
-    (answer,) = response.json()
-    data: list[dict[str, Any]] = answer["data"]
+    (result,) = response.json()
+    data: list[dict[str, Any]] = result["data"]
     return data
 
 

@@ -76,7 +76,7 @@ async def test_metadata_is_replaced_by_the_list_of_its_references(api: Caller, t
 async def test_custom_attributes_are_created_generally_and_read_specifically(
     api: Caller, task: str
 ) -> None:
-    """The official client creates a CustomAttributeValue, whatever it is for."""
+    """The official client creates a CustomAttributeValue for any kind of entity."""
     value = create("CustomAttributeValue", configuration_id="c-fps", entity_id=task, value=25)
     reference = key_of("CustomAttributeValue", configuration_id="c-fps", entity_id=task)
     await api.call(value, update("Task", task, custom_attributes=[reference]))
@@ -156,7 +156,7 @@ async def test_entities_have_a_value_of_each_custom_attribute_that_is_for_them(
 
 
 async def test_a_hierarchical_value_is_that_of_its_entity_alone(api: Caller, task: str) -> None:
-    """The documentation has it so: clients look for the first that is set on the way up."""
+    """As documented: clients search for the first value upwards."""
     data = {"id": "c", "key": "c", "entity_type": "show", "config": "", "default": 7}
     await api.call(create("CustomAttributeConfiguration", **data, is_hierarchical=True))
 
@@ -167,7 +167,7 @@ async def test_a_hierarchical_value_is_that_of_its_entity_alone(api: Caller, tas
 
 
 async def test_a_changed_default_is_for_new_entities(api: Caller, task: str) -> None:
-    """The documentation has it so."""
+    """As documented."""
     data = {"id": "c", "key": "c", "entity_type": "task", "config": "", "default": 7}
     await api.call(create("CustomAttributeConfiguration", **data))
 

@@ -185,7 +185,7 @@ async def test_every_project_is_found_with_its_default_projections(world: Caller
 
 
 async def test_a_projects_status_is_shown_though_it_has_no_name(world: Caller) -> None:
-    """In the recorded schemas it is a plain word; the documentation's query asks for its name.
+    """In the recorded schemas it is a plain word; the documented query selects its name.
 
     The word is sent in its place: it says the same, and the query works as documented.
     """
@@ -285,9 +285,9 @@ async def test_tasks_are_counted_by_status(world: Caller) -> None:
         **{"ftrack-api-options": "strict:1"},
     )
 
-    ((answer,),) = [response.json()]
+    ((result,),) = [response.json()]
     tasks = await world.query("select status_id from Task")
-    counted = {row["status_id"]: row["count_id"] for row in answer["data"]}
+    counted = {row["status_id"]: row["count_id"] for row in result["data"]}
     assert counted["omitted"] == 1
     assert sum(counted.values()) == len(tasks)
-    assert all("__entity_type__" not in row for row in answer["data"])
+    assert all("__entity_type__" not in row for row in result["data"])

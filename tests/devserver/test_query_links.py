@@ -1,4 +1,4 @@
-"""Collections that other entities, or nothing that a schema tells of, hold together.
+"""Collections that are stored by joining entities, or by nothing in the schemas.
 
 The unmodified official client writes and reads them, as the official documentation and tests
 have it: the items of lists, the scopes of tasks, versions that use others, security roles.

@@ -71,8 +71,8 @@ async def test_every_type_can_be_created_with_what_it_requires(recorded: Caller)
                 continue
             name = document["id"]
             operation = {"action": "create", "entity_type": name, "entity_data": data}
-            (answer,) = await recorded.call(operation)
-            known.setdefault(name, answer["data"].get("id", ""))
+            (result,) = await recorded.call(operation)
+            known.setdefault(name, result["data"].get("id", ""))
 
     assert [document["id"] for document in left] == []
 
@@ -143,7 +143,7 @@ def shape(fragment: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.mark.parametrize("document", BUILTIN_SCHEMAS, ids=lambda document: str(document["id"]))
 def test_declarations_equal_the_recorded_schemas(document: dict[str, Any]) -> None:
-    """They may leave out, but not differ."""
+    """Properties may be missing, but not differ."""
     recorded = KNOWN[document["id"]]
 
     for name, fragment in document["properties"].items():

@@ -1,4 +1,4 @@
-"""Answers have the shapes that were recorded of a real server.
+"""Responses have the shapes that were recorded from a real server.
 
 Source:
     protocol.md: the examples and rules marked [F], a recorded real response.
@@ -35,17 +35,17 @@ async def tasks_of_one_status(api: Caller) -> list[str]:
 
 async def test_server_information_has_the_recorded_fields(api: Caller) -> None:
     """Section 2.4."""
-    (answer,) = await api.call({"action": "query_server_information"})
+    (result,) = await api.call({"action": "query_server_information"})
 
-    assert answer.keys() >= {
+    assert result.keys() >= {
         "storage_scenario",
         "schema_hash",
         "version",
         "is_timezone_support_enabled",
     }
-    assert "action" not in answer
-    assert answer["storage_scenario"] == {"data": {}, "scenario": "ftrack.automatic"}
-    assert (answer["version"], answer["is_timezone_support_enabled"]) == ("dev", True)
+    assert "action" not in result
+    assert result["storage_scenario"] == {"data": {}, "scenario": "ftrack.automatic"}
+    assert (result["version"], result["is_timezone_support_enabled"]) == ("dev", True)
 
 
 async def test_the_schema_hash_is_that_of_the_schemas(api: Caller) -> None:
@@ -106,10 +106,10 @@ async def test_a_limited_page_has_the_next_offset(api: Caller) -> None:
 
 async def test_a_new_user_comes_with_the_servers_defaults(api: Caller) -> None:
     """Section 3.6: what was sent, what the server sets, and nothing that has no value."""
-    (answer,) = await api.call(create("User", username="new", first_name="N", last_name="U"))
+    (result,) = await api.call(create("User", username="new", first_name="N", last_name="U"))
 
-    key = answer["data"]["id"]
-    assert answer == {
+    key = result["data"]["id"]
+    assert result == {
         "action": "create",
         "data": {
             "__entity_type__": "User",
@@ -131,11 +131,11 @@ async def test_the_result_of_an_update_has_what_changed(api: Caller) -> None:
     """Section 3.6: the changed attribute, the key and the system projections only."""
     user = await api.create("User", username="old", email="a@b.test")
 
-    (answer,) = await api.call(update("User", user["id"], username="newer"))
+    (result,) = await api.call(update("User", user["id"], username="newer"))
 
-    assert answer["data"]["username"] == "newer"
-    assert answer["data"]["id"] == user["id"]
-    assert "email" not in answer["data"]
+    assert result["data"]["username"] == "newer"
+    assert result["data"]["id"] == user["id"]
+    assert "email" not in result["data"]
 
 
 def upload(component: str, link: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -208,13 +208,13 @@ async def test_repeated_entities_are_whole_if_requested(api: Caller) -> None:
 async def test_repeats_across_a_batch_are_references(api: Caller) -> None:
     """Section 3.5: the identity map spans the whole response."""
     component, link = new_id(), new_id()
-    answers = await api.call(
+    results = await api.call(
         *upload(component, link),
         query(f'select component.name from ComponentLocation where id is "{link}"'),
     )
 
-    assert answers[0]["data"]["name"] == "data"
-    assert answers[2]["data"] == [
+    assert results[0]["data"]["name"] == "data"
+    assert results[2]["data"] == [
         {**ref("ComponentLocation", link), "component": ref("FileComponent", component)}
     ]
 
@@ -223,7 +223,7 @@ async def test_an_upload_has_the_recorded_response(api: Caller) -> None:
     """Section 6.3: no action, but the address, its headers and the component."""
     component = new_id()
 
-    (answer,) = await api.call(
+    (result,) = await api.call(
         {
             "action": "get_upload_metadata",
             "component_id": component,
@@ -232,10 +232,10 @@ async def test_an_upload_has_the_recorded_response(api: Caller) -> None:
         }
     )
 
-    assert answer.keys() >= {"url", "headers", "component_id"}
-    assert answer["component_id"] == component
-    assert answer["headers"]["Content-Length"] == "13"
-    assert "action" not in answer
+    assert result.keys() >= {"url", "headers", "component_id"}
+    assert result["component_id"] == component
+    assert result["headers"]["Content-Length"] == "13"
+    assert "action" not in result
 
 
 async def test_times_are_naive_and_in_whole_seconds(api: Caller) -> None:

@@ -89,8 +89,8 @@ async def test_relations_nest_and_collections_are_lists(api: Caller) -> None:
 async def users_of_two_jobs(api: Caller, *expressions: str) -> list[Any]:
     (user,) = await api.query("User where username is maya")
     await api.call(create("Job", user_id=user["id"]), create("Job", user_id=user["id"]))
-    answers = await api.call(*map(query, expressions))
-    return [row["user"] for answer in answers for row in answer["data"]]
+    results = await api.call(*map(query, expressions))
+    return [row["user"] for result in results for row in result["data"]]
 
 
 async def test_a_repeated_entity_is_sent_once_and_then_as_a_reference(api: Caller) -> None:
@@ -136,8 +136,8 @@ async def test_denormalized_responses_repeat_the_data(api: Caller, options: str)
         query("select user.username from Job"), **{"ftrack-api-options": options}
     )
 
-    (answer,) = response.json()
-    assert [row["user"]["username"] for row in answer["data"]] == ["maya", "maya"]
+    (result,) = response.json()
+    assert [row["user"]["username"] for row in result["data"]] == ["maya", "maya"]
 
 
 async def test_related_entities_are_sent_under_their_own_type(api: Caller) -> None:
@@ -182,6 +182,6 @@ async def test_the_result_of_a_create_has_the_defaults(api: Caller) -> None:
 async def test_the_result_of_an_update_has_the_change_alone(api: Caller) -> None:
     job = await api.create("Job", data="{}")
 
-    answer = await api.update("Job", job["id"], data=None)
+    result = await api.update("Job", job["id"], data=None)
 
-    assert answer == {"__entity_type__": "Job", "id": job["id"], "data": None}
+    assert result == {"__entity_type__": "Job", "id": job["id"], "data": None}

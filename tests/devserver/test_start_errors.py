@@ -1,4 +1,4 @@
-"""A server that is given what it cannot use says so in one clear error, and leaves nothing."""
+"""An option that a server cannot use is one clear error, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def changed(value: Any) -> Iterator[Any]:
 
 @pytest.mark.long
 def test_any_other_document_is_served_or_refused() -> None:
-    """No damage to a document comes out as anything but the one error."""
+    """Each damaged document is served, or refused with a ServerStartError."""
     names = {"Resource", "User", "UserType"}
     documents = [each for each in BUILTIN_SCHEMAS if each["id"] in names]
     ends = {"served": 0, "refused": 0}
@@ -257,7 +257,7 @@ def test_any_other_document_is_served_or_refused() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", [document["id"] for document in BUILTIN_SCHEMAS[:: amount(3, 1)]])
 def test_any_part_of_the_types_can_be_served(name: str) -> None:
-    """What the missing ones leave no room for is not seeded."""
+    """The seed leaves out what needs the missing types."""
     others = [document for document in BUILTIN_SCHEMAS if document["id"] != name]
     for schemas in (others, [document for document in BUILTIN_SCHEMAS if document not in others]):
         engine = Engine(Options(schemas=schemas))
@@ -268,7 +268,7 @@ def test_any_part_of_the_types_can_be_served(name: str) -> None:
 def test_what_is_not_seeded_is_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Other schemas need not have room for the seed; that ours have none would be a mistake."""
+    """Other schemas need not have room for the seed; the built-in ones must."""
     caplog.set_level(logging.INFO, logger="aioftrackjobs.devserver")
     others = [each for each in BUILTIN_SCHEMAS if each["id"] != "Project"]
 
@@ -296,11 +296,11 @@ async def test_the_types_of_a_real_server_can_be_served() -> None:
         information, served = await api.call(
             {"action": "query_server_information"}, {"action": "query_schemas"}
         )
-        answers = {each["id"]: (await api.post(query(each["id"]))).json() for each in documents}
+        results = {each["id"]: (await api.post(query(each["id"]))).json() for each in documents}
 
     assert information["schema_hash"] == schema_hash(served) == schema_hash(documents)
-    assert len(answers) == 116
-    assert {name for name, answer in answers.items() if not isinstance(answer, list)} == set()
+    assert len(results) == 116
+    assert {name for name, result in results.items() if not isinstance(result, list)} == set()
 
 
 BLOCKED = """

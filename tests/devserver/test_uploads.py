@@ -151,7 +151,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
 async def test_an_upload_that_cannot_be_written_ends_and_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also while it waits for room: the body is more than may wait to be written."""
+    """Also while it waits for the disk: the body is bigger than the queue."""
 
     def fail(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "disk full")
@@ -186,13 +186,13 @@ async def calling(**options: Any) -> AsyncIterator[Caller]:
 
 
 async def stalled() -> AsyncIterator[bytes]:
-    """Some of a file, and never the rest."""
+    """The beginning of a file, and never the rest."""
     yield CONTENT[:100]
     await anyio.sleep_forever()
 
 
 async def test_only_some_of_an_upload_is_held_in_memory() -> None:
-    """A consumer that does not get on is not fed further."""
+    """A consumer that is stuck gets no more blocks."""
     got, going_on = list[bytes](), threading.Semaphore(0)
 
     def consume(block: bytes) -> None:
@@ -251,7 +251,7 @@ async def test_a_signed_address_needs_no_key(api: Caller) -> None:
 
 
 async def test_a_signature_is_valid_for_its_own_use_only(api: Caller) -> None:
-    """The id of a component is its maker's choice, and may look like what else is signed."""
+    """Clients choose the id of a component, and it may look like another signed text."""
     uploads = api.http._transport.app.state.engine.uploads  # type: ignore[attr-defined]
     announced = (await announce(api, "x"))["url"].rpartition("/")[2]
     content = announced[43:]

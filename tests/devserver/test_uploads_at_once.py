@@ -1,4 +1,4 @@
-"""Uploads that stall, and more of them than are received at once."""
+"""Uploads that stall, and more uploads than are received at the same time."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ async def test_an_upload_that_stops_arriving_is_abandoned_and_leaves_nothing(
             await stream.send(f"{head}Content-Length: {len(CONTENT)}\r\n\r\n".encode())
             await stream.send(CONTENT[:100])
             with anyio.fail_after(10):
-                answer = b"".join([chunk async for chunk in stream])
+                result = b"".join([chunk async for chunk in stream])
         left = names_in(tmp_path)
 
-    head, _, body = answer.decode().partition("\r\n\r\n")
+    head, _, body = result.decode().partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 408")
     assert json.loads(body)["exception"] == "RequestError"
     assert left == []
 
 
 class Watched:
-    """How many uploads a server receives at once, and the threads of this process meanwhile."""
+    """Counts the uploads that a server receives at once, and the threads of this process."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.most = self.threads = 0
@@ -70,7 +70,7 @@ class Watched:
 async def test_many_uploads_wait_for_their_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They are all done, and neither threads nor files grow with their number."""
+    """All are done, and neither threads nor files grow with their number."""
     watched, before = Watched(monkeypatch), threading.active_count()
     done: list[int] = []
     async with calling(storage=tmp_path, limits=Limits(uploads=3)) as api:
