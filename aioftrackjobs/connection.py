@@ -50,6 +50,7 @@ class Connection:
         journal: What this host owes the server; None for no journal.
         transfers: How many may be under way at once.
         timings: Times that tests shorten.
+        transport: Sends the requests in place of a client; not to be closed.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class Connection:
         journal: Path | None = None,
         transfers: int = 8,
         timings: Timings = DEFAULT_TIMINGS,
+        transport: Transport | None = None,
     ) -> None:
         self._credentials = credentials
         self._timeout = timeout
         self._given_client = client
+        self._given_transport = transport
         self._own_transport: OwnTransport | None = None
         self._strict_api = strict_api
         self._retry = retry
@@ -103,7 +106,9 @@ class Connection:
         server_url = self._credentials.server_url
         api_url = server_url + API_PATH
         transport: Transport
-        if self._given_client is None:
+        if self._given_transport is not None:
+            transport = self._given_transport
+        elif self._given_client is None:
             # Late, as it imports httpx: a session with a client of another kind needs none of it.
             from aioftrackjobs.transport.client import open_transport
 

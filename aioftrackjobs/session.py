@@ -29,7 +29,7 @@ from aioftrackjobs.transfers.content import Uploadable
 from aioftrackjobs.transfers.control import ProgressCallback
 from aioftrackjobs.transfers.download import download
 from aioftrackjobs.transfers.upload import upload
-from aioftrackjobs.transport import HttpClient
+from aioftrackjobs.transport import HttpClient, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class AsyncSession:
         transfers: Uploads and downloads that are under way at once, and the connections that
             they use between them. Others wait their turn; API calls never wait for any.
         timings: Times that the session waits by itself; for tests of this package.
+        transport: Sends the requests in place of a client; for tests of this package.
 
     Raises:
         ConfigurationError: Something that is needed is in neither place; it names all of it.
@@ -96,6 +97,7 @@ class AsyncSession:
         lease: float = LEASE_SECONDS,
         transfers: int = 8,
         timings: Timings = DEFAULT_TIMINGS,
+        transport: Transport | None = None,
     ) -> None:
         credentials = resolve_credentials(server_url, api_key, api_user)
         self._connection = Connection(
@@ -108,6 +110,7 @@ class AsyncSession:
             journal=resolve_journal(journal),
             transfers=transfers,
             timings=timings,
+            transport=transport,
         )
         self._context = EntityContext(self._connection)
         self._jobs = JobsContext(self._context, lease=lease)

@@ -1,4 +1,4 @@
-"""An in-memory server with the habits and faults that tests of commits need."""
+"""An in-memory server without a socket, with the habits and faults that tests of commits need."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
 import anyio.lowlevel
-import httpx
 
-from aioftrackjobs import AsyncSession, Entity
+from aioftrackjobs import AsyncSession, ConnectError, Entity, TransportError
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.transport import Download, WireRequest, WireResponse
 
 Wire = dict[str, Any]
 
@@ -24,7 +24,7 @@ class RefusalError(Exception):
 
 
 class Tables:
-    """An in-memory server behind ``httpx.MockTransport``, with the habits that a test needs.
+    """An in-memory server which is the transport of its sessions, with the habits of a test.
 
     Attributes:
         atomic: Whether a refused batch leaves nothing behind.
@@ -57,8 +57,9 @@ class Tables:
         self.under_way = self.most_under_way = 0
         self.arrived = anyio.Event()
 
-    async def answer(self, request: httpx.Request) -> httpx.Response:
-        operations = json.loads(request.content)
+    async def send(self, request: WireRequest) -> WireResponse:
+        assert isinstance(request.body, bytes)
+        operations = json.loads(request.body)
         writes = [operation for operation in operations if operation["action"] != "query"]
         self.queries += len(operations) - len(writes)
         if writes:
@@ -73,25 +74,28 @@ class Tables:
         due = bool(self.faults) and bool(writes) != (self.faults[0] == "lost question")
         fault = self.faults.popleft() if due else None
         if fault == "refused connection":
-            raise httpx.ConnectError("refused", request=request)
+            raise ConnectError("refused")
         if fault in ("lost request", "lost question"):
-            raise httpx.ReadError("gone", request=request)
+            raise TransportError("gone")
         answer = self._answer(operations)
         if fault == "lost answer":
-            raise httpx.ReadError("gone", request=request)
+            raise TransportError("gone")
         return answer
 
-    def _answer(self, operations: Sequence[Wire]) -> httpx.Response:
+    def stream(self, request: WireRequest) -> AbstractAsyncContextManager[Download]:
+        raise NotImplementedError("it has no files")
+
+    def _answer(self, operations: Sequence[Wire]) -> WireResponse:
         if self.most_operations is not None and len(operations) > self.most_operations:
-            return httpx.Response(413, text="<h1>Request Entity Too Large</h1>")
+            return WireResponse(413, b"<h1>Request Entity Too Large</h1>")
         before = {key: dict(row) for key, row in self.rows.items()}, list(self.applied)
         try:
-            return httpx.Response(200, json=self._apply(operations))
+            return _json(self._apply(operations))
         except RefusalError as exc:
             if self.atomic:
                 self.rows, self.applied = before
             kind, content = exc.args
-            return httpx.Response(200, json={"exception": kind, "content": content})
+            return _json({"exception": kind, "content": content})
 
     def _apply(self, operations: Sequence[Wire]) -> list[Wire]:
         created = [
@@ -136,20 +140,17 @@ class Tables:
 
     @asynccontextmanager
     async def session(self, **options: Any) -> AsyncIterator[AsyncSession]:
-        async with (
-            httpx.AsyncClient(transport=httpx.MockTransport(self.answer)) as client,
-            AsyncSession(
-                "https://ftrack.test",
-                "SECRET",
-                "maya",
-                client=client,
-                **{"retry": NO_RETRIES, **options},
-            ) as opened,
-        ):
+        options = {"retry": NO_RETRIES, **options}
+        session = AsyncSession("https://ftrack.test", "SECRET", "maya", transport=self, **options)
+        async with session as opened:
             yield opened
 
     def data_of(self, job: Entity) -> object:
         return self.rows[job["id"]].get("data")
+
+
+def _json(content: object) -> WireResponse:
+    return WireResponse(200, json.dumps(content).encode())
 
 
 async def turns(number: int = 20) -> None:
