@@ -19,6 +19,10 @@ from aioftrackjobs.transport import Download, WireRequest, WireResponse
 Wire = dict[str, Any]
 
 
+#: Faults of requests that only ask.
+_OF_QUESTIONS = {"lost question", "busy"}
+
+
 class RefusalError(Exception):
     """What ends a batch with an error object."""
 
@@ -33,7 +37,7 @@ class Tables:
         gate: Requests wait for it.
         faults: What happens to the next requests that carry writes, one by one: a "refused
             connection", or a "lost request" or "lost answer"; or to the next that only asks, a
-            "lost question".
+            "lost question", or "busy" for one that is to come again after seven seconds.
         hides: Entity types that it answers no query for.
         most_operations: Batches of more are refused as too big.
         batches: The writes of each request, in the order they arrived.
@@ -71,12 +75,14 @@ class Tables:
             await self.gate.wait()
         finally:
             self.under_way -= 1
-        due = bool(self.faults) and bool(writes) != (self.faults[0] == "lost question")
+        due = bool(self.faults) and bool(writes) != (self.faults[0] in _OF_QUESTIONS)
         fault = self.faults.popleft() if due else None
         if fault == "refused connection":
             raise ConnectError("refused")
         if fault in ("lost request", "lost question"):
             raise TransportError("gone")
+        if fault == "busy":
+            return WireResponse(429, b"slow down", {"retry-after": "7"})
         answer = self._answer(operations)
         if fault == "lost answer":
             raise TransportError("gone")

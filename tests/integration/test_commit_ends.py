@@ -7,7 +7,6 @@ import pickle
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -28,6 +27,8 @@ from aioftrackjobs import (
     ValidationError,
 )
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+
+from ..tables import Tables
 
 URL = "https://ftrack.test"
 API = f"{URL}/api"
@@ -389,48 +390,9 @@ async def test_a_generic_row_whose_key_differs_is_read_by_the_schemas(
 # What becomes of the unknown
 
 
-class Store:
-    """A server that loses answers: before or after it applied the request."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, dict[str, object]] = {}
-        self.applied = 0
-        self.lose: list[str] = []
-
-    def answer(self, request: httpx.Request) -> httpx.Response:
-        how = self.lose.pop(0) if self.lose else ""
-        if how == "before":
-            raise httpx.ReadError("lost", request=request)
-        operations = json.loads(request.content)
-        answers = [self._apply(operation) for operation in operations]
-        if how == "after":
-            raise httpx.ReadError("lost", request=request)
-        if how == "busy":
-            return httpx.Response(429, headers={"retry-after": "7"}, text="slow down")
-        return httpx.Response(200, json=answers)
-
-    def _apply(self, operation: dict[str, Any]) -> dict[str, object]:
-        if operation["action"] == "query":
-            rows = [row for key, row in self.jobs.items() if key in operation["expression"]]
-            return {"action": "query", "data": rows}
-        (key,) = operation["entity_key"]
-        if operation["action"] == "delete":
-            del self.jobs[key]
-        elif operation["action"] == "create":
-            assert key not in self.jobs, "created twice"
-            self.jobs[key] = {"id": key}
-        self.applied += 1
-        row = {**self.jobs.get(key, {}), **operation.get("entity_data", {})}
-        if operation["action"] != "delete":
-            self.jobs[key] = row
-        return {"action": operation["action"], "data": row}
-
-
 @pytest.fixture
-def store(respx_mock: respx.MockRouter) -> Store:
-    made = Store()
-    respx_mock.post(API).mock(side_effect=made.answer)
-    return made
+def tables() -> Tables:
+    return Tables()
 
 
 class Time:
@@ -452,20 +414,23 @@ class Time:
         return RetryPolicy(budget=budget, jitter=0, clock=self, sleep=self.sleep)
 
 
-def patient(budget: float = 60) -> tuple[AsyncSession, Time]:
-    time = Time()
-    return AsyncSession(URL, "SECRET-KEY", "maya", retry=time.policy(budget)), time
+def patient(budget: float = 60, transport: Tables | None = None) -> tuple[AsyncSession, Time]:
+    time, credentials = Time(), (URL, "SECRET-KEY", "maya")
+    return AsyncSession(*credentials, retry=time.policy(budget), transport=transport), time
 
 
-@pytest.mark.parametrize("lost", [["before"], ["after"], ["after", "before", "before"]])
+@pytest.mark.parametrize(
+    "lost",
+    [["lost request"], ["lost answer"], ["lost answer", "lost question", "lost question"]],
+)
 async def test_each_operation_is_applied_once_whatever_is_lost(
-    store: Store, lost: list[str]
+    tables: Tables, lost: list[str]
 ) -> None:
-    session, time = patient()
+    session, time = patient(transport=tables)
     async with session:
         old, doomed = session.create(Job, {}), session.create(Job, {})
         await session.commit()
-        store.lose, store.applied = list(lost), 0
+        tables.faults.extend(lost)
 
         born = session.create(Job, {"status": "running"})
         old["data"] = "changed"
@@ -473,23 +438,23 @@ async def test_each_operation_is_applied_once_whatever_is_lost(
         await session.commit()
 
         assert session.recorded_operations == session.uncertain_operations == ()
-    assert store.jobs.keys() == {old.id, born.id}
-    assert store.jobs[old.id]["data"] == "changed"
+    assert tables.rows.keys() == {old.id, born.id}
+    assert tables.rows[old.id]["data"] == "changed"
     assert len(time.pauses) == len(lost)
 
 
-async def test_reads_are_tried_again(store: Store) -> None:
-    session, time = patient()
+async def test_reads_are_tried_again(tables: Tables) -> None:
+    session, time = patient(transport=tables)
     async with session:
-        store.lose = ["before", "after"]
+        tables.faults.extend(["lost question"] * 2)
         assert await session.query("select id from Job").all() == []
     assert time.pauses == [0.1, 0.2]
 
 
-async def test_the_server_is_left_alone_as_long_as_it_asks(store: Store) -> None:
-    session, time = patient()
+async def test_the_server_is_left_alone_as_long_as_it_asks(tables: Tables) -> None:
+    session, time = patient(transport=tables)
     async with session:
-        store.lose = ["busy"]
+        tables.faults.append("busy")
         assert await session.query("select id from Job").all() == []
     assert time.pauses == [7]
 
@@ -542,36 +507,36 @@ async def test_a_refusal_is_told_at_once(
     assert route.call_count == 1
 
 
-async def test_longer_than_the_budget_is_an_error_that_says_how_long(store: Store) -> None:
-    session, time = patient(budget=5)
+async def test_longer_than_the_budget_is_an_error_that_says_how_long(tables: Tables) -> None:
+    session, time = patient(5, tables)
     async with session:
-        store.lose = ["busy"]
+        tables.faults.append("busy")
         with pytest.raises(ServerError) as caught:
             await session.query("select id from Job").all()
     assert caught.value.retry_after == 7
     assert time.pauses == []
 
 
-async def test_a_call_that_may_not_be_repeated_is_not(store: Store) -> None:
-    session, time = patient()
+async def test_a_call_that_may_not_be_repeated_is_not(tables: Tables) -> None:
+    session, time = patient(transport=tables)
     async with session:
-        store.lose = ["after"]
+        tables.faults.append("lost answer")
         with pytest.raises(TransportError):
             await session.call(
                 [{"action": "create", "entity_type": "Job", "entity_key": ["x"], "entity_data": {}}]
             )
     assert time.pauses == []
-    assert store.applied == 1
+    assert len(tables.applied) == 1
 
 
 @pytest.mark.parametrize("how", ["resolve", "commit"])
-@pytest.mark.parametrize("lost", ["before", "after"])
+@pytest.mark.parametrize("lost", ["lost request", "lost answer"])
 async def test_what_stays_unknown_is_settled_when_the_server_is_back(
-    store: Store, lost: str, how: str
+    tables: Tables, lost: str, how: str
 ) -> None:
-    session, _ = patient(budget=0)
+    session, _ = patient(0, tables)
     async with session:
-        store.lose = [lost]
+        tables.faults.append(lost)
         job = session.create(Job, {"status": "running"})
         with pytest.raises(CommitUncertainError) as caught:
             await session.commit()
@@ -583,24 +548,24 @@ async def test_what_stays_unknown_is_settled_when_the_server_is_back(
         await session.commit()
 
         assert session.recorded_operations == session.uncertain_operations == ()
-    assert store.jobs[job.id]["data"] == "later"
-    assert store.jobs[job.id]["status"] == "running"
+    assert tables.rows[job.id]["data"] == "later"
+    assert tables.rows[job.id]["status"] == "running"
 
 
-@pytest.mark.parametrize("lost", ["before", "after"])
-async def test_what_a_unit_of_work_leaves_unknown_is_settled_too(store: Store, lost: str) -> None:
-    session, _ = patient(budget=0)
+@pytest.mark.parametrize("lost", ["lost request", "lost answer"])
+async def test_what_a_unit_of_work_leaves_unknown_is_settled_too(tables: Tables, lost: str) -> None:
+    session, _ = patient(0, tables)
     async with session:
-        store.lose = [lost]
+        tables.faults.append(lost)
         with pytest.raises(CommitUncertainError) as caught:
             async with session.unit_of_work():
                 job = session.create(Job, {"status": "running"})
         await caught.value.resolve()
-    assert store.jobs[job.id]["status"] == "running"
+    assert tables.rows[job.id]["status"] == "running"
 
 
-async def test_a_commit_settles_what_became_uncertain_while_it_waited(store: Store) -> None:
-    session, _ = patient(budget=0)
+async def test_a_commit_settles_what_became_uncertain_while_it_waited(tables: Tables) -> None:
+    session, _ = patient(0, tables)
     uncertain: list[CommitUncertainError] = []
 
     async def commit() -> None:
@@ -611,12 +576,12 @@ async def test_a_commit_settles_what_became_uncertain_while_it_waited(store: Sto
 
     async with session:
         for number in range(1, 9):  # on trio, who of the two is woken first is left to chance
-            store.lose = ["after"]
+            tables.faults.append("lost answer")
             job = session.create(Job, {})
             with pytest.raises(CommitUncertainError):
                 await session.commit()
             job["data"] = "later"
-            store.lose = ["", "before"]  # the question, and the commit of whoever is first
+            tables.faults.append("lost request")  # of whoever is first, after the question
 
             async with anyio.create_task_group() as group:
                 group.start_soon(commit)
@@ -624,16 +589,16 @@ async def test_a_commit_settles_what_became_uncertain_while_it_waited(store: Sto
 
             assert len(uncertain) == number
             assert session.recorded_operations == session.uncertain_operations == ()
-            assert store.jobs[job.id]["data"] == "later"
+            assert tables.rows[job.id]["data"] == "later"
 
 
-async def test_what_may_have_been_deleted_cannot_be_changed(store: Store) -> None:
-    session, _ = patient(budget=0)
+async def test_what_may_have_been_deleted_cannot_be_changed(tables: Tables) -> None:
+    session, _ = patient(0, tables)
     async with session:
         job = session.create(Job, {})
         await session.commit()
         session.delete(job)
-        store.lose = ["before"]
+        tables.faults.append("lost request")
         with pytest.raises(CommitUncertainError):
             await session.commit()
 
@@ -641,7 +606,7 @@ async def test_what_may_have_been_deleted_cannot_be_changed(store: Store) -> Non
             job["data"] = "later"
         await session.commit()
 
-    assert not store.jobs
+    assert not tables.rows
 
 
 async def test_an_error_that_left_its_process_says_so() -> None:
