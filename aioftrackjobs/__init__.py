@@ -1,4 +1,4 @@
-"""Async Python SDK for ftrack Jobs: every Job gets its last word.
+"""Async Python SDK for ftrack Jobs: every Job gets a final status.
 
 ::
 
@@ -126,9 +126,10 @@ __all__ = [
     "shutdown_on_signals",
 ]
 
-#: Where the names live, which are imported when they are first used: each costs what it stands on,
-#: and pytest, which looks for plugins, imports this package in every run. The rest are errors.
-_HOMES = {
+#: The module of each name, which is imported when the name is first used: pytest imports this
+#: package in every run to find its plugin, and must not wait for modules that are not used. Names
+#: that are not listed are in errors.
+_MODULES = {
     "AsyncSession": "session",
     "Change": "models",
     "Component": "models",
@@ -163,7 +164,7 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found: object = getattr(import_module(f"{__name__}.{_HOMES.get(name, 'errors')}"), name)
+    found: object = getattr(import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
     globals()[name] = found
     return found
 

@@ -1,4 +1,4 @@
-"""``python -m aioftrackjobs``, where no entry point is installed."""
+"""``python -m aioftrackjobs``, for use without the installed command."""
 
 from aioftrackjobs.cli import main
 

@@ -1,16 +1,18 @@
-"""The session's host task: it owns the background work, so that no caller's scope does.
+"""The background tasks of a session, in a task group that no caller's cancel scope contains.
 
-A session is often opened in one task and closed in another; a task group entered by the caller
-does not survive that. So the task group lives in a task of its own, the only one in this package
-that is not started by a task group (design.md, idea 2).
+A session is often opened in one task and closed in another; a task group that the caller enters
+does not survive that. So the task group lives in a task of its own, the *host task*: the only task
+of this package that is not started by a task group (idea 2 of the design).
 
-When an asyncio program ends by an error, its runner cancels *every* task, this one too, while
-Jobs still have their last word to send. The host then starts a new task group, and goes on for
-as long as somebody *holds* it. A block that no task is left to leave holds it no longer: it is in
-a generator that nobody has closed, which the runner does only when all tasks have ended.
+When an asyncio program ends by an error, its runner cancels *every* task, the host task too, while
+Jobs still have their final status to send. The host task then starts a new task group, and goes on
+as long as anything *keeps it alive*. A block that no task is left to exit does not keep it alive
+any more: such a block is in a generator that was never closed, and the runner closes generators
+only after all tasks have ended.
 
-Asyncio's own cancellation knows no shields: ``asyncio.timeout`` or a second ``cancel()`` breaks
-into a shielded scope. So what must run to its end runs here, and who waits for it, waits on.
+The cancellation of asyncio ignores shields: ``asyncio.timeout`` or a second ``cancel()`` breaks
+into a shielded scope. So what must run to its end runs here, and its caller only waits for it; the
+waiter keeps waiting even when it is cancelled.
 """
 
 from __future__ import annotations
@@ -34,22 +36,22 @@ if TYPE_CHECKING:
 Work = tuple[Context, Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]
 CleanUp = Callable[[], Coroutine[Any, Any, None]]
 
-#: How tasks are called that are the host's.
+#: Name of the host task and of the tasks that it starts.
 _NAME = "aioftrackjobs host"
 
-#: Times that work is started again which the end of the program's event loop cut off.
+#: How often work is started again if the shutdown of the event loop has cancelled it.
 _RESTARTS = 3
 
 
 class Waiter(Protocol):
-    """What one task awaits until somebody sets its result: a future of asyncio's, or its like."""
+    """What one task awaits until its result is set: an asyncio future, or the same for trio."""
 
     def done(self) -> bool:
-        """Tell whether the result is set, or the wait was cancelled."""
+        """Return whether the result is set, or the wait was cancelled."""
         ...
 
     def set_result(self, result: None, /) -> None:
-        """Wake who awaits it."""
+        """Wake the task that awaits it."""
         ...
 
     def __await__(self) -> Generator[Any, Any, None]:
@@ -58,7 +60,7 @@ class Waiter(Protocol):
 
 
 class _EventWaiter:
-    """A latch of trio's, which has no futures."""
+    """A waiter for trio, which has no futures."""
 
     def __init__(self, event: trio.Event) -> None:
         self._event = event
@@ -79,51 +81,53 @@ class _EventWaiter:
 
 
 class KeepAlive:
-    """Keeps a host running inside ``with``; any number of times, and at once."""
+    """Keeps background tasks running inside ``with``; it can be entered any number of times."""
 
-    __slots__ = ("_blocks", "_host")
+    __slots__ = ("_background", "_blocks")
 
-    def __init__(self, host: BackgroundTasks, *, blocks: int) -> None:
-        self._host = host
+    def __init__(self, background: BackgroundTasks, *, blocks: int) -> None:
+        self._background = background
         self._blocks = blocks
 
     def __enter__(self) -> None:
-        self._host._holds += 1
-        self._host._blocks += self._blocks
+        self._background._kept_alive += 1
+        self._background._blocks += self._blocks
 
     def __exit__(self, *_: object) -> None:
-        host = self._host
-        host._holds -= 1
-        host._blocks -= self._blocks
-        if not host._holds or host._orphaned:
-            host._note_released()
+        background = self._background
+        background._kept_alive -= 1
+        background._blocks -= self._blocks
+        if not background._kept_alive or background._loop_is_shutting_down:
+            background._note_exit()
 
 
 class BackgroundTasks:
     """Runs background work from :meth:`start` to :meth:`aclose`.
 
-    Work handles its own errors: one that escapes is a defect, ends the others, and is raised by
-    the next :meth:`spawn` and by :meth:`aclose`.
+    Work handles its own errors: an error that escapes is a defect, cancels the other work, and is
+    raised by the next :meth:`spawn` and by :meth:`aclose`.
 
     Args:
-        clean_up: Awaited when the work has ended, however that came about.
+        clean_up: Awaited when all work has ended, for whatever reason.
     """
 
     def __init__(self, clean_up: CleanUp) -> None:
         self._clean_up = clean_up
         self._group: anyio.abc.TaskGroup | None = None
         self._context = copy_context()
-        # What has not begun: it waits for a group, or for its first turn in one. The end of the
-        # program cancels tasks before that, and nothing of them has run then.
+        # What has not begun, because there is no group or because its task has not had its first
+        # turn. If the shutdown of the event loop cancels a task before that, nothing of it has run,
+        # so that the next group starts it again.
         self._to_begin: dict[object, Work] = {}
-        self._awaited: set[anyio.Event] = set()  # ends that finish() waits for
-        self._holds = 0
-        self._blocks = 0  # of these holds
-        self._hold, self._hold_for_block = KeepAlive(self, blocks=0), KeepAlive(self, blocks=1)
-        self._orphaned = False
-        self._alone = False
+        self._awaited: set[anyio.Event] = set()  # set when work ends that finish() waits for
+        self._kept_alive = 0  # KeepAlive contexts that are entered
+        self._blocks = 0  # those of them that were entered for a user's block
+        self._keep_alive = KeepAlive(self, blocks=0)
+        self._keep_alive_for_block = KeepAlive(self, blocks=1)
+        self._loop_is_shutting_down = False
+        self._no_foreign_tasks = False  # during shutdown: only host tasks are left
         self._failure: BaseException | None = None
-        self._new_latch: Callable[[], Waiter]
+        self._new_waiter: Callable[[], Waiter]
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
     async def start(self) -> None:
@@ -134,13 +138,13 @@ class BackgroundTasks:
         if sniffio.current_async_library() == "trio":
             import trio
 
-            self._new_latch = lambda: _EventWaiter(trio.Event())
+            self._new_waiter = lambda: _EventWaiter(trio.Event())
             trio.lowlevel.spawn_system_task(self._run, name=_NAME)
         else:
             import asyncio
 
             loop = asyncio.get_running_loop()
-            self._new_latch = loop.create_future
+            self._new_waiter = loop.create_future
             self._task = loop.create_task(self._run(), name=_NAME)
         try:
             await self._started.wait()
@@ -150,14 +154,14 @@ class BackgroundTasks:
 
     @property
     def new_waiter(self) -> Callable[[], Waiter]:
-        """Makes what a single task waits for, at the least cost; once the host was started."""
-        return self._new_latch
+        """Makes the cheapest thing that a single task can wait for; usable after the start."""
+        return self._new_waiter
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function(*args)`` in the background.
 
-        It runs in the context that the host was started in: what goes on for long must not keep
-        alive what the flow that happened to start it holds in its context variables.
+        It runs in the context of the task that called :meth:`start`: work that takes long must not
+        keep alive what its caller holds in context variables.
 
         Raises:
             SessionStateError: The background work has ended.
@@ -172,7 +176,7 @@ class BackgroundTasks:
     ) -> None:
         if self._failure is not None:
             raise SessionStateError("the session's background work failed") from self._failure
-        if self._stopping.is_set():  # what is accepted from here on would never begin
+        if self._stopping.is_set():  # it would never begin
             raise SessionStateError("the session's background work has ended")
         token = object()
         self._to_begin[token] = context, function, args
@@ -189,8 +193,8 @@ class BackgroundTasks:
     async def finish(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function(*args)`` to its end, however often the caller is cancelled meanwhile.
 
-        The caller waits, and a cancellation that came is raised when the work is done. So the
-        work must be bounded in time.
+        If the caller is cancelled, it keeps waiting, and the cancellation is raised when the work
+        is done. So the work must be bounded in time.
 
         Raises:
             SessionStateError: The background work has ended.
@@ -206,7 +210,7 @@ class BackgroundTasks:
                 ended.set()
 
         cancellation: BaseException | None = None
-        with self.hold():
+        with self._keep_alive:
             for _ in range(1 + _RESTARTS):
                 ended = anyio.Event()
                 self._spawn(copy_context(), run, (ended,))
@@ -218,42 +222,50 @@ class BackgroundTasks:
         if cancellation is not None:
             raise cancellation
 
-    def hold(self) -> KeepAlive:
-        """Keep the host running: while its loop shuts down, and for a while when it is closed."""
-        return self._hold
+    def keep_alive(self) -> KeepAlive:
+        """Return a context that keeps the tasks running while the event loop shuts down.
 
-    def hold_for_block(self) -> KeepAlive:
-        """Do as :meth:`hold` for as long as there may be a task that leaves the block."""
-        return self._hold_for_block
+        When the session closes, it waits for the end of the context, but only for a while.
+        """
+        return self._keep_alive
 
-    def _note_released(self) -> None:
-        if not self._holds:
+    def keep_alive_for_block(self) -> KeepAlive:
+        """Do as :meth:`keep_alive`, but only while there may be a task that exits the block."""
+        return self._keep_alive_for_block
+
+    def _note_exit(self) -> None:
+        if not self._kept_alive:
             self._released.set()
-        self._end_if_orphaned()
+        self._stop_if_unneeded()
 
-    def _end_if_orphaned(self) -> None:
-        if self._orphaned and self._holds <= (self._blocks if self._alone else 0):
+    def _stop_if_unneeded(self) -> None:
+        """End a shutdown that nothing delays any more."""
+        without_effect = self._blocks if self._no_foreign_tasks else 0
+        if self._loop_is_shutting_down and self._kept_alive <= without_effect:
             self._stopping.set()
 
-    async def _end_when_alone(self) -> None:
-        """Let blocks hold the host no longer when no tasks are left but those of hosts."""
+    async def _watch_foreign_tasks(self) -> None:
+        """Let blocks delay the shutdown no longer when only host tasks are left to exit them."""
         import asyncio
 
         while others := [each for each in asyncio.all_tasks() if each.get_name() != _NAME]:
             await asyncio.wait(others)
-        self._alone = True
-        self._end_if_orphaned()
+        self._no_foreign_tasks = True
+        self._stop_if_unneeded()
 
-    async def released(self) -> None:
-        """Wait until nobody holds the host."""
-        while self._holds:
+    async def wait_released(self) -> None:
+        """Wait until nothing keeps the tasks alive."""
+        while self._kept_alive:
             self._released = anyio.Event()
             await self._released.wait()
 
     async def aclose(self, wind_down: CleanUp) -> None:
-        """Let *wind_down* run in the background, then end it; waits for that in any case.
+        """Run *wind_down* in the background, then end all work; waits even when it is cancelled.
 
         A second call waits for the end of the first.
+
+        Raises:
+            SessionStateError: An error has escaped from the work.
         """
         if not self._stopping.is_set():
 
@@ -279,13 +291,13 @@ class BackgroundTasks:
                 try:
                     await self._run_group()
                 except anyio.get_cancelled_exc_class():
-                    self._orphaned = True
-                    if not self._holds or self._task is None:
-                        # Trio cancels this task when all others have ended; what still holds it
-                        # is a generator that nobody closed, which comes after it.
+                    self._loop_is_shutting_down = True
+                    if not self._kept_alive or self._task is None:
+                        # Trio cancels this task after all others have ended. What still keeps it
+                        # alive is a block in a generator, which trio closes only after this task.
                         raise
                     self._take_back_cancellation()
-        except GeneratorExit:  # the loop was closed over it: nothing can be awaited any more
+        except GeneratorExit:  # the loop was closed: nothing can be awaited any more
             self._stopped.set()
             raise
         except Exception as exc:  # noqa: BLE001 - kept, and raised by spawn and aclose
@@ -313,8 +325,8 @@ class BackgroundTasks:
             self._group = group
             for token, (context, _, _) in self._to_begin.items():
                 self._start_in(group, context, token)
-            if self._orphaned:
-                group.start_soon(self._end_when_alone, name=_NAME)
+            if self._loop_is_shutting_down:
+                group.start_soon(self._watch_foreign_tasks, name=_NAME)
             self._started.set()
             try:
                 await self._stopping.wait()
@@ -323,13 +335,13 @@ class BackgroundTasks:
             group.cancel_scope.cancel()
 
     def _take_back_cancellation(self) -> None:
-        """Tell asyncio that the cancellation was dealt with."""
+        """Tell asyncio that the cancellation was handled."""
         if self._task is not None:
             self._task.uncancel()
 
 
 def loop_caller() -> Callable[[Callable[[], None]], object]:
-    """Return what calls a function in the running event loop, from any thread."""
+    """Return a function that calls another one in the running event loop, from any thread."""
     if sniffio.current_async_library() == "trio":
         import trio
 
@@ -340,12 +352,16 @@ def loop_caller() -> Callable[[Callable[[], None]], object]:
 
 
 def turn_end_caller() -> Callable[[Callable[[], None]], object]:
-    """Return what calls a function when the running event loop's turn ends; only in the loop."""
+    """Return a function that calls another one at the end of the event loop's turn.
+
+    Unlike what :func:`loop_caller` returns, it must be called in the loop.
+    """
     if sniffio.current_async_library() == "trio":
         return loop_caller()
     import asyncio
 
-    return asyncio.get_running_loop().call_soon  # without waking who is awake, a system call each
+    # call_soon_threadsafe would wake a loop that is awake, by a system call each time.
+    return asyncio.get_running_loop().call_soon
 
 
 async def _wait_out(event: anyio.Event) -> BaseException | None:
@@ -355,6 +371,6 @@ async def _wait_out(event: anyio.Event) -> BaseException | None:
         try:
             with anyio.CancelScope(shield=True):
                 await event.wait()
-        except anyio.get_cancelled_exc_class() as exc:  # asyncio's own, which no shield keeps off
+        except anyio.get_cancelled_exc_class() as exc:  # asyncio's own ignores the shield
             cancellation = exc
     return cancellation

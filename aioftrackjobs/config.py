@@ -1,4 +1,4 @@
-"""Where a session finds its server and credentials; the only reader of the environment."""
+"""Settings from arguments or the environment, which no other module reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from aioftrackjobs.errors import ConfigurationError
 
 
 class Secret:
-    """A text that does not show where it is printed, logged or dumped by mistake."""
+    """A text that is not shown if it is printed, logged or dumped by mistake."""
 
     __slots__ = ("_text",)
 
@@ -28,7 +28,7 @@ class Secret:
 
 
 class Credentials(NamedTuple):
-    """A server, and the user and key to use it with; the key never shows in a repr.
+    """A server, with the user and the key to use; the key is not shown in a repr.
 
     Attributes:
         server_url: Without a trailing slash.
@@ -54,10 +54,10 @@ def resolve_credentials(
         server_url: Overrides ``FTRACK_SERVER``.
         api_key: Overrides ``FTRACK_API_KEY`` and ``FTRACK_APIKEY``.
         api_user: Overrides ``FTRACK_API_USER``.
-        environment: Stands in for ``os.environ``.
+        environment: Used in place of ``os.environ``.
 
     Raises:
-        ConfigurationError: Something is missing or unusable; it names all of it.
+        ConfigurationError: Values are missing or invalid; the error lists all of them.
 
     Source:
         protocol.md, section 8.4.
@@ -75,10 +75,10 @@ def resolve_credentials(
 def resolve_journal(
     path: str | os.PathLike[str] | None = None, *, environment: Mapping[str, str] | None = None
 ) -> Path | None:
-    """Return where the journal is: *path*, else ``FTRACK_JOBS_JOURNAL``, else nowhere."""
+    """Return the journal's file: *path*, else ``FTRACK_JOBS_JOURNAL``, else None."""
     env = os.environ if environment is None else environment
-    told = os.fspath(path) if path is not None else env.get("FTRACK_JOBS_JOURNAL", "").strip()
-    return Path(told).expanduser() if told else None
+    name = os.fspath(path) if path is not None else env.get("FTRACK_JOBS_JOURNAL", "").strip()
+    return Path(name).expanduser() if name else None
 
 
 def _url_problems(url: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""A session's link to its server: credentials, HTTP client, host task and dispatcher."""
+"""The wiring of a session: HTTP client, API client, dispatcher, background tasks and journal."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ import anyio.lowlevel
 from aioftrackjobs._version import __version__
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.api_client import ApiClient, ServerStatus
-from aioftrackjobs.commit.dispatcher import Dispatcher, Waiting
+from aioftrackjobs.commit.dispatcher import Backlog, Dispatcher
 from aioftrackjobs.config import Credentials
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal import Journal
-from aioftrackjobs.protocol.upload import component_url
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
@@ -35,23 +34,31 @@ logger = logging.getLogger(__name__)
 
 
 class Connection:
-    """Opens on entry, closes on exit; nothing touches the network before the first call.
-
-    Attributes:
-        api: Makes the API calls, once it is open; :attr:`dispatcher` says when.
+    """Opens on entry, closes on exit; it sends nothing before the first call.
 
     Args:
         credentials: Server, user and key.
-        timeout: Seconds for each of connecting, sending and waiting for more of an answer.
+        timeout: Seconds for each of connecting, sending and waiting for more of a response.
         client: A client to use, and not to close; None to open one.
         strict_api: Whether to ask the server for real HTTP status codes.
         group_commit: Whether commits may share a request.
-        retry: When to try again what may be repeated.
-        journal: What this host owes the server; None for no journal.
-        transfers: How many may be under way at once.
+        retry: When to repeat what is safe to repeat.
+        journal: File with the work that this host still has to report; None for no journal.
+        transfers: Uploads and downloads in progress at once.
         timings: Times that tests shorten.
         transport: Sends the requests in place of a client; not to be closed.
+
+    Attributes:
+        background: Runs what must survive the caller's cancellation.
+        server_status: What the responses say about the server.
+        dispatcher: Sends API calls.
+        api: Makes the API calls of the dispatcher; there is none before the connection is opened.
+        journal: What this host has not yet reported.
+        transfer_limiter: Limits the uploads and downloads that run at the same time.
+        closing_grace: Seconds that closing waits for Jobs and requests in progress.
     """
+
+    api: ApiClient
 
     def __init__(
         self,
@@ -67,22 +74,21 @@ class Connection:
         timings: Timings = DEFAULT_TIMINGS,
         transport: Transport | None = None,
     ) -> None:
-        self._credentials = credentials
+        self.credentials = credentials
+        self.retry = retry
+        self.timings = timings
+        self.closing_grace = timings.closing_grace
         self._timeout = timeout
         self._given_client = client
         self._given_transport = transport
         self._own_transport: OwnTransport | None = None
         self._strict_api = strict_api
-        self._retry = retry
-        self._host = BackgroundTasks(self._clean_up)
-        self.timings = timings
-        self.closing_grace = timings.closing_grace
-        self.contact = ServerStatus()
-        #: What sends API calls.
+        self.background = BackgroundTasks(self._clean_up)
+        self.server_status = ServerStatus(expedited_pause=timings.expedited_pause)
         self.dispatcher = Dispatcher(
-            self._host,
+            self.background,
             retry=retry,
-            pauses=self.contact.pauses,
+            pauses=self.server_status.pauses,
             group_commit=group_commit,
             timings=timings,
         )
@@ -92,9 +98,7 @@ class Connection:
             api_user=credentials.api_user,
             timings=timings,
         )
-        #: Limits the uploads and downloads that run at the same time.
         self.transfer_limiter = TransferLimiter(transfers)
-        self.api: ApiClient
         self._transport: Transport | None = None  # while it is open
         self._transfers = transfers
         self._closing = False
@@ -102,8 +106,8 @@ class Connection:
     async def __aenter__(self) -> Connection:
         if self._transport is not None or self._closing:
             raise SessionStateError("a session can be opened only once; make a new one")
-        key = self._credentials.api_key.reveal()
-        server_url = self._credentials.server_url
+        key = self.credentials.api_key.reveal()
+        server_url = self.credentials.server_url
         api_url = server_url + API_PATH
         transport: Transport
         if self._given_transport is not None:
@@ -126,10 +130,10 @@ class Connection:
             url=api_url,
             headers=self._headers(key),
             redact=lambda text: redact(text, key),
-            contact=self.contact,
+            server_status=self.server_status,
         )
-        await self._host.start()
-        self.journal.start(self._host.new_waiter, self._host.spawn)
+        await self.background.start()
+        self.journal.start(self.background.new_waiter, self.background.spawn)
         self.dispatcher.open(self.api)
         self._transport = transport
         return self
@@ -143,23 +147,23 @@ class Connection:
         if self._transport is None and not self._closing:
             return
         self._closing = True
-        await self._host.aclose(self._wind_down)
+        await self.background.aclose(self._wind_down)
 
     async def _wind_down(self) -> None:
-        """Let what is under way come to its end, for a while; Jobs that end have a last word."""
+        """Let Jobs report their final status and requests end, for a limited time."""
         with anyio.move_on_after(self.closing_grace) as scope:
             for _ in range(self.timings.closing_turns):
                 await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
-            await self._host.released()
+            await self.background.wait_released()
             await self.dispatcher.drain()
         if scope.cancelled_caught:
-            logger.warning("the session closes while Jobs or requests are under way")
+            logger.warning("the session closes while Jobs or requests are in progress")
         self._transport = None
         self.dispatcher.abandon()
 
     async def _clean_up(self) -> None:
-        """Close what is ours, also where the program ends without closing its session."""
-        self.dispatcher.abandon()  # no worker of it is left: nobody may wait in vain
+        """Close what is ours, also if the program ends without closing its session."""
+        self.dispatcher.abandon()  # no worker is left: its callers must not wait for ever
         self._transport, self._closing = None, True
         try:
             if self._own_transport is not None:
@@ -168,7 +172,7 @@ class Connection:
             await self.journal.aclose()
 
     def _headers(self, key: str) -> Mapping[str, str | bytes]:
-        """Return the headers of API calls, and of no others: uploads go to foreign servers.
+        """Return the headers of API calls, and of no others: uploads go to other servers.
 
         Source:
             protocol.md, section 1.2.
@@ -177,33 +181,22 @@ class Connection:
             "accept": "application/json",
             "content-type": "application/json",
             "user-agent": f"aioftrackjobs/{__version__}",
-            "ftrack-user": self._credentials.api_user.encode(),
+            "ftrack-user": self.credentials.api_user.encode(),
             "ftrack-api-key": key,
             "ftrack-strict-api": "true" if self._strict_api else "false",
         }
 
-    @property
-    def credentials(self) -> Credentials:
-        """Server, user and key."""
-        return self._credentials
-
-    @property
-    def retry(self) -> RetryPolicy:
-        """When to try again what may be repeated."""
-        return self._retry
-
-    def waiting(self) -> Waiting:
-        """Tell what has not come to its end."""
-        return self.dispatcher.waiting()
-
-    @property
-    def host(self) -> BackgroundTasks:
-        """Where background work runs."""
-        return self._host
+    def backlog(self) -> Backlog:
+        """Return the number of commits that have not ended."""
+        return self.dispatcher.backlog()
 
     @property
     def transport(self) -> Transport:
-        """What sends requests that are no API calls: uploads and downloads."""
+        """What sends requests that are no API calls: uploads and downloads.
+
+        Raises:
+            SessionStateError: The session is not open.
+        """
         self.require_open()
         assert self._transport is not None  # noqa: S101 - for type checkers
         return self._transport
@@ -213,13 +206,11 @@ class Connection:
         return await self.dispatcher.call(operations)
 
     def component_url(self, action: str, component_id: str) -> str:
-        """Return the address to ``get`` or ``remove`` a component at. It carries the API key."""
-        server, user, key = (
-            self._credentials.server_url,
-            self._credentials.api_user,
-            self._credentials.api_key.reveal(),
-        )
-        return component_url(server, action, component_id, user, key)
+        """Return the URL to ``get`` or ``remove`` a component at. It contains the API key."""
+        from aioftrackjobs.protocol.upload import component_url  # late: many never move a file
+
+        server_url, api_user, api_key = self.credentials
+        return component_url(server_url, action, component_id, api_user, api_key.reveal())
 
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open."""

@@ -58,13 +58,13 @@ class Health:
 
 def check_health(connection: Connection) -> Health:
     """Return a snapshot of what *connection* is waiting for."""
-    waiting, contact, journal = connection.waiting(), connection.contact, connection.journal
+    waiting, contact, journal = connection.backlog(), connection.server_status, connection.journal
     reports = journal.pending_final_reports()
     since = waiting.since
     return Health(
         commits_queued=waiting.queued,
         commits_sent=waiting.sent,
-        commits_uncertain=waiting.in_doubt,
+        commits_uncertain=waiting.uncertain,
         commits_since=None
         if since is None
         else datetime.now(UTC) - timedelta(seconds=time.monotonic() - since),

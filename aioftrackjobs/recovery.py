@@ -146,7 +146,7 @@ class _RecoveryRun:
 
     def __init__(self, session: AsyncSession, *, grace: float, without_lease: bool) -> None:
         self._entities = context_of(session)
-        self._server = self._entities.connection.contact
+        self._server = self._entities.connection.server_status
         self._grace = grace
         self._without_lease = without_lease
 

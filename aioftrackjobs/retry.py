@@ -1,6 +1,6 @@
-"""Trying again: for how long, how often, and after which pauses (design.md, idea 4).
+"""When a request is repeated: for how long, how often, and after which pauses.
 
-Who tries again knows that it is safe; this module only knows when.
+Whether it is safe to repeat a request is decided elsewhere; this module only knows when.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ import anyio
 class RetryPolicy:
     """Exponential back-off with jitter, within a budget of time.
 
-    A pause of a session is cut short, to a second, when the server answers something else, and
-    while a Job's last word waits for it.
+    A pause of a session is cut short, to one second, when the server responds to another request,
+    and while the final status of a Job waits to be sent.
 
     Attributes:
         budget: Seconds from the first attempt to the beginning of the last; 0 for one attempt.
         first_delay: Seconds before the second attempt; each further pause is twice as long.
         longest_delay: Seconds that a pause takes at most, unless the server asks for more.
-        jitter: Share of a pause that is left to chance, so that many clients do not return at
-            the same moment: 0.5 makes it 50 to 100 % of its length.
-        clock: Tells the time in seconds.
+        jitter: Share of a pause that is random, so that many clients do not return at the same
+            moment: 0.5 makes a pause 50 to 100 % of its length.
+        clock: Returns the time in seconds.
         sleep: Waits for a number of seconds.
         chance: Returns a number from 0 to 1.
     """
@@ -43,13 +43,10 @@ class RetryPolicy:
         if min(self.budget, self.first_delay, self.longest_delay) < 0 or not 0 <= self.jitter <= 1:
             raise ValueError("a retry policy has no negative times, and a jitter from 0 to 1")
 
-    def patience(self) -> Backoff:
-        """Return what keeps the count for one piece of work, which begins now."""
+    def backoff(self) -> Backoff:
+        """Return the back-off of one piece of work, which begins now."""
         return Backoff(self)
 
-
-#: Seconds that a pause lasts when there is a reason to try soon.
-_HURRIED = 1.0
 
 #: One attempt, and no other.
 NO_RETRIES = RetryPolicy(budget=0)
@@ -69,11 +66,11 @@ class Backoff:
         """Whether there was a pause already."""
         return self._pauses > 0
 
-    async def pause(self, asked: float | None = None) -> bool:
+    async def pause(self, retry_after: float | None = None) -> bool:
         """Wait until another attempt is due.
 
         Args:
-            asked: Seconds that the server asked to be left alone for, which is never cut short.
+            retry_after: Seconds for which the server asked not to be called.
 
         Returns:
             Whether there is another attempt. If the budget allows none, at once.
@@ -81,7 +78,7 @@ class Backoff:
         policy = self._policy
         delay = self._delay * (1 - policy.jitter * policy.chance())
         self._delay = min(2 * self._delay, policy.longest_delay)
-        pause = max(delay, asked or 0.0)
+        pause = max(delay, retry_after or 0.0)
         if policy.clock() + pause > self._end:
             return False
         self._pauses += 1
@@ -90,42 +87,46 @@ class Backoff:
 
 
 class Pauses:
-    """The pauses of a session, which are cut short when there is a reason to try soon.
+    """The pauses between attempts of one session, which share the reasons to end them early.
 
-    Who has waited long for a server that is back need not wait for the end of a long pause; and
-    where somebody waits for a limited time only, many attempts are to fit into it. A pause that
-    the server asked for is never cut short.
+    If the server responds again, no request should wait for the end of a long pause. If a caller
+    can wait for a limited time only, as for the final status of a Job, many attempts should fit
+    into that time. A pause that the server asked for is never cut short.
+
+    Args:
+        expedited: Seconds that a pause takes at most when there is a reason to try soon.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, expedited: float = 1.0) -> None:
+        self._expedited = expedited
         self._begun: dict[anyio.CancelScope, float] = {}
-        self._hurries = 0
+        self._expediting = 0  # blocks that are inside expedite()
 
-    async def take(self, patience: Backoff, asked: float | None = None) -> bool:
-        """Do as :meth:`Backoff.pause`, unless the pause is cut short: then try again."""
-        if asked:
-            return await patience.pause(asked)
+    async def wait(self, backoff: Backoff, retry_after: float | None = None) -> bool:
+        """Do as :meth:`Backoff.pause`; a pause that is cut short is followed by an attempt."""
+        if retry_after:
+            return await backoff.pause(retry_after)
         with anyio.CancelScope() as pause:
             self._begun[pause] = anyio.current_time()
-            if self._hurries:
+            if self._expediting:
                 self.shorten()
             try:
-                return await patience.pause()
+                return await backoff.pause()
             finally:
                 del self._begun[pause]
         return True
 
     def shorten(self) -> None:
-        """Let no pause that has begun last any longer than the shortest that is long."""
+        """Let no pause that has begun take longer than the expedited time in all."""
         for pause, begun in self._begun.items():
-            pause.deadline = min(pause.deadline, begun + _HURRIED)
+            pause.deadline = min(pause.deadline, begun + self._expedited)
 
     @contextmanager
     def expedite(self) -> Iterator[None]:
-        """Let no pause be long until the end of the block."""
-        self._hurries += 1
+        """Let no pause take longer than the expedited time until the end of the block."""
+        self._expediting += 1
         self.shorten()
         try:
             yield
         finally:
-            self._hurries -= 1
+            self._expediting -= 1

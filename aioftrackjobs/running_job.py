@@ -80,7 +80,7 @@ async def job_context(
     lifecycle = JobLifecycle(jobs, description=description, grace=grace, interval=interval)
     running = RunningJob(jobs, lifecycle)
     before = _running.get()
-    with jobs.background.hold_for_block(), jobs.active.count_block():
+    with jobs.background.keep_alive_for_block(), jobs.active.count_block():
         try:
             await lifecycle.begin(job, user, data)
             _running.set(running)

@@ -1,4 +1,4 @@
-"""AsyncSession: the one object that users open, a facade over the packages below."""
+"""AsyncSession: the object that users open. It has no logic of its own: the packages below do."""
 
 from __future__ import annotations
 
@@ -37,49 +37,58 @@ E = TypeVar("E", bound=Entity)
 
 
 def connection_of(session: AsyncSession) -> Connection:
-    """Return the connection of *session* to its server."""
+    """Return the connection of *session*, for other modules of this package."""
     return session._connection
 
 
 def context_of(session: AsyncSession) -> EntityContext:
-    """Return what *session* is made of, for the parts of this package that stand on it."""
+    """Return the entities of *session*, for other modules of this package."""
     return session._context
 
 
 def jobs_of(session: AsyncSession) -> JobsContext:
-    """Return what the Jobs of *session* share."""
+    """Return what the Jobs of *session* share, for other modules of this package."""
     return session._jobs
 
 
 class AsyncSession:
-    """A connection to an ftrack server, with the entities and pending changes of its users.
+    """A connection to an ftrack server, with its entities and their uncommitted changes.
 
-    Open it with ``async with``. It may be shared by any number of tasks, and closed by another
-    task than the one that opened it. What talks to the server is awaited, nothing else is.
+    ::
+
+        async with AsyncSession() as session:
+            job = await session.query("Job where status is queued").of(Job).first()
+            job["status"] = "running"  # recorded, not sent yet
+            await session.commit()  # sent, and applied by the server
+
+    Any number of tasks can share a session. The methods that communicate with the server are
+    awaited, and the others do no I/O. Names of queries, commits and components are those of the
+    official client.
 
     Args:
-        server_url: The studio's server; else ``FTRACK_SERVER``.
-        api_key: A personal or global key; else ``FTRACK_API_KEY``, then ``FTRACK_APIKEY``.
-        api_user: The user that acts; else ``FTRACK_API_USER``.
-        timeout: Seconds for each of connecting, sending and waiting for more of an answer; a
-            *client* keeps its own.
-        client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to use, which stays the
-            caller's to close.
-        strict_api: Ask the server for real HTTP status codes; ``group by`` needs it.
-        group_commit: Let commits that are queued together share a request. Each still has an
-            outcome of its own.
-        retry: When to try again what may be repeated, such as the transfer of a part of a file.
-        journal: File, on a local disk, that keeps what a crash would lose: running Jobs, last
-            words, uploads; else ``FTRACK_JOBS_JOURNAL``. All processes of a host may share it.
-        lease: Seconds after which a running Job whose owner gives no sign of life counts as
-            lost; renewed three times as often. 0 for no leases.
-        transfers: Uploads and downloads that are under way at once, and the connections that
-            they use between them. Others wait their turn; API calls never wait for any.
-        timings: Times that the session waits by itself; for tests of this package.
-        transport: Sends the requests in place of a client; for tests of this package.
+        server_url: URL of the server. Default: ``FTRACK_SERVER`` of the environment.
+        api_key: A personal or global API key. Default: ``FTRACK_API_KEY``, then ``FTRACK_APIKEY``.
+        api_user: Name of the user as whom the session acts. Default: ``FTRACK_API_USER``.
+        timeout: Seconds that connecting, sending and each wait for data may take. A *client* keeps
+            its own timeouts.
+        client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to use. The session does not
+            close it.
+        strict_api: Ask the server for HTTP status codes of errors. ``group by`` needs it.
+        group_commit: Send commits that wait at the same time in one request. Each commit still
+            succeeds or fails by itself.
+        retry: When to repeat what is safe to repeat, such as the upload of a part of a file.
+        journal: File on a local disk that keeps running Jobs, their final status and uploads over
+            a crash. Processes of one host may share it. Default: ``FTRACK_JOBS_JOURNAL``, else no
+            journal.
+        lease: Seconds after which a running Job counts as lost if its process does not renew the
+            lease, which it does three times in this period. 0 for no leases.
+        transfers: Number of uploads and downloads at the same time; others wait. API calls do not
+            wait for them.
+        timings: Internal waiting times, for tests of this package.
+        transport: Sends the requests in place of a client, for tests of this package.
 
     Raises:
-        ConfigurationError: Something that is needed is in neither place; it names all of it.
+        ConfigurationError: The server, the key or the user is missing. The error names all of them.
     """
 
     def __init__(
@@ -121,7 +130,7 @@ class AsyncSession:
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
         if self._connection.journal.state != "off":
-            self._jobs.replay.wake()  # for what others have left
+            self._jobs.replay.wake()  # delivers what earlier processes have left in the journal
         return self
 
     async def __aexit__(
@@ -133,36 +142,41 @@ class AsyncSession:
         if error is None:
             pending = len(self._context.default_unit.recorded_operations)
             if pending:
-                logger.warning("the session closes with %d operation(s) not committed", pending)
+                logger.warning("the session is closed with %d uncommitted operation(s)", pending)
         await self._connection.__aexit__(kind, error, trace)
 
     @property
     def server_url(self) -> str:
-        """The server, without a trailing slash."""
+        """URL of the server, without a trailing slash."""
         return self._connection.credentials.server_url
 
     @property
     def api_user(self) -> str:
-        """The user that acts."""
+        """Name of the user as whom the session acts."""
         return self._connection.credentials.api_user
 
     @property
     def health(self) -> Health:
-        """What is waiting, and since when."""
+        """Queued commits, undelivered final statuses and the latest failure, with their times."""
         return check_health(self._connection)
 
     # Reading
 
     def query(self, expression: str, /, **parameters: object) -> Query[Entity]:
-        """Return a query to iterate over, or to ask for ``all``, ``one`` or ``first``.
+        """Return a query, which is sent when you use it: see :class:`Query`.
+
+        ::
+
+            query = session.query("Task where name is {name}", name="comp")
 
         Args:
-            expression: A query, with or without ``select ... from``.
-            parameters: Values that are quoted and put in place of ``{name}``. Without any, the
-                text is taken as it is.
+            expression: The text of the query. Without ``select ... from``, it loads the default
+                attributes of its type.
+            parameters: Values for the ``{name}`` placeholders, which are quoted. Without any, the
+                text stays as it is.
 
         Raises:
-            QueryParameterError: Placeholders and parameters do not fit together.
+            QueryParameterError: Placeholders and parameters do not match.
         """
         self._connection.require_open()
         return Query(self._context, bind(expression, parameters))
@@ -175,11 +189,11 @@ class AsyncSession:
         """Return the entity with *key* as the server has it now; None if there is none.
 
         Args:
-            kind: A model or the name of an entity type.
-            key: The id, or the parts of a key of several in the order of the schema.
+            kind: A model such as ``Job``, or the name of an entity type.
+            key: The id, or the parts of a key with several attributes in the order of the schema.
 
         Raises:
-            InvalidKeyError: The number of parts is wrong.
+            InvalidKeyError: The key has the wrong number of parts.
         """
         self._connection.require_open()
         return await fetch_entity(self._context, key_reference(self._context.model(kind), key))
@@ -187,10 +201,10 @@ class AsyncSession:
     async def populate(
         self, entities: Entity | Iterable[Entity], projections: str | Sequence[str]
     ) -> None:
-        """Load more of known entities.
+        """Load more attributes of entities: ``await session.populate(jobs, "user.username")``.
 
         Args:
-            entities: One or more, of any types.
+            entities: One or more entities, of any types.
             projections: Attributes and paths, as in a query: ``"status, user.username"``.
         """
         self._connection.require_open()
@@ -199,9 +213,9 @@ class AsyncSession:
         await populate(self._context, several, wanted)
 
     async def call(self, operations: Sequence[Mapping[str, object]]) -> list[Any]:
-        """Send *operations* in one request, and return the decoded answer to each.
+        """Send *operations* in one request, and return the result of each.
 
-        Times and entities in the operations are encoded, and in the answers decoded.
+        Times and entities are encoded in the operations and decoded in the results.
 
         Source:
             protocol.md, section 2.
@@ -213,25 +227,25 @@ class AsyncSession:
         return await self._context.call(encoded)
 
     async def server_information(self) -> dict[str, Any]:
-        """Return what the server says of itself; asked for once (protocol.md, section 2.4)."""
+        """Return the server's description of itself, loaded once (protocol.md, section 2.4)."""
         self._connection.require_open()
         return dict(await self._context.server_information())
 
     async def schemas(self) -> list[dict[str, Any]]:
-        """Return the server's schema documents; asked for once (protocol.md, section 5.1)."""
+        """Return the server's schema documents, loaded once (protocol.md, section 5.1)."""
         self._connection.require_open()
         return list(await self._context.schemas())
 
     async def current_user(self) -> User:
-        """Return the user that the session acts as; asked for once.
+        """Return the user as whom the session acts, loaded once.
 
         Raises:
-            NoResultFoundError: A global key was given with the name of no user.
+            NoResultFoundError: With a global API key: there is no user of this name.
         """
         self._connection.require_open()
         return await self._context.current_user()
 
-    # Recording: no I/O
+    # Recording changes: no I/O
 
     @overload
     def create(self, kind: type[E], data: Mapping[str, Any] | None = None) -> E: ...
@@ -241,15 +255,15 @@ class AsyncSession:
         """Make an entity that the next commit creates.
 
         Args:
-            kind: A model or the name of an entity type.
-            data: Values of attributes; relations as entities, or as ids under their ``_id`` name.
+            kind: A model such as ``Job``, or the name of an entity type.
+            data: Values by attribute. A relation is an entity, or an id under its ``_id`` name.
 
         Raises:
             ValueError: An attribute cannot have its value.
             UnknownAttributeError: The type has no such attribute.
-            UnknownEntityTypeError: The server's schemas are known, and have no such type.
-            InvalidKeyError: The key has several parts, and one is missing.
-            UnserialisableValueError: A value cannot travel.
+            UnknownEntityTypeError: The schemas are loaded, and have no such type.
+            InvalidKeyError: A key with several attributes is not complete.
+            UnserialisableValueError: JSON cannot hold a value.
         """
         self._connection.require_open()
         return self._context.create(kind, data or {}, unit=self._context.unit)
@@ -258,17 +272,17 @@ class AsyncSession:
         """Record that the next commit deletes *entity*.
 
         Raises:
-            EntityError: The entity belongs to no session, or to another one; or another unit of
-                work has yet to create it.
+            EntityError: The entity does not belong to this session, or another unit of work has
+                created it and not committed yet.
         """
         self._connection.require_open()
         if not self._context.owns(entity):
-            raise EntityError(f"{entity!r} is none of this session's entities")
+            raise EntityError(f"{entity!r} does not belong to this session")
         self._context.unit.record_delete(entity)
 
     @property
     def recorded_operations(self) -> tuple[Operation, ...]:
-        """What the running flow has recorded and not committed, in order."""
+        """Operations that the next commit sends, in order."""
         return self._context.unit.recorded_operations
 
     @property
@@ -292,30 +306,33 @@ class AsyncSession:
         return self._context.unit.deleted
 
     def rollback(self) -> None:
-        """Forget what the running flow has recorded, and put its local values back."""
+        """Drop what is recorded and not committed, and restore the values of the entities."""
         self._context.unit.rollback()
-
-    def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        """Give the running flow a unit of work of its own, for the length of the block.
-
-        What the flow records in it is no other flow's to commit. A clean exit commits the rest,
-        an error rolls it back.
-        """
-        self._connection.require_open()
-        return self._context.enter_unit()
 
     # Committing
 
     async def commit(self) -> None:
-        """Send what the running flow has recorded; returns when the server has applied it.
+        """Send the recorded operations in one transaction; return when the server has applied it.
 
         Raises:
-            ServerError: The server refused; the operations are pending again.
-            ConnectError: The request never left; the operations are pending again.
-            CommitUncertainError: It was sent, and no complete answer came.
+            ServerError: The server refused the commit. The operations are pending again.
+            ConnectError: The request was not sent. The operations are pending again.
+            CommitUncertainError: The request was sent, but no complete response arrived.
         """
         self._connection.require_open()
         await self._context.unit.commit()
+
+    def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
+        """Give the current task a unit of work of its own inside an ``async with`` block.
+
+        No other task commits or rolls back what the task records in the block. At its end, the
+        block commits what is left; if it raises an error, it rolls back::
+
+            async with session.unit_of_work():
+                session.create(Job, {"status": "queued"})
+        """
+        self._connection.require_open()
+        return self._context.enter_unit()
 
     @overload
     async def ensure(
@@ -331,16 +348,17 @@ class AsyncSession:
         data: Mapping[str, Any],
         identifying_keys: Sequence[str] | None = None,
     ) -> Entity:
-        """Return the entity that has *data*: found and brought up to date, or created.
+        """Find an entity and update it, or create it; return it with the values of *data*.
 
-        Commits by itself, and nothing of what the flow has recorded.
+        This commits its own changes, and nothing that was recorded before.
 
         Args:
-            kind: A model or the name of an entity type.
-            data: Values that the entity has afterwards.
-            identifying_keys: Which of them tell it from others; all if not given.
+            kind: A model such as ``Job``, or the name of an entity type.
+            data: Values by attribute that the entity has afterwards.
+            identifying_keys: The attributes to find it by. Default: all of *data*.
 
         Raises:
+            QueryParameterError: There are no identifying keys, or one has no value in *data*.
             MultipleResultsFoundError: Several entities have the identifying values.
         """
         self._connection.require_open()
@@ -358,24 +376,24 @@ class AsyncSession:
         checksum: bool = True,
         progress: ProgressCallback | None = None,
     ) -> FileComponent:
-        """Upload *source* to the server location, and register it. Commits by itself.
+        """Upload *source* to the server location, and create a component for it.
 
-        Big files travel in parts, several at the same time. A part whose connection breaks, or
-        that the server cannot take just then, is sent again, as the session's *retry* says.
+        It commits by itself. Large files are uploaded in parts, several at the same time. A part
+        that fails is repeated as the session's *retry* says.
 
         Args:
-            source: A path, bytes, a binary file object (its `read` may be async) or an async
-                iterator of bytes. A directory (``plates``), or a sequence of paths, becomes a
+            source: A path, bytes, a binary file object (its ``read`` may be async) or an async
+                iterator of bytes. A folder (``plates``), or a sequence of paths, is uploaded as a
                 zip archive (``plates.zip``).
             data: Attributes of the component, such as its ``name``.
-            location: The server location, which is also what "auto" means.
-            name: File name with extension; needed where *source* has no path.
-            checksum: Verify by MD5 digests that what arrives is what was sent.
-            progress: Called on the event loop with the bytes sent, and how many there are; it
-                must not block, and what it raises ends the upload.
+            location: The server location, which is also the meaning of "auto".
+            name: File name with extension. Needed if *source* has no path.
+            checksum: Verify with MD5 digests that the server has received what was sent.
+            progress: Called on the event loop with the number of bytes sent, and of all bytes. It
+                must not block. An error that it raises ends the upload.
 
         Raises:
-            TransferError: The file could not be read, or the server did not take it.
+            TransferError: The file could not be read, or the server did not accept it.
             FileChangedError: The file changed while it was uploaded.
             TransportError: The server could not be reached.
             UnsupportedLocationError: This package cannot write to the location.
@@ -400,22 +418,22 @@ class AsyncSession:
         resume: bool = False,
         progress: ProgressCallback | None = None,
     ) -> Path:
-        """Download the file of *component*, or of the component with that id, to *path*.
+        """Download the file of *component* to *path*, and return the path.
 
-        It grows beside *path*, and replaces what is there when it is complete. If the connection
-        breaks, the download goes on where it was, as the session's *retry* says.
+        The file is written beside *path* and replaces it when it is complete. After a lost
+        connection, the download continues where it was, as the session's *retry* says.
 
         Args:
-            component: What to download.
-            path: File to write.
-            resume: Go on where an earlier call with *resume* was cut off, even by the end of its
-                process, if the file is still the same; and if this one is, leave ``.NAME.part``
-                and ``.NAME.part.json`` beside *path* for the next.
-            progress: Called on the event loop with the bytes that are written, and how many
-                there are, or None; it must not block, and what it raises ends the download.
+            component: A component, or its id.
+            path: The file to write.
+            resume: Continue an earlier download with *resume* that was interrupted, if the file on
+                the server is still the same. An interrupted download leaves ``.NAME.part`` and
+                ``.NAME.part.json`` beside *path*.
+            progress: Called on the event loop with the number of bytes written, and of all bytes or
+                None. It must not block. An error that it raises ends the download.
 
         Raises:
-            TransferError: The server has no such file, it broke off, or it cannot be written.
+            TransferError: The server has no such file, it is incomplete, or it cannot be written.
             TransportError: The server could not be reached.
         """
         self._connection.require_open()

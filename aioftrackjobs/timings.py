@@ -20,6 +20,8 @@ class Timings:
         batching_turns: Turns of the event loop for which a request waits before it takes what is
             queued: the tasks that one response has woken commit again within them. If nothing
             else happens, that takes microseconds.
+        expedited_pause: Seconds that a pause before another attempt takes at most when there is a
+            reason to try soon.
         journal_patience: Seconds that a task waits for the journal's file, at most.
         journal_retry: Seconds for which a journal's file that failed is left alone.
         journal_busy_timeout: Seconds to wait for other processes that write the journal's file.
@@ -33,6 +35,7 @@ class Timings:
     closing_turns: int = 5
     max_hold: float = 0.25
     batching_turns: int = 3
+    expedited_pause: float = 1.0
     journal_patience: float = 5.0
     journal_retry: float = 10.0
     journal_busy_timeout: float = 2.0

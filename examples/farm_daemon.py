@@ -26,7 +26,7 @@ from aioftrackjobs import AsyncSession, FtrackJobsError, Job, job_context, shutd
 
 logger = logging.getLogger("farm")
 
-#: Seconds between two looks for queued Jobs.
+#: Seconds between two queries for queued Jobs.
 POLL = 2.0
 
 
@@ -48,25 +48,25 @@ class Farm:
         self._tasks = deque(tasks)
         self._free = anyio.Semaphore(workers)
         self._forever = forever
-        self._in_hand: set[str] = set()
+        self._in_progress: set[str] = set()
 
     async def run(self) -> None:
         """Return when there is nothing left to do."""
-        async with anyio.create_task_group() as crew:
+        async with anyio.create_task_group() as group:
             while True:
                 await self._free.acquire()  # first a worker, then a task: the rest stays queued
                 task = await self._next_task()
                 if task is None:
                     return
-                crew.start_soon(self._work, task)
+                group.start_soon(self._work, task)
 
     async def _next_task(self) -> Task | None:
         if self._tasks:
             return self._tasks.popleft()
         while self._forever:
             for task in await find_queued(self._session):
-                if task.job_id and task.job_id not in self._in_hand:
-                    self._in_hand.add(task.job_id)
+                if task.job_id and task.job_id not in self._in_progress:
+                    self._in_progress.add(task.job_id)
                     return task
             await anyio.sleep(POLL)
         return None
@@ -74,7 +74,7 @@ class Farm:
     async def _work(self, task: Task) -> None:
         try:
             await render(self._session, task)
-        except FtrackJobsError as error:  # the server is away, or refuses: do not expedite
+        except FtrackJobsError as error:  # the server is away, or refuses: wait before the next one
             logger.warning("%s: %s", task.text, error)
             await anyio.sleep(POLL)
         except Exception:  # one bad task must not stop the others
@@ -82,12 +82,12 @@ class Farm:
         else:
             logger.info("%s is done", task.text)
         finally:
-            self._in_hand.discard(task.job_id or "")
+            self._in_progress.discard(task.job_id or "")
             self._free.release()
 
 
 async def find_queued(session: AsyncSession) -> list[Task]:
-    """Return the Jobs that wait for a farm."""
+    """Return the tasks of the Jobs that are queued for a farm."""
     query = session.query(
         'select data from Job where status is "queued" and data like {mark} order by created_at',
         mark='%"farm_task"%',
@@ -101,7 +101,7 @@ async def find_queued(session: AsyncSession) -> list[Task]:
 
 
 def task_of(job: Job) -> Task | None:
-    """Return what a queued Job asks for; None if that is not for this farm."""
+    """Return the task of a queued Job; None if it is not for this farm."""
     try:
         return Task(json.loads(job["data"])["farm_task"], job.id)
     except (ValueError, TypeError, KeyError):
@@ -113,18 +113,18 @@ async def render(session: AsyncSession, task: Task) -> None:
     description = f"Render {task.text}"
     async with job_context(session, job=task.job_id, description=description) as job:
         logger.info("%s runs as Job %s", task.text, job.id)
-        # Parsed inside: a task that makes no sense is a failed Job, which somebody will see.
+        # Parsed inside: a task that cannot be parsed is a failed Job, which users see.
         shot, _, frames = task.text.partition(":")
         first, last = map(int, frames.split("-"))
         log = []
         async for frame in job.track(range(first, last + 1)):
-            await anyio.sleep(0.02)  # stands for the renderer: await anyio.run_process([...])
+            await anyio.sleep(0.02)  # in place of the renderer: await anyio.run_process([...])
             log.append(f"{shot}.{frame}.exr")
         await job.attach("\n".join(log).encode(), name=f"{shot}_frames.txt")
 
 
 async def main(options: argparse.Namespace) -> None:
-    """Run the farm, until the queue is empty or a signal puts an end to it."""
+    """Run the farm, until the queue is empty or a signal ends it."""
     async with AsyncSession() as session, shutdown_on_signals(session):
         farm = Farm(session, options.tasks, workers=options.workers, forever=options.forever)
         await farm.run()
@@ -137,5 +137,7 @@ if __name__ == "__main__":
     parser.add_argument("--forever", action="store_true", help="go on with queued Jobs")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request else
+    logging.getLogger("httpx").setLevel(
+        logging.WARNING
+    )  # otherwise it logs a line for each request
     anyio.run(main, arguments)

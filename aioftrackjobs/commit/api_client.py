@@ -1,4 +1,4 @@
-"""What a session's requests tell of its server: whether it answers, and what time it is there."""
+"""API calls: one request each, with its response decoded, and what responses say of the server."""
 
 from __future__ import annotations
 
@@ -10,69 +10,73 @@ from typing import Any
 from aioftrackjobs.errors import FtrackJobsError, ServerError, TransportError
 from aioftrackjobs.protocol.headers import decode_date, decode_retry_after
 from aioftrackjobs.protocol.values import JSONValue
-from aioftrackjobs.protocol.wire import decode_answer, encode_batch
+from aioftrackjobs.protocol.wire import decode_response, encode_batch
 from aioftrackjobs.retry import Pauses
 from aioftrackjobs.transport import Transport, WireRequest, WireResponse
 
-#: The header tells seconds, and is a while on its way.
-_PRECISION = timedelta(seconds=2)
+#: The header ``Date`` has whole seconds, and its response takes a while to arrive.
+_DATE_PRECISION = timedelta(seconds=2)
 
 
 class ServerStatus:
-    """Keeps the latest news of the server.
+    """Whether the server responds, and its clock; every response updates it.
+
+    Args:
+        expedited_pause: Seconds that a pause takes at most when there is a reason to try soon.
 
     Attributes:
-        last_success: When it last answered, by the clock of this host.
-        last_failure: When it last did not.
-        failing_since: The first failure since it last answered; None while it answers.
-        last_error: What the latest failure was.
-        ahead: By how much the server's clock is ahead of this host's, as far as it has told.
-        on_step: Called when that turns out to be another, with by how much: a clock was set.
-        pauses: Of those who wait for another attempt; its answers cut them short.
+        last_success: When it last responded, by the clock of this host.
+        last_failure: When a request last failed without a response.
+        failing_since: The first failure since it last responded; None while it responds.
+        last_error: Text of the latest failure.
+        clock_offset: By how much its clock is ahead of this host's, as far as is known.
+        on_clock_step: Called when that changes because a clock was set; gets the change.
+        pauses: Pauses between attempts, which end early when the server responds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, expedited_pause: float = 1.0) -> None:
         self.last_success: datetime | None = None
         self.last_failure: datetime | None = None
         self.failing_since: datetime | None = None
         self.last_error: str | None = None
-        self.ahead = timedelta(0)
-        self._told: tuple[datetime, float] | None = None  # its clock, and when it was that
-        self.on_step: Callable[[timedelta], None] = lambda _: None
-        self.pauses = Pauses()
+        self.clock_offset = timedelta(0)
+        self._date: tuple[datetime, float] | None = None  # the server's, and when it arrived
+        self.on_clock_step: Callable[[timedelta], None] = lambda _: None
+        self.pauses = Pauses(expedited_pause)
 
-    def note_answer(self, headers: Mapping[str, str]) -> None:
-        """Note that the server answered; its header ``Date`` tells its clock."""
+    def note_response(self, headers: Mapping[str, str]) -> None:
+        """Note that the server responded; the header ``Date`` is the time of its clock."""
         self.last_success, self.failing_since = datetime.now(UTC), None
         self.pauses.shorten()
         date = decode_date(headers)
         if date is not None:
-            self._told = date, time.monotonic()
-            self._set_ahead(date - self.last_success)
+            self._date = date, time.monotonic()
+            self._set_clock_offset(date - self.last_success)
 
-    def _set_ahead(self, ahead: timedelta) -> None:
-        """Keep a difference of clocks that is more than the header's precision, and no noise."""
-        change = abs(ahead - self.ahead)
-        if change > _PRECISION:
-            self.ahead = ahead
-            self.on_step(change)
+    def _set_clock_offset(self, offset: timedelta) -> None:
+        """Keep an offset that differs by more than the precision of the header."""
+        change = abs(offset - self.clock_offset)
+        if change > _DATE_PRECISION:
+            self.clock_offset = offset
+            self.on_clock_step(change)
 
     def note_failure(self, error: str) -> None:
-        """Note that no complete answer came."""
+        """Note that no complete response came."""
         self.last_failure, self.last_error = datetime.now(UTC), error
         self.failing_since = self.failing_since or self.last_failure
 
     def server_time(self) -> datetime:
-        """Return the time of the server; while it has not told, that of this host.
+        """Return the time of the server's clock; before its first response, of this host's.
 
-        Never less than what it told and the time since: a lease that is written after this host's
-        clock was put back would be over, until the next answer shows that it was.
+        It is never less than the server's latest date plus the time since then. If this host's
+        clock is set back, a lease would otherwise be written that is already over, until the next
+        response corrects the offset.
         """
-        now = datetime.now(UTC) + self.ahead
-        if self._told is None:
+        now = datetime.now(UTC) + self.clock_offset
+        if self._date is None:
             return now
-        date, at = self._told
-        return max(now, date + timedelta(seconds=time.monotonic() - at))
+        date, arrived_at = self._date
+        return max(now, date + timedelta(seconds=time.monotonic() - arrived_at))
 
 
 class ApiClient:
@@ -80,13 +84,13 @@ class ApiClient:
 
     Args:
         transport: Sends the requests.
-        url: Where to.
+        url: The API's URL.
         headers: Sent with each request.
-        redact: Takes secrets out of a text that an error will show.
-        contact: Told of each answer, and of each failure to get one.
+        redact: Removes secrets from a text that an error will show.
+        server_status: Notes each response, and each failure to get one.
 
     Attributes:
-        url: Where to, from the next request on.
+        url: The API's URL, from the next request on.
     """
 
     def __init__(
@@ -96,13 +100,13 @@ class ApiClient:
         url: str,
         headers: Mapping[str, str | bytes],
         redact: Callable[[str], str] = str,
-        contact: ServerStatus | None = None,
+        server_status: ServerStatus | None = None,
     ) -> None:
         self._transport = transport
         self.url = url
         self._headers = headers
         self._redact = redact
-        self._contact = contact or ServerStatus()
+        self._server_status = server_status or ServerStatus()
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations*, and return one result for each; raises as :meth:`send`."""
@@ -121,45 +125,47 @@ class ApiClient:
         Raises:
             ServerError: The server refused.
             ConnectError: The request never left.
-            TransportError: It was sent, and no complete answer came.
+            TransportError: It was sent, and no complete response came.
         """
         request = WireRequest("POST", self.url, self._headers, body)
         try:
             response = await self._transport.send(request)
         except FtrackJobsError as exc:
-            self._contact.note_failure(str(exc))
+            self._server_status.note_failure(str(exc))
             raise
         except Exception as exc:  # noqa: BLE001 - a transport of the caller's may raise anything
             reason = type(exc).__name__
         else:
             return self._decode(response, count, queries)
+        # Outside of the except clause: the foreign error may quote headers with the API key, so
+        # that this one must not refer to it.
         error = TransportError(f"the transport failed: {reason}")
-        self._contact.note_failure(str(error))
+        self._server_status.note_failure(str(error))
         raise error
 
     def _decode(
         self, response: WireResponse, count: int, queries: Sequence[Mapping[str, JSONValue]]
     ) -> list[Any]:
         try:
-            results = decode_answer(
+            results = decode_response(
                 response.status,
                 response.body,
                 count,
-                expression=_sole_expression(queries),
+                expression=_only_expression(queries),
                 redact=self._redact,
             )
         except (ServerError, TransportError) as exc:
             exc.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
             if isinstance(exc, ServerError):
-                self._contact.note_answer(response.headers)
+                self._server_status.note_response(response.headers)
             else:
-                self._contact.note_failure(str(exc))
+                self._server_status.note_failure(str(exc))
             raise
-        self._contact.note_answer(response.headers)
+        self._server_status.note_response(response.headers)
         return results
 
 
-def _sole_expression(operations: Sequence[Mapping[str, JSONValue]]) -> str | None:
+def _only_expression(operations: Sequence[Mapping[str, JSONValue]]) -> str | None:
     """Return the expression of the query among *operations*; None unless there is just one."""
     expressions = [str(each["expression"]) for each in operations if "expression" in each]
     return expressions[0] if len(expressions) == 1 else None

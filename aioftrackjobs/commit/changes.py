@@ -1,4 +1,4 @@
-"""What a unit of work records: operations, with the entities and values that they come from."""
+"""Recorded changes: operations, with the entities and values that they come from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
 
 @dataclass(eq=False, slots=True)  # not frozen, which takes twice as long
 class RecordedChange:
-    """An operation, the entity it is about, and the values as the entity keeps them."""
+    """An operation, the entity that it changes, and the values as the entity keeps them."""
 
     operation: Operation
     entity: Entity
@@ -30,8 +30,8 @@ class RecordedChange:
 def creation(entity: Entity, values: Mapping[str, Any], *, fresh: bool) -> list[RecordedChange]:
     """Return what to record of a new *entity*.
 
-    Relations follow as updates of their own, as the official client records them: they can be
-    taken back before the commit, which then sends one create.
+    Relations follow as updates of their own, as in the official client: they can be reset before
+    the commit, which then sends one create.
 
     Args:
         entity: The new entity.
@@ -39,7 +39,7 @@ def creation(entity: Entity, values: Mapping[str, Any], *, fresh: bool) -> list[
         fresh: Whether its key was made for it, so that no other entity can have it.
 
     Raises:
-        UnserialisableValueError: One of the values cannot travel.
+        UnserialisableValueError: One of the values has no wire form.
     """
     target, keys = entity.__ftrack_reference__(), entity.primary_key_attributes
     own, updates = dict[str, Any](), list[RecordedChange]()
@@ -57,89 +57,90 @@ def creation(entity: Entity, values: Mapping[str, Any], *, fresh: bool) -> list[
 
 
 def encode_values(target: Reference, values: Mapping[str, Any]) -> Mapping[str, JSONValue]:
-    """Return *values* of the entity that *target* names as they travel.
+    """Return *values* of the entity that *target* names in their wire form.
 
     Raises:
-        UnserialisableValueError: One of them cannot.
+        UnserialisableValueError: One of them has none.
     """
     for value in values.values():
         if not (type(value) is str and value.isascii()):
             break
     else:
-        return values  # they travel as they are
+        return values  # ASCII text is its own wire form
     return {
         name: encode_value(value, f"{target.entity_type}.{name}") for name, value in values.items()
     }
 
 
 def entities_of(recorded: Iterable[RecordedChange], *kinds: type[Operation]) -> list[Entity]:
-    """Return the entities that operations of these *kinds* are about, each once."""
+    """Return the entities that operations of these *kinds* change, each once."""
     entities = (each.entity for each in recorded if isinstance(each.operation, kinds))
     return list({id(entity): entity for entity in entities}.values())
 
 
 def fold_recorded(recorded: Sequence[RecordedChange]) -> Sequence[Operation]:
-    """Return the fewest operations that come to the same as those *recorded*."""
-    if len(recorded) == 1:  # what a farm does all day
+    """Return the fewest operations with the same effect as those *recorded*."""
+    if len(recorded) == 1:  # as most commits of a farm
         return fold((recorded[0].operation,))
     return fold([each.operation for each in recorded])
 
 
 @dataclass(eq=False, slots=True)
 class InFlightCommit:
-    """A commit that is under way; called with the outcome.
+    """A commit that has been submitted and has not ended; called with its outcome.
 
     Attributes:
-        taken: What it carries.
-        land: Keeps the books of it when it has ended.
-        settle: Hears of the outcome, if somebody wants to besides who waits.
-        ticket: Its request.
-        rolled_back: Whether its operations are to be forgotten if they were not applied.
+        taken: The changes that it contains.
+        settle: Updates the unit of work with the outcome.
+        on_end: Called with the outcome afterwards.
+        request: Its request; None before it is queued.
+        rolled_back: Whether its changes are to be dropped if they were not applied.
     """
 
     taken: list[RecordedChange]
-    land: Callable[[InFlightCommit, Outcome], None]
-    settle: Settle | None = None
-    ticket: PendingRequest | None = None
+    settle: Callable[[InFlightCommit, Outcome], None]
+    on_end: Settle | None = None
+    request: PendingRequest | None = None
     rolled_back: bool = False
 
     def __call__(self, outcome: Outcome) -> None:
-        """Land with *outcome*."""
-        self.land(self, outcome)
-        if self.settle is not None:
-            self.settle(outcome)
+        """Settle the commit with *outcome*."""
+        self.settle(self, outcome)
+        if self.on_end is not None:
+            self.on_end(outcome)
 
 
 def split_done(
     taken: Sequence[RecordedChange], done: Sequence[Operation]
 ) -> tuple[list[RecordedChange], list[RecordedChange]]:
-    """Split what a commit has *taken* into what the server has *done*, and the rest."""
+    """Split the changes *taken* by a commit into what the server has *done*, and the rest."""
     if not done:
         return [], list(taken)
     ends = {(type(operation), operation.target) for operation in done}
-    to_be_born: set[Reference] = set()  # what comes after its creation has not happened either
+    not_created: set[Reference] = set()  # nothing that follows their create was done either
     settled, rest = list[RecordedChange](), list[RecordedChange]()
     for each in taken:
         target = each.operation.target
-        ended = (type(each.operation), target) in ends and target not in to_be_born
+        ended = (type(each.operation), target) in ends and target not in not_created
         if isinstance(each.operation, Create) and not ended:
-            to_be_born.add(target)
+            not_created.add(target)
         (settled if ended else rest).append(each)
     return settled, rest
 
 
 def settle_found(
-    taken: Sequence[RecordedChange], ticket: PendingRequest, results: Sequence[Any]
+    taken: Sequence[RecordedChange], request: PendingRequest, results: Sequence[Any]
 ) -> list[RecordedChange]:
-    """Settle what a commit has *taken* of entities that an earlier attempt of it had created.
+    """Settle the changes *taken* by a commit of entities that an earlier attempt has created.
 
-    What is known of them by now is newer. Updates were sent again, and are the latest.
+    Values that were read since that attempt are newer than those of its creates. Updates were sent
+    again, and their values are the newest.
 
     Returns:
-        What there is to do of all that is taken.
+        The changes that are left to settle.
     """
     found, updated = set[Reference](), dict[Reference, set[str]]()
-    for change, result in zip(ticket.changes, results, strict=True):
+    for change, result in zip(request.operations, results, strict=True):
         if isinstance(change, Create) and result is None:
             found.add(change.target)
         elif isinstance(change, Update):

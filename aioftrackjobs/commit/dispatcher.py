@@ -1,12 +1,21 @@
-"""The dispatcher: requests belong to the session, not to the caller (design.md, ideas 2 and 3).
+"""The dispatcher: sends the requests of a session in tasks of its own.
 
-A caller hands over operations and waits. Its cancellation withdraws what was not sent; what was
-sent runs to its end and is *settled* by the dispatcher's own task, so that no connection is torn
-down half-way, and no commit left in doubt, because somebody stopped waiting.
+A caller hands over operations and waits. If the caller is cancelled, it withdraws what was not
+sent; what was sent runs to its end, because the tasks that send belong to the session. Were they
+the caller's, a cancellation would break a connection in the middle of a request, and leave unknown
+what the server did.
 
-*Group commit*: an idle session sends at once, and what comes while a commit is under way travels
-together in the next request, which leaves when that one is answered: so the longer requests take,
-the more they carry. One that takes very long holds nobody back.
+*Group commit* (a term of databases): a render farm commits many small changes at once, and a
+request costs the server far more than the operations in it. So commits share requests. A session
+without a request in progress sends a commit at once, and a lone commit never waits. Commits that
+arrive while a request is in progress are held back, and travel together in the next one, which is
+sent when that request ends. The slower the server is, the larger the groups are. A request that
+takes longer than ``Timings.max_hold`` holds back no more, so that one slow request does not stop
+all others.
+
+Workers take requests from the queue, at most :data:`MAX_REQUESTS` of them. Before a worker takes a
+group it waits for a few turns of the event loop: the tasks that the latest response has woken
+commit again within them, so that their commits are in the group.
 """
 
 from __future__ import annotations
@@ -40,73 +49,73 @@ from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.retry import Pauses, RetryPolicy
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 
-#: Requests that are under way at once. httpcore rescans its pool on each event, so that many
-#: in flight are slower than few.
-IN_FLIGHT = 8
+#: Requests in progress at once. httpcore scans all of its pool at each event, so that many
+#: concurrent requests are slower than few.
+MAX_REQUESTS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """Commits that have not come to their end.
+class Backlog:
+    """Commits that have not ended.
 
     Attributes:
         queued: How many wait to be sent.
-        sent: How many are under way, or are tried again.
-        in_doubt: How many of those may or may not have been applied.
+        sent: How many are being sent, or wait to be sent again.
+        uncertain: For how many of these it is not known whether the server has applied them.
         since: When the oldest of them was queued, as ``time.monotonic`` counts.
     """
 
     queued: int = 0
     sent: int = 0
-    in_doubt: int = 0
+    uncertain: int = 0
     since: float | None = None
 
 
 class Dispatcher:
     """Sends commits and other calls, a bounded number of requests at once.
 
-    It is made with its session, and sends from :meth:`open` to :meth:`abandon`.
+    It is made with its session, and accepts requests from :meth:`open` to :meth:`abandon`.
 
     Args:
-        host: Where the requests run.
-        retry: For how long, and how often, what failed for a passing reason is tried again.
-        pauses: Those between the attempts of all requests of the session.
+        background: Runs the workers.
+        retry: For how long, and how often, a request is repeated after a transient failure.
+        pauses: Pauses between the attempts of all requests of the session.
         group_commit: Whether commits may share a request.
-        in_flight: Requests under way at once.
+        max_requests: Requests in progress at once.
         timings: Times that tests shorten.
     """
 
     def __init__(
         self,
-        host: BackgroundTasks,
+        background: BackgroundTasks,
         *,
         retry: RetryPolicy,
         pauses: Pauses,
         group_commit: bool = True,
-        in_flight: int = IN_FLIGHT,
+        max_requests: int = MAX_REQUESTS,
         timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self._sender: BatchSender | None = None
         self._retry = retry
         self._pauses = pauses
-        self._host = host
-        self._hold = host.hold()
+        self._background = background
+        self._keep_alive = background.keep_alive()
         self._group_commit = group_commit
-        self._in_flight = in_flight
+        self._max_requests = max_requests
         self._timings = timings
         self._order = EntityOrder()
-        self._outbox = SendQueue(group_commit=group_commit)
-        self._tickets: set[PendingRequest] = set()
+        self._queue = SendQueue(group_commit=group_commit)
+        self._pending: set[PendingRequest] = set()
         self._arrivals = count()
         self._workers = 0
-        self._gathering = 0
-        self._under_way: dict[object, float] = {}  # requests with commits: when they began
-        self._watches = False
+        self._batching = 0  # workers that wait for more commits before they take a group
+        self._commits_in_progress: dict[object, float] = {}  # when each began, the oldest first
+        self._is_watching = False
         self._closed = False
 
     def open(self, api: ApiClient) -> None:
         """Accept requests from now on, and send them by *api*."""
-        self._sender = BatchSender(api, self._finish, self._retry, self._pauses)
+        self._sender = BatchSender(api, self._end, self._retry, self._pauses)
 
     def require_open(self) -> None:
         """Raise SessionStateError unless requests are accepted."""
@@ -121,26 +130,28 @@ class Dispatcher:
 
     def submit(
         self,
-        changes: Sequence[Operation],
+        operations: Sequence[Operation],
         settle: Settle,
         *,
-        overtakes: bool = False,
-        doubt: TransportError | None = None,
+        unordered: bool = False,
+        uncertain_because: TransportError | None = None,
     ) -> PendingRequest:
         """Queue a commit.
 
         Args:
-            changes: What it carries; at least one operation.
-            settle: Called once with the outcome, whether or not anybody still waits.
-            overtakes: Do not wait for earlier requests about the same entities.
-            doubt: Why it is not known what became of an earlier attempt.
+            operations: At least one.
+            settle: Called once with the outcome, also if the caller has stopped waiting.
+            unordered: Do not wait for earlier requests about the same entities.
+            uncertain_because: Why it is not known what the server did in an earlier attempt.
 
         Raises:
             SessionStateError: The session is not open.
         """
         self.require_open()
-        ticket = PendingRequest.of_commit(changes, settle, overtakes=overtakes, doubt=doubt)
-        return self._enter(ticket)
+        request = PendingRequest.of_commit(
+            operations, settle, unordered=unordered, uncertain_because=uncertain_because
+        )
+        return self._enter(request)
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations* in a request of their own, and return one result for each.
@@ -148,8 +159,8 @@ class Dispatcher:
         Raises:
             ServerError: The server refused.
             SessionStateError: The session is not open.
-            TransportError: No complete answer came back.
-            UnserialisableValueError: One of the values cannot travel.
+            TransportError: No complete response came back.
+            UnserialisableValueError: One of the values cannot be encoded.
         """
         self.require_open()
         if not operations:
@@ -166,184 +177,198 @@ class Dispatcher:
         self.require_open()
         return self._enter(PendingRequest.of_call(operations))
 
-    async def results(self, ticket: PendingRequest) -> list[Any]:
-        """Wait for the end of *ticket*, and return its results, or raise why there are none."""
-        match await self.wait(ticket):
+    async def results(self, request: PendingRequest) -> list[Any]:
+        """Wait for the end of *request*; return its results, or raise why there are none."""
+        match await self.wait(request):
             case Applied(results):
                 return list(results)
             case NotApplied(error) | Unknown(error):
                 raise error
 
-    async def wait(self, ticket: PendingRequest) -> Outcome:
-        """Wait for the end of *ticket*; a cancelled wait withdraws it if it was not sent."""
-        with self._hold:
+    async def wait(self, request: PendingRequest) -> Outcome:
+        """Wait for the end of *request*; a cancelled wait withdraws it if it was not sent."""
+        with self._keep_alive:
             try:
-                if ticket.outcome is None:
-                    await ticket.latch()
+                if request.outcome is None:
+                    await request.waiter()
             except BaseException:
-                if ticket.outcome is None and not ticket.is_sent:
+                if request.outcome is None and not request.is_sent:
                     withdrawn = WithdrawnError("withdrawn before it was sent")
-                    self._finish(ticket, ticket.given_up(withdrawn))
-                    self._outbox.note_withdrawn()
+                    self._end(request, request.abandoned(withdrawn))
+                    self._queue.note_withdrawn()
                 raise
-        assert ticket.outcome is not None  # noqa: S101 - for type checkers
-        return ticket.outcome
+        assert request.outcome is not None  # noqa: S101 - for type checkers
+        return request.outcome
 
-    def _enter(self, ticket: PendingRequest) -> PendingRequest:
-        ticket.number, ticket.since = next(self._arrivals), time.monotonic()
-        ticket.new_waiter = self._host.new_waiter
-        self._tickets.add(ticket)
-        if self._order.enter(ticket):
-            self._let_go(ticket)
-        return ticket
+    def _enter(self, request: PendingRequest) -> PendingRequest:
+        request.number, request.queued_at = next(self._arrivals), time.monotonic()
+        request.new_waiter = self._background.new_waiter
+        self._pending.add(request)
+        if self._order.add(request):
+            self._release(request)
+        return request
 
-    def _let_go(self, ticket: PendingRequest) -> None:
-        """Let *ticket* be sent, now that there is nothing that it has to wait for."""
-        self._outbox.add(ticket)
-        if not self._gathering:
-            self._wake(departs=ticket.overtakes or self._may_depart())
+    def _release(self, request: PendingRequest) -> None:
+        """Queue *request*, now that there is nothing left that it has to wait for."""
+        self._queue.add(request)
+        if not self._batching:
+            self._start_worker(
+                may_send_commits=request.unordered or self._may_send_commits(),
+            )
 
-    def _finish(self, ticket: PendingRequest, outcome: Outcome) -> None:
-        """End *ticket*, and let go on what waited for it; when the session closes, end that too."""
-        if ticket.outcome is not None:
-            return  # withdrawn meanwhile: what waited for it has been let go
-        self._tickets.discard(ticket)
-        ticket.is_queued = False
+    def _end(self, request: PendingRequest, outcome: Outcome) -> None:
+        """End *request*, and release what waited for it; when closing, end that too."""
+        if request.outcome is not None:
+            return  # it was withdrawn meanwhile, and what waited for it has been released
+        self._pending.discard(request)
+        request.is_queued = False
         try:
-            ticket.finish(outcome)
+            request.end(outcome)
         finally:
-            if freed := self._order.leave(ticket):
+            if freed := self._order.remove(request):
                 if self._closed:
-                    self._refuse(freed)
+                    self._end_unsent(freed)
                 else:
-                    for follower in freed:
-                        self._let_go(follower)
+                    for dependent in freed:
+                        self._release(dependent)
 
-    def _refuse(self, freed: Sequence[PendingRequest]) -> None:
-        """End tickets that need not wait any more, and those behind them, unsent."""
+    def _end_unsent(self, freed: Sequence[PendingRequest]) -> None:
+        """End requests that need not wait any more, and those behind them, without sending them."""
         ending = [*freed]
         while ending:
-            ticket = ending.pop()
-            self._tickets.discard(ticket)
-            ticket.is_queued = False
-            ticket.finish(ticket.given_up(_closed()))
-            ending += self._order.leave(ticket)
+            request = ending.pop()
+            self._pending.discard(request)
+            request.is_queued = False
+            request.end(request.abandoned(_closed_error()))
+            ending += self._order.remove(request)
 
-    def waiting(self) -> Waiting:
-        """Tell which commits have not come to their end."""
-        commits = [ticket for ticket in self._tickets if ticket.changes]
-        queued = sum(ticket.is_queued for ticket in commits)
-        return Waiting(
+    # What is pending
+
+    def backlog(self) -> Backlog:
+        """Return the number of commits that have not ended."""
+        commits = [request for request in self._pending if request.operations]
+        queued = sum(request.is_queued for request in commits)
+        return Backlog(
             queued=queued,
             sent=len(commits) - queued,
-            in_doubt=sum(ticket.doubt is not None for ticket in commits),
-            since=min((ticket.since for ticket in commits), default=None),
+            uncertain=sum(request.uncertain_because is not None for request in commits),
+            since=min((request.queued_at for request in commits), default=None),
         )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all requests have ended, and nothing of them is kept."""
+        return not self._pending and self._order.is_empty and self._queue.is_empty
 
     # Closing
 
     async def drain(self) -> None:
-        """Wait until nothing is queued or under way."""
-        while self._tickets:
-            for ticket in tuple(self._tickets):
-                await ticket.ended()
+        """Wait until all requests have ended."""
+        while self._pending:
+            for request in tuple(self._pending):
+                await request.ended()
             await anyio.lowlevel.checkpoint()
 
     def abandon(self) -> None:
-        """End what is still queued, and what will be: the session closes."""
+        """Accept no more requests, and end those that no worker has taken: the session closes."""
         self._closed = True
         while group := self._take():
-            for ticket in group:
-                self._finish(ticket, ticket.given_up(_closed()))
+            for request in group:
+                self._end(request, request.abandoned(_closed_error()))
 
-    # FileUpload
+    # Sending
 
-    def _may_depart(self) -> bool:
-        """Tell whether commits may leave now, rather than when a request of others has ended."""
-        if not self._under_way or not self._group_commit:
+    def _may_send_commits(self) -> bool:
+        """Return whether commits may be sent now, or wait for the end of those in progress."""
+        if not self._commits_in_progress or not self._group_commit:
             return True
-        oldest = next(iter(self._under_way.values()))
+        oldest = next(iter(self._commits_in_progress.values()))
         return time.monotonic() - oldest >= self._timings.max_hold
 
-    def _wake(self, *, departs: bool = True) -> None:
-        """Have a worker for what can be sent; without a host, nothing can be any more.
+    def _start_worker(self, *, may_send_commits: bool = True) -> None:
+        """Start a worker if there is something to send, and none that will send it.
 
         Args:
-            departs: Whether commits can be.
+            may_send_commits: Whether commits may be sent now.
         """
         try:
-            if self._outbox.commits and not departs:
+            if self._queue.commits and not may_send_commits:
                 self._watch()
-            can_be_sent = self._outbox.has_some(departs=departs)
-            if can_be_sent and not self._gathering and self._workers < self._in_flight:
-                self._host.spawn(partial(self._work, departs=departs))
+            has_work = self._queue.has_work(may_send_commits=may_send_commits)
+            if has_work and not self._batching and self._workers < self._max_requests:
+                self._background.spawn(partial(self._work, may_send_commits=may_send_commits))
                 self._workers += 1
-                self._gathering += 1
-        except SessionStateError:
+                self._batching += 1
+        except SessionStateError:  # the background tasks have ended: nothing can be sent any more
             self.abandon()
 
     def _watch(self) -> None:
-        """Let commits leave after a while, if what they wait for takes long."""
-        if not self._watches:
-            self._host.spawn(self._hurry)
-            self._watches = True
+        """Have commits sent after a while even if those in progress take long."""
+        if not self._is_watching:
+            self._background.spawn(self._send_held_commits)
+            self._is_watching = True
 
-    async def _hurry(self) -> None:
+    async def _send_held_commits(self) -> None:
         try:
-            while self._outbox.commits:
+            while self._queue.commits:
                 await anyio.sleep(self._timings.max_hold)
-                if self._may_depart():
-                    self._wake()
+                if self._may_send_commits():
+                    self._start_worker()
         finally:
-            self._watches = False
+            self._is_watching = False
 
-    async def _work(self, *, departs: bool) -> None:
-        gathers = True
+    async def _work(self, *, may_send_commits: bool) -> None:
+        """Take groups and send them, until there is nothing to send."""
+        is_batching = True
         try:
             while True:
                 for _ in range(self._timings.batching_turns):
                     await anyio.lowlevel.checkpoint()
-                group = self._take(departs=departs)
-                self._gathering -= 1
-                gathers = False
+                group = self._take(may_send_commits=may_send_commits)
+                self._batching -= 1
+                is_batching = False
                 if not group:
                     return
-                self._wake(departs=departs)  # what does not fit in leaves beside it
+                # What does not fit into this request travels beside it, in another worker's.
+                self._start_worker(may_send_commits=may_send_commits)
                 await self._send(group)
-                self._gathering += 1
-                gathers = True
-                departs = bool(group[0].changes) or self._may_depart()
+                self._batching += 1
+                is_batching = True
+                # After a commit, the commits that it has held back may be sent.
+                may_send_commits = bool(group[0].operations) or self._may_send_commits()
         finally:
-            self._gathering -= gathers
+            self._batching -= is_batching
             self._workers -= 1
-            # Cancelled with work left: the host goes on if somebody needs it.
-            self._wake(departs=self._may_depart())
+            # If the event loop shuts down and has cancelled this worker, the background tasks go
+            # on while a caller waits, and another worker sends what is left.
+            self._start_worker(may_send_commits=self._may_send_commits())
 
-    def _take(self, *, departs: bool = True) -> Sequence[PendingRequest]:
-        group = self._outbox.take(departs=departs)
-        for ticket in group:
-            ticket.is_queued = False
+    def _take(self, *, may_send_commits: bool = True) -> Sequence[PendingRequest]:
+        group = self._queue.take(may_send_commits=may_send_commits)
+        for request in group:
+            request.is_queued = False
         return group
 
     async def _send(self, group: Sequence[PendingRequest]) -> None:
         assert self._sender is not None  # noqa: S101 - nothing is queued before it is opened
-        request = object()
-        if group[0].changes:
-            self._under_way[request] = time.monotonic()
+        in_progress = object()
+        if group[0].operations:
+            self._commits_in_progress[in_progress] = time.monotonic()
         try:
-            self._outbox.groups.extend(await self._sender.deliver(group))
+            self._queue.groups.extend(await self._sender.send(group))
             if self._closed:
-                self.abandon()  # there may be no worker for them any more
+                self.abandon()  # there may be no worker left to send them
         except BaseException:
-            # The task is cancelled, or it is a defect of ours: somebody may be waiting.
-            cut_off = Unknown(TransportError("interrupted while waiting for the answer"))
-            for ticket in group:
-                if ticket.outcome is None:
-                    self._finish(ticket, cut_off if ticket.is_sent else ticket.given_up(_closed()))
+            # The task is cancelled, or there is a defect in this package. Callers may be waiting.
+            interrupted = Unknown(TransportError("interrupted while waiting for the response"))
+            for request in group:
+                if request.outcome is None:
+                    abandoned = request.abandoned(_closed_error())
+                    self._end(request, interrupted if request.is_sent else abandoned)
             raise
         finally:
-            self._under_way.pop(request, None)
+            self._commits_in_progress.pop(in_progress, None)
 
 
-def _closed() -> SessionStateError:
+def _closed_error() -> SessionStateError:
     return SessionStateError("the session was closed before the request was sent")

@@ -1,4 +1,9 @@
-"""What can be sent, and what of it travels together in the next request (design.md, idea 3)."""
+"""The order of requests: which may be sent, and which travel together in the next request.
+
+Every request first enters the :class:`EntityOrder`, which holds it back while an earlier one about
+the same entity has not ended. What may be sent waits in the :class:`SendQueue` for a worker of the
+dispatcher. Both are data structures without I/O.
+"""
 
 from __future__ import annotations
 
@@ -11,25 +16,25 @@ from operator import attrgetter
 from aioftrackjobs.commit.request import Key, PendingRequest
 from aioftrackjobs.errors import UnserialisableValueError
 from aioftrackjobs.protocol.operations import Operation
-from aioftrackjobs.protocol.reconciliation import named
+from aioftrackjobs.protocol.references import referenced_ids
 
-#: What commits that travel together may be; one that is more by itself travels alone.
+#: Limits of a group of commits that share a request. A commit above one of them travels alone.
 GROUP_OPERATIONS, GROUP_BYTES = 500, 4 * 1024 * 1024
 
 _by_arrival = attrgetter("number")
 
 
 class SendQueue:
-    """Tickets that wait for nothing but a request to travel in, in the order of arrival.
+    """Requests that may be sent, in the order of arrival.
 
     Args:
         group_commit: Whether commits may share a request.
 
     Attributes:
-        commits: Those that may leave when others have.
-        calls: What travels by itself.
-        groups: Commits that left before, to be sent again, each group by itself: halves of one
-            that was refused.
+        commits: Commits, which share requests.
+        calls: Calls of other kinds, each of which travels by itself.
+        groups: Groups of commits to be sent again, each in one request: halves of a group that was
+            refused.
     """
 
     def __init__(self, *, group_commit: bool) -> None:
@@ -37,35 +42,40 @@ class SendQueue:
         self.commits: list[PendingRequest] = []
         self.calls: list[PendingRequest] = []
         self.groups: deque[Sequence[PendingRequest]] = deque()
-        self._withdrawn = 0  # of commits and calls, at most
+        self._withdrawn = 0  # in commits and calls, at most
 
-    def add(self, ticket: PendingRequest) -> None:
-        """Put *ticket* in its place."""
-        queue = self.commits if ticket.changes else self.calls
-        if not queue or queue[-1].number < ticket.number:
-            queue.append(ticket)
-        else:  # it had to wait for another one, and those behind it had not
-            insort(queue, ticket, key=_by_arrival)
+    @property
+    def is_empty(self) -> bool:
+        """Whether it contains no requests, also none that were withdrawn."""
+        return not (self.commits or self.calls or self.groups)
 
-    def has_some(self, *, departs: bool) -> bool:
-        """Tell whether there is something to be sent.
+    def add(self, request: PendingRequest) -> None:
+        """Put *request* in its place."""
+        queue = self.commits if request.operations else self.calls
+        if not queue or queue[-1].number < request.number:
+            queue.append(request)
+        else:  # it was held back, and others that arrived later were not
+            insort(queue, request, key=_by_arrival)
+
+    def has_work(self, *, may_send_commits: bool) -> bool:
+        """Return whether there is anything to send.
 
         Args:
-            departs: Whether commits may be, beside those of groups that left before.
+            may_send_commits: Whether that may be commits, besides groups that are sent again.
         """
-        return bool((departs and self.commits) or self.calls or self.groups)
+        return bool((may_send_commits and self.commits) or self.calls or self.groups)
 
-    def take(self, *, departs: bool = True) -> Sequence[PendingRequest]:
-        """Take what the next request carries; nothing if there is nothing to be sent.
+    def take(self, *, may_send_commits: bool = True) -> Sequence[PendingRequest]:
+        """Take what the next request carries; nothing if there is nothing to send.
 
         Args:
-            departs: As in :meth:`has_some`.
+            may_send_commits: As in :meth:`has_work`.
         """
         if self.groups:
             return self.groups.popleft()
         for queue in (self.commits, self.calls):
             _drop_ended(queue)
-        commits, calls = self.commits if departs else [], self.calls
+        commits, calls = self.commits if may_send_commits else [], self.calls
         if calls and not (commits and commits[0].number < calls[0].number):
             return [calls.pop(0)]
         return self._take_commits() if commits else []
@@ -75,21 +85,21 @@ class SendQueue:
         group: list[PendingRequest] = []
         operations = place = 0
         size = 0.0
-        for place, ticket in enumerate(self.commits):  # noqa: B007 - used below
-            if ticket.outcome is not None:
+        for place, request in enumerate(self.commits):  # noqa: B007 - used below
+            if request.outcome is not None:
                 continue  # withdrawn
-            operations += ticket.count_left
-            size += _size(ticket)
+            operations += request.count_left
+            size += _size(request)
             if group and (operations > self._group_operations or size > GROUP_BYTES):
                 break
-            group.append(ticket)
+            group.append(request)
         else:
             place += 1
         del self.commits[:place]
         return group
 
     def note_withdrawn(self) -> None:
-        """Drop withdrawn tickets when they may be most of what waits here.
+        """Drop withdrawn requests when they may be most of what waits here.
 
         While the server hangs, callers may give up and try again for as long as it does.
         """
@@ -97,111 +107,122 @@ class SendQueue:
         if 2 * self._withdrawn > len(self.commits) + len(self.calls):
             self._withdrawn = 0
             for queue in (self.commits, self.calls):
-                queue[:] = [ticket for ticket in queue if ticket.outcome is None]
+                queue[:] = [request for request in queue if request.outcome is None]
 
 
-def _size(ticket: PendingRequest) -> float:
-    """Return the bytes of *ticket*; without limit if it has to travel alone.
+def _size(request: PendingRequest) -> float:
+    """Return the bytes of *request*; infinite if it has to travel alone.
 
-    What cannot be encoded must not end the commits of others with its error. And where a key was
-    chosen by a user, a refusal must be about this commit alone: that its entity exists does not
-    tell whose it is, so that nobody could tell which of several commits is to be repeated.
+    A commit that cannot be encoded travels alone so that its error does not end other commits. A
+    commit with a key that a user chose travels alone because a refused group is reconciled by
+    asking which entities exist, and under such a key there may be the entity of another client.
     """
-    if ticket.has_chosen_keys:
+    if request.has_chosen_keys:
         return inf
     try:
-        return len(ticket.encode())
+        return len(request.encode())
     except UnserialisableValueError:
         return inf
 
 
 def _drop_ended(queue: list[PendingRequest]) -> None:
-    """Take what has ended from the front of *queue*."""
+    """Remove requests that have ended from the front of *queue*."""
     if queue and queue[0].outcome is not None:
         del queue[: next((i for i, each in enumerate(queue) if each.outcome is None), len(queue))]
 
 
 class EntityOrder:
-    """The tickets that have not ended, as chains: one for each entity that they change.
+    """Keeps requests about the same entity in their order.
 
-    A ticket waits for the one before it about the same entity, for the creation of the entities
-    that it refers to, and, before it deletes one, for those that link others to it.
+    The requests that have not ended form chains, one for each entity that they change. A request
+    waits for the one before it in each of its chains, for the creation of the entities that it
+    refers to, and, before it deletes an entity, for the requests that link others to it.
     """
 
     def __init__(self) -> None:
         self._latest: dict[Key, PendingRequest] = {}
-        self._births: dict[str, PendingRequest] = {}
-        self._links: dict[str, dict[PendingRequest, None]] = {}
+        self._creating: dict[str, PendingRequest] = {}
+        self._linking: dict[str, dict[PendingRequest, None]] = {}
 
-    def enter(self, ticket: PendingRequest) -> bool:
-        """Put *ticket* behind those it has to wait for; return whether there is none."""
-        if not ticket.about:
+    @property
+    def is_empty(self) -> bool:
+        """Whether all requests have ended."""
+        return not (self._latest or self._creating or self._linking)
+
+    def add(self, request: PendingRequest) -> bool:
+        """Put *request* behind those that it has to wait for; return whether there are none."""
+        if not request.writes:
             return True
-        latest, births = self._latest, self._births
-        before = self._parents(ticket.changes) if births else set[PendingRequest]()
-        for key in ticket.about:
+        latest, creating = self._latest, self._creating
+        before = self._parents(request.operations) if creating else set[PendingRequest]()
+        for key in request.writes:
             earlier = latest.get(key)
             if earlier is not None:
                 before.add(earlier)
-            latest[key] = ticket
-        for each in ticket.births:
-            births[each] = ticket
-        for each in ticket.deaths:
-            before.update(self._links.get(each, ()))
-        for each in ticket.links:
-            self._links.setdefault(each, {})[ticket] = None
+            latest[key] = request
+        for each in request.creates:
+            creating[each] = request
+        for each in request.deletes:
+            before.update(self._linking.get(each, ()))
+        for each in request.references:
+            self._linking.setdefault(each, {})[request] = None
         if not before:
             return True
-        before.discard(ticket)
+        before.discard(request)
         for earlier in before:
-            if earlier.followers is None:
-                earlier.followers = []
-            earlier.followers.append(ticket)
-        ticket.waits_for = len(before)
+            if earlier.dependents is None:
+                earlier.dependents = []
+            earlier.dependents.append(request)
+        request.waits_for = len(before)
         return not before
 
-    def _parents(self, changes: Sequence[Operation]) -> set[PendingRequest]:
-        """Return the tickets that create what *changes* name."""
-        births = self._births
-        return {births[each] for change in changes for each in named(change) if each in births}
+    def _parents(self, operations: Sequence[Operation]) -> set[PendingRequest]:
+        """Return the requests that create what *operations* refer to."""
+        creating = self._creating
+        return {
+            creating[each]
+            for operation in operations
+            for each in referenced_ids(operation)
+            if each in creating
+        }
 
-    def leave(self, ticket: PendingRequest) -> Sequence[PendingRequest]:
-        """Take out *ticket*, which has ended; return those that need not wait any more.
+    def remove(self, request: PendingRequest) -> Sequence[PendingRequest]:
+        """Remove *request*, which has ended; return those that need not wait any more.
 
-        One that is withdrawn while it waits keeps its place until it is its turn: those behind
-        it wait for the ones before it.
+        A request that is withdrawn while it waits keeps its place until those before it have
+        ended, since those behind it wait for them, too.
         """
-        if ticket.waits_for:
+        if request.waits_for:
             return ()
-        self._forget(ticket)
-        if ticket.followers is None:  # as with most
+        self._forget(request)
+        if request.dependents is None:  # as with most
             return ()
-        freed, leaving = list[PendingRequest](), [ticket]
-        while leaving:
-            ended = leaving.pop()
-            # Who holds it still does not hold all that came after it.
-            followers, ended.followers = ended.followers, None
-            for follower in followers or ():
-                follower.waits_for -= 1
-                if follower.waits_for:
+        freed, removing = list[PendingRequest](), [request]
+        while removing:
+            ended = removing.pop()
+            # A caller that keeps an old request must not keep all later ones in memory with it.
+            dependents, ended.dependents = ended.dependents, None
+            for dependent in dependents or ():
+                dependent.waits_for -= 1
+                if dependent.waits_for:
                     continue
-                if follower.outcome is None:
-                    freed.append(follower)
+                if dependent.outcome is None:
+                    freed.append(dependent)
                 else:
-                    self._forget(follower)
-                    leaving.append(follower)
+                    self._forget(dependent)
+                    removing.append(dependent)
         return freed
 
-    def _forget(self, ticket: PendingRequest) -> None:
-        for key in ticket.about:
-            if self._latest.get(key) is ticket:
+    def _forget(self, request: PendingRequest) -> None:
+        for key in request.writes:
+            if self._latest.get(key) is request:
                 del self._latest[key]
-        for value in ticket.births:
-            if self._births.get(value) is ticket:
-                del self._births[value]
-        for value in ticket.links:
-            linking = self._links.get(value)
+        for value in request.creates:
+            if self._creating.get(value) is request:
+                del self._creating[value]
+        for value in request.references:
+            linking = self._linking.get(value)
             if linking is not None:
-                linking.pop(ticket, None)
+                linking.pop(request, None)
                 if not linking:
-                    del self._links[value]
+                    del self._linking[value]

@@ -1,16 +1,19 @@
-"""Asking the server which entities exist, so that each commit gets its true outcome.
+"""Asks the server which entities exist, so that each commit gets its true outcome.
 
-After a request was refused or its response was lost, the server is asked what exists. A key that
-was made for its entity belongs to no other: if the entity exists, the commit has created it. Under
-a key that a user chose there may be the entity of another client. Therefore a commit with such
-keys travels alone, and before it is sent the server is asked which of them are free:
+After a request was refused, or its response was lost, nothing tells what the server has done of
+it. But ids are made by the client: under an id that was made for one entity there can be no other.
+So the server is asked which of the entities exist. If a created one exists, the create was
+applied; if a deleted one is gone, the delete was. Updates set absolute values, and are sent again.
+
+Under a key that a *user* chose there may be the entity of another client. A commit with such keys
+travels alone, and before it is sent the server is asked which of them are free:
 
 - The key was taken before: the entity is not ours, even with the very same values. Keys serve as
-  locks, which only one may get.
+  locks, which only one client may get.
 - It was free before, and the values are those that were sent: ours. Another client may have
   used the same key for the same values in between; that is taken for ours too, since it is what
   the caller wanted.
-- It was free before, and the values differ: ours, changed since, or of another client. This
+- It was free before, and the values differ: ours and changed since, or another client's. That
   cannot be known, so the commit stays uncertain.
 - The server does not say which keys are free: if the response is lost, the values decide alone.
 
@@ -32,11 +35,11 @@ from aioftrackjobs.errors import (
     TransportError,
 )
 from aioftrackjobs.protocol.reconciliation import (
-    Question,
+    ExistenceQuery,
     Row,
-    puzzling,
-    questions,
-    questions_before,
+    chosen_key_queries,
+    existence_queries,
+    is_ambiguous,
 )
 from aioftrackjobs.protocol.values import Reference
 
@@ -45,110 +48,118 @@ _TOO_BIG = 413
 
 
 @dataclass(slots=True)
-class _Answers:
-    """What the server said.
+class _Findings:
+    """What the server says.
 
     Attributes:
         found: The entities that exist.
-        untold: Those that it answers no questions about.
+        unanswered: Those about which it refuses queries.
     """
 
     found: dict[Reference, Row] = field(default_factory=dict)
-    untold: set[Reference] = field(default_factory=set)
+    unanswered: set[Reference] = field(default_factory=set)
 
 
 class Reconciler:
-    """Asks about tickets, and notes in them what is known.
+    """Asks about requests, and notes in them what is known.
 
     Args:
-        exchange: Makes the API calls.
+        api: Makes the API calls.
     """
 
-    def __init__(self, exchange: ApiClient) -> None:
-        self._exchange = exchange
+    def __init__(self, api: ApiClient) -> None:
+        self._api = api
 
-    async def before(self, group: Sequence[PendingRequest]) -> None:
-        """Ask which chosen keys are free before *group* is sent.
+    async def check_chosen_keys(self, group: Sequence[PendingRequest]) -> None:
+        """Ask which chosen keys are free, before *group* is sent.
 
         Raises:
-            TransportError: The server did not say.
+            ServerError: The server refuses all queries.
+            TransportError: No complete response came back.
         """
-        for ticket in group:
-            if not ticket.has_chosen_keys or ticket.free is not None or ticket.doubt is not None:
+        for request in group:
+            if not request.has_chosen_keys or request.free_keys is not None:
                 continue
-            answers = await self._ask(questions_before(ticket.changes))
-            if ticket.chosen.isdisjoint(answers.untold):
-                ticket.free = ticket.chosen - answers.found.keys()
+            if request.uncertain_because is not None:
+                continue  # it was sent before, so that the key may be taken by itself
+            findings = await self._ask(chosen_key_queries(request.operations))
+            if request.chosen.isdisjoint(findings.unanswered):
+                request.free_keys = request.chosen - findings.found.keys()
 
-    async def after(self, group: Sequence[PendingRequest]) -> tuple[bool, Sequence[PendingRequest]]:
-        """Take for done what the server has done of *group*.
+    async def reconcile(
+        self, group: Sequence[PendingRequest]
+    ) -> tuple[bool, Sequence[PendingRequest]]:
+        """Mark as done what the server has done of *group*.
 
         Returns:
-            Whether there is anything, and the tickets of which it does not tell.
+            Whether it has done anything, and the requests about which it refuses queries.
 
         Raises:
-            TransportError: It did not tell.
+            TransportError: No complete response came back.
         """
-        asked = questions(change for ticket in group for change in ticket.changes_left)
-        if not asked:
+        queries = existence_queries(each for request in group for each in request.operations_left)
+        if not queries:
             return False, ()
         try:
-            answers = await self._ask(asked)
+            findings = await self._ask(queries)
         except ServerError as exc:
             if exc.is_retryable:
-                unheard = TransportError(f"the server does not tell what it did: {exc}")
-                unheard.retry_after = exc.retry_after
-                raise unheard from exc
+                unanswered = TransportError(f"the server does not say what it did: {exc}")
+                unanswered.retry_after = exc.retry_after
+                raise unanswered from exc
             return False, ()
         any_done = False
-        for ticket in group:
-            any_done |= ticket.narrow(answers.found)
-            created = ticket.may_have_created
-            if puzzling(ticket.changes_left, answers.found, created) and ticket.doubt is None:
-                ticket.doubt = TransportError("what it creates exists by now, with other values")
-        untold = [
-            ticket
-            for ticket in group
-            if any(change.target in answers.untold for change in ticket.changes_left)
+        for request in group:
+            any_done |= request.note_found(findings.found)
+            created = request.may_have_created
+            ambiguous = is_ambiguous(request.operations_left, findings.found, created)
+            if ambiguous and request.uncertain_because is None:
+                request.uncertain_because = TransportError(
+                    "an entity that it creates exists by now, with other values"
+                )
+        return any_done, [
+            request
+            for request in group
+            if any(each.target in findings.unanswered for each in request.operations_left)
         ]
-        return any_done, untold
 
-    async def _ask(self, asked: Sequence[Question]) -> _Answers:
-        """Ask in one request; questions that are refused, in halves, to find those that are not."""
-        answers = _Answers()
-        left = [asked]
+    async def _ask(self, queries: Sequence[ExistenceQuery]) -> _Findings:
+        """Send *queries* in one request; if it is refused, in halves, to find those at fault."""
+        findings = _Findings()
+        left = [queries]
         while left:
             part = left.pop()
             try:
-                results = await self._exchange.call([question.operation for question in part])
+                results = await self._api.call([query.operation for query in part])
             except ServerError as exc:
-                if not may_be_ones_fault(exc):
+                if not may_concern_one_commit(exc):
                     raise
                 if len(part) == 1:
-                    answers.untold.update(part[0].asked)
+                    findings.unanswered.update(part[0].references)
                 else:
                     middle = len(part) // 2
                     left += [part[:middle], part[middle:]]
                 continue
             try:
-                for question, result in zip(part, results, strict=True):
-                    for reference, row in question.found(result).items():
-                        answers.found[reference] = {**answers.found.get(reference, {}), **row}
+                for query, result in zip(part, results, strict=True):
+                    for reference, row in query.found(result).items():
+                        known = findings.found.get(reference, {})
+                        findings.found[reference] = {**known, **row}
             except (LookupError, TypeError):
                 raise MalformedResponseError("a query's result has no rows", status=200) from None
-        return answers
+        return findings
 
 
-def may_be_ones_fault(refusal: ServerError) -> bool:
-    """Tell whether *refusal* of a group may be about one commit, rather than all requests."""
+def may_concern_one_commit(refusal: ServerError) -> bool:
+    """Return whether *refusal* of a group may be about one commit rather than all requests."""
     if isinstance(refusal, AuthenticationError) or refusal.is_retryable:
         return False
     by_ftrack = refusal.kind != f"HTTP {refusal.status}"  # a proxy in between names no error
     return by_ftrack or refusal.status == _TOO_BIG
 
 
-def knows_the_key_was_taken(ticket: PendingRequest) -> bool:
-    """Tell whether *ticket* is known to use keys that others have used before it."""
-    return (
-        ticket.has_chosen_keys and ticket.free is not None and ticket.chosen.isdisjoint(ticket.free)
-    )
+def key_was_taken(request: PendingRequest) -> bool:
+    """Return whether all keys of *request* that users chose are known to have been taken."""
+    if not request.has_chosen_keys or request.free_keys is None:
+        return False
+    return request.chosen.isdisjoint(request.free_keys)

@@ -1,4 +1,44 @@
-"""A request's worth of work, from its queueing to its end, and the ends that it can have."""
+"""A request that waits for its end: a commit, or a call of another kind.
+
+A commit has three possible ends. *Applied*: the server did all of it. *Not applied*: the server
+refused it, or never received it, so that the caller may commit again. *Unknown*: it was sent, and
+neither a response nor a query tells what the server did. Between its submission and its end a
+request is in one of these states::
+
+    submit
+      |
+      v   the requests it waits for end      a worker takes it
+    HELD ------------------------------> QUEUED -----------> TAKEN <--------------+
+      |                                    |                  |  |                |
+      +-----------------+------------------+------------------+  | is sent        |
+                        |                                        v                |
+                        | caller cancelled,                    SENT --------------+
+                        | session closed,                      | | |  did not leave, or server busy:
+                        | cannot be encoded                    | | |  again after a pause;
+                        v                                      | | |  refused in a group: again in
+    NOT APPLIED <-------+------ refused alone, no retries left + | |  a smaller group
+                                                                 | |
+                                                   response lost | +---- response ----> APPLIED
+                                                                 v                         ^
+    UNKNOWN <---- no retries left, must not be repeated ---- UNCERTAIN --------------------+
+                                                              |    ^    the server has all of it
+                          what the server lacks is sent again |    | response lost
+                                                              +----+
+
+The attributes that tell the state:
+
+- HELD: ``waits_for`` is above 0. Requests about one entity keep their order (:class:`EntityOrder`).
+- QUEUED: ``is_queued``. It waits in the :class:`SendQueue` for a worker.
+- TAKEN: neither ``is_queued`` nor ``is_sent``. A worker has it: it waits for others to share its
+  request, asks a question that has to come first, or pauses between two attempts.
+- SENT: ``is_sent``. The server may have received it, so that it cannot be withdrawn any more.
+- UNCERTAIN: ``uncertain_because`` is set, and ``is_sent`` stays true until the end. Before each
+  further attempt the server is asked what it has done (:class:`Reconciler`).
+- The ends: ``outcome`` is set. It is set once, and never changes.
+
+A caller that is cancelled withdraws its request only before it is SENT. After that, the request
+goes on to its end without the caller, and its ``settle`` callback updates the unit of work.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +49,13 @@ from typing import Any, TypeAlias
 from aioftrackjobs.background import Waiter
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update, encode_operation
-from aioftrackjobs.protocol.reconciliation import Row, born, done_among, is_chosen, linked
+from aioftrackjobs.protocol.reconciliation import Row, done_among, has_chosen_key
+from aioftrackjobs.protocol.references import created_ids, linked_ids
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch
 
-#: An entity as tickets know it: its id, or the values of a key of several. Its type would tell a
-#: Context from the Task that it is.
+#: An entity as requests know it: its id, or the values of a key of several parts. The type is left
+#: out, since a reference may call a Task a Context.
 Key: TypeAlias = str | tuple[str, ...]
 
 _WRITES = ("create", "update", "delete")
@@ -24,28 +65,29 @@ _READS = (
     "query_server_information",
     "search",
     "get_widget_url",
-    "get_upload_metadata",  # signs an address, and leaves nothing on the server
+    "get_upload_metadata",  # signs a URL, and leaves nothing on the server
 )
 
 
 class WithdrawnError(FtrackJobsError):
-    """The caller went away before the request was sent."""
+    """The caller was cancelled before the request was sent."""
 
 
 @dataclass(slots=True)  # not frozen, which takes twice as long: there is one for each commit
 class Applied:
-    """The server did all of it; one result for each operation, None where its answer was lost."""
+    """The server did all of it; one result for each operation, None where its response was lost."""
 
     results: Sequence[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class NotApplied:
-    """The server refused it, or never saw it.
+    """The server refused it, or never received it.
 
     Attributes:
         error: Why.
-        done: What a server that does not take back refused batches has done all the same.
+        done: Operations that the server has applied all the same, because it does not roll back
+            a batch that it refuses.
     """
 
     error: FtrackJobsError
@@ -54,7 +96,7 @@ class NotApplied:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """It was sent, and no complete answer tells what the server did."""
+    """It was sent, and what the server did is not known."""
 
     error: TransportError
 
@@ -64,64 +106,64 @@ Settle: TypeAlias = Callable[[Outcome], None]
 
 
 class PendingRequest:
-    """A commit, or a call of another kind.
+    """A commit, or a call of another kind; the states are described at the top of this module.
 
-    A farm makes one for each change of each Job: what most of them never need stands in the
-    class, and is encoded again in the rare case that something goes wrong.
+    A render farm makes one for each change of each Job. Therefore the defaults, which most of them
+    keep, are attributes of the class.
 
     Attributes:
-        count: Number of them.
-        count_left: Number of those that are not known to be done.
-        changes: The operations of a commit; none of another call.
-        call: The operations of another call, as they travel.
-        settle: Hears of the outcome, once, whether or not anybody still waits.
-        about: The entities that it changes.
-        births: Ids of those that it creates.
-        deaths: Ids of those that it deletes.
-        links: Ids of others that it links its own to.
+        operations: The operations of a commit; none for another call.
+        call: The operations of another call, in their wire form.
+        count: Number of operations.
+        count_left: Number of those that the server is not known to have applied.
+        settle: Called with the outcome, once, also if the caller has stopped waiting.
+        writes: Keys of the entities that it changes.
+        creates: Ids of those that it creates.
+        deletes: Ids of those that it deletes.
+        references: Ids of other entities that it links its own to.
         number: Its place in the order of arrival.
-        since: When it arrived, as ``time.monotonic`` counts.
-        waits_for: Number of earlier tickets that must end before it may be sent.
-        followers: Later tickets that wait for it.
-        is_queued: Whether it waits for a request to travel in.
-        is_sent: Whether it may have left, so that it cannot be withdrawn.
-        overtakes: Whether it waits for no others, nor lets them wait.
-        is_repeatable: Whether it may be sent again when it is not known what became of it.
-        doubt: Why it is not known, if that is so.
-        has_chosen_keys: Whether it creates entities under keys that others may have used, so
-            that it travels alone.
-        free: Those of these entities that did not exist before it was sent; None if that is not
-            known.
-        trouble: Why the latest attempt to send it failed.
+        queued_at: When it arrived, as ``time.monotonic`` counts.
+        waits_for: Number of earlier requests that must end before it may be sent.
+        dependents: Later requests that wait for it.
+        is_queued: Whether no worker has taken it.
+        is_sent: Whether the server may have received it.
+        unordered: Whether it neither waits for other requests nor lets others wait for it.
+        is_repeatable: Whether it may be sent again when its response was lost.
+        uncertain_because: Why it is not known what the server did; None if it is known.
+        has_chosen_keys: Whether it creates entities under keys that users chose, so that it
+            travels alone.
+        free_keys: Those of these entities that did not exist before it was sent; None if that is
+            not known.
+        last_error: Why the latest attempt to send it failed.
         outcome: Its end; None before.
-        new_waiter: Makes what is waited for.
+        new_waiter: Makes what its callers wait for.
     """
 
-    changes: Sequence[Operation] = ()
+    operations: Sequence[Operation] = ()
     call: Sequence[Mapping[str, JSONValue]] = ()
     settle: Settle | None = None
-    about: Sequence[Key] = ()
-    births: Sequence[str] = ()
-    deaths: Sequence[str] = ()
-    links: Sequence[str] = ()
+    writes: Sequence[Key] = ()
+    creates: Sequence[str] = ()
+    deletes: Sequence[str] = ()
+    references: Sequence[str] = ()
     number: int = 0
-    since: float = 0.0
+    queued_at: float = 0.0
     waits_for: int = 0
-    followers: list[PendingRequest] | None = None
+    dependents: list[PendingRequest] | None = None
     is_queued: bool = True
     is_sent: bool = False
-    overtakes: bool = False
+    unordered: bool = False
     is_repeatable: bool = True
-    doubt: TransportError | None = None
+    uncertain_because: TransportError | None = None
     has_chosen_keys: bool = False
-    free: Set[Reference] | None = None
-    trouble: FtrackJobsError | None = None
+    free_keys: Set[Reference] | None = None
+    last_error: FtrackJobsError | None = None
     outcome: Outcome | None = None
     new_waiter: Callable[[], Waiter]
     _body: bytes | None = None
-    _results: dict[int, Any] | None = None
-    _latch: Waiter | None = None
-    _latches: Sequence[Waiter] = ()  # of those who wait besides the first
+    _results: dict[int, Any] | None = None  # of operations that are known to be done, by index
+    _waiter: Waiter | None = None
+    _more_waiters: Sequence[Waiter] = ()
 
     def __init__(self, count: int) -> None:
         self.count = self.count_left = count
@@ -129,111 +171,114 @@ class PendingRequest:
     @classmethod
     def of_commit(
         cls,
-        changes: Sequence[Operation],
+        operations: Sequence[Operation],
         settle: Settle,
         *,
-        overtakes: bool = False,
-        doubt: TransportError | None = None,
+        unordered: bool = False,
+        uncertain_because: TransportError | None = None,
     ) -> PendingRequest:
-        """Return the ticket of a commit.
+        """Return the request of a commit.
 
         Args:
-            changes: At least one.
+            operations: At least one.
             settle: Called with the outcome.
-            overtakes: Neither wait for others about the same entities, nor let them wait.
-            doubt: Why it is not known what became of an earlier attempt.
+            unordered: Neither wait for other requests about the same entities, nor let them wait.
+            uncertain_because: Why it is not known what the server did in an earlier attempt.
         """
-        ticket = cls(len(changes))
-        ticket.changes, ticket.settle = changes, settle
-        for change in changes:  # not any(): this runs for each operation of a farm
-            if type(change) is Create and not change.fresh and is_chosen(change):
-                ticket.has_chosen_keys = True
-        if overtakes:
-            ticket.overtakes = True
+        request = cls(len(operations))
+        request.operations, request.settle = operations, settle
+        for operation in operations:  # not any(): this runs for each operation of a farm
+            if type(operation) is Create and not operation.fresh and has_chosen_key(operation):
+                request.has_chosen_keys = True
+        if unordered:
+            request.unordered = True
         else:
-            ticket.about = tuple([key_of(change.target) for change in changes])
-            if len(changes) > 1 or not isinstance(changes[0], Update):
-                ticket.births = [each for change in changes for each in born(change)]
-                ticket.deaths = [
-                    change.target.key[0][1]
-                    for change in changes
-                    if isinstance(change, Delete) and len(change.target.key) == 1
+            request.writes = tuple([key_of(operation.target) for operation in operations])
+            if len(operations) > 1 or not isinstance(operations[0], Update):
+                request.creates = [each for op in operations for each in created_ids(op)]
+                request.deletes = [
+                    op.target.key[0][1]
+                    for op in operations
+                    if isinstance(op, Delete) and len(op.target.key) == 1
                 ]
-            if links := linked(changes):
-                ticket.links = links
-        if doubt is not None:
-            ticket.doubt, ticket.is_sent = doubt, True
-        return ticket
+            if references := linked_ids(operations):
+                request.references = references
+        if uncertain_because is not None:
+            request.uncertain_because, request.is_sent = uncertain_because, True
+        return request
 
     @classmethod
     def of_call(cls, wire: Sequence[Mapping[str, JSONValue]]) -> PendingRequest:
-        """Return the ticket of operations that travel by themselves."""
-        ticket = cls(len(wire))
-        ticket.call = wire
+        """Return the request of operations in their wire form, which travel by themselves."""
+        request = cls(len(wire))
+        request.call = wire
         keys = [each.get("entity_key") for each in wire if each.get("action") in _WRITES]
         parts = [tuple(str(value) for value in key) for key in keys if isinstance(key, list)]
-        ticket.about = [key[0] if len(key) == 1 else key for key in parts]
-        ticket.is_repeatable = all(each.get("action") in _READS for each in wire)
-        return ticket
+        request.writes = [key[0] if len(key) == 1 else key for key in parts]
+        request.is_repeatable = all(each.get("action") in _READS for each in wire)
+        return request
 
     def encode(self) -> bytes:
         """Return what is left of its operations as a JSON list.
 
-        That is made when the request is sent rather than when it is queued: thousands may wait,
-        and the bytes would take as much memory again as what they are made from.
+        They are encoded when the request is sent rather than when it is queued: thousands may
+        wait, and the bytes would take as much memory again as what they are made from.
 
         Raises:
-            UnserialisableValueError: One of the values cannot travel.
+            UnserialisableValueError: A value or a name has no wire form.
         """
         if self._body is None:
-            wire = self.call or [encode_operation(change) for change in self.changes_left]
+            wire = self.call or [encode_operation(each) for each in self.operations_left]
             try:
                 self._body = encode_batch(wire)
             except Exception as exc:  # noqa: BLE001 - whatever pydantic_core raises
                 raise UnserialisableValueError("the operations", type(exc).__name__) from None
         return self._body
 
-    # What is left of it: less than all only after a refusal
+    # What is left of it: less than all only after a refusal or a lost response
 
     @property
-    def changes_left(self) -> Sequence[Operation]:
+    def operations_left(self) -> Sequence[Operation]:
         """The operations of a commit that are not known to be done."""
-        return [self.changes[index] for index in self._left()] if self._results else self.changes
+        if not self._results:
+            return self.operations
+        return [self.operations[index] for index in self._indices_left()]
 
     @property
     def done(self) -> Sequence[Operation]:
         """The other operations of a commit."""
-        return [self.changes[index] for index in sorted(self._results or ())]
+        return [self.operations[index] for index in sorted(self._results or ())]
 
-    def _left(self) -> list[int]:
+    def _indices_left(self) -> list[int]:
         done = self._results or ()
         return [index for index in range(self.count) if index not in done]
 
     @property
     def chosen(self) -> Set[Reference]:
-        """The entities that it creates under keys that others may have used."""
+        """The entities that it creates under keys that users chose."""
         if not self.has_chosen_keys:
             return frozenset()
-        return {change.target for change in self.changes if is_chosen(change)}
+        return {each.target for each in self.operations if has_chosen_key(each)}
 
     @property
     def may_have_created(self) -> Set[Reference]:
         """Those of :attr:`chosen` that it has created if they exist with its values."""
-        if self.free is None and self.doubt is None:
+        if self.free_keys is None and self.uncertain_because is None:
             return frozenset()
-        created = {change.target for change in self.done if isinstance(change, Create)}
-        return (self.chosen if self.free is None else self.free) - created
+        created = {each.target for each in self.done if isinstance(each, Create)}
+        return (self.chosen if self.free_keys is None else self.free_keys) - created
 
-    def narrow(self, found: Mapping[Reference, Row]) -> bool:
-        """Take for done what is, as far as the entities *found* can tell; True if anything."""
-        left = self._left()
-        done = done_among(self.changes_left, found, self.may_have_created)
+    def note_found(self, found: Mapping[Reference, Row]) -> bool:
+        """Mark as done what must be done if the entities *found* exist; True if anything is."""
+        left = self._indices_left()
+        done = done_among(self.operations_left, found, self.may_have_created)
         return self._note_done([left[place] for place in done])
 
     def note_done(self, operations: Sequence[Operation]) -> None:
-        """Take for done those of its changes that are among *operations*."""
+        """Mark as done those of its operations that are among *operations*."""
         known = {id(operation) for operation in operations}
-        self._note_done([index for index in self._left() if id(self.changes[index]) in known])
+        left = self._indices_left()
+        self._note_done([index for index in left if id(self.operations[index]) in known])
 
     def _note_done(self, indices: Sequence[int]) -> bool:
         if indices:
@@ -242,49 +287,52 @@ class PendingRequest:
             self._body = None
         return bool(indices)
 
-    def apply(self, results: Sequence[Any]) -> Applied:
-        """Return the outcome, when what was left has had these *results*."""
+    # Its end
+
+    def applied(self, results: Sequence[Any]) -> Applied:
+        """Return the outcome if what was left has had these *results*."""
         if not self._results:
             return Applied(results)
-        all_results = self._results | dict(zip(self._left(), results, strict=True))
+        all_results = self._results | dict(zip(self._indices_left(), results, strict=True))
         return Applied([all_results[index] for index in range(self.count)])
 
-    def given_up(self, error: FtrackJobsError) -> Outcome:
-        """Return the outcome, when it was not sent because of *error*, or not again."""
-        if self.doubt is not None:
-            return Unknown(self.doubt)
+    def abandoned(self, error: FtrackJobsError) -> Outcome:
+        """Return the outcome if it is not sent, or not sent again, because of *error*."""
+        if self.uncertain_because is not None:
+            return Unknown(self.uncertain_because)
         return NotApplied(error, self.done)
 
-    def finish(self, outcome: Outcome) -> None:
-        """Let the end be known: first to who keeps the books, then to who waits."""
+    def end(self, outcome: Outcome) -> None:
+        """Set the *outcome*, call :attr:`settle`, and wake the callers, in this order."""
         self.outcome = outcome
-        # Whoever holds the ticket now holds neither what it carried nor who sent it.
+        # A caller may hold the request for long; what it has carried need not stay in memory.
         settle, self.settle, self._body = self.settle, None, None
         try:
             if settle is not None:
                 settle(outcome)
         finally:
-            if self._latch is not None:
-                for latch in (self._latch, *self._latches):
-                    if not latch.done():  # its waiter may have been cancelled
-                        latch.set_result(None)
+            if self._waiter is not None:
+                for waiter in (self._waiter, *self._more_waiters):
+                    if not waiter.done():  # done: the task that waited was cancelled
+                        waiter.set_result(None)
 
     async def ended(self) -> None:
         """Wait for the end."""
         if self.outcome is None:
-            await self.latch()
+            await self.waiter()
 
-    def latch(self) -> Waiter:
-        """Return what opens at the end, for one who waits: a wait that is cancelled breaks it."""
-        latch = self.new_waiter()
-        if self._latch is None or self._latch.done():
-            self._latch = latch
-        else:  # those whose waiters were cancelled make room
-            self._latches = (*(each for each in self._latches if not each.done()), latch)
-        return latch
+    def waiter(self) -> Waiter:
+        """Return a new waiter for a single task, which is woken at the end."""
+        waiter = self.new_waiter()
+        if self._waiter is None or self._waiter.done():
+            self._waiter = waiter
+        else:  # and drop those whose tasks were cancelled
+            waiting = [each for each in self._more_waiters if not each.done()]
+            self._more_waiters = (*waiting, waiter)
+        return waiter
 
 
 def key_of(reference: Reference) -> Key:
-    """Return what tickets know the entity by."""
+    """Return the key by which requests know the entity."""
     key = reference.key
     return key[0][1] if len(key) == 1 else tuple([value for _, value in key])

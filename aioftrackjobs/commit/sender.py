@@ -1,10 +1,17 @@
-"""Delivering a group of commits in one request, and finding out what became of each.
+"""Sends a group of commits in one request, and finds the outcome of each.
 
-A commit has three ends: applied; refused or never sent; unknown. The unknown is not left at that:
-the server is asked which of the entities exist, and what was not done is sent again, until the
-time for it runs out (design.md, idea 4). A group that is refused is halved until the guilty
-commit is alone, so that each caller gets its own outcome and a commit stays all or nothing;
-whether a server takes a refused batch back is not known, so it is asked there too.
+Three things can happen to a request besides its success, and each leads to other actions:
+
+- **It did not leave, or the server is busy.** Nothing was applied. After a pause the same group is
+  sent again, until the retry policy allows no further attempt.
+- **Its response was lost.** The server may have applied it. To send it again blindly could apply it
+  twice: a second create is refused as a duplicate, and an update could overwrite a newer value. So
+  the :class:`Reconciler` first asks which entities exist, and only what is missing is sent again.
+- **The server refused it.** A batch is refused as a whole, although only one commit may be at
+  fault, and the error does not say which one. So the group is *bisected*: each half is sent by
+  itself, until the commit at fault is alone, and its caller gets the error. One bad commit among n
+  costs about 2 log2 n more requests, and the commits of other callers are applied. Because it is
+  not known whether every server rolls back what it refuses, the Reconciler asks here, too.
 
 Source:
     protocol.md, section 2.2.
@@ -18,7 +25,7 @@ from copy import copy
 from typing import Any, TypeAlias, TypeVar
 
 from aioftrackjobs.commit.api_client import ApiClient
-from aioftrackjobs.commit.reconciler import Reconciler, knows_the_key_was_taken, may_be_ones_fault
+from aioftrackjobs.commit.reconciler import Reconciler, key_was_taken, may_concern_one_commit
 from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest, Unknown
 from aioftrackjobs.errors import (
     AuthenticationError,
@@ -40,10 +47,11 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=FtrackJobsError)
 
-Finish: TypeAlias = Callable[[PendingRequest, Outcome], None]
+#: Ends a request with an outcome.
+End: TypeAlias = Callable[[PendingRequest, Outcome], None]
 
-#: Refusals that the order of the operations has no part in.
-_WHATEVER_ORDER = (
+#: Refusals that do not depend on the order of the operations in a batch.
+_INDEPENDENT_OF_ORDER = (
     AuthenticationError,
     DuplicateEntryError,
     PermissionDeniedError,
@@ -53,237 +61,244 @@ _WHATEVER_ORDER = (
 
 
 class BatchSender:
-    """Sends tickets, and finishes those whose outcome becomes known.
+    """Sends requests, and ends those whose outcome becomes known.
 
     Args:
-        exchange: Makes the API calls.
-        finish: Hears of each outcome.
-        retry: How long, and how often, what failed for a passing reason is tried again.
-        pauses: Those between the attempts of all.
+        api: Makes the API calls.
+        end: Called with each outcome.
+        retry: For how long, and how often, a request is repeated after a transient failure.
+        pauses: Pauses between the attempts of all requests of the session.
     """
 
-    def __init__(
-        self, exchange: ApiClient, finish: Finish, retry: RetryPolicy, pauses: Pauses
-    ) -> None:
-        self._exchange = exchange
-        self._inquiry = Reconciler(exchange)
-        self._finish = finish
+    def __init__(self, api: ApiClient, end: End, retry: RetryPolicy, pauses: Pauses) -> None:
+        self._api = api
+        self._reconciler = Reconciler(api)
+        self._end = end
         self._retry = retry
         self._pauses = pauses
 
-    async def deliver(self, group: Sequence[PendingRequest]) -> Sequence[Sequence[PendingRequest]]:
-        """Send *group* in one request; no error of it comes out.
+    async def send(self, group: Sequence[PendingRequest]) -> Sequence[Sequence[PendingRequest]]:
+        """Send *group* in one request, and again while that may help; raises no error of it.
 
         Returns:
-            The groups to deliver next: if it was refused, its halves.
+            The groups to send next: if it was refused, its halves.
         """
-        patience = self._retry.patience()
-        group = _waiting(group)
+        backoff = self._retry.backoff()
+        group = _not_ended(group)
         while group:
             try:
-                group = await self._settle_doubts(group)
-                await self._inquiry.before(group)
-                group = _waiting(group)
-                results = await self._send(group)
+                group = await self._resolve_uncertain(group)
+                await self._reconciler.check_chosen_keys(group)
+                group = _not_ended(group)  # callers may have withdrawn some of it meanwhile
+                results = await self._send_once(group)
             except (ServerError, TransportError) as exc:
-                self._note(exc, group)
-                if not any(ticket.outcome is None for ticket in group):
+                self._note_failure(exc, group)
+                if not any(request.outcome is None for request in group):
                     return ()
-                if exc.is_retryable and not patience.is_begun and self._retry.budget:
+                if exc.is_retryable and not backoff.is_begun and self._retry.budget:
                     logger.warning("trying again for %g s: %s", self._retry.budget, exc)
-                if not (exc.is_retryable and await self._pauses.take(patience, exc.retry_after)):
-                    return await self._give_up(group, exc, patience)
-                # Whoever was cancelled meanwhile has withdrawn what never left.
-                group = _waiting(group)
-            except FtrackJobsError as exc:  # it cannot even be tried
-                for ticket in group:
-                    self._finish(ticket, _ended_by(_own(exc, group), ticket))
+                if not (exc.is_retryable and await self._pauses.wait(backoff, exc.retry_after)):
+                    return await self._give_up(group, exc, backoff)
+                group = _not_ended(group)
+            except FtrackJobsError as exc:  # it cannot be encoded
+                for request in group:
+                    self._end(request, _outcome_after(_own(exc, group), request))
                 return ()
             else:
                 end = 0
-                for ticket in group:
-                    start, end = end, end + ticket.count_left
-                    self._finish(ticket, ticket.apply(results[start:end]))
+                for request in group:
+                    start, end = end, end + request.count_left
+                    self._end(request, request.applied(results[start:end]))
                 return ()
         return ()
 
-    async def _send(self, group: Sequence[PendingRequest]) -> list[Any]:
+    async def _send_once(self, group: Sequence[PendingRequest]) -> list[Any]:
         if not group:
             return []
-        body = join_batches([ticket.encode() for ticket in group])
-        for ticket in group:
-            ticket.is_sent = True
-        count = sum([ticket.count_left for ticket in group])
-        return await self._exchange.send(body, count, group[0].call)
+        body = join_batches([request.encode() for request in group])
+        for request in group:
+            request.is_sent = True
+        count = sum([request.count_left for request in group])
+        return await self._api.send(body, count, group[0].call)
 
-    def _note(self, error: ServerError | TransportError, group: Sequence[PendingRequest]) -> None:
-        """Keep what *error* says about whether *group* was applied; end what cannot be repeated."""
-        for ticket in group:
-            ticket.trouble = error
-            if not ticket.is_sent:
-                continue  # a question came first, and failed
+    def _note_failure(
+        self, error: ServerError | TransportError, group: Sequence[PendingRequest]
+    ) -> None:
+        """Note what *error* says about *group*: not sent, or uncertain; end what ends by it."""
+        for request in group:
+            request.last_error = error
+            if not request.is_sent:
+                continue  # a query that had to come first has failed
             if isinstance(error, ServerError) and not error.is_retryable:
-                continue  # until it is known whether a part was kept, nobody withdraws it
+                continue  # a part may be applied: until that is known, it cannot be withdrawn
             if isinstance(error, (ConnectError, ServerError)):
-                ticket.is_sent = ticket.doubt is not None
-                if not ticket.is_sent:
-                    ticket.free = None  # others may take the keys until it is sent again
-            elif not ticket.is_repeatable:
-                self._finish(ticket, Unknown(error))
-            elif ticket.changes:
-                ticket.doubt = error
+                request.is_sent = request.uncertain_because is not None
+                if not request.is_sent:
+                    request.free_keys = (
+                        None  # other clients may use the keys before the next attempt
+                    )
+            elif not request.is_repeatable:
+                self._end(request, Unknown(error))
+            elif request.operations:
+                request.uncertain_because = error
 
-    async def _settle_doubts(self, group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
-        """Find out what the server has done of tickets in doubt, and return what is left to do."""
-        doubtful = [ticket for ticket in group if ticket.doubt is not None]
-        if not doubtful:
+    async def _resolve_uncertain(self, group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
+        """Ask what the server has done of uncertain requests; return what is left to send."""
+        uncertain = [request for request in group if request.uncertain_because is not None]
+        if not uncertain:
             return group
-        await self._inquiry.after(doubtful)
-        return self._finish_done(group)
+        await self._reconciler.reconcile(uncertain)
+        return self._end_done(group)
 
     async def _give_up(
         self,
         group: Sequence[PendingRequest],
         error: ServerError | TransportError,
-        patience: Backoff,
+        backoff: Backoff,
     ) -> Sequence[Sequence[PendingRequest]]:
-        """End *group*, after *error*, or return what to try instead."""
-        left = _waiting(group)
+        """End *group* because of *error*; if a part of it may succeed, return that to be sent."""
+        left = _not_ended(group)
         if isinstance(error, ServerError):
-            if len(left) > 1 and may_be_ones_fault(error):
-                return await self._halve(left, patience)
+            if len(left) > 1 and may_concern_one_commit(error):
+                return await self._bisect(left, backoff)
             rests: list[Sequence[PendingRequest]] = []
-            for ticket in left:
-                outcome = await self._refused(ticket, _own(error, left), patience)
+            for request in left:
+                outcome = await self._outcome_of_refusal(request, _own(error, left), backoff)
                 if outcome is None:
-                    rests.append([ticket])
+                    rests.append([request])
                 else:
-                    self._finish(ticket, outcome)
+                    self._end(request, outcome)
             return rests
-        for ticket in left:
-            self._finish(ticket, _ended_by(_own(error, left), ticket))
+        for request in left:
+            self._end(request, _outcome_after(_own(error, left), request))
         return ()
 
-    async def _look(
-        self, group: Sequence[PendingRequest], patience: Backoff
+    async def _reconcile(
+        self, group: Sequence[PendingRequest], backoff: Backoff
     ) -> tuple[bool, Sequence[PendingRequest]]:
-        """Find out what the server has done of *group*; the question may be asked again."""
+        """Ask what the server has done of *group*, again after a transient failure."""
         while True:
             try:
-                return await self._inquiry.after(group)
+                return await self._reconciler.reconcile(group)
             except TransportError as exc:
-                if not (exc.is_retryable and await self._pauses.take(patience, exc.retry_after)):
+                if not (exc.is_retryable and await self._pauses.wait(backoff, exc.retry_after)):
                     raise
 
-    async def _halve(
-        self, group: Sequence[PendingRequest], patience: Backoff
+    async def _bisect(
+        self, group: Sequence[PendingRequest], backoff: Backoff
     ) -> Sequence[Sequence[PendingRequest]]:
         """Return the halves of a refused *group*, without what was applied all the same."""
         try:
-            _, untold = await self._look(group, patience)
+            _, unanswered = await self._reconcile(group, backoff)
         except TransportError as exc:
-            for ticket in group:  # to send it again could do it twice
-                self._finish(ticket, Unknown(exc))
+            for request in group:  # to send it again could apply it twice
+                self._end(request, Unknown(exc))
             return ()
-        for ticket in untold:
-            ticket.doubt = ticket.doubt or TransportError("the server does not tell what it did")
-        for ticket in group:
-            ticket.is_sent = ticket.doubt is not None
-        left = self._finish_done(group)
+        for request in unanswered:
+            request.uncertain_because = request.uncertain_because or TransportError(
+                "the server does not say what it did"
+            )
+        for request in group:
+            request.is_sent = request.uncertain_because is not None
+        left = self._end_done(group)
         middle = (len(left) + 1) // 2
         return [half for half in (left[:middle], left[middle:]) if half]
 
-    def _finish_done(self, group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
-        """Finish those of which nothing is left to do, and return the others."""
+    def _end_done(self, group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
+        """End the requests of which nothing is left to send, and return the others."""
         left: list[PendingRequest] = []
-        for ticket in group:
-            if ticket.outcome is not None:
+        for request in group:
+            if request.outcome is not None:
                 continue  # withdrawn meanwhile
-            if ticket.count_left:
-                left.append(ticket)
+            if request.count_left:
+                left.append(request)
             else:
-                self._finish(ticket, ticket.apply([]))
+                self._end(request, request.applied([]))
         return left
 
-    async def _refused(
-        self, ticket: PendingRequest, refusal: ServerError, patience: Backoff
+    async def _outcome_of_refusal(
+        self, request: PendingRequest, refusal: ServerError, backoff: Backoff
     ) -> Outcome | None:
-        """Return the outcome of a refused *ticket* that was alone, or whose request was refused.
+        """Return the outcome of a *request* that was refused alone.
 
-        None if there is a rest of it to deliver: what was refused may be what was done already.
+        None if a rest of it is left to send: the server may have refused what it has done already.
         """
-        if not may_be_ones_fault(refusal):
-            return _ended_by(refusal, ticket)
+        if not may_concern_one_commit(refusal):
+            return _outcome_after(refusal, request)
         try:
-            if await self._is_done_in_part(ticket, patience):
-                return None if ticket.count_left else ticket.apply([])
-            if not isinstance(refusal, _WHATEVER_ORDER):
-                return await self._deliver_in_stages(ticket, refusal)
+            if await self._is_done_in_part(request, backoff):
+                return None if request.count_left else request.applied([])
+            if not isinstance(refusal, _INDEPENDENT_OF_ORDER):
+                return await self._send_in_stages(request, refusal)
         except TransportError as exc:
             return Unknown(exc)
         is_duplicate = isinstance(refusal, DuplicateEntryError)
-        if is_duplicate and ticket.doubt is not None and not knows_the_key_was_taken(ticket):
-            return Unknown(ticket.doubt)  # what it duplicates may be its own
-        return NotApplied(refusal, ticket.done)
+        is_uncertain = request.uncertain_because is not None
+        if is_duplicate and is_uncertain and not key_was_taken(request):
+            return _outcome_after(refusal, request)  # what it duplicates may be its own
+        return NotApplied(refusal, request.done)
 
-    async def _is_done_in_part(self, ticket: PendingRequest, patience: Backoff) -> bool:
-        """Find out whether the server has kept anything of a *ticket* that it refused alone."""
-        if ticket.count_left == 1 and ticket.doubt is None:
-            ticket.free = frozenset()  # what was refused by itself has created nothing
-        any_done, _ = await self._look([ticket], patience)
+    async def _is_done_in_part(self, request: PendingRequest, backoff: Backoff) -> bool:
+        """Ask whether the server has kept any part of a *request* that it refused alone."""
+        if request.count_left == 1 and request.uncertain_because is None:
+            request.free_keys = frozenset()  # a single operation that was refused created nothing
+        any_done, _ = await self._reconcile([request], backoff)
         return any_done
 
-    async def _deliver_in_stages(self, ticket: PendingRequest, refusal: ServerError) -> Outcome:
-        """Send a refused *ticket* so that nothing is named in the request that creates it."""
-        parts = stages(ticket.changes_left)
+    async def _send_in_stages(self, request: PendingRequest, refusal: ServerError) -> Outcome:
+        """Send a refused *request* in parts, so that no part refers to what it creates itself.
+
+        A server may apply the operations of one batch in another order than they are in.
+        """
+        parts = stages(request.operations_left)
         if len(parts) <= 1:
-            return NotApplied(refusal, ticket.done)
+            return NotApplied(refusal, request.done)
         sent: list[Operation] = []
         results: list[Any] = []
         for part in parts:
             try:
-                results += await self._exchange.call([encode_operation(each) for each in part])
+                results += await self._api.call([encode_operation(each) for each in part])
             except ServerError as exc:
-                return await self._take_back(ticket, sent, exc)
+                return await self._undo_stages(request, sent, exc)
             sent += part
-        return ticket.apply(results)
+        return request.applied(results)
 
-    async def _take_back(
-        self, ticket: PendingRequest, sent: Sequence[Operation], refusal: ServerError
+    async def _undo_stages(
+        self, request: PendingRequest, sent: Sequence[Operation], refusal: ServerError
     ) -> Outcome:
         """Delete what the stages *sent* of a commit have created: it is all or nothing.
 
-        What they have updated or deleted cannot be taken back, and counts as done.
+        Their updates and deletes cannot be undone, and count as done.
         """
         created = [operation.target for operation in sent if isinstance(operation, Create)]
         parts = {id(operation) for operation in sent}
-        left = [operation for operation in ticket.changes_left if id(operation) not in parts]
-        ticket.note_done(untouched(sent, left))
+        left = [each for each in request.operations_left if id(each) not in parts]
+        request.note_done(untouched(sent, left))
         deletes = [encode_operation(Delete(target)) for target in reversed(created)]
         if deletes:
             try:
-                await self._exchange.call(deletes)
+                await self._api.call(deletes)
             except FtrackJobsError:
-                await self._inquiry.after([ticket])
-        return NotApplied(refusal, ticket.done)
+                await self._reconciler.reconcile([request])
+        return NotApplied(refusal, request.done)
 
 
-def _waiting(group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
+def _not_ended(group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
     """Return those of *group* that have not ended: others may have been withdrawn meanwhile."""
-    return [ticket for ticket in group if ticket.outcome is None]
+    return [request for request in group if request.outcome is None]
 
 
 def _own(error: E, group: Sequence[PendingRequest]) -> E:
-    """Return an error for one of *group*: raising it leaves traces of the caller's frames in it."""
+    """Return an error for one of *group*: raising an error adds its caller's frames to it."""
     return error if len(group) == 1 else copy(error)
 
 
-def _ended_by(error: FtrackJobsError, ticket: PendingRequest) -> Outcome:
-    """Return how *ticket* ends that was given up after *error*."""
-    if ticket.doubt is not None:
-        return Unknown(ticket.doubt)
+def _outcome_after(error: FtrackJobsError, request: PendingRequest) -> Outcome:
+    """Return the outcome of *request* if it is not sent again after *error*."""
+    if request.uncertain_because is not None:
+        return Unknown(request.uncertain_because)
     if isinstance(error, TransportError) and not isinstance(error, ConnectError):
-        if ticket.is_sent:
+        if request.is_sent:
             return Unknown(error)
-        error = ConnectError(f"it was not sent, since a question before it failed: {error}")
-    return NotApplied(error, ticket.done)
+        error = ConnectError(f"it was not sent, since a query before it failed: {error}")
+    return NotApplied(error, request.done)

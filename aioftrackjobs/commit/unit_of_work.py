@@ -1,8 +1,8 @@
-"""The unit of work: what one flow has recorded and not yet sent, and what became of it.
+"""The unit of work: the changes that one flow has recorded, and what became of them.
 
-Take, send, settle: a commit takes what is recorded before its first ``await``, and afterwards
-every operation is done, pending again, or known to be uncertain. What is recorded meanwhile
-waits for the next commit.
+A commit takes what is recorded before its first ``await``, sends it, and settles it: afterwards
+every change is applied, pending again, or known to be uncertain. Changes that are recorded
+meanwhile wait for the next commit.
 """
 
 from __future__ import annotations
@@ -47,33 +47,33 @@ from aioftrackjobs.protocol.operations import (
     Delete,
     Operation,
     Update,
-    news,
 )
+from aioftrackjobs.protocol.references import server_set_rows
 
 logger = logging.getLogger(__name__)
 
 
 class UnitOfWork:
-    """RecordedChange changes that are committed, or rolled back, together.
+    """Recorded changes that are committed, or rolled back, together.
 
     Args:
-        committer: Hears of the end of commits.
-        dispatcher: Sends them.
-        overtakes: Do not wait for the commits of other units about the same entities.
+        context: The entities of the session.
+        dispatcher: Sends the commits.
+        unordered: Do not wait for the commits of other units about the same entities.
     """
 
     def __init__(
-        self, committer: UnitOfWorkContext, dispatcher: Dispatcher, *, overtakes: bool = False
+        self, context: UnitOfWorkContext, dispatcher: Dispatcher, *, unordered: bool = False
     ) -> None:
-        self._committer = committer
+        self._context = context
         self._dispatcher = dispatcher
-        self._overtakes = overtakes
+        self._unordered = unordered
         self._pending: list[RecordedChange] = []
-        self._doomed: set[int] = set()  # ids of the entities that are to be deleted
+        self._to_delete: set[int] = set()  # the id() of entities with a delete that has not ended
         self._uncertain: list[RecordedChange] = []
-        self._doubt: TransportError | None = None  # why it is uncertain
-        self._flight: InFlightCommit | None = None
-        self._ticket: PendingRequest | None = None
+        self._uncertain_because: TransportError | None = None
+        self._in_flight: InFlightCommit | None = None
+        self._last_request: PendingRequest | None = None
         self._ended = False
 
     # What is recorded
@@ -85,13 +85,13 @@ class UnitOfWork:
 
     @property
     def uncertain_operations(self) -> tuple[Operation, ...]:
-        """Operations that were sent and may or may not have been applied."""
+        """Operations that were sent; it is not known whether they were applied."""
         return tuple(recorded.operation for recorded in self._uncertain)
 
     @property
-    def trouble(self) -> FtrackJobsError | None:
+    def last_error(self) -> FtrackJobsError | None:
         """Why the latest attempt to send the latest commit failed; None if it did not."""
-        return None if self._ticket is None else self._ticket.trouble
+        return None if self._last_request is None else self._last_request.last_error
 
     @property
     def created(self) -> list[Entity]:
@@ -123,20 +123,20 @@ class UnitOfWork:
             fresh: Whether its key was made for it, so that no other entity can have it.
 
         Raises:
-            UnserialisableValueError: One of the values cannot travel.
+            UnserialisableValueError: One of the values has no wire form.
         """
         self._record(*creation(entity, values, fresh=fresh))
-        self._committer.creators[id(entity)] = self
+        self._context.creators[id(entity)] = self
 
     def record_update(self, entity: Entity, values: Mapping[str, Any]) -> None:
         """Record that attributes of *entity* get new *values*.
 
         Raises:
-            UnserialisableValueError: One of the values cannot travel.
+            UnserialisableValueError: One of the values has no wire form.
             EntityError: The entity is to be deleted.
         """
         target = entity.__ftrack_reference__()
-        if self._doomed and id(entity) in self._doomed:
+        if self._to_delete and id(entity) in self._to_delete:
             raise EntityError(f"{entity!r} is to be deleted; roll back to change it")
         operation = Update(target, encode_values(target, values))
         if self._ended:
@@ -144,24 +144,24 @@ class UnitOfWork:
         self._pending.append(RecordedChange(operation, entity, values))
 
     def record_reset(self, entity: Entity, name: str) -> None:
-        """Record that the change of *name* is taken back: earlier updates do not send it."""
+        """Record that the change of *name* is reset: earlier updates do not send it."""
         target = entity.__ftrack_reference__()
         self._record(RecordedChange(Update(target, {name: NOT_SET}), entity, {}))
 
     def record_delete(self, entity: Entity) -> None:
-        """Record that *entity* is deleted; once is enough.
+        """Record that *entity* is deleted; a second call changes nothing.
 
         Raises:
-            EntityError: Another unit of work has yet to create it. Sent before, the delete would
-                find nothing, and the entity would be there in the end.
+            EntityError: Another unit of work has not created it yet. If the delete were sent
+                first, it would find nothing, and the entity would exist in the end.
         """
-        if self._committer.creators.get(id(entity), self) is not self:
+        if self._context.creators.get(id(entity), self) is not self:
             raise EntityError(
                 f"{entity!r} is not yet created, by another unit of work; commit that one first"
             )
-        if id(entity) not in self._doomed:
+        if id(entity) not in self._to_delete:
             self._record(RecordedChange(Delete(entity.__ftrack_reference__()), entity, {}))
-            self._doomed.add(id(entity))
+            self._to_delete.add(id(entity))
 
     def _record(self, *recorded: RecordedChange) -> None:
         if self._ended:
@@ -174,14 +174,14 @@ class UnitOfWork:
         )
 
     def end(self) -> None:
-        """Refuse to record anything more: whoever committed it is gone."""
+        """Refuse to record anything more: the block that would commit it has ended."""
         self._ended = True
 
     def set(self, entity: Entity, **values: Any) -> None:
         """Record new *values* of *entity* without touching its local ones.
 
-        For flows that report about an entity others may be editing: nothing half-done of theirs
-        is seen or sent.
+        It is for reports about an entity that others may be editing: their unfinished changes are
+        neither seen nor sent.
 
         Raises:
             UnknownAttributeError: The type has no such attribute.
@@ -197,58 +197,59 @@ class UnitOfWork:
     def rollback(self, *, keep_uncertain: bool = False) -> None:
         """Forget everything recorded, put local values back, and detach created entities.
 
-        A commit that is under way is not called back; what the server does not apply of it is
-        forgotten too.
+        A commit that was submitted is not withdrawn; what the server does not apply of it is
+        forgotten, too.
 
         Args:
-            keep_uncertain: Leave what is uncertain to be resolved.
+            keep_uncertain: Keep uncertain operations, for :meth:`resolve`.
         """
         dropped = self._take_pending()
         if not keep_uncertain:
             dropped, self._uncertain = [*self._uncertain, *dropped], []
-        if self._flight is not None:
-            self._flight.rolled_back = True
-        self._note_doomed()
+        if self._in_flight is not None:
+            self._in_flight.rolled_back = True
+        self._update_to_delete()
         self._undo(dropped)
 
     def _take_pending(self) -> list[RecordedChange]:
         taken, self._pending = self._pending, []
         return taken
 
-    def _note_doomed(self) -> None:
-        """Find out which entities are to be deleted: a change of one could never be sent."""
-        under_way = self._flight.taken if self._flight is not None else []
-        recorded = (*under_way, *self._uncertain, *self._pending)
+    def _update_to_delete(self) -> None:
+        """Note which entities are to be deleted: a change of one could never be applied."""
+        in_flight = self._in_flight.taken if self._in_flight is not None else []
+        recorded = (*in_flight, *self._uncertain, *self._pending)
         deletes = [each for each in recorded if each.is_delete]
-        self._doomed = {id(each.entity) for each in deletes}
+        self._to_delete = {id(each.entity) for each in deletes}
 
     def _undo(self, dropped: Sequence[RecordedChange]) -> None:
         for recorded in reversed(dropped):
             if isinstance(recorded.operation, Create):
-                self._committer.forget(recorded.entity)
-                continue  # it keeps its values: whoever holds it can still read what it was
+                self._context.forget(recorded.entity)
+                continue  # it keeps its values, which can still be read
             for name, value in recorded.values.items():
                 forget_local(recorded.entity, name, value)
 
     def accept_uncertain(self) -> None:
-        """Take what was uncertain as applied: the server was asked, and has it."""
+        """Settle what is uncertain as applied: the caller has found it on the server."""
         accepted, self._uncertain = self._uncertain, []
         self._settle_applied(accepted)
 
-    # FileUpload
+    # Committing
 
     async def commit(self) -> None:
         """Send everything recorded so far; returns when the server has applied it.
 
-        A commit with nothing to send makes no request. What is uncertain is settled first.
+        A commit with nothing to send makes no request. What is uncertain is resolved first.
 
         Raises:
             ServerError: The server refused; the operations are pending again.
             ConnectError: The request never left; the operations are pending again.
-            CommitUncertainError: It was sent and no complete answer came; or that is how an earlier
-                one ended, and it is still not known what became of that.
+            UnserialisableValueError: An operation cannot be encoded; all are pending again.
+            CommitUncertainError: It was sent and no complete response came; or an earlier commit
+                has ended so, and it is still not known whether that was applied.
         """
-        while self._flight is not None or self._uncertain:
+        while self._in_flight is not None or self._uncertain:
             await self.resolve()
         if not self._pending:
             return
@@ -260,40 +261,43 @@ class UnitOfWork:
 
         Raises:
             ServerError: The server refused the rest; it is pending again.
-            CommitUncertainError: Still nobody knows.
+            CommitUncertainError: It is still not known.
         """
         await self.settled()
         taken, self._uncertain = self._uncertain, []
-        await self._send(taken, self._doubt)
+        await self._send(taken, self._uncertain_because)
 
-    def post(self, settle: Settle) -> PendingRequest:
+    def post(self, on_end: Settle) -> PendingRequest:
         """Queue a commit of what is recorded, without waiting for its end.
 
         Args:
-            settle: Called with the outcome. What was not applied is pending again.
+            on_end: Called with the outcome. What was not applied is pending again.
 
         Raises:
-            SessionStateError: A commit is under way, or the session is closed.
+            SessionStateError: A commit is in progress, or the session is closed.
         """
-        if self._flight is not None:
-            raise SessionStateError("a commit of this unit of work is under way")
+        if self._in_flight is not None:
+            raise SessionStateError("a commit of this unit of work is in progress")
         taken = self._take_pending()
         operations = fold_recorded(taken)
-        return self._submit(InFlightCommit(taken, self._land, settle), operations)
+        return self._submit(InFlightCommit(taken, self._settle, on_end), operations)
 
     async def settled(self) -> None:
-        """Wait until no commit is under way, also none whose caller was cancelled."""
-        while self._flight is not None and self._flight.ticket is not None:
-            await self._flight.ticket.ended()
+        """Wait until no commit is in progress, also none whose caller was cancelled."""
+        while self._in_flight is not None and self._in_flight.request is not None:
+            await self._in_flight.request.ended()
 
-    async def _send(self, taken: list[RecordedChange], doubt: TransportError | None = None) -> None:
+    async def _send(
+        self, taken: list[RecordedChange], uncertain_because: TransportError | None = None
+    ) -> None:
         operations = fold_recorded(taken)
         if not operations:
             self._settle_applied(taken)
-            self._note_doomed()
+            self._update_to_delete()
             return
-        ticket = self._submit(InFlightCommit(taken, self._land), operations, doubt)
-        match await self._dispatcher.wait(ticket):
+        commit = InFlightCommit(taken, self._settle)
+        request = self._submit(commit, operations, uncertain_because)
+        match await self._dispatcher.wait(request):
             case NotApplied(error):
                 raise error
             case Unknown(error):
@@ -303,46 +307,52 @@ class UnitOfWork:
 
     def _submit(
         self,
-        flight: InFlightCommit,
+        commit: InFlightCommit,
         operations: Sequence[Operation],
-        doubt: TransportError | None = None,
+        uncertain_because: TransportError | None = None,
     ) -> PendingRequest:
-        self._flight = flight
+        self._in_flight = commit
         try:
-            ticket = self._dispatcher.submit(
-                operations, flight, overtakes=self._overtakes, doubt=doubt
+            request = self._dispatcher.submit(
+                operations,
+                commit,
+                unordered=self._unordered,
+                uncertain_because=uncertain_because,
             )
         except BaseException:
             withdrawn = NotApplied(WithdrawnError("not sent"))
-            flight(withdrawn if doubt is None else Unknown(doubt))
+            commit(withdrawn if uncertain_because is None else Unknown(uncertain_because))
             raise
-        flight.ticket = self._ticket = ticket
-        return ticket
+        commit.request = self._last_request = request
+        return request
 
-    def _land(self, flight: InFlightCommit, outcome: Outcome) -> None:
-        """Keep the books of a commit that has ended."""
-        self._flight = None
+    def _settle(self, commit: InFlightCommit, outcome: Outcome) -> None:
+        """Update the entities, and what is pending and uncertain, after the end of *commit*.
+
+        The worker that received the response calls this, also if the caller was cancelled.
+        """
+        self._in_flight = None
         match outcome:
             case Applied(results):
-                ticket, taken = flight.ticket, flight.taken
-                if ticket is not None and ticket.doubt is not None:
-                    taken = settle_found(taken, ticket, results)
+                request, taken = commit.request, commit.taken
+                if request is not None and request.uncertain_because is not None:
+                    taken = settle_found(taken, request, results)
                 self._settle_applied(taken)
-                if ticket is not None:
-                    self._merge(news(ticket.changes, results))
+                if request is not None:
+                    self._merge(server_set_rows(request.operations, results))
             case NotApplied(done=done):
-                self._return(self._settle_done(flight.taken, done), flight)
-            case Unknown() if flight.rolled_back:
-                self._undo(flight.taken)
-            case Unknown():
-                self._uncertain += flight.taken
-                self._doubt = outcome.error
-        if self._doomed:
-            self._note_doomed()
+                self._return(self._settle_done(commit.taken, done), commit)
+            case Unknown() if commit.rolled_back:
+                self._undo(commit.taken)
+            case Unknown(error):
+                self._uncertain += commit.taken
+                self._uncertain_because = error
+        if self._to_delete:
+            self._update_to_delete()
 
-    def _return(self, taken: list[RecordedChange], flight: InFlightCommit) -> None:
+    def _return(self, taken: list[RecordedChange], commit: InFlightCommit) -> None:
         """Let what was not applied be pending again, unless it was rolled back meanwhile."""
-        if flight.rolled_back:
+        if commit.rolled_back:
             self._undo(taken)
         else:
             self._pending[:0] = taken
@@ -350,17 +360,17 @@ class UnitOfWork:
     def _settle_done(
         self, taken: list[RecordedChange], done: Sequence[Operation]
     ) -> list[RecordedChange]:
-        """Settle what a server has done of a commit that it refused; return the rest."""
+        """Settle what the server has done of a commit that it refused; return the rest."""
         settled, rest = split_done(taken, done)
         self._settle_applied(settled)
         return rest
 
     def _merge(self, rows: Sequence[Any]) -> None:
-        """Take over the server's *rows*. The commit was applied, whatever they say."""
+        """Merge the server's *rows* into the entities. The commit was applied in any case."""
         if not rows:
             return
         try:
-            self._committer.merge(rows)
+            self._context.merge(rows)
         except Exception:  # a reader of a user's own model may raise anything
             logger.warning("a commit was applied, but its response is odd", exc_info=True)
 
@@ -368,26 +378,27 @@ class UnitOfWork:
         for recorded in taken:
             entity, operation = recorded.entity, recorded.operation
             if isinstance(operation, Delete):
-                self._committer.forget(entity)
+                self._context.forget(entity)
             elif isinstance(operation, Create):
-                self._committer.creators.pop(id(entity), None)
+                self._context.creators.pop(id(entity), None)
             for name, value in recorded.values.items():
                 settle(entity, name, value)
             if recorded.values:
-                self._committer.note_written(entity, recorded.values)
+                self._context.note_written(entity, recorded.values)
 
 
 class UnitOfWorkContext(Protocol):
-    """What a unit of work needs of its session.
+    """What a unit of work needs of the entities of its session.
 
     Attributes:
-        creators: The unit that has yet to create an entity, by the ``id()`` of the entity.
+        creators: The unit that has recorded the creation of an entity and not committed it, by
+            the ``id()`` of the entity.
     """
 
     creators: WeakValueDictionary[int, Any]
 
     def merge(self, rows: Sequence[Any]) -> None:
-        """Take over what the server says of the entities it wrote.
+        """Take over values that the server has set in entities that it wrote.
 
         Raises:
             MalformedResponseError: The rows cannot be read.

@@ -94,7 +94,7 @@ class InvalidCredentialsError(ApiError):
     def __init__(self) -> None:
         super().__init__(
             "The supplied API key is not valid for this user. Keys are made under "
-            "Settings, API keys, and travel in the header ftrack-api-key."
+            "Settings, API keys, and are sent in the header ftrack-api-key."
         )
 
 

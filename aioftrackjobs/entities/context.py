@@ -1,4 +1,4 @@
-"""What a session knows: entity types, entities, the units of work of its flows."""
+"""EntityContext: what the entities of one session have in common."""
 
 from __future__ import annotations
 
@@ -33,33 +33,41 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
 
-#: The unit of work that a flow has entered, for each workspace; inherited by its child tasks.
+#: The unit of work that a task has entered, for each session. Its child tasks inherit it.
 _entered: ContextVar[Mapping[EntityContext, UnitOfWork]] = ContextVar("aioftrackjobs_units")
 
 _NO_UNITS: Mapping[EntityContext, UnitOfWork] = MappingProxyType({})
 
 
 class EntityContext:
-    """Entities of one server, and where their changes are recorded.
+    """The entities of a session: their types, their one instance each, and their units of work.
 
-    It is the *owner* of its entities, and the *committer* of its units of work.
+    It is the *owner* of its entities, to which they report changes, and the *context* of its units
+    of work, which report to it what the server has applied.
 
     Args:
-        connection: To the server.
+        connection: The connection to the server.
+
+    Attributes:
+        connection: The connection to the server.
+        types: The entity types that are known, and their classes.
+        identity: The one instance of each entity.
+        reads: Keeps late responses from overwriting newer values.
+        creators: The unit of work that is to create an entity, by the ``id()`` of the entity.
     """
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self.types = EntityTypes()
         self.identity = IdentityMap(self.types, self)
-        self.freshness = ReadTracker()
-        # Weak: a unit that is gone creates nothing; one that is not holds what it has recorded, so
-        # that no other entity gets the same id().
+        self.reads = ReadTracker()
+        # Weak references are enough: a unit that is gone creates nothing, and one that exists
+        # holds the entities that it has recorded, so that no other entity gets the same id().
         self.creators = WeakValueDictionary[int, UnitOfWork]()
         self._default_unit = self.new_unit()
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
-        self._learning = anyio.Lock()
+        self._schemas_lock = anyio.Lock()
         self._user: User | None = None
         self._user_lock = anyio.Lock()
 
@@ -67,27 +75,28 @@ class EntityContext:
 
     @property
     def unit(self) -> UnitOfWork:
-        """The unit of work that the running flow records in."""
+        """The unit of work in which the current task records."""
         return _entered.get(_NO_UNITS).get(self, self._default_unit)
 
     @property
     def default_unit(self) -> UnitOfWork:
-        """The unit of flows that have not entered one of their own."""
+        """The unit of the tasks that have not entered one of their own."""
         return self._default_unit
 
-    def new_unit(self, *, overtakes: bool = False) -> UnitOfWork:
-        """Return a unit of work that no flow has entered.
+    def new_unit(self, *, unordered: bool = False) -> UnitOfWork:
+        """Return a unit of work that no task has entered.
 
         Args:
-            overtakes: Do not wait for the commits of other units about the same entities.
+            unordered: Do not wait for the commits of other units about the same entities.
         """
-        return UnitOfWork(self, self.connection.dispatcher, overtakes=overtakes)
+        return UnitOfWork(self, self.connection.dispatcher, unordered=unordered)
 
     @asynccontextmanager
     async def enter_unit(self) -> AsyncIterator[UnitOfWork]:
-        """Give the running flow a unit of its own, committed on exit, rolled back on an error.
+        """Give the current task a unit of its own: committed on exit, rolled back on an error.
 
-        What a commit has left uncertain stays, for :meth:`CommitUncertainError.resolve`.
+        Operations that a commit has left uncertain stay in the unit, so that
+        :meth:`CommitUncertainError.resolve` can settle them.
         """
         unit = self.new_unit()
         before = _entered.get(_NO_UNITS)
@@ -103,7 +112,7 @@ class EntityContext:
             raise
         finally:
             unit.end()
-            _entered.set(before)  # not reset(): the exit may run in another context
+            _entered.set(before)  # not reset(), as the exit may run in another context
 
     # Entities
 
@@ -118,19 +127,19 @@ class EntityContext:
         *,
         unit: UnitOfWork,
     ) -> Entity:
-        """Make an entity, and record in *unit* that it is to be created.
+        """Make an entity, and record in *unit* that the next commit creates it.
 
         Args:
-            kind: Its class, or its type.
-            data: Its values.
-            unit: Where it is recorded.
+            kind: A class or the name of an entity type.
+            data: Values by attribute.
+            unit: The unit of work to record in.
         """
         model = self.model(kind)
-        fields, told = model.__pydantic_fields__, self.types.attributes_of(model.entity_type)
-        if told or model.is_typed:
+        fields, known = model.__pydantic_fields__, self.types.attributes_of(model.entity_type)
+        if known or model.is_typed:
             for name in data:
-                if name not in fields and name not in told:
-                    raise UnknownAttributeError(model.entity_type, name, (*fields, *told))
+                if name not in fields and name not in known:
+                    raise UnknownAttributeError(model.entity_type, name, (*fields, *known))
         entity = model(**_with_key(model, data))
         entity.__ftrack_reference__()  # raises if the key is not complete
         values = adopt(entity, self)
@@ -144,64 +153,65 @@ class EntityContext:
     @overload
     def model(self, kind: type[Entity] | str) -> type[Entity]: ...
     def model(self, kind: type[Entity] | str) -> type[Entity]:
-        """Return the class that stands for *kind*."""
+        """Return the class for *kind*, and register it first if it is a user's own."""
         return self.identity.model(kind)
 
-    async def decode(self, answer: Any, read: int | None = None) -> Any:
-        """Return *answer* with its entities; asks for the schemas if a key cannot be told.
+    async def decode(self, result: Any, read: int | None = None) -> Any:
+        """Return *result* with entities; load the schemas if the key of a row is not known.
 
         Args:
-            answer: Of the server.
-            read: The number of the read that it answers; what was written since is kept.
+            result: A result from a response.
+            read: The number of the read that it belongs to: it does not overwrite newer values.
+                None if the values cannot be older than the known ones.
         """
         try:
-            decoded = self._decode(answer, read)
+            decoded = self._decode(result, read)
         except IncompleteRowError:
-            with self.freshness.reading() as later:
+            with self.reads.reading() as later:
                 await self.schemas()
                 try:
-                    decoded = self._decode(answer, later if read is None else read)
+                    decoded = self._decode(result, later if read is None else read)
                 except IncompleteRowError as exc:
-                    raise MalformedResponseError(f"an odd row: {exc}", status=200) from exc
+                    raise MalformedResponseError(f"a row is malformed: {exc}", status=200) from exc
         if read is not None:
-            self.freshness.note_response(read, self.identity.known(answer))
+            self.reads.note_response(read, self.identity.known(result))
         return decoded
 
-    def _decode(self, answer: Any, read: int | None) -> Any:
+    def _decode(self, result: Any, read: int | None) -> Any:
         if read is None:
-            return self.identity.decode(answer)
-        with self.freshness.keeping_newer(read, self.identity.known(answer)):
-            return self.identity.decode(answer)
+            return self.identity.decode(result)
+        with self.reads.keeping_newer(read, self.identity.known(result)):
+            return self.identity.decode(result)
 
     async def schemas(self) -> list[dict[str, Any]]:
-        """Return the server's schema documents, which are asked for once."""
-        async with self._learning:
+        """Return the server's schema documents, which are loaded once."""
+        async with self._schemas_lock:
             if self._schemas is None:
                 (documents,) = await self.connection.call([{"action": "query_schemas"}])
                 if not isinstance(documents, list):
-                    raise MalformedResponseError("the schemas are no list", status=200)
+                    raise MalformedResponseError("the schemas are not a list", status=200)
                 self.types.load_schemas(documents)
                 self.identity.forget_types()
                 self._schemas = documents
         return self._schemas
 
     async def server_information(self) -> dict[str, Any]:
-        """Return what the server says of itself, which is asked for once."""
+        """Return the server's description of itself, which is loaded once."""
         if self._information is None:
             (information,) = await self.call([{"action": "query_server_information"}])
             if not isinstance(information, dict):
-                raise MalformedResponseError("the server information is no object", status=200)
+                raise MalformedResponseError("the server information is not an object", status=200)
             self._information = information
         return self._information
 
     async def current_user(self) -> User:
-        """Return the user that the session acts as, which is asked for once.
+        """Return the user as whom the session acts, which is loaded once.
 
         Raises:
             NoResultFoundError: There is no such user.
         """
         if self._user is None:
-            async with self._user_lock:  # a farm starts a thousand Jobs at once
+            async with self._user_lock:  # many Jobs may start at once
                 if self._user is None:
                     self._user = await self._fetch_current_user()
         return self._user
@@ -218,7 +228,7 @@ class EntityContext:
 
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations* in one request, and return the decoded result of each."""
-        with self.freshness.reading() as read:
+        with self.reads.reading() as read:
             results = await self.connection.call(operations)
             return [
                 await self.decode(result, read if operation.get("action") == "query" else None)
@@ -226,16 +236,16 @@ class EntityContext:
             ]
 
     async def fetch_page(self, expression: str) -> tuple[list[Entity], int | None]:
-        """Return the entities that *expression* finds, and the offset of the next page if any.
+        """Return the entities that *expression* finds, and the offset of the next page, if any.
 
         Raises:
-            QueryParameterError: The rows are no entities, as those of a ``group by``.
+            QueryParameterError: The rows are not entities, because of a ``group by``.
 
         Source:
             protocol.md, section 4.9.
         """
         query = {"action": "query", "expression": expression}
-        with self.freshness.reading() as read:
+        with self.reads.reading() as read:
             (result,) = await self.connection.call([query])
             data = result.get("data") if isinstance(result, dict) else None
             if not isinstance(data, list):
@@ -244,68 +254,68 @@ class EntityContext:
         entities = [row for row in rows if isinstance(row, Entity)]
         if len(entities) != len(rows):
             raise QueryParameterError(
-                f"not entities but plain rows, which session.call() returns: {expression}"
+                f"the rows are not entities; use session.call() for this query: {expression}"
             )
         return entities, _next_offset(result)
 
     def owns(self, entity: Entity) -> bool:
-        """Tell whether changes of *entity* are recorded here."""
+        """Return whether *entity* belongs to this session."""
         return owner_of(entity) is self
 
-    # As the owner of entities
+    # As the owner of the entities
 
     def record_update(self, entity: Entity, name: str, value: object) -> None:
-        """Record a changed attribute in the running flow's unit."""
+        """Record a changed attribute in the unit of the current task."""
         self.unit.record_update(entity, {name: value})
 
     def record_reset(self, entity: Entity, name: str) -> None:
-        """Record in the running flow's unit that a change was taken back."""
+        """Record in the unit of the current task that a change was taken back."""
         self.unit.record_reset(entity, name)
 
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
-        """Return the attributes that the schemas give a type; empty if they are not known."""
+        """Return the attributes that the schemas give a type; empty if they are not loaded."""
         return self.types.attributes_of(entity_type)
 
     def component_url(self, component_id: str) -> str:
-        """Return the address of a component's file. It carries the API key."""
+        """Return the URL of a component's file. It contains the API key."""
         return self.connection.component_url("get", component_id)
 
-    # As the committer of units of work
+    # As the context of the units of work
 
     def merge(self, rows: Sequence[Any]) -> None:
-        """Take over what the server says of the entities it wrote.
+        """Load the rows that the server has returned for a commit.
 
-        If the key of one can only be found in the schemas, the rows are taken over as soon as the
-        server has sent these: the worker that received the rows has other requests to send.
+        If the key of a row is only known from schemas that are not loaded yet, a background task
+        loads them first: the worker that calls this must go on sending other requests.
 
         Raises:
-            MalformedResponseError: The rows cannot be read.
+            MalformedResponseError: The rows cannot be decoded.
         """
         try:
             self.identity.decode(rows)
         except IncompleteRowError:
-            self.connection.host.spawn(self._merge_with_schemas, rows)
+            self.connection.background.spawn(self._merge_with_schemas, rows)
 
     async def _merge_with_schemas(self, rows: Sequence[Any]) -> None:
         try:
-            with self.freshness.reading() as read:
+            with self.reads.reading() as read:
                 await self.decode(rows, read)
         except FtrackJobsError:
-            logger.warning("a commit was applied, but its response is odd", exc_info=True)
+            logger.warning("a commit was applied, but its response is malformed", exc_info=True)
 
     def note_written(self, entity: Entity, names: Iterable[str]) -> None:
-        """Remember, while a read is under way, that the server has applied new values."""
-        if self.freshness.open_reads:
-            self.freshness.note_write(entity, names)
+        """Remember, while a read is open, that the server has applied new values."""
+        if self.reads.open_reads:
+            self.reads.note_write(entity, names)
 
     def forget(self, entity: Entity) -> None:
-        """Detach an entity that does not exist on the server."""
+        """Detach an entity that does not exist on the server, and forget it."""
         self.creators.pop(id(entity), None)
         self.identity.remove(entity)
 
 
 def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return *data* with the key attributes that can be told without the server."""
+    """Return *data* with all key attributes: a new id, or the ids of the related entities."""
     values = dict(data)
     for name in model.primary_key_attributes:
         relation = values.get(name.removesuffix("_id"))
@@ -320,7 +330,7 @@ def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _next_offset(result: dict[str, Any]) -> int | None:
-    """Return where the page after a query's *result* starts; None if it is the last one."""
+    """Return the offset of the page after a query's *result*; None if it is the last one."""
     metadata = result.get("metadata") or {}
     match metadata:
         case {"next": {"offset": int() as offset}}:
@@ -329,5 +339,5 @@ def _next_offset(result: dict[str, Any]) -> int | None:
             return None
         case dict() if not metadata.get("next"):
             return None
-        case _:  # taken for the last page, it would hide rows
-            raise MalformedResponseError("a page does not tell which one follows", status=200)
+        case _:  # if it were treated as the last page, rows would be missing
+            raise MalformedResponseError("a page does not say which page follows", status=200)

@@ -68,6 +68,10 @@ class ReadTracker:
         self._written: dict[int, _Written] = {}  # by id() of the entity, the latest write last
         self._collected: list[_Written] = []  # those in _written whose entity is gone
 
+    def remembered_writes(self) -> int:
+        """Return the number of entities with writes that an open read may not overwrite."""
+        return len(self._written)
+
     @contextmanager
     def reading(self) -> Iterator[int]:
         """Count the block as an open read, and return its number."""

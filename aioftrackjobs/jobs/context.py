@@ -28,14 +28,17 @@ class JobsContext:
     def __init__(self, entities: EntityContext, *, lease: float) -> None:
         connection = entities.connection
         self.entities = entities
-        self.background = connection.host
+        self.background = connection.background
         self.journal = connection.journal
-        self.server = connection.contact
+        self.server = connection.server_status
         self.retry = connection.retry
         self.active = ActiveJobs(
-            connection.host, connection.contact, connection.journal.holder, seconds=lease
+            connection.background,
+            connection.server_status,
+            connection.journal.holder,
+            seconds=lease,
         )
-        self.progress = ProgressWriters(connection.host)
+        self.progress = ProgressWriters(connection.background)
         self.replay = JournalReplay(entities)
 
     @property

@@ -124,23 +124,23 @@ class FinalReport:
         self.error = TransportError(f"no answer within {self._grace:g} s")
         unit = self._jobs.entities.new_unit()
         with anyio.CancelScope(deadline=self._limit(deadline)) as scope:
-            backoff = replace(self._jobs.retry, budget=math.inf).patience()
+            backoff = replace(self._jobs.retry, budget=math.inf).backoff()
             while self.error is not None:
                 # Unordered: it need not wait for a report that hangs; that sets no status.
-                unit = self._jobs.entities.new_unit(overtakes=True)
+                unit = self._jobs.entities.new_unit(unordered=True)
                 try:
                     await self._commit(unit, status)
                 except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
                     self.error = exc
                     if not _may_succeed_later(exc):
                         return
-                    await self._jobs.server.pauses.take(backoff, getattr(exc, "retry_after", None))
+                    await self._jobs.server.pauses.wait(backoff, getattr(exc, "retry_after", None))
                 else:
                     self.error = None
             if not is_quiet:  # an older report may still arrive, and overwrite the data
                 self._jobs.background.spawn(self._write_data_again)
-        if scope.cancelled_caught and unit.trouble is not None:
-            self.error = unit.trouble
+        if scope.cancelled_caught and unit.last_error is not None:
+            self.error = unit.last_error
 
     async def _commit(self, unit: UnitOfWork, status: JobStatus) -> None:
         try:
@@ -153,7 +153,7 @@ class FinalReport:
         return self._data.compose(remote_value(self._job, "data"))
 
     async def _write_data_again(self) -> None:
-        with self._jobs.background.hold():
+        with self._jobs.background.keep_alive():
             for channel in self._channels:
                 await channel.stop()
             unit = self._jobs.entities.new_unit()

@@ -72,17 +72,17 @@ class JournalReplay:
             self._woken.set()
             return
         try:
-            self._connection.host.spawn(self._run)
+            self._connection.background.spawn(self._run)
         except SessionStateError:
             return  # a later session does it
         self._woken = anyio.Event()
 
     async def _run(self) -> None:
-        backoff = self._retry.patience()
+        backoff = self._retry.backoff()
         try:
             while True:
                 self._woken = woken = anyio.Event()
-                with self._connection.host.hold():
+                with self._connection.background.keep_alive():
                     is_complete = await self.deliver()
                 if not is_complete:
                     await backoff.pause(self._retry_after)
@@ -183,7 +183,7 @@ class JournalReplay:
         if status != JobStatus.RUNNING or entry.lost_host is None:
             return None
         at = datetime.fromtimestamp(entry.lost_at or entry.since, UTC)
-        note = recovery_note(entry.holder, self._connection.contact.server_time())
+        note = recovery_note(entry.holder, self._connection.server_status.server_time())
         reason = lost_reason(entry.lost_host, at)
         return JobStatus.FAILED, compose_recovered_data(text, reason, note)
 

@@ -66,7 +66,7 @@ class ActiveJobs:
         self._is_renewing = False
         self._blocks = 0
         self._all_left: anyio.Event | None = None
-        server.on_step = self._handle_clock_step
+        server.on_clock_step = self._handle_clock_step
         self.shutdown_reason: str | None = None
         self.shutdown_deadline = math.inf
 
@@ -75,7 +75,7 @@ class ActiveJobs:
         if not self._seconds:
             return None
         # The times in leases are whole seconds: all Jobs of the same second share one.
-        made_at = int(time.monotonic()), self._server.ahead
+        made_at = int(time.monotonic()), self._server.clock_offset
         if self._lease is None or made_at != self._lease_made_at:
             # Found out late: a process may make a session and fork before it is opened.
             self._process = self._process or this_process()

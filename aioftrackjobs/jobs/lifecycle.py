@@ -104,7 +104,7 @@ class JobLifecycle:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
         await self._jobs.journal.record_job(self._entity.id)
         server = self._jobs.server
-        ahead = server.ahead
+        ahead = server.clock_offset
         try:
             await unit.commit()
         except CommitUncertainError as exc:
@@ -118,7 +118,7 @@ class JobLifecycle:
 
             self._task = asyncio.current_task()
         # Leases are in the server's time, which a response tells: this one may be the first.
-        self._jobs.active.add(self, renew_now=abs(server.ahead - ahead) > _CLOCK_STEP)
+        self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
 
     async def _create(
         self, user: Entity | str | None, extra: Mapping[str, Any] | None, unit: UnitOfWork

@@ -1,8 +1,8 @@
-"""From recorded operations to the ones that travel.
+"""Folding: from the operations that were recorded to the fewest that must be sent.
 
-The passes of the official client, with the same effect on the server, but looking at the order
-of operations where it looks at sets: an entity deleted and then created again under the same
-key is sent as both, where the official client sends nothing.
+The passes are those of the official client, with the same effect on the server, except that the
+order of operations counts: if an entity is deleted and then created again under the same key, both
+are sent, and the official client sends nothing.
 
 Source:
     protocol.md, section 9.
@@ -23,13 +23,13 @@ def fold(operations: Sequence[Operation]) -> tuple[Operation, ...]:
         (operation,) = operations
         if isinstance(operation, Update) and operation.values and not _has_unset(operation):
             return tuple(operations)
-    if (birth := _birth(operations)) is not None:
-        return (birth,)
-    return _merge_neighbours(_drop_empty(_keep_last_values(_cancel_unborn(operations))))
+    if (create := _as_one_create(operations)) is not None:
+        return (create,)
+    return _merge_neighbours(_drop_empty(_keep_last_values(_cancel_short_lived(operations))))
 
 
-def _birth(operations: Sequence[Operation]) -> Create | None:
-    """Return the one create that *operations* come to; None if they do more, or less."""
+def _as_one_create(operations: Sequence[Operation]) -> Create | None:
+    """Return a create with the effect of all *operations*; None if there is no such create."""
     if not (operations and isinstance(create := operations[0], Create)):
         return None
     values = dict(create.values)
@@ -37,32 +37,33 @@ def _birth(operations: Sequence[Operation]) -> Create | None:
         if not isinstance(operation, Update) or operation.target != create.target:
             return None
         values.update(operation.values)
-    birth = Create(create.target, values, create.fresh)
-    return None if _has_unset(birth) else birth
+    folded = Create(create.target, values, create.fresh)
+    return None if _has_unset(folded) else folded
 
 
-def _cancel_unborn(operations: Sequence[Operation]) -> list[Operation]:
-    """Leave out entities that are both created and deleted here, in that order."""
-    lives: dict[Reference, list[int]] = {}  # where the operations since its creation stand
+def _cancel_short_lived(operations: Sequence[Operation]) -> list[Operation]:
+    """Leave out entities that are both created and deleted here, in this order."""
+    since_create: dict[Reference, list[int]] = {}  # indices of operations, from the create on
     cancelled: set[int] = set()
     for index, operation in enumerate(operations):
         target = operation.target
         match operation:
             case Create():
-                lives[target] = [index]
-            case Delete() if target in lives:
-                cancelled.update(lives.pop(target), [index])
-            case Update() if target in lives:
-                lives[target].append(index)
+                since_create[target] = [index]
+            case Delete() if target in since_create:
+                cancelled.update(since_create.pop(target), [index])
+            case Update() if target in since_create:
+                since_create[target].append(index)
             case _:
                 pass
     return [operation for index, operation in enumerate(operations) if index not in cancelled]
 
 
 def _keep_last_values(operations: Sequence[Operation]) -> list[Operation]:
-    """Let an attribute travel only with the last update that sets it.
+    """Send an attribute only with the last update that sets it.
 
-    A create or delete of the entity ends the search: what stands before it is another life.
+    A create or delete of the entity ends the search: updates before it are of a former entity with
+    the same key.
     """
     later: dict[Reference, set[str]] = {}
     kept: list[Operation] = []
@@ -80,7 +81,7 @@ def _keep_last_values(operations: Sequence[Operation]) -> list[Operation]:
 
 
 def _drop_empty(operations: Sequence[Operation]) -> list[Operation]:
-    """Drop values that were taken back, and updates that have none left."""
+    """Drop values that were reset, and updates without any value left."""
     return [
         operation if isinstance(operation, Delete) else _without_unset(operation)
         for operation in operations

@@ -1,4 +1,4 @@
-"""What HTTP headers say about the bytes they go with, and about trying again.
+"""HTTP headers: entity tags, digests and ranges of a body, dates, and when to retry.
 
 Source:
     RFC 9110, sections 6.6.1, 8.8.3, 10.2.3 and 14.4; RFC 1864.
@@ -24,7 +24,7 @@ def decode_etag(headers: Mapping[str, str]) -> str | None:
 
 
 def decode_strong_etag(headers: Mapping[str, str]) -> str | None:
-    """Return the entity tag as it goes into ``If-Range``; None if it does not vouch for bytes."""
+    """Return the entity tag for ``If-Range``; None if it is weak, so that the bytes may differ."""
     tag = headers.get("etag", "").strip()
     return tag if len(tag) > len('""') and tag[0] == tag[-1] == '"' else None
 
@@ -32,7 +32,7 @@ def decode_strong_etag(headers: Mapping[str, str]) -> str | None:
 def decode_md5_etag(headers: Mapping[str, str]) -> str | None:
     """Return the MD5 digest, in hexadecimal, that is the entity tag; None if it is another kind.
 
-    Object stores that encrypt with keys of a customer give a tag that only looks like one.
+    If an object store encrypts with a customer's keys, its tags only look like MD5 digests.
     """
     if headers.get("x-amz-server-side-encryption", "").startswith("aws:kms"):
         return None
@@ -43,20 +43,20 @@ def decode_md5_etag(headers: Mapping[str, str]) -> str | None:
 
 
 def decode_content_md5(headers: Mapping[str, str]) -> bytes | None:
-    """Return the MD5 digest of a whole body; None if no header tells one."""
-    told = headers.get("content-md5")
+    """Return the MD5 digest of a whole body; None if no header contains one."""
+    encoded = headers.get("content-md5")
     for entry in headers.get("x-goog-hash", "").split(","):
         kind, _, value = entry.strip().partition("=")
-        told = value if kind == "md5" else told
+        encoded = value if kind == "md5" else encoded
     try:
-        digest = base64.b64decode(told or "", validate=True)
+        digest = base64.b64decode(encoded or "", validate=True)
     except (binascii.Error, ValueError):
         return None
     return digest if len(digest) == _MD5_SIZE else None
 
 
 def decode_content_range(headers: Mapping[str, str]) -> tuple[int, int | None] | None:
-    """Return where a part of a file begins, and how long the whole is, if that is known."""
+    """Return the offset of a part of a file, and the size of the whole, if that is known."""
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
     if match is None:
         return None
@@ -64,26 +64,26 @@ def decode_content_range(headers: Mapping[str, str]) -> tuple[int, int | None] |
 
 
 def decode_retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Return the seconds that the server asks to be left alone for; None if it does not ask.
+    """Return the seconds to wait before the next attempt; None if the server does not say.
 
-    A date is the server's: it counts from the one that the answer bears, or else from *now*.
+    A date is of the server's clock: it counts from the header ``Date``, or else from *now*.
     """
-    told = headers.get("retry-after", "").strip()
-    if told.isascii() and told.isdigit():
-        return float(told)
-    moment = _moment(told)
+    value = headers.get("retry-after", "").strip()
+    if value.isascii() and value.isdigit():
+        return float(value)
+    moment = _moment(value)
     if moment is None:
         return None
     return max(0.0, (moment - (decode_date(headers) or now)).total_seconds())
 
 
 def decode_date(headers: Mapping[str, str]) -> datetime | None:
-    """Return the server's time, to the second; None if it does not tell (section 6.6.1)."""
+    """Return the server's time, in whole seconds; None if there is none (section 6.6.1)."""
     return _moment(headers.get("date", "").strip())
 
 
 def _moment(text: str) -> datetime | None:
-    from email.utils import parsedate_to_datetime  # late: with all of its package
+    from email.utils import parsedate_to_datetime  # late: it imports all of its package
 
     try:
         moment = parsedate_to_datetime(text)

@@ -6,7 +6,7 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal, TypeAlias, assert_never
@@ -21,7 +21,7 @@ class _Unset(Enum):
         return self.value
 
 
-#: The value of an attribute whose local change was taken back: it does not travel.
+#: The value of an attribute whose local change was reset: it is not sent.
 NOT_SET: Final = _Unset.NOT_SET
 
 Values: TypeAlias = Mapping[str, JSONValue | Literal[_Unset.NOT_SET]]
@@ -59,10 +59,10 @@ Operation: TypeAlias = Create | Update | Delete
 
 
 def encode_operation(operation: Operation) -> dict[str, JSONValue]:
-    """Return the wire form of *operation*, of which nothing was taken back, ready for JSON."""
+    """Return the wire form of *operation*, which contains no NOT_SET, ready for JSON."""
     entity_type, key = operation.target
     values: Any
-    # Not a match statement: this runs for each operation of a farm, and types are quick to tell.
+    # No match statement: this runs for each operation of a farm, and isinstance is faster.
     if isinstance(operation, Update):
         action, values = "update", {ENTITY_TYPE: entity_type, **operation.values}
     elif isinstance(operation, Create):
@@ -79,36 +79,3 @@ def encode_operation(operation: Operation) -> dict[str, JSONValue]:
     if values is not None:
         wire["entity_data"] = values
     return wire
-
-
-def news(operations: Sequence[Operation], results: Sequence[Any]) -> list[Mapping[str, Any]]:
-    """Return the rows among *results* that say more of an entity than what was sent."""
-    rows: list[Mapping[str, Any]] = []
-    told: set[Reference] = set()
-    for operation, result in zip(operations, results, strict=True):
-        row = result.get("data") if isinstance(result, dict) else None
-        if not isinstance(row, dict):
-            continue
-        # What repeats what was sent is left out, unless an older row would stand instead.
-        if (told and operation.target in told) or not _repeats(row, operation):
-            told.add(operation.target)
-            rows.append(row)
-    return rows
-
-
-def _repeats(row: Mapping[str, Any], operation: Operation) -> bool:
-    """Tell whether a *row* says of an entity only what *operation* did: most do."""
-    if isinstance(operation, Delete):
-        return False
-    entity_type, key = operation.target
-    sent = operation.values
-    for name, value in row.items():
-        if name in sent:
-            if sent[name] != value:
-                return False
-        elif name == ENTITY_TYPE:
-            if value != entity_type:
-                return False
-        elif (name, value) not in key:
-            return False
-    return True

@@ -17,7 +17,7 @@ from uuid import UUID
 from aioftrackjobs.errors import QueryParameterError
 from aioftrackjobs.protocol.values import Referable, Reference, in_utc
 
-#: Most rows that one request asks for; the official client's page size.
+#: Rows of one page, as in the official client.
 PAGE_SIZE = 500
 
 _PLACEHOLDER = re.compile(
@@ -36,7 +36,7 @@ _PAGING = re.compile(
 
 
 class PagedExpression(NamedTuple):
-    """A query without its paging clauses, and what they said."""
+    """A query without its paging clauses, and their values."""
 
     text: str
     offset: int = 0
@@ -48,10 +48,10 @@ class PagedExpression(NamedTuple):
 
 
 def quote(value: object) -> str:
-    r"""Return *value* as a literal that cannot end early, whatever it holds.
+    r"""Return *value* as a literal that no character in it can end early.
 
-    A backslash is doubled. The server's rule for it is not known; doubling is safe under every
-    rule that reads ``\"`` as a quote, where leaving it alone is not.
+    A backslash is doubled. How the server reads one is not documented; doubling is safe if it reads
+    ``\"`` as a quote, and leaving it alone is not.
 
     Raises:
         QueryParameterError: The value has no literal form.
@@ -93,7 +93,7 @@ def _quote_number(value: int | float) -> str:
     if isinstance(value, float):
         if not math.isfinite(value):
             raise QueryParameterError(f"{value} cannot stand in a query")
-        return float.__repr__(value)  # a subclass, as numpy has one, may show itself otherwise
+        return float.__repr__(value)  # subclasses, as numpy's, have another repr
     try:
         return int.__repr__(value)
     except ValueError as exc:  # thousands of digits
@@ -132,7 +132,7 @@ def bind(template: str, parameters: Mapping[str, object]) -> str:
             inside = _IN_LITERAL.search(literal)
             if inside and inside[1] in parameters:
                 raise QueryParameterError(
-                    f"{inside[0]} stands inside quotes; leave them out, the value brings its own"
+                    f"{inside[0]} stands inside quotes; leave them out, the value gets quotes"
                 )
             return literal
         name = match["name"]
@@ -160,7 +160,7 @@ def split_paging(expression: str) -> PagedExpression:
 
 
 def has_projections(expression: str) -> bool:
-    """Tell whether *expression* says what it selects."""
+    """Return whether *expression* has a select clause."""
     return _SELECT.match(expression) is not None
 
 
@@ -176,9 +176,9 @@ def select(projections: Iterable[str], entity_type: str, criteria: str) -> str:
 
 
 def key_criteria(references: Sequence[Reference]) -> str:
-    """Return criteria that exactly *references* meet; all are of one type.
+    """Return criteria that match exactly *references*, which are of one type.
 
-    A simple key becomes one ``in``, which servers can look up in an index.
+    Simple keys become one ``in``, for which servers can use an index.
     """
     if all(len(reference.key) == 1 for reference in references):
         name = references[0].key[0][0]
@@ -190,5 +190,5 @@ def key_criteria(references: Sequence[Reference]) -> str:
 
 
 def equality_criteria(values: Mapping[str, object]) -> str:
-    """Return criteria that ask for each of *values*."""
+    """Return criteria that match all of *values*."""
     return " and ".join(f"{name} is {quote(value)}" for name, value in values.items())

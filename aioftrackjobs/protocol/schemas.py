@@ -1,4 +1,4 @@
-"""What a server's schema documents say about its entity types.
+"""Schema documents of a server: the keys and attributes of its entity types.
 
 Source:
     protocol.md, sections 5.1 and 8.3.
@@ -15,8 +15,8 @@ from typing import Any
 
 from aioftrackjobs.errors import MalformedResponseError
 
-#: Types whose key is not ``id`` (the 22 of 116 in a recorded answer to ``query_schemas``), so
-#: that entities of any type can be made before the server's schemas are known.
+#: Types whose key is not ``id`` (the 22 of 116 in a recorded response to ``query_schemas``), so
+#: that entities of any type can be created before the server's schemas are known.
 COMPOSITE_KEYS: Mapping[str, tuple[str, ...]] = {
     "AssetCustomAttributeValue": ("configuration_id", "entity_id"),
     "AssetVersionCustomAttributeValue": ("configuration_id", "entity_id"),
@@ -48,7 +48,7 @@ _SCALARS = ("string", "boolean", "integer", "number", "variable", None)
 
 @dataclass(frozen=True, slots=True)
 class EntitySchema:
-    """The facts about one entity type that a client needs.
+    """What a client needs to know about one entity type.
 
     Attributes:
         entity_type: Name used everywhere on the wire.
@@ -65,10 +65,10 @@ class EntitySchema:
 
 
 def decode_schema(document: object) -> EntitySchema:
-    """Return the facts that one schema *document* states.
+    """Return what one schema *document* says about its entity type.
 
     Raises:
-        MalformedResponseError: It does not state them.
+        MalformedResponseError: It has no valid id, key or properties.
     """
     if not isinstance(document, dict):
         raise _malformed("a schema", document)
@@ -93,7 +93,7 @@ def decode_schema(document: object) -> EntitySchema:
         for name in attributes
         if name not in computed
         and _is_scalar(properties[name])
-        and not name.startswith("_")  # `_link` and its like are deprecated
+        and not name.startswith("_")  # such as `_link`, which are deprecated
     )
     return EntitySchema(entity_type, tuple(key), attributes, scalars)
 
@@ -111,7 +111,7 @@ def _malformed(what: str, found: object) -> MalformedResponseError:
 
 
 def schema_hash(documents: Sequence[Mapping[str, Any]]) -> str:
-    """Return the hash by which a server names its set of schemas: 32 hex digits.
+    """Return the hash that identifies a server's set of schemas: 32 hex digits.
 
     The dump is part of the protocol: the standard library's default separators and ASCII
     escapes, sorted keys, lists in their order.

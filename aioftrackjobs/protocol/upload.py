@@ -1,4 +1,4 @@
-"""Uploads and component URLs: payloads, names and addresses.
+"""Uploads and component URLs: payloads, file names and URLs.
 
 Source:
     protocol.md, sections 6.3 to 6.5.
@@ -19,7 +19,7 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class UploadTarget:
-    """Where the bytes of a component go, and with which headers. The URL grants write access."""
+    """URL and headers for the upload of a component's file. The URL grants write access."""
 
     url: str
     headers: Mapping[str, str]
@@ -30,10 +30,10 @@ class UploadTarget:
 
 @dataclass(frozen=True, slots=True)
 class PartTargets:
-    """Where the parts of a component's file go. Each URL grants write access.
+    """URLs for the upload of the parts of a component's file. Each grants write access.
 
     Attributes:
-        upload_id: What the server calls the whole upload.
+        upload_id: The server's id of the whole upload.
         urls: One for each part, in order.
     """
 
@@ -61,13 +61,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class PartSizes:
-    """How files are cut into parts.
+    """How files are split into parts; all sizes in bytes.
 
     Attributes:
-        steps: Sizes of files up to which parts have a size, ascending; in bytes.
+        steps: Pairs of a file size and the size of the parts up to that file size, ascending.
         largest: Size of the parts of files beyond the last step.
-        fewest: Parts from which on a file is uploaded in parts; below, it travels whole.
-        most: Parts that a server takes.
+        fewest: A file that would have fewer parts is uploaded in one request.
+        most: Number of parts that a server accepts.
 
     Source:
         protocol.md, section 6.4.
@@ -84,7 +84,7 @@ class PartSizes:
     most: int = 10_000
 
     def cut(self, size: int) -> list[Part]:
-        """Return the parts of a file of *size* bytes; one that is all of it if it travels whole.
+        """Return the parts of a file of *size* bytes; a single one if it is not split.
 
         Raises:
             ValueError: It is too big.
@@ -123,14 +123,14 @@ def encode_upload_request(
     checksum: str | None = None,
     parts: int | None = None,
 ) -> dict[str, JSONValue]:
-    """Return the operation that asks where to upload to.
+    """Return the operation that asks for a URL to upload to.
 
     Args:
         component_id: It need not exist yet.
         file_name: What a browser saves the file under.
         file_size: In bytes.
         checksum: Content-MD5 that the server is to check.
-        parts: How many there will be; None for a file that travels whole.
+        parts: Number of parts; None for a file that is not split.
     """
     operation: dict[str, JSONValue] = {
         "action": "get_upload_metadata",
@@ -148,12 +148,12 @@ def encode_upload_request(
 def encode_upload_completion(
     component_id: str, upload_id: str, tags: Mapping[int, str]
 ) -> dict[str, JSONValue]:
-    """Return the operation that makes parts a file.
+    """Return the operation that completes an upload in parts.
 
     Args:
-        component_id: Whose file it is.
-        upload_id: What the server called the upload.
-        tags: The entity tag that the server gave for each part, by number.
+        component_id: The component of the file.
+        upload_id: The server's id of the upload.
+        tags: The entity tag that the server returned for each part, by number.
     """
     return {
         "action": "complete_multipart_upload",
@@ -164,10 +164,10 @@ def encode_upload_completion(
 
 
 def decode_upload_target(result: Mapping[str, Any]) -> UploadTarget:
-    """Return the target that the server's *result* names.
+    """Return the target in the server's *result*.
 
     Raises:
-        KeyError: There is no URL in it.
+        KeyError: It contains no URL.
     """
     headers = result.get("headers") or {}
     return UploadTarget(
@@ -176,7 +176,7 @@ def decode_upload_target(result: Mapping[str, Any]) -> UploadTarget:
 
 
 def decode_part_targets(result: Mapping[str, Any], count: int) -> PartTargets:
-    """Return the targets of *count* parts that the server's *result* names.
+    """Return the targets of *count* parts in the server's *result*.
 
     Raises:
         KeyError: One is missing.
@@ -186,6 +186,6 @@ def decode_part_targets(result: Mapping[str, Any], count: int) -> PartTargets:
 
 
 def component_url(server_url: str, action: str, component_id: str, user: str, key: str) -> str:
-    """Return the address to ``get`` or ``remove`` a component at. It carries the API key."""
+    """Return the URL to ``get`` or ``remove`` a component at. It contains the API key."""
     query = urlencode({"id": component_id, "username": user, "apiKey": key})
     return f"{server_url}/component/{action}?{query}"

@@ -23,12 +23,12 @@ JSONValue: TypeAlias = (
 ENTITY_TYPE = "__entity_type__"
 VALUE_TYPE = "__type__"
 
-#: Deeper than any value ftrack knows; a container that holds itself ends here.
+#: Deeper than any value of ftrack; encoding a container that contains itself ends here.
 _MAX_DEPTH = 64
 
 
 class Reference(NamedTuple):
-    """An entity as the wire names it: its type, and its key as (attribute, value) pairs."""
+    """An entity on the wire: its type, and its key as (attribute, value) pairs."""
 
     entity_type: str
     key: tuple[tuple[str, str], ...]
@@ -38,9 +38,9 @@ class Reference(NamedTuple):
 
 
 class Referable(ABC):
-    """What can stand in a payload as a reference to an entity: all that has the method.
+    """What can stand in a payload as a reference to an entity: any class with the method.
 
-    Not a protocol, which Python looks for anew with each check.
+    It is no Protocol, because an ABC caches the result of isinstance checks.
     """
 
     @abstractmethod
@@ -76,7 +76,7 @@ def encode_value(value: object, path: str, *, depth: int = 0) -> JSONValue:
 
     Args:
         value: A scalar, a time, an entity, or lists and mappings of these.
-        path: Where the value stands, for the error.
+        path: Where the value is, for the error.
         depth: Number of containers around it.
 
     Raises:
@@ -147,8 +147,8 @@ def _encode_container(
 def decode_tagged(tagged: Mapping[str, Any]) -> object:
     """Return the value of a ``{"__type__": ..., "value": ...}`` object.
 
-    Times are aware, in UTC. What cannot be read, or is of a kind this version does not know,
-    comes back as it is: one odd value must not make a whole answer unreadable.
+    Times are aware, in UTC. What cannot be decoded, or is of a kind this version does not know, is
+    returned as it is: one odd value must not make a whole response unreadable.
     """
     value = tagged.get("value")
     if not isinstance(value, str):

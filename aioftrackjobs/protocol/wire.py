@@ -1,4 +1,4 @@
-"""Batches as bytes, and answers as lists of results or typed errors.
+"""Batches as bytes, and responses as lists of results or typed errors.
 
 Source:
     protocol.md, sections 1 and 2.
@@ -24,10 +24,10 @@ from aioftrackjobs.protocol.values import JSONValue
 
 API_PATH = "/api"
 
-#: From here on, and below server faults, the request was sent away or refused.
+#: A status from the first up to the second means that the request was redirected or refused.
 _REDIRECTION, _SERVER_FAULT = 300, 500
 
-#: Characters of an unreadable body that an error shows.
+#: Characters of an unreadable body that an error quotes.
 _EXCERPT = 200
 
 #: Names of errors with evidence (protocol.md, section 1.4); any other is a plain ServerError.
@@ -53,7 +53,7 @@ def join_batches(bodies: Sequence[bytes]) -> bytes:
     return b"[" + b",".join([body[1:-1] for body in bodies]) + b"]"
 
 
-def decode_answer(
+def decode_response(
     status: int,
     body: bytes,
     count: int,
@@ -65,37 +65,37 @@ def decode_answer(
 
     Args:
         status: HTTP status code.
-        body: The answer.
+        body: The response.
         count: Number of operations.
         expression: The query that was sent, if it was one.
-        redact: Takes secrets out of a text that an error will show.
+        redact: Removes secrets from a text that an error will show.
 
     Raises:
-        ServerError: The server refused; the subclass tells why.
-        MalformedResponseError: The body is not an ftrack answer to these operations. The server
-            may have acted on them.
+        ServerError: The server refused; the subclass says why.
+        MalformedResponseError: The body is no ftrack response to these operations. The server may
+            have applied them.
     """
     try:
-        answer: object = from_json(body)
+        decoded: object = from_json(body)
     except ValueError:
         raise _unreadable(status, redact(_excerpt(body))) from None
-    for part in answer if isinstance(answer, list) else [answer]:
+    for part in decoded if isinstance(decoded, list) else [decoded]:
         if isinstance(part, dict) and "exception" in part:
             raise _refusal(status, part, expression, redact)
     if _REDIRECTION <= status < _SERVER_FAULT:
         raise ServerError(f"HTTP {status}", redact(_excerpt(body)), status=status)
-    if not isinstance(answer, list) or status >= _SERVER_FAULT:
+    if not isinstance(decoded, list) or status >= _SERVER_FAULT:
         excerpt = redact(_excerpt(body))
         raise MalformedResponseError("not a list of results", status=status, excerpt=excerpt)
-    if len(answer) != count:
+    if len(decoded) != count:
         raise MalformedResponseError(
-            f"{len(answer)} result(s) for {count} operation(s)", status=status
+            f"{len(decoded)} result(s) for {count} operation(s)", status=status
         )
-    return answer
+    return decoded
 
 
 def _unreadable(status: int, excerpt: str) -> MalformedResponseError | ServerError:
-    if _REDIRECTION <= status < _SERVER_FAULT:  # a proxy's word: ftrack never saw the request
+    if _REDIRECTION <= status < _SERVER_FAULT:  # from a proxy: ftrack never received the request
         return ServerError(f"HTTP {status}", excerpt, status=status)
     return MalformedResponseError("the body is not JSON", status=status, excerpt=excerpt)
 
@@ -106,20 +106,20 @@ def _excerpt(body: bytes) -> str:
 
 def _refusal(
     status: int,
-    answer: Mapping[str, Any],
+    error_object: Mapping[str, Any],
     expression: str | None,
     redact: Callable[[str], str],
 ) -> ServerError:
-    kind, code = str(answer["exception"]), answer.get("error_code")
+    kind, code = str(error_object["exception"]), error_object.get("error_code")
     error = _ERRORS.get(kind, ServerError)(
         kind,
-        redact(str(answer.get("content", ""))),
+        redact(str(error_object.get("content", ""))),
         status=status,
         code=None if code is None else str(code),
         expression=expression,
     )
     if isinstance(error, QuerySyntaxError):
-        place = answer.get("error")
+        place = error_object.get("error")
         if isinstance(place, dict):
             error.line, error.column = _number(place.get("line")), _number(place.get("column"))
     return error

@@ -1,7 +1,7 @@
-"""The pytest plugin of aioftrackjobs: fixtures of :mod:`aioftrackjobs.testing`, made when used.
+"""The pytest plugin of aioftrackjobs: the fixtures of :mod:`aioftrackjobs.testing`.
 
-pytest imports this in every run on a machine where aioftrackjobs is installed. So it imports
-nothing but pytest, and the package above it nothing before it is used.
+pytest imports this module in every run if aioftrackjobs is installed. So it imports nothing but
+pytest, until a fixture is used; and the package itself imports its modules when they are used.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _SEED_BITS = 32
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option by which a run has the faults of an earlier one."""
+    """Add the option that repeats the faults of an earlier run."""
     parser.getgroup("ftrack").addoption(
         "--ftrack-seed",
         type=int,
         default=None,
         metavar="SEED",
-        help="seed of the faults that ftrack servers of tests inject; failing tests show theirs",
+        help="random seed of the faults that ftrack servers inject; a failing test shows its seed",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have pytest-asyncio, where it is, know the fixture that is for it."""
+    """Choose the seed, and register the fixtures for pytest-asyncio if that is installed."""
     seed = config.getoption("--ftrack-seed")
     config.stash[_SEED] = random.getrandbits(_SEED_BITS) if seed is None else seed
     if config.pluginmanager.has_plugin("asyncio"):
@@ -45,13 +45,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show in the report of a failing test what went wrong by plan, and how to have it again."""
+    """Show in the report of a failing test which faults were injected, and how to repeat them."""
     report = yield
     faults = item.stash.get(_FAULTS, ())
     if report.failed and faults:
         shown = [each.report() for each in faults]
-        again = f"repeat with --ftrack-seed={item.config.stash[_SEED]}"
-        report.sections.append(("ftrack faults", "\n".join((*shown, again))))
+        hint = f"repeat with --ftrack-seed={item.config.stash[_SEED]}"
+        report.sections.append(("ftrack faults", "\n".join((*shown, hint))))
     return report
 
 
@@ -60,15 +60,15 @@ _FAULTS: pytest.StashKey[list[Faults]] = pytest.StashKey()
 
 
 def _note_faults(request: pytest.FixtureRequest, faults: Faults) -> None:
-    """Have the report of the test tell of *faults*: it may use several servers."""
+    """Add *faults* to the report of the test, which may use several servers."""
     noted = request.node.stash.setdefault(_FAULTS, [])
-    if faults not in noted:  # as it is where a test is run again
+    if faults not in noted:  # it is noted already if the test is run a second time
         noted.append(faults)
 
 
 @pytest.fixture(scope="session")
 def _ftrack_run_server(request: pytest.FixtureRequest) -> Iterator[FtrackServer]:
-    """The one server of the run."""
+    """The server of the whole run."""
     _require_server()
     from aioftrackjobs.testing._server import serving
 
@@ -80,7 +80,7 @@ def _ftrack_run_server(request: pytest.FixtureRequest) -> Iterator[FtrackServer]
 def ftrack_server(
     _ftrack_run_server: FtrackServer, request: pytest.FixtureRequest
 ) -> Iterator[FtrackServer]:
-    """An ftrack server on a real socket, as new for each test: to break, and to look into."""
+    """An ftrack server on a real socket, reset for each test, with faults to inject."""
     _ftrack_run_server.reset(seed=request.config.stash[_SEED])
     _note_faults(request, _ftrack_run_server.faults)
     yield _ftrack_run_server
@@ -89,7 +89,7 @@ def ftrack_server(
 
 @pytest.fixture
 def ftrack_fake_server(request: pytest.FixtureRequest) -> Iterator[FakeServer]:
-    """An ftrack server without a socket, a new one for each test."""
+    """An ftrack server without a socket; a new one for each test."""
     _require_server()
     from aioftrackjobs.testing import FakeServer
 
@@ -108,7 +108,7 @@ def ftrack_credentials(ftrack_server: FtrackServer) -> FtrackCredentials:
 def ftrack_environment(
     ftrack_server: FtrackServer, monkeypatch: pytest.MonkeyPatch
 ) -> dict[str, str]:
-    """The environment variables that lead clients to the test's server, set for the test."""
+    """The environment variables for the test's server, which are set during the test."""
     environment = ftrack_server.credentials.environment
     monkeypatch.delenv("FTRACK_APIKEY", raising=False)
     for name, value in environment.items():
@@ -119,8 +119,8 @@ def ftrack_environment(
 @pytest.fixture
 def ftrack_session(request: pytest.FixtureRequest) -> AsyncSession:
     """An open session on the test's server."""
-    # An async fixture belongs to whichever plugin it was made for. There is one for each, and
-    # only this one, which is none, can tell which of them runs the test.
+    # An async fixture works only with the plugin for which it is made. So there is one for each,
+    # and this fixture, which is not async, finds out which plugin runs the test.
     if "anyio_backend" in request.fixturenames:
         name = "_ftrack_session_on_anyio"
     elif request.config.pluginmanager.has_plugin("asyncio"):
@@ -144,7 +144,7 @@ async def _ftrack_session_on_anyio(ftrack_server: FtrackServer) -> AsyncIterator
 
 
 def _require_server() -> None:
-    """Fail the test with what to do if the server cannot be had."""
+    """Fail the test with a hint if the packages for the server are not installed."""
     try:
         import aioftrackjobs.devserver  # noqa: F401
     except ImportError as error:

@@ -1,7 +1,7 @@
-"""The session under pytest-asyncio, whose strict mode runs only fixtures that were made for it.
+"""The session under pytest-asyncio, whose strict mode runs only its own fixtures.
 
-A fixture is made for event loops of one scope, and a session belongs to the loop that it was
-opened on: so there is one for each scope that the loop of a test may have.
+Such a fixture runs on the event loop of one scope, and a session belongs to the event loop on which
+it was opened. So there is one fixture for each scope that the event loop of a test may have.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _NAME = "_ftrack_session_on_asyncio"
 
 
 def _made(scope: Literal["function", "class", "module", "package", "session"]) -> Any:
-    """Return the fixture for loops of a scope."""
+    """Return the fixture for event loops of a scope."""
 
-    # A function for each: pytest-asyncio writes the scope on it.
+    # A new function for each, because pytest-asyncio stores the scope in it.
     @pytest_asyncio.fixture(loop_scope=scope, name=f"{_NAME}_{scope}")
     async def opened(ftrack_server: FtrackServer) -> AsyncIterator[AsyncSession]:
         async with ftrack_server.session() as session:
@@ -39,7 +39,7 @@ of_session = _made("session")
 
 
 def fixture_for(request: pytest.FixtureRequest) -> str:
-    """Return the name of the fixture that opens a session on the loop of a test."""
+    """Return the name of the fixture that opens a session on the event loop of a test."""
     marker = request.node.get_closest_marker("asyncio")
-    told = marker.kwargs.get("loop_scope") if marker is not None else None
-    return f"{_NAME}_{told or request.config.getini('asyncio_default_test_loop_scope')}"
+    scope = marker.kwargs.get("loop_scope") if marker is not None else None
+    return f"{_NAME}_{scope or request.config.getini('asyncio_default_test_loop_scope')}"

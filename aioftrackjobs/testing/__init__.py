@@ -1,27 +1,27 @@
-"""For tests of what you build on ftrack Jobs: servers that are yours to break.
+"""ftrack servers for your tests, which can inject faults.
 
 ::
 
-    async def test_hook_survives_a_lost_answer(ftrack_server, ftrack_session):
+    async def test_hook_survives_a_lost_response(ftrack_server, ftrack_session):
         ftrack_server.faults.inject(Drop(applied=True), on="writes")
         await my_hook(ftrack_session)
         assert [job["status"] for job in ftrack_server.jobs()] == ["done"]
 
-The fixtures come with the package, as a plugin that pytest finds by itself:
+The package has a pytest plugin with these fixtures, which pytest finds by itself:
 
 ``ftrack_server``
-    A :class:`FtrackServer` on a real socket, one for the whole run, as new for each test.
+    A :class:`FtrackServer` on a real socket. One server for the whole run, reset for each test.
 ``ftrack_session``
-    An open ``AsyncSession`` on it; under pytest-asyncio, and anyio's plugin on asyncio and trio.
+    An open ``AsyncSession`` on it. It works with pytest-asyncio, and with anyio's plugin.
 ``ftrack_credentials``
     URL, key and user for other clients: ``ftrack_api.Session(*ftrack_credentials)``.
 ``ftrack_environment``
-    The same as environment variables, set for the test.
+    The same as environment variables, which are set during the test.
 ``ftrack_fake_server``
-    A :class:`FakeServer`, which has no socket; a new one for each test.
+    A :class:`FakeServer`, which has no socket. A new one for each test.
 
-A failing test shows the seed of its faults; ``--ftrack-seed`` brings them back. Outside of pytest
-:class:`FakeServer` and :class:`ServerProcess` are context managers. All of it needs the extra
+A failing test shows the seed of its faults, and ``--ftrack-seed`` repeats them. Outside of pytest,
+use :class:`FakeServer` and :class:`ServerProcess` as context managers. All of it needs the extra
 ``server``.
 """
 

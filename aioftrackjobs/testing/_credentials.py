@@ -1,4 +1,4 @@
-"""What any client needs to reach a server."""
+"""The credentials that clients need for a server."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import NamedTuple
 
 
 class FtrackCredentials(NamedTuple):
-    """URL, key and user, in the order in which sessions take them. Never shows the key.
+    """URL, key and user of a server, in the order of the arguments of a session.
 
-    ``AsyncSession(*credentials)``, and the same for ``ftrack_api.Session``.
+    Use it as ``AsyncSession(*credentials)`` or ``ftrack_api.Session(*credentials)``. Its ``repr``
+    does not show the key.
     """
 
     server_url: str
@@ -20,7 +21,7 @@ class FtrackCredentials(NamedTuple):
 
     @property
     def environment(self) -> dict[str, str]:
-        """The environment variables that clients read."""
+        """The environment variables for these credentials."""
         return {
             "FTRACK_SERVER": self.server_url,
             "FTRACK_API_KEY": self.api_key,

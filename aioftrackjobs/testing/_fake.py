@@ -1,4 +1,4 @@
-"""A server without a socket: it answers in the program that asks it."""
+"""FakeServer: a server without a socket, in the process of its client."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class FakeServer(FtrackServer):
             async with server.session() as session:
                 ...
 
-    It does the same as one on a socket, with the same faults; lost connections are errors of
-    httpx. Each answer is whole before its client sees any of it, and a client that gives up takes
-    along what the server has not begun to do.
+    It behaves like a server on a socket, with the same faults: a lost connection raises the error
+    that httpx has for it. There are two differences. A client receives a response only when all of
+    it is there. If a client cancels a request, the server drops what it has not begun to do.
 
     Args:
-        seed: What the chance of its faults begins with; a random one if not given.
-        options: What :func:`aioftrackjobs.devserver.create_app` takes, such as ``fixture``.
+        seed: Random seed of the faults; None for a random one.
+        options: Arguments of :func:`aioftrackjobs.devserver.create_app`, such as ``fixture``.
     """
 
     def __init__(self, *, seed: int | None = None, **options: Any) -> None:
@@ -58,7 +58,7 @@ class FakeServer(FtrackServer):
         self.close()
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Close the database, and remove the files."""
         self._engine.close()
 
     def transport(self) -> FakeTransport:
@@ -66,22 +66,21 @@ class FakeServer(FtrackServer):
         return FakeTransport(self._injector)
 
     def client(self, **options: Any) -> httpx.AsyncClient:
-        """Return a client whose requests end here; *options* as ``httpx.AsyncClient`` has them."""
+        """Return a client of this server; *options* are those of ``httpx.AsyncClient``."""
         return httpx.AsyncClient(transport=self.transport(), base_url=self.url, **options)
 
     def session(self, **options: Any) -> AsyncSession:
-        """Return a session on this server, to be opened.
-
-        Its client needs no closing: there is no connection.
+        """Return a session on this server, to be entered with ``async with``.
 
         Args:
-            options: As ``AsyncSession`` has them; *retry* is short if it is not given.
+            options: Arguments of ``AsyncSession``. Without *retry*, the delays between attempts are
+                shorter than by default.
         """
         return super().session(**{"client": self.client(), **options})
 
 
 class FakeTransport(httpx.AsyncBaseTransport):
-    """Transport of httpx to an ASGI application that may lose connections; on any event loop.
+    """A transport of httpx to an ASGI application whose connections may be lost, on any event loop.
 
     Args:
         app: The application.
@@ -91,48 +90,48 @@ class FakeTransport(httpx.AsyncBaseTransport):
         self._app = app
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Have *request* answered.
+        """Return the response of the application to *request*.
 
         Raises:
-            httpx.ReadTimeout: If nothing comes within the client's time-out.
-            httpx.RemoteProtocolError: If the connection is closed without an answer.
+            httpx.ReadTimeout: No data came within the timeout of the client.
+            httpx.RemoteProtocolError: The connection was closed without a response.
         """
         return await _Exchange(request).run(self._app)
 
 
 class _Exchange:
-    """One request, and as much of the answer as there is."""
+    """One request, and the response as far as it has come."""
 
     def __init__(self, request: httpx.Request) -> None:
         self._request = request
         self._body = _chunks(request)
         self._is_sent = False
-        self._patience: float | None = request.extensions.get("timeout", {}).get("read")
-        self._time = anyio.CancelScope()
-        self._gone = anyio.Event()
+        self._timeout: float | None = request.extensions.get("timeout", {}).get("read")
+        self._time_limit = anyio.CancelScope()
+        self._is_closed = anyio.Event()
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
-        self._arrived: list[bytes] = []
+        self._received: list[bytes] = []
         self._is_complete = False
 
     async def run(self, app: ASGIApp) -> httpx.Response:
-        self._wait_on()
-        with self._time:
+        self._extend_time_limit()
+        with self._time_limit:
             async with aclosing(self._body):
                 await app(self._scope(), self._receive, self._send)
-        if self._time.cancelled_caught:
+        if self._time_limit.cancelled_caught:
             raise httpx.ReadTimeout("the server did not answer in time", request=self._request)
         if not self._status:
             raise httpx.RemoteProtocolError(
                 "Server disconnected without sending a response.", request=self._request
             )
-        stream = _Stream(self._arrived, is_complete=self._is_complete)
+        stream = _Stream(self._received, is_complete=self._is_complete)
         return httpx.Response(self._status, headers=self._headers, stream=stream)
 
-    def _wait_on(self) -> None:
-        """Give the server as much time again as the client waits for each piece."""
-        if self._patience is not None:
-            self._time.deadline = anyio.current_time() + self._patience
+    def _extend_time_limit(self) -> None:
+        """Start the client's read timeout again, because data has moved."""
+        if self._timeout is not None:
+            self._time_limit.deadline = anyio.current_time() + self._timeout
 
     def _scope(self) -> dict[str, Any]:
         url = self._request.url
@@ -150,34 +149,34 @@ class _Exchange:
             "server": (url.host, url.port or 80),
             "client": ("127.0.0.1", 1),
             "root_path": "",
-            "extensions": {CLOSE: self._gone.set},
+            "extensions": {CLOSE: self._is_closed.set},
         }
 
     async def _receive(self) -> Message:
-        if self._gone.is_set():
+        if self._is_closed.is_set():
             return {"type": "http.disconnect"}
         with suppress(StopAsyncIteration):
             chunk = await anext(self._body)
-            self._wait_on()
+            self._extend_time_limit()
             return {"type": "http.request", "body": chunk, "more_body": True}
         if not self._is_sent:
             self._is_sent = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        await self._gone.wait()
+        await self._is_closed.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
-        if self._gone.is_set():
+        if self._is_closed.is_set():
             return
-        self._wait_on()
+        self._extend_time_limit()
         if message["type"] == "http.response.start":
             self._status, self._headers = message["status"], list(message["headers"])
         elif message["type"] == "http.response.body":
             if self._request.method != "HEAD":
-                self._arrived.append(message.get("body", b""))
+                self._received.append(message.get("body", b""))
             if not message.get("more_body", False):
                 self._is_complete = True
-                self._gone.set()
+                self._is_closed.set()
 
 
 async def _chunks(request: httpx.Request) -> AsyncGenerator[bytes, None]:
@@ -186,7 +185,7 @@ async def _chunks(request: httpx.Request) -> AsyncGenerator[bytes, None]:
 
 
 class _Stream(httpx.AsyncByteStream):
-    """The body of an answer, which may break off."""
+    """The body of a response, which may be incomplete."""
 
     def __init__(self, pieces: list[bytes], *, is_complete: bool) -> None:
         self._pieces = pieces

@@ -1,4 +1,4 @@
-"""A server in a process of its own, which can lose power."""
+"""ServerProcess: a server in a process of its own, which can be killed and started again."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._credentials import FtrackCredentials
 
-#: The child takes its orders from standard input: what stands in a command line, all can read.
-#: It looks for modules where its parent does, installed or not.
+#: The child process reads its settings from standard input, because every user can read a command
+#: line. It imports modules from the same places as its parent, which need not have them installed.
 _PROGRAM = """
 import json, sys
-told = json.loads(sys.stdin.readline())
-sys.path[:] = told["path"]
-from aioftrackjobs.testing._served import main
-main(told)
+settings = json.loads(sys.stdin.readline())
+sys.path[:] = settings["path"]
+from aioftrackjobs.testing._process_main import main
+main(settings)
 """
 _SEED_BITS = 32
-#: Seconds that a server which was asked to stop may take; it cuts off clients after two.
-_PATIENCE = 10.0
+#: Seconds that a server may take to stop. It closes the connections of clients after two.
+_STOP_TIMEOUT = 10.0
 
 
 class ServerProcessError(FtrackJobsError):
-    """The server's process did not start, or there is none that could be used.
+    """The server's process did not start, or it does not run.
 
     Attributes:
         reason: What is wrong.
@@ -49,33 +49,33 @@ class ServerProcessError(FtrackJobsError):
 
 
 class ServerProcess:
-    """The embedded server in a process of its own, with a database that outlives it.
-
-    It ends with the process that made it. What is looked up in it passes no network and no fault.
+    """The embedded server in a process of its own, with data that survives the process.
 
     ::
 
         with ServerProcess(tmp_path) as server:
             async with server.session() as session:
                 ...
-                server.kill()  # kill -9, in the midst of whatever it does
+                server.kill()  # kill -9, at any moment
                 server.start()  # with the same data, on the same port
                 ...
 
-    Its methods block: in a program with an event loop call them with
-    ``anyio.to_thread.run_sync(server.restart)`` if it must go on meanwhile.
+    The process ends with the process that made it. The methods that return entities read them from
+    the server's database, so that faults do not affect them. All methods block. If an event loop
+    must go on meanwhile, call them with ``anyio.to_thread.run_sync(server.restart)``.
 
     Args:
-        folder: Where database, files and log are kept; made if it is missing.
-        faults: What is to go wrong, as the option ``--fault`` of ``aioftrackjobs serve`` has it:
+        folder: Folder for the database, the files and the log. It is created if it is missing.
+        faults: Faults to inject, as for the option ``--fault`` of ``aioftrackjobs serve``:
             ``"drop-after:0.1"``; see :mod:`aioftrackjobs.devserver.faults.options`.
-        seed: What chance begins with at each start; a random one if not given.
-        port: 0 for any free one, which then stays the same.
-        options: What else :func:`aioftrackjobs.devserver.serve` takes, such as ``api_user``.
+        seed: Random seed of the faults at each start; None for a random one.
+        port: Port to listen on; 0 for any free port, which then stays the same.
+        api_user: Name of the user as whom clients act.
+        options: More arguments of :func:`aioftrackjobs.devserver.serve`.
 
     Attributes:
-        seed: What chance begins with.
-        api_user: Whom clients act as.
+        seed: Random seed of the faults.
+        api_user: Name of the user as whom clients act.
     """
 
     def __init__(
@@ -101,8 +101,8 @@ class ServerProcess:
         }
         self._process: subprocess.Popen[str] | None = None
         self._credentials: FtrackCredentials | None = None
-        self._asking = threading.Lock()
-        self._looks = EntityInspector(lambda expression: self._ask("look", expression, "found"))
+        self._pipe_lock = threading.Lock()
+        self._inspector = EntityInspector(lambda query: self._request("query", query, "result"))
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} in {self._folder}, seed {self.seed}>"
@@ -121,15 +121,15 @@ class ServerProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process runs; a fault may have ended it."""
+        """Whether the process runs. A fault may end it."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def credentials(self) -> FtrackCredentials:
-        """URL, key and user for any client; they stay the same.
+        """URL, key and user for any client. They stay the same after a restart.
 
         Raises:
-            ServerProcessError: If it was never started.
+            ServerProcessError: The process was never started.
         """
         if self._credentials is None:
             raise ServerProcessError("it was not started; call start(), or use it in a with block")
@@ -137,71 +137,71 @@ class ServerProcess:
 
     @property
     def url(self) -> str:
-        """What clients take as the server's URL."""
+        """URL of the server."""
         return self.credentials.server_url
 
     @property
     def api_key(self) -> str:
-        """The key of :attr:`api_user`."""
+        """API key of :attr:`api_user`."""
         return self.credentials.api_key
 
     @property
     def log(self) -> str:
-        """What the processes so far have said."""
+        """What all processes so far have written to the standard error."""
         path = self._folder / "server.log"
         return path.read_text(errors="replace") if path.exists() else ""
 
     def session(self, **options: Any) -> AsyncSession:
-        """Return a session on this server, to be opened; *options* as ``AsyncSession`` has them."""
+        """Return a session on this server; *options* are arguments of ``AsyncSession``."""
         return AsyncSession(*self.credentials, **options)
 
     def jobs(self) -> list[dict[str, Any]]:
         """Return all Jobs, the oldest first, as :meth:`FtrackServer.jobs` does.
 
         Raises:
-            ServerProcessError: If it does not run.
+            ServerProcessError: The process does not run.
         """
-        return self._looks.jobs()
+        return self._inspector.jobs()
 
     def job(self, job: object) -> dict[str, Any]:
         """Return one Job, as in :meth:`jobs`.
 
         Args:
-            job: Its id, or anything with an ``id``, such as the Job of a session.
+            job: The id, or an object with an ``id``, such as the Job of a session.
 
         Raises:
-            LookupError: If there is none.
-            ServerProcessError: If it does not run.
+            LookupError: There is no such Job.
+            ServerProcessError: The process does not run.
         """
-        return self._looks.job(job)
+        return self._inspector.job(job)
 
     def find(self, expression: str) -> list[dict[str, Any]]:
-        """Return the entities that a query finds, as plain dictionaries; times are ``datetime``.
+        """Return the entities that a query finds, as dictionaries; times are ``datetime``.
 
         Raises:
-            ServerProcessError: If *expression* is no query, or it does not run.
+            ServerProcessError: *expression* is not a valid query, or the process does not run.
         """
-        return self._looks.find(expression)
+        return self._inspector.find(expression)
 
     def content(self, component_id: str) -> bytes:
-        """Return the bytes of a component's file.
+        """Return the content of a component's file.
 
         Raises:
-            ServerProcessError: If there is none, or it does not run.
+            ServerProcessError: There is no such file, or the process does not run.
         """
-        return Path(self._ask("path", component_id, "path")).read_bytes()
+        return Path(self._request("path", component_id, "path")).read_bytes()
 
     def start(self) -> None:
-        """Start the process, and return when it answers; does nothing if it runs.
+        """Start the process, and return when the server is ready; do nothing if it runs already.
 
-        One that a fault has ended may look as if it ran for a moment more: :meth:`wait` first.
+        A process that a fault is ending counts as running for another moment: :meth:`wait` first.
 
         Raises:
-            ServerProcessError: If it cannot start.
+            ServerProcessError: The server cannot start.
         """
         if self.is_alive:
             return
-        self.kill()  # what is left of one that ended by itself
+        self.kill()  # clean up after a process that has ended by itself
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own program
@@ -212,75 +212,75 @@ class ServerProcess:
                 text=True,
             )
         try:
-            self._take(self._say(self._process))
+            self._configure(self._process)
         except BaseException:
             self.kill()
             raise
 
     def kill(self) -> None:
-        """End the process as ``kill -9`` does, or a power cut: at once, wherever it is."""
+        """End the process at once and at any point, as ``kill -9`` and a power failure do."""
         if self._process is not None:
             self._process.kill()
             self._close(self._process)
 
     def stop(self) -> None:
-        """Ask the process to end, and wait for that: requests under way have a second."""
+        """Stop the server, and wait until its process has ended. Open requests get one second."""
         if self._process is not None:
             self._process.terminate()
             try:
-                self._process.wait(_PATIENCE)
+                self._process.wait(_STOP_TIMEOUT)
             except subprocess.TimeoutExpired:
                 self._process.kill()
             self._close(self._process)
 
-    def wait(self, patience: float = _PATIENCE) -> None:
+    def wait(self, timeout: float = _STOP_TIMEOUT) -> None:
         """Wait until the process has ended by itself, as after a :class:`LosePower`.
 
-        Its connections are lost a moment before.
+        Clients see lost connections a moment before.
+
+        Args:
+            timeout: Seconds to wait.
 
         Raises:
-            TimeoutError: If it has not, within *patience* seconds.
+            TimeoutError: The process still runs.
         """
         if self._process is not None:
             try:
-                self._process.wait(patience)
+                self._process.wait(timeout)
             except subprocess.TimeoutExpired:
-                raise TimeoutError(f"the server still runs after {patience:g} s") from None
+                raise TimeoutError(f"the server still runs after {timeout:g} s") from None
 
     def restart(self) -> None:
-        """Stop and start."""
+        """Stop the server, and start it again with the same data."""
         self.stop()
         self.start()
 
-    def _say(self, process: subprocess.Popen[str]) -> dict[str, str]:
-        """Tell the process what to do, and return what it says of its start."""
-        told = {
+    def _configure(self, process: subprocess.Popen[str]) -> None:
+        """Send the settings to a new *process*, and wait until its server is ready."""
+        settings = {
             "path": sys.path,
             "seed": self.seed,
             "faults": self._faults,
             "options": self._options,
         }
-        said = _exchange(process, told)
-        if not said:
-            last = self.log.strip().splitlines()[-1:] or ["it said nothing"]
+        response = _exchange(process, settings)
+        if not response:
+            last = self.log.strip().splitlines()[-1:] or ["it wrote no message"]
             raise ServerProcessError(f"it ended before it was ready: {last[0]}")
-        return said
+        if "error" in response:
+            raise ServerProcessError(response["error"])
+        self._credentials = FtrackCredentials(response["url"], response["api_key"], self.api_user)
+        self._options["port"] = urlsplit(response["url"]).port
 
-    def _ask(self, name: str, value: str, wanted: str) -> str:
-        """Return what the running process knows."""
-        with self._asking:
-            said = _exchange(self._process, {name: value}) if self._process else {}
-        if not said:
+    def _request(self, name: str, value: str, wanted: str) -> str:
+        """Send a request to the running process, and return the *wanted* part of the response."""
+        with self._pipe_lock:
+            response = _exchange(self._process, {name: value}) if self._process else {}
+        if not response:
             raise ServerProcessError("it does not run; call start(), or use it in a with block")
-        if "error" in said:
-            raise ServerProcessError(said["error"])
-        return said[wanted]
-
-    def _take(self, said: dict[str, str]) -> None:
-        if "error" in said:
-            raise ServerProcessError(said["error"])
-        self._credentials = FtrackCredentials(said["url"], said["api_key"], self.api_user)
-        self._options["port"] = urlsplit(said["url"]).port
+        if "error" in response:
+            raise ServerProcessError(response["error"])
+        return response[wanted]
 
     def _close(self, process: subprocess.Popen[str]) -> None:
         process.wait()
@@ -291,14 +291,14 @@ class ServerProcess:
         self._process = None
 
 
-def _exchange(process: subprocess.Popen[str], told: dict[str, Any]) -> dict[str, str]:
-    """Tell a process something, and return what it says; nothing if it has ended."""
+def _exchange(process: subprocess.Popen[str], request: dict[str, Any]) -> dict[str, str]:
+    """Send *request* to a process, and return its response; empty if the process has ended."""
     assert process.stdin is not None  # noqa: S101 - both are pipes
     assert process.stdout is not None  # noqa: S101
     try:
-        process.stdin.write(json.dumps(told) + "\n")
+        process.stdin.write(json.dumps(request) + "\n")
         process.stdin.flush()
     except BrokenPipeError:
         return {}
-    said: dict[str, str] = json.loads(process.stdout.readline() or "{}")
-    return said
+    response: dict[str, str] = json.loads(process.stdout.readline() or "{}")
+    return response

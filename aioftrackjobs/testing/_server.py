@@ -1,4 +1,4 @@
-"""A server of a test: what to break, and what it holds."""
+"""FtrackServer: a server as tests see it, with its faults and its entities."""
 
 from __future__ import annotations
 
@@ -13,18 +13,27 @@ from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._credentials import FtrackCredentials
 
-#: Tests with faults would spend most of their time in pauses.
-_IMPATIENT = RetryPolicy(first_delay=0.01, longest_delay=0.1)
+#: Shorter delays than by default, because tests with faults would spend most of their time in them.
+_SHORT_DELAYS = RetryPolicy(first_delay=0.01, longest_delay=0.1)
 
 
 class FtrackServer:
-    """An embedded server, seen by a test. What is looked up here passes no network and no fault.
+    """An embedded server with everything that a test needs.
+
+    ::
+
+        ftrack_server.faults.inject(Drop(applied=True), on="writes")
+        ...
+        assert [job["status"] for job in ftrack_server.jobs()] == ["done"]
+
+    The methods that return entities read them from the server's database, so that faults do not
+    affect them.
 
     Attributes:
-        url: What clients take as the server's URL.
-        api_user: Whom clients act as.
-        api_key: The key of that user.
-        faults: What is to go wrong, and what did.
+        url: URL of the server.
+        api_user: Name of the user as whom clients act.
+        api_key: API key of that user.
+        faults: Injects faults, and knows which were injected.
     """
 
     def __init__(self, handle: ServerHandle) -> None:
@@ -44,32 +53,32 @@ class FtrackServer:
         return FtrackCredentials(self.url, self.api_key, self.api_user)
 
     def credentials_of(self, user: str) -> FtrackCredentials:
-        """Return what a client needs to act as another user, such as ``"maya"``.
+        """Return the credentials of another user, such as ``"maya"``.
 
         Raises:
-            LookupError: If the server was not started with such a user.
+            LookupError: The server was started without this user.
         """
         try:
             return FtrackCredentials(self.url, self._handle.api_keys[user], user)
         except KeyError:
             known = ", ".join(self._handle.api_keys)
-            raise LookupError(f"no user {user!r} has a key; there are: {known}") from None
+            raise LookupError(f"no user {user!r} has an API key; these have one: {known}") from None
 
     def session(self, **options: Any) -> AsyncSession:
-        """Return a session on this server, to be opened.
+        """Return a session on this server, to be entered with ``async with``.
 
         Args:
-            options: As ``AsyncSession`` has them. If *retry* is not given, the pauses between
-                attempts are shorter than in production, and nothing else differs.
+            options: Arguments of ``AsyncSession``. Without *retry*, the delays between attempts are
+                shorter than by default.
         """
-        return AsyncSession(*self.credentials, **{"retry": _IMPATIENT, **options})
+        return AsyncSession(*self.credentials, **{"retry": _SHORT_DELAYS, **options})
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return all Jobs, the oldest first, with what tests ask for.
+        """Return all Jobs as dictionaries, the oldest first.
 
-        Each has ``id``, ``status``, ``type``, ``description``, ``data`` (a dictionary),
-        ``user`` (a name), ``created_at``, ``finished_at`` and ``attachments``: of each file its
-        ``id`` for :meth:`content`, ``name`` and ``size``.
+        Each has ``id``, ``status``, ``type``, ``description``, ``data`` (a dictionary), ``user`` (a
+        name), ``created_at``, ``finished_at`` and ``attachments``. An attachment has ``id`` (for
+        :meth:`content`), ``name`` and ``size`` in bytes.
         """
         return self._handle.inspector.jobs()
 
@@ -77,39 +86,39 @@ class FtrackServer:
         """Return one Job, as in :meth:`jobs`.
 
         Args:
-            job: Its id, or anything with an ``id``, such as the Job of a session.
+            job: The id, or an object with an ``id``, such as the Job of a session.
 
         Raises:
-            LookupError: If there is none.
+            LookupError: There is no such Job.
         """
         return self._handle.inspector.job(job)
 
     def find(self, expression: str) -> list[dict[str, Any]]:
-        """Return the entities that a query finds, as plain dictionaries; times are ``datetime``.
+        """Return the entities that a query finds, as dictionaries; times are ``datetime``.
 
         Raises:
-            FtrackJobsError: If *expression* is no query.
+            FtrackJobsError: *expression* is not a valid query.
         """
         return self._handle.inspector.find(expression)
 
     def content(self, component_id: str) -> bytes:
-        """Return the bytes of a component's file.
+        """Return the content of a component's file.
 
         Raises:
-            FtrackJobsError: If there is none.
+            FtrackJobsError: There is no such file.
         """
         return self._handle.inspector.content(component_id)
 
     def reset(self, *, seed: int | None = None) -> None:
-        """Be as new: entities as at the start, no files, no faults.
+        """Restore the entities of the start, and remove all files and faults.
 
-        Close the sessions before: requests under way come to their end first.
+        Close the sessions first. Requests in progress end before.
 
         Args:
-            seed: What chance begins with from now on; as before if not given.
+            seed: Random seed of the faults from now on. Default: the same as before.
 
         Raises:
-            TimeoutError: If a request does not come to its end.
+            TimeoutError: A request in progress does not end.
         """
         self.faults.reset(seed)
         self._handle.inspector.restore(self._saved)
@@ -117,11 +126,11 @@ class FtrackServer:
 
 @contextmanager
 def serving(seed: int | None = None, **options: Any) -> Iterator[FtrackServer]:
-    """Run a server for the length of the block, for code without an event loop.
+    """Run a server during a ``with`` block, in a thread with an event loop of its own.
 
     Args:
-        seed: What the chance of its faults begins with.
-        options: What :func:`aioftrackjobs.devserver.running` takes.
+        seed: Random seed of the faults; None for a random one.
+        options: Arguments of :func:`aioftrackjobs.devserver.running`.
     """
     with (
         start_blocking_portal() as portal,

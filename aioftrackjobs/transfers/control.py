@@ -120,7 +120,7 @@ class Attempts:
             except RetryableError as exc:
                 error, asked = exc.error, exc.asked
             # The budget is for the trouble: a transfer may have gone well for hours before it.
-            self._patience = self._patience or self._policy.patience()
+            self._patience = self._patience or self._policy.backoff()
             if not await self._halt.pause(self._patience, asked):
                 raise error
 
@@ -171,7 +171,7 @@ async def run_in_background(host: BackgroundTasks, work: Callable[[StopToken], A
         finally:
             ended.set()
 
-    with host.hold():
+    with host.keep_alive():
         host.spawn(run)
         try:
             await ended.wait()

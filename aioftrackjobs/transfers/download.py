@@ -58,7 +58,7 @@ async def download(
     fetching = FileDownload(connection, component_id, file, Meter(None, progress))
     try:
         async with connection.transfer_limiter.admit():
-            await run_in_background(connection.host, fetching.run)
+            await run_in_background(connection.background, fetching.run)
     except OSError as exc:
         raise TransferError(f"{path} cannot be written: {exc.strerror}") from exc
 

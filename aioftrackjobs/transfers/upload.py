@@ -81,11 +81,13 @@ async def upload(
         )
         try:
             await workspace.connection.journal.record_upload(component.id)
-            await run_in_background(workspace.connection.host, sending.run)
+            await run_in_background(workspace.connection.background, sending.run)
         except BaseException:
             unit.rollback()
             with suppress(SessionStateError):
-                await workspace.connection.host.finish(_clean_up, workspace, sending, component.id)
+                await workspace.connection.background.finish(
+                    _clean_up, workspace, sending, component.id
+                )
             raise
         await _register(workspace, unit, component)
     return component
@@ -125,7 +127,7 @@ async def _register(workspace: EntityContext, unit: UnitOfWork, component: FileC
             unit.rollback()
             await _remove_bytes(workspace, component.id)
 
-    await workspace.connection.host.finish(commit)
+    await workspace.connection.background.finish(commit)
     if problem is not None:
         raise problem
 
@@ -134,13 +136,13 @@ async def _clean_up(workspace: EntityContext, sending: FileUpload, component_id:
     with anyio.move_on_after(_SETTLING_GRACE) as settling:
         await sending.settled()
     if settling.cancelled_caught:  # whoever was cancelled waits no longer
-        workspace.connection.host.spawn(_clean_up_late, workspace, sending, component_id)
+        workspace.connection.background.spawn(_clean_up_late, workspace, sending, component_id)
     else:
         await _remove_bytes(workspace, component_id)
 
 
 async def _clean_up_late(workspace: EntityContext, sending: FileUpload, component_id: str) -> None:
-    with workspace.connection.host.hold():
+    with workspace.connection.background.keep_alive():
         await sending.settled()
         await _remove_bytes(workspace, component_id)
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from aioftrackjobs import AsyncSession, Job, ServerError, devserver, job_context
 from aioftrackjobs.devserver import running
+from aioftrackjobs.devserver.options import Options
 
 SERVE = ("-m", "aioftrackjobs.cli", "serve")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
@@ -86,6 +88,7 @@ def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         bound = signature.bind(**given)
         bound.apply_defaults()
         options.update(bound.arguments)
+        options.update(options.pop("options", {}))
 
     monkeypatch.setattr(devserver, "serve", serve)
     return options
@@ -99,8 +102,9 @@ def test_without_options_the_server_is_as_in_python(
     defaults = {
         name: parameter.default
         for name, parameter in inspect.signature(running).parameters.items()
-        if name not in {"port", "faults"}
+        if name not in {"port", "faults", "options"}
     }
+    defaults |= {each.name: each.default for each in fields(Options)}
     assert {name: served[name] for name in defaults} == defaults
     assert served["port"] == 8090
     assert served["faults"].planned == ()

@@ -1,4 +1,4 @@
-"""What the tests of the journal share."""
+"""Fixtures and fakes for the tests of the journal."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def entries(path: Path) -> dict[str, str | None]:
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
             return dict(database.execute("SELECT id, final_report FROM entries"))
-    except sqlite3.OperationalError:  # it is only just being made
+    except sqlite3.OperationalError:  # it is being made
         return {}
 
 
 class Watch:
-    """EntityInspector at the journal whenever a request leaves, and can keep the server away."""
+    """Reads the journal whenever a request leaves, and can make all requests fail."""
 
     def __init__(self, session: AsyncSession, path: Path) -> None:
         self.seen: list[tuple[list[dict[str, Any]], dict[str, str | None]]] = []

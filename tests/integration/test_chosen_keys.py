@@ -232,8 +232,8 @@ async def test_of_two_that_overtake_others_one_has_it(tables: Tables) -> None:
 
 
 def overtaking(session: AsyncSession) -> UnitOfWork:
-    """Return a unit of work that overtakes others, with the same create as any other."""
-    unit = context_of(session).new_unit(overtakes=True)
+    """Return a unit of work that unordered others, with the same create as any other."""
+    unit = context_of(session).new_unit(unordered=True)
     context_of(session).create(Job, {"id": "k", "data": "same"}, unit=unit)
     return unit
 

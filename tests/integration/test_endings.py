@@ -1,4 +1,4 @@
-"""The last word against everything that may come in between."""
+"""The end of a Job, and of a commit, whatever happens at the same time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import Drop
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import context_of
+from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .waiting import until
 
 
 class Slow:
-    """A gate in front of a session's requests; it opens when told to."""
+    """A gate in front of a session's requests, which the test opens."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._transport = session._connection.transport
@@ -48,7 +49,7 @@ async def status_of(session: AsyncSession, job: RunningJob) -> JobStatus | str:
 @pytest.mark.every_client
 @pytest.mark.asyncio_only
 @pytest.mark.parametrize("cancels", [1, 2, 3])
-async def test_asyncios_own_cancellation_does_not_break_into_a_last_word(
+async def test_a_cancellation_by_asyncio_does_not_interrupt_a_final_status(
     session: AsyncSession, other: AsyncSession, cancels: int
 ) -> None:
     begun: list[RunningJob] = []
@@ -119,7 +120,7 @@ async def test_the_blocks_error_is_the_context_of_a_cancellation_during_the_end(
 
 
 @pytest.mark.every_client
-@pytest.mark.filterwarnings("ignore:Async generator '.*stream':ResourceWarning")  # trio tells of it
+@pytest.mark.filterwarnings("ignore:Async generator '.*stream':ResourceWarning")  # trio reports it
 @pytest.mark.parametrize("how", ["aclose", "dropped"])
 async def test_an_abandoned_async_generator_fails_its_job(
     session: AsyncSession, other: AsyncSession, how: str
@@ -175,7 +176,7 @@ async def test_closing_the_session_waits_for_jobs_that_are_ending(
 @pytest.mark.parametrize(
     "text", [os.fsdecode(b"frame\xff.exr"), "bad \udc80", "nul \0", "{braces} %s"]
 )
-async def test_no_text_keeps_a_job_from_its_end(
+async def test_a_job_ends_whatever_its_text_contains(
     session: AsyncSession, other: AsyncSession, text: str
 ) -> None:
     async with job_context(session, description=text) as done:
@@ -191,7 +192,7 @@ async def test_no_text_keeps_a_job_from_its_end(
     assert await status_of(other, raised) is JobStatus.FAILED
 
 
-async def test_data_that_cannot_be_written_again_does_not_keep_a_job_from_its_end(
+async def test_a_job_ends_although_its_data_cannot_be_written_again(
     session: AsyncSession, other: AsyncSession
 ) -> None:
     async with job_context(session) as job:
@@ -218,7 +219,7 @@ async def test_a_disk_without_room_does_not_hide_the_blocks_error(
 
 
 @pytest.mark.every_client
-async def test_a_report_that_hangs_does_not_have_the_last_word(
+async def test_a_report_that_hangs_does_not_overwrite_the_final_status(
     session: AsyncSession, other: AsyncSession
 ) -> None:
     hung = anyio.Event()
@@ -239,7 +240,7 @@ async def test_a_report_that_hangs_does_not_have_the_last_word(
     transport.send = hang_on_progress  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="late"):
         async with job_context(
-            session, description="x", grace=0.4, interval=0, attach_traceback=False
+            session, description="x", grace=1.5, interval=0, attach_traceback=False
         ) as job:
             job.progress(0.5)
             await hung.wait()
@@ -251,7 +252,7 @@ async def test_a_report_that_hangs_does_not_have_the_last_word(
         while True:
             found = await other.get(Job, job.id)
             assert found is not None
-            if session._connection.dispatcher._tickets:
+            if not session._connection.dispatcher.is_idle:
                 await anyio.lowlevel.checkpoint()
                 continue
             if found.description == "x (50 %) - failed: ValueError: late":
@@ -259,15 +260,17 @@ async def test_a_report_that_hangs_does_not_have_the_last_word(
             await anyio.lowlevel.checkpoint()
 
 
-# Units of work that meet
+# Units of work at the same time
 
 
-async def test_many_attempts_of_a_last_word_fit_into_its_grace(
-    server: ServerHandle, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
+async def test_many_attempts_to_send_a_final_status_fit_into_its_grace(
+    server: ServerHandle, other: AsyncSession
 ) -> None:
-    monkeypatch.setattr("aioftrackjobs.retry._HURRIED", 0.01)
     policy = RetryPolicy(budget=1000, first_delay=100, longest_delay=100)
-    async with AsyncSession(server.url, server.api_key, server.api_user, retry=policy) as session:
+    timings = Timings(expedited_pause=0.01)
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=policy, timings=timings
+    ) as session:
         with anyio.fail_after(20):
             async with job_context(session, description="x") as job:
                 server.faults.inject(Drop(), times=3)
@@ -275,13 +278,13 @@ async def test_many_attempts_of_a_last_word_fit_into_its_grace(
     assert await status_of(other, job) is JobStatus.DONE
 
 
-async def test_an_answer_ends_the_pauses_of_all_others(
-    server: ServerHandle, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server is back: who has waited long for it need not wait any longer."""
-    monkeypatch.setattr("aioftrackjobs.retry._HURRIED", 0.01)
+async def test_a_response_shortens_all_pauses(server: ServerHandle, session: AsyncSession) -> None:
+    """The server is back: a request that has waited long for it need not wait any longer."""
     policy = RetryPolicy(budget=1000, first_delay=100, longest_delay=100)
-    async with AsyncSession(server.url, server.api_key, server.api_user, retry=policy) as patient:
+    timings = Timings(expedited_pause=0.01)
+    async with AsyncSession(
+        server.url, server.api_key, server.api_user, retry=policy, timings=timings
+    ) as patient:
         server.faults.inject(Drop(), on="writes")
         patient.create("User", {"username": "late"})
         with anyio.fail_after(20):
@@ -325,7 +328,7 @@ async def test_units_do_not_overtake_each_other_on_one_entity(
 
 
 @pytest.mark.every_client
-async def test_a_withdrawn_commit_does_not_let_others_overtake(
+async def test_a_withdrawn_commit_keeps_the_order_of_the_others(
     session: AsyncSession, other: AsyncSession
 ) -> None:
     job = session.create(Job, {})
@@ -353,7 +356,7 @@ async def test_a_withdrawn_commit_does_not_let_others_overtake(
     found = await other.get(Job, job.id)
     assert found is not None
     assert found.status is JobStatus.FAILED
-    assert session._connection.dispatcher._order._latest == {}
+    assert session._connection.dispatcher.is_idle
 
 
 async def test_a_rollback_during_a_commit_that_is_refused_is_not_undone() -> None:
@@ -398,10 +401,10 @@ async def test_recording_in_a_unit_that_has_ended_is_refused(session: AsyncSessi
         go_on.set()
 
 
-# One caller's fault is no other's
+# An error of one caller affects no other
 
 
-async def test_a_value_that_cannot_be_encoded_ends_nobody_elses_request(
+async def test_a_value_that_cannot_be_encoded_ends_no_other_request(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dispatcher = session._connection.dispatcher
@@ -434,7 +437,7 @@ async def test_a_clients_own_failure_is_an_error_and_ends_nothing() -> None:
 
 
 @pytest.mark.every_client
-async def test_a_closed_client_is_told_and_nothing_is_uncertain() -> None:
+async def test_a_closed_client_is_an_error_and_nothing_is_uncertain() -> None:
     client = httpx.AsyncClient()
     await client.aclose()
     async with AsyncSession(
@@ -447,7 +450,7 @@ async def test_a_closed_client_is_told_and_nothing_is_uncertain() -> None:
         session.rollback()
 
 
-async def test_a_commit_whose_answer_is_odd_is_applied_all_the_same(
+async def test_a_commit_whose_response_is_malformed_is_applied_all_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     def answer(_: httpx.Request) -> httpx.Response:

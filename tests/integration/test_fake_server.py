@@ -148,7 +148,7 @@ async def test_other_users_and_contents(fake: FakeServer) -> None:
         await _publish(session)
 
     assert [job["user"] for job in fake.jobs()] == ["maya"]
-    with pytest.raises(LookupError, match=r"no user 'nobody' has a key; there are: .*maya"):
+    with pytest.raises(LookupError, match=r"no user 'nobody' has an API key; .*maya"):
         fake.credentials_of("nobody")
     with FakeServer(empty=True) as other:
         assert other.find("Project") == []

@@ -44,27 +44,27 @@ def held(server: ServerHandle, job_id: str) -> dict[str, Any]:
 
 
 class Link:
-    """What is between a session and its server.
+    """The connection between a session and its server.
 
     Attributes:
-        trouble: What every request fails with; None if they arrive.
+        error: What every request fails with; None if they arrive.
         count: How many failed.
     """
 
     def __init__(self, session: AsyncSession) -> None:
-        self.trouble: FtrackJobsError | None = None
+        self.error: FtrackJobsError | None = None
         self.count = 0
         self._send = session._connection.transport.send
         session._connection.transport.send = self.send  # type: ignore[method-assign]
 
     async def send(self, request: WireRequest) -> WireResponse:
-        if self.trouble is not None:
+        if self.error is not None:
             self.count += 1
-            raise self.trouble
+            raise self.error
         return await self._send(request)
 
 
-# A server that does not take it
+# A server that does not accept it
 
 
 async def test_a_final_status_is_sent_again_while_the_server_takes_no_more_requests(
@@ -134,14 +134,14 @@ async def test_a_final_status_in_the_journal_waits_as_long_as_the_server_asks(
 async def test_a_final_status_is_kept_without_what_looks_like_a_secret_in_it(
     server: ServerHandle, path: Path
 ) -> None:
-    """To hide it in the text of the JSON would take the quote behind it along."""
+    """Values are redacted one by one: in the JSON text, the quote behind a secret would go, too."""
     description = 'fetch "http://store/file?token=abc"'
     async with journaled(server, path, retry=NO_RETRIES) as session:
         link = Link(session)
         async with job_context(session, description=description, grace=0.05) as job:
-            link.trouble = ConnectError("away")
+            link.error = ConnectError("away")
         assert session.health.final_reports_pending == 1
-        link.trouble = None
+        link.error = None
         await until(lambda: not session.health.final_reports_pending)
     assert held(server, job.id)["status"] == "done"
     assert held(server, job.id)["description"] == 'fetch "http://store/file?token=***"'
@@ -155,11 +155,11 @@ async def test_final_statuses_are_sent_again_later_if_the_server_refuses_all_req
     async with journaled(server, path, retry=NO_RETRIES, timings=timings) as session:
         link = Link(session)
         async with job_context(session, description="x", grace=0.05) as job:
-            link.trouble = ConnectError("away")
-        link.trouble = AuthenticationError("AuthenticationError", "no such user")
+            link.error = ConnectError("away")
+        link.error = AuthenticationError("AuthenticationError", "no such user")
         before = link.count
         await until(lambda: link.count > before + 2)
-        link.trouble = None
+        link.error = None
         await until(lambda: not session.health.final_reports_pending)
     assert held(server, job.id)["status"] == "done"
     warnings = [text for text in caplog.messages if "no such user" in text]
@@ -174,8 +174,8 @@ async def test_a_final_status_that_cannot_be_kept_raises_and_is_delivered_all_th
         link = Link(session)
         with pytest.raises(ConnectError):
             async with job_context(session, description="x", grace=0.05) as job:
-                link.trouble = ConnectError("away")
-        link.trouble = None
+                link.error = ConnectError("away")
+        link.error = None
         await until(lambda: not session.health.final_reports_pending)
     assert held(server, job.id)["status"] == "done"
 
@@ -184,7 +184,7 @@ async def test_a_final_status_that_cannot_be_kept_raises_and_is_delivered_all_th
 async def test_to_settle_a_beginning_leaves_no_job_running(
     server: ServerHandle, applied: bool
 ) -> None:
-    """Its block was never entered, so that nobody else would ever end it."""
+    """Its block was never entered, so that nothing else would ever end it."""
     async with AsyncSession(
         server.url, server.api_key, server.api_user, retry=NO_RETRIES
     ) as session:
@@ -192,7 +192,7 @@ async def test_to_settle_a_beginning_leaves_no_job_running(
         server.faults.inject(faults.Drop(applied=applied), on="writes")
         server.faults.inject(faults.Drop(), on="calls", probability=1.0)
         with pytest.raises(CommitUncertainError) as caught:
-            async with job_context(session, description="x", grace=0.05):
+            async with job_context(session, description="x", grace=0.5):
                 pass
         server.faults.clear()
         await caught.value.resolve()
@@ -200,7 +200,7 @@ async def test_to_settle_a_beginning_leaves_no_job_running(
     assert job["status"] == "failed"
 
 
-# Others who got in the way
+# What others write meanwhile
 
 
 async def test_the_owners_final_status_wins_over_a_recovery_that_failed_the_job(
@@ -220,23 +220,23 @@ async def test_the_owners_final_status_wins_over_a_recovery_that_failed_the_job(
             job.progress(0.5)
             await until(lambda: "recovered" not in held(server, job.id)["data"])
             assert held(server, job.id)["status"] == "failed"
-            link.trouble = ConnectError("away")
+            link.error = ConnectError("away")
         assert session.health.final_reports_pending == 1
-        link.trouble = None
+        link.error = None
         await until(lambda: not session.health.final_reports_pending)
     found = held(server, job.id)
     assert (found["status"], found["description"]) == ("done", "x (50 %)")
     assert LEASE not in found["data"]
 
 
-@pytest.mark.parametrize("word", ["{", "[]", '"done"', "{}", '{"status": "?", "data": {}}'])
+@pytest.mark.parametrize("report", ["{", "[]", '"done"', "{}", '{"status": "?", "data": {}}'])
 async def test_an_entry_without_a_valid_final_status_does_no_harm(
-    server: ServerHandle, session: AsyncSession, path: Path, word: str
+    server: ServerHandle, session: AsyncSession, path: Path, report: str
 ) -> None:
     job = session.create(Job, {"status": "running", "data": {"description": "x"}})
     await session.commit()
     file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
-    file.write(time.time(), [Entry("job", job.id, "dead", time.time(), word)], [])
+    file.write(time.time(), [Entry("job", job.id, "dead", time.time(), report)], [])
     file.close()
 
     async with journaled(server, path) as later:
@@ -251,7 +251,7 @@ async def test_an_entry_without_a_valid_final_status_does_no_harm(
 async def test_leases_are_written_again_when_a_clock_was_set(
     server: ServerHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Or else a host whose clock was put back would seem to hold none for a while."""
+    """Otherwise a host whose clock was put back would seem to hold none for a while."""
     shift = timedelta(0)
 
     class Shifted(datetime):
@@ -272,10 +272,10 @@ async def test_leases_are_written_again_when_a_clock_was_set(
                 shift = timedelta(hours=hours)
                 await session.query("User").first()
                 await until(lambda: 170 < left() < 190)
-                # And where it is a renewal that finds out.
+                # And if a renewal finds it out.
                 shift = timedelta(0)
-                for course in jobs_of(session).active._jobs:
-                    course.renew_lease(0.0)
+                for active in jobs_of(session).active._jobs:
+                    active.renew_lease(0.0)
                 if hours < 0:
                     await until(lambda: left() > 190)
                 await until(lambda: 170 < left() < 190)
@@ -296,13 +296,15 @@ async def test_a_lease_is_not_over_though_the_clock_was_put_back(
             send = transport.send
 
             async def note(request: WireRequest) -> WireResponse:
-                answer = await send(request)
+                response = await send(request)
                 written.append(Lease.of(held(server, job.id)["data"]))
-                return answer
+                return response
 
             transport.send = note  # type: ignore[method-assign]
             monkeypatch.setattr("aioftrackjobs.commit.api_client.datetime", Late)
-            jobs_of(session).active._lease_made_at = None  # or that of this second is written
+            jobs_of(
+                session
+            ).active._lease_made_at = None  # otherwise the lease of this second is written
             job.progress(0.5)
             await until(lambda: written)
     assert written[0] is not None
@@ -326,7 +328,7 @@ async def test_a_job_that_the_server_does_not_have_is_forgotten_whatever_the_clo
 async def test_a_job_whose_entry_is_old_may_still_appear_when_its_process_has_just_died(
     server: ServerHandle, other: AsyncSession, path: Path
 ) -> None:
-    """The entry is made before there is a Job for it; that may be on its way for a while."""
+    """The entry is made before its Job, whose creation may be on its way for a while."""
     job_id, now = str(uuid4()), time.time()
     file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
     file.write(now, [Entry("job", job_id, "dead", now - 3600)], [])

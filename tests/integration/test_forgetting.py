@@ -56,13 +56,9 @@ async def many(one: Callable[[], Awaitable[None]]) -> None:
 
 def assert_empty(session: AsyncSession) -> None:
     workspace, dispatcher = context_of(session), dispatcher_of(session)
-    assert not dispatcher._tickets
-    assert not dispatcher._outbox.commits
-    assert not dispatcher._outbox.calls
-    assert not dispatcher._order._latest
-    assert not dispatcher._order._births
+    assert dispatcher.is_idle
     assert all(not each._touched for each in jobs_of(session).progress._writers.values())
-    assert not workspace.connection.host._to_begin
+    assert not workspace.connection.background._to_begin
 
 
 async def test_jobs_that_were_committed_are_forgotten(session: AsyncSession) -> None:

@@ -215,10 +215,10 @@ async def test_a_read_that_began_after_the_write_brings_what_others_wrote(
 async def test_what_no_read_under_way_can_undo_is_forgotten(
     slow: AsyncSession, keeper: Keeper
 ) -> None:
-    freshness = context_of(slow).freshness
+    reads = context_of(slow).reads
     job = slow.create(Job, {"status": "queued"})
     await slow.commit()
-    assert not freshness._written, "nothing is remembered while nothing is read"
+    assert not reads.remembered_writes(), "nothing is remembered while nothing is read"
 
     keeper.about = b"select username"
     async with anyio.create_task_group() as group:
@@ -227,17 +227,17 @@ async def test_what_no_read_under_way_can_undo_is_forgotten(
         for status in ("running", "done", "running"):
             job["status"] = status
             await slow.commit()
-        assert len(freshness._written) == 1
+        assert reads.remembered_writes() == 1
         keeper.release.set()
 
-    assert not freshness._written
-    assert not freshness.open_reads
+    assert not reads.remembered_writes()
+    assert not reads.open_reads
 
 
 async def test_what_nobody_holds_is_forgotten_while_a_read_is_under_way(
     slow: AsyncSession, keeper: Keeper
 ) -> None:
-    workspace = context_of(slow)
+    context = context_of(slow)
     keeper.about = b"select username"
     async with anyio.create_task_group() as group:
         group.start_soon(slow.query("select username from User").all)
@@ -246,8 +246,8 @@ async def test_what_nobody_holds_is_forgotten_while_a_read_is_under_way(
             async with slow.unit_of_work():
                 slow.create(Job, {"status": "done"})
         gc.collect()
-        assert len(workspace.identity) <= 1
-        assert len(workspace.freshness._written) <= 2
+        assert len(context.identity) <= 1
+        assert context.reads.remembered_writes() <= 2
         keeper.release.set()
 
 

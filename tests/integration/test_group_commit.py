@@ -23,7 +23,7 @@ from aioftrackjobs import (
     ValidationError,
 )
 from aioftrackjobs.commit import queue as outbox
-from aioftrackjobs.commit.dispatcher import IN_FLIGHT
+from aioftrackjobs.commit.dispatcher import MAX_REQUESTS
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import Delay, Drop, NotAtomic
@@ -125,13 +125,13 @@ async def test_no_more_requests_are_under_way_at_once_than_are_allowed(tables: T
         tables.session(timings=Timings(max_hold=0.0)) as session,
         anyio.create_task_group() as group,
     ):
-        for _ in range(IN_FLIGHT + 40):
+        for _ in range(MAX_REQUESTS + 40):
             group.start_soon(create, session)
             await turns()  # each has a request of its own, as long as there are any
-        assert tables.most_under_way == IN_FLIGHT
+        assert tables.most_under_way == MAX_REQUESTS
         tables.gate.set()
 
-    assert [len(batch) for batch in tables.batches] == [1] * IN_FLIGHT + [40]
+    assert [len(batch) for batch in tables.batches] == [1] * MAX_REQUESTS + [40]
 
 
 async def test_without_group_commit_each_has_a_request(tables: Tables) -> None:
@@ -558,7 +558,7 @@ async def test_a_cancelled_caller_withdraws_what_was_not_sent(tables: Tables) ->
     tables.gate = anyio.Event()
     async with tables.session() as session:
         async with anyio.create_task_group() as group:
-            for _ in range(IN_FLIGHT):
+            for _ in range(MAX_REQUESTS):
                 group.start_soon(create, session)
                 await turns()
             with anyio.CancelScope() as scope:
@@ -572,7 +572,7 @@ async def test_a_cancelled_caller_withdraws_what_was_not_sent(tables: Tables) ->
             tables.gate.set()
 
         assert session.recorded_operations == ()
-    assert len(tables.rows) == IN_FLIGHT + 1
+    assert len(tables.rows) == MAX_REQUESTS + 1
     assert all(row["data"] != "late" for row in tables.rows.values())
 
 
@@ -588,13 +588,13 @@ async def test_closing_sends_what_waits(tables: Tables) -> None:
 
     async with anyio.create_task_group() as group:
         async with tables.session() as session:
-            for _ in range(IN_FLIGHT + 5):
+            for _ in range(MAX_REQUESTS + 5):
                 group.start_soon(make, session)
                 await turns()
             group.start_soon(open_later, tables.gate)
 
     assert errors == []
-    assert len(tables.rows) == IN_FLIGHT + 5
+    assert len(tables.rows) == MAX_REQUESTS + 5
 
 
 async def open_later(gate: anyio.Event) -> None:

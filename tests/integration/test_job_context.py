@@ -1,4 +1,4 @@
-"""job_context: running inside, and always a last word."""
+"""job_context: a Job is running inside the block, and its final status is always recorded."""
 
 from __future__ import annotations
 
@@ -240,8 +240,8 @@ async def test_a_user_by_name_or_entity(session: AsyncSession, other: AsyncSessi
 async def test_an_unknown_user_is_an_error_before_anything_is_created(
     session: AsyncSession, other: AsyncSession
 ) -> None:
-    with pytest.raises(NoResultFoundError, match="nobody"):
-        async with job_context(session, user="nobody"):
+    with pytest.raises(NoResultFoundError, match="unknown"):
+        async with job_context(session, user="unknown"):
             pytest.fail("the block must not run")
 
     assert await other.query("Job").all() == []
@@ -291,7 +291,7 @@ async def test_data_may_be_json_text(session: AsyncSession, other: AsyncSession)
     assert json.loads((await fetch(other, job.id))["data"]) == {"kept": 1, "description": "x"}
 
 
-async def test_half_done_changes_of_others_are_not_committed(
+async def test_what_other_code_has_recorded_is_not_committed_with_a_report(
     session: AsyncSession, other: AsyncSession
 ) -> None:
     half_done = session.create("Job", {"data": {"description": "half done"}})
@@ -304,7 +304,7 @@ async def test_half_done_changes_of_others_are_not_committed(
     assert session.created == [half_done]
 
 
-async def test_what_the_user_changes_on_the_job_stays_theirs(
+async def test_local_changes_of_the_job_stay_local(
     session: AsyncSession, other: AsyncSession
 ) -> None:
     async with job_context(session) as job:
@@ -337,7 +337,7 @@ async def test_a_decorated_function_runs_as_a_job_each_time(
         assert (after.status, after.description) == (JobStatus.DONE, "Nightly (100 %, there)")
 
 
-# The handle
+# RunningJob
 
 
 async def test_the_last_progress_is_written_with_the_final_status(
@@ -433,7 +433,7 @@ async def test_a_done_that_cannot_be_reported_is_an_error(server: ServerHandle) 
                 connection_of(session).api.url = "http://127.0.0.1:9/api"
 
 
-async def test_the_last_word_is_repeated_while_the_server_is_away(
+async def test_the_final_status_is_sent_again_while_the_server_does_not_respond(
     session: AsyncSession, other: AsyncSession, server: ServerHandle
 ) -> None:
     async with anyio.create_task_group() as group, job_context(session) as job:
@@ -441,7 +441,7 @@ async def test_the_last_word_is_repeated_while_the_server_is_away(
         real, api.url = api.url, "http://127.0.0.1:9/api"
 
         async def come_back() -> None:
-            while not dispatcher.waiting().sent:
+            while not dispatcher.backlog().sent:
                 await anyio.lowlevel.checkpoint()
             api.url = real
 
@@ -450,7 +450,7 @@ async def test_the_last_word_is_repeated_while_the_server_is_away(
     assert (await fetch(other, job.id)).status is JobStatus.DONE
 
 
-async def test_progress_of_a_server_that_is_away_does_not_stop_the_work(
+async def test_progress_that_cannot_be_written_does_not_stop_the_work(
     session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with job_context(session, description="Render", interval=0) as job:
@@ -463,7 +463,7 @@ async def test_progress_of_a_server_that_is_away_does_not_stop_the_work(
     assert (await fetch(other, job.id)).description == "Render (25 %)"
 
 
-async def test_an_entry_that_is_refused_raises_and_leaves_nothing(
+async def test_a_beginning_that_is_refused_raises_and_leaves_nothing(
     session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     ghost = session.create("User", {"username": "ghost"})
@@ -501,10 +501,10 @@ async def test_hundreds_of_jobs_share_a_session(session: AsyncSession, other: As
     assert (len(done), len(failed)) == (180, 20)
 
 
-async def test_an_entry_without_an_answer_is_looked_up_and_goes_on(
+async def test_a_beginning_without_a_response_is_looked_up_and_goes_on(
     session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer to the creation is lost; the server has the Job all the same."""
+    """The response to the creation is lost; the server has the Job all the same."""
     await session.current_user()
     transport = session._connection.transport
     send = transport.send
@@ -512,7 +512,7 @@ async def test_an_entry_without_an_answer_is_looked_up_and_goes_on(
     async def lose_one_answer(request: WireRequest) -> WireResponse:
         monkeypatch.undo()
         await send(request)
-        raise TransportError("the answer is lost")
+        raise TransportError("the response is lost")
 
     monkeypatch.setattr(transport, "send", lose_one_answer)
     async with job_context(session, description="found again") as job:
@@ -522,7 +522,7 @@ async def test_an_entry_without_an_answer_is_looked_up_and_goes_on(
     assert len(await other.query("Job").all()) == 1
 
 
-async def test_an_entry_that_never_arrived_is_uncertain_and_leaves_nothing(
+async def test_a_beginning_that_never_arrived_is_uncertain_and_leaves_nothing(
     server: ServerHandle, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def lose_the_request(request: WireRequest) -> WireResponse:
@@ -541,7 +541,7 @@ async def test_an_entry_that_never_arrived_is_uncertain_and_leaves_nothing(
     assert await other.query("Job").all() == []
 
 
-async def test_a_last_word_without_an_answer_is_repeated(
+async def test_a_final_status_without_a_response_is_sent_again(
     session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = 0
@@ -551,7 +551,7 @@ async def test_a_last_word_without_an_answer_is_repeated(
         nonlocal lost
         lost += 1
         if lost <= 2:
-            raise TransportError("the answer is lost")
+            raise TransportError("the response is lost")
         return await send(request)
 
     async with job_context(session) as job:

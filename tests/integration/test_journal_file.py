@@ -1,4 +1,4 @@
-"""The journal's file: who may take what from it, and that nobody takes it away from others."""
+"""The journal's file: which process may claim which entries, and that no entry gets lost."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def write(file: JournalFile, *ids: str, seen: float | None = None) -> None:
 
 
 def written_by(path: Path, process: Process, *ids: str, seen: float | None = None) -> None:
-    """Leave Jobs in a journal as a process would that runs them."""
+    """Leave Jobs in a journal, as a process that runs them does."""
     with opened(path, f"{process}", process) as file:
         write(file, *ids, seen=seen)
 
@@ -63,7 +63,7 @@ def claimed(
 
 
 class Clock:
-    """The time, as :mod:`time` tells it; it passes when somebody says so."""
+    """Replaces :mod:`time`: the test sets the time."""
 
     def __init__(self) -> None:
         self.wall, self.steady = 1e9, 1e3
@@ -82,7 +82,7 @@ class Clock:
 # Claims
 
 
-def test_only_one_claims_what_a_dead_process_left(path: Path) -> None:
+def test_only_one_process_claims_the_entries_of_a_dead_one(path: Path) -> None:
     written_by(path, DEAD, "a", "b")
 
     assert claimed(path, "one") == {"a", "b"}
@@ -95,14 +95,14 @@ def test_nothing_of_a_live_process_is_claimed(path: Path) -> None:
     assert claimed(path, "one") == set()
 
 
-def test_a_pid_that_was_given_again_is_another_process(path: Path) -> None:
+def test_a_pid_that_is_used_again_is_another_process(path: Path) -> None:
     here = this_process()
     written_by(path, Process(here.host, here.pid, here.place, "1"), "a")
 
     assert claimed(path, "one") == ({"a"} if here.place else set())
 
 
-def test_entries_of_others_users_are_left_to_them(path: Path) -> None:
+def test_entries_of_other_users_are_left_alone(path: Path) -> None:
     written_by(path, DEAD, "a")
 
     assert claimed(path, "one", api_user="ada") == set()
@@ -116,7 +116,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def test_a_process_that_cannot_be_looked_at_lives_as_long_as_it_gives_signs(
+def test_a_process_that_cannot_be_seen_lives_as_long_as_it_writes_heartbeats(
     path: Path, clock: Clock
 ) -> None:
     with opened(path, "them", ELSEWHERE) as theirs, opened(path, "me") as mine:
@@ -133,8 +133,8 @@ def test_a_process_that_cannot_be_looked_at_lives_as_long_as_it_gives_signs(
         assert not is_undecided
 
 
-def test_a_clock_that_is_set_makes_nobody_silent(path: Path, clock: Clock) -> None:
-    """So it looks to whoever is the first after a host was asleep, too."""
+def test_a_clock_that_is_set_makes_no_process_silent(path: Path, clock: Clock) -> None:
+    """After a host was asleep, its other processes look the same to the first one that claims."""
     with opened(path, "them", ELSEWHERE) as theirs, opened(path, "me") as mine:
         write(theirs, "a", seen=clock.wall)
         assert mine.claim(clock.wall) == ([], True)
@@ -149,11 +149,11 @@ def test_a_clock_that_is_set_makes_nobody_silent(path: Path, clock: Clock) -> No
         assert mine.claim(clock.wall) == ([], True)
 
 
-# One file, and no other
+# One file for all sessions
 
 
 def test_sessions_of_one_process_do_not_unlock_the_file_for_others(path: Path) -> None:
-    """Another process that closes it would take itself for the last, and delete their log."""
+    """Otherwise another process that closes it would delete their log, as if it were the last."""
     look = "import sqlite3, sys; d = sqlite3.connect(sys.argv[1]);"
     look += "print(*(row[0] for row in d.execute('select id from entries order by id'))); d.close()"
 
@@ -188,7 +188,7 @@ def test_a_file_that_is_there_is_left_as_it_is(path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no process forks")
 def test_a_session_that_is_made_before_a_fork_has_an_owner_in_each_child(path: Path) -> None:
-    """As workers have it that a server forks after it has loaded the program."""
+    """As in a server that loads the program and then forks its workers."""
     code = """
         import asyncio, os, sys
         from aioftrackjobs import AsyncSession

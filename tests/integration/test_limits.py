@@ -20,7 +20,7 @@ from aioftrackjobs import (
     SessionStateError,
 )
 from aioftrackjobs.commit import queue as outbox
-from aioftrackjobs.commit.dispatcher import IN_FLIGHT, Dispatcher
+from aioftrackjobs.commit.dispatcher import MAX_REQUESTS, Dispatcher
 from aioftrackjobs.models import remote_value
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.timings import Timings
@@ -82,7 +82,7 @@ async def test_callers_who_give_up_and_try_again_leave_nothing_queued(tables: Ta
         tables.session(timings=Timings(max_hold=0.0)) as session,
         anyio.create_task_group() as group,
     ):
-        for _ in range(IN_FLIGHT):
+        for _ in range(MAX_REQUESTS):
             group.start_soon(create, session)
             await turns()
         dispatcher = dispatcher_of(session)
@@ -92,10 +92,10 @@ async def test_callers_who_give_up_and_try_again_leave_nothing_queued(tables: Ta
                     impatient.start_soon(create, session)
                     await turns(2)
                     scope.cancel()
-        assert len(dispatcher._outbox.commits) <= 2
+        assert len(dispatcher._queue.commits) <= 2
         tables.gate.set()
 
-    assert len(tables.rows) == IN_FLIGHT
+    assert len(tables.rows) == MAX_REQUESTS
 
 
 # Sizes and texts
@@ -306,13 +306,13 @@ async def test_whoever_still_waits_when_the_session_is_closed_is_told(
                 dispatcher = dispatcher_of(session)
                 for _ in range(5):
                     group.start_soon(make, session, job)  # each waits for the one before it
-                for _ in range(IN_FLIGHT + 100):
+                for _ in range(MAX_REQUESTS + 100):
                     group.start_soon(make, session)
                     await turns(5)
 
-    assert len(ends) == IN_FLIGHT + 105
+    assert len(ends) == MAX_REQUESTS + 105
     assert ends.count("CommitUncertainError") < 105, "only what was sent is uncertain"
-    assert not dispatcher._tickets
+    assert dispatcher.is_idle
 
 
 async def test_a_job_that_ends_while_its_session_is_cut_off_does_not_hang(tables: Tables) -> None:
@@ -320,7 +320,7 @@ async def test_a_job_that_ends_while_its_session_is_cut_off_does_not_hang(tables
 
     async def finish(session: AsyncSession) -> None:
         try:
-            await session._connection.host.finish(anyio.sleep_forever)
+            await session._connection.background.finish(anyio.sleep_forever)
         except SessionStateError as exc:
             host_ends.append(str(exc))
 

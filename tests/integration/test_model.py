@@ -105,13 +105,13 @@ class Spy:
 
     def submit(
         self,
-        changes: Sequence[Operation],
+        operations: Sequence[Operation],
         settle: Settle,
         *,
-        overtakes: bool,
-        doubt: TransportError | None,
+        unordered: bool,
+        uncertain_because: TransportError | None,
     ) -> PendingRequest:
-        sending = self._flow.take_off(changes, is_repeated=doubt is not None)
+        sending = self._flow.take_off(operations, is_repeated=uncertain_because is not None)
         self._ledger.append(sending)
         before = len(self._log())
 
@@ -122,10 +122,10 @@ class Spy:
             settle(outcome)
             self._flow.land(sending, outcome)
 
-        ticket: PendingRequest = self._dispatcher.submit(
-            changes, note, overtakes=overtakes, doubt=doubt
+        request: PendingRequest = self._dispatcher.submit(
+            operations, note, unordered=unordered, uncertain_because=uncertain_because
         )
-        return ticket
+        return request
 
 
 @dataclass(eq=False)
@@ -506,10 +506,7 @@ class Machine(RuleBasedStateMachine):
 
     def check_that_nothing_is_left(self) -> None:
         dispatcher = self.session._connection.dispatcher
-        assert not dispatcher._tickets
-        assert not dispatcher._outbox.groups
-        assert not dispatcher._order._latest
-        assert not dispatcher._order._births
+        assert dispatcher.is_idle
         assert not self.workspace.creators
 
 

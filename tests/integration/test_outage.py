@@ -27,7 +27,7 @@ HOUR = 3600
 
 
 class Clock:
-    """Time that passes when somebody waits."""
+    """A clock that only moves when a task sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -76,7 +76,9 @@ async def test_an_hour_of_outage_loses_nothing(
                 context, job = running.pop(0)
                 if ended % 3 == 0:
                     job.fail("black frames")
-                await context.__aexit__(None, None, None)  # raises nothing: the journal has it
+                await context.__aexit__(
+                    None, None, None
+                )  # raises nothing, because the journal has it
             health = session.health
             assert health.commits_queued + health.commits_sent <= JOBS
             watch.seen.clear()
@@ -116,7 +118,7 @@ async def test_an_hour_of_outage_loses_nothing(
     assert entries(path) == {}
 
 
-async def test_a_last_word_outlives_a_server_that_asks_to_be_left_alone(
+async def test_a_final_status_is_kept_while_the_server_refuses_more_requests(
     server: ServerHandle, other: AsyncSession, tmp_path: Path
 ) -> None:
     async with journaled(server, tmp_path / "jobs.journal") as session:
@@ -128,7 +130,7 @@ async def test_a_last_word_outlives_a_server_that_asks_to_be_left_alone(
     assert found.status is JobStatus.DONE
 
 
-async def test_without_a_journal_a_lost_last_word_is_left_to_recover(
+async def test_without_a_journal_a_lost_final_status_is_left_to_recover(
     server: ServerHandle, other: AsyncSession, tmp_path: Path
 ) -> None:
     credentials = server.url, server.api_key, server.api_user

@@ -41,11 +41,11 @@ async def program(server: ServerHandle, code: str) -> AsyncIterator[anyio.abc.Pr
 
 
 async def line(process: anyio.abc.Process) -> str:
-    """Return the next thing that the process prints; without a buffer, a line's end is one."""
+    """Return the next text that the process prints, without white space at its ends."""
     assert process.stdout is not None
-    while not (told := (await process.stdout.receive()).decode().strip()):
+    while not (printed := (await process.stdout.receive()).decode().strip()):
         pass
-    return told
+    return printed
 
 
 async def rest(process: anyio.abc.Process) -> str:
@@ -197,7 +197,7 @@ async def test_a_process_without_a_closed_session_ends_and_fails_its_job(
     assert process.returncode == 0
 
 
-async def test_a_job_that_is_done_survives_an_interrupt_during_its_last_word(
+async def test_a_job_that_is_done_stays_done_when_its_final_status_is_interrupted(
     server: ServerHandle, session: AsyncSession
 ) -> None:
     code = """
@@ -246,7 +246,7 @@ ENDED_AT_ANY_TURN = """
 """
 
 
-async def test_a_job_gets_its_last_word_at_whatever_turn_the_program_ends(
+async def test_a_job_gets_its_final_status_at_whatever_turn_the_program_ends(
     server: ServerHandle, session: AsyncSession
 ) -> None:
     """The end of the program cancels tasks that have not had their first turn, too."""

@@ -21,7 +21,7 @@ SEED = int(os.environ.get("AIOFTRACKJOBS_SEED", random.randrange(10**9)))
 
 
 @pytest.mark.long
-async def test_all_jobs_end_truly_though_a_tenth_of_all_requests_is_spoiled() -> None:
+async def test_all_jobs_end_correctly_though_a_tenth_of_all_requests_fails() -> None:
     outcome = await prove_faults(amount(60, 2_000), SEED)
 
     assert not outcome.violations, str(outcome)
@@ -36,20 +36,20 @@ async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: 
 
 
 @pytest.mark.long
-async def test_jobs_cancelled_at_random_moments_end_truly() -> None:
+async def test_jobs_cancelled_at_random_moments_end_correctly() -> None:
     outcome = await prove_cancellations(amount(100, 1_000), SEED)
 
     assert not outcome.violations, str(outcome)
 
 
-def test_a_key_that_is_shown_would_be_found() -> None:
+def test_a_key_in_an_output_would_be_found() -> None:
     with SecretWatch("hush") as watch:
         logging.getLogger("some.client").debug("sent %s", {"key": "hush"})
         try:
             try:
                 raise ValueError("hush")
             except ValueError as cause:
-                raise OSError("no answer") from cause
+                raise OSError("no response") from cause
         except OSError as error:
             watch.see(error)
 

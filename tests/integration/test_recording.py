@@ -349,7 +349,7 @@ async def test_only_entities_of_the_session_can_be_deleted(
     theirs = await saved_job(other)
 
     for entity in (theirs, Job(status="running")):
-        with pytest.raises(EntityError, match="none of this session"):
+        with pytest.raises(EntityError, match="does not belong to this session"):
             session.delete(entity)
 
     assert session.recorded_operations == ()

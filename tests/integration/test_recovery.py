@@ -43,7 +43,7 @@ from .waiting import until
 KILLS = amount(2, 20)
 
 ELSEWHERE = Process("farm07", 4711, "another place", "12345")
-#: No system gives that id to a process.
+#: No system uses that id for a process.
 DEAD = Process(this_process().host, 2**22 + 1, this_process().place, "1")
 
 
@@ -54,7 +54,7 @@ def now() -> datetime:
 async def running_job(
     session: AsyncSession, process: Process, *, left: float = 100.0, text: str = "Render (50 %)"
 ) -> Job:
-    """Make a Job as *process* would that runs it, whose lease has some seconds left."""
+    """Make a running Job whose owner is *process*, and whose lease has some seconds left."""
     lease = Lease("them", process, now() + timedelta(seconds=left))
     data = {"description": text, "base_description": "Render", "theirs": 1, LEASE: lease.encode()}
     job = session.create(Job, {"status": "running", "data": data})
@@ -72,7 +72,7 @@ async def fetch(session: AsyncSession, job_id: str) -> Job:
 
 
 @pytest.mark.every_client
-async def test_a_running_job_says_who_runs_it_until_it_ends(
+async def test_a_running_job_has_a_lease_until_it_ends(
     session: AsyncSession, other: AsyncSession
 ) -> None:
     async with job_context(session, description="x", data={"kept": 1}) as job:
@@ -246,7 +246,7 @@ async def test_foreign_data_keeps_nothing_from_being_failed_on_request(
 @pytest.mark.parametrize(
     "change", [{"pid": -1}, {"pid": 10**30}, {"until": "0001-01-01T00:00+23:00"}]
 )
-async def test_an_odd_lease_that_ran_out_is_one(
+async def test_an_unusual_lease_that_ended_is_a_lease(
     server: ServerHandle, session: AsyncSession, change: dict[str, Any]
 ) -> None:
     lease = Lease("them", this_process(), now() - timedelta(hours=1)).encode()
@@ -272,7 +272,7 @@ async def test_only_the_jobs_of_a_user(session: AsyncSession) -> None:
     assert (await fetch(session, mine.id)).status is JobStatus.RUNNING
 
 
-async def test_a_sign_of_life_between_the_look_and_the_write_saves_a_job(
+async def test_a_renewal_between_the_read_and_the_write_saves_a_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
     job = await running_job(session, ELSEWHERE, left=-100)
@@ -293,10 +293,10 @@ async def test_a_sign_of_life_between_the_look_and_the_write_saves_a_job(
     assert (await fetch(session, job.id)).status is JobStatus.RUNNING
 
 
-async def test_jobs_that_end_during_the_look_hide_no_others(
+async def test_jobs_that_end_during_the_read_hide_no_others(
     session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pages are counted from the first Job that runs, which is another one then."""
+    """Pages are counted from the first running Job, which is another one then."""
     monkeypatch.setattr("aioftrackjobs.entities.queries.PAGE_SIZE", 2)
     monkeypatch.setattr("aioftrackjobs.recovery.PAGE_SIZE", 2)
     ending = [await running_job(session, ELSEWHERE) for _ in range(2)]
@@ -320,7 +320,7 @@ async def test_jobs_that_end_during_the_look_hide_no_others(
 async def test_two_recoveries_at_once_with_clocks_apart_fail_no_live_job(
     server: ServerHandle, session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither trusts its own clock; and where the server does not tell its own, there is grace."""
+    """Neither relies on its own clock; if the server does not send its own, there is the grace."""
     lost = [await running_job(session, DEAD) for _ in range(120)]
     live = [await running_job(session, ELSEWHERE, left=5) for _ in range(20)]
     async with (
@@ -329,8 +329,8 @@ async def test_two_recoveries_at_once_with_clocks_apart_fail_no_live_job(
     ):
         found = []
         monkeypatch.setattr("aioftrackjobs.commit.api_client.decode_date", lambda _: None)
-        early._connection.contact.ahead = timedelta(seconds=-30)
-        late._connection.contact.ahead = timedelta(seconds=30)
+        early._connection.server_status.clock_offset = timedelta(seconds=-30)
+        late._connection.server_status.clock_offset = timedelta(seconds=30)
 
         async def run(one: AsyncSession) -> None:
             found.append(await recover(one))
@@ -348,14 +348,14 @@ async def test_two_recoveries_at_once_with_clocks_apart_fail_no_live_job(
     assert {job.id for one in found for job in one.failed} == {job.id for job in lost}
 
 
-async def test_an_owner_that_was_cut_off_has_the_true_last_word(
+async def test_an_owner_that_was_cut_off_overrules_a_recovery(
     session: AsyncSession, other: AsyncSession
 ) -> None:
     async with job_context(session, description="x") as job:
         mine = await fetch(other, job.id)
         data = json.loads(mine["data"])
         data[LEASE] |= ELSEWHERE._asdict() | {"until": (now() - timedelta(hours=1)).isoformat()}
-        mine["data"] = data  # as another host sees it that was not renewed
+        mine["data"] = data  # as another host sees it if it was not renewed
         await other.commit()
         assert len((await recover(other)).failed) == 1
         assert (await fetch(other, job.id)).status is JobStatus.FAILED
@@ -403,7 +403,7 @@ DAEMON = """
                     "create": b'"create"' in body and b'"Job"' in body,
                     "progress": b"progress" in body and b"status" not in body,
                     "upload": request.method == "PUT",
-                    "word": b'"status"' in body and b'"update"' in body,
+                    "final": b'"status"' in body and b'"update"' in body,
                 }
                 if about.get(moment.partition("-")[0]):
                     if moment.endswith("-after"):
@@ -455,7 +455,7 @@ async def daemon(
                 if process.returncode is None:
                     await process.wait()
         finally:
-            if process.returncode is None:  # else a failed test would wait for it
+            if process.returncode is None:  # otherwise a failed test would wait for it
                 process.kill()
 
 
@@ -464,7 +464,7 @@ async def running_jobs(session: AsyncSession) -> list[Job]:
 
 
 async def settled(session: AsyncSession) -> None:
-    """Wait until what the journal of *session* holds is delivered, as far as it can be."""
+    """Wait until what the journal of *session* holds is delivered, as far as possible."""
     await jobs_of(session).replay.deliver()
 
     async def is_settled() -> bool:
@@ -482,8 +482,8 @@ async def settled(session: AsyncSession) -> None:
         "progress",
         "upload",
         "upload-after",
-        "word",
-        "word-after",
+        "final",
+        "final-after",
         "journal",
     ],
 )
@@ -574,10 +574,10 @@ async def test_nothing_of_a_live_daemon_is_touched(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no process can be stopped")
-async def test_a_daemon_that_stands_still_has_the_true_last_word(
+async def test_a_daemon_that_was_suspended_overrules_a_recovery(
     server: ServerHandle, session: AsyncSession, tmp_path: Path
 ) -> None:
-    """Its journal is left alone as it lives; its Jobs only until their leases have run out."""
+    """Its journal is left alone because it lives; its Jobs only until their leases end."""
     code = """
         import asyncio, sys
         from aioftrackjobs import AsyncSession, job_context
@@ -614,7 +614,7 @@ async def test_a_daemon_that_stands_still_has_the_true_last_word(
     assert (await fetch(session, job_id)).status is JobStatus.DONE
 
 
-async def test_a_job_that_was_taken_over_is_left_to_who_runs_it(
+async def test_a_job_that_was_taken_over_is_left_to_its_new_owner(
     server: ServerHandle, session: AsyncSession, tmp_path: Path
 ) -> None:
     journal = tmp_path / "journal"

@@ -116,7 +116,7 @@ async def test_closing_with_uncommitted_work_warns(
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         session.create("Job", {})
 
-    assert "1 operation(s) not committed" in caplog.text
+    assert "1 uncommitted operation(s)" in caplog.text
 
 
 async def test_wrong_credentials_are_told_by_the_first_call(server: ServerHandle) -> None:
@@ -219,7 +219,7 @@ async def test_an_empty_call_makes_no_request() -> None:
 
 async def test_the_sessions_own_user_must_exist(server: ServerHandle) -> None:
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
-        session._connection._credentials = session._connection.credentials.__class__(
+        session._connection.credentials = session._connection.credentials.__class__(
             server.url, "nobody", session._connection.credentials.api_key
         )
         with pytest.raises(NoResultFoundError, match="nobody"):

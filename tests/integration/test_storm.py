@@ -128,7 +128,7 @@ async def test_after_a_storm_of_cancellations_the_session_is_as_it_was(
             assert remote_value(job, "status") == stored[job.id].status
     assert session.recorded_operations == session.uncertain_operations == ()
     dispatcher = session._connection.dispatcher
-    assert not dispatcher._tickets
+    assert dispatcher.is_idle
 
 
 @pytest.mark.long

@@ -31,37 +31,37 @@ def policy(time: Time, *, chance: float = 0.0, **settings: float) -> RetryPolicy
 
 async def test_pauses_double_up_to_the_longest() -> None:
     time = Time()
-    patience = policy(time, budget=100, first_delay=1, longest_delay=5).patience()
+    backoff = policy(time, budget=100, first_delay=1, longest_delay=5).backoff()
     for _ in range(5):
-        assert await patience.pause()
+        assert await backoff.pause()
     assert time.pauses == [1, 2, 4, 5, 5]
 
 
 async def test_the_budget_ends_it_without_a_last_wait() -> None:
     time = Time()
-    patience = policy(time, budget=4, first_delay=1).patience()
-    assert [await patience.pause() for _ in range(3)] == [True, True, False]
+    backoff = policy(time, budget=4, first_delay=1).backoff()
+    assert [await backoff.pause() for _ in range(3)] == [True, True, False]
     assert time.pauses == [1, 2]
 
 
 async def test_what_the_server_asks_for_is_never_cut_short() -> None:
     time = Time()
-    patience = policy(time, budget=60, first_delay=1, longest_delay=2).patience()
-    assert await patience.pause(30)
+    backoff = policy(time, budget=60, first_delay=1, longest_delay=2).backoff()
+    assert await backoff.pause(30)
     assert time.pauses == [30]
-    assert not await patience.pause(31)
+    assert not await backoff.pause(31)
     assert time.pauses == [30]
 
 
 async def test_no_retries_means_one_attempt() -> None:
-    assert not await NO_RETRIES.patience().pause()
+    assert not await NO_RETRIES.backoff().pause()
 
 
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_jitter_takes_its_share_of_a_pause(jitter: float, chance: float) -> None:
     time = Time()
-    patience = policy(time, chance=chance, budget=100, first_delay=10, jitter=jitter).patience()
-    waiting = patience.pause()
+    backoff = policy(time, chance=chance, budget=100, first_delay=10, jitter=jitter).backoff()
+    waiting = backoff.pause()
     with pytest.raises(StopIteration):
         waiting.send(None)
     assert 10 * (1 - jitter) - 1e-9 <= time.pauses[0] <= 10
@@ -80,28 +80,22 @@ def test_settings_that_make_no_sense_are_refused(make: Callable[[], RetryPolicy]
         make()
 
 
-async def waiting(pauses: Pauses, patience: Backoff, asked: float | None = None) -> float:
+async def waiting(pauses: Pauses, backoff: Backoff, retry_after: float | None = None) -> float:
     """Return how long a pause took."""
     begun = anyio.current_time()
-    assert await pauses.take(patience, asked)
+    assert await pauses.wait(backoff, retry_after)
     return anyio.current_time() - begun
-
-
-@pytest.fixture
-def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aioftrackjobs.retry._HURRIED", 0.01)
 
 
 LONG = RetryPolicy(budget=1000, first_delay=100, longest_delay=100)
 
 
-@pytest.mark.usefixtures("_hurried")
 async def test_a_reason_to_try_soon_ends_all_long_pauses() -> None:
-    pauses = Pauses()
+    pauses = Pauses(expedited=0.01)
     took: list[float] = []
 
     async def wait() -> None:
-        took.append(await waiting(pauses, LONG.patience()))
+        took.append(await waiting(pauses, LONG.backoff()))
 
     with anyio.fail_after(20):
         async with anyio.create_task_group() as group:
@@ -113,27 +107,25 @@ async def test_a_reason_to_try_soon_ends_all_long_pauses() -> None:
     assert len(took) == 3
 
 
-@pytest.mark.usefixtures("_hurried")
-async def test_who_is_in_a_hurry_has_no_long_pauses() -> None:
-    pauses = Pauses()
+async def test_an_expedited_block_has_no_long_pauses() -> None:
+    pauses = Pauses(expedited=0.01)
     with anyio.fail_after(20), pauses.expedite():
         for _ in range(3):
-            assert await waiting(pauses, LONG.patience()) >= 0.005
+            assert await waiting(pauses, LONG.backoff()) >= 0.005
     with anyio.move_on_after(0.05) as later:
-        await waiting(pauses, LONG.patience())
+        await waiting(pauses, LONG.backoff())
     assert later.cancelled_caught
 
 
-@pytest.mark.usefixtures("_hurried")
-async def test_no_hurry_cuts_short_what_the_server_asks_for() -> None:
-    pauses, time = Pauses(), Time()
+async def test_expediting_cuts_no_pause_short_that_the_server_asked_for() -> None:
+    pauses, time = Pauses(expedited=0.01), Time()
     with pauses.expedite():
-        assert await pauses.take(policy(time).patience(), 30)
+        assert await pauses.wait(policy(time).backoff(), 30)
         pauses.shorten()
     assert time.pauses == [30]
 
 
-async def test_a_hurry_does_not_extend_the_budget() -> None:
-    pauses = Pauses()
+async def test_expediting_does_not_extend_the_budget() -> None:
+    pauses = Pauses(expedited=0.01)
     with pauses.expedite():
-        assert not await pauses.take(NO_RETRIES.patience())
+        assert not await pauses.wait(NO_RETRIES.backoff())

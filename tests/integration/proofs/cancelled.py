@@ -19,7 +19,7 @@ from .secrets import KEY, SecretWatch
 _STEPS = 5
 
 
-class Crowd:
+class CancelledJobs:
     """Jobs at the same time, each of which is cancelled at some moment.
 
     Args:
@@ -79,7 +79,7 @@ def _by_scope(delay: float, scope: anyio.CancelScope) -> None:
 
 
 def _by_task(delay: float, scope: anyio.CancelScope) -> None:
-    """Cancel the running task as asyncio does, which knows no scopes; trio has nothing else."""
+    """Cancel the running task as asyncio does, without scopes; in trio, by a scope."""
     if sniffio.current_async_library() == "asyncio":
         task = asyncio.current_task()
         assert task is not None
@@ -89,39 +89,41 @@ def _by_task(delay: float, scope: anyio.CancelScope) -> None:
 
 
 async def prove_cancellations(jobs: int, seed: int) -> Outcome:
-    """Cancel *jobs* Jobs, and compare what the server holds with how far each had come."""
+    """Cancel *jobs* Jobs, and compare what the server holds with how far each Job had come."""
     outcome = Outcome(f"{jobs} concurrent Jobs cancelled at random moments", seed)
     with SecretWatch(KEY) as watch:
         async with running(api_key=KEY, empty=True) as handle:
             server = FtrackServer(handle)
             async with server.session() as session:
-                crowd = Crowd(session, outcome, watch, span=0.5 + jobs / 400)
+                cancelled = CancelledJobs(session, outcome, watch, span=0.5 + jobs / 400)
                 async with anyio.create_task_group() as group:
                     for number in range(jobs):
-                        group.start_soon(crowd.run, number)
-            _check(server, jobs, crowd, outcome)
+                        group.start_soon(cancelled.run, number)
+            _check(server, jobs, cancelled, outcome)
     return outcome.finish(watch)
 
 
-def _check(server: FtrackServer, number_of_jobs: int, crowd: Crowd, outcome: Outcome) -> None:
+def _check(
+    server: FtrackServer, number_of_jobs: int, cancelled: CancelledJobs, outcome: Outcome
+) -> None:
     found = by_name(server.jobs())
     ends: Counter[str] = Counter()
     for name in (f"Job {number}" for number in range(number_of_jobs)):
         jobs = found.get(name, [])
         held = [(job["status"], job["description"].partition(" - ")[2]) for job in jobs]
-        cancelled = ("failed", "failed: cancelled")
-        if name in crowd.ended:
+        as_cancelled = ("failed", "failed: cancelled")
+        if name in cancelled.ended:
             allowed = [[("done", "")]]
-        elif name in crowd.entered:
-            allowed = [[cancelled]]
-        else:  # where the cancellation came before its creation was sent, there is no Job
-            allowed = [[], [cancelled]]
+        elif name in cancelled.entered:
+            allowed = [[as_cancelled]]
+        else:  # if it was cancelled before its creation was sent, there is no Job
+            allowed = [[], [as_cancelled]]
         outcome.require(held in allowed, f"{name} is {held}, which is none of {allowed}")
         ends.update(status for status, _ in held)
         ends["never begun"] += not held
     outcome.figures |= {
         "Jobs done, whose block had ended": ends["done"],
         'Jobs failed, "cancelled"': ends["failed"],
-        "  of them before their block began": len(found) - len(crowd.entered),
+        "  of them before their block began": len(found) - len(cancelled.entered),
         "cancelled before there was a Job": ends["never begun"],
     }

@@ -1,4 +1,4 @@
-"""Jobs through a server that spoils every tenth request, half of them after doing it."""
+"""Jobs on a server that fails a tenth of all requests, half of them after it applied them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from aioftrackjobs.testing import (
 from .outcome import Outcome, by_name
 from .secrets import KEY, SecretWatch
 
-#: Each happens to as many requests as any other.
+#: Each fault hits as many requests as any other.
 FAULTS: Sequence[Fault] = (
     Drop(applied=False),
     BadGateway(applied=False),
@@ -38,12 +38,12 @@ FAULTS: Sequence[Fault] = (
     Truncate(),
     Delay(0.05, applied=True),
 )
-#: Share of requests that one of them happens to; a fault has its turn if none before it did.
+#: Probability of each fault, given that none before it hit the request.
 SHARE = 0.1
 _EACH = 1 - (1 - SHARE) ** (1 / len(FAULTS))
 
 #: Jobs that run at the same time.
-CROWD = 200
+AT_ONCE = 200
 
 #: One Job in so many attaches a file of so many bytes, which travels in parts.
 _LARGE_EVERY, _LARGE = 200, 17 << 20
@@ -55,7 +55,7 @@ class MishapError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What becomes of one Job.
+    """What one Job does, and how it ends.
 
     Attributes:
         name: Its text.
@@ -71,7 +71,7 @@ class Plan:
 
     @classmethod
     def of(cls, number: int, seed: int) -> Plan:
-        """Return what *seed* makes of a Job."""
+        """Return the plan that follows from *seed*."""
         chance = random.Random(f"{seed}/{number}")
         ending = chance.choice(["done", "done", "done", "failed", "raised"])
         size = chance.randint(0, 100_000) if chance.random() < 0.2 else None
@@ -82,12 +82,12 @@ class Plan:
 
     @property
     def content(self) -> bytes:
-        """The bytes of its file, which are those of no other."""
+        """The bytes of its file, which no other file has."""
         return random.Random(self.name).randbytes(self.size or 0)
 
 
 async def prove_faults(jobs: int, seed: int) -> Outcome:
-    """Run *jobs* Jobs, and compare all that the server holds with what was to become of them."""
+    """Run *jobs* Jobs, and compare all that the server holds with the plans."""
     outcome = Outcome(f"{jobs} Jobs through a server that spoils 10 % of all requests", seed)
     requests = 0
 
@@ -100,12 +100,12 @@ async def prove_faults(jobs: int, seed: int) -> Outcome:
     with SecretWatch(KEY) as watch:
         faults = Faults(seed)
         for index, fault in enumerate(FAULTS):
-            # The first is asked about each request.
+            # The first fault is considered for each request.
             faults.inject(fault, probability=_EACH, on="any" if index else counted)
         async with running(api_key=KEY, faults=faults, empty=True) as handle:
             server = FtrackServer(handle)
             async with server.session() as session:
-                limiter = anyio.CapacityLimiter(CROWD)
+                limiter = anyio.CapacityLimiter(AT_ONCE)
                 async with anyio.create_task_group() as group:
                     for plan in plans:
                         group.start_soon(_run, session, plan, limiter, outcome, watch)

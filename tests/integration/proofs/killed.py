@@ -44,7 +44,7 @@ class Load:
         self.acknowledged = 0
 
     def stop(self) -> None:
-        """Let each task end after what it is at."""
+        """Let each task end after its current step."""
         self._stopped = True
 
     async def goes_on(self) -> bool:
@@ -116,11 +116,11 @@ class Load:
 
 
 async def prove_kills(kills: int, seed: int, folder: Path) -> Outcome:
-    """Kill the server *kills* times under load, and compare what it holds with what it said."""
+    """Kill the server *kills* times, and compare what it holds with what it acknowledged."""
     outcome = Outcome(f"{kills} times kill -9 and restart of the server under load", seed)
     chance = random.Random(seed)
     with SecretWatch(KEY) as watch, ServerProcess(folder / "server", api_key=KEY) as server:
-        # A last word has ten seconds; should the server be away for longer, the journal has it.
+        # A final status has ten seconds. If the server is away for longer, the journal has it.
         async with server.session(journal=folder / "journal") as session:
             user = await session.current_user()
             load = Load(session, outcome, watch, user.id)
@@ -151,7 +151,9 @@ async def _empty(session: AsyncSession, outcome: Outcome) -> None:
         while session.health.final_reports_pending:  # noqa: ASYNC110 - health is a snapshot
             await anyio.sleep(0.05)
     left = session.health.final_reports_pending
-    outcome.require(not left, f"{left} last words wait in the journal of a server that is back")
+    outcome.require(
+        not left, f"{left} final statuses wait in the journal although the server is back"
+    )
 
 
 def _data(name: str, number: int) -> str:

@@ -15,7 +15,7 @@ _SHOWN = 20
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a proof.
+    """The result of a proof.
 
     Attributes:
         title: What was to be proved.
@@ -33,7 +33,7 @@ class Outcome:
     _started: float = field(default_factory=time.monotonic)
 
     def require(self, holds: bool, problem: str) -> None:
-        """Take note of *problem* unless what is required *holds*."""
+        """Note *problem* unless *holds* is true."""
         if not holds:
             self.violations.append(problem)
 
@@ -54,7 +54,7 @@ class Outcome:
 
 
 def by_name(jobs: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return Jobs, as a test server gives them, by the text that they were begun with."""
+    """Return Jobs, as a test server gives them, by the description that they began with."""
     found: dict[str, list[Mapping[str, Any]]] = {}
     for job in jobs:
         name = job["data"].get("base_description", job["description"])

@@ -1,4 +1,4 @@
-"""Searches all that is logged and raised for a secret."""
+"""Searches everything that is logged or raised for a secret."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import traceback
 from types import TracebackType
 from typing import Self
 
-#: A key that is found wherever it stands, as it occurs in nothing else.
+#: A key that is found wherever it occurs, because nothing else contains it.
 KEY = "VERY-SECRET-KEY-9876543210"
 
 

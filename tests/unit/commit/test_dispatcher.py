@@ -1,4 +1,4 @@
-"""The dispatcher: tickets that end while it is found out what became of others."""
+"""The dispatcher: requests that end while it is found out what became of others."""
 
 from __future__ import annotations
 
@@ -98,7 +98,10 @@ async def test_what_waits_for_a_withdrawn_half_ends_with_the_session() -> None:
         return 200, {"exception": "ServerError", "content": "nobody may ask"}
 
     server.answer = answer
-    async with dispatching(server, in_flight=1) as dispatcher, anyio.create_task_group() as group:
+    async with (
+        dispatching(server, max_requests=1) as dispatcher,
+        anyio.create_task_group() as group,
+    ):
         submit(dispatcher, create("first"))
         half = submit(dispatcher, create("second"), update("shared"))
         behind = [submit(dispatcher, update("shared")) for _ in range(3)]
@@ -118,10 +121,10 @@ async def test_what_waits_for_a_withdrawn_half_ends_with_the_session() -> None:
 
         dispatcher.abandon()
 
-        assert all(isinstance(ticket.outcome, NotApplied) for ticket in behind)
+        assert all(isinstance(request.outcome, NotApplied) for request in behind)
         with anyio.fail_after(5):
-            for ticket in behind:
-                await dispatcher.wait(ticket)
+            for request in behind:
+                await dispatcher.wait(request)
 
 
 async def test_too_many_requests_are_the_fault_of_no_commit_and_bring_no_more() -> None:
@@ -132,9 +135,9 @@ async def test_too_many_requests_are_the_fault_of_no_commit_and_bring_no_more() 
 
     server.answer = answer
     async with dispatching(server) as dispatcher:
-        tickets = [submit(dispatcher, update(key)) for key in "abcd"]
-        for ticket in tickets:
-            assert isinstance(await dispatcher.wait(ticket), NotApplied)
+        requests = [submit(dispatcher, update(key)) for key in "abcd"]
+        for request in requests:
+            assert isinstance(await dispatcher.wait(request), NotApplied)
 
     assert len(server.batches) == 1
 
@@ -150,8 +153,8 @@ async def test_a_question_that_meets_too_many_requests_is_asked_again() -> None:
     server.answer = answer
     soon = RetryPolicy(first_delay=0.01)
     async with dispatching(server, soon) as dispatcher:
-        ticket = submit(dispatcher, create("a"), create("b"))
-        assert isinstance(await dispatcher.wait(ticket), Applied)
+        request = submit(dispatcher, create("a"), create("b"))
+        assert isinstance(await dispatcher.wait(request), Applied)
 
     asked, again, sent = server.batches
     assert is_question(asked)
@@ -181,18 +184,18 @@ async def test_waits_that_are_cancelled_leave_nothing_behind() -> None:
     server, answers = Server(), anyio.Event()
     server.answer = lambda _: answers.wait()
     async with dispatching(server) as dispatcher, anyio.create_task_group() as group:
-        ticket = submit(dispatcher, update("a"))
-        group.start_soon(dispatcher.wait, ticket)
-        group.start_soon(ticket.ended)
+        request = submit(dispatcher, update("a"))
+        group.start_soon(dispatcher.wait, request)
+        group.start_soon(request.ended)
         await anyio.wait_all_tasks_blocked()
         gc.collect()
         before = len(gc.get_objects())
         for _ in range(500):
             with anyio.move_on_after(0):
-                await ticket.ended()
+                await request.ended()
         gc.collect()
 
         assert len(gc.get_objects()) < before + 250
         with anyio.fail_after(5):
             answers.set()
-            await ticket.ended()
+            await request.ended()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aioftrackjobs.commit import queue as outboxes
+from aioftrackjobs.commit import queue as queues
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS, SendQueue
 from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest, WithdrawnError
 from aioftrackjobs.protocol.operations import Update
@@ -16,32 +16,32 @@ def ignore(_: Outcome) -> None: ...
 
 def commit(number: int, operations: int = 1) -> PendingRequest:
     target = Reference("Job", (("id", f"j{number}"),))
-    ticket = PendingRequest.of_commit([Update(target, {"data": "{}"})] * operations, ignore)
-    ticket.number = number
-    return ticket
+    request = PendingRequest.of_commit([Update(target, {"data": "{}"})] * operations, ignore)
+    request.number = number
+    return request
 
 
 def call(number: int) -> PendingRequest:
-    ticket = PendingRequest.of_call([{"action": "query", "expression": "Job"}])
-    ticket.number = number
-    return ticket
+    request = PendingRequest.of_call([{"action": "query", "expression": "Job"}])
+    request.number = number
+    return request
 
 
-def withdraw(*tickets: PendingRequest) -> None:
-    for ticket in tickets:
-        ticket.finish(NotApplied(WithdrawnError("gone")))
+def withdraw(*requests: PendingRequest) -> None:
+    for request in requests:
+        request.end(NotApplied(WithdrawnError("gone")))
 
 
-def filled(*tickets: PendingRequest, group_commit: bool = True) -> SendQueue:
-    outbox = SendQueue(group_commit=group_commit)
-    for ticket in tickets:
-        outbox.add(ticket)
-    return outbox
+def filled(*requests: PendingRequest, group_commit: bool = True) -> SendQueue:
+    queue = SendQueue(group_commit=group_commit)
+    for request in requests:
+        queue.add(request)
+    return queue
 
 
-def taken(outbox: SendQueue, *, departs: bool = True) -> list[list[int]]:
-    groups = iter(lambda: outbox.take(departs=departs), [])
-    return [[ticket.number for ticket in group] for group in groups]
+def taken(queue: SendQueue, *, may_send_commits: bool = True) -> list[list[int]]:
+    groups = iter(lambda: queue.take(may_send_commits=may_send_commits), [])
+    return [[request.number for request in group] for group in groups]
 
 
 def test_commits_travel_together_in_the_order_of_arrival() -> None:
@@ -53,26 +53,26 @@ def test_each_travels_alone_without_group_commit() -> None:
 
 
 def test_a_call_travels_by_itself_when_it_is_its_turn() -> None:
-    outbox = filled(commit(2), call(1), call(4), commit(3), commit(5))
+    queue = filled(commit(2), call(1), call(4), commit(3), commit(5))
 
-    assert taken(outbox) == [[1], [2, 3, 5], [4]]
+    assert taken(queue) == [[1], [2, 3, 5], [4]]
 
 
 def test_calls_leave_while_commits_may_not() -> None:
-    outbox = filled(commit(1), call(2))
+    queue = filled(commit(1), call(2))
 
-    assert outbox.has_some(departs=False)
-    assert taken(outbox, departs=False) == [[2]]
-    assert not outbox.has_some(departs=False)
-    assert outbox.has_some(departs=True)
+    assert queue.has_work(may_send_commits=False)
+    assert taken(queue, may_send_commits=False) == [[2]]
+    assert not queue.has_work(may_send_commits=False)
+    assert queue.has_work(may_send_commits=True)
 
 
 def test_groups_that_left_before_leave_first_and_as_they_are() -> None:
-    outbox = filled(commit(1))
-    outbox.groups += [[commit(2), commit(3)], [commit(4)]]
+    queue = filled(commit(1))
+    queue.groups += [[commit(2), commit(3)], [commit(4)]]
 
-    assert outbox.has_some(departs=False)
-    assert taken(outbox) == [[2, 3], [4], [1]]
+    assert queue.has_work(may_send_commits=False)
+    assert taken(queue) == [[2, 3], [4], [1]]
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_no_more_operations_share_a_request_than_are_allowed(
 
 
 def test_no_more_bytes_share_a_request_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    tickets = [commit(number) for number in range(4)]
-    monkeypatch.setattr(outboxes, "GROUP_BYTES", 2 * len(tickets[0].encode()))
+    requests = [commit(number) for number in range(4)]
+    monkeypatch.setattr(queues, "GROUP_BYTES", 2 * len(requests[0].encode()))
 
-    assert taken(filled(*tickets)) == [[0, 1], [2, 3]]
+    assert taken(filled(*requests)) == [[0, 1], [2, 3]]
 
 
 def test_what_cannot_be_encoded_travels_alone() -> None:
@@ -107,24 +107,24 @@ def test_what_cannot_be_encoded_travels_alone() -> None:
 
 
 def test_what_is_withdrawn_does_not_travel() -> None:
-    tickets = [commit(1), commit(2), commit(3), call(4), call(5)]
-    outbox = filled(*tickets)
-    withdraw(tickets[0], tickets[2], tickets[3])
+    requests = [commit(1), commit(2), commit(3), call(4), call(5)]
+    queue = filled(*requests)
+    withdraw(requests[0], requests[2], requests[3])
 
-    assert taken(outbox) == [[2], [5]]
+    assert taken(queue) == [[2], [5]]
 
 
 def test_what_is_withdrawn_is_dropped_before_it_is_most_of_what_waits() -> None:
-    outbox, kept = filled(), [commit(0), call(1)]
-    for ticket in kept:
-        outbox.add(ticket)
+    queue, kept = filled(), [commit(0), call(1)]
+    for request in kept:
+        queue.add(request)
     most = 0
     for number in range(2, 100):
-        ticket = commit(number) if number % 2 else call(number)
-        outbox.add(ticket)
-        withdraw(ticket)
-        outbox.note_withdrawn()
-        most = max(most, len(outbox.commits) + len(outbox.calls))
+        request = commit(number) if number % 2 else call(number)
+        queue.add(request)
+        withdraw(request)
+        queue.note_withdrawn()
+        most = max(most, len(queue.commits) + len(queue.calls))
 
     assert most <= 2 * len(kept) + 1
-    assert taken(outbox) == [[0], [1]]
+    assert taken(queue) == [[0], [1]]

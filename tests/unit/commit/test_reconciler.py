@@ -44,31 +44,31 @@ async def test_what_exists_under_its_own_key_is_done(
     tables: Tables, reconciler: Reconciler
 ) -> None:
     done, open_ = request(create()), request(create())
-    has(tables, done.changes[0], data="changed by others since")
+    has(tables, done.operations[0], data="changed by others since")
 
-    any_done, unanswered = await reconciler.after([done, open_])
+    any_done, unanswered = await reconciler.reconcile([done, open_])
 
     assert any_done
     assert unanswered == []
-    assert list(done.changes_left) == []
-    assert open_.changes_left == open_.changes
+    assert list(done.operations_left) == []
+    assert open_.operations_left == open_.operations
     assert tables.queries == 1, "one request for all"
 
 
 async def test_where_nothing_exists_nothing_is_done(reconciler: Reconciler) -> None:
     pending = request(create(), create())
 
-    any_done, _ = await reconciler.after([pending])
+    any_done, _ = await reconciler.reconcile([pending])
 
     assert not any_done
-    assert pending.changes_left == pending.changes
+    assert pending.operations_left == pending.operations
 
 
 async def test_updates_alone_are_not_asked_about(tables: Tables, reconciler: Reconciler) -> None:
     """They set absolute values, and may be sent again."""
     change = Update(Reference("Job", (("id", new_id()),)), {"data": "x"})
 
-    assert await reconciler.after([request(change)]) == (False, ())
+    assert await reconciler.reconcile([request(change)]) == (False, ())
     assert tables.queries == 0
 
 
@@ -78,11 +78,11 @@ async def test_a_server_that_refuses_the_question_says_nothing(
     tables.hides = {"Job"}
     pending = request(create(), create(), create())
 
-    any_done, unanswered = await reconciler.after([pending])
+    any_done, unanswered = await reconciler.reconcile([pending])
 
     assert not any_done
     assert list(unanswered) == [pending]
-    assert pending.changes_left == pending.changes
+    assert pending.operations_left == pending.operations
 
 
 async def test_a_question_without_an_answer_is_an_error(
@@ -91,55 +91,55 @@ async def test_a_question_without_an_answer_is_an_error(
     tables.faults.append("lost question")
 
     with pytest.raises(TransportError):
-        await reconciler.after([request(create())])
+        await reconciler.reconcile([request(create())])
 
 
 async def test_chosen_keys_are_looked_up_before_they_are_used(
     tables: Tables, reconciler: Reconciler
 ) -> None:
     taken, free = request(create("taken")), request(create("free"))
-    has(tables, taken.changes[0], data="mine")
+    has(tables, taken.operations[0], data="mine")
 
-    await reconciler.before([taken, free])
+    await reconciler.check_chosen_keys([taken, free])
 
-    assert taken.free == set()
-    assert free.free == {free.changes[0].target}
+    assert taken.free_keys == set()
+    assert free.free_keys == {free.operations[0].target}
 
 
 async def test_what_was_taken_before_is_not_ours_even_with_the_same_values(
     tables: Tables, reconciler: Reconciler
 ) -> None:
     pending = request(create("k"))
-    has(tables, pending.changes[0], data="mine")
-    await reconciler.before([pending])
+    has(tables, pending.operations[0], data="mine")
+    await reconciler.check_chosen_keys([pending])
 
-    any_done, _ = await reconciler.after([pending])
+    any_done, _ = await reconciler.reconcile([pending])
 
     assert not any_done
-    assert pending.changes_left == pending.changes
+    assert pending.operations_left == pending.operations
 
 
 async def test_what_was_free_before_and_has_our_values_is_ours(
     tables: Tables, reconciler: Reconciler
 ) -> None:
     pending = request(create("k"))
-    await reconciler.before([pending])
-    has(tables, pending.changes[0], data="mine")
+    await reconciler.check_chosen_keys([pending])
+    has(tables, pending.operations[0], data="mine")
 
-    any_done, _ = await reconciler.after([pending])
+    any_done, _ = await reconciler.reconcile([pending])
 
     assert any_done
-    assert list(pending.changes_left) == []
+    assert list(pending.operations_left) == []
 
 
 async def test_what_was_free_before_and_has_other_values_stays_in_doubt(
     tables: Tables, reconciler: Reconciler
 ) -> None:
     pending = request(create("k"))
-    await reconciler.before([pending])
-    has(tables, pending.changes[0], data="of another client")
+    await reconciler.check_chosen_keys([pending])
+    has(tables, pending.operations[0], data="of another client")
 
-    any_done, _ = await reconciler.after([pending])
+    any_done, _ = await reconciler.reconcile([pending])
 
     assert not any_done
-    assert pending.doubt is not None
+    assert pending.uncertain_because is not None

@@ -1,4 +1,4 @@
-"""What a Job's data says: ours beside what others keep there."""
+"""The data of a Job: the values of this package beside those of others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from aioftrackjobs.jobs.data import JobData, Progress, parse_given_data
 
 
-def test_the_description_is_ours_and_the_rest_is_kept() -> None:
+def test_the_description_is_replaced_and_the_rest_is_kept() -> None:
     report = JobData("Render")
 
     assert report.compose('{"frames": [1], "description": "old"}') == {
@@ -18,7 +18,7 @@ def test_the_description_is_ours_and_the_rest_is_kept() -> None:
     }
 
 
-def test_without_a_text_of_ours_nothing_is_added() -> None:
+def test_without_a_description_nothing_is_added() -> None:
     assert JobData(None).compose('{"a": 1}') == {"a": 1}
 
 

@@ -1,4 +1,4 @@
-"""Who runs a Job, until when, and whether that process lives."""
+"""Leases: which process owns a Job, until when, and whether that process lives."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def test_a_lease_is_read_as_it_was_written() -> None:
         {"holder": "me", "until": NOON.isoformat(), "host": "farm07"},
     ],
 )
-def test_what_is_no_lease_of_ours_is_none(value: Any) -> None:
+def test_a_value_that_is_no_valid_lease_is_read_as_none(value: Any) -> None:
     assert Lease.of({LEASE: value}) is None
 
 
-def test_a_lease_elsewhere_holds_until_it_ran_out_and_the_grace_is_over() -> None:
+def test_a_lease_on_another_host_holds_until_its_end_and_the_grace_are_over() -> None:
     lease = Lease("me", ELSEWHERE, NOON)
 
     assert not lease.is_over(NOON + timedelta(seconds=60), grace=60)
@@ -47,7 +47,7 @@ def test_a_lease_elsewhere_holds_until_it_ran_out_and_the_grace_is_over() -> Non
 
 
 @pytest.mark.skipif(not this_process().place, reason="the system does not tell")
-def test_a_process_is_told_from_others_with_its_id() -> None:
+def test_a_process_is_distinguished_from_others_with_its_id() -> None:
     here = this_process()
 
     assert here.is_alive() is True
@@ -87,7 +87,7 @@ def test_a_recovery_keeps_what_others_have_in_the_data_and_the_base_text() -> No
     }
 
 
-def test_a_late_word_takes_a_recovery_back() -> None:
+def test_a_late_final_status_undoes_a_recovery() -> None:
     data = '{"description": "x - failed: gone", "base_description": "x", "recovered": {}, "n": 1}'
 
     assert compose_final_data(data, {"description": "x"}) == {"description": "x", "n": 1}

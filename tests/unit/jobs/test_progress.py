@@ -28,6 +28,6 @@ def test_progress_reads_as_percent(
 @pytest.mark.parametrize(
     ("done", "total"), [(math.nan, None), (1, 0), (1, -1), (1, math.nan), (math.inf, math.inf)]
 )
-def test_what_is_no_progress_is_refused(done: float, total: float | None) -> None:
+def test_an_amount_that_is_no_progress_is_refused(done: float, total: float | None) -> None:
     with pytest.raises(ValueError, match="no progress"):
         Progress.of(done, None, total)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aioftrackjobs.protocol.reconciliation import agrees, telling
+from aioftrackjobs.protocol.reconciliation import agrees, discriminating_attributes
 
 
 def time(text: str) -> dict[str, str]:
@@ -57,5 +57,5 @@ def test_a_value_that_the_server_does_not_tell_does_not_agree() -> None:
 def test_what_the_server_fills_in_or_what_grows_tells_nothing() -> None:
     values = {"b": 1, "a": "x", "none": None, "members": [USER], "metadata": {"key": "value"}}
 
-    assert telling(values) == ("a", "b")  # type: ignore[arg-type]
+    assert discriminating_attributes(values) == ("a", "b")  # type: ignore[arg-type]
     assert agrees(values, {"a": "x", "b": 1})  # type: ignore[arg-type]

@@ -18,17 +18,16 @@ from aioftrackjobs.protocol.operations import (
 )
 from aioftrackjobs.protocol.query import PAGE_SIZE
 from aioftrackjobs.protocol.reconciliation import (
-    Question,
+    ExistenceQuery,
     Row,
-    born,
+    chosen_key_queries,
     done_among,
-    named,
-    puzzling,
-    questions,
-    questions_before,
+    existence_queries,
+    is_ambiguous,
     stages,
     untouched,
 )
+from aioftrackjobs.protocol.references import created_ids, referenced_ids
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch, join_batches
 
@@ -68,8 +67,8 @@ def test_no_stage_names_what_it_has_created_before(operations: list[Operation]) 
     for stage in stages(operations):
         created: set[str] = set()
         for operation in stage:
-            assert created.isdisjoint(named(operation))
-            created.update(born(operation))
+            assert created.isdisjoint(referenced_ids(operation))
+            created.update(created_ids(operation))
 
 
 @given(OPERATIONS)
@@ -77,8 +76,8 @@ def test_there_are_no_more_stages_than_needed(operations: list[Operation]) -> No
     """Each stage begins with an operation that names what the one before it created."""
     split = stages(operations)
     for before, stage in pairwise(split):
-        created = {each for operation in before for each in born(operation)}
-        assert not created.isdisjoint(named(stage[0]))
+        created = {each for operation in before for each in created_ids(operation)}
+        assert not created.isdisjoint(referenced_ids(stage[0]))
 
 
 def test_what_is_named_deep_inside_a_value_counts() -> None:
@@ -88,7 +87,7 @@ def test_what_is_named_deep_inside_a_value_counts() -> None:
     assert len(stages(operations)) == 2
 
 
-# questions
+# existence_queries
 
 
 class Server:
@@ -107,13 +106,13 @@ class Server:
                 case Delete(target):
                     self.rows.pop(target, None)
 
-    def tell(self, asked: Sequence[Question]) -> dict[Reference, Row]:
-        """Return what the answers to the questions say."""
+    def tell(self, asked: Sequence[ExistenceQuery]) -> dict[Reference, Row]:
+        """Return what the answers to the existence_queries say."""
         told: dict[Reference, Row] = {}
         for question in asked:
             rows = [
                 {**dict(each.key), **{name: self.rows[each].get(name) for name in question.names}}
-                for each in question.asked
+                for each in question.references
                 if each in self.rows
             ]
             told.update(question.found({"data": rows}))
@@ -125,8 +124,8 @@ def test_answers_tell_what_exists_of_what_was_asked(
     operations: list[Operation], existing: list[Reference]
 ) -> None:
     server = Server(existing)
-    for asked in (questions(operations), questions_before(operations)):
-        references = {each for question in asked for each in question.asked}
+    for asked in (existence_queries(operations), chosen_key_queries(operations)):
+        references = {each for question in asked for each in question.references}
 
         assert server.tell(asked).keys() == server.rows.keys() & references
 
@@ -134,20 +133,23 @@ def test_answers_tell_what_exists_of_what_was_asked(
 def test_many_keys_are_asked_for_in_pages_and_each_once() -> None:
     operations = [Delete(job(str(index % (PAGE_SIZE + 1)))) for index in range(3 * PAGE_SIZE)]
 
-    assert [len(question.asked) for question in questions(operations)] == [PAGE_SIZE, 1]
+    assert [len(question.references) for question in existence_queries(operations)] == [
+        PAGE_SIZE,
+        1,
+    ]
 
 
 def test_keys_that_are_made_are_asked_for_only_after() -> None:
     made = Create(job("a"), {"data": "x"}, fresh=True)
 
-    assert questions_before([made, Update(job("b")), Create(link("a", "b"))]) == []
-    assert [each.names for each in questions([made, Update(job("b"))])] == [()]
+    assert chosen_key_queries([made, Update(job("b")), Create(link("a", "b"))]) == []
+    assert [each.names for each in existence_queries([made, Update(job("b"))])] == [()]
 
 
 def test_about_chosen_keys_it_is_asked_before_and_after_with_values() -> None:
     operations = [Create(job(key), {"data": "x", "parent": None}) for key in "ab"]
 
-    (before,), (after,) = questions_before(operations), questions(operations)
+    (before,), (after,) = chosen_key_queries(operations), existence_queries(operations)
 
     assert before.operation["expression"] == 'select id from Job where id in ("a", "b")'
     assert after.operation["expression"] == 'select id, data from Job where id in ("a", "b")'
@@ -191,8 +193,8 @@ def test_what_a_server_did_is_found_and_the_rest_can_be_sent(
     applied = data.draw(st.integers(0, len(commit)))
     server.apply(commit[:applied])
 
-    found = server.tell(questions(commit))
-    assert not puzzling(commit, found, created)
+    found = server.tell(existence_queries(commit))
+    assert not is_ambiguous(commit, found, created)
     done = done_among(commit, found, created)
     rest = [each for place, each in enumerate(commit) if place not in done]
 
@@ -225,10 +227,10 @@ def test_a_chosen_key_that_was_free_is_ours_with_our_values() -> None:
     other: dict[Reference, Row] = {job("a"): {"data": "y"}}
 
     assert done_among([create], same, {job("a")}) == [0]
-    assert not puzzling([create], same, {job("a")})
+    assert not is_ambiguous([create], same, {job("a")})
     assert done_among([create], other, {job("a")}) == []
-    assert puzzling([create], other, {job("a")})
-    assert not puzzling([create], other, set())
+    assert is_ambiguous([create], other, {job("a")})
+    assert not is_ambiguous([create], other, set())
 
 
 def test_only_the_first_create_of_an_entity_can_have_made_it() -> None:
@@ -257,7 +259,7 @@ def test_what_stays_done_has_nothing_to_do_with_what_is_deleted_or_left(
         assert not isinstance(operation, Create)
         assert operation.target not in {each.target for each in (*created, *left)}
         for each in created:
-            assert set(born(each)).isdisjoint(named(operation))
+            assert set(created_ids(each)).isdisjoint(referenced_ids(operation))
 
 
 def test_a_change_of_something_else_stays_done() -> None:

@@ -18,13 +18,13 @@ from aioftrackjobs.errors import (
     ServerError,
     ValidationError,
 )
-from aioftrackjobs.protocol.wire import decode_answer, encode_batch
+from aioftrackjobs.protocol.wire import decode_response, encode_batch
 
 EXPRESSION = "select id from Job where"
 
 
 def test_results_are_aligned_with_the_operations() -> None:
-    assert decode_answer(200, b'[{"a": 1}, {"b": 2}]', 2) == [{"a": 1}, {"b": 2}]
+    assert decode_response(200, b'[{"a": 1}, {"b": 2}]', 2) == [{"a": 1}, {"b": 2}]
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 422, 500])
@@ -34,7 +34,7 @@ def test_an_error_object_is_a_refusal_whatever_the_status(status: int) -> None:
     ).encode()
 
     with pytest.raises(ServerError) as caught:
-        decode_answer(status, body, 1)
+        decode_response(status, body, 1)
 
     error = caught.value
     assert isinstance(error, ValidationError)
@@ -63,7 +63,7 @@ def test_error_names_have_their_class(kind: str, cls: type[ServerError]) -> None
     body = json.dumps({"exception": kind, "content": "no"}).encode()
 
     with pytest.raises(ServerError) as caught:
-        decode_answer(200, body, 1)
+        decode_response(200, body, 1)
 
     assert type(caught.value) is cls
 
@@ -74,7 +74,7 @@ def test_a_refused_query_is_shown_with_the_servers_own_text() -> None:
     ).encode()
 
     with pytest.raises(QuerySyntaxError) as caught:
-        decode_answer(200, body, 1, expression=EXPRESSION)
+        decode_response(200, body, 1, expression=EXPRESSION)
 
     error = caught.value
     assert error.expression == EXPRESSION
@@ -98,7 +98,7 @@ def test_a_refused_query_is_shown_with_the_servers_own_text() -> None:
 )
 def test_what_is_no_answer_leaves_the_end_unknown(status: int, body: bytes, part: str) -> None:
     with pytest.raises(MalformedResponseError) as caught:
-        decode_answer(status, body, 1)
+        decode_response(status, body, 1)
 
     assert part in str(caught.value)
     assert caught.value.status == status
@@ -107,7 +107,7 @@ def test_what_is_no_answer_leaves_the_end_unknown(status: int, body: bytes, part
 @pytest.mark.parametrize("body", [b"<html>too large</html>", b'{"detail": []}', b"[{}]"])
 def test_a_4xx_without_an_error_object_is_a_refusal_too(body: bytes) -> None:
     with pytest.raises(ServerError) as caught:
-        decode_answer(413, body, 1)
+        decode_response(413, body, 1)
 
     assert caught.value.kind == "HTTP 413"
 
@@ -117,7 +117,7 @@ def test_no_body_breaks_the_decoder(body: bytes, status: int) -> None:
     shown = ""
     answer: list[object] = []
     try:
-        answer = decode_answer(status, body, 1)
+        answer = decode_response(status, body, 1)
     except (ServerError, MalformedResponseError) as exc:
         shown = str(exc)
 

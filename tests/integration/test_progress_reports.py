@@ -1,11 +1,11 @@
-"""Progress of many Jobs: written together, and at most once per interval."""
+"""Progress of many Jobs: written together, and at most once in an interval."""
 
 from __future__ import annotations
 
 import gc
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import anyio
 import anyio.lowlevel
@@ -22,7 +22,7 @@ from .waiting import until
 
 
 class Wire:
-    """Answers each write with what it says, and counts the requests that carry progress."""
+    """Responds to each write, and counts the requests that carry progress."""
 
     def __init__(self) -> None:
         self.reports: list[list[str]] = []
@@ -42,8 +42,8 @@ class Wire:
             await self.gate.wait()
             if self.away:
                 raise ConnectError("away")
-        answers = [{"action": each["action"], "data": {}} for each in operations]
-        return WireResponse(200, json.dumps(answers).encode())
+        results = [{"action": each["action"], "data": {}} for each in operations]
+        return WireResponse(200, json.dumps(results).encode())
 
     def stream(self, request: WireRequest) -> AbstractAsyncContextManager[Download]:
         raise NotImplementedError("it has no files")
@@ -104,11 +104,11 @@ async def test_many_jobs_share_a_request_per_500_and_interval(
         assert {json.loads(text)["progress"] for text in wire.reports[0]} == {0.9}
         wire.reports.clear()
         await stack.aclose()
-    told = {json.loads(text)["progress"] for reports in wire.reports for text in reports}
-    assert told == {1.0}, "the last word says what came after the round"
+    written = {json.loads(text)["progress"] for reports in wire.reports for text in reports}
+    assert written == {1.0}, "the final report has what came after the round"
 
 
-async def test_what_comes_during_a_write_is_one_more_write(
+async def test_reports_during_a_write_lead_to_one_more_write(
     session: AsyncSession, wire: Wire, user: Job
 ) -> None:
     wire.gate = anyio.Event()
@@ -171,11 +171,11 @@ async def test_writes_that_fail_together_are_one_line_in_the_log(
         await turns()
         wire.away = False
 
-    (told,) = [each.getMessage() for each in caplog.records if "progress" in each.getMessage()]
-    assert told == "progress was not written for 20 Jobs; the work goes on: away"
+    (message,) = [each.getMessage() for each in caplog.records if "progress" in each.getMessage()]
+    assert message == "progress was not written for 20 Jobs; the work goes on: away"
 
 
-async def test_intervals_that_nobody_uses_any_more_are_forgotten(
+async def test_writers_of_intervals_that_no_job_uses_are_forgotten(
     session: AsyncSession, wire: Wire, user: Job
 ) -> None:
     async def run(interval: float) -> None:
@@ -197,7 +197,7 @@ async def test_a_job_that_has_ended_is_not_reported_any_more(
     async with job_context(session, user=user, interval=0) as job:
         job.progress(0.1)
         await wire.reported.wait()
-        job.progress(0.2)  # told by the last word
+        job.progress(0.2)  # written with the final status
     wire.reports.clear()
     job.progress(0.3)
     await turns()
