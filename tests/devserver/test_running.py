@@ -43,11 +43,13 @@ async def test_two_servers_share_nothing() -> None:
 
 async def test_responses_are_not_delayed(remote: Caller) -> None:
     """Headers and body are two writes: Nagle's delay would add 40 ms to each response."""
-    start = time.perf_counter()
+    times = list[float]()
     for _ in range(50):
+        start = time.perf_counter()
         await remote.call()
+        times.append(time.perf_counter() - start)
 
-    assert time.perf_counter() - start < 1
+    assert min(times) < 0.04, "a busy machine delays some, Nagle's algorithm all"
 
 
 async def test_starting_and_stopping_takes_well_under_a_second() -> None:
