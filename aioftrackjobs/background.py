@@ -127,7 +127,7 @@ class BackgroundTasks:
         self._loop_is_shutting_down = False
         self._no_foreign_tasks = False  # during shutdown: only host tasks are left
         self._failure: BaseException | None = None
-        self._new_waiter: Callable[[], Waiter]
+        self.new_waiter: Callable[[], Waiter]
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
     async def start(self) -> None:
@@ -138,24 +138,19 @@ class BackgroundTasks:
         if sniffio.current_async_library() == "trio":
             import trio
 
-            self._new_waiter = lambda: _EventWaiter(trio.Event())
+            self.new_waiter = lambda: _EventWaiter(trio.Event())
             trio.lowlevel.spawn_system_task(self._run, name=_NAME)
         else:
             import asyncio
 
             loop = asyncio.get_running_loop()
-            self._new_waiter = loop.create_future
+            self.new_waiter = loop.create_future
             self._task = loop.create_task(self._run(), name=_NAME)
         try:
             await self._started.wait()
         except BaseException:
             self._stopping.set()
             raise
-
-    @property
-    def new_waiter(self) -> Callable[[], Waiter]:
-        """Makes the cheapest thing that a single task can wait for; usable after the start."""
-        return self._new_waiter
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function(*args)`` in the background.

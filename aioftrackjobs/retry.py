@@ -43,9 +43,9 @@ class RetryPolicy:
         if min(self.budget, self.first_delay, self.longest_delay) < 0 or not 0 <= self.jitter <= 1:
             raise ValueError("a retry policy has no negative times, and a jitter from 0 to 1")
 
-    def backoff(self) -> Backoff:
-        """Return the back-off of one piece of work, which begins now."""
-        return Backoff(self)
+    def backoff(self, began: float | None = None) -> Backoff:
+        """Return the back-off of one piece of work, which begins now, or has *began* earlier."""
+        return Backoff(self, self.clock() if began is None else began)
 
 
 #: One attempt, and no other.
@@ -55,9 +55,9 @@ NO_RETRIES = RetryPolicy(budget=0)
 class Backoff:
     """What is left of a policy's budget for one piece of work."""
 
-    def __init__(self, policy: RetryPolicy) -> None:
+    def __init__(self, policy: RetryPolicy, began: float) -> None:
         self._policy = policy
-        self._end = policy.clock() + policy.budget
+        self._end = began + policy.budget
         self._delay = policy.first_delay
         self._pauses = 0
 

@@ -78,11 +78,11 @@ async def job_context(
     """
     jobs = jobs_of(session)
     lifecycle = JobLifecycle(jobs, description=description, grace=grace, interval=interval)
-    running = RunningJob(jobs, lifecycle)
     before = _running.get()
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
         try:
             await lifecycle.begin(job, user, data)
+            running = RunningJob(jobs, lifecycle)
             _running.set(running)
             yield running
         except BaseException as error:

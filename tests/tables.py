@@ -1,4 +1,4 @@
-"""An in-memory server without a socket, with the habits and faults that tests of commits need."""
+"""An in-memory server without a socket, whose behaviour and faults tests can choose."""
 
 from __future__ import annotations
 
@@ -19,30 +19,31 @@ from aioftrackjobs.transport import Download, WireRequest, WireResponse
 Wire = dict[str, Any]
 
 
-#: Faults of requests that only ask.
-_OF_QUESTIONS = {"lost question", "busy"}
+#: Faults of requests with nothing but queries.
+_OF_QUERIES = {"lost query", "busy"}
 
 
 class RefusalError(Exception):
-    """What ends a batch with an error object."""
+    """The server refuses a batch, and returns an error object."""
 
 
 class Tables:
-    """An in-memory server which is the transport of its sessions, with the habits of a test.
+    """An in-memory server, which is itself the transport of its sessions.
 
     Attributes:
-        atomic: Whether a refused batch leaves nothing behind.
-        reorders: Whether an entity may not be named in the batch that creates it.
-        refuses: Tells which operations are refused.
-        gate: Requests wait for it.
-        faults: What happens to the next requests that carry writes, one by one: a "refused
-            connection", or a "lost request" or "lost answer"; or to the next that only asks, a
-            "lost question", or "busy" for one that is to come again after seven seconds.
-        hides: Entity types that it answers no query for.
-        most_operations: Batches of more are refused as too big.
-        batches: The writes of each request, in the order they arrived.
-        applied: The writes that were applied and not taken back, in their order.
-        under_way: Requests that are waiting now, and the most at once.
+        atomic: Whether a refused batch is rolled back.
+        reorders: Whether a batch may not refer to an entity that it creates.
+        refuses: Returns whether an operation is refused.
+        gate: An event for which requests wait.
+        faults: What happens to the next requests with writes, one after the other: a "refused
+            connection", a "lost request" or a "lost response"; or, to the next request with nothing
+            but queries, a "lost query", or "busy": a refusal that asks for seven seconds.
+        hides: Entity types that no user may query.
+        most_operations: Larger batches are refused.
+        batches: The writes of each request, in the order in which they arrived.
+        applied: The writes that were applied and not rolled back, in order.
+        in_progress: Number of requests that wait now.
+        most_in_progress: The highest number of requests that waited at the same time.
     """
 
     def __init__(self) -> None:
@@ -58,7 +59,7 @@ class Tables:
         self.applied: list[Wire] = []
         self.batches: list[list[Wire]] = []
         self.queries = 0
-        self.under_way = self.most_under_way = 0
+        self.in_progress = self.most_in_progress = 0
         self.arrived = anyio.Event()
 
     async def send(self, request: WireRequest) -> WireResponse:
@@ -68,30 +69,30 @@ class Tables:
         self.queries += len(operations) - len(writes)
         if writes:
             self.batches.append(writes)
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
+        self.in_progress += 1
+        self.most_in_progress = max(self.most_in_progress, self.in_progress)
         self.arrived.set()
         try:
             await self.gate.wait()
         finally:
-            self.under_way -= 1
-        due = bool(self.faults) and bool(writes) != (self.faults[0] in _OF_QUESTIONS)
+            self.in_progress -= 1
+        due = bool(self.faults) and bool(writes) != (self.faults[0] in _OF_QUERIES)
         fault = self.faults.popleft() if due else None
         if fault == "refused connection":
             raise ConnectError("refused")
-        if fault in ("lost request", "lost question"):
+        if fault in ("lost request", "lost query"):
             raise TransportError("gone")
         if fault == "busy":
             return WireResponse(429, b"slow down", {"retry-after": "7"})
-        answer = self._answer(operations)
-        if fault == "lost answer":
+        response = self._respond(operations)
+        if fault == "lost response":
             raise TransportError("gone")
-        return answer
+        return response
 
     def stream(self, request: WireRequest) -> AbstractAsyncContextManager[Download]:
         raise NotImplementedError("it has no files")
 
-    def _answer(self, operations: Sequence[Wire]) -> WireResponse:
+    def _respond(self, operations: Sequence[Wire]) -> WireResponse:
         if self.most_operations is not None and len(operations) > self.most_operations:
             return WireResponse(413, b"<h1>Request Entity Too Large</h1>")
         before = {key: dict(row) for key, row in self.rows.items()}, list(self.applied)
@@ -115,18 +116,18 @@ class Tables:
         if operation["action"] == "query":
             (kind,) = re.findall(r"from (\w+)", operation["expression"])
             if kind in self.hides:
-                raise RefusalError("ServerError", "nobody may ask for that")
-            asked = [
+                raise RefusalError("ServerError", "no user may query this")
+            queried = [
                 self.rows.get(each) for each in re.findall(r'"([^"]+)"', operation["expression"])
             ]
-            data = [row for row in asked if row and row.get("__entity_type__", kind) == kind]
+            data = [row for row in queried if row and row.get("__entity_type__", kind) == kind]
             return {"action": "query", "data": data}
         key = operation["entity_key"][0]
         if self.refuses(operation):
             raise RefusalError("ValidationError", f"refused: {key}")
         data = operation.get("entity_data", {})
         if self.reorders and any(value in created for name, value in data.items() if name != "id"):
-            raise RefusalError("IntegrityError", "a foreign key names nothing")
+            raise RefusalError("IntegrityError", "a foreign key refers to nothing")
         match operation["action"]:
             case "create":
                 if key in self.rows:
@@ -160,6 +161,6 @@ def _json(content: object) -> WireResponse:
 
 
 async def turns(number: int = 20) -> None:
-    """Let everything happen that only waits for its turn."""
+    """Give all tasks that can run the time to do so."""
     for _ in range(number):
         await anyio.lowlevel.checkpoint()

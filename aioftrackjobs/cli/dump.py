@@ -183,8 +183,8 @@ def _keyless(document: Mapping[str, Any], schema: EntitySchema) -> list[str]:
 async def _query(session: AsyncSession, expression: str) -> list[Row]:
     """Return rows in wire format."""
     connection = context_of(session).connection
-    (answer,) = await connection.call([{"action": "query", "expression": expression}])
-    rows: list[Row] = answer["data"]
+    (result,) = await connection.call([{"action": "query", "expression": expression}])
+    rows: list[Row] = result["data"]
     return rows
 
 

@@ -27,13 +27,16 @@ class RecordedChange:
         return isinstance(self.operation, Delete)
 
 
-def creation(entity: Entity, values: Mapping[str, Any], *, fresh: bool) -> list[RecordedChange]:
+def creation(
+    target: Reference, entity: Entity, values: Mapping[str, Any], *, fresh: bool
+) -> list[RecordedChange]:
     """Return what to record of a new *entity*.
 
     Relations follow as updates of their own, as in the official client: they can be reset before
     the commit, which then sends one create.
 
     Args:
+        target: The reference to the new entity.
         entity: The new entity.
         values: Its attributes.
         fresh: Whether its key was made for it, so that no other entity can have it.
@@ -41,7 +44,7 @@ def creation(entity: Entity, values: Mapping[str, Any], *, fresh: bool) -> list[
     Raises:
         UnserialisableValueError: One of the values has no wire form.
     """
-    target, keys = entity.__ftrack_reference__(), entity.primary_key_attributes
+    keys = entity.primary_key_attributes
     own, updates = dict[str, Any](), list[RecordedChange]()
     for name, value in values.items():
         if isinstance(value, (Entity, tuple)):

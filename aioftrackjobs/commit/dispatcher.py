@@ -187,10 +187,11 @@ class Dispatcher:
 
     async def wait(self, request: PendingRequest) -> Outcome:
         """Wait for the end of *request*; a cancelled wait withdraws it if it was not sent."""
+        waiter = request.waiter() if request.outcome is None else None
         with self._keep_alive:
             try:
-                if request.outcome is None:
-                    await request.waiter()
+                if waiter is not None:
+                    await waiter
             except BaseException:
                 if request.outcome is None and not request.is_sent:
                     withdrawn = WithdrawnError("withdrawn before it was sent")
@@ -205,12 +206,12 @@ class Dispatcher:
         request.new_waiter = self._background.new_waiter
         self._pending.add(request)
         if self._order.add(request):
-            self._release(request)
+            self._queue.add(request)
+            self._start_worker_for(request)
         return request
 
-    def _release(self, request: PendingRequest) -> None:
-        """Queue *request*, now that there is nothing left that it has to wait for."""
-        self._queue.add(request)
+    def _start_worker_for(self, request: PendingRequest) -> None:
+        """Start a worker for *request*, which was just queued, unless one is about to take it."""
         if not self._batching:
             self._start_worker(
                 may_send_commits=request.unordered or self._may_send_commits(),
@@ -230,7 +231,8 @@ class Dispatcher:
                     self._end_unsent(freed)
                 else:
                     for dependent in freed:
-                        self._release(dependent)
+                        self._queue.add(dependent)
+                        self._start_worker_for(dependent)
 
     def _end_unsent(self, freed: Sequence[PendingRequest]) -> None:
         """End requests that need not wait any more, and those behind them, without sending them."""

@@ -44,6 +44,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 from aioftrackjobs.background import Waiter
@@ -195,12 +196,12 @@ class PendingRequest:
         else:
             request.writes = tuple([key_of(operation.target) for operation in operations])
             if len(operations) > 1 or not isinstance(operations[0], Update):
-                request.creates = [each for op in operations for each in created_ids(op)]
                 request.deletes = [
                     op.target.key[0][1]
                     for op in operations
                     if isinstance(op, Delete) and len(op.target.key) == 1
                 ]
+                request.creates = [*chain.from_iterable(map(created_ids, operations))]
             if references := linked_ids(operations):
                 request.references = references
         if uncertain_because is not None:

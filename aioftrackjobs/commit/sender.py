@@ -83,15 +83,17 @@ class BatchSender:
         Returns:
             The groups to send next: if it was refused, its halves.
         """
-        backoff = self._retry.backoff()
+        began, backoff = self._retry.clock(), None
         group = _not_ended(group)
         while group:
             try:
                 group = await self._resolve_uncertain(group)
-                await self._reconciler.check_chosen_keys(group)
+                if group and group[0].has_chosen_keys:  # it travels alone
+                    await self._reconciler.check_chosen_keys(group)
                 group = _not_ended(group)  # callers may have withdrawn some of it meanwhile
                 results = await self._send_once(group)
             except (ServerError, TransportError) as exc:
+                backoff = backoff or self._retry.backoff(began)
                 self._note_failure(exc, group)
                 if not any(request.outcome is None for request in group):
                     return ()
@@ -115,10 +117,10 @@ class BatchSender:
     async def _send_once(self, group: Sequence[PendingRequest]) -> list[Any]:
         if not group:
             return []
+        count = sum([request.count_left for request in group])
         body = join_batches([request.encode() for request in group])
         for request in group:
             request.is_sent = True
-        count = sum([request.count_left for request in group])
         return await self._api.send(body, count, group[0].call)
 
     def _note_failure(

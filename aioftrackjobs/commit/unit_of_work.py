@@ -49,6 +49,7 @@ from aioftrackjobs.protocol.operations import (
     Update,
 )
 from aioftrackjobs.protocol.references import server_set_rows
+from aioftrackjobs.protocol.values import Reference
 
 logger = logging.getLogger(__name__)
 
@@ -113,11 +114,12 @@ class UnitOfWork:
     # Recording
 
     def record_create(
-        self, entity: Entity, values: Mapping[str, Any], *, fresh: bool = False
+        self, target: Reference, entity: Entity, values: Mapping[str, Any], *, fresh: bool = False
     ) -> None:
         """Record that *entity* is created with *values*, its key among them or not.
 
         Args:
+            target: The reference to the new entity.
             entity: The new entity.
             values: Its attributes.
             fresh: Whether its key was made for it, so that no other entity can have it.
@@ -125,7 +127,10 @@ class UnitOfWork:
         Raises:
             UnserialisableValueError: One of the values has no wire form.
         """
-        self._record(*creation(entity, values, fresh=fresh))
+        changes = creation(target, entity, values, fresh=fresh)
+        if self._ended:
+            self._refuse()
+        self._pending += changes
         self._context.creators[id(entity)] = self
 
     def record_update(self, entity: Entity, values: Mapping[str, Any]) -> None:

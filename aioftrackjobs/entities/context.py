@@ -141,11 +141,11 @@ class EntityContext:
                 if name not in fields and name not in known:
                     raise UnknownAttributeError(model.entity_type, name, (*fields, *known))
         entity = model(**_with_key(model, data))
-        entity.__ftrack_reference__()  # raises if the key is not complete
+        reference = entity.__ftrack_reference__()  # raises if the key is not complete
         values = adopt(entity, self)
         fresh = "id" in model.primary_key_attributes and "id" not in data
-        unit.record_create(entity, values, fresh=fresh)
-        self.identity.add(entity)
+        unit.record_create(reference, entity, values, fresh=fresh)
+        self.identity.add(reference, entity)
         return entity
 
     @overload

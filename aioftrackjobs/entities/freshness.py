@@ -11,7 +11,7 @@ while any read is open, the tracker remembers which attributes were written, wit
 latest read that was sent before. A response does not overwrite what was written after its read was
 sent. While no read is open, nothing is remembered.
 
-The same holds for two reads. If the one that was sent later is answered first, its values stay:
+The same holds for two reads. If the response to the later one arrives first, its values stay:
 they are from a time at which the earlier read was open too, so they are right for both. For this,
 an entity remembers which read brought which attribute, if an earlier read was still open.
 """
@@ -58,13 +58,13 @@ class ReadTracker:
     """Keeps late responses from overwriting newer values of the entities of one session.
 
     Attributes:
-        open_reads: Numbers of the reads that were sent and not answered, the oldest first.
+        open_reads: Numbers of the reads whose response has not arrived, the oldest first.
     """
 
     def __init__(self) -> None:
         self.open_reads: dict[int, None] = {}
         self._count = 0
-        self._latest_answered = 0
+        self._latest_received = 0
         self._written: dict[int, _Written] = {}  # by id() of the entity, the latest write last
         self._collected: list[_Written] = []  # those in _written whose entity is gone
 
@@ -123,7 +123,7 @@ class ReadTracker:
             if (entity := written()) is not None:
                 names = [name for name, number in written.names.items() if number >= read]
                 newer.append((entity, {name: entity._remote[name] for name in names}))
-        if read < self._latest_answered:
+        if read < self._latest_received:
             for entity, row in rows:
                 numbers, remote = _numbers_of(entity), entity._remote
                 names = [name for name in row if name in remote and numbers.get(name, 0) > read]
@@ -136,7 +136,7 @@ class ReadTracker:
 
     def note_response(self, read: int, rows: Rows) -> None:
         """Remember which attributes *read* has brought, if a read that was sent earlier is open."""
-        self._latest_answered = max(self._latest_answered, read)
+        self._latest_received = max(self._latest_received, read)
         if next(iter(self.open_reads)) >= read:
             return
         shared: dict[tuple[str, ...], dict[str, int]] = {}  # one mapping for all rows of a page

@@ -12,7 +12,7 @@ from weakref import WeakValueDictionary
 
 from aioftrackjobs.errors import MalformedResponseError
 from aioftrackjobs.models import Entity, EntityTypes, Owner, attach, detach, forget_reference, load
-from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, decode_tagged
+from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, Reference, decode_tagged
 
 E = TypeVar("E", bound=Entity)
 
@@ -38,9 +38,8 @@ class IdentityMap:
         """Return the known entity of this type and key; None if there is none."""
         return self._entities.get((entity_type, *key))
 
-    def add(self, entity: Entity) -> None:
-        """Make *entity* the one instance for its key."""
-        reference = entity.__ftrack_reference__()
+    def add(self, reference: Reference, entity: Entity) -> None:
+        """Make *entity*, which *reference* names, the one instance for its key."""
         self._entities[(reference.entity_type, *dict(reference.key).values())] = entity
 
     def remove(self, entity: Entity) -> None:

@@ -121,7 +121,7 @@ class FinalReport:
 
     async def _send(self, status: JobStatus, deadline: float, *, is_quiet: bool) -> None:
         """Send *status* again and again until the server has applied it, or the deadline comes."""
-        self.error = TransportError(f"no answer within {self._grace:g} s")
+        self.error = TransportError(f"no response within {self._grace:g} s")
         unit = self._jobs.entities.new_unit()
         with anyio.CancelScope(deadline=self._limit(deadline)) as scope:
             backoff = replace(self._jobs.retry, budget=math.inf).backoff()

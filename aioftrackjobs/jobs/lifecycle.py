@@ -7,12 +7,13 @@ ended. An error of the block wins over an error of a report.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 import sniffio
@@ -33,9 +34,6 @@ from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.progress import Channel
 from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 from aioftrackjobs.protocol.query import bind
-
-if TYPE_CHECKING:
-    import asyncio
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +94,14 @@ class JobLifecycle:
             CommitUncertainError: No response tells whether the Job is running.
         """
         extra = parse_given_data(data) if isinstance(data, str) else data
-        self._beginning = unit = self._jobs.entities.new_unit()
         if job is None:
-            self._entity = await self._create(user, extra, unit)
+            job_user = await self._find_user(user)
+            self._beginning = unit = self._jobs.entities.new_unit()
+            self._entity = self._create(job_user, extra, unit)
         else:
-            self._entity = await self._restart(job, extra, unit)
+            entity = await self._find_job(job)
+            self._beginning = unit = self._jobs.entities.new_unit()
+            self._entity = self._restart(entity, extra, unit)
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
         await self._jobs.journal.record_job(self._entity.id)
         server = self._jobs.server
@@ -114,28 +115,23 @@ class JobLifecycle:
             unit.accept_uncertain()
         self._has_begun = True
         if sniffio.current_async_library() == "asyncio":
-            import asyncio
-
             self._task = asyncio.current_task()
         # Leases are in the server's time, which a response tells: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
 
-    async def _create(
-        self, user: Entity | str | None, extra: Mapping[str, Any] | None, unit: UnitOfWork
-    ) -> Job:
-        user_id = (await self._find_user(user))["id"]
-        data = self._compose(None, extra)
-        values = {"status": JobStatus.RUNNING, "user_id": user_id, "data": data}
+    def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
+        values = {
+            "status": JobStatus.RUNNING,
+            "user_id": user["id"],
+            "data": self._compose(None, extra),
+        }
         return self._jobs.entities.create(Job, values, unit=unit)
 
-    async def _restart(
-        self, job: Entity | str, extra: Mapping[str, Any] | None, unit: UnitOfWork
-    ) -> Job:
-        entity = await self._find_job(job)
-        data = remote_value(entity, "data")
+    def _restart(self, job: Job, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
+        data = remote_value(job, "data")
         self._data.adopt_description(data)
-        unit.set(entity, status=JobStatus.RUNNING, data=self._compose(data, extra))
-        return entity
+        unit.set(job, status=JobStatus.RUNNING, data=self._compose(data, extra))
+        return job
 
     async def _find_user(self, user: Entity | str | None) -> User:
         if isinstance(user, User):

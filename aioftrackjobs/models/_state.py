@@ -81,13 +81,13 @@ def attach(entity: Stateful, owner: Owner | None) -> None:
 
 def adopt(entity: Stateful, owner: Owner) -> dict[str, Any]:
     """Make *owner* the owner of a detached *entity*, and return the entity's values."""
-    entity._owner = owner
+    object.__setattr__(entity, "_owner", owner)
     return dict(entity._local)
 
 
 def detach(entity: Stateful) -> None:
     """Take the owner away from *entity*: its changes are not recorded any more."""
-    entity._owner = None
+    object.__setattr__(entity, "_owner", None)
 
 
 def owner_of(entity: Stateful) -> Owner | None:

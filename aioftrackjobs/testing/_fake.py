@@ -120,7 +120,7 @@ class _Exchange:
             async with aclosing(self._body):
                 await app(self._scope(), self._receive, self._send)
         if self._time_limit.cancelled_caught:
-            raise httpx.ReadTimeout("the server did not answer in time", request=self._request)
+            raise httpx.ReadTimeout("no response in time", request=self._request)
         if not self._status:
             raise httpx.RemoteProtocolError(
                 "Server disconnected without sending a response.", request=self._request

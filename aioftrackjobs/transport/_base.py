@@ -80,7 +80,7 @@ class Download(Protocol):
     headers: Mapping[str, str]
     size: int | None
 
-    async def save(self, write: Write, note: Callable[[], object]) -> None:
+    async def save(self, write: Write, note: Callable[[], object], /) -> None:
         """Give the body to *write*, in order and in worker threads.
 
         Args:

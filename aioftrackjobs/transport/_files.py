@@ -11,11 +11,12 @@ from __future__ import annotations
 import logging
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from http.cookiejar import CookieJar
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.request import Request
 
 import anyio
@@ -94,22 +95,20 @@ class FileTransport:
         self._idle: dict[_Origin, list[tuple[float, FileConnection]]] = {}
         self._is_closed = False
 
-    async def send(self, request: WireRequest) -> WireResponse:
+    def send(self, request: WireRequest) -> Coroutine[Any, Any, WireResponse]:
         """Send *request*, and return its whole response; redirections are for the caller."""
         body = request.body
         if body is None or isinstance(body, bytes) or not isinstance(body, FileBody):
-            return await self._api.send(request)
+            return self._api.send(request)
+        return self._send_file(request, body)
+
+    async def _send_file(self, request: WireRequest, body: FileBody) -> WireResponse:
         url = self._parse(request.url)
         async with self._connected(url) as connection:
             steps = connection.put(request.method, _target(url), self._headers(request, url), body)
-            try:
-                response = await self._move(connection, steps, body.sent)
-            except BrokenError as exc:
-                error = self._incomplete(exc, url)
-            else:
-                logger.debug("%s to %s: HTTP %d", request.method, _text(url), response.status)
-                return response
-            raise error
+            response = await self._move(connection, url, steps, body.sent)
+            logger.debug("%s to %s: HTTP %d", request.method, _text(url), response.status)
+            return response
 
     @asynccontextmanager
     async def stream(self, request: WireRequest) -> AsyncIterator[Download]:
@@ -117,7 +116,8 @@ class FileTransport:
         url = self._parse(request.url)
         for _ in range(1 + _REDIRECTIONS):
             async with self._connected(url) as connection:
-                status, headers = await self._get(connection, request, url)
+                status, headers = await self._get(connection, url, request)
+                logger.debug("%s to %s: HTTP %d", request.method, _text(url), status)
                 location = headers.get("location") if status in _REDIRECTED else None
                 if location is None:
                     receive = partial(self._receive, connection, url)
@@ -151,7 +151,7 @@ class FileTransport:
         raise error
 
     async def _get(
-        self, connection: FileConnection, request: WireRequest, url: httpx.URL
+        self, connection: FileConnection, url: httpx.URL, request: WireRequest
     ) -> tuple[int, Mapping[str, str]]:
         """Return status and headers of the response; the body of a redirection is read."""
         headers = self._headers(request, url)
@@ -162,31 +162,12 @@ class FileTransport:
                 connection.skip_body()
             return status, found
 
-        try:
-            status, found = await self._run(connection, get)
-        except BrokenError as exc:
-            error = self._incomplete(exc, url)
-        else:
-            logger.debug("%s to %s: HTTP %d", request.method, _text(url), status)
-            return status, found
-        raise error
+        return await self._run(connection, url, get)
 
     async def _receive(
         self, connection: FileConnection, url: httpx.URL, write: Write, note: Callable[[], object]
     ) -> None:
-        try:
-            await self._move(connection, connection.receive(write), lambda _: note())
-        except BrokenError as exc:
-            error = self._incomplete(exc, url)
-        else:
-            return
-        raise error
-
-    def _incomplete(self, broken: BrokenError, url: httpx.URL) -> TransportError:
-        reason = redact(broken.reason, *self._secrets)
-        error = TransportError(f"no complete response from {_text(url)}: {reason}")
-        error.is_retryable = broken.is_retryable
-        return error
+        await self._move(connection, url, connection.receive(write), lambda _: note())
 
     def _headers(self, request: WireRequest, url: httpx.URL) -> Headers:
         """Return the headers of *request*, and those that each request has."""
@@ -212,6 +193,7 @@ class FileTransport:
     async def _move(
         self,
         connection: FileConnection,
+        url: httpx.URL,
         steps: Generator[int, None, T],
         note: Callable[[int], object],
     ) -> T:
@@ -230,13 +212,23 @@ class FileTransport:
                     return moved
 
         while not results:
-            moved = await self._run(connection, take_turn)
+            moved = await self._run(connection, url, take_turn)
             if moved:
                 note(moved)
         return results[0]
 
-    async def _run(self, connection: FileConnection, function: Callable[[], T]) -> T:
-        """Return what *function* returns in a worker thread, which ends if this is cancelled."""
+    async def _run(
+        self,
+        connection: FileConnection,
+        url: httpx.URL,
+        function: Callable[[], T],
+        kind: type[TransportError] = TransportError,
+    ) -> T:
+        """Return what *function* returns in a worker thread, which ends if this is cancelled.
+
+        Raises:
+            TransportError: The connection broke; of the class *kind*.
+        """
         results: list[T] = []
         errors: list[Exception] = []
 
@@ -260,8 +252,16 @@ class FileTransport:
             group.cancel_scope.cancel()
         await anyio.lowlevel.checkpoint_if_cancelled()  # rather than the error of a stopped thread
         for error in errors:
-            raise error
+            raise self._translate(error, url, kind) if isinstance(error, BrokenError) else error
         return results[0]
+
+    def _translate(
+        self, broken: BrokenError, url: httpx.URL, kind: type[TransportError]
+    ) -> TransportError:
+        problem = "cannot reach" if kind is ConnectError else "no complete response from"
+        error = kind(f"{problem} {_text(url)}: {redact(broken.reason, *self._secrets)}")
+        error.is_retryable = broken.is_retryable
+        return error
 
     # Connections
 
@@ -301,20 +301,17 @@ class FileTransport:
             with network_errors():
                 sock = await connect(host, port, self._timeout)
         except BrokenError as exc:
-            error = self._unreachable(exc, url)
+            error = self._translate(exc, url, ConnectError)
         else:
             connection = FileConnection(sock, host, self._timeout)
             try:
                 if scheme == "https":
-                    await self._run(connection, partial(self._start_tls, connection))
-            except BrokenError as exc:
-                connection.close()
-                error = self._unreachable(exc, url)
+                    start = partial(self._start_tls, connection)
+                    await self._run(connection, url, start, ConnectError)
             except BaseException:
                 connection.close()
                 raise
-            else:
-                return connection
+            return connection
         raise error
 
     def _start_tls(self, connection: FileConnection) -> None:
@@ -323,31 +320,15 @@ class FileTransport:
             self._certificates = self._load_certificates()
         connection.start_tls(self._certificates)
 
-    def _unreachable(self, broken: BrokenError, url: httpx.URL) -> ConnectError:
-        reason = redact(broken.reason, *self._secrets)
-        error = ConnectError(f"cannot reach {_text(url)}: {reason}")
-        error.is_retryable = broken.is_retryable
-        return error
 
-
+@dataclass(slots=True)
 class _FileDownload:
     """A response of which the body is still to be received."""
 
-    def __init__(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        size: int | None,
-        receive: Callable[[Write, Callable[[], object]], Awaitable[None]],
-    ) -> None:
-        self.status = status
-        self.headers = headers
-        self.size = size
-        self._receive = receive
-
-    async def save(self, write: Write, note: Callable[[], object]) -> None:
-        """Give the body to *write* in worker threads."""
-        await self._receive(write, note)
+    status: int
+    headers: Mapping[str, str]
+    size: int | None
+    save: Callable[[Write, Callable[[], object]], Coroutine[Any, Any, None]]
 
 
 def _target(url: httpx.URL) -> str:

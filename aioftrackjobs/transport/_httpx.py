@@ -107,14 +107,12 @@ class HttpxTransport:
     async def _exchange(
         self, request: WireRequest, *, follow_redirects: bool
     ) -> AsyncIterator[ClientResponse]:
-        if self._client.is_closed:
-            closed = ConnectError("the HTTP client is closed")
-            closed.is_retryable = False
-            raise closed
         body = request.body if isinstance(request.body, bytes | None) else _Body(request.body)
         try:
+            headers = _headers(request.headers)
+            self._require_open()
             outgoing = self._client.build_request(
-                request.method, request.url, content=body, headers=_headers(request.headers)
+                request.method, request.url, content=body, headers=headers
             )
             response = await self._client.send(
                 outgoing, stream=True, follow_redirects=follow_redirects
@@ -132,6 +130,12 @@ class HttpxTransport:
             if isinstance(body, _Body):
                 await body.aclose()
         raise error  # outside the handler, so that not even its context holds httpx's error
+
+    def _require_open(self) -> None:
+        if self._client.is_closed:
+            error = ConnectError("the HTTP client is closed")
+            error.is_retryable = False
+            raise error
 
     def _translate(self, exc: Exception, url: str) -> FtrackJobsError:
         """Return what an error of the client means for the caller.

@@ -1,4 +1,4 @@
-"""Programs as users run them: real processes, against an embedded server on a real socket."""
+"""Programs run as users run them: as real processes, with an embedded server on a real socket."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Program:
 
 
 def _environment_of(folder: Path) -> dict[str, str]:
-    """Return the whole environment of a program that keeps its temporary files in *folder*."""
+    """Return the environment variables of a program whose temporary files go to *folder*."""
     temporary = folder / "tmp"
     temporary.mkdir(exist_ok=True)
     return {
@@ -86,7 +86,7 @@ def _environment_of(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def environment() -> Callable[[Path], dict[str, str]]:
-    """Return the whole environment of a program that keeps its temporary files in a folder."""
+    """Return the environment variables of a program, by the folder of its temporary files."""
     return _environment_of
 
 
@@ -94,7 +94,7 @@ def environment() -> Callable[[Path], dict[str, str]]:
 def launch(
     tmp_path: Path, environment: Callable[[Path], dict[str, str]]
 ) -> Iterator[Callable[..., Program]]:
-    """Start ``python ARGUMENTS``; what still runs after the test is killed."""
+    """Start ``python ARGUMENTS``. A process that still runs after the test is killed."""
     count = 0
     with ExitStack() as stack:
 

@@ -25,7 +25,7 @@ runpy.run_module("aioftrackjobs", run_name="__main__", alter_sys=True)
 
 
 @pytest.mark.parametrize("module", ["aioftrackjobs", "aioftrackjobs.cli"])
-async def test_version_is_told(launch: Callable[..., Any], module: str) -> None:
+async def test_version_is_printed(launch: Callable[..., Any], module: str) -> None:
     program = launch("-m", module, "--version")
 
     assert await program.end() == 0

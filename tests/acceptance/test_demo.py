@@ -32,7 +32,7 @@ class Run:
 def piped(
     tmp_path_factory: pytest.TempPathFactory, environment: Callable[[Path], dict[str, str]]
 ) -> Run:
-    """One demo with its output in a pipe, for all tests that only look at it."""
+    """One demo with its output in a pipe, for all tests that only check the output."""
     folder = tmp_path_factory.mktemp("demo")
     env = environment(folder)
     done = subprocess.run([sys.executable, *DEMO], env=env, cwd=folder, capture_output=True)
@@ -44,11 +44,11 @@ def piped(
 def dumb(
     tmp_path_factory: pytest.TempPathFactory, environment: Callable[[Path], dict[str, str]]
 ) -> Run:
-    """One demo with two Jobs in a terminal that knows no control sequences."""
+    """One demo with two Jobs in a terminal without control sequences."""
     return _in_terminal({**environment(tmp_path_factory.mktemp("demo")), "TERM": "dumb"})
 
 
-def test_succeeds_without_a_word_of_complaint(piped: Run) -> None:
+def test_succeeds_without_warnings(piped: Run) -> None:
     assert (piped.code, piped.err) == (0, "")
 
 
@@ -58,7 +58,7 @@ def test_four_of_five_jobs_are_done_in_the_table(piped: Run) -> None:
     assert statuses == ["done", "done", "failed", "done", "done"]
 
 
-def test_table_tells_why_a_job_failed(piped: Run) -> None:
+def test_table_shows_why_a_job_failed(piped: Run) -> None:
     words = " ".join(_table(piped).split())
 
     assert "failed: TranscodeError:" in words
@@ -85,7 +85,7 @@ def test_piped_output_fits_in_80_columns(piped: Run) -> None:
     assert max(map(len, piped.out.splitlines())) <= 80
 
 
-def test_piped_output_tells_when_each_job_ends(piped: Run) -> None:
+def test_piped_output_shows_the_end_of_each_job(piped: Run) -> None:
     for shot in ("sh010", "sh020", "sh040", "sh050"):
         assert re.search(rf"^{shot} +\w+ +done$", piped.out, re.MULTILINE)
     assert re.search(r"^sh030 +\w+ +failed$", piped.out, re.MULTILINE)
@@ -138,14 +138,14 @@ def test_dumb_terminal_gets_plain_lines(dumb: Run) -> None:
 
 
 @POSIX
-def test_as_many_jobs_run_as_are_asked_for(dumb: Run) -> None:
+def test_the_option_sets_the_number_of_jobs(dumb: Run) -> None:
     begun = re.findall(r"^(sh\d+) +\w+ +running\r$", dumb.out, re.MULTILINE)
 
     assert sorted(begun) == ["sh010", "sh020"]
 
 
 @POSIX
-def test_reader_that_goes_away_ends_it_quietly(
+def test_closed_pipe_ends_it_quietly(
     tmp_path: Path, environment: Callable[[Path], dict[str, str]]
 ) -> None:
     env = environment(tmp_path)

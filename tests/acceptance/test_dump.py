@@ -1,4 +1,4 @@
-"""``aioftrackjobs dump`` and ``schemas``: a server's contents, as files for ``serve``."""
+"""``aioftrackjobs dump`` and ``schemas``: the content of a server in files for ``serve``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _sorted(entities: list[Entity]) -> list[str]:
 
 
 async def _work(session: AsyncSession) -> None:
-    """Leave a bit of everything behind: a Job with a file, words of its own, a secret."""
+    """Create a Job with an attachment, a custom attribute and a secret."""
     async with job_context(session, description="Transcode") as job:
         await job.attach(b"some bytes", name="log.txt")
     rows: dict[str, dict[str, Any]] = {
@@ -84,8 +84,8 @@ async def test_what_is_dumped_is_served_again(
     assert all(status["state"]["name"] for status in statuses)
 
 
-async def test_what_several_types_show_is_dumped_once(schemas: list[Entity] | None) -> None:
-    """A custom attribute's value is seen as that of a context too, a link from both its ends."""
+async def test_rows_of_several_types_are_dumped_once(schemas: list[Entity] | None) -> None:
+    """Two entity types contain the values of a custom attribute, and two contain the links."""
     async with running(schemas=schemas) as server:
         async with AsyncSession(server.url, server.api_key, server.api_user) as session:
             shot, task = [
@@ -117,7 +117,7 @@ async def test_what_several_types_show_is_dumped_once(schemas: list[Entity] | No
 
 
 async def _dumped(schemas: list[Entity] | None, path: Path) -> tuple[list[Entity], int]:
-    """Dump a server that has worked; return what it holds, and how much it says that is."""
+    """Dump a server with content; return the entities, and the number that the dump reports."""
     async with running(schemas=schemas) as server:
         async with AsyncSession(server.url, server.api_key, server.api_user) as session:
             await _work(session)
@@ -126,7 +126,7 @@ async def _dumped(schemas: list[Entity] | None, path: Path) -> tuple[list[Entity
         return before, await write_dump(source, [], path)
 
 
-async def test_keys_and_other_secrets_stay_where_they_are(
+async def test_api_keys_and_other_secrets_are_not_dumped(
     session: AsyncSession, server: ServerHandle
 ) -> None:
     await _work(session)

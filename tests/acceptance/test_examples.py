@@ -168,7 +168,7 @@ class TestFarmDaemon:
 async def _service(
     launch: Any, env: dict[str, str]
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Any]]:
-    """Serve the example on a free port, which is ours before uvicorn gets it."""
+    """Serve the example on a free port, which this process reserves for uvicorn."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         number = listener.fileno()
         program = launch(

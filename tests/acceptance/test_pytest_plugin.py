@@ -1,4 +1,4 @@
-"""The pytest plugin, in runs of its own: as users have it, found by its entry point.
+"""The pytest plugin in separate runs of pytest, which find it by its entry point.
 
 A run takes seconds. So tests that want the same options share one, and each looks at its own
 part of what came out.
@@ -142,7 +142,7 @@ def test_failing_test_shows_the_faults_of_each_of_its_servers(both: Any) -> None
 
 
 def test_fixtures_work_with_pytest_asyncios_auto_mode(all_runs: Any) -> None:
-    """Each test on a loop of its own, and all of them on one that is set for the whole run."""
+    """One event loop for each test, and one event loop for the whole run."""
     for scope in ("function", "session"):
         options = ("-o", "asyncio_mode=auto", "-o", f"asyncio_default_test_loop_scope={scope}")
         run = all_runs.run({"auto": HOOK + USES.format(mark="")}, *options)
@@ -151,7 +151,7 @@ def test_fixtures_work_with_pytest_asyncios_auto_mode(all_runs: Any) -> None:
 
 
 def test_fixtures_work_with_anyio_alone(all_runs: Any) -> None:
-    """In its auto mode and by marks; and what no plugin runs is told what to do."""
+    """With its auto mode and with marks. A test that no plugin runs fails with a hint."""
     sync = """
     def test_sync(ftrack_session):
         pass
@@ -169,7 +169,7 @@ def test_fixtures_work_with_anyio_alone(all_runs: Any) -> None:
     run.shows("*mark the test with pytest.mark.anyio, or install*")
 
 
-def test_failing_test_shows_the_seed_that_brings_its_faults_back(all_runs: Any) -> None:
+def test_failing_test_shows_the_seed_that_repeats_its_faults(all_runs: Any) -> None:
     first = all_runs.run({"faults": HOOK + FAULTS})
     (seed,) = re.findall(r"--ftrack-seed=(\d+)", first.out)  # of one test only
     second = all_runs.run({"faults": HOOK + FAULTS}, f"--ftrack-seed={seed}", "-k", "seldom")

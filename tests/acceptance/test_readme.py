@@ -34,8 +34,8 @@ README = ROOT / "README.md"
 BLOCK = re.compile(r"```.*?```", re.DOTALL)
 PAGES = {path.name: path for path in [README, *sorted((ROOT / "docs").glob("*.md"))]}
 CONTRIBUTING = ROOT / ".github" / "CONTRIBUTING.md"
-#: Types of content, which look like paths.
-MEDIA = ("application/", "image/", "text/", "video/")
+#: What looks like a path of the repository: types of content, and programs of an environment.
+NO_PATHS = ("application/", "image/", "text/", "video/", ".venv/")
 #: The first line of a block that is a whole test file, which pytest runs.
 TEST_FILE = "import pytest"
 
@@ -79,14 +79,14 @@ async def test_the_first_example_runs_as_it_stands(
 
 @pytest_asyncio.fixture
 async def names(session: AsyncSession, tmp_path: Path) -> dict[str, Any]:
-    """What the examples of the pages use and do not make themselves."""
+    """What the examples of the pages use without defining it."""
 
     async def frames() -> AsyncIterator[int]:
         for frame in range(1001, 1004):
             yield frame
 
     async def work(_: object) -> None:
-        """What the reader's program does."""
+        """The work of the reader's program."""
 
     job = session.create(Job, {"user": await session.current_user(), "status": "running"})
     await session.commit()
@@ -150,7 +150,7 @@ def test_the_example_of_a_test_passes_under_both_plugins(all_runs: Any) -> None:
 
 
 def test_clients_that_are_passed_in_are_closed_by_their_own_blocks() -> None:
-    """The page promises it, and shows it: each client is entered before its session."""
+    """Each example enters its client before its session, as the page says."""
     clients = [each for each in blocks("clients.md", "python") if "client=client" in each]
 
     assert len(clients) == 2
@@ -193,7 +193,7 @@ def test_every_link_leads_to_a_file_and_a_heading(page: str) -> None:
 
 
 def anchor_of(heading: str) -> str:
-    """Return what GitHub makes of a heading."""
+    """Return the anchor that GitHub makes for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
@@ -204,7 +204,7 @@ def test_every_path_that_is_named_exists(page: str) -> None:
     for span in spans(page):
         if re.fullmatch(r"\w+\.py", span):  # the folder is named beside it
             assert any(ROOT.glob(f"*/**/{span}")) or (ROOT / span).exists(), span
-        elif re.fullmatch(r"[\w.-]+(/[\w.-]*)+", span) and not span.startswith(MEDIA):
+        elif re.fullmatch(r"[\w.-]+(/[\w.-]*)+", span) and not span.startswith(NO_PATHS):
             assert any((base / span).exists() for base in bases), span
 
 

@@ -1,4 +1,4 @@
-"""``aioftrackjobs recover``: what an administrator types, and reads."""
+"""``aioftrackjobs recover``: its options and its output."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_a_dry_run_leaves_the_journal_alone(
     ftrack: dict[str, str],
     tmp_path: Path,
 ) -> None:
-    """Though the environment names one, and any other session delivers what it keeps."""
+    """Although the environment names a journal, which another session would deliver."""
     journal = tmp_path / "jobs.journal"
     dead = Process(this_process().host, 2**22 + 1, this_process().place, "1")
     lost = session.create(Job, {"status": "running"})
@@ -100,7 +100,7 @@ async def _status(session: AsyncSession, job: Job) -> JobStatus | str:
     return found.status
 
 
-def test_a_time_that_is_none_is_misuse(command: Callable[..., Any]) -> None:
+def test_an_invalid_duration_is_misuse(command: Callable[..., Any]) -> None:
     ended = command("recover", "--older-than", "soon")
 
     assert ended.code == 2
@@ -115,6 +115,6 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "h", "-1h", "1h30m", "9999999999d", f"1{'0' * 400}s"])
-def test_what_is_no_duration(text: str) -> None:
+def test_invalid_durations(text: str) -> None:
     with pytest.raises(typer.BadParameter):
         parse_duration(text)

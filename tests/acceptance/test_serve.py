@@ -26,7 +26,7 @@ pytestmark = POSIX
 
 
 async def _exported(program: Any) -> dict[str, str]:
-    """Return the variables that a shell would have after the printed lines."""
+    """Return the variables that the printed lines set in a shell."""
     await program.shows("Serving until Ctrl-C")
     lines = [shlex.split(line) for line in program.out.splitlines()]
     assert [words[0] for words in lines] == ["export"] * 3
@@ -39,10 +39,10 @@ def _open(variables: dict[str, str]) -> AsyncSession:
     )
 
 
-async def test_it_serves_what_the_printed_lines_lead_to_until_a_signal(
+async def test_it_serves_clients_with_the_printed_variables_until_a_signal(
     launch: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """And a second one on the same files has what the first one held."""
+    """A second server on the same files has the same data."""
     kept = ("--database", str(tmp_path / "studio.db"), "--storage", str(tmp_path / "files"))
     user = ("--api-user", "farm", "--api-key", "it's a secret")
     faults = ("--fault", "refuse:1x:on=writes", "--seed", "42")
@@ -80,7 +80,7 @@ async def test_it_serves_what_the_printed_lines_lead_to_until_a_signal(
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The options of the server that a command would run."""
+    """The options with which a command would run the server."""
     options: dict[str, Any] = {}
     signature = inspect.signature(devserver.serve)
 
@@ -145,7 +145,7 @@ def test_options_are_those_of_the_server(
     }
 
 
-def test_address_that_others_reach_takes_a_flag_and_a_key(command: Callable[..., Any]) -> None:
+def test_public_address_needs_a_flag_and_a_key(command: Callable[..., Any]) -> None:
     ended = command("serve", "--port", "0", "--host", "0.0.0.0", "--public")
 
     assert (ended.code, ended.out) == (1, "")

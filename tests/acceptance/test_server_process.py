@@ -1,4 +1,4 @@
-"""A server in a process of its own that loses power, and comes back with what it had said."""
+"""A server in a process of its own: after a crash it has all the data that it had committed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aioftrackjobs.testing import ServerProcess, ServerProcessError
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
-async def test_what_was_acknowledged_survives_kill_and_restart(tmp_path: Path) -> None:
+async def test_committed_data_survives_kill_and_restart(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "server") as server:
         credentials = server.credentials
         async with server.session() as session:
@@ -54,7 +54,7 @@ async def test_power_is_lost_by_a_fault_after_the_commit(tmp_path: Path) -> None
     assert server.seed == 3
 
 
-async def test_what_it_holds_is_seen_past_network_and_faults(tmp_path: Path) -> None:
+async def test_entities_are_read_without_network_and_faults(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "server", faults=["hang:1.0:on=downloads"]) as server:
         async with server.session() as session:
             async with job_context(session) as job:
@@ -98,7 +98,7 @@ def test_it_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
             socket.create_connection(("127.0.0.1", address.port)).close()
 
 
-def test_who_was_never_started_says_so() -> None:
+def test_process_that_was_never_started_says_so() -> None:
     with pytest.raises(ServerProcessError, match=r"call start\(\)"):
         _ = ServerProcess("nowhere").url
 
@@ -113,7 +113,7 @@ def test_start_that_fails_says_why(tmp_path: Path) -> None:
         assert not server.is_alive
 
 
-def test_process_that_dies_before_it_is_ready_shows_its_last_word(tmp_path: Path) -> None:
+def test_process_that_dies_before_it_is_ready_shows_its_last_message(tmp_path: Path) -> None:
     server = ServerProcess(tmp_path, colour="blue")
 
     with pytest.raises(ServerProcessError, match="colour"):

@@ -1,4 +1,4 @@
-"""A file database, its files and uploads under way outlive a server killed at any moment.
+"""A file database, its files and running uploads survive a server killed at any moment.
 
 ``AIOFTRACKJOBS_KILLS`` sets how often it is killed, 10 times if it does not.
 """
@@ -31,6 +31,7 @@ from ..amounts import amount
 from .caller import Caller, create, names_in, new_id, update
 from .served import API_KEY, Served, served
 from .test_uploads import get
+from .waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills as POSIX does")
 
@@ -47,7 +48,7 @@ SAMPLE = 5
 
 
 class InParts:
-    """One upload in parts, which a client carries on with whichever server it finds."""
+    """One upload in parts, which a client resumes with the next server."""
 
     def __init__(self, metadata: dict[str, Any], content: bytes) -> None:
         self.content = content
@@ -57,7 +58,7 @@ class InParts:
         self._tags: list[str] = []
         self.is_completing = False
 
-    async def carry_on(self, api: Caller) -> None:
+    async def resume(self, api: Caller) -> None:
         """Send what no server has acknowledged yet, then complete it."""
         while len(self._tags) < PARTS:
             start = len(self._tags) * PART_SIZE
@@ -84,8 +85,8 @@ class Written:
         self.updates: list[tuple[list[str], int]] = []
         self.files: dict[str, bytes] = {}
         self.sent: dict[str, str] = {}
-        self.under_way: list[InParts] = []
-        self.completed_unheard = 0
+        self.running: list[InParts] = []
+        self.completed_without_response = 0
 
 
 async def write_batches(api: Caller, written: Written) -> None:
@@ -127,7 +128,7 @@ async def write_files(api: Caller, written: Written) -> None:
 async def write_parts(api: Caller, written: Written) -> None:
     """Upload files in parts, the one that a killed server has left first."""
     while True:
-        if not written.under_way:
+        if not written.running:
             component_id, content = new_id(), random.randbytes(PARTS * PART_SIZE)
             operation = {
                 "action": "get_upload_metadata",
@@ -138,11 +139,11 @@ async def write_parts(api: Caller, written: Written) -> None:
             }
             (metadata,) = await api.call(operation)
             written.sent[component_id] = hashlib.md5(content).hexdigest()
-            written.under_way.append(InParts(metadata, content))
-        upload = written.under_way[0]
-        await upload.carry_on(api)
+            written.running.append(InParts(metadata, content))
+        upload = written.running[0]
+        await upload.resume(api)
         written.files[upload.component_id] = upload.content
-        written.under_way.clear()
+        written.running.clear()
 
 
 Writer = Callable[[Caller, Written], Coroutine[Any, Any, None]]
@@ -160,6 +161,7 @@ async def write_and_kill(server: Served, written: Written) -> None:
         async with anyio.create_task_group() as writing:
             for writer in [*[write_batches] * WRITERS, write_updates, write_files, write_parts]:
                 writing.start_soon(until_killed, writer, api, written)
+            await until(lambda: written.files)  # on a busy machine the first takes long
             await anyio.sleep(random.uniform(LOAD / 4, LOAD))
             server.kill()
 
@@ -193,12 +195,12 @@ async def check(server: Served, folder: Path, written: Written) -> None:
 
 async def settle(api: Caller, written: Written) -> None:
     """Count an upload as completed if its completion was done and the response was lost."""
-    for upload in [each for each in written.under_way if each.is_completing]:
+    for upload in [each for each in written.running if each.is_completing]:
         found = await api.query(f'FileComponent where id is "{upload.component_id}"')
         if found:  # it was created in the same batch
             written.files[upload.component_id] = upload.content
-            written.under_way.remove(upload)
-            written.completed_unheard += 1
+            written.running.remove(upload)
+            written.completed_without_response += 1
 
 
 @pytest.mark.long
@@ -214,7 +216,7 @@ async def test_a_killed_server_loses_nothing_it_has_acknowledged(tmp_path: Path)
     assert len(written.batches) > ROUNDS
     assert len(written.files) > 0
     parts = [name for name in names_in(tmp_path / "files") if name.startswith(PART)]
-    assert len(parts) <= PARTS * (written.completed_unheard + 1)
+    assert len(parts) <= PARTS * (written.completed_without_response + 1)
     database = sqlite3.connect(tmp_path / "ftrack.db")
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     database.close()

@@ -129,6 +129,15 @@ async def test_wrong_names_suggest_the_nearest_in_every_clause(
     assert hint in response.json()["content"]
 
 
+async def test_a_path_has_eleven_steps_at_most(api: Caller) -> None:
+    longest = "parent." * 10 + "name"
+
+    assert len(await api.query(f"Task order by {longest}")) == 5
+    error = await api.refused(query(f"Task order by parent.{longest}"))
+
+    assert error["content"] == "A path has more than 11 steps."
+
+
 @pytest.mark.parametrize(
     ("expression", "index"),
     [

@@ -1,8 +1,8 @@
-"""Commits that create entities under keys of the user's choice, among others that are refused.
+"""Commits that create entities under keys that users chose.
 
-Somebody else may have used such a key, so that finding the entity there does not tell whose it
-is; and a server that keeps a part of a refused batch would refuse the innocent when they are
-repeated. Each caller must be told what it would have been told alone.
+Another client may have used such a key, so that the entity's existence does not tell which client
+has created it; and a server may keep a part of a batch that it refuses. Each commit must have the
+outcome that it would have alone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from aioftrackjobs.session import context_of
 
 from ..tables import Tables, turns
 
-GUILTY = "guilty"
+BAD = "bad"
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def tables() -> Tables:
 def served(*, atomic: bool) -> Tables:
     tables = Tables()
     tables.atomic = atomic
-    tables.refuses = lambda each: GUILTY in str(each.get("entity_data", {}).get("data"))
+    tables.refuses = lambda each: BAD in str(each.get("entity_data", {}).get("data"))
     return tables
 
 
@@ -83,7 +83,7 @@ async def end_of(unit: UnitOfWork) -> str:
 async def together(
     session: AsyncSession, *commits: Sequence[tuple[str | None, str]], kind: str = "Job"
 ) -> list[str]:
-    """Let *commits* go at once, in their order, and return how each ended."""
+    """Submit *commits* at once, in their order, and return how each ended."""
     workspace = context_of(session)
     tickets: list[PendingRequest] = []
     for creates in commits:
@@ -112,9 +112,9 @@ def _name_of(outcome: Outcome | None) -> str:
 # A key that is free
 
 
-async def test_who_chose_a_free_key_is_not_blamed_for_the_next(tables: Tables) -> None:
+async def test_a_free_key_is_not_refused_because_of_the_next_commit(tables: Tables) -> None:
     async with tables.session() as session:
-        ends = await together(session, [("k", "mine")], [(None, GUILTY)], [("l", "its")])
+        ends = await together(session, [("k", "mine")], [(None, BAD)], [("l", "its")])
 
     assert ends == ["applied", "ValidationError", "applied"]
     assert {key: row["data"] for key, row in tables.rows.items()} == {"k": "mine", "l": "its"}
@@ -123,15 +123,15 @@ async def test_who_chose_a_free_key_is_not_blamed_for_the_next(tables: Tables) -
 async def test_a_kept_part_of_a_refused_commit_is_not_sent_again(tables: Tables) -> None:
     async with tables.session() as session:
         session.create(Job, {"id": "k", "data": "mine"})
-        guilty = session.create(Job, {"id": "l", "data": GUILTY})
+        bad = session.create(Job, {"id": "l", "data": BAD})
         with pytest.raises(ValidationError):
             await session.commit()
 
         assert [each.target.key for each in session.recorded_operations] == [(("id", "l"),)]
-        guilty["data"] = "better"
+        bad["data"] = "better"
         await session.commit()
 
-    assert tables.data_of(guilty) == "better"
+    assert tables.data_of(bad) == "better"
     assert tables.rows["k"]["data"] == "mine"
 
 
@@ -151,7 +151,7 @@ async def test_commits_with_chosen_keys_travel_alone_after_one_question_each(
     assert sorted(len(batch) for batch in tables.batches) == [1, 1, 1, 2]
 
 
-async def test_keys_that_are_made_are_not_asked_for(tables: Tables) -> None:
+async def test_keys_that_are_made_cause_no_query(tables: Tables) -> None:
     async with tables.session() as session:
         for _ in range(10):
             session.create(Job, {"data": "x"})
@@ -166,13 +166,13 @@ async def test_keys_that_are_made_are_not_asked_for(tables: Tables) -> None:
 @pytest.mark.parametrize("atomic", [True, False])
 @pytest.mark.parametrize("data", ["the same", "other"])
 @pytest.mark.parametrize("place", [0, 1, 2])
-async def test_a_key_of_another_client_is_taken_whatever_its_values(
+async def test_a_key_of_another_client_is_taken_with_any_values(
     data: str, place: int, *, atomic: bool
 ) -> None:
-    """Also when the values are the same: keys serve as locks, which only one may get."""
+    """Also with the same values: keys serve as locks, which only one client may get."""
     tables = served(atomic=atomic)
     tables.rows["k"] = job_row("k", "the same")
-    commits: list[list[tuple[str | None, str]]] = [[(None, "x")], [(None, GUILTY)]]
+    commits: list[list[tuple[str | None, str]]] = [[(None, "x")], [(None, BAD)]]
     commits.insert(place, [("k", data)])
     async with tables.session() as session:
         ends = await together(session, *commits)
@@ -202,7 +202,7 @@ async def test_of_two_callers_with_one_key_the_first_has_it(*, atomic: bool) -> 
     tables = served(atomic=atomic)
     async with tables.session() as session:
         ends = await together(
-            session, [("k", "same")], [("k", "same")], [(None, GUILTY)], [("k", "other")]
+            session, [("k", "same")], [("k", "same")], [(None, BAD)], [("k", "other")]
         )
 
     assert ends == [
@@ -214,7 +214,7 @@ async def test_of_two_callers_with_one_key_the_first_has_it(*, atomic: bool) -> 
     assert {key: row["data"] for key, row in tables.rows.items()} == {"k": "same"}
 
 
-async def test_of_two_that_overtake_others_one_has_it(tables: Tables) -> None:
+async def test_of_two_unordered_units_with_one_key_one_has_it(tables: Tables) -> None:
     """Units that do not wait for others about the same entity."""
     async with tables.session() as session:
         units = [overtaking(session) for _ in range(2)]
@@ -232,7 +232,7 @@ async def test_of_two_that_overtake_others_one_has_it(tables: Tables) -> None:
 
 
 def overtaking(session: AsyncSession) -> UnitOfWork:
-    """Return a unit of work that unordered others, with the same create as any other."""
+    """Return a unit of work that ignores the order, with the same create as any other."""
     unit = context_of(session).new_unit(unordered=True)
     context_of(session).create(Job, {"id": "k", "data": "same"}, unit=unit)
     return unit
@@ -247,23 +247,23 @@ async def test_a_commit_that_uses_its_key_twice_is_refused(tables: Tables) -> No
         session.rollback()
 
 
-# A lost answer
+# A lost response
 
 
-def patient() -> RetryPolicy:
+def retrying() -> RetryPolicy:
     async def sleep(_: float) -> None:
         await anyio.lowlevel.checkpoint()
 
     return RetryPolicy(jitter=0, sleep=sleep)
 
 
-@pytest.mark.parametrize("fault", ["lost request", "lost answer"])
+@pytest.mark.parametrize("fault", ["lost request", "lost response"])
 @pytest.mark.parametrize("others", [0, 1])
-async def test_what_was_created_before_its_answer_was_lost_is_found(
+async def test_what_was_created_before_its_response_was_lost_is_found(
     tables: Tables, fault: str, others: int
 ) -> None:
     tables.faults.append(fault)
-    async with tables.session(retry=patient()) as session:
+    async with tables.session(retry=retrying()) as session:
         ends = await together(session, [("k", "mine")], *[[("l", "x")]] * others)
 
     assert ends == ["applied"] * (1 + others)
@@ -271,12 +271,12 @@ async def test_what_was_created_before_its_answer_was_lost_is_found(
     assert len(tables.applied) == 1 + others
 
 
-async def test_a_key_that_was_taken_before_is_told_though_an_answer_was_lost(
+async def test_a_key_that_was_taken_before_is_refused_although_a_response_was_lost(
     tables: Tables,
 ) -> None:
     tables.rows["k"] = job_row("k", "mine")
     tables.faults.append("lost request")
-    async with tables.session(retry=patient()) as session:
+    async with tables.session(retry=retrying()) as session:
         ends = await together(session, [("k", "mine")], [(None, "x")])
 
     assert ends == ["DuplicateEntryError", "applied"]
@@ -293,13 +293,13 @@ async def test_a_key_that_was_taken_while_the_server_was_away_is_taken(tables: T
     assert ends == ["DuplicateEntryError", "applied"]
 
 
-async def test_other_values_than_were_sent_leave_it_in_doubt(tables: Tables) -> None:
-    """Somebody has changed it, or it is not ours: nobody can tell."""
+async def test_other_values_than_were_sent_leave_a_commit_uncertain(tables: Tables) -> None:
+    """Another client has changed it, or it is not ours: that cannot be known."""
 
     async def sleep(_: float) -> None:
         tables.rows["k"] = job_row("k", "other")
 
-    tables.faults.append("lost answer")
+    tables.faults.append("lost response")
     async with tables.session(retry=RetryPolicy(jitter=0, sleep=sleep)) as session:
         ends: list[str] = []
         await commit(session, ("k", "mine"), ends=ends)
@@ -308,8 +308,8 @@ async def test_other_values_than_were_sent_leave_it_in_doubt(tables: Tables) -> 
     assert tables.rows["k"]["data"] == "other"
 
 
-async def test_a_key_that_is_taken_meanwhile_is_in_doubt(tables: Tables) -> None:
-    """It was free when it was asked for; now it has other values: ours changed, or not ours."""
+async def test_a_key_that_is_taken_meanwhile_leaves_a_commit_uncertain(tables: Tables) -> None:
+    """It was free at the query, and now the entity has other values: ours changed, or not ours."""
 
     def refuses(_: dict[str, Any]) -> bool:
         tables.rows.setdefault("k", job_row("k", "other"))
@@ -322,11 +322,11 @@ async def test_a_key_that_is_taken_meanwhile_is_in_doubt(tables: Tables) -> None
     assert ends == ["CommitUncertainError", "applied"]
 
 
-# What cannot be asked for
+# What cannot be queried
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-async def test_creates_that_cannot_be_asked_for_are_told_apart_too(*, atomic: bool) -> None:
+async def test_outcomes_are_true_for_types_that_cannot_be_queried(*, atomic: bool) -> None:
     tables = served(atomic=atomic)
     tables.hides = {"Secret"}
     tables.rows["t"] = {"__entity_type__": "Secret", "id": "t"}
@@ -343,20 +343,20 @@ async def test_creates_that_cannot_be_asked_for_are_told_apart_too(*, atomic: bo
         group.start_soon(make, "free", "Secret", {"id": "s", "data": "x"})
         group.start_soon(make, "taken", "Secret", {"id": "t", "data": "x"})
         group.start_soon(make, "made", "Job", {"data": "x"})
-        group.start_soon(make, "guilty", "Job", {"data": GUILTY})
+        group.start_soon(make, "bad", "Job", {"data": BAD})
 
     assert ends == {
         "job": "applied",
         "free": "applied",
         "taken": "DuplicateEntryError",
         "made": "applied",
-        "guilty": "ValidationError",
+        "bad": "ValidationError",
     }
     assert len(tables.rows) == 4
 
 
-async def test_the_question_about_a_guilty_create_spoils_no_other(tables: Tables) -> None:
-    """Its type or an attribute may be what the server does not know."""
+async def test_a_refused_query_about_one_create_affects_no_other(tables: Tables) -> None:
+    """The server may not know its type or an attribute."""
     tables.hides = {"Nonsense"}
     tables.refuses = lambda each: each["entity_type"] == "Nonsense"
     ends: list[str] = []
@@ -376,12 +376,12 @@ async def test_the_question_about_a_guilty_create_spoils_no_other(tables: Tables
     assert len(tables.rows) == 2
 
 
-async def test_a_made_key_that_cannot_be_asked_for_leaves_a_doubt_not_a_blame(
+async def test_a_made_key_that_cannot_be_queried_is_uncertain_not_refused(
     tables: Tables,
 ) -> None:
     tables.hides = {"Secret"}
     async with tables.session() as session:
-        ends = await together(session, [(None, "x")], [(None, GUILTY)], kind="Secret")
+        ends = await together(session, [(None, "x")], [(None, BAD)], kind="Secret")
 
     assert ends == ["CommitUncertainError", "ValidationError"]
 
@@ -389,17 +389,17 @@ async def test_a_made_key_that_cannot_be_asked_for_leaves_a_doubt_not_a_blame(
 # Cancellation
 
 
-async def test_who_is_cancelled_while_the_server_is_asked_keeps_what_was_not_done(
+async def test_a_commit_cancelled_while_its_group_is_reconciled_is_settled(
     tables: Tables,
 ) -> None:
-    """What the server has kept of a refused group is settled, and the rest is sent."""
+    """What the server has applied of a refused group is settled, and the rest is sent."""
     tables.gate = anyio.Event()
     ends: list[str] = []
     cancelled: list[tuple[Job, UnitOfWork]] = []
     async with tables.session() as session, anyio.create_task_group() as group:
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as callers:
-                for data in ["before", GUILTY, "x", "after"]:
+                for data in ["before", BAD, "x", "after"]:
                     if data in ("before", "after"):
                         unit = context_of(session).new_unit()
                         job = context_of(session).create(Job, {"data": data}, unit=unit)
@@ -410,7 +410,7 @@ async def test_who_is_cancelled_while_the_server_is_asked_keeps_what_was_not_don
                     await anyio.lowlevel.checkpoint()
                 await turns()
                 tables.gate.set()
-                tables.gate = anyio.Event()  # for the question
+                tables.gate = anyio.Event()  # for the query
                 while not tables.queries:
                     await turns(1)
                 scope.cancel()
@@ -429,7 +429,7 @@ async def make_one(session: AsyncSession, data: str, ends: list[str]) -> None:
     await commit(session, (None, data), ends=ends)
 
 
-async def test_who_is_cancelled_during_a_question_before_is_not_sent(tables: Tables) -> None:
+async def test_a_commit_cancelled_during_the_query_before_it_is_not_sent(tables: Tables) -> None:
     async with tables.session() as session, anyio.create_task_group() as group:
         tables.gate = anyio.Event()
         unit = context_of(session).new_unit()
@@ -455,10 +455,10 @@ async def commit_all(
     await commit(session, *created, ends=ends)
 
 
-async def test_what_was_not_sent_because_a_question_was_lost_is_pending_again(
+async def test_a_commit_that_was_not_sent_because_a_query_was_lost_is_pending_again(
     tables: Tables,
 ) -> None:
-    tables.faults.append("lost question")
+    tables.faults.append("lost query")
     async with tables.session() as session:
         session.create(Job, {"id": "k", "data": "x"})
         session.create(Job, {"id": "l", "data": "x"})
@@ -502,20 +502,20 @@ class Model:
         return "applied"
 
     def _refuse(self, key: str | None, data: str) -> str | None:
-        if data == GUILTY:
+        if data == BAD:
             return "ValidationError"
         return "DuplicateEntryError" if key in self.rows else None
 
 
 KEYS = st.sampled_from(["k", "l", "m", None])
-DATA = st.sampled_from(["same", "same", "other", GUILTY])
+DATA = st.sampled_from(["same", "same", "other", BAD])
 COMMITS = st.lists(st.lists(st.tuples(KEYS, DATA), min_size=1, max_size=3), min_size=1, max_size=8)
 ROWS = st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["same", "other"]))
 
 
 @pytest.mark.long
 @given(commits=COMMITS, before=ROWS, atomic=st.booleans())
-async def test_each_caller_is_told_what_it_would_be_told_alone(
+async def test_each_commit_of_a_group_has_the_outcome_that_it_would_have_alone(
     commits: list[list[tuple[str | None, str]]], before: dict[str, str], *, atomic: bool
 ) -> None:
     tables, model = served(atomic=atomic), Model(before, atomic=atomic)
@@ -531,10 +531,10 @@ async def test_each_caller_is_told_what_it_would_be_told_alone(
     assert sorted(made) == sorted(model.made)
 
 
-async def test_the_embedded_server_is_told_apart_the_same_way(
+async def test_outcomes_are_true_on_the_embedded_server(
     session: AsyncSession, server: ServerHandle
 ) -> None:
-    """With values that a server may hand back in another form than they were sent in."""
+    """With values that a server may return in another form than they were sent in."""
     user = await session.current_user()
     nobody = "00000000-0000-4000-8000-00000000dead"
     keys = [str(UUID(int=number)) for number in range(3)]

@@ -26,7 +26,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.retry import NO_RETRIES
 
 from .settings import AnyClient, Setting
-from .wires import Received, answering, listening, response
+from .wires import Received, listening, responding, response
 
 pytestmark = pytest.mark.every_client
 
@@ -142,7 +142,7 @@ async def test_headers_and_cookies_of_the_client_reach_the_server(setting: Setti
         return response("200 OK", b'[{"version": "dev"}]', set_cookie="sid=from-server; Path=/")
 
     async with (
-        answering(answer) as port,
+        responding(answer) as port,
         setting.make_client(headers={"X-Studio": "north"}, cookies={"sso": "abc"}) as client,
         AsyncSession(f"http://localhost:{port}", KEY, "größe", client=client) as session,
     ):
@@ -173,7 +173,7 @@ class Elsewhere:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Elsewhere]:
-        async with answering(self._answer) as port, answering(self._keep) as store_port:
+        async with responding(self._answer) as port, responding(self._keep) as store_port:
             self.url = f"http://localhost:{port}"
             self._store_url = (
                 f"http://127.0.0.1:{store_port}/bucket/c1?Credential=a%2Fb&X-Amz-Signature=SIGNED"
@@ -254,7 +254,7 @@ async def test_a_store_that_hangs_up_during_an_upload_is_told_without_secrets(
             return response("200 OK", json.dumps([{"url": url, "headers": {}}]).encode())
 
         async with (
-            answering(answer) as port,
+            responding(answer) as port,
             AsyncSession(
                 f"http://localhost:{port}", KEY, "maya", client=client, retry=NO_RETRIES
             ) as session,

@@ -1,4 +1,4 @@
-"""The server without a socket: the same flows and faults, on each event loop."""
+"""The server without a socket: the same behaviour and faults, on each event loop."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_client_gives_up_waiting(fake: FakeServer) -> None:
         assert (await client.get("/")).status_code == 404
 
 
-async def test_lost_answer_without_retries_is_an_uncertain_commit(fake: FakeServer) -> None:
+async def test_lost_response_without_retries_is_an_uncertain_commit(fake: FakeServer) -> None:
     fake.faults.inject(Drop(applied=True), on="writes", times=5)
     async with fake.session(retry=NO_RETRIES) as session:
         session.create(Job, {"user": await session.current_user()})

@@ -1,4 +1,4 @@
-"""Faults of real sockets: nobody listens, nobody answers, answers break off."""
+"""Faults of real sockets: refused connections, missing and incomplete responses."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from aioftrackjobs.retry import NO_RETRIES
 
 pytestmark = pytest.mark.every_client
 
-Answer = Callable[[SocketStream], Awaitable[None]]
+Respond = Callable[[SocketStream], Awaitable[None]]
 
 
 @asynccontextmanager
-async def raw_server(answer: Answer) -> AsyncIterator[str]:
-    """Serve on a real socket: *answer* gets each connection after its first bytes arrived."""
+async def raw_server(respond: Respond) -> AsyncIterator[str]:
+    """Listen on a real socket, and pass each connection to *respond* after its first bytes."""
 
     async def handle(stream: SocketStream) -> None:
         async with stream:
             await stream.receive()
-            await answer(stream)
+            await respond(stream)
 
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
         async with anyio.create_task_group() as group:
@@ -59,7 +59,7 @@ async def not_http(stream: SocketStream) -> None:
     await stream.send(b"220 mail.test ESMTP\r\n")
 
 
-async def test_nobody_listens() -> None:
+async def test_a_refused_connection_leaves_the_commit_pending() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     async with AsyncSession(f"http://127.0.0.1:{port}", "key", "user", retry=NO_RETRIES) as session:
@@ -76,10 +76,10 @@ async def test_no_such_host() -> None:
             await session.server_information()
 
 
-@pytest.mark.parametrize("answer", [hang, drop, truncate, not_http])
-async def test_an_answer_that_does_not_come_leaves_a_commit_unknown(answer: Answer) -> None:
+@pytest.mark.parametrize("respond", [hang, drop, truncate, not_http])
+async def test_a_missing_response_leaves_a_commit_uncertain(respond: Respond) -> None:
     async with (
-        raw_server(answer) as url,
+        raw_server(respond) as url,
         AsyncSession(url, "key", "user", timeout=0.3, retry=NO_RETRIES) as session,
     ):
         session.create(Job, {})
@@ -91,10 +91,10 @@ async def test_an_answer_that_does_not_come_leaves_a_commit_unknown(answer: Answ
         assert len(session.uncertain_operations) == 1
 
 
-@pytest.mark.parametrize("answer", [hang, drop, truncate, not_http])
-async def test_an_answer_that_does_not_come_is_an_error_of_a_query(answer: Answer) -> None:
+@pytest.mark.parametrize("respond", [hang, drop, truncate, not_http])
+async def test_a_missing_response_is_an_error_of_a_query(respond: Respond) -> None:
     async with (
-        raw_server(answer) as url,
+        raw_server(respond) as url,
         AsyncSession(url, "key", "user", timeout=0.3, retry=NO_RETRIES) as session,
     ):
         with pytest.raises(TransportError):
@@ -102,7 +102,7 @@ async def test_an_answer_that_does_not_come_is_an_error_of_a_query(answer: Answe
 
 
 @pytest.mark.own_client
-async def test_a_time_out_is_told_without_the_words_of_the_event_loop() -> None:
+async def test_the_error_of_a_timeout_does_not_quote_the_event_loop() -> None:
     async with (
         raw_server(hang) as url,
         AsyncSession(url, "key", "user", timeout=0.3, retry=NO_RETRIES) as session,
@@ -113,10 +113,10 @@ async def test_a_time_out_is_told_without_the_words_of_the_event_loop() -> None:
     assert str(caught.value) == f"no complete answer from {url}: ReadTimeout"
 
 
-@pytest.mark.parametrize("answer", [hang, drop, truncate, not_http])
-async def test_a_download_that_breaks_off_leaves_nothing(answer: Answer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("respond", [hang, drop, truncate, not_http])
+async def test_a_download_that_breaks_off_leaves_nothing(respond: Respond, tmp_path: Path) -> None:
     async with (
-        raw_server(answer) as url,
+        raw_server(respond) as url,
         AsyncSession(url, "SECRET", "user", timeout=0.3, retry=NO_RETRIES) as session,
     ):
         with pytest.raises(TransportError) as caught:

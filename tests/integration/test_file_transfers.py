@@ -38,12 +38,14 @@ from aioftrackjobs.transport import _connect, _files
 from aioftrackjobs.transport._file_connection import FileConnection
 
 from .waiting import until
-from .wires import Received, answering, listening, receive_request, response
+from .wires import Received, listening, receive_request, responding, response
 
 pytestmark = [pytest.mark.every_client, pytest.mark.own_client]
 
 KEY = "VERY-SECRET-KEY-0123456789"
 BODY = os.urandom(5_000_001)
+#: Seconds that a server may be silent: enough for a busy machine to connect.
+TIMEOUT = 1.0
 WHOLE = PartSizes(fewest=1_000_000, most=1_000_000)
 
 Handler = Callable[[ByteStream], Awaitable[None]]
@@ -88,7 +90,7 @@ class Peers:
                 operations = json.loads(request.body)
                 return response("200 OK", json.dumps([target for _ in operations]).encode())
 
-            async with answering(announce) as port:
+            async with responding(announce) as port:
                 options = {"retry": NO_RETRIES, **options}
                 server = f"http://127.0.0.1:{port}"
                 async with AsyncSession(server, KEY, "user", **options) as session:
@@ -152,7 +154,7 @@ async def test_a_store_that_refuses_and_takes_nothing_more_is_understood(
         await stream.send(response("413 Too much"))
         await anyio.sleep_forever()
 
-    async with peers.session_with_store(refuse, timeout=0.5) as session:
+    async with peers.session_with_store(refuse, timeout=TIMEOUT) as session:
         with pytest.raises(TransferError, match="413"):
             await send(session, big, verified=False)
 
@@ -163,7 +165,7 @@ async def test_a_header_that_cannot_be_sent_is_refused_without_its_value(path: P
         operations = json.loads(request.body or b"[]")
         return response("200 OK", json.dumps([target for _ in operations]).encode())
 
-    async with answering(announce) as port:
+    async with responding(announce) as port:
         async with AsyncSession(f"http://127.0.0.1:{port}", KEY, "user") as session:
             with pytest.raises(TransportError, match="a header of the request is invalid"):
                 await send(session, path)
@@ -185,8 +187,8 @@ async def test_a_store_that_takes_nothing_any_more_is_given_up(
         await stream.receive()
         await anyio.sleep_forever()
 
-    async with peers.session_with_store(stall, timeout=0.5) as session:
-        with pytest.raises(TransportError, match=r"the server took no data for 0\.5 s") as caught:
+    async with peers.session_with_store(stall, timeout=TIMEOUT) as session:
+        with pytest.raises(TransportError, match=r"the server took no data for 1 s") as caught:
             await send(session, sparse(tmp_path), verified=verified)
         assert not isinstance(caught.value, ConnectError)
 
@@ -196,8 +198,8 @@ async def test_a_store_that_does_not_respond_is_given_up(peers: Peers, path: Pat
         await receive_request(stream)
         await anyio.sleep_forever()
 
-    async with peers.session_with_store(stall, timeout=0.5) as session:
-        with pytest.raises(TransportError, match=r"no data arrived for 0\.5 s") as caught:
+    async with peers.session_with_store(stall, timeout=TIMEOUT) as session:
+        with pytest.raises(TransportError, match=r"no data arrived for 1 s") as caught:
             await send(session, path)
         assert not isinstance(caught.value, ConnectError)
 
@@ -210,8 +212,8 @@ async def test_a_server_from_which_nothing_arrives_any_more_is_given_up(
         await stream.send(beginning(1_000_000))
         await anyio.sleep_forever()
 
-    async with peers.session(stall, timeout=0.5) as session:
-        with pytest.raises(TransportError, match=r"no data arrived for 0\.5 s"):
+    async with peers.session(stall, timeout=TIMEOUT) as session:
+        with pytest.raises(TransportError, match=r"no data arrived for 1 s"):
             await session.download("c1", tmp_path / "x")
 
 
@@ -221,8 +223,8 @@ async def test_a_server_that_does_not_answer_the_handshake_is_not_reached(tmp_pa
 
     async with listening(stall) as port:
         url = f"https://127.0.0.1:{port}"
-        async with AsyncSession(url, KEY, "user", retry=NO_RETRIES, timeout=0.3) as session:
-            with pytest.raises(ConnectError, match=r"TLS handshake for 0\.3 s"):
+        async with AsyncSession(url, KEY, "user", retry=NO_RETRIES, timeout=TIMEOUT) as session:
+            with pytest.raises(ConnectError, match=r"TLS handshake for 1 s"):
                 await session.download("c1", tmp_path / "x")
 
 
@@ -499,7 +501,7 @@ async def test_cookies_of_api_calls_go_along(tmp_path: Path) -> None:
         return response("200 OK", b'[{"version": "dev"}]', set_cookie="sid=node7; Path=/")
 
     async with (
-        answering(answer) as port,
+        responding(answer) as port,
         AsyncSession(f"http://localhost:{port}", KEY, "user", retry=NO_RETRIES) as session,
     ):
         await session.call([{"action": "query_server_information"}])

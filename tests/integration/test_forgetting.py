@@ -1,4 +1,4 @@
-"""Entities are forgotten when nobody holds them, and so is all that carried them."""
+"""Entities without references are freed, and so are the objects of their commits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .waiting import until
 JOBS = 1_000
 AT_ONCE = 50
 
-#: What there is while a Job is worked on.
+#: The kinds of objects that exist while a Job runs.
 KINDS = (Job, PendingRequest, InFlightCommit, RecordedChange, UnitOfWork, JobLifecycle, Channel)
 
 
@@ -33,7 +33,7 @@ def dispatcher_of(session: AsyncSession) -> Dispatcher:
 async def alive(session: AsyncSession) -> dict[str, int]:
     dispatcher, boards = dispatcher_of(session), jobs_of(session).progress._writers
     await dispatcher.drain()
-    # They end a few turns later, for want of work.
+    # Workers end a few turns later, because there is no more work.
     await until(
         lambda: not dispatcher._workers and not any(each._is_running for each in boards.values())
     )
@@ -55,13 +55,13 @@ async def many(one: Callable[[], Awaitable[None]]) -> None:
 
 
 def assert_empty(session: AsyncSession) -> None:
-    workspace, dispatcher = context_of(session), dispatcher_of(session)
+    context, dispatcher = context_of(session), dispatcher_of(session)
     assert dispatcher.is_idle
     assert all(not each._touched for each in jobs_of(session).progress._writers.values())
-    assert not workspace.connection.background._to_begin
+    assert not context.connection.background._to_begin
 
 
-async def test_jobs_that_were_committed_are_forgotten(session: AsyncSession) -> None:
+async def test_jobs_that_were_committed_are_freed(session: AsyncSession) -> None:
     await session.current_user()
     before, known = await alive(session), len(context_of(session).identity)
 
@@ -78,7 +78,7 @@ async def test_jobs_that_were_committed_are_forgotten(session: AsyncSession) -> 
     assert_empty(session)
 
 
-async def test_jobs_of_job_context_are_forgotten(session: AsyncSession) -> None:
+async def test_jobs_of_job_context_are_freed(session: AsyncSession) -> None:
     user = await session.current_user()
     before, known = await alive(session), len(context_of(session).identity)
 
@@ -93,8 +93,8 @@ async def test_jobs_of_job_context_are_forgotten(session: AsyncSession) -> None:
     assert_empty(session)
 
 
-async def test_a_commit_needs_no_garbage_collector_to_be_forgotten(session: AsyncSession) -> None:
-    """A farm daemon must not depend on when the collector comes to its oldest generation."""
+async def test_a_commit_is_freed_without_the_garbage_collector(session: AsyncSession) -> None:
+    """A daemon must not depend on when the garbage collector visits its oldest generation."""
     await session.current_user()
     known = len(context_of(session).identity)
     gc.collect()
@@ -108,7 +108,7 @@ async def test_a_commit_needs_no_garbage_collector_to_be_forgotten(session: Asyn
         gc.enable()
 
 
-async def test_jobs_whose_commits_are_cancelled_or_refused_are_forgotten(
+async def test_jobs_whose_commits_are_cancelled_or_refused_are_freed(
     session: AsyncSession,
 ) -> None:
     await session.current_user()

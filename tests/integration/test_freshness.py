@@ -1,4 +1,4 @@
-"""Which value an entity has when answers come in another order than they were asked for."""
+"""Which value an entity has if responses arrive in another order than their requests."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ from aioftrackjobs.session import context_of
 from .wires import listening, receive_request, response
 
 
-class Keeper:
-    """Stands before a server, and keeps back answers until it is told to let them go.
+class DelayingProxy:
+    """A proxy that delays the responses to some requests.
 
     Attributes:
-        about: Answers to requests that hold this are kept back.
-        answered: The server has given such an answer.
-        release: Lets them go.
+        delays: Responses to requests that contain this text are delayed.
+        delayed: An event: the server has sent such a response.
+        release: An event that ends the delay.
     """
 
     def __init__(self, server: ServerHandle) -> None:
         self._url = server.url
-        self.about: bytes | None = None
-        self.answered = anyio.Event()
+        self.delays: bytes | None = None
+        self.delayed = anyio.Event()
         self.release = anyio.Event()
 
     async def handle(self, stream: ByteStream) -> None:
         async with httpx.AsyncClient() as client:
             while True:
                 request = await receive_request(stream)
-                kept = {"host", "content-length", "connection"}
-                headers = {k: v for k, v in request.headers.items() if k not in kept}
-                answer = await client.post(
+                replaced = {"host", "content-length", "connection"}
+                headers = {k: v for k, v in request.headers.items() if k not in replaced}
+                forwarded = await client.post(
                     self._url + request.target, content=request.body, headers=headers
                 )
-                if self.about is not None and self.about in request.body:
-                    self.answered.set()
+                if self.delays is not None and self.delays in request.body:
+                    self.delayed.set()
                     await self.release.wait()
-                await stream.send(response("200 OK", answer.content))
+                await stream.send(response("200 OK", forwarded.content))
 
 
 @pytest.fixture
-def keeper(server: ServerHandle) -> Keeper:
-    return Keeper(server)
+def proxy(server: ServerHandle) -> DelayingProxy:
+    return DelayingProxy(server)
 
 
 @pytest.fixture
-async def slow(server: ServerHandle, keeper: Keeper) -> AsyncIterator[AsyncSession]:
-    """A session whose answers pass the keeper."""
+async def slow(server: ServerHandle, proxy: DelayingProxy) -> AsyncIterator[AsyncSession]:
+    """A session that connects through the delaying proxy."""
     async with (
-        listening(keeper.handle) as port,
+        listening(proxy.handle) as port,
         AsyncSession(f"http://127.0.0.1:{port}", server.api_key, server.api_user) as session,
     ):
         yield session
@@ -91,10 +91,10 @@ def expression(job: Job) -> str:
 
 
 @pytest.mark.parametrize("read", [query, get, populate, call])
-async def test_an_answer_that_is_older_than_a_write_does_not_undo_it(
+async def test_a_response_that_is_older_than_a_write_does_not_overwrite_it(
     slow: AsyncSession,
     other: AsyncSession,
-    keeper: Keeper,
+    proxy: DelayingProxy,
     read: Callable[[AsyncSession, Job], Coroutine[Any, Any, None]],
 ) -> None:
     job = slow.create(Job, {"status": "queued", "data": "old"})
@@ -104,54 +104,54 @@ async def test_an_answer_that_is_older_than_a_write_does_not_undo_it(
     theirs["data"] = "theirs"
     await other.commit()
 
-    keeper.about = b'"query"'
+    proxy.delays = b'"query"'
     async with anyio.create_task_group() as group:
         group.start_soon(read, slow, job)
-        await keeper.answered.wait()
+        await proxy.delayed.wait()
         job["status"] = "running"
         await slow.commit()
-        keeper.release.set()
+        proxy.release.set()
 
     assert job["status"] == "running"
     assert job["data"] == "theirs", "what was not written is brought up to date"
 
 
 @pytest.mark.parametrize("read", [query, get, populate, call])
-async def test_an_answer_that_is_older_than_a_later_read_does_not_undo_it(
+async def test_a_response_that_is_older_than_a_later_read_does_not_overwrite_it(
     slow: AsyncSession,
     other: AsyncSession,
-    keeper: Keeper,
+    proxy: DelayingProxy,
     read: Callable[[AsyncSession, Job], Coroutine[Any, Any, None]],
 ) -> None:
     theirs = other.create(Job, {"status": "queued", "data": "old"})
     await other.commit()
     job = await slow.query(f"select id from Job where id is {theirs.id}").of(Job).one()
-    keeper.about = b"order by id"
+    proxy.delays = b"order by id"
     async with anyio.create_task_group() as group:
         group.start_soon(slow.query("select id, status, data from Job order by id").all)
-        await keeper.answered.wait()
+        await proxy.delayed.wait()
         theirs["status"], theirs["data"] = "done", "new"
         await other.commit()
         await read(slow, job)
-        keeper.release.set()
+        proxy.release.set()
 
     assert (job["status"], job["data"]) == ("done", "new")
 
 
-async def test_what_later_reads_do_not_bring_comes_from_the_earlier_one(
-    slow: AsyncSession, other: AsyncSession, keeper: Keeper
+async def test_attributes_that_later_reads_do_not_load_come_from_the_earlier_one(
+    slow: AsyncSession, other: AsyncSession, proxy: DelayingProxy
 ) -> None:
     theirs = other.create(Job, {"status": "queued", "data": "old"})
     await other.commit()
-    keeper.about = b"order by id"
+    proxy.delays = b"order by id"
     async with anyio.create_task_group() as group:
         group.start_soon(slow.query("select status, data, type from Job order by id").all)
-        await keeper.answered.wait()
+        await proxy.delayed.wait()
         theirs["status"], theirs["data"] = "done", "new"
         await other.commit()
         one = await slow.query(f"select status from Job where id is {theirs.id}").one()
         two = await slow.query(f"select data from Job where id is {theirs.id}").one()
-        keeper.release.set()
+        proxy.release.set()
 
     assert one is two
     assert (one["status"], one["data"], one["type"]) == ("done", "new", "api_job")
@@ -160,44 +160,44 @@ async def test_what_later_reads_do_not_bring_comes_from_the_earlier_one(
     assert (await slow.query("select status from Job").one())["status"] == "failed"
 
 
-async def test_who_the_session_acts_as_is_a_read_too(slow: AsyncSession, keeper: Keeper) -> None:
+async def test_loading_the_current_user_is_a_read(slow: AsyncSession, proxy: DelayingProxy) -> None:
     me = await slow.query("User where username is {name}", name=slow.api_user).of(User).one()
-    keeper.about = b"limit 1"
+    proxy.delays = b"limit 1"
     async with anyio.create_task_group() as group:
         group.start_soon(slow.current_user)
-        await keeper.answered.wait()
+        await proxy.delayed.wait()
         me["first_name"] = "New"
         await slow.commit()
-        keeper.release.set()
+        proxy.release.set()
 
     assert await slow.current_user() is me
     assert me.first_name == "New"
 
 
-async def test_who_it_acts_as_is_asked_again_if_others_have_read_meanwhile(
-    slow: AsyncSession, keeper: Keeper
+async def test_a_late_response_with_the_current_user_does_not_overwrite_later_reads(
+    slow: AsyncSession, proxy: DelayingProxy
 ) -> None:
-    keeper.about = b"limit 1"
+    proxy.delays = b"limit 1"
     async with anyio.create_task_group() as group:
         group.start_soon(slow.current_user)
-        await keeper.answered.wait()
+        await proxy.delayed.wait()
         me = await slow.query("User where username is {name}", name=slow.api_user).of(User).one()
         me["first_name"] = "New"
         await slow.commit()
-        keeper.release.set()
+        proxy.release.set()
 
     assert me.first_name == "New"
 
 
-async def test_a_read_that_began_after_the_write_brings_what_others_wrote(
-    slow: AsyncSession, other: AsyncSession, keeper: Keeper
+async def test_a_read_that_is_sent_after_the_write_loads_what_others_wrote(
+    slow: AsyncSession, other: AsyncSession, proxy: DelayingProxy
 ) -> None:
     job = slow.create(Job, {"status": "queued"})
     await slow.commit()
-    keeper.about = b"select username"
+    proxy.delays = b"select username"
     async with anyio.create_task_group() as group:
         group.start_soon(slow.query("select username from User").all)
-        await keeper.answered.wait()
+        await proxy.delayed.wait()
         job["status"] = "running"
         await slow.commit()
         theirs = await other.get(Job, job.id)
@@ -207,55 +207,55 @@ async def test_a_read_that_began_after_the_write_brings_what_others_wrote(
 
         await slow.query(expression(job)).all()
         assert job["status"] == "done"
-        keeper.release.set()
+        proxy.release.set()
 
     assert job["status"] == "done"
 
 
-async def test_what_no_read_under_way_can_undo_is_forgotten(
-    slow: AsyncSession, keeper: Keeper
+async def test_writes_that_no_open_read_can_overwrite_are_forgotten(
+    slow: AsyncSession, proxy: DelayingProxy
 ) -> None:
     reads = context_of(slow).reads
     job = slow.create(Job, {"status": "queued"})
     await slow.commit()
     assert not reads.remembered_writes(), "nothing is remembered while nothing is read"
 
-    keeper.about = b"select username"
+    proxy.delays = b"select username"
     async with anyio.create_task_group() as group:
         group.start_soon(slow.query("select username from User").all)
-        await keeper.answered.wait()
+        await proxy.delayed.wait()
         for status in ("running", "done", "running"):
             job["status"] = status
             await slow.commit()
         assert reads.remembered_writes() == 1
-        keeper.release.set()
+        proxy.release.set()
 
     assert not reads.remembered_writes()
     assert not reads.open_reads
 
 
-async def test_what_nobody_holds_is_forgotten_while_a_read_is_under_way(
-    slow: AsyncSession, keeper: Keeper
+async def test_entities_without_references_are_forgotten_while_a_read_is_open(
+    slow: AsyncSession, proxy: DelayingProxy
 ) -> None:
     context = context_of(slow)
-    keeper.about = b"select username"
+    proxy.delays = b"select username"
     async with anyio.create_task_group() as group:
         group.start_soon(slow.query("select username from User").all)
-        await keeper.answered.wait()
+        await proxy.delayed.wait()
         for _ in range(10):
             async with slow.unit_of_work():
                 slow.create(Job, {"status": "done"})
         gc.collect()
         assert len(context.identity) <= 1
         assert context.reads.remembered_writes() <= 2
-        keeper.release.set()
+        proxy.release.set()
 
 
 # Commits
 
 
-async def test_a_change_after_others_in_a_commit_is_what_stays(session: AsyncSession) -> None:
-    """The server's answer to the create is older than the update that travels with it."""
+async def test_the_last_change_in_a_commit_stays(session: AsyncSession) -> None:
+    """The response to the create has an older value than the update in the same request."""
     job = session.create(Job, {"status": "queued"})
     session.create(Job, {"status": "queued"})
     job["status"] = "running"
@@ -264,7 +264,7 @@ async def test_a_change_after_others_in_a_commit_is_what_stays(session: AsyncSes
     assert job["status"] == "running"
 
 
-async def test_a_create_that_is_found_late_does_not_undo_what_was_written_since(
+async def test_a_create_that_is_found_late_does_not_overwrite_later_writes(
     server: ServerHandle,
 ) -> None:
     async with AsyncSession(
@@ -285,7 +285,7 @@ async def test_a_create_that_is_found_late_does_not_undo_what_was_written_since(
         assert session.recorded_operations == session.uncertain_operations == ()
 
 
-async def test_an_update_that_is_sent_again_is_the_latest(
+async def test_an_update_that_is_sent_again_is_the_latest_write(
     server: ServerHandle, other: AsyncSession
 ) -> None:
     async with AsyncSession(

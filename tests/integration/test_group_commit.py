@@ -1,4 +1,4 @@
-"""Commits that share a request: what travels together, and who is told what."""
+"""Group commit: which commits share a request, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aioftrackjobs import (
     UnserialisableValueError,
     ValidationError,
 )
-from aioftrackjobs.commit import queue as outbox
+from aioftrackjobs.commit import queue
 from aioftrackjobs.commit.dispatcher import MAX_REQUESTS
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.devserver import ServerHandle
@@ -56,17 +56,17 @@ async def create_many(session: AsyncSession, number: int) -> list[Job]:
     return made
 
 
-# What travels together
+# Which commits share a request
 
 
-async def test_commits_that_come_together_share_a_request_in_the_order_they_came(
+async def test_commits_that_arrive_together_share_a_request_in_their_order(
     tables: Tables,
 ) -> None:
     came: list[int] = []
     async with tables.session() as session, anyio.create_task_group() as group:
 
         async def make(number: int) -> None:
-            came.append(number)  # trio has tasks begin in any order
+            came.append(number)  # trio starts tasks in any order
             await create(session, f'{{"n": {number}}}')
 
         for number in range(100):
@@ -77,7 +77,7 @@ async def test_commits_that_come_together_share_a_request_in_the_order_they_came
     assert numbers == came
 
 
-async def test_a_lone_commit_leaves_without_waiting_for_others(tables: Tables) -> None:
+async def test_a_lone_commit_is_sent_without_waiting_for_others(tables: Tables) -> None:
     tables.gate = anyio.Event()
     async with tables.session() as session, anyio.create_task_group() as group:
         group.start_soon(create, session)
@@ -86,7 +86,7 @@ async def test_a_lone_commit_leaves_without_waiting_for_others(tables: Tables) -
         tables.gate.set()
 
 
-async def test_commits_that_come_while_one_is_under_way_travel_together_in_the_next(
+async def test_commits_that_arrive_during_a_request_share_the_next(
     tables: Tables,
 ) -> None:
     tables.gate = anyio.Event()
@@ -97,13 +97,13 @@ async def test_commits_that_come_while_one_is_under_way_travel_together_in_the_n
         for _ in range(40):
             group.start_soon(create, session)
             await turns()
-        assert tables.most_under_way == 1
+        assert tables.most_in_progress == 1
         tables.gate.set()
 
     assert [len(batch) for batch in tables.batches] == [1, 39]
 
 
-async def test_a_request_that_takes_long_holds_no_commits_back(tables: Tables) -> None:
+async def test_a_slow_request_holds_no_commits_back(tables: Tables) -> None:
     tables.gate = anyio.Event()
     async with (
         tables.session(timings=Timings(max_hold=0.02)) as session,
@@ -114,12 +114,12 @@ async def test_a_request_that_takes_long_holds_no_commits_back(tables: Tables) -
         tables.arrived = anyio.Event()
         for _ in range(3):
             group.start_soon(create, session)
-        await tables.arrived.wait()  # the first has no answer yet
+        await tables.arrived.wait()  # while the first waits for its response
         assert [len(batch) for batch in tables.batches] == [1, 3]
         tables.gate.set()
 
 
-async def test_no_more_requests_are_under_way_at_once_than_are_allowed(tables: Tables) -> None:
+async def test_the_number_of_concurrent_requests_is_bounded(tables: Tables) -> None:
     tables.gate = anyio.Event()
     async with (
         tables.session(timings=Timings(max_hold=0.0)) as session,
@@ -128,7 +128,7 @@ async def test_no_more_requests_are_under_way_at_once_than_are_allowed(tables: T
         for _ in range(MAX_REQUESTS + 40):
             group.start_soon(create, session)
             await turns()  # each has a request of its own, as long as there are any
-        assert tables.most_under_way == MAX_REQUESTS
+        assert tables.most_in_progress == MAX_REQUESTS
         tables.gate.set()
 
     assert [len(batch) for batch in tables.batches] == [1] * MAX_REQUESTS + [40]
@@ -149,7 +149,7 @@ async def test_what_a_request_carries_is_bounded(tables: Tables) -> None:
 
 
 async def test_its_bytes_are_bounded_too(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "GROUP_BYTES", 10_000)
+    monkeypatch.setattr(queue, "GROUP_BYTES", 10_000)
     async with tables.session() as session, anyio.create_task_group() as group:
         for _ in range(10):
             group.start_soon(create, session, "ä" * 1_000)
@@ -161,7 +161,7 @@ async def test_its_bytes_are_bounded_too(tables: Tables, monkeypatch: pytest.Mon
     assert len(tables.batches) < 10
 
 
-async def test_a_commit_that_is_too_big_for_others_travels_alone_and_whole(tables: Tables) -> None:
+async def test_a_commit_above_the_limit_travels_alone_and_whole(tables: Tables) -> None:
     async with tables.session() as session, anyio.create_task_group() as group:
 
         async def create_a_lot() -> None:
@@ -185,14 +185,14 @@ async def test_reads_travel_alone_and_beside_writes(tables: Tables) -> None:
         await turns()
         group.start_soon(session.query("select id from Job where id is x").all)
         await turns()
-        assert tables.under_way == 2
+        assert tables.in_progress == 2
         tables.gate.set()
 
 
 # Order
 
 
-async def test_operations_on_one_entity_never_overtake_each_other(tables: Tables) -> None:
+async def test_operations_on_one_entity_keep_their_order(tables: Tables) -> None:
     async with tables.session() as session:
         job = await create(session)
         tables.gate = anyio.Event()
@@ -214,13 +214,13 @@ async def test_operations_on_one_entity_never_overtake_each_other(tables: Tables
     assert tables.data_of(job) == '{"n": 19}'
 
 
-async def test_what_names_an_entity_waits_for_its_creation(tables: Tables) -> None:
+async def test_a_reference_to_an_entity_waits_for_its_creation(tables: Tables) -> None:
     tables.gate = anyio.Event()
     async with (
         tables.session(timings=Timings(max_hold=0.0)) as session,
         anyio.create_task_group() as group,
     ):
-        born = session.create(Job, {})
+        created = session.create(Job, {})
         group.start_soon(session.commit)
         await turns()
         group.start_soon(
@@ -229,18 +229,18 @@ async def test_what_names_an_entity_waits_for_its_creation(tables: Tables) -> No
             json.dumps({}),
         )
         async with session.unit_of_work() as unit:
-            session.create("JobComponent", {"job_id": born.id, "component_id": "c"})
+            session.create("JobComponent", {"job_id": created.id, "component_id": "c"})
             group.start_soon(unit.commit)
             await turns()
             named = [each for batch in tables.batches for each in batch if "job_id" in each]
             assert named == []
-            assert [len(batch) for batch in tables.batches] == [1, 1], "others go beside it"
+            assert [len(batch) for batch in tables.batches] == [1, 1], "others are sent beside it"
             tables.gate.set()
 
-    assert tables.batches[2][0]["entity_data"]["job_id"] == born.id
+    assert tables.batches[2][0]["entity_data"]["job_id"] == created.id
 
 
-async def test_a_delete_does_not_overtake_what_links_to_the_entity(
+async def test_a_delete_waits_for_links_to_the_entity(
     server: ServerHandle,
 ) -> None:
     async with AsyncSession(
@@ -265,17 +265,17 @@ async def test_a_delete_does_not_overtake_what_links_to_the_entity(
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-async def test_a_refused_group_is_halved_until_the_guilty_are_alone(
+async def test_a_refused_group_is_bisected_until_the_bad_commits_are_alone(
     tables: Tables, *, atomic: bool
 ) -> None:
     tables.atomic = atomic
-    tables.refuses = lambda each: "guilty" in each.get("entity_data", {}).get("data", "")
+    tables.refuses = lambda each: "bad" in each.get("entity_data", {}).get("data", "")
     refused: list[ServerError] = []
     async with tables.session() as session:
 
         async def make(index: int) -> None:
             async with session.unit_of_work() as unit:
-                text = json.dumps({"guilty" if index in (3, 50, 51) else "innocent": index})
+                text = json.dumps({"bad" if index in (3, 50, 51) else "good": index})
                 session.create(Job, {"data": text})
                 try:
                     await unit.commit()
@@ -289,12 +289,12 @@ async def test_a_refused_group_is_halved_until_the_guilty_are_alone(
                 group.start_soon(make, index)
 
     assert [type(error) for error in refused] == [ValidationError] * 3
-    made = sorted(json.loads(row["data"])["innocent"] for row in tables.rows.values())
+    made = sorted(json.loads(row["data"])["good"] for row in tables.rows.values())
     assert made == [index for index in range(100) if index not in (3, 50, 51)]
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-async def test_updates_and_deletes_of_a_refused_group_happen_once(
+async def test_updates_and_deletes_of_a_refused_group_are_applied_once(
     tables: Tables, *, atomic: bool
 ) -> None:
     async with tables.session() as session:
@@ -326,12 +326,12 @@ async def test_updates_and_deletes_of_a_refused_group_happen_once(
     )
 
 
-async def test_a_question_after_a_refusal_is_asked_again(server: ServerHandle) -> None:
-    """Or a connection that breaks just then would leave all of the group in doubt."""
+async def test_a_query_after_a_refusal_is_repeated(server: ServerHandle) -> None:
+    """Otherwise a connection that breaks just then would leave all of the group uncertain."""
     policy = RetryPolicy(first_delay=0.0)
     errors: list[Exception] = []
 
-    async def commit_guilty(session: AsyncSession) -> None:
+    async def commit_bad(session: AsyncSession) -> None:
         try:
             await create(session, user_id="nobody")
         except ServerError as exc:
@@ -342,7 +342,7 @@ async def test_a_question_after_a_refusal_is_asked_again(server: ServerHandle) -
         async with anyio.create_task_group() as group:
             for _ in range(5):
                 group.start_soon(create, session)
-            group.start_soon(commit_guilty, session)
+            group.start_soon(commit_bad, session)
 
     assert len(errors) == 1
     assert len(server.inspector.jobs()) == 5
@@ -355,7 +355,7 @@ async def test_the_rest_of_a_refused_commit_is_sent_again_if_its_request_is_lost
     policy = RetryPolicy(first_delay=0.0)
     async with AsyncSession(server.url, server.api_key, server.api_user, retry=policy) as session:
         kept = session.create(Job, {"data": "kept"})
-        guilty = session.create(Job, {"user_id": "nobody"})
+        bad = session.create(Job, {"user_id": "nobody"})
         server.faults.inject(NotAtomic())
         server.faults.inject(Drop(), on=lambda each: each.writes and len(each.operations) == 1)
 
@@ -364,7 +364,7 @@ async def test_the_rest_of_a_refused_commit_is_sent_again_if_its_request_is_lost
 
         assert len(server.faults.injected) == 2
         assert [each["id"] for each in server.inspector.jobs()] == [kept.id]
-        assert session.created == [guilty]
+        assert session.created == [bad]
         session.rollback()
 
 
@@ -372,7 +372,7 @@ async def test_what_a_server_did_of_a_withdrawn_commit_is_not_pending_again(
     tables: Tables,
 ) -> None:
     tables.atomic = False
-    tables.refuses = lambda each: each["entity_data"].get("data") == "guilty"
+    tables.refuses = lambda each: each["entity_data"].get("data") == "bad"
     tables.faults += ["none", "refused connection"]
     pausing = anyio.Event()
 
@@ -382,13 +382,13 @@ async def test_what_a_server_did_of_a_withdrawn_commit_is_not_pending_again(
 
     async with tables.session(retry=RetryPolicy(sleep=sleep)) as session:
         kept = session.create(Job, {"data": "kept"})
-        guilty = session.create(Job, {"data": "guilty"})
+        bad = session.create(Job, {"data": "bad"})
         async with anyio.create_task_group() as group:
             group.start_soon(session.commit)
             await pausing.wait()
             group.cancel_scope.cancel()
 
-        assert session.created == [guilty]
+        assert session.created == [bad]
         assert list(tables.rows) == [kept.id]
         session.rollback()
 
@@ -398,13 +398,13 @@ async def test_what_a_server_did_of_a_refused_commit_is_not_sent_again(tables: T
     async with tables.session() as session:
         old = await create(session)
         tables.refuses = lambda each: each["action"] == "update"
-        born = session.create(Job, {"data": "first"})
+        created = session.create(Job, {"data": "first"})
         old["data"] = "second"
         with pytest.raises(ValidationError):
             await session.commit()
 
         assert [type(each).__name__ for each in session.recorded_operations] == ["Update"]
-        assert born.id in tables.rows
+        assert created.id in tables.rows
         tables.refuses = lambda _: False
         await session.commit()
 
@@ -412,7 +412,7 @@ async def test_what_a_server_did_of_a_refused_commit_is_not_sent_again(tables: T
     assert [each["action"] for each in tables.batches[-1]] == ["update"]
 
 
-async def test_a_taken_key_is_the_fault_of_who_chose_it(tables: Tables) -> None:
+async def test_a_taken_key_refuses_only_the_commit_that_chose_it(tables: Tables) -> None:
     async with tables.session() as session:
         taken = await create(session, "old")
         errors: list[FtrackJobsError] = []
@@ -440,7 +440,7 @@ async def test_a_taken_key_is_the_fault_of_who_chose_it(tables: Tables) -> None:
         pytest.param(("\ud800", "value"), id="found when it is encoded"),
     ],
 )
-async def test_a_value_that_cannot_travel_is_nobody_elses_fault(
+async def test_a_value_without_a_wire_form_ends_no_other_commit(
     tables: Tables, odd: tuple[str, str]
 ) -> None:
     async with tables.session() as session:
@@ -467,7 +467,7 @@ async def test_a_value_that_cannot_travel_is_nobody_elses_fault(
     assert len(tables.rows) == 2
 
 
-async def test_an_answer_that_breaks_off_leaves_all_of_the_group_uncertain() -> None:
+async def test_a_lost_response_leaves_all_of_the_group_uncertain() -> None:
     def cut_off(request: httpx.Request) -> httpx.Response:
         raise httpx.ReadError("gone", request=request)
 
@@ -497,8 +497,8 @@ async def test_credentials_that_are_refused_are_not_tried_for_each_commit(tables
 
     def refuse(request: httpx.Request) -> httpx.Response:
         requests.append(request)
-        answer = {"exception": "InvalidCredentialsError", "content": "no"}
-        return httpx.Response(200, json=answer)
+        error = {"exception": "InvalidCredentialsError", "content": "no"}
+        return httpx.Response(200, json=error)
 
     errors: list[str] = []
     async with (
@@ -534,7 +534,7 @@ async def test_a_commit_survives_a_server_that_reorders_it(tables: Tables) -> No
     assert tables.rows[link["component_id"]]["job_id"] == job.id
 
 
-async def test_what_stays_refused_then_leaves_nothing(tables: Tables) -> None:
+async def test_a_commit_that_is_refused_in_stages_leaves_nothing(tables: Tables) -> None:
     tables.reorders = True
     tables.refuses = lambda each: each["entity_type"] == "JobComponent"
     async with tables.session() as session:
@@ -615,7 +615,7 @@ async def test_a_commit_after_closing_is_refused_and_stays_recorded(tables: Tabl
     assert tables.rows == {}
 
 
-async def test_the_sessions_user_is_asked_for_once_by_all(tables: Tables) -> None:
+async def test_concurrent_calls_query_the_current_user_once(tables: Tables) -> None:
     async with tables.session() as session:
         tables.rows["maya"] = {"__entity_type__": "User", "id": "u", "username": "maya"}
         async with anyio.create_task_group() as group:

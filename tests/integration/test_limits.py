@@ -1,4 +1,4 @@
-"""Limits of what is queued and sent, and who hears what: fairness, sizes, outcomes, closing."""
+"""Limits of the queue and of requests: fairness, sizes, outcomes, closing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aioftrackjobs import (
     ServerError,
     SessionStateError,
 )
-from aioftrackjobs.commit import queue as outbox
+from aioftrackjobs.commit import queue
 from aioftrackjobs.commit.dispatcher import MAX_REQUESTS, Dispatcher
 from aioftrackjobs.models import remote_value
 from aioftrackjobs.retry import NO_RETRIES
@@ -48,7 +48,7 @@ async def create(session: AsyncSession, data: str = "{}") -> Job:
 async def test_a_task_with_huge_commits_does_not_starve_others(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox, "GROUP_OPERATIONS", 10)
+    monkeypatch.setattr(queue, "GROUP_OPERATIONS", 10)
     rounds, huge_commits = 20, 0
     async with tables.session() as session, anyio.create_task_group() as group:
 
@@ -101,7 +101,7 @@ async def test_callers_who_give_up_and_try_again_leave_nothing_queued(tables: Ta
 # Sizes and texts
 
 
-async def test_a_group_that_is_too_big_for_the_server_is_halved(tables: Tables) -> None:
+async def test_a_group_that_is_too_big_for_the_server_is_bisected(tables: Tables) -> None:
     tables.most_operations = 7
     async with tables.session() as session, anyio.create_task_group() as group:
         for _ in range(100):
@@ -147,9 +147,9 @@ async def test_any_text_travels_in_a_group(session: AsyncSession, other: AsyncSe
 # Outcomes
 
 
-async def test_who_joins_a_commit_whose_end_is_unknown_settles_it(tables: Tables) -> None:
+async def test_a_second_commit_resolves_an_uncertain_first_one(tables: Tables) -> None:
     tables.gate = anyio.Event()
-    tables.faults.append("lost answer")
+    tables.faults.append("lost response")
     errors: list[FtrackJobsError] = []
     async with tables.session() as session:
 
@@ -167,7 +167,7 @@ async def test_who_joins_a_commit_whose_end_is_unknown_settles_it(tables: Tables
             tables.gate.set()
         assert session.recorded_operations == session.uncertain_operations == ()
 
-    assert len(errors) == 1, "the first does not know; the second asks the server"
+    assert len(errors) == 1, "the first is uncertain; the second asks the server"
     assert len(tables.rows) == 1
 
 
@@ -204,23 +204,23 @@ async def test_a_change_before_a_delete_is_not_sent_after_it(
     async with tables.session() as session:
         old, new = await create(session), await create(session)
         tables.atomic = atomic
-        tables.refuses = lambda each: each.get("entity_data", {}).get("data") == "guilty"
-        old["data"] = "last words"
+        tables.refuses = lambda each: each.get("entity_data", {}).get("data") == "bad"
+        old["data"] = "old"
         session.delete(old)
-        new["data"] = "guilty"
+        new["data"] = "bad"
         with pytest.raises(ServerError, match="refused"):
             await session.commit()
 
-        new["data"] = "innocent"
+        new["data"] = "good"
         await session.commit()
 
     assert tables.rows.keys() == {new.id}
-    assert tables.data_of(new) == "innocent"
+    assert tables.data_of(new) == "good"
 
 
-async def test_a_link_that_a_refused_group_made_is_not_blamed(tables: Tables) -> None:
+async def test_a_link_that_a_refused_group_has_created_is_not_refused(tables: Tables) -> None:
     tables.atomic = False
-    tables.refuses = lambda each: each.get("entity_data", {}).get("data") == "guilty"
+    tables.refuses = lambda each: each.get("entity_data", {}).get("data") == "bad"
     refused: list[str] = []
     async with tables.session() as session, anyio.create_task_group() as group:
 
@@ -232,7 +232,7 @@ async def test_a_link_that_a_refused_group_made_is_not_blamed(tables: Tables) ->
 
         async def spoil() -> None:
             try:
-                await create(session, "guilty")
+                await create(session, "bad")
             except ServerError as exc:
                 refused.append(str(exc))
 
@@ -244,7 +244,7 @@ async def test_a_link_that_a_refused_group_made_is_not_blamed(tables: Tables) ->
     assert len(refused) == 1
 
 
-async def test_what_a_stage_has_changed_is_not_said_to_be_pending(tables: Tables) -> None:
+async def test_what_a_stage_has_changed_is_not_pending_again(tables: Tables) -> None:
     tables.reorders = True
     async with tables.session() as session:
         other = await create(session)
@@ -257,7 +257,7 @@ async def test_what_a_stage_has_changed_is_not_said_to_be_pending(tables: Tables
         with pytest.raises(ServerError):
             await session.commit()
 
-        assert tables.rows.keys() == {other.id}, "what was created is taken back"
+        assert tables.rows.keys() == {other.id}, "what was created is deleted again"
         assert tables.data_of(other) == remote_value(other, "data") == "changed"
         session.rollback()
         assert other["data"] == "changed"
@@ -281,7 +281,7 @@ async def test_what_is_being_deleted_cannot_be_changed(tables: Tables) -> None:
 # Closing
 
 
-async def test_whoever_still_waits_when_the_session_is_closed_is_told(
+async def test_all_callers_that_wait_when_the_session_closes_get_an_error(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables.gate = anyio.Event()

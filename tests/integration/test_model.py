@@ -6,7 +6,7 @@ loop that hypothesis chooses. A :class:`Spy` between the units and the session n
 were sent, in which order, and what became of each. Whenever all is quiet, playing back those that
 were applied must give what the server has; every refusal must have its reason in the very commit
 that was refused; and every operation is applied, pending again, uncertain or rolled back. There are
-no retries, so that a lost answer leaves its commit uncertain until the next one of the flow.
+no retries, so that a lost response leaves its commit uncertain until the next one of the flow.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ JOBS = st.integers(0, 5)
 
 @dataclass(eq=False)
 class SentCommit:
-    """A commit that was handed to the session.
+    """A commit that was submitted.
 
     Attributes:
         taken: What the unit had recorded.
@@ -111,7 +111,7 @@ class Spy:
         unordered: bool,
         uncertain_because: TransportError | None,
     ) -> PendingRequest:
-        sending = self._flow.take_off(operations, is_repeated=uncertain_because is not None)
+        sending = self._flow.note_submitted(operations, is_repeated=uncertain_because is not None)
         self._ledger.append(sending)
         before = len(self._log())
 
@@ -120,7 +120,7 @@ class Spy:
             sending.outcome = outcome
             sending.log = self._log()[before:]
             settle(outcome)
-            self._flow.land(sending, outcome)
+            self._flow.note_ended(sending, outcome)
 
         request: PendingRequest = self._dispatcher.submit(
             operations, note, unordered=unordered, uncertain_because=uncertain_because
@@ -146,7 +146,7 @@ class Flow:
     pending: list[Operation] = field(default_factory=list)
     uncertain: list[Operation] = field(default_factory=list)
     dropped: list[Operation] = field(default_factory=list)  # rolled back, or folded to nothing
-    under_way: SentCommit | None = None
+    in_progress: SentCommit | None = None
     rolled_back: bool = False
     calls: list[Call] = field(default_factory=list)
 
@@ -157,19 +157,19 @@ class Flow:
     def roll_back(self) -> None:
         self.dropped += self.pending + self.uncertain
         self.pending, self.uncertain = [], []
-        self.rolled_back = self.under_way is not None
+        self.rolled_back = self.in_progress is not None
 
-    def take_off(self, changes: Sequence[Operation], *, is_repeated: bool) -> SentCommit:
+    def note_submitted(self, changes: Sequence[Operation], *, is_repeated: bool) -> SentCommit:
         if is_repeated:
             taken, self.uncertain = self.uncertain, []
         else:
             assert not self.uncertain, "a commit settles what is uncertain first"
             taken, self.pending = self.pending, []
-        self.under_way = SentCommit(taken, changes, is_repeated)
-        return self.under_way
+        self.in_progress = SentCommit(taken, changes, is_repeated)
+        return self.in_progress
 
-    def land(self, sending: SentCommit, outcome: Outcome) -> None:
-        self.under_way = None
+    def note_ended(self, sending: SentCommit, outcome: Outcome) -> None:
+        self.in_progress = None
         left: list[Operation] = []
         match outcome:
             case NotApplied(done=done):
@@ -187,15 +187,15 @@ class Flow:
             self.pending[:0] = left
         self.rolled_back = False
 
-    def dooms(self, job: Job) -> bool:
+    def deletes(self, job: Job) -> bool:
         return self.has(Delete, job)
 
     def has_yet_to_create(self, job: Job) -> bool:
         return self.has(Create, job)
 
     def has(self, kind: type[Operation], job: Job) -> bool:
-        """Tell whether an operation about *job* has not come to a known end."""
-        taken = self.under_way.taken if self.under_way else []
+        """Return whether an operation about *job* has not ended, or is uncertain."""
+        taken = self.in_progress.taken if self.in_progress else []
         reference = job.__ftrack_reference__()
         return any(
             isinstance(each, kind) and each.target == reference
@@ -290,7 +290,7 @@ class Machine(RuleBasedStateMachine):
         if (job := self.job(place)) is None:
             return
         flow = self.flows[index]
-        if flow.dooms(job):
+        if flow.deletes(job):
             with pytest.raises(EntityError):
                 self.record(flow, job.__setitem__, name, value)
         else:
@@ -318,8 +318,8 @@ class Machine(RuleBasedStateMachine):
         call = Call()
 
         async def commit() -> None:
-            under_way = flow.under_way.taken if flow.under_way else []
-            call.recorded = [*under_way, *flow.uncertain, *flow.pending]
+            in_progress = flow.in_progress.taken if flow.in_progress else []
+            call.recorded = [*in_progress, *flow.uncertain, *flow.pending]
             await self.session.commit()
 
         async def start() -> None:
@@ -361,7 +361,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def quiet(self) -> None:
-        """Let everything come to its end, and look."""
+        """Let everything end, and check it."""
         self.run(self.drain())
         self.look()
 
@@ -411,8 +411,8 @@ class Machine(RuleBasedStateMachine):
         assert error is None or isinstance(error, (ServerError, ConnectError, CommitUncertainError))
         if isinstance(error, FtrackJobsError):
             outcomes = [sending.outcome for sending in self.ledger]
-            told = [each.error for each in outcomes if isinstance(each, (NotApplied, Unknown))]
-            assert (error if error.__cause__ is None else error.__cause__) in told
+            errors = [each.error for each in outcomes if isinstance(each, (NotApplied, Unknown))]
+            assert (error if error.__cause__ is None else error.__cause__) in errors
         return error
 
     def play_back(self, sending: SentCommit) -> None:
@@ -451,7 +451,7 @@ class Machine(RuleBasedStateMachine):
                 case Create():
                     present.add(key)
                 case Update() if key not in present and each.target in ends:
-                    continue  # gone, as it was to be
+                    continue  # deleted, as it should be
                 case Update(values=values) if "user_id" in values and each.target in ends:
                     if not self.judges_at_the_end:
                         return each
@@ -484,10 +484,10 @@ class Machine(RuleBasedStateMachine):
 
     def apply_repeated(self, sending: SentCommit) -> None:
         """Take over what a server has done of a commit that it may have done before."""
-        pytest.fail("a commit in doubt, without a fault")
+        pytest.fail("an uncertain commit, without a fault")
 
     def teardown(self) -> None:
-        """Bring everything to its end: nothing local may be left, nothing unknown."""
+        """Let everything end: nothing local and nothing uncertain may be left."""
         try:
             self.run(self.drain())
             self.look()
@@ -496,7 +496,7 @@ class Machine(RuleBasedStateMachine):
             self.units_have_recorded_what_the_model_says()
             for job in self.jobs:
                 if owner_of(job) is not None:
-                    assert not job._local, "a local value that nobody will send"
+                    assert not job._local, "a local value that will never be sent"
             self.check_that_nothing_is_left()
         finally:
             for flow in self.flows:
@@ -511,7 +511,7 @@ class Machine(RuleBasedStateMachine):
 
 
 class TablesMachine(Machine):
-    """On an in-memory server that may be of any kind, hang, and break off."""
+    """On an in-memory server that may behave in different ways, hang, and break connections."""
 
     async def open(self) -> AsyncSession:
         self.tables = Tables()
@@ -527,7 +527,7 @@ class TablesMachine(Machine):
 
     @rule(atomic=st.booleans(), reorders=st.booleans(), most=st.sampled_from([None, 3]))
     def become(self, *, atomic: bool, reorders: bool, most: int | None) -> None:
-        """Change the server's kind, when nothing is under way that knows the other."""
+        """Change the behaviour of the server, while no request is in progress."""
         self.quiet()
         self.tables.atomic, self.tables.reorders = atomic, reorders
         self.tables.most_operations = most
@@ -541,7 +541,7 @@ class TablesMachine(Machine):
     def go_on(self) -> None:
         self.tables.gate.set()
 
-    @rule(fault=st.sampled_from(["refused connection", "lost request", "lost answer"]))
+    @rule(fault=st.sampled_from(["refused connection", "lost request", "lost response"]))
     def fail(self, fault: str) -> None:
         self.tables.faults.append(fault)
 
@@ -578,12 +578,12 @@ class TablesMachine(Machine):
             elif isinstance(change, Create):
                 assert key in self.rows
                 self.stale.discard(key)  # what others have written since is kept
-            else:  # gone, as it was to be
+            else:  # deleted, as it should be
                 assert key not in self.rows
                 assert change.target in ends
 
     def happened(self, sending: SentCommit) -> list[Operation]:
-        """Return which changes of a commit the server has written while it was under way."""
+        """Return which changes of a commit the server has applied while it was in progress."""
         effects: dict[str, set[tuple[str, object]]] = {}
         for each in sending.log:
             of_key = effects.setdefault(each["entity_key"][0], set())
@@ -656,5 +656,5 @@ def test_flows_against_the_embedded_server(server: ServerHandle) -> None:
 
 
 @pytest.mark.long
-def test_flows_against_a_server_with_habits_and_faults() -> None:
+def test_flows_against_a_server_with_faults() -> None:
     check(TablesMachine, examples=amount(60, 3000), steps=40)

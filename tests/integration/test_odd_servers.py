@@ -76,13 +76,13 @@ def answering(
     [[1], "next", {"next": "x"}, {"next": [1]}, {"next": {"offset": "500"}}, {"next": 5}],
     ids=str,
 )
-async def test_a_page_that_does_not_tell_the_next_is_refused_by_name(
+async def test_a_page_without_a_valid_next_offset_is_an_error(
     session: AsyncSession, respx_mock: respx.MockRouter, metadata: object
 ) -> None:
     row = {"__entity_type__": "Job", "id": "j"}
     respx_mock.post(API).mock(side_effect=answering(row, metadata=metadata))
 
-    with pytest.raises(MalformedResponseError, match="which one follows"):
+    with pytest.raises(MalformedResponseError, match="which page follows"):
         await session.query("Job").all()
 
 
@@ -136,7 +136,7 @@ async def test_an_odd_row_is_refused_by_name(
     ids=lambda value: str(value)[:40],
 )
 @pytest.mark.parametrize("name", ["data", "created_at", "status", "user", "job_components", "new"])
-async def test_odd_values_do_not_make_an_answer_unreadable(
+async def test_odd_values_do_not_make_a_response_unreadable(
     session: AsyncSession, respx_mock: respx.MockRouter, name: str, value: object
 ) -> None:
     row = {"__entity_type__": "Job", "id": "j", "data": None, name: value}
@@ -164,7 +164,7 @@ async def test_odd_values_do_not_make_an_answer_unreadable(
     ],
     ids=str,
 )
-async def test_odd_schemas_are_refused_by_name_and_asked_for_again(
+async def test_odd_schemas_are_an_error_and_are_queried_again(
     session: AsyncSession, respx_mock: respx.MockRouter, schemas: object
 ) -> None:
     row = {"__entity_type__": "Task", "id": "t"}
@@ -247,7 +247,7 @@ async def test_ensure_compares_with_the_server_and_not_with_local_changes(
     assert updates(route) == [{"__entity_type__": "Job", "status": "done"}]
 
 
-async def test_ensure_sets_what_the_answer_does_not_bring(
+async def test_ensure_sets_what_the_response_does_not_contain(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
     row = {"__entity_type__": "Job", "id": "j"}

@@ -1,4 +1,4 @@
-"""The official client runs the tutorial, and each client sees what the other wrote."""
+"""The official client runs the tutorial, and each client reads what the other one wrote."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_the_official_client_runs_the_tutorial(
     assert [link["component"]["name"] for link in job["job_components"]] == ["My file"]
 
 
-async def test_the_official_client_sees_what_ours_wrote(
+async def test_the_official_client_reads_what_our_client_wrote(
     official: Official, session: AsyncSession, tmp_path: Path
 ) -> None:
     source = tmp_path / "report.txt"
@@ -103,7 +103,7 @@ async def test_the_official_client_sees_what_ours_wrote(
     }
 
 
-async def test_ours_sees_and_continues_what_the_official_client_wrote(
+async def test_our_client_reads_and_changes_what_the_official_client_wrote(
     official: Official, session: AsyncSession
 ) -> None:
     def write(theirs: Any) -> str:
@@ -130,7 +130,9 @@ async def test_ours_sees_and_continues_what_the_official_client_wrote(
     }
 
 
-async def test_generic_entities_travel_both_ways(official: Official, session: AsyncSession) -> None:
+async def test_generic_entities_are_exchanged_in_both_directions(
+    official: Official, session: AsyncSession
+) -> None:
     project = await session.query("Project").one()
     task = session.create(
         "Task", {"name": "ours", "project_id": project["id"], "parent_id": project["id"]}
@@ -154,7 +156,7 @@ async def test_generic_entities_travel_both_ways(official: Official, session: As
     assert note["content"] == "n"
 
 
-async def test_a_link_of_ours_is_deleted_by_the_official_client(
+async def test_the_official_client_deletes_a_link_that_our_client_created(
     official: Official, session: AsyncSession
 ) -> None:
     job = session.create(Job, {})

@@ -24,7 +24,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.retry import NO_RETRIES
 
 from .settings import Setting
-from .wires import Proxy, Received, answering, listening, over_tls, response
+from .wires import Proxy, Received, listening, over_tls, responding, response
 
 pytestmark = pytest.mark.every_client
 
@@ -282,7 +282,7 @@ async def test_a_redirection_to_https_finds_the_authority_of_the_environment(
         return response("302 Found", location=secure_url + request.target)
 
     async with (
-        answering(move) as port,
+        responding(move) as port,
         AsyncSession(
             f"http://127.0.0.1:{port}", server.api_key, server.api_user, retry=NO_RETRIES
         ) as session,

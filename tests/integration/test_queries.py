@@ -71,7 +71,7 @@ async def test_one_first_and_all(session: AsyncSession) -> None:
     assert await session.query('Job where id is "none"').first() is None
 
 
-async def test_one_refuses_none_several_and_limits(session: AsyncSession) -> None:
+async def test_one_refuses_no_row_several_rows_and_limits(session: AsyncSession) -> None:
     await make_jobs(session, 2)
 
     with pytest.raises(NoResultFoundError, match='id is "x"'):
@@ -180,30 +180,30 @@ async def test_a_syntax_error_keeps_the_servers_text_and_shows_the_query(
     assert caught.value.column is not None
 
 
-async def test_an_unknown_attribute_is_the_servers_refusal(session: AsyncSession) -> None:
+async def test_an_unknown_attribute_is_refused_by_the_server(session: AsyncSession) -> None:
     with pytest.raises(ServerError) as caught:
         await session.query("select statsu from Job").all()
 
     assert "select statsu from Job" in str(caught.value)
 
 
-async def test_an_unknown_type_suggests_the_nearest(session: AsyncSession) -> None:
+async def test_an_unknown_type_suggests_a_similar_one(session: AsyncSession) -> None:
     with pytest.raises(UnknownEntityTypeError, match="'Task'"):
         await session.query("Taks").all()
 
 
-async def test_an_empty_query_is_the_servers_to_refuse(session: AsyncSession) -> None:
+async def test_an_empty_query_is_refused_by_the_server(session: AsyncSession) -> None:
     with pytest.raises(ServerError):
         await session.query("").all()
 
 
-async def test_plain_rows_are_pointed_to_call(session: AsyncSession) -> None:
+async def test_the_error_for_plain_rows_names_call(session: AsyncSession) -> None:
     assert await session.query("select id from Task").all()
     with pytest.raises((QueryParameterError, ServerError)):
         await session.query("select count(id) from Task group by status_id").all()
 
 
-async def test_typed_queries_are_held_to_their_type(session: AsyncSession) -> None:
+async def test_typed_queries_refuse_rows_of_another_type(session: AsyncSession) -> None:
     users = await session.query("User").of(User).all()
 
     assert all(isinstance(user, User) for user in users)
@@ -232,7 +232,7 @@ async def test_every_entity_type_works(session: AsyncSession) -> None:
     assert await session.get("Task", task["id"]) is None
 
 
-async def test_generic_queries_load_the_types_plain_values(session: AsyncSession) -> None:
+async def test_generic_queries_load_the_scalars_of_the_type(session: AsyncSession) -> None:
     task = await session.query("Task").first()
 
     assert task is not None
@@ -294,7 +294,7 @@ async def test_repeats_across_the_results_of_a_batch_are_one_instance(
     assert second["data"][0]["username"]
 
 
-async def test_the_concrete_subtype_is_made(session: AsyncSession) -> None:
+async def test_rows_become_entities_of_their_subtype(session: AsyncSession) -> None:
     made = await session.create_component(b"hello", name="a.txt")
 
     found = await session.query("Component where id is {id}", id=made.id).one()
@@ -322,7 +322,7 @@ async def test_local_changes_survive_a_query(session: AsyncSession, other: Async
 # get and populate
 
 
-async def test_get_asks_the_server_anew(session: AsyncSession, other: AsyncSession) -> None:
+async def test_get_sends_a_new_query(session: AsyncSession, other: AsyncSession) -> None:
     (job,) = await make_jobs(session, 1)
     theirs = await other.get(Job, job.id)
     assert theirs is not None
@@ -335,11 +335,11 @@ async def test_get_asks_the_server_anew(session: AsyncSession, other: AsyncSessi
     assert job.status is JobStatus.DONE
 
 
-async def test_get_returns_none_for_what_is_not_there(session: AsyncSession) -> None:
+async def test_get_returns_none_for_an_unknown_key(session: AsyncSession) -> None:
     assert await session.get("Job", "missing") is None
 
 
-async def test_get_knows_what_is_only_recorded(session: AsyncSession) -> None:
+async def test_get_finds_an_entity_that_is_not_committed_yet(session: AsyncSession) -> None:
     job = session.create(Job, {})
 
     assert await session.get(Job, job.id) is job
@@ -413,7 +413,7 @@ async def test_ensure_finds_awkward_text(session: AsyncSession) -> None:
     assert await session.ensure("User", {"username": AWKWARD}) is first
 
 
-async def test_ensure_leaves_what_the_flow_recorded_alone(session: AsyncSession) -> None:
+async def test_ensure_does_not_commit_what_was_recorded_before(session: AsyncSession) -> None:
     session.create("Job", {})
 
     await session.ensure("User", {"username": "ada"})
@@ -421,7 +421,7 @@ async def test_ensure_leaves_what_the_flow_recorded_alone(session: AsyncSession)
     assert len(session.recorded_operations) == 1
 
 
-async def test_ensure_refuses_what_it_cannot_tell_apart(session: AsyncSession) -> None:
+async def test_ensure_refuses_ambiguous_or_missing_identifying_keys(session: AsyncSession) -> None:
     await make_jobs(session, 2)
 
     with pytest.raises(MultipleResultsFoundError):

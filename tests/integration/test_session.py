@@ -39,7 +39,7 @@ async def test_a_session_opened_in_one_task_can_be_closed_in_another(server: Ser
         await session.server_information()
 
 
-async def test_nothing_touches_the_network_before_it_is_needed() -> None:
+async def test_nothing_is_sent_before_it_is_needed() -> None:
     async with AsyncSession(*NOWHERE) as session:
         job = session.create("Job", {"status": "running"})
         job["status"] = "done"
@@ -53,7 +53,7 @@ def test_a_session_can_be_made_without_an_event_loop() -> None:
     assert AsyncSession(*NOWHERE).server_url == "https://nowhere.invalid"
 
 
-def test_missing_configuration_is_named_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_lists_all_missing_configuration(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FTRACK_SERVER", "FTRACK_API_KEY", "FTRACK_APIKEY", "FTRACK_API_USER"):
         monkeypatch.delenv(name, raising=False)
 
@@ -119,7 +119,7 @@ async def test_closing_with_uncommitted_work_warns(
     assert "1 uncommitted operation(s)" in caplog.text
 
 
-async def test_wrong_credentials_are_told_by_the_first_call(server: ServerHandle) -> None:
+async def test_wrong_credentials_are_an_error_of_the_first_call(server: ServerHandle) -> None:
     async with AsyncSession(server.url, "wrong", server.api_user) as session:
         with pytest.raises(AuthenticationError) as caught:
             await session.server_information()
@@ -172,7 +172,7 @@ async def test_a_callers_client_is_used_and_left_open(server: ServerHandle) -> N
     assert len(sent) == 1
 
 
-async def test_server_information_and_schemas_are_asked_for_once(server: ServerHandle) -> None:
+async def test_server_information_and_schemas_are_queried_once(server: ServerHandle) -> None:
     sent: list[httpx.Request] = []
 
     async def note(request: httpx.Request) -> None:

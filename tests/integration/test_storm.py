@@ -28,7 +28,7 @@ from ..amounts import amount
 STORM = amount(500, 10_000)
 CALM = STORM // 10 if STORM < 10_000 else 1_000
 
-#: Calls that are under way at once.
+#: Calls that are in progress at once.
 CROWD = 50
 
 
@@ -136,7 +136,7 @@ async def test_after_a_storm_of_cancellations_the_session_is_as_it_was(
 async def test_a_storm_on_a_client_with_few_connections_leaks_none(
     server: ServerHandle, tmp_path: Path, sort: str
 ) -> None:
-    """A caller's client with a small pool: one lost slot in four would soon be felt."""
+    """A caller's client with a small pool, where a leaked connection soon matters."""
     limits = httpx.Limits(max_connections=4)
     async with httpx.AsyncClient(limits=limits, timeout=httpx.Timeout(10, pool=5)) as client:
         async with AsyncSession(

@@ -1,4 +1,4 @@
-"""What stands at the other end of a client's wire in the tests: a proxy, TLS, canned servers."""
+"""The other end of a client's connection in tests: servers with fixed responses, proxies, TLS."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import anyio
 from anyio.abc import ByteStream, SocketAttribute
 from anyio.streams.tls import TLSListener
 
-#: How a stream tells that the other side is gone.
-_GONE = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
+#: Errors that mean that the other side has closed the connection.
+_CLOSED = (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError)
 
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A request as it came over the wire; the names of its headers in lower case."""
+    """A request as it was received, with the names of its headers in lower case."""
 
     method: str
     target: str
@@ -50,11 +50,11 @@ def response(status: str, body: bytes = b"", **headers: str) -> bytes:
 async def listening(
     handle: Callable[[ByteStream], Awaitable[None]], context: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
-    """Give each connection to *handle*, over TLS if there is a *context*; gives the port."""
+    """Pass each connection to *handle*, over TLS if there is a *context*. Yield the port."""
 
     async def serve(stream: ByteStream) -> None:
         async with stream:
-            with suppress(*_GONE):
+            with suppress(*_CLOSED):
                 await handle(stream)
 
     async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
@@ -70,12 +70,12 @@ async def listening(
 
 
 @asynccontextmanager
-async def answering(answer: Callable[[Received], bytes]) -> AsyncIterator[int]:
-    """Answer each request with what *answer* returns; gives the port."""
+async def responding(respond: Callable[[Received], bytes]) -> AsyncIterator[int]:
+    """Send what *respond* returns for each request. Yield the port."""
 
     async def handle(stream: ByteStream) -> None:
         while True:
-            await stream.send(answer(await receive_request(stream)))
+            await stream.send(respond(await receive_request(stream)))
 
     async with listening(handle) as port:
         yield port
@@ -83,7 +83,7 @@ async def answering(answer: Callable[[Received], bytes]) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def over_tls(url: str, context: ssl.SSLContext) -> AsyncIterator[int]:
-    """Offer the server at *url* over TLS; gives the port."""
+    """Forward TLS connections to the server at *url*. Yield the port."""
     host, port = urlsplit(url).hostname, urlsplit(url).port
     assert host is not None
     assert port is not None
@@ -98,11 +98,11 @@ async def over_tls(url: str, context: ssl.SSLContext) -> AsyncIterator[int]:
 
 @dataclass(slots=True)
 class Proxy:
-    """An HTTP proxy, which forwards what is asked of it by URL, and tunnels for CONNECT.
+    """An HTTP proxy, which forwards requests for URLs and makes tunnels for CONNECT.
 
     Attributes:
-        user: "name:password" that it asks for; None to let everybody in.
-        received: What it was asked.
+        user: "name:password" that clients need; None for no authentication.
+        received: The requests that it has received.
     """
 
     user: str | None = None
@@ -125,7 +125,7 @@ class Proxy:
             await self._forward(request, stream)
 
     async def _forward(self, request: Received, stream: ByteStream) -> None:
-        """Forward one request; the connection ends with its answer."""
+        """Forward one request and its response, then close the connection."""
         url = urlsplit(request.target)
         assert url.hostname is not None
         assert url.port is not None
@@ -139,10 +139,10 @@ class Proxy:
 
 
 async def _pipe(one: ByteStream, other: ByteStream) -> None:
-    """Copy in both directions, until one side is gone."""
+    """Copy in both directions until one side closes the connection."""
 
     async def copy(source: ByteStream, target: ByteStream) -> None:
-        with suppress(*_GONE):
+        with suppress(*_CLOSED):
             async for chunk in source:
                 await target.send(chunk)
         group.cancel_scope.cancel()

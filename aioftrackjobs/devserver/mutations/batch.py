@@ -40,7 +40,7 @@ class Batch:
         self._has_cascaded = False
         self._hierarchy = Hierarchy(model, transaction)
         self._embedding = Embedding(model)
-        self._members = Collections(model, transaction, defaults, self._touch)
+        self._collections = Collections(model, transaction, defaults, self._touch)
 
     def create(self, operation: Operation) -> Entity:
         """Create an entity and return its wire form."""
@@ -211,7 +211,7 @@ class Batch:
         self, entity_type: EntityType, row: Mapping[str, Any], payload: Payload
     ) -> None:
         for relation, members in payload.collections:
-            self._members.replace(entity_type, relation, row, members)
+            self._collections.replace(entity_type, relation, row, members)
             target = self._model.types[relation.target]
             for here, there in relation.pairs:
                 for member in members:

@@ -56,8 +56,7 @@ class Binder:
         Raises:
             ValidationError: If a step is no relation, or there are too many.
         """
-        if len(path) > _LONGEST_PATH:
-            raise ValidationError(f"A path has more than {_LONGEST_PATH} steps.")
+        _check_length(path)
         hops = list[Hop]()
         for step in path:
             hops.append(self._hop(entity_type, step))
@@ -70,6 +69,7 @@ class Binder:
         Raises:
             ValidationError: If the path leads nowhere, or to something without a single value.
         """
+        _check_length(path)
         *before, last = path
         hops = self.relations(entity_type, before)
         if hops:
@@ -109,6 +109,11 @@ class Binder:
         if owner.has(step.name):
             raise no_relation(entity_type, step)
         raise entity_type.unknown(step.name)
+
+
+def _check_length(path: Sequence[Step]) -> None:
+    if len(path) > _LONGEST_PATH:
+        raise ValidationError(f"A path has more than {_LONGEST_PATH} steps.")
 
 
 def cast_target(model: Model, relation: Relation, step: Step) -> EntityType:

@@ -88,7 +88,7 @@ async def test_a_server_that_refuses_the_question_says_nothing(
 async def test_a_question_without_an_answer_is_an_error(
     tables: Tables, reconciler: Reconciler
 ) -> None:
-    tables.faults.append("lost question")
+    tables.faults.append("lost query")
 
     with pytest.raises(TransportError):
         await reconciler.reconcile([request(create())])

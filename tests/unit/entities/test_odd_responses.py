@@ -1,4 +1,4 @@
-"""Answers that no server should give are read as far as they make sense, and refused by name."""
+"""Malformed responses are decoded as far as possible, and refused with a clear error otherwise."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.models import Entity, EntityTypes, Job, User, parse_job_data
 
 
-class Nobody:
-    """An owner that nothing is told."""
+class IgnoringOwner:
+    """An owner that ignores all changes."""
 
     def record_update(self, entity: Entity, name: str, value: object) -> None: ...
 
@@ -49,7 +49,7 @@ def types() -> EntityTypes:
 
 @pytest.fixture
 def identity(types: EntityTypes) -> IdentityMap:
-    return IdentityMap(types, Nobody())
+    return IdentityMap(types, IgnoringOwner())
 
 
 def row(entity_type: str = "Job", **values: object) -> dict[str, object]:
@@ -83,7 +83,7 @@ def without(document: dict[str, object], name: str) -> dict[str, object]:
         pytest.param(row("a b", id="x"), id="two words as the type"),
     ],
 )
-def test_a_row_without_a_type_or_a_key_is_refused_by_name(
+def test_a_row_without_a_type_or_a_key_is_refused(
     identity: IdentityMap, odd: dict[str, object]
 ) -> None:
     with pytest.raises(IncompleteRowError):
@@ -96,18 +96,18 @@ def test_an_integer_may_be_a_key(identity: IdentityMap) -> None:
     assert event["id"] == 5
 
 
-def test_what_could_not_be_read_is_not_found_half_read_later(identity: IdentityMap) -> None:
+def test_a_row_that_could_not_be_decoded_leaves_no_entity(identity: IdentityMap) -> None:
     broken = row(id="j", status="done", user=row("User"))
     with pytest.raises(IncompleteRowError) as caught:
         identity.decode([broken])
 
     (job,) = identity.decode([row(id="j")])
 
-    assert caught.value.__traceback__ is not None  # which still holds the half-read one
+    assert caught.value.__traceback__ is not None  # which holds a reference to the entity
     assert job["id"] == "j"
 
 
-def test_an_answer_nested_too_deep_is_refused_by_name(identity: IdentityMap) -> None:
+def test_a_response_that_is_nested_too_deep_is_refused(identity: IdentityMap) -> None:
     nested: list[object] = []
     for _ in range(5000):
         nested = [nested]
@@ -116,7 +116,7 @@ def test_an_answer_nested_too_deep_is_refused_by_name(identity: IdentityMap) -> 
         identity.decode(nested)
 
 
-def test_a_time_that_no_calendar_has_stays_as_it_is(identity: IdentityMap) -> None:
+def test_an_impossible_time_stays_a_string(identity: IdentityMap) -> None:
     odd = {"__type__": "datetime", "value": "0001-01-01T00:00:00+05:00"}
 
     (job,) = identity.decode([row(id="j", created_at=odd)])
@@ -130,13 +130,13 @@ def test_a_time_that_no_calendar_has_stays_as_it_is(identity: IdentityMap) -> No
 @pytest.mark.parametrize(
     "data", ["[" * 200_000, '{"a":' * 200_000, f'{{"n": {"1" * 5000}}}'], ids=["[", "{", "digits"]
 )
-def test_data_that_cannot_be_parsed_is_no_json(identity: IdentityMap, data: str) -> None:
+def test_data_that_cannot_be_parsed_is_treated_as_no_json(identity: IdentityMap, data: str) -> None:
     (job,) = identity.decode([row(id="j", data=data)])
 
     assert job.description is None
 
 
-def test_numbers_that_json_has_not_are_read_as_none_and_can_be_written_again(
+def test_numbers_that_json_does_not_allow_are_read_as_none(
     identity: IdentityMap,
 ) -> None:
     data = '{"nan": NaN, "low": -Infinity, "high": 1e999, "pi": 3.14}'
@@ -173,7 +173,7 @@ def test_numbers_that_json_has_not_are_read_as_none_and_can_be_written_again(
         pytest.param(schema("Shot", computed={"id": 1}), id="mapping of computed"),
     ],
 )
-def test_an_odd_schema_is_refused_and_nothing_of_it_kept(
+def test_a_malformed_schema_is_refused_and_changes_nothing(
     types: EntityTypes, document: object
 ) -> None:
     types.load_schemas([schema("Task")])
@@ -186,7 +186,7 @@ def test_an_odd_schema_is_refused_and_nothing_of_it_kept(
         types.model("Shot")
 
 
-def test_a_property_of_several_types_is_no_plain_value(types: EntityTypes) -> None:
+def test_a_property_of_several_types_is_not_a_scalar(types: EntityTypes) -> None:
     properties = {"id": {"type": "string"}, "any": {"type": ["string", "null"]}}
 
     types.load_schemas([schema("Task", properties=properties)])
@@ -198,7 +198,7 @@ def test_a_property_of_several_types_is_no_plain_value(types: EntityTypes) -> No
 # Types that came later
 
 
-def test_rows_of_a_type_that_the_schemas_have_not_are_read(
+def test_rows_of_a_type_that_is_missing_in_the_schemas_are_decoded(
     types: EntityTypes, identity: IdentityMap
 ) -> None:
     types.load_schemas([schema("Task")])
@@ -216,7 +216,7 @@ def test_rows_of_a_type_that_the_schemas_have_not_are_read(
 # A user's own classes
 
 
-def test_a_users_class_stands_for_its_type_from_then_on(identity: IdentityMap) -> None:
+def test_a_users_class_is_the_class_of_its_type_from_then_on(identity: IdentityMap) -> None:
     (before,) = identity.decode([row("Task", id="a", name="anim")])
 
     assert identity.model(Task) is Task
@@ -280,7 +280,7 @@ def _refused(types: EntityTypes) -> Sequence[tuple[type[Entity], str]]:
 
 
 @pytest.mark.parametrize("number", range(5))
-def test_a_class_that_cannot_stand_for_a_type_is_refused(
+def test_a_class_that_cannot_be_the_class_of_its_type_is_refused(
     types: EntityTypes, identity: IdentityMap, number: int
 ) -> None:
     model, reason = _refused(types)[number]
@@ -296,7 +296,7 @@ def test_a_users_class_of_an_unknown_type_is_refused(types: EntityTypes) -> None
         types.register(Task)
 
 
-def test_an_entity_of_no_type_cannot_be_made() -> None:
+def test_an_entity_without_an_entity_type_cannot_be_made() -> None:
     user = User(id="u")
 
     with pytest.raises(EntityError, match="has no entity type"):

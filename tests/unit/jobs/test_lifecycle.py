@@ -76,7 +76,7 @@ async def test_a_cancelled_block_fails_the_job(tables: Tables) -> None:
     assert the_job(tables)["data"]["description"] == "x - failed: cancelled"
 
 
-@pytest.mark.parametrize("fault", ["refused connection", "lost request", "lost answer"])
+@pytest.mark.parametrize("fault", ["refused connection", "lost request", "lost response"])
 async def test_a_final_status_is_sent_until_it_has_arrived(tables: Tables, fault: str) -> None:
     async with tables.session(retry=SOON) as session:
         async with job_context(session, description="x"):

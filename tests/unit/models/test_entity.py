@@ -39,7 +39,7 @@ from aioftrackjobs.models import (
 
 
 class Book:
-    """An owner that writes down what it hears."""
+    """An owner that records the changes that are reported to it."""
 
     def __init__(self) -> None:
         self.heard: list[tuple[str, Any]] = []
@@ -58,7 +58,7 @@ class Book:
 
 
 def loaded(model: type[Entity], owner: Book | None = None, **row: Any) -> Any:
-    """Return an entity as an answer of the server makes it."""
+    """Return an entity as it is decoded from a response."""
     entity = model.__new__(model)
     attach(entity, owner)
     load(entity, row, lambda value: value)
@@ -93,7 +93,7 @@ def test_items_and_attributes_are_the_same(job: Job) -> None:
     assert dict(job)["status"] is job["status"] is JobStatus.DONE
 
 
-def test_keys_items_and_values_are_those_that_are_loaded(job: Job) -> None:
+def test_keys_items_and_values_are_the_loaded_ones(job: Job) -> None:
     assert list(job) == list(job.keys()) == ["id", "status", "data"]
     assert dict(job.items())["id"] == "j1"
     assert list(job.values())[1] == "running"
@@ -102,7 +102,7 @@ def test_keys_items_and_values_are_those_that_are_loaded(job: Job) -> None:
     assert "user" not in job
 
 
-def test_local_values_are_seen_first_and_dropped_by_clear(job: Job, book: Book) -> None:
+def test_local_values_are_read_first_and_dropped_by_clear(job: Job, book: Book) -> None:
     job["status"] = "done"
     job["user_id"] = "u"
 
@@ -133,7 +133,7 @@ def test_pop_returns_the_value_and_takes_back_the_change(job: Job) -> None:
 @pytest.mark.parametrize(
     "use", [lambda job: job.pop("user", None), lambda job: job.setdefault("user", None)]
 )
-def test_what_is_not_loaded_is_neither_popped_nor_overwritten(
+def test_an_attribute_that_is_not_loaded_is_neither_popped_nor_overwritten(
     job: Job, book: Book, use: Callable[[Job], object]
 ) -> None:
     with pytest.raises(NotLoadedError, match="user"):
@@ -150,7 +150,7 @@ def test_unknown_attributes_are_popped_with_a_default_only(job: Job) -> None:
         job.setdefault("nonsense", 1)
 
 
-def test_setdefault_gives_a_new_entity_what_it_has_not() -> None:
+def test_setdefault_sets_a_missing_attribute_of_a_new_entity() -> None:
     job = Job()
 
     assert job.setdefault("data", "{}") == "{}"
@@ -170,9 +170,7 @@ def test_setdefault_gives_a_new_entity_what_it_has_not() -> None:
     ids=["pop", "pop with a default", "del", "delattr"],
 )
 @pytest.mark.parametrize("make", [lambda: Job(id="j"), lambda: loaded(Job, id="j")])
-def test_the_key_cannot_be_taken_away(
-    use: Callable[[Job], object], make: Callable[[], Job]
-) -> None:
+def test_the_key_cannot_be_deleted(use: Callable[[Job], object], make: Callable[[], Job]) -> None:
     job = make()
 
     with pytest.raises(ImmutableAttributeError):
@@ -211,14 +209,14 @@ def test_update_and_setdefault_record_what_they_change(job: Job, book: Book) -> 
     assert book.heard == [("status", "done"), ("user_id", "u")]
 
 
-def test_get_returns_the_default_only_for_what_the_type_has_not(job: Job) -> None:
+def test_get_returns_the_default_only_for_unknown_attributes(job: Job) -> None:
     assert job.get("status") == "running"
     assert job.get("nonsense", 5) == 5
     with pytest.raises(NotLoadedError):
         job.get("user", None)
 
 
-def test_reading_what_is_not_loaded_names_the_line_to_write(job: Job) -> None:
+def test_reading_an_attribute_that_is_not_loaded_says_how_to_load_it(job: Job) -> None:
     with pytest.raises(NotLoadedError, match=r'await session\.populate\(job, "user"\)') as caught:
         _ = job["user"]
 
@@ -228,7 +226,7 @@ def test_reading_what_is_not_loaded_names_the_line_to_write(job: Job) -> None:
 
 
 @pytest.mark.parametrize("access", ["read", "write"])
-def test_an_unknown_attribute_suggests_the_nearest(job: Job, book: Book, access: str) -> None:
+def test_an_unknown_attribute_suggests_a_similar_one(job: Job, book: Book, access: str) -> None:
     with pytest.raises(UnknownAttributeError, match="'status'"):
         if access == "read":
             _ = job["statsu"]
@@ -243,9 +241,7 @@ def test_the_key_cannot_be_changed(job: Job, book: Book) -> None:
     job["id"] = "j1"  # what it is already
 
 
-def test_a_value_that_cannot_be_is_refused_before_anything_is_recorded(
-    job: Job, book: Book
-) -> None:
+def test_an_invalid_value_is_refused_before_anything_is_recorded(job: Job, book: Book) -> None:
     with pytest.raises(ValueError, match="JobStatus"):
         job["status"] = "paused"
     with pytest.raises(ValueError, match="valid string"):
@@ -267,7 +263,7 @@ def test_a_value_that_cannot_be_is_refused_before_anything_is_recorded(
         ("user_id", [User(id="u")]),
     ],
 )
-def test_lists_are_checked_too(job: Job, book: Book, name: str, value: object) -> None:
+def test_lists_are_validated(job: Job, book: Book, name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
         job[name] = value
 
@@ -286,7 +282,7 @@ def test_collections_of_typed_and_generic_entities_may_be_set(book: Book) -> Non
     assert list(task["users"]) == [one]
 
 
-def test_an_entity_of_which_nothing_is_loaded_is_still_true() -> None:
+def test_an_entity_without_loaded_attributes_is_true() -> None:
     assert loaded(Job)
 
 
@@ -294,7 +290,7 @@ def test_an_entity_of_which_nothing_is_loaded_is_still_true() -> None:
 
 
 @pytest.mark.parametrize("model", ["Job", "JobComponent", "User", "FileComponent", "Location"])
-def test_a_users_class_needs_no_names_of_ours_and_may_be_the_first_to_be_used(model: str) -> None:
+def test_a_users_class_needs_no_imports_for_inherited_fields(model: str) -> None:
     lines = (
         f"from aioftrackjobs import {model}",
         f"class Own({model}): pass",
@@ -347,7 +343,7 @@ def test_repr_names_the_key_and_no_values(job: Job) -> None:
 # Merge
 
 
-def test_merge_takes_remote_and_local_values_and_tells_what_changed(book: Book) -> None:
+def test_merge_copies_remote_and_local_values_and_returns_the_changes(book: Book) -> None:
     target = loaded(Job, book, id="j", status="queued")
     source = loaded(Job, id="j", status="running", user_id="u")
     source["data"] = "{}"
@@ -372,7 +368,7 @@ def test_merge_takes_remote_and_local_values_and_tells_what_changed(book: Book) 
 # Typed models
 
 
-def test_an_entity_that_takes_over_a_key_is_named_by_it() -> None:
+def test_an_entity_that_merges_a_key_has_a_new_reference() -> None:
     blank = loaded(Job, id="1")
     assert blank.__ftrack_reference__().key == (("id", "1"),)
 
@@ -396,7 +392,7 @@ def test_a_new_job_has_the_defaults_of_the_schema_and_an_id() -> None:
     assert "data" not in job
 
 
-def test_an_unknown_status_of_the_server_is_read_as_it_is() -> None:
+def test_an_unknown_status_of_the_server_stays_a_string() -> None:
     assert loaded(Job, id="j", status="paused").status == "paused"
     assert loaded(Job, id="j", status=None).status is None
 
@@ -404,7 +400,7 @@ def test_an_unknown_status_of_the_server_is_read_as_it_is() -> None:
 @pytest.mark.parametrize(
     "data", ["", "not json", "[1]", '"text"', "null", None, "{", '{"description": 5}']
 )
-def test_odd_data_of_a_server_reads_as_no_description(data: str | None) -> None:
+def test_malformed_data_has_no_description(data: str | None) -> None:
     assert loaded(Job, id="j", data=data).description is None
 
 
@@ -433,7 +429,7 @@ def test_a_new_job_without_data_has_no_description() -> None:
     assert Job().description is None
 
 
-def test_a_property_of_a_users_class_tells_what_it_misses() -> None:
+def test_a_property_of_a_users_class_raises_the_error_of_the_missing_attribute() -> None:
     class Shot(Entity):
         entity_type: ClassVar[str] = "Shot"
 
@@ -448,7 +444,7 @@ def test_a_property_of_a_users_class_tells_what_it_misses() -> None:
 
 
 @pytest.mark.parametrize("year", [1, 9999])
-def test_a_time_that_utc_has_not_is_refused(job: Job, book: Book, year: int) -> None:
+def test_a_time_that_cannot_be_converted_to_utc_is_refused(job: Job, book: Book, year: int) -> None:
     edge = datetime.min if year == 1 else datetime.max
 
     with pytest.raises(ValueError, match="no time in UTC"):
@@ -465,14 +461,14 @@ def test_a_mapping_as_data_becomes_json_text() -> None:
     assert job.data == '{"description": "ü", "at": "2026-01-01T00:00:00+00:00"}'
 
 
-def test_data_that_cannot_travel_is_named_by_its_path(job: Job) -> None:
+def test_data_that_json_cannot_hold_is_named_by_its_path(job: Job) -> None:
     with pytest.raises(UnserialisableValueError) as caught:
         job["data"] = {"frames": [{"paths": {1, 2}}]}
 
     assert caught.value.path == "Job.data.frames[0].paths"
 
 
-def test_a_time_without_a_zone_is_kept_as_utc(job: Job) -> None:
+def test_a_time_without_a_time_zone_is_stored_as_utc(job: Job) -> None:
     job["finished_at"] = datetime(2026, 1, 1)
 
     assert job.finished_at == datetime(2026, 1, 1, tzinfo=UTC)
@@ -502,7 +498,7 @@ def test_only_the_server_location_has_urls(book: Book) -> None:
 # Generic entities
 
 
-def test_generic_entities_have_the_key_that_servers_give_the_type() -> None:
+def test_generic_entities_have_the_key_of_their_type_on_real_servers() -> None:
     types = EntityTypes()
 
     assert types.model("Task").primary_key_attributes == ("id",)
@@ -704,12 +700,14 @@ def test_a_constructed_entity_is_detached_and_usable() -> None:
         pytest.param({"include": set()}, [], id="nothing"),
     ],
 )
-def test_dumps_hold_what_is_asked_for(job: Job, choice: dict[str, Any], names: list[str]) -> None:
+def test_dumps_include_and_exclude_attributes(
+    job: Job, choice: dict[str, Any], names: list[str]
+) -> None:
     assert list(job.model_dump(**choice)) == names
     assert list(json.loads(job.model_dump_json(**choice))) == names
 
 
-def test_dumps_inside_another_model_hold_what_is_asked_for(job: Job) -> None:
+def test_dumps_inside_another_model_include_and_exclude_attributes(job: Job) -> None:
     class Reply(pydantic.BaseModel):
         jobs: list[Job]
 

@@ -50,11 +50,11 @@ def test_other_values_do_not_agree(sent: object, told: object) -> None:
     assert not agrees({"x": sent}, {"x": told})  # type: ignore[dict-item]
 
 
-def test_a_value_that_the_server_does_not_tell_does_not_agree() -> None:
+def test_a_missing_value_does_not_agree() -> None:
     assert not agrees({"x": "text"}, {})
 
 
-def test_what_the_server_fills_in_or_what_grows_tells_nothing() -> None:
+def test_defaults_and_containers_do_not_discriminate() -> None:
     values = {"b": 1, "a": "x", "none": None, "members": [USER], "metadata": {"key": "value"}}
 
     assert discriminating_attributes(values) == ("a", "b")  # type: ignore[arg-type]

@@ -179,13 +179,13 @@ def test_the_target_is_the_first_word(text: str, name: str | None) -> None:
     assert target_type(text) == name
 
 
-def test_simple_keys_are_asked_for_with_in() -> None:
+def test_simple_keys_are_queried_with_in() -> None:
     references = [Reference("Job", (("id", name),)) for name in ("a", "b")]
 
     assert key_criteria(references) == 'id in ("a", "b")'
 
 
-def test_composite_keys_are_asked_for_part_by_part() -> None:
+def test_composite_keys_are_queried_part_by_part() -> None:
     references = [
         Reference("JobComponent", (("component_id", "c1"), ("job_id", "j"))),
         Reference("JobComponent", (("component_id", "c2"), ("job_id", "j"))),

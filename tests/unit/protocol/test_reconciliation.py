@@ -63,7 +63,7 @@ def test_stages_keep_all_operations_in_their_order(operations: list[Operation]) 
 
 
 @given(OPERATIONS)
-def test_no_stage_names_what_it_has_created_before(operations: list[Operation]) -> None:
+def test_no_stage_refers_to_what_it_has_created_before(operations: list[Operation]) -> None:
     for stage in stages(operations):
         created: set[str] = set()
         for operation in stage:
@@ -80,7 +80,7 @@ def test_there_are_no_more_stages_than_needed(operations: list[Operation]) -> No
         assert not created.isdisjoint(referenced_ids(stage[0]))
 
 
-def test_what_is_named_deep_inside_a_value_counts() -> None:
+def test_references_deep_inside_a_value_count() -> None:
     members: list[JSONValue] = [{"__entity_type__": "Job", "id": "a"}]
     operations: list[Operation] = [Create(job("a")), Update(job("b"), {"members": members})]
 
@@ -120,7 +120,7 @@ class Server:
 
 
 @given(OPERATIONS, st.lists(TARGETS))
-def test_answers_tell_what_exists_of_what_was_asked(
+def test_existence_queries_find_what_exists(
     operations: list[Operation], existing: list[Reference]
 ) -> None:
     server = Server(existing)
@@ -130,7 +130,7 @@ def test_answers_tell_what_exists_of_what_was_asked(
         assert server.tell(asked).keys() == server.rows.keys() & references
 
 
-def test_many_keys_are_asked_for_in_pages_and_each_once() -> None:
+def test_many_keys_are_queried_in_pages_and_each_once() -> None:
     operations = [Delete(job(str(index % (PAGE_SIZE + 1)))) for index in range(3 * PAGE_SIZE)]
 
     assert [len(question.references) for question in existence_queries(operations)] == [
@@ -139,14 +139,14 @@ def test_many_keys_are_asked_for_in_pages_and_each_once() -> None:
     ]
 
 
-def test_keys_that_are_made_are_asked_for_only_after() -> None:
+def test_keys_that_are_made_are_queried_only_afterwards() -> None:
     made = Create(job("a"), {"data": "x"}, fresh=True)
 
     assert chosen_key_queries([made, Update(job("b")), Create(link("a", "b"))]) == []
     assert [each.names for each in existence_queries([made, Update(job("b"))])] == [()]
 
 
-def test_about_chosen_keys_it_is_asked_before_and_after_with_values() -> None:
+def test_chosen_keys_are_queried_before_and_afterwards_with_values() -> None:
     operations = [Create(job(key), {"data": "x", "parent": None}) for key in "ab"]
 
     (before,), (after,) = chosen_key_queries(operations), existence_queries(operations)
@@ -214,7 +214,7 @@ def test_what_a_server_did_is_found_and_the_rest_can_be_sent(
     assert server.rows.keys() == {job(key) for key in "abcd"} - gone
 
 
-def test_existence_says_all_about_a_link_and_nothing_about_a_chosen_key() -> None:
+def test_existence_is_enough_for_a_link_and_not_for_a_chosen_key() -> None:
     operations = [Create(link("a", "b")), Create(job("a"), {"data": "x"})]
     found: dict[Reference, Row] = {link("a", "b"): {}, job("a"): {"data": "x"}}
 

@@ -96,7 +96,9 @@ def test_a_refused_query_is_shown_with_the_servers_own_text() -> None:
         pytest.param(200, b"[]", "0 result(s) for 1 operation(s)", id="too few"),
     ],
 )
-def test_what_is_no_answer_leaves_the_end_unknown(status: int, body: bytes, part: str) -> None:
+def test_a_malformed_response_leaves_a_request_uncertain(
+    status: int, body: bytes, part: str
+) -> None:
     with pytest.raises(MalformedResponseError) as caught:
         decode_response(status, body, 1)
 
