@@ -46,6 +46,7 @@ class Connection:
         journal: File with the work that this host still has to report; None for no journal.
         transfers: Uploads and downloads in progress at once.
         timings: Times that tests shorten.
+        transport: Sends the requests in place of a client; not to be closed.
 
     Attributes:
         background: Runs what must survive the caller's cancellation.
@@ -71,6 +72,7 @@ class Connection:
         journal: Path | None = None,
         transfers: int = 8,
         timings: Timings = DEFAULT_TIMINGS,
+        transport: Transport | None = None,
     ) -> None:
         self.credentials = credentials
         self.retry = retry
@@ -78,6 +80,7 @@ class Connection:
         self.closing_grace = timings.closing_grace
         self._timeout = timeout
         self._given_client = client
+        self._given_transport = transport
         self._own_transport: OwnTransport | None = None
         self._strict_api = strict_api
         self.background = BackgroundTasks(self._clean_up)
@@ -107,7 +110,9 @@ class Connection:
         server_url = self.credentials.server_url
         api_url = server_url + API_PATH
         transport: Transport
-        if self._given_client is None:
+        if self._given_transport is not None:
+            transport = self._given_transport
+        elif self._given_client is None:
             # Late, as it imports httpx: a session with a client of another kind needs none of it.
             from aioftrackjobs.transport.client import open_transport
 

@@ -29,7 +29,7 @@ from aioftrackjobs.transfers.content import Uploadable
 from aioftrackjobs.transfers.control import ProgressCallback
 from aioftrackjobs.transfers.download import download
 from aioftrackjobs.transfers.upload import upload
-from aioftrackjobs.transport import HttpClient
+from aioftrackjobs.transport import HttpClient, Transport
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +85,7 @@ class AsyncSession:
         transfers: Number of uploads and downloads at the same time; others wait. API calls do not
             wait for them.
         timings: Internal waiting times, for tests of this package.
+        transport: Sends the requests in place of a client, for tests of this package.
 
     Raises:
         ConfigurationError: The server, the key or the user is missing. The error names all of them.
@@ -105,6 +106,7 @@ class AsyncSession:
         lease: float = LEASE_SECONDS,
         transfers: int = 8,
         timings: Timings = DEFAULT_TIMINGS,
+        transport: Transport | None = None,
     ) -> None:
         credentials = resolve_credentials(server_url, api_key, api_user)
         self._connection = Connection(
@@ -117,6 +119,7 @@ class AsyncSession:
             journal=resolve_journal(journal),
             transfers=transfers,
             timings=timings,
+            transport=transport,
         )
         self._context = EntityContext(self._connection)
         self._jobs = JobsContext(self._context, lease=lease)

@@ -43,19 +43,24 @@ async def test_two_servers_share_nothing() -> None:
 
 async def test_responses_are_not_delayed(remote: Caller) -> None:
     """Headers and body are two writes: Nagle's delay would add 40 ms to each response."""
-    start = time.perf_counter()
+    times = list[float]()
     for _ in range(50):
+        start = time.perf_counter()
         await remote.call()
+        times.append(time.perf_counter() - start)
 
-    assert time.perf_counter() - start < 1
+    assert min(times) < 0.04, "a busy machine delays some, Nagle's algorithm all"
 
 
 async def test_starting_and_stopping_takes_well_under_a_second() -> None:
-    start = time.perf_counter()
-    async with running():
-        pass
+    times = list[float]()
+    for _ in range(5):
+        start = time.perf_counter()
+        async with running():
+            pass
+        times.append(time.perf_counter() - start)
 
-    assert time.perf_counter() - start < 1
+    assert min(times) < 1, "a busy machine delays some, a pause in the server all"
 
 
 async def test_a_stopped_server_leaves_no_thread_and_no_file(
@@ -76,11 +81,15 @@ async def test_a_stopped_server_leaves_no_thread_and_no_file(
 
 
 async def test_a_kept_alive_connection_does_not_hold_up_the_stop() -> None:
-    async with httpx.AsyncClient() as http:
-        async with running() as server:
-            await http.get(server.url)
-            start = time.perf_counter()
-        assert time.perf_counter() - start < 1
+    times = list[float]()
+    for _ in range(3):
+        async with httpx.AsyncClient() as http:
+            async with running() as server:
+                await http.get(server.url)
+                start = time.perf_counter()
+            times.append(time.perf_counter() - start)
+
+    assert min(times) < 1, "each would wait for the grace of the server"
 
 
 async def test_a_port_in_use_is_an_error_of_the_caller(server: ServerHandle) -> None:

@@ -35,7 +35,7 @@ from aioftrackjobs.devserver.faults import NotAtomic
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import context_of
 
-from .tables import Tables, turns
+from ..tables import Tables, turns
 
 BAD = "bad"
 

@@ -30,7 +30,7 @@ from aioftrackjobs.devserver.faults import Delay, Drop, NotAtomic
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.timings import Timings
 
-from .tables import Tables, turns
+from ..tables import Tables, turns
 from .waiting import until
 
 

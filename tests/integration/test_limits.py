@@ -25,7 +25,7 @@ from aioftrackjobs.models import remote_value
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.timings import Timings
 
-from .tables import Tables, turns
+from ..tables import Tables, turns
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import context_of
 
 from ..amounts import amount
-from .tables import Tables, turns
+from ..tables import Tables, turns
 
 T = TypeVar("T")
 Rows = dict[str, str | None]

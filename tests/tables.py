@@ -1,4 +1,4 @@
-"""An in-memory server whose behaviour and faults tests of commits can choose."""
+"""An in-memory server without a socket, whose behaviour and faults tests can choose."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import json
 import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
 import anyio
 import anyio.lowlevel
-import httpx
 
-from aioftrackjobs import AsyncSession, Entity
+from aioftrackjobs import AsyncSession, ConnectError, Entity, TransportError
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.transport import Download, WireRequest, WireResponse
 
 Wire = dict[str, Any]
+
+
+#: Faults of requests with nothing but queries.
+_OF_QUERIES = {"lost query", "busy"}
 
 
 class RefusalError(Exception):
@@ -24,7 +28,7 @@ class RefusalError(Exception):
 
 
 class Tables:
-    """An in-memory server behind ``httpx.MockTransport``.
+    """An in-memory server, which is itself the transport of its sessions.
 
     Attributes:
         atomic: Whether a refused batch is rolled back.
@@ -33,7 +37,7 @@ class Tables:
         gate: An event for which requests wait.
         faults: What happens to the next requests with writes, one after the other: a "refused
             connection", a "lost request" or a "lost response"; or, to the next request with nothing
-            but queries, a "lost query".
+            but queries, a "lost query", or "busy": a refusal that asks for seven seconds.
         hides: Entity types that no user may query.
         most_operations: Larger batches are refused.
         batches: The writes of each request, in the order in which they arrived.
@@ -58,8 +62,9 @@ class Tables:
         self.in_progress = self.most_in_progress = 0
         self.arrived = anyio.Event()
 
-    async def respond(self, request: httpx.Request) -> httpx.Response:
-        operations = json.loads(request.content)
+    async def send(self, request: WireRequest) -> WireResponse:
+        assert isinstance(request.body, bytes)
+        operations = json.loads(request.body)
         writes = [operation for operation in operations if operation["action"] != "query"]
         self.queries += len(operations) - len(writes)
         if writes:
@@ -71,28 +76,33 @@ class Tables:
             await self.gate.wait()
         finally:
             self.in_progress -= 1
-        due = bool(self.faults) and bool(writes) != (self.faults[0] == "lost query")
+        due = bool(self.faults) and bool(writes) != (self.faults[0] in _OF_QUERIES)
         fault = self.faults.popleft() if due else None
         if fault == "refused connection":
-            raise httpx.ConnectError("refused", request=request)
+            raise ConnectError("refused")
         if fault in ("lost request", "lost query"):
-            raise httpx.ReadError("gone", request=request)
+            raise TransportError("gone")
+        if fault == "busy":
+            return WireResponse(429, b"slow down", {"retry-after": "7"})
         response = self._respond(operations)
         if fault == "lost response":
-            raise httpx.ReadError("gone", request=request)
+            raise TransportError("gone")
         return response
 
-    def _respond(self, operations: Sequence[Wire]) -> httpx.Response:
+    def stream(self, request: WireRequest) -> AbstractAsyncContextManager[Download]:
+        raise NotImplementedError("it has no files")
+
+    def _respond(self, operations: Sequence[Wire]) -> WireResponse:
         if self.most_operations is not None and len(operations) > self.most_operations:
-            return httpx.Response(413, text="<h1>Request Entity Too Large</h1>")
+            return WireResponse(413, b"<h1>Request Entity Too Large</h1>")
         before = {key: dict(row) for key, row in self.rows.items()}, list(self.applied)
         try:
-            return httpx.Response(200, json=self._apply(operations))
+            return _json(self._apply(operations))
         except RefusalError as exc:
             if self.atomic:
                 self.rows, self.applied = before
             kind, content = exc.args
-            return httpx.Response(200, json={"exception": kind, "content": content})
+            return _json({"exception": kind, "content": content})
 
     def _apply(self, operations: Sequence[Wire]) -> list[Wire]:
         created = [
@@ -137,20 +147,17 @@ class Tables:
 
     @asynccontextmanager
     async def session(self, **options: Any) -> AsyncIterator[AsyncSession]:
-        async with (
-            httpx.AsyncClient(transport=httpx.MockTransport(self.respond)) as client,
-            AsyncSession(
-                "https://ftrack.test",
-                "SECRET",
-                "maya",
-                client=client,
-                **{"retry": NO_RETRIES, **options},
-            ) as opened,
-        ):
+        options = {"retry": NO_RETRIES, **options}
+        session = AsyncSession("https://ftrack.test", "SECRET", "maya", transport=self, **options)
+        async with session as opened:
             yield opened
 
     def data_of(self, job: Entity) -> object:
         return self.rows[job["id"]].get("data")
+
+
+def _json(content: object) -> WireResponse:
+    return WireResponse(200, json.dumps(content).encode())
 
 
 async def turns(number: int = 20) -> None:
