@@ -24,6 +24,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -379,6 +380,7 @@ def main() -> None:
         peer, kind, count, checksum, folder = options.program
         PROGRAMS[peer](Task(kind, int(count), checksum == "1"), Path(folder))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or the store would go on
     peers = [peer for peer in options.peers if peer != "curl" or shutil.which("curl")]
     for name, title in (("tls", "over TLS"), ("plain", "plain HTTP (no aims)")):
         if options.only not in (None, name):
