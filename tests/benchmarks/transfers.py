@@ -7,12 +7,14 @@ so that a machine that slows down slows all of them. Files are in memory where t
 a place. Speeds are medians; read the ratios. Nothing is pinned to a core: nginx and the client
 share those that there are.
 
-"With checksum" is compared with md5sum and then curl for uploads, and with curl and then md5sum for
-downloads. One file has all of the bytes, eight have an eighth each. The official client always
-computes a checksum of an upload, and never one of a download.
+"With checksum" a program that verifies nothing itself is followed by md5sum: curl, httpx, and the
+official client for downloads. That client always computes a checksum of an upload. One file has all
+of the bytes, eight have an eighth each.
 
-While eight files travel, a task of the event loop wakes every 5 ms: the table has how late it was
-at most. ``--package`` measures another checkout, with this one's benchmark.
+While files travel, a task of our event loop wakes every 5 ms: the table has how late it was at
+most, and in brackets how late it was without transfers, as other programs occupy the machine too.
+
+``--package`` measures another checkout, with this one's benchmark.
 """
 
 from __future__ import annotations
@@ -22,14 +24,15 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from base64 import b64encode
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from hashlib import md5
 from pathlib import Path
@@ -45,6 +48,9 @@ MANY = 8
 #: What is aimed at: least share of curl's speed without and with checksum, most of the official
 #: client's time, most memory above idle in MiB, and most lateness of the event loop in ms.
 OF_CURL, OF_CURL_SUM, OF_OFFICIAL, MEMORY, LATENESS = 1.0, 0.7, 0.6, 32.0, 50.0
+
+#: Seconds for which an event loop without transfers is measured, for comparison.
+_RESTING = 0.5
 
 #: Seconds between the wake-ups of the task that finds out how late the event loop is.
 _WAKE = 0.005
@@ -75,6 +81,10 @@ class Task:
         """Of the file to download."""
         return f"{self.count}{'-summed' if self.checksum else ''}"
 
+    def is_verified_by(self, peer: str) -> bool:
+        """Return whether a program computes checksums of its own accord."""
+        return peer == "ours" or (peer == "official" and self.kind == "upload")
+
     def sources(self, folder: Path) -> list[Path]:
         """Return the files to upload."""
         return [folder / f"source-{self.count}-{number}" for number in range(self.count)]
@@ -99,29 +109,38 @@ async def ours(task: Task, folder: Path) -> None:
     """Transfer with the package."""
     from aioftrackjobs import AsyncSession
 
-    latest = 0.0
-
-    async def wake() -> None:
-        nonlocal latest
-        while True:
-            due = time.perf_counter() + _WAKE
-            await asyncio.sleep(_WAKE)
-            latest = max(latest, time.perf_counter() - due)
-
     async with AsyncSession() as session:
-        await session.server_information()
+        await session.create_component(b"x", name="first")  # imports what transfers need
+        async with lateness() as at_rest:
+            await asyncio.sleep(_RESTING)
         memory, watch = Memory(), Stopwatch()
-        waking = asyncio.create_task(wake())
-        async with asyncio.TaskGroup() as group:
+        async with lateness() as late, asyncio.TaskGroup() as group:
             if task.kind == "upload":
                 for path in task.sources(folder):
                     group.create_task(session.create_component(path, checksum=task.checksum))
             else:
                 for path in task.targets(folder):
                     group.create_task(session.download(task.component_id, path))
-        found = {**watch.read(), **memory.read(), "late": latest}
+        measured = {"late": max(late), "at_rest": max(at_rest)}
+        report({**watch.read(), **memory.read(), **measured})
+
+
+@asynccontextmanager
+async def lateness() -> AsyncIterator[list[float]]:
+    """Give a list that gets how late, in seconds, each wake-up of a task in the block was."""
+    found = [0.0]
+
+    async def wake() -> None:
+        while True:
+            due = time.perf_counter() + _WAKE
+            await asyncio.sleep(_WAKE)
+            found.append(time.perf_counter() - due)
+
+    waking = asyncio.create_task(wake())
+    try:
+        yield found
+    finally:
         waking.cancel()
-        report(found)
 
 
 async def plain_httpx(task: Task, folder: Path) -> None:
@@ -213,6 +232,9 @@ class Bench:
     def run(self, peer: str, task: Task) -> dict[str, float]:
         """Let a program do *task*, and return what it measured."""
         result = self._curl(task) if peer == "curl" else self._run(peer, task)
+        if task.checksum and not task.is_verified_by(peer):
+            paths = (task.sources if task.kind == "upload" else task.targets)(self._folder)
+            result["seconds"] += self._call(["md5sum", *map(str, paths)])
         if task.kind == "download":
             sizes = [path.stat().st_size for path in task.targets(self._folder)]
             if sizes != [self._size // task.count] * task.count:
@@ -242,20 +264,19 @@ class Bench:
         ]
         curl += ["--parallel", "--parallel-immediate"] if task.count > 1 else []
         if task.kind == "upload":
-            paths = task.sources(self._folder)
-            for path in paths:
+            for path in task.sources(self._folder):
                 curl += ["--upload-file", str(path), f"{self._url}/upload"]
         else:
-            paths = task.targets(self._folder)
-            for path in paths:
+            for path in task.targets(self._folder):
                 address = f"{self._url}/component/get?id={task.component_id}"
                 curl += ["--output", str(path), address]
-        sums = [["md5sum", *map(str, paths)]] if task.checksum else []
-        commands = [*sums, curl] if task.kind == "upload" else [curl, *sums]
+        return {"seconds": self._call(curl)}
+
+    def _call(self, command: Sequence[str]) -> float:
+        """Run a command that prints nothing of interest; return how many seconds that takes."""
         started = time.perf_counter()
-        for command in commands:
-            subprocess.run(command, env=self._environment, stdout=subprocess.DEVNULL, check=True)
-        return {"seconds": time.perf_counter() - started}
+        subprocess.run(command, env=self._environment, stdout=subprocess.DEVNULL, check=True)
+        return time.perf_counter() - started
 
 
 @contextmanager
@@ -303,12 +324,14 @@ def compare(bench: Bench, task: Task, peers: Sequence[str], repeat: int) -> list
     seconds = {peer: median(each["seconds"] for each in found) for peer, found in results.items()}
     cells = [f"{seconds[peer]:.2f} s" if peer in seconds else "" for peer in PEERS]
     memory = max(each["above_idle"] for each in results["ours"])
-    late = median(each["late"] for each in results["ours"]) * 1000
+    late, at_rest = (
+        median(each[name] for each in results["ours"]) * 1000 for name in ("late", "at_rest")
+    )
     cells += [
         _against(seconds, "curl", OF_CURL_SUM if task.checksum else OF_CURL),
         _against(seconds, "official", 1 / OF_OFFICIAL),
         f"{memory:.0f} MiB{'' if memory < MEMORY else ' MISSED'}",
-        f"{late:.0f} ms{'' if late < LATENESS else ' MISSED'}",
+        f"{late:.0f} ms ({at_rest:.0f}){'' if late < LATENESS else ' MISSED'}",
     ]
     return [task.title, *cells]
 
@@ -324,7 +347,14 @@ def _against(seconds: dict[str, float], peer: str, aim: float) -> str:
 def render(lines: Sequence[Sequence[str]], title: str) -> str:
     """Return *lines* as a Markdown table."""
     aims = f"aims: speed of curl {OF_CURL:g}, {OF_CURL_SUM:g} with checksum; "
-    head = [title, *PEERS, "speed / curl", "speed / official", "our memory", "our event loop late"]
+    head = [
+        title,
+        *PEERS,
+        "speed / curl",
+        "speed / official",
+        "our memory",
+        "event loop late (at rest)",
+    ]
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
     rule = ["-" * width for width in widths]
     table = "\n".join(
@@ -350,6 +380,7 @@ def main() -> None:
         peer, kind, count, checksum, folder = options.program
         PROGRAMS[peer](Task(kind, int(count), checksum == "1"), Path(folder))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or the store would go on
     peers = [peer for peer in options.peers if peer != "curl" or shutil.which("curl")]
     for name, title in (("tls", "over TLS"), ("plain", "plain HTTP (no aims)")):
         if options.only not in (None, name):
