@@ -1,4 +1,4 @@
-"""RecordedChange operations become the fewest that have the same effect."""
+"""Recorded operations become the fewest that have the same effect."""
 
 from __future__ import annotations
 
