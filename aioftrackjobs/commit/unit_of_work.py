@@ -258,8 +258,7 @@ class UnitOfWork:
             await self.resolve()
         if not self._pending:
             return
-        taken, self._pending = self._pending, []
-        await self._send(taken)
+        await self._send(self._take_pending())
 
     async def resolve(self) -> None:
         """Settle what is uncertain: ask the server what it has done, and send the rest.

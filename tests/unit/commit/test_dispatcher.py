@@ -363,6 +363,38 @@ async def test_a_commit_is_withdrawn_only_before_it_is_sent(transport: FakeTrans
     assert transport.rows == {"sent": "new"}
 
 
+@pytest.mark.parametrize("fault", ["not sent", "busy"])
+async def test_a_commit_can_be_withdrawn_between_two_attempts(
+    transport: FakeTransport, fault: str
+) -> None:
+    """The server did not take it, so that it is not sent any more."""
+    pausing, ends = anyio.Event(), anyio.Event()
+
+    async def pause(_: float) -> None:
+        pausing.set()
+        await ends.wait()
+
+    transport.faults.append(fault)
+    async with (
+        dispatching(transport, RetryPolicy(sleep=pause)) as dispatcher,
+        anyio.create_task_group() as group,
+    ):
+        request = submit(dispatcher, create("a"))
+        group.start_soon(dispatcher.wait, request)
+        with anyio.fail_after(5):
+            await pausing.wait()
+        group.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await anyio.wait_all_tasks_blocked()
+            ends.set()
+            await anyio.wait_all_tasks_blocked()
+
+    assert isinstance(request.outcome, NotApplied)
+    assert isinstance(request.outcome.error, WithdrawnError)
+    assert transport.rows == {}
+    assert len(transport.batches) == (1 if fault == "busy" else 0)
+
+
 async def test_commits_of_one_entity_keep_their_order(transport: FakeTransport) -> None:
     """Each waits for the end of the one before it; those of other entities do not."""
     transport.faults.append("not sent")
@@ -424,6 +456,19 @@ async def test_a_key_that_was_taken_is_not_taken_for_its_own(
     assert isinstance(outcome, NotApplied)
     assert isinstance(outcome.error, DuplicateEntryError)
     assert transport.rows == {"k": "same"}
+
+
+async def test_a_commit_with_a_chosen_key_shares_no_request(transport: FakeTransport) -> None:
+    async with dispatching(transport) as dispatcher:
+        requests = [
+            submit(dispatcher, operation)
+            for operation in (create("a"), create_chosen("k"), create("b"), create("c"))
+        ]
+        await outcomes(dispatcher, *requests)
+
+    sent = [[each["entity_key"][0] for each in batch] for batch in transport.commits]
+    assert sorted(sent) == [["a"], ["b", "c"], ["k"]]
+    assert len(transport.queries) == 1
 
 
 async def test_a_query_that_meets_a_busy_server_is_repeated(transport: FakeTransport) -> None:
