@@ -113,18 +113,19 @@ class ActiveJobs:
         try:
             while self._jobs:
                 await anyio.sleep(self._interval)
-                self._renew_all(older_than=self._interval / 2)
+                self.renew_all(older_than=self._interval / 2)
         finally:
             self._is_renewing = False
 
-    def _renew_all(self, *, older_than: float) -> None:
+    def renew_all(self, *, older_than: float) -> None:
+        """Renew all leases that were written more than *older_than* seconds ago."""
         for job in tuple(self._jobs):
             job.renew_lease(older_than)
 
     def _handle_clock_step(self, change: timedelta) -> None:
         """Renew all leases if the server's clock has moved so far that they may end too early."""
         if self._seconds and change.total_seconds() > self._interval:
-            self._renew_all(older_than=0.0)
+            self.renew_all(older_than=0.0)
 
     @contextmanager
     def count_block(self) -> Iterator[None]:

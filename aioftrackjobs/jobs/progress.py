@@ -164,6 +164,9 @@ class ProgressWriters:
         self._background = background
         self._writers: dict[float, ProgressWriter] = {}
 
+    def __len__(self) -> int:
+        return len(self._writers)
+
     def open_channel(self, interval: float, post: Post) -> Channel:
         """Return a channel that *post* writes, at most every *interval* seconds."""
         if interval not in self._writers:

@@ -13,6 +13,7 @@ from aioftrackjobs import AsyncSession
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Process, this_process
+from aioftrackjobs.session import connection_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 #: A process of this host that has ended, and one of another host.
@@ -47,8 +48,8 @@ class Watch:
         self.seen: list[tuple[list[dict[str, Any]], dict[str, str | None]]] = []
         self.away = False
         self._path = path
-        self._send = session._connection.transport.send
-        session._connection.transport.send = self.send  # type: ignore[method-assign]
+        self._send = connection_of(session).transport.send
+        connection_of(session).transport.send = self.send  # type: ignore[method-assign]
 
     async def send(self, request: WireRequest) -> WireResponse:
         if isinstance(request.body, bytes):

@@ -17,7 +17,7 @@ from aioftrackjobs import AsyncSession, Job, JobStatus, RunningJob, job_context
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults import Drop
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
-from aioftrackjobs.session import context_of
+from aioftrackjobs.session import connection_of, context_of
 from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
@@ -28,7 +28,7 @@ class Slow:
     """A gate in front of a session's requests, which the test opens."""
 
     def __init__(self, session: AsyncSession) -> None:
-        self._transport = session._connection.transport
+        self._transport = connection_of(session).transport
         self._send = self._transport.send
         self.gate = anyio.Event()
         self.arrived = anyio.Event()
@@ -224,7 +224,7 @@ async def test_a_report_that_hangs_does_not_overwrite_the_final_status(
 ) -> None:
     hung = anyio.Event()
     go_on = anyio.Event()
-    transport = session._connection.transport
+    transport = connection_of(session).transport
     send = transport.send
 
     async def hang_on_progress(request: WireRequest) -> WireResponse:
@@ -252,7 +252,7 @@ async def test_a_report_that_hangs_does_not_overwrite_the_final_status(
         while True:
             found = await other.get(Job, job.id)
             assert found is not None
-            if not session._connection.dispatcher.is_idle:
+            if not connection_of(session).dispatcher.is_idle:
                 await anyio.lowlevel.checkpoint()
                 continue
             if found.description == "x (50 %) - failed: ValueError: late":
@@ -356,7 +356,7 @@ async def test_a_withdrawn_commit_keeps_the_order_of_the_others(
     found = await other.get(Job, job.id)
     assert found is not None
     assert found.status is JobStatus.FAILED
-    assert session._connection.dispatcher.is_idle
+    assert connection_of(session).dispatcher.is_idle
 
 
 async def test_a_rollback_during_a_commit_that_is_refused_is_not_undone() -> None:
@@ -407,7 +407,7 @@ async def test_recording_in_a_unit_that_has_ended_is_refused(session: AsyncSessi
 async def test_a_value_that_cannot_be_encoded_ends_no_other_request(
     session: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dispatcher = session._connection.dispatcher
+    dispatcher = connection_of(session).dispatcher
     with pytest.raises(Exception, match="cannot be sent"):
         await dispatcher.call([{"action": "query", "expression": object()}])  # type: ignore[dict-item]
 

@@ -26,7 +26,7 @@ from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Entry, Owner
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
-from aioftrackjobs.session import jobs_of
+from aioftrackjobs.session import connection_of, jobs_of
 from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
@@ -54,8 +54,8 @@ class Link:
     def __init__(self, session: AsyncSession) -> None:
         self.error: FtrackJobsError | None = None
         self.count = 0
-        self._send = session._connection.transport.send
-        session._connection.transport.send = self.send  # type: ignore[method-assign]
+        self._send = connection_of(session).transport.send
+        connection_of(session).transport.send = self.send  # type: ignore[method-assign]
 
     async def send(self, request: WireRequest) -> WireResponse:
         if self.error is not None:
@@ -95,7 +95,7 @@ async def test_health_is_good_while_a_final_status_is_sent_but_not_while_it_wait
     server: ServerHandle, path: Path
 ) -> None:
     async with journaled(server, path) as session:
-        transport = session._connection.transport
+        transport = connection_of(session).transport
         send = transport.send
         seen: list[Health] = []
 
@@ -274,8 +274,7 @@ async def test_leases_are_written_again_when_a_clock_was_set(
                 await until(lambda: 170 < left() < 190)
                 # And if a renewal finds it out.
                 shift = timedelta(0)
-                for active in jobs_of(session).active._jobs:
-                    active.renew_lease(0.0)
+                jobs_of(session).active.renew_all(older_than=0.0)
                 if hours < 0:
                     await until(lambda: left() > 190)
                 await until(lambda: 170 < left() < 190)
@@ -292,7 +291,7 @@ async def test_a_lease_is_not_over_though_the_clock_was_put_back(
     written: list[Lease | None] = []
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         async with job_context(session, description="x", interval=0) as job:
-            transport = session._connection.transport
+            transport = connection_of(session).transport
             send = transport.send
 
             async def note(request: WireRequest) -> WireResponse:
@@ -322,7 +321,7 @@ async def test_a_job_that_the_server_does_not_have_is_forgotten_whatever_the_clo
 
     async with journaled(server, path) as session:
         assert await jobs_of(session).replay.deliver()
-        assert session._connection.journal.unsettled() == []
+        assert connection_of(session).journal.unsettled() == []
 
 
 async def test_a_job_whose_entry_is_old_may_still_appear_when_its_process_has_just_died(
@@ -339,5 +338,5 @@ async def test_a_job_whose_entry_is_old_may_still_appear_when_its_process_has_ju
         other.create(Job, {"id": job_id, "status": "running"})
         await other.commit()
         assert await jobs_of(session).replay.deliver()
-        assert session._connection.journal.unsettled() == []
+        assert connection_of(session).journal.unsettled() == []
     assert held(server, job_id)["status"] == "failed"

@@ -506,7 +506,7 @@ async def test_a_beginning_without_a_response_is_looked_up_and_goes_on(
 ) -> None:
     """The response to the creation is lost; the server has the Job all the same."""
     await session.current_user()
-    transport = session._connection.transport
+    transport = connection_of(session).transport
     send = transport.send
 
     async def lose_one_answer(request: WireRequest) -> WireResponse:
@@ -533,7 +533,7 @@ async def test_a_beginning_that_never_arrived_is_uncertain_and_leaves_nothing(
         server.url, server.api_key, server.api_user, retry=NO_RETRIES
     ) as session:
         await session.current_user()
-        monkeypatch.setattr(session._connection.transport, "send", lose_the_request)
+        monkeypatch.setattr(connection_of(session).transport, "send", lose_the_request)
         with pytest.raises(CommitUncertainError):
             async with job_context(session):
                 pytest.fail("the block must not run")
@@ -545,7 +545,7 @@ async def test_a_final_status_without_a_response_is_sent_again(
     session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lost = 0
-    send = session._connection.transport.send
+    send = connection_of(session).transport.send
 
     async def lose_two_answers(request: WireRequest) -> WireResponse:
         nonlocal lost
@@ -555,7 +555,7 @@ async def test_a_final_status_without_a_response_is_sent_again(
         return await send(request)
 
     async with job_context(session) as job:
-        monkeypatch.setattr(session._connection.transport, "send", lose_two_answers)
+        monkeypatch.setattr(connection_of(session).transport, "send", lose_two_answers)
 
     assert lost == 3
     assert (await fetch(other, job.id)).status is JobStatus.DONE

@@ -27,7 +27,7 @@ from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Entry, Journal, Owner, this_process
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.retry import NO_RETRIES
-from aioftrackjobs.session import jobs_of
+from aioftrackjobs.session import connection_of, jobs_of
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
@@ -183,7 +183,7 @@ async def test_without_a_journal_a_final_status_that_is_not_delivered_raises(
 
         with pytest.raises(ConnectError):
             async with job_context(session, user=user, grace=0.05):
-                session._connection.transport.send = away  # type: ignore[method-assign,assignment]
+                connection_of(session).transport.send = away  # type: ignore[method-assign,assignment]
         assert session.health.journal == "off"
 
 
@@ -423,7 +423,7 @@ async def test_a_partial_upload_of_a_dead_process_is_removed(
         file.write(time.time(), rows, [])
         file.close()
         requests: list[str] = []
-        transport = session._connection.transport
+        transport = connection_of(session).transport
         send = transport.send
 
         async def note(request: WireRequest) -> WireResponse:
@@ -455,7 +455,7 @@ async def test_an_upload_whose_registration_arrives_after_its_process_died_stays
         file.write(time.time(), [Entry("upload", late.id, "dead", time.time())], [])
         file.close()
         removals: list[str] = []
-        transport = session._connection.transport
+        transport = connection_of(session).transport
         send = transport.send
 
         async def note(request: WireRequest) -> WireResponse:
@@ -465,7 +465,7 @@ async def test_an_upload_whose_registration_arrives_after_its_process_died_stays
         transport.send = note  # type: ignore[method-assign]
         async with anyio.create_task_group() as group:
             group.start_soon(jobs_of(session).replay.deliver)
-            await until(lambda: bool(session._connection.journal.unsettled()))
+            await until(lambda: bool(connection_of(session).journal.unsettled()))
             await anyio.sleep(0.2)  # so long it is on its way
             other.create(FileComponent, {"id": late.id, **values})
             await other.commit()

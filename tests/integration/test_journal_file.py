@@ -197,7 +197,7 @@ def test_a_session_that_is_made_before_a_fork_has_an_owner_in_each_child(path: P
 
         async def main():
             async with session:
-                assert await session._connection.journal.record_job(f"job of {os.getpid()}")
+                assert await connection_of(session).journal.record_job(f"job of {os.getpid()}")
                 print("owns", flush=True)
                 sys.stdin.read()
                 os._exit(0)

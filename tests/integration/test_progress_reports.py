@@ -187,7 +187,7 @@ async def test_writers_of_intervals_that_no_job_uses_are_forgotten(
     gc.collect()
     await run(0.5)
 
-    assert len(jobs_of(session).progress._writers) < 10
+    assert len(jobs_of(session).progress) < 10
     assert wire.reports
 
 

@@ -34,7 +34,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.retry import NO_RETRIES
-from aioftrackjobs.session import jobs_of
+from aioftrackjobs.session import connection_of, jobs_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from ..amounts import amount
@@ -91,7 +91,7 @@ async def test_leases_of_all_jobs_are_renewed_in_shared_requests(server: ServerH
         anyio.create_task_group() as group,
     ):
         user = await session.current_user()
-        transport = session._connection.transport
+        transport = connection_of(session).transport
         send = transport.send
         renewals: list[list[str]] = []
         renewed = anyio.Event()
@@ -276,7 +276,7 @@ async def test_a_renewal_between_the_read_and_the_write_saves_a_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
     job = await running_job(session, ELSEWHERE, left=-100)
-    transport = other._connection.transport
+    transport = connection_of(other).transport
     send = transport.send
 
     async def renew_before(request: WireRequest) -> WireResponse:
@@ -301,7 +301,7 @@ async def test_jobs_that_end_during_the_read_hide_no_others(
     monkeypatch.setattr("aioftrackjobs.recovery.PAGE_SIZE", 2)
     ending = [await running_job(session, ELSEWHERE) for _ in range(2)]
     lost = [await running_job(session, DEAD) for _ in range(3)]
-    transport = other._connection.transport
+    transport = connection_of(other).transport
     send = transport.send
 
     async def end_before_the_second_page(request: WireRequest) -> WireResponse:
@@ -329,8 +329,8 @@ async def test_two_recoveries_at_once_with_clocks_apart_fail_no_live_job(
     ):
         found = []
         monkeypatch.setattr("aioftrackjobs.commit.api_client.decode_date", lambda _: None)
-        early._connection.server_status.clock_offset = timedelta(seconds=-30)
-        late._connection.server_status.clock_offset = timedelta(seconds=30)
+        connection_of(early).server_status.clock_offset = timedelta(seconds=-30)
+        connection_of(late).server_status.clock_offset = timedelta(seconds=30)
 
         async def run(one: AsyncSession) -> None:
             found.append(await recover(one))
@@ -369,6 +369,7 @@ async def test_an_owner_that_was_cut_off_overrules_a_recovery(
 DAEMON = """
     import asyncio, os, sys, random
     from aioftrackjobs import AsyncSession, job_context
+    from aioftrackjobs.session import connection_of
 
     seed, moment = int(sys.argv[1]), sys.argv[2]
     chance = random.Random(seed)
@@ -394,7 +395,7 @@ DAEMON = """
     async def main():
         async with AsyncSession() as session:
             user = await session.current_user()
-            transport = session._connection.transport
+            transport = connection_of(session).transport
             send = transport.send
 
             async def dying(request):
