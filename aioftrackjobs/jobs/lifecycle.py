@@ -7,13 +7,12 @@ ended. An error of the block wins over an error of a report.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import sniffio
@@ -34,6 +33,9 @@ from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.progress import Channel
 from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 from aioftrackjobs.protocol.query import bind
+
+if TYPE_CHECKING:
+    import asyncio
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +117,8 @@ class JobLifecycle:
             unit.accept_uncertain()
         self._has_begun = True
         if sniffio.current_async_library() == "asyncio":
+            import asyncio  # here, as in background: it is loaded already, or not needed
+
             self._task = asyncio.current_task()
         # Leases are in the server's time, which a response tells: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
