@@ -79,6 +79,8 @@ class _Wire:
         self._socket = sock
         self._socket.settimeout(_SLICE)
         self._incoming = _Incoming(self)
+        self._reader = io.BufferedReader(self._incoming)
+        self._silence = 0.0
         self.timeout = timeout
         self.is_stopped = False
         self._loop_thread = threading.current_thread()
@@ -104,11 +106,16 @@ class _Wire:
         """Receive within a slice of time; return None if nothing arrived."""
         self._check()
         try:
-            return self._socket.recv_into(buffer)
+            count = self._socket.recv_into(buffer)
         except TimeoutError as exc:
             if _is_of_system(exc):
                 raise
+            self._silence += _SLICE
+            if self.timeout is not None and self._silence >= self.timeout:
+                raise TimeoutError(f"no data arrived for {self.timeout:g} s") from None
             return None
+        self._silence = 0.0
+        return count
 
     def _repeat(self, operation: Callable[[], T], problem: str) -> T:
         """Return what *operation* returns, repeating it while there is time."""
@@ -133,11 +140,14 @@ class _Wire:
     def makefile(self, _: str) -> BinaryIO:
         """Return what a response is read from."""
         self._incoming = _Incoming(self)
-        return io.BufferedReader(self._incoming)
+        self._reader = io.BufferedReader(self._incoming)
+        self._silence = 0.0
+        return self._reader
 
-    def let_reads_end_early(self) -> None:
-        """Let the next read of the body return what there is when the peer pauses."""
-        self._incoming.let_read_end_early()
+    def read_into(self, buffer: memoryview) -> int | None:
+        """Read some of a body: what there is if the peer pauses, or None; 0 at the end."""
+        self._incoming.may_end_early = True
+        return self._reader.readinto(buffer)
 
     def is_readable(self) -> bool:
         """Return whether something arrived, or the peer closed the connection."""
@@ -154,15 +164,16 @@ class _Wire:
 
 
 class _Incoming(io.RawIOBase):
-    """What arrives on a wire."""
+    """What arrives on a wire.
+
+    Attributes:
+        may_end_early: Whether a read returns what there is when the peer pauses.
+    """
 
     def __init__(self, wire: _Wire) -> None:
         self._wire = wire
-        self._may_end_early = self._has_some = False
         self._failure: OSError | None = None
-
-    def let_read_end_early(self) -> None:
-        self._may_end_early, self._has_some = True, False
+        self.may_end_early = False
 
     def readable(self) -> bool:
         return True
@@ -171,10 +182,8 @@ class _Incoming(io.RawIOBase):
         """Receive; return None to end a read early, with the bytes that it has."""
         if self._failure is not None:
             raise self._failure
-        if not (self._may_end_early and self._has_some):
-            count = self._wire.recv_into(buffer)
-            self._has_some = True
-            return count
+        if not self.may_end_early:
+            return self._wire.recv_into(buffer)
         try:
             return self._wire.recv_soon_into(buffer)
         except OSError as exc:  # raised by the next read: what arrived before is used
@@ -270,16 +279,18 @@ class FileConnection:
 
     def _receive_known(self, write: Write) -> Generator[int, None, None]:
         response = self._require_response()
-        buffer = memoryview(bytearray(min(_PIECE, response.length or 0)))
-        while response.length:
-            self._wire.let_reads_end_early()
-            left = response.length
+        left = response.length or 0
+        buffer = memoryview(bytearray(min(_PIECE, left)))
+        while left:
             with network_errors():
-                count = response.readinto(buffer)
-            if not count:
+                count = self._wire.read_into(buffer[:left])
+            if count == 0:
                 raise BrokenError(f"the server closed the connection with {left} bytes to come")
-            write([buffer[:count]])
-            yield count
+            if count is not None:
+                write([buffer[:count]])
+                left -= count
+            yield count or 0
+        response.close()
 
     def _receive_unknown(self, write: Write) -> Generator[int, None, None]:
         """Receive a body whose end or a last chunk tells its size, or that is compressed."""

@@ -17,6 +17,8 @@ import pytest
 from aioftrackjobs import AsyncSession, Job, JobStatus
 from aioftrackjobs.devserver import ServerHandle
 
+from .wires import listening
+
 
 @asynccontextmanager
 async def program(server: ServerHandle, code: str) -> AsyncIterator[anyio.abc.Process]:
@@ -94,6 +96,43 @@ UNCLOSED = """
 
     anyio.run(main, backend="{backend}")
 """
+
+
+#: A download that is stuck, in a session that is never closed, while the program fails.
+STUCK = """
+    import asyncio
+    from aioftrackjobs import AsyncSession
+
+    async def main():
+        global download
+        session = await AsyncSession("http://127.0.0.1:{port}").__aenter__()
+        stuck = asyncio.Event()
+        download = asyncio.create_task(
+            session.download("c1", {target!r}, progress=lambda *_: stuck.set())
+        )
+        await stuck.wait()
+        raise ZeroDivisionError
+
+    asyncio.run(main())
+"""
+
+
+async def test_a_transfer_that_is_stuck_does_not_hold_up_the_end_of_its_process(
+    server: ServerHandle, tmp_path: Path
+) -> None:
+    async def stall(stream: anyio.abc.ByteStream) -> None:
+        await stream.receive()
+        await stream.send(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nsome")
+        await anyio.sleep_forever()
+
+    async with listening(stall) as port:
+        code = STUCK.format(port=port, target=str(tmp_path / "x"))
+        started = anyio.current_time()
+        async with program(server, code) as process:
+            assert "ZeroDivisionError" in await rest(process)
+
+    assert process.returncode == 1
+    assert anyio.current_time() - started < 50, "the time-out of the transfer is 60 s"
 
 
 @pytest.mark.parametrize(
