@@ -4,8 +4,9 @@
 
 Each task runs Jobs in job_context, one after the other, with two progress reports each, and with
 ten commits about an entity of its own, as a task of a farm (``farm.py``) makes; ``--commits 0``
-for Jobs that do nothing, where the journal weighs most. The server (``crowd.py``) answers at once,
-so that what the client does is what is measured; client and server have a core each.
+for Jobs that do nothing, where the journal weighs most. The aim is less than 10 % for Jobs with ten
+commits. The server (``crowd.py``) responds at once, so that the work of the client is measured;
+client and server have a core each.
 
 Settings take turns of some tenths of a second in one process, so that each has its share of the
 machine's swings; what a turn leaves for later is next to nothing. The shares are medians of
