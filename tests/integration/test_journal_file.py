@@ -192,6 +192,7 @@ def test_a_session_that_is_made_before_a_fork_has_an_owner_in_each_child(path: P
     code = """
         import asyncio, os, sys
         from aioftrackjobs import AsyncSession
+        from aioftrackjobs.session import connection_of
 
         session = AsyncSession("http://localhost:1", "key", "maya", journal=sys.argv[1])
 
