@@ -1,1 +1,1 @@
-"""Uploads and downloads of files."""
+"""Uploads and downloads of files: see upload, multipart and download."""

@@ -1,13 +1,13 @@
-"""What can be uploaded, made ready: its size known, its bytes read in chunks, from anywhere.
+"""Opens a source of an upload, so that its size is known and its bytes can be read repeatedly.
 
-Bytes stay in memory; a path is opened; a file object that is a plain file, or has its bytes in
-memory, is read where it is. Of anything else a copy is made first, in memory while it is small,
-then in a temporary file: the size must be known before the first byte is sent, a part whose
-connection breaks is read again, and a buffer may be written to meanwhile. So it is with
-directories and sequences of files, which become a zip archive.
+- A path is opened once: the upload does not notice if another file replaces the path, and fails if
+  the file itself changes.
+- ``bytes``, a ``BytesIO`` and a file object that is a plain file are read in place.
+- A directory or a sequence of paths becomes a zip archive (:mod:`.archive`).
+- Anything else is copied first (:mod:`.spool`): its size must be known before the first byte is
+  sent, a part is read again if its connection breaks, and a buffer may change meanwhile.
 
-Files are read in worker threads, from the one descriptor that was opened first, so that a file
-replaced meanwhile is no trouble, and one that changes is noticed.
+Files are read in worker threads.
 """
 
 from __future__ import annotations
@@ -17,7 +17,15 @@ import io
 import os
 import tempfile
 import threading
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -33,46 +41,28 @@ from aioftrackjobs.transfers.archive import (
     members_of_directory,
     members_of_files,
     open_regular,
+    transfer_errors,
 )
-from aioftrackjobs.transfers.spool import CHUNK, BytesLike, open_in_thread, pack, refusals, spool
+from aioftrackjobs.transfers.spool import CHUNK, BytesLike, open_in_thread, pack, spool
 
-#: Bytes that are hashed before looking whether the upload was cancelled.
+#: Bytes that are hashed between two checks for a cancellation.
 _HASHED_AT_ONCE = 64 * 1024 * 1024
 
 
 class Readable(Protocol):
-    """A binary file object."""
+    """A binary file object; its ``read`` may be async, as those of anyio and Starlette are."""
 
-    def read(self, size: int = -1, /) -> bytes:
+    def read(self, size: int = -1, /) -> bytes | Awaitable[bytes]:
         """Return up to *size* bytes; none at the end."""
         ...
 
 
-class AsyncReadable(Protocol):
-    """A binary file object that is awaited, as those of anyio and Starlette are."""
-
-    async def read(self, size: int = -1, /) -> bytes:
-        """Return up to *size* bytes; none at the end."""
-        ...
-
-
-class Digest(Protocol):
-    """A digest in the making, as those of hashlib are."""
-
-    def update(self, data: bytes | memoryview, /) -> None:
-        """Take in more bytes."""
-        ...
-
+#: The ``update`` of a hashlib object: it hashes more bytes.
+HashUpdate: TypeAlias = Callable[[bytes | memoryview], object]
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 Uploadable: TypeAlias = (
-    AnyPath
-    | Sequence[AnyPath]
-    | Iterator[AnyPath]
-    | BytesLike
-    | Readable
-    | AsyncReadable
-    | AsyncIterable[bytes]
+    AnyPath | Sequence[AnyPath] | Iterator[AnyPath] | BytesLike | Readable | AsyncIterable[bytes]
 )
 
 
@@ -80,20 +70,21 @@ Uploadable: TypeAlias = (
 class Content:
     """Bytes to upload.
 
+    Every method raises TransferError if the file cannot be read.
+
     Attributes:
-        name: What the file is called, without its extension.
-        file_type: Its extension, with the leading dot; empty if it has none.
+        name: File name without its extension.
+        file_type: Extension with the leading dot; empty if there is none.
         size: In bytes.
-        start: Where the bytes begin in the file that they are read from.
     """
 
     name: str
     file_type: str
     size: int
-    start: int
+    _start: int  # position of the first byte in the file
     _file: BinaryIO
     _modified: int | None
-    _lock: threading.Lock
+    _lock: threading.Lock  # several parts are read at the same time, through one file position
 
     @property
     def file_name(self) -> str:
@@ -101,102 +92,92 @@ class Content:
         return f"{self.name}{self.file_type}"
 
     async def checksum(self) -> str:
-        """Return the Content-MD5, in base64, of all of it.
+        """Return the Content-MD5 of all bytes, in base64.
 
         Raises:
-            TransferError: It cannot be read.
+            FileChangedError: The file has shrunk since it was opened.
         """
-        digest = hashlib.md5(usedforsecurity=False)
+        md5 = hashlib.md5(usedforsecurity=False)
+        buffer = memoryview(bytearray(min(CHUNK, self.size)))
 
-        def hash_some(start: int, stop: int) -> None:
-            for offset in range(start, stop, CHUNK):
-                self._read(offset, min(CHUNK, stop - offset), digest)
+        def hash_range(start: int, stop: int) -> None:
+            while start < stop:
+                start += self.read_into(start, buffer[: stop - start], md5.update)
 
-        with refusals(f"{self.file_name} cannot be read"):
-            for start in range(0, self.size, _HASHED_AT_ONCE):
-                await run_sync(hash_some, start, min(start + _HASHED_AT_ONCE, self.size))
-        return content_md5(digest.digest())
+        for start in range(0, self.size, _HASHED_AT_ONCE):
+            await run_sync(hash_range, start, min(start + _HASHED_AT_ONCE, self.size))
+        return content_md5(md5.digest())
 
     async def chunks(
-        self, start: int = 0, stop: int | None = None, digest: Digest | None = None
+        self, start: int = 0, stop: int | None = None, update: HashUpdate | None = None
     ) -> AsyncGenerator[bytes, None]:
         """Iterate over the bytes from *start* to *stop*.
 
         Args:
-            start: The first byte.
-            stop: The byte after the last one; all there are if not given.
-            digest: Takes them in too, in the thread that reads them.
+            start: Offset of the first byte.
+            stop: Offset behind the last byte; the size if not given.
+            update: Called with each chunk in the worker thread that has read it.
 
         Raises:
             FileChangedError: The file has shrunk since it was opened.
-            TransferError: It cannot be read.
         """
+
+        def read(size: int) -> bytes:
+            buffer = memoryview(bytearray(size))
+            return bytes(buffer[: self.read_into(start, buffer, update)])
+
         end = self.size if stop is None else stop
-        with refusals(f"{self.file_name} cannot be read"):
-            while start < end:
-                chunk = await run_sync(self._read, start, min(CHUNK, end - start), digest)
-                if not chunk:
-                    raise FileChangedError(f"{self.file_name} shrank while it was uploaded")
-                start += len(chunk)
-                yield chunk
+        while start < end:
+            chunk = await run_sync(read, min(CHUNK, end - start))
+            start += len(chunk)
+            yield chunk
 
-    def read_into(self, offset: int, buffer: memoryview, digest: Digest | None) -> int:
-        """Read bytes from *offset* on; blocks.
-
-        Returns:
-            How many; at least one.
+    def read_into(self, offset: int, buffer: memoryview, update: HashUpdate | None) -> int:
+        """Read bytes from *offset* on; return how many, at least one. Blocks.
 
         Raises:
             FileChangedError: The file has shrunk since it was opened.
-            TransferError: It cannot be read.
         """
-        with refusals(f"{self.file_name} cannot be read"):
-            with self._lock:
-                self._file.seek(self.start + offset)
-                count: int = cast("io.RawIOBase", self._file).readinto(buffer) or 0
-            if not count:
-                raise FileChangedError(f"{self.file_name} shrank while it was uploaded")
-            if digest is not None:
-                digest.update(buffer[:count])
-            return count
+        with transfer_errors(f"{self.file_name} cannot be read"), self._lock:
+            self._file.seek(self._start + offset)
+            count: int = cast("io.RawIOBase", self._file).readinto(buffer) or 0
+        if not count:
+            raise FileChangedError(f"{self.file_name} shrank while it was uploaded")
+        if update is not None:
+            update(buffer[:count])
+        return count
 
     async def require_unchanged(self) -> None:
         """Raise FileChangedError if the file has grown or was written to since it was opened."""
-        with refusals(f"{self.file_name} cannot be read"):
-            if await run_sync(self._read, self.size, 1, None):
-                raise FileChangedError(f"{self.file_name} grew while it was uploaded")
-            if await run_sync(_modified, self._file) != self._modified:
-                raise FileChangedError(f"{self.file_name} was written to while it was uploaded")
-
-    def _read(self, offset: int, size: int, digest: Digest | None) -> bytes:
-        with self._lock:  # parts are read at the same time, by one file position
-            self._file.seek(self.start + offset)
-            chunk = self._file.read(size)
-        if digest is not None:
-            digest.update(chunk)
-        return chunk
+        with transfer_errors(f"{self.file_name} cannot be read"):
+            end, modified = await run_sync(_end_and_time, self._file)
+        if end > self._start + self.size:
+            raise FileChangedError(f"{self.file_name} grew while it was uploaded")
+        if modified != self._modified:
+            raise FileChangedError(f"{self.file_name} was written to while it was uploaded")
 
 
 @asynccontextmanager
 async def open_content(source: Uploadable, name: str | None = None) -> AsyncIterator[Content]:
-    """Open *source*, and find out its size.
+    """Open *source*, and measure its size.
 
     Args:
-        source: A path, or a sequence of paths, or bytes, a binary file object, awaited or not,
-            or an async iterator of bytes. A directory, or several files, become a zip archive.
-        name: File name, with extension; needed where the source has no path.
+        source: A path, a sequence of paths, bytes, a binary file object (its ``read`` may be
+            async) or an async iterator of bytes. A directory, or several files, become a zip
+            archive.
+        name: File name with extension; needed if the source has no path.
 
     Raises:
-        TransferError: It is none of these, there is no such file, it cannot be read, or there
-            is no room for its temporary copy.
+        TransferError: *source* is none of these, does not exist or cannot be read, or there is no
+            space for a temporary copy.
     """
-    _require_uploadable(source)
     file, name = await _open(source, name)
     try:
-        with refusals(f"{name} cannot be read"):
-            start, size, modified = await run_sync(_measure, file)
-        pure = PurePath(name)
-        yield Content(pure.stem, pure.suffix, size, start, file, modified, threading.Lock())
+        with transfer_errors(f"{name} cannot be read"):
+            start = await run_sync(file.tell)
+            end, modified = await run_sync(_end_and_time, file)
+        stem, suffix, size = PurePath(name).stem, PurePath(name).suffix, max(end - start, 0)
+        yield Content(stem, suffix, size, start, file, modified, threading.Lock())
     finally:
         if file is not source:
             with anyio.CancelScope(shield=True):
@@ -204,90 +185,66 @@ async def open_content(source: Uploadable, name: str | None = None) -> AsyncIter
 
 
 async def _open(source: Uploadable, name: str | None) -> tuple[BinaryIO, str]:
-    """Return what to read, and what it is called."""
+    """Return the file to read, and its name."""
     if isinstance(source, (str, os.PathLike)):
         path = Path(os.fsdecode(source))
         if await run_sync(_is_directory, path):
             name = _archive_name(name, await run_sync(lambda: path.resolve().name))
             return await pack(lambda: members_of_directory(path), name), name
         return await open_in_thread(lambda _: open_regular(path)), name or path.name
-    if _is_paths(source):
+    is_bytes = isinstance(source, (BytesLike, AsyncIterable))
+    if is_bytes or callable(getattr(source, "read", None)):
+        if not name:
+            raise TransferError("a source without a path needs a name")
+        if isinstance(source, bytes):
+            return io.BytesIO(source), name
+        if _is_plain_file(source):
+            return cast("BinaryIO", source), name
+        return await spool(source, name), name
+    if isinstance(source, (Sequence, Iterator)):
         paths = await run_sync(_paths, source)
         name = _archive_name(name, await run_sync(common_name, paths))
         return await pack(lambda: members_of_files(paths), name), name
-    if not name:
-        raise TransferError("what is no path needs a name to be uploaded under")
-    if isinstance(source, bytes):
-        return io.BytesIO(source), name
-    if _is_plain_file(source):
-        return cast("BinaryIO", source), name
-    return await spool(source, name), name
-
-
-def _require_uploadable(source: object) -> None:
-    kinds = (str, os.PathLike, BytesLike, AsyncIterable)
-    if (
-        not isinstance(source, kinds)
-        and not callable(getattr(source, "read", None))
-        and not _is_paths(source)
-    ):
-        raise TransferError(
-            f"a {type(source).__name__} cannot be uploaded, but a path, a sequence of paths, "
-            "bytes, a binary file object or an async iterator of bytes"
-        )
-
-
-def _is_paths(source: object) -> bool:
-    """Return whether *source* is a sequence or iterator, of paths as far as one can tell."""
-    if isinstance(source, (str, BytesLike)) or callable(getattr(source, "read", None)):
-        return False
-    return isinstance(source, (Sequence, Iterator))
+    raise TransferError(
+        f"a {type(source).__name__} cannot be uploaded, but a path, a sequence of paths, "
+        "bytes, a binary file object or an async iterator of bytes"
+    )
 
 
 def _paths(source: Any) -> list[Path]:
     paths = []
     for each in source:
         if not isinstance(each, (str, os.PathLike)):
-            raise TransferError(f"a sequence to upload has paths, not {type(each).__name__}")
+            raise TransferError(f"a sequence to upload contains paths, not {type(each).__name__}")
         paths.append(Path(os.fsdecode(each)))
     if not paths:
-        raise TransferError("there are no files in the sequence to upload")
+        raise TransferError("the sequence to upload is empty")
     return paths
 
 
 def _is_directory(path: Path) -> bool:
     try:
         return path.is_dir()
-    except ValueError:  # no system takes such a name, which opening it will say
+    except ValueError:  # the system accepts no such name; opening it raises an error
         return False
 
 
-def _archive_name(given: str | None, found: str) -> str:
-    name = given or found or "files"
+def _archive_name(given: str | None, default: str) -> str:
+    name = given or default or "files"
     return name if name.lower().endswith(".zip") else f"{name}.zip"
 
 
 def _is_plain_file(source: object) -> bool:
-    """Return whether *source* can be read here and there at no cost, unlike a compressed file."""
+    """Return whether *source* can be read at any position at no cost, unlike a compressed file."""
     raw = source.raw if isinstance(source, (io.BufferedReader, io.BufferedRandom)) else source
     if type(raw) is io.BytesIO or type(raw) is io.FileIO:
         return not raw.closed and raw.seekable() and raw.readable()
     return False
 
 
-def _measure(file: BinaryIO) -> tuple[int, int, int | None]:
-    """Return where the content begins, its size, and when it was modified.
-
-    A file object begins where it stands, and stands at its end afterwards.
-    """
-    start = file.tell()
-    return start, max(file.seek(0, os.SEEK_END) - start, 0), _modified(file)
-
-
-def _modified(file: BinaryIO) -> int | None:
-    """Return when a file on disk was modified, in nanoseconds; None for bytes in memory."""
-    return None if _may_be_in_memory(file) else os.fstat(file.fileno()).st_mtime_ns
-
-
-def _may_be_in_memory(file: BinaryIO) -> bool:
-    return isinstance(file, (io.BytesIO, tempfile.SpooledTemporaryFile))
+def _end_and_time(file: BinaryIO) -> tuple[int, int | None]:
+    """Return where *file* ends, and its time of modification in ns; None if it is in memory."""
+    end = file.seek(0, os.SEEK_END)
+    if isinstance(file, (io.BytesIO, tempfile.SpooledTemporaryFile)):
+        return end, None
+    return end, os.fstat(file.fileno()).st_mtime_ns

@@ -1,10 +1,11 @@
-"""What uploads and downloads have in common: where they run, how they stop, how they try again.
+"""What uploads and downloads share: background, cancellation, retries and progress.
 
-A transfer runs in the background of the session, not in the caller's task. A cancellation that
-strikes a request of httpcore 1.0 at a bad moment leaves a connection in its pool that nobody can
-use any more. So a cancelled caller has its transfer *stop*: it ends by itself at the next piece of
-data, with an ordinary error that httpcore cleans up after. Only what has not stopped after a
-while, because the network is stuck, is cancelled.
+How a cancelled transfer stops: it runs in the background of the session and not in the caller's
+task, because a cancellation in the middle of a request can leave an unusable connection in the pool
+of httpcore 1.0. If the caller is cancelled, the transfer is *stopped*. It raises StoppedError at
+its next piece of data, or at once if it pauses between attempts, and httpcore cleans up after this
+ordinary error. If it has not ended after ``_STOPPING_GRACE``, because the network does not respond,
+it is cancelled, too. The caller's cancellation continues when the transfer has ended.
 """
 
 from __future__ import annotations
@@ -21,33 +22,33 @@ from aioftrackjobs.retry import Backoff, RetryPolicy
 
 T = TypeVar("T")
 
-#: Called with the bytes that are done, and how many there are, if that is known.
+#: Called with the number of bytes transferred, and of all bytes if it is known.
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
 
-#: Seconds in which a transfer that is to stop may come to the next piece of its data.
+#: Seconds in which a stopped transfer should reach its next piece of data.
 _STOPPING_GRACE = 0.5
 
 
 class StoppedError(Exception):
-    """A transfer was told to stop, and does."""
+    """The transfer was stopped, and ends."""
 
 
 class RetryableError(Exception):
-    """An attempt failed in a way that may pass.
+    """An attempt failed, and another attempt may succeed.
 
     Attributes:
-        error: What to raise if it does not.
-        asked: Seconds that the server asked to be left alone for, if it did.
+        error: What to raise if there is no other attempt.
+        retry_after: Seconds for which the server asked not to be called, if it did.
     """
 
-    def __init__(self, error: TransferError, asked: float | None = None) -> None:
+    def __init__(self, error: TransferError, retry_after: float | None = None) -> None:
         super().__init__(error)
         self.error = error
-        self.asked = asked
+        self.retry_after = retry_after
 
 
 class StopToken:
-    """The way to stop a transfer, shared by all that belongs to it."""
+    """Stops a transfer; all parts of the transfer share it."""
 
     def __init__(self) -> None:
         self._scope = anyio.CancelScope()
@@ -56,7 +57,7 @@ class StopToken:
         self.stopped = False
 
     def stop(self, reason: Exception | None = None) -> None:
-        """Let the transfer end soon; the first *reason* given is what it ends with."""
+        """Let the transfer end soon; it raises the first *reason* that was given."""
         self._reason = self._reason or reason
         if not self.stopped:
             self.stopped = True
@@ -65,120 +66,126 @@ class StopToken:
                 pause.cancel()
 
     def check(self) -> None:
-        """Raise StoppedError if the transfer is to stop; called between pieces of data."""
+        """Raise StoppedError if the transfer was stopped; called between pieces of data."""
         if self.stopped:
             raise StoppedError
 
-    async def pause(self, patience: Backoff, asked: float | None) -> bool:
-        """Wait until another attempt is due, if there is one, and the transfer is not stopped."""
+    async def pause(self, backoff: Backoff, retry_after: float | None) -> bool:
+        """Wait for the next attempt, or until the transfer is stopped.
+
+        Returns:
+            Whether the back-off allows another attempt.
+        """
         self.check()
         again = False
         with anyio.CancelScope() as pause:
             self._pauses.add(pause)
             try:
-                again = await patience.pause(asked)
+                again = await backoff.pause(retry_after)
             finally:
                 self._pauses.discard(pause)
         self.check()
         return again
 
-    async def guard(self, work: Callable[[StopToken], Awaitable[T]]) -> T:
-        """Return what *work* returns; raise why it was stopped, if it was."""
+    async def guard(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Return the result of *work*; raise the reason of the stop if it was stopped."""
         with self._scope, suppress(StoppedError):
-            return await work(self)
+            return await work()
         raise self._reason or StoppedError
 
 
 class Attempts:
-    """Repeats what failed in passing, for as long as the policy says."""
+    """Repeats an attempt that failed with a retryable error, as long as the policy allows it."""
 
-    def __init__(self, policy: RetryPolicy, halt: StopToken) -> None:
+    def __init__(self, policy: RetryPolicy, stop_token: StopToken) -> None:
         self._policy = policy
-        self._halt = halt
-        self._patience: Backoff | None = None
+        self._stop_token = stop_token
+        self._backoff: Backoff | None = None
 
-    def renew(self) -> None:
-        """Begin to count anew: there was progress, so the next failure is a new one."""
-        self._patience = None
+    def reset(self) -> None:
+        """Give the next failure the whole budget, because there was progress since the last one."""
+        self._backoff = None
 
     async def run(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Return what *attempt* returns, when it does.
+        """Return the result of the first *attempt* that succeeds.
 
         Raises:
-            TransportError: The server could not be reached, also not later.
-            TransferError: It failed, for good or for too long.
+            TransportError: The last attempt did not reach the server.
+            TransferError: The last attempt failed, or one failed for good.
         """
         while True:
-            self._halt.check()
+            self._stop_token.check()
             error: FtrackJobsError
             try:
                 return await attempt()
             except TransportError as exc:
                 if not exc.is_retryable:
                     raise
-                error, asked = exc, None
+                error, retry_after = exc, None
             except RetryableError as exc:
-                error, asked = exc.error, exc.asked
-            # The budget is for the trouble: a transfer may have gone well for hours before it.
-            self._patience = self._patience or self._policy.backoff()
-            if not await self._halt.pause(self._patience, asked):
+                error, retry_after = exc.error, exc.retry_after
+            # The budget begins with the failure, because the attempt may have run for hours.
+            self._backoff = self._backoff or self._policy.backoff()
+            if not await self._stop_token.pause(self._backoff, retry_after):
                 raise error
 
 
 class Meter:
-    """Counts the bytes of a transfer, and tells; what is sent again counts once.
+    """Counts the bytes of a transfer, and reports them; bytes that are sent again count once.
 
     Args:
-        total: How many there are; None if that is not known.
-        callback: Called on the event loop whenever there are more than ever before.
+        total: Number of all bytes; None if it is not known.
+        callback: Called on the event loop whenever more bytes are done than ever before.
     """
 
     def __init__(self, total: int | None, callback: ProgressCallback | None) -> None:
         self.total = total
         self._callback = callback
         self._counts: dict[int, int] = {}
-        self._told = 0
+        self._reported = 0
 
     def set(self, part: int, count: int) -> None:
-        """Say that *count* bytes of a part are done; fewer than before if it begins anew."""
+        """Set how many bytes of a part are done; fewer than before if the part begins anew."""
         self._counts[part] = count
         done = sum(self._counts.values())
-        if self._callback is not None and done > self._told:
-            self._told = done
+        if self._callback is not None and done > self._reported:
+            self._reported = done
             self._callback(done, self.total)
 
     def finish(self, done: int) -> None:
-        """Say that all is done, unless the callback knows."""
-        if self._callback is not None and (self._told, self.total) != (done, done or None):
+        """Report that all *done* bytes are done, unless the callback was last called with them."""
+        if self._callback is not None and (self._reported, self.total) != (done, done or None):
             self._callback(done, done)
 
 
-async def run_in_background(host: BackgroundTasks, work: Callable[[StopToken], Awaitable[T]]) -> T:
-    """Run *work* in the background, and return what it returns; who is cancelled stops it.
+async def run_in_background(
+    background: BackgroundTasks, work: Callable[[], Awaitable[T]], stop_token: StopToken
+) -> T:
+    """Run *work* in the background, and return its result; stop it if the caller is cancelled.
 
     Raises:
         SessionStateError: The session was closed meanwhile.
     """
-    halt, ended = StopToken(), anyio.Event()
+    ended = anyio.Event()
     results: list[T] = []
     errors: list[Exception] = []
 
     async def run() -> None:
         try:
-            results.append(await halt.guard(work))
-        except Exception as exc:  # noqa: BLE001 - raised where the caller waits
+            results.append(await stop_token.guard(work))
+        except Exception as exc:  # noqa: BLE001 - raised in the caller's task
             errors.append(exc)
         finally:
             ended.set()
 
-    with host.keep_alive():
-        host.spawn(run)
+    with background.keep_alive():
+        background.spawn(run)
         try:
             await ended.wait()
         except BaseException:
-            halt.stop()
+            stop_token.stop()
             with suppress(SessionStateError):
-                await host.finish(ended.wait)
+                await background.finish(ended.wait)
             raise
     for error in errors:
         raise error

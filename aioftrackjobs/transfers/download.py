@@ -1,4 +1,7 @@
-"""Downloading files from the server location ``ftrack.server``.
+"""Downloads files from the server location ``ftrack.server``, and resumes interrupted downloads.
+
+Each attempt asks for the bytes that the :class:`.PartialFile` does not have yet, with ``Range`` and
+``If-Range``. If the file on the server has changed, the download begins anew.
 
 Source:
     protocol.md, section 6.5.
@@ -7,6 +10,7 @@ Source:
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NoReturn
 
 import anyio
 from anyio.to_thread import run_sync
@@ -37,7 +41,7 @@ _WHOLE, _PART, _NO_SUCH_RANGE = 200, 206, 416
 
 
 async def download(
-    workspace: EntityContext,
+    context: EntityContext,
     component: Entity | str,
     path: Path,
     *,
@@ -46,50 +50,57 @@ async def download(
 ) -> None:
     """Download the file of *component* to *path*.
 
-    It grows under a temporary name beside *path*, and gets its own when it is complete.
+    The file has a temporary name beside *path* until it is complete.
 
     Raises:
-        TransferError: The server has no such file, it was cut off, or it cannot be written.
-        TransportError: The server cannot be reached.
+        TransferError: The server has no such file, it is incomplete, or it cannot be written.
+        TransportError: The server could not be reached.
     """
     component_id = component if isinstance(component, str) else component["id"]
-    connection = workspace.connection
+    connection = context.connection
     file = PartialFile(path, component_id, lasting=resume)
-    fetching = FileDownload(connection, component_id, file, Meter(None, progress))
+    file_download = FileDownload(connection, component_id, file, Meter(None, progress))
     try:
         async with connection.transfer_limiter.admit():
-            await run_in_background(connection.background, fetching.run)
+            await run_in_background(
+                connection.background, file_download.run, file_download.stop_token
+            )
     except OSError as exc:
         raise TransferError(f"{path} cannot be written: {exc.strerror}") from exc
 
 
 class FileDownload:
-    """The download of one file."""
+    """The download of one file.
+
+    Attributes:
+        stop_token: Stops it.
+    """
 
     def __init__(
         self, connection: Connection, component_id: str, file: PartialFile, meter: Meter
     ) -> None:
+        self.stop_token = StopToken()
         self._connection = connection
         self._component_id = component_id
         self._file = file
         self._meter = meter
+        self._attempts = Attempts(connection.retry, self.stop_token)
         self._total: int | None = None
-        self._digest: bytes | None = None
-        self._most = 0
+        self._md5: bytes | None = None
+        self._longest = 0  # bytes of the attempt that came furthest
 
-    async def run(self, halt: StopToken) -> None:
-        """Fetch it all; what breaks off is continued."""
+    async def run(self) -> None:
+        """Receive the file; an attempt that breaks off is continued by the next."""
         try:
             await run_sync(self._file.open)
-            attempts = Attempts(self._connection.retry, halt)
-            await attempts.run(lambda: self._attempt(halt, attempts))
+            await self._attempts.run(self._attempt)
             await run_sync(self._file.finish)
             self._meter.finish(self._file.size)
         finally:
             with anyio.CancelScope(shield=True):
                 await run_sync(self._file.leave)
 
-    async def _attempt(self, halt: StopToken, attempts: Attempts) -> None:
+    async def _attempt(self) -> None:
         headers = {"accept-encoding": "identity"}
         if self._file.size and self._file.tag is not None:
             headers |= {"range": f"bytes={self._file.size}-", "if-range": self._file.tag}
@@ -97,60 +108,65 @@ class FileDownload:
         request = WireRequest("GET", url, headers)
         async with (
             self._connection.transfer_limiter.requests,
-            self._connection.transport.stream(request) as answer,
+            self._connection.transport.stream(request) as response,
         ):
-            await self._begin(answer)
+            await self._accept(response)
 
             def note() -> None:
-                halt.check()
-                self._note_progress(attempts)
+                self.stop_token.check()
+                self._note_progress()
 
             try:
-                await answer.save(self._file.write, note)
+                await response.save(self._file.write, note)
             finally:
-                self._note_progress(attempts)
-        await self._check(halt)
+                self._note_progress()
+        await self._verify()
 
-    def _note_progress(self, attempts: Attempts) -> None:
+    def _note_progress(self) -> None:
         self._meter.set(0, self._file.size)
-        if self._file.size > self._most:  # further than any attempt before
-            self._most = self._file.size
-            attempts.renew()
+        if self._file.size > self._longest:
+            self._longest = self._file.size
+            self._attempts.reset()
 
-    async def _begin(self, answer: Download) -> None:
-        """Make the file ready for the body of *answer*."""
-        if answer.status == _PART:
-            begins = decode_content_range(answer.headers)
-            if begins is not None and begins[0] == self._file.size and self._is_same(answer):
-                self._total = self._meter.total = begins[1]
+    async def _accept(self, response: Download) -> None:
+        """Prepare the file for the body of *response*: continue it, or begin anew."""
+        if response.status == _PART:
+            found = decode_content_range(response.headers)
+            if found is not None and found[0] == self._file.size and self._is_same(response):
+                self._total = self._meter.total = found[1]
                 return
-        if answer.status in (_PART, _NO_SUCH_RANGE):
-            await run_sync(self._file.restart, None)
-            raise RetryableError(TransferError(f"{self._what} came with a range it does not have"))
-        if answer.status != _WHOLE:
-            error = TransferError(f"the server has no file for {self._what} (HTTP {answer.status})")
-            raise failure_of(answer.status, answer.headers, error)
-        await run_sync(self._file.restart, decode_strong_etag(answer.headers))
-        self._total = self._meter.total = answer.size
-        self._digest = decode_content_md5(answer.headers)
+        if response.status in (_PART, _NO_SUCH_RANGE):
+            await self._restart(f"{self._label} came with a range it does not have")
+        if response.status != _WHOLE:
+            error = TransferError(
+                f"the server has no file for {self._label} (HTTP {response.status})"
+            )
+            raise failure_of(response.status, response.headers, error)
+        await run_sync(self._file.restart, decode_strong_etag(response.headers))
+        self._total = self._meter.total = response.size
+        self._md5 = decode_content_md5(response.headers)
 
-    def _is_same(self, answer: Download) -> bool:
-        """Tell whether a part is of the file so far: not every store knows ``If-Range``."""
-        tag = decode_etag(answer.headers)
+    def _is_same(self, response: Download) -> bool:
+        """Return whether a part belongs to the file so far, as some servers ignore ``If-Range``."""
+        tag = decode_etag(response.headers)
         return tag is None or self._file.tag is None or tag == self._file.tag.strip('"')
 
-    async def _check(self, halt: StopToken) -> None:
+    async def _verify(self) -> None:
         size, total = self._file.size, self._total
         if total is not None and size != total:
+            problem = f"{self._label} broke off after {size} of {total} bytes"
             if size > total:
-                await run_sync(self._file.restart, None)
-            raise RetryableError(
-                TransferError(f"{self._what} broke off after {size} of {total} bytes")
-            )
-        if self._digest is not None and await run_sync(self._file.md5, halt.check) != self._digest:
-            await run_sync(self._file.restart, None)
-            raise RetryableError(TransferError(f"{self._what} arrived damaged"))
+                await self._restart(problem)
+            raise RetryableError(TransferError(problem))
+        check = self.stop_token.check
+        if self._md5 is not None and await run_sync(self._file.md5, check) != self._md5:
+            await self._restart(f"{self._label} arrived damaged")
+
+    async def _restart(self, problem: str) -> NoReturn:
+        """Discard the bytes so far, so that the next attempt begins at the first byte."""
+        await run_sync(self._file.restart, None)
+        raise RetryableError(TransferError(problem))
 
     @property
-    def _what(self) -> str:
+    def _label(self) -> str:
         return f"component {self._component_id}"

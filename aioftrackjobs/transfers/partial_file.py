@@ -1,8 +1,9 @@
-"""A file that is being downloaded: it grows beside its target, and takes its place when whole.
+"""The file of a download in progress: it grows beside its target, and replaces it when complete.
 
-One that may be continued by a later call has a name that the later call finds, and beside it a
-note of which bytes they are: the entity tag that the server gave. Without a note that vouches for
-them, bytes of an earlier call are not used. What is left of other downloads is removed.
+An ordinary partial file has a random name, and is removed if the download fails. A *lasting* one
+(``.NAME.part``) stays, so that a later call can continue it. A note beside it (``.NAME.part.json``)
+says what it contains: the component, and the entity tag (ETag) of the file on the server. Without a
+note for the same component the bytes of an earlier call are discarded.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from aioftrackjobs.errors import TransferError
 
 _CHUNK = 1024 * 1024
 
-#: Pieces that are written at once; no system takes fewer.
+#: Pieces that one system call writes; every system accepts at least as many (POSIX, IOV_MAX).
 _AT_ONCE = 16
 
 
@@ -29,13 +30,13 @@ class PartialFile:
     """The bytes so far; every method blocks.
 
     Args:
-        target: Where the file goes when it is whole.
-        component_id: What it is the file of.
-        lasting: Whether it may be continued by a later call.
+        target: Path of the complete file.
+        component_id: The component that the file belongs to.
+        lasting: Whether a later call may continue it.
 
     Attributes:
         size: Bytes so far.
-        tag: Entity tag of the file they are of; None if they cannot be continued.
+        tag: Entity tag of the file on the server; None if the bytes cannot be continued.
     """
 
     def __init__(self, target: Path, component_id: str, *, lasting: bool) -> None:
@@ -46,17 +47,17 @@ class PartialFile:
         self._path = target.with_name(f".{target.name}{own}.part")
         self._note = target.with_name(f"{self._path.name}.json")
         self._file: IO[bytes] | None = None
-        # A thread may still be writing when the program's end closes the file.
+        # When the program ends, the file is closed while a thread may still write to it.
         self._lock = threading.Lock()
         self.size = 0
         self.tag: str | None = None
 
     def open(self) -> None:
-        """Make the file, or open the one that an earlier call left.
+        """Create the file, or open the file of an earlier call.
 
         Raises:
             TransferError: The target is a directory, or another download continues the same file.
-            OSError: It cannot be written.
+            OSError: The file cannot be written.
         """
         if self._target.is_dir():
             raise TransferError(f"{self._target} is a directory; name the file to write")
@@ -69,7 +70,7 @@ class PartialFile:
                 raise TransferError(f"{self._target} is being downloaded already")
             if self._is_at_path(file):
                 self._file = file
-            else:  # whoever had it locked has finished, and it is the target by now
+            else:  # another download had it locked, has finished, and made it the target
                 file.close()
         if self._lasting:
             self.size = self._file.seek(0, os.SEEK_END)
@@ -78,8 +79,8 @@ class PartialFile:
                 self.restart(None)
 
     def restart(self, tag: str | None) -> None:
-        """Begin anew, with a file that has the entity *tag*."""
-        assert self._file is not None  # noqa: S101 - nothing happens before open
+        """Discard all bytes; the next ones belong to a file with the entity *tag*."""
+        assert self._file is not None  # noqa: S101 - open comes first
         self._file.truncate(0)
         self._file.seek(0)
         self.size, self.tag = 0, tag
@@ -90,8 +91,8 @@ class PartialFile:
                 self._note.write_text(json.dumps(noted), "utf-8")
 
     def write(self, block: Sequence[bytes | memoryview]) -> None:
-        """Add *block* to the end."""
-        assert self._file is not None  # noqa: S101 - nothing happens before open
+        """Append the pieces of *block*."""
+        assert self._file is not None  # noqa: S101 - open comes first
         pieces = [memoryview(piece) for piece in block if piece]
         while pieces:
             with self._lock:
@@ -103,8 +104,8 @@ class PartialFile:
                 pieces[0] = pieces[0][count:]
 
     def md5(self, check: Callable[[], None]) -> bytes:
-        """Return the MD5 digest of the bytes so far; *check* may raise to end it early."""
-        assert self._file is not None  # noqa: S101 - nothing happens before open
+        """Return the MD5 digest of the bytes so far; *check* is called often, and may raise."""
+        assert self._file is not None  # noqa: S101 - open comes first
         self._file.seek(0)
         digest = hashlib.md5(usedforsecurity=False)
         while chunk := self._file.read(_CHUNK):
@@ -113,14 +114,14 @@ class PartialFile:
         return digest.digest()
 
     def finish(self) -> None:
-        """Put the file in place."""
-        assert self._file is not None  # noqa: S101 - nothing happens before open
-        if os.name == "nt":  # where open files cannot be renamed
+        """Move the file to its target."""
+        assert self._file is not None  # noqa: S101 - open comes first
+        if os.name == "nt":  # Windows does not rename open files
             self._file.close()
         self._path.replace(self._target)
         if self._lasting:
             self._note.unlink(missing_ok=True)
-        self._file.close()  # last: until then it is locked
+        self._file.close()  # last, because this releases the lock
 
     def leave(self) -> None:
         """Close the file, and remove it unless a later call may continue it."""
@@ -135,9 +136,11 @@ class PartialFile:
                 self._note.unlink(missing_ok=True)
 
     def _write_some(self, pieces: list[memoryview]) -> int:
-        """Write what the system takes of *pieces* at once; return how many bytes that is."""
-        assert self._file is not None  # noqa: S101 - nothing happens before open
-        if hasattr(os, "writev"):  # one call, for each has to wait for the interpreter after it
+        """Write *pieces* by one system call; return how many bytes the system has accepted."""
+        assert self._file is not None  # noqa: S101 - open comes first
+        if hasattr(
+            os, "writev"
+        ):  # after each system call the thread waits for the interpreter's lock
             return os.writev(self._file.fileno(), pieces[:_AT_ONCE])
         return self._file.write(pieces[0])
 
@@ -150,22 +153,21 @@ class PartialFile:
     def _noted_tag(self) -> str | None:
         try:
             noted = json.loads(self._note.read_text("utf-8"))
-            is_ours = noted["component_id"] == self._component_id
-            return str(noted["etag"]) if is_ours else None
+            return str(noted["etag"]) if noted["component_id"] == self._component_id else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Keep other processes from continuing the same file; return whether none does already."""
+    """Lock *file* for this download; return False if another download has locked it."""
     try:
         import fcntl
-    except ImportError:  # Windows, where two downloads to one target are the caller's to avoid
+    except ImportError:  # Windows: callers must not download to one target twice at a time
         return True
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # a file system that knows no locks
+    except OSError:  # a file system without locks
         return True
     return True

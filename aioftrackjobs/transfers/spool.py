@@ -1,6 +1,6 @@
-"""Temporary copies: of what can be read only once, and of archives, which are made here.
+"""Temporary copies: of sources that can be read only once, and of archives.
 
-They are in memory while they are small, then on disk.
+A copy stays in memory while it is small, and moves to a temporary file when it grows.
 """
 
 from __future__ import annotations
@@ -15,32 +15,24 @@ from typing import Any, BinaryIO, TypeAlias, cast
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.errors import TransferError
-from aioftrackjobs.transfers.archive import Member, write_archive
+from aioftrackjobs.transfers.archive import Member, transfer_errors, write_archive
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
-#: Bytes that are read at once: enough to make the hop to a worker thread cheap. More would be
-#: faster by a little, but there are several in memory for each part that is under way.
+#: Bytes that are read at once. Fewer would make the switch to a worker thread expensive. More would
+#: be a little faster, but each part in progress has several chunks in memory.
 CHUNK = 2 * 1024 * 1024
 
 #: Bytes of a copy that are kept in memory.
 _IN_MEMORY = 4 * 1024 * 1024
 
 
-@contextmanager
-def refusals(what: str) -> Iterator[None]:
-    """Say *what* failed where the operating system refuses."""
-    try:
-        yield
-    except OSError as exc:
-        raise TransferError(f"{what}: {exc.strerror or exc}") from exc
-
-
 async def open_in_thread(open_file: Callable[[threading.Event], BinaryIO]) -> BinaryIO:
-    """Open a file in a worker thread; close it if nobody waits for it any more.
+    """Open a file in a worker thread; close it if the caller is cancelled meanwhile.
 
     Args:
-        open_file: Gets an event that is set when nobody waits: what takes long may give up.
+        open_file: Its argument is an event that is set when the caller is cancelled, so that a
+            long operation can end early.
     """
     opened: list[BinaryIO] = []
     abandoned = threading.Event()
@@ -55,7 +47,9 @@ async def open_in_thread(open_file: Callable[[threading.Event], BinaryIO]) -> Bi
     try:
         return await run_sync(run, abandon_on_cancel=True)
     except BaseException:
-        abandoned.set()  # before looking, as the thread looks after it has opened
+        # The thread appends the file and then checks the event; this sets the event and then
+        # checks the list. So at least one of the two sees the file of the other, and closes it.
+        abandoned.set()
         for file in opened:
             file.close()
         raise
@@ -66,45 +60,46 @@ def _new_copy() -> BinaryIO:
     return cast("BinaryIO", file)
 
 
-async def pack(find: Callable[[], list[Member]], name: str) -> BinaryIO:
-    """Return a temporary file that holds an archive of what is found."""
-
-    def write(abandoned: threading.Event) -> BinaryIO:
+@contextmanager
+def _temporary_copy(name: str) -> Iterator[BinaryIO]:
+    """Give a new temporary file, which is closed if the block raises."""
+    with transfer_errors(f"no temporary copy of {name} can be made"):
         file = _new_copy()
         try:
-            with closing(write_archive(file, find())) as steps:
-                for _ in steps:
+            yield file
+        except BaseException:
+            with suppress(OSError):  # the disk may be full for buffered bytes, too
+                file.close()
+            raise
+
+
+async def pack(find: Callable[[], list[Member]], name: str) -> BinaryIO:
+    """Return a temporary file that contains an archive of the members that *find* returns."""
+
+    def write(abandoned: threading.Event) -> BinaryIO:
+        with _temporary_copy(name) as file:
+            with closing(write_archive(file, find())) as pieces:
+                for _ in pieces:
                     if abandoned.is_set():
                         break
             file.seek(0)
-        except BaseException:
-            with suppress(OSError):  # what is still buffered may find no room either
-                file.close()
-            raise
         return file
 
-    with refusals(f"no temporary copy of {name} can be made"):
-        return await open_in_thread(write)
+    return await open_in_thread(write)
 
 
 async def spool(source: Any, name: str) -> BinaryIO:
-    """Return a temporary file that holds all that *source* gives."""
-    with refusals(f"no temporary copy of {name} can be made"):
-        file = _new_copy()
-        try:
-            async with aclosing(_pieces(source, name)) as pieces:
-                async for piece in pieces:
-                    await run_sync(file.write, piece)
-            await run_sync(file.seek, 0)
-        except BaseException:
-            with suppress(OSError):  # what is still buffered may find no room either
-                file.close()
-            raise
-        return file
+    """Return a temporary file that contains all bytes of *source*."""
+    with _temporary_copy(name) as file:
+        async with aclosing(_pieces(source, name)) as pieces:
+            async for piece in pieces:
+                await run_sync(file.write, piece)
+        await run_sync(file.seek, 0)
+    return file
 
 
 async def _pieces(source: Any, name: str) -> AsyncGenerator[BytesLike, None]:
-    """Iterate over what a buffer, a file object or an async iterator gives."""
+    """Iterate over the bytes of a buffer, a file object or an async iterator."""
     read = getattr(source, "read", None)
     if isinstance(source, BytesLike):
         view = await run_sync(_flat, source)
@@ -114,20 +109,21 @@ async def _pieces(source: Any, name: str) -> AsyncGenerator[BytesLike, None]:
         while piece := _require_bytes(await _read(read, name), name):
             yield piece
     else:
-        found = aiter(source)
-        closing_it = aclosing(found) if isinstance(found, AsyncGenerator) else nullcontext()
-        with refusals(f"{name} cannot be read"):
-            async with closing_it:  # not when it happens to be collected: it may hold a connection
-                async for piece in found:
+        iterator = aiter(source)
+        # Closed at once and not by the garbage collector, because it may hold a connection.
+        closer = aclosing(iterator) if isinstance(iterator, AsyncGenerator) else nullcontext()
+        with transfer_errors(f"{name} cannot be read"):
+            async with closer:
+                async for piece in iterator:
                     yield _require_bytes(piece, name)
 
 
 def _flat(buffer: BytesLike) -> memoryview:
-    """Return the bytes of *buffer* in a row: without a copy, if they are so already."""
+    """Return the bytes of *buffer* as one row, without a copy if they are contiguous."""
     view = memoryview(buffer)
     try:
         return view.cast("B")
-    except TypeError:  # there are gaps in it, or its items are of a kind that others know
+    except TypeError:  # not contiguous, or its items have a format that cast does not know
         return memoryview(view.tobytes())
 
 
@@ -138,7 +134,7 @@ async def _read(read: Callable[[int], Any], name: str) -> object:
         return await run_sync(read, CHUNK)
     except UnicodeDecodeError as exc:
         raise TransferError(f"{name} is read as text: open it in binary mode") from exc
-    except (OSError, TypeError, ValueError) as exc:  # the latter two: not made for it, or closed
+    except (OSError, TypeError, ValueError) as exc:  # TypeError: no such argument; Value: closed
         raise TransferError(f"{name} cannot be read: {exc}") from exc
 
 

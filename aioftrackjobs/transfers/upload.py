@@ -1,4 +1,9 @@
-"""Uploading files to the server location ``ftrack.server``, and registering them.
+"""Uploads files to the server location ``ftrack.server``, and registers them as components.
+
+The order is that of the official Python client: first the bytes, then component and location in one
+commit (``_register``), so that no component is ever visible without its file. If either fails, the
+bytes are removed. The journal notes each upload before its first byte, so that
+:func:`remove_unregistered` can remove the bytes of a process that was killed.
 
 Source:
     protocol.md, section 6.2.
@@ -14,6 +19,7 @@ from typing import Any
 import anyio
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import (
@@ -34,18 +40,18 @@ from aioftrackjobs.transport import WireRequest
 
 logger = logging.getLogger(__name__)
 
-#: HTTP status codes from here on say that the server could not.
+#: HTTP statuses from here on mean that the server failed.
 _SERVER_FAULT = 500
 
-#: Seconds that cleaning up after a failed upload may take.
+#: Seconds that the removal of a file may take.
 _CLEANING_GRACE = 5.0
 
-#: Seconds that it may wait before for what was sent, and would make a file after it was removed.
+#: Seconds to wait, before the removal, for a request that could still make the file.
 _SETTLING_GRACE = 5.0
 
 
 async def upload(
-    workspace: EntityContext,
+    context: EntityContext,
     source: Uploadable,
     *,
     data: Mapping[str, Any],
@@ -57,21 +63,19 @@ async def upload(
 ) -> FileComponent:
     """Upload *source*, and register it as a component of the server location.
 
-    The order is the official Python client's: bytes first, then the component and its location
-    in one commit, so that nobody ever sees a component without its file.
-
     Raises:
-        TransferError: The file could not be read, or the server did not take it.
-        UnsupportedLocationError: The location is another one.
-        ServerError: The server refused to register it.
+        TransferError: The file could not be read, or the server did not accept it.
+        UnsupportedLocationError: *location* is not the server location.
+        ServerError: The server refused to register the component.
     """
     if location is not None and not (isinstance(location, Location) and location.is_server):
-        raise UnsupportedLocationError(f"only ftrack.server takes uploads, not {location!r}")
-    unit = workspace.new_unit()
-    async with workspace.connection.transfer_limiter.admit(), open_content(source, name) as content:
-        component = _record(workspace, unit, content, data)
-        sending = FileUpload(
-            workspace.connection,
+        raise UnsupportedLocationError(f"only ftrack.server accepts uploads, not {location!r}")
+    unit = context.new_unit()
+    connection = context.connection
+    async with connection.transfer_limiter.admit(), open_content(source, name) as content:
+        component = _record(context, unit, content, data)
+        file_upload = FileUpload(
+            connection,
             component.id,
             upload_file_name(component.name, component.file_type or ""),
             content,
@@ -80,26 +84,24 @@ async def upload(
             progress=progress,
         )
         try:
-            await workspace.connection.journal.record_upload(component.id)
-            await run_in_background(workspace.connection.background, sending.run)
+            await connection.journal.record_upload(component.id)
+            await run_in_background(connection.background, file_upload.run, file_upload.stop_token)
         except BaseException:
             unit.rollback()
             with suppress(SessionStateError):
-                await workspace.connection.background.finish(
-                    _clean_up, workspace, sending, component.id
-                )
+                await connection.background.finish(_clean_up, connection, file_upload, component.id)
             raise
-        await _register(workspace, unit, component)
+        await _register(connection, unit, component.id)
     return component
 
 
 def _record(
-    workspace: EntityContext, unit: UnitOfWork, content: Content, data: Mapping[str, Any]
+    context: EntityContext, unit: UnitOfWork, content: Content, data: Mapping[str, Any]
 ) -> FileComponent:
-    found = {"name": content.name, "file_type": content.file_type, "size": content.size}
-    described = {**found, **data}
-    component = workspace.create(FileComponent, described, unit=unit)
-    workspace.create(
+    """Record component and location in *unit*, which is committed after the upload."""
+    values = {"name": content.name, "file_type": content.file_type, "size": content.size, **data}
+    component = context.create(FileComponent, values, unit=unit)
+    context.create(
         ComponentLocation,
         {
             "component_id": component.id,
@@ -111,76 +113,80 @@ def _record(
     return component
 
 
-async def _register(workspace: EntityContext, unit: UnitOfWork, component: FileComponent) -> None:
-    """Commit *unit*; if that is refused, the file goes too. A cancellation waits for the end."""
-    problem: FtrackJobsError | None = None
+async def _register(connection: Connection, unit: UnitOfWork, component_id: str) -> None:
+    """Commit *unit*; remove the file if the commit fails. A cancellation waits for the end."""
+    error: FtrackJobsError | None = None
 
     async def commit() -> None:
-        nonlocal problem
+        nonlocal error
         try:
             await unit.commit()
-            workspace.connection.journal.release_upload(component.id)
+            connection.journal.release_upload(component_id)
         except CommitUncertainError as exc:
-            problem = exc  # it may be registered: the file must stay
+            error = exc  # the component may exist, so the file must stay
         except FtrackJobsError as exc:
-            problem = exc
+            error = exc
             unit.rollback()
-            await _remove_bytes(workspace, component.id)
+            await _remove_bytes(connection, component_id)
 
-    await workspace.connection.background.finish(commit)
-    if problem is not None:
-        raise problem
+    await connection.background.finish(commit)
+    if error is not None:
+        raise error
 
 
-async def _clean_up(workspace: EntityContext, sending: FileUpload, component_id: str) -> None:
+async def _clean_up(connection: Connection, file_upload: FileUpload, component_id: str) -> None:
+    """Remove the file of a failed upload; in the background if the network does not respond."""
+
+    async def settle_and_remove() -> None:
+        with connection.background.keep_alive():
+            await file_upload.settled()
+            await _remove_bytes(connection, component_id)
+
     with anyio.move_on_after(_SETTLING_GRACE) as settling:
-        await sending.settled()
-    if settling.cancelled_caught:  # whoever was cancelled waits no longer
-        workspace.connection.background.spawn(_clean_up_late, workspace, sending, component_id)
+        await file_upload.settled()
+    if settling.cancelled_caught:
+        connection.background.spawn(settle_and_remove)
     else:
-        await _remove_bytes(workspace, component_id)
+        await _remove_bytes(connection, component_id)
 
 
-async def _clean_up_late(workspace: EntityContext, sending: FileUpload, component_id: str) -> None:
-    with workspace.connection.background.keep_alive():
-        await sending.settled()
-        await _remove_bytes(workspace, component_id)
+async def _remove_bytes(connection: Connection, component_id: str) -> bool:
+    """Remove a file that no component refers to, and return whether it is removed.
 
-
-async def _remove_bytes(workspace: EntityContext, component_id: str) -> bool:
-    """Remove a file that no component refers to, and tell whether that is done.
-
-    If it fails, the file is only in nobody's way, and the journal remembers it.
+    If that fails, the file takes space but is not visible, and the journal still has it.
     """
-    url = workspace.connection.component_url("remove", component_id)
+    url = connection.component_url("remove", component_id)
     with anyio.move_on_after(_CLEANING_GRACE):
         try:
-            response = await workspace.connection.transport.send(WireRequest("GET", url))
+            response = await connection.transport.send(WireRequest("GET", url))
         except FtrackJobsError:
             logger.debug("the file of %s could not be removed", component_id, exc_info=True)
         else:
             if response.status < _SERVER_FAULT:
-                workspace.connection.journal.release_upload(component_id)
+                connection.journal.release_upload(component_id)
                 return True
     return False
 
 
-async def remove_unregistered(workspace: EntityContext, component_ids: Sequence[str]) -> bool:
-    """Remove files of uploads that died, and that no component refers to; True if all are seen to.
+async def remove_unregistered(context: EntityContext, component_ids: Sequence[str]) -> bool:
+    """Remove the files of interrupted uploads, unless a component refers to them.
+
+    Returns:
+        Whether no file has to be tried again.
 
     Raises:
-        ServerError: The server refused to tell which are registered.
-        TransportError: It did not answer.
+        ServerError: The server rejected the query for registered components.
+        TransportError: The server could not be reached.
     """
-    removed = True
+    done = True
     for start in range(0, len(component_ids), PAGE_SIZE):
         ids = component_ids[start : start + PAGE_SIZE]
         criteria = key_criteria([Reference("Component", (("id", each),)) for each in ids])
-        query: Query[Entity] = Query(workspace, select(["id"], "Component", criteria))
+        query: Query[Entity] = Query(context, select(["id"], "Component", criteria))
         registered = {row["id"] for row in await query.all()}
         for component_id in ids:
             if component_id in registered:
-                workspace.connection.journal.release_upload(component_id)
+                context.connection.journal.release_upload(component_id)
             else:
-                removed &= await _remove_bytes(workspace, component_id)
-    return removed
+                done &= await _remove_bytes(context.connection, component_id)
+    return done

@@ -1,4 +1,4 @@
-"""How requests reach the server: a small seam, an adapter for httpx and its like, and files."""
+"""Sends requests to the server: interfaces, the adapter for httpx-like clients, and files."""
 
 from aioftrackjobs.transport._base import (
     Download,

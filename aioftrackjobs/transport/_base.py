@@ -1,6 +1,7 @@
-"""The seam between what is sent and how: requests, responses, and the protocols around them.
+"""Requests, responses, and the protocols of what sends them.
 
-A :class:`Transport` sends requests; an :class:`HttpClient` is what one of them is built on.
+A :class:`Transport` sends requests. :class:`HttpClient` is the interface that
+:class:`.HttpxTransport` needs; clients of httpx, httpx2 and httpx-aiohttp have it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-#: Writes pieces of a file one after the other; blocks.
+#: Appends pieces to a file; blocks.
 Write: TypeAlias = Callable[[Sequence[bytes | memoryview]], object]
 
 
 @runtime_checkable
 class FileBody(Protocol):
-    """The bytes of a file to send: read piece by piece in worker threads, or as chunks.
+    """The bytes of a file to send, which are read in worker threads or iterated over.
 
     Attributes:
         size: In bytes.
@@ -29,20 +30,20 @@ class FileBody(Protocol):
         ...
 
     def sent(self, count: int, /) -> None:
-        """Take note, on the event loop, that *count* more bytes were sent; raise to end it."""
+        """Called on the event loop after *count* more bytes; may raise to end the request."""
         ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        """Iterate over all bytes in chunks, which calls :meth:`sent` too."""
+        """Iterate over all bytes in chunks; this calls :meth:`sent`, too."""
         ...
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WireRequest:
-    """One HTTP request. Its URL and headers may carry secrets, so its repr shows neither.
+    """One HTTP request. Its repr shows neither URL nor headers, as both may carry secrets.
 
     Attributes:
-        body: Bytes, or chunks of them that are read while they are sent.
+        body: Bytes, or an iterator of chunks that are read while they are sent.
     """
 
     method: str
@@ -53,13 +54,20 @@ class WireRequest:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method}>"
 
+    def encoded_headers(self) -> list[tuple[str, bytes]]:
+        """Return the headers; text in UTF-8, in which servers expect the name of a file."""
+        return [
+            (name, value if isinstance(value, bytes) else value.encode())
+            for name, value in self.headers.items()
+        ]
+
 
 @dataclass(frozen=True, slots=True)
 class WireResponse:
     """One whole response.
 
     Attributes:
-        headers: By name in lower case. They may carry secrets, such as where a redirection leads.
+        headers: By name in lower case. They may carry secrets, such as a signed ``location``.
     """
 
     status: int
@@ -84,8 +92,8 @@ class Download(Protocol):
         """Give the body to *write*, in order and in worker threads.
 
         Args:
-            write: Gets pieces of any size; what it raises is raised here.
-            note: Called on the event loop now and then; may raise to end it.
+            write: Called with pieces of any size. Its errors are raised here.
+            note: Called on the event loop after each turn; may raise to end the download.
 
         Raises:
             TransportError: The connection broke. What arrived before was written.
@@ -105,7 +113,7 @@ class Transport(Protocol):
         ...
 
     def stream(self, request: WireRequest) -> AbstractAsyncContextManager[Download]:
-        """Send *request*, follow redirections, and give access to its response as it arrives."""
+        """Send *request*, follow redirections, and give its response before the body is read."""
         ...
 
 
@@ -117,8 +125,8 @@ class OwnTransport(Transport, Protocol):
         ...
 
 
-# What an HTTP client has to offer. The protocols name no class of httpx or httpx2, so a caller may
-# bring the one that suits, and the other need not be installed.
+# The interface of an HTTP client. It names no class of httpx or httpx2, so that a caller can use
+# either of them, and the other need not be installed.
 
 
 class ClientResponse(Protocol):
@@ -148,7 +156,7 @@ class ClientResponse(Protocol):
 
 
 class HttpClient(Protocol):
-    """``httpx.AsyncClient`` on any httpx transport, ``httpx2.AsyncClient``, and their like."""
+    """``httpx.AsyncClient`` on any httpx transport, ``httpx2.AsyncClient``, or similar."""
 
     @property
     def is_closed(self) -> bool:

@@ -1,4 +1,4 @@
-"""Connecting a socket without a thread: an attempt can be cancelled at once."""
+"""Connects a socket on the event loop and not in a thread, so that it can be cancelled at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import anyio
 
-#: Seconds after which the next address is tried too (RFC 8305, "Happy Eyeballs").
+#: Seconds after which the next address is tried, too (RFC 8305, "Happy Eyeballs").
 _NEXT_ADDRESS = 0.25
 
 _IN_PROGRESS = (errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
@@ -23,8 +23,8 @@ async def connect(host: str, port: int, timeout: float | None) -> socket.socket:
     """Return a socket that is connected to the first address of *host* that accepts.
 
     Raises:
-        OSError: There is no such host, or none of its addresses accepts.
-        TimeoutError: That took longer than *timeout* seconds.
+        OSError: The host does not exist, or none of its addresses accepts.
+        TimeoutError: No address accepted within *timeout* seconds.
     """
     connected: list[socket.socket] = []
     try:
@@ -70,7 +70,7 @@ async def _race(targets: list[_Target], connected: list[socket.socket]) -> list[
 
 
 def _alternating(targets: list[_Target]) -> list[_Target]:
-    """Return *targets* so that no family without a route holds up all others."""
+    """Return *targets* with the families in turns, so that one without a route delays no other."""
     first = [each for each in targets if each[0] == targets[0][0]]
     others = [each for each in targets if each[0] != targets[0][0]]
     return [each for each in chain(*zip_longest(first, others)) if each is not None]

@@ -1,9 +1,8 @@
 """HTTP over blocking sockets, for worker threads, on the standard library's ``http.client``.
 
-Worker threads move a body in turns. Between two turns the event loop reports progress and decides
-whether the transfer goes on. Within a turn no wait for the peer is longer than ``_SLICE``: after
-each slice the thread checks whether it is to stop. So a thread ends soon after its transfer was
-cancelled, whatever the peer does, and no thread closes a socket that another one is using.
+How a cancelled transfer stops here: a thread waits for the peer at most ``_SLICE`` seconds, then
+checks whether it was stopped. So it ends soon after a cancellation, whatever the peer does, and
+closes the socket itself; no thread closes a socket that another thread uses.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, BinaryIO, TypeVar, cast
 
 from aioftrackjobs.transport._base import FileBody, WireResponse, Write
-from aioftrackjobs.transport._httpx import describe, is_lasting
+from aioftrackjobs.transport._httpx import describe, is_permanent
 
 T = TypeVar("T")
 
-#: Bytes that are read and sent, or received and written, at once: few system calls and switches
-#: of threads, and few enough to stay in the processor's cache.
+#: Bytes that are read and sent, or received and written, at once: enough for few system calls and
+#: thread switches, and few enough to stay in the processor's cache.
 _PIECE = 256 * 1024
 
-#: Seconds that a thread waits for the peer before it checks whether it is to stop.
+#: Seconds that a thread waits for the peer before it checks whether it was stopped.
 _SLICE = 0.1
 
 #: Seconds to wait for a response after the connection broke while the body was sent.
@@ -64,51 +63,98 @@ def network_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, HTTPException) as exc:
-        raise BrokenError(describe(exc), is_retryable=not is_lasting(exc)) from None
+        raise BrokenError(describe(exc), is_retryable=not is_permanent(exc)) from None
 
 
-class _Wire:
+class _Wire(io.RawIOBase):
     """A connected socket, as ``http.client`` uses one; each wait is limited and can be stopped.
 
     Args:
-        sock: Closed by :meth:`shut`. The thread of the event loop creates this.
-        timeout: Seconds for which the peer may take or send nothing; None for no limit.
+        sock: Closed by :meth:`shut`. The thread of the event loop must create this object.
+        timeout: Seconds for which the peer may accept or send nothing; None for no limit.
     """
 
     def __init__(self, sock: socket.socket, timeout: float | None) -> None:
+        super().__init__()
         self._socket = sock
         self._socket.settimeout(_SLICE)
-        self._incoming = _Incoming(self)
-        self._reader = io.BufferedReader(self._incoming)
-        self._silence = 0.0
         self.timeout = timeout
         self.is_stopped = False
         self._loop_thread = threading.current_thread()
+        self.makefile("rb")
 
     def start_tls(self, context: ssl.SSLContext, host: str) -> None:
         secure = context.wrap_socket(
             self._socket, server_hostname=host, do_handshake_on_connect=False
         )
         self._socket = secure
-        self._repeat(secure.do_handshake, "no answer to the TLS handshake")
+        self._repeat(secure.do_handshake, "no response to the TLS handshake")
 
     def sendall(self, data: bytes | memoryview) -> None:
         unsent = memoryview(data)
         while unsent:
-            # After a time-out OpenSSL has to get the same bytes again.
-            count = self._repeat(lambda: self._socket.send(unsent), "the server took no data")  # noqa: B023
+            # After a time-out OpenSSL requires the same bytes again.
+            count = self._repeat(lambda: self._socket.send(unsent), "the server accepted no data")  # noqa: B023
             unsent = unsent[count:]
 
-    def recv_into(self, buffer: memoryview) -> int:
-        return self._repeat(lambda: self._socket.recv_into(buffer), "no data arrived")
+    def _repeat(self, operation: Callable[[], T], problem: str) -> T:
+        """Return the result of *operation*, which is repeated until the time-out."""
+        deadline: float | None = None
+        while True:
+            self._check()
+            started = time.monotonic()
+            try:
+                return operation()
+            except TimeoutError as exc:
+                if _is_system_error(exc):
+                    raise
+            if self.timeout is not None:
+                deadline = started + self.timeout if deadline is None else deadline
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"{problem} for {self.timeout:g} s")
 
-    def recv_soon_into(self, buffer: memoryview) -> int | None:
-        """Receive within a slice of time; return None if nothing arrived."""
+    def _check(self) -> None:
+        if self.is_stopped or not self._loop_thread.is_alive():  # the program ends
+            raise ConnectionAbortedError("stopped")
+
+    def makefile(self, _: str) -> BinaryIO:
+        """Return the file object that the next response is read from."""
+        self._reader = io.BufferedReader(self)
+        self._may_end_early = False
+        self._failure: OSError | None = None
+        self._silence = 0.0
+        return self._reader
+
+    def read_into(self, buffer: memoryview) -> int | None:
+        """Read bytes of a body; return how many: 0 at its end, None if the peer sent none yet.
+
+        It does not wait until the buffer is full, so that a slow body is written as it arrives.
+        """
+        self._may_end_early = True
+        return self._reader.readinto(buffer)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Receive bytes for the reader; None makes the reader return the bytes that it has."""
+        if self._failure is not None:
+            raise self._failure
+        if not self._may_end_early:
+            return self._repeat(lambda: self._socket.recv_into(buffer), "no data arrived")
+        try:
+            return self._receive_in_slice(buffer)
+        except OSError as exc:  # raised by the next read, so that earlier bytes are not lost
+            self._failure = exc
+            return None
+
+    def _receive_in_slice(self, buffer: memoryview) -> int | None:
+        """Receive within one slice of time; return None if nothing arrived."""
         self._check()
         try:
             count = self._socket.recv_into(buffer)
         except TimeoutError as exc:
-            if _is_of_system(exc):
+            if _is_system_error(exc):
                 raise
             self._silence += _SLICE
             if self.timeout is not None and self._silence >= self.timeout:
@@ -117,94 +163,34 @@ class _Wire:
         self._silence = 0.0
         return count
 
-    def _repeat(self, operation: Callable[[], T], problem: str) -> T:
-        """Return what *operation* returns, repeating it while there is time."""
-        deadline: float | None = None
-        while True:
-            self._check()
-            started = time.monotonic()
-            try:
-                return operation()
-            except TimeoutError as exc:
-                if _is_of_system(exc):
-                    raise
-            if self.timeout is not None:
-                deadline = started + self.timeout if deadline is None else deadline
-                if time.monotonic() >= deadline:
-                    raise TimeoutError(f"{problem} for {self.timeout:g} s")
-
-    def _check(self) -> None:
-        if self.is_stopped or not self._loop_thread.is_alive():  # as when the program ends
-            raise ConnectionAbortedError("stopped")
-
-    def makefile(self, _: str) -> BinaryIO:
-        """Return what a response is read from."""
-        self._incoming = _Incoming(self)
-        self._reader = io.BufferedReader(self._incoming)
-        self._silence = 0.0
-        return self._reader
-
-    def read_into(self, buffer: memoryview) -> int | None:
-        """Read some of a body: what there is if the peer pauses, or None; 0 at the end."""
-        self._incoming.may_end_early = True
-        return self._reader.readinto(buffer)
-
     def is_readable(self) -> bool:
-        """Return whether something arrived, or the peer closed the connection."""
+        """Return whether data arrived or the peer closed the connection."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._socket, selectors.EVENT_READ)
             return bool(selector.select(0))
 
     def close(self) -> None:
-        """Do nothing: ``http.client`` calls this before the last body is read."""
+        """Do nothing, because ``http.client`` closes its socket before it reads the last body."""
 
     def shut(self) -> None:
         """Close the socket."""
         self._socket.close()
 
 
-class _Incoming(io.RawIOBase):
-    """What arrives on a wire.
-
-    Attributes:
-        may_end_early: Whether a read returns what there is when the peer pauses.
-    """
-
-    def __init__(self, wire: _Wire) -> None:
-        self._wire = wire
-        self._failure: OSError | None = None
-        self.may_end_early = False
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Receive; return None to end a read early, with the bytes that it has."""
-        if self._failure is not None:
-            raise self._failure
-        if not self.may_end_early:
-            return self._wire.recv_into(buffer)
-        try:
-            return self._wire.recv_soon_into(buffer)
-        except OSError as exc:  # raised by the next read: what arrived before is used
-            self._failure = exc
-            return None
-
-
-def _is_of_system(error: TimeoutError) -> bool:
-    """Return whether the operating system gave the connection up, not we the wait."""
+def _is_system_error(error: TimeoutError) -> bool:
+    """Return whether the operating system raised it, and not the socket after one slice."""
     return error.errno is not None
 
 
 class FileConnection:
-    """A connection that files are sent and received on, by one request at a time.
+    """A connection that sends and receives files, by one request at a time.
 
-    All methods but :meth:`close` block, and run in worker threads.
+    All methods except :meth:`stop` and :meth:`close` block, and run in worker threads.
 
     Args:
-        sock: Connected; closed with this.
+        sock: A connected socket, which this object closes.
         host: Name of the server.
-        timeout: Seconds for which the server may take or send nothing; None for no limit.
+        timeout: Seconds for which the server may accept or send nothing; None for no limit.
     """
 
     def __init__(self, sock: socket.socket, host: str, timeout: float | None) -> None:
@@ -217,7 +203,7 @@ class FileConnection:
         self._lock = threading.Lock()
 
     def start_tls(self, context: ssl.SSLContext) -> None:
-        """Encrypt the connection, and verify whose it is."""
+        """Encrypt the connection, and verify the server's certificate."""
         with network_errors():
             self._wire.start_tls(context, self._host)
 
@@ -237,7 +223,7 @@ class FileConnection:
                 left -= count
                 yield count
         except BrokenError as exc:
-            # A server that refuses a request may say so, and close, before it has the body.
+            # A server that rejects a request may respond and close before it has read the body.
             broken, self._wire.timeout = exc, _EARLY_RESPONSE
         try:
             with network_errors():
@@ -328,7 +314,7 @@ class FileConnection:
         return self._response
 
     def work(self, function: Callable[[], T]) -> T:
-        """Return what *function* returns, which uses this connection; see :meth:`close`."""
+        """Return the result of *function*, which uses this connection in this thread."""
         try:
             with self._lock:
                 return function()
@@ -337,11 +323,11 @@ class FileConnection:
                 self._wire.shut()
 
     def stop(self) -> None:
-        """Let a thread that is at work end soon, with an error; may be called in any thread."""
+        """Let :meth:`work` in another thread end soon, with an error."""
         self._wire.is_stopped = True
 
     def close(self) -> None:
-        """Close the connection; if a thread is at work, let that end, and close it there."""
+        """Close the connection; if a thread uses it, :meth:`work` closes it at its end."""
         self.stop()
         if not self._lock.locked():
             self._wire.shut()

@@ -1,9 +1,8 @@
-"""Files that the session's own client sends and receives: in worker threads, past httpx.
+"""Sends and receives files in worker threads, for sessions that open their own HTTP client.
 
-An event loop moves a body in small pieces, each of which costs turns of the loop and passes
-several buffers; over TLS a worker thread with ``http.client`` is three to five times as fast. A
-transfer takes a thread for a turn of ``_TURN`` seconds. Between two turns, on the event loop, it
-reports progress and may end.
+httpx moves a body in small pieces through several buffers on the event loop. Over TLS, a worker
+thread with ``http.client`` is three to five times as fast. A transfer has a thread for ``_TURN``
+seconds at a time. Between two turns, the event loop reports progress, and may end the transfer.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Seconds after which a thread lets the event loop decide whether the transfer goes on.
+#: Seconds after which a thread returns to the event loop.
 _TURN = 0.1
 
 #: Redirections of a download that are followed, as many as httpx follows.
@@ -60,17 +59,17 @@ _Origin = tuple[str, str, int]
 
 
 class FileTransport:
-    """Sends requests with files, and downloads, in worker threads; leaves all others to *api*.
+    """Sends requests with files, and downloads, in worker threads; *api* sends all other requests.
 
     Args:
-        api: Sends requests without a file; closed with this.
-        timeout: Seconds for connecting, and for which a server may take or send nothing.
+        api: Sends requests without a file; closed with this object.
+        timeout: Seconds for connecting, and for which a server may accept or send nothing.
         keepalive: Seconds after which an idle connection is not used any more.
-        load_certificates: Returns what to verify servers with; called in a worker thread when
-            first needed.
-        cookies: Those of earlier responses, as a load balancer may count on them.
-        secrets: Texts that must never show in an error.
-        threads: How many may work at once.
+        load_certificates: Returns the context that verifies servers; called in a worker thread
+            when it is first needed.
+        cookies: Cookies of earlier responses, because a load balancer may need them.
+        secrets: Texts that must never appear in an error.
+        threads: Number of threads that may work at the same time.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class FileTransport:
         self._is_closed = False
 
     def send(self, request: WireRequest) -> Coroutine[Any, Any, WireResponse]:
-        """Send *request*, and return its whole response; redirections are for the caller."""
+        """Send *request*, and return its whole response; no redirection is followed."""
         body = request.body
         if body is None or isinstance(body, bytes) or not isinstance(body, FileBody):
             return self._api.send(request)
@@ -127,7 +126,7 @@ class FileTransport:
         raise TransportError(f"more than {_REDIRECTIONS} redirections to {_text(url)}")
 
     async def aclose(self) -> None:
-        """Close *api*, and all connections that are not in use; the others are closed after use."""
+        """Close *api* and the idle connections; a connection in use is closed after its use."""
         self._is_closed = True
         for connections in self._idle.values():
             for _, connection in connections:
@@ -141,11 +140,11 @@ class FileTransport:
         try:
             url = httpx.URL(text) if base is None else base.join(text)
         except (httpx.InvalidURL, ValueError):
-            problem = "the address of a file is not a URL"
+            problem = "the URL of a file is invalid"
         else:
             if url.scheme in _PORTS and url.host:
                 return url
-            problem = f"files are not reached by {url.scheme!r}"
+            problem = f"the URL of a file has the scheme {url.scheme!r}"
         error = ConnectError(problem)
         error.is_retryable = False
         raise error
@@ -170,22 +169,18 @@ class FileTransport:
         await self._move(connection, url, connection.receive(write), lambda _: note())
 
     def _headers(self, request: WireRequest, url: httpx.URL) -> Headers:
-        """Return the headers of *request*, and those that each request has."""
+        """Return the headers of *request*, and those of every request."""
         defaults = {
             "host": url.netloc.decode("ascii"),
             "accept": "*/*",
             "accept-encoding": "identity",
             "user-agent": f"aioftrackjobs/{__version__}",
         }
-        carrier = Request(str(url))  # noqa: S310 - it only carries what the cookie jar adds
+        carrier = Request(str(url))  # noqa: S310 - only carries the cookies
         self._cookies.add_cookie_header(carrier)
         if (cookie := carrier.get_header("Cookie")) is not None:
             defaults["cookie"] = cookie
-        given = {
-            # A server may name a file in a header: UTF-8 is what such servers read and write.
-            name.lower(): value if isinstance(value, bytes) else value.encode()
-            for name, value in request.headers.items()
-        }
+        given = {name.lower(): value for name, value in request.encoded_headers()}
         return [*(defaults | given).items()]
 
     # Threads
@@ -197,7 +192,7 @@ class FileTransport:
         steps: Generator[int, None, T],
         note: Callable[[int], object],
     ) -> T:
-        """Return what *steps* return, which yield how many bytes were moved."""
+        """Run *steps*, which yield how many bytes were moved; return their result."""
         results: list[T] = []
 
         def take_turn() -> int:
@@ -224,10 +219,10 @@ class FileTransport:
         function: Callable[[], T],
         kind: type[TransportError] = TransportError,
     ) -> T:
-        """Return what *function* returns in a worker thread, which ends if this is cancelled.
+        """Return the result of *function* in a worker thread, which ends if this is cancelled.
 
         Raises:
-            TransportError: The connection broke; of the class *kind*.
+            TransportError: The connection broke. The error has the class *kind*.
         """
         results: list[T] = []
         errors: list[Exception] = []
@@ -235,7 +230,7 @@ class FileTransport:
         def work() -> None:
             try:
                 results.append(connection.work(function))
-            except Exception as exc:  # noqa: BLE001 - raised below, lest it becomes a group
+            except Exception as exc:  # noqa: BLE001 - the group would wrap it
                 errors.append(exc)
 
         async def stop_if_cancelled() -> None:
@@ -247,10 +242,10 @@ class FileTransport:
 
         async with anyio.create_task_group() as group:
             group.start_soon(stop_if_cancelled)
-            # The thread uses files that the caller closes, so it is waited for, not abandoned.
+            # Wait for the thread even if cancelled, because it uses files that the caller closes.
             await run_sync(work, limiter=self._limiter)
             group.cancel_scope.cancel()
-        await anyio.lowlevel.checkpoint_if_cancelled()  # rather than the error of a stopped thread
+        await anyio.lowlevel.checkpoint_if_cancelled()  # not the error of the stopped thread
         for error in errors:
             raise self._translate(error, url, kind) if isinstance(error, BrokenError) else error
         return results[0]
@@ -267,7 +262,7 @@ class FileTransport:
 
     @asynccontextmanager
     async def _connected(self, url: httpx.URL) -> AsyncIterator[FileConnection]:
-        """Give a connection to the server of *url*; kept if its response was read to the end."""
+        """Give a connection to the server of *url*; reused if its response is read to the end."""
         host = url.raw_host.decode("ascii")
         origin = (url.scheme, host, url.port or _PORTS[url.scheme])
         connection = self._take_idle(origin) or await self._connect(origin, url)
@@ -282,7 +277,7 @@ class FileTransport:
             connection.close()
 
     def _take_idle(self, origin: _Origin) -> FileConnection | None:
-        """Return a connection that is not in use; close those that were idle for too long."""
+        """Return an idle connection; close those that were idle for too long."""
         expired = time.monotonic() - self._keepalive
         for connections in self._idle.values():
             while connections and connections[0][0] < expired:
@@ -323,7 +318,7 @@ class FileTransport:
 
 @dataclass(slots=True)
 class _FileDownload:
-    """A response of which the body is still to be received."""
+    """A response whose body has not been received."""
 
     status: int
     headers: Mapping[str, str]
@@ -332,10 +327,10 @@ class _FileDownload:
 
 
 def _target(url: httpx.URL) -> str:
-    """Return what a request names: path and query."""
+    """Return the target of a request: path and query."""
     return url.raw_path.decode("ascii")
 
 
 def _text(url: httpx.URL) -> str:
-    """Return what an error may show of *url*, which carries secrets in its query."""
+    """Return *url* without path and query, which may carry secrets."""
     return f"{url.scheme}://{url.netloc.decode('ascii')}"

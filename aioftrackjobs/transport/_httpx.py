@@ -1,7 +1,7 @@
-"""Transport over ``httpx.AsyncClient``, or a client that is used like it.
+"""Transport over ``httpx.AsyncClient``, or a client with the same interface.
 
-What an error means is read from the names of its classes: the client is the caller's. httpx2 has
-classes of its own under the names of httpx, and neither it nor aiohttp may be installed.
+The meaning of an error is found by the names of its classes, because the client belongs to the
+caller: httpx2 has its own classes under the names of httpx, and it or aiohttp may not be installed.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from aioftrackjobs.transport._redaction import hide_secrets, redact
 #: Bytes of a download that are written at once.
 _BLOCK = 1024 * 1024
 
-#: Errors of httpx and httpx2 after which the request is known not to have left this machine.
-_NEVER_LEFT = frozenset(
+#: Errors of httpx and httpx2 that are raised before the request leaves this machine.
+_NOT_SENT = frozenset(
     {
         "ConnectError",
         "ConnectTimeout",
@@ -47,9 +47,9 @@ _NEVER_LEFT = frozenset(
     }
 )
 
-#: The same of aiohttp. httpx-aiohttp 0.2 makes a ConnectTimeout of every ClientConnectionError,
-#: also where the server hung up on a request that it had read: only the cause can be trusted.
-_NEVER_LEFT_AIOHTTP = frozenset(
+#: The same of aiohttp. httpx-aiohttp 0.2 turns every ClientConnectionError into a ConnectTimeout,
+#: even if the server has read the request and then closed the connection. So the cause decides.
+_NOT_SENT_AIOHTTP = frozenset(
     {
         "ClientConnectorError",
         "ClientHttpProxyError",
@@ -59,9 +59,8 @@ _NEVER_LEFT_AIOHTTP = frozenset(
     }
 )
 
-
-#: Errors that another attempt would only bring again.
-_LASTING = frozenset(
+#: Errors that every further attempt would raise again.
+_PERMANENT = frozenset(
     {
         "ClientConnectorCertificateError",
         "InvalidURL",
@@ -77,8 +76,8 @@ class HttpxTransport:
     """Transport over a client that the caller owns and closes.
 
     Args:
-        client: An ``httpx.AsyncClient`` on any httpx transport, or one that is used like it.
-        secrets: Texts that must never show in an error.
+        client: An ``httpx.AsyncClient`` on any httpx transport, or a client with its interface.
+        secrets: Texts that must never appear in an error.
     """
 
     def __init__(self, client: HttpClient, *, secrets: tuple[str, ...] = ()) -> None:
@@ -87,7 +86,7 @@ class HttpxTransport:
         hide_secrets()
 
     async def send(self, request: WireRequest) -> WireResponse:
-        """Send *request*, and return its whole answer; redirections are for the caller to see."""
+        """Send *request*, and return its whole response; no redirection is followed."""
         async with self._exchange(request, follow_redirects=False) as response:
             try:
                 body = await response.aread()
@@ -99,7 +98,7 @@ class HttpxTransport:
 
     @asynccontextmanager
     async def stream(self, request: WireRequest) -> AsyncIterator[Download]:
-        """Send *request*, follow redirects, and give access to its answer as it arrives."""
+        """Send *request*, follow redirections, and give its response before the body is read."""
         async with self._exchange(request, follow_redirects=True) as response:
             yield _HttpxDownload(response, lambda exc: self._translate(exc, request.url))
 
@@ -109,7 +108,7 @@ class HttpxTransport:
     ) -> AsyncIterator[ClientResponse]:
         body = request.body if isinstance(request.body, bytes | None) else _Body(request.body)
         try:
-            headers = _headers(request.headers)
+            headers = [(name.encode("ascii"), value) for name, value in request.encoded_headers()]
             self._require_open()
             outgoing = self._client.build_request(
                 request.method, request.url, content=body, headers=headers
@@ -129,7 +128,7 @@ class HttpxTransport:
         finally:
             if isinstance(body, _Body):
                 await body.aclose()
-        raise error  # outside the handler, so that not even its context holds httpx's error
+        raise error  # outside the handler, so that its context does not refer to httpx's error
 
     def _require_open(self) -> None:
         if self._client.is_closed:
@@ -138,28 +137,28 @@ class HttpxTransport:
             raise error
 
     def _translate(self, exc: Exception, url: str) -> FtrackJobsError:
-        """Return what an error of the client means for the caller.
+        """Return our error for an error of the client.
 
-        Never chain it: its request holds a URL and headers with secrets.
+        Never chain the two: the request of the client's error has secrets in its URL and headers.
         """
-        if isinstance(exc, FtrackJobsError):  # our own: it says what it means
+        if isinstance(exc, FtrackJobsError):  # our own
             return exc
-        if never_left_machine(exc):
+        if was_not_sent(exc):
             error = ConnectError(f"cannot reach {_origin(url)}: {self._reason(exc)}")
-            error.is_retryable = not is_lasting(exc)
+            error.is_retryable = not is_permanent(exc)
             return error
-        return TransportError(f"no complete answer from {_origin(url)}: {self._reason(exc)}")
+        return TransportError(f"no complete response from {_origin(url)}: {self._reason(exc)}")
 
     def _reason(self, exc: Exception) -> str:
         return redact(describe(exc), *self._secrets)
 
 
 class _HttpxDownload:
-    """A download of httpx, or of a client that is used like it.
+    """A response whose body has not been read.
 
     Args:
-        response: Its body has not been read.
-        translate: Returns what an error of the client means.
+        response: The response of the client.
+        translate: Returns our error for an error of the client.
     """
 
     def __init__(
@@ -199,12 +198,11 @@ class _HttpxDownload:
 
 
 class _Body:
-    """Chunks to send, which keep the error that they break off with.
-
-    aiohttp sends in a task of its own, and tells of such an error only in words of its own.
+    """Chunks to send.
 
     Attributes:
-        failure: That error.
+        failure: The error that the chunks ended with. aiohttp reads them in its own task, and
+            raises a different error, which does not refer to this one.
     """
 
     def __init__(self, body: AsyncIterable[bytes]) -> None:
@@ -224,18 +222,10 @@ class _Body:
             raise
 
     async def aclose(self) -> None:
-        """Close chunks that were not all sent; trio warns of generators that nobody closes."""
+        """Close the generator of the chunks, because trio warns of generators that stay open."""
         if isinstance(self._chunks, AsyncGenerator):
-            with suppress(RuntimeError):  # aiohttp's task is in the midst of it, and ends it
+            with suppress(RuntimeError):  # aiohttp's task is running it, and ends it
                 await self._chunks.aclose()
-
-
-def _headers(headers: Mapping[str, str | bytes]) -> list[tuple[bytes, bytes]]:
-    return [
-        # A server may name a file in a header: UTF-8 is what such servers read and write.
-        (name.encode("ascii"), value if isinstance(value, bytes) else value.encode())
-        for name, value in headers.items()
-    ]
 
 
 def _origin(url: str) -> str:
@@ -246,27 +236,27 @@ def _origin(url: str) -> str:
 # What errors mean
 
 
-def is_lasting(error: BaseException) -> bool:
-    """Return whether another attempt would fail the same way: a bad address or certificate."""
-    return any(type(each).__name__ in _LASTING for each in _chain(error))
+def is_permanent(error: BaseException) -> bool:
+    """Return whether another attempt would fail, too: a bad address or certificate."""
+    return any(type(each).__name__ in _PERMANENT for each in _chain(error))
 
 
-def never_left_machine(error: BaseException) -> bool:
-    """Return whether the request is known not to have left this machine."""
+def was_not_sent(error: BaseException) -> bool:
+    """Return whether the request certainly did not leave this machine."""
     origin = _original(error)
-    names = _NEVER_LEFT_AIOHTTP if _is_of(origin, "aiohttp") else _NEVER_LEFT
+    names = _NOT_SENT_AIOHTTP if _is_of(origin, "aiohttp") else _NOT_SENT
     return any(kind.__name__ in names for kind in type(origin).__mro__)
 
 
 def describe(error: BaseException) -> str:
-    """Return the name of *error*, and what it or, where it says nothing, its cause says.
+    """Return the name of *error* and its text, or if it has none the text of its cause.
 
-    A time-out comes of a cancellation, which only tells of the event loop's own scopes.
+    A cancellation ends the search: its text only names a scope of the event loop.
     """
     origin = _original(error)
     failures = takewhile(lambda each: isinstance(each, Exception), _chain(origin))
-    said = next(filter(None, map(str, failures)), "")
-    return f"{type(origin).__name__}: {said}" if said else type(origin).__name__
+    text = next(filter(None, map(str, failures)), "")
+    return f"{type(origin).__name__}: {text}" if text else type(origin).__name__
 
 
 def _original(error: BaseException) -> BaseException:

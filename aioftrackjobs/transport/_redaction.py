@@ -1,8 +1,8 @@
 """Keeps secrets out of logs and texts.
 
-ftrack's component URLs carry the API key, signed upload URLs a signature, and httpx logs every
-URL it requests. A filter on its logger takes the secrets out, for our requests and for those
-that a user makes with ``Location.get_url``.
+ftrack's component URLs contain the API key, signed upload URLs contain a signature, and httpx logs
+the URL of every request. A filter on its loggers removes the secrets, also if a user requests a URL
+of ``Location.get_url``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _SECRET_PARAMETERS = re.compile(
     r"(?i)\b(api_?key|token|sig|signature|x-(?:amz|goog)-[\w-]+)=[^&\s\"'<>]*"
 )
 _COOKIES = re.compile(r"(?i)(set-cookie['\"]?, *b?['\"])[^'\"]*")
-#: User name and password of a proxy: in its URL, and in the repr of what aiohttp makes of them.
+#: User name and password of a proxy, in its URL and in the repr of aiohttp's ``BasicAuth``.
 _PROXY_USER = re.compile(r"(?<=://)[^\s/?#@'\"]+@")
 _PASSWORD = re.compile(r"(?i)\b(password=)('[^']*'|\"[^\"]*\")")
 _CLIENT_LOGGERS = (
@@ -30,11 +30,11 @@ _CLIENT_LOGGERS = (
 
 
 def redact(text: str, *secrets: str) -> str:
-    """Return *text* without secret URL parameters, without passwords and any of *secrets*."""
+    """Return *text* without secret URL parameters, passwords and any of *secrets*."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "***")
-    # Most texts have neither, and to search them costs many times as much.
+    # Most texts contain neither, and the expressions take many times as long as these checks.
     if "://" in text:
         text = _PROXY_USER.sub("***@", text)
     if "=" in text:
@@ -43,7 +43,7 @@ def redact(text: str, *secrets: str) -> str:
 
 
 class _RedactingFilter(logging.Filter):
-    """Takes secret URL parameters and cookies out of log records."""
+    """Removes secret URL parameters and cookies from log records."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
@@ -57,6 +57,6 @@ _FILTER = _RedactingFilter()
 
 
 def hide_secrets() -> None:
-    """Filter what the HTTP clients log; calling it again changes nothing."""
+    """Filter the logs of the HTTP clients; a second call has no effect."""
     for name in _CLIENT_LOGGERS:
         logging.getLogger(name).addFilter(_FILTER)

@@ -1,11 +1,11 @@
 """The HTTP client that a session opens for itself, and the transport over it.
 
-This module is imported when that happens: a caller who brings a client of another kind need not
-have httpx in memory.
+This module is imported when a session opens its own client, so that a caller with another client
+does not load httpx.
 
-API calls, which nearly all requests are, take a short way. ``httpx.AsyncClient`` prepares each
-request for what may happen to it (authentication, hooks, redirections, the choice of a proxy),
-which takes as long as sending it. An API call has none of these.
+API calls, which are nearly all requests, skip a part of ``httpx.AsyncClient``: it prepares each
+request for authentication, hooks, redirections and the choice of a proxy, which takes as long as
+sending it. An API call needs none of these.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from aioftrackjobs.transport._base import OwnTransport
 from aioftrackjobs.transport._files import FileTransport
 from aioftrackjobs.transport._httpx import HttpxTransport
 
-#: Seconds that an idle connection is kept: below the 5 s after which common servers close it,
-#: so that a request seldom meets a connection that is just going away.
+#: Seconds that an idle connection is kept. Common servers close it after 5 s, and a request on a
+#: connection that is being closed fails.
 _KEEPALIVE = 4.0
 
-#: As httpx asks for by itself, of what the standard library decodes.
+#: The content codings of httpx's default that the standard library can decode.
 _ENCODINGS = (b"accept-encoding", b"gzip, deflate")
 
 
@@ -42,24 +42,24 @@ def open_transport(
     """Return a transport of our own to the server at *server_url*.
 
     Args:
-        server_url: If it is not https, no certificates are loaded, which takes a while.
-        api_url: The target of nearly all requests. Redirections from there must not be followed.
+        server_url: If it is not https, no certificates are loaded, because this takes long.
+        api_url: The URL of API calls, whose redirections must not be followed.
         timeout: Seconds for each of connecting, sending and waiting for more of the response.
-        secrets: Texts that must never show in an error.
-        transfers: Files that worker threads move at the same time.
+        secrets: Texts that must never appear in an error.
+        transfers: Number of files that worker threads move at the same time.
 
     Raises:
         ConfigurationError: The environment names a proxy or certificates that cannot be used.
     """
-    # The number of connections is bounded by the senders, not here: waiting in httpcore's pool
-    # costs a scan of it for each event.
+    # The senders limit the number of connections. Requests that wait in httpcore's pool would make
+    # it search the pool at each event.
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE
     )
     if getproxies().keys() - {"no"}:
         return _OwnHttpxTransport(_open_proxied(limits, timeout), secrets)
     is_secure = urlsplit(server_url).scheme == "https"
-    # The context without certificates trusts no server, so TLS would fail, not be insecure.
+    # A context without certificates trusts no server, so that TLS fails and is never insecure.
     verify = load_certificates() if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     transport = httpx.AsyncHTTPTransport(verify=verify, limits=limits)
     client = httpx.AsyncClient(
@@ -89,7 +89,7 @@ class _OwnHttpxTransport(HttpxTransport):
 
 
 def load_certificates() -> ssl.SSLContext:
-    """Return a context for TLS that knows the certificates of authorities; takes a while.
+    """Return a context for TLS that trusts the certificates of authorities; takes long.
 
     Raises:
         ConfigurationError: The environment names certificates that cannot be loaded.
@@ -109,28 +109,28 @@ def _open_proxied(limits: httpx.Limits, timeout: float) -> httpx.AsyncClient:
             limits=limits,
             follow_redirects=False,
             trust_env=True,
-            verify=load_certificates(),  # one for all: httpx would load one for each proxy
+            verify=load_certificates(),  # once; httpx would load them for each proxy
         )
     except ImportError:
         problem = "for a SOCKS proxy (ALL_PROXY) install httpx[socks]"
     except (httpx.InvalidURL, ValueError):  # their texts may quote the proxy's password
-        problem = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is no URL of a proxy"
+        problem = "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is not the URL of a proxy"
     raise ConfigurationError([problem])
 
 
 class _ShortRequest(httpx.Request):
-    """One that takes the short way."""
+    """A request that :class:`ShortCut` sends without its client."""
 
 
 class ShortCut:
     """An ``httpx.AsyncClient`` whose requests to one address go straight to its connections.
 
-    Cookies are kept and sent as the client does it: a load balancer may count on them.
+    Cookies are stored and sent as by the client, because a load balancer may need them.
 
     Args:
-        client: Sends all others; closed with this.
-        transport: The one of the client that *url* is reached by.
-        url: The address; redirections from there are not followed.
+        client: Sends all other requests; closed with this object.
+        transport: The transport of the client.
+        url: The address; its redirections are not followed.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class ShortCut:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it takes no more requests."""
+        """Whether it accepts no more requests."""
         return self._client.is_closed
 
     def build_request(
@@ -154,7 +154,7 @@ class ShortCut:
         content: bytes | AsyncIterable[bytes] | None,
         headers: Sequence[tuple[bytes, bytes]],
     ) -> httpx.Request:
-        """Return a request that :meth:`send` takes."""
+        """Return a request for :meth:`send`."""
         if url != self._text:
             return self._client.build_request(method, url, content=content, headers=[*headers])
         request = _ShortRequest(
@@ -169,7 +169,7 @@ class ShortCut:
         return request
 
     async def send(self, request: Any, *, stream: bool, follow_redirects: bool) -> httpx.Response:
-        """Send *request*, and return its answer when its headers have arrived."""
+        """Send *request*, and return its response when its headers have arrived."""
         if not isinstance(request, _ShortRequest):
             return await self._client.send(
                 request, stream=stream, follow_redirects=follow_redirects

@@ -110,7 +110,7 @@ async def test_the_error_of_a_timeout_does_not_quote_the_event_loop() -> None:
         with pytest.raises(TransportError) as caught:
             await session.query("select id from Job").all()
 
-    assert str(caught.value) == f"no complete answer from {url}: ReadTimeout"
+    assert str(caught.value) == f"no complete response from {url}: ReadTimeout"
 
 
 @pytest.mark.parametrize("respond", [hang, drop, truncate, not_http])

@@ -188,7 +188,7 @@ async def test_a_store_that_takes_nothing_any_more_is_given_up(
         await anyio.sleep_forever()
 
     async with peers.session_with_store(stall, timeout=TIMEOUT) as session:
-        with pytest.raises(TransportError, match=r"the server took no data for 1 s") as caught:
+        with pytest.raises(TransportError, match=r"the server accepted no data for 1 s") as caught:
             await send(session, sparse(tmp_path), verified=verified)
         assert not isinstance(caught.value, ConnectError)
 
@@ -395,7 +395,7 @@ async def test_a_download_follows_relative_redirections(peers: Peers, tmp_path: 
 
 @pytest.mark.parametrize(
     ("location", "problem"),
-    [("/again", "redirections"), ("ftp://127.0.0.1/x", "'ftp'"), ("http://h:port/", "not a URL")],
+    [("/again", "redirections"), ("ftp://127.0.0.1/x", "'ftp'"), ("http://h:port/", "is invalid")],
 )
 async def test_a_redirection_to_nowhere_ends_a_download(
     peers: Peers, tmp_path: Path, location: str, problem: str

@@ -309,7 +309,7 @@ async def test_a_whole_file_is_not_sent_for_ever_to_who_refuses_it(
     path.write_bytes(BODY[:PART])
     proxy.plan(b"PUT ", damage=True, times=99)
 
-    with pytest.raises(TransferError, match="refused with HTTP 400"):
+    with pytest.raises(TransferError, match="rejected with HTTP 400"):
         await send(session, path)
 
     assert len(proxy.requests(b"PUT ")) == 3
@@ -323,7 +323,7 @@ async def test_a_bad_request_for_a_file_that_was_not_hashed_is_not_repeated(
     path.write_bytes(BODY[:PART])
     proxy.plan(b"PUT ", answer=b"HTTP/1.1 400 No", times=99)
 
-    with pytest.raises(TransferError, match="refused with HTTP 400"):
+    with pytest.raises(TransferError, match="rejected with HTTP 400"):
         await send(session, path, verified=False)
 
     assert len(proxy.requests(b"PUT ")) == 1

@@ -119,7 +119,7 @@ async def test_links_inside_a_directory_are_archived_once(plates: Path) -> None:
 
 @pytest.mark.parametrize(
     ("target", "reason"),
-    [("../secret", "leads out of"), ("gone", "No such file"), ("loop", "symbolic link|loop")],
+    [("../secret", "points out of"), ("gone", "No such file"), ("loop", "symbolic link|loop")],
 )
 async def test_links_that_lead_elsewhere_are_refused(
     plates: Path, target: str, reason: str
@@ -180,8 +180,8 @@ def test_an_archive_is_called_what_its_files_have_in_common(
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ([], "no files"),
-        ([b"x"], "has paths, not bytes"),
+        ([], "is empty"),
+        ([b"x"], "contains paths, not bytes"),
         (["missing.exr"], "missing.exr cannot be read: No such file"),
     ],
 )
@@ -196,7 +196,7 @@ async def test_other_sequences_are_refused(source: Any, reason: str) -> None:
 async def test_what_is_no_file_is_named(plates: Path) -> None:
     os.mkfifo(plates / "pipe")
 
-    with pytest.raises(TransferError, match="pipe is no regular file"):
+    with pytest.raises(TransferError, match="pipe is not a regular file"):
         await packed(plates)
 
 
@@ -219,7 +219,7 @@ async def test_a_file_that_may_not_be_read_is_named(
 async def test_a_name_that_is_no_text_is_refused(plates: Path) -> None:
     Path(os.fsdecode(os.fsencode(plates) + b"/\xff.txt")).write_bytes(b"")
 
-    with pytest.raises(TransferError, match="is no text"):
+    with pytest.raises(TransferError, match="is not valid text"):
         await packed(plates)
 
 

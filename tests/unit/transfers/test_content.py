@@ -227,7 +227,7 @@ async def test_an_iterator_that_is_not_read_to_its_end_is_closed() -> None:
 
 @pytest.mark.parametrize(
     ("path", "reason"),
-    [("missing.bin", "No such file"), ("a\0b", "no path")],
+    [("missing.bin", "No such file"), ("a\0b", "not a path")],
 )
 async def test_a_path_that_cannot_be_read_says_why(tmp_path: Path, path: str, reason: str) -> None:
     with pytest.raises(TransferError, match=reason):
@@ -298,7 +298,7 @@ class Failing:
         return getattr(self.file, name)
 
 
-@pytest.mark.parametrize("call", ["seek", "read", "fileno"])
+@pytest.mark.parametrize("call", ["seek", "readinto", "fileno"])
 async def test_a_disk_that_fails_while_it_is_read_is_told(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str
 ) -> None:

@@ -21,26 +21,26 @@ def test_what_is_sent_again_counts_once() -> None:
 
 
 async def test_a_transfer_that_is_stopped_ends_with_the_first_reason() -> None:
-    halt = StopToken()
+    stop_token = StopToken()
 
-    async def work(halt: StopToken) -> None:
-        halt.stop(TransferError("first"))
-        halt.stop(TransferError("second"))
-        halt.check()
+    async def work() -> None:
+        stop_token.stop(TransferError("first"))
+        stop_token.stop(TransferError("second"))
+        stop_token.check()
 
     with pytest.raises(TransferError, match="first"):
-        await halt.guard(work)
+        await stop_token.guard(work)
 
 
 async def test_nothing_is_tried_after_a_stop() -> None:
-    halt = StopToken()
-    halt.stop()
+    stop_token = StopToken()
+    stop_token.stop()
 
     async def attempt() -> None:
         raise AssertionError("tried")
 
     with pytest.raises(StoppedError):
-        await Attempts(RetryPolicy(), halt).run(attempt)
+        await Attempts(RetryPolicy(), stop_token).run(attempt)
 
 
 async def test_what_may_pass_is_told_as_what_it_is() -> None:

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from aioftrackjobs.transport._httpx import describe, is_lasting, never_left_machine
+from aioftrackjobs.transport._httpx import describe, is_permanent, was_not_sent
 
 E = TypeVar("E", bound=BaseException)
 
@@ -57,7 +57,7 @@ class OfAUsers(httpx.ConnectError):
     ids=lambda error: f"{type(error).__module__}.{type(error).__name__}-{error.__cause__!r:.30}",
 )
 def test_errors_before_a_request_leaves(error: Exception) -> None:
-    assert never_left_machine(error)
+    assert was_not_sent(error)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_errors_before_a_request_leaves(error: Exception) -> None:
     ids=lambda error: f"{type(error).__module__}.{type(error).__name__}-{error.__cause__!r:.30}",
 )
 def test_errors_after_which_the_server_may_have_it(error: Exception) -> None:
-    assert not never_left_machine(error)
+    assert not was_not_sent(error)
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_an_error_is_described_by_the_first_that_says_something(
     ],
 )
 def test_what_another_attempt_would_only_bring_again(error: Exception, *, expected: bool) -> None:
-    assert is_lasting(error) is expected
+    assert is_permanent(error) is expected
