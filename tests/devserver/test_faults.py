@@ -14,7 +14,7 @@ import pytest
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.devserver import Faults, ServerHandle, create_app, faults
-from aioftrackjobs.devserver.faults import (
+from aioftrackjobs.devserver.faults.kinds import (
     FAULTS,
     WRITING,
     BadGateway,
@@ -34,7 +34,7 @@ from aioftrackjobs.devserver.faults import (
     Truncate,
 )
 from aioftrackjobs.devserver.faults.middleware import FaultMiddleware
-from aioftrackjobs.devserver.serving import inspection
+from aioftrackjobs.devserver.serving import handle
 
 from .caller import Caller, create, new_id, query, ref, update
 
@@ -457,7 +457,7 @@ class TestInspector:
     async def test_upload_that_does_not_end_is_an_error_with_a_hint(
         self, server: ServerHandle, remote: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(inspection, "_SETTLE_TIMEOUT", 0.1)
+        monkeypatch.setattr(handle, "_SETTLE_TIMEOUT", 0.1)
         url = await _upload_url(remote, bytes(100))
         server.faults.inject(Corrupt())  # its record says that the upload has begun
         over = anyio.Event()

@@ -11,8 +11,8 @@ from aioftrackjobs.devserver.api.background import Background
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
 from aioftrackjobs.devserver.auth.users import acting_user
+from aioftrackjobs.devserver.entities.computed import FileUrls
 from aioftrackjobs.devserver.entities.serializer import Serializer
-from aioftrackjobs.devserver.entities.urls import FileUrls
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import IncomingFile, Storage
 from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload, UploadTokens

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.entities.urls import sources_of
+from aioftrackjobs.devserver.entities.computed import sources_of
 from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
 from aioftrackjobs.devserver.query.binder import cannot_be_cast, cast_target, no_relation
 from aioftrackjobs.devserver.query.joins import start_columns

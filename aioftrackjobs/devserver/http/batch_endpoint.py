@@ -22,8 +22,7 @@ from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import ApiError
 from aioftrackjobs.devserver.engine import Call, Engine
 from aioftrackjobs.devserver.http.backpressure import ROOM, SMALL, DatabaseThread, Slot, is_big
-from aioftrackjobs.devserver.http.headers import caller_of
-from aioftrackjobs.devserver.http.request_body import read_body
+from aioftrackjobs.devserver.http.requests import caller_of, read_body
 from aioftrackjobs.devserver.http.responses import batch_error_response, json_response
 from aioftrackjobs.devserver.limits import NeedsSlotError
 

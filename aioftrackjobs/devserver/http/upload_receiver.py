@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from aioftrackjobs.devserver.api_errors import RequestError, TransferError
 from aioftrackjobs.devserver.files.storage import IncomingFile
 from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload, check_digest
-from aioftrackjobs.devserver.http.request_body import pieces_of
+from aioftrackjobs.devserver.http.requests import pieces_of
 from aioftrackjobs.devserver.limits import Limits
 
 #: Bytes in a block: with small ones the threads would exchange the interpreter lock too often.

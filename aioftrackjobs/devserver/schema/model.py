@@ -22,7 +22,7 @@ class Attribute:
     Attributes:
         references: Entity type that a foreign key points at; None for other values.
         aliases: Attributes with the same value under other names.
-        derived: The database computes it (:mod:`derived`); clients cannot write it.
+        derived: The database computes it from others; clients cannot write it.
         formula: SQL that computes it, if that needs its own row only.
         hidden: It is not in the document: it stores a relation without a key of its own.
     """
