@@ -103,25 +103,22 @@ class Engine:
             self.uploads = UploadTokens(self.limits, self._store.secret)
             self.parts = Parts(self.storage, lasting=self._store.is_lasting)
             self.credentials = Credentials(options.global_api_key)
-            self._services = self._make_services()
+            self._services = Services(
+                self.model,
+                self._store,
+                self.storage,
+                self.uploads,
+                self.parts,
+                self.credentials,
+                Background(),
+                self.limits,
+            )
             self._populate(options)
             self.api_keys = self._admit_users()
             if options.database is not None:
                 fail_abandoned(self._services, self.api_user)
             made.pop_all()
         self._dispatcher = Dispatcher(self._services)
-
-    def _make_services(self) -> Services:
-        return Services(
-            self.model,
-            self._store,
-            self.storage,
-            self.uploads,
-            self.parts,
-            self.credentials,
-            Background(),
-            self.limits,
-        )
 
     @property
     def api_key(self) -> str:

@@ -13,7 +13,8 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.devserver import Faults, ServerHandle, create_app, faults
+from aioftrackjobs.devserver import Faults, ServerHandle, create_app
+from aioftrackjobs.devserver.faults import kinds
 from aioftrackjobs.devserver.faults.kinds import (
     FAULTS,
     WRITING,
@@ -404,7 +405,7 @@ class TestPlan:
             make()
 
     def test_every_fault_is_listed(self) -> None:
-        known = [each for each in vars(faults).values() if isinstance(each, type)]
+        known = [each for each in vars(kinds).values() if isinstance(each, type)]
 
         assert set(FAULTS) == {each for each in known if issubclass(each, Fault)} - {Fault}
         assert len({fault.name for fault in FAULTS}) == len(FAULTS)

@@ -95,13 +95,19 @@ class Dispatcher:
         }
 
     def check(self, operations: Iterable[Any]) -> None:
-        """Check that the server knows all *operations*.
+        """Check that the server supports all *operations*.
 
         Raises:
-            ApiError: If it does not know or support one of them.
+            ApiError: If it does not support one of them.
         """
         for operation in operations:
-            self._check(operation)
+            if not isinstance(operation, Mapping):
+                raise ValidationError("An operation must be an object.")
+            name = operation.get("action")
+            if not isinstance(name, str):
+                raise ValidationError("An operation must name its 'action'.")
+            if name not in self._actions:
+                raise _unknown_action(name)
 
     def run(
         self,
@@ -139,15 +145,6 @@ class Dispatcher:
         for function in request.after_commit:
             function()
         return b"[" + b",".join(texts) + b"]"
-
-    def _check(self, operation: Any) -> None:
-        if not isinstance(operation, Mapping):
-            raise ValidationError("An operation must be an object.")
-        name = operation.get("action")
-        if not isinstance(name, str):
-            raise ValidationError("An operation must name its 'action'.")
-        if name not in self._actions:
-            raise _unknown_action(name)
 
 
 def _encoded(results: Iterable[Any], sent: Meter) -> list[bytes]:

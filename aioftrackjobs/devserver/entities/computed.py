@@ -51,9 +51,10 @@ class FileUrls:
         if not component_ids or component_ids[0] is None:
             return None
         _, action, entry = FILE_URLS[name]
-        return {entry: self._address(action, component_ids[0])}
+        return {entry: self.address(action, component_ids[0])}
 
-    def _address(self, action: str, component_id: str) -> str:
+    def address(self, action: str, component_id: str) -> str:
+        """Return the address that does *action*, ``get`` or ``thumbnail``, with one file."""
         signature = self._sign(component_id)
         return (
             f"{self.base_url}/component/{action}"

@@ -19,7 +19,6 @@ from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import ROW, TYPE
 
 Row = dict[str, Any]
-Entity = dict[str, Any]
 Key = tuple[Any, ...]
 
 

@@ -13,10 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from aioftrackjobs.devserver.api_errors import (
-    ApiError,
-    RequestError,
-)
+from aioftrackjobs.devserver.api_errors import ApiError, RequestError
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint

@@ -32,7 +32,7 @@ def _options_in(headers: Mapping[str, str]) -> set[str]:
 
 
 def caller_of(request: Request, credentials: Credentials) -> Caller:
-    """Return the sender of a batch, with its wishes for the response.
+    """Return the sender of a batch, and the form in which it gets the response.
 
     Raises:
         InvalidCredentialsError: If the headers do not have the key of a user.

@@ -119,9 +119,9 @@ def _attributes(
 def _system_projections(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the attributes sent with every entity, under their names in the API.
 
-    Documents name them by database column: ``showid`` is ``project_id``; the columns that tell a
-    typed context from others are sent too (protocol reference, section 3.5). Columns that are no
-    attribute are never sent.
+    Documents name them by database column: ``showid`` is ``project_id``; the columns that
+    distinguish a typed context from others are sent too (protocol reference, section 3.5).
+    Columns that are no attribute are never sent.
     """
     properties = document["properties"]
     columns = {fragment.get("alias_for", name): name for name, fragment in properties.items()}

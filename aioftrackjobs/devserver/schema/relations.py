@@ -218,7 +218,7 @@ def _keys(target: EntityType) -> list[Attribute]:
 
 
 def _resolve_shared_rows(model: Model) -> None:
-    """Find the types that share rows, and the key by which each tells its members."""
+    """Find the types that share rows, and the key by which each finds its members."""
     for entity_type in model.types.values():
         _copy_values(model, entity_type)
         if len(entity_type.lineage) == 1 or entity_type.discriminators:

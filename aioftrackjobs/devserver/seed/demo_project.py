@@ -1,7 +1,7 @@
 """What a new database holds: users, locations, the vocabulary of a studio and a demo project.
 
 The data is in ``demo_project.json``, in parts that build on each other. Only what the served
-schemas have room for is created. Ids are the real ones where real servers share them (protocol
+schemas can store is created. Ids are the real ones where real servers share them (protocol
 reference, sections 5.5 and 6.1), and the same on every new server otherwise.
 """
 
@@ -144,9 +144,9 @@ def _add_user(
 
 
 def _create(model: Model, batch: Batch, entity_type: str, values: Mapping[str, Any]) -> None:
-    """Create an entity with the values that its type has room for, if there is such a type."""
+    """Create an entity with the values that its type can store, if there is such a type."""
     known = model.types.get(entity_type)
     if known is not None:
-        room = known.attributes.keys() | known.relations.keys()
-        fitting = {name: value for name, value in values.items() if name in room}
+        storable = known.attributes.keys() | known.relations.keys()
+        fitting = {name: value for name, value in values.items() if name in storable}
         batch.create({"entity_type": entity_type, "entity_data": fitting})

@@ -93,10 +93,7 @@ def read_fixture(source: FixtureSource | None) -> Fixture:
 
 
 def load_fixture(
-    model: Model,
-    transaction: Transaction,
-    new_batch: Callable[[], Batch],
-    fixture: Fixture,
+    model: Model, transaction: Transaction, new_batch: Callable[[], Batch], fixture: Fixture
 ) -> None:
     """Create or update the entities of *fixture*.
 

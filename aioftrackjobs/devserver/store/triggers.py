@@ -71,7 +71,7 @@ def _remove_generic_children(parent: sa.Table, tables: Iterable[sa.Table]) -> No
         if {"parent_id", "parent_type"} <= set(child.c.keys()):
             add_trigger(
                 parent,
-                f"{parent.name}_removes_{child.name}",
+                f"{parent.name}_deletes_children_in_{child.name}",
                 f'AFTER DELETE ON "{parent.name}"',
                 f'DELETE FROM "{child.name}" WHERE "parent_id" = OLD."id"',
             )
@@ -86,7 +86,7 @@ def _cascade(table: sa.Table, column: str, target: sa.Table, *, removes: bool) -
     )
     add_trigger(
         target,
-        f"{target.name}_leaves_{table.name}_{column}",
+        f"{target.name}_cascades_to_{table.name}_{column}",
         f'AFTER DELETE ON "{target.name}"',
         f'{change} WHERE "{column}" = OLD."id"',
     )
@@ -96,7 +96,7 @@ def _copy_values(table: sa.Table, name: str, key: str, target: sa.Table) -> None
     """Copy *name* from the row of *target* that *key* names, whichever row is created first."""
     add_trigger(
         table,
-        f"{table.name}_borrows_{name}",
+        f"{table.name}_copies_{name}_on_insert",
         f'AFTER INSERT ON "{table.name}"',
         f'UPDATE "{table.name}" SET "{name}" = (SELECT "{name}" FROM "{target.name}" '
         f'WHERE "id" = NEW."{key}") WHERE "_row" = NEW."_row"',
@@ -104,7 +104,7 @@ def _copy_values(table: sa.Table, name: str, key: str, target: sa.Table) -> None
     for event in ("INSERT", f'UPDATE OF "{name}"'):
         add_trigger(
             target,
-            f"{target.name}_lends_{name}_to_{table.name}_on_{event[:6].lower()}",
+            f"{target.name}_copies_{name}_to_{table.name}_on_{event[:6].lower()}",
             f'AFTER {event} ON "{target.name}"',
             f'UPDATE "{table.name}" SET "{name}" = NEW."{name}" WHERE "{key}" = NEW."id"',
         )
