@@ -25,8 +25,14 @@ from aioftrackjobs.devserver.api.request import Caller, Completion, Services
 from aioftrackjobs.devserver.api.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.api.uploads import COMPLETE, assemble_uploads
 from aioftrackjobs.devserver.api_errors import ApiError, EntityNotFoundError, RequestError
-from aioftrackjobs.devserver.auth.credentials import Credentials, Identity, check_header_value
-from aioftrackjobs.devserver.auth.users import acting_user, api_keys, owner_of
+from aioftrackjobs.devserver.auth import (
+    Credentials,
+    Identity,
+    acting_user,
+    api_keys,
+    check_header_value,
+    owner_of,
+)
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Storage, is_storable

@@ -9,8 +9,7 @@ from typing import Any
 
 from aioftrackjobs.devserver.api.background import Background
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
-from aioftrackjobs.devserver.auth.users import acting_user
+from aioftrackjobs.devserver.auth import Credentials, Identity, acting_user
 from aioftrackjobs.devserver.entities.computed import FileUrls
 from aioftrackjobs.devserver.entities.serializer import Serializer
 from aioftrackjobs.devserver.files.multipart import Parts

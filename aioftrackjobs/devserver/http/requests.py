@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import RequestError
-from aioftrackjobs.devserver.auth.credentials import Credentials
+from aioftrackjobs.devserver.auth import Credentials
 from aioftrackjobs.devserver.limits import Limits
 
 _TRUE = frozenset({"1", "true"})

@@ -17,7 +17,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from pydantic_core import from_json
 
-from aioftrackjobs.devserver.auth.users import owner_of, user_type
+from aioftrackjobs.devserver.auth import owner_of, user_type
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.schema.quirks import USER_TYPE
