@@ -6,7 +6,7 @@
         async with AsyncSession(server.url, server.api_key, server.api_user) as session:
             ...
 
-Faults are planned with ``server.faults`` (:mod:`aioftrackjobs.devserver.faults` lists them), and
+Faults are planned with ``server.faults``; :mod:`aioftrackjobs.devserver.faults.kinds` lists them.
 ``server.inspector`` reads its entities and files without a client. For tests on pytest there is
 more in :mod:`aioftrackjobs.testing`.
 
@@ -28,22 +28,14 @@ for _package in ("lark", "sqlalchemy", "starlette", "uvicorn"):
         raise MissingExtraError("server", _package) from _error
 
 from aioftrackjobs.devserver.assumptions import ASSUMPTIONS  # noqa: E402
-from aioftrackjobs.devserver.errors import (  # noqa: E402
-    ServerEndedError,
-    ServerStartError,
-)
+from aioftrackjobs.devserver.errors import ServerEndedError, ServerStartError  # noqa: E402
 from aioftrackjobs.devserver.faults.options import plan_faults  # noqa: E402
 from aioftrackjobs.devserver.faults.plan import Faults  # noqa: E402
 from aioftrackjobs.devserver.http.app import create_app  # noqa: E402
 from aioftrackjobs.devserver.limits import Limits  # noqa: E402
 from aioftrackjobs.devserver.options import ServerOptions  # noqa: E402
-from aioftrackjobs.devserver.serving.handle import ServerHandle  # noqa: E402
-from aioftrackjobs.devserver.serving.inspection import Inspector  # noqa: E402
-from aioftrackjobs.devserver.serving.runner import (  # noqa: E402
-    DEFAULT_PORT,
-    running,
-    serve,
-)
+from aioftrackjobs.devserver.serving.handle import Inspector, ServerHandle  # noqa: E402
+from aioftrackjobs.devserver.serving.runner import DEFAULT_PORT, running, serve  # noqa: E402
 
 __all__ = [
     "ASSUMPTIONS",

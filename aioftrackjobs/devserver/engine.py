@@ -25,8 +25,14 @@ from aioftrackjobs.devserver.api.request import Caller, Completion, Services
 from aioftrackjobs.devserver.api.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.api.uploads import COMPLETE, assemble_uploads
 from aioftrackjobs.devserver.api_errors import ApiError, EntityNotFoundError, RequestError
-from aioftrackjobs.devserver.auth.credentials import Credentials, Identity, check_header_value
-from aioftrackjobs.devserver.auth.users import acting_user, api_keys, owner_of
+from aioftrackjobs.devserver.auth import (
+    Credentials,
+    Identity,
+    acting_user,
+    api_keys,
+    check_header_value,
+    owner_of,
+)
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Storage, is_storable
@@ -103,25 +109,22 @@ class Engine:
             self.uploads = UploadTokens(self.limits, self._store.secret)
             self.parts = Parts(self.storage, lasting=self._store.is_lasting)
             self.credentials = Credentials(options.global_api_key)
-            self._services = self._make_services()
+            self._services = Services(
+                self.model,
+                self._store,
+                self.storage,
+                self.uploads,
+                self.parts,
+                self.credentials,
+                Background(),
+                self.limits,
+            )
             self._populate(options)
             self.api_keys = self._admit_users()
             if options.database is not None:
                 fail_abandoned(self._services, self.api_user)
             made.pop_all()
         self._dispatcher = Dispatcher(self._services)
-
-    def _make_services(self) -> Services:
-        return Services(
-            self.model,
-            self._store,
-            self.storage,
-            self.uploads,
-            self.parts,
-            self.credentials,
-            Background(),
-            self.limits,
-        )
 
     @property
     def api_key(self) -> str:

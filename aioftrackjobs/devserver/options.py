@@ -23,7 +23,7 @@ class ServerOptions(TypedDict, total=False):
         api_user: User the server is made for; added if there is no such user.
         api_key: Key of *api_user*; made up, or kept from the database, if not given.
         global_api_key: Key that acts for any active user; there is none if not given.
-        limits: How much one request may ask for.
+        limits: How much one request may use.
         empty: Create nothing in a new database but that user and the built-in locations.
         fixture: JSON file of entities to load, or the entities themselves.
     """

@@ -26,7 +26,7 @@ use :class:`FakeServer` and :class:`ServerProcess` as context managers. All of i
 """
 
 from aioftrackjobs.devserver import Faults, Inspector
-from aioftrackjobs.devserver.faults import (
+from aioftrackjobs.devserver.faults.kinds import (
     BadGateway,
     Corrupt,
     Delay,

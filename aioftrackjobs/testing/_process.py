@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from aioftrackjobs.devserver.serving.inspection import EntityInspector
+from aioftrackjobs.devserver.serving.handle import EntityInspector
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._credentials import FtrackCredentials

@@ -9,7 +9,7 @@ from typing import Any
 from anyio.from_thread import start_blocking_portal
 
 from aioftrackjobs.devserver import Faults, ServerHandle, running
-from aioftrackjobs.devserver.serving.inspection import EntityInspector
+from aioftrackjobs.devserver.serving.handle import EntityInspector
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._credentials import FtrackCredentials

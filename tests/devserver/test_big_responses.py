@@ -34,7 +34,7 @@ Start = Callable[..., AbstractAsyncContextManager[Caller]]
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     """Starts a server with room for one big response, and Jobs that fill most of it."""
-    monkeypatch.setattr(batch_endpoint, "ROOM", ROOM)
+    monkeypatch.setattr(batch_endpoint, "BIG_TOTAL", ROOM)
 
     @asynccontextmanager
     async def started(**limits: Any) -> AsyncIterator[Caller]:

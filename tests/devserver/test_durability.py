@@ -21,7 +21,7 @@ import pytest
 
 from aioftrackjobs.devserver import create_app
 from aioftrackjobs.devserver.api.uploads import COMPLETE
-from aioftrackjobs.devserver.auth.users import api_keys
+from aioftrackjobs.devserver.auth import api_keys
 from aioftrackjobs.devserver.files.storage import PART
 from aioftrackjobs.devserver.schema.loader import builtin_model
 from aioftrackjobs.devserver.store.database import Database

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from aioftrackjobs.devserver import Faults, ServerStartError, plan_faults
-from aioftrackjobs.devserver.faults import (
+from aioftrackjobs.devserver.faults.kinds import (
     FAULTS,
     BadGateway,
     Delay,

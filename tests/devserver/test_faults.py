@@ -13,8 +13,9 @@ import httpx
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.devserver import Faults, ServerHandle, create_app, faults
-from aioftrackjobs.devserver.faults import (
+from aioftrackjobs.devserver import Faults, ServerHandle, create_app
+from aioftrackjobs.devserver.faults import kinds
+from aioftrackjobs.devserver.faults.kinds import (
     FAULTS,
     WRITING,
     BadGateway,
@@ -34,7 +35,7 @@ from aioftrackjobs.devserver.faults import (
     Truncate,
 )
 from aioftrackjobs.devserver.faults.middleware import FaultMiddleware
-from aioftrackjobs.devserver.serving import inspection
+from aioftrackjobs.devserver.serving import handle
 
 from .caller import Caller, create, new_id, query, ref, update
 
@@ -404,7 +405,7 @@ class TestPlan:
             make()
 
     def test_every_fault_is_listed(self) -> None:
-        known = [each for each in vars(faults).values() if isinstance(each, type)]
+        known = [each for each in vars(kinds).values() if isinstance(each, type)]
 
         assert set(FAULTS) == {each for each in known if issubclass(each, Fault)} - {Fault}
         assert len({fault.name for fault in FAULTS}) == len(FAULTS)
@@ -457,7 +458,7 @@ class TestInspector:
     async def test_upload_that_does_not_end_is_an_error_with_a_hint(
         self, server: ServerHandle, remote: Caller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(inspection, "_SETTLE_TIMEOUT", 0.1)
+        monkeypatch.setattr(handle, "_SETTLE_TIMEOUT", 0.1)
         url = await _upload_url(remote, bytes(100))
         server.faults.inject(Corrupt())  # its record says that the upload has begun
         over = anyio.Event()

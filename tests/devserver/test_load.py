@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import Limits
-from aioftrackjobs.devserver.http.backpressure import ROOM, SMALL, Slot
+from aioftrackjobs.devserver.http.backpressure import BIG_TOTAL, SMALL, Slot
 from aioftrackjobs.devserver.schema.loader import builtin_model
 from aioftrackjobs.devserver.store.statements import Statements
 
@@ -89,8 +89,8 @@ async def test_big_requests_wait_outside_rather_than_in_memory(tmp_path: Path) -
             clients.cancel_scope.cancel()
         grown = server.peak_memory() - before
 
-    assert 0 < len(sent) <= ROOM // Limits().request
-    assert grown < ROOM * 1.5
+    assert 0 < len(sent) <= BIG_TOTAL // Limits().request
+    assert grown < BIG_TOTAL * 1.5
 
 
 async def test_a_big_request_waits_for_a_slot_and_a_small_one_does_not() -> None:
@@ -107,7 +107,7 @@ async def test_a_big_request_waits_for_a_slot_and_a_small_one_does_not() -> None
     begun: list[int] = []
     done: list[int] = []
     leave = anyio.Event()
-    async with limited(request=ROOM) as api:
+    async with limited(request=BIG_TOTAL) as api:
 
         async def send() -> None:
             response = await api.send(body(), **headers)  # type: ignore[arg-type]
@@ -142,7 +142,7 @@ def test_statements_of_made_up_shapes_are_not_kept_for_ever(
     sql = Statements(builtin_model())
     columns = ["id", "status", "type", "data"]
 
-    texts = {sql.inserting("Job", shape) for shape in itertools.permutations(columns)}
+    texts = {sql.text("insert", "Job", (), shape) for shape in itertools.permutations(columns)}
 
     assert len(texts) == 24
-    assert len(sql._statements) <= 10
+    assert len(sql._texts) <= 10

@@ -287,7 +287,7 @@ async def test_completed_uploads_are_not_remembered_for_ever(
     await first.put_all()
     await second.put_all()
     await kept.call(first.completion())
-    monkeypatch.setattr(database, "_REMEMBERED", -1.0)
+    monkeypatch.setattr(database, "_COMPLETED_KEPT", -1.0)
 
     await kept.call(second.completion())
 

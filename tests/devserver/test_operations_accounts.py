@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import create_app, running
-from aioftrackjobs.devserver.api.accounts import signed_widget
+from aioftrackjobs.devserver.api.administration import signed_widget
 from aioftrackjobs.devserver.api_errors import STRICT_STATUS, ApiError
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 

@@ -25,7 +25,7 @@ from aioftrackjobs import (
     job_context,
 )
 from aioftrackjobs.devserver import ServerHandle, running
-from aioftrackjobs.devserver.faults import HtmlPage
+from aioftrackjobs.devserver.faults.kinds import HtmlPage
 from aioftrackjobs.session import context_of
 from aioftrackjobs.transfers.content import open_content
 from aioftrackjobs.transfers.spool import CHUNK

@@ -31,7 +31,7 @@ from aioftrackjobs import (
 from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Unknown
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.devserver.faults import NotAtomic
+from aioftrackjobs.devserver.faults.kinds import NotAtomic
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import context_of
 

@@ -15,7 +15,7 @@ import pytest
 
 from aioftrackjobs import AsyncSession, Job, JobStatus, RunningJob, job_context
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.devserver.faults import Drop
+from aioftrackjobs.devserver.faults.kinds import Drop
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import connection_of, context_of
 from aioftrackjobs.timings import Timings

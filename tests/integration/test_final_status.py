@@ -15,7 +15,8 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, Health, Job, job_context, recover
-from aioftrackjobs.devserver import ServerHandle, faults
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.devserver.faults.kinds import Drop, TooManyRequests
 from aioftrackjobs.errors import (
     AuthenticationError,
     CommitUncertainError,
@@ -74,7 +75,7 @@ async def test_a_final_status_is_sent_again_while_the_server_takes_no_more_reque
         server.url, server.api_key, server.api_user, retry=NO_RETRIES
     ) as session:
         async with job_context(session, description="x") as job:
-            server.faults.inject(faults.TooManyRequests(), on="writes", times=2)
+            server.faults.inject(TooManyRequests(), on="writes", times=2)
     assert held(server, job.id)["status"] == "done"
 
 
@@ -83,7 +84,7 @@ async def test_a_final_status_waits_until_the_server_takes_requests_again(
 ) -> None:
     async with journaled(server, path, retry=NO_RETRIES) as session:
         async with job_context(session, description="x", grace=0.05) as job:
-            server.faults.inject(faults.TooManyRequests(0), on="calls", probability=1.0)
+            server.faults.inject(TooManyRequests(0), on="calls", probability=1.0)
         assert session.health.final_reports_pending == 1
         assert held(server, job.id)["status"] == "running"
         server.faults.clear()
@@ -126,7 +127,7 @@ async def test_a_final_status_in_the_journal_waits_as_long_as_the_server_asks(
     retry = RetryPolicy(budget=0, sleep=sleep)
     async with journaled(server, path, retry=retry) as session:
         async with job_context(session, description="x", grace=0.05):
-            server.faults.inject(faults.TooManyRequests(3600), on="calls", probability=1.0)
+            server.faults.inject(TooManyRequests(3600), on="calls", probability=1.0)
         await until(lambda: len(pauses) > 1)
     assert pauses == [3600, 3600], "one within the grace, and then that of the journal"
 
@@ -189,8 +190,8 @@ async def test_to_settle_a_beginning_leaves_no_job_running(
         server.url, server.api_key, server.api_user, retry=NO_RETRIES
     ) as session:
         await session.current_user()
-        server.faults.inject(faults.Drop(applied=applied), on="writes")
-        server.faults.inject(faults.Drop(), on="calls", probability=1.0)
+        server.faults.inject(Drop(applied=applied), on="writes")
+        server.faults.inject(Drop(), on="calls", probability=1.0)
         with pytest.raises(CommitUncertainError) as caught:
             async with job_context(session, description="x", grace=0.5):
                 pass

@@ -13,7 +13,7 @@ from anyio.abc import ByteStream
 
 from aioftrackjobs import AsyncSession, CommitUncertainError, Job, User
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.devserver.faults import Drop
+from aioftrackjobs.devserver.faults.kinds import Drop
 from aioftrackjobs.models import remote_value
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import context_of

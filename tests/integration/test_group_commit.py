@@ -26,7 +26,7 @@ from aioftrackjobs.commit import queue
 from aioftrackjobs.commit.dispatcher import MAX_REQUESTS
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.devserver.faults import Delay, Drop, NotAtomic
+from aioftrackjobs.devserver.faults.kinds import Delay, Drop, NotAtomic
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.timings import Timings
 

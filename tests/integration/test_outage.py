@@ -14,7 +14,7 @@ import pytest
 
 from aioftrackjobs import AsyncSession, ConnectError, Job, JobStatus, job_context, recover
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.devserver.faults import TooManyRequests
+from aioftrackjobs.devserver.faults.kinds import TooManyRequests
 from aioftrackjobs.recovery import RecoveredJob
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 logger = logging.getLogger(__name__)
 
-#: Is called with an event that is set when the server stops: then the work should give up.
+#: Is called with an event that is set when the server stops: then the work should end early.
 Work = Callable[[threading.Event], None]
 
 
@@ -35,7 +35,7 @@ class Background:
                 self._thread.start()
 
     def close(self) -> None:
-        """Tell all work to give up, and wait for its end; each piece is still called."""
+        """Cancel all work and wait for its end; each piece is still called."""
         self.stopping.set()
         with self._lock:
             thread = self._thread
@@ -43,7 +43,7 @@ class Background:
             thread.join()
 
     def cancel_all(self) -> None:
-        """Tell all work so far to give up, and wait for its end; new work may start then."""
+        """Cancel all work so far and wait for its end; new work may start then."""
         self.close()
         self.stopping.clear()
 

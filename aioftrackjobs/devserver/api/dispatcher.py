@@ -14,13 +14,7 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from aioftrackjobs.devserver.api import (
-    accounts,
-    encode_media,
-    query,
-    server_information,
-    uploads,
-)
+from aioftrackjobs.devserver.api import administration, encode_media, query, uploads
 from aioftrackjobs.devserver.api.request import ApiRequest, Caller, Completion, Operation, Services
 from aioftrackjobs.devserver.api_errors import (
     ApiError,
@@ -89,27 +83,31 @@ class Dispatcher:
             "delete": _Action(_delete, writes=True),
             "query_schemas": _Action(lambda *_: self._schemas),
             "query_server_information": _Action(
-                partial(
-                    server_information.server_information, schema_hash=schema_hash(self._schemas)
-                )
+                partial(administration.server_information, schema_hash=schema_hash(self._schemas))
             ),
             "get_upload_metadata": _Action(uploads.get_upload_metadata),
             uploads.COMPLETE: _Action(uploads.complete_multipart_upload, writes=True),
             "encode_media": _Action(encode_media.encode_media, writes=True),
-            "reset_remote": _Action(accounts.reset_remote, writes=True),
-            "get_widget_url": _Action(accounts.get_widget_url),
-            "send_user_invite": _Action(accounts.send_user_invite),
-            "send_review_session_invite": _Action(accounts.send_review_session_invite),
+            "reset_remote": _Action(administration.reset_remote, writes=True),
+            "get_widget_url": _Action(administration.get_widget_url),
+            "send_user_invite": _Action(administration.send_user_invite),
+            "send_review_session_invite": _Action(administration.send_review_session_invite),
         }
 
     def check(self, operations: Iterable[Any]) -> None:
-        """Check that the server knows all *operations*.
+        """Check that the server supports all *operations*.
 
         Raises:
-            ApiError: If it does not know or support one of them.
+            ApiError: If it does not support one of them.
         """
         for operation in operations:
-            self._check(operation)
+            if not isinstance(operation, Mapping):
+                raise ValidationError("An operation must be an object.")
+            name = operation.get("action")
+            if not isinstance(name, str):
+                raise ValidationError("An operation must name its 'action'.")
+            if name not in self._actions:
+                raise _unknown_action(name)
 
     def run(
         self,
@@ -147,15 +145,6 @@ class Dispatcher:
         for function in request.after_commit:
             function()
         return b"[" + b",".join(texts) + b"]"
-
-    def _check(self, operation: Any) -> None:
-        if not isinstance(operation, Mapping):
-            raise ValidationError("An operation must be an object.")
-        name = operation.get("action")
-        if not isinstance(name, str):
-            raise ValidationError("An operation must name its 'action'.")
-        if name not in self._actions:
-            raise _unknown_action(name)
 
 
 def _encoded(results: Iterable[Any], sent: Meter) -> list[bytes]:

@@ -9,16 +9,14 @@ from typing import Any
 
 from aioftrackjobs.devserver.api.background import Background
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.auth.credentials import Credentials, Identity
-from aioftrackjobs.devserver.auth.users import acting_user
+from aioftrackjobs.devserver.auth import Credentials, Identity, acting_user
+from aioftrackjobs.devserver.entities.computed import FileUrls
 from aioftrackjobs.devserver.entities.serializer import Serializer
-from aioftrackjobs.devserver.entities.urls import FileUrls
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import IncomingFile, Storage
 from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload, UploadTokens
 from aioftrackjobs.devserver.limits import Limits, Meter
 from aioftrackjobs.devserver.mutations.batch import Batch
-from aioftrackjobs.devserver.mutations.defaults import Defaults
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.database import Database, Transaction
 
@@ -41,14 +39,12 @@ class Services:
     def batch(self, transaction: Transaction, username: str) -> Batch:
         """Return a batch that acts for *username*, outside of any request."""
         serializer = Serializer(self.model, FileUrls("", self.uploads.sign_download))
-        return Batch(
-            self.model, transaction, Defaults(self.model, transaction, username), serializer
-        )
+        return Batch(self.model, transaction, username, serializer)
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """The sender of a batch, with its wishes for the response.
+    """The sender of a batch, and the form in which it gets the response.
 
     Attributes:
         base_url: Address by which the sender reaches this server.
@@ -104,18 +100,16 @@ class ApiRequest:
         self.files_to_place: list[IncomingFile] = []
         self.after_commit: list[Callable[[], object]] = []
         self.user = acting_user(services.model, transaction, caller.identity)
-        model = services.model
-        addresses = FileUrls(caller.base_url, services.uploads.sign_download)
+        self.file_urls = FileUrls(caller.base_url, services.uploads.sign_download)
         self.serializer = Serializer(
-            model, addresses, denormalize=caller.denormalize, written=written
+            services.model, self.file_urls, denormalize=caller.denormalize, written=written
         )
 
     @cached_property
     def batch(self) -> Batch:
         """The changes of the batch; made with the first operation that writes."""
-        model = self.services.model
-        rules = Defaults(model, self.transaction, self.caller.username)
-        return Batch(model, self.transaction, rules, self.serializer)
+        username = self.caller.username
+        return Batch(self.services.model, self.transaction, username, self.serializer)
 
     def row(self, entity_type: str, key: object) -> dict[str, Any] | None:
         """Return the row of the entity with a single *key*, None if there is none."""

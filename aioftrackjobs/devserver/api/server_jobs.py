@@ -24,7 +24,7 @@ from aioftrackjobs.devserver.mutations.batch import Batch
 
 logger = logging.getLogger(__name__)
 
-#: Key in a Job's data that tells the server's own Jobs from those of clients.
+#: Key in a Job's data that distinguishes the server's own Jobs from those of clients.
 _MARK = "worked_on_by_server"
 _UNDER_WAY = ("queued", "running")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Completion, Operation, Services, text_of
 from aioftrackjobs.devserver.api_errors import MissingPartError, ValidationError
@@ -67,12 +66,11 @@ def complete_multipart_upload(request: ApiRequest, operation: Operation) -> dict
     announced = completion.announced
     if completion.file is not None:
         request.files_to_place.append(completion.file)
-        request.transaction.complete(str(announced.upload))
-        request.after_commit.append(partial(services.parts.discard, announced))
-    signature = services.uploads.sign_download(announced.component_id)
-    query = urlencode({"id": announced.component_id, "signature": signature})
+        upload = str(announced.upload)
+        request.transaction.complete(upload)
+        request.after_commit.append(partial(services.parts.discard, upload))
     return {
         "action": COMPLETE,
         "component_id": announced.component_id,
-        "url": f"{request.caller.base_url.rstrip('/')}/component/get?{query}",
+        "url": request.file_urls.address("get", announced.component_id),
     }

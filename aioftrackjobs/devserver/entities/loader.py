@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from pydantic_core import to_json
 
-from aioftrackjobs.devserver.entities.links import link_names, read_links
+from aioftrackjobs.devserver.entities.computed import link_names, read_links
 from aioftrackjobs.devserver.entities.projections import Selection
 from aioftrackjobs.devserver.query.joins import membership_conditions, reached, start_columns
 from aioftrackjobs.devserver.schema.model import Model, Relation
@@ -19,7 +19,6 @@ from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import ROW, TYPE
 
 Row = dict[str, Any]
-Entity = dict[str, Any]
 Key = tuple[Any, ...]
 
 

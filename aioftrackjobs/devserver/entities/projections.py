@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
 
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.entities.urls import sources_of
+from aioftrackjobs.devserver.entities.computed import sources_of
 from aioftrackjobs.devserver.query.ast import Aggregate, Path, Query, Step
 from aioftrackjobs.devserver.query.binder import cannot_be_cast, cast_target, no_relation
 from aioftrackjobs.devserver.query.joins import start_columns
@@ -72,11 +71,6 @@ def select(model: Model, query: Query) -> Selection:
             raise ValidationError(f"A projection has more than {_LONGEST_PATH} steps.")
         _add(model, selection, projection)
     return selection
-
-
-def select_names(entity_type: EntityType, names: Iterable[str]) -> Selection:
-    """Return the selection of the attributes *names* of one type."""
-    return Selection(entity_type, names=dict.fromkeys(names))
 
 
 def _add(model: Model, selection: Selection, path: Path) -> None:

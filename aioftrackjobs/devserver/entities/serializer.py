@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from aioftrackjobs.devserver.entities.computed import FileUrls
 from aioftrackjobs.devserver.entities.loader import Loaded, Row
 from aioftrackjobs.devserver.entities.projections import Selection
-from aioftrackjobs.devserver.entities.urls import FileUrls
 from aioftrackjobs.devserver.limits import Meter, unmetered
 from aioftrackjobs.devserver.query.joins import start_columns
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation

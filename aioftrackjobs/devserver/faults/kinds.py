@@ -1,8 +1,8 @@
 """The faults that can be injected between a client and the server.
 
 A fault defines what happens to one request. :meth:`aioftrackjobs.devserver.Faults.inject` plans
-when and to which requests. *Applied* means the same for all: whether the server runs the request
-before the fault is injected.
+when and to which requests. The setting ``applied`` means the same for all: whether the server runs
+the request before the fault is injected.
 """
 
 from __future__ import annotations
@@ -17,14 +17,7 @@ Named: TypeAlias = Literal["any", "calls", "reads", "writes", "uploads", "downlo
 
 #: The actions of operations that write.
 WRITING = frozenset(
-    {
-        "create",
-        "update",
-        "delete",
-        "complete_multipart_upload",
-        "encode_media",
-        "reset_remote",
-    }
+    {"create", "update", "delete", "complete_multipart_upload", "encode_media", "reset_remote"}
 )
 
 
@@ -125,7 +118,6 @@ class BadGateway(Fault):
 
     Attributes:
         status: The HTTP status; 500 to 599.
-        applied: Whether the server has run the request.
     """
 
     name: ClassVar[str] = "bad-gateway"
@@ -142,7 +134,6 @@ class HtmlPage(Fault):
 
     Attributes:
         status: The HTTP status.
-        applied: Whether the server has run the request.
     """
 
     name: ClassVar[str] = "html"
@@ -170,11 +161,7 @@ class TooManyRequests(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Hang(Fault):
-    """No response comes, until the client gives up.
-
-    Attributes:
-        applied: Whether the server has run the request.
-    """
+    """No response comes, until the client gives up."""
 
     name: ClassVar[str] = "hang"
     applied: bool = False
@@ -182,11 +169,7 @@ class Hang(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Drop(Fault):
-    """The connection is closed without a response.
-
-    Attributes:
-        applied: Whether the server has run the request.
-    """
+    """The connection is closed without a response."""
 
     name: ClassVar[str] = "drop"
     applied: bool = False
@@ -215,7 +198,6 @@ class Delay(Fault):
 
     Attributes:
         seconds: How much longer.
-        applied: Whether the delay is after it is run, else before.
     """
 
     name: ClassVar[str] = "delay"
@@ -280,11 +262,7 @@ class Restart(Fault):
 
 @dataclass(frozen=True, slots=True)
 class LosePower(Fault):
-    """The server's process is killed, as by ``kill -9``; only for a process of its own.
-
-    Attributes:
-        applied: Whether the server has run the request.
-    """
+    """The server's process is killed, as by ``kill -9``; only for a process of its own."""
 
     name: ClassVar[str] = "lose-power"
     applied: bool = False

@@ -1,7 +1,7 @@
 """Injecting faults: an ASGI middleware around the application of the server.
 
-The server itself knows nothing of faults. If a fault is *applied*, the request passes to the
-server as usual, and only the response is discarded, truncated or replaced.
+The application itself has no code for faults. If a fault is *applied*, the request passes to the
+application as usual, and only the response is discarded, truncated or replaced.
 """
 
 from __future__ import annotations
@@ -16,28 +16,11 @@ from pydantic_core import from_json, to_json
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aioftrackjobs.devserver.faults import kinds
 from aioftrackjobs.devserver.faults.connections import ClientConnection, Connections
-from aioftrackjobs.devserver.faults.kinds import (
-    BadGateway,
-    Corrupt,
-    Delay,
-    Drop,
-    Fault,
-    Hang,
-    HtmlPage,
-    LosePower,
-    NotAtomic,
-    Refuse,
-    RequestKind,
-    Restart,
-    SeenRequest,
-    Throttle,
-    TooManyRequests,
-    Truncate,
-)
 from aioftrackjobs.devserver.faults.plan import Due, Faults, MatcherError
 
-_KINDS: Mapping[tuple[str, str], RequestKind] = {
+_KINDS: Mapping[tuple[str, str], kinds.RequestKind] = {
     ("POST", "/api"): "call",
     ("PUT", "/upload"): "upload",
     ("GET", "/component/get"): "download",
@@ -70,7 +53,7 @@ class FaultMiddleware:
             else:
                 await self._respond(connection, await _seen_request(connection))
 
-    async def _respond(self, connection: ClientConnection, request: SeenRequest) -> None:
+    async def _respond(self, connection: ClientConnection, request: kinds.SeenRequest) -> None:
         try:
             due = self.faults.due(request)
         except MatcherError as error:  # a status that no client retries, so that it shows at once
@@ -85,43 +68,43 @@ class FaultMiddleware:
 
     async def _inject(self, due: Due, connection: ClientConnection) -> None:
         fault = due.fault
-        if getattr(fault, "applied", False) and not isinstance(fault, Delay):
+        if getattr(fault, "applied", False) and not isinstance(fault, kinds.Delay):
             await self._apply(connection)
         match fault:
-            case Drop():
+            case kinds.Drop():
                 await connection.drop()
-            case Hang():
+            case kinds.Hang():
                 await self.connections.stall(connection)
-            case Restart(seconds=seconds):
+            case kinds.Restart(seconds=seconds):
                 self.connections.go_down(seconds)
                 await connection.wait_closed()
-            case LosePower():
+            case kinds.LosePower():
                 # Windows has no SIGKILL; SIGTERM kills a process there at once.
                 os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
-            case NotAtomic():
+            case kinds.NotAtomic():
                 if not await _NotAtomicBatch(self._app, connection).respond():
                     self.faults.withdraw(due)
-            case Delay():
+            case kinds.Delay():
                 await self._delay(fault, connection)
-            case Throttle():
+            case kinds.Throttle():
                 await _ThrottledRequest(self.connections, connection, fault.rate).run(self._app)
-            case Truncate():
+            case kinds.Truncate():
                 await _TruncatedResponse(connection, fault.kept).run(self._app)
-            case Corrupt():
+            case kinds.Corrupt():
                 await self._app(connection.scope, _corrupted(connection), connection.send)
             case _:
                 await _response(fault)(connection.scope, connection.receive, connection.send)
 
     async def _apply(self, connection: ClientConnection) -> None:
         """Pass the request on, and discard the response."""
-        await self._app(connection.scope, connection.receive, _BufferedResponse().take)
+        await self._app(connection.scope, connection.receive, _BufferedResponse().store)
 
-    async def _delay(self, fault: Delay, connection: ClientConnection) -> None:
+    async def _delay(self, fault: kinds.Delay, connection: ClientConnection) -> None:
         if fault.applied:
             response = _BufferedResponse()
-            await self._app(connection.scope, connection.receive, response.take)
+            await self._app(connection.scope, connection.receive, response.store)
             if await self.connections.pause(connection, fault.seconds):
-                await response.give(connection.send)
+                await response.send_to(connection.send)
                 return
         elif await self.connections.pause(connection, fault.seconds):
             await self._app(connection.scope, connection.receive, connection.send)
@@ -129,14 +112,14 @@ class FaultMiddleware:
         await connection.drop()
 
 
-async def _seen_request(connection: ClientConnection) -> SeenRequest:
+async def _seen_request(connection: ClientConnection) -> kinds.SeenRequest:
     """Return a request for matchers; the body of a batch is read for that."""
     method, path = connection.scope["method"], connection.scope["path"]
     if path.startswith("/upload/"):
         path = "/upload"
     kind = _KINDS.get((method, path), "other")
     operations = _operations(await connection.body()) if kind == "call" else ()
-    return SeenRequest(method, path, kind, operations)
+    return kinds.SeenRequest(method, path, kind, operations)
 
 
 def _operations(body: bytes) -> tuple[dict[str, Any], ...]:
@@ -148,17 +131,17 @@ def _operations(body: bytes) -> tuple[dict[str, Any], ...]:
     return tuple(entry for entry in entries if isinstance(entry, dict))
 
 
-def _response(fault: Fault) -> Response:
+def _response(fault: kinds.Fault) -> Response:
     """Return the response that replaces the server's."""
     match fault:
-        case Refuse():
+        case kinds.Refuse():
             body = {"exception": fault.kind, "content": fault.text, "error_code": None}
             return Response(to_json(body), media_type="application/json")
-        case BadGateway():
+        case kinds.BadGateway():
             return PlainTextResponse("Bad gateway", fault.status)
-        case HtmlPage():
+        case kinds.HtmlPage():
             return HTMLResponse(_LOGIN_PAGE, fault.status)
-        case TooManyRequests():
+        case kinds.TooManyRequests():
             headers = {"Retry-After": str(fault.retry_after)}
             return PlainTextResponse("Too many requests", 429, headers)
         case _:
@@ -171,11 +154,11 @@ class _BufferedResponse:
 
     messages: list[Message] = field(default_factory=list)
 
-    async def take(self, message: Message) -> None:
+    async def store(self, message: Message) -> None:
         """Store a message of it."""
         self.messages.append(message)
 
-    async def give(self, send: Send) -> None:
+    async def send_to(self, send: Send) -> None:
         """Send all of it."""
         for message in self.messages:
             await send(message)
@@ -204,7 +187,7 @@ class _NotAtomicBatch:
         response = await self._response_to(body)
         if response.is_refusal:
             await self._keep(_operations(body))
-        await response.give(self._connection.send)
+        await response.send_to(self._connection.send)
         return response.is_refusal
 
     async def _keep(self, operations: tuple[dict[str, Any], ...]) -> None:
@@ -230,7 +213,7 @@ class _NotAtomicBatch:
             return {"type": "http.request", "body": part, "more_body": False}
 
         await self._app(
-            {**self._connection.scope, "headers": [*kept, length]}, receive, response.take
+            {**self._connection.scope, "headers": [*kept, length]}, receive, response.store
         )
         return response
 

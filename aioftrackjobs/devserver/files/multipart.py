@@ -1,7 +1,7 @@
 """Uploads in parts: parts are stored until the client names those that make up the file.
 
 A part is a file of its own, named by upload, number and digest. So the server keeps nothing in
-memory, and the versions of a part that was sent twice are told apart: the client names a part by
+memory, and a part may be sent twice with different contents: the client names a part by
 its tag, which is the digest (protocol reference, section 6.4).
 """
 
@@ -17,11 +17,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
-from aioftrackjobs.devserver.api_errors import (
-    MissingPartError,
-    TransferError,
-    ValidationError,
-)
+from aioftrackjobs.devserver.api_errors import MissingPartError, TransferError, ValidationError
 from aioftrackjobs.devserver.files.storage import PART, IncomingFile, Storage
 from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload, check_digest, uploads_of
 
@@ -99,11 +95,6 @@ class Parts:
         except FileNotFoundError:
             return False
 
-    def discard(self, announced: AnnouncedUpload) -> None:
-        """Remove all parts of an upload."""
-        if announced.upload is not None:
-            self._remove(announced.upload)
-
     def discard_all(self, component_id: str) -> bool:
         """Remove the parts of all uploads of a component; return whether there were any."""
         prefix = uploads_of(component_id)
@@ -114,7 +105,8 @@ class Parts:
             path.unlink(missing_ok=True)
         return bool(found)
 
-    def _remove(self, upload: str) -> None:
+    def discard(self, upload: str) -> None:
+        """Remove all parts of the upload with this id."""
         with self._lock:
             self._open.discard(upload)
         for path in self._storage.folder.glob(f"{PART}{upload}-*"):
@@ -123,7 +115,7 @@ class Parts:
     def close(self) -> None:
         """Remove the parts of uploads that no client can complete after this."""
         for upload in list(self._open):
-            self._remove(upload)
+            self.discard(upload)
 
     def _path(self, announced: AnnouncedUpload, number: int, tag: str) -> Path:
         return self._storage.folder / f"{PART}{announced.upload}-{number}-{tag}"

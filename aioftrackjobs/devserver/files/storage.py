@@ -120,7 +120,7 @@ class IncomingFile:
 
 
 class _FolderLock:
-    """A lock by which servers that use the same folder know of each other.
+    """A lock by which servers detect others that use the same folder.
 
     It is a lock on the folder itself, so it ends with the server, however that ends.
     """

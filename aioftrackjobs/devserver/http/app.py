@@ -13,16 +13,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from aioftrackjobs.devserver.api_errors import (
-    ApiError,
-    RequestError,
-)
+from aioftrackjobs.devserver.api_errors import ApiError, RequestError
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
-from aioftrackjobs.devserver.http.cors import CORS
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
-from aioftrackjobs.devserver.http.responses import error_response
+from aioftrackjobs.devserver.http.responses import CORS, error_response
 from aioftrackjobs.devserver.options import Options, ServerOptions
 
 

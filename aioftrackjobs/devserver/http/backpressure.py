@@ -17,7 +17,7 @@ from starlette.types import Scope
 from aioftrackjobs.devserver.api_errors import BusyError
 
 #: Bytes that all big bodies, and all big responses, may take together.
-ROOM = 128 * 1024 * 1024
+BIG_TOTAL = 128 * 1024 * 1024
 #: Bytes of a body or a response that needs no slot: about what a page of the official clients
 #: takes.
 SMALL = 256 * 1024

@@ -21,9 +21,14 @@ from starlette.types import Message, Receive, Scope, Send
 from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import ApiError
 from aioftrackjobs.devserver.engine import Call, Engine
-from aioftrackjobs.devserver.http.backpressure import ROOM, SMALL, DatabaseThread, Slot, is_big
-from aioftrackjobs.devserver.http.headers import caller_of
-from aioftrackjobs.devserver.http.request_body import read_body
+from aioftrackjobs.devserver.http.backpressure import (
+    BIG_TOTAL,
+    SMALL,
+    DatabaseThread,
+    Slot,
+    is_big,
+)
+from aioftrackjobs.devserver.http.requests import caller_of, read_body
 from aioftrackjobs.devserver.http.responses import batch_error_response, json_response
 from aioftrackjobs.devserver.limits import NeedsSlotError
 
@@ -34,7 +39,7 @@ _PARSED_AT_ONCE = 64 * 1024
 #: Bytes that are passed to a socket at once; the socket holds them beside the response.
 _BLOCK = 64 * 1024
 #: Seconds of waiting after which the server checks that the client is still connected.
-_LONG = 0.2
+_CHECK_AFTER = 0.2
 #: Rounds of the event loop until it has noticed that a connection has ended.
 _ROUNDS = 3
 
@@ -46,8 +51,8 @@ class BatchEndpoint:
         self._engine = engine
         self._database = database
         self._limits = engine.limits
-        self._big_bodies = anyio.CapacityLimiter(max(1, ROOM // self._limits.request))
-        self._big_responses = anyio.CapacityLimiter(max(1, ROOM // self._limits.response))
+        self._big_bodies = anyio.CapacityLimiter(max(1, BIG_TOTAL // self._limits.request))
+        self._big_responses = anyio.CapacityLimiter(max(1, BIG_TOTAL // self._limits.response))
         self._assembling = anyio.CapacityLimiter(2)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,7 +95,7 @@ class BatchEndpoint:
         return await run_sync(self._engine.parse, body, caller)
 
     async def _run(self, call: Call, request: Request, slot: Slot) -> bytes:
-        """Do what *call* asks for when it is its turn.
+        """Run *call* when it is its turn.
 
         Raises:
             ClientDisconnect: If the client has left meanwhile.
@@ -99,7 +104,7 @@ class BatchEndpoint:
         is_big_response, began = False, monotonic()
         try:
             async with self._database.turn:
-                if monotonic() - began > _LONG:
+                if monotonic() - began > _CHECK_AFTER:
                     await _check_presence(request)
                 largest = self._limits.response
                 if not slot.acquire_nowait():

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from aioftrackjobs.devserver.api.accounts import is_widget
+from aioftrackjobs.devserver.api.administration import is_widget
 from aioftrackjobs.devserver.api_errors import (
     EntityNotFoundError,
     InvalidCredentialsError,

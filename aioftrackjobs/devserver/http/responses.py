@@ -1,10 +1,13 @@
-"""Responses over HTTP: everything is JSON, errors too."""
+"""Responses over HTTP: everything is JSON, errors too; pages from any origin may read them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from pydantic_core import to_json
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from aioftrackjobs.devserver.api_errors import (
@@ -14,7 +17,9 @@ from aioftrackjobs.devserver.api_errors import (
     TransferError,
     error_body,
 )
-from aioftrackjobs.devserver.http.headers import is_strict
+from aioftrackjobs.devserver.http.requests import is_strict
+
+_DESCRIBED = ("content-type", "content-length")
 
 
 def json_response(body: bytes, status: int = 200) -> Response:
@@ -40,3 +45,30 @@ def batch_error_response(error: ApiError, headers: Mapping[str, str]) -> Respons
         isinstance(error, TransferError) and not isinstance(error, BusyError)
     )
     return error_response(error, 200 if is_of_batch and not is_strict(headers) else None)
+
+
+class _JsonErrors(CORSMiddleware):
+    """CORS whose errors are JSON objects, as all errors are."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Respond to the preflight request of a browser."""
+        response = super().preflight_response(request_headers)
+        if response.status_code < 400:
+            return response
+        reason = bytes(response.body).decode()
+        error = RequestError(f"{reason}.", status=response.status_code)
+        headers = {key: value for key, value in response.headers.items() if key not in _DESCRIBED}
+        refused = error_response(error)
+        refused.headers.update(headers)
+        return refused
+
+
+#: Pages from any origin may call: the credentials are in headers, which a page must know.
+CORS = Middleware(
+    _JsonErrors,
+    allow_origin_regex=".*",
+    allow_methods=["GET", "HEAD", "POST", "PUT"],
+    allow_headers=["*"],
+    allow_credentials=True,
+    expose_headers=["ETag", "Content-Disposition", "Content-Range", "Accept-Ranges"],
+)

@@ -19,7 +19,7 @@ from starlette.requests import ClientDisconnect, Request
 from aioftrackjobs.devserver.api_errors import RequestError, TransferError
 from aioftrackjobs.devserver.files.storage import IncomingFile
 from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload, check_digest
-from aioftrackjobs.devserver.http.request_body import pieces_of
+from aioftrackjobs.devserver.http.requests import pieces_of
 from aioftrackjobs.devserver.limits import Limits
 
 #: Bytes in a block: with small ones the threads would exchange the interpreter lock too often.
@@ -34,7 +34,7 @@ class _Consumer:
     def __init__(self, function: Callable[[bytes], None]) -> None:
         self._function = function
         self._blocks: SimpleQueue[bytes | None] = SimpleQueue()
-        self._room = Semaphore(_AHEAD)
+        self._free = Semaphore(_AHEAD)
 
     async def run(self) -> None:
         """Consume until :meth:`close`; what the function raises comes out here."""
@@ -45,14 +45,14 @@ class _Consumer:
         try:
             while (block := self._blocks.get()) is not None:
                 self._function(block)
-                self._room.release()
+                self._free.release()
         finally:
-            self._room.release()  # if it failed, feed() must not wait for ever
+            self._free.release()  # if it failed, feed() must not wait for ever
 
     async def feed(self, block: bytes) -> None:
         """Pass *block* on; wait while the queue is full."""
-        if not self._room.acquire(blocking=False):
-            await run_sync(self._room.acquire)
+        if not self._free.acquire(blocking=False):
+            await run_sync(self._free.acquire)
         self._blocks.put(block)
 
     def close(self) -> None:

@@ -26,21 +26,21 @@ Operation = Mapping[str, Any]
 
 
 class Batch:
-    """The changes of one batch, within one transaction."""
+    """The changes that one batch of the user *username* makes, within one transaction."""
 
     def __init__(
-        self, model: Model, transaction: Transaction, defaults: Defaults, serializer: Serializer
+        self, model: Model, transaction: Transaction, username: str, serializer: Serializer
     ) -> None:
         self._model = model
         self._transaction = transaction
-        self._defaults = defaults
+        self._defaults = Defaults(model, transaction, username)
         self._serializer = serializer
         #: Entities created or changed, with their rows; None where a row must be read again.
         self._touched: dict[tuple[str, ...], dict[str, Any] | None] = {}
         self._has_cascaded = False
         self._hierarchy = Hierarchy(model, transaction)
         self._embedding = Embedding(model)
-        self._collections = Collections(model, transaction, defaults, self._touch)
+        self._collections = Collections(model, transaction, self._defaults, self._touch)
 
     def create(self, operation: Operation) -> Entity:
         """Create an entity and return its wire form."""
@@ -168,7 +168,7 @@ class Batch:
         key = {name: row[name] for name in entity_type.primary_key}
         self._refuse_immutable(entity_type, row, payload.values)
         values = {name: value for name, value in payload.values.items() if name not in key}
-        self._defaults.follow(entity_type, row, values)
+        self._defaults.complete_change(entity_type, row, values)
         self._defaults.check_unique(entity_type, {**values, **key})
         self._transaction.update(entity_type.root, key, values)
         row.update(values)
@@ -195,11 +195,7 @@ class Batch:
                 raise ValidationError(f"{entity_type.name}.{name} cannot be changed.")
 
     def _result(
-        self,
-        entity_type: EntityType,
-        row: Mapping[str, Any],
-        names: Any,
-        payload: Payload,
+        self, entity_type: EntityType, row: Mapping[str, Any], names: Any, payload: Payload
     ) -> Entity:
         shown = [name for name in names if entity_type.has(name)]
         complete = {name: row.get(name) for name in entity_type.attributes} | dict(row)

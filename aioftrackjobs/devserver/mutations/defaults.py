@@ -38,9 +38,9 @@ class Defaults:
                 if value is not None:
                     values[name] = value
         self._place_in_project(entity_type, values)
-        self.follow(entity_type, {}, values)
+        self.complete_change(entity_type, {}, values)
 
-    def follow(
+    def complete_change(
         self, entity_type: EntityType, row: Mapping[str, Any], values: dict[str, Any]
     ) -> None:
         """Add to a change of an entity the values that depend on it.
@@ -108,10 +108,10 @@ class Defaults:
         if attribute.type in {"integer", "number"}:
             return 0
         if attribute.references:
-            return self._first_word(self._model.types[attribute.references])
+            return self._first_entry(self._model.types[attribute.references])
         return None
 
-    def _first_word(self, target: EntityType) -> str | None:
+    def _first_entry(self, target: EntityType) -> str | None:
         """Return the first entry of a vocabulary such as statuses, None if *target* is none."""
         if not {"name", "sort"} <= target.attributes.keys() or target.relations.get("parent"):
             return None

@@ -53,7 +53,7 @@ class Compiler:
         statement = self._narrowed(statement, query, scope).order_by(
             *self._order(query, scope), scope.source.c[ROW]
         )
-        return self._paged(statement, query)
+        return self._paged(statement, query, more=1)
 
     def select_groups(self, query: ast.Query) -> tuple[sa.Select[Any], list[str]]:
         """Return the statement of a query that groups, and the names of its columns.
@@ -66,7 +66,7 @@ class Compiler:
         columns = [column.label(name) for name, column in groups.columns.items()]
         statement = self._narrowed(sa.select(*columns), query, scope)
         statement = statement.group_by(*groups.keys.values()).order_by(*groups.order())
-        return self._paged(statement, query), list(groups.columns)
+        return self._paged(statement, query, more=1), list(groups.columns)
 
     def _narrowed(
         self, statement: sa.Select[Any], query: ast.Query, scope: Scope
@@ -76,9 +76,12 @@ class Compiler:
             statement = statement.where(self._condition(query.criteria, scope))
         return statement
 
-    def _paged(self, statement: sa.Select[Any], query: ast.Query) -> sa.Select[Any]:
+    def _paged(
+        self, statement: sa.Select[Any], query: ast.Query, *, more: int = 0
+    ) -> sa.Select[Any]:
+        """Return *statement* with the page of *query*, and as many rows *more*."""
         if query.limit is not None:
-            statement = statement.limit(min(query.limit, 2**62) + 1)
+            statement = statement.limit(min(query.limit, 2**62) + more)
         return statement.offset(query.offset) if query.offset else statement
 
     def _order(self, query: ast.Query, scope: Scope) -> list[sa.ColumnElement[Any]]:
@@ -170,9 +173,7 @@ class Compiler:
         if query.limit is None and query.offset is None:
             return statement
         statement = statement.order_by(*self._order(query, scope), scope.source.c[ROW])
-        if query.limit is not None:
-            statement = statement.limit(query.limit)
-        return statement.offset(query.offset) if query.offset else statement
+        return self._paged(statement, query)
 
 
 def _column(path: BoundPath, scope: Scope) -> sa.ColumnElement[Any]:

@@ -88,7 +88,7 @@ def parse_error(text: str, place: int, problem: str, wanted: str) -> ParseError:
 
 
 def shown(text: str, size: int = _LONGEST_TOKEN) -> str:
-    """Return as much of *text* as an error message has room for."""
+    """Return as much of *text* as an error message shows."""
     return text if len(text) <= size else f"{text[:size]}..."
 
 

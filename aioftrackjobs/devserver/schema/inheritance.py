@@ -63,7 +63,7 @@ def lineage_of(name: str, documents: Mapping[str, Document]) -> tuple[str, ...]:
 
 
 def discriminators_of(document: Document, lineage: tuple[str, ...]) -> dict[str, str]:
-    """Return the values that tell entities of this type from others of the family.
+    """Return the values that distinguish entities of this type from others of the family.
 
     Classifiers are in the document. A discriminator is the document's default, else the table's
     name, else the part of the type's name before that of its root: ``file`` for a

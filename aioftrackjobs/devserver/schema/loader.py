@@ -9,7 +9,6 @@ from typing import Any
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
-from aioftrackjobs.devserver.schema.derived import add_derived_attributes
 from aioftrackjobs.devserver.schema.documents import check_documents
 from aioftrackjobs.devserver.schema.inheritance import (
     aliases_of,
@@ -18,7 +17,11 @@ from aioftrackjobs.devserver.schema.inheritance import (
     lineage_of,
 )
 from aioftrackjobs.devserver.schema.model import SCALAR_TYPES, Attribute, EntityType, Model
-from aioftrackjobs.devserver.schema.relations import is_reference, resolve_relations
+from aioftrackjobs.devserver.schema.relations import (
+    add_derived_attributes,
+    is_reference,
+    resolve_relations,
+)
 from aioftrackjobs.devserver.schema.values import decode
 
 
@@ -116,9 +119,9 @@ def _attributes(
 def _system_projections(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the attributes sent with every entity, under their names in the API.
 
-    Documents name them by database column: ``showid`` is ``project_id``; the columns that tell a
-    typed context from others are sent too (protocol reference, section 3.5). Columns that are no
-    attribute are never sent.
+    Documents name them by database column: ``showid`` is ``project_id``; the columns that
+    distinguish a typed context from others are sent too (protocol reference, section 3.5).
+    Columns that are no attribute are never sent.
     """
     properties = document["properties"]
     columns = {fragment.get("alias_for", name): name for name, fragment in properties.items()}

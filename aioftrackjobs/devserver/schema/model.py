@@ -22,7 +22,7 @@ class Attribute:
     Attributes:
         references: Entity type that a foreign key points at; None for other values.
         aliases: Attributes with the same value under other names.
-        derived: The database computes it (:mod:`derived`); clients cannot write it.
+        derived: The database computes it from others; clients cannot write it.
         formula: SQL that computes it, if that needs its own row only.
         hidden: It is not in the document: it stores a relation without a key of its own.
     """
@@ -125,7 +125,7 @@ class EntityType:
         root: Type whose table holds the entities of this type.
         lineage: This type and the types that it extends, nearest first.
         concrete: Names of this type and of all that extend it.
-        discriminators: Values of attributes that tell this type from others of its family.
+        discriminators: Values of attributes that distinguish it from others of its family.
         shared: The types of the family share their rows; each type shows its members.
         series: How its entities are numbered, if they are.
         member_key: For a type that shares rows: the attribute, and the type of the entity that it

@@ -2,12 +2,15 @@
 
 ``user`` of a Job is stored in its ``user_id``; ``job_components`` are the JobComponents whose
 ``job_id`` is the Job's id. Documents do not declare that; it is derived from names, foreign keys
-and targets.
+and targets. Along relations the database derives values from others, which are stored and
+found, sorted and counted by like any other value: the time logged on a task, and whether a
+version is the latest of its asset. Clients cannot write them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from aioftrackjobs.devserver.schema.inheritance import aliases_of, foreign_key_target
@@ -21,10 +24,12 @@ from aioftrackjobs.devserver.schema.model import (
     Series,
 )
 from aioftrackjobs.devserver.schema.quirks import (
+    DIFFERENCES,
     LINK_ENDS,
     LINKED_RELATIONS,
     NARROWED_COLLECTIONS,
     RELATION_ALIASES,
+    SUMS,
     WIDER_TARGETS,
 )
 
@@ -46,7 +51,7 @@ def resolve_relations(model: Model) -> None:
             target = fragment.get("items", {}).get("$ref")
             if target in model.types:
                 entity_type.relations[name] = _to_many(model, entity_type, name, target)
-    resolve_shared_rows(model)
+    _resolve_shared_rows(model)
 
 
 def is_reference(fragment: Mapping[str, Any]) -> bool:
@@ -212,8 +217,8 @@ def _keys(target: EntityType) -> list[Attribute]:
     return [key for key in target.attributes.values() if key.references and key.name not in own]
 
 
-def resolve_shared_rows(model: Model) -> None:
-    """Find the types that share rows, and the key by which each tells its members."""
+def _resolve_shared_rows(model: Model) -> None:
+    """Find the types that share rows, and the key by which each finds its members."""
     for entity_type in model.types.values():
         _copy_values(model, entity_type)
         if len(entity_type.lineage) == 1 or entity_type.discriminators:
@@ -249,3 +254,30 @@ def _copy_values(model: Model, entity_type: EntityType) -> None:
         return
     if "key" in model.types[configuration.target].attributes:
         entity_type.copied["key"] = (configuration.pairs[0][0], configuration.target)
+
+
+def add_derived_attributes(model: Model) -> None:
+    """Make the types of *model* store values that documents only declare computed or immutable."""
+    for entity_type in model.types.values():
+        attributes = entity_type.attributes
+        for name in SUMS.keys() & entity_type.computed:
+            if summed_by(model, entity_type, name) is not None:
+                attributes[name] = Attribute(name, "number", derived=True)
+        for name in DIFFERENCES.keys() & entity_type.computed:
+            one, other = DIFFERENCES[name]
+            if {one, other} <= attributes.keys():
+                formula = f'coalesce("{one}", 0) - "{other}"'
+                attributes[name] = Attribute(name, "number", derived=True, formula=formula)
+        flag = entity_type.series.flag if entity_type.series is not None else ""
+        if flag in attributes:
+            attributes[flag] = replace(attributes[flag], derived=True)
+
+
+def summed_by(model: Model, entity_type: EntityType, name: str) -> tuple[str, str, str] | None:
+    """Return the source of the sum *name*: a table, its key of the owner, and the attribute."""
+    members, attribute = SUMS[name]
+    relation = entity_type.relations.get(members)
+    if relation is None or not relation.pairs:
+        return None
+    target = model.types[relation.target]
+    return (target.root, relation.pairs[0][1], attribute) if target.has(attribute) else None

@@ -1,7 +1,7 @@
 """What a new database holds: users, locations, the vocabulary of a studio and a demo project.
 
 The data is in ``demo_project.json``, in parts that build on each other. Only what the served
-schemas have room for is created. Ids are the real ones where real servers share them (protocol
+schemas can store is created. Ids are the real ones where real servers share them (protocol
 reference, sections 5.5 and 6.1), and the same on every new server otherwise.
 """
 
@@ -17,7 +17,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from pydantic_core import from_json
 
-from aioftrackjobs.devserver.auth.users import owner_of, user_type
+from aioftrackjobs.devserver.auth import owner_of, user_type
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.schema.quirks import USER_TYPE
@@ -144,9 +144,9 @@ def _add_user(
 
 
 def _create(model: Model, batch: Batch, entity_type: str, values: Mapping[str, Any]) -> None:
-    """Create an entity with the values that its type has room for, if there is such a type."""
+    """Create an entity with the values that its type can store, if there is such a type."""
     known = model.types.get(entity_type)
     if known is not None:
-        room = known.attributes.keys() | known.relations.keys()
-        fitting = {name: value for name, value in values.items() if name in room}
+        storable = known.attributes.keys() | known.relations.keys()
+        fitting = {name: value for name, value in values.items() if name in storable}
         batch.create({"entity_type": entity_type, "entity_data": fitting})

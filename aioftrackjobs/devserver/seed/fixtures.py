@@ -29,7 +29,7 @@ from typing import Any, TypeAlias
 from pydantic_core import from_json
 
 from aioftrackjobs.devserver.api_errors import ApiError, ValidationError
-from aioftrackjobs.devserver.auth.users import owner_of
+from aioftrackjobs.devserver.auth import owner_of
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.mutations.hierarchy import Hierarchy
@@ -93,10 +93,7 @@ def read_fixture(source: FixtureSource | None) -> Fixture:
 
 
 def load_fixture(
-    model: Model,
-    transaction: Transaction,
-    new_batch: Callable[[], Batch],
-    fixture: Fixture,
+    model: Model, transaction: Transaction, new_batch: Callable[[], Batch], fixture: Fixture
 ) -> None:
     """Create or update the entities of *fixture*.
 

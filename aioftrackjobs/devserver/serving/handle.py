@@ -1,14 +1,122 @@
-"""The handle of a running server."""
+"""The handle of a running server, and its inspector, which reads entities and files from inside.
+
+The inspector may be used from any thread. It needs no network, no client and no credentials, and
+no fault is injected into it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
-from aioftrackjobs.devserver.engine import Engine
+from pydantic_core import from_json
+
+from aioftrackjobs.devserver.engine import Engine, Snapshot
+from aioftrackjobs.devserver.faults.connections import Connections
 from aioftrackjobs.devserver.faults.middleware import FaultMiddleware
 from aioftrackjobs.devserver.faults.plan import Faults
-from aioftrackjobs.devserver.serving.inspection import Inspector
+from aioftrackjobs.protocol.values import VALUE_TYPE, decode_tagged
+
+_JOBS = (
+    "select id, status, type, data, created_at, finished_at, user.username,"
+    " job_components.component.name, job_components.component.file_type,"
+    " job_components.component.size from Job"
+)
+#: Seconds that running requests get to end before entities are restored.
+_SETTLE_TIMEOUT = 2.0
+
+
+class EntityInspector:
+    """The entities of a server, as queries find them.
+
+    Args:
+        query: Returns the response to a query as a server sends it, in JSON.
+    """
+
+    def __init__(self, query: Callable[[str], bytes | str]) -> None:
+        self.query = query
+
+    def find(self, expression: str) -> list[dict[str, Any]]:
+        """Return the entities that a query finds, as plain dictionaries; times are ``datetime``.
+
+        Raises:
+            FtrackJobsError: If *expression* is not a valid query.
+        """
+        entities: list[dict[str, Any]] = from_json(self.query(expression))[0]["data"]
+        return [_plain(entity) for entity in entities]
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return all Jobs, the oldest first, with what tests need.
+
+        Each has ``id``, ``status``, ``type``, ``description``, ``data`` (a dictionary),
+        ``user`` (a name), ``created_at``, ``finished_at`` and ``attachments``: of each file its
+        ``id`` for :meth:`content`, ``name`` and ``size``.
+        """
+        return [_job(entity) for entity in self.find(f"{_JOBS} order by created_at")]
+
+    def job(self, job: object) -> dict[str, Any]:
+        """Return one Job, as in :meth:`jobs`.
+
+        Args:
+            job: Its id, or anything with an ``id``, such as the Job of a session.
+
+        Raises:
+            LookupError: If there is none.
+        """
+        job_id = str(getattr(job, "id", job))
+        jobs = self.jobs()
+        for each in jobs:
+            if each["id"] == job_id:
+                return each
+        known = ", ".join(f"{each['id']} ({each['description']})" for each in jobs)
+        raise LookupError(f"the server holds no Job {job_id}; it holds: {known or 'none'}")
+
+
+class Inspector(EntityInspector):
+    """The entities and files of one server."""
+
+    def __init__(self, engine: Engine, connections: Connections) -> None:
+        super().__init__(engine.query)
+        self._engine = engine
+        self._connections = connections
+
+    def path(self, component_id: str) -> Path:
+        """Return where the file of a component is kept.
+
+        Raises:
+            FtrackJobsError: If there is none.
+        """
+        path, _ = self._engine.file_of(component_id)
+        return path
+
+    def content(self, component_id: str) -> bytes:
+        """Return the bytes of a component's file.
+
+        Raises:
+            FtrackJobsError: If there is none.
+        """
+        return self.path(component_id).read_bytes()
+
+    def save(self) -> Snapshot:
+        """Return a copy of all entities, for :meth:`restore`."""
+        return self._engine.save()
+
+    def restore(self, saved: Snapshot) -> None:
+        """Restore all entities as they were saved, and remove all files.
+
+        Running requests end first; those that a fault delays are dropped.
+
+        Raises:
+            TimeoutError: If they do not end in time.
+        """
+        if not self._connections.settle(_SETTLE_TIMEOUT):
+            raise TimeoutError(
+                f"requests are still running after {_SETTLE_TIMEOUT:g} s: is there a client that "
+                "was not closed?"
+            )
+        self._engine.restore(saved)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,3 +144,42 @@ def handle_of(url: str, engine: Engine, app: FaultMiddleware) -> ServerHandle:
     inspector = Inspector(engine, app.connections)
     keys = dict(engine.api_keys)
     return ServerHandle(url, engine.api_user, engine.api_key, keys, app.faults, inspector)
+
+
+def _plain(value: Any) -> Any:
+    """Return *value* of a response with times decoded."""
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    if VALUE_TYPE in value:
+        return decode_tagged(value)
+    return {name: _plain(each) for name, each in value.items()}
+
+
+def _job(entity: dict[str, Any]) -> dict[str, Any]:
+    data = _parsed(entity["data"])
+    components = [link["component"] for link in entity["job_components"]]
+    names = ("id", "status", "type", "created_at", "finished_at")
+    return {
+        **{name: entity[name] for name in names},
+        "user": entity["user"] and entity["user"]["username"],
+        "data": data,
+        "description": data.get("description"),
+        "attachments": [
+            {
+                "id": component["id"],
+                "name": f"{component['name']}{component['file_type'] or ''}",
+                "size": component["size"],
+            }
+            for component in components
+        ],
+    }
+
+
+def _parsed(data: str | None) -> dict[str, Any]:
+    try:
+        parsed = from_json(data or "{}")
+    except ValueError:
+        return {}
+    return parsed if isinstance(parsed, dict) else {}

@@ -38,7 +38,7 @@ class _Runner:
 
     The thread opens and closes everything that the server holds. So a caller that is cancelled
     at any point leaves no part of it behind, as long as it calls :meth:`stop` and waits for the
-    end of the thread.
+    end of :attr:`thread`.
     """
 
     def __init__(
@@ -59,16 +59,7 @@ class _Runner:
         self._handle: ServerHandle | None = None
         self._start_error: BaseException | None = None  # why it never got ready
         self._failure: BaseException | None = None  # why it ended after that
-        self._thread = threading.Thread(target=self._run, name="aioftrackjobs-devserver")
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the thread has begun and not ended."""
-        return self._thread.is_alive()
-
-    def start(self) -> None:
-        """Start the thread; this does not wait for the server."""
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="aioftrackjobs-devserver")
 
     def wait_ready(self) -> ServerHandle:
         """Return when the server accepts requests.
@@ -89,10 +80,6 @@ class _Runner:
         self._stopping = True
         if self._server is not None:
             self._server.stop()
-
-    def join(self) -> None:
-        """Wait for the end of the thread."""
-        self._thread.join()
 
     def check_end(self) -> None:
         """Check that the thread has ended because it was stopped.
@@ -158,7 +145,7 @@ async def running(
     """
     check_address(host, port, public=public, api_key=options.get("api_key"))
     runner = _Runner(host, port, Options(**options), faults)
-    runner.start()
+    runner.thread.start()
     try:
         yield await run_sync(runner.wait_ready)
     finally:
@@ -174,10 +161,10 @@ async def _ended(runner: _Runner) -> None:
     Ctrl-C: that cancellation is raised at the end. The server's grace bounds the wait.
     """
     cancelled: BaseException | None = None
-    while runner.is_alive:
+    while runner.thread.is_alive():
         try:
             with anyio.CancelScope(shield=True):
-                await run_sync(runner.join)
+                await run_sync(runner.thread.join)
         except anyio.get_cancelled_exc_class() as error:
             cancelled = error
     if cancelled is not None:
@@ -206,7 +193,7 @@ def serve(
     stopped = threading.Event()
     runner = _Runner(host, port, Options(**options), faults, on_end=stopped.set)
     with _signals_set(stopped):
-        runner.start()
+        runner.thread.start()
         try:
             handle = runner.wait_ready()
             if on_ready is not None:
@@ -214,7 +201,7 @@ def serve(
             stopped.wait()
         finally:
             runner.stop()
-            runner.join()
+            runner.thread.join()
         runner.check_end()
 
 

@@ -33,16 +33,16 @@ class _Kind:
     """Entities that have custom attributes.
 
     Attributes:
-        word: Their name in a configuration.
+        name: Their name in a configuration.
         entity_type: Their entity type.
         project: SQL for the project of the entity in ``o``.
-        follows: Attributes that decide which configurations apply to one of them.
+        criteria: Attributes that decide which configurations apply to one of them.
     """
 
-    word: str
+    name: str
     entity_type: str
     project: str
-    follows: tuple[str, ...] = ()
+    criteria: tuple[str, ...] = ()
 
 
 _KINDS = (
@@ -87,9 +87,9 @@ def add_custom_attribute_values(model: Model, tables: Mapping[str, sa.Table]) ->
 
 def _is_known(model: Model, tables: Mapping[str, sa.Table], kind: _Kind) -> bool:
     known = model.types.get(kind.entity_type)
-    if known is None or not {"id", *kind.follows} <= set(tables[known.root].c.keys()):
+    if known is None or not {"id", *kind.criteria} <= set(tables[known.root].c.keys()):
         return False
-    needs = {"asset": {"Context"}, "assetversion": {"Asset", "Context"}}.get(kind.word, set())
+    needs = {"asset": {"Context"}, "assetversion": {"Asset", "Context"}}.get(kind.name, set())
     return needs <= tables.keys() and (
         "Context" not in needs or "project_id" in tables["Context"].c
     )
@@ -101,7 +101,7 @@ def _add(model: Model, tables: Mapping[str, sa.Table], kind: _Kind) -> None:
     of_owner = f'{statement} AND o."_row" = NEW."_row"'
     of_configuration = f'{statement} AND c."_row" = NEW."_row"'
     criteria = ", ".join(f'"{name}"' for name in _CRITERIA)
-    changed = ", ".join(f'"{name}"' for name in kind.follows)
+    changed = ", ".join(f'"{name}"' for name in kind.criteria)
     for table, event, each in (
         (owner, "INSERT", of_owner),
         (owner, f"UPDATE OF {changed}" if changed else "", of_owner),
@@ -109,11 +109,11 @@ def _add(model: Model, tables: Mapping[str, sa.Table], kind: _Kind) -> None:
         (tables[_CONFIGURATION], f"UPDATE OF {criteria}", of_configuration),
     ):
         if event:
-            name = f"{table.name}_gives_{kind.word}_values_on_{event[:6].lower()}"
+            name = f"{table.name}_adds_values_of_{kind.name}_on_{event[:6].lower()}"
             add_trigger(table, name, f'AFTER {event} ON "{table.name}"', each)
     add_trigger(
         tables[_VALUE],
-        f"{_VALUE}_comes_back_to_{kind.word}",
+        f"{_VALUE}_is_added_again_to_{kind.name}",
         f'AFTER DELETE ON "{_VALUE}"',
         f'{statement} AND c."id" = OLD."configuration_id" AND o."id" = OLD."entity_id"',
     )
@@ -123,10 +123,10 @@ def _statement(model: Model, owner: sa.Table, kind: _Kind) -> str:
     """Return SQL that adds missing values; conditions can be appended to it."""
     names = sorted(model.types[kind.entity_type].concrete)
     types = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
-    matches = f"c.\"entity_type\" = '{kind.word}'"
-    if kind.word == "task":
+    matches = f"c.\"entity_type\" = '{kind.name}'"
+    if kind.name == "task":
         matches += ' AND (c."object_type_id" IS NULL OR c."object_type_id" = o."object_type_id")'
-    if kind.word != "user":
+    if kind.name != "user":
         matches += ' OR c."is_hierarchical"'
     project = 'c."project_id" IS NULL'
     if kind.project != "NULL":

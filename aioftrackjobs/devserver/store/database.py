@@ -36,7 +36,7 @@ _AT_ONCE = 1000
 #: Bytes of a row beside its texts.
 _BARE = 16
 #: Seconds for which completed uploads are recorded: as long as the parts of others are kept.
-_REMEMBERED = 24 * 3600.0
+_COMPLETED_KEPT = 24 * 3600.0
 #: The size of the digest that signs addresses.
 _SECRET_BYTES = 32
 #: Tables for data that is not in entities: keys of users, the hash of the schemas, a secret, and
@@ -83,7 +83,8 @@ class Transaction:
 
     def read(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the row with the given *key*, None if there is none."""
-        cursor = self._driver.execute(self._sql.reading(table, tuple(key)), tuple(key.values()))
+        sql = self._sql.text("read", table, tuple(key))
+        cursor = self._driver.execute(sql, tuple(key.values()))
         row = cursor.fetchone()
         if row is None:
             return None
@@ -91,12 +92,12 @@ class Transaction:
 
     def lowest(self, table: str, order: str, column: str) -> Any:
         """Return *column* of the row with the lowest *order*, None if there is none."""
-        row = self._driver.execute(self._sql.lowest(table, order, column)).fetchone()
+        row = self._driver.execute(self._sql.text("lowest", table, (), (order, column))).fetchone()
         return row[0] if row else None
 
     def highest(self, table: str, key: Mapping[str, Any], column: str) -> Any:
         """Return the highest *column* of the rows that *key* finds, None if there is none."""
-        sql = self._sql.highest(table, tuple(key), column)
+        sql = self._sql.text("highest", table, tuple(key), (column,))
         return self._driver.execute(sql, tuple(key.values())).fetchone()[0]
 
     def insert(self, table: str, values: Mapping[str, Any]) -> None:
@@ -106,7 +107,8 @@ class Transaction:
             DuplicateEntryError: If there is a row with its key.
         """
         try:
-            self._driver.execute(self._sql.inserting(table, tuple(values)), tuple(values.values()))
+            sql = self._sql.text("insert", table, (), tuple(values))
+            self._driver.execute(sql, tuple(values.values()))
         except sqlite3.IntegrityError:
             raise DuplicateEntryError(f"There is a {table} with this key already.") from None
 
@@ -114,12 +116,12 @@ class Transaction:
         """Change the rows that *key* finds, and return their number."""
         if not values:
             return 0
-        sql = self._sql.updating(table, tuple(key), tuple(values))
+        sql = self._sql.text("update", table, tuple(key), tuple(values))
         return self._driver.execute(sql, (*values.values(), *key.values())).rowcount
 
     def delete(self, table: str, key: Mapping[str, Any]) -> int:
         """Remove the rows that *key* finds, and return their number."""
-        sql = self._sql.deleting(table, tuple(key))
+        sql = self._sql.text("delete", table, tuple(key))
         return self._driver.execute(sql, tuple(key.values())).rowcount
 
     def api_key(self, owner: str) -> str | None:
@@ -140,7 +142,7 @@ class Transaction:
     def complete(self, upload: str) -> None:
         """Record that an upload in parts is complete, in case the client repeats its request."""
         now = time.time()
-        self._driver.execute("DELETE FROM _completed WHERE at < ?", (now - _REMEMBERED,))
+        self._driver.execute("DELETE FROM _completed WHERE at < ?", (now - _COMPLETED_KEPT,))
         self._driver.execute("INSERT OR REPLACE INTO _completed VALUES (?, ?)", (upload, now))
 
     def is_completed(self, upload: str) -> bool:
@@ -256,8 +258,7 @@ class Database:
             if line[0] == number
         )
         found = self.driver.execute(
-            f'SELECT "_type", "{key}" FROM "{table}" WHERE "_row" = ?',
-            (row,),
+            f'SELECT "_type", "{key}" FROM "{table}" WHERE "_row" = ?', (row,)
         ).fetchone()
         return IntegrityError(
             f"{key} of a {found[0]} is '{found[1]}', but there is no such {target}."

@@ -5,7 +5,7 @@ All of it depends on the model alone, so stores of the same model share it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
@@ -13,6 +13,7 @@ from sqlalchemy.dialects import sqlite
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.tables import ROW, build_tables
 
+Verb: TypeAlias = Literal["read", "lowest", "highest", "insert", "update", "delete"]
 #: Statements to cache: more than clients use, and a bound for clients that vary them.
 _KEPT = 4096
 _DIALECT = sqlite.dialect(paramstyle="qmark")
@@ -30,62 +31,46 @@ class Statements:
         metadata, self.tables = build_tables(model)
         self.creating = _creating(metadata)
         # Used by several threads: at worst a text is made twice.
-        self._statements: dict[tuple[Any, ...], str] = {}
+        self._texts: dict[tuple[Any, ...], str] = {}
 
-    def reading(self, table: str, key: tuple[str, ...]) -> str:
-        """Return the statement that reads a row by *key*."""
-        return self._cached(("read", table, key))
-
-    def lowest(self, table: str, order: str, column: str) -> str:
-        """Return the statement for *column* of the row with the lowest *order*."""
-        return self._cached(("lowest", table, (), (order, column)))
-
-    def highest(self, table: str, key: tuple[str, ...], column: str) -> str:
-        """Return the statement for the highest *column* of the rows found by *key*."""
-        return self._cached(("highest", table, key, (column,)))
-
-    def inserting(self, table: str, columns: tuple[str, ...]) -> str:
-        """Return the statement that adds a row with the given *columns*."""
-        return self._cached(("insert", table, columns))
-
-    def updating(self, table: str, key: tuple[str, ...], columns: tuple[str, ...]) -> str:
-        """Return the statement that changes *columns* of the rows found by *key*."""
-        return self._cached(("update", table, key, columns))
-
-    def deleting(self, table: str, key: tuple[str, ...]) -> str:
-        """Return the statement that removes the rows found by *key*."""
-        return self._cached(("delete", table, key))
-
-    def _cached(self, wanted: tuple[Any, ...]) -> str:
-        statement = self._statements.get(wanted)
-        if statement is None:
-            statement = self._statement(*wanted)
-            if len(self._statements) >= _KEPT:
-                self._statements.clear()
-            self._statements[wanted] = statement
-        return statement
-
-    def _statement(
-        self, verb: str, table_name: str, first: tuple[str, ...], columns: tuple[str, ...] = ()
+    def text(
+        self, verb: Verb, table: str, key: tuple[str, ...], columns: tuple[str, ...] = ()
     ) -> str:
-        """Return a statement's text, its parameters in the order of *columns*, then *first*."""
-        table = self.tables[table_name]
-        found_by = [table.c[name] == sa.bindparam(f"key_{name}") for name in first]
-        match verb:
-            case "read":
-                return _text(sa.select(table).where(*found_by))
-            case "lowest":
-                order, column = (table.c[name] for name in columns)
-                lowest = _text(sa.select(column).order_by(order, table.c[ROW]))
-                return f"{lowest} LIMIT 1"  # Core would make the number a parameter
-            case "highest":
-                return _text(sa.select(sa.func.max(table.c[columns[0]])).where(*found_by))
-            case "insert":
-                return _insert_text(table, first)
-            case "update":
-                return _update_text(table, first, columns)
-            case _:
-                return _text(sa.delete(table).where(*found_by))
+        """Return a statement's text, its parameters in the order of *columns*, then *key*.
+
+        Args:
+            verb: What it does. ``lowest`` sorts by the first of two columns, and reads the second.
+            table: The table.
+            key: The columns by which it finds rows.
+            columns: The columns that it reads or writes; ``read`` reads all of them.
+        """
+        wanted = (verb, table, key, columns)
+        text = self._texts.get(wanted)
+        if text is None:
+            text = _text_of(self.tables[table], verb, key, columns)
+            if len(self._texts) >= _KEPT:
+                self._texts.clear()
+            self._texts[wanted] = text
+        return text
+
+
+def _text_of(table: sa.Table, verb: Verb, key: tuple[str, ...], columns: tuple[str, ...]) -> str:
+    found_by = [table.c[name] == sa.bindparam(f"key_{name}") for name in key]
+    match verb:
+        case "read":
+            return _text(sa.select(table).where(*found_by))
+        case "lowest":
+            order, column = (table.c[name] for name in columns)
+            lowest = _text(sa.select(column).order_by(order, table.c[ROW]))
+            return f"{lowest} LIMIT 1"  # Core would make the number a parameter
+        case "highest":
+            return _text(sa.select(sa.func.max(table.c[columns[0]])).where(*found_by))
+        case "insert":
+            return _insert_text(table, columns)
+        case "update":
+            return _update_text(table, key, columns)
+        case _:
+            return _text(sa.delete(table).where(*found_by))
 
 
 def _creating(metadata: sa.MetaData) -> tuple[str, ...]:

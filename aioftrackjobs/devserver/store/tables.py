@@ -17,7 +17,6 @@ from sqlalchemy.types import UserDefinedType
 from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
 from aioftrackjobs.devserver.schema.quirks import CASCADING_KEYS
 from aioftrackjobs.devserver.store.custom_attributes import add_custom_attribute_values
-from aioftrackjobs.devserver.store.derived_columns import add_derived_values
 from aioftrackjobs.devserver.store.triggers import add_triggers, targets_of
 
 ROW = "_row"
@@ -57,7 +56,6 @@ def build_tables(model: Model) -> tuple[sa.MetaData, dict[str, sa.Table]]:
     tables |= _hidden_tables(metadata, model)
     add_triggers(model, tables)
     add_custom_attribute_values(model, tables)
-    add_derived_values(model, tables)
     return metadata, tables
 
 

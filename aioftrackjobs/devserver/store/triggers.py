@@ -1,4 +1,7 @@
-"""Triggers for rules that no constraint of SQL can express: cascades and copied values."""
+"""Triggers for rules that no constraint of SQL can express.
+
+These are cascades, copied values, sums, and the flag of the latest version.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,9 @@ from collections.abc import Iterable, Mapping
 
 import sqlalchemy as sa
 
-from aioftrackjobs.devserver.schema.model import EntityType, Model
+from aioftrackjobs.devserver.schema.model import EntityType, Model, Series
+from aioftrackjobs.devserver.schema.quirks import SUMS
+from aioftrackjobs.devserver.schema.relations import summed_by
 
 
 def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:
@@ -26,6 +31,7 @@ def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:
             _copy_values(table, name, key, tables[model.root(target).name])
     for joining, column, end in sorted(_unconstrained_ends(model, tables)):
         _cascade(tables[joining], column, tables[end], removes=True)
+    _add_derived_values(model, tables)
 
 
 def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]]:
@@ -65,7 +71,7 @@ def _remove_generic_children(parent: sa.Table, tables: Iterable[sa.Table]) -> No
         if {"parent_id", "parent_type"} <= set(child.c.keys()):
             add_trigger(
                 parent,
-                f"{parent.name}_removes_{child.name}",
+                f"{parent.name}_deletes_children_in_{child.name}",
                 f'AFTER DELETE ON "{parent.name}"',
                 f'DELETE FROM "{child.name}" WHERE "parent_id" = OLD."id"',
             )
@@ -80,7 +86,7 @@ def _cascade(table: sa.Table, column: str, target: sa.Table, *, removes: bool) -
     )
     add_trigger(
         target,
-        f"{target.name}_leaves_{table.name}_{column}",
+        f"{target.name}_cascades_to_{table.name}_{column}",
         f'AFTER DELETE ON "{target.name}"',
         f'{change} WHERE "{column}" = OLD."id"',
     )
@@ -90,7 +96,7 @@ def _copy_values(table: sa.Table, name: str, key: str, target: sa.Table) -> None
     """Copy *name* from the row of *target* that *key* names, whichever row is created first."""
     add_trigger(
         table,
-        f"{table.name}_borrows_{name}",
+        f"{table.name}_copies_{name}_on_insert",
         f'AFTER INSERT ON "{table.name}"',
         f'UPDATE "{table.name}" SET "{name}" = (SELECT "{name}" FROM "{target.name}" '
         f'WHERE "id" = NEW."{key}") WHERE "_row" = NEW."_row"',
@@ -98,10 +104,66 @@ def _copy_values(table: sa.Table, name: str, key: str, target: sa.Table) -> None
     for event in ("INSERT", f'UPDATE OF "{name}"'):
         add_trigger(
             target,
-            f"{target.name}_lends_{name}_to_{table.name}_on_{event[:6].lower()}",
+            f"{target.name}_copies_{name}_to_{table.name}_on_{event[:6].lower()}",
             f'AFTER {event} ON "{target.name}"',
             f'UPDATE "{table.name}" SET "{name}" = NEW."{name}" WHERE "{key}" = NEW."id"',
         )
+
+
+def _add_derived_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
+    """Add the triggers that update sums and flags."""
+    summed = {
+        (entity_type.root, name, found)
+        for entity_type in model.types.values()
+        for name in SUMS.keys() & entity_type.computed
+        if (found := summed_by(model, entity_type, name))
+    }
+    for root, name, (members, owner, attribute) in sorted(summed):
+        _add_sum(tables[root], name, tables[members], owner, attribute)
+    for entity_type in model.types.values():
+        if entity_type.series is not None:
+            _add_flag(tables[entity_type.root], entity_type.series)
+
+
+def _add_sum(table: sa.Table, name: str, members: sa.Table, owner: str, attribute: str) -> None:
+    total = (
+        f'(SELECT coalesce(sum("{attribute}"), 0) FROM "{members.name}" '
+        f'WHERE "{owner}" = {{key}}) WHERE "id" = {{key}}'
+    )
+    update = f'UPDATE "{table.name}" SET "{name}" = '
+    old, new = (update + total.format(key=f'{which}."{owner}"') for which in ("OLD", "NEW"))
+    more = f'"{name}" + coalesce(NEW."{attribute}", 0) WHERE "id" = NEW."{owner}"'
+    for event, statement in (
+        ("INSERT", update + more),  # adding costs the same for any number of members
+        (f'UPDATE OF "{owner}", "{attribute}"', f"{old}; {new}"),
+        ("DELETE", old),
+    ):
+        when = f'AFTER {event} ON "{members.name}"'
+        add_trigger(members, f"{members.name}_sums_{name}_on_{event[:6].lower()}", when, statement)
+
+
+def _add_flag(table: sa.Table, series: Series) -> None:
+    """Update ``is_latest_version`` whenever ``latest_version`` changes."""
+    number, owner, flag = series.number, series.owner, series.flag
+    # The look-up of the highest and the flagged one must not cost more with more versions.
+    sa.Index(f"ix_{table.name}_{number}", table.c[owner], table.c[number])
+    if flag not in table.c:
+        return
+    sa.Index(f"ix_{table.name}_{flag}", table.c[owner], table.c[flag])
+    statements = [
+        f'UPDATE "{table.name}" SET "{flag}" = 0 WHERE "{owner}" = {{key}} AND "{flag}" = 1',
+        f'UPDATE "{table.name}" SET "{flag}" = 1 WHERE "_row" = (SELECT "_row" FROM '
+        f'"{table.name}" WHERE "{owner}" = {{key}} ORDER BY "{number}" DESC, "_row" DESC LIMIT 1)',
+    ]
+    old, new = ("; ".join(statements).format(key=f'{which}."{owner}"') for which in ("OLD", "NEW"))
+    lost = f'UPDATE "{table.name}" SET "{flag}" = 0 WHERE "_row" = NEW."_row"'
+    for event, statement in (
+        ("INSERT", new),
+        (f'UPDATE OF "{owner}", "{number}"', f"{lost}; {old}; {new}"),
+        ("DELETE", old),
+    ):
+        name = f"{table.name}_flags_{flag}_on_{event[:6].lower()}"
+        add_trigger(table, name, f'AFTER {event} ON "{table.name}"', statement)
 
 
 def add_trigger(table: sa.Table, name: str, when: str, statement: str) -> None:

@@ -51,10 +51,7 @@ _CONTEXT = {
 
 CONTEXT = entity(
     "Context",
-    {
-        **_CONTEXT,
-        "project_id": key("Project.id"),
-    },
+    {**_CONTEXT, "project_id": key("Project.id")},
     required="context_type id name",
     immutable=_CONTEXT_FIXED,
     default_projections="context_type id name",

@@ -37,10 +37,7 @@ USER_TYPE = entity(
 
 RESOURCE = entity(
     "Resource",
-    {
-        **_RESOURCE,
-        "resource_type": text(),
-    },
+    {**_RESOURCE, "resource_type": text()},
     required="resource_type id",
     system_projections="resource_type",
 )
@@ -143,9 +140,6 @@ TIMELOG = entity(
 
 TIMER = entity(
     "Timer",
-    {
-        **_TIMED,
-        "user_id": key("User.user_id"),
-    },
+    {**_TIMED, "user_id": key("User.user_id")},
     required="comment start user_id id",
 )

@@ -91,12 +91,7 @@ SCHEMA = entity(
 def _joining(name: str, keys: str, properties: dict[str, Fragment]) -> Document:
     """Return a type whose entities join two others, and have the keys of both as their own."""
     return entity(
-        name,
-        properties,
-        required=keys,
-        immutable=keys,
-        primary_key=keys,
-        default_projections=keys,
+        name, properties, required=keys, immutable=keys, primary_key=keys, default_projections=keys
     )
 
 

@@ -1,17 +1,24 @@
-"""The path from a project down to an entity, which clients read as its ``link``."""
+"""Values that are computed when they are read: addresses of files, and links.
+
+A link is the path from a project down to an entity.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from pydantic_core import to_json
 
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
+from aioftrackjobs.devserver.schema.quirks import FILE_URLS
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import TYPE
 
+#: Makes the signature that permits reading the file of one component.
+Signer = Callable[[str], str]
 Links = dict[str, list[dict[str, Any]]]
 
 #: Database columns of such attributes in schema documents.
@@ -20,9 +27,44 @@ _COLUMNS = frozenset({"_api_link", "api_link"})
 _DEEPEST = 100
 
 
+def sources_of(entity_type: EntityType, name: str) -> tuple[str, ...]:
+    """Return the stored attributes that *name* needs: itself, or those it is computed from."""
+    if name not in entity_type.computed or name in entity_type.attributes:
+        return (name,)
+    key, *_ = FILE_URLS.get(name, ("",))
+    return (key,) if key in entity_type.attributes else ()
+
+
+class FileUrls:
+    """Makes the addresses of files for one request.
+
+    They have a signature for the one component, never an API key.
+    """
+
+    def __init__(self, base_url: str, sign: Signer) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._sign = sign
+
+    def compute(self, entity_type: EntityType, name: str, row: Mapping[str, Any]) -> Any:
+        """Return the computed value *name* of the entity in *row*; None where there is none."""
+        component_ids = [row.get(source) for source in sources_of(entity_type, name)]
+        if not component_ids or component_ids[0] is None:
+            return None
+        _, action, entry = FILE_URLS[name]
+        return {entry: self.address(action, component_ids[0])}
+
+    def address(self, action: str, component_id: str) -> str:
+        """Return the address that does *action*, ``get`` or ``thumbnail``, with one file."""
+        signature = self._sign(component_id)
+        return (
+            f"{self.base_url}/component/{action}"
+            f"?id={quote(component_id, safe='')}&signature={signature}"
+        )
+
+
 def link_names(model: Model, entity_type: EntityType, names: Iterable[str]) -> list[str]:
     """Return those of *names* that are links, for types in a tree or below one."""
-    if not _is_in_tree(entity_type) and _place_of_series(model, entity_type) is None:
+    if not _is_in_tree(entity_type) and _context_of_series(model, entity_type) is None:
         return []
     properties = entity_type.document["properties"]
     return [name for name in names if properties.get(name, {}).get("alias_for") in _COLUMNS]
@@ -41,7 +83,7 @@ def _is_in_tree(entity_type: EntityType) -> bool:
     return {"id", "name", "parent_id"} <= entity_type.attributes.keys()
 
 
-def _place_of_series(model: Model, entity_type: EntityType) -> Relation | None:
+def _context_of_series(model: Model, entity_type: EntityType) -> Relation | None:
     """Return the relation from the owner of a series to its context, as an asset has one."""
     if entity_type.series is None:
         return None
@@ -84,7 +126,7 @@ def _read_series(
     model: Model, transaction: Transaction, entity_type: EntityType, ids: Sequence[str]
 ) -> Links:
     """Return links that end with owner and number, such as ``plate v1``."""
-    series, place = entity_type.series, _place_of_series(model, entity_type)
+    series, place = entity_type.series, _context_of_series(model, entity_type)
     if series is None or place is None or place.key is None:
         return {}
     table = transaction.tables[entity_type.root]

@@ -1,15 +1,51 @@
-"""Reading the bodies of requests, within the limits of size and time."""
+"""Reading requests: credentials and options in headers, bodies within limits of size and time."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 import anyio
 from starlette.requests import Request
 
+from aioftrackjobs.devserver.api.request import Caller
 from aioftrackjobs.devserver.api_errors import RequestError
+from aioftrackjobs.devserver.auth import Credentials
 from aioftrackjobs.devserver.limits import Limits
+
+_TRUE = frozenset({"1", "true"})
+
+
+def is_strict(headers: Mapping[str, str]) -> bool:
+    """Return whether the client wants real HTTP status codes."""
+    return headers.get("ftrack-strict-api", "").strip().lower() in _TRUE
+
+
+def _options_in(headers: Mapping[str, str]) -> set[str]:
+    """Return the options that are on; both documented separators are accepted."""
+    options = set()
+    for part in headers.get("ftrack-api-options", "").split(";"):
+        name, _, value = part.replace("=", ":").partition(":")
+        if value.strip().lower() in _TRUE:
+            options.add(name.strip())
+    return options
+
+
+def caller_of(request: Request, credentials: Credentials) -> Caller:
+    """Return the sender of a batch, and the form in which it gets the response.
+
+    Raises:
+        InvalidCredentialsError: If the headers do not have the key of a user.
+    """
+    headers = request.headers
+    identity = credentials.check(headers.get("ftrack-user"), headers.get("ftrack-api-key"))
+    options = _options_in(headers)
+    return Caller(
+        identity,
+        str(request.base_url),
+        denormalize="denormalize" in options,
+        strict="strict" in options or is_strict(headers),
+    )
 
 
 async def read_body(request: Request, limits: Limits) -> bytes:

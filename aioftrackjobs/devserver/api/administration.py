@@ -1,4 +1,4 @@
-"""Operations for users: new API keys, invitations and widgets."""
+"""Operations about the server and its users: facts, API keys, invitations and widgets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,49 @@ from aioftrackjobs.devserver.files.upload_tokens import UploadTokens
 
 _WIDGETS = ("info", "tasks", "tasks_browser")
 _THEMES = (None, "light", "dark")
+_SHOWN_OF_USER = ("id", "username", "first_name", "last_name", "thumbnail_id")
 #: Seconds that the address of a widget is valid (protocol reference, section 2.7).
 _WIDGET_LIFETIME = 360
+
+
+def server_information(
+    request: ApiRequest, operation: Operation, schema_hash: str
+) -> dict[str, Any]:
+    """Do ``query_server_information``: return the requested facts about this server.
+
+    By default it returns those that a real one sends (protocol reference, section 2.4).
+    """
+    facts: dict[str, Any] = {
+        "version": "dev",
+        "schema_hash": schema_hash,
+        "is_timezone_support_enabled": True,
+        "storage_scenario": {"scenario": "ftrack.automatic", "data": {}},
+    }
+    wanted = operation.get("values")
+    if wanted is None:
+        return facts
+    if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
+        raise ValidationError("'values' must be a list of names.")
+    facts |= {
+        "user_information": _user_information(request),
+        "company_information": {"name": "aioftrackjobs", "logo_url": None},
+        "license": [],
+        "is_nested_subqueries_enabled": True,
+    }
+    return {name: facts[name] for name in wanted if name in facts}
+
+
+def _user_information(request: ApiRequest) -> dict[str, Any]:
+    """Return the caller; not as an entity, which the official Python client cannot read here."""
+    row = request.user or {"username": request.caller.username}
+    return {
+        **{name: row.get(name) for name in _SHOWN_OF_USER},
+        "thumbnail_url": None,
+        "access_key_id": None,
+        "is_global_access_key": request.caller.identity.is_global,
+        "restricted_user": False,
+        "permissions": [],
+    }
 
 
 def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:

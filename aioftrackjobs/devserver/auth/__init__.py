@@ -1,1 +1,0 @@
-"""Authentication: API keys, and the users that they belong to."""
