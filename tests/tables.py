@@ -1,4 +1,17 @@
-"""An in-memory server without a socket, whose behaviour and faults tests can choose."""
+"""An in-memory server without a socket, whose behaviour and faults tests can choose.
+
+Most tests that need a server without sockets use it. Some have a server of their own, because they
+test what it does not have:
+
+- ``respx`` and ``httpx.MockTransport`` respond to a client of httpx with given statuses, headers
+  and bytes, or raise its errors: how these become outcomes is what is tested
+  (``test_commit_ends.py``, ``test_odd_servers.py``, ``test_endings.py``).
+- ``aioftrackjobs.testing.FakeServer`` is a feature for users. It has schemas and files.
+- Storage services of tests of transfers respond to ``PUT`` and ``GET``, not to operations.
+- ``tests/benchmarks/stub.py`` is a process that does as little as possible for each request.
+- ``tests/unit/protocol/test_reconciliation.py`` has a model of what a batch does. It has no
+  requests at all.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +33,9 @@ Wire = dict[str, Any]
 
 
 #: Faults of requests with nothing but queries.
-_OF_QUERIES = {"lost query", "busy"}
+_OF_QUERIES = {"lost query"}
+#: Faults of the next request, whatever it has.
+_OF_ALL = {"busy", "busy for 7 s"}
 
 
 class RefusalError(Exception):
@@ -36,12 +51,16 @@ class Tables:
         refuses: Returns whether an operation is refused.
         gate: An event for which requests wait.
         faults: What happens to the next requests with writes, one after the other: a "refused
-            connection", a "lost request" or a "lost response"; or, to the next request with nothing
-            but queries, a "lost query", or "busy": a refusal that asks for seven seconds.
+            connection", a "lost request", a "lost response" or "none"; to the next request with
+            nothing but queries, a "lost query"; to the next request of any kind, "busy" or "busy
+            for 7 s", which asks the client to wait so long.
         hides: Entity types that no user may query.
         most_operations: Larger batches are refused.
-        batches: The writes of each request, in the order in which they arrived.
+        requests: The operations of each request, in the order in which they were sent, also
+            those that a fault lost.
+        batches: The writes of each such request.
         applied: The writes that were applied and not rolled back, in order.
+        refused: The writes that were refused, and not those beside them.
         in_progress: Number of requests that wait now.
         most_in_progress: The highest number of requests that waited at the same time.
     """
@@ -57,6 +76,8 @@ class Tables:
         self.most_operations: int | None = None
         self.rows: dict[str, Wire] = {}
         self.applied: list[Wire] = []
+        self.refused: list[Wire] = []
+        self.requests: list[list[Wire]] = []
         self.batches: list[list[Wire]] = []
         self.queries = 0
         self.in_progress = self.most_in_progress = 0
@@ -67,6 +88,7 @@ class Tables:
         operations = json.loads(request.body)
         writes = [operation for operation in operations if operation["action"] != "query"]
         self.queries += len(operations) - len(writes)
+        self.requests.append(operations)
         if writes:
             self.batches.append(writes)
         self.in_progress += 1
@@ -76,14 +98,14 @@ class Tables:
             await self.gate.wait()
         finally:
             self.in_progress -= 1
-        due = bool(self.faults) and bool(writes) != (self.faults[0] in _OF_QUERIES)
-        fault = self.faults.popleft() if due else None
+        fault = self._next_fault(is_query=not writes)
         if fault == "refused connection":
             raise ConnectError("refused")
         if fault in ("lost request", "lost query"):
             raise TransportError("gone")
-        if fault == "busy":
-            return WireResponse(429, b"slow down", {"retry-after": "7"})
+        if fault in ("busy", "busy for 7 s"):
+            headers = {} if fault == "busy" else {"retry-after": "7"}
+            return WireResponse(429, b"slow down", headers)
         response = self._respond(operations)
         if fault == "lost response":
             raise TransportError("gone")
@@ -91,6 +113,14 @@ class Tables:
 
     def stream(self, request: WireRequest) -> AbstractAsyncContextManager[Download]:
         raise NotImplementedError("it has no files")
+
+    def _next_fault(self, *, is_query: bool) -> str | None:
+        if not self.faults:
+            return None
+        fault = self.faults[0]
+        if fault not in _OF_ALL and is_query != (fault in _OF_QUERIES):
+            return None
+        return self.faults.popleft()
 
     def _respond(self, operations: Sequence[Wire]) -> WireResponse:
         if self.most_operations is not None and len(operations) > self.most_operations:
@@ -110,7 +140,15 @@ class Tables:
             for each in operations
             if each["action"] == "create" and len(each["entity_key"]) == 1
         ]
-        return [self._apply_one(operation, created) for operation in operations]
+        results = []
+        for operation in operations:
+            try:
+                results.append(self._apply_one(operation, created))
+            except RefusalError:
+                if operation["action"] != "query":
+                    self.refused.append(operation)
+                raise
+        return results
 
     def _apply_one(self, operation: Wire, created: list[str]) -> Wire:
         if operation["action"] == "query":

@@ -7,7 +7,6 @@ import pickle
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -28,6 +27,8 @@ from aioftrackjobs import (
     ValidationError,
 )
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+
+from ..tables import Tables
 
 URL = "https://ftrack.test"
 API = f"{URL}/api"
@@ -386,51 +387,12 @@ async def test_a_generic_row_whose_key_differs_is_read_by_the_schemas(
     assert rows[0].primary_key_attributes == ("code",)
 
 
-# After a lost response
-
-
-class Store:
-    """A server that loses requests or responses: before or after it applied them."""
-
-    def __init__(self) -> None:
-        self.jobs: dict[str, dict[str, object]] = {}
-        self.applied = 0
-        self.lose: list[str] = []
-
-    def respond(self, request: httpx.Request) -> httpx.Response:
-        how = self.lose.pop(0) if self.lose else ""
-        if how == "before":
-            raise httpx.ReadError("lost", request=request)
-        operations = json.loads(request.content)
-        results = [self._apply(operation) for operation in operations]
-        if how == "after":
-            raise httpx.ReadError("lost", request=request)
-        if how == "busy":
-            return httpx.Response(429, headers={"retry-after": "7"}, text="slow down")
-        return httpx.Response(200, json=results)
-
-    def _apply(self, operation: dict[str, Any]) -> dict[str, object]:
-        if operation["action"] == "query":
-            rows = [row for key, row in self.jobs.items() if key in operation["expression"]]
-            return {"action": "query", "data": rows}
-        (key,) = operation["entity_key"]
-        if operation["action"] == "delete":
-            del self.jobs[key]
-        elif operation["action"] == "create":
-            assert key not in self.jobs, "created twice"
-            self.jobs[key] = {"id": key}
-        self.applied += 1
-        row = {**self.jobs.get(key, {}), **operation.get("entity_data", {})}
-        if operation["action"] != "delete":
-            self.jobs[key] = row
-        return {"action": operation["action"], "data": row}
+# After a lost response: on a transport without sockets
 
 
 @pytest.fixture
-def store(respx_mock: respx.MockRouter) -> Store:
-    made = Store()
-    respx_mock.post(API).mock(side_effect=made.respond)
-    return made
+def tables() -> Tables:
+    return Tables()
 
 
 class Time:
@@ -452,20 +414,20 @@ class Time:
         return RetryPolicy(budget=budget, jitter=0, clock=self, sleep=self.sleep)
 
 
-def retrying(budget: float = 60) -> tuple[AsyncSession, Time]:
-    time = Time()
-    return AsyncSession(URL, "SECRET-KEY", "maya", retry=time.policy(budget)), time
-
-
-@pytest.mark.parametrize("lost", [["before"], ["after"], ["after", "before", "before"]])
+@pytest.mark.parametrize(
+    "faults",
+    [["lost request"], ["lost response"], ["lost response", "lost query", "lost query"]],
+    ids=", ".join,
+)
 async def test_each_operation_is_applied_once_whatever_is_lost(
-    store: Store, lost: list[str]
+    tables: Tables, faults: list[str]
 ) -> None:
-    session, time = retrying()
-    async with session:
+    time = Time()
+    async with tables.session(retry=time.policy()) as session:
         old, deleted = session.create(Job, {}), session.create(Job, {})
         await session.commit()
-        store.lose, store.applied = list(lost), 0
+        tables.faults.extend(faults)
+        tables.applied.clear()
 
         created = session.create(Job, {"status": "running"})
         old["data"] = "changed"
@@ -473,23 +435,27 @@ async def test_each_operation_is_applied_once_whatever_is_lost(
         await session.commit()
 
         assert session.recorded_operations == session.uncertain_operations == ()
-    assert store.jobs.keys() == {old.id, created.id}
-    assert store.jobs[old.id]["data"] == "changed"
-    assert len(time.pauses) == len(lost)
+    assert tables.rows.keys() == {old.id, created.id}
+    assert tables.data_of(old) == "changed"
+    actions = [each["action"] for each in tables.applied]
+    assert sorted(set(actions)) == ["create", "delete", "update"]
+    assert actions.count("create") == actions.count("delete") == 1, "only updates may be repeated"
+    assert tables.refused == []
+    assert len(time.pauses) == len(faults)
 
 
-async def test_reads_are_tried_again(store: Store) -> None:
-    session, time = retrying()
-    async with session:
-        store.lose = ["before", "after"]
+async def test_reads_are_tried_again(tables: Tables) -> None:
+    time = Time()
+    async with tables.session(retry=time.policy()) as session:
+        tables.faults.extend(["lost query", "lost query"])
         assert await session.query("select id from Job").all() == []
     assert time.pauses == [0.1, 0.2]
 
 
-async def test_retry_after_is_respected(store: Store) -> None:
-    session, time = retrying()
-    async with session:
-        store.lose = ["busy"]
+async def test_retry_after_is_respected(tables: Tables) -> None:
+    time = Time()
+    async with tables.session(retry=time.policy()) as session:
+        tables.faults.append("busy for 7 s")
         assert await session.query("select id from Job").all() == []
     assert time.pauses == [7]
 
@@ -509,8 +475,8 @@ async def test_a_commit_respects_retry_after(
         ]
     )
     respx_mock.post(API).respond(json=[{"action": "query", "data": []}])  # is it applied?
-    session, time = retrying()
-    async with session:
+    time = Time()
+    async with AsyncSession(URL, "SECRET-KEY", "maya", retry=time.policy()) as session:
         session.create(Job, {})
         await session.commit()
     (pause,) = time.pauses
@@ -533,8 +499,8 @@ async def test_a_refusal_is_raised_without_a_retry(
 ) -> None:
     route = respx_mock.post(API, content__contains="create").respond(status, json=body)
     respx_mock.post(API).respond(json=[{"action": "query", "data": []}])
-    session, time = retrying()
-    async with session:
+    time = Time()
+    async with AsyncSession(URL, "SECRET-KEY", "maya", retry=time.policy()) as session:
         session.create(Job, {})
         with pytest.raises(ServerError):
             await session.commit()
@@ -542,36 +508,35 @@ async def test_a_refusal_is_raised_without_a_retry(
     assert route.call_count == 1
 
 
-async def test_a_retry_after_beyond_the_budget_is_raised_with_its_length(store: Store) -> None:
-    session, time = retrying(budget=5)
-    async with session:
-        store.lose = ["busy"]
+async def test_a_retry_after_beyond_the_budget_is_raised_with_its_length(tables: Tables) -> None:
+    time = Time()
+    async with tables.session(retry=time.policy(budget=5)) as session:
+        tables.faults.append("busy for 7 s")
         with pytest.raises(ServerError) as caught:
             await session.query("select id from Job").all()
     assert caught.value.retry_after == 7
     assert time.pauses == []
 
 
-async def test_a_call_that_must_not_be_repeated_is_not(store: Store) -> None:
-    session, time = retrying()
-    async with session:
-        store.lose = ["after"]
+async def test_a_call_that_must_not_be_repeated_is_not(tables: Tables) -> None:
+    time = Time()
+    async with tables.session(retry=time.policy()) as session:
+        tables.faults.append("lost response")
         with pytest.raises(TransportError):
             await session.call(
                 [{"action": "create", "entity_type": "Job", "entity_key": ["x"], "entity_data": {}}]
             )
     assert time.pauses == []
-    assert store.applied == 1
+    assert len(tables.applied) == 1
 
 
 @pytest.mark.parametrize("how", ["resolve", "commit"])
-@pytest.mark.parametrize("lost", ["before", "after"])
+@pytest.mark.parametrize("fault", ["lost request", "lost response"])
 async def test_what_stays_unknown_is_settled_when_the_server_is_back(
-    store: Store, lost: str, how: str
+    tables: Tables, fault: str, how: str
 ) -> None:
-    session, _ = retrying(budget=0)
-    async with session:
-        store.lose = [lost]
+    async with tables.session(retry=Time().policy(budget=0)) as session:
+        tables.faults.append(fault)
         job = session.create(Job, {"status": "running"})
         with pytest.raises(CommitUncertainError) as caught:
             await session.commit()
@@ -583,59 +548,59 @@ async def test_what_stays_unknown_is_settled_when_the_server_is_back(
         await session.commit()
 
         assert session.recorded_operations == session.uncertain_operations == ()
-    assert store.jobs[job.id]["data"] == "later"
-    assert store.jobs[job.id]["status"] == "running"
+    assert tables.data_of(job) == "later"
+    assert tables.rows[job.id]["status"] == "running"
+    assert tables.refused == []
 
 
-@pytest.mark.parametrize("lost", ["before", "after"])
+@pytest.mark.parametrize("fault", ["lost request", "lost response"])
 async def test_what_a_unit_of_work_leaves_uncertain_can_be_resolved(
-    store: Store, lost: str
+    tables: Tables, fault: str
 ) -> None:
-    session, _ = retrying(budget=0)
-    async with session:
-        store.lose = [lost]
+    async with tables.session(retry=Time().policy(budget=0)) as session:
+        tables.faults.append(fault)
         with pytest.raises(CommitUncertainError) as caught:
             async with session.unit_of_work():
                 job = session.create(Job, {"status": "running"})
         await caught.value.resolve()
-    assert store.jobs[job.id]["status"] == "running"
+    assert tables.rows[job.id]["status"] == "running"
+    assert tables.refused == []
 
 
-async def test_a_commit_settles_what_became_uncertain_while_it_waited(store: Store) -> None:
-    session, _ = retrying(budget=0)
+async def test_a_commit_settles_what_became_uncertain_while_it_waited(tables: Tables) -> None:
     uncertain: list[CommitUncertainError] = []
 
-    async def commit() -> None:
+    async def commit(session: AsyncSession) -> None:
         try:
             await session.commit()
         except CommitUncertainError as error:
             uncertain.append(error)
 
-    async with session:
+    async with tables.session(retry=Time().policy(budget=0)) as session:
         for number in range(1, 9):  # on trio, the two are woken in a random order
-            store.lose = ["after"]
+            tables.faults.append("lost response")
             job = session.create(Job, {})
             with pytest.raises(CommitUncertainError):
                 await session.commit()
             job["data"] = "later"
-            store.lose = ["", "before"]  # the query, and the commit of the first of the two
+            tables.faults.append("lost request")  # the commit of the first of the two
 
             async with anyio.create_task_group() as group:
-                group.start_soon(commit)
-                group.start_soon(commit)
+                group.start_soon(commit, session)
+                group.start_soon(commit, session)
 
             assert len(uncertain) == number
             assert session.recorded_operations == session.uncertain_operations == ()
-            assert store.jobs[job.id]["data"] == "later"
+            assert tables.data_of(job) == "later"
+            assert tables.refused == []
 
 
-async def test_what_may_have_been_deleted_cannot_be_changed(store: Store) -> None:
-    session, _ = retrying(budget=0)
-    async with session:
+async def test_what_may_have_been_deleted_cannot_be_changed(tables: Tables) -> None:
+    async with tables.session(retry=Time().policy(budget=0)) as session:
         job = session.create(Job, {})
         await session.commit()
         session.delete(job)
-        store.lose = ["before"]
+        tables.faults.append("lost request")
         with pytest.raises(CommitUncertainError):
             await session.commit()
 
@@ -643,7 +608,7 @@ async def test_what_may_have_been_deleted_cannot_be_changed(store: Store) -> Non
             job["data"] = "later"
         await session.commit()
 
-    assert not store.jobs
+    assert not tables.rows
 
 
 async def test_an_unpickled_error_cannot_be_resolved() -> None:

@@ -27,7 +27,7 @@ from aioftrackjobs.commit.dispatcher import MAX_REQUESTS
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import Delay, Drop, NotAtomic
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.timings import Timings
 
 from ..tables import Tables, turns
@@ -467,17 +467,10 @@ async def test_a_value_without_a_wire_form_ends_no_other_commit(
     assert len(tables.rows) == 2
 
 
-async def test_a_lost_response_leaves_all_of_the_group_uncertain() -> None:
-    def cut_off(request: httpx.Request) -> httpx.Response:
-        raise httpx.ReadError("gone", request=request)
-
+async def test_a_lost_response_leaves_all_of_the_group_uncertain(tables: Tables) -> None:
+    tables.faults += ["lost response", "lost query"]
     uncertain: list[CommitUncertainError] = []
-    async with (
-        httpx.AsyncClient(transport=httpx.MockTransport(cut_off)) as client,
-        AsyncSession(
-            "https://ftrack.test", "SECRET", "maya", client=client, retry=NO_RETRIES
-        ) as session,
-    ):
+    async with tables.session() as session:
 
         async def make() -> None:
             try:
@@ -490,6 +483,7 @@ async def test_a_lost_response_leaves_all_of_the_group_uncertain() -> None:
                 group.start_soon(make)
 
     assert [len(error.operations) for error in uncertain] == [1] * 5
+    assert len(tables.batches) == 1
 
 
 async def test_credentials_that_are_refused_are_not_tried_for_each_commit(tables: Tables) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 import anyio
-import httpx
 import pytest
 
 from aioftrackjobs import (
@@ -22,7 +21,6 @@ from aioftrackjobs import (
 from aioftrackjobs.commit import queue
 from aioftrackjobs.commit.dispatcher import MAX_REQUESTS, Dispatcher
 from aioftrackjobs.models import remote_value
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.timings import Timings
 
 from ..tables import Tables, turns
@@ -171,18 +169,10 @@ async def test_a_second_commit_resolves_an_uncertain_first_one(tables: Tables) -
     assert len(tables.rows) == 1
 
 
-async def test_each_caller_of_a_failed_group_gets_an_error_of_its_own() -> None:
-    def unreachable(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError("refused", request=request)
-
+async def test_each_caller_of_a_failed_group_gets_an_error_of_its_own(tables: Tables) -> None:
+    tables.faults.append("refused connection")
     errors: list[ConnectError] = []
-    async with (
-        httpx.AsyncClient(transport=httpx.MockTransport(unreachable)) as client,
-        AsyncSession(
-            "https://ftrack.test", "SECRET", "maya", client=client, retry=NO_RETRIES
-        ) as session,
-        anyio.create_task_group() as group,
-    ):
+    async with tables.session() as session, anyio.create_task_group() as group:
 
         async def make() -> None:
             try:
@@ -193,6 +183,7 @@ async def test_each_caller_of_a_failed_group_gets_an_error_of_its_own() -> None:
         for _ in range(5):
             group.start_soon(make)
 
+    assert len(tables.batches) == 1
     assert len({id(error) for error in errors}) == 5
     assert len({str(error) for error in errors}) == 1
 
