@@ -58,13 +58,13 @@ class Health:
 
 def check_health(connection: Connection) -> Health:
     """Return a snapshot of what *connection* is waiting for."""
-    waiting, contact, journal = connection.backlog(), connection.server_status, connection.journal
+    backlog, server, journal = connection.backlog(), connection.server_status, connection.journal
     reports = journal.pending_final_reports()
-    since = waiting.since
+    since = backlog.since
     return Health(
-        commits_queued=waiting.queued,
-        commits_sent=waiting.sent,
-        commits_uncertain=waiting.uncertain,
+        commits_queued=backlog.queued,
+        commits_sent=backlog.sent,
+        commits_uncertain=backlog.uncertain,
         commits_since=None
         if since is None
         else datetime.now(UTC) - timedelta(seconds=time.monotonic() - since),
@@ -72,8 +72,8 @@ def check_health(connection: Connection) -> Health:
         final_reports_since=datetime.fromtimestamp(reports[0].since, UTC) if reports else None,
         journal=journal.state,
         journal_problem=journal.problem,
-        last_success=contact.last_success,
-        last_failure=contact.last_failure,
-        failing_since=contact.failing_since,
-        last_error=contact.last_error,
+        last_success=server.last_success,
+        last_failure=server.last_failure,
+        failing_since=server.failing_since,
+        last_error=server.last_error,
     )

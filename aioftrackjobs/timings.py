@@ -22,7 +22,7 @@ class Timings:
             else happens, that takes microseconds.
         expedited_pause: Seconds that a pause before another attempt takes at most when there is a
             reason to try soon.
-        journal_patience: Seconds that a task waits for the journal's file, at most.
+        journal_stall_limit: Seconds that a task waits for the journal's file, at most.
         journal_retry: Seconds for which a journal's file that failed is left alone.
         journal_busy_timeout: Seconds to wait for other processes that write the journal's file.
         replay_interval: Seconds until the journal is read again, if processes that left entries
@@ -36,7 +36,7 @@ class Timings:
     max_hold: float = 0.25
     batching_turns: int = 3
     expedited_pause: float = 1.0
-    journal_patience: float = 5.0
+    journal_stall_limit: float = 5.0
     journal_retry: float = 10.0
     journal_busy_timeout: float = 2.0
     replay_interval: float = 60.0

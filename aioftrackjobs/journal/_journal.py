@@ -170,11 +170,11 @@ class Journal:
 
         One task watches over all waits, because a time-out for each would cost too much.
         """
-        patience = self._timings.journal_patience / 2
+        stall_limit = self._timings.journal_stall_limit / 2
         try:
             while self._ledger.has_requests:
-                await anyio.sleep(patience)
-                for receipt in self._ledger.settle_late(patience):
+                await anyio.sleep(stall_limit)
+                for receipt in self._ledger.settle_late(stall_limit):
                     receipt.wake()
         finally:
             self._is_watched = False
@@ -210,5 +210,5 @@ class Journal:
         if self._path is not None:
             receipt = Receipt(lambda file: file.end())
             if self._ledger.close(receipt):
-                with anyio.move_on_after(self._timings.journal_patience):
+                with anyio.move_on_after(self._timings.journal_stall_limit):
                     await self.wait_until_written(receipt)

@@ -206,18 +206,18 @@ class Ledger:
         """Whether a batch is requested, or being written."""
         return bool(self._receipts or self._in_progress)
 
-    def settle_late(self, patience: float) -> list[Receipt]:
-        """Settle, without success, the receipts that are older than *patience*, in seconds.
+    def settle_late(self, stall_limit: float) -> list[Receipt]:
+        """Settle, without success, the receipts that are older than *stall_limit*, in seconds.
 
         If there are any, the file counts as failing.
         """
         with self._lock:
-            latest = time.monotonic() - patience
+            latest = time.monotonic() - stall_limit
             late = [each for each in (*self._in_progress, *self._receipts) if each.since < latest]
             for receipt in late:
                 receipt.is_settled = True
             if late:
-                self._fail(f"it takes longer than {patience:g} s")
+                self._fail(f"it takes longer than {stall_limit:g} s")
             return late
 
     # For the writer, in its thread

@@ -77,18 +77,18 @@ def existence_queries(operations: Iterable[Operation]) -> list[ExistenceQuery]:
     If a user chose the key of a create, existence alone does not tell whose the entity is, so that
     its values are queried too. A link has nothing but its key, and existence tells all about it.
     """
-    asked: list[tuple[Reference, tuple[str, ...]]] = []
+    targets: list[tuple[Reference, tuple[str, ...]]] = []
     for each in operations:
         if isinstance(each, Create) and has_chosen_key(each):
-            asked.append((each.target, discriminating_attributes(each.values)))
+            targets.append((each.target, discriminating_attributes(each.values)))
         elif not isinstance(each, Update):
-            asked.append((each.target, ()))
-    return _pages(asked)
+            targets.append((each.target, ()))
+    return _pages(targets)
 
 
-def _pages(asked: Iterable[tuple[Reference, tuple[str, ...]]]) -> list[ExistenceQuery]:
+def _pages(targets: Iterable[tuple[Reference, tuple[str, ...]]]) -> list[ExistenceQuery]:
     alike: dict[tuple[str, tuple[str, ...], tuple[str, ...]], dict[Reference, None]] = {}
-    for target, names in asked:
+    for target, names in targets:
         kind = (target.entity_type, tuple(name for name, _ in target.key), names)
         alike.setdefault(kind, {})[target] = None
     return [

@@ -301,7 +301,7 @@ async def test_a_disk_that_hangs_is_not_waited_for(
     server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = hang(monkeypatch)
-    async with journaled(server, path, timings=Timings(journal_patience=0.1)) as session:
+    async with journaled(server, path, timings=Timings(journal_stall_limit=0.1)) as session:
         with anyio.fail_after(5):
             async with job_context(session):
                 pass
@@ -314,7 +314,7 @@ async def test_jobs_that_began_while_a_disk_hung_are_written_as_soon_as_it_goes_
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = hang(monkeypatch)
-    async with opened(path, Timings(journal_patience=0.1)) as journal:
+    async with opened(path, Timings(journal_stall_limit=0.1)) as journal:
         assert not await journal.record_job("late")
         assert not await journal.record_job("not asked for")
         go_on.set()

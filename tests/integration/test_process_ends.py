@@ -319,7 +319,7 @@ async def test_a_program_ends_although_its_journal_hangs(
                 await asyncio.sleep(3600)
 
         async def main():
-            timings = Timings(journal_patience=1.0)
+            timings = Timings(journal_stall_limit=1.0)
             session = AsyncSession(journal={str(tmp_path / "journal")!r}, timings=timings)
             await session.__aenter__()
             await session.current_user()
