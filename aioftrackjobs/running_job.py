@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aioftrackjobs.jobs.attachments import attach
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import Progress
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
+from aioftrackjobs.jobs.progress import Progress
 from aioftrackjobs.models import Entity, FileComponent, Job
 from aioftrackjobs.session import AsyncSession, jobs_of
 

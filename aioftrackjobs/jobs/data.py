@@ -1,4 +1,4 @@
-"""The ``data`` of a Job, and the text that users see in the jobs menu. Pure: no I/O.
+"""The ``data`` of a Job: what each report writes into it. Pure: no I/O.
 
 ``data`` is one JSON text that is always written as a whole, and others keep values in it too. So
 each report starts from what the server holds, and changes only the keys of this package:
@@ -15,7 +15,6 @@ each report starts from what the server holds, and changes only the keys of this
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ from typing import Any
 import anyio
 
 from aioftrackjobs.jobs.ownership import LEASE
+from aioftrackjobs.jobs.progress import Progress, add_failure, compose_description
 from aioftrackjobs.models import parse_job_data
 from aioftrackjobs.transport import redact
 
@@ -34,54 +34,6 @@ _FINAL_KEYS = ("description", "base_description", LEASE, RECOVERED)
 
 #: Characters of a failure's description; the jobs menu shows one line.
 _LONGEST_FAILURE = 300
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a Job is.
-
-    Attributes:
-        fraction: From 0 to 1.
-        message: What the Job is doing.
-    """
-
-    fraction: float
-    message: str | None = None
-
-    @classmethod
-    def of(cls, done: float, message: str | None, total: float | None) -> Progress:
-        """Return the progress of *done* out of *total*, or out of 1; more than that counts as it.
-
-        Raises:
-            ValueError: One of them is no number, or the total is not above 0.
-        """
-        whole = 1.0 if total is None else total
-        if not whole > 0 or math.isnan(fraction := done / whole):
-            raise ValueError(f"no progress: {done} of {whole}")
-        return cls(round(min(max(fraction, 0.0), 1.0), 4), message)
-
-    def __str__(self) -> str:
-        percent = f"{self.fraction * 100:.0f} %"
-        return f"{percent}, {self.message}" if self.message else percent
-
-
-def compose_description(
-    base: str | None, progress: Progress | None, failure_reason: str | None
-) -> str:
-    """Return the text in the jobs menu: the base text with the progress, then with the failure.
-
-    For example ``Render sh010 (40 %, frame 12 of 30) - failed: OSError: disk full``.
-    """
-    text = base or ""
-    if progress is not None:
-        text = f"{text} ({progress})" if text else str(progress)
-    if failure_reason is not None:
-        text = _add_failure(text, failure_reason)
-    return text
-
-
-def _add_failure(text: object, reason: str) -> str:
-    return f"{text} - failed: {reason}" if text else f"failed: {reason}"
 
 
 @dataclass(slots=True)
@@ -116,7 +68,9 @@ class JobData:
         """
         composed = {**_read(data), **(extra or {})}
         base = self.description
-        text = compose_description(base, self.progress, self.failure_reason)
+        text = base or ""
+        if self.progress is not None or self.failure_reason is not None:
+            text = compose_description(base, self.progress, self.failure_reason)
         for key in ("base_description", LEASE, RECOVERED):
             composed.pop(key, None)
         if text:
@@ -151,7 +105,7 @@ def compose_recovered_data(
     if text:
         kept["base_description"] = base or text
     kept.pop(LEASE, None)
-    return {**kept, "description": _add_failure(text, reason), RECOVERED: recovered}
+    return {**kept, "description": add_failure(text, reason), RECOVERED: recovered}
 
 
 def parse_given_data(data: str) -> Mapping[str, Any]:

@@ -28,9 +28,9 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import JobData, Progress, describe_failure, parse_given_data
+from aioftrackjobs.jobs.data import JobData, describe_failure, parse_given_data
 from aioftrackjobs.jobs.final_report import FinalReport
-from aioftrackjobs.jobs.progress import Channel
+from aioftrackjobs.jobs.progress import Channel, Progress
 from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 from aioftrackjobs.protocol.query import bind
 

@@ -1,8 +1,9 @@
-"""Progress reports: the latest state of many Jobs is written together, once in an interval.
+"""Progress of Jobs: its text in the jobs menu, and when it is written.
 
-A :class:`Channel` belongs to one Job. The Job touches it when it has a new state; the writer then
-writes the state that the Job has when its turn comes, so that states in between are never sent.
-The text of a report is composed in :mod:`aioftrackjobs.jobs.data`.
+The latest state of many Jobs is written together, once in an interval. A :class:`Channel` belongs
+to one Job. The Job touches it when it has a new state; the writer then writes the state that the
+Job has when its turn comes, so that states in between are never sent.
+:mod:`aioftrackjobs.jobs.data` puts the text into the ``data`` of the Job.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeAlias
 from weakref import WeakSet
 
@@ -25,6 +27,55 @@ logger = logging.getLogger(__name__)
 
 #: Queues a write of a Job's current state, and calls back with the outcome.
 Post: TypeAlias = Callable[[Settle], PendingRequest]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a Job is.
+
+    Attributes:
+        fraction: From 0 to 1.
+        message: What the Job is doing.
+    """
+
+    fraction: float
+    message: str | None = None
+
+    @classmethod
+    def of(cls, done: float, message: str | None, total: float | None) -> Progress:
+        """Return the progress of *done* out of *total*, or out of 1; more than that counts as it.
+
+        Raises:
+            ValueError: One of them is no number, or the total is not above 0.
+        """
+        whole = 1.0 if total is None else total
+        if not whole > 0 or math.isnan(fraction := done / whole):
+            raise ValueError(f"no progress: {done} of {whole}")
+        return cls(round(min(max(fraction, 0.0), 1.0), 4), message)
+
+    def __str__(self) -> str:
+        percent = f"{self.fraction * 100:.0f} %"
+        return f"{percent}, {self.message}" if self.message else percent
+
+
+def compose_description(
+    base: str | None, progress: Progress | None, failure_reason: str | None
+) -> str:
+    """Return the text in the jobs menu: the base text with the progress, then with the failure.
+
+    For example ``Render sh010 (40 %, frame 12 of 30) - failed: OSError: disk full``.
+    """
+    text = base or ""
+    if progress is not None:
+        text = f"{text} ({progress})" if text else str(progress)
+    if failure_reason is not None:
+        text = add_failure(text, failure_reason)
+    return text
+
+
+def add_failure(text: object, reason: str) -> str:
+    """Return *text*, if there is any, followed by why the Job failed."""
+    return f"{text} - failed: {reason}" if text else f"failed: {reason}"
 
 
 class Channel:

@@ -54,13 +54,6 @@ class WireRequest:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method}>"
 
-    def encoded_headers(self) -> list[tuple[str, bytes]]:
-        """Return the headers; text in UTF-8, in which servers expect the name of a file."""
-        return [
-            (name, value if isinstance(value, bytes) else value.encode())
-            for name, value in self.headers.items()
-        ]
-
 
 @dataclass(frozen=True, slots=True)
 class WireResponse:

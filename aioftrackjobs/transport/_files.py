@@ -40,6 +40,7 @@ from aioftrackjobs.transport._file_connection import (
     Headers,
     network_errors,
 )
+from aioftrackjobs.transport._httpx import encoded
 from aioftrackjobs.transport._redaction import redact
 
 logger = logging.getLogger(__name__)
@@ -180,7 +181,7 @@ class FileTransport:
         self._cookies.add_cookie_header(carrier)
         if (cookie := carrier.get_header("Cookie")) is not None:
             defaults["cookie"] = cookie
-        given = {name.lower(): value for name, value in request.encoded_headers()}
+        given = {name.lower(): value for name, value in encoded(request.headers)}
         return [*(defaults | given).items()]
 
     # Threads

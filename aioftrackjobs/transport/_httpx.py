@@ -108,7 +108,7 @@ class HttpxTransport:
     ) -> AsyncIterator[ClientResponse]:
         body = request.body if isinstance(request.body, bytes | None) else _Body(request.body)
         try:
-            headers = [(name.encode("ascii"), value) for name, value in request.encoded_headers()]
+            headers = [(name.encode("ascii"), value) for name, value in encoded(request.headers)]
             self._require_open()
             outgoing = self._client.build_request(
                 request.method, request.url, content=body, headers=headers
@@ -151,6 +151,14 @@ class HttpxTransport:
 
     def _reason(self, exc: Exception) -> str:
         return redact(describe(exc), *self._secrets)
+
+
+def encoded(headers: Mapping[str, str | bytes]) -> list[tuple[str, bytes]]:
+    """Return *headers* with text in UTF-8, in which servers expect the name of a file."""
+    return [
+        (name, value if isinstance(value, bytes) else value.encode())
+        for name, value in headers.items()
+    ]
 
 
 class _HttpxDownload:

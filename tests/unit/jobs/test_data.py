@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from aioftrackjobs.jobs.data import JobData, Progress, parse_given_data
+from aioftrackjobs.jobs.data import JobData, parse_given_data
+from aioftrackjobs.jobs.progress import Progress
 
 
 def test_the_description_is_replaced_and_the_rest_is_kept() -> None:

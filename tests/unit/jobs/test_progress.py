@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from aioftrackjobs.jobs.data import Progress
+from aioftrackjobs.jobs.progress import Progress
 
 
 @pytest.mark.parametrize(
