@@ -86,7 +86,7 @@ class Credentials:
             raise InvalidCredentialsError
         return Identity(username, owners, is_global)
 
-    def forget(self) -> None:
+    def clear(self) -> None:
         """Remove all personal keys."""
         self._digests.clear()
         self._owners.clear()

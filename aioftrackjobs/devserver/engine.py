@@ -223,7 +223,7 @@ class Engine:
         self.parts.close()
         self.storage.empty()
         self._store.restore(saved.entities)
-        self.credentials.forget()
+        self.credentials.clear()
         self.api_keys = self._admit_users()
 
     def authenticate(self, username: str | None, api_key: str | None) -> None:

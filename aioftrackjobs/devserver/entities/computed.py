@@ -21,8 +21,8 @@ from aioftrackjobs.devserver.store.tables import TYPE
 Signer = Callable[[str], str]
 Links = dict[str, list[dict[str, Any]]]
 
-#: Database columns of such attributes in schema documents.
-_COLUMNS = frozenset({"_api_link", "api_link"})
+#: Database columns of links in schema documents.
+_LINK_COLUMNS = frozenset({"_api_link", "api_link"})
 #: Trees deeper than this are cycles.
 _DEEPEST = 100
 
@@ -67,7 +67,7 @@ def link_names(model: Model, entity_type: EntityType, names: Iterable[str]) -> l
     if not _is_in_tree(entity_type) and _context_of_series(model, entity_type) is None:
         return []
     properties = entity_type.document["properties"]
-    return [name for name in names if properties.get(name, {}).get("alias_for") in _COLUMNS]
+    return [name for name in names if properties.get(name, {}).get("alias_for") in _LINK_COLUMNS]
 
 
 def read_links(

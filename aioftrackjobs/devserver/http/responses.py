@@ -19,7 +19,7 @@ from aioftrackjobs.devserver.api_errors import (
 )
 from aioftrackjobs.devserver.http.requests import is_strict
 
-_DESCRIBED = ("content-type", "content-length")
+_BODY_HEADERS = ("content-type", "content-length")
 
 
 def json_response(body: bytes, status: int = 200) -> Response:
@@ -57,9 +57,9 @@ class _JsonErrors(CORSMiddleware):
             return response
         reason = bytes(response.body).decode()
         error = RequestError(f"{reason}.", status=response.status_code)
-        headers = {key: value for key, value in response.headers.items() if key not in _DESCRIBED}
+        kept = {key: value for key, value in response.headers.items() if key not in _BODY_HEADERS}
         refused = error_response(error)
-        refused.headers.update(headers)
+        refused.headers.update(kept)
         return refused
 
 

@@ -81,8 +81,8 @@ class Batch:
                 return True
             raise
         self._transaction.delete(entity_type.root, key)
-        self._embedding.forget(next(iter(key.values())))
-        self._forget_rows()
+        self._embedding.remove(next(iter(key.values())))
+        self._invalidate_rows()
         return True
 
     def finish(self) -> None:
@@ -181,8 +181,8 @@ class Batch:
         key = tuple(row[name] for name in entity_type.primary_key)
         self._touched[entity_type.root, *key] = row
 
-    def _forget_rows(self) -> None:
-        """Read all rows again, as cascades may have changed or deleted them."""
+    def _invalidate_rows(self) -> None:
+        """Have all rows read again, as cascades may have changed or deleted them."""
         self._has_cascaded = True
         self._touched = dict.fromkeys(self._touched)
 
@@ -213,4 +213,4 @@ class Batch:
                 for member in members:
                     self._hierarchy.move(target, next(iter(member.values())), {there: row[here]})
         if payload.collections:
-            self._forget_rows()
+            self._invalidate_rows()

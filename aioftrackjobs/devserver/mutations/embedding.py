@@ -39,7 +39,7 @@ class Embedding:
         elif EMBEDDED_RELATIONS & entity_type.relations.keys() - result.keys():
             self._owners[row["id"]] = (result, len(self._members))
 
-    def forget(self, key: str) -> None:
+    def remove(self, key: str) -> None:
         """Remove an entity that was deleted again."""
         self._owners.pop(key, None)
         self._members.pop(key, None)

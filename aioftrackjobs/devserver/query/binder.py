@@ -1,6 +1,6 @@
 """Resolving the names in a query: a path becomes relations to follow, and the value at its end.
 
-Each path is resolved once, before any SQL is made for it; the compiler sees no names.
+Each path is resolved once, before any SQL is made for it; the compiler gets no names.
 """
 
 from __future__ import annotations

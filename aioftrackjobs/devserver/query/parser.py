@@ -13,6 +13,7 @@ from typing import Any
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
 from aioftrackjobs.devserver.query import ast, errors
+from aioftrackjobs.devserver.schema.values import LARGEST_INTEGER
 
 _OPERATORS = {
     "=": "is",
@@ -24,8 +25,6 @@ _OPERATORS = {
 }
 #: Criteria nested deeper than this are not written by people, and overflow SQLite's parser.
 DEEPEST = 50
-#: SQLite stores 64 bits.
-_LARGEST = 2**63 - 1
 _LONGEST_NUMBER = 100
 _LONGEST_OPENED = 500
 
@@ -169,6 +168,6 @@ def _flat(
 
 
 def _whole(number: Token) -> int:
-    if not number.isdecimal() or len(number) > _LONGEST_NUMBER or int(number) > _LARGEST:
+    if not number.isdecimal() or len(number) > _LONGEST_NUMBER or int(number) > LARGEST_INTEGER:
         raise _BadClauseError(f"'{errors.shown(number)}'", number, "a whole number.")
     return int(number)

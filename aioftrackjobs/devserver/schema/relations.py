@@ -2,9 +2,11 @@
 
 ``user`` of a Job is stored in its ``user_id``; ``job_components`` are the JobComponents whose
 ``job_id`` is the Job's id. Documents do not declare that; it is derived from names, foreign keys
-and targets. Along relations the database derives values from others, which are stored and
-found, sorted and counted by like any other value: the time logged on a task, and whether a
-version is the latest of its asset. Clients cannot write them.
+and targets.
+
+Along relations the database derives values from others, such as the time logged on a task, and
+whether a version is the latest of its asset. They are stored, so that queries can use them like
+any other value; clients cannot write them.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Tables for a model: one for each family of entity types, built with SQLAlchemy Core.
 
-Column names are the API's attribute names. Two columns are ours: ``_row`` keeps the order of
+Column names are the API's attribute names. Two columns are added: ``_row`` keeps the order of
 creation, which is the order of queries that name none, and ``_type`` the concrete type.
 """
 
