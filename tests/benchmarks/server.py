@@ -23,6 +23,8 @@ from statistics import median
 from typing import Any
 from uuid import uuid4
 
+from aioftrackjobs.testing._server import serving as serving_for_tests
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CONNECTIONS = 16
@@ -187,6 +189,29 @@ async def fill_and_query(told: dict[str, Any]) -> list[tuple[str, float]]:
     return figures
 
 
+def reset_and_start() -> tuple[float, float]:
+    """Return the seconds of a reset between two tests, and those of a start and stop instead."""
+    starts, resets = [], []
+    for _ in range(ROUNDS):
+        started = time.perf_counter()
+        with serving_for_tests():
+            pass
+        starts.append(time.perf_counter() - started)
+    with serving_for_tests() as server:
+        told = {
+            "port": int(server.url.rpartition(":")[2]),
+            "user": server.api_user,
+            "key": server.api_key,
+        }
+        for _ in range(15):
+            asyncio.run(ask(told, [create(str(uuid4()), status="running")]))
+            started = time.perf_counter()
+            server.reset()
+            resets.append(time.perf_counter() - started)
+            assert server.jobs() == []
+    return median(resets), median(starts)
+
+
 def memory(process: int) -> float:
     """Return the memory in use of a process, in MiB (Linux)."""
     lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -216,6 +241,11 @@ def main() -> None:
         theirs, own = (median(each[place] for each in results) for results in (bare, ours))
         print(f"| {title} | {theirs:,.0f} | {own:,.0f} | {own / theirs:.2f} | {aim} |")
     print(f"| import and start | | {median(starts):.2f} s | | < 2 s |")
+    reset, start = reset_and_start()
+    print(
+        f"| reset between two tests, against a start ({start * 1e3:.0f} ms) | "
+        f"| {reset * 1e3:.1f} ms | {reset / start:.3f} | < 20 ms |"
+    )
     with serving(OURS) as (told, process):
         before = memory(process)
         figures = asyncio.run(fill_and_query(told))

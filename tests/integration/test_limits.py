@@ -24,6 +24,7 @@ from aioftrackjobs.models import remote_value
 from aioftrackjobs.timings import Timings
 
 from ..tables import Tables, turns
+from .waiting import until
 
 
 @pytest.fixture
@@ -295,14 +296,21 @@ async def test_all_callers_that_wait_when_the_session_closes_get_an_error(
                 job = await create(session)
                 tables.gate = anyio.Event()
                 dispatcher = dispatcher_of(session)
+                tables.batches.clear()
                 for _ in range(5):
                     group.start_soon(make, session, job)  # each waits for the one before it
-                for _ in range(MAX_REQUESTS + 100):
+                await until(lambda: tables.batches)
+                for _ in range(MAX_REQUESTS - 1):
+                    tables.arrived = anyio.Event()
                     group.start_soon(make, session)
-                    await turns(5)
+                    await tables.arrived.wait()
+                for _ in range(100):
+                    group.start_soon(make, session)
+                await turns()
 
-    assert len(ends) == MAX_REQUESTS + 105
-    assert ends.count("CommitUncertainError") < 105, "only what was sent is uncertain"
+    assert len(ends) == MAX_REQUESTS + 104
+    assert [len(batch) for batch in tables.batches] == [1] * MAX_REQUESTS
+    assert ends.count("CommitUncertainError") == MAX_REQUESTS, "only what was sent is uncertain"
     assert dispatcher.is_idle
 
 
