@@ -32,6 +32,7 @@ from aioftrackjobs.errors import (
     TransferError,
     TransportError,
 )
+from aioftrackjobs.models import FileComponent
 from aioftrackjobs.protocol.headers import decode_etag, decode_md5_etag, decode_retry_after
 from aioftrackjobs.protocol.upload import (
     Part,
@@ -41,6 +42,7 @@ from aioftrackjobs.protocol.upload import (
     decode_upload_target,
     encode_upload_completion,
     encode_upload_request,
+    upload_file_name,
 )
 from aioftrackjobs.transfers.content import Content, HashUpdate
 from aioftrackjobs.transfers.control import (
@@ -72,8 +74,7 @@ class FileUpload:
 
     Args:
         connection: Connection to the ftrack server, which gives the URLs.
-        component_id: The component that the file belongs to.
-        file_name: Name under which a browser saves the file.
+        component: The component that the file belongs to.
         content: The file.
         verified: Whether to hash the bytes, so that damage is noticed.
         sizes: How to cut the file into parts.
@@ -86,8 +87,7 @@ class FileUpload:
     def __init__(
         self,
         connection: Connection,
-        component_id: str,
-        file_name: str,
+        component: FileComponent,
         content: Content,
         *,
         verified: bool,
@@ -96,8 +96,9 @@ class FileUpload:
     ) -> None:
         self.stop_token = StopToken()
         self._connection = connection
-        self._component_id = component_id
-        self._file_name = file_name
+        self._component_id: str = component.id
+        # Browsers save the file under this name.
+        self._file_name = upload_file_name(component.name, component.file_type or "")
         self._content = content
         self._verified = verified
         self._sizes = sizes

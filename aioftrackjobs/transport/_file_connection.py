@@ -278,7 +278,7 @@ class FileConnection:
         response.close()
 
     def _receive_unknown(self, write: Write) -> Generator[int, None, None]:
-        """Receive a body whose end or a last chunk tells its size, or that is compressed."""
+        """Receive a body that is compressed, or ends with a last chunk or with the connection."""
         response = self._require_response()
         coding = response.headers.get("content-encoding", "").strip().lower()
         decoder = zlib.decompressobj(_ANY_WINDOW) if coding in _CODINGS else None

@@ -233,11 +233,9 @@ class FileTransport:
             group.cancel_scope.cancel()
         await anyio.lowlevel.checkpoint_if_cancelled()  # not the error of the stopped thread
         for error in errors:
-            raise (
-                self._translate(error, connection.origin, kind)
-                if isinstance(error, BrokenError)
-                else error
-            )
+            if isinstance(error, BrokenError):
+                raise self._translate(error, connection.origin, kind)
+            raise error
         return results[0]
 
     def _translate(
