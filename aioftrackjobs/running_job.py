@@ -164,6 +164,8 @@ class RunningJob:
     ) -> FileComponent:
         """Upload *source*, and attach it to the Job.
 
+        Example: ``await job.attach("report.pdf", report_progress=True)``
+
         A second attachment is attached, too, but warns: ftrack's web interface offers only one of
         them for download.
 
@@ -176,7 +178,7 @@ class RunningJob:
             report_progress: Report the progress of the upload as that of the Job.
 
         Raises:
-            TransferError: The file could not be read, or the server did not take it.
+            TransferError: The file could not be read, or the server did not accept it.
             TransportError: The server could not be reached.
         """
         component = await attach(

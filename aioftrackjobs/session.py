@@ -381,6 +381,9 @@ class AsyncSession:
         It commits by itself. Large files are uploaded in parts, several at the same time. A part
         that fails is repeated as the session's *retry* says.
 
+        Example:
+            ``plate = await session.create_component("plate.exr", {"name": "Plate"})``
+
         Args:
             source: A path, bytes, a binary file object (its ``read`` may be async) or an async
                 iterator of bytes. A folder (``plates``), or a sequence of paths, is uploaded as a
@@ -422,6 +425,9 @@ class AsyncSession:
 
         The file is written beside *path* and replaces it when it is complete. After a lost
         connection, the download continues where it was, as the session's *retry* says.
+
+        Example:
+            ``await session.download(plate, "/tmp/plate.exr", resume=True)``
 
         Args:
             component: A component, or its id.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import time
 import zipfile
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -31,11 +30,6 @@ _COMPRESSED = frozenset(
     .usdz .vdb .webm .webp .wmv .woff2 .xlsx .xz .zip .zst
     """.split()  # noqa: SIM905 - read as a list of words
 )
-
-#: The years that a zip file can store.
-_FIRST_YEAR, _LAST_YEAR = 1980, 2107
-
-_DIRECTORY_BIT = 0x10
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +106,7 @@ def write_archive(target: BinaryIO, members: Iterable[Member]) -> Generator[None
     with zipfile.ZipFile(target, "w") as archive:
         for member in members:
             if member.name.endswith("/"):
-                with transfer_errors(f"{member.path} cannot be read"):
-                    status = member.path.stat()
-                archive.writestr(_describe(member, status), b"")
+                archive.writestr(_describe(member), b"")
             else:
                 yield from _add_file(archive, member)
             yield
@@ -146,19 +138,10 @@ def _resolve(path: Path) -> Path:
         raise TransferError(f"{path} cannot be read: {reason}") from exc
 
 
-def _describe(member: Member, status: os.stat_result) -> zipfile.ZipInfo:
-    moment = time.localtime(max(status.st_mtime, 0))[:6]
-    if moment[0] < _FIRST_YEAR:
-        moment = (_FIRST_YEAR, 1, 1, 0, 0, 0)
-    elif moment[0] > _LAST_YEAR:
-        moment = (_LAST_YEAR, 12, 31, 23, 59, 58)
-    info = zipfile.ZipInfo(member.name, moment)
-    info.external_attr = (status.st_mode & 0xFFFF) << 16
-    if stat.S_ISDIR(status.st_mode):
-        info.external_attr |= _DIRECTORY_BIT
-        return info
-    info.file_size = status.st_size  # zipfile decides by it whether sizes need 64 bits
-    if member.path.suffix.lower() not in _COMPRESSED:
+def _describe(member: Member) -> zipfile.ZipInfo:
+    with transfer_errors(f"{member.path} cannot be read"):
+        info = zipfile.ZipInfo.from_file(member.path, member.name, strict_timestamps=False)
+    if not info.is_dir() and member.path.suffix.lower() not in _COMPRESSED:
         info.compress_type = zipfile.ZIP_DEFLATED
     return info
 
@@ -167,8 +150,9 @@ def _add_file(archive: zipfile.ZipFile, member: Member) -> Iterator[None]:
     problem = f"{member.path} cannot be read"
     with open_regular(member.path, follow=False) as source:
         before = os.fstat(source.fileno())
-        left = before.st_size
-        with archive.open(_describe(member, before), "w") as entry:
+        info = _describe(member)
+        info.file_size = left = before.st_size  # zipfile decides by it whether sizes need 64 bits
+        with archive.open(info, "w") as entry:
             while left:
                 with transfer_errors(problem):
                     chunk = source.read(min(_CHUNK, left))

@@ -82,10 +82,10 @@ class FileDownload:
         self.stop_token = StopToken()
         self._connection = connection
         self._component_id = component_id
+        self._label = f"component {component_id}"
         self._file = file
         self._meter = meter
         self._attempts = Attempts(connection.retry, self.stop_token)
-        self._total: int | None = None
         self._md5: bytes | None = None
         self._longest = 0  # bytes of the attempt that came furthest
 
@@ -133,7 +133,7 @@ class FileDownload:
         if response.status == _PART:
             found = decode_content_range(response.headers)
             if found is not None and found[0] == self._file.size and self._is_same(response):
-                self._total = self._meter.total = found[1]
+                self._meter.total = found[1]
                 return
         if response.status in (_PART, _NO_SUCH_RANGE):
             await self._restart(f"{self._label} came with a range it does not have")
@@ -143,7 +143,7 @@ class FileDownload:
             )
             raise failure_of(response.status, response.headers, error)
         await run_sync(self._file.restart, decode_strong_etag(response.headers))
-        self._total = self._meter.total = response.size
+        self._meter.total = response.size
         self._md5 = decode_content_md5(response.headers)
 
     def _is_same(self, response: Download) -> bool:
@@ -152,7 +152,7 @@ class FileDownload:
         return tag is None or self._file.tag is None or tag == self._file.tag.strip('"')
 
     async def _verify(self) -> None:
-        size, total = self._file.size, self._total
+        size, total = self._file.size, self._meter.total
         if total is not None and size != total:
             problem = f"{self._label} broke off after {size} of {total} bytes"
             if size > total:
@@ -166,7 +166,3 @@ class FileDownload:
         """Discard the bytes so far, so that the next attempt begins at the first byte."""
         await run_sync(self._file.restart, None)
         raise RetryableError(TransferError(problem))
-
-    @property
-    def _label(self) -> str:
-        return f"component {self._component_id}"

@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import urljoin
 
 import anyio
@@ -32,6 +32,7 @@ from aioftrackjobs.errors import (
     TransferError,
     TransportError,
 )
+from aioftrackjobs.models import FileComponent
 from aioftrackjobs.protocol.headers import decode_etag, decode_md5_etag, decode_retry_after
 from aioftrackjobs.protocol.upload import (
     Part,
@@ -41,6 +42,7 @@ from aioftrackjobs.protocol.upload import (
     decode_upload_target,
     encode_upload_completion,
     encode_upload_request,
+    upload_file_name,
 )
 from aioftrackjobs.transfers.content import Content, HashUpdate
 from aioftrackjobs.transfers.control import (
@@ -51,6 +53,8 @@ from aioftrackjobs.transfers.control import (
     StopToken,
 )
 from aioftrackjobs.transport import WireRequest, WireResponse
+
+T = TypeVar("T")
 
 #: Parts of one file that are sent at the same time.
 _PARALLEL = 4
@@ -70,8 +74,7 @@ class FileUpload:
 
     Args:
         connection: Connection to the ftrack server, which gives the URLs.
-        component_id: The component that the file belongs to.
-        file_name: Name under which a browser saves the file.
+        component: The component that the file belongs to.
         content: The file.
         verified: Whether to hash the bytes, so that damage is noticed.
         sizes: How to cut the file into parts.
@@ -84,8 +87,7 @@ class FileUpload:
     def __init__(
         self,
         connection: Connection,
-        component_id: str,
-        file_name: str,
+        component: FileComponent,
         content: Content,
         *,
         verified: bool,
@@ -94,8 +96,9 @@ class FileUpload:
     ) -> None:
         self.stop_token = StopToken()
         self._connection = connection
-        self._component_id = component_id
-        self._file_name = file_name
+        self._component_id: str = component.id
+        # Browsers save the file under this name.
+        self._file_name = upload_file_name(component.name, component.file_type or "")
         self._content = content
         self._verified = verified
         self._sizes = sizes
@@ -128,8 +131,8 @@ class FileUpload:
         if self._completion is not None:
             await self._completion.ended()
 
-    async def _announce(self, **details: Any) -> Mapping[str, Any]:
-        """Ask the server where to upload to."""
+    async def _request_urls(self, decode: Callable[[Any], T], **details: Any) -> T:
+        """Announce the file to the server, and return the decoded URLs to upload to."""
         operation = encode_upload_request(
             self._component_id,
             file_name=self._file_name,
@@ -137,9 +140,10 @@ class FileUpload:
             **details,
         )
         (result,) = await self._connection.call([operation])
-        if not isinstance(result, Mapping):
-            raise MalformedResponseError("no URL to upload to", status=200)
-        return result
+        try:
+            return decode(result)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise MalformedResponseError("no URLs to upload to", status=200) from None
 
     def _attempts(self) -> Attempts:
         return Attempts(self._connection.retry, self.stop_token)
@@ -148,11 +152,7 @@ class FileUpload:
 
     async def _send_whole(self) -> None:
         checksum = await self._content.checksum() if self._verified else None
-        result = await self._announce(checksum=checksum)
-        try:
-            target = decode_upload_target(result)
-        except (KeyError, TypeError, AttributeError):
-            raise MalformedResponseError("no URL to upload to", status=200) from None
+        target = await self._request_urls(decode_upload_target, checksum=checksum)
         whole = Part(1, 0, self._content.size)
         rejections = 0
 
@@ -187,14 +187,15 @@ class FileUpload:
     # In parts
 
     async def _send_parts(self, parts: Sequence[Part]) -> None:
-        result = await self._announce(parts=len(parts))
-        if "urls" not in result and "url" in result:  # a server without multi-part uploads
+        def decode(result: Any) -> PartTargets | None:
+            if "urls" not in result and "url" in result:
+                return None
+            return decode_part_targets(result, len(parts))
+
+        targets = await self._request_urls(decode, parts=len(parts))
+        if targets is None:  # the server has no multi-part uploads
             await self._send_whole()
             return
-        try:
-            targets = decode_part_targets(result, len(parts))
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise MalformedResponseError("no URL for each part of an upload", status=200) from None
         tags: dict[int, str] = {}
         unsent = deque(zip(parts, targets.urls, strict=True))
 

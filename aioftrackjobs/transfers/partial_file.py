@@ -13,7 +13,6 @@ import json
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -119,8 +118,7 @@ class PartialFile:
         if os.name == "nt":  # Windows does not rename open files
             self._file.close()
         self._path.replace(self._target)
-        if self._lasting:
-            self._note.unlink(missing_ok=True)
+        self._note.unlink(missing_ok=True)
         self._file.close()  # last, because this releases the lock
 
     def leave(self) -> None:
@@ -130,10 +128,8 @@ class PartialFile:
         with self._lock:
             self._file.close()
         if not (self._lasting and self.size and self.tag is not None):
-            with suppress(FileNotFoundError):
-                self._path.unlink()
-            if self._lasting:
-                self._note.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+            self._note.unlink(missing_ok=True)
 
     def _write_some(self, pieces: list[memoryview]) -> int:
         """Write *pieces* by one system call; return how many bytes the system has accepted."""

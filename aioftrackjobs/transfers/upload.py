@@ -31,7 +31,7 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.models import ComponentLocation, Entity, FileComponent, Location
 from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
-from aioftrackjobs.protocol.upload import PartSizes, upload_file_name
+from aioftrackjobs.protocol.upload import PartSizes
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.transfers.content import Content, Uploadable, open_content
 from aioftrackjobs.transfers.control import ProgressCallback, run_in_background
@@ -76,8 +76,7 @@ async def upload(
         component = _record(context, unit, content, data)
         file_upload = FileUpload(
             connection,
-            component.id,
-            upload_file_name(component.name, component.file_type or ""),
+            component,
             content,
             verified=verified,
             sizes=sizes or PartSizes(),

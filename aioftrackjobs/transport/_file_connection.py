@@ -34,8 +34,8 @@ _SLICE = 0.1
 #: Seconds to wait for a response after the connection broke while the body was sent.
 _EARLY_RESPONSE = 1.0
 
-#: Bytes of an unwanted body that are read so that its connection can be used again.
-_SKIPPED = 64 * 1024
+#: Statuses of redirections, and bytes of their bodies that are read to reuse the connection.
+REDIRECTED, _SKIPPED = (301, 302, 303, 307, 308), 64 * 1024
 
 #: Content codings that zlib decodes, and its window for all of them.
 _CODINGS, _ANY_WINDOW = ("gzip", "deflate"), zlib.MAX_WBITS | 32
@@ -44,25 +44,23 @@ Headers = Sequence[tuple[str, str | bytes]]
 
 
 class BrokenError(Exception):
-    """The connection broke, or what arrived is not HTTP.
+    """The connection broke, or the received data is not valid HTTP; the text may contain secrets.
 
     Attributes:
-        reason: For the text of an error; may contain secrets.
         is_retryable: Whether another attempt may succeed.
     """
 
     def __init__(self, reason: str, *, is_retryable: bool = True) -> None:
         super().__init__(reason)
-        self.reason = reason
         self.is_retryable = is_retryable
 
 
 @contextmanager
 def network_errors() -> Iterator[None]:
-    """Raise errors of sockets, of TLS and of ``http.client`` as BrokenError."""
+    """Raise errors of sockets, TLS, ``http.client`` and zlib as BrokenError."""
     try:
         yield
-    except (OSError, HTTPException) as exc:
+    except (OSError, HTTPException, zlib.error) as exc:
         raise BrokenError(describe(exc), is_retryable=not is_permanent(exc)) from None
 
 
@@ -189,12 +187,14 @@ class FileConnection:
 
     Args:
         sock: A connected socket, which this object closes.
-        host: Name of the server.
+        origin: Scheme, host and port of the server, for texts of errors.
+        host: Name of the server, which its certificate must have.
         timeout: Seconds for which the server may accept or send nothing; None for no limit.
     """
 
-    def __init__(self, sock: socket.socket, host: str, timeout: float | None) -> None:
+    def __init__(self, sock: socket.socket, origin: str, host: str, timeout: float | None) -> None:
         self._wire = _Wire(sock, timeout)
+        self.origin = origin
         self._host = host
         self._http = HTTPConnection(host)
         self._http.auto_open = 0
@@ -237,18 +237,17 @@ class FileConnection:
         raise error
 
     def get(self, method: str, target: str, headers: Headers) -> tuple[int, Mapping[str, str]]:
-        """Send a request without a body, and return status and headers of its response."""
+        """Send a request without a body, and return status and headers of its response.
+
+        The body of a redirection is read, too, if it is short.
+        """
         self._send_head(method, target, headers)
         with network_errors():
-            self._response = self._http.getresponse()
-        return self._response.status, _headers(self._response)
-
-    def skip_body(self) -> None:
-        """Read the body of the response if it is short."""
-        response = self._require_response()
-        if response.length is not None and response.length <= _SKIPPED:
-            with network_errors():
+            response = self._response = self._http.getresponse()
+            length = response.length
+            if response.status in REDIRECTED and length is not None and length <= _SKIPPED:
                 response.read()
+        return response.status, _headers(response)
 
     @property
     def body_size(self) -> int | None:
@@ -279,17 +278,16 @@ class FileConnection:
         response.close()
 
     def _receive_unknown(self, write: Write) -> Generator[int, None, None]:
-        """Receive a body whose end or a last chunk tells its size, or that is compressed."""
+        """Receive a body that is compressed, or ends with a last chunk or with the connection."""
         response = self._require_response()
         coding = response.headers.get("content-encoding", "").strip().lower()
         decoder = zlib.decompressobj(_ANY_WINDOW) if coding in _CODINGS else None
         while True:
             with network_errors():
-                piece = response.read1(_PIECE)
-            if not piece:
+                received = response.read1(_PIECE)
+                piece = received if decoder is None else decoder.decompress(received)
+            if not received:
                 break
-            if decoder is not None:
-                piece = _decode(decoder, piece)
             write([piece])
             yield len(piece)
         if decoder is not None and not decoder.eof:
@@ -344,17 +342,6 @@ class FileConnection:
         return self._wire.is_readable()
 
 
-def _decode(decoder: zlib._Decompress, piece: bytes) -> bytes:
-    try:
-        return decoder.decompress(piece)
-    except zlib.error as exc:
-        reason = f"the content is not encoded as it says: {exc}"
-    raise BrokenError(reason)
-
-
 def _headers(response: HTTPResponse) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for name, value in response.headers.items():
-        key = name.lower()
-        found[key] = f"{found[key]}, {value}" if key in found else value
-    return found
+    headers = response.headers
+    return {name.lower(): ", ".join(headers.get_all(name, [])) for name in headers}

@@ -35,6 +35,7 @@ from aioftrackjobs.transport._base import (
 )
 from aioftrackjobs.transport._connect import connect
 from aioftrackjobs.transport._file_connection import (
+    REDIRECTED,
     BrokenError,
     FileConnection,
     Headers,
@@ -52,7 +53,6 @@ _TURN = 0.1
 
 #: Redirections of a download that are followed, as many as httpx follows.
 _REDIRECTIONS = 20
-_REDIRECTED = (301, 302, 303, 307, 308)
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -106,8 +106,8 @@ class FileTransport:
         url = self._parse(request.url)
         async with self._connected(url) as connection:
             steps = connection.put(request.method, _target(url), self._headers(request, url), body)
-            response = await self._move(connection, url, steps, body.sent)
-            logger.debug("%s to %s: HTTP %d", request.method, _text(url), response.status)
+            response = await self._move(connection, steps, body.sent)
+            logger.debug("%s to %s: HTTP %d", request.method, connection.origin, response.status)
             return response
 
     @asynccontextmanager
@@ -116,11 +116,13 @@ class FileTransport:
         url = self._parse(request.url)
         for _ in range(1 + _REDIRECTIONS):
             async with self._connected(url) as connection:
-                status, headers = await self._get(connection, url, request)
-                logger.debug("%s to %s: HTTP %d", request.method, _text(url), status)
-                location = headers.get("location") if status in _REDIRECTED else None
+                outgoing = self._headers(request, url)
+                get = partial(connection.get, request.method, _target(url), outgoing)
+                status, headers = await self._run(connection, get)
+                logger.debug("%s to %s: HTTP %d", request.method, connection.origin, status)
+                location = headers.get("location") if status in REDIRECTED else None
                 if location is None:
-                    receive = partial(self._receive, connection, url)
+                    receive = partial(self._receive, connection)
                     yield _FileDownload(status, headers, connection.body_size, receive)
                     return
             url = self._parse(location, url)
@@ -150,24 +152,10 @@ class FileTransport:
         error.is_retryable = False
         raise error
 
-    async def _get(
-        self, connection: FileConnection, url: httpx.URL, request: WireRequest
-    ) -> tuple[int, Mapping[str, str]]:
-        """Return status and headers of the response; the body of a redirection is read."""
-        headers = self._headers(request, url)
-
-        def get() -> tuple[int, Mapping[str, str]]:
-            status, found = connection.get(request.method, _target(url), headers)
-            if status in _REDIRECTED:
-                connection.skip_body()
-            return status, found
-
-        return await self._run(connection, url, get)
-
     async def _receive(
-        self, connection: FileConnection, url: httpx.URL, write: Write, note: Callable[[], object]
+        self, connection: FileConnection, write: Write, note: Callable[[], object]
     ) -> None:
-        await self._move(connection, url, connection.receive(write), lambda _: note())
+        await self._move(connection, connection.receive(write), lambda _: note())
 
     def _headers(self, request: WireRequest, url: httpx.URL) -> Headers:
         """Return the headers of *request*, and those of every request."""
@@ -189,7 +177,6 @@ class FileTransport:
     async def _move(
         self,
         connection: FileConnection,
-        url: httpx.URL,
         steps: Generator[int, None, T],
         note: Callable[[int], object],
     ) -> T:
@@ -208,7 +195,7 @@ class FileTransport:
                     return moved
 
         while not results:
-            moved = await self._run(connection, url, take_turn)
+            moved = await self._run(connection, take_turn)
             if moved:
                 note(moved)
         return results[0]
@@ -216,7 +203,6 @@ class FileTransport:
     async def _run(
         self,
         connection: FileConnection,
-        url: httpx.URL,
         function: Callable[[], T],
         kind: type[TransportError] = TransportError,
     ) -> T:
@@ -248,14 +234,16 @@ class FileTransport:
             group.cancel_scope.cancel()
         await anyio.lowlevel.checkpoint_if_cancelled()  # not the error of the stopped thread
         for error in errors:
-            raise self._translate(error, url, kind) if isinstance(error, BrokenError) else error
+            if isinstance(error, BrokenError):
+                raise self._translate(error, connection.origin, kind)
+            raise error
         return results[0]
 
     def _translate(
-        self, broken: BrokenError, url: httpx.URL, kind: type[TransportError]
+        self, broken: BrokenError, origin: str, kind: type[TransportError]
     ) -> TransportError:
         problem = "cannot reach" if kind is ConnectError else "no complete response from"
-        error = kind(f"{problem} {_text(url)}: {redact(broken.reason, *self._secrets)}")
+        error = kind(f"{problem} {origin}: {redact(str(broken), *self._secrets)}")
         error.is_retryable = broken.is_retryable
         return error
 
@@ -297,13 +285,13 @@ class FileTransport:
             with network_errors():
                 sock = await connect(host, port, self._timeout)
         except BrokenError as exc:
-            error = self._translate(exc, url, ConnectError)
+            error = self._translate(exc, _text(url), ConnectError)
         else:
-            connection = FileConnection(sock, host, self._timeout)
+            connection = FileConnection(sock, _text(url), host, self._timeout)
             try:
                 if scheme == "https":
-                    start = partial(self._start_tls, connection)
-                    await self._run(connection, url, start, ConnectError)
+                    start_tls = partial(self._start_tls, connection)
+                    await self._run(connection, start_tls, ConnectError)
             except BaseException:
                 connection.close()
                 raise

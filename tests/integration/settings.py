@@ -1,4 +1,4 @@
-"""What the integration tests run on: event loops and HTTP clients."""
+"""The event loops and HTTP clients that the integration tests run on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ AnyClient: TypeAlias = httpx.AsyncClient | httpx2.AsyncClient
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """An event loop, and the HTTP client that sessions get unless a test gives them one itself.
+    """An event loop, and the HTTP client of sessions for which a test chooses none.
 
     Attributes:
         backend: The event loop.
-        client: "own" for the one that a session opens for itself.
-        client_type: Makes a client of that kind.
+        client: Its name; "own" is the client that a session opens for itself.
+        client_type: Its class.
     """
 
     backend: str
@@ -31,7 +31,7 @@ class Setting:
         return f"{self.backend}-{self.client}"
 
     def make_client(self, **options: Any) -> AnyClient:
-        """Return a client, with the options that httpx.AsyncClient takes."""
+        """Return a client with *options* of httpx.AsyncClient."""
         return self.client_type(**options)
 
 

@@ -1,4 +1,4 @@
-"""Files to and from the server location, over a real socket."""
+"""Uploads to and downloads from the server location, over a real socket."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def components(session: AsyncSession) -> list[str]:
 
 
 @pytest.mark.every_client
-async def test_a_file_goes_up_and_comes_back(session: AsyncSession, tmp_path: Path) -> None:
+async def test_an_uploaded_file_can_be_downloaded(session: AsyncSession, tmp_path: Path) -> None:
     source = tmp_path / "my file.v1.txt"
     source.write_bytes(os.urandom(3 * CHUNK + 17))
 
@@ -89,7 +89,7 @@ class Chunked:
         pytest.param(lambda: Chunked(b"hello ", b"", b"world"), id="async iterator"),
     ],
 )
-async def test_what_is_no_file_can_be_uploaded_under_a_name(
+async def test_bytes_and_file_objects_are_uploaded_under_a_name(
     session: AsyncSession, tmp_path: Path, make_source: Callable[[], bytes]
 ) -> None:
     component = await session.create_component(make_source(), name="hello.txt")
@@ -101,7 +101,9 @@ async def test_what_is_no_file_can_be_uploaded_under_a_name(
 
 
 @pytest.mark.every_client
-async def test_an_empty_file_travels_too(session: AsyncSession, tmp_path: Path) -> None:
+async def test_an_empty_file_is_uploaded_and_downloaded(
+    session: AsyncSession, tmp_path: Path
+) -> None:
     component = await session.create_component(b"", name="empty")
 
     await session.download(component, tmp_path / "x")
@@ -114,14 +116,16 @@ async def test_the_url_serves_the_file(session: AsyncSession) -> None:
     component = await session.create_component(b"hello", name="a.txt", location=location)
 
     async with httpx.AsyncClient() as client:
-        answer = await client.get(location.get_url(component))
+        response = await client.get(location.get_url(component))
 
-    assert answer.content == b"hello"
+    assert response.content == b"hello"
 
 
 async def test_credentials_in_urls_are_percent_encoded(server: ServerHandle) -> None:
     async with AsyncSession(server.url, "k+/=& y", "user+name@studio") as session:
-        location = context_of(session).create(  # a detached look-alike is enough to make a URL
+        location = context_of(
+            session
+        ).create(  # a location that was not queried is enough for a URL
             Location,
             {"id": "3a372bde-05bc-11e4-8908-20c9d081909b", "name": "ftrack.server"},
             unit=context_of(session).unit,
@@ -136,7 +140,7 @@ async def test_credentials_in_urls_are_percent_encoded(server: ServerHandle) -> 
 
 
 @pytest.mark.parametrize("make", ["missing", "pipe"])
-async def test_what_cannot_be_read_is_named_and_registers_nothing(
+async def test_an_unreadable_source_is_named_and_registers_nothing(
     session: AsyncSession, tmp_path: Path, make: str
 ) -> None:
     path = tmp_path / make
@@ -149,12 +153,12 @@ async def test_what_cannot_be_read_is_named_and_registers_nothing(
     assert await components(session) == []
 
 
-async def test_what_is_no_path_needs_a_name(session: AsyncSession) -> None:
+async def test_a_source_without_a_path_needs_a_name(session: AsyncSession) -> None:
     with pytest.raises(TransferError, match="needs a name"):
         await session.create_component(b"x")
 
 
-async def test_another_location_is_refused_before_anything_is_sent(session: AsyncSession) -> None:
+async def test_another_location_is_rejected_before_anything_is_sent(session: AsyncSession) -> None:
     other = await session.query('Location where name is "ftrack.unmanaged"').of(Location).one()
 
     with pytest.raises(UnsupportedLocationError, match=r"ftrack\.server"):
@@ -202,7 +206,7 @@ async def test_a_file_that_grows_during_its_upload_registers_nothing(
 async def test_a_file_removed_during_its_upload_is_uploaded_whole(
     session: AsyncSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The descriptor that was opened first is the one that is read."""
+    """The upload reads the descriptor that it opened, not the path."""
     path = tmp_path / "render.exr"
     path.write_bytes(b"x" * 100)
     call = session._connection.call
@@ -228,7 +232,7 @@ async def test_a_file_that_is_rewritten_during_its_upload_registers_nothing(
     call = session._connection.call
 
     async def corrupt_then_call(operations: list[dict[str, object]]) -> list[object]:
-        path.write_bytes(b"y" * 100)  # the same size, and time: so only the checksum tells
+        path.write_bytes(b"y" * 100)  # the same size and time, so that only the checksum differs
         os.utime(path, ns=(written, written))
         return await call(operations)  # type: ignore[arg-type]
 
@@ -240,7 +244,7 @@ async def test_a_file_that_is_rewritten_during_its_upload_registers_nothing(
     assert await components(session) == []
 
 
-async def test_a_refused_registration_leaves_no_file_behind(tmp_path: Path) -> None:
+async def test_a_rejected_registration_removes_the_file(tmp_path: Path) -> None:
     async with (
         running(storage=tmp_path) as server,
         AsyncSession(server.url, server.api_key, server.api_user) as session,
@@ -252,10 +256,10 @@ async def test_a_refused_registration_leaves_no_file_behind(tmp_path: Path) -> N
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-async def test_a_page_is_no_answer_to_an_upload(
+async def test_an_html_page_is_no_response_to_an_upload(
     server: ServerHandle, session: AsyncSession
 ) -> None:
-    """Such as the login form of a proxy, which comes with status 200."""
+    """A proxy, for example, sends its login form with status 200."""
     server.faults.inject(HtmlPage(), on="uploads")
     component = await session.create_component(b"frames", name="a.txt")
     assert server.inspector.content(component.id) == b"frames"
@@ -281,7 +285,7 @@ async def test_a_cancelled_upload_registers_nothing(session: AsyncSession, tmp_p
 
 
 @pytest.mark.every_client
-async def test_a_missing_file_is_told_and_leaves_nothing(
+async def test_a_missing_file_raises_and_leaves_nothing(
     session: AsyncSession, tmp_path: Path
 ) -> None:
     with pytest.raises(TransferError, match="no file"):
@@ -290,7 +294,7 @@ async def test_a_missing_file_is_told_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_a_download_replaces_what_was_there_only_when_complete(
+async def test_a_download_replaces_an_existing_file_only_when_complete(
     session: AsyncSession, tmp_path: Path
 ) -> None:
     component = await session.create_component(b"new", name="a")
@@ -306,7 +310,7 @@ async def test_a_download_replaces_what_was_there_only_when_complete(
     assert list(tmp_path.iterdir()) == [target]
 
 
-async def test_a_download_to_a_directory_or_into_none_is_refused(
+async def test_a_download_to_a_directory_or_a_missing_one_is_rejected(
     session: AsyncSession, tmp_path: Path
 ) -> None:
     component = await session.create_component(b"new", name="a")

@@ -1,4 +1,4 @@
-"""Callers' own HTTP clients: what is set on them works, and they stay the callers'."""
+"""HTTP clients of callers: their settings are used, and they are never closed."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def client(setting: Setting) -> AsyncIterator[AnyClient]:
         yield opened
 
 
-# A caller's client stays the caller's
+# A client of the caller is never closed
 
 
 async def nothing(session: AsyncSession) -> None:
@@ -67,7 +67,7 @@ async def be_refused(session: AsyncSession) -> None:
 async def test_a_callers_client_is_never_closed(
     server: ServerHandle, client: AnyClient, leave: Callable[[AsyncSession], object]
 ) -> None:
-    for _ in range(2):  # the second session finds it as usable as the first
+    for _ in range(2):  # the client must still be usable for a second session
         with anyio.CancelScope() as scope:
             try:
                 async with AsyncSession(
@@ -84,16 +84,16 @@ async def test_a_callers_client_is_never_closed(
         assert await session.query("User").all()
 
 
-async def test_a_hook_of_the_client_may_read_a_download(
+async def test_a_response_hook_of_the_client_may_read_a_download(
     server: ServerHandle, client: AnyClient, tmp_path: Path
 ) -> None:
-    """As those do that log answers."""
+    """Hooks that log responses do this."""
 
     async def read(response: Any) -> None:
         await response.aread()
 
     client.event_hooks = {"response": [read]}
-    body = bytes(5_000_000)  # enough to be read past httpx otherwise
+    body = bytes(5_000_000)  # several pieces
     async with AsyncSession(
         server.url, server.api_key, server.api_user, client=client, retry=NO_RETRIES
     ) as session:
@@ -117,7 +117,7 @@ async def test_sessions_share_a_client(server: ServerHandle, client: AnyClient) 
         assert await one.query("User").all()
 
 
-async def test_a_client_that_is_closed_meanwhile_is_told_and_nothing_is_uncertain(
+async def test_a_client_that_was_closed_raises_and_nothing_is_uncertain(
     server: ServerHandle, setting: Setting
 ) -> None:
     client = setting.make_client(verify=False)
@@ -137,12 +137,12 @@ async def test_a_client_that_is_closed_meanwhile_is_told_and_nothing_is_uncertai
 async def test_headers_and_cookies_of_the_client_reach_the_server(setting: Setting) -> None:
     seen: list[Received] = []
 
-    def answer(request: Received) -> bytes:
+    def respond(request: Received) -> bytes:
         seen.append(request)
         return response("200 OK", b'[{"version": "dev"}]', set_cookie="sid=from-server; Path=/")
 
     async with (
-        responding(answer) as port,
+        responding(respond) as port,
         setting.make_client(headers={"X-Studio": "north"}, cookies={"sso": "abc"}) as client,
         AsyncSession(f"http://localhost:{port}", KEY, "größe", client=client) as session,
     ):
@@ -158,7 +158,7 @@ async def test_headers_and_cookies_of_the_client_reach_the_server(setting: Setti
     assert "sid=from-server" in seen[1].headers["cookie"], "cookies are kept, as httpx does"
 
 
-# Nothing of ftrack's goes to a store elsewhere
+# A foreign store gets no credentials
 
 
 class Elsewhere:
@@ -173,14 +173,14 @@ class Elsewhere:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Elsewhere]:
-        async with responding(self._answer) as port, responding(self._keep) as store_port:
+        async with responding(self._respond) as port, responding(self._keep) as store_port:
             self.url = f"http://localhost:{port}"
             self._store_url = (
                 f"http://127.0.0.1:{store_port}/bucket/c1?Credential=a%2Fb&X-Amz-Signature=SIGNED"
             )
             yield self
 
-    def _answer(self, request: Received) -> bytes:
+    def _respond(self, request: Received) -> bytes:
         self.api.append(request)
         if request.method == "GET":
             return response("302 Found", location=self._store_url)
@@ -188,11 +188,11 @@ class Elsewhere:
             "url": self._store_url,
             "headers": {"Content-Disposition": 'attachment; filename="größe.txt"'},
         }
-        answers: list[object] = [
+        results: list[object] = [
             metadata if operation["action"] == "get_upload_metadata" else {"data": {}}
             for operation in json.loads(request.body)
         ]
-        body = json.dumps(answers).encode()
+        body = json.dumps(results).encode()
         return response("200 OK", body, set_cookie="sid=FTRACK-COOKIE; Path=/")
 
     def _keep(self, request: Received) -> bytes:
@@ -206,15 +206,15 @@ async def elsewhere() -> AsyncIterator[Elsewhere]:
         yield running
 
 
-async def test_a_store_elsewhere_gets_the_bytes_and_nothing_of_ftracks(
+async def test_a_foreign_store_gets_the_bytes_and_no_credentials(
     elsewhere: Elsewhere, client: AnyClient, tmp_path: Path
 ) -> None:
     async with AsyncSession(elsewhere.url, KEY, "maya", client=client) as session:
         await session.create_component(b"x" * 100_000, name="größe.txt")
         await session.download("c1", tmp_path / "x")
 
-    (asked,) = [request for request in elsewhere.api if request.method == "GET"]
-    assert parse_qs(urlsplit(asked.target).query)["apiKey"] == [KEY]
+    (request,) = [each for each in elsewhere.api if each.method == "GET"]
+    assert parse_qs(urlsplit(request.target).query)["apiKey"] == [KEY]
     upload = elsewhere.store[0]
     assert (upload.method, upload.body) == ("PUT", b"x" * 100_000)
     assert upload.headers["content-length"] == "100000"
@@ -229,7 +229,7 @@ async def test_a_store_elsewhere_gets_the_bytes_and_nothing_of_ftracks(
         assert KEY not in str(request)
 
 
-async def test_a_refused_upload_is_told_without_its_signature(
+async def test_the_error_of_a_rejected_upload_hides_its_signature(
     elsewhere: Elsewhere, client: AnyClient
 ) -> None:
     elsewhere.refuses = True
@@ -241,7 +241,7 @@ async def test_a_refused_upload_is_told_without_its_signature(
     assert "SIGNED" not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_a_store_that_hangs_up_during_an_upload_is_told_without_secrets(
+async def test_the_error_of_a_closed_connection_hides_secrets(
     client: AnyClient,
 ) -> None:
     async def hang_up(stream: anyio.abc.ByteStream) -> None:
@@ -249,12 +249,12 @@ async def test_a_store_that_hangs_up_during_an_upload_is_told_without_secrets(
 
     async with listening(hang_up) as store_port:
 
-        def answer(request: Received) -> bytes:
+        def respond(request: Received) -> bytes:
             url = f"http://127.0.0.1:{store_port}/x?X-Amz-Signature=SIGNED"
             return response("200 OK", json.dumps([{"url": url, "headers": {}}]).encode())
 
         async with (
-            responding(answer) as port,
+            responding(respond) as port,
             AsyncSession(
                 f"http://localhost:{port}", KEY, "maya", client=client, retry=NO_RETRIES
             ) as session,

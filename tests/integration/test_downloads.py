@@ -1,4 +1,4 @@
-"""Downloads that break off, go on, and never mix two files; over real sockets."""
+"""Downloads that break off, resume, and never mix two files; over real sockets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 BODY = os.urandom(6_000_000)
 SMALL = BODY[:500_000]
 GET = b"GET /component/get"
-BODIES = pytest.mark.parametrize("body", [BODY, SMALL], ids=["bulky", "small"])
+BODIES = pytest.mark.parametrize("body", [BODY, SMALL], ids=["large", "small"])
 
 
 async def no_pause(_: float) -> None:
@@ -59,8 +59,8 @@ async def session(proxy: FaultProxy, server: ServerHandle) -> AsyncIterator[Asyn
 
 
 @pytest.fixture
-async def hasty(proxy: FaultProxy, server: ServerHandle) -> AsyncIterator[AsyncSession]:
-    """One that tries nothing twice."""
+async def no_retries(proxy: FaultProxy, server: ServerHandle) -> AsyncIterator[AsyncSession]:
+    """A session without retries."""
     async with AsyncSession(proxy.url, server.api_key, server.api_user, retry=NO_RETRIES) as opened:
         yield opened
 
@@ -83,14 +83,14 @@ def left(target: Path) -> set[str]:
 
 
 @BODIES
-async def test_a_download_goes_on_where_it_broke_off(
+async def test_a_download_resumes_where_it_broke_off(
     session: AsyncSession, proxy: FaultProxy, target: Path, body: bytes
 ) -> None:
     component = await put(session, body)
     proxy.plan(GET, received=len(body) // 2)
     seen: list[tuple[int, int | None]] = []
 
-    await session.download(component, target, progress=lambda *told: seen.append(told))
+    await session.download(component, target, progress=lambda *counts: seen.append(counts))
 
     assert target.read_bytes() == body
     assert left(target) == {"plate.exr"}
@@ -102,7 +102,7 @@ async def test_a_download_goes_on_where_it_broke_off(
     assert seen[-1] == (len(body), len(body))
 
 
-async def test_a_file_that_changed_meanwhile_is_not_mixed(
+async def test_a_file_that_changed_meanwhile_is_downloaded_anew(
     session: AsyncSession, proxy: FaultProxy, target: Path, files: Path
 ) -> None:
     component = await put(session)
@@ -116,7 +116,7 @@ async def test_a_file_that_changed_meanwhile_is_not_mixed(
     assert target.read_bytes() == changed
 
 
-async def test_a_range_that_is_gone_is_asked_for_no_more(
+async def test_a_download_begins_anew_if_the_range_does_not_exist(
     session: AsyncSession, proxy: FaultProxy, target: Path
 ) -> None:
     component = await put(session)
@@ -130,7 +130,7 @@ async def test_a_range_that_is_gone_is_asked_for_no_more(
 
 
 @pytest.mark.parametrize("status", [b"503 Busy", b"429 Slow"])
-async def test_a_server_that_is_busy_is_asked_again(
+async def test_a_download_is_repeated_if_the_server_is_busy(
     session: AsyncSession, proxy: FaultProxy, target: Path, status: bytes
 ) -> None:
     component = await put(session)
@@ -141,7 +141,7 @@ async def test_a_server_that_is_busy_is_asked_again(
     assert target.read_bytes() == BODY
 
 
-async def test_what_is_not_there_is_not_asked_for_again(
+async def test_a_missing_file_is_requested_once(
     session: AsyncSession, proxy: FaultProxy, target: Path
 ) -> None:
     with pytest.raises(TransferError, match="HTTP 404"):
@@ -151,10 +151,10 @@ async def test_what_is_not_there_is_not_asked_for_again(
     assert left(target) == set()
 
 
-async def test_a_server_that_breaks_off_at_the_same_place_ends_it(
+async def test_attempts_that_break_off_at_the_same_place_spend_the_budget(
     proxy: FaultProxy, server: ServerHandle, target: Path, files: Path
 ) -> None:
-    """Without ranges every attempt begins anew: getting as far as before is no progress."""
+    """Without ranges each attempt begins anew, and the same number of bytes is no progress."""
     clock = iter(range(10_000))
     policy = RetryPolicy(budget=20, clock=lambda: next(clock), sleep=no_pause)
     proxy.plan(GET, received=300_000, times=9_999)
@@ -172,18 +172,18 @@ async def test_a_server_that_breaks_off_at_the_same_place_ends_it(
 
 
 @BODIES
-async def test_a_later_call_goes_on_where_an_earlier_one_broke_off(
-    hasty: AsyncSession, proxy: FaultProxy, target: Path, body: bytes
+async def test_a_later_call_resumes_where_an_earlier_one_broke_off(
+    no_retries: AsyncSession, proxy: FaultProxy, target: Path, body: bytes
 ) -> None:
-    component = await put(hasty, body)
+    component = await put(no_retries, body)
     proxy.plan(GET, received=len(body) // 2)
     with pytest.raises(TransportError):
-        await hasty.download(component, target, resume=True)
+        await no_retries.download(component, target, resume=True)
     assert left(target) == {".plate.exr.part", ".plate.exr.part.json"}
     kept = (target.parent / ".plate.exr.part").stat().st_size
     seen: list[int] = []
 
-    await hasty.download(component, target, resume=True, progress=lambda n, _: seen.append(n))
+    await no_retries.download(component, target, resume=True, progress=lambda n, _: seen.append(n))
 
     assert target.read_bytes() == body
     assert left(target) == {"plate.exr"}
@@ -192,42 +192,42 @@ async def test_a_later_call_goes_on_where_an_earlier_one_broke_off(
 
 
 async def test_without_resume_nothing_is_left(
-    hasty: AsyncSession, proxy: FaultProxy, target: Path
+    no_retries: AsyncSession, proxy: FaultProxy, target: Path
 ) -> None:
-    component = await put(hasty)
+    component = await put(no_retries)
     proxy.plan(GET, received=len(BODY) // 2)
 
     with pytest.raises(TransportError):
-        await hasty.download(component, target)
+        await no_retries.download(component, target)
 
     assert left(target) == set()
 
 
 async def test_a_cancelled_download_can_be_continued(
-    hasty: AsyncSession, proxy: FaultProxy, target: Path, monkeypatch: pytest.MonkeyPatch
+    no_retries: AsyncSession, proxy: FaultProxy, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_files, "_TURN", 0)
-    component = await put(hasty)
+    component = await put(no_retries)
     async with anyio.create_task_group() as group:
 
         def stop(done: int, _: int | None) -> None:
             if done > len(BODY) // 4:
                 group.cancel_scope.cancel()
 
-        await hasty.download(component, target, resume=True, progress=stop)
+        await no_retries.download(component, target, resume=True, progress=stop)
     assert "plate.exr" not in left(target)
 
-    await hasty.download(component, target, resume=True)
+    await no_retries.download(component, target, resume=True)
 
     assert target.read_bytes() == BODY
     assert b"range: bytes=" in proxy.requests(GET)[-1].lower()
 
 
 @pytest.mark.parametrize("note", ["gone", "broken", "of another", "of a changed file"])
-async def test_bytes_nobody_vouches_for_are_not_used(
-    hasty: AsyncSession, target: Path, note: str
+async def test_partial_bytes_without_a_matching_note_are_discarded(
+    no_retries: AsyncSession, target: Path, note: str
 ) -> None:
-    component = await put(hasty)
+    component = await put(no_retries)
     partial = target.with_name(".plate.exr.part")
     partial.write_bytes(b"something else")
     texts = {
@@ -238,23 +238,23 @@ async def test_bytes_nobody_vouches_for_are_not_used(
     if note in texts:
         target.with_name(".plate.exr.part.json").write_text(texts[note])
 
-    await hasty.download(component, target, resume=True)
+    await no_retries.download(component, target, resume=True)
 
     assert target.read_bytes() == BODY
     assert left(target) == {"plate.exr"}
 
 
 async def test_two_downloads_do_not_continue_the_same_file(
-    hasty: AsyncSession, target: Path
+    no_retries: AsyncSession, target: Path
 ) -> None:
-    component = await put(hasty, SMALL)
+    component = await put(no_retries, SMALL)
     other = PartialFile(target, component.id, lasting=True)
     other.open()
 
     with pytest.raises(TransferError, match="being downloaded already"):
-        await hasty.download(component, target, resume=True)
+        await no_retries.download(component, target, resume=True)
     other.leave()
-    await hasty.download(component, target, resume=True)
+    await no_retries.download(component, target, resume=True)
 
     assert target.read_bytes() == SMALL
 
@@ -262,16 +262,16 @@ async def test_two_downloads_do_not_continue_the_same_file(
 def test_a_file_that_became_the_target_is_not_written_to(
     target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Opened just before another download finished: it must not be taken for a partial one."""
+    """A download may open the partial file just before another download moves it to the target."""
     first = PartialFile(target, "c", lasting=True)
     first.open()
     first.restart('"tag"')
     first.write([b"whole"])
-    really = os.open
+    real_open = os.open
     second = PartialFile(target, "c", lasting=True)
 
     def open_then_finish(*args: Any) -> int:
-        descriptor = really(*args)
+        descriptor = real_open(*args)
         monkeypatch.undo()
         first.finish()
         return descriptor
@@ -285,7 +285,7 @@ def test_a_file_that_became_the_target_is_not_written_to(
     assert left(target) == {"plate.exr"}
 
 
-# Whatever happens
+# Cancellation and errors
 
 
 async def test_cancelled_downloads_lose_no_connections(
@@ -319,7 +319,7 @@ async def test_cancelled_downloads_lose_no_connections(
 
 
 @pytest.mark.asyncio_only
-async def test_asyncios_own_cancellation_loses_none_either(
+async def test_cancellation_of_asyncio_tasks_loses_no_connections(
     server: ServerHandle, target: Path
 ) -> None:
     async with (
@@ -342,7 +342,7 @@ async def test_asyncios_own_cancellation_loses_none_either(
     assert target.read_bytes() == BODY
 
 
-async def test_a_disk_that_is_full_is_told(
+async def test_a_full_disk_raises_transfer_error(
     session: AsyncSession, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     component = await put(session)
@@ -393,9 +393,9 @@ async def test_blocks_are_written_in_threads(
 # Other servers, through any transport of httpx
 
 
-def served(*answers: httpx.Response) -> httpx.AsyncClient:
-    waiting = list(answers)
-    return httpx.AsyncClient(transport=httpx.MockTransport(lambda _: waiting.pop(0)))
+def served(*responses: httpx.Response) -> httpx.AsyncClient:
+    unsent = list(responses)
+    return httpx.AsyncClient(transport=httpx.MockTransport(lambda _: unsent.pop(0)))
 
 
 async def fetch(client: httpx.AsyncClient, target: Path, **options: Any) -> None:
@@ -408,9 +408,9 @@ async def fetch(client: httpx.AsyncClient, target: Path, **options: Any) -> None
 
 
 @pytest.mark.parametrize("name", ["content-md5", "x-goog-hash"])
-async def test_a_digest_that_the_server_tells_is_checked(target: Path, name: str) -> None:
-    told = b64encode(md5(b"right").digest()).decode()
-    headers = {name: told if name == "content-md5" else f"md5={told}"}
+async def test_a_digest_in_the_headers_is_verified(target: Path, name: str) -> None:
+    digest = b64encode(md5(b"right").digest()).decode()
+    headers = {name: digest if name == "content-md5" else f"md5={digest}"}
     wrong, right = (
         httpx.Response(200, headers=headers, content=each) for each in (b"WRONG", b"right")
     )
@@ -420,36 +420,36 @@ async def test_a_digest_that_the_server_tells_is_checked(target: Path, name: str
     assert target.read_bytes() == b"right"
 
 
-async def test_a_server_that_tells_no_size_is_believed(target: Path) -> None:
+async def test_a_body_without_a_size_is_accepted(target: Path) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"some "
         yield b"bytes"
 
     seen: list[tuple[int, int | None]] = []
-    answer = httpx.Response(200, content=pieces())
+    chunked = httpx.Response(200, content=pieces())
 
-    await fetch(served(answer), target, progress=lambda *told: seen.append(told))
+    await fetch(served(chunked), target, progress=lambda *counts: seen.append(counts))
 
     assert target.read_bytes() == b"some bytes"
     assert seen == [(10, None), (10, 10)]
 
 
-async def test_a_part_of_another_file_is_not_taken(target: Path) -> None:
-    """A store that does not know ``If-Range`` sends a range of what it has by now."""
+async def test_a_range_of_another_file_is_rejected(target: Path) -> None:
+    """A store without ``If-Range`` sends a range of the new file."""
     old, new = b"old file", b"new file"
 
-    def answer(request: Received) -> bytes:
+    def respond(request: Received) -> bytes:
         if "range" in request.headers:
             return response("206 Part", new[3:], etag='"new"', content_range="bytes 3-7/8")
-        if asked.pop():
+        if is_first.pop():
             return response("200 OK", old[:3], content_length="8", etag='"old"', connection="close")
         return response("200 OK", new, etag='"new"')
 
-    asked = [False, True]
+    is_first = [False, True]
 
     async def handle(stream: ByteStream) -> None:
         while True:
-            sent = answer(await receive_request(stream))
+            sent = respond(await receive_request(stream))
             await stream.send(sent)
             if b"connection: close" in sent:
                 return
@@ -480,7 +480,7 @@ async def test_without_a_strong_tag_a_download_begins_anew(target: Path) -> None
     assert left(target) == {"plate.exr"}
 
 
-def test_downloads_stop_and_go_on_under_trio(
+def test_downloads_stop_and_resume_under_trio(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_files, "_TURN", 0)
@@ -506,7 +506,7 @@ def test_downloads_stop_and_go_on_under_trio(
     assert target.read_bytes() == BODY
 
 
-async def test_what_is_written_at_once_is_bounded(
+async def test_the_size_of_one_write_is_bounded(
     session: AsyncSession, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []

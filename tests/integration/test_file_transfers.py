@@ -57,7 +57,7 @@ def authority() -> trustme.CA:
 
 
 class Peers:
-    """Makes servers over TLS, or all of them without, and sessions that trust them."""
+    """Makes servers, all with TLS or all without, and sessions that trust them."""
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
         self._context = context
@@ -70,7 +70,7 @@ class Peers:
 
     @asynccontextmanager
     async def session(self, handle: Handler, **options: Any) -> AsyncIterator[AsyncSession]:
-        """A session whose downloads come from a server that does as *handle*."""
+        """A session that downloads from a server that *handle* implements."""
         async with self.listening(handle) as url:
             options = {"retry": NO_RETRIES, **options}
             async with AsyncSession(url, KEY, "user", **options) as session:
@@ -80,7 +80,7 @@ class Peers:
     async def session_with_store(
         self, store: Handler, **options: Any
     ) -> AsyncIterator[AsyncSession]:
-        """A session whose uploads go to a store that does as *store*."""
+        """A session that uploads to a store that *store* implements."""
         async with self.listening(store) as url:
 
             def announce(request: Received) -> bytes:
@@ -123,16 +123,16 @@ async def send(session: AsyncSession, source: Any, **options: Any) -> Any:
 
 
 def beginning(count: int) -> bytes:
-    """The first *count* bytes of a response that has all of the body."""
+    """The beginning of a response: its headers, and *count* bytes of its body."""
     head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(BODY)}\r\n\r\n".encode()
     return head + BODY[:count]
 
 
-# Servers that refuse, take nothing, or send nothing
+# Servers that reject, accept or send no data
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a reset may overtake a response")
-async def test_a_store_that_refuses_before_it_has_all_is_understood(
+async def test_an_early_rejection_is_read_before_the_whole_body_was_sent(
     peers: Peers, path: Path
 ) -> None:
     async def refuse(stream: ByteStream) -> None:
@@ -144,7 +144,7 @@ async def test_a_store_that_refuses_before_it_has_all_is_understood(
             await send(session, path)
 
 
-async def test_a_store_that_refuses_and_takes_nothing_more_is_understood(
+async def test_an_early_rejection_is_read_if_the_store_accepts_no_more_data(
     peers: Peers, tmp_path: Path
 ) -> None:
     big = sparse(tmp_path)
@@ -159,7 +159,7 @@ async def test_a_store_that_refuses_and_takes_nothing_more_is_understood(
             await send(session, big, verified=False)
 
 
-async def test_a_header_that_cannot_be_sent_is_refused_without_its_value(path: Path) -> None:
+async def test_an_invalid_header_is_reported_without_its_value(path: Path) -> None:
     def announce(request: Received) -> bytes:
         target = {"url": f"http://127.0.0.1:{port}/x", "headers": {"X-Key": f"{KEY}\r\nx: y"}}
         operations = json.loads(request.body or b"[]")
@@ -172,7 +172,7 @@ async def test_a_header_that_cannot_be_sent_is_refused_without_its_value(path: P
 
 
 def sparse(folder: Path) -> Path:
-    """A file that is bigger than what the system buffers."""
+    """A file that is larger than the buffers of the system."""
     path = folder / "big"
     with path.open("wb") as file:
         file.truncate(64 * 1024 * 1024)
@@ -180,7 +180,7 @@ def sparse(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("verified", [True, False], ids=["checksum", "none"])
-async def test_a_store_that_takes_nothing_any_more_is_given_up(
+async def test_a_store_that_accepts_no_data_times_out(
     peers: Peers, tmp_path: Path, verified: bool
 ) -> None:
     async def stall(stream: ByteStream) -> None:
@@ -193,7 +193,7 @@ async def test_a_store_that_takes_nothing_any_more_is_given_up(
         assert not isinstance(caught.value, ConnectError)
 
 
-async def test_a_store_that_does_not_respond_is_given_up(peers: Peers, path: Path) -> None:
+async def test_a_store_that_does_not_respond_times_out(peers: Peers, path: Path) -> None:
     async def stall(stream: ByteStream) -> None:
         await receive_request(stream)
         await anyio.sleep_forever()
@@ -204,9 +204,7 @@ async def test_a_store_that_does_not_respond_is_given_up(peers: Peers, path: Pat
         assert not isinstance(caught.value, ConnectError)
 
 
-async def test_a_server_from_which_nothing_arrives_any_more_is_given_up(
-    peers: Peers, tmp_path: Path
-) -> None:
+async def test_a_server_that_stops_sending_times_out(peers: Peers, tmp_path: Path) -> None:
     async def stall(stream: ByteStream) -> None:
         await stream.receive()
         await stream.send(beginning(1_000_000))
@@ -217,7 +215,7 @@ async def test_a_server_from_which_nothing_arrives_any_more_is_given_up(
             await session.download("c1", tmp_path / "x")
 
 
-async def test_a_server_that_does_not_answer_the_handshake_is_not_reached(tmp_path: Path) -> None:
+async def test_a_tls_handshake_without_a_response_is_a_connect_error(tmp_path: Path) -> None:
     async def stall(_: ByteStream) -> None:
         await anyio.sleep_forever()
 
@@ -228,7 +226,7 @@ async def test_a_server_that_does_not_answer_the_handshake_is_not_reached(tmp_pa
                 await session.download("c1", tmp_path / "x")
 
 
-async def test_a_server_where_nothing_listens_is_not_reached(tmp_path: Path) -> None:
+async def test_a_refused_connection_is_a_connect_error(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     async with AsyncSession(f"http://127.0.0.1:{port}", KEY, "u", retry=NO_RETRIES) as session:
@@ -236,7 +234,7 @@ async def test_a_server_where_nothing_listens_is_not_reached(tmp_path: Path) -> 
             await session.download("c1", tmp_path / "x")
 
 
-async def test_a_process_with_too_many_open_files_says_so(
+async def test_too_many_open_files_are_reported(
     server: ServerHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(_: object) -> socket.socket:
@@ -253,7 +251,7 @@ async def test_a_process_with_too_many_open_files_says_so(
 # Bodies of all kinds
 
 
-async def test_a_server_that_hangs_up_is_noticed(peers: Peers, tmp_path: Path) -> None:
+async def test_a_closed_connection_is_a_transport_error(peers: Peers, tmp_path: Path) -> None:
     async def hang_up(stream: ByteStream) -> None:
         await stream.receive()
         await stream.send(beginning(1_000_000))
@@ -282,7 +280,9 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
     ],
     ids=["chunked", "until the end", "compressed", "more than announced"],
 )
-async def test_a_body_may_end_in_any_way(peers: Peers, tmp_path: Path, sent: bytes) -> None:
+async def test_a_body_may_be_framed_in_every_way_of_http(
+    peers: Peers, tmp_path: Path, sent: bytes
+) -> None:
     async def serve(stream: ByteStream) -> None:
         await receive_request(stream)
         await stream.send(sent)
@@ -305,7 +305,9 @@ async def test_a_body_may_end_in_any_way(peers: Peers, tmp_path: Path, sent: byt
     ],
     ids=["broken chunk", "no chunk", "not compressed", "cut while compressed", "not HTTP", "none"],
 )
-async def test_a_body_that_is_broken_is_noticed(peers: Peers, tmp_path: Path, sent: bytes) -> None:
+async def test_a_malformed_body_is_a_transport_error(
+    peers: Peers, tmp_path: Path, sent: bytes
+) -> None:
     async def serve(stream: ByteStream) -> None:
         await receive_request(stream)
         await stream.send(sent)
@@ -328,7 +330,7 @@ async def test_an_empty_file_is_sent_and_received(server: ServerHandle, tmp_path
     assert (tmp_path / "back").read_bytes() == b""
 
 
-async def test_a_file_that_shrinks_while_it_is_sent_is_noticed(
+async def test_a_file_that_shrinks_while_it_is_sent_raises(
     server: ServerHandle, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_files, "_TURN", 0)
@@ -339,7 +341,7 @@ async def test_a_file_that_shrinks_while_it_is_sent_is_noticed(
         assert await session.query("select id from Component").all() == []
 
 
-async def test_what_arrived_is_written_while_the_server_pauses(
+async def test_received_bytes_are_written_while_the_server_pauses(
     peers: Peers, tmp_path: Path
 ) -> None:
     may_go_on = anyio.Event()
@@ -363,7 +365,7 @@ async def test_what_arrived_is_written_while_the_server_pauses(
     assert (tmp_path / "x").read_bytes() == BODY
 
 
-async def test_an_error_of_the_callback_that_looks_like_the_networks_is_raised_as_it_is(
+async def test_an_oserror_of_the_callback_is_raised_unchanged(
     server: ServerHandle, path: Path
 ) -> None:
     def fail(done: int, total: int | None) -> None:
@@ -397,7 +399,7 @@ async def test_a_download_follows_relative_redirections(peers: Peers, tmp_path: 
     ("location", "problem"),
     [("/again", "redirections"), ("ftp://127.0.0.1/x", "'ftp'"), ("http://h:port/", "is invalid")],
 )
-async def test_a_redirection_to_nowhere_ends_a_download(
+async def test_an_invalid_redirection_ends_a_download(
     peers: Peers, tmp_path: Path, location: str, problem: str
 ) -> None:
     async def serve(stream: ByteStream) -> None:
@@ -427,14 +429,14 @@ class Counted:
                 await receive_request(stream)
                 self.requests += 1
                 await stream.send(response("200 OK", b"stored bytes"))
-                if self._closes:  # without announcing it
+                if self._closes:  # without a "connection: close" header
                     return
         finally:
             await stream.aclose()
             self.closed += 1
 
 
-async def test_a_connection_that_took_a_file_is_used_again(peers: Peers, path: Path) -> None:
+async def test_a_connection_is_reused_after_an_upload(peers: Peers, path: Path) -> None:
     store = Counted()
     async with peers.session_with_store(store.handle) as session:
         for verified in (True, False, True):
@@ -442,12 +444,12 @@ async def test_a_connection_that_took_a_file_is_used_again(peers: Peers, path: P
 
         assert (store.connections, store.requests) == (1, 3)
 
-        # One that was closed meanwhile is not: the request would be lost.
+        # A connection that the server has closed is not reused, because the request would be lost.
         await send(session, path)
     assert store.requests == 4
 
 
-async def test_a_connection_that_was_closed_meanwhile_is_not_used(peers: Peers, path: Path) -> None:
+async def test_a_connection_that_the_server_closed_is_not_reused(peers: Peers, path: Path) -> None:
     store = Counted(closes=True)
     async with peers.session_with_store(store.handle) as session:
         for count in (1, 2, 3):
@@ -466,7 +468,7 @@ async def test_a_session_that_closes_closes_idle_connections(peers: Peers, path:
         await until(lambda: store.closed == 1)
 
 
-async def test_no_more_threads_work_than_there_may_be_transfers(
+async def test_the_number_of_threads_is_the_number_of_transfers(
     peers: Peers, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     at_work, most = 0, 0
@@ -490,18 +492,18 @@ async def test_no_more_threads_work_than_there_may_be_transfers(
     assert most == 2
 
 
-async def test_cookies_of_api_calls_go_along(tmp_path: Path) -> None:
-    """A load balancer may have set them."""
+async def test_cookies_of_api_calls_are_sent_with_files(tmp_path: Path) -> None:
+    """A load balancer needs the cookies that it has set."""
     seen: list[Received] = []
 
-    def answer(request: Received) -> bytes:
+    def respond(request: Received) -> bytes:
         seen.append(request)
         if request.method == "GET":
             return response("200 OK", b"stored bytes")
         return response("200 OK", b'[{"version": "dev"}]', set_cookie="sid=node7; Path=/")
 
     async with (
-        responding(answer) as port,
+        responding(respond) as port,
         AsyncSession(f"http://localhost:{port}", KEY, "user", retry=NO_RETRIES) as session,
     ):
         await session.call([{"action": "query_server_information"}])
@@ -511,11 +513,11 @@ async def test_cookies_of_api_calls_go_along(tmp_path: Path) -> None:
     assert seen[-1].headers["cookie"] == "sid=node7"
 
 
-# Transfers that are cancelled, whatever the server does
+# Cancelled transfers
 
 
 class Stalling:
-    """A server that stops at some point, and notes that the client closed the connection."""
+    """A server that stops at some point, and records that the client closed the connection."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -537,7 +539,7 @@ class Stalling:
             self.closed.set()
 
     async def _await_reset(self, stream: ByteStream) -> None:
-        """Write until that fails: what the client has sent is not read."""
+        """Write until that fails, because the data of the client is never read."""
         while True:
             await stream.send(b" ")
             await anyio.sleep(0.01)
@@ -591,7 +593,7 @@ async def test_a_transfer_that_is_cancelled_during_the_handshake_ends_soon(tmp_p
             await server.closed.wait()
 
 
-async def test_a_session_that_closes_ends_a_transfer_that_is_stuck(
+async def test_closing_a_session_ends_a_stuck_transfer(
     peers: Peers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Stalling("receiving")

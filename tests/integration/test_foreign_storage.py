@@ -1,4 +1,4 @@
-"""Uploads to, and downloads from, an object store that is not the ftrack server itself."""
+"""Uploads to and downloads from an object store that is not the ftrack server."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Store = Callable[[httpx.Request], httpx.Response]
 
 
 class Studio:
-    """An ftrack server that keeps its files in a store somewhere else."""
+    """An ftrack server whose files are in a store on another host."""
 
     def __init__(self, store: Store, *, headers: dict[str, str] | None = None) -> None:
         self._store = store
@@ -31,26 +31,26 @@ class Studio:
         self.created: list[str] = []
         self.requests: list[httpx.Request] = []
 
-    def answer(self, request: httpx.Request) -> httpx.Response:
+    def respond(self, request: httpx.Request) -> httpx.Response:
         self.requests.append(request)
         if request.url.host != "ftrack.test":
             return self._store(request)
         if request.url.path != "/api":
             return httpx.Response(302, headers={"location": SIGNED})
-        answers: list[dict[str, object]] = []
+        results: list[dict[str, object]] = []
         for operation in json.loads(request.content):
             if operation["action"] == "get_upload_metadata":
-                answers.append({"url": SIGNED, "headers": self._headers})
+                results.append({"url": SIGNED, "headers": self._headers})
             else:
                 self.created.append(operation["entity_type"])
-                answers.append({"action": "create", "data": {}})
-        return httpx.Response(200, json=answers)
+                results.append({"action": "create", "data": {}})
+        return httpx.Response(200, json=results)
 
 
 @asynccontextmanager
 async def opened(studio: Studio, **options: bool) -> AsyncIterator[AsyncSession]:
     async with (
-        httpx.AsyncClient(transport=httpx.MockTransport(studio.answer), **options) as client,  # type: ignore[arg-type]
+        httpx.AsyncClient(transport=httpx.MockTransport(studio.respond), **options) as client,  # type: ignore[arg-type]
         AsyncSession(
             "https://ftrack.test", KEY, "maya", client=client, retry=NO_RETRIES
         ) as session,
@@ -88,7 +88,7 @@ async def test_a_header_that_names_a_file_may_hold_any_characters() -> None:
     assert dict(upload.headers.raw)[b"content-disposition"] == disposition.encode()
 
 
-async def test_a_store_that_sends_the_upload_elsewhere_is_followed() -> None:
+async def test_a_redirection_of_an_upload_is_followed() -> None:
     def move_once(request: httpx.Request) -> httpx.Response:
         if request.url.path == "/elsewhere":
             return httpx.Response(200)
@@ -107,7 +107,7 @@ async def test_a_store_that_sends_the_upload_elsewhere_is_followed() -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         httpx.Response(302, headers={"location": "https://login.test"}),
         httpx.Response(307, headers={"location": SIGNED}),
@@ -115,13 +115,13 @@ async def test_a_store_that_sends_the_upload_elsewhere_is_followed() -> None:
         httpx.Response(403, text="<Error>expired</Error>"),
         httpx.Response(500),
     ],
-    ids=lambda answer: str(answer.status_code),
+    ids=lambda response: str(response.status_code),
 )
-async def test_an_upload_that_did_not_succeed_registers_nothing(answer: httpx.Response) -> None:
-    studio = Studio(lambda _: answer)
+async def test_an_upload_that_did_not_succeed_registers_nothing(response: httpx.Response) -> None:
+    studio = Studio(lambda _: response)
 
     async with opened(studio) as session:
-        with pytest.raises(TransferError, match=str(answer.status_code)) as caught:
+        with pytest.raises(TransferError, match=str(response.status_code)) as caught:
             await session.create_component(b"hello", name="a.txt")
 
     assert studio.created == []
@@ -129,7 +129,7 @@ async def test_an_upload_that_did_not_succeed_registers_nothing(answer: httpx.Re
 
 
 @pytest.mark.every_client
-async def test_a_download_follows_to_the_store(tmp_path: Path) -> None:
+async def test_a_download_follows_the_redirection_to_the_store(tmp_path: Path) -> None:
     studio = Studio(accept)
 
     async with opened(studio) as session:
@@ -138,7 +138,7 @@ async def test_a_download_follows_to_the_store(tmp_path: Path) -> None:
     assert (tmp_path / "x").read_bytes() == b"stored bytes"
 
 
-async def test_a_redirected_api_call_does_not_take_the_key_along() -> None:
+async def test_a_redirected_api_call_does_not_send_the_key() -> None:
     seen: list[str] = []
 
     def elsewhere(request: httpx.Request) -> httpx.Response:
@@ -183,7 +183,7 @@ async def test_no_error_holds_a_request_with_secrets(error: Exception, tmp_path:
 async def test_nothing_that_is_logged_holds_a_signature_or_cookie(
     caplog: pytest.LogCaptureFixture, tmp_path: Path, setting: object
 ) -> None:
-    """Over a real socket: what httpcore logs of headers is the subject."""
+    """It needs a real socket, because httpcore logs headers."""
 
     async def handle(stream: anyio.abc.SocketStream) -> None:
         async with stream:
@@ -206,7 +206,7 @@ async def test_nothing_that_is_logged_holds_a_signature_or_cookie(
 
     if "own" in str(setting):
         assert f"GET to {url}: HTTP 302" in caplog.text
-    elif "aiohttp" not in str(setting):  # which logs no headers
+    elif "aiohttp" not in str(setting):  # aiohttp logs no headers
         assert "location" in caplog.text, "httpcore has logged the headers"
     assert "TOPSECRET" not in caplog.text
     assert KEY not in caplog.text

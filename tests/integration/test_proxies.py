@@ -1,4 +1,4 @@
-"""Proxies and authorities, of the environment and of a caller's own client."""
+"""Proxies and certificate authorities, of the environment and of a client of the caller."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _no_proxies_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def use(session: AsyncSession) -> None:
-    """Query, commit, and let a Job take its course."""
+    """Query, commit, and run a Job."""
     async with job_context(session, description="x") as job:
         await session.query("User").all()
     found = await session.get(Job, job.id)
@@ -79,7 +79,7 @@ async def test_an_http_proxy_that_is_set_on_the_client(
 async def session_of(
     setting: Setting, url: str, server: ServerHandle
 ) -> AsyncIterator[AsyncSession]:
-    """A session on a client that looks at the environment: its own, or one of the setting's."""
+    """A session whose client reads the environment: its own, or the client of the setting."""
     if setting.client == "own":
         async with AsyncSession(url, server.api_key, server.api_user, retry=NO_RETRIES) as session:
             yield session
@@ -118,7 +118,7 @@ def printed(error: BaseException) -> str:
     return "".join(traceback.format_exception(error)) + repr(error)
 
 
-async def test_no_proxy_password_shows(
+async def test_errors_hide_the_password_of_a_proxy(
     server: ServerHandle,
     setting: Setting,
     monkeypatch: pytest.MonkeyPatch,
@@ -142,7 +142,7 @@ async def test_no_proxy_password_shows(
     assert PASSWORD not in "".join(shown) + caplog.text
 
 
-async def test_a_refused_tunnel_means_that_nothing_was_sent(
+async def test_a_rejected_tunnel_is_a_connect_error(
     setting: Setting, server: ServerHandle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with listening(Proxy("somebody:else").handle) as port:
@@ -181,7 +181,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 async def secure_url(server: ServerHandle, authority: trustme.CA) -> AsyncIterator[str]:
-    """The server, over TLS, with a certificate of an authority that nobody knows."""
+    """The server, over TLS, with a certificate of an unknown authority."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("localhost").configure_cert(context)
     async with over_tls(server.url, context) as port:

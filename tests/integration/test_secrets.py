@@ -1,4 +1,4 @@
-"""The API key never shows: not in logs, reprs, texts, tracebacks or warnings."""
+"""The API key never appears in logs, reprs, texts, tracebacks or warnings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = "VERY-SECRET-KEY-0123456789"
 
 
 def shown(error: BaseException) -> str:
-    """Return all that could be printed of *error*, with what it was caused by."""
+    """Return all text that could be printed of *error* and its causes."""
     texts = traceback.TracebackException.from_exception(error, capture_locals=False).format()
     seen: list[str] = ["".join(texts)]
     current: BaseException | None = error
@@ -33,7 +33,7 @@ def shown(error: BaseException) -> str:
 
 
 async def provoke(session: AsyncSession, tmp_path: Path) -> list[str]:
-    """Use everything, and break what can be broken; return all that was shown."""
+    """Use the whole session, provoke errors, and return all text that was shown."""
     texts = [repr(session), str(session), repr(session._connection), repr(vars(session))]
     attempts: list[Callable[[], Awaitable[object]]] = [
         session.query("Job where").all,
@@ -53,7 +53,7 @@ async def provoke(session: AsyncSession, tmp_path: Path) -> list[str]:
     return texts
 
 
-async def test_the_key_shows_nowhere(
+async def test_the_key_appears_nowhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -89,7 +89,7 @@ async def test_the_key_shows_nowhere(
     texts += [str(record.exc_text) for record in caplog.records]
     texts += [str(warning.message) for warning in warned]
     texts += list(capfd.readouterr())
-    source = 'raise ValueError(f"key {KEY}'  # the test's own line, which holds no key
+    source = 'raise ValueError(f"key {KEY}'  # this line of the test contains no key
     texts.append((tmp_path / "tb").read_text().replace(source, ""))
     assert any("HTTP Request" in text for text in texts), "httpx has logged its requests"
     assert any("apiKey=***" in text for text in texts), "and the filter has seen its URLs"

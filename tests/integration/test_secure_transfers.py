@@ -26,7 +26,7 @@ from .wires import listening
 
 pytestmark = pytest.mark.every_client
 
-BODY = os.urandom(5_000_001)  # enough for downloads to be read past httpx
+BODY = os.urandom(5_000_001)  # many pieces
 SIZES = PartSizes((), largest=1_000_000, fewest=3)
 WHOLE = PartSizes(fewest=1_000_000, most=1_000_000)
 
@@ -36,12 +36,12 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-#: How a server learns that its URLs begin with https.
+#: The header that makes the URLs of the server begin with https.
 _FORWARDED = b"\r\nX-Forwarded-Proto: https\r\n"
 
 
 class Wire:
-    """Offers a server over TLS, and cuts connections as it is told.
+    """Makes a server available over TLS, and cuts connections on demand.
 
     Attributes:
         url: Where.
@@ -106,7 +106,7 @@ async def secure(
     authority: trustme.CA,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[AsyncSession]:
-    """A session over TLS that trusts the authority of the environment."""
+    """A session over TLS that trusts the certificate authority of the environment."""
     with authority.cert_pem.tempfile() as certificates:
         monkeypatch.setenv("SSL_CERT_FILE", certificates)
         async with session_over(wire.url, server, setting) as session:
@@ -146,7 +146,7 @@ def count(wire: Wire, method: bytes) -> int:
 
 @pytest.mark.parametrize("verified", [True, False], ids=["checksum", "none"])
 @pytest.mark.parametrize(("sizes", "parts"), [(SIZES, 6), (WHOLE, 1)], ids=["parts", "whole"])
-async def test_a_file_goes_up_and_comes_back(
+async def test_an_uploaded_file_can_be_downloaded(
     secure: AsyncSession,
     wire: Wire,
     path: Path,
@@ -175,7 +175,7 @@ async def test_a_part_whose_connection_broke_is_sent_again(
     assert count(wire, b"PUT") > 6
 
 
-async def test_a_download_goes_on_where_its_connection_broke(
+async def test_a_download_resumes_where_its_connection_broke(
     secure: AsyncSession, wire: Wire, path: Path, tmp_path: Path
 ) -> None:
     component = await secure.create_component(path)
@@ -189,7 +189,7 @@ async def test_a_download_goes_on_where_its_connection_broke(
     assert b"range: bytes=" in second.lower()
 
 
-async def test_a_later_call_goes_on_where_an_earlier_one_broke_off(
+async def test_a_later_call_resumes_where_an_earlier_one_broke_off(
     secure: AsyncSession,
     wire: Wire,
     server: ServerHandle,

@@ -1,4 +1,4 @@
-"""Uploads in parts, and what becomes of them when connections break; over real sockets."""
+"""Uploads in parts, and how they resume after a broken connection; over real sockets."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import context_of
 from aioftrackjobs.timings import Timings
 from aioftrackjobs.transfers import content as content_module
-from aioftrackjobs.transfers import control as transfer_module
-from aioftrackjobs.transfers import multipart as sending_module
-from aioftrackjobs.transfers import upload as uploads_module
+from aioftrackjobs.transfers import control as control_module
+from aioftrackjobs.transfers import multipart as multipart_module
+from aioftrackjobs.transfers import upload as upload_module
 from aioftrackjobs.transfers.upload import upload
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ PARTS = 6
 
 
 class Pauses:
-    """Sleeps in no time, and remembers for how long it should have been."""
+    """Records the pauses of a policy, and ends them at once."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
@@ -96,7 +96,7 @@ async def components(session: AsyncSession) -> list[Any]:
 # Parts
 
 
-async def test_a_big_file_travels_in_parts(
+async def test_a_big_file_is_sent_in_parts(
     session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path
 ) -> None:
     component = await send(session, path)
@@ -111,13 +111,13 @@ async def chunks(body: bytes) -> AsyncIterator[bytes]:
         yield body[start : start + 70_001]
 
 
-async def test_sources_of_all_kinds_travel_in_parts(
+async def test_sources_of_all_kinds_are_sent_in_parts(
     session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path
 ) -> None:
     with path.open("rb") as file:
         file.seek(PART)
         component = await send(session, file, name="a")
-        assert await stored(session, component, tmp_path) == BODY[PART:], "from where it stands"
+        assert await stored(session, component, tmp_path) == BODY[PART:], "from its position on"
         assert file.read() == b"", "it is read to its end"
     for source in (BODY, chunks(BODY)):
         component = await send(session, source, name="a")
@@ -126,7 +126,7 @@ async def test_sources_of_all_kinds_travel_in_parts(
     assert len(proxy.requests(b"PUT ")) == 5 + 6 + 6
 
 
-async def test_a_directory_travels_as_an_archive(session: AsyncSession, tmp_path: Path) -> None:
+async def test_a_directory_is_sent_as_an_archive(session: AsyncSession, tmp_path: Path) -> None:
     (tmp_path / "plates").mkdir()
     for number in range(5):
         (tmp_path / "plates" / f"a.{number}.exr").write_bytes(BODY)
@@ -137,20 +137,20 @@ async def test_a_directory_travels_as_an_archive(session: AsyncSession, tmp_path
     assert len(await stored(session, component, tmp_path)) == component.size
 
 
-async def test_a_few_parts_are_sent_at_a_time(
+async def test_four_parts_are_sent_at_a_time(
     session: AsyncSession, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    under_way, most = 0, 0
+    in_progress, most = 0, 0
     put = session._connection.transport.send
 
     async def count(request: Any) -> Any:
-        nonlocal under_way, most
-        under_way += request.method == "PUT"
-        most = max(most, under_way)
+        nonlocal in_progress, most
+        in_progress += request.method == "PUT"
+        most = max(most, in_progress)
         try:
             return await put(request)
         finally:
-            under_way -= request.method == "PUT"
+            in_progress -= request.method == "PUT"
 
     monkeypatch.setattr(session._connection.transport, "send", count)
     await send(session, path)
@@ -158,7 +158,7 @@ async def test_a_few_parts_are_sent_at_a_time(
     assert most == 4
 
 
-async def test_a_server_that_knows_no_parts_gets_the_file_whole(
+async def test_a_server_without_multi_part_uploads_gets_the_whole_file(
     session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
     call = session._connection.call
@@ -189,7 +189,7 @@ async def test_bytes_are_hashed_in_threads_or_not_at_all(
             hashed.append((threading.get_ident(), len(data)))
             self._digest.update(data)
 
-    for module in (content_module, sending_module):
+    for module in (content_module, multipart_module):
         monkeypatch.setattr(module, "hashlib", SimpleNamespace(md5=NotingDigest))
     await send(session, path, verified=verified)
     await session.create_component(path, checksum=verified)
@@ -207,7 +207,7 @@ async def test_only_the_part_whose_connection_broke_is_sent_again(
     proxy.plan(b"PUT ", sent=PART // 2)
     seen: list[tuple[int, int | None]] = []
 
-    component = await send(session, path, progress=lambda *told: seen.append(told))
+    component = await send(session, path, progress=lambda *counts: seen.append(counts))
 
     assert await stored(session, component, tmp_path) == BODY
     assert len(proxy.requests(b"PUT ")) == PARTS + 1
@@ -216,7 +216,7 @@ async def test_only_the_part_whose_connection_broke_is_sent_again(
     assert seen[-1] == (len(BODY), len(BODY))
 
 
-async def test_an_answer_that_is_lost_is_as_good_as_none(
+async def test_a_part_is_sent_again_if_its_response_is_lost(
     session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path
 ) -> None:
     proxy.plan(b"PUT ", received=1, times=2)
@@ -226,7 +226,7 @@ async def test_an_answer_that_is_lost_is_as_good_as_none(
     assert await stored(session, component, tmp_path) == BODY
 
 
-async def test_a_file_that_travels_whole_is_sent_again_too(
+async def test_a_whole_file_whose_connection_broke_is_sent_again(
     session: AsyncSession, proxy: FaultProxy, tmp_path: Path
 ) -> None:
     proxy.plan(b"PUT ", sent=1000, times=2)
@@ -238,7 +238,7 @@ async def test_a_file_that_travels_whole_is_sent_again_too(
     assert len(proxy.requests(b"PUT ")) == 4
 
 
-async def test_a_server_that_is_busy_is_left_alone_as_long_as_it_asks(
+async def test_an_upload_pauses_as_long_as_retry_after_says(
     session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path, pauses: Pauses
 ) -> None:
     for status in (b"429 Too Many Requests", b"503 Busy"):
@@ -252,7 +252,7 @@ async def test_a_server_that_is_busy_is_left_alone_as_long_as_it_asks(
 
 
 @pytest.mark.parametrize("source", [BODY, b"small"], ids=["parts", "whole"])
-async def test_what_is_refused_is_not_sent_again(
+async def test_a_rejected_upload_is_not_sent_again(
     session: AsyncSession, proxy: FaultProxy, source: bytes, pauses: Pauses
 ) -> None:
     proxy.plan(b"PUT ", times=99, answer=b"HTTP/1.1 403 No")
@@ -276,7 +276,7 @@ async def test_a_part_that_arrives_damaged_is_sent_again(
     assert len(proxy.requests(b"PUT ")) == PARTS + 1
 
 
-async def test_damage_that_does_not_pass_is_told(
+async def test_damage_in_every_attempt_raises(
     proxy: FaultProxy, server: ServerHandle, path: Path
 ) -> None:
     proxy.plan(b"PUT ", damage=True, times=99)
@@ -303,7 +303,7 @@ async def test_a_whole_file_that_arrives_damaged_is_sent_again(
         assert len(proxy.requests(b"PUT ")) == 2
 
 
-async def test_a_whole_file_is_not_sent_for_ever_to_who_refuses_it(
+async def test_a_whole_file_that_is_rejected_as_damaged_is_sent_three_times(
     session: AsyncSession, proxy: FaultProxy, path: Path, pauses: Pauses
 ) -> None:
     path.write_bytes(BODY[:PART])
@@ -329,7 +329,7 @@ async def test_a_bad_request_for_a_file_that_was_not_hashed_is_not_repeated(
     assert len(proxy.requests(b"PUT ")) == 1
 
 
-async def test_a_server_that_is_gone_ends_the_upload(
+async def test_an_upload_fails_when_the_budget_is_spent(
     proxy: FaultProxy, server: ServerHandle, path: Path
 ) -> None:
     proxy.plan(b"PUT ", sent=1000, times=99)
@@ -344,7 +344,7 @@ async def test_a_server_that_is_gone_ends_the_upload(
 # Completion
 
 
-async def test_a_completion_whose_answer_is_lost_is_looked_after(
+async def test_a_completion_whose_response_is_lost_is_verified(
     session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path
 ) -> None:
     proxy.plan(b"complete_multipart_upload", received=1)
@@ -354,11 +354,11 @@ async def test_a_completion_whose_answer_is_lost_is_looked_after(
     assert await stored(session, component, tmp_path) == BODY
 
 
-async def test_a_completion_that_is_refused_registers_nothing(
+async def test_a_rejected_completion_registers_nothing(
     session: AsyncSession, path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(
-        sending_module,
+        multipart_module,
         "encode_upload_completion",
         lambda component_id, upload_id, _: encode_upload_completion(component_id, upload_id, {}),
     )
@@ -409,7 +409,7 @@ async def test_an_error_of_the_callback_ends_the_upload(session: AsyncSession, p
 async def test_an_empty_file_is_reported_too(session: AsyncSession) -> None:
     seen: list[tuple[int, int | None]] = []
 
-    await session.create_component(b"", name="a", progress=lambda *told: seen.append(told))
+    await session.create_component(b"", name="a", progress=lambda *counts: seen.append(counts))
 
     assert seen == [(0, 0)]
 
@@ -446,7 +446,7 @@ async def test_an_upload_that_is_stuck_can_be_cancelled(
     session: AsyncSession, proxy: FaultProxy, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stuck = anyio.Event()
-    monkeypatch.setattr(transfer_module, "_STOPPING_GRACE", 0.05)
+    monkeypatch.setattr(control_module, "_STOPPING_GRACE", 0.05)
     put = session._connection.transport.send
 
     async def hang(request: Any) -> Any:
@@ -465,13 +465,13 @@ async def test_an_upload_that_is_stuck_can_be_cancelled(
     assert await components(session) == []
 
 
-async def test_what_is_completed_after_its_upload_was_cancelled_is_removed(
+async def test_a_file_completed_after_its_upload_was_cancelled_is_removed(
     tmp_path: Path, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Removed before, there would be a file that nobody knows of."""
-    monkeypatch.setattr(transfer_module, "_STOPPING_GRACE", 0.0)
-    monkeypatch.setattr(uploads_module, "_SETTLING_GRACE", 0.0)
-    asked, release = anyio.Event(), anyio.Event()
+    """If it were removed before its completion, a file without a component would remain."""
+    monkeypatch.setattr(control_module, "_STOPPING_GRACE", 0.0)
+    monkeypatch.setattr(upload_module, "_SETTLING_GRACE", 0.0)
+    reached, release = anyio.Event(), anyio.Event()
     async with (
         running(storage=tmp_path / "files") as server,
         AsyncSession(server.url, server.api_key, server.api_user) as session,
@@ -480,14 +480,14 @@ async def test_what_is_completed_after_its_upload_was_cancelled_is_removed(
 
         async def hold_back(request: Any) -> Any:
             if b"complete_multipart_upload" in (request.body if request.method == "POST" else b""):
-                asked.set()
+                reached.set()
                 await release.wait()
             return await send_on(request)
 
         monkeypatch.setattr(session._connection.transport, "send", hold_back)
         async with anyio.create_task_group() as group:
             group.start_soon(send, session, path)
-            await asked.wait()
+            await reached.wait()
             group.cancel_scope.cancel()
         release.set()
 
@@ -545,16 +545,16 @@ async def test_a_pause_between_attempts_can_be_cancelled(
 
 
 class Store:
-    """A studio whose files go to a store that gives its own kind of entity tag."""
+    """A server whose files go to a store with its own format of ETags."""
 
     def __init__(self, tag: str | None) -> None:
         self.headers = {} if tag is None else {"etag": tag}
         self.completed: list[Any] = []
 
-    def answer(self, request: httpx.Request) -> httpx.Response:
+    def respond(self, request: httpx.Request) -> httpx.Response:
         if request.url.host == "store.test":
             return httpx.Response(200, headers=self.headers)
-        answers: list[dict[str, Any]] = []
+        results: list[dict[str, Any]] = []
         for operation in json.loads(request.content or b"[]"):
             if operation["action"] == "get_upload_metadata":
                 numbers = range(1, operation["parts"] + 1)
@@ -562,16 +562,16 @@ class Store:
                     {"part_number": each, "signed_url": f"https://store.test/{each}?SECRET"}
                     for each in numbers
                 ]
-                answers.append({"upload_id": "u1", "urls": urls, "component_id": "c1"})
+                results.append({"upload_id": "u1", "urls": urls, "component_id": "c1"})
             else:
                 self.completed += operation.get("parts", [])
-                answers.append({"action": operation["action"], "data": {}})
-        return httpx.Response(200, json=answers)
+                results.append({"action": operation["action"], "data": {}})
+        return httpx.Response(200, json=results)
 
 
 async def to_store(store: Store) -> None:
     async with (
-        httpx.AsyncClient(transport=httpx.MockTransport(store.answer)) as client,
+        httpx.AsyncClient(transport=httpx.MockTransport(store.respond)) as client,
         AsyncSession(
             "https://ftrack.test", "key", "maya", client=client, retry=NO_RETRIES
         ) as session,
@@ -579,7 +579,7 @@ async def to_store(store: Store) -> None:
         await send(session, BODY, name="a")
 
 
-async def test_a_tag_of_another_form_is_passed_on_unverified() -> None:
+async def test_an_etag_that_is_no_md5_is_passed_on_unverified() -> None:
     store = Store('"0x8DC2D7A5"')
 
     await to_store(store)
@@ -589,7 +589,7 @@ async def test_a_tag_of_another_form_is_passed_on_unverified() -> None:
     ]
 
 
-async def test_a_store_that_gives_no_tags_is_told() -> None:
+async def test_a_store_without_etags_is_reported() -> None:
     with pytest.raises(TransferError, match="no ETag for part"):
         await to_store(Store(None))
 
@@ -597,21 +597,21 @@ async def test_a_store_that_gives_no_tags_is_told() -> None:
 async def test_the_digest_of_a_whole_file_is_announced(
     session: AsyncSession, monkeypatch: Any
 ) -> None:
-    asked: list[Any] = []
+    calls: list[Any] = []
     call = session._connection.call
 
     async def note(operations: Any) -> Any:
-        asked.extend(operations)
+        calls.extend(operations)
         return await call(operations)
 
     monkeypatch.setattr(session._connection, "call", note)
     await session.create_component(b"hello", name="a")
 
     digest = base64.b64encode(hashlib.md5(b"hello").digest()).decode()
-    assert [operation["checksum"] for operation in asked] == [digest]
+    assert [operation["checksum"] for operation in calls] == [digest]
 
 
-def test_parts_travel_and_stop_under_trio(tmp_path: Path, path: Path) -> None:
+def test_parts_are_sent_and_stopped_under_trio(tmp_path: Path, path: Path) -> None:
     async def main() -> bytes:
         async with (
             running() as server,

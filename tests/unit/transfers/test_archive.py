@@ -1,4 +1,4 @@
-"""Directories and sequences of files as zip archives: what is in them, and what is refused."""
+"""Directories and sequences of files as zip archives: their members, and rejected sources."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def plates(tmp_path: Path) -> Path:
 
 
 async def packed(source: Any, name: str | None = None) -> tuple[str, dict[str, bytes]]:
-    """Return what the archive is called, and what is in it, in order."""
+    """Return the name of the archive, and its members in order."""
     async with open_content(source, name) as content:
         body = b"".join([chunk async for chunk in content.chunks()])
         assert content.size == len(body)
@@ -59,7 +59,7 @@ async def test_a_directory_is_archived_in_the_order_of_names(plates: Path) -> No
     assert found["plates/b.txt"] == b"b" * 10_000
 
 
-async def test_the_directory_one_is_in_has_its_real_name(
+async def test_the_current_directory_is_archived_under_its_name(
     plates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(plates)
@@ -77,13 +77,13 @@ async def test_an_empty_directory_is_an_archive_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("given", ["shot", "shot.zip", "shot.ZIP"])
-async def test_an_archive_is_called_as_one(plates: Path, given: str) -> None:
+async def test_the_name_of_an_archive_ends_with_zip(plates: Path, given: str) -> None:
     name, _ = await packed(plates, given)
 
     assert name.lower() == "shot.zip"
 
 
-def test_what_is_compressed_already_is_stored(plates: Path) -> None:
+def test_compressed_files_are_stored(plates: Path) -> None:
     target = io.BytesIO()
 
     for _ in write_archive(target, archive_module.members_of_directory(plates)):
@@ -121,7 +121,7 @@ async def test_links_inside_a_directory_are_archived_once(plates: Path) -> None:
     ("target", "reason"),
     [("../secret", "points out of"), ("gone", "No such file"), ("loop", "symbolic link|loop")],
 )
-async def test_links_that_lead_elsewhere_are_refused(
+async def test_links_out_of_the_directory_are_rejected(
     plates: Path, target: str, reason: str
 ) -> None:
     (plates.parent / "secret").write_bytes(b"secret")
@@ -131,7 +131,7 @@ async def test_links_that_lead_elsewhere_are_refused(
         await packed(plates)
 
 
-async def test_a_link_to_a_directory_may_be_what_is_named(plates: Path) -> None:
+async def test_a_link_to_a_directory_may_be_the_source(plates: Path) -> None:
     link = plates.parent / "link"
     link.symlink_to(plates)
 
@@ -153,7 +153,7 @@ async def test_a_sequence_is_archived_in_its_order(tmp_path: Path, kind: Any) ->
     assert found == {frame.name: frame.name.encode() for frame in frames}
 
 
-async def test_files_from_several_directories_keep_what_tells_them_apart(plates: Path) -> None:
+async def test_files_from_several_directories_keep_their_relative_paths(plates: Path) -> None:
     name, found = await packed([plates / "a.exr", plates / "sub", plates.parent / "plates/b.txt"])
 
     assert name == "plates.zip"
@@ -171,7 +171,7 @@ async def test_files_from_several_directories_keep_what_tells_them_apart(plates:
         (["0001.exr", "0002.exr"], "folder"),
     ],
 )
-def test_an_archive_is_called_what_its_files_have_in_common(
+def test_an_archive_has_the_common_name_of_its_files(
     tmp_path: Path, names: list[str], expected: str
 ) -> None:
     assert common_name([tmp_path / "folder" / name for name in names]) == expected
@@ -185,7 +185,7 @@ def test_an_archive_is_called_what_its_files_have_in_common(
         (["missing.exr"], "missing.exr cannot be read: No such file"),
     ],
 )
-async def test_other_sequences_are_refused(source: Any, reason: str) -> None:
+async def test_other_sequences_are_rejected(source: Any, reason: str) -> None:
     with pytest.raises(TransferError, match=reason):
         await packed(source)
 
@@ -193,7 +193,7 @@ async def test_other_sequences_are_refused(source: Any, reason: str) -> None:
 # Files that cannot be read, or change
 
 
-async def test_what_is_no_file_is_named(plates: Path) -> None:
+async def test_a_named_pipe_is_rejected(plates: Path) -> None:
     os.mkfifo(plates / "pipe")
 
     with pytest.raises(TransferError, match="pipe is not a regular file"):
@@ -203,12 +203,12 @@ async def test_what_is_no_file_is_named(plates: Path) -> None:
 async def test_a_file_that_may_not_be_read_is_named(
     plates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    really = os.open
+    real_open = os.open
 
     def refuse(path: Any, *args: Any) -> int:
         if str(path).endswith("b.txt"):
             raise PermissionError(13, "Permission denied")
-        return really(path, *args)
+        return real_open(path, *args)
 
     monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(TransferError, match=r"b\.txt cannot be read: Permission denied"):
@@ -216,7 +216,7 @@ async def test_a_file_that_may_not_be_read_is_named(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
-async def test_a_name_that_is_no_text_is_refused(plates: Path) -> None:
+async def test_a_name_that_is_not_valid_text_is_rejected(plates: Path) -> None:
     Path(os.fsdecode(os.fsencode(plates) + b"/\xff.txt")).write_bytes(b"")
 
     with pytest.raises(TransferError, match="is not valid text"):
@@ -224,7 +224,7 @@ async def test_a_name_that_is_no_text_is_refused(plates: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["grow", "shrink", "rewrite"])
-def test_a_file_that_changes_while_it_is_archived_is_noticed(tmp_path: Path, change: str) -> None:
+def test_a_file_that_changes_while_it_is_archived_raises(tmp_path: Path, change: str) -> None:
     path = tmp_path / "a.exr"
     path.write_bytes(b"x" * (archive_module._CHUNK + 100))
     steps = write_archive(io.BytesIO(), [Member("a.exr", path)])
@@ -241,7 +241,7 @@ def test_a_file_that_changes_while_it_is_archived_is_noticed(tmp_path: Path, cha
         list(steps)
 
 
-async def test_an_archive_nobody_waits_for_is_given_up(
+async def test_an_archive_is_abandoned_when_its_caller_is_cancelled(
     plates: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import asyncio
@@ -255,7 +255,7 @@ async def test_an_archive_nobody_waits_for_is_given_up(
             started.set()
             go_on.wait(5)
             yield
-            raise AssertionError("it was not given up")
+            raise AssertionError("it was not abandoned")
         finally:
             ended.set()
 

@@ -1,4 +1,4 @@
-"""What is uploaded: bytes, paths, file objects and iterators, and how they fail."""
+"""Sources of uploads: bytes, paths, file objects and iterators, and how they fail."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ async def read(source: Any, name: str | None = "a.txt") -> bytes:
 
 
 class Reader:
-    """A file object whose reads give, or raise, one thing after the other."""
+    """A file object whose reads return, or raise, the given results one after the other."""
 
-    def __init__(self, *answers: object) -> None:
-        self.answers = list(answers)
+    def __init__(self, *results: object) -> None:
+        self.results = list(results)
 
     def read(self, size: int = -1, /) -> Any:
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        result = self.results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 class AsyncReader(Reader):
@@ -94,7 +94,7 @@ async def test_big_buffers_are_not_copied_in_memory(kind: Callable[[bytes], Any]
     assert peak < size / 2
 
 
-async def test_a_buffer_travels_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_buffer_is_copied_before_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spool_module, "_IN_MEMORY", 1)
     source = bytearray(BODY)
 
@@ -142,13 +142,13 @@ async def test_a_path_may_be_given_as_bytes_by_its_object(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "source", [None, 5, object(), {"read": 1}], ids=lambda source: type(source).__name__
 )
-async def test_anything_else_is_refused_with_what_is_accepted(source: Any) -> None:
+async def test_other_sources_are_rejected_with_a_list_of_the_accepted(source: Any) -> None:
     with pytest.raises(TransferError, match="a path, a sequence of paths, bytes, a binary file"):
         await read(source, None)
 
 
 @pytest.mark.parametrize("source", [b"x", Reader(b""), iterate()])
-async def test_what_is_no_path_needs_a_name(source: Any) -> None:
+async def test_a_source_without_a_path_needs_a_name(source: Any) -> None:
     with pytest.raises(TransferError, match="needs a name"):
         await read(source, None)
 
@@ -163,13 +163,13 @@ async def test_what_is_no_path_needs_a_name(source: Any) -> None:
         pytest.param(iterate(b"a", "text"), id="iterator"),
     ],
 )
-async def test_text_is_refused_and_binary_mode_named(source: Any) -> None:
+async def test_text_is_rejected_and_the_error_names_binary_mode(source: Any) -> None:
     with pytest.raises(TransferError, match=r"a\.txt is read as text: open it in binary mode"):
         await read(source)
 
 
 @pytest.mark.parametrize("source", [Reader(None), AsyncReader(5), iterate(b"a", [1])])
-async def test_what_gives_no_bytes_is_refused(source: Any) -> None:
+async def test_a_source_that_gives_no_bytes_is_rejected(source: Any) -> None:
     with pytest.raises(TransferError, match="where bytes are needed"):
         await read(source)
 
@@ -218,7 +218,7 @@ async def test_an_iterator_that_is_not_read_to_its_end_is_closed() -> None:
         finally:
             ended.append(True)
 
-    source = pieces()  # held, so that nobody else closes it
+    source = pieces()  # referenced, so that garbage collection does not close it
     with pytest.raises(TransferError, match="read as text"):
         await read(source)
 
@@ -229,7 +229,7 @@ async def test_an_iterator_that_is_not_read_to_its_end_is_closed() -> None:
     ("path", "reason"),
     [("missing.bin", "No such file"), ("a\0b", "not a path")],
 )
-async def test_a_path_that_cannot_be_read_says_why(tmp_path: Path, path: str, reason: str) -> None:
+async def test_an_unreadable_path_raises_the_reason(tmp_path: Path, path: str, reason: str) -> None:
     with pytest.raises(TransferError, match=reason):
         await read(f"{tmp_path}/{path}", None)
 
@@ -237,7 +237,7 @@ async def test_a_path_that_cannot_be_read_says_why(tmp_path: Path, path: str, re
 # Where the temporary copy fails
 
 
-async def test_a_machine_without_room_for_temporary_files_is_told(
+async def test_a_missing_temporary_directory_raises(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
@@ -248,7 +248,7 @@ async def test_a_machine_without_room_for_temporary_files_is_told(
 
 
 class FullDisk(io.BytesIO):
-    """A file that keeps nothing: neither what is written, nor what is flushed when it closes."""
+    """A file on a full disk: writing fails, or flushing the buffer does."""
 
     def __init__(self, refusing: str) -> None:
         super().__init__()
@@ -263,7 +263,7 @@ class FullDisk(io.BytesIO):
         return super().write(data)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        self.refuse("flush")  # what was buffered is written before
+        self.refuse("flush")  # seeking flushes the buffer
         return super().seek(offset, whence)
 
     def close(self) -> None:
@@ -272,7 +272,7 @@ class FullDisk(io.BytesIO):
 
 
 @pytest.mark.parametrize("call", ["write", "flush"])
-async def test_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+async def test_a_full_disk_raises(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     disk = FullDisk(call)
     monkeypatch.setattr(spool_module, "_new_copy", lambda: disk)
 
@@ -299,7 +299,7 @@ class Failing:
 
 
 @pytest.mark.parametrize("call", ["seek", "readinto", "fileno"])
-async def test_a_disk_that_fails_while_it_is_read_is_told(
+async def test_a_disk_that_fails_while_it_is_read_raises(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str
 ) -> None:
     (tmp_path / "a.txt").write_bytes(BODY)
@@ -311,7 +311,7 @@ async def test_a_disk_that_fails_while_it_is_read_is_told(
         await read(tmp_path / "a.txt", None)
 
 
-async def test_a_file_that_shrinks_is_noticed(tmp_path: Path) -> None:
+async def test_a_file_that_shrinks_raises(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_bytes(BODY)
 
@@ -321,11 +321,11 @@ async def test_a_file_that_shrinks_is_noticed(tmp_path: Path) -> None:
             assert [chunk async for chunk in content.chunks()]
 
 
-# Cancellation of asyncio's own kind, which does not wait for the thread
+# Cancellation of an asyncio task, which does not wait for the thread
 
 
 class Noticed(io.BytesIO):
-    """A file that tells when it is closed."""
+    """A file that records that it was closed."""
 
     def __init__(self) -> None:
         super().__init__(BODY)
@@ -336,7 +336,7 @@ class Noticed(io.BytesIO):
         self.was_closed.set()
 
 
-async def test_a_file_is_closed_that_opens_when_nobody_waits_any_more(
+async def test_a_file_that_opens_after_the_cancellation_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file, started, go_on = Noticed(), threading.Event(), threading.Event()
@@ -350,7 +350,7 @@ async def test_a_file_is_closed_that_opens_when_nobody_waits_any_more(
         return await asyncio.to_thread(call)
 
     monkeypatch.setattr(content_module, "open_regular", open_slowly)
-    # Not anyio's, which may still be about to report when the test's loop closes.
+    # Not run_sync of anyio, whose thread may call the loop of the test after it has closed.
     monkeypatch.setattr(spool_module, "run_sync", in_thread)
     task = asyncio.create_task(read("a.txt"))
     await asyncio.to_thread(started.wait, 5)
@@ -363,7 +363,7 @@ async def test_a_file_is_closed_that_opens_when_nobody_waits_any_more(
     assert await asyncio.to_thread(file.was_closed.wait, 5)
 
 
-async def test_a_file_is_closed_that_has_opened_but_was_not_handed_over(
+async def test_a_file_that_opened_before_the_cancellation_is_closed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = Noticed()

@@ -1,4 +1,4 @@
-"""Counting the bytes of a transfer, and stopping one."""
+"""The progress, the attempts and the stop of a transfer."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transfers.control import Attempts, Meter, RetryableError, StoppedError, StopToken
 
 
-def test_what_is_sent_again_counts_once() -> None:
+def test_bytes_that_are_sent_again_count_once() -> None:
     seen: list[tuple[int, int | None]] = []
-    meter = Meter(30, lambda *told: seen.append(told))
+    meter = Meter(30, lambda *counts: seen.append(counts))
 
     for part, count in [(1, 0), (1, 8), (2, 5), (1, 0), (1, 4), (1, 10), (2, 10), (3, 10)]:
         meter.set(part, count)
@@ -20,7 +20,7 @@ def test_what_is_sent_again_counts_once() -> None:
     assert seen == [(8, 30), (13, 30), (15, 30), (20, 30), (30, 30)]
 
 
-async def test_a_transfer_that_is_stopped_ends_with_the_first_reason() -> None:
+async def test_a_stopped_transfer_raises_the_first_reason() -> None:
     stop_token = StopToken()
 
     async def work() -> None:
@@ -32,7 +32,7 @@ async def test_a_transfer_that_is_stopped_ends_with_the_first_reason() -> None:
         await stop_token.guard(work)
 
 
-async def test_nothing_is_tried_after_a_stop() -> None:
+async def test_no_attempt_follows_a_stop() -> None:
     stop_token = StopToken()
     stop_token.stop()
 
@@ -43,7 +43,7 @@ async def test_nothing_is_tried_after_a_stop() -> None:
         await Attempts(RetryPolicy(), stop_token).run(attempt)
 
 
-async def test_what_may_pass_is_told_as_what_it_is() -> None:
+async def test_a_retryable_error_raises_its_cause_when_the_attempts_end() -> None:
     async def attempt() -> None:
         raise RetryableError(TransferError("busy"), 5)
 

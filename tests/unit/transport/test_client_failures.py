@@ -1,4 +1,4 @@
-"""What HTTP clients' errors mean, told without importing the clients."""
+"""The meaning of errors of HTTP clients, found without importing the clients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def caused(error: E, cause: BaseException) -> E:
 
 
 class OfAUsers(httpx.ConnectError):
-    """A caller's own transport may raise a class of its own."""
+    """An error class of a transport that a caller wrote."""
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_errors_before_a_request_leaves(error: Exception) -> None:
         ),
         httpx2.StreamConsumed(),
         RuntimeError("a bug in a transport"),
-        # httpx-aiohttp 0.2 has all of these in the clothes of a ConnectTimeout.
+        # httpx-aiohttp 0.2 raises all of these as ConnectTimeout.
         caused(httpx.ConnectTimeout(""), aiohttp.ServerDisconnectedError()),
         caused(httpx.ConnectTimeout(""), aiohttp.ClientOSError(104, "Connection reset by peer")),
         caused(httpx.ConnectTimeout(""), aiohttp.ClientConnectionResetError("closing")),
@@ -108,9 +108,7 @@ def test_errors_after_which_the_server_may_have_it(error: Exception) -> None:
         ),
     ],
 )
-def test_an_error_is_described_by_the_first_that_says_something(
-    error: Exception, text: str
-) -> None:
+def test_an_error_is_described_by_the_first_text_of_its_chain(error: Exception, text: str) -> None:
     assert describe(error) == text
 
 
@@ -123,5 +121,5 @@ def test_an_error_is_described_by_the_first_that_says_something(
         (httpx.ReadTimeout("slow"), False),
     ],
 )
-def test_what_another_attempt_would_only_bring_again(error: Exception, *, expected: bool) -> None:
+def test_permanent_errors(error: Exception, *, expected: bool) -> None:
     assert is_permanent(error) is expected

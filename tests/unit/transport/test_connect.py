@@ -15,7 +15,7 @@ V6, V4 = socket.AF_INET6, socket.AF_INET
 
 
 class Network:
-    """Addresses of a host: each accepts, refuses, or does not answer.
+    """Addresses of a host: each accepts, refuses, or does not respond.
 
     Attributes:
         tried: The addresses in the order of the attempts.
@@ -52,7 +52,7 @@ async def test_families_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert network.tried == ["a1", "b1", "a2", "b2"]
 
 
-async def test_an_address_that_does_not_answer_holds_up_no_other(
+async def test_an_address_that_does_not_respond_delays_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(_connect, "_NEXT_ADDRESS", 0.01)
@@ -70,7 +70,7 @@ async def test_the_last_refusal_is_raised(monkeypatch: pytest.MonkeyPatch) -> No
         await connect("h", 1, 10)
 
 
-async def test_a_host_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_host_that_does_not_respond_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     Network(monkeypatch, a1="hangs")
 
     with pytest.raises(TimeoutError, match=r"no connection within 0\.01 s"):
@@ -84,7 +84,7 @@ async def test_a_server_is_reached() -> None:
             assert connected.getpeername() == ("127.0.0.1", port)
 
 
-async def test_a_server_that_is_gone_refuses() -> None:
+async def test_a_closed_port_refuses() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
 

@@ -1,4 +1,4 @@
-"""Many transfers at once: a few are under way, the others wait, and nothing else waits for them."""
+"""The limit of transfers at the same time: the others wait, and API calls do not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from aioftrackjobs import AsyncSession, Job
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.protocol.upload import PartSizes
 from aioftrackjobs.session import context_of
-from aioftrackjobs.transfers import upload as uploads_module
+from aioftrackjobs.transfers import upload as upload_module
 from aioftrackjobs.transfers.content import open_content
 from aioftrackjobs.transfers.upload import upload
 
@@ -26,11 +26,11 @@ SIZES = PartSizes((), largest=50_000, fewest=3)
 
 
 class Watch:
-    """Counts the files that a session has open and the bodies that it sends, and may hold them.
+    """Counts the open files and the bodies in transmission of a session, and can hold the bodies.
 
     Attributes:
-        files: The most files that were open at once.
-        bodies: The most bodies that were sent at once.
+        files: The highest number of files that were open at once.
+        bodies: The highest number of bodies that were sent at once.
     """
 
     def __init__(self, session: AsyncSession, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,7 +41,7 @@ class Watch:
         self._send = session._connection.transport.send
         self._open = open_content
         monkeypatch.setattr(session._connection.transport, "send", self._watched_send)
-        monkeypatch.setattr(uploads_module, "open_content", self._watched_open)
+        monkeypatch.setattr(upload_module, "open_content", self._watched_open)
 
     def hold(self) -> None:
         self._may_go = anyio.Event()
@@ -90,7 +90,7 @@ async def send_in_parts(session: AsyncSession, source: Any) -> Any:
     return await upload(context_of(session), source, data={}, sizes=SIZES)
 
 
-async def test_a_hundred_uploads_at_once_have_few_files_and_connections_open(
+async def test_a_hundred_uploads_open_only_as_many_files_and_requests_as_are_admitted(
     session: AsyncSession, watch: Watch, path: Path
 ) -> None:
     watch.hold()
@@ -104,7 +104,7 @@ async def test_a_hundred_uploads_at_once_have_few_files_and_connections_open(
     assert len(await session.query("select id from Component").all()) == 100
 
 
-async def test_parts_of_all_files_share_the_connections(
+async def test_the_parts_of_all_files_share_the_admitted_requests(
     session: AsyncSession, watch: Watch, path: Path
 ) -> None:
     watch.hold()
@@ -134,7 +134,7 @@ async def test_api_calls_do_not_wait_for_transfers(
         watch.release()
 
 
-async def test_who_waits_for_room_can_be_cancelled(
+async def test_a_transfer_that_waits_for_admission_can_be_cancelled(
     session: AsyncSession, watch: Watch, path: Path
 ) -> None:
     watch.hold()
@@ -142,10 +142,10 @@ async def test_who_waits_for_room_can_be_cancelled(
         for _ in range(8):
             group.start_soon(session.create_component, path)
         await watch.until_sending(8)
-        async with anyio.create_task_group() as waiting:
-            waiting.start_soon(session.create_component, path)
+        async with anyio.create_task_group() as waiting_group:
+            waiting_group.start_soon(session.create_component, path)
             await anyio.wait_all_tasks_blocked()
-            waiting.cancel_scope.cancel()
+            waiting_group.cancel_scope.cancel()
         watch.release()
 
     await session.create_component(path)
@@ -154,7 +154,7 @@ async def test_who_waits_for_room_can_be_cancelled(
 
 
 @pytest.mark.parametrize("count", [1, 2])
-async def test_a_session_may_have_other_room(
+async def test_the_number_of_transfers_is_an_option_of_the_session(
     server: ServerHandle, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     async with AsyncSession(
@@ -171,7 +171,7 @@ async def test_a_session_may_have_other_room(
     assert (watch.files, watch.bodies) == (count, count)
 
 
-async def test_an_upload_that_is_made_of_a_download_needs_no_more_room(
+async def test_an_upload_that_reads_from_a_download_is_admitted_once(
     server: ServerHandle, path: Path, tmp_path: Path
 ) -> None:
     async with AsyncSession(server.url, server.api_key, server.api_user, transfers=1) as session:
@@ -187,6 +187,6 @@ async def test_an_upload_that_is_made_of_a_download_needs_no_more_room(
     assert (tmp_path / "back").read_bytes() == BODY
 
 
-def test_a_session_without_room_is_refused() -> None:
+def test_a_session_without_transfers_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         AsyncSession("http://ftrack.test", "key", "user", transfers=0)
