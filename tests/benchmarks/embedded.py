@@ -1,7 +1,7 @@
-"""The embedded server as the server of the benchmarks, filled with what they read.
+"""The embedded server as the server of the benchmarks, filled with the entities that they read.
 
-Run by ``run.py --server embedded``; prints its address, and serves until its standard input is
-closed. Most of what is measured then is the server.
+``run.py --server embedded`` runs it. It prints its address, and serves until its standard input is
+closed. Most of the measured time is then that of the server.
 """
 
 from __future__ import annotations
@@ -55,17 +55,17 @@ def _fill(server: ServerHandle) -> None:
         body = json.dumps(batch).encode()
         request = urllib.request.Request(f"{server.url}/api", body, headers)
         with urllib.request.urlopen(request) as response:
-            answer = json.load(response)
-        if not isinstance(answer, list):
-            raise TypeError(f"the server refused to be filled: {answer}")
+            result = json.load(response)
+        if not isinstance(result, list):
+            raise TypeError(f"the server refused to be filled: {result}")
 
 
 async def main() -> None:
     """Serve until standard input is closed."""
     async with running() as server:
         await run_sync(_fill, server)
-        told = {"url": server.url, "user": server.api_user, "key": server.api_key}
-        print(json.dumps(told), flush=True)
+        endpoint = {"url": server.url, "user": server.api_user, "key": server.api_key}
+        print(json.dumps(endpoint), flush=True)
         await run_sync(sys.stdin.read)
 
 

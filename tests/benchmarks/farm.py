@@ -2,11 +2,12 @@
 
     python tests/benchmarks/farm.py [--quick] [--peers NAME ...] [--tasks N ...] [--profile]
 
-Many tasks, each with Jobs of its own: created running, changed ten times, done; a commit each. All
-peers are measured in the same run, in fresh processes pinned to one core, and take turns; the
-server (``crowd.py``) has the other core. Read the ratios: a slow minute slows all alike.
+Each of many tasks has Jobs of its own. A Job is created as running, changed ten times and set to
+done, with a commit for each step. All peers are measured in the same run, in fresh processes pinned
+to one core, and take turns; the server (``async_stub.py``) has the other core. Read the ratios,
+because a slow minute of the machine slows all peers alike.
 
-Node and npm are needed for the official JavaScript client, which is installed for the run.
+The official JavaScript client is installed for the run, which needs Node and npm.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ LATENCIES = (0, 50)
 TASKS = (1, 100, 1_000, 5_000)
 PARTS = ("farm", "lone", "cold", "read")
 
-#: The life cycles of each task make some seconds of work.
+#: The numbers of life cycles are chosen so that each peer works for some seconds.
 PEERS = (
     Peer("ours, 1 task", "ours", 1, {0: 160, 50: 3}),
     Peer("ours, 100 tasks", "ours", 100, {0: 40, 50: 4}),
@@ -46,9 +47,9 @@ PEERS = (
     Peer("official Python, 1 thread", "official", 1, {0: 60, 50: 3}),
     Peer("official Python, 32 threads", "official", 32, {0: 4, 50: 3}),
     Peer("official JavaScript, 100 promises", "javascript", 100, {0: 3, 50: 2}),
-    Peer("httpx, prepared operations, 10 in flight", "raw", 100, {0: 2, 50: 1}, batch=1),
-    Peer("httpx, prepared batches of 100, 10 in flight", "raw", 10, {0: 20, 50: 3}, batch=100),
-    Peer("httpx, prepared batches of 100, 2 in flight", "raw", 2, {0: 100, 50: 3}, batch=100),
+    Peer("httpx, prepared operations, 10 at a time", "raw", 100, {0: 2, 50: 1}, batch=1),
+    Peer("httpx, prepared batches of 100, 10 at a time", "raw", 10, {0: 20, 50: 3}, batch=100),
+    Peer("httpx, prepared batches of 100, 2 at a time", "raw", 2, {0: 100, 50: 3}, batch=100),
 )
 CLIENTS = tuple(dict.fromkeys(peer.client for peer in PEERS))
 
@@ -70,10 +71,10 @@ _ALONE = 1.5
 
 @contextmanager
 def javascript() -> Iterator[list[str] | None]:
-    """Install the official JavaScript client; give how to run its program, or None."""
+    """Install the official JavaScript client; yield the command that runs its program, or None."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        say("node and npm are not here: measuring without JavaScript")
+        say("node or npm is not installed: measuring without JavaScript")
         yield None
         return
     say("npm ci")
@@ -94,13 +95,13 @@ def javascript() -> Iterator[list[str] | None]:
 
 
 def work_of(bench: Bench) -> Result:
-    """Return what the server has done so far."""
+    """Return the server's own figures so far."""
     with urllib.request.urlopen(f"{bench.environment['FTRACK_SERVER']}/work") as response:
         return json.load(response)
 
 
 def cycle(bench: Bench, peer: Peer, cycles: int) -> Figures:
-    """Run the life cycles of *peer* once; the server must have been told all of them."""
+    """Run the life cycles of *peer* once; the server must have received all of them."""
     before = work_of(bench)
     batch = [] if peer.batch is None else [str(peer.batch)]
     result = bench.measure(peer.client, ["farm", str(peer.tasks), str(cycles), *batch])
@@ -138,15 +139,15 @@ def farm(
 def alone(bench: Bench) -> float:
     """Return the operations a second of the server when plain sockets send batches of 100.
 
-    Their answers are not even parsed: with any client in the way it can only be less.
+    The responses are not even parsed, so a rate that includes any client can only be lower.
     """
-    told = {
+    endpoint = {
         "port": urlsplit(bench.environment["FTRACK_SERVER"]).port,
         "user": bench.environment["FTRACK_API_USER"],
         "key": bench.environment["FTRACK_API_KEY"],
     }
-    message = request(told, [update("0" * 36)] * 100)
-    return 100 * asyncio.run(rate(told, message, _ALONE))
+    message = request(endpoint, [update("0" * 36)] * 100)
+    return 100 * asyncio.run(rate(endpoint, message, _ALONE))
 
 
 def seconds_of(
@@ -161,7 +162,7 @@ def seconds_of(
 
 
 def profile(bench: Bench, tasks: int, cycles: int) -> None:
-    """Print where ours spends its time: the 25 functions with the most, then by package."""
+    """Print the 25 functions of ours that take the most time, then the time by package."""
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "profile"))
         program = [bench.python, "-m", "cProfile", "-o", path, str(HERE / "ours.py")]
@@ -178,7 +179,7 @@ def profile(bench: Bench, tasks: int, cycles: int) -> None:
 
 
 def owner(file: str) -> str:
-    """Return the package that a file belongs to; our own files by themselves."""
+    """Return the package that a file belongs to, or its path if it is one of our own files."""
     parts = Path(file).parts
     if "aioftrackjobs" in parts:
         return "/".join(parts[parts.index("aioftrackjobs") :])
@@ -188,15 +189,15 @@ def owner(file: str) -> str:
 
 
 def say(text: str) -> None:
-    """Tell who waits how far it is."""
+    """Print the progress to standard error."""
     print(f"{text} ...", file=sys.stderr, flush=True)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure what was asked for, and print the tables."""
+    """Measure what the options select, and print the tables."""
     with ExitStack() as stack:
         benches = {
-            latency: stack.enter_context(benching("crowd", options.python, latency))
+            latency: stack.enter_context(benching("async_stub", options.python, latency))
             for latency in options.latencies
         }
         first = benches[options.latencies[0]]
@@ -230,21 +231,21 @@ def run(options: argparse.Namespace) -> None:
         if "read" in options.parts and 0 in benches:
             findings.read = seconds_of(benches[0], READ, clients, options)
         late = {latency: work_of(bench)["late"] for latency, bench in benches.items()}
-    tell(findings, late, options)
+    show(findings, late, options)
 
 
-def tell(findings: Findings, late: dict[int, float], options: argparse.Namespace) -> None:
-    """Print the tables, and what to know of them."""
+def show(findings: Findings, late: dict[int, float], options: argparse.Namespace) -> None:
+    """Print the tables, and the conditions under which they were measured."""
     if findings.farm:
         print(render(*table(findings)), end="\n\n")
     if lines := aims(findings):
         print(render(["", "ours", "peer", "ratio", "aim", ""], lines))
     print(
-        f"\nA Job is {UPDATES + 2} operations, a commit each. Medians of fresh processes, all "
-        "pinned to one core, the server on another: with two cores in all, threads and the "
-        "workers of Node share theirs too. CPU is user and system time of the client's process; "
-        "memory is its peak. 'Server busy' is the share of its core that the server used, the "
-        "client's start included."
+        f"\nA Job is {UPDATES + 2} operations, with a commit for each. The figures are medians of "
+        "fresh processes. All clients are pinned to one core, which includes threads and the "
+        "workers of Node; the server has another core. CPU is user and system time of the client's "
+        "process; memory is its peak. 'Server busy' is the share of its core that the server used, "
+        "including the client's start."
     )
     if findings.server is not None:
         print(f"The server alone, batches of 100 over plain sockets: {findings.server:,.0f}/s.")
@@ -252,10 +253,10 @@ def tell(findings: Findings, late: dict[int, float], options: argparse.Namespace
         if latency:
             print(
                 f"The latency limit is tasks / {latency} ms: no task can have more than one commit "
-                f"in each round trip. Answers left {1e3 * (latency / 1e3 + seconds):.2f} ms after "
-                "their request, in the mean."
+                f"in each round trip. The mean response was sent "
+                f"{1e3 * (latency / 1e3 + seconds):.2f} ms after its request."
             )
-    print(f"{JOBS:,} Jobs are read as entities, with their users' names, in pages.")
+    print(f"The reading workload reads {JOBS:,} Jobs with their users' names, in pages.")
     print(f"{machine(options.python)}; load average at the end {os.getloadavg()[0]:.1f}.")
     print(f"Reproduce with: python tests/benchmarks/farm.py {shlex.join(sys.argv[1:])}".rstrip())
 
@@ -263,7 +264,9 @@ def tell(findings: Findings, late: dict[int, float], options: argparse.Namespace
 def main() -> None:
     """Read the command line, and run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a minute: less work, each once")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure each once, with less work: a minute"
+    )
     parser.add_argument("--repeat", type=int, metavar="N", help="measure each N times")
     parser.add_argument("--peers", nargs="+", choices=CLIENTS, default=CLIENTS)
     parser.add_argument("--tasks", nargs="+", type=int, choices=TASKS, default=TASKS)
@@ -273,7 +276,7 @@ def main() -> None:
         nargs="+",
         choices=PARTS,
         default=PARTS,
-        help="cold needs the latency of 50 ms, read that of 0",
+        help="what to measure; cold needs the latency of 50 ms, and read that of 0 ms",
     )
     parser.add_argument(
         "--profile", nargs="?", type=int, const=100, metavar="TASKS", help="profile ours instead"
@@ -282,7 +285,7 @@ def main() -> None:
         "--python",
         default=sys.executable,
         metavar="PATH",
-        help="interpreter of the measured programs, as for run.py",
+        help="interpreter of the measured programs, as in run.py",
     )
     run(parser.parse_args())
 

@@ -1,4 +1,4 @@
-"""What ``farm.py`` found, as tables: the figures of all peers, and what became of the aims."""
+"""The results of ``farm.py`` as tables: the figures of all peers, and which aims are met."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-#: Who stands for what in the aims: client, and number of tasks, threads, promises or requests.
+#: The peers that the aims compare: client, and number of tasks, threads, promises or requests.
 OURS_100 = ("ours", 100)
 OURS_1000 = ("ours", 1_000)
 OFFICIAL_32 = ("official", 32)
@@ -16,13 +16,13 @@ BATCHES = ("raw", 10)
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Peer:
-    """One way to get the work done.
+    """A client with a number of tasks, which does the work.
 
     Attributes:
-        client: The program that does it.
+        client: The program that does the work.
         tasks: How many tasks, threads or promises it has.
-        cycles: Life cycles that each of them does one after another, by latency.
-        batch: Jobs whose life cycles share requests, where these are prepared.
+        cycles: Life cycles that each task runs one after another, by latency.
+        batch: Jobs whose life cycles share requests, if the requests are prepared.
     """
 
     title: str
@@ -33,7 +33,7 @@ class Peer:
 
 
 class Figures(NamedTuple):
-    """What one peer did at one latency.
+    """What was measured of one peer at one latency.
 
     Attributes:
         rate: Operations a second.
@@ -50,10 +50,10 @@ class Figures(NamedTuple):
 
 @dataclass(slots=True)
 class Findings:
-    """All that was measured; empty where it was not.
+    """All results; a part that was not measured is empty.
 
     Attributes:
-        server: Operations a second that the server does when no client is in the way.
+        server: Operations a second of the server alone, with requests from plain sockets.
         farm: By peer and latency.
         lone: Seconds of a commit, by latency and client.
         cold: Seconds, by workload and client.
@@ -76,7 +76,7 @@ class Findings:
 
 
 def table(findings: Findings) -> tuple[list[str], list[list[str]]]:
-    """Return head and lines of the table of all peers."""
+    """Return the head and the lines of the table of all peers."""
     latencies = list(dict.fromkeys(latency for _, latency in findings.farm))
     head = ["peer"]
     for latency in latencies:
@@ -99,7 +99,7 @@ def table(findings: Findings) -> tuple[list[str], list[list[str]]]:
 
 
 def aims(findings: Findings) -> list[list[str]]:
-    """Return the lines of the table of aims, as far as they were measured."""
+    """Return the lines of the table of aims, for the aims that were measured."""
     return [*_rates(findings), *_seconds(findings)]
 
 

@@ -1,16 +1,16 @@
-"""What the journal, and leases, cost a farm: Jobs a second with and without.
+"""What the journal and leases cost a farm: Jobs a second with and without them.
 
     python tests/benchmarks/journal.py [--commits N] [--tasks N ...] [--rounds N] [--repeat N]
 
-Each task runs Jobs in job_context, one after the other, with two progress reports each, and with
-ten commits about an entity of its own, as a task of a farm (``farm.py``) makes; ``--commits 0``
-for Jobs that do nothing, where the journal weighs most. The aim is less than 10 % for Jobs with ten
-commits. The server (``crowd.py``) responds at once, so that the work of the client is measured;
-client and server have a core each.
+Each task runs Jobs in ``job_context``, one after the other. A Job makes two progress reports, and
+ten commits about an entity of its own, as a task of a farm (``farm.py``) does. ``--commits 0`` is
+for Jobs that do nothing, where the share of the journal is highest. The aim is less than 10 % for
+Jobs with ten commits. The server (``async_stub.py``) responds at once, so that the work of the
+client is measured; client and server have a core each.
 
-Settings take turns of some tenths of a second in one process, so that each has its share of the
-machine's swings; what a turn leaves for later is next to nothing. The shares are medians of
-several processes, with the least and the most.
+Settings take turns of some tenths of a second in one process, so that changes in the machine's
+speed affect all of them. A turn leaves almost no work for later ones. The shares are medians of
+several processes, with the lowest and the highest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from statistics import median
 from measuring import SETTINGS
 from run import benching, machine, render
 
-#: Jobs of a turn: so many of one task, and of many together; a quarter where they do something.
+#: Jobs of a turn: of a single task, and of many tasks together; a quarter if they make commits.
 ALONE, TOGETHER = 40, 400
 
 
@@ -38,12 +38,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="turns of each setting")
     parser.add_argument("--repeat", type=int, default=5, help="processes")
     parser.add_argument("--latency", type=int, default=0, help="of the server, in ms")
-    parser.add_argument("--folder", help="where the journal is; else a temporary folder")
+    parser.add_argument("--folder", help="of the journal; a temporary one by default")
     options = parser.parse_args()
     results: dict[int, list[dict[str, float]]] = {tasks: [] for tasks in options.tasks}
     with (
         tempfile.TemporaryDirectory(dir=options.folder) as folder,
-        benching("crowd", sys.executable, options.latency) as bench,
+        benching("async_stub", sys.executable, options.latency) as bench,
     ):
         for turn in range(options.repeat):
             for tasks, found in results.items():
@@ -56,7 +56,7 @@ def main() -> None:
                 done = tasks * cycles * options.rounds
                 found.append({key: value / done for key, value in result.items()})
     rows = [row for tasks, found in results.items() for row in lines(f"{tasks:,}", found)]
-    head = ["tasks", "setting", "Jobs", "of plain", "least to most", "CPU a Job", "of plain"]
+    head = ["tasks", "setting", "Jobs", "of plain", "lowest to highest", "CPU a Job", "of plain"]
     print(render(head, rows))
     print(f"\n{machine(sys.executable)}; load average at the end {os.getloadavg()[0]:.1f}.")
 

@@ -1,6 +1,6 @@
-"""What the measured programs share: the sizes of the work, and how time and memory are taken.
+"""What the measured programs share: the sizes of the work, and measuring time and memory.
 
-Kept free of imports that cost anything: it is part of what "hello job" measures, for all alike.
+It imports only what is cheap, because "hello job" measures its import, too, for all peers alike.
 """
 
 import json
@@ -14,11 +14,11 @@ PAGE = 500
 LIFE_CYCLES = 200
 UPDATES = 10
 COMMITS = 30
-#: Requests that plain httpx has in flight at once: more of them are slower (httpcore's pool).
-IN_FLIGHT = 10
+#: Requests that plain httpx sends at once: more of them are slower (httpcore's pool).
+MAX_CONCURRENT = 10
 FILE_SIZE = 256 << 20
 
-#: What keeps a Job from being lost, for ``journal.py``.
+#: The settings of ``journal.py``: what keeps a Job from being lost.
 SETTINGS = ("plain", "leases", "journal", "journal and leases")
 
 READING = "select id, status, user.username from Job"
@@ -28,7 +28,7 @@ _MIB = 1 << 20
 
 
 class Stopwatch:
-    """Wall and processor time since it was made."""
+    """Wall and processor time since its creation."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
@@ -42,14 +42,14 @@ class Stopwatch:
 
 
 class Laps:
-    """Times of the same thing done again and again, from when it was made."""
+    """The times of repetitions, the first of which begins with its creation."""
 
     def __init__(self) -> None:
         self._times: list[float] = []
         self._started = time.perf_counter()
 
     def end(self) -> None:
-        """End one, and begin the next."""
+        """End a repetition, and begin the next."""
         now = time.perf_counter()
         self._times.append(now - self._started)
         self._started = now
@@ -60,12 +60,12 @@ class Laps:
 
 
 class Memory:
-    """The highest use of memory since it was made, above the use at that time."""
+    """The highest use of memory since its creation, above the use at that time."""
 
     def __init__(self) -> None:
         self._idle = _status("VmRSS")
         try:
-            # Forget the peak so far, such as that of the imports (Linux, see proc(5)).
+            # Reset the peak, for instance that of the imports (Linux, see proc(5)).
             with open("/proc/self/clear_refs", "w") as file:  # noqa: PTH123
                 file.write("5")
         except OSError:
@@ -77,7 +77,7 @@ class Memory:
 
 
 def _status(name: str) -> float:
-    """Return a size from the system, in MiB; the peak where there is no better."""
+    """Return a size that the system reports, in MiB; on other systems than Linux, the peak."""
     try:
         with open("/proc/self/status") as file:  # noqa: PTH123
             return next(int(line.split()[1]) for line in file if line.startswith(name)) / 1024

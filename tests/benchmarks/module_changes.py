@@ -2,14 +2,14 @@
 
     python tests/benchmarks/module_changes.py [--list]
 
-A reader who follows what a call does has to change files as often. Each function of this package
-that is called, or resumed after an ``await``, counts as one change if it is in another module than
-the one before. Returns do not count, nor do functions of other packages.
+A reader who follows a call has to change files as often. Each function of this package that is
+called, or resumed after an ``await``, counts as one change if it is in another module than the
+function before. Returns do not count, and functions of other packages do not count.
 
-What is measured is the second Job of a session, whose user is known and whose connection is open:
-everything is imported, and nothing is asked before. Its lease is a new one, as in a farm whose Jobs
-do not all begin in the same second. The server is a stand-in in this process, on a loopback socket.
-The figure depends a little on the version of Python, and on the collection of garbage.
+The benchmark measures the second Job of a session. At that time everything is imported, the user is
+known, the connection is open, and no query precedes the Job. Its lease is a new one, as in a farm
+whose Jobs do not all begin in the same second. The server is a stub in this process, on a loopback
+socket. The figure depends a little on the version of Python.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ NEXT_LEASE = 1.1
 
 
 class Recorder:
-    """Notes the modules that execution goes through, until a socket sends the first byte.
+    """Records the modules that execution goes through until a socket sends the first byte.
 
     Attributes:
-        modules: In their order; no two neighbours are the same.
+        modules: In the order of execution; no two neighbours are the same.
     """
 
     def __init__(self) -> None:
         self.modules: list[str] = []
 
     def start(self) -> None:
-        """Begin; garbage is not collected meanwhile, which calls functions at any time."""
+        """Begin, without garbage collection, which can call functions at any time."""
         gc.collect()
         gc.disable()
-        sys.setprofile(self._note)
+        sys.setprofile(self._record)
 
-    def _note(self, frame: FrameType, event: str, function: object) -> None:
+    def _record(self, frame: FrameType, event: str, function: object) -> None:
         if event == "c_call":
             if getattr(function, "__name__", "").startswith("send") and isinstance(
                 getattr(function, "__self__", None), socket.socket
@@ -82,7 +82,7 @@ async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 def result(operation: dict[str, object]) -> dict[str, object]:
-    """Return what a server responds to an operation."""
+    """Return the result of an operation."""
     if operation["action"] == "query":
         user = {"__entity_type__": "User", "id": "1", "username": "maya"}
         return {"action": "query", "data": [user], "metadata": {}}
@@ -92,7 +92,7 @@ def result(operation: dict[str, object]) -> dict[str, object]:
 
 
 async def measure() -> list[str]:
-    """Return the modules in their order."""
+    """Return the modules in the order of execution."""
     recorder = Recorder()
     server = await asyncio.start_server(respond, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -110,7 +110,7 @@ async def measure() -> list[str]:
 def main() -> None:
     """Measure, and print the number of changes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--list", action="store_true", help="print the modules, too")
+    parser.add_argument("--list", action="store_true", help="print the modules as well")
     options = parser.parse_args()
     modules = asyncio.run(measure())
     if options.list:

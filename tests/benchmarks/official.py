@@ -1,6 +1,6 @@
 """The workloads with the official client: ``official.py WORKLOAD [ARGUMENT ...]``.
 
-As its own tutorial has it, unmodified, without plugins, and with its cache of schemas warm.
+They use the client as its own tutorial does: unmodified, without plugins, with a warm schema cache.
 """
 
 import sys
@@ -22,7 +22,7 @@ from measuring import (
 def open_session():
     import ftrack_api
 
-    # The folder for the schema cache is in the environment, where `run.py` put it.
+    # `run.py` has set the folder of the schema cache in the environment.
     return ftrack_api.Session(*account(), plugin_paths=[])
 
 
@@ -50,7 +50,7 @@ def life_cycles() -> None:
 
 
 def farm(threads: str, cycles: str) -> None:
-    """A session for each thread: shared, threads post each other's operations."""
+    """Open a session for each thread, because threads that share one send each other's operations."""
     from concurrent.futures import ThreadPoolExecutor
 
     sessions = [open_session() for _ in range(int(threads))]
@@ -105,7 +105,7 @@ def upload(path: str) -> None:
 
 
 def download(component_id: str, path: str) -> None:
-    """Copy from the location's accessor, which is what adding to another location does."""
+    """Copy from the location's accessor, as the client does to add to another location."""
     session = open_session()
     location = session.query('Location where name is "ftrack.server"').one()
     memory, watch = Memory(), Stopwatch()

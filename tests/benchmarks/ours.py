@@ -41,7 +41,7 @@ async def life_cycles() -> None:
 
 
 async def farm(tasks: str, cycles: str) -> None:
-    """What a daemon of a farm does: a session for all, a unit of work for each Job."""
+    """Work as a daemon of a farm does: one session for all, and a unit of work for each Job."""
     import asyncio
 
     from aioftrackjobs import AsyncSession, Job
@@ -68,9 +68,9 @@ async def farm(tasks: str, cycles: str) -> None:
 
 
 async def jobs(tasks: str, cycles: str, rounds: str, folder: str, commits: str) -> None:
-    """What a daemon of a farm does with job_context, with a journal and leases and without.
+    """Work as a daemon of a farm does with ``job_context``: with journal and leases, and without.
 
-    All in one process, and in turns that are short beside the swings of the machine.
+    All settings take turns in one process; a turn is shorter than the changes in machine speed.
     """
     import asyncio
     import random
@@ -105,12 +105,14 @@ async def jobs(tasks: str, cycles: str, rounds: str, folder: str, commits: str) 
             journal = f"{folder}/{setting}" if "journal" in setting else ""
             session = AsyncSession(journal=journal, lease=180 if "leases" in setting else 0)
             sessions.append((setting, await stack.enter_async_context(session)))
-        for number in range(-1, int(rounds)):  # the first imports what is needed, and makes files
+        for number in range(-1, int(rounds)):  # round -1 imports modules and creates files
             for setting, session in sessions:
                 for name, value in (await turn(session)).items():
                     key = f"{setting}: {name}"
                     result[key] = result.get(key, 0.0) + (value if number >= 0 else 0.0)
-            chance.shuffle(sessions)  # or garbage is collected in the same one's turn each time
+            chance.shuffle(
+                sessions
+            )  # or garbage collection always falls into the turn of the same setting
     report(result)
 
 
@@ -176,7 +178,7 @@ async def download(component_id: str, path: str) -> None:
 
 def importing() -> None:
     watch = Stopwatch()
-    # What a program uses, not the package, which loads its names when they are asked for.
+    # Import the names that a program uses, because the package itself loads names lazily.
     from aioftrackjobs import AsyncSession, job_context  # noqa: F401
 
     report(watch.read())

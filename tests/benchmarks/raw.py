@@ -1,15 +1,15 @@
-"""The workloads with plain httpx, written by hand: what is left when nothing is kept track of.
+"""The workloads with plain httpx, written by hand: the cost without entities and their state.
 
-Requests and files are the same, but no entities are made, no errors told apart, no identity
-kept. Where a workload is about exactly that, there is no function for it.
+Requests and files are the same, but there are no entities, no classes of errors and no identity
+map. A workload that is about one of these has no function here.
 """
 
 import sys
 
 from measuring import (
     CHUNK,
-    IN_FLIGHT,
     LIFE_CYCLES,
+    MAX_CONCURRENT,
     PAGE,
     READING,
     UPDATES,
@@ -49,8 +49,8 @@ def _update(job_id: str, **values: str):
 
 async def _user_id(client) -> str:
     expression = f'select id from User where username is "{account()[2]}" limit 2'
-    (answer,) = await _call(client, {"action": "query", "expression": expression})
-    return answer["data"][0]["id"]
+    (result,) = await _call(client, {"action": "query", "expression": expression})
+    return result["data"][0]["id"]
 
 
 async def hello() -> None:
@@ -79,7 +79,7 @@ async def life_cycles() -> None:
 
 
 async def farm(tasks: str, cycles: str, batch: str) -> None:
-    """Post what is ready to be sent: the life cycles of a batch of Jobs, a step in each request."""
+    """Send prepared requests: the life cycles of a batch of Jobs, with one step in each request."""
     import asyncio
     import json
     from uuid import uuid4
@@ -94,7 +94,7 @@ async def farm(tasks: str, cycles: str, batch: str) -> None:
             [_update(job, status="done") for job in jobs],
         ]
         bodies = [json.dumps(step, separators=(",", ":")).encode() for step in steps]
-        free = asyncio.Semaphore(IN_FLIGHT)
+        free = asyncio.Semaphore(MAX_CONCURRENT)
 
         async def work() -> None:
             for _ in range(int(cycles)):
@@ -133,9 +133,9 @@ async def read() -> None:
         jobs, users, offset = [], {}, 0
         while offset is not None:
             expression = f"{READING} offset {offset} limit {PAGE}"
-            (answer,) = await _call(client, {"action": "query", "expression": expression})
-            jobs += answer["data"]
-            offset = answer["metadata"]["next"]["offset"]
+            (result,) = await _call(client, {"action": "query", "expression": expression})
+            jobs += result["data"]
+            offset = result["metadata"]["next"]["offset"]
         for job in jobs:
             if "username" in job["user"]:
                 users[job["user"]["id"]] = job["user"]["username"]
@@ -192,7 +192,7 @@ def importing() -> None:
     import httpx  # noqa: F401
     import pydantic
 
-    pydantic.BaseModel  # noqa: B018  # pydantic imports its parts when they are first named
+    pydantic.BaseModel  # noqa: B018  # pydantic imports its parts lazily
     report(watch.read())
 
 

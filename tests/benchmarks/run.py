@@ -4,7 +4,7 @@
 
 Each measurement is a fresh process, pinned to one core; the server has another. The programs
 take turns, so that a machine that slows down slows all of them; the table shows medians. Read
-the ratios: the seconds are worth no more than the machine's spare time.
+the ratios, because the seconds depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ CORES = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else
 PEERS = ("official", "ours", "raw")
 SERVERS = ("stub", "embedded")
 
-#: A commit is independent of what is in memory if it takes no longer than this many times a
-#: commit with next to nothing in memory: what the machine's noise leaves room for.
+#: The duration of a commit is independent of the entities in memory if a commit with many of them
+#: takes at most this many times a commit with few. What is above 1 allows for the machine's noise.
 INDEPENDENT = 1.25
 
 Result = Mapping[str, float]
@@ -45,10 +45,10 @@ class Row:
     """One line of the table.
 
     Attributes:
-        metric: Key of the figure in what the programs report.
-        unit: How to show it.
-        aim: Most that ours may be, as a share of the official client's; None for no aim.
-        limit: Most that ours may be in itself, in the unit of the metric.
+        metric: Key of the figure in the results that the programs report.
+        unit: The unit in which the table shows it.
+        aim: The highest share of the official client's figure that ours may have; None for no aim.
+        limit: The highest figure that ours may have, in the unit of the metric.
     """
 
     title: str
@@ -60,12 +60,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """One thing to measure.
+    """A program to measure, with the lines of the table about it.
 
     Attributes:
         program: Function of the programs to run, with its arguments.
-        peers: Who is measured.
-        repeat: How often, unless the command line says.
+        peers: The clients that are measured.
+        repeat: How often each is measured, unless the command line sets it.
     """
 
     name: str
@@ -122,10 +122,10 @@ WORKLOADS = (
 
 @dataclass(slots=True)
 class Bench:
-    """A running server, and where the programs find it and their files.
+    """A running server, and what the programs need to find it and their files.
 
     Attributes:
-        commands: How to start the peers that are no program of their name beside this one.
+        commands: Commands of the peers that have no program of their name in this folder.
     """
 
     environment: Mapping[str, str]
@@ -152,7 +152,7 @@ class Bench:
         return result
 
     def _check_download(self) -> None:
-        """Fail if what was downloaded has another size; and have the next one start afresh."""
+        """Fail if the downloaded file has another size; remove it before the next download."""
         target = Path(self.places["target"])
         if target.stat().st_size != FILE_SIZE:
             raise AssertionError(f"downloaded {target.stat().st_size} of {FILE_SIZE} bytes")
@@ -161,13 +161,13 @@ class Bench:
 
 @contextmanager
 def benching(server: str, python: str, latency: int) -> Iterator[Bench]:
-    """Start *server* on a core of its own, and have a folder for what the programs need."""
+    """Start *server* on a core of its own, and make a folder for the files of the programs."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         environment = {
             name: value
             for name, value in os.environ.items()
-            # Each proxy costs httpx a context for TLS; compiling is what nobody waits for twice.
+            # httpx makes a TLS context for each proxy. Modules are compiled once, before measuring.
             if not name.lower().endswith("_proxy") and name != "PYTHONDONTWRITEBYTECODE"
         }
         environment["FTRACK_API_SCHEMA_CACHE_PATH"] = str(folder)
@@ -186,19 +186,19 @@ def benching(server: str, python: str, latency: int) -> Iterator[Bench]:
                 text=True,
             )
         )
-        stack.callback(process.stdin.close)  # which ends it
+        stack.callback(process.stdin.close)  # which ends the server
         if len(CORES) > 1:
-            os.sched_setaffinity(0, {CORES[-1]})  # and so do the programs
-        told = json.loads(process.stdout.readline())
+            os.sched_setaffinity(0, {CORES[-1]})  # the programs inherit it
+        endpoint = json.loads(process.stdout.readline())
         for name, key in (("SERVER", "url"), ("API_KEY", "key"), ("API_USER", "user")):
-            environment[f"FTRACK_{name}"] = told[key]
+            environment[f"FTRACK_{name}"] = endpoint[key]
         bench = Bench(environment, python)
         bench.places |= {"file": str(folder / "upload.bin"), "target": str(folder / "download.bin")}
         yield bench
 
 
 def measure(bench: Bench, workload: Workload, repeat: int) -> Results:
-    """Measure all peers in turn, after one round to warm up what is cached on disk."""
+    """Measure all peers in turn, after one round that warms the caches on disk."""
     results: dict[str, list[Result]] = {peer: [] for peer in workload.peers}
     for turn in range(repeat + 1):
         for peer in workload.peers:
@@ -207,7 +207,7 @@ def measure(bench: Bench, workload: Workload, repeat: int) -> Results:
                 results[peer].append(result)
     found = {result["found"] for each in results.values() for result in each if "found" in result}
     if len(found) > 1:
-        raise AssertionError(f"{workload.name}: the programs do not agree on what they read")
+        raise AssertionError(f"{workload.name}: the programs have read different data")
     return results
 
 
@@ -215,7 +215,7 @@ def measure(bench: Bench, workload: Workload, repeat: int) -> Results:
 
 
 def cells(row: Row, results: Results) -> list[str]:
-    """Return the line of *row*: title, figures, ratio, aim, and whether it is met."""
+    """Return the line of *row*: title, figures, ratio, aim, and whether the aim is met."""
     figures = {
         peer: median(result[row.metric] for result in each)
         for peer, each in results.items()
@@ -268,7 +268,7 @@ def render(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def machine(python: str) -> str:
-    """Return one line on what was measured where."""
+    """Return one line with the versions of Python and the packages, and the number of cores."""
     packages = ("ftrack-python-api", "httpx", "anyio", "pydantic")
     shown = "*(f'{name} {version(name)}' for name in sys.argv[1:])"
     code = (
@@ -281,8 +281,8 @@ def machine(python: str) -> str:
     return f"{done.stdout.strip()}; {os.cpu_count()} cores"
 
 
-def run(options: argparse.Namespace, say: Callable[[str], None]) -> None:
-    """Measure what was asked for, and say the table."""
+def run(options: argparse.Namespace, show: Callable[[str], None]) -> None:
+    """Measure what the options select, and show the table."""
     chosen = [
         workload
         for workload in WORKLOADS
@@ -304,13 +304,13 @@ def run(options: argparse.Namespace, say: Callable[[str], None]) -> None:
     if {"commit-10", "commit-10000"} <= results.keys():
         place = 1 + next(i for i, line in enumerate(lines) if "10 000 entities" in line[0])
         lines.insert(place, growth(results["commit-10"], results["commit-10000"]))
-    say(render(["workload", *PEERS, "ours / official", "aim", ""], lines))
-    say(
-        f"\nMedians of fresh processes; server: {options.server}, latency "
+    show(render(["workload", *PEERS, "ours / official", "aim", ""], lines))
+    show(
+        f"\nThe figures are medians of fresh processes; server: {options.server}, latency "
         f"{options.latency} ms. {machine(options.python)}."
     )
-    say(f"A commit is the mean of {COMMITS}. Memory is the peak above the idle session.")
-    say(f"Reproduce with: python tests/benchmarks/run.py {shlex.join(sys.argv[1:])}".rstrip())
+    show(f"A commit is the mean of {COMMITS} commits. Memory is the peak above the idle session.")
+    show(f"Reproduce with: python tests/benchmarks/run.py {shlex.join(sys.argv[1:])}".rstrip())
 
 
 def _write_file(path: Path) -> None:
@@ -325,20 +325,27 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     names = ", ".join(workload.name for workload in WORKLOADS)
     parser.add_argument(
-        "--only", action="append", metavar="NAME", help=f"workloads that start so: {names}"
+        "--only",
+        action="append",
+        metavar="NAME",
+        help=f"workloads whose names start with NAME: {names}",
     )
     parser.add_argument("--repeat", type=int, metavar="N", help="measure each N times")
     parser.add_argument("--quick", action="store_true", help="measure each once: a smoke test")
     parser.add_argument("--server", choices=SERVERS, default="stub")
     parser.add_argument(
-        "--latency", type=int, default=0, metavar="MS", help="added by the stub to each API answer"
+        "--latency",
+        type=int,
+        default=0,
+        metavar="MS",
+        help="that the stub adds to each API response",
     )
     parser.add_argument(
         "--python",
         default=sys.executable,
         metavar="PATH",
-        help="interpreter of the measured programs, for a virtualenv with nothing beyond what "
-        "users have: httpx imports rich and click, httpcore imports trio, where they are installed",
+        help="interpreter of the measured programs, of a virtual environment without the packages "
+        "for development: if they are installed, httpx imports rich and click, httpcore trio",
     )
     run(parser.parse_args(), print)
 

@@ -1,10 +1,10 @@
-"""What the embedded server carries, against a bare Starlette app that does nothing.
+"""The throughput of the embedded server, compared with a bare Starlette app that does nothing.
 
     python tests/benchmarks/server.py [--seconds N]
 
-Both servers run in processes of their own, on one core, and the load on another: plain sockets
-that send prepared requests, so that the load is never what is measured. The bare app parses the
-request and answers JSON of the same size; what ours does beyond that is the price of a real store.
+Both servers run in processes of their own, on one core. Plain sockets on another core send prepared
+requests, so that the client side does not limit the rate. The bare app parses the request and
+responds with JSON of the same size; the difference to ours is the cost of a real store.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ ROUNDS = 3
 MANY = 100_000
 BATCH = 500
 
-#: The answer of the embedded server to one update has about this many bytes.
-_ANSWER = [{"action": "update", "data": {"__entity_type__": "Job", "id": "x" * 36}}]
+#: The response of the embedded server to one update is about as long.
+_RESPONSE = [{"action": "update", "data": {"__entity_type__": "Job", "id": "x" * 36}}]
 
 BARE = f"""
 import json, socket, sys, uvicorn
@@ -44,9 +44,9 @@ from starlette.routing import Route
 
 async def api(request: Request) -> JSONResponse:
     operations = await request.json()
-    return JSONResponse({json.dumps(_ANSWER)} * len(operations))
+    return JSONResponse({json.dumps(_RESPONSE)} * len(operations))
 
-# Named TCP, or asyncio leaves Nagle's algorithm on, and each answer waits 40 ms.
+# With TCP named, asyncio turns Nagle's algorithm off, which would delay each response by 40 ms.
 listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
 listener.bind(("127.0.0.1", 0))
 listener.listen(128)
@@ -61,9 +61,9 @@ started = time.perf_counter()
 from aioftrackjobs.devserver import serve
 
 def ready(server):
-    told = {"port": int(server.url.rpartition(":")[2]), "user": server.api_user,
-            "key": server.api_key, "start": time.perf_counter() - started}
-    print(json.dumps(told), flush=True)
+    endpoint = {"port": int(server.url.rpartition(":")[2]), "user": server.api_user,
+                "key": server.api_key, "start": time.perf_counter() - started}
+    print(json.dumps(endpoint), flush=True)
 
 serve(port=0, empty=True, on_ready=ready)
 """
@@ -71,7 +71,7 @@ serve(port=0, empty=True, on_ready=ready)
 
 @contextmanager
 def serving(code: str) -> Iterator[tuple[dict[str, Any], int]]:
-    """Run a server on the first core; give what it printed, and its process id."""
+    """Run a server on the first core; yield the endpoint that it prints, and its process id."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, text=True
@@ -86,12 +86,12 @@ def serving(code: str) -> Iterator[tuple[dict[str, Any], int]]:
         process.wait()
 
 
-def request(told: dict[str, Any], operations: list[dict[str, Any]]) -> bytes:
+def request(endpoint: dict[str, Any], operations: list[dict[str, Any]]) -> bytes:
     """Return the bytes of a whole request."""
     body = json.dumps(operations).encode()
     head = (
         "POST /api HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
-        f"ftrack-user: {told['user']}\r\nftrack-api-key: {told['key']}\r\n"
+        f"ftrack-user: {endpoint['user']}\r\nftrack-api-key: {endpoint['key']}\r\n"
         f"content-length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
@@ -100,7 +100,7 @@ def request(told: dict[str, Any], operations: list[dict[str, Any]]) -> bytes:
 async def exchange(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, message: bytes
 ) -> bytes:
-    """Send a request, and return the body of its answer."""
+    """Send a request, and return the body of its response."""
     writer.write(message)
     head = await reader.readuntil(b"\r\n\r\n")
     (length,) = [
@@ -111,31 +111,31 @@ async def exchange(
     return await reader.readexactly(length)
 
 
-async def ask(told: dict[str, Any], operations: list[dict[str, Any]]) -> Any:
-    """Return the decoded answer to one request; a refusal ends the benchmark."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", told["port"])
-    answer = json.loads(await exchange(reader, writer, request(told, operations)))
+async def send(endpoint: dict[str, Any], operations: list[dict[str, Any]]) -> Any:
+    """Return the decoded response to one request; a refusal ends the benchmark."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", endpoint["port"])
+    response = json.loads(await exchange(reader, writer, request(endpoint, operations)))
     writer.close()
-    if isinstance(answer, dict) and "exception" in answer:
-        raise RuntimeError(answer["content"])
-    return answer
+    if isinstance(response, dict) and "exception" in response:
+        raise RuntimeError(response["content"])
+    return response
 
 
-async def rate(told: dict[str, Any], message: bytes, seconds: float) -> float:
-    """Return how many requests a second are answered to a number of connections at once."""
+async def rate(endpoint: dict[str, Any], message: bytes, seconds: float) -> float:
+    """Return how many requests a second the server completes on many connections at once."""
     done = 0
     until = time.monotonic() + seconds
 
-    async def hammer() -> None:
+    async def send_repeatedly() -> None:
         nonlocal done
-        reader, writer = await asyncio.open_connection("127.0.0.1", told["port"])
+        reader, writer = await asyncio.open_connection("127.0.0.1", endpoint["port"])
         while time.monotonic() < until:
             body = await exchange(reader, writer, message)
             assert body.startswith(b"["), body[:200]
             done += 1
         writer.close()
 
-    await asyncio.gather(*(hammer() for _ in range(CONNECTIONS)))
+    await asyncio.gather(*(send_repeatedly() for _ in range(CONNECTIONS)))
     return done / seconds
 
 
@@ -151,25 +151,27 @@ def update(job_id: str) -> dict[str, Any]:
     return {"action": "update", "entity_type": "Job", "entity_key": [job_id], "entity_data": data}
 
 
-async def throughput(told: dict[str, Any], seconds: float, *, real: bool) -> tuple[float, float]:
+async def throughput(
+    endpoint: dict[str, Any], seconds: float, *, real: bool
+) -> tuple[float, float]:
     """Return requests a second of one update, and operations a second in batches of 100."""
     jobs = [str(uuid4()) for _ in range(100)]
     if real:
-        await ask(told, [create(job) for job in jobs])
-    single = await rate(told, request(told, [update(jobs[0])]), seconds)
-    batch = await rate(told, request(told, [update(job) for job in jobs]), seconds)
+        await send(endpoint, [create(job) for job in jobs])
+    single = await rate(endpoint, request(endpoint, [update(jobs[0])]), seconds)
+    batch = await rate(endpoint, request(endpoint, [update(job) for job in jobs]), seconds)
     return single, batch * 100
 
 
-async def fill_and_query(told: dict[str, Any]) -> list[tuple[str, float]]:
-    """Store 100 000 Jobs; return what queries over them take, in milliseconds."""
-    user = (await ask(told, [{"action": "query", "expression": "select id from User"}]))[0]
+async def fill_and_query(endpoint: dict[str, Any]) -> list[tuple[str, float]]:
+    """Store 100 000 Jobs; return the durations of queries over them, in milliseconds."""
+    user = (await send(endpoint, [{"action": "query", "expression": "select id from User"}]))[0]
     user_id = user["data"][0]["id"]
     states = ("done", "failed", "running", "queued")
     for start in range(0, MANY, BATCH):
         jobs = range(start, start + BATCH)
-        await ask(
-            told,
+        await send(
+            endpoint,
             [create(str(uuid4()), user_id=user_id, status=states[n % 4], data="{}") for n in jobs],
         )
     by_user = f'user_id is "{user_id}" and status is "failed"'
@@ -183,7 +185,7 @@ async def fill_and_query(told: dict[str, Any]) -> list[tuple[str, float]]:
         times = []
         for _ in range(9):
             started = time.perf_counter()
-            await ask(told, [{"action": "query", "expression": text}])
+            await send(endpoint, [{"action": "query", "expression": text}])
             times.append(1e3 * (time.perf_counter() - started))
         figures.append((title, median(times)))
     return figures
@@ -227,11 +229,11 @@ def main() -> None:
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     bare, ours, starts = [], [], []
     for _ in range(ROUNDS):
-        with serving(BARE) as (told, _pid):
-            bare.append(asyncio.run(throughput(told, options.seconds, real=False)))
-        with serving(OURS) as (told, _pid):
-            starts.append(told["start"])
-            ours.append(asyncio.run(throughput(told, options.seconds, real=True)))
+        with serving(BARE) as (endpoint, _pid):
+            bare.append(asyncio.run(throughput(endpoint, options.seconds, real=False)))
+        with serving(OURS) as (endpoint, _pid):
+            starts.append(endpoint["start"])
+            ours.append(asyncio.run(throughput(endpoint, options.seconds, real=True)))
     print("| measure | bare Starlette | ours | ratio | aim |")
     print("| --- | --- | --- | --- | --- |")
     for place, title, aim in (
@@ -246,9 +248,9 @@ def main() -> None:
         f"| reset between two tests, against a start ({start * 1e3:.0f} ms) | "
         f"| {reset * 1e3:.1f} ms | {reset / start:.3f} | < 20 ms |"
     )
-    with serving(OURS) as (told, process):
+    with serving(OURS) as (endpoint, process):
         before = memory(process)
-        figures = asyncio.run(fill_and_query(told))
+        figures = asyncio.run(fill_and_query(endpoint))
         print(f"| memory for {MANY:,} Jobs | | {memory(process) - before:.0f} MiB | | |")
         for title, milliseconds in figures:
             print(f"| {title}, of {MANY:,} | | {milliseconds:.1f} ms | | |")

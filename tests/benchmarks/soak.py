@@ -1,15 +1,15 @@
-"""kill -9 of a daemon at random moments: in the end no Job of a dead process is running.
+"""``kill -9`` of daemons at random moments: at the end no Job of a killed process is running.
 
     python tests/benchmarks/soak.py [--kills 200] [--seed N] [--daemons 2]
 
-Each daemon runs Jobs with progress, attachments and failures; it is killed, and another one
-starts on the same journal, which delivers what its predecessor owed. One daemon is never killed:
-none of its Jobs may be touched, and some of them run from the beginning to the end.
+Each daemon runs Jobs with progress, attachments and failures. It is killed, and another one starts
+on the same journal and delivers the pending reports of the killed one. One daemon is never killed:
+no other process may change its Jobs, and some of them run from the beginning to the end.
 
-Daemons write down what they were told: each Job that they saw end must have ended like that, with
-its file. What was neither seen to end nor reported must have failed as lost; no file may be left
-that no component refers to, and nothing in the journal but what the live daemon runs. What does
-not hold is told with the seed that shows it.
+Each daemon logs the Jobs that it has seen end; these must have the logged status on the server, and
+their files. All other Jobs of the killed daemons must have failed as lost. No file may be left to
+which no component refers, and the journal may only have entries of the daemon that is alive. The
+benchmark reports violations together with the seed, which repeats them.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ DAEMON = """
 import asyncio, os, random, sys
 from aioftrackjobs import AsyncSession, job_context
 
-name, seed, diary, lasting = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
+name, seed, log_path, lasting = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 chance = random.Random(seed)
-descriptor = os.open(diary, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+descriptor = os.open(log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-def note(*words):
+def log(*words):
     os.write(descriptor, (" ".join(words) + "\\n").encode())
 
 async def work(session, user, number):
@@ -59,24 +59,24 @@ async def work(session, user, number):
             if chance.random() < 0.3:
                 size = chance.randint(1, 300_000)
                 component = await job.attach(b"x" * size, name="a.bin")
-                note("attached", component.id, str(size))
+                log("attached", component.id, str(size))
             if chance.random() < 0.2:
                 end = "failed"
                 raise ValueError("on purpose")
     except ValueError:
         pass
-    note(end, job.id)
+    log(end, job.id)
 
-async def last(session, user, number):
+async def run_forever(session, user, number):
     async with job_context(session, user=user, description=f"{name} lasts {number}") as job:
-        note("lasts", job.id)
+        log("lasts", job.id)
         await asyncio.Event().wait()
 
 async def main():
     async with AsyncSession() as session, asyncio.TaskGroup() as lasts:
         user = await session.current_user()
         for number in range(lasting):
-            lasts.create_task(last(session, user, number))
+            lasts.create_task(run_forever(session, user, number))
         print("ready", flush=True)
         number = 0
         while True:
@@ -91,18 +91,18 @@ asyncio.run(main())
 #: Jobs of the daemon that is never killed which run all the time.
 LASTING = 20
 
-#: Looks at what is left, each half a second after the other: a Job whose creation never arrived is
-#: waited for two minutes.
-_LOOKS = 300
+#: Attempts to deliver what is left, with pauses of half a second: the session waits two minutes for
+#: a Job whose creation never arrived.
+_ATTEMPTS = 300
 
-#: What the text of a lost Job says.
+#: A part of the description of a lost Job.
 LOST = "worker process ended unexpectedly"
 
 
 async def start(
     server: ServerHandle, folder: Path, name: str, seed: int, lasting: int = 0
 ) -> asyncio.subprocess.Process:
-    """Start a daemon, and wait until it works."""
+    """Start a daemon, and wait until its session is open."""
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -117,7 +117,7 @@ async def start(
         DAEMON,
         name,
         str(seed),
-        str(folder / f"diary of {name}"),
+        str(folder / f"{name}.log"),
         str(lasting),
         env=environment,
         stdout=asyncio.subprocess.PIPE,
@@ -128,7 +128,7 @@ async def start(
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Kill, restart, and see what is left."""
+    """Kill and restart the daemons, and check what they have left."""
     chance = random.Random(options.seed)
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as name:
@@ -151,11 +151,11 @@ async def run(options: argparse.Namespace) -> None:
                 process.kill()
                 await process.wait()
             await deliver(server, folder)
-            told = diary(folder)  # before the look: the survivor goes on ending Jobs
+            logged = read_logs(folder)  # before the query: the survivor still ends Jobs
             jobs = server.inspector.jobs()
-            survivor.kill()  # in the end: what it left is nobody's matter here
+            survivor.kill()  # at the end, because what it leaves is not checked
             await survivor.wait()
-            problems = [*check(jobs, told), *check_files(server, folder, told)]
+            problems = [*check(jobs, logged), *check_files(server, folder, logged)]
     counts = Counter(job["status"] for job in jobs)
     lost = sum(LOST in (job["description"] or "") for job in jobs)
     print(f"{len(jobs)} Jobs: {dict(counts)}, {lost} of them failed as lost")
@@ -165,19 +165,19 @@ async def run(options: argparse.Namespace) -> None:
 
 
 async def deliver(server: ServerHandle, folder: Path) -> None:
-    """Wait until a session has delivered what the dead have left."""
+    """Wait until a session has delivered what the killed daemons have left."""
     credentials = (server.url, server.api_key, server.api_user)
     async with AsyncSession(*credentials, journal=folder / "journal") as session:
-        for _ in range(_LOOKS):
+        for _ in range(_ATTEMPTS):
             if await jobs_of(session).replay.deliver():
                 break
             await asyncio.sleep(0.5)
 
 
-def diary(folder: Path) -> dict[str, set[tuple[str, ...]]]:
-    """Return what daemons wrote down, by the first word."""
+def read_logs(folder: Path) -> dict[str, set[tuple[str, ...]]]:
+    """Return the log entries of all daemons, by their first words."""
     entries = defaultdict[str, set[tuple[str, ...]]](set)
-    for path in folder.glob("diary of *"):
+    for path in folder.glob("*.log"):
         for line in path.read_text().splitlines():
             word, *rest = line.split()
             entries[word].add(tuple(rest))
@@ -185,36 +185,36 @@ def diary(folder: Path) -> dict[str, set[tuple[str, ...]]]:
 
 
 def check(
-    jobs: Sequence[Mapping[str, Any]], told: Mapping[str, set[tuple[str, ...]]]
+    jobs: Sequence[Mapping[str, Any]], logged: Mapping[str, set[tuple[str, ...]]]
 ) -> Iterator[str]:
-    """Tell in which Jobs the server differs from what must be, and from what daemons were told."""
-    ends = {job_id: end for end in ("done", "failed") for (job_id,) in told[end]}
-    lasting = {job_id for (job_id,) in told["lasts"]}
+    """Return the Jobs whose state on the server is wrong, or differs from the logs."""
+    ends = {job_id: end for end in ("done", "failed") for (job_id,) in logged[end]}
+    lasting = {job_id for (job_id,) in logged["lasts"]}
     if len(lasting) != LASTING:
         yield f"{len(lasting)} Jobs of the survivor last, not {LASTING}"
     for job in jobs:
         text, status = job["description"] or "", job["status"]
         if text.startswith("survivor"):
             if LOST in text or "recovered" in job["data"]:
-                yield f"{text}: a Job of a live process was touched"
+                yield f"{text}: another process changed a Job of a live process"
             if job["id"] in lasting and status != "running":
-                yield f"{text}: it runs, and is {status}"
+                yield f"{text}: its process runs it, and its status is {status}"
         elif status not in ("done", "failed"):
-            yield f"{text}: it is {status}, and its process is dead"
+            yield f"{text}: its status is {status}, and its process was killed"
         elif (end := ends.get(job["id"])) is not None and (end != status or LOST in text):
-            yield f"{text}: it is {status}, and was seen to end as {end}"
+            yield f"{text}: its status is {status}, and its process logged {end}"
         elif status == "failed" and LOST not in text and "on purpose" not in text:
-            yield f"{text}: nobody failed it"
+            yield f"{text}: it has failed without a reason"
     missing = ends.keys() - {job["id"] for job in jobs}
     if missing:
-        yield f"{len(missing)} Jobs that were seen to end are not there"
+        yield f"{len(missing)} Jobs that ended are missing on the server"
 
 
 def check_files(
-    server: ServerHandle, folder: Path, told: Mapping[str, set[tuple[str, ...]]]
+    server: ServerHandle, folder: Path, logged: Mapping[str, set[tuple[str, ...]]]
 ) -> Iterator[str]:
-    """Tell which files are not as they must be, and what else is left in the journal."""
-    for component_id, size in told["attached"]:
+    """Return the files that are damaged or unused, and what is left in the journal."""
+    for component_id, size in logged["attached"]:
         if server.inspector.content(component_id) != b"x" * int(size):
             yield f"the file {component_id} is damaged"
     with closing(sqlite3.connect(folder / "journal")) as database:
@@ -223,7 +223,7 @@ def check_files(
             " WHERE owners.ended"
         ).fetchall()
         uploads = {key for (key,) in database.execute("SELECT id FROM entries WHERE kind='upload'")}
-    yield from (f"{kind} {key}: it is left in the journal" for kind, key in left)
+    yield from (f"{kind} {key}: it is still in the journal" for kind, key in left)
     registered = {each["id"] for each in server.inspector.find("select id from Component")}
     for file in {path.name for path in (folder / "files").iterdir()} - registered - uploads:
         yield f"the file {file} belongs to no component"
@@ -233,7 +233,9 @@ def main() -> None:
     """Read the command line, and run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--kills", type=int, default=200)
-    parser.add_argument("--daemons", type=int, default=2, help="that are killed in turn")
+    parser.add_argument(
+        "--daemons", type=int, default=2, help="that are killed, one after the other"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(10**9))
     asyncio.run(run(parser.parse_args()))
 

@@ -1,8 +1,7 @@
-"""A studio for the benchmark of transfers: nginx keeps the files, the stub answers API calls.
+"""The server of the benchmark of transfers: nginx stores the files, the stub responds to API calls.
 
-nginx serves one address over TLS, with a certificate of an authority made for the run, and one
-without. Uploads are written to the folder of the run, as a store writes them; the download is a
-file of that folder.
+nginx serves over TLS, with a certificate of an authority that is made for the run, or over plain
+HTTP. It writes uploads to the folder of the run; the download is a file of that folder.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 
-#: Seconds in which nginx has to listen.
+#: Seconds that nginx may take to start.
 _STARTING = 10.0
 
 _CONFIGURATION = """
@@ -97,7 +96,7 @@ def serving(folder: Path, checksums: Mapping[str, str], *, tls: bool) -> Iterato
                 text=True,
             )
         )
-        stack.callback(stub.stdin.close)  # which ends it
+        stack.callback(stub.stdin.close)  # which ends the stub
         facts = json.loads(stub.stdout.readline())
         configuration = folder / "nginx.conf"
         configuration.write_text(
@@ -125,7 +124,7 @@ def serving(folder: Path, checksums: Mapping[str, str], *, tls: bool) -> Iterato
 
 
 def _make_certificate(folder: Path) -> str:
-    """Make a certificate of an authority of its own; return what nginx has to know of it."""
+    """Make an authority and a certificate of it; return the lines of nginx's configuration."""
     import trustme
 
     authority = trustme.CA()

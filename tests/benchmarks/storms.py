@@ -1,9 +1,9 @@
-"""Proofs in full that nothing is lost and nothing is stuck; CI runs the same ones in small.
+"""Proofs that no operation is lost and no caller hangs, in full size; CI runs them in a small size.
 
     python tests/benchmarks/storms.py [--only NAME] [--jobs 10000] [--kills 50]
                                       [--cancellations 1000] [--seed N]
 
-Ends with a status other than 0 if something does not hold, which it tells with the seed.
+It ends with a status other than 0, and prints the seed, if it finds a violation.
 """
 
 from __future__ import annotations

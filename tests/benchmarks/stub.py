@@ -1,12 +1,11 @@
-"""The fast server of the benchmarks: answers of the right shape, straight from memory.
+"""The fast server of the benchmarks: responses of the right form, from memory.
 
-It knows nothing and stores nothing: creates and updates are echoed, queries for Jobs give the
-same 20 000 rows in ready-made pages, uploads are counted and dropped, whole or in parts, and
-each download is the same file, or a range of it. Blocking sockets, a thread for each connection:
-with one client at a time nothing answers faster in Python, and no HTTP library stands between
-the clients and the measurement.
+It stores nothing: creates and updates are echoed, queries for Jobs return the same 20 000 rows in
+prepared pages, uploads are counted and dropped, whole or in parts, and each download is the same
+file, or a range of it. It uses blocking sockets and a thread for each connection, because that is
+the fastest way in Python with one client at a time, and no HTTP library that would be measured too.
 
-Run by ``run.py``; prints its URL, and serves until its standard input is closed.
+``run.py`` runs it. It prints its URL, and serves until its standard input is closed.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 from aioftrackjobs.protocol.schemas import schema_hash
 
-#: Bytes that are taken from a socket, or given to it, at once.
+#: Bytes that are received or sent at once.
 CHUNK = 1 << 20
 
 _PAGING = re.compile(r" offset (\d+) limit (\d+)$")
@@ -45,13 +44,13 @@ def _id(kind: str, number: object) -> str:
 
 
 def _job_rows(offset: int, limit: int) -> list[dict[str, Any]]:
-    """Return rows of Jobs; a user is told once a page, then referred to (protocol.md, 3.5)."""
-    rows, told = [], set()
+    """Return rows of Jobs; a page has each user in full only once (protocol.md, section 3.5)."""
+    rows, included = [], set()
     for number in range(offset, min(offset + limit, JOBS)):
         user_number = number * 7 % USERS
         user = {"__entity_type__": "User", "id": _id("User", user_number)}
-        if user_number not in told:
-            told.add(user_number)
+        if user_number not in included:
+            included.add(user_number)
             user["username"] = f"user{user_number:02}"
         rows.append(
             {
@@ -84,7 +83,7 @@ def write(operation: Mapping[str, Any]) -> dict[str, Any]:
     return {"action": action, "data": data}
 
 
-class Answers:
+class Responses:
     """One result for each operation, as bytes."""
 
     def __init__(self, url: str) -> None:
@@ -106,7 +105,7 @@ class Answers:
         ).encode()
 
     def batch(self, body: bytes) -> bytes:
-        """Return the answer to the operations in *body*."""
+        """Return the response to the operations in *body*."""
         return b"[" + b",".join([self._operation(each) for each in json.loads(body)]) + b"]"
 
     def _operation(self, operation: Mapping[str, Any]) -> bytes:
@@ -172,7 +171,7 @@ class _Handler(socketserver.StreamRequestHandler):
             path = urlsplit(target).path
             if method == "POST" and path == "/api":
                 time.sleep(self.server.latency)
-                self._send(200, self.server.answers.batch(self.rfile.read(body_size)))
+                self._send(200, self.server.responses.batch(self.rfile.read(body_size)))
             elif method == "PUT" and path == "/upload":
                 received = self._drop(body_size)
                 self._send(200 if received == body_size else 400, b"")
@@ -197,7 +196,7 @@ class _Handler(socketserver.StreamRequestHandler):
         return size - left
 
     def _send(self, status: int, body: bytes) -> None:
-        # A tag that is no digest, for hashing here would be the bottleneck.
+        # The tag is not a digest, because hashing would be the bottleneck.
         head = f'HTTP/1.1 {status} OK\r\ncontent-type: application/json\r\netag: "stub"\r\n'
         self.connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
 
@@ -209,7 +208,7 @@ class _Handler(socketserver.StreamRequestHandler):
             status = f"206 Part\r\ncontent-range: bytes {start}-{size - 1}/{size}"
         head = f'HTTP/1.1 {status}\r\ncontent-type: application/octet-stream\r\netag: "stub"\r\n'
         self.connection.sendall(f"{head}content-length: {size - start}\r\n\r\n".encode())
-        while start < size:  # the file over and over, for it may be shorter than what is sent
+        while start < size:  # the file repeatedly, because it may be shorter than the download
             offset = start % FILE_SIZE
             count = min(FILE_SIZE - offset, size - start)
             self.connection.sendfile(self.server.file, offset, count)
@@ -227,7 +226,7 @@ class _Server(socketserver.ThreadingTCPServer):
         self.latency = latency
         self.listens = f"http://127.0.0.1:{self.server_address[1]}"
         self.url = url or self.listens
-        self.answers = Answers(self.url)
+        self.responses = Responses(self.url)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         error = sys.exception()
@@ -236,11 +235,11 @@ class _Server(socketserver.ThreadingTCPServer):
 
 
 def serve(milliseconds: int = 0, url: str = "") -> None:
-    """Serve until standard input is closed, each API answer after a while.
+    """Serve until standard input is closed.
 
     Args:
-        milliseconds: How long each API answer takes.
-        url: Of the server that stands before this one; it keeps the files.
+        milliseconds: How long each API response takes.
+        url: Of the proxy in front of this server, which stores the files.
     """
     with tempfile.TemporaryFile() as file:
         block = os.urandom(CHUNK)

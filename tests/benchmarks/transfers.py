@@ -3,18 +3,18 @@
     python tests/benchmarks/transfers.py [--size MIB] [--repeat N] [--package FOLDER]
 
 nginx is the store (``store.py``). Each measurement is a fresh process, and the programs take turns,
-so that a machine that slows down slows all of them. Files are in memory where the system has such
-a place. Speeds are medians; read the ratios. Nothing is pinned to a core: nginx and the client
-share those that there are.
+so that a machine that slows down slows all of them. Files are in memory if the system has a file
+system for that. Speeds are medians; read the ratios. No process is pinned to a core: nginx and the
+client share all cores.
 
-"With checksum" a program that verifies nothing itself is followed by md5sum: curl, httpx, and the
-official client for downloads. That client always computes a checksum of an upload. One file has all
-of the bytes, eight have an eighth each.
+In tasks with a checksum, md5sum runs after a program that verifies nothing itself: curl, httpx, and
+the official client in downloads. The official client always computes a checksum of an upload.
+A task transfers one file with all bytes, or eight files with an eighth of the bytes each.
 
-While files travel, a task of our event loop wakes every 5 ms: the table has how late it was at
-most, and in brackets how late it was without transfers, as other programs occupy the machine too.
+During transfers, a task of our event loop wakes every 5 ms. The table shows its greatest delay, and
+in brackets its greatest delay without transfers, because other programs use the machine too.
 
-``--package`` measures another checkout, with this one's benchmark.
+``--package`` measures another checkout with the benchmark of this one.
 """
 
 from __future__ import annotations
@@ -45,20 +45,20 @@ ROOT = HERE.parent.parent
 MIB = 1 << 20
 MANY = 8
 
-#: What is aimed at: least share of curl's speed without and with checksum, most of the official
-#: client's time, most memory above idle in MiB, and most lateness of the event loop in ms.
+#: The aims: the lowest share of curl's speed without and with checksum, the highest share of the
+#: official client's time, the most memory above idle in MiB, the highest delay of the loop in ms.
 OF_CURL, OF_CURL_SUM, OF_OFFICIAL, MEMORY, LATENESS = 1.0, 0.7, 0.6, 32.0, 50.0
 
 #: Seconds for which an event loop without transfers is measured, for comparison.
 _RESTING = 0.5
 
-#: Seconds between the wake-ups of the task that finds out how late the event loop is.
+#: Seconds between the wake-ups of the task that measures the delay of the event loop.
 _WAKE = 0.005
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is measured, the same for each program.
+    """A transfer to measure, the same for each program.
 
     Attributes:
         kind: "upload" or "download".
@@ -72,17 +72,17 @@ class Task:
 
     @property
     def title(self) -> str:
-        """A name for the table."""
+        """The title in the table."""
         files = "1 file" if self.count == 1 else f"{self.count} files"
         return f"{self.kind}, {files}, {'checksum' if self.checksum else 'no checksum'}"
 
     @property
     def component_id(self) -> str:
-        """Of the file to download."""
+        """The id of the file to download."""
         return f"{self.count}{'-summed' if self.checksum else ''}"
 
     def is_verified_by(self, peer: str) -> bool:
-        """Return whether a program computes checksums of its own accord."""
+        """Return whether a program computes the checksums itself."""
         return peer == "ours" or (peer == "official" and self.kind == "upload")
 
     def sources(self, folder: Path) -> list[Path]:
@@ -90,7 +90,7 @@ class Task:
         return [folder / f"source-{self.count}-{number}" for number in range(self.count)]
 
     def targets(self, folder: Path) -> list[Path]:
-        """Return where downloads go."""
+        """Return the paths of the downloaded files."""
         return [folder / f"target-{number}" for number in range(self.count)]
 
 
@@ -102,7 +102,7 @@ TASKS = [
 ]
 
 
-# What is measured, each in a process of its own
+# The measured programs, each in a process of its own
 
 
 async def ours(task: Task, folder: Path) -> None:
@@ -127,7 +127,7 @@ async def ours(task: Task, folder: Path) -> None:
 
 @asynccontextmanager
 async def lateness() -> AsyncIterator[list[float]]:
-    """Give a list that gets how late, in seconds, each wake-up of a task in the block was."""
+    """Yield a list that receives the delay, in seconds, of each wake-up of a task in the block."""
     found = [0.0]
 
     async def wake() -> None:
@@ -144,7 +144,7 @@ async def lateness() -> AsyncIterator[list[float]]:
 
 
 async def plain_httpx(task: Task, folder: Path) -> None:
-    """Transfer with httpx, reading and writing in the event loop's own thread."""
+    """Transfer with httpx; read and write the files in the thread of the event loop."""
     import httpx
 
     url = os.environ["FTRACK_SERVER"]
@@ -217,7 +217,7 @@ PROGRAMS: dict[str, Callable[[Task, Path], None]] = {
 PEERS = ("ours", "curl", "httpx", "official")
 
 
-# Running them
+# Running the programs
 
 
 class Bench:
@@ -230,7 +230,7 @@ class Bench:
         self._url = environment["FTRACK_SERVER"]
 
     def run(self, peer: str, task: Task) -> dict[str, float]:
-        """Let a program do *task*, and return what it measured."""
+        """Run a program for *task*, and return what it measured."""
         result = self._curl(task) if peer == "curl" else self._run(peer, task)
         if task.checksum and not task.is_verified_by(peer):
             paths = (task.sources if task.kind == "upload" else task.targets)(self._folder)
@@ -273,7 +273,7 @@ class Bench:
         return {"seconds": self._call(curl)}
 
     def _call(self, command: Sequence[str]) -> float:
-        """Run a command that prints nothing of interest; return how many seconds that takes."""
+        """Run a command, without its output; return how many seconds that takes."""
         started = time.perf_counter()
         subprocess.run(command, env=self._environment, stdout=subprocess.DEVNULL, check=True)
         return time.perf_counter() - started
@@ -316,7 +316,7 @@ def make_files(folder: Path, size: int) -> dict[str, str]:
 
 
 def compare(bench: Bench, task: Task, peers: Sequence[str], repeat: int) -> list[str]:
-    """Return the line of *task*."""
+    """Return the line of the table about *task*."""
     results: dict[str, list[dict[str, float]]] = {peer: [] for peer in peers}
     for _ in range(repeat):
         for peer in peers:
@@ -337,7 +337,7 @@ def compare(bench: Bench, task: Task, peers: Sequence[str], repeat: int) -> list
 
 
 def _against(seconds: dict[str, float], peer: str, aim: float) -> str:
-    """Return our speed as a multiple of a peer's, and whether it is what is aimed at."""
+    """Return our speed as a multiple of a peer's, and whether it meets the aim."""
     if peer not in seconds:
         return ""
     ratio = seconds[peer] / seconds["ours"]
@@ -353,7 +353,7 @@ def render(lines: Sequence[Sequence[str]], title: str) -> str:
         "speed / curl",
         "speed / official",
         "our memory",
-        "event loop late (at rest)",
+        "event loop delay (at rest)",
     ]
     widths = [max(len(line[column]) for line in (head, *lines)) for column in range(len(head))]
     rule = ["-" * width for width in widths]
@@ -362,7 +362,7 @@ def render(lines: Sequence[Sequence[str]], title: str) -> str:
         for line in (head, rule, *lines)
     )
     aims += f"of the official client {1 / OF_OFFICIAL:.2f}; "
-    aims += f"less than {MEMORY:.0f} MiB above idle, and {LATENESS:.0f} ms late"
+    aims += f"less than {MEMORY:.0f} MiB above idle, and {LATENESS:.0f} ms delay"
     return f"{table}\n\n{aims}"
 
 
@@ -380,7 +380,7 @@ def main() -> None:
         peer, kind, count, checksum, folder = options.program
         PROGRAMS[peer](Task(kind, int(count), checksum == "1"), Path(folder))
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # or the store would go on
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the store ends, too
     peers = [peer for peer in options.peers if peer != "curl" or shutil.which("curl")]
     for name, title in (("tls", "over TLS"), ("plain", "plain HTTP (no aims)")):
         if options.only not in (None, name):
@@ -388,7 +388,7 @@ def main() -> None:
         with benching(options.size * MIB, options.package.resolve(), tls=name == "tls") as bench:
             lines = [compare(bench, task, peers, options.repeat) for task in TASKS]
         print(f"{render(lines, title)}\n")
-    print(f"{options.size} MiB; medians of {options.repeat} fresh processes, in turns.")
+    print(f"{options.size} MiB; medians of {options.repeat} fresh processes, which took turns.")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,20 @@
 """Memory after many Jobs were created, finished and dropped; the aim is 10 MiB.
 
-Run it from the project's root, with the number of Jobs and the kind of flow if not all:
+Run it from the project's root, with the number of Jobs and the kind of flow; without a kind, it
+measures all of them:
 
-    python tests/benchmarks/forgetting.py [100000] [plain|context|offered]
+    python tests/benchmarks/memory.py [JOBS] [plain|context|concurrent]
 
-*plain* creates and finishes Jobs with a commit each, *context* runs them with job_context,
-*offered* offers all commits at once. The server is that of the farm benchmark, in a process of its
-own. Printed are the resident memory of this process before (after a first tenth of the Jobs, which
-brings Python's own arenas and the connections), at most, and after.
+*plain* creates and finishes Jobs with a commit for each step, *context* runs them with
+``job_context``, and *concurrent* submits all commits at once. The server is that of the farm
+benchmark, in a process of its own. The benchmark prints the resident memory of this process before
+the Jobs, the most during them, and after them. Before them, a tenth of the Jobs has already run,
+which allocates Python's own arenas and opens the connections.
 """
 
+from __future__ import annotations
+
+import argparse
 import asyncio
 import gc
 import json
@@ -46,10 +51,13 @@ async def context(session: AsyncSession) -> None:
         job.progress(0.5)
 
 
-async def offered(session: AsyncSession) -> None:
+async def concurrent(session: AsyncSession) -> None:
     """Create a Job."""
     async with session.unit_of_work():
         session.create(Job, {"data": '{"description": "a Job"}'})
+
+
+KINDS = {"plain": plain, "context": context, "concurrent": concurrent}
 
 
 async def run(
@@ -58,7 +66,7 @@ async def run(
     number: int,
     at_once: int,
 ) -> float:
-    """Run *one* that often; return the most memory that was seen."""
+    """Run *one* for *number* Jobs; return the most memory in use, in MiB."""
     most, left = 0.0, iter(range(number))
 
     async def work() -> None:
@@ -72,11 +80,11 @@ async def run(
     return most
 
 
-async def measure(told: dict[str, str], number: int, name: str) -> None:
+async def measure(endpoint: dict[str, str], number: int, name: str) -> None:
     """Print a line about *number* Jobs of the kind *name*."""
-    one = {"plain": plain, "context": context, "offered": offered}[name]
-    at_once = number if name == "offered" else AT_ONCE
-    async with AsyncSession(told["url"], told["key"], told["user"]) as session:
+    one = KINDS[name]
+    at_once = number if name == "concurrent" else AT_ONCE
+    async with AsyncSession(endpoint["url"], endpoint["key"], endpoint["user"]) as session:
         await run(session, one, number // 10, min(at_once, number // 10))
         gc.collect()
         before, started = resident(), time.perf_counter()
@@ -91,23 +99,28 @@ async def measure(told: dict[str, str], number: int, name: str) -> None:
 
 
 def main() -> None:
-    """Measure in a process for each kind: memory that one has freed is not another's."""
-    number = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    kinds = sys.argv[2:] or ["plain", "context", "offered"]
+    """Measure each kind in a process of its own, because memory that one frees another reuses."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("jobs", type=int, nargs="?", default=100_000, help="number of Jobs")
+    parser.add_argument("kinds", nargs="*", help=f"of {', '.join(KINDS)}; all without")
+    options = parser.parse_args()
+    number, kinds = options.jobs, options.kinds or list(KINDS)
+    if not KINDS.keys() >= set(kinds):
+        parser.error(f"the kinds are {', '.join(KINDS)}")
     if len(kinds) > 1:
         for kind in kinds:
             command = [sys.executable, __file__, str(number), kind]
             subprocess.run(command, check=True)
         return
-    server_file = Path(__file__).with_name("crowd.py")
+    server_file = Path(__file__).with_name("async_stub.py")
     with subprocess.Popen(
         [sys.executable, server_file], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as server:
         assert server.stdin is not None
         assert server.stdout is not None
         try:
-            told = json.loads(server.stdout.readline())
-            asyncio.run(measure(told, number, kinds[0]))
+            endpoint = json.loads(server.stdout.readline())
+            asyncio.run(measure(endpoint, number, kinds[0]))
         finally:
             server.stdin.close()
 
