@@ -60,7 +60,7 @@ def resolve_credentials(
         ConfigurationError: Values are missing or invalid; the error lists all of them.
 
     Source:
-        protocol.md, section 8.4.
+        docs/protocol.md, section 8.4.
     """
     env = os.environ if environment is None else environment
     url = (server_url or env.get("FTRACK_SERVER", "")).strip().rstrip("/")

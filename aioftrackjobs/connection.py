@@ -175,7 +175,7 @@ class Connection:
         """Return the headers of API calls, and of no others: uploads go to other servers.
 
         Source:
-            protocol.md, section 1.2.
+            docs/protocol.md, section 1.2.
         """
         return {
             "accept": "application/json",

@@ -218,7 +218,7 @@ class AsyncSession:
         Times and entities are encoded in the operations and decoded in the results.
 
         Source:
-            protocol.md, section 2.
+            docs/protocol.md, section 2.
         """
         encoded = [
             cast("Mapping[str, JSONValue]", encode_value(operation, f"operations[{index}]"))
@@ -227,12 +227,12 @@ class AsyncSession:
         return await self._context.call(encoded)
 
     async def server_information(self) -> dict[str, Any]:
-        """Return the server's description of itself, loaded once (protocol.md, section 2.4)."""
+        """Return what the server says of itself, loaded once (docs/protocol.md, section 2.4)."""
         self._connection.require_open()
         return dict(await self._context.server_information())
 
     async def schemas(self) -> list[dict[str, Any]]:
-        """Return the server's schema documents, loaded once (protocol.md, section 5.1)."""
+        """Return the server's schema documents, loaded once (docs/protocol.md, section 5.1)."""
         self._connection.require_open()
         return list(await self._context.schemas())
 

@@ -18,7 +18,7 @@ travels alone, and before it is sent the server is asked which of them are free:
 - The server does not say which keys are free: if the response is lost, the values decide alone.
 
 Source:
-    protocol.md, section 2.2.
+    docs/protocol.md, section 2.2.
 """
 
 from __future__ import annotations

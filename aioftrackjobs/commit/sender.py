@@ -14,7 +14,7 @@ Three things can happen to a request besides its success, and each leads to othe
   not known whether every server rolls back what it refuses, the Reconciler asks here, too.
 
 Source:
-    protocol.md, section 2.2.
+    docs/protocol.md, section 2.2.
 """
 
 from __future__ import annotations

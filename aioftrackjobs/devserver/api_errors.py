@@ -166,7 +166,7 @@ def error_body(error: ApiError) -> dict[str, Any]:
     """Return the wire form of *error*.
 
     Braces are doubled: the official Python client uses the text as a format string
-    (protocol reference, section 1.5).
+    (docs/protocol.md, section 1.5).
     """
     content = error.content.replace("{", "{{").replace("}", "}}")
     body: dict[str, Any] = {"exception": error.exception, "content": content, "error_code": None}

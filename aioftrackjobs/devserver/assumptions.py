@@ -1,6 +1,6 @@
 """What this server does where the behaviour of a real one is not known.
 
-The protocol reference marks these as unknown or inferred; for each, the server does what is
+``docs/protocol.md`` marks these as unknown or inferred; for each, the server does what is
 easiest for clients and contradicts no source. They stand in one place so that they can be checked.
 """
 

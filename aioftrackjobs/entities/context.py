@@ -242,7 +242,7 @@ class EntityContext:
             QueryParameterError: The rows are not entities, because of a ``group by``.
 
         Source:
-            protocol.md, section 4.9.
+            docs/protocol.md, section 4.9.
         """
         query = {"action": "query", "expression": expression}
         with self.reads.reading() as read:

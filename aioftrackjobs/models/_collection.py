@@ -10,7 +10,7 @@ class Collection(MutableSequence[Any]):
     """A view of one attribute of an entity, which behaves like a list.
 
     It always shows the current value of the attribute. Each change sets the attribute to a new
-    list, because a commit sends complete lists (protocol.md, section 3.4)::
+    list, because a commit sends complete lists (docs/protocol.md, section 3.4)::
 
         version["task_links"].append(link)
         await session.commit()

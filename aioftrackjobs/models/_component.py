@@ -20,7 +20,7 @@ class Component(Entity):
     ``system_type``. :meth:`AsyncSession.create_component` uploads a file and creates one.
 
     Source:
-        protocol.md, section 5.4.
+        docs/protocol.md, section 5.4.
     """
 
     entity_type: ClassVar[str] = "Component"
@@ -101,7 +101,7 @@ class Location(Entity):
     """A place where the files of components are stored.
 
     Source:
-        protocol.md, section 6.
+        docs/protocol.md, section 6.
     """
 
     entity_type: ClassVar[str] = "Location"

@@ -21,7 +21,7 @@ def new_id() -> str:
     """Return a random key for a new entity: clients make the keys, the server takes them.
 
     Source:
-        protocol.md, section 5.1, ``{uid}``.
+        docs/protocol.md, section 5.1, ``{uid}``.
     """
     return str(uuid4())
 

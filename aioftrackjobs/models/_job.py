@@ -19,7 +19,7 @@ from aioftrackjobs.models._fields import Computed, NonTextValidator, UtcDatetime
 from aioftrackjobs.models._user import User
 from aioftrackjobs.protocol.values import encode_value
 
-#: The only value of ``type`` with which clients may create a Job (protocol.md, section 5.2).
+#: The only value of ``type`` with which clients may create a Job (docs/protocol.md, section 5.2).
 API_JOB = "api_job"
 
 
@@ -101,7 +101,7 @@ class Job(Entity):
     The server sets ``created_at`` and ``finished_at``.
 
     Source:
-        protocol.md, section 5.2.
+        docs/protocol.md, section 5.2.
     """
 
     entity_type: ClassVar[str] = "Job"

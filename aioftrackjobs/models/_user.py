@@ -15,7 +15,7 @@ class User(Entity):
     """A person, or a program with an account of its own.
 
     Source:
-        protocol.md, section 5.5.
+        docs/protocol.md, section 5.5.
     """
 
     entity_type: ClassVar[str] = "User"

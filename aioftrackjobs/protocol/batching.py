@@ -5,7 +5,7 @@ order of operations counts: if an entity is deleted and then created again under
 are sent, and the official client sends nothing.
 
 Source:
-    protocol.md, section 9.
+    docs/protocol.md, section 9.
 """
 
 from __future__ import annotations

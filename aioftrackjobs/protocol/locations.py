@@ -1,7 +1,7 @@
 """The locations that every ftrack server has.
 
 Source:
-    protocol.md, section 6.1.
+    docs/protocol.md, section 6.1.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One recorded change of one entity, and its wire form.
 
 Source:
-    protocol.md, sections 2.5 and 9.
+    docs/protocol.md, sections 2.5 and 9.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Query text: quoting untrusted values, paging clauses, default projections.
 
 Source:
-    protocol.md, section 4.
+    docs/protocol.md, section 4.
 """
 
 from __future__ import annotations

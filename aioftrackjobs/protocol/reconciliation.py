@@ -6,7 +6,7 @@ that a user chose there may be the entity of another client: whether the key was
 the values of the entity that is there now, tell them apart.
 
 Source:
-    protocol.md, section 2.2: that a refused batch leaves nothing behind is an assumption, and
+    docs/protocol.md, section 2.2: that a refused batch leaves nothing behind is an assumption, and
     a server may reorder a batch so that an entity is referred to before it exists.
 """
 

@@ -1,7 +1,7 @@
 """Schema documents of a server: the keys and attributes of its entity types.
 
 Source:
-    protocol.md, sections 5.1 and 8.3.
+    docs/protocol.md, sections 5.1 and 8.3.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Uploads and component URLs: payloads, file names and URLs.
 
 Source:
-    protocol.md, sections 6.3 to 6.5.
+    docs/protocol.md, sections 6.3 to 6.5.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class PartSizes:
         most: Number of parts that a server accepts.
 
     Source:
-        protocol.md, section 6.4.
+        docs/protocol.md, section 6.4.
     """
 
     steps: Sequence[tuple[int, int]] = (

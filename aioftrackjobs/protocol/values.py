@@ -1,7 +1,7 @@
 """Single values: Python to JSON and back.
 
 Source:
-    protocol.md, section 3.
+    docs/protocol.md, section 3.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def in_utc(moment: datetime) -> datetime:
 
 
 def encode_reference(reference: Reference) -> dict[str, JSONValue]:
-    """Return the wire form of *reference* (protocol.md, section 3.3)."""
+    """Return the wire form of *reference* (docs/protocol.md, section 3.3)."""
     return {ENTITY_TYPE: reference.entity_type, **dict(reference.key)}
 
 

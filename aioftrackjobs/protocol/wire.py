@@ -1,7 +1,7 @@
 """Batches as bytes, and responses as lists of results or typed errors.
 
 Source:
-    protocol.md, sections 1 and 2.
+    docs/protocol.md, sections 1 and 2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REDIRECTION, _SERVER_FAULT = 300, 500
 #: Characters of an unreadable body that an error quotes.
 _EXCERPT = 200
 
-#: Names of errors with evidence (protocol.md, section 1.4); any other is a plain ServerError.
+#: Names of errors with evidence (docs/protocol.md, section 1.4); any other is a plain ServerError.
 _ERRORS: Mapping[str, type[ServerError]] = {
     "InvalidCredentialsError": AuthenticationError,
     "FTAuthenticationError": AuthenticationError,

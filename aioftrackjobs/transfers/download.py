@@ -4,7 +4,7 @@ Each attempt asks for the bytes that the :class:`.PartialFile` does not have yet
 ``If-Range``. If the file on the server has changed, the download begins anew.
 
 Source:
-    protocol.md, section 6.5.
+    docs/protocol.md, section 6.5.
 """
 
 from __future__ import annotations

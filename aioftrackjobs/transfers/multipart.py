@@ -6,7 +6,7 @@ parts have an ETag, one API call (``_complete``) makes the file. A whole file is
 first byte.
 
 Source:
-    protocol.md, sections 6.3 and 6.4.
+    docs/protocol.md, sections 6.3 and 6.4.
 """
 
 from __future__ import annotations

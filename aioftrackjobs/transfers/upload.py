@@ -6,7 +6,7 @@ bytes are removed. The journal notes each upload before its first byte, so that
 :func:`remove_unregistered` can remove the bytes of a process that was killed.
 
 Source:
-    protocol.md, section 6.2.
+    docs/protocol.md, section 6.2.
 """
 
 from __future__ import annotations

@@ -200,13 +200,13 @@ def reset_and_start() -> tuple[float, float]:
             pass
         starts.append(time.perf_counter() - started)
     with serving_for_tests() as server:
-        told = {
+        endpoint = {
             "port": int(server.url.rpartition(":")[2]),
             "user": server.api_user,
             "key": server.api_key,
         }
         for _ in range(15):
-            asyncio.run(ask(told, [create(str(uuid4()), status="running")]))
+            asyncio.run(send(endpoint, [create(str(uuid4()), status="running")]))
             started = time.perf_counter()
             server.reset()
             resets.append(time.perf_counter() - started)

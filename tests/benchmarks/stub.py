@@ -44,7 +44,7 @@ def _id(kind: str, number: object) -> str:
 
 
 def _job_rows(offset: int, limit: int) -> list[dict[str, Any]]:
-    """Return rows of Jobs; a page has each user in full only once (protocol.md, section 3.5)."""
+    """Return rows of Jobs; a page has each user in full once (docs/protocol.md, section 3.5)."""
     rows, included = [], set()
     for number in range(offset, min(offset + limit, JOBS)):
         user_number = number * 7 % USERS

@@ -1,4 +1,4 @@
-"""The example queries of the protocol reference, section 4.10, to the letter."""
+"""The example queries of the docs/protocol.md, section 4.10, to the letter."""
 
 from __future__ import annotations
 

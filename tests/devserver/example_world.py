@@ -1,4 +1,4 @@
-"""Entities for the example queries of the protocol reference, section 4.10."""
+"""Entities for the example queries of the docs/protocol.md, section 4.10."""
 
 from __future__ import annotations
 

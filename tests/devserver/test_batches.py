@@ -68,7 +68,7 @@ async def test_a_failing_operation_undoes_the_whole_batch(api: Caller) -> None:
 
 
 async def test_required_attributes_are_checked_when_the_batch_is_done(api: Caller) -> None:
-    """The official test of deferred validation (protocol reference, section 2.2)."""
+    """The official test of deferred validation (docs/protocol.md, section 2.2)."""
     location_id = new_id()
 
     await api.call(

@@ -15,7 +15,7 @@ MODEL = load_model(BUILTIN_SCHEMAS)
 
 
 def test_job_is_declared_as_the_recorded_server_has_it() -> None:
-    """Protocol reference, section 5.2."""
+    """docs/protocol.md, section 5.2."""
     job = DOCUMENTS["Job"]
 
     assert job["required"] == ["id", "status", "type"]
@@ -70,7 +70,7 @@ def test_relations_are_resolved_to_the_keys_that_store_them(
 
 
 def test_system_projections_are_translated_from_columns_to_attributes() -> None:
-    """``showid`` is ``project_id``, and the classifier goes too (protocol reference, 3.5)."""
+    """``showid`` is ``project_id``, and the classifier goes too (docs/protocol.md, section 3.5)."""
     assert MODEL.types["Task"].system_projections == (
         "project_id",
         "context_type",

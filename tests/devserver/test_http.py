@@ -119,7 +119,7 @@ async def test_other_addresses_are_refused_as_json(
 
 
 async def test_braces_are_doubled_for_the_official_client(api: Caller) -> None:
-    """It uses the text as a format string (protocol reference, section 1.5)."""
+    """It uses the text as a format string (docs/protocol.md, section 1.5)."""
     error = await api.refused(query('Job where data is "{x}'))
 
     assert "{{x}}" in error["content"]

@@ -191,7 +191,7 @@ async def test_a_global_key_acts_for_any_active_user(anybody: Caller) -> None:
 
 
 async def test_a_global_key_lets_an_unknown_user_read_only(anybody: Caller) -> None:
-    """Integrations check that with a query for the user (protocol reference, section 1.6)."""
+    """Integrations check that with a query for the user (docs/protocol.md, section 1.6)."""
     nobody = Caller(anybody.http, "nobody", GLOBAL_KEY)
 
     await nobody.call({"action": "query_server_information"}, {"action": "query_schemas"})

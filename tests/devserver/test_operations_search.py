@@ -134,7 +134,7 @@ async def information(api: Caller, **fields: Any) -> dict[str, Any]:
 
 
 async def test_server_information_has_by_default_what_real_servers_send(api: Caller) -> None:
-    """The fields of the recorded response (protocol reference, section 2.4)."""
+    """The fields of the recorded response (docs/protocol.md, section 2.4)."""
     facts = await information(api)
 
     assert facts.keys() == {

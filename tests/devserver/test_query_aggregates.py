@@ -1,4 +1,4 @@
-"""Queries that group (protocol reference, section 4.8)."""
+"""Queries that group (docs/protocol.md, section 4.8)."""
 
 from __future__ import annotations
 

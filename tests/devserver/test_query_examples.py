@@ -1,4 +1,4 @@
-"""The example queries of the protocol reference, section 4.10, on data made for them."""
+"""The example queries of the docs/protocol.md, section 4.10, on data made for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of entities in responses (protocol reference, section 3.5)."""
+"""The form of entities in responses (docs/protocol.md, section 3.5)."""
 
 from __future__ import annotations
 

@@ -514,7 +514,7 @@ async def test_credentials_that_are_refused_are_not_tried_for_each_commit(tables
     assert len(requests) == 1
 
 
-# A server that reorders what is in a batch (protocol.md, section 2.2)
+# A server that reorders what is in a batch (docs/protocol.md, section 2.2)
 
 
 async def test_a_commit_survives_a_server_that_reorders_it(tables: Tables) -> None:

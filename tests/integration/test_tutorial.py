@@ -1,7 +1,7 @@
 """The tutorial of the official client, with the session made async, and nothing else changed.
 
 Source:
-    The official documentation's page on jobs; protocol.md, section 5.2.
+    The official documentation's page on jobs; docs/protocol.md, section 5.2.
 """
 
 from __future__ import annotations

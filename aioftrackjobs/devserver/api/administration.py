@@ -20,7 +20,7 @@ from aioftrackjobs.devserver.files.upload_tokens import UploadTokens
 _WIDGETS = ("info", "tasks", "tasks_browser")
 _THEMES = (None, "light", "dark")
 _SHOWN_OF_USER = ("id", "username", "first_name", "last_name", "thumbnail_id")
-#: Seconds that the address of a widget is valid (protocol reference, section 2.7).
+#: Seconds that the address of a widget is valid (docs/protocol.md, section 2.7).
 _WIDGET_LIFETIME = 360
 
 
@@ -29,7 +29,7 @@ def server_information(
 ) -> dict[str, Any]:
     """Do ``query_server_information``: return the requested facts about this server.
 
-    By default it returns those that a real one sends (protocol reference, section 2.4).
+    By default it returns those that a real one sends (docs/protocol.md, section 2.4).
     """
     facts: dict[str, Any] = {
         "version": "dev",

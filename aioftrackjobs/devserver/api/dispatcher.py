@@ -1,7 +1,7 @@
 """Dispatching the operations of a batch to the functions that do them.
 
 A batch is one transaction. Its response has one result for each operation, or is one error for
-all of them (protocol reference, section 2).
+all of them (docs/protocol.md, section 2).
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 _BLOCK = 1024 * 1024
 #: Pixels on the longer side of a review image.
 _IMAGE_SIZE = 1920
-#: Names that are reserved for what a browser shows (protocol reference, section 5.4).
+#: Names that are reserved for what a browser shows (docs/protocol.md, section 5.4).
 _NAMES = {
     "image/jpeg": ("ftrackreview-image", ".jpg"),
     "video/mp4": ("ftrackreview-mp4", ".mp4"),

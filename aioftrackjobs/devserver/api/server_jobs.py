@@ -1,6 +1,6 @@
 """Jobs that the server itself runs: queued by a request, then run in the background.
 
-Each ends as done or failed, also when the server stops (protocol reference, section 2.6).
+Each ends as done or failed, also when the server stops (docs/protocol.md, section 2.6).
 """
 
 from __future__ import annotations

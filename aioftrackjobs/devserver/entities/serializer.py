@@ -1,6 +1,6 @@
 """Serializing rows as entities of a response.
 
-An entity is sent once in a response, and later as a reference (protocol reference, section 3.5).
+An entity is sent once in a response, and later as a reference (docs/protocol.md, section 3.5).
 If a later projection selects more of it, that is added there.
 """
 

@@ -2,7 +2,7 @@
 
 A part is a file of its own, named by upload, number and digest. So the server keeps nothing in
 memory, and a part may be sent twice with different contents: the client names a part by
-its tag, which is the digest (protocol reference, section 6.4).
+its tag, which is the digest (docs/protocol.md, section 6.4).
 """
 
 from __future__ import annotations

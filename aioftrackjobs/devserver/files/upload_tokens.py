@@ -1,7 +1,7 @@
 """Announcing uploads: their addresses, and what must arrive there.
 
 The announcement is part of the address, and signed. So the server stores nothing, and uploads
-that never arrive leave nothing behind (protocol reference, section 6.3).
+that never arrive leave nothing behind (docs/protocol.md, section 6.3).
 """
 
 from __future__ import annotations

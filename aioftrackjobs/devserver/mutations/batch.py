@@ -2,7 +2,7 @@
 
 Operations are done in order. Checks that need all of them to be done, such as that required
 attributes have values, wait for :meth:`Batch.finish`; foreign keys wait for the end of the
-transaction (protocol reference, section 2.2).
+transaction (docs/protocol.md, section 2.2).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Replacing the members of relations to many (protocol reference, section 3.4)."""
+"""Replacing the members of relations to many (docs/protocol.md, section 3.4)."""
 
 from __future__ import annotations
 

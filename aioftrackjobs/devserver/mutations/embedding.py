@@ -1,7 +1,7 @@
 """Results of creates that are embedded in the result for their owner.
 
 A real server sends the locations of a new component with the component, and a bare reference as
-the result of their own creation (protocol reference, section 3.5, the recorded upload). For other
+the result of their own creation (docs/protocol.md, section 3.5, the recorded upload). For other
 relations this is not known; clients query those when they need them.
 """
 

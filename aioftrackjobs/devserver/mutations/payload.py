@@ -105,7 +105,7 @@ def _wire_form(entity_type: EntityType, key: Key) -> dict[str, Any]:
 def _read_reference(
     model: Model, relation: Relation, value: Any, where: str
 ) -> tuple[EntityType, Key]:
-    """Return type and key of a reference (protocol reference, section 3.3)."""
+    """Return type and key of a reference (docs/protocol.md, section 3.3)."""
     if not isinstance(value, Mapping):
         raise ValidationError(
             f"{where} takes a reference to a {relation.target}, an object with its type and key."

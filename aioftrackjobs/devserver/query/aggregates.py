@@ -1,4 +1,4 @@
-"""Queries that group: plain rows of counts and sums (protocol reference, section 4.8)."""
+"""Queries that group: plain rows of counts and sums (docs/protocol.md, section 4.8)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The syntax tree of a query (protocol reference, section 4.2)."""
+"""The syntax tree of a query (docs/protocol.md, section 4.2)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _TRUE, _FALSE = frozenset({"true", "1"}), frozenset({"false", "0"})
 def text_of(literal: Literal) -> str:
     r"""Return the text of *literal*: ``\"``, ``\'``, ``\\`` and ``\%`` lose their backslash.
 
-    Any other backslash stays: clients do not double them (protocol reference, section 4.4).
+    Any other backslash stays: clients do not double them (docs/protocol.md, section 4.4).
     """
     return _ESCAPE.sub(r"\1", literal.text) if literal.quoted else literal.text
 

@@ -120,7 +120,7 @@ def _system_projections(document: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the attributes sent with every entity, under their names in the API.
 
     Documents name them by database column: ``showid`` is ``project_id``; the columns that
-    distinguish a typed context from others are sent too (protocol reference, section 3.5).
+    distinguish a typed context from others are sent too (docs/protocol.md, section 3.5).
     Columns that are no attribute are never sent.
     """
     properties = document["properties"]

@@ -1,4 +1,4 @@
-"""Conversion of values between wire and database (protocol reference, section 3.1).
+"""Conversion of values between wire and database (docs/protocol.md, section 3.1).
 
 Stored dates are naive UTC text in whole seconds, so that text order is time order.
 """

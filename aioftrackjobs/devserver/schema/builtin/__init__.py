@@ -1,6 +1,6 @@
 """The built-in entity types, as schema documents.
 
-They follow the recorded response of a real server (protocol reference, section 5), without the
+They follow the recorded response of a real server (docs/protocol.md, section 5), without the
 relations to types that are not declared here. Order matters: the schema hash depends on it.
 """
 

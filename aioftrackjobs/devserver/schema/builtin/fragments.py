@@ -1,7 +1,7 @@
 """Functions that declare the built-in entity types.
 
 Each function returns one fragment of a schema document, in the form that a real server's
-``query_schemas`` returns it (protocol reference, section 5.1), so a declaration is a short form of
+``query_schemas`` returns it (docs/protocol.md, section 5.1), so a declaration is a short form of
 the document. Nothing here depends on an entity type.
 """
 
