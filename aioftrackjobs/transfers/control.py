@@ -10,14 +10,16 @@ it is cancelled, too. The caller's cancellation continues when the transfer has 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TypeAlias, TypeVar
 
 import anyio
 
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.errors import FtrackJobsError, SessionStateError, TransferError, TransportError
+from aioftrackjobs.protocol.headers import decode_retry_after
 from aioftrackjobs.retry import Backoff, RetryPolicy
 
 T = TypeVar("T")
@@ -27,6 +29,8 @@ ProgressCallback: TypeAlias = Callable[[int, int | None], object]
 
 #: Seconds in which a stopped transfer should reach its next piece of data.
 _STOPPING_GRACE = 0.5
+
+_SERVER_FAULT, _TOO_MANY_REQUESTS = 5, 429
 
 
 class StoppedError(Exception):
@@ -45,6 +49,15 @@ class RetryableError(Exception):
         super().__init__(error)
         self.error = error
         self.retry_after = retry_after
+
+
+def failure_of(
+    status: int, headers: Mapping[str, str], error: TransferError
+) -> TransferError | RetryableError:
+    """Return *error*, wrapped as RetryableError if the status says that it may pass."""
+    if status // 100 == _SERVER_FAULT or status == _TOO_MANY_REQUESTS:
+        return RetryableError(error, decode_retry_after(headers, datetime.now(UTC)))
+    return error
 
 
 class StopToken:

@@ -31,9 +31,9 @@ from aioftrackjobs.transfers.control import (
     ProgressCallback,
     RetryableError,
     StopToken,
+    failure_of,
     run_in_background,
 )
-from aioftrackjobs.transfers.multipart import failure_of
 from aioftrackjobs.transfers.partial_file import PartialFile
 from aioftrackjobs.transport import Download, WireRequest
 

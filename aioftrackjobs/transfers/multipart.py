@@ -15,7 +15,6 @@ import hashlib
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urljoin
@@ -33,7 +32,7 @@ from aioftrackjobs.errors import (
     TransportError,
 )
 from aioftrackjobs.models import FileComponent
-from aioftrackjobs.protocol.headers import decode_etag, decode_md5_etag, decode_retry_after
+from aioftrackjobs.protocol.headers import decode_etag, decode_md5_etag
 from aioftrackjobs.protocol.upload import (
     Part,
     PartSizes,
@@ -51,6 +50,7 @@ from aioftrackjobs.transfers.control import (
     ProgressCallback,
     RetryableError,
     StopToken,
+    failure_of,
 )
 from aioftrackjobs.transport import WireRequest, WireResponse
 
@@ -62,8 +62,7 @@ _PARALLEL = 4
 #: Statuses of redirections that keep method and body, and how many requests are sent in all.
 _REDIRECTED, _MOST_REQUESTS = (307, 308), 3
 
-_SUCCESS, _SERVER_FAULT = 2, 5
-_BAD_REQUEST, _TOO_MANY_REQUESTS = 400, 429
+_SUCCESS, _BAD_REQUEST = 2, 400
 
 #: Times that a whole file is sent if the server rejects it as it rejects damaged bytes.
 _DAMAGED_ATTEMPTS = 3
@@ -342,12 +341,3 @@ class _Body:
         self._stop_token.check()
         self._sent += count
         self._meter.set(self._part.number, self._sent)
-
-
-def failure_of(
-    status: int, headers: Mapping[str, str], error: TransferError
-) -> TransferError | RetryableError:
-    """Return *error*, wrapped as RetryableError if the status says that it may pass."""
-    if status // 100 == _SERVER_FAULT or status == _TOO_MANY_REQUESTS:
-        return RetryableError(error, decode_retry_after(headers, datetime.now(UTC)))
-    return error
