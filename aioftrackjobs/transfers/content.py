@@ -26,10 +26,10 @@ from collections.abc import (
     Iterator,
     Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, BinaryIO, Protocol, TypeAlias, cast
+from typing import Any, BinaryIO, Protocol, TypeAlias, TypeVar, cast
 
 import anyio
 from anyio.to_thread import run_sync
@@ -44,6 +44,8 @@ from aioftrackjobs.transfers.archive import (
     transfer_errors,
 )
 from aioftrackjobs.transfers.spool import CHUNK, BytesLike, open_in_thread, pack, spool
+
+T = TypeVar("T", bytes, memoryview)
 
 #: Bytes that are hashed between two checks for a cancellation.
 _HASHED_AT_ONCE = 64 * 1024 * 1024
@@ -123,8 +125,9 @@ class Content:
         """
 
         def read(size: int) -> bytes:
-            buffer = memoryview(bytearray(size))
-            return bytes(buffer[: self.read_into(start, buffer, update)])
+            with self._at(start) as file:
+                chunk = file.read(size)
+            return self._hashed(chunk, update)
 
         end = self.size if stop is None else stop
         while start < end:
@@ -138,14 +141,9 @@ class Content:
         Raises:
             FileChangedError: The file has shrunk since it was opened.
         """
-        with transfer_errors(f"{self.file_name} cannot be read"), self._lock:
-            self._file.seek(self._start + offset)
-            count: int = cast("io.RawIOBase", self._file).readinto(buffer) or 0
-        if not count:
-            raise FileChangedError(f"{self.file_name} shrank while it was uploaded")
-        if update is not None:
-            update(buffer[:count])
-        return count
+        with self._at(offset) as file:
+            count = cast("io.RawIOBase", file).readinto(buffer) or 0
+        return len(self._hashed(buffer[:count], update))
 
     async def require_unchanged(self) -> None:
         """Raise FileChangedError if the file has grown or was written to since it was opened."""
@@ -155,6 +153,19 @@ class Content:
             raise FileChangedError(f"{self.file_name} grew while it was uploaded")
         if modified != self._modified:
             raise FileChangedError(f"{self.file_name} was written to while it was uploaded")
+
+    @contextmanager
+    def _at(self, offset: int) -> Iterator[BinaryIO]:
+        with transfer_errors(f"{self.file_name} cannot be read"), self._lock:
+            self._file.seek(self._start + offset)
+            yield self._file
+
+    def _hashed(self, data: T, update: HashUpdate | None) -> T:
+        if not data:
+            raise FileChangedError(f"{self.file_name} shrank while it was uploaded")
+        if update is not None:
+            update(data)
+        return data
 
 
 @asynccontextmanager

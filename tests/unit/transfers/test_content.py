@@ -298,7 +298,7 @@ class Failing:
         return getattr(self.file, name)
 
 
-@pytest.mark.parametrize("call", ["seek", "readinto", "fileno"])
+@pytest.mark.parametrize("call", ["seek", "read", "fileno"])
 async def test_a_disk_that_fails_while_it_is_read_raises(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, call: str
 ) -> None:
