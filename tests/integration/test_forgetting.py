@@ -15,7 +15,7 @@ from aioftrackjobs.commit.request import PendingRequest
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.progress import Channel
-from aioftrackjobs.session import context_of, jobs_of
+from aioftrackjobs.session import connection_of, context_of, jobs_of
 
 from .waiting import until
 
@@ -27,7 +27,7 @@ KINDS = (Job, PendingRequest, InFlightCommit, RecordedChange, UnitOfWork, JobLif
 
 
 def dispatcher_of(session: AsyncSession) -> Dispatcher:
-    return session._connection.dispatcher
+    return connection_of(session).dispatcher
 
 
 async def alive(session: AsyncSession) -> dict[str, int]:

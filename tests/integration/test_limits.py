@@ -21,6 +21,7 @@ from aioftrackjobs import (
 from aioftrackjobs.commit import queue
 from aioftrackjobs.commit.dispatcher import MAX_REQUESTS, Dispatcher
 from aioftrackjobs.models import remote_value
+from aioftrackjobs.session import connection_of
 from aioftrackjobs.timings import Timings
 
 from ..tables import Tables, turns
@@ -33,7 +34,7 @@ def tables() -> Tables:
 
 
 def dispatcher_of(session: AsyncSession) -> Dispatcher:
-    return session._connection.dispatcher
+    return connection_of(session).dispatcher
 
 
 async def create(session: AsyncSession, data: str = "{}") -> Job:
@@ -319,7 +320,7 @@ async def test_a_job_that_ends_while_its_session_is_cut_off_does_not_hang(tables
 
     async def finish(session: AsyncSession) -> None:
         try:
-            await session._connection.background.finish(anyio.sleep_forever)
+            await connection_of(session).background.finish(anyio.sleep_forever)
         except SessionStateError as exc:
             host_ends.append(str(exc))
 

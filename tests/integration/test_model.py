@@ -55,7 +55,7 @@ from aioftrackjobs.models import owner_of, remote_value
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.retry import NO_RETRIES
-from aioftrackjobs.session import context_of
+from aioftrackjobs.session import connection_of, context_of
 
 from ..amounts import amount
 from ..tables import Tables, turns
@@ -505,7 +505,7 @@ class Machine(RuleBasedStateMachine):
             self.runner.close()
 
     def check_that_nothing_is_left(self) -> None:
-        dispatcher = self.session._connection.dispatcher
+        dispatcher = connection_of(self.session).dispatcher
         assert dispatcher.is_idle
         assert not self.workspace.creators
 

@@ -22,6 +22,7 @@ import pytest
 from aioftrackjobs import AsyncSession, FtrackJobsError, Job, JobStatus
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.models import owner_of, remote_value
+from aioftrackjobs.session import connection_of
 
 from ..amounts import amount
 
@@ -127,7 +128,7 @@ async def test_after_a_storm_of_cancellations_the_session_is_as_it_was(
             assert not job._local
             assert remote_value(job, "status") == stored[job.id].status
     assert session.recorded_operations == session.uncertain_operations == ()
-    dispatcher = session._connection.dispatcher
+    dispatcher = connection_of(session).dispatcher
     assert dispatcher.is_idle
 
 
