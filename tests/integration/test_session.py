@@ -185,8 +185,8 @@ async def test_server_information_and_schemas_are_queried_once(server: ServerHan
         first = await session.server_information()
         assert await session.server_information() == first
         async with anyio.create_task_group() as group:
-            for ask in (session.schemas, session.schemas, session.query("Task").all):
-                group.start_soon(ask)
+            for query in (session.schemas, session.schemas, session.query("Task").all):
+                group.start_soon(query)
 
     assert first["version"] == "dev"
     actions = [b"query_schemas" in request.content for request in sent]
@@ -220,9 +220,9 @@ async def test_an_empty_call_makes_no_request() -> None:
 async def test_the_sessions_own_user_must_exist(server: ServerHandle) -> None:
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         session._connection.credentials = session._connection.credentials.__class__(
-            server.url, "nobody", session._connection.credentials.api_key
+            server.url, "missing", session._connection.credentials.api_key
         )
-        with pytest.raises(NoResultFoundError, match="nobody"):
+        with pytest.raises(NoResultFoundError, match="missing"):
             await session.current_user()
 
 

@@ -1,4 +1,4 @@
-"""Waiting for what nobody tells."""
+"""Waiting for conditions that no event signals."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import anyio
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Wait until *condition* returns, or what it returns brings, something true.
+    """Wait until *condition* returns something true, or an awaitable with a true result.
 
-    It looks now and then: a loop that spins keeps the interpreter's lock from the embedded
-    server's threads, which need it for each row.
+    It checks the condition every 2 ms, because a busy loop would keep the interpreter's lock from
+    the threads of the embedded server, which need it for each row.
 
     Raises:
-        TimeoutError: It does not come about.
+        TimeoutError: The condition is not true after 20 seconds.
     """
     with anyio.fail_after(20):
-        while not await _outcome(condition()):  # noqa: ASYNC110 - nobody tells
+        while not await _outcome(condition()):  # noqa: ASYNC110 - there is no event
             await anyio.sleep(0.002)
 
 
