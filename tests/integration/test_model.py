@@ -204,7 +204,7 @@ class Flow:
 
 
 class Machine(RuleBasedStateMachine):
-    """The flows, on a session with a server that :meth:`open` brings.
+    """The flows, on a session with a server that :meth:`open` connects to.
 
     Attributes:
         validates_at_the_end: Whether the server validates a batch after all of its operations.

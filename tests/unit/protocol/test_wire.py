@@ -28,7 +28,7 @@ def test_results_are_aligned_with_the_operations() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 422, 500])
-def test_an_error_object_is_a_refusal_whatever_the_status(status: int) -> None:
+def test_an_error_object_is_a_refusal_with_any_status(status: int) -> None:
     body = json.dumps(
         {"exception": "ValidationError", "content": "status {x} is bad", "error_code": "E1"}
     ).encode()
