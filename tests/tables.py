@@ -5,7 +5,7 @@ test what it does not have:
 
 - ``respx`` and ``httpx.MockTransport`` respond to a client of httpx with given statuses, headers
   and bytes, or raise its errors: how these become outcomes is what is tested
-  (``test_commit_ends.py``, ``test_odd_servers.py``, ``test_endings.py``).
+  (``test_commit_ends.py``, ``test_malformed_servers.py``, ``test_endings.py``).
 - ``aioftrackjobs.testing.FakeServer`` is a feature for users. It has schemas and files.
 - Storage services of tests of transfers respond to ``PUT`` and ``GET``, not to operations.
 - ``tests/benchmarks/stub.py`` is a process that does as little as possible for each request.

@@ -209,15 +209,17 @@ class TestLifespanService:
             job_context(session, description="From elsewhere") as job,
             _service(launch, ftrack) as (client, _),
         ):
-            answer = await client.get(f"/jobs/{job.id}")
+            response = await client.get(f"/jobs/{job.id}")
 
-        assert answer.json() == {
+        assert response.json() == {
             "id": job.id,
             "status": "running",
             "description": "From elsewhere",
         }
 
-    async def test_wrong_requests_are_told_apart(self, launch: Any, ftrack: dict[str, str]) -> None:
+    async def test_wrong_requests_have_different_statuses(
+        self, launch: Any, ftrack: dict[str, str]
+    ) -> None:
         async with _service(launch, ftrack) as (client, _):
             unknown = await client.get("/jobs/d6b3b3a8-0000-0000-0000-000000000000")
             malformed = await client.post("/transcode", content=b"{")
@@ -241,17 +243,17 @@ class TestLifespanService:
         assert job.status == "failed"
         assert (job.description or "").endswith("failed: cancelled")
 
-    async def test_ftrack_that_is_away_is_a_bad_gateway(
+    async def test_unreachable_ftrack_is_a_bad_gateway(
         self, launch: Any, ftrack: dict[str, str]
     ) -> None:
-        nobody = {**ftrack, "FTRACK_SERVER": "http://127.0.0.1:9"}
-        async with _service(launch, nobody) as (client, _):
-            answers = [
+        unreachable = {**ftrack, "FTRACK_SERVER": "http://127.0.0.1:9"}
+        async with _service(launch, unreachable) as (client, _):
+            responses = [
                 await client.post("/transcode", json={"shot": "sh010"}),
                 await client.get("/jobs/d6b3b3a8-0000-0000-0000-000000000000"),
             ]
 
-        assert [answer.status_code for answer in answers] == [502, 502]
+        assert [response.status_code for response in responses] == [502, 502]
 
 
 class TestPublishHook:

@@ -67,8 +67,8 @@ async def test_entities_are_read_without_network_and_faults(tmp_path: Path) -> N
         (file,) = held["attachments"]
         assert server.content(file["id"]) == b"all of it"
         assert held["created_at"].tzinfo is not None
-        with pytest.raises(LookupError, match="holds no Job nobody's"):
-            server.job("nobody's")
+        with pytest.raises(LookupError, match="holds no Job missing"):
+            server.job("missing")
         with pytest.raises(ServerProcessError, match="line 1, column 16"):
             server.find("Job where where")
         with pytest.raises(ServerProcessError, match="no file"):
@@ -89,8 +89,8 @@ def test_it_ends_with_the_process_that_made_it(tmp_path: Path) -> None:
         os._exit(0)
     """
     program = [sys.executable, "-c", textwrap.dedent(code)]
-    told = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True)
-    address = urlsplit(told.stdout.strip())
+    done = subprocess.run(program, stdout=subprocess.PIPE, text=True, check=True)
+    address = urlsplit(done.stdout.strip())
     assert address.port is not None
     deadline = time.monotonic() + 20
     with pytest.raises(ConnectionRefusedError):

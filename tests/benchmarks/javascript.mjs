@@ -21,7 +21,7 @@ async function open() {
   return { session, user: data[0] };
 }
 
-/** A size that the system knows of this process, in MiB (Linux). */
+/** Return a size of this process, in MiB, as the system reports it (Linux). */
 function memory(name) {
   const status = readFileSync("/proc/self/status", "utf8");
   return Number(status.match(new RegExp(`^${name}:\\s+(\\d+)`, "m"))[1]) / 1024;
@@ -30,7 +30,7 @@ function memory(name) {
 /** Run *work*; print its wall and processor time in seconds, and the memory it took in MiB. */
 async function measure(work) {
   const idle = memory("VmRSS");
-  writeFileSync("/proc/self/clear_refs", "5"); // forget the peak so far
+  writeFileSync("/proc/self/clear_refs", "5"); // reset the peak
   const usage = process.cpuUsage();
   const started = performance.now();
   const facts = await work();

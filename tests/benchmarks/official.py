@@ -50,7 +50,7 @@ def life_cycles() -> None:
 
 
 def farm(threads: str, cycles: str) -> None:
-    """Open a session for each thread: threads that share one send each other's operations."""
+    """Open a session for each thread: threads with one session send each other's operations."""
     from concurrent.futures import ThreadPoolExecutor
 
     sessions = [open_session() for _ in range(int(threads))]

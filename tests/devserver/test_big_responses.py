@@ -22,10 +22,10 @@ from .caller import Caller, create, query
 from .test_operations_limits import limited
 
 MIB = 1024 * 1024
-#: More than the buffers of two sockets take.
+#: More than the buffers of two sockets hold.
 BIG = 12 * MIB
-#: Room for one big response.
-ROOM = 16 * MIB
+#: The limit of all big responses together: enough for one.
+TOTAL = 16 * MIB
 ALL = "select data from Job"
 
 Start = Callable[..., AbstractAsyncContextManager[Caller]]
@@ -33,13 +33,13 @@ Start = Callable[..., AbstractAsyncContextManager[Caller]]
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Starts a server with room for one big response, and Jobs that fill most of it."""
-    monkeypatch.setattr(batch_endpoint, "BIG_TOTAL", ROOM)
+    """Starts a server whose limit allows one big response, and Jobs that fill most of it."""
+    monkeypatch.setattr(batch_endpoint, "BIG_TOTAL", TOTAL)
 
     @asynccontextmanager
     async def started(**limits: Any) -> AsyncIterator[Caller]:
         async with (
-            running(limits=Limits(response=ROOM, **limits)) as server,
+            running(limits=Limits(response=TOTAL, **limits)) as server,
             httpx.AsyncClient(base_url=server.url, timeout=30) as http,
         ):
             api = Caller(http, server.api_user, server.api_key)
@@ -49,8 +49,8 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     return started
 
 
-def asking(api: Caller, *operations: dict[str, Any]) -> socket.socket:
-    """Return a connection on which *operations* were sent."""
+def send_request(api: Caller, *operations: dict[str, Any]) -> socket.socket:
+    """Send *operations* on a new connection, and return it without reading the response."""
     body = json.dumps(operations)
     head = (
         f"POST /api HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
@@ -63,7 +63,7 @@ def asking(api: Caller, *operations: dict[str, Any]) -> socket.socket:
 
 
 def rest_of(connection: socket.socket) -> int:
-    """Read all that comes, and return its size."""
+    """Read the rest of the response, and return its size."""
     size = 0
     while block := connection.recv(MIB):
         size += len(block)
@@ -73,30 +73,30 @@ def rest_of(connection: socket.socket) -> int:
 async def test_a_big_response_waits_for_one_that_is_not_read_and_a_small_one_does_not(
     start: Start,
 ) -> None:
-    answered: list[int] = []
+    sizes: list[int] = []
 
-    async def ask(api: Caller) -> None:
-        answered.append(len(await api.query(ALL)))
+    async def read_all(api: Caller) -> None:
+        sizes.append(len(await api.query(ALL)))
 
     async with start() as api:
-        with closing(asking(api, query(ALL))) as slow:
+        with closing(send_request(api, query(ALL))) as slow:
             begun = await run_sync(slow.recv, 1000)
             async with anyio.create_task_group() as others:
                 for _ in range(2):
-                    others.start_soon(ask, api)
+                    others.start_soon(read_all, api)
                 for _ in range(10):
                     assert len(await api.query("select username from User")) == 4
-                assert answered == []
+                assert sizes == []
                 sent = await run_sync(rest_of, slow)
 
-    assert answered == [BIG // MIB] * 2
+    assert sizes == [BIG // MIB] * 2
     assert begun.startswith(b"HTTP/1.1 200")
     assert len(begun) + sent > BIG
 
 
 async def test_a_client_that_waits_too_long_gets_retry_after(start: Start) -> None:
     async with start(queue_timeout=0.05) as api:
-        with closing(asking(api, query(ALL))) as slow:
+        with closing(send_request(api, query(ALL))) as slow:
             await run_sync(slow.recv, 1000)
             response = await api.post(create("Job", data="new"), query(ALL))
 
@@ -110,7 +110,7 @@ async def test_a_client_that_does_not_read_is_disconnected(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with start(idle=0.5) as api:
-        with closing(asking(api, query(ALL))) as slow:
+        with closing(send_request(api, query(ALL))) as slow:
             await run_sync(slow.recv, 1000)
             assert len(await api.query(ALL)) == BIG // MIB
             assert await run_sync(rest_of, slow) < BIG
@@ -118,15 +118,15 @@ async def test_a_client_that_does_not_read_is_disconnected(
     assert "a client read nothing for 0.5 s" in caplog.text
 
 
-async def test_a_batch_whose_client_has_left_is_not_run(
+async def test_a_batch_whose_client_has_disconnected_is_not_run(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger=batch_endpoint.__name__)
     async with start() as api:
-        with closing(asking(api, query(ALL))) as slow:
+        with closing(send_request(api, query(ALL))) as slow:
             await run_sync(slow.recv, 1000)
-            asking(api, create("Job", data="new"), query(ALL)).close()
-            # It has waited for room, if it got that far.
+            send_request(api, create("Job", data="new"), query(ALL)).close()
+            # If the server has read the batch, it waits until the other response is read.
             assert await api.query("Job where data is new") == []
             await run_sync(rest_of, slow)
         assert len(await api.query(ALL)) == BIG // MIB

@@ -171,8 +171,8 @@ async def test_a_fixture_replaces_a_seeded_user() -> None:
         pytest.param(entity("JobComponent", job_id="j"), "component_id", id="no-key"),
         pytest.param(entity("User", id="u"), "username is required", id="not-complete"),
         pytest.param(
-            entity("Job", id="j", user_id="nobody"),
-            "user_id leads nowhere: there is no Resource 'nobody'",
+            entity("Job", id="j", user_id="missing"),
+            "user_id leads nowhere: there is no Resource 'missing'",
             id="broken-reference",
         ),
         pytest.param(
@@ -201,7 +201,7 @@ def test_the_entry_that_cannot_be_loaded_is_named(tmp_path: Path, entry: Any, re
 async def test_all_of_a_fixture_is_loaded_or_nothing(tmp_path: Path) -> None:
     database = tmp_path / "ftrack.db"
     with pytest.raises(ServerStartError, match="cannot load the fixture"):
-        create_app(database=database, fixture=[ADA, entity("Job", user_id="nobody")])
+        create_app(database=database, fixture=[ADA, entity("Job", user_id="missing")])
 
     async with started(database=database) as api:
         assert await api.query("User where username is ada") == []

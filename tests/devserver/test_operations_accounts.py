@@ -96,7 +96,7 @@ async def test_a_group_has_no_key(anybody: Caller) -> None:
     assert error["exception"] == "EntityNotFoundError"
 
 
-async def test_a_key_stays_with_its_user_whatever_the_name(api: Caller) -> None:
+async def test_a_key_stays_with_its_user_when_names_change(api: Caller) -> None:
     """Swapping two names gives neither user's key the other's rights."""
     mine, theirs = await user_id(api, api.user), await user_id(api, "maya")
     maya_key = key_of(api, "maya")
@@ -191,12 +191,12 @@ async def test_a_global_key_acts_for_any_active_user(anybody: Caller) -> None:
 
 
 async def test_a_global_key_lets_an_unknown_user_read_only(anybody: Caller) -> None:
-    """Integrations check that with a query for the user (docs/protocol.md, section 1.6)."""
-    nobody = Caller(anybody.http, "nobody", GLOBAL_KEY)
+    """Integrations find unknown users with a query (docs/protocol.md, section 1.6)."""
+    unknown = Caller(anybody.http, "unknown", GLOBAL_KEY)
 
-    await nobody.call({"action": "query_server_information"}, {"action": "query_schemas"})
-    assert await nobody.query('User where username is "nobody"') == []
-    error = await nobody.refused(create("Job"))
+    await unknown.call({"action": "query_server_information"}, {"action": "query_schemas"})
+    assert await unknown.query('User where username is "unknown"') == []
+    error = await unknown.refused(create("Job"))
 
     assert error["exception"] == "InvalidCredentialsError"
 

@@ -48,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _fits(item: pytest.Item) -> bool:
-    """Tell whether a test makes sense in its setting."""
+    """Return whether a test is made for its setting."""
     setting = item.callspec.params.get("setting") if hasattr(item, "callspec") else None
     if not isinstance(setting, Setting):
         return True
@@ -109,7 +109,7 @@ async def session(server: ServerHandle) -> AsyncIterator[AsyncSession]:
 
 @pytest.fixture
 async def other(server: ServerHandle) -> AsyncIterator[AsyncSession]:
-    """A second session, which knows nothing of what the first one holds."""
+    """A second session, which shares nothing with the first one."""
     async with AsyncSession(server.url, server.api_key, server.api_user) as opened:
         yield opened
 
@@ -149,12 +149,12 @@ class Fault:
     """What a :class:`FaultProxy` does to requests; to each one once, *times* in all.
 
     Attributes:
-        about: Bytes by which it knows a request, in its head or the beginning of its body.
-        sent: Break the connection when so many bytes were sent since then.
-        received: Break it when so many bytes were received since then.
-        answer: Status line, and headers, to answer with, without asking the server.
-        damage: Change the body on its way.
-        then: Called when it happens.
+        about: Bytes in the head of a request, or in the beginning of its body, that select it.
+        sent: Break the connection after so many bytes of the request were sent.
+        received: Break the connection after so many bytes of the response were received.
+        answer: Status line and headers of a response that the proxy sends instead of the server.
+        damage: Overwrite the body of the request.
+        then: Called when the fault happens.
     """
 
     about: bytes
@@ -170,11 +170,11 @@ _LAST_HEADERS = b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
 
 
 class FaultProxy:
-    """Stands between client and server, on real sockets, and breaks what it is told to.
+    """A proxy between client and server, on real sockets, with planned faults.
 
     Attributes:
-        heads: The head of each request that came.
-        faults: What is still to be done.
+        heads: The head of each request that it has received.
+        faults: The planned faults.
     """
 
     def __init__(self, port: int) -> None:
@@ -184,7 +184,7 @@ class FaultProxy:
         self.faults: list[Fault] = []
 
     def plan(self, about: bytes, **what: Any) -> None:
-        """Let something happen to requests, as :class:`Fault` has it."""
+        """Plan a fault, with the attributes of :class:`Fault`."""
         self.faults.append(Fault(about, **what))
 
     def requests(self, about: bytes) -> list[bytes]:
@@ -192,7 +192,7 @@ class FaultProxy:
         return [head for head in self.heads if head.startswith(about)]
 
     async def handle(self, client: SocketStream) -> None:
-        """Pass on what comes, until one side ends it or a fault is due."""
+        """Forward both directions, until one side closes its connection or a fault is due."""
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
             async with client, await anyio.connect_tcp("127.0.0.1", self._port) as server:
                 await _Exchange(self, client, server).run()
@@ -228,7 +228,7 @@ class _Exchange:
                     if fault.answer is not None:
                         await self._client.send(fault.answer + _LAST_HEADERS)
                         async for _ in self._client:
-                            pass  # or what is unread would cost it the answer
+                            pass  # unread data would reset the connection
                         break
                 self._sent += len(data)
                 if self._is_due(self._sent, "sent"):

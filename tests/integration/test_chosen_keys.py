@@ -1,7 +1,7 @@
 """Commits that create entities under keys that users chose.
 
-Another client may have used such a key, so that the entity's existence does not tell which client
-has created it; and a server may keep a part of a batch that it refuses. Each commit must have the
+Another client may have used such a key, so the entity's existence does not prove which client has
+created it. A server may also keep a part of a batch that it refuses. Each commit must have the
 outcome that it would have alone.
 """
 
@@ -84,17 +84,17 @@ async def together(
     session: AsyncSession, *commits: Sequence[tuple[str | None, str]], kind: str = "Job"
 ) -> list[str]:
     """Submit *commits* at once, in their order, and return how each ended."""
-    workspace = context_of(session)
-    tickets: list[PendingRequest] = []
+    context = context_of(session)
+    requests: list[PendingRequest] = []
     for creates in commits:
-        unit = workspace.new_unit()
+        unit = context.new_unit()
         for key, data in creates:
             values = {"data": data} if key is None else {"id": key, "data": data}
-            workspace.create(kind, values, unit=unit)
-        tickets.append(unit.post(lambda _: None))
-    for ticket in tickets:
-        await ticket.ended()
-    return [_name_of(ticket.outcome) for ticket in tickets]
+            context.create(kind, values, unit=unit)
+        requests.append(unit.post(lambda _: None))
+    for request in requests:
+        await request.ended()
+    return [_name_of(request.outcome) for request in requests]
 
 
 def _name_of(outcome: Outcome | None) -> str:
@@ -135,7 +135,7 @@ async def test_a_kept_part_of_a_refused_commit_is_not_sent_again(tables: Tables)
     assert tables.rows["k"]["data"] == "mine"
 
 
-async def test_commits_with_chosen_keys_travel_alone_after_one_question_each(
+async def test_commits_with_chosen_keys_are_sent_alone_after_one_query_each(
     tables: Tables,
 ) -> None:
     commits: list[list[tuple[str | None, str]]] = [
@@ -215,9 +215,9 @@ async def test_of_two_callers_with_one_key_the_first_has_it(*, atomic: bool) -> 
 
 
 async def test_of_two_unordered_units_with_one_key_one_has_it(tables: Tables) -> None:
-    """Units that do not wait for others about the same entity."""
+    """Unordered units do not wait for other units about the same entity."""
     async with tables.session() as session:
-        units = [overtaking(session) for _ in range(2)]
+        units = [unordered_unit(session) for _ in range(2)]
         ends: list[str] = []
 
         async def run(unit: UnitOfWork) -> None:
@@ -231,8 +231,8 @@ async def test_of_two_unordered_units_with_one_key_one_has_it(tables: Tables) ->
     assert tables.rows.keys() == {"k"}
 
 
-def overtaking(session: AsyncSession) -> UnitOfWork:
-    """Return a unit of work that ignores the order, with the same create as any other."""
+def unordered_unit(session: AsyncSession) -> UnitOfWork:
+    """Return a unit of work without an order among others; all of them create the same Job."""
     unit = context_of(session).new_unit(unordered=True)
     context_of(session).create(Job, {"id": "k", "data": "same"}, unit=unit)
     return unit
@@ -294,7 +294,7 @@ async def test_a_key_that_was_taken_while_the_server_was_away_is_taken(tables: T
 
 
 async def test_other_values_than_were_sent_leave_a_commit_uncertain(tables: Tables) -> None:
-    """Another client has changed it, or it is not ours: that cannot be known."""
+    """Either another client has changed the entity, or another client has created it."""
 
     async def sleep(_: float) -> None:
         tables.rows["k"] = job_row("k", "other")
@@ -309,7 +309,7 @@ async def test_other_values_than_were_sent_leave_a_commit_uncertain(tables: Tabl
 
 
 async def test_a_key_that_is_taken_meanwhile_leaves_a_commit_uncertain(tables: Tables) -> None:
-    """It was free at the query, and now the entity has other values: ours changed, or not ours."""
+    """The key was free at the query; now an entity has it whose values are not those sent."""
 
     def refuses(_: dict[str, Any]) -> bool:
         tables.rows.setdefault("k", job_row("k", "other"))
@@ -479,8 +479,8 @@ class Model:
     """A server as a dictionary, to which commits are sent alone and in order.
 
     Attributes:
-        rows: What it has under keys that were chosen.
-        made: What it has under others.
+        rows: The data of the entities with chosen keys.
+        made: The data of all other entities.
     """
 
     def __init__(self, rows: dict[str, str], *, atomic: bool) -> None:
@@ -534,9 +534,9 @@ async def test_each_commit_of_a_group_has_the_outcome_that_it_would_have_alone(
 async def test_outcomes_are_true_on_the_embedded_server(
     session: AsyncSession, server: ServerHandle
 ) -> None:
-    """With values that a server may return in another form than they were sent in."""
+    """Some values have another form when the server returns them."""
     user = await session.current_user()
-    nobody = "00000000-0000-4000-8000-00000000dead"
+    missing_user = "00000000-0000-4000-8000-00000000dead"
     keys = [str(UUID(int=number)) for number in range(3)]
     server.faults.inject(NotAtomic(), times=None)
     ends: dict[int, str] = {}
@@ -549,7 +549,7 @@ async def test_outcomes_are_true_on_the_embedded_server(
 
     async with anyio.create_task_group() as group:
         group.start_soon(make, 0, {"user": user, "finished_at": datetime(2026, 1, 2, tzinfo=UTC)})
-        group.start_soon(make, 1, {"user_id": nobody})
+        group.start_soon(make, 1, {"user_id": missing_user})
         group.start_soon(make, 2, {"user_id": user["id"], "status": "running"})
 
     assert [ends[index] for index in range(3)] == ["applied", "ServerError", "applied"]

@@ -1,4 +1,4 @@
-"""The end of a Job, and of a commit, whatever happens at the same time."""
+"""The end of a Job, and of a commit, while other things happen at the same time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .waiting import until
 
 
 class Slow:
-    """A gate in front of a session's requests, which the test opens."""
+    """Holds a session's requests until the test opens the gate."""
 
     def __init__(self, session: AsyncSession) -> None:
         self._transport = connection_of(session).transport
@@ -176,7 +176,7 @@ async def test_closing_the_session_waits_for_jobs_that_are_ending(
 @pytest.mark.parametrize(
     "text", [os.fsdecode(b"frame\xff.exr"), "bad \udc80", "nul \0", "{braces} %s"]
 )
-async def test_a_job_ends_whatever_its_text_contains(
+async def test_a_job_ends_with_any_text_in_its_description(
     session: AsyncSession, other: AsyncSession, text: str
 ) -> None:
     async with job_context(session, description=text) as done:
@@ -279,19 +279,19 @@ async def test_many_attempts_to_send_a_final_status_fit_into_its_grace(
 
 
 async def test_a_response_shortens_all_pauses(server: ServerHandle, session: AsyncSession) -> None:
-    """The server is back: a request that has waited long for it need not wait any longer."""
+    """A response shows that the server is back, so a waiting request is retried at once."""
     policy = RetryPolicy(budget=1000, first_delay=100, longest_delay=100)
     timings = Timings(expedited_pause=0.01)
     async with AsyncSession(
         server.url, server.api_key, server.api_user, retry=policy, timings=timings
-    ) as patient:
+    ) as waiting:
         server.faults.inject(Drop(), on="writes")
-        patient.create("User", {"username": "late"})
+        waiting.create("User", {"username": "late"})
         with anyio.fail_after(20):
             async with anyio.create_task_group() as group:
-                group.start_soon(patient.commit)
-                await until(lambda: patient.health.failing_since is not None)
-                await patient.query("select id from User").first()
+                group.start_soon(waiting.commit)
+                await until(lambda: waiting.health.failing_since is not None)
+                await waiting.query("select id from User").first()
     assert await session.query('User where username is "late"').one()
 
 
@@ -453,12 +453,12 @@ async def test_a_closed_client_is_an_error_and_nothing_is_uncertain() -> None:
 async def test_a_commit_whose_response_is_malformed_is_applied_all_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def answer(_: httpx.Request) -> httpx.Response:
-        row = {"__entity_type__": "Metadata", "odd": 1}
+    def respond(_: httpx.Request) -> httpx.Response:
+        row = {"__entity_type__": "Metadata", "malformed": 1}
         return httpx.Response(200, json=[{"action": "create", "data": row}])
 
     async with (
-        httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client,
+        httpx.AsyncClient(transport=httpx.MockTransport(respond)) as client,
         AsyncSession(
             "http://ftrack.test", "key", "user", client=client, retry=NO_RETRIES
         ) as session,
@@ -471,11 +471,11 @@ async def test_a_commit_whose_response_is_malformed_is_applied_all_the_same(
 
 
 async def test_an_error_inside_the_list_of_results_is_a_refusal_too() -> None:
-    def answer(_: httpx.Request) -> httpx.Response:
+    def respond(_: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=[{"exception": "ValidationError", "content": "no"}])
 
     async with (
-        httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client,
+        httpx.AsyncClient(transport=httpx.MockTransport(respond)) as client,
         AsyncSession(
             "http://ftrack.test", "key", "user", client=client, retry=NO_RETRIES
         ) as session,

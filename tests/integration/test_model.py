@@ -2,10 +2,10 @@
 
 Three flows, one in the session's default unit and two in units of their own, create, change and
 delete Jobs they share, commit, roll back, are refused and are cancelled, at turns of the event
-loop that hypothesis chooses. A :class:`Spy` between the units and the session notes which commits
-were sent, in which order, and what became of each. Whenever all is quiet, playing back those that
-were applied must give what the server has; every refusal must have its reason in the very commit
-that was refused; and every operation is applied, pending again, uncertain or rolled back. There are
+loop that hypothesis chooses. A :class:`Spy` between the units and the session records which commits
+were sent, in which order, and their outcomes. When no request is in progress, replaying the commits
+that were applied must give what the server has; each refusal must have its reason in the commit
+that was refused; and each operation is applied, pending again, uncertain or rolled back. There are
 no retries, so that a lost response leaves its commit uncertain until the next one of the flow.
 """
 
@@ -63,8 +63,8 @@ from ..tables import Tables, turns
 T = TypeVar("T")
 Rows = dict[str, str | None]
 
-#: A user who does not exist: the servers refuse whatever names it.
-NOBODY = "00000000-0000-4000-8000-00000000dead"
+#: The id of a user who does not exist: the servers refuse each operation that refers to it.
+MISSING_USER = "00000000-0000-4000-8000-00000000dead"
 
 FLOWS = st.integers(0, 2)
 JOBS = st.integers(0, 5)
@@ -76,10 +76,10 @@ class SentCommit:
 
     Attributes:
         taken: What the unit had recorded.
-        changes: The same, folded: what travels.
-        is_repeated: Whether it was sent before, and it is not known what became of it.
-        log: What was written from its submission to its end, where the server tells.
-        outcome: What became of it.
+        changes: The same operations, folded as they are sent.
+        is_repeated: Whether it was sent before with an unknown outcome.
+        log: What was written from its submission to its end, if the server has a log.
+        outcome: Its outcome; None while it is in progress.
     """
 
     taken: list[Operation]
@@ -90,7 +90,7 @@ class SentCommit:
 
 
 class Spy:
-    """Stands between a unit of work and the session's dispatcher, and notes what passes."""
+    """Records the commits that a unit of work submits to the session's dispatcher."""
 
     def __init__(
         self, flow: Flow, dispatcher: Any, ledger: list[SentCommit], log: Callable[[], list[Any]]
@@ -151,7 +151,7 @@ class Flow:
     calls: list[Call] = field(default_factory=list)
 
     def note_recorded(self) -> None:
-        """Take over what was recorded since the last time."""
+        """Add the operations that the unit has recorded since the last call."""
         self.pending += self.unit.recorded_operations[len(self.pending) :]
 
     def roll_back(self) -> None:
@@ -204,20 +204,20 @@ class Flow:
 
 
 class Machine(RuleBasedStateMachine):
-    """The flows, on a session with a server that :meth:`open` brings.
+    """The flows, on a session with a server that :meth:`open` connects to.
 
     Attributes:
-        judges_at_the_end: Whether the server does not mind what a batch makes good itself.
+        validates_at_the_end: Whether the server validates a batch after all of its operations.
     """
 
-    judges_at_the_end = False
+    validates_at_the_end = False
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
         self.stack = AsyncExitStack()
         self.session = self.run(self.open())
-        self.workspace = context_of(self.session)
+        self.context = context_of(self.session)
         self.ledger: list[SentCommit] = []
         self.rows: Rows = {}  # the model: what the server must have
         self.jobs: list[Job] = []
@@ -229,11 +229,11 @@ class Machine(RuleBasedStateMachine):
         raise NotImplementedError
 
     async def stored(self) -> Rows:
-        """Return what the server has, of the Jobs of this machine."""
+        """Return the rows that the server has of the Jobs of this machine."""
         raise NotImplementedError
 
     def log(self) -> list[Any]:
-        """Return what was written since the last look, where the server tells."""
+        """Return what was written since the last check, if the server has a log."""
         return []
 
     def is_too_big(self, changes: Sequence[Operation]) -> bool:
@@ -244,7 +244,7 @@ class Machine(RuleBasedStateMachine):
 
     def enter(self, *, own: bool) -> Flow:
         context = copy_context()
-        unit = self.workspace.default_unit
+        unit = self.context.default_unit
         if own:
             entering = self.stack.enter_async_context(self.session.unit_of_work())
 
@@ -284,7 +284,7 @@ class Machine(RuleBasedStateMachine):
     @rule(index=FLOWS, job=JOBS)
     def spoil(self, index: int, job: int) -> None:
         """Make a change that the server refuses."""
-        self.set(index, job, "user_id", NOBODY)
+        self.set(index, job, "user_id", MISSING_USER)
 
     def set(self, index: int, place: int, name: str, value: str) -> None:
         if (job := self.job(place)) is None:
@@ -360,10 +360,10 @@ class Machine(RuleBasedStateMachine):
             assert list(flow.unit.uncertain_operations) == flow.uncertain
 
     @rule()
-    def quiet(self) -> None:
-        """Let everything end, and check it."""
+    def settle(self) -> None:
+        """Wait until all commits have ended, and check their outcomes."""
         self.run(self.drain())
-        self.look()
+        self.check_outcomes()
 
     async def drain(self) -> None:
         tasks = [call.task for flow in self.flows for call in flow.calls]
@@ -373,10 +373,10 @@ class Machine(RuleBasedStateMachine):
         for flow in self.flows:
             await asyncio.wait_for(flow.unit.settled(), 3)
 
-    def look(self) -> None:
+    def check_outcomes(self) -> None:
         self.units_have_recorded_what_the_model_says()
         for sending in self.ledger:
-            self.play_back(sending)
+            self.replay(sending)
         applied = {
             id(each)
             for sending in self.ledger
@@ -415,7 +415,7 @@ class Machine(RuleBasedStateMachine):
             assert (error if error.__cause__ is None else error.__cause__) in errors
         return error
 
-    def play_back(self, sending: SentCommit) -> None:
+    def replay(self, sending: SentCommit) -> None:
         match sending.outcome:
             case Applied() if sending.is_repeated:
                 self.apply_repeated(sending)
@@ -453,7 +453,7 @@ class Machine(RuleBasedStateMachine):
                 case Update() if key not in present and each.target in ends:
                     continue  # deleted, as it should be
                 case Update(values=values) if "user_id" in values and each.target in ends:
-                    if not self.judges_at_the_end:
+                    if not self.validates_at_the_end:
                         return each
                 case Update(values=values) if key not in present or "user_id" in values:
                     return each
@@ -476,21 +476,21 @@ class Machine(RuleBasedStateMachine):
             self.stale.discard(key)
 
     def apply_in_part(self, sending: SentCommit, done: Sequence[Operation]) -> None:
-        """Take over what a server has done of a commit that was not applied as a whole."""
+        """Apply to the model what a server has done of a commit that it did not apply in full."""
         assert not isinstance(sending.outcome, Unknown)
         for each in done:  # its entity is gone, or it was sent before the part that was refused
             assert not isinstance(each, Create)
             self.apply(each)
 
     def apply_repeated(self, sending: SentCommit) -> None:
-        """Take over what a server has done of a commit that it may have done before."""
+        """Apply to the model what a server has done of a commit that was sent before."""
         pytest.fail("an uncertain commit, without a fault")
 
     def teardown(self) -> None:
-        """Let everything end: nothing local and nothing uncertain may be left."""
+        """Wait until all commits have ended: nothing local and nothing uncertain may be left."""
         try:
             self.run(self.drain())
-            self.look()
+            self.check_outcomes()
             for index in range(len(self.flows)):
                 self.roll_back(index)
             self.units_have_recorded_what_the_model_says()
@@ -500,14 +500,14 @@ class Machine(RuleBasedStateMachine):
             self.check_that_nothing_is_left()
         finally:
             for flow in self.flows:
-                flow.unit.rollback()  # the ends of the blocks have nothing to commit
+                flow.unit.rollback()  # so that the ends of the blocks commit nothing
             self.run(self.stack.aclose())
             self.runner.close()
 
     def check_that_nothing_is_left(self) -> None:
         dispatcher = connection_of(self.session).dispatcher
         assert dispatcher.is_idle
-        assert not self.workspace.creators
+        assert not self.context.creators
 
 
 class TablesMachine(Machine):
@@ -515,7 +515,9 @@ class TablesMachine(Machine):
 
     async def open(self) -> AsyncSession:
         self.tables = Tables()
-        self.tables.refuses = lambda each: each.get("entity_data", {}).get("user_id") == NOBODY
+        self.tables.refuses = lambda each: (
+            each.get("entity_data", {}).get("user_id") == MISSING_USER
+        )
         return await self.stack.enter_async_context(self.tables.session())
 
     async def stored(self) -> Rows:
@@ -526,9 +528,9 @@ class TablesMachine(Machine):
         await super().drain()
 
     @rule(atomic=st.booleans(), reorders=st.booleans(), most=st.sampled_from([None, 3]))
-    def become(self, *, atomic: bool, reorders: bool, most: int | None) -> None:
+    def change_server(self, *, atomic: bool, reorders: bool, most: int | None) -> None:
         """Change the behaviour of the server, while no request is in progress."""
-        self.quiet()
+        self.settle()
         self.tables.atomic, self.tables.reorders = atomic, reorders
         self.tables.most_operations = most
 
@@ -538,15 +540,15 @@ class TablesMachine(Machine):
             self.tables.gate = type(self.tables.gate)()
 
     @rule()
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self.tables.gate.set()
 
     @rule(fault=st.sampled_from(["refused connection", "lost request", "lost response"]))
     def fail(self, fault: str) -> None:
         self.tables.faults.append(fault)
 
-    def look(self) -> None:
-        super().look()
+    def check_outcomes(self) -> None:
+        super().check_outcomes()
         self.tables.faults.clear()
         self.tables.applied.clear()
 
@@ -563,7 +565,7 @@ class TablesMachine(Machine):
             key = change.target.key[0][1]
             if change in happened or (change in done and isinstance(change, Delete)):
                 self.apply(change)
-                self.stale.add(key)  # what a create or update brought along is pending again
+                self.stale.add(key)  # other values of a create or update are pending again
             elif change in done and isinstance(change, Create):
                 assert sending.is_repeated
                 assert key in self.rows
@@ -587,7 +589,7 @@ class TablesMachine(Machine):
         effects: dict[str, set[tuple[str, object]]] = {}
         for each in sending.log:
             of_key = effects.setdefault(each["entity_key"][0], set())
-            if each["action"] == "delete":  # also what a commit has created and takes back
+            if each["action"] == "delete":  # also of an entity that the same commit has created
                 of_key.clear()
             of_key.add((each["action"], each.get("entity_data", {}).get("data")))
         return [
@@ -606,13 +608,13 @@ class ServerMachine(Machine):
     """On the embedded server, over a socket; one server for all examples."""
 
     handle: ServerHandle
-    judges_at_the_end = True
+    validates_at_the_end = True
 
     async def open(self) -> AsyncSession:
-        self.observer = await self.another()
-        return await self.another()
+        self.observer = await self.open_session()
+        return await self.open_session()
 
-    async def another(self) -> AsyncSession:
+    async def open_session(self) -> AsyncSession:
         handle = self.handle
         session = AsyncSession(handle.url, handle.api_key, handle.api_user, retry=NO_RETRIES)
         return await self.stack.enter_async_context(session)
@@ -625,7 +627,7 @@ class ServerMachine(Machine):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerHandle]:
-    """One server for all tests of this module: their Jobs are told apart by their ids."""
+    """One server for all tests of this module, which use Jobs with different ids."""
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
         yield runner.run(stack.enter_async_context(running()))

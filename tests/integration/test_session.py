@@ -187,8 +187,8 @@ async def test_server_information_and_schemas_are_queried_once(server: ServerHan
         first = await session.server_information()
         assert await session.server_information() == first
         async with anyio.create_task_group() as group:
-            for ask in (session.schemas, session.schemas, session.query("Task").all):
-                group.start_soon(ask)
+            for query in (session.schemas, session.schemas, session.query("Task").all):
+                group.start_soon(query)
 
     assert first["version"] == "dev"
     actions = [b"query_schemas" in request.content for request in sent]

@@ -22,7 +22,7 @@ from aioftrackjobs.protocol.query import (
 )
 from aioftrackjobs.protocol.values import Reference
 
-# What a lexer takes for one string: up to the first quote that no backslash stands before.
+# What a lexer takes for one string: all up to the first quote without a backslash before it.
 LITERAL = re.compile(r'"((?:\\.|[^"\\])*)"', re.DOTALL)
 
 
@@ -38,7 +38,7 @@ class Shown(float):
 
 
 @given(st.text())
-def test_quoted_text_is_one_literal_whatever_it_holds(text: str) -> None:
+def test_quoted_text_is_one_literal_with_any_content(text: str) -> None:
     assert _unquote(quote(text)) == text
 
 
@@ -160,7 +160,7 @@ def test_paging_clauses_are_taken_off_the_end_only(
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"),
+    ("text", "expected"),
     [
         ("select id from Job", True),
         ("  select\nid from Job", True),
@@ -168,8 +168,8 @@ def test_paging_clauses_are_taken_off_the_end_only(
         ("selection", False),
     ],
 )
-def test_projections_are_recognised(text: str, answer: bool) -> None:
-    assert has_projections(text) is answer
+def test_projections_are_recognised(text: str, expected: bool) -> None:
+    assert has_projections(text) is expected
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What to ask, what is done, and in which stages to send: for any operations."""
+"""For any operations: which queries to send, what is done, and the stages of sending."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_references_deep_inside_a_value_count() -> None:
 
 
 class Server:
-    """What exists, and what of a batch a server does: some first operations of it."""
+    """The entities that exist; a server applies the first operations of a batch, maybe not all."""
 
     def __init__(self, existing: Sequence[Reference]) -> None:
         self.rows: dict[Reference, dict[str, object]] = {each: {} for each in existing}
@@ -106,17 +106,17 @@ class Server:
                 case Delete(target):
                     self.rows.pop(target, None)
 
-    def tell(self, asked: Sequence[ExistenceQuery]) -> dict[Reference, Row]:
-        """Return what the answers to the existence_queries say."""
-        told: dict[Reference, Row] = {}
-        for question in asked:
+    def respond(self, queries: Sequence[ExistenceQuery]) -> dict[Reference, Row]:
+        """Return the rows of the entities that the queries find."""
+        found: dict[Reference, Row] = {}
+        for query in queries:
             rows = [
-                {**dict(each.key), **{name: self.rows[each].get(name) for name in question.names}}
-                for each in question.references
+                {**dict(each.key), **{name: self.rows[each].get(name) for name in query.names}}
+                for each in query.references
                 if each in self.rows
             ]
-            told.update(question.found({"data": rows}))
-        return told
+            found.update(query.found({"data": rows}))
+        return found
 
 
 @given(OPERATIONS, st.lists(TARGETS))
@@ -124,16 +124,16 @@ def test_existence_queries_find_what_exists(
     operations: list[Operation], existing: list[Reference]
 ) -> None:
     server = Server(existing)
-    for asked in (existence_queries(operations), chosen_key_queries(operations)):
-        references = {each for question in asked for each in question.references}
+    for queries in (existence_queries(operations), chosen_key_queries(operations)):
+        references = {each for query in queries for each in query.references}
 
-        assert server.tell(asked).keys() == server.rows.keys() & references
+        assert server.respond(queries).keys() == server.rows.keys() & references
 
 
 def test_many_keys_are_queried_in_pages_and_each_once() -> None:
     operations = [Delete(job(str(index % (PAGE_SIZE + 1)))) for index in range(3 * PAGE_SIZE)]
 
-    assert [len(question.references) for question in existence_queries(operations)] == [
+    assert [len(query.references) for query in existence_queries(operations)] == [
         PAGE_SIZE,
         1,
     ]
@@ -159,25 +159,25 @@ def test_chosen_keys_are_queried_before_and_afterwards_with_values() -> None:
 
 
 def valid_commits() -> st.SearchStrategy[list[Operation]]:
-    """Return lives of entities, shuffled among each other, as a unit of work may record them.
+    """Return histories of entities, shuffled among each other, as a unit of work may record them.
 
-    One is created, or was there, is changed, and may be deleted.
+    An entity is created or already exists, is changed, and may be deleted.
     """
 
     @st.composite
     def draw_commit(draw: st.DrawFn) -> list[Operation]:
-        lives: list[list[Operation]] = []
+        histories: list[list[Operation]] = []
         for key in "abcd":
-            life: list[Operation] = []
+            history: list[Operation] = []
             if draw(st.booleans()):
-                life.append(Create(job(key), {"data": "y"}, fresh=draw(st.booleans())))
-            life += [Update(job(key), {"data": "x"})] * draw(st.integers(0, 2))
-            if draw(st.booleans()) and not (life and isinstance(life[0], Create)):
-                life.append(Delete(job(key)))
-            lives.append(life)
+                history.append(Create(job(key), {"data": "y"}, fresh=draw(st.booleans())))
+            history += [Update(job(key), {"data": "x"})] * draw(st.integers(0, 2))
+            if draw(st.booleans()) and not (history and isinstance(history[0], Create)):
+                history.append(Delete(job(key)))
+            histories.append(history)
         commit: list[Operation] = []
-        while any(lives):
-            commit.append(draw(st.sampled_from([life for life in lives if life])).pop(0))
+        while any(histories):
+            commit.append(draw(st.sampled_from([each for each in histories if each])).pop(0))
         return commit
 
     return draw_commit()
@@ -187,13 +187,13 @@ def valid_commits() -> st.SearchStrategy[list[Operation]]:
 def test_what_a_server_did_is_found_and_the_rest_can_be_sent(
     commit: list[Operation], data: st.DataObject
 ) -> None:
-    """Whatever a server did of a batch before it refused, the rest completes it."""
+    """The rest completes a batch, no matter which part a server applied before it refused it."""
     created = {each.target for each in commit if isinstance(each, Create)}
     server = Server([job(key) for key in "abcd" if job(key) not in created])
     applied = data.draw(st.integers(0, len(commit)))
     server.apply(commit[:applied])
 
-    found = server.tell(existence_queries(commit))
+    found = server.respond(existence_queries(commit))
     assert not is_ambiguous(commit, found, created)
     done = done_among(commit, found, created)
     rest = [each for place, each in enumerate(commit) if place not in done]

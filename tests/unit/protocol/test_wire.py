@@ -1,4 +1,4 @@
-"""Answers become results, or errors that tell what the caller may do next."""
+"""Responses become results, or errors whose class says what the caller may do next."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_results_are_aligned_with_the_operations() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 400, 401, 422, 500])
-def test_an_error_object_is_a_refusal_whatever_the_status(status: int) -> None:
+def test_an_error_object_is_a_refusal_with_any_status(status: int) -> None:
     body = json.dumps(
         {"exception": "ValidationError", "content": "status {x} is bad", "error_code": "E1"}
     ).encode()
@@ -117,13 +117,13 @@ def test_a_4xx_without_an_error_object_is_a_refusal_too(body: bytes) -> None:
 @given(st.binary(max_size=200), st.sampled_from([200, 400, 500]))
 def test_no_body_breaks_the_decoder(body: bytes, status: int) -> None:
     shown = ""
-    answer: list[object] = []
+    results: list[object] = []
     try:
-        answer = decode_response(status, body, 1)
+        results = decode_response(status, body, 1)
     except (ServerError, MalformedResponseError) as exc:
         shown = str(exc)
 
-    assert shown or len(answer) == 1
+    assert shown or len(results) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Values as they were sent, and as a server may give them back."""
+"""Comparing values as they were sent with values as a server may return them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USER = {"__entity_type__": "User", "id": "u"}
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "returned"),
     [
         ("text", "text"),
         (1, 1.0),
@@ -28,12 +28,12 @@ USER = {"__entity_type__": "User", "id": "u"}
         ({**USER, "__entity_type__": "BaseUser"}, USER),
     ],
 )
-def test_the_same_in_another_form_agrees(sent: object, told: object) -> None:
-    assert agrees({"x": sent}, {"x": told})  # type: ignore[dict-item]
+def test_the_same_in_another_form_agrees(sent: object, returned: object) -> None:
+    assert agrees({"x": sent}, {"x": returned})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize(
-    ("sent", "told"),
+    ("sent", "returned"),
     [
         ("text", "Text"),
         ("", None),
@@ -46,8 +46,8 @@ def test_the_same_in_another_form_agrees(sent: object, told: object) -> None:
         (USER, None),
     ],
 )
-def test_other_values_do_not_agree(sent: object, told: object) -> None:
-    assert not agrees({"x": sent}, {"x": told})  # type: ignore[dict-item]
+def test_other_values_do_not_agree(sent: object, returned: object) -> None:
+    assert not agrees({"x": sent}, {"x": returned})  # type: ignore[dict-item]
 
 
 def test_a_missing_value_does_not_agree() -> None:

@@ -1,4 +1,4 @@
-"""Servers that answer oddly, and servers that have more than they had."""
+"""Malformed responses, types that a server has added since, and the users' own classes."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ async def session() -> AsyncIterator[AsyncSession]:
         yield opened
 
 
-def answering(
+def responding(
     *rows: object, schemas: object = (TASK,), **changes: object
 ) -> Callable[[httpx.Request], httpx.Response]:
-    """Return a server that answers each query with *rows*, and takes every change."""
+    """Return a server that responds to each query with *rows*, and applies every change."""
 
-    def answer(request: httpx.Request) -> httpx.Response:
+    def respond(request: httpx.Request) -> httpx.Response:
         results: list[object] = []
         for operation in json.loads(request.content):
             match operation["action"]:
@@ -65,7 +65,7 @@ def answering(
                     results.append({"action": action, "data": data})
         return httpx.Response(200, json=results)
 
-    return answer
+    return respond
 
 
 # Pages
@@ -80,7 +80,7 @@ async def test_a_page_without_a_valid_next_offset_is_an_error(
     session: AsyncSession, respx_mock: respx.MockRouter, metadata: object
 ) -> None:
     row = {"__entity_type__": "Job", "id": "j"}
-    respx_mock.post(API).mock(side_effect=answering(row, metadata=metadata))
+    respx_mock.post(API).mock(side_effect=responding(row, metadata=metadata))
 
     with pytest.raises(MalformedResponseError, match="which page follows"):
         await session.query("Job").all()
@@ -89,11 +89,11 @@ async def test_a_page_without_a_valid_next_offset_is_an_error(
 @pytest.mark.parametrize(
     "metadata", [None, {}, [], {"next": None}, {"next": {}}, {"next": {"offset": None}}], ids=str
 )
-async def test_the_last_page_says_so_in_many_ways(
+async def test_several_forms_of_metadata_mark_the_last_page(
     session: AsyncSession, respx_mock: respx.MockRouter, metadata: object
 ) -> None:
     row = {"__entity_type__": "Job", "id": "j"}
-    respx_mock.post(API).mock(side_effect=answering(row, metadata=metadata))
+    respx_mock.post(API).mock(side_effect=responding(row, metadata=metadata))
 
     assert len(await session.query("Job").all()) == 1
 
@@ -114,10 +114,10 @@ async def test_the_last_page_says_so_in_many_ways(
     ],
     ids=str,
 )
-async def test_an_odd_row_is_refused_by_name(
+async def test_a_malformed_row_is_refused(
     session: AsyncSession, respx_mock: respx.MockRouter, row: object
 ) -> None:
-    respx_mock.post(API).mock(side_effect=answering(row))
+    respx_mock.post(API).mock(side_effect=responding(row))
 
     with pytest.raises(MalformedResponseError):
         await session.query("Job").all()
@@ -136,11 +136,11 @@ async def test_an_odd_row_is_refused_by_name(
     ids=lambda value: str(value)[:40],
 )
 @pytest.mark.parametrize("name", ["data", "created_at", "status", "user", "job_components", "new"])
-async def test_odd_values_do_not_make_a_response_unreadable(
+async def test_malformed_values_do_not_make_a_response_unreadable(
     session: AsyncSession, respx_mock: respx.MockRouter, name: str, value: object
 ) -> None:
     row = {"__entity_type__": "Job", "id": "j", "data": None, name: value}
-    respx_mock.post(API).mock(side_effect=answering(row))
+    respx_mock.post(API).mock(side_effect=responding(row))
 
     job = await session.query("Job").of(Job).one()
 
@@ -164,16 +164,16 @@ async def test_odd_values_do_not_make_a_response_unreadable(
     ],
     ids=str,
 )
-async def test_odd_schemas_are_an_error_and_are_queried_again(
+async def test_malformed_schemas_are_an_error_and_are_queried_again(
     session: AsyncSession, respx_mock: respx.MockRouter, schemas: object
 ) -> None:
     row = {"__entity_type__": "Task", "id": "t"}
-    route = respx_mock.post(API).mock(side_effect=answering(row, schemas=schemas))
+    route = respx_mock.post(API).mock(side_effect=responding(row, schemas=schemas))
 
     with pytest.raises(MalformedResponseError):
         await session.query("Task").all()
 
-    route.mock(side_effect=answering(row))
+    route.mock(side_effect=responding(row))
     assert len(await session.query("Task").all()) == 1
 
 
@@ -181,7 +181,7 @@ async def test_a_type_that_the_studio_added_later_is_read(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
     rows = [{"__entity_type__": name, "id": "x", "name": "n"} for name in ("Task", "Wormhole")]
-    respx_mock.post(API).mock(side_effect=answering(*rows))
+    respx_mock.post(API).mock(side_effect=responding(*rows))
     await session.schemas()
 
     found = await session.query("select name from TypedContext").all()
@@ -196,13 +196,13 @@ async def test_a_type_that_the_studio_added_later_is_read(
         await session.get("Wormhole", "x")
 
 
-# Entities with all their local changes taken back
+# Entities whose local changes are discarded
 
 
 async def test_a_created_entity_that_is_cleared_can_be_committed(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
-    route = respx_mock.post(API).mock(side_effect=answering())
+    route = respx_mock.post(API).mock(side_effect=responding())
     job = session.create(Job, {"id": "j", "status": "running"})
     job["data"] = "{}"
 
@@ -237,7 +237,7 @@ async def test_ensure_compares_with_the_server_and_not_with_local_changes(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
     row = {"__entity_type__": "Job", "id": "j", "status": "running", "user_id": "u"}
-    route = respx_mock.post(API).mock(side_effect=answering(row))
+    route = respx_mock.post(API).mock(side_effect=responding(row))
     job = await session.query("Job").one()
     job["status"] = "done"
 
@@ -251,7 +251,7 @@ async def test_ensure_sets_what_the_response_does_not_contain(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
     row = {"__entity_type__": "Job", "id": "j"}
-    route = respx_mock.post(API).mock(side_effect=answering(row))
+    route = respx_mock.post(API).mock(side_effect=responding(row))
 
     await session.ensure("Job", {"id": "j", "user_id": None}, ["id"])
 
@@ -261,11 +261,11 @@ async def test_ensure_sets_what_the_response_does_not_contain(
 # A user's own classes
 
 
-async def test_a_users_class_is_what_comes_back(
+async def test_entities_are_instances_of_a_users_class(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
     row = {"__entity_type__": "Task", "id": "t", "name": "anim"}
-    route = respx_mock.post(API).mock(side_effect=answering(row))
+    route = respx_mock.post(API).mock(side_effect=responding(row))
     before = await session.query("select name from Task").one()
 
     got = await session.get(Task, "t")
@@ -292,14 +292,14 @@ async def test_a_users_class_may_be_used_before_the_schemas_are_known(
 async def test_misspelt_attributes_of_a_users_class_are_refused_once_known(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
-    respx_mock.post(API).mock(side_effect=answering())
+    respx_mock.post(API).mock(side_effect=responding())
     await session.schemas()
 
     with pytest.raises(UnknownAttributeError, match="'name'"):
         session.create(Task, {"nane": "anim"})
 
 
-async def test_a_users_kind_of_job_is_what_comes_back(
+async def test_jobs_are_instances_of_a_users_class(
     session: AsyncSession, respx_mock: respx.MockRouter
 ) -> None:
     class Render(Job):
@@ -308,7 +308,7 @@ async def test_a_users_kind_of_job_is_what_comes_back(
             return len(self["data"])
 
     row = {"__entity_type__": "Job", "id": "j", "data": "{}"}
-    respx_mock.post(API).mock(side_effect=answering(row))
+    respx_mock.post(API).mock(side_effect=responding(row))
 
     found = await session.query("Job").of(Render).one()
     made = session.create(Render, {"data": {}})
@@ -318,7 +318,7 @@ async def test_a_users_kind_of_job_is_what_comes_back(
     session.rollback()
 
 
-async def test_a_class_of_no_type_is_refused(session: AsyncSession) -> None:
+async def test_a_class_without_an_entity_type_is_refused(session: AsyncSession) -> None:
     class Nameless(Entity):
         pass
 
