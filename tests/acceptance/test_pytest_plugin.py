@@ -23,7 +23,7 @@ HOOK = """
 """
 USES = """
     {mark}
-    async def test_done_although_an_answer_is_lost(ftrack_server, ftrack_session):
+    async def test_done_although_a_response_is_lost(ftrack_server, ftrack_session):
         ftrack_server.faults.inject(Drop(applied=True), on="writes")
         await hook(ftrack_session)
         (job,) = ftrack_server.jobs()

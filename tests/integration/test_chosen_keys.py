@@ -259,7 +259,7 @@ def retrying() -> RetryPolicy:
 
 @pytest.mark.parametrize("fault", ["lost request", "lost response"])
 @pytest.mark.parametrize("others", [0, 1])
-async def test_what_was_created_before_its_response_was_lost_is_found(
+async def test_an_entity_created_before_its_response_was_lost_is_found(
     tables: Tables, fault: str, others: int
 ) -> None:
     tables.faults.append(fault)

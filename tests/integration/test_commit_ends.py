@@ -419,7 +419,7 @@ class Time:
     [["lost request"], ["lost response"], ["lost response", "lost query", "lost query"]],
     ids=", ".join,
 )
-async def test_each_operation_is_applied_once_whatever_is_lost(
+async def test_each_operation_is_applied_once_although_a_request_or_response_is_lost(
     tables: Tables, faults: list[str]
 ) -> None:
     time = Time()
@@ -595,7 +595,7 @@ async def test_a_commit_settles_what_became_uncertain_while_it_waited(tables: Ta
             assert tables.refused == []
 
 
-async def test_what_may_have_been_deleted_cannot_be_changed(tables: Tables) -> None:
+async def test_an_entity_that_may_be_deleted_cannot_be_changed(tables: Tables) -> None:
     async with tables.session(retry=Time().policy(budget=0)) as session:
         job = session.create(Job, {})
         await session.commit()
@@ -618,7 +618,7 @@ async def test_an_unpickled_error_cannot_be_resolved() -> None:
         await error.resolve()
 
 
-async def test_what_was_never_sent_can_be_withdrawn_between_two_attempts(
+async def test_a_commit_that_was_never_sent_can_be_withdrawn_between_two_attempts(
     respx_mock: respx.MockRouter,
 ) -> None:
     respx_mock.post(API).mock(side_effect=httpx.ConnectError("away"))

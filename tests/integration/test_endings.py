@@ -207,7 +207,7 @@ async def test_a_job_ends_although_its_data_cannot_be_written_again(
     assert after.status is JobStatus.DONE
 
 
-async def test_a_disk_without_room_does_not_hide_the_blocks_error(
+async def test_a_full_disk_does_not_hide_the_blocks_error(
     session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")

@@ -256,7 +256,7 @@ async def test_what_a_stage_has_changed_is_not_pending_again(tables: Tables) -> 
         assert other["data"] == "changed"
 
 
-async def test_what_is_being_deleted_cannot_be_changed(tables: Tables) -> None:
+async def test_an_entity_that_is_being_deleted_cannot_be_changed(tables: Tables) -> None:
     async with tables.session() as session:
         job = await create(session)
         session.delete(job)

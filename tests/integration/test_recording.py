@@ -331,7 +331,7 @@ async def test_deleting_twice_sends_one_delete(session: AsyncSession, other: Asy
     assert await other.get(Job, job.id) is None
 
 
-async def test_what_is_to_be_deleted_cannot_be_changed(session: AsyncSession) -> None:
+async def test_an_entity_that_is_to_be_deleted_cannot_be_changed(session: AsyncSession) -> None:
     job = await saved_job(session)
     session.delete(job)
 

@@ -97,7 +97,7 @@ def test_no_more_bytes_share_a_request_than_are_allowed(monkeypatch: pytest.Monk
     assert taken(filled(*requests)) == [[0, 1], [2, 3]]
 
 
-def test_what_cannot_be_encoded_travels_alone() -> None:
+def test_a_commit_that_cannot_be_encoded_travels_alone() -> None:
     """Its error ends no other commit."""
     odd = Update(Reference("Job", (("id", "\ud800"),)), {"data": "x"})
     unencodable = PendingRequest.of_commit([odd], ignore)
@@ -106,7 +106,7 @@ def test_what_cannot_be_encoded_travels_alone() -> None:
     assert taken(filled(commit(1), unencodable, commit(3), commit(4))) == [[1], [2], [3, 4]]
 
 
-def test_what_is_withdrawn_does_not_travel() -> None:
+def test_a_withdrawn_commit_is_not_sent() -> None:
     requests = [commit(1), commit(2), commit(3), call(4), call(5)]
     queue = filled(*requests)
     withdraw(requests[0], requests[2], requests[3])
@@ -114,7 +114,7 @@ def test_what_is_withdrawn_does_not_travel() -> None:
     assert taken(queue) == [[2], [5]]
 
 
-def test_what_is_withdrawn_is_dropped_before_it_is_most_of_what_waits() -> None:
+def test_withdrawn_commits_are_dropped_before_they_are_most_of_the_queue() -> None:
     queue, kept = filled(), [commit(0), call(1)]
     for request in kept:
         queue.add(request)

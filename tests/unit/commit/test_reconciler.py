@@ -64,7 +64,7 @@ async def test_where_nothing_exists_nothing_is_done(reconciler: Reconciler) -> N
     assert pending.operations_left == pending.operations
 
 
-async def test_updates_alone_are_not_asked_about(tables: Tables, reconciler: Reconciler) -> None:
+async def test_updates_alone_cause_no_query(tables: Tables, reconciler: Reconciler) -> None:
     """They set absolute values, and may be sent again."""
     change = Update(Reference("Job", (("id", new_id()),)), {"data": "x"})
 
@@ -85,7 +85,7 @@ async def test_a_server_that_refuses_the_question_says_nothing(
     assert pending.operations_left == pending.operations
 
 
-async def test_a_question_without_an_answer_is_an_error(
+async def test_a_query_without_a_response_is_an_error(
     tables: Tables, reconciler: Reconciler
 ) -> None:
     tables.faults.append("lost query")
@@ -106,7 +106,7 @@ async def test_chosen_keys_are_looked_up_before_they_are_used(
     assert free.free_keys == {free.operations[0].target}
 
 
-async def test_what_was_taken_before_is_not_ours_even_with_the_same_values(
+async def test_a_key_that_was_taken_before_is_not_ours_even_with_the_same_values(
     tables: Tables, reconciler: Reconciler
 ) -> None:
     pending = request(create("k"))
@@ -119,7 +119,7 @@ async def test_what_was_taken_before_is_not_ours_even_with_the_same_values(
     assert pending.operations_left == pending.operations
 
 
-async def test_what_was_free_before_and_has_our_values_is_ours(
+async def test_a_key_that_was_free_before_and_has_our_values_is_ours(
     tables: Tables, reconciler: Reconciler
 ) -> None:
     pending = request(create("k"))
@@ -132,7 +132,7 @@ async def test_what_was_free_before_and_has_our_values_is_ours(
     assert list(pending.operations_left) == []
 
 
-async def test_what_was_free_before_and_has_other_values_stays_in_doubt(
+async def test_a_key_that_was_free_before_and_has_other_values_stays_uncertain(
     tables: Tables, reconciler: Reconciler
 ) -> None:
     pending = request(create("k"))

@@ -69,7 +69,7 @@ def test_parts_are_the_whole_file(size: int, length: int, fewest: int) -> None:
     assert parts[-1].stop == size
 
 
-def test_what_is_not_known_is_not_sent() -> None:
+def test_unknown_values_are_not_sent() -> None:
     request = encode_upload_request("c1", file_name="a.exr", file_size=5)
 
     assert request.keys() == {"action", "component_id", "file_name", "file_size"}

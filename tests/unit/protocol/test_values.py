@@ -99,7 +99,7 @@ def _endless() -> list[object]:
         pytest.param([EARLIEST], "Job.x[0]", id="time before the first of UTC"),
     ],
 )
-def test_what_cannot_travel_is_named_by_its_path(value: object, path: str) -> None:
+def test_a_value_that_cannot_be_sent_is_named_by_its_path(value: object, path: str) -> None:
     with pytest.raises(UnserialisableValueError) as caught:
         encode_value(value, "Job.x")
 
