@@ -13,8 +13,9 @@ from aioftrackjobs import AsyncSession
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Process, this_process
-from aioftrackjobs.session import connection_of
 from aioftrackjobs.transport import WireRequest, WireResponse
+
+from .relay import Relay, Send
 
 #: A process of this host that has ended, and one of another host.
 DEAD = Process(this_process().host, 2**22 + 1, this_process().place, "1")
@@ -48,15 +49,14 @@ class Watch:
         self.seen: list[tuple[list[dict[str, Any]], dict[str, str | None]]] = []
         self.away = False
         self._path = path
-        self._send = connection_of(session).transport.send
-        connection_of(session).transport.send = self.send  # type: ignore[method-assign]
+        Relay(session, self.send)
 
-    async def send(self, request: WireRequest) -> WireResponse:
+    async def send(self, request: WireRequest, send: Send) -> WireResponse:
         if isinstance(request.body, bytes):
             self.seen.append((json.loads(request.body), entries(self._path)))
         if self.away:
             raise ConnectError("away")
-        return await self._send(request)
+        return await send(request)
 
     def writes(self, action: str) -> list[tuple[dict[str, Any], dict[str, str | None]]]:
         return [

@@ -21,6 +21,7 @@ from aioftrackjobs.session import connection_of, context_of
 from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from .relay import Relay, Send
 from .waiting import until
 
 
@@ -28,16 +29,14 @@ class Slow:
     """Holds a session's requests until the test opens the gate."""
 
     def __init__(self, session: AsyncSession) -> None:
-        self._transport = connection_of(session).transport
-        self._send = self._transport.send
         self.gate = anyio.Event()
         self.arrived = anyio.Event()
-        self._transport.send = self._wait_and_send  # type: ignore[method-assign]
+        Relay(session, self._wait_and_send)
 
-    async def _wait_and_send(self, request: WireRequest) -> WireResponse:
+    async def _wait_and_send(self, request: WireRequest, send: Send) -> WireResponse:
         self.arrived.set()
         await self.gate.wait()
-        return await self._send(request)
+        return await send(request)
 
 
 async def status_of(session: AsyncSession, job: RunningJob) -> JobStatus | str:
@@ -224,10 +223,8 @@ async def test_a_report_that_hangs_does_not_overwrite_the_final_status(
 ) -> None:
     hung = anyio.Event()
     go_on = anyio.Event()
-    transport = connection_of(session).transport
-    send = transport.send
 
-    async def hang_on_progress(request: WireRequest) -> WireResponse:
+    async def hang_on_progress(request: WireRequest, send: Send) -> WireResponse:
         assert isinstance(request.body, bytes)
         (operation, *_) = json.loads(request.body)
         if operation.get("entity_data", {}).keys() == {"__entity_type__", "data"} and not (
@@ -237,7 +234,7 @@ async def test_a_report_that_hangs_does_not_overwrite_the_final_status(
             await go_on.wait()
         return await send(request)
 
-    transport.send = hang_on_progress  # type: ignore[method-assign]
+    Relay(session, hang_on_progress)
     with pytest.raises(ValueError, match="late"):
         async with job_context(
             session, description="x", grace=1.5, interval=0, attach_traceback=False

@@ -32,6 +32,7 @@ from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, ELSEWHERE, journaled
+from .relay import Relay, Send
 from .waiting import until
 
 
@@ -55,14 +56,13 @@ class Link:
     def __init__(self, session: AsyncSession) -> None:
         self.error: FtrackJobsError | None = None
         self.count = 0
-        self._send = connection_of(session).transport.send
-        connection_of(session).transport.send = self.send  # type: ignore[method-assign]
+        Relay(session, self.send)
 
-    async def send(self, request: WireRequest) -> WireResponse:
+    async def send(self, request: WireRequest, send: Send) -> WireResponse:
         if self.error is not None:
             self.count += 1
             raise self.error
-        return await self._send(request)
+        return await send(request)
 
 
 # A server that does not accept it
@@ -96,16 +96,14 @@ async def test_health_is_good_while_a_final_status_is_sent_but_not_while_it_wait
     server: ServerHandle, path: Path
 ) -> None:
     async with journaled(server, path) as session:
-        transport = connection_of(session).transport
-        send = transport.send
         seen: list[Health] = []
 
-        async def look(request: WireRequest) -> WireResponse:
+        async def look(request: WireRequest, send: Send) -> WireResponse:
             seen.append(session.health)
             return await send(request)
 
         async with job_context(session, description="x"):
-            transport.send = look  # type: ignore[method-assign]
+            Relay(session, look)
 
     (health,) = seen
     assert health.final_reports_pending == 1
@@ -292,15 +290,13 @@ async def test_a_lease_is_not_over_though_the_clock_was_put_back(
     written: list[Lease | None] = []
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         async with job_context(session, description="x", interval=0) as job:
-            transport = connection_of(session).transport
-            send = transport.send
 
-            async def note(request: WireRequest) -> WireResponse:
+            async def note(request: WireRequest, send: Send) -> WireResponse:
                 response = await send(request)
                 written.append(Lease.of(held(server, job.id)["data"]))
                 return response
 
-            transport.send = note  # type: ignore[method-assign]
+            Relay(session, note)
             monkeypatch.setattr("aioftrackjobs.commit.api_client.datetime", Late)
             jobs_of(
                 session

@@ -26,6 +26,7 @@ from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import connection_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from .relay import Relay, Send
 from .waiting import until
 
 
@@ -502,19 +503,17 @@ async def test_hundreds_of_jobs_share_a_session(session: AsyncSession, other: As
 
 
 async def test_a_beginning_without_a_response_is_looked_up_and_goes_on(
-    session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
+    session: AsyncSession, other: AsyncSession
 ) -> None:
     """The response to the creation is lost; the server has the Job all the same."""
     await session.current_user()
-    transport = connection_of(session).transport
-    send = transport.send
 
-    async def lose_one_answer(request: WireRequest) -> WireResponse:
-        monkeypatch.undo()
+    async def lose_one_response(request: WireRequest, send: Send) -> WireResponse:
+        relay.end()
         await send(request)
         raise TransportError("the response is lost")
 
-    monkeypatch.setattr(transport, "send", lose_one_answer)
+    relay = Relay(session, lose_one_response)
     async with job_context(session, description="found again") as job:
         assert (await fetch(other, job.id)).status is JobStatus.RUNNING
 
@@ -523,17 +522,17 @@ async def test_a_beginning_without_a_response_is_looked_up_and_goes_on(
 
 
 async def test_a_beginning_that_never_arrived_is_uncertain_and_leaves_nothing(
-    server: ServerHandle, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
+    server: ServerHandle, other: AsyncSession
 ) -> None:
-    async def lose_the_request(request: WireRequest) -> WireResponse:
-        monkeypatch.undo()
+    async def lose_the_request(_: WireRequest, __: Send) -> WireResponse:
+        relay.end()
         raise TransportError("the request is lost")
 
     async with AsyncSession(
         server.url, server.api_key, server.api_user, retry=NO_RETRIES
     ) as session:
         await session.current_user()
-        monkeypatch.setattr(connection_of(session).transport, "send", lose_the_request)
+        relay = Relay(session, lose_the_request)
         with pytest.raises(CommitUncertainError):
             async with job_context(session):
                 pytest.fail("the block must not run")
@@ -542,12 +541,11 @@ async def test_a_beginning_that_never_arrived_is_uncertain_and_leaves_nothing(
 
 
 async def test_a_final_status_without_a_response_is_sent_again(
-    session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
+    session: AsyncSession, other: AsyncSession
 ) -> None:
     lost = 0
-    send = connection_of(session).transport.send
 
-    async def lose_two_answers(request: WireRequest) -> WireResponse:
+    async def lose_two_responses(request: WireRequest, send: Send) -> WireResponse:
         nonlocal lost
         lost += 1
         if lost <= 2:
@@ -555,7 +553,7 @@ async def test_a_final_status_without_a_response_is_sent_again(
         return await send(request)
 
     async with job_context(session) as job:
-        monkeypatch.setattr(connection_of(session).transport, "send", lose_two_answers)
+        Relay(session, lose_two_responses)
 
     assert lost == 3
     assert (await fetch(other, job.id)).status is JobStatus.DONE

@@ -32,6 +32,7 @@ from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, Watch, entries, journaled
+from .relay import Relay, Send
 from .waiting import until
 
 
@@ -178,12 +179,12 @@ async def test_without_a_journal_a_final_status_that_is_not_delivered_raises(
     ) as session:
         user = await session.current_user()
 
-        async def away(_: WireRequest) -> WireResponse:
+        async def away(_: WireRequest, __: Send) -> WireResponse:
             raise ConnectError("away")
 
         with pytest.raises(ConnectError):
             async with job_context(session, user=user, grace=0.05):
-                connection_of(session).transport.send = away  # type: ignore[method-assign,assignment]
+                Relay(session, away)
         assert session.health.journal == "off"
 
 
@@ -423,14 +424,12 @@ async def test_a_partial_upload_of_a_dead_process_is_removed(
         file.write(time.time(), rows, [])
         file.close()
         requests: list[str] = []
-        transport = connection_of(session).transport
-        send = transport.send
 
-        async def note(request: WireRequest) -> WireResponse:
+        async def note(request: WireRequest, send: Send) -> WireResponse:
             requests.append(request.url)
             return await send(request)
 
-        transport.send = note  # type: ignore[method-assign]
+        Relay(session, note)
         assert await jobs_of(session).replay.deliver()
 
         removals = [url for url in requests if "remove" in url]
@@ -455,14 +454,12 @@ async def test_an_upload_whose_registration_arrives_after_its_process_died_stays
         file.write(time.time(), [Entry("upload", late.id, "dead", time.time())], [])
         file.close()
         removals: list[str] = []
-        transport = connection_of(session).transport
-        send = transport.send
 
-        async def note(request: WireRequest) -> WireResponse:
+        async def note(request: WireRequest, send: Send) -> WireResponse:
             removals.extend([request.url] if "remove" in request.url else [])
             return await send(request)
 
-        transport.send = note  # type: ignore[method-assign]
+        Relay(session, note)
         async with anyio.create_task_group() as group:
             group.start_soon(jobs_of(session).replay.deliver)
             await until(lambda: bool(connection_of(session).journal.unsettled()))

@@ -38,6 +38,7 @@ from aioftrackjobs.session import connection_of, jobs_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from ..amounts import amount
+from .relay import Relay, Send
 from .waiting import until
 
 KILLS = amount(2, 20)
@@ -91,13 +92,11 @@ async def test_leases_of_all_jobs_are_renewed_in_shared_requests(server: ServerH
         anyio.create_task_group() as group,
     ):
         user = await session.current_user()
-        transport = connection_of(session).transport
-        send = transport.send
         renewals: list[list[str]] = []
         renewed = anyio.Event()
         release = anyio.Event()
 
-        async def note(request: WireRequest) -> WireResponse:
+        async def note(request: WireRequest, send: Send) -> WireResponse:
             assert isinstance(request.body, bytes)
             sent = [
                 each["entity_key"][0]
@@ -109,7 +108,7 @@ async def test_leases_of_all_jobs_are_renewed_in_shared_requests(server: ServerH
                 renewed.set()
             return await send(request)
 
-        transport.send = note  # type: ignore[method-assign]
+        Relay(session, note)
 
         async def work() -> None:
             async with job_context(session, user=user):
@@ -276,17 +275,15 @@ async def test_a_renewal_between_the_read_and_the_write_saves_a_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
     job = await running_job(session, ELSEWHERE, left=-100)
-    transport = connection_of(other).transport
-    send = transport.send
 
-    async def renew_before(request: WireRequest) -> WireResponse:
+    async def renew_before(request: WireRequest, send: Send) -> WireResponse:
         if isinstance(request.body, bytes) and job.id.encode() in request.body:
             lease = Lease("them", ELSEWHERE, now() + timedelta(seconds=100))
             job["data"] = {"description": "Render", LEASE: lease.encode()}
             await session.commit()
         return await send(request)
 
-    transport.send = renew_before  # type: ignore[method-assign]
+    Relay(other, renew_before)
     recovery = await recover(other)
 
     assert [each.verdict for each in recovery.jobs] == [Verdict.CHANGED]
@@ -301,17 +298,15 @@ async def test_jobs_that_end_during_the_read_hide_no_others(
     monkeypatch.setattr("aioftrackjobs.recovery.PAGE_SIZE", 2)
     ending = [await running_job(session, ELSEWHERE) for _ in range(2)]
     lost = [await running_job(session, DEAD) for _ in range(3)]
-    transport = connection_of(other).transport
-    send = transport.send
 
-    async def end_before_the_second_page(request: WireRequest) -> WireResponse:
+    async def end_before_the_second_page(request: WireRequest, send: Send) -> WireResponse:
         if isinstance(request.body, bytes) and b"offset 2" in request.body:
             for job in ending:
                 job["status"] = "done"
             await session.commit()
         return await send(request)
 
-    transport.send = end_before_the_second_page  # type: ignore[method-assign]
+    Relay(other, end_before_the_second_page)
     recovery = await recover(other)
 
     assert {job.id for job in recovery.failed} == {job.id for job in lost}
