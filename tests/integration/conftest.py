@@ -152,7 +152,7 @@ class Fault:
         about: Bytes in the head of a request, or in the beginning of its body, that select it.
         sent: Break the connection after so many bytes of the request were sent.
         received: Break the connection after so many bytes of the response were received.
-        answer: Status line and headers of a response that the proxy sends instead of the server.
+        response: Status line and headers of a response that the proxy sends instead of the server.
         damage: Overwrite the body of the request.
         then: Called when the fault happens.
     """
@@ -161,7 +161,7 @@ class Fault:
     times: int = 1
     sent: int | None = None
     received: int | None = None
-    answer: bytes | None = None
+    response: bytes | None = None
     damage: bool = False
     then: Callable[[], object] = lambda: None
 
@@ -225,8 +225,8 @@ class _Exchange:
                     self._fault = None
                 if self._fault is None and (fault := self._proxy.due(data)):
                     self._fault, self._sent, self._received = fault, 0, 0
-                    if fault.answer is not None:
-                        await self._client.send(fault.answer + _LAST_HEADERS)
+                    if fault.response is not None:
+                        await self._client.send(fault.response + _LAST_HEADERS)
                         async for _ in self._client:
                             pass  # unread data would reset the connection
                         break

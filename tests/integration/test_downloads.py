@@ -121,8 +121,8 @@ async def test_a_download_begins_anew_if_the_range_does_not_exist(
 ) -> None:
     component = await put(session)
     proxy.plan(GET, received=len(BODY) // 2)
-    proxy.plan(b"if-range", answer=b"HTTP/1.1 416 No\r\ncontent-range: bytes */5")
-    proxy.plan(b"if-range", answer=b"HTTP/1.1 206 Odd\r\ncontent-range: bytes 1-2/5")
+    proxy.plan(b"if-range", response=b"HTTP/1.1 416 No\r\ncontent-range: bytes */5")
+    proxy.plan(b"if-range", response=b"HTTP/1.1 206 Odd\r\ncontent-range: bytes 1-2/5")
 
     await session.download(component, target)
 
@@ -134,7 +134,7 @@ async def test_a_download_is_repeated_if_the_server_is_busy(
     session: AsyncSession, proxy: FaultProxy, target: Path, status: bytes
 ) -> None:
     component = await put(session)
-    proxy.plan(GET, answer=b"HTTP/1.1 " + status + b"\r\nretry-after: 1", times=2)
+    proxy.plan(GET, response=b"HTTP/1.1 " + status + b"\r\nretry-after: 1", times=2)
 
     await session.download(component, target)
 
@@ -160,7 +160,7 @@ async def test_attempts_that_break_off_at_the_same_place_spend_the_budget(
     proxy.plan(GET, received=300_000, times=9_999)
     async with AsyncSession(proxy.url, server.api_key, server.api_user, retry=policy) as session:
         component = await put(session, SMALL)
-        proxy.plan(b"if-range", answer=b"HTTP/1.1 416 No", times=9_999)
+        proxy.plan(b"if-range", response=b"HTTP/1.1 416 No", times=9_999)
         proxy.faults.reverse()
         with pytest.raises((TransferError, TransportError)):
             await session.download(component, target)

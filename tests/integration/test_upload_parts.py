@@ -242,7 +242,7 @@ async def test_an_upload_pauses_as_long_as_retry_after_says(
     session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path, pauses: Pauses
 ) -> None:
     for status in (b"429 Too Many Requests", b"503 Busy"):
-        proxy.plan(b"PUT ", answer=b"HTTP/1.1 " + status + b"\r\nretry-after: 7")
+        proxy.plan(b"PUT ", response=b"HTTP/1.1 " + status + b"\r\nretry-after: 7")
 
     component = await send(session, path)
 
@@ -255,7 +255,7 @@ async def test_an_upload_pauses_as_long_as_retry_after_says(
 async def test_a_rejected_upload_is_not_sent_again(
     session: AsyncSession, proxy: FaultProxy, source: bytes, pauses: Pauses
 ) -> None:
-    proxy.plan(b"PUT ", times=99, answer=b"HTTP/1.1 403 No")
+    proxy.plan(b"PUT ", times=99, response=b"HTTP/1.1 403 No")
 
     with pytest.raises(TransferError, match="403"):
         await send(session, source, name="a.exr")
@@ -321,7 +321,7 @@ async def test_a_bad_request_for_a_file_that_was_not_hashed_is_not_repeated(
     session: AsyncSession, proxy: FaultProxy, path: Path
 ) -> None:
     path.write_bytes(BODY[:PART])
-    proxy.plan(b"PUT ", answer=b"HTTP/1.1 400 No", times=99)
+    proxy.plan(b"PUT ", response=b"HTTP/1.1 400 No", times=99)
 
     with pytest.raises(TransferError, match="rejected with HTTP 400"):
         await send(session, path, verified=False)
@@ -498,7 +498,7 @@ async def test_a_session_that_closes_ends_its_transfers(
     proxy: FaultProxy, server: ServerHandle, path: Path
 ) -> None:
     pausing = anyio.Event()
-    proxy.plan(b"PUT ", times=99, answer=b"HTTP/1.1 503 No")
+    proxy.plan(b"PUT ", times=99, response=b"HTTP/1.1 503 No")
 
     async def sleep(_: float) -> None:
         pausing.set()
@@ -524,7 +524,7 @@ async def test_a_session_that_closes_ends_its_transfers(
 async def test_a_pause_between_attempts_can_be_cancelled(
     proxy: FaultProxy, server: ServerHandle, path: Path
 ) -> None:
-    proxy.plan(b"PUT ", times=99, answer=b"HTTP/1.1 503 No\r\nretry-after: 50")
+    proxy.plan(b"PUT ", times=99, response=b"HTTP/1.1 503 No\r\nretry-after: 50")
     pausing = anyio.Event()
 
     async def sleep(_: float) -> None:
