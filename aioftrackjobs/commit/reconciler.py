@@ -1,7 +1,7 @@
 """Asks the server which entities exist, so that each commit gets its true outcome.
 
-After a request was refused, or its response was lost, nothing tells what the server has done of
-it. But ids are made by the client: under an id that was made for one entity there can be no other.
+After a request was refused, or its response was lost, it is not known what the server has applied.
+But the client makes the ids: no other entity can have an id that was made for one entity.
 So the server is asked which of the entities exist. If a created one exists, the create was
 applied; if a deleted one is gone, the delete was. Updates set absolute values, and are sent again.
 

@@ -2,7 +2,7 @@
 
 A commit has three possible ends. *Applied*: the server did all of it. *Not applied*: the server
 refused it, or never received it, so that the caller may commit again. *Unknown*: it was sent, and
-neither a response nor a query tells what the server did. Between its submission and its end a
+neither a response nor a query shows what the server did. Between its submission and its end a
 request is in one of these states::
 
     submit
@@ -25,7 +25,7 @@ request is in one of these states::
                           what the server lacks is sent again |    | response lost
                                                               +----+
 
-The attributes that tell the state:
+The attributes that show the state:
 
 - HELD: ``waits_for`` is above 0. Requests about one entity keep their order (:class:`EntityOrder`).
 - QUEUED: ``is_queued``. It waits in the :class:`SendQueue` for a worker.

@@ -93,7 +93,7 @@ class JobLifecycle:
 
         Raises:
             NoResultFoundError: There is no such Job or user.
-            CommitUncertainError: No response tells whether the Job is running.
+            CommitUncertainError: It is not known whether the Job is running.
         """
         extra = parse_given_data(data) if isinstance(data, str) else data
         if job is None:
@@ -120,7 +120,7 @@ class JobLifecycle:
             import asyncio  # here, as in background: it is loaded already, or not needed
 
             self._task = asyncio.current_task()
-        # Leases are in the server's time, which a response tells: this one may be the first.
+        # Leases are in the server's time, known from its responses: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
 
     def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:

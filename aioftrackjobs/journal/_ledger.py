@@ -38,7 +38,7 @@ _DEFERRAL, _MANY = 0.5, 64
 
 
 class Receipt:
-    """Tells when all that was recorded before it is written, or cannot be written.
+    """Settles when all earlier records are written, or cannot be written.
 
     Args:
         work: What else is to be done with the file, after that.

@@ -3,7 +3,7 @@
 Ids are made by the client, so an entity that a commit creates either exists or does not; updates
 set absolute values and may be repeated; a delete is done if its entity does not exist. Under a key
 that a user chose there may be the entity of another client: whether the key was free before, and
-the values of the entity that is there now, tell them apart.
+the values of the entity that is there now, distinguish the two.
 
 Source:
     docs/protocol.md, section 2.2: that a refused batch leaves nothing behind is an assumption, and
@@ -74,8 +74,8 @@ def chosen_key_queries(operations: Iterable[Operation]) -> list[ExistenceQuery]:
 def existence_queries(operations: Iterable[Operation]) -> list[ExistenceQuery]:
     """Return the queries before *operations* are sent again.
 
-    If a user chose the key of a create, existence alone does not tell whose the entity is, so that
-    its values are queried too. A link has nothing but its key, and existence tells all about it.
+    If a user chose the key of a create, existence alone does not show whose the entity is, so that
+    its values are queried too. A link has nothing but its key, so its existence is enough.
     """
     targets: list[tuple[Reference, tuple[str, ...]]] = []
     for each in operations:
