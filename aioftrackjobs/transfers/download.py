@@ -111,15 +111,18 @@ class FileDownload:
             self._connection.transport.stream(request) as response,
         ):
             await self._accept(response)
+            start = self._file.size
 
             def note() -> None:
                 self.stop_token.check()
-                self._note_progress()
+                if self._file.size > start:  # the bytes of earlier calls are no progress
+                    self._note_progress()
 
             try:
                 await response.save(self._file.write, note)
             finally:
-                self._note_progress()
+                if self._file.size > start:
+                    self._note_progress()
         await self._verify()
 
     def _note_progress(self) -> None:
