@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from aioftrackjobs.jobs.attachments import attach
 from aioftrackjobs.jobs.context import JobsContext
+from aioftrackjobs.jobs.joining import JoinedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.progress import Progress
 from aioftrackjobs.models import Entity, FileComponent, Job
@@ -45,6 +46,8 @@ async def job_context(
     grace: float = 10.0,
     attach_traceback: bool = True,
     interval: float = INTERVAL,
+    take_over: bool = False,
+    join: bool = False,
 ) -> AsyncIterator[RunningJob]:
     """Run the block as a Job: running inside, done after it, failed if it ends by an error.
 
@@ -70,19 +73,29 @@ async def job_context(
         attach_traceback: Attach the traceback of an exception as a text file. If that does not
             succeed within *grace*, the traceback is lost; a journal keeps only the reason.
         interval: Seconds between progress updates.
+        take_over: Take *job* from an owner that may still run it. That one notices it when it
+            next renews its lease, and from then on does not write the Job any more.
+        join: Work on *job* for its owner, as a child process or a nested block: progress and
+            attachments go to the Job, but the block does not end it, whatever happens inside.
 
     Raises:
         NoResultFoundError: There is no such Job or user.
+        JobOwnedError: *job* is run, or claimed, by another session, or by another block.
+        EntityError: The Job to *join* is not running.
+        ValueError: *join* without a *job*, or together with *take_over*.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
             not done, and no journal keeps its final status for later.
     """
     jobs = jobs_of(session)
-    lifecycle = JobLifecycle(jobs, description=description, grace=grace, interval=interval)
+    if join and (job is None or take_over):
+        raise ValueError("join needs a job that has an owner, and does not take it over")
+    kind = JoinedLifecycle if join else JobLifecycle
+    lifecycle = kind(jobs, description=description, grace=grace, interval=interval)
     before = _running.get()
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
         try:
-            await lifecycle.begin(job, user, data)
-            running = RunningJob(jobs, lifecycle)
+            await lifecycle.begin(job, user, data, take_over=take_over)
+            running = RunningJob(jobs, lifecycle.reporter)
             _running.set(running)
             yield running
         except BaseException as error:

@@ -9,6 +9,7 @@ each report starts from what the server holds, and changes only the keys of this
 - ``progress``: from 0 to 1, once some was reported;
 - ``lease``: who owns the Job, and until when, for as long as it runs;
 - ``recovered``: who found that the owner was gone, and when; only the owner may overrule that;
+- ``taken_over``: from whom its owner has taken it over, and when;
 - ``previous_data``: what stood in ``data`` before, if that was no JSON object.
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 
 import anyio
 
-from aioftrackjobs.jobs.ownership import LEASE
+from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
 from aioftrackjobs.jobs.progress import Progress, add_failure, compose_description
 from aioftrackjobs.models import parse_job_data
 from aioftrackjobs.transport import redact
@@ -30,7 +31,7 @@ from aioftrackjobs.transport import redact
 RECOVERED = "recovered"
 
 #: The keys that a final status sets anew, or removes.
-_FINAL_KEYS = ("description", "base_description", LEASE, RECOVERED)
+_FINAL_KEYS = ("description", "base_description", LEASE, RECOVERED, TAKEN_OVER)
 
 #: Characters of a failure's description; the jobs menu shows one line.
 _LONGEST_FAILURE = 300
@@ -45,12 +46,14 @@ class JobData:
         progress: The latest progress; None if none was reported.
         failure_reason: Why the Job fails; None if it does not.
         lease: The owner of the Job, as ``data`` holds it; None for no lease.
+        taken_over: From whom the owner has taken the Job over; None if from nobody.
     """
 
     description: str | None
     progress: Progress | None = None
     failure_reason: str | None = None
     lease: Mapping[str, Any] | None = None
+    taken_over: Mapping[str, Any] | None = None
 
     def adopt_description(self, data: object) -> None:
         """Continue with the description in the *data* of an existing Job, unless one is given."""
@@ -71,7 +74,7 @@ class JobData:
         text = base or ""
         if self.progress is not None or self.failure_reason is not None:
             text = compose_description(base, self.progress, self.failure_reason)
-        for key in ("base_description", LEASE, RECOVERED):
+        for key in ("base_description", LEASE, RECOVERED, TAKEN_OVER):
             composed.pop(key, None)
         if text:
             composed["description"] = _encodable(text)
@@ -81,7 +84,23 @@ class JobData:
             composed["progress"] = self.progress.fraction
         if self.lease is not None:
             composed[LEASE] = self.lease
+        if self.taken_over is not None:
+            composed[TAKEN_OVER] = self.taken_over
         return composed
+
+
+def add_lease(data: object, lease: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content of *data* with *lease*."""
+    return {**_read(data), LEASE: lease}
+
+
+def remove_lease(data: object, before: object, lease: Mapping[str, Any]) -> object:
+    """Return *data* without *lease*: what was there *before* it, if nobody has changed it since."""
+    kept = _read(data)
+    if kept == add_lease(before, lease):
+        return before
+    kept.pop(LEASE, None)
+    return kept
 
 
 def compose_final_data(data: object, final: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -28,6 +28,14 @@ RENEWALS = 3
 class ActiveJob(Protocol):
     """A Job that runs."""
 
+    def owns(self, job_id: str) -> bool:
+        """Return whether it is the Job with this id, and owned by this session."""
+        ...
+
+    def lose(self) -> None:
+        """Leave the Job to another owner, which has taken it over."""
+        ...
+
     def renew_lease(self, older_than: float) -> None:
         """Have the lease written again soon, if it was written more than some seconds ago."""
         ...
@@ -107,6 +115,10 @@ class ActiveJobs:
     def discard(self, job: ActiveJob) -> None:
         """Stop renewing the lease of *job*: it ends, or has never begun."""
         self._jobs.pop(job, None)
+
+    def find(self, job_id: str) -> ActiveJob | None:
+        """Return the Job with this id that this session owns; None if it owns none."""
+        return next((job for job in self._jobs if job.owns(job_id)), None)
 
     async def _renew_leases(self) -> None:
         """Renew all leases from time to time, for as long as there are any."""

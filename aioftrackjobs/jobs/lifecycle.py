@@ -23,6 +23,7 @@ from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, p
 from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
+    JobOwnedError,
     NoResultFoundError,
     SessionStateError,
 )
@@ -30,6 +31,7 @@ from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData, describe_failure, parse_given_data
 from aioftrackjobs.jobs.final_report import FinalReport
+from aioftrackjobs.jobs.ownership import takeover_note
 from aioftrackjobs.jobs.progress import Channel, Progress
 from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 from aioftrackjobs.protocol.query import bind
@@ -68,6 +70,7 @@ class JobLifecycle:
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_begun = False
+        self._is_lost = False
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
 
@@ -81,6 +84,11 @@ class JobLifecycle:
             raise LookupError("the Job has not begun")
         return self._entity
 
+    @property
+    def reporter(self) -> JobLifecycle:
+        """What reports of the block go to."""
+        return self
+
     # The beginning
 
     async def begin(
@@ -88,24 +96,57 @@ class JobLifecycle:
         job: Entity | str | None,
         user: Entity | str | None,
         data: Mapping[str, Any] | str | None,
+        *,
+        take_over: bool = False,
     ) -> None:
         """Mark the Job running: a new one, or one that exists already.
 
         Raises:
             NoResultFoundError: There is no such Job or user.
+            JobOwnedError: Another session, or another block of this one, runs the Job.
             CommitUncertainError: It is not known whether the Job is running.
         """
         extra = parse_given_data(data) if isinstance(data, str) else data
-        if job is None:
-            job_user = await self._find_user(user)
-            self._beginning = unit = self._jobs.entities.new_unit()
-            self._entity = self._create(job_user, extra, unit)
-        else:
-            entity = await self._find_job(job)
+        if job is not None:
+            await self._begin_again(job, extra, take_over=take_over)
+            return
+        job_user = await self._find_user(user)
+        self._beginning = unit = self._jobs.entities.new_unit()
+        self._entity = self._create(job_user, extra, unit)
+        await self._commit_beginning(unit)
+
+    async def _begin_again(
+        self, job: Entity | str, extra: Mapping[str, Any] | None, *, take_over: bool
+    ) -> None:
+        """Mark a Job running that exists already, unless it has an owner."""
+        began = anyio.current_time()
+        entity = await self._find_job(job)
+        claims, former = self._jobs.claims, self._jobs.active.find(entity.id)
+        beginning = claims.enter(entity, began, runs_here=former is not None, take_over=take_over)
+        try:
+            if former is not None:
+                former.lose()
+            note = takeover_note(beginning.former, self._jobs.server.server_time())
+            self._data.taken_over = note
             self._beginning = unit = self._jobs.entities.new_unit()
             self._entity = self._restart(entity, extra, unit)
+            await self._commit_beginning(unit)
+            await claims.confirm(entity, beginning, partial(self._write_again, extra))
+        except JobOwnedError:
+            self._is_lost = True
+            raise
+        finally:
+            claims.leave(entity)
+
+    async def _write_again(self, extra: Mapping[str, Any] | None) -> None:
+        unit = self._jobs.entities.new_unit()
+        data = self._compose(remote_value(self.entity, "data"), extra)
+        unit.set(self.entity, status=JobStatus.RUNNING, data=data)
+        await unit.commit()
+
+    async def _commit_beginning(self, unit: UnitOfWork) -> None:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
-        await self._jobs.journal.record_job(self._entity.id)
+        await self._jobs.journal.record_job(self.entity.id)
         server = self._jobs.server
         ahead = server.clock_offset
         try:
@@ -116,12 +157,16 @@ class JobLifecycle:
                 raise CommitUncertainError(exc.operations, settle) from exc.__cause__
             unit.accept_uncertain()
         self._has_begun = True
+        self._note_task()
+        # Leases are in the server's time, known from its responses: this one may be the first.
+        self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
+
+    def _note_task(self) -> None:
+        """Note the task of the block, which a shutdown cancels."""
         if sniffio.current_async_library() == "asyncio":
             import asyncio  # here, as in background: it is loaded already, or not needed
 
             self._task = asyncio.current_task()
-        # Leases are in the server's time, known from its responses: this one may be the first.
-        self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
 
     def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         values = {
@@ -190,7 +235,7 @@ class JobLifecycle:
 
     def _write_soon(self, interval: float) -> None:
         """Have the Job's data written in the next round of writes with *interval*."""
-        if self._is_ending:
+        if self._is_ending or self._is_lost:
             return  # the final report writes them, and nothing may be written after it
         if interval not in self._channels:
             channel = self._jobs.progress.open_channel(interval, self._post_data)
@@ -209,6 +254,23 @@ class JobLifecycle:
         return self._data.compose(data, extra)
 
     # As one of the session's active Jobs
+
+    def owns(self, job_id: str) -> bool:
+        """Return whether it is the Job with this id, and has not been taken over."""
+        return not self._is_lost and self.entity.id == job_id
+
+    def lose(self) -> None:
+        """Leave the Job to another owner, which has taken it over: write and end it no more."""
+        if self._is_lost or self._is_ending:
+            return
+        self._is_lost = True
+        for channel in self._channels.values():
+            channel.close()
+        logger.warning(
+            "%r was taken over by another owner; the block goes on, but its progress and its end "
+            "are not written any more",
+            self,
+        )
 
     def renew_lease(self, older_than: float) -> None:
         """Have the lease written again soon, if it was written more than some seconds ago."""
@@ -230,8 +292,18 @@ class JobLifecycle:
         Raises:
             FtrackJobsError: That could not be delivered.
         """
+        if self._is_lost:
+            self._leave()
+            return
         is_failed = self._data.failure_reason is not None
         await self._finish(JobStatus.FAILED if is_failed else JobStatus.DONE)
+
+    def _leave(self) -> None:
+        """End the block of a Job that has another owner."""
+        self._is_ending = True
+        self._jobs.active.discard(self)
+        if self._entity is not None:
+            self._jobs.journal.release_job(self._entity.id)
 
     async def _finish(self, status: JobStatus) -> None:
         report = self._start_ending()
@@ -247,6 +319,9 @@ class JobLifecycle:
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""
+        if self._is_lost:
+            self._leave()
+            return
         self._is_ending = True
         self._jobs.active.discard(self)
         key = self._jobs.api_key

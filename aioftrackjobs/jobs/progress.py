@@ -100,9 +100,13 @@ class Channel:
 
     async def stop(self) -> None:
         """Write no more, and wait for the end of a write that is in progress."""
-        self._is_stopped, self._is_touched = True, False
+        self.close()
         if self._request is not None:
             await self._request.ended()
+
+    def close(self) -> None:
+        """Write no more; a write that is in progress ends by itself."""
+        self._is_stopped, self._is_touched = True, False
 
     def write(self) -> None:
         """Queue a write of the current state, unless the channel was stopped meanwhile."""
