@@ -82,13 +82,15 @@ async def job_context(
         NoResultFoundError: There is no such Job or user.
         JobOwnedError: *job* is run, or claimed, by another session, or by another block.
         EntityError: The Job to *join* is not running.
-        ValueError: *join* without a *job*, or together with *take_over*.
+        ValueError: *join* or *take_over* without a *job*, or both together.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
             not done, and no journal keeps its final status for later.
     """
     jobs = jobs_of(session)
-    if join and (job is None or take_over):
-        raise ValueError("join needs a job that has an owner, and does not take it over")
+    if (join or take_over) and job is None:
+        raise ValueError("join and take_over need a job that exists")
+    if join and take_over:
+        raise ValueError("a job is joined or taken over, not both: join, or take_over")
     kind = JoinedLifecycle if join else JobLifecycle
     lifecycle = kind(jobs, description=description, grace=grace, interval=interval)
     before = _running.get()
