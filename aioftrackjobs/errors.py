@@ -4,6 +4,7 @@
 
     FtrackJobsError
     ├── ConfigurationError         set what is missing, then start again
+    ├── ArgumentError              correct the argument that it names; nothing was sent
     ├── MissingExtraError          install the extra that it names
     ├── SessionStateError          open the session, or stop using it
     ├── TransportError             no complete response: the server may have acted; try again later
@@ -25,6 +26,7 @@
     │   ├── UnknownEntityTypeError   correct the name of the entity type
     │   ├── ImmutableAttributeError  create a new entity instead
     │   ├── InvalidKeyError        give all parts of the key
+    │   ├── InvalidValueError      give the attribute a value that it can have
     │   └── UnserialisableValueError   convert the value to one that JSON can hold
     └── TransferError              a file was not transferred; no incomplete file is left
         ├── FileChangedError       upload it when nothing writes to it any more
@@ -40,6 +42,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 __all__ = [
+    "ArgumentError",
     "AuthenticationError",
     "CommitUncertainError",
     "ConfigurationError",
@@ -50,6 +53,7 @@ __all__ = [
     "FtrackJobsError",
     "ImmutableAttributeError",
     "InvalidKeyError",
+    "InvalidValueError",
     "MalformedResponseError",
     "MissingExtraError",
     "MultipleResultsFoundError",
@@ -90,6 +94,27 @@ class ConfigurationError(FtrackJobsError):
 
     def __str__(self) -> str:
         return "the session is not configured: " + "; ".join(self.problems)
+
+
+class ArgumentError(FtrackJobsError, TypeError, ValueError):
+    """An argument of a function has a wrong type or value. Nothing was recorded or sent.
+
+    It is a TypeError and a ValueError, so that code that expects either of them catches it.
+
+    Attributes:
+        argument: Name of the argument.
+        expected: What it must be.
+        given: What was given instead: a number, or the type of any other value.
+    """
+
+    def __init__(self, argument: str, expected: str, given: str) -> None:
+        super().__init__(argument, expected, given)
+        self.argument = argument
+        self.expected = expected
+        self.given = given
+
+    def __str__(self) -> str:
+        return f"{self.argument} must be {self.expected}, not {self.given}"
 
 
 class MissingExtraError(FtrackJobsError, ImportError):
@@ -394,6 +419,40 @@ class InvalidKeyError(EntityError, ValueError):
     def __str__(self) -> str:
         names = ", ".join(self.attributes)
         return f"the key of {self.entity_type} is ({names}), not {self.given!r}"
+
+
+class InvalidValueError(_AttributeError, ValueError):
+    """An attribute of an entity cannot have a value.
+
+    Attributes:
+        entity_type: Type of the entity.
+        attribute: Name of the attribute.
+        value: The value; its type and a part of its text, if it is no short text or number.
+        expected: What values the attribute can have.
+        allowed: These values, if there are only some.
+    """
+
+    def __init__(
+        self,
+        entity_type: str,
+        attribute: str,
+        value: object,
+        expected: str,
+        allowed: Sequence[object] = (),
+    ) -> None:
+        super().__init__(entity_type, attribute)
+        self.args = (entity_type, attribute, value, expected, tuple(allowed))
+        self.value = value
+        self.expected = expected
+        self.allowed = tuple(allowed)
+
+    def __str__(self) -> str:
+        hint = ""
+        if isinstance(self.value, str):
+            hint = _suggestion(self.value, (str(each) for each in self.allowed))
+        name = f"{self.entity_type}.{self.attribute}"
+        end = "." if hint else ""
+        return f"{name} cannot be {self.value!r}: it must be {self.expected}{end}{hint}"
 
 
 class UnserialisableValueError(EntityError, TypeError):

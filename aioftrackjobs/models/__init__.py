@@ -11,7 +11,7 @@ from aioftrackjobs.models._component import (
 )
 from aioftrackjobs.models._entity import Entity, store
 from aioftrackjobs.models._fields import new_id
-from aioftrackjobs.models._job import Job, JobComponent, JobStatus, parse_job_data
+from aioftrackjobs.models._job import Job, JobComponent, JobStatus, job_data_text, parse_job_data
 from aioftrackjobs.models._registry import EntityTypes
 from aioftrackjobs.models._state import (
     Change,
@@ -50,6 +50,7 @@ __all__ = [
     "detach",
     "forget_local",
     "forget_reference",
+    "job_data_text",
     "load",
     "new_id",
     "owner_of",

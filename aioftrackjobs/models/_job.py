@@ -69,7 +69,7 @@ def _known_status(value: object) -> object:
     return JobStatus(value) if isinstance(value, str) else value
 
 
-def _json_text(value: object) -> object:
+def job_data_text(value: object) -> object:
     """Return a mapping as JSON text, and anything else unchanged, for pydantic to validate."""
     if not isinstance(value, Mapping):
         return value
@@ -124,7 +124,7 @@ class Job(Entity):
     user_id: str | None = None
     user: User | None = None
     #: JSON text. A mapping may be assigned. Each change replaces the whole text.
-    data: Annotated[str | None, NonTextValidator(_json_text)] = None
+    data: Annotated[str | None, NonTextValidator(job_data_text)] = None
     created_at: UtcDatetime | None = None
     finished_at: UtcDatetime | None = None
     job_components: MutableSequence[JobComponent] | None = None

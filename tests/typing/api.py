@@ -98,6 +98,15 @@ async def jobs(session: AsyncSession) -> None:
 
     assert_type(await nightly(1), str)
 
+    @job_context(lambda: session)
+    async def later(count: int) -> str:
+        return str(count)
+
+    assert_type(await later(1), str)
+
+    @job_context(session)  # type: ignore[type-var]  # it is called at once
+    def plain() -> None: ...
+
 
 async def chaos(server: testing.FtrackServer) -> None:
     """What tests with faults write."""
