@@ -73,6 +73,9 @@ __all__ = [
     "ValidationError",
 ]
 
+#: Characters of a value that the text of an error shows.
+_LONGEST_VALUE = 80
+
 #: HTTP status code.
 _TOO_MANY_REQUESTS = 429
 
@@ -427,8 +430,8 @@ class InvalidValueError(_AttributeError, ValueError):
     Attributes:
         entity_type: Type of the entity.
         attribute: Name of the attribute.
-        value: The value; its type and a part of its text, if it is no short text or number.
-        expected: What values the attribute can have.
+        value: The value, if it is a text, a number or None; else a text that says what it is.
+        reason: What values the attribute can have.
         allowed: These values, if there are only some.
     """
 
@@ -437,22 +440,28 @@ class InvalidValueError(_AttributeError, ValueError):
         entity_type: str,
         attribute: str,
         value: object,
-        expected: str,
-        allowed: Sequence[object] = (),
+        reason: str,
+        allowed: Sequence[str] = (),
     ) -> None:
         super().__init__(entity_type, attribute)
-        self.args = (entity_type, attribute, value, expected, tuple(allowed))
-        self.value = value
-        self.expected = expected
+        is_plain = value is None or isinstance(value, str | bool | float) or _is_short(value)
+        self.value = value if is_plain else f"a value of type {type(value).__name__}"
+        self.reason = reason
         self.allowed = tuple(allowed)
+        self.args = (entity_type, attribute, self.value, reason, self.allowed)
+        self._shown = _shortened(repr(self.value)) if is_plain else str(self.value)
 
     def __str__(self) -> str:
-        hint = ""
+        hint = _suggestion(str(self.value), self.allowed)
+        text = f"{self.entity_type}.{self.attribute} cannot be {self._shown}: {self.reason}"
+        return f"{text}.{hint}" if hint else text
+
+    def hide(self, redact: Callable[[str], str]) -> None:
+        """Remove what *redact* removes from the texts of this error."""
         if isinstance(self.value, str):
-            hint = _suggestion(self.value, (str(each) for each in self.allowed))
-        name = f"{self.entity_type}.{self.attribute}"
-        end = "." if hint else ""
-        return f"{name} cannot be {self.value!r}: it must be {self.expected}{end}{hint}"
+            self.value = redact(self.value)
+        self._shown = redact(self._shown)
+        self.args = (*self.args[:2], self.value, *self.args[3:])
 
 
 class UnserialisableValueError(EntityError, TypeError):
@@ -482,6 +491,15 @@ class FileChangedError(TransferError):
 
 class UnsupportedLocationError(TransferError):
     """This package cannot store files in the location, or load files from it."""
+
+
+def _is_short(value: object) -> bool:
+    """Return whether it is a whole number that is not too long to be shown."""
+    return isinstance(value, int) and value.bit_length() < _LONGEST_VALUE
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:
