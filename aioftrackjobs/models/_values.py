@@ -181,8 +181,10 @@ def invalid_value(entity_type: str, refused: ValidationError) -> InvalidValueErr
     return InvalidValueError(entity_type, name, first["input"], reason, allowed)
 
 
-def _cause(details: ErrorDetails) -> object:
-    return details.get("ctx", {}).get("error")
+def _cause(details: ErrorDetails) -> Exception | None:
+    """Return the error that a validator has raised, if one has."""
+    cause = details.get("ctx", {}).get("error")
+    return cause if isinstance(cause, Exception) else None
 
 
 def _reason(details: ErrorDetails) -> str:

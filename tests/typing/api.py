@@ -58,6 +58,9 @@ async def writing(session: AsyncSession) -> None:
     job.status = JobStatus.DONE
     job.status = "failed"
     job["status"] = "done"
+    job.staus = "done"  # type: ignore[attr-defined]  # there is no such attribute
+    str(job.staus)  # type: ignore[attr-defined]
+    job.status = 5  # type: ignore[assignment]
     job.description = "text"
     assert_type(session.create("Task", {"name": "comp"}), Entity)
     assert_type(await session.ensure(User, {"username": "maya"}, ["username"]), User)
