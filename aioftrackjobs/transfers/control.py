@@ -205,3 +205,38 @@ async def run_in_background(
     if not results:
         raise SessionStateError("the session was closed during a transfer")
     return results[0]
+
+
+class Detached:
+    """Work that goes on in the background when its caller has stopped waiting for it.
+
+    Args:
+        background: Runs it.
+        work: Is repeated from its beginning if the shutdown of the event loop cancels it.
+    """
+
+    def __init__(self, background: BackgroundTasks, work: Callable[[], Awaitable[None]]) -> None:
+        self._background = background
+        self._work = work
+        self._ended: anyio.Event | None = None
+        self._is_done = False
+
+    async def wait(self, seconds: float) -> None:
+        """Start the work if it does not run; wait for its end, but no longer than some *seconds*.
+
+        Raises:
+            SessionStateError: The session was closed.
+        """
+        if self._ended is None or (self._ended.is_set() and not self._is_done):
+            self._ended = anyio.Event()
+            self._background.spawn(self._run, self._ended)
+        with anyio.move_on_after(seconds):
+            await self._ended.wait()
+
+    async def _run(self, ended: anyio.Event) -> None:
+        try:
+            with self._background.keep_alive():
+                await self._work()
+            self._is_done = True
+        finally:
+            ended.set()

@@ -81,6 +81,7 @@ class FileUpload:
 
     Attributes:
         stop_token: Stops it.
+        has_begun: Whether the store may have received bytes.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class FileUpload:
         progress: ProgressCallback | None,
     ) -> None:
         self.stop_token = StopToken()
+        self.has_begun = False
         self._connection = connection
         self._component_id: str = component.id
         # Browsers save the file under this name.
@@ -139,6 +141,7 @@ class FileUpload:
             **details,
         )
         (result,) = await self._connection.call([operation])
+        self.has_begun = True
         try:
             return decode(result)
         except (KeyError, TypeError, ValueError, AttributeError):
