@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import UTC, datetime
 from typing import TypeAlias, TypeVar
 
@@ -26,6 +27,9 @@ T = TypeVar("T")
 
 #: Called with the number of bytes transferred, and of all bytes if it is known.
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
+
+#: Times that a new URL is asked for because a store rejects the latest, which may have expired.
+RENEWALS = 2
 
 #: Seconds in which a stopped transfer should reach its next piece of data.
 _STOPPING_GRACE = 0.5
@@ -148,12 +152,14 @@ class Meter:
 
     Args:
         total: Number of all bytes; None if it is not known.
-        callback: Called on the event loop whenever more bytes are done than ever before.
+        callback: Called on the event loop whenever more bytes are done than ever before, with the
+            context variables of the task that makes this object.
     """
 
     def __init__(self, total: int | None, callback: ProgressCallback | None) -> None:
         self.total = total
         self._callback = callback
+        self._context = copy_context()
         self._counts: dict[int, int] = {}
         self._reported = 0
 
@@ -163,12 +169,12 @@ class Meter:
         done = sum(self._counts.values())
         if self._callback is not None and done > self._reported:
             self._reported = done
-            self._callback(done, self.total)
+            self._context.run(self._callback, done, self.total)
 
     def finish(self, done: int) -> None:
         """Report that all *done* bytes are done, unless the callback was last called with them."""
         if self._callback is not None and (self._reported, self.total) != (done, done or None):
-            self._callback(done, done)
+            self._context.run(self._callback, done, done)
 
 
 async def run_in_background(
