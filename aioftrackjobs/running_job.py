@@ -77,6 +77,7 @@ async def job_context(
             not done, and no journal keeps its final status for later.
     """
     jobs = jobs_of(session)
+    jobs.require_open()
     lifecycle = JobLifecycle(jobs, description=description, grace=grace, interval=interval)
     before = _running.get()
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
@@ -181,6 +182,7 @@ class RunningJob:
             TransferError: The file could not be read, or the server did not accept it.
             TransportError: The server could not be reached.
         """
+        self._jobs.require_open()
         component = await attach(
             self._jobs.entities,
             self.entity,

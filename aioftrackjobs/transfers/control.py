@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 import anyio
@@ -191,7 +192,8 @@ async def run_in_background(
         finally:
             ended.set()
 
-    with background.keep_alive():
+    closed = SessionStateError("the session was closed during a transfer")
+    with background.optional(partial(stop_token.stop, closed)):
         background.spawn(run)
         try:
             await ended.wait()

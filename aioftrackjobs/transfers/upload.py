@@ -137,7 +137,7 @@ async def _clean_up(connection: Connection, file_upload: FileUpload, component_i
     """Remove the file of a failed upload; in the background if the network does not respond."""
 
     async def settle_and_remove() -> None:
-        with connection.background.keep_alive():
+        with connection.background.optional():
             await file_upload.settled()
             await _remove_bytes(connection, component_id)
 
