@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.config import resolve_credentials, resolve_journal
+from aioftrackjobs.config import require, resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query, ensure, fetch_entity, key_reference, populate
@@ -220,6 +220,7 @@ class AsyncSession:
         Source:
             docs/protocol.md, section 2.
         """
+        self._connection.require_open()
         encoded = [
             cast("Mapping[str, JSONValue]", encode_value(operation, f"operations[{index}]"))
             for index, operation in enumerate(operations)
@@ -391,11 +392,11 @@ class AsyncSession:
         Raises:
             ServerError: The server refused the query, or the user may not change the Jobs.
             TransportError: It could not be reached.
-            ValueError: *spread* is less than 1.
+            ArgumentError: An argument has a wrong type or value.
         """
         self._connection.require_open()
-        if spread < 1:
-            raise ValueError(f"spread is 1 or more, not {spread!r}")
+        require(isinstance(query, Query | str), "query", "a query of Jobs, or its text", query)
+        require(type(spread) is int and spread > 0, "spread", "a whole number above 0", spread)
         wanted = self.query(query) if isinstance(query, str) else query
         return await self._jobs.claims.claim(wanted, spread=spread)
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any
+from uuid import UUID
 
 import anyio
 import sniffio
@@ -42,7 +43,7 @@ class JoinedLifecycle(JobLifecycle):
 
     async def begin(
         self,
-        job: Entity | str | None,
+        job: Entity | str | UUID | None,
         user: Entity | str | None,
         data: Mapping[str, Any] | str | None,
         *,
@@ -65,7 +66,8 @@ class JoinedLifecycle(JobLifecycle):
         self._data.adopt_description(remote_value(found, "data"))
         self._entity = found
         self._note_task()
-        self._jobs.active.add(self, renew_now=False)
+        self._jobs.require_open()
+        self._jobs.active.add_guest(self)
         if self._extra:
             self._write_soon(0.0)
 
@@ -118,18 +120,6 @@ class JoinedLifecycle(JobLifecycle):
             return {**kept, **(self._extra or {})}
         self._data.lease, self._data.taken_over = kept.get(LEASE), kept.get(TAKEN_OVER)
         return self._data.compose(data, self._extra)
-
-    # As one of the session's active Jobs: a shutdown cancels it, and that is all
-
-    def owns(self, job_id: str) -> bool:
-        """Return False: another block, or session, owns the Job."""
-        return False
-
-    def lose(self) -> None:
-        """Do nothing: there is nothing to lose."""
-
-    def renew_lease(self, older_than: float) -> None:
-        """Do nothing: the owner does it."""
 
     # The end
 

@@ -6,6 +6,7 @@ dies, or loses the server, the lease ends, and any other session may then fail t
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -20,6 +21,9 @@ from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.journal import Process, this_process
+from aioftrackjobs.models import Job
+
+logger = logging.getLogger(__name__)
 
 #: How often a lease is renewed before it would end.
 RENEWALS = 3
@@ -28,8 +32,9 @@ RENEWALS = 3
 class ActiveJob(Protocol):
     """A Job that runs."""
 
-    def owns(self, job_id: str) -> bool:
-        """Return whether it is the Job with this id, and owned by this session."""
+    @property
+    def entity(self) -> Job:
+        """The Job itself."""
         ...
 
     def lose(self) -> None:
@@ -42,6 +47,10 @@ class ActiveJob(Protocol):
 
     def cancel(self, keep: Collection[int]) -> None:
         """Cancel the task of the block, unless the Job ends already, or *keep* has the task."""
+        ...
+
+    async def close(self) -> None:
+        """Record that the Job failed, in limited time, although its block goes on."""
         ...
 
 
@@ -57,6 +66,7 @@ class ActiveJobs:
     Attributes:
         shutdown_reason: Why all Jobs are being cancelled; None if they are not.
         shutdown_deadline: When the process is going to end, in the time of the event loop.
+        is_closing: Whether the session is being closed, or is closed.
     """
 
     def __init__(
@@ -68,6 +78,7 @@ class ActiveJobs:
         self._seconds = seconds
         self._interval = seconds / RENEWALS
         self._jobs: dict[ActiveJob, None] = {}
+        self._guests: dict[ActiveJob, None] = {}
         self._lease: Mapping[str, Any] | None = None
         self._lease_made_at: tuple[int, timedelta] | None = None
         self._process: Process | None = None
@@ -77,6 +88,9 @@ class ActiveJobs:
         server.on_clock_step = self._handle_clock_step
         self.shutdown_reason: str | None = None
         self.shutdown_deadline = math.inf
+        self.is_closing = False
+        self._reports = 0
+        self._all_reported: anyio.Event | None = None
 
     def new_lease(self) -> Mapping[str, Any] | None:
         """Return a lease that begins now, as a Job's data hold it; None without leases."""
@@ -112,13 +126,23 @@ class ActiveJobs:
                 return  # the session is closed: it writes nothing any more
             self._is_renewing = True
 
+    def add_guest(self, job: ActiveJob) -> None:
+        """Only cancel *job* at a shutdown from now on: another owner renews its lease, and ends it.
+
+        Args:
+            job: A Job that was taken over, or that its block has joined.
+        """
+        self._jobs.pop(job, None)
+        self._guests[job] = None
+
     def discard(self, job: ActiveJob) -> None:
         """Stop renewing the lease of *job*: it ends, or has never begun."""
         self._jobs.pop(job, None)
+        self._guests.pop(job, None)
 
     def find(self, job_id: str) -> ActiveJob | None:
         """Return the Job with this id that this session owns; None if it owns none."""
-        return next((job for job in self._jobs if job.owns(job_id)), None)
+        return next((job for job in self._jobs if job.entity.id == job_id), None)
 
     async def _renew_leases(self) -> None:
         """Renew all leases from time to time, for as long as there are any."""
@@ -156,7 +180,32 @@ class ActiveJobs:
             self._all_left = anyio.Event()
             await self._all_left.wait()
 
+    @contextmanager
+    def count_report(self) -> Iterator[None]:
+        """Count the report of a final status, which closing waits for."""
+        self._reports += 1
+        try:
+            yield
+        finally:
+            self._reports -= 1
+            if not self._reports and self._all_reported is not None:
+                self._all_reported.set()
+
+    async def close(self) -> None:
+        """End the Jobs that still run, all together, and wait for those that end by themselves."""
+        self.is_closing = True
+        running = tuple(self._jobs)
+        if running:
+            names = ", ".join(map(repr, running))
+            logger.warning("the session is closed while Jobs are running, which fail: %s", names)
+            async with anyio.create_task_group() as group:
+                for job in running:
+                    group.start_soon(job.close)
+        while self._reports:
+            self._all_reported = anyio.Event()
+            await self._all_reported.wait()
+
     def cancel_all(self, *, keep: Collection[int]) -> None:
         """Cancel the blocks of all Jobs that do not end yet, except in the tasks of *keep*."""
-        for job in tuple(self._jobs):
+        for job in (*self._jobs, *self._guests):
             job.cancel(keep)

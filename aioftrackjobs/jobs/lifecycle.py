@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import anyio
 import sniffio
@@ -44,6 +45,9 @@ logger = logging.getLogger(__name__)
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)
 
+#: Why a Job fails that runs when its session is closed.
+_CLOSED = "the session was closed while the Job was running"
+
 #: Seconds between two rounds of lease renewals.
 _RENEWAL_ROUND = 1.0
 
@@ -71,6 +75,7 @@ class JobLifecycle:
         self._is_ending = False
         self._has_begun = False
         self._is_lost = False
+        self._is_closed = False
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
 
@@ -93,7 +98,7 @@ class JobLifecycle:
 
     async def begin(
         self,
-        job: Entity | str | None,
+        job: Entity | str | UUID | None,
         user: Entity | str | None,
         data: Mapping[str, Any] | str | None,
         *,
@@ -105,6 +110,7 @@ class JobLifecycle:
             NoResultFoundError: There is no such Job or user.
             JobOwnedError: Another session, or another block of this one, runs the Job.
             CommitUncertainError: It is not known whether the Job is running.
+            SessionStateError: The session is not open, or is closed meanwhile.
         """
         extra = parse_given_data(data) if isinstance(data, str) else data
         if job is not None:
@@ -116,7 +122,7 @@ class JobLifecycle:
         await self._commit_beginning(unit)
 
     async def _begin_again(
-        self, job: Entity | str, extra: Mapping[str, Any] | None, *, take_over: bool
+        self, job: Entity | str | UUID, extra: Mapping[str, Any] | None, *, take_over: bool
     ) -> None:
         """Mark a Job running that exists already, unless it has an owner."""
         began = anyio.current_time()
@@ -147,6 +153,7 @@ class JobLifecycle:
     async def _commit_beginning(self, unit: UnitOfWork) -> None:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
         await self._jobs.journal.record_job(self.entity.id)
+        self._jobs.require_open()
         server = self._jobs.server
         ahead = server.clock_offset
         try:
@@ -157,6 +164,7 @@ class JobLifecycle:
                 raise CommitUncertainError(exc.operations, settle) from exc.__cause__
             unit.accept_uncertain()
         self._has_begun = True
+        self._jobs.require_open()  # it would not be among the Jobs that closing ends
         self._note_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
@@ -193,10 +201,10 @@ class JobLifecycle:
         query: Query[Entity] = Query(self._jobs.entities, expression)
         return await query.of(User).one()
 
-    async def _find_job(self, job: Entity | str) -> Job:
+    async def _find_job(self, job: Entity | str | UUID) -> Job:
         entities = self._jobs.entities
-        if isinstance(job, str):
-            found = await fetch_entity(entities, key_reference(entities.model(Job), job))
+        if isinstance(job, str | UUID):
+            found = await fetch_entity(entities, key_reference(entities.model(Job), str(job)))
             if not isinstance(found, Job):
                 raise NoResultFoundError(f'Job where id is "{job}"')
             return found
@@ -255,15 +263,12 @@ class JobLifecycle:
 
     # As one of the session's active Jobs
 
-    def owns(self, job_id: str) -> bool:
-        """Return whether it is the Job with this id, and has not been taken over."""
-        return not self._is_lost and self.entity.id == job_id
-
     def lose(self) -> None:
         """Leave the Job to another owner, which has taken it over: write and end it no more."""
         if self._is_lost or self._is_ending:
             return
         self._is_lost = True
+        self._jobs.active.add_guest(self)
         for channel in self._channels.values():
             channel.close()
         logger.warning(
@@ -284,6 +289,16 @@ class JobLifecycle:
             self._task.cancel()
             self._task = None  # once: a second cancellation would disturb its cleaning up
 
+    async def close(self) -> None:
+        """Record that the Job failed, because its session closes; its block then ends nothing."""
+        self._is_closed = True
+        if self._data.failure_reason is None:
+            self._data.failure_reason = self._jobs.active.shutdown_reason or _CLOSED
+        report = self._start_ending()
+        await report.deliver(JobStatus.FAILED)
+        if report.error is not None:
+            logger.warning("%r: its failure was not reported: %s", self, report.error)
+
     # The end
 
     async def end(self) -> None:
@@ -292,6 +307,8 @@ class JobLifecycle:
         Raises:
             FtrackJobsError: That could not be delivered.
         """
+        if self._is_closed:
+            return
         if self._is_lost:
             self._leave()
             return
@@ -307,7 +324,8 @@ class JobLifecycle:
 
     async def _finish(self, status: JobStatus) -> None:
         report = self._start_ending()
-        await self._jobs.background.finish(report.deliver, status)
+        with self._jobs.active.count_report():
+            await self._jobs.background.finish(report.deliver, status)
         if report.error is not None:
             raise report.error
 
@@ -319,6 +337,8 @@ class JobLifecycle:
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""
+        if self._is_closed:
+            return
         if self._is_lost:
             self._leave()
             return
@@ -333,7 +353,10 @@ class JobLifecycle:
             shutdown = self._jobs.active.shutdown_reason
             if shutdown is not None and not isinstance(error, Exception):
                 reason = shutdown
-            await self._jobs.background.finish(self._report_failure, reason, text)
+            if self._jobs.active.is_closing and isinstance(error, SessionStateError):
+                reason = _CLOSED
+            with self._jobs.active.count_report():
+                await self._jobs.background.finish(self._report_failure, reason, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
             logger.warning("%r: its failure was not reported: %s", self, exc)
         except anyio.get_cancelled_exc_class():

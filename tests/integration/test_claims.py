@@ -21,6 +21,7 @@ import anyio
 import pytest
 
 from aioftrackjobs import (
+    ArgumentError,
     AsyncSession,
     Job,
     JobOwnedError,
@@ -152,8 +153,11 @@ async def test_a_query_may_be_a_text_or_an_object_and_select_anything(
 async def test_a_query_for_something_else_is_refused(session: AsyncSession) -> None:
     with pytest.raises(TypeError):
         await session.claim_job("User")
-    with pytest.raises(ValueError, match="spread"):
-        await session.claim_job("Job", spread=0)
+    for spread in (0, -1, 1.5, True, "8"):
+        with pytest.raises(ArgumentError, match="spread"):
+            await session.claim_job("Job", spread=spread)  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="query"):
+        await session.claim_job(Job)  # type: ignore[arg-type]
 
 
 async def test_without_spread_jobs_are_claimed_in_the_order_of_the_query(

@@ -19,6 +19,7 @@ import anyio
 import pytest
 
 from aioftrackjobs import (
+    ArgumentError,
     AsyncSession,
     EntityError,
     FtrackJobsError,
@@ -377,16 +378,36 @@ async def test_only_a_running_job_can_be_joined(session: AsyncSession, status: s
     assert (await stored(session, made))[0] == status
 
 
-async def test_arguments_that_do_not_fit_together_are_refused(session: AsyncSession) -> None:
-    with pytest.raises(ValueError, match="join"):
-        async with job_context(session, join=True):
-            pytest.fail("join what?")
-    with pytest.raises(ValueError, match="join"):
-        async with job_context(session, job="j1", join=True, take_over=True):
-            pytest.fail("one or the other")
-    with pytest.raises(ValueError, match="take_over"):
-        async with job_context(session, take_over=True):
-            pytest.fail("from whom?")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"join": True},
+        {"take_over": True},
+        {"job": "j1", "join": True, "take_over": True},
+        {"job": "j1", "join": "yes"},
+        {"job": "j1", "take_over": None},
+    ],
+)
+def test_arguments_that_do_not_fit_together_are_refused(arguments: dict[str, Any]) -> None:
+    session = AsyncSession("https://ftrack.test", "SECRET", "maya")
+    with pytest.raises(ArgumentError, match=r"join|take_over"):
+        job_context(session, **arguments)
+
+
+async def test_closing_a_session_ends_neither_joined_nor_lost_jobs(
+    server: ServerHandle,
+    session: AsyncSession,
+    other: AsyncSession,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with job_context(session, description="x") as job:
+        async with connected(server) as child:
+            joining = job_context(child, job=job.id, join=True)
+            await joining.__aenter__()
+        assert (await stored(other, job))[0] == "running"
+        await joining.__aexit__(None, None, None)
+    assert (await stored(other, job))[0] == "done"
+    assert caplog.records == []
 
 
 async def test_a_job_without_a_lease_can_be_joined(
