@@ -384,7 +384,7 @@ class JobOwnedError(FtrackJobsError):
         else:
             owner += f", with a lease until {self.until:%Y-%m-%d %H:%M:%S %Z}"
         return (
-            f"Job {self.job_id} is run by {owner}; wait for its end, "
+            f"Job {self.job_id} belongs to {owner}; wait for its end, "
             "or pass join=True to work on it for its owner, or take_over=True to take it away"
         )
 

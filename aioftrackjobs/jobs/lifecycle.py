@@ -130,16 +130,17 @@ class JobLifecycle:
         claims, former = self._jobs.claims, self._jobs.active.find(entity.id)
         beginning = claims.enter(entity, began, runs_here=former is not None, take_over=take_over)
         try:
-            if former is not None:
-                former.lose()
             note = takeover_note(beginning.former, self._jobs.server.server_time())
             self._data.taken_over = note
             self._beginning = unit = self._jobs.entities.new_unit()
             self._entity = self._restart(entity, extra, unit)
             await self._commit_beginning(unit)
+            if former is not None:
+                former.lose()
             await claims.confirm(entity, beginning, partial(self._write_again, extra))
         except JobOwnedError:
             self._is_lost = True
+            self._jobs.journal.release_job(entity.id)
             raise
         finally:
             claims.leave(entity)
@@ -319,8 +320,6 @@ class JobLifecycle:
         """End the block of a Job that has another owner."""
         self._is_ending = True
         self._jobs.active.discard(self)
-        if self._entity is not None:
-            self._jobs.journal.release_job(self._entity.id)
 
     async def _finish(self, status: JobStatus) -> None:
         report = self._start_ending()
