@@ -118,8 +118,8 @@ class JobLifecycle:
             return
         job_user = await self._find_user(user)
         self._beginning = unit = self._jobs.entities.new_unit()
-        self._entity = self._create(job_user, extra, unit)
-        await self._commit_beginning(unit)
+        self._entity = entity = self._create(job_user, extra, unit)
+        await self._commit_beginning(unit, entity)
 
     async def _begin_again(
         self, job: Entity | str | UUID, extra: Mapping[str, Any] | None, *, take_over: bool
@@ -134,7 +134,7 @@ class JobLifecycle:
             self._data.taken_over = note
             self._beginning = unit = self._jobs.entities.new_unit()
             self._entity = self._restart(entity, extra, unit)
-            await self._commit_beginning(unit)
+            await self._commit_beginning(unit, entity)
             if former is not None:
                 former.lose()
             await claims.confirm(entity, beginning, partial(self._write_again, extra))
@@ -151,9 +151,9 @@ class JobLifecycle:
         unit.set(self.entity, status=JobStatus.RUNNING, data=data)
         await unit.commit()
 
-    async def _commit_beginning(self, unit: UnitOfWork) -> None:
+    async def _commit_beginning(self, unit: UnitOfWork, entity: Job) -> None:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
-        await self._jobs.journal.record_job(self.entity.id)
+        await self._jobs.journal.record_job(entity.id)
         self._jobs.require_open()
         server = self._jobs.server
         ahead = server.clock_offset
