@@ -352,8 +352,8 @@ class JobOwnedError(FtrackJobsError):
 
     Attributes:
         job_id: Id of the Job.
-        host: Name of the host of its owner; None if the owner is not known: a claim to the Job
-            ran out, and somebody has run it since then.
+        host: Name of the host of its owner; None if the owner is not known, because somebody has
+            run the Job and ended it since this session has claimed or begun it.
         pid: Process id of its owner on that host.
         holder: Names the session of its owner, as in the lease.
         until: When the lease ends unless the owner renews it; None if the owner is another block
@@ -377,7 +377,7 @@ class JobOwnedError(FtrackJobsError):
 
     def __str__(self) -> str:
         if self.host is None:
-            return f"Job {self.job_id} was claimed here for too long: somebody else has run it"
+            return f"Job {self.job_id} was run by somebody else meanwhile; leave it alone"
         owner = f"process {self.pid} on {self.host}"
         if self.until is None:
             owner = f"another block of this session, in {owner}"

@@ -28,7 +28,6 @@ back after the same time.
 from __future__ import annotations
 
 import logging
-import math
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -62,6 +61,9 @@ _ROWS = 32
 #: Jobs whose claims are refused before the refusal is raised.
 _REFUSALS = 20
 
+#: Seconds for taking out claims when the session closes.
+_CLOSING = 2.0
+
 #: How often a Job is taken from an owner who has written it again before noticing.
 _REPETITIONS = 5
 
@@ -80,6 +82,16 @@ class Beginning(NamedTuple):
     began: float
 
 
+class _Claim(NamedTuple):
+    """What this session has written into a Job, and what was there before, until when it holds."""
+
+    job: Job
+    before: object
+    lease: Mapping[str, Any]
+    end: float
+    unit: UnitOfWork
+
+
 class Claims:
     """The claims of one session.
 
@@ -94,8 +106,8 @@ class Claims:
         self._server = entities.connection.server_status
         self._settling = entities.connection.timings.claim_settling
         self._holder = entities.connection.journal.holder
-        self._seconds = lease or LEASE_SECONDS
-        self._claimed: dict[str, float] = {}  # Jobs that are not begun yet, and until when
+        self._has_leases, self._seconds = lease > 0, lease or LEASE_SECONDS
+        self._claimed: dict[str, _Claim] = {}  # by the id of the Job, which is not begun yet
         self._busy: set[str] = set()  # Jobs that a task of this session claims or begins now
 
     # One of many
@@ -153,7 +165,8 @@ class Claims:
     def _is_free(self, job: Job) -> bool:
         if job.id in self._busy or remote_value(job, "status") != JobStatus.QUEUED:
             return False
-        if self._claimed.get(job.id, -math.inf) > anyio.current_time():
+        claim = self._claimed.get(job.id)
+        if claim is not None and claim.end > anyio.current_time():
             return False
         return self._owner_of(job) is None
 
@@ -163,67 +176,77 @@ class Claims:
 
     async def _try(self, job: Job, began: float) -> bool:
         """Claim *job*, which was free when it was read; return whether this session has it."""
-        before = remote_value(job, "data")
+        claim = self._new_claim(job)
+        claim.unit.set(job, data=add_lease(claim.before, claim.lease))
+        self._busy.add(job.id)
+        is_standing, uncertain = True, None
+        try:
+            try:
+                await claim.unit.commit()
+            except CommitUncertainError as exc:
+                uncertain = exc  # what can be read counts
+            await self._settle(began)
+            is_standing = await self._is_standing(claim)
+            is_queued = remote_value(job, "status") == JobStatus.QUEUED
+            if is_standing and is_queued:
+                self._claimed[job.id] = claim
+                is_standing = False
+                return True
+            if uncertain is not None and is_queued and self._owner_of(job) is None:
+                raise uncertain.__cause__ or uncertain
+            return False
+        finally:
+            self._busy.discard(job.id)
+            if is_standing:
+                self._withdraw_soon(claim)
+
+    def _new_claim(self, job: Job) -> _Claim:
         until = self._server.server_time() + timedelta(seconds=self._seconds)
         lease = Lease(self._holder, this_process(), until, is_claim=True).encode()
         end = anyio.current_time() + self._seconds
         unit = self._entities.new_unit()
-        unit.set(job, data=add_lease(before, lease))
-        self._busy.add(job.id)
-        is_ours, uncertain = False, None
-        try:
-            try:
-                await unit.commit()
-            except CommitUncertainError as exc:
-                uncertain = exc  # what can be read counts
-            await self._settle(began)
-            is_ours = await self._has_lease(job, lease)
-            if uncertain is not None and not is_ours and self._owner_of(job) is None:
-                raise uncertain.__cause__ or uncertain
-        finally:
-            if is_ours:
-                self._claimed[job.id] = end
-                self._busy.discard(job.id)
-            else:
-                self._withdraw_soon(unit, job, before, lease)
-        return is_ours
+        return _Claim(job, remote_value(job, "data"), lease, end, unit)
 
     async def _settle(self, began: float) -> None:
         """Wait until who has read the Job at the same time as this session has written, too."""
         await anyio.sleep(max(self._settling, 2 * (anyio.current_time() - began)))
 
-    async def _has_lease(self, job: Job, lease: Mapping[str, Any]) -> bool:
-        if not await fetch_jobs(self._entities, [job.id]):
-            return False  # it was deleted
-        data = parse_job_data(remote_value(job, "data"))
-        return remote_value(job, "status") == JobStatus.QUEUED and data.get(LEASE) == lease
+    async def _is_standing(self, claim: _Claim) -> bool:
+        """Read the Job again; return whether *claim* is what stands in its data."""
+        found = await fetch_jobs(self._entities, [claim.job.id])
+        data = parse_job_data(remote_value(claim.job, "data"))
+        return bool(found) and data.get(LEASE) == claim.lease
 
-    def _withdraw_soon(
-        self, unit: UnitOfWork, job: Job, before: object, lease: Mapping[str, Any]
-    ) -> None:
+    def _withdraw_soon(self, claim: _Claim) -> None:
         """Take a claim out again, in the background: its task may have been cancelled."""
+        self._busy.add(claim.job.id)
         try:
-            self._background.spawn(self._withdraw, unit, job, before, lease)
+            self._background.spawn(self._withdraw, claim)
         except SessionStateError:  # the claim ends by itself
-            self._busy.discard(job.id)
+            self._busy.discard(claim.job.id)
 
-    async def _withdraw(
-        self, unit: UnitOfWork, job: Job, before: object, lease: Mapping[str, Any]
-    ) -> None:
+    async def _withdraw(self, claim: _Claim) -> None:
         try:
             with self._background.keep_alive(), anyio.move_on_after(self._seconds):
-                await unit.settled()
-                if not await fetch_jobs(self._entities, [job.id]):
-                    return
-                data = remote_value(job, "data")
-                if parse_job_data(data).get(LEASE) == lease:
+                await claim.unit.settled()
+                if await self._is_standing(claim):
+                    data = remote_value(claim.job, "data")
                     unit = self._entities.new_unit()
-                    unit.set(job, data=remove_lease(data, before, lease))
+                    unit.set(claim.job, data=remove_lease(data, claim.before, claim.lease))
                     await unit.commit()
         except (FtrackJobsError, ValueError) as exc:
-            logger.warning("%r stays claimed for %g s: %s", job, self._seconds, exc)
+            logger.warning("%r stays claimed for %g s: %s", claim.job, self._seconds, exc)
         finally:
-            self._busy.discard(job.id)
+            self._busy.discard(claim.job.id)
+
+    async def close(self) -> None:
+        """Take out the claims to Jobs that were not begun; the session closes."""
+        claims, self._claimed = list(self._claimed.values()), {}
+        with anyio.move_on_after(_CLOSING):
+            async with anyio.create_task_group() as group:
+                for claim in claims:
+                    if claim.end > anyio.current_time():
+                        group.start_soon(self._withdraw, claim)
 
     # A certain one
 
@@ -245,11 +268,11 @@ class Claims:
         is_own = owner is not None and owner.holder == self._holder
         if owner is not None and not is_own and not take_over:
             raise self._error(job, owner)
-        end = self._claimed.pop(job.id, None)
+        claim = self._claimed.pop(job.id, None)
         is_queued = remote_value(job, "status") == JobStatus.QUEUED
-        if end is not None and not is_queued and not take_over:
+        if claim is not None and not is_queued and not take_over:
             raise JobOwnedError(job.id)
-        is_claimed = is_own and is_queued and end is not None and end > anyio.current_time()
+        is_claimed = is_own and is_queued and claim is not None
         self._busy.add(job.id)
         return Beginning(None if is_own else owner, is_claimed, began)
 
@@ -270,7 +293,8 @@ class Claims:
         Raises:
             JobOwnedError: Another session has it.
         """
-        began, former = beginning.began, beginning.former
+        began = beginning.began
+        former = None if beginning.former is None else beginning.former.holder
         if beginning.is_claimed and anyio.current_time() - began <= self._settling:
             return
         for _ in range(_REPETITIONS):
@@ -278,12 +302,19 @@ class Claims:
             began = anyio.current_time()
             await fetch_jobs(self._entities, [job.id])
             owner = self._owner_of(job)
-            if owner is None or owner.holder == self._holder:
+            if remote_value(job, "status") != JobStatus.RUNNING:
+                raise JobOwnedError(job.id)  # it has been run meanwhile
+            if self._is_settled(owner):
                 return
-            if not owner.is_claim and (former is None or owner.holder != former.holder):
+            if owner is not None and not owner.is_claim and owner.holder != former:
                 break
             await write()
         raise self._error(job, owner)
+
+    def _is_settled(self, owner: Lease | None) -> bool:
+        if owner is None:
+            return not self._has_leases
+        return owner.holder == self._holder and not owner.is_claim
 
     def _error(self, job: Job, owner: Lease | None) -> JobOwnedError:
         if owner is None:

@@ -43,7 +43,11 @@ class JobsContext:
         self.claims = Claims(entities, lease=lease)
         self.progress = ProgressWriters(connection.background)
         self.replay = JournalReplay(entities)
-        connection.end_jobs = self.active.close
+        connection.end_jobs = self._end_jobs
+
+    async def _end_jobs(self) -> None:
+        await self.active.close()
+        await self.claims.close()
 
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed."""

@@ -294,9 +294,24 @@ async def test_a_claim_that_ran_out_cannot_be_begun_after_somebody_has_run_the_j
         assert job is not None
         made.status = JobStatus.DONE
         await slow.commit()
-        with pytest.raises(JobOwnedError, match="for too long"):
+        with pytest.raises(JobOwnedError, match="meanwhile"):
             async with job_context(slow, job=job):
                 pytest.fail("it was run")
+
+
+async def test_a_session_that_closes_takes_out_its_claims(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    made = await queue(other, "not JSON", {"n": 2})
+    async with connected(server) as session:
+        assert await session.claim_job(QUEUED) is not None
+        assert await session.claim_job(QUEUED) is not None
+        assert await other.claim_job(QUEUED) is None
+
+    for job, content in zip(made, ["not JSON", '{"n": 2}'], strict=True):
+        found = await other.get(Job, job.id)
+        assert found is not None
+        assert found["data"] == content
 
 
 async def test_the_last_one_that_writes_has_the_job(

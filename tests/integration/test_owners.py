@@ -33,7 +33,9 @@ from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER, Lease
 from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.session import jobs_of
 from aioftrackjobs.timings import DEFAULT_TIMINGS
+from aioftrackjobs.transport import WireRequest, WireResponse
 
+from .relay import Relay, Send
 from .waiting import until
 
 QUICK = replace(DEFAULT_TIMINGS, claim_settling=0.02)
@@ -225,6 +227,51 @@ async def test_sessions_that_begin_the_same_job_at_once_do_not_both_run_it(
             group.start_soon(run)
     assert sorted(outcomes) == ["owned"] * 3 + ["ran"]
     assert (await stored(session, made))[0] == "done"
+
+
+async def test_a_job_that_somebody_runs_and_ends_while_it_begins_is_not_run_again(
+    server: ServerHandle, session: AsyncSession, other: AsyncSession
+) -> None:
+    made = await job_of(other, None, status="queued")
+    outcomes: list[str] = []
+
+    async def run_quickly(request: WireRequest, send: Send) -> WireResponse:
+        response = await send(request)
+        if b'"running"' in (request.body or b""):  # type: ignore[operator]
+            relay.end()
+            async with job_context(other, job=made.id, take_over=True):
+                outcomes.append("other")
+        return response
+
+    relay = Relay(session, run_quickly)
+    with pytest.raises(JobOwnedError):
+        async with job_context(session, job=made.id):
+            outcomes.append("session")
+    assert outcomes == ["other"]
+    assert (await stored(other, made))[0] == "done"
+
+
+async def test_a_beginning_that_another_program_overwrites_is_written_again(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    """A claim that comes too late, or a program that knows nothing of leases."""
+    made = await job_of(other, None, status="queued")
+
+    async def overwrite(request: WireRequest, send: Send) -> WireResponse:
+        response = await send(request)
+        if b'"running"' in (request.body or b""):  # type: ignore[operator]
+            relay.end()
+            theirs = await other.get(Job, made.id)
+            assert theirs is not None
+            theirs["data"] = {"theirs": 1}
+            await other.commit()
+        return response
+
+    relay = Relay(session, overwrite)
+    async with job_context(session, job=made.id, data={"mine": 1}):
+        status, data = await stored(other, made)
+        assert (status, data["theirs"], data["mine"]) == ("running", 1, 1)
+        assert Lease.of(data) is not None
 
 
 async def test_the_error_survives_pickle_and_copy() -> None:
