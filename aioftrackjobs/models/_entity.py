@@ -39,7 +39,7 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.models._collection import Collection
 from aioftrackjobs.models._fields import verbatim_fields
 from aioftrackjobs.models._state import Change, Owner, as_plain, attach, merge_into
-from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.protocol.values import Reference, stored_value
 
 _STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers")
 _NO_DEFAULT: Any = object()
@@ -116,6 +116,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def __init__(self, /, **values: Any) -> None:
         require_entity_type(type(self))
+        for name, value in values.items():
+            if type(value) is not str:
+                values[name] = stored_value(value)
         super().__init__(**values)
         self._take_over()
 
@@ -288,6 +291,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             return value
         if isinstance(value, Collection):
             value = list(value)
+        value = stored_value(value)
         if name in cls.__pydantic_fields__:
             scratch = cls.__new__(cls)
             object.__setattr__(scratch, "__pydantic_fields_set__", set())
