@@ -20,7 +20,7 @@ from aioftrackjobs.jobs.data import compose_recovered_data
 from aioftrackjobs.jobs.ownership import CLOCK_GRACE, Lease
 from aioftrackjobs.jobs.termination import fetch_jobs, lost_reason, recovery_note, terminate_jobs
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
-from aioftrackjobs.protocol.query import PAGE_SIZE, bind
+from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.session import AsyncSession, context_of, jobs_of
 
 #: Jobs that are read again and written together: few, so that little time passes in between.
@@ -156,21 +156,11 @@ class _RecoveryRun:
         if user is not None:
             expression += bind(" and user.username is {name}", {"name": user})
         query: Query[Entity] = Query(self._entities, expression)
-        found: dict[str, Job] = {}
-        began: datetime | None = None
-        while True:
-            jobs = await query.of(Job).all()
-            began = began or self._server.server_time()
-            new = [job for job in jobs if job.id not in found]
-            found |= {job.id: job for job in new}
-            # A Job that ends between two pages moves the others up, so that the next page skips
-            # one. Therefore the query is repeated until it finds nothing new.
-            if len(jobs) < PAGE_SIZE or not any(_is_older(job, 0, began) for job in new):
-                break
+        jobs = await query.of(Job).all()
         now = self._server.server_time()
         return {
             job.id: self._judge(job)
-            for job in found.values()
+            for job in jobs
             if not older_than or _is_older(job, older_than, now)
         }
 

@@ -7,21 +7,21 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
 from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.entities.paging import RowReader, fetch_rows
 from aioftrackjobs.errors import (
     InvalidKeyError,
-    MalformedResponseError,
     MultipleResultsFoundError,
     NoResultFoundError,
     QueryParameterError,
 )
 from aioftrackjobs.models import Entity, remote_value
+from aioftrackjobs.protocol.paging import split_paging
 from aioftrackjobs.protocol.query import (
     PAGE_SIZE,
     equality_criteria,
     has_projections,
     key_criteria,
     select,
-    split_paging,
     target_type,
 )
 from aioftrackjobs.protocol.values import Reference
@@ -95,7 +95,7 @@ class Query(Generic[E]):
         paged = split_paging(self.expression)
         if paged.limit is not None or paged.offset:
             raise QueryParameterError(f"one() with an offset or limit: {self.expression}")
-        rows, _ = await self._fetch(f"{await self._expand(paged.text)} limit 2")
+        rows = await self._fetch(f"{await self._expand(paged.text)} limit 2")
         if not rows:
             raise NoResultFoundError(self.expression)
         if len(rows) > 1:
@@ -108,27 +108,15 @@ class Query(Generic[E]):
         if paged.limit == 0:
             return None
         offset = f" offset {paged.offset}" if paged.offset else ""
-        rows, _ = await self._fetch(f"{await self._expand(paged.text)}{offset} limit 1")
+        rows = await self._fetch(f"{await self._expand(paged.text)}{offset} limit 1")
         return rows[0] if rows else None
 
     async def __aiter__(self) -> AsyncIterator[E]:
         paged = split_paging(self.expression)
-        paged = paged._replace(text=await self._expand(paged.text))
-        offset, left = paged.offset, paged.limit
-        while left is None or left > 0:
-            size = PAGE_SIZE if left is None else min(PAGE_SIZE, left)
-            rows, following = await self._fetch(paged.page(offset, size))
-            for entity in rows[:size]:
+        reader = RowReader(self._context, paged._replace(text=await self._expand(paged.text)))
+        async for page in reader.pages():
+            for entity in self._checked(page):
                 yield entity
-            left = None if left is None else left - len(rows)
-            if following is None or not rows:
-                return
-            if following <= offset:
-                raise MalformedResponseError(
-                    f"paging would never end: offset {offset} is followed by {following}",
-                    status=200,
-                )
-            offset = following
 
     async def _expand(self, text: str) -> str:
         """Return *text* with a ``select``: of the default attributes of its type if it has none."""
@@ -140,13 +128,16 @@ class Query(Generic[E]):
         projections = self._context.types.default_projections(name)
         return f"select {', '.join(projections)} from {text.strip()}"
 
-    async def _fetch(self, expression: str) -> tuple[list[E], int | None]:
-        rows, following = await self._context.fetch_page(expression)
+    async def _fetch(self, expression: str) -> Sequence[E]:
+        rows, _ = await self._context.fetch_page(expression)
+        return self._checked(rows)
+
+    def _checked(self, rows: Sequence[Entity]) -> Sequence[E]:
         if self._model is not None:
             for row in rows:
                 if not isinstance(row, self._model):
-                    raise TypeError(f"{row!r} is not a {self._model.__name__}: {expression}")
-        return cast("list[E]", rows), following
+                    raise TypeError(f"{row!r} is not a {self._model.__name__}: {self.expression}")
+        return cast("Sequence[E]", rows)
 
 
 def key_reference(model: type[Entity], key: str | Sequence[str]) -> Reference:
@@ -197,7 +188,7 @@ async def populate(
     for name, references in by_type.items():
         for start in range(0, len(references), PAGE_SIZE):
             criteria = key_criteria(references[start : start + PAGE_SIZE])
-            await context.fetch_page(select(projections, name, criteria))
+            await fetch_rows(context, select(projections, name, criteria))
 
 
 #: The value of an attribute that is not loaded, which differs from every other value.

@@ -293,14 +293,13 @@ async def test_a_renewal_between_the_read_and_the_write_saves_a_job(
 async def test_jobs_that_end_during_the_read_hide_no_others(
     session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pages are counted from the first running Job, which is another one then."""
-    monkeypatch.setattr("aioftrackjobs.entities.queries.PAGE_SIZE", 2)
-    monkeypatch.setattr("aioftrackjobs.recovery.PAGE_SIZE", 2)
+    """A Job that ends takes itself out of the pages that are not read yet."""
+    monkeypatch.setattr("aioftrackjobs.entities.paging.PAGE_SIZE", 2)
     ending = [await running_job(session, ELSEWHERE) for _ in range(2)]
     lost = [await running_job(session, DEAD) for _ in range(3)]
 
     async def end_before_the_second_page(request: WireRequest, send: Send) -> WireResponse:
-        if isinstance(request.body, bytes) and b"offset 2" in request.body:
+        if isinstance(request.body, bytes) and b"order by id" in request.body:
             for job in ending:
                 job["status"] = "done"
             await session.commit()
