@@ -14,7 +14,8 @@ from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.config import resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.entities.queries import Query, ensure, fetch_entity, key_reference, populate
+from aioftrackjobs.entities.ensure import ensure
+from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
 from aioftrackjobs.errors import EntityError
 from aioftrackjobs.health import Health, check_health
 from aioftrackjobs.jobs.context import JobsContext

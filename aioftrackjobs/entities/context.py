@@ -14,6 +14,7 @@ import anyio
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
+from aioftrackjobs.entities.ensure_turns import EnsureTurns
 from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
 from aioftrackjobs.errors import (
@@ -53,6 +54,7 @@ class EntityContext:
         types: The entity types that are known, and their classes.
         identity: The one instance of each entity.
         reads: Keeps late responses from overwriting newer values.
+        ensuring: The calls of ``ensure`` that have not ended.
         creators: The unit of work that is to create an entity, by the ``id()`` of the entity.
     """
 
@@ -61,6 +63,7 @@ class EntityContext:
         self.types = EntityTypes()
         self.identity = IdentityMap(self.types, self)
         self.reads = ReadTracker()
+        self.ensuring = EnsureTurns()
         # Weak references are enough: a unit that is gone creates nothing, and one that exists
         # holds the entities that it has recorded, so that no other entity gets the same id().
         self.creators = WeakValueDictionary[int, UnitOfWork]()

@@ -1,10 +1,9 @@
-"""Queries and look-ups: results page by page, entities by key, more attributes, find or create."""
+"""Queries and look-ups: results page by page, entities by key, more attributes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Generic, TypeVar, cast
 
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.paging import RowReader, fetch_rows
@@ -14,11 +13,10 @@ from aioftrackjobs.errors import (
     NoResultFoundError,
     QueryParameterError,
 )
-from aioftrackjobs.models import Entity, remote_value
+from aioftrackjobs.models import Entity
 from aioftrackjobs.protocol.paging import split_paging
 from aioftrackjobs.protocol.query import (
     PAGE_SIZE,
-    equality_criteria,
     has_projections,
     key_criteria,
     select,
@@ -189,67 +187,3 @@ async def populate(
         for start in range(0, len(references), PAGE_SIZE):
             criteria = key_criteria(references[start : start + PAGE_SIZE])
             await fetch_rows(context, select(projections, name, criteria))
-
-
-#: The value of an attribute that is not loaded, which differs from every other value.
-_NOT_LOADED = object()
-
-
-async def ensure(
-    context: EntityContext,
-    kind: type[Entity] | str,
-    data: Mapping[str, Any],
-    identifying_keys: Sequence[str] | None,
-) -> Entity:
-    """Find the entity of *kind* and update it, or create it; return it with the values of *data*.
-
-    Args:
-        context: The session's entities.
-        kind: A class or the name of an entity type.
-        data: Values by attribute that the entity has afterwards.
-        identifying_keys: The attributes to find it by; None for all of *data*.
-
-    Raises:
-        QueryParameterError: There are no identifying keys, or one has no value in *data*.
-        MultipleResultsFoundError: Several entities have the identifying values.
-    """
-    model = context.model(kind)
-    keys = list(data) if identifying_keys is None else list(identifying_keys)
-    if missing := [name for name in keys if name not in data]:
-        raise QueryParameterError(f"identifying keys without a value: {', '.join(missing)}")
-    if not keys:
-        raise QueryParameterError(f"no attributes are given to find the {model.entity_type} by")
-    criteria = equality_criteria(dict(_criterion(name, data[name]) for name in keys))
-    projections = dict.fromkeys((*model.primary_key_attributes, *data))
-    expression = select(projections, model.entity_type, criteria)
-    rows, _ = await context.fetch_page(f"{expression} limit 2")
-    if len(rows) > 1:
-        raise MultipleResultsFoundError(expression)
-    unit = context.new_unit()
-    entity = rows[0] if rows else context.create(kind, data, unit=unit)
-    if rows:
-        wanted = {name: model.checked_value(name, value) for name, value in data.items()}
-        changes = {name: value for name, value in wanted.items() if _differs(entity, name, value)}
-        if changes:
-            unit.set(entity, **changes)
-    try:
-        await unit.commit()
-    except BaseException:
-        unit.rollback()
-        raise
-    return entity
-
-
-def _criterion(name: str, value: object) -> tuple[str, object]:
-    """Return the attribute to compare and its value; entities are compared by id."""
-    return (f"{name}.id", value) if isinstance(value, Entity) else (name, value)
-
-
-def _differs(entity: Entity, name: str, wanted: object) -> bool:
-    """Return whether the server has another value. It stores times in whole seconds only.
-
-    Local changes do not count, because the task that made them may take them back.
-    """
-    if isinstance(wanted, datetime):
-        wanted = wanted.replace(microsecond=0)
-    return bool(remote_value(entity, name, _NOT_LOADED) != wanted)
