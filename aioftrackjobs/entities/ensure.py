@@ -9,6 +9,7 @@ such as that usernames are unique.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
@@ -47,13 +48,13 @@ async def ensure(
     """
     model = context.model(kind)
     names = _identifying_names(model, data, identifying_keys)
-    wanted = {name: model.checked_value(name, value) for name, value in data.items()}
+    wanted = {name: model.checked_value(name, value, context) for name, value in data.items()}
     criteria = equality_criteria(dict(_criterion(model, name, wanted[name]) for name in names))
     projections = dict.fromkeys((*model.primary_key_attributes, *data))
     expression = select(projections, model.entity_type, criteria)
+    unit = context.new_unit()
     turn = EnsureTurn(model, wanted, names)
     earlier = context.ensuring.enter(turn)
-    unit = context.new_unit()
     try:
         for each in earlier:
             await each.ended.wait()
@@ -100,8 +101,9 @@ def _criterion(model: type[Entity], name: str, value: object) -> tuple[str, obje
         reference = value.__ftrack_reference__()
         return f"{name}.{reference.key[0][0]}", value
     if isinstance(value, (list, tuple, set, frozenset, Mapping)):
+        what = "mapping" if isinstance(value, Mapping) else "list"
         raise QueryParameterError(
-            f"a {model.entity_type} cannot be found by the {type(value).__name__} in {name!r}; "
+            f"a {model.entity_type} cannot be found by the {what} in {name!r}; "
             "name identifying_keys without it"
         )
     return name, value
@@ -120,7 +122,9 @@ def _differs(entity: Entity, name: str, wanted: object) -> bool:
     Local changes do not count, because the task that made them may take them back.
     """
     found = remote_value(entity, name, _NOT_LOADED)
-    return bool(found != wanted) and comparable(found) != comparable(wanted)
+    if isinstance(found, date):  # the wanted time may be a text, or a date
+        return comparable(found) != comparable(wanted)
+    return bool(found != wanted)
 
 
 def _leave_when_settled(context: EntityContext, unit: UnitOfWork, turn: EnsureTurn) -> None:

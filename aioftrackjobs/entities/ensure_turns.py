@@ -6,7 +6,6 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
 from enum import Enum
-from typing import Any
 
 import anyio
 
@@ -89,7 +88,7 @@ def _column(name: str) -> str:
     return name.removesuffix("_id")
 
 
-def comparable(value: Any) -> Hashable:
+def comparable(value: object) -> Hashable:
     """Return *value* in a form in which values are equal that are equal to the server."""
     if isinstance(value, Entity):
         values = tuple(value for _, value in value.__ftrack_reference__().key)
@@ -108,4 +107,4 @@ def comparable(value: Any) -> Hashable:
         hash(value)
     except TypeError:
         return repr(value)
-    return value  # type: ignore[no-any-return]
+    return value

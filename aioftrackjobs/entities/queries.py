@@ -22,7 +22,7 @@ from aioftrackjobs.protocol.query import (
     select,
     target_type,
 )
-from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.protocol.values import Reference, key_part
 
 E = TypeVar("E", bound=Entity)
 F = TypeVar("F", bound=Entity)
@@ -138,19 +138,20 @@ class Query(Generic[E]):
         return cast("Sequence[E]", rows)
 
 
-def key_reference(model: type[Entity], key: str | Sequence[str]) -> Reference:
+def key_reference(model: type[Entity], key: object) -> Reference:
     """Return the reference to the entity of *model* with *key*.
 
     Args:
         model: Class of the entity.
-        key: The id, or the parts of a key with several attributes in the order of the schema.
+        key: The id, or the parts of a key with several attributes in the order of the schema. Ids
+            are texts or UUID objects.
 
     Raises:
-        InvalidKeyError: The number of parts is wrong, or one is empty.
+        InvalidKeyError: The number of parts is wrong, or one is empty or no text.
     """
-    parts: tuple[object, ...] = (key,) if isinstance(key, str) else tuple(key)
+    parts = key if isinstance(key, (list, tuple)) else (key,)
     names = model.primary_key_attributes
-    texts = [part for part in parts if isinstance(part, str) and part]
+    texts = [text for part in parts if (text := key_part(part)) is not None]
     if len(texts) != len(parts) or len(parts) != len(names):
         raise InvalidKeyError(model.entity_type, names, key)
     return Reference(model.entity_type, tuple(zip(names, texts, strict=True)))

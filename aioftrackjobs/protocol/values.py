@@ -133,6 +133,14 @@ def standard_value(value: object) -> object:
             return _foreign_value(value)
 
 
+def key_part(value: object) -> str | None:
+    """Return *value* as the text that it is in a key; None if no key can have it."""
+    plain = value.value if isinstance(value, Enum) else value
+    if isinstance(plain, UUID):
+        return str(plain)
+    return plain if isinstance(plain, str) and plain else None
+
+
 def _number_of(value: Decimal) -> int | float:
     number = float(value) if value.is_finite() else math.nan
     return int(number) if number.is_integer() and number == value else number
