@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import Literal, get_args
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import ByteStream, SocketStream
 
 Outage = Literal["refuses", "hangs", "accepts nothing"]
@@ -32,7 +31,7 @@ class Line:
         self._port = self._socket.getsockname()[1]
         self._streams: set[ByteStream] = set()
         self._outage: Outage | None = None
-        self._accepting = anyio.CancelScope()
+        self._accepting, self._accepts_no_more = anyio.CancelScope(), anyio.Event()
         self._fillers: list[socket.socket] = []
         self.url = f"http://127.0.0.1:{self._port}"
         self.requests = 0
@@ -45,7 +44,7 @@ class Line:
         self._accepting.cancel()
         for stream in tuple(self._streams):
             await anyio.aclose_forcefully(stream)
-        await anyio.lowlevel.checkpoint()
+        await self._accepts_no_more.wait()
         if outage == "refuses":
             self._socket.close()
             return
@@ -57,15 +56,17 @@ class Line:
             self._fillers.append(filler)
 
     async def end(self, group: anyio.abc.TaskGroup) -> None:
-        """End an outage in which connections were refused, or the server hung."""
+        """Forward connections again, in a task of *group*."""
         was, self._outage = self._outage, None
         if was == "hangs":
             for stream in tuple(self._streams):
                 await anyio.aclose_forcefully(stream)
             return
-        assert was == "refuses"
-        self._socket = _listen(self._port)
-        self._accepting = anyio.CancelScope()
+        if was == "refuses":
+            self._socket = _listen(self._port)
+        for filler in self._fillers:
+            filler.close()
+        self._accepting, self._accepts_no_more = anyio.CancelScope(), anyio.Event()
         group.start_soon(self.serve)
 
     async def serve(self) -> None:
@@ -75,6 +76,7 @@ class Line:
                     await anyio.wait_readable(self._socket)
                     client, _ = self._socket.accept()
                     group.start_soon(self._forward, await SocketStream.from_socket(client))
+        self._accepts_no_more.set()
 
     async def _forward(self, client: SocketStream) -> None:
         async with client, await anyio.connect_tcp("127.0.0.1", self._server_port) as server:
