@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import anyio
 import sniffio
@@ -89,7 +90,7 @@ class JobLifecycle:
 
     async def begin(
         self,
-        job: Entity | str | None,
+        job: Entity | str | UUID | None,
         user: Entity | str | None,
         data: Mapping[str, Any] | str | None,
     ) -> None:
@@ -155,10 +156,10 @@ class JobLifecycle:
         query: Query[Entity] = Query(self._jobs.entities, expression)
         return await query.of(User).one()
 
-    async def _find_job(self, job: Entity | str) -> Job:
+    async def _find_job(self, job: Entity | str | UUID) -> Job:
         entities = self._jobs.entities
-        if isinstance(job, str):
-            found = await fetch_entity(entities, key_reference(entities.model(Job), job))
+        if isinstance(job, str | UUID):
+            found = await fetch_entity(entities, key_reference(entities.model(Job), str(job)))
             if not isinstance(found, Job):
                 raise NoResultFoundError(f'Job where id is "{job}"')
             return found
