@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import copy_context
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 import anyio
@@ -197,7 +198,8 @@ async def run_in_background(
         finally:
             ended.set()
 
-    with background.keep_alive():
+    closed = SessionStateError("the session was closed during a transfer")
+    with background.optional(partial(stop_token.stop, closed)):
         background.spawn(run)
         try:
             await ended.wait()

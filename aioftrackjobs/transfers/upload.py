@@ -244,9 +244,10 @@ async def _remove_soon(connection: Connection, component_id: str) -> None:
 
 async def _remove_later(connection: Connection, component_id: str) -> None:
     backoff = connection.retry.backoff()
-    while await backoff.pause():
-        if await _remove_bytes(connection, component_id):
-            return
+    with connection.background.optional():
+        while await backoff.pause():
+            if await _remove_bytes(connection, component_id):
+                return
     logger.warning(
         "the file of component %s, whose upload failed, could not be removed%s",
         component_id,
