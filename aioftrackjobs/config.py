@@ -131,7 +131,7 @@ def _is_plain(text: str) -> bool:
 
 
 def _key_problems(key: str) -> list[str]:
-    if not key.isascii() or not _is_plain(key):
+    if not key.isascii() or not key.isprintable():
         return ["the API key holds characters that cannot stand in an HTTP header"]
     return []
 

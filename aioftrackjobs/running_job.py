@@ -84,6 +84,7 @@ async def job_context(
     if not isinstance(session, AsyncSession):
         session = session_from(session, AsyncSession)
     jobs = jobs_of(session)
+    jobs.require_open()
     lifecycle = JobLifecycle(jobs, description=description, grace=grace, interval=interval)
     before = _running.get()
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
@@ -188,6 +189,7 @@ class RunningJob:
             TransferError: The file could not be read, or the server did not accept it.
             TransportError: The server could not be reached.
         """
+        self._jobs.require_open()
         component = await attach(
             self._jobs.entities,
             self.entity,

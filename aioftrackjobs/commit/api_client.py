@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from aioftrackjobs.commit.request import WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError, ServerError, TransportError
 from aioftrackjobs.protocol.headers import (
     REDIRECTIONS,
@@ -20,7 +21,7 @@ from aioftrackjobs.protocol.headers import (
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import decode_response, encode_batch, redirection_refused
 from aioftrackjobs.retry import Pauses
-from aioftrackjobs.transport import Transport, WireRequest, WireResponse
+from aioftrackjobs.transport import Departure, Transport, WireRequest, WireResponse
 
 #: The header ``Date`` has whole seconds, and its response takes a while to arrive.
 _DATE_PRECISION = timedelta(seconds=2)
@@ -119,12 +120,18 @@ class ApiClient:
         self._redact = redact
         self._server_status = server_status or ServerStatus()
 
-    async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
+    async def call(
+        self, operations: Sequence[Mapping[str, JSONValue]], departure: Departure | None = None
+    ) -> list[Any]:
         """Send *operations*, and return one result for each; raises as :meth:`send`."""
-        return await self.send(encode_batch(operations), len(operations), operations)
+        return await self.send(encode_batch(operations), len(operations), operations, departure)
 
     async def send(
-        self, body: bytes, count: int, queries: Sequence[Mapping[str, JSONValue]] = ()
+        self,
+        body: bytes,
+        count: int,
+        queries: Sequence[Mapping[str, JSONValue]] = (),
+        departure: Departure | None = None,
     ) -> list[Any]:
         """Send *body*, which is operations as JSON, and return one result for each.
 
@@ -132,18 +139,21 @@ class ApiClient:
             body: A list in JSON.
             count: Number of operations in it.
             queries: Those among them that an error may quote.
+            departure: Follows the request until it leaves, and may stop it before.
 
         Raises:
             ServerError: The server refused.
             ConnectError: The request never left.
             TransportError: It was sent, and no complete response came.
+            WithdrawnError: It was stopped before it left.
         """
         url = self.url
         for _ in range(1 + _REDIRECTIONS):
-            response = await self._exchange(WireRequest("POST", url, self._headers, body))
+            request = WireRequest("POST", url, self._headers, body, departure)
+            response = await self._exchange(request)
             if response.status not in REDIRECTIONS:
                 return self._decode(response, count, queries, url)
-            url = self._redirected(response, url)
+            url, departure = self._redirected(response, url), None  # it has left
         self._server_status.note_response(response.headers)
         problem = f"after {_REDIRECTIONS} other redirections"
         raise redirection_refused(response.status, self.url, without_query(url), problem)
@@ -172,6 +182,8 @@ class ApiClient:
     async def _exchange(self, request: WireRequest) -> WireResponse:
         try:
             return await self._transport.send(request)
+        except WithdrawnError:  # it says nothing about the server
+            raise
         except FtrackJobsError as exc:
             self._server_status.note_failure(str(exc))
             raise

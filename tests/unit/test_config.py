@@ -107,9 +107,9 @@ def test_an_empty_variable_does_not_hide_the_older_one() -> None:
     assert found.api_key.reveal() == "k"
 
 
-@pytest.mark.parametrize("key", ["two words-SECRET", "tab\there-SECRET", "nul\0-SECRET"])
+@pytest.mark.parametrize("key", ["two\nlines-SECRET", "tab\there-SECRET", "nul\0-SECRET"])
 @pytest.mark.parametrize("way", ["argument", "variable"])
-def test_a_key_with_white_space_inside_is_refused(key: str, way: str) -> None:
+def test_a_key_with_a_line_break_inside_is_refused(key: str, way: str) -> None:
     given = key if way == "argument" else None
 
     with pytest.raises(ConfigurationError, match="API key holds") as caught:

@@ -193,7 +193,9 @@ def test_the_error_of_a_misspelt_status_has_the_allowed_ones_and_suggests_one() 
         )
 
 
-@pytest.mark.parametrize("value", [b"abc", bytearray(b"abc"), memoryview(b"abc")], ids=str)
+@pytest.mark.parametrize(
+    "value", [b"abc", bytearray(b"abc"), memoryview(b"abc")], ids=["bytes", "array", "view"]
+)
 @pytest.mark.parametrize("way", WAYS)
 def test_bytes_are_no_text(way: Callable[..., None], value: object) -> None:
     for model, name in ((Job, "user_id"), (Job, "data"), (Job, "status"), (User, "username")):
