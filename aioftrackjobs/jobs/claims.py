@@ -51,7 +51,8 @@ from aioftrackjobs.jobs.ownership import LEASE, LEASE_SECONDS, Lease, owner_of
 from aioftrackjobs.jobs.termination import fetch_jobs
 from aioftrackjobs.journal import this_process
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
-from aioftrackjobs.protocol.query import has_projections, split_paging
+from aioftrackjobs.protocol.paging import split_paging
+from aioftrackjobs.protocol.query import has_projections
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ import sniffio
 
 from aioftrackjobs.errors import EntityError, FtrackJobsError, SessionStateError
 from aioftrackjobs.jobs.data import parse_given_data
-from aioftrackjobs.jobs.lifecycle import JobLifecycle
+from aioftrackjobs.jobs.lifecycle import JobLifecycle, current_asyncio_task
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
 from aioftrackjobs.jobs.termination import fetch_jobs
 from aioftrackjobs.models import Entity, JobStatus, parse_job_data, remote_value
@@ -33,6 +33,7 @@ class JoinedLifecycle(JobLifecycle):
 
     _owner: JobLifecycle | None = None
     _is_touched = False
+    _has_reports = False
     _written: anyio.Event | None = None  # not None while the writer runs
     _extra: Mapping[str, Any] | None = None
 
@@ -44,7 +45,7 @@ class JoinedLifecycle(JobLifecycle):
     async def begin(
         self,
         job: Entity | str | UUID | None,
-        user: Entity | str | None,
+        user: Entity | str | UUID | None,
         data: Mapping[str, Any] | str | None,
         *,
         take_over: bool = False,
@@ -65,19 +66,24 @@ class JoinedLifecycle(JobLifecycle):
         self._owner = owner if isinstance(owner, JobLifecycle) else None
         self._data.adopt_description(remote_value(found, "data"))
         self._entity = found
-        self._note_task()
+        self._task = current_asyncio_task()
         self._jobs.require_open()
         self._jobs.active.add_guest(self)
         if self._extra:
-            self._write_soon(0.0)
+            self._start_writing()
 
-    def set_failure(self, reason: str) -> None:
+    def decide(self, status: JobStatus, text: str | None) -> bool:
         """Log that this has no effect: the owner decides how the Job ends."""
-        logger.warning("%r: a block that has joined it cannot let it fail: %s", self, reason)
+        logger.warning("%r: only its owner decides that it is %s: %s", self, status.value, text)
+        return True
 
     # Reports
 
     def _write_soon(self, interval: float) -> None:
+        self._has_reports = True
+        self._start_writing()
+
+    def _start_writing(self) -> None:
         self._is_touched = True
         if self._written is not None or self._is_ending:
             return
@@ -116,7 +122,7 @@ class JoinedLifecycle(JobLifecycle):
 
     def _compose_joined(self, data: object) -> Mapping[str, Any]:
         kept = parse_job_data(data)
-        if self._data.progress is None:
+        if not self._has_reports:
             return {**kept, **(self._extra or {})}
         self._data.lease, self._data.taken_over = kept.get(LEASE), kept.get(TAKEN_OVER)
         return self._data.compose(data, self._extra)
