@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from aioftrackjobs.config import require, require_flag, require_seconds, require_text
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.data import compose_recovered_data
@@ -112,20 +113,34 @@ async def recover(
         session: An open session; its user must be allowed to change the Jobs.
         dry_run: Only return what would be done. A session with a journal delivers all the same
             what that keeps, as soon as it is opened.
-        older_than: Consider only Jobs that were created longer ago, in seconds.
+        older_than: Consider only Jobs that were created longer ago, in seconds or as a timedelta.
         user: Consider only the Jobs of the user with this name.
-        without_lease: Fail Jobs without a lease, too. Other programs than this package may be
-            running them, so give *older_than* as well.
+        without_lease: Fail Jobs without a lease, too. Other programs than this package run Jobs
+            without a lease, so that this needs *older_than*, unless it is a dry run: a Job that
+            was created longer ago than those ever take is not running any more.
         grace: Seconds that a lease must be over, because clocks may differ.
 
     Raises:
+        ArgumentError: An argument has a wrong value, or *older_than* is missing.
         ServerError: The server refused to return the Jobs.
         TransportError: It did not respond.
     """
+    require_flag("dry_run", dry_run)
+    require_flag("without_lease", without_lease)
+    require_text("user", user, optional=user is None)
+    require_seconds("grace", grace)
+    age = _seconds(older_than)
+    if without_lease and not dry_run:
+        require(
+            older_than is not None,
+            "older_than",
+            "an age if without_lease is true, as other programs run Jobs without a lease",
+            older_than,
+        )
     if not dry_run:
         await jobs_of(session).replay.deliver()
     run = _RecoveryRun(session, grace=grace, without_lease=without_lease)
-    found = await run.find_jobs(user, _seconds(older_than))
+    found = await run.find_jobs(user, age)
     if dry_run:
         return Recovery(tuple(found.values()), is_dry=True)
     lost = [job.id for job in found.values() if job.verdict is Verdict.FAILED]
@@ -136,9 +151,11 @@ async def recover(
 
 
 def _seconds(time: timedelta | float | None) -> float:
-    if time is None:
+    seconds = time.total_seconds() if isinstance(time, timedelta) else time
+    if seconds is None:
         return 0.0
-    return time.total_seconds() if isinstance(time, timedelta) else float(time)
+    require_seconds("older_than", seconds)
+    return seconds
 
 
 class _RecoveryRun:

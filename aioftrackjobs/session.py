@@ -94,6 +94,7 @@ class AsyncSession:
 
     Raises:
         ConfigurationError: The server, the key or the user is missing. The error names all of them.
+            When the session opens: nothing can be written at the path of the journal.
     """
 
     def __init__(

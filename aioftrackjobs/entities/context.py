@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -67,6 +67,8 @@ class EntityContext:
         reads: Keeps late responses from overwriting newer values.
         ensuring: The calls of ``ensure`` that have not ended.
         creators: The unit of work that is to create an entity, by the ``id()`` of the entity.
+        observers: Called with each change that the program records of an entity, by the ``id()``
+            of the entity: the name and value, and the unit of work. Running Jobs are observed.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -78,6 +80,7 @@ class EntityContext:
         # Weak references are enough: a unit that is gone creates nothing, and one that exists
         # holds the entities that it has recorded, so that no other entity gets the same id().
         self.creators = WeakValueDictionary[int, UnitOfWork]()
+        self.observers = dict[int, Callable[[str, object, UnitOfWork], None]]()
         self._default_unit = self.new_unit()
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
@@ -296,7 +299,10 @@ class EntityContext:
 
     def record_update(self, entity: Entity, name: str, value: object) -> None:
         """Record a changed attribute in the unit of the current task."""
-        self.unit.record_update(entity, {name: value})
+        unit = self.unit
+        unit.record_update(entity, {name: value})
+        if self.observers and id(entity) in self.observers:
+            self.observers[id(entity)](name, value, unit)
 
     def record_reset(self, entity: Entity, name: str) -> None:
         """Record in the unit of the current task that a change was taken back."""
