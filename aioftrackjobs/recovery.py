@@ -120,8 +120,10 @@ async def recover(
 
     Raises:
         ServerError: The server refused to return the Jobs.
+        SessionStateError: The session is not open.
         TransportError: It did not respond.
     """
+    jobs_of(session).require_open()
     if not dry_run:
         await jobs_of(session).replay.deliver()
     run = _RecoveryRun(session, grace=grace, without_lease=without_lease)

@@ -150,10 +150,8 @@ class BatchSender:
                 continue  # a part may be applied: until that is known, it cannot be withdrawn
             if isinstance(error, (ConnectError, ServerError)):
                 request.note_unsent()
-                if not request.is_sent:
-                    request.free_keys = (
-                        None  # other clients may use the keys before the next attempt
-                    )
+                if request.uncertain_because is None:
+                    request.free_keys = None  # other clients may use them before the next attempt
             elif not request.is_repeatable:
                 self._end(request, Unknown(error))
             elif request.operations:
