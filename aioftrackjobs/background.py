@@ -129,7 +129,7 @@ class BackgroundTasks:
         self._released: anyio.Event | None = None  # set when only blocks keep the tasks alive
         self._optional: set[Callable[[], object]] = set()  # what stops optional work
         self._stops_optional = False
-        self._is_started = False
+        self._is_started = self._is_closing = False
         self._loop_is_shutting_down = False
         self._no_foreign_tasks = False  # during shutdown: only host tasks are left
         self._failure: BaseException | None = None
@@ -329,7 +329,8 @@ class BackgroundTasks:
         Raises:
             SessionStateError: An error has escaped from the work.
         """
-        if not self._stopping.is_set():
+        if not self._is_closing and not self._stopping.is_set():
+            self._is_closing = True
 
             async def close() -> None:
                 try:

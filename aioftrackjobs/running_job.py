@@ -43,7 +43,7 @@ async def job_context(
     session: AsyncSession | Callable[[], AsyncSession],
     *,
     job: Entity | str | UUID | None = None,
-    user: Entity | str | None = None,
+    user: Entity | str | UUID | None = None,
     description: str | None = None,
     data: Mapping[str, Any] | str | None = None,
     grace: float = 10.0,
@@ -68,7 +68,7 @@ async def job_context(
             that returns it: it is called when the block is entered, so that a module can decorate
             functions before there is a session.
         job: A Job that exists already, or its id; None to create one.
-        user: The user that sees the new Job, or the user's name; the session's own user if None.
+        user: The user that sees the new Job, or its id or name; the session's own user if None.
         description: The text in the jobs menu.
         data: More values to keep in the Job's ``data``, as a mapping or JSON text.
         grace: Seconds that recording the final status may take, also after a cancellation. With a

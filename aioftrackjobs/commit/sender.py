@@ -149,7 +149,7 @@ class BatchSender:
             if isinstance(error, ServerError) and not error.is_retryable:
                 continue  # a part may be applied: until that is known, it cannot be withdrawn
             if isinstance(error, (ConnectError, ServerError)):
-                request.is_sent = request.uncertain_because is not None
+                request.note_unsent()
                 if not request.is_sent:
                     request.free_keys = (
                         None  # other clients may use the keys before the next attempt

@@ -25,6 +25,7 @@ from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, p
 from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
+    MultipleResultsFoundError,
     NoResultFoundError,
     SessionStateError,
 )
@@ -100,7 +101,7 @@ class JobLifecycle:
     async def begin(
         self,
         job: Entity | str | UUID | None,
-        user: Entity | str | None,
+        user: Entity | str | UUID | None,
         data: Mapping[str, Any] | str | None,
     ) -> None:
         """Mark the Job running: a new one, or one that exists already.
@@ -155,16 +156,30 @@ class JobLifecycle:
         unit.set(job, status=JobStatus.RUNNING, data=self._compose(data, extra))
         return job
 
-    async def _find_user(self, user: Entity | str | None) -> User:
+    async def _find_user(self, user: Entity | str | UUID | None) -> User:
         if isinstance(user, User):
             return user
         if isinstance(user, Entity):
             raise TypeError(f"{user!r} is no User")
         if user is None:
             return await self._jobs.entities.current_user()
-        expression = bind("User where username is {name}", {"name": user})
+        text = str(user)
+        as_id = _uuid_text(text)
+        ids = {text, as_id or text}
+        # What looks like an id may be a name all the same, unless it is a UUID object.
+        criteria = "id in {ids}" if isinstance(user, UUID) else "username is {text} or id in {ids}"
+        given = {"ids": ids} if isinstance(user, UUID) else {"ids": ids, "text": text}
+        expression = bind(f"User where {criteria}", given)
         query: Query[Entity] = Query(self._jobs.entities, expression)
-        return await query.of(User).one()
+        users = await query.of(User).all()
+        with_id = [each for each in users if each.id in ids]
+        with_name = [each for each in users if each.id not in ids]
+        likely = (with_id or with_name) if as_id else (with_name or with_id)
+        if not likely:
+            raise NoResultFoundError(expression)
+        if len(likely) > 1:
+            raise MultipleResultsFoundError(expression)
+        return likely[0]
 
     async def _find_job(self, job: Entity | str | UUID) -> Job:
         entities = self._jobs.entities
@@ -416,6 +431,14 @@ class JobLifecycle:
             self._beginning.rollback()
             return False
         return True
+
+
+def _uuid_text(text: str) -> str | None:
+    """Return *text* as the server spells ids, if it is one in any spelling."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
 
 
 def _current_asyncio_task() -> asyncio.Task[Any] | None:
