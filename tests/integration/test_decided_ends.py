@@ -15,6 +15,7 @@ import pytest
 from anyio.to_thread import run_sync
 
 from aioftrackjobs import AsyncSession, Job, JobStatus, RunningJob, job_context
+from aioftrackjobs.devserver import ServerHandle
 
 from .waiting import until
 
@@ -542,3 +543,30 @@ async def test_an_inner_deadline_that_has_passed_is_no_reason(
         group.cancel_scope.cancel()
 
     assert await end_of(other, begun.jobs[0]) == ("failed", "Render - failed: cancelled")
+
+
+_INTERRUPTED = """
+import asyncio, os, signal
+from aioftrackjobs import AsyncSession, job_context
+
+async def main():
+    async with AsyncSession() as session, job_context(session, description="Render"):
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_ctrl_c_of_a_program_on_asyncio_is_the_reason(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    environment = {
+        "FTRACK_SERVER": server.url,
+        "FTRACK_API_KEY": server.api_key,
+        "FTRACK_API_USER": server.api_user,
+    }
+    await anyio.run_process([sys.executable, "-c", _INTERRUPTED], env=environment, check=False)
+
+    (job,) = await other.query("Job").of(Job).all()
+    assert (job.status, job.description) == (JobStatus.FAILED, "Render - failed: interrupted")
