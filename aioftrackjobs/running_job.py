@@ -187,7 +187,7 @@ class RunningJob(Reporter):
 
     @description.setter
     def description(self, text: str | None) -> None:
-        self._lifecycle.description = ("" if text is None else text_of(text)) or ""
+        self._lifecycle.description = text_of(text) or ""
 
     async def attach(
         self,
@@ -260,7 +260,7 @@ class RunningJob(Reporter):
 
     def _decide(self, status: JobStatus, text: object) -> None:
         with self._reports.lock:
-            is_first = self._lifecycle.decide(status, None if text is None else text_of(text))
+            is_first = self._lifecycle.decide(status, text_of(text))
         if not is_first:
             logger.warning(
                 "%r: its end was decided before; it is not changed to %s",

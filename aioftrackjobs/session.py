@@ -179,10 +179,11 @@ class AsyncSession:
             expression: The text of the query. Without ``select ... from``, it loads the default
                 attributes of its type.
             parameters: Values for the ``{name}`` placeholders, which are quoted. Without any, the
-                text stays as it is.
+                text stays as it is. Several values stand after ``in``: ``"id in {ids}"``.
 
         Raises:
-            QueryParameterError: Placeholders and parameters do not match.
+            QueryParameterError: Placeholders and parameters do not match, or a parameter cannot
+                stand in a query, as a time without a time zone.
         """
         self._connection.require_open()
         return Query(self._context, bind(expression, parameters))
@@ -358,7 +359,8 @@ class AsyncSession:
     ) -> Entity:
         """Find an entity and update it, or create it; return it with the values of *data*.
 
-        This commits its own changes, and nothing that was recorded before.
+        This commits its own changes, and nothing that was recorded before. Tasks of this session
+        that ensure the same entity at the same time create one.
 
         Args:
             kind: A model such as ``Job``, or the name of an entity type.
@@ -366,7 +368,8 @@ class AsyncSession:
             identifying_keys: The attributes to find it by. Default: all of *data*.
 
         Raises:
-            QueryParameterError: There are no identifying keys, or one has no value in *data*.
+            QueryParameterError: There are no identifying keys, one has no value in *data*, or it is
+                a path or a list, by which no entity can be found.
             MultipleResultsFoundError: Several entities have the identifying values.
         """
         self._connection.require_open()

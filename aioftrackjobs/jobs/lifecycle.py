@@ -301,6 +301,7 @@ class JobLifecycle:
             self._sets_status = True
         elif name == "data":
             self._data.adopt_change(current_value(self.entity, name), value)
+            self._note_change()
 
     def _note_change(self) -> None:
         """Have the Job's data written soon."""
