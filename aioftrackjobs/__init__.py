@@ -27,6 +27,8 @@ if TYPE_CHECKING:
         FtrackJobsError,
         ImmutableAttributeError,
         InvalidKeyError,
+        JobDeletedError,
+        JobStoppedError,
         MalformedResponseError,
         MissingExtraError,
         MultipleResultsFoundError,
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from aioftrackjobs.health import Health
+    from aioftrackjobs.jobs.stopping import StopRequest
     from aioftrackjobs.models import (
         Change,
         Component,
@@ -90,7 +93,9 @@ __all__ = [
     "InvalidKeyError",
     "Job",
     "JobComponent",
+    "JobDeletedError",
     "JobStatus",
+    "JobStoppedError",
     "Location",
     "MalformedResponseError",
     "MissingExtraError",
@@ -108,6 +113,7 @@ __all__ = [
     "SequenceComponent",
     "ServerError",
     "SessionStateError",
+    "StopRequest",
     "TransferError",
     "TransportError",
     "UnitOfWork",
@@ -150,6 +156,7 @@ _MODULES = {
     "RetryPolicy": "retry",
     "RunningJob": "running_job",
     "SequenceComponent": "models",
+    "StopRequest": "jobs.stopping",
     "UnitOfWork": "commit.unit_of_work",
     "Update": "protocol.operations",
     "User": "models",

@@ -8,10 +8,12 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aioftrackjobs.errors import ServerError
 from aioftrackjobs.jobs.attachments import attach
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.progress import Progress
+from aioftrackjobs.jobs.stopping import StopOn, StopRequest
 from aioftrackjobs.models import Entity, FileComponent, Job
 from aioftrackjobs.session import AsyncSession, jobs_of
 
@@ -45,6 +47,7 @@ async def job_context(
     grace: float = 10.0,
     attach_traceback: bool = True,
     interval: float = INTERVAL,
+    stop_on: StopOn = "request",
 ) -> AsyncIterator[RunningJob]:
     """Run the block as a Job: running inside, done after it, failed if it ends by an error.
 
@@ -70,21 +73,29 @@ async def job_context(
         attach_traceback: Attach the traceback of an exception as a text file. If that does not
             succeed within *grace*, the traceback is lost; a journal keeps only the reason.
         interval: Seconds between progress updates.
+        stop_on: What ends the block while it runs: "request" for a stop request in the Job's
+            ``data``, "any" also for a Job that somebody else sets to done or failed, or deletes,
+            and "never" for nothing. A block that goes on decides how the Job ends.
 
     Raises:
         NoResultFoundError: There is no such Job or user.
+        JobStoppedError: Somebody has stopped the Job, so that the block was cancelled.
+        JobDeletedError: Somebody has deleted the Job, and the block ended without an error.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
             not done, and no journal keeps its final status for later.
     """
     jobs = jobs_of(session)
-    lifecycle = JobLifecycle(jobs, description=description, grace=grace, interval=interval)
+    lifecycle = JobLifecycle(
+        jobs, description=description, grace=grace, interval=interval, stop_on=stop_on
+    )
     before = _running.get()
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
         try:
             await lifecycle.begin(job, user, data)
             running = RunningJob(jobs, lifecycle)
             _running.set(running)
-            yield running
+            with lifecycle.stoppable():
+                yield running
         except BaseException as error:
             await lifecycle.end_failed(error, with_traceback=attach_traceback)
             raise
@@ -125,6 +136,11 @@ class RunningJob:
     def id(self) -> str:
         """The Job's id."""
         return self.entity.id
+
+    @property
+    def stop_requested(self) -> StopRequest:
+        """Whether somebody wants the Job to stop: a flag, in any thread, that can be awaited."""
+        return self._lifecycle.stop_requested
 
     def progress(
         self, done: float, message: str | None = None, *, total: float | None = None
@@ -180,15 +196,20 @@ class RunningJob:
         Raises:
             TransferError: The file could not be read, or the server did not accept it.
             TransportError: The server could not be reached.
+            JobDeletedError: Somebody has deleted the Job.
         """
-        component = await attach(
-            self._jobs.entities,
-            self.entity,
-            source,
-            name=name,
-            data=data,
-            progress=self._show_upload if report_progress else None,
-        )
+        try:
+            component = await attach(
+                self._jobs.entities,
+                self.entity,
+                source,
+                name=name,
+                data=data,
+                progress=self._show_upload if report_progress else None,
+            )
+        except ServerError as exc:
+            await self._lifecycle.require_existence(exc)
+            raise
         self._attachments += 1
         if self._attachments == _SECOND:
             warnings.warn(

@@ -6,6 +6,7 @@ from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.jobs.journal_replay import JournalReplay
 from aioftrackjobs.jobs.leases import ActiveJobs
 from aioftrackjobs.jobs.progress import ProgressWriters
+from aioftrackjobs.jobs.reading import JobReader
 
 
 class JobsContext:
@@ -20,6 +21,7 @@ class JobsContext:
         journal: What a crash must not lose.
         server: What is known of the server: whether it responds, and its time.
         retry: How to repeat what may be repeated.
+        reader: Reads what others have written in them.
         active: The Jobs that run.
         progress: What writes their progress and renews their leases.
         replay: Delivers what the journal keeps.
@@ -32,13 +34,16 @@ class JobsContext:
         self.journal = connection.journal
         self.server = connection.server_status
         self.retry = connection.retry
+        self.reader = JobReader(entities)
         self.active = ActiveJobs(
             connection.background,
             connection.server_status,
             connection.journal.holder,
+            self.reader,
             seconds=lease,
+            period=connection.timings.job_read_interval,
         )
-        self.progress = ProgressWriters(connection.background)
+        self.progress = ProgressWriters(connection.background, self.reader)
         self.replay = JournalReplay(entities)
 
     @property

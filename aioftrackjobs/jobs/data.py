@@ -9,6 +9,8 @@ each report starts from what the server holds, and changes only the keys of this
 - ``progress``: from 0 to 1, once some was reported;
 - ``lease``: who owns the Job, and until when, for as long as it runs;
 - ``recovered``: who found that the owner was gone, and when; only the owner may overrule that;
+- ``stop``: that somebody wants the Job to stop, which others write, see
+  :mod:`aioftrackjobs.jobs.stopping`; one that is left from an earlier run is removed;
 - ``previous_data``: what stood in ``data`` before, if that was no JSON object.
 """
 
@@ -23,7 +25,7 @@ import anyio
 
 from aioftrackjobs.jobs.ownership import LEASE
 from aioftrackjobs.jobs.progress import Progress, add_failure, compose_description
-from aioftrackjobs.models import parse_job_data
+from aioftrackjobs.models import JobStatus, parse_job_data
 from aioftrackjobs.transport import redact
 
 #: The key that a recovery writes, see :func:`compose_recovered_data`.
@@ -106,6 +108,16 @@ def compose_recovered_data(
         kept["base_description"] = base or text
     kept.pop(LEASE, None)
     return {**kept, "description": add_failure(text, reason), RECOVERED: recovered}
+
+
+def is_mistaken_failure(status: object, data: Mapping[str, Any], holder: str) -> bool:
+    """Return whether a recovery has failed a Job although its owner, *holder*, lives."""
+    note = data.get(RECOVERED)
+    return (
+        status == JobStatus.FAILED
+        and isinstance(note, Mapping)
+        and note.get("holder") in (None, holder)
+    )
 
 
 def parse_given_data(data: str) -> Mapping[str, Any]:

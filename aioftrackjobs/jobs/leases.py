@@ -1,11 +1,15 @@
-"""The active Jobs of a session, and the renewal of their leases.
+"""The active Jobs of a session: their leases are renewed, and they are read from time to time.
 
 The session that runs a Job renews the Job's lease for as long as its process lives. If the process
 dies, or loses the server, the lease ends, and any other session may then fail the Job.
+
+In between, one query for all Jobs of the session shows which of them somebody else has stopped,
+ended or deleted.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -17,16 +21,25 @@ import anyio
 
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.api_client import ServerStatus
-from aioftrackjobs.errors import SessionStateError
+from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
 from aioftrackjobs.jobs.ownership import Lease
+from aioftrackjobs.jobs.reading import JobReader, ReadableJob
 from aioftrackjobs.journal import Process, this_process
+
+logger = logging.getLogger(__name__)
 
 #: How often a lease is renewed before it would end.
 RENEWALS = 3
 
 
-class ActiveJob(Protocol):
-    """A Job that runs."""
+class ActiveJob(ReadableJob, Protocol):
+    """A Job that runs.
+
+    Attributes:
+        read_at: When it was last read, in monotonic seconds.
+    """
+
+    read_at: float
 
     def renew_lease(self, older_than: float) -> None:
         """Have the lease written again soon, if it was written more than some seconds ago."""
@@ -38,13 +51,16 @@ class ActiveJob(Protocol):
 
 
 class ActiveJobs:
-    """The Jobs that a session runs: renews their leases, and cancels them at a shutdown.
+    """The Jobs that a session runs: renews their leases, reads them, cancels them at a shutdown.
 
     Args:
         background: Where leases are renewed.
         server: Knows the time of the server.
         holder: Names the session in leases.
+        reader: Reads what others have written in the Jobs.
         seconds: How long a lease lasts; 0 for no leases.
+        period: Seconds from one read of the Jobs to the next; less if leases are renewed more
+            often.
 
     Attributes:
         shutdown_reason: Why all Jobs are being cancelled; None if they are not.
@@ -52,18 +68,27 @@ class ActiveJobs:
     """
 
     def __init__(
-        self, background: BackgroundTasks, server: ServerStatus, holder: str, *, seconds: float
+        self,
+        background: BackgroundTasks,
+        server: ServerStatus,
+        holder: str,
+        reader: JobReader,
+        *,
+        seconds: float,
+        period: float,
     ) -> None:
         self._background = background
         self._server = server
         self._holder = holder
+        self._reader = reader
         self._seconds = seconds
         self._interval = seconds / RENEWALS
+        self._period = min(self._interval, period) if seconds else period
         self._jobs: dict[ActiveJob, None] = {}
         self._lease: Mapping[str, Any] | None = None
         self._lease_made_at: tuple[int, timedelta] | None = None
         self._process: Process | None = None
-        self._is_renewing = False
+        self._is_watching = self._is_reading = self._has_warned = False
         self._blocks = 0
         self._all_left: anyio.Event | None = None
         server.on_clock_step = self._handle_clock_step
@@ -85,7 +110,7 @@ class ActiveJobs:
         return self._lease
 
     def add(self, job: ActiveJob, *, renew_now: bool) -> None:
-        """Renew the lease of *job* from now on.
+        """Renew the lease of *job*, and read it, from now on.
 
         Args:
             job: A Job that has just begun.
@@ -93,29 +118,48 @@ class ActiveJobs:
                 when the first lease was written.
         """
         self._jobs[job] = None
-        if not self._seconds:
-            return
-        if renew_now:
+        if self._seconds and renew_now:
             job.renew_lease(0.0)
-        if not self._is_renewing:
+        if not self._is_watching:
             try:
-                self._background.spawn(self._renew_leases)
+                self._background.spawn(self._watch)
             except SessionStateError:
-                return  # the session is closed: it writes nothing any more
-            self._is_renewing = True
+                return  # the session is closed: it reads and writes nothing any more
+            self._is_watching = True
 
     def discard(self, job: ActiveJob) -> None:
-        """Stop renewing the lease of *job*: it ends, or has never begun."""
+        """Leave *job* alone: it ends, or has never begun."""
         self._jobs.pop(job, None)
 
-    async def _renew_leases(self) -> None:
-        """Renew all leases from time to time, for as long as there are any."""
+    async def _watch(self) -> None:
+        """Renew leases and read Jobs from time to time, for as long as there are any."""
         try:
             while self._jobs:
-                await anyio.sleep(self._interval)
-                self.renew_all(older_than=self._interval / 2)
+                await anyio.sleep(self._period)
+                if self._seconds:
+                    self.renew_all(older_than=self._interval - self._period / 2)
+                if not self._is_reading:  # a read that hangs must not hold up renewals
+                    self._background.spawn(self._read_all)
+                    self._is_reading = True
         finally:
-            self._is_renewing = False
+            self._is_watching = False
+
+    async def _read_all(self) -> None:
+        """Read the Jobs that were not read lately, as before each report."""
+        earlier = time.monotonic() - self._period / 2
+        jobs = [job for job in self._jobs if job.read_at < earlier]
+        try:
+            await self._reader.read(jobs)
+        except SessionStateError:
+            pass  # it is closed
+        except ServerError as exc:  # that does not pass: once is enough to say it
+            if not self._has_warned:
+                logger.warning("it cannot be seen whether somebody stops Jobs: %s", exc)
+            self._has_warned = True
+        except FtrackJobsError as exc:
+            logger.debug("the Jobs that run were not read: %s", exc)
+        finally:
+            self._is_reading = False
 
     def renew_all(self, *, older_than: float) -> None:
         """Renew all leases that were written more than *older_than* seconds ago."""

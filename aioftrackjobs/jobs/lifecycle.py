@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -17,22 +18,40 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import sniffio
 
-from aioftrackjobs.commit.request import PendingRequest, Settle
+from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest, Settle
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
 from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
+    JobDeletedError,
+    JobStoppedError,
     NoResultFoundError,
+    ServerError,
     SessionStateError,
 )
 from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import JobData, describe_failure, parse_given_data
+from aioftrackjobs.jobs.data import (
+    JobData,
+    describe_failure,
+    is_mistaken_failure,
+    parse_given_data,
+)
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.progress import Channel, Progress
-from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
+from aioftrackjobs.jobs.stopping import (
+    STOP,
+    BlockScope,
+    StopOn,
+    StopRequest,
+    current_task,
+    stop_request_in,
+    without_stop_request,
+)
+from aioftrackjobs.models import Entity, Job, JobStatus, User, parse_job_data, remote_value
 from aioftrackjobs.protocol.query import bind
+from aioftrackjobs.transport import redact
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,10 +73,23 @@ class JobLifecycle:
         description: The base text of its reports; None to keep the text that the Job has.
         grace: Seconds that recording the final status may take.
         interval: Seconds from one progress report to the next.
+        stop_on: What ends the block: see :func:`job_context`.
+
+    Attributes:
+        stop_requested: Whether somebody wants the Job to stop.
+        has_begun: Whether the server is known to have had the Job.
+        is_deleted: Whether it has the Job no more.
+        read_at: When the Job was last read, in monotonic seconds.
     """
 
     def __init__(
-        self, jobs: JobsContext, *, description: str | None, grace: float, interval: float
+        self,
+        jobs: JobsContext,
+        *,
+        description: str | None,
+        grace: float,
+        interval: float,
+        stop_on: StopOn = "request",
     ) -> None:
         self._jobs = jobs
         self._data = JobData(description)
@@ -67,9 +99,18 @@ class JobLifecycle:
         self._lease_made_at = 0.0
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
-        self._has_begun = False
+        self.has_begun = False
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
+        self._stop_on = stop_on
+        self._scope = BlockScope(jobs.background)
+        self._was_seen = False  # by a read: some users may create Jobs that they cannot read
+        self._is_missing = False  # in the latest read
+        self.is_deleted = False
+        self._ended_by_others: JobStatus | None = None  # if that ends the block
+        self._is_mistaken = False  # whether a recovery took this session for dead
+        self.stop_requested = StopRequest()
+        self.read_at = 0.0
 
     def __repr__(self) -> str:
         return repr(self._entity)
@@ -115,18 +156,19 @@ class JobLifecycle:
                 settle = partial(self._settle_beginning, unit)
                 raise CommitUncertainError(exc.operations, settle) from exc.__cause__
             unit.accept_uncertain()
-        self._has_begun = True
-        if sniffio.current_async_library() == "asyncio":
-            import asyncio  # here, as in background: it is loaded already, or not needed
-
-            self._task = asyncio.current_task()
+        except ServerError as exc:
+            if job is not None and not exc.is_retryable:
+                await self.require_existence(exc)
+            raise
+        self.has_begun, self.read_at = True, time.monotonic()
+        self._task = current_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
 
     def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         values = {
             "status": JobStatus.RUNNING,
-            "data": self._compose(None, extra),
+            "data": without_stop_request(self._compose(None, extra)),
             "user_id": user["id"],
         }
         return self._jobs.entities.create(Job, values, unit=unit)
@@ -134,7 +176,8 @@ class JobLifecycle:
     def _restart(self, job: Job, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         data = remote_value(job, "data")
         self._data.adopt_description(data)
-        unit.set(job, status=JobStatus.RUNNING, data=self._compose(data, extra))
+        content = without_stop_request(self._compose(data, extra))
+        unit.set(job, status=JobStatus.RUNNING, data=content)
         return job
 
     async def _find_user(self, user: Entity | str | None) -> User:
@@ -159,6 +202,18 @@ class JobLifecycle:
             raise TypeError(f"{job!r} is no Job")
         await populate(entities, [job], Job.default_projections)
         return job
+
+    async def require_existence(self, refusal: ServerError) -> None:
+        """Find out whether *refusal* came because the Job is gone.
+
+        Raises:
+            JobDeletedError: It is.
+        """
+        with suppress(FtrackJobsError):
+            await self._jobs.reader.read_with_others(self)
+        if self._is_missing:
+            self._note_deletion()
+            raise JobDeletedError(self.entity.id) from refusal
 
     async def _is_running(self) -> bool:
         """Ask the server whether it applied a commit whose outcome is uncertain."""
@@ -190,17 +245,26 @@ class JobLifecycle:
 
     def _write_soon(self, interval: float) -> None:
         """Have the Job's data written in the next round of writes with *interval*."""
-        if self._is_ending:
+        if self._is_ending or self.is_deleted:
             return  # the final report writes them, and nothing may be written after it
         if interval not in self._channels:
-            channel = self._jobs.progress.open_channel(interval, self._post_data)
+            channel = self._jobs.progress.open_channel(interval, self, self._post_data)
             self._channels[interval] = channel
         self._channels[interval].touch()
 
     def _post_data(self, settle: Settle) -> PendingRequest:
         unit = self._jobs.entities.new_unit()
-        unit.set(self.entity, data=self._compose(remote_value(self.entity, "data")))
-        return unit.post(settle)
+        values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
+        if self._is_mistaken:
+            values["status"] = JobStatus.RUNNING
+        unit.set(self.entity, **values)
+
+        def settle_write(outcome: Outcome) -> None:
+            if isinstance(outcome, NotApplied):
+                self.note_refusal(outcome.error)
+            settle(outcome)
+
+        return unit.post(settle_write)
 
     def _compose(self, data: object, extra: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """Return the new content of *data*, with a lease that begins now."""
@@ -222,14 +286,86 @@ class JobLifecycle:
             self._task.cancel()
             self._task = None  # once: a second cancellation would disturb its cleaning up
 
+    # What others do to the Job
+
+    def note_read(self, row: Mapping[str, Any] | None) -> None:
+        """Take note of the *row* that the server has for the Job; None if it has none."""
+        self.read_at = time.monotonic()
+        self._is_missing = row is None
+        if row is None:
+            if self._was_seen:
+                self._note_deletion()
+            else:  # perhaps it may not be read: a write shows whether it exists
+                self._write_soon(_RENEWAL_ROUND)
+            return
+        self._was_seen = True
+        status, text = row.get("status"), row.get("data")
+        self._is_mistaken = False
+        if self._is_ending or (status == JobStatus.RUNNING and f'"{STOP}"' not in str(text)):
+            return
+        data = parse_job_data(text)
+        if (request := stop_request_in(data)) is not None and not self.stop_requested:
+            self.stop_requested.set_from(request)
+            self._stop(ends_block=self._stop_on != "never")
+        if is_mistaken_failure(status, data, self._jobs.journal.holder):
+            self._is_mistaken = True
+            self._write_soon(_RENEWAL_ROUND)
+        elif status in (JobStatus.DONE, JobStatus.FAILED) and not self.stop_requested:
+            self.stop_requested.set("status", reason=f"its status was set to {status}")
+            if self._stop_on == "any":
+                self._ended_by_others = JobStatus(status)
+            self._stop(ends_block=self._stop_on == "any")
+
+    def note_refusal(self, error: Exception) -> None:
+        """Take note that the server has refused a write of the Job, perhaps because it is gone."""
+        if self._is_missing and isinstance(error, ServerError) and not error.is_retryable:
+            self._note_deletion()
+
+    def _note_deletion(self) -> None:
+        """Leave the Job alone from now on: there is nothing to write, and nothing to recover."""
+        if self.is_deleted or not self.has_begun:
+            return
+        self.is_deleted = True
+        self._jobs.active.discard(self)
+        self._jobs.journal.release_job(self.entity.id)
+        for channel in self._channels.values():
+            channel.close()
+        if not self._is_ending and not self.stop_requested:
+            self.stop_requested.set("deleted", reason="it was deleted")
+            self._stop(ends_block=self._stop_on == "any")
+
+    def _stop(self, *, ends_block: bool) -> None:
+        if not (ends_block and self._scope.cancel()):
+            logger.warning("%r: %s; its block goes on", self, self.stop_requested)
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Let the block be cancelled when somebody stops the Job.
+
+        Raises:
+            JobStoppedError: It was.
+            JobDeletedError: It was, because the Job was deleted.
+        """
+        with self._scope:
+            yield
+        if self._scope.is_cancelled:
+            if self.is_deleted:
+                raise JobDeletedError(self.entity.id)
+            stop = self.stop_requested
+            raise JobStoppedError(self.entity.id, stop.by, stop.reason)
+
     # The end
 
     async def end(self) -> None:
         """Mark the Job done, or failed if a reason was set.
 
         Raises:
+            JobDeletedError: Somebody has deleted it.
             FtrackJobsError: That could not be delivered.
         """
+        if self.is_deleted:
+            self._is_ending = True
+            raise JobDeletedError(self.entity.id)
         is_failed = self._data.failure_reason is not None
         await self._finish(JobStatus.FAILED if is_failed else JobStatus.DONE)
 
@@ -243,18 +379,21 @@ class JobLifecycle:
         self._is_ending = True
         self._jobs.active.discard(self)
         channels = tuple(self._channels.values())
-        return FinalReport(self._jobs, self.entity, self._data, channels, grace=self._grace)
+        return FinalReport(self._jobs, self, self._data, channels, grace=self._grace)
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""
         self._is_ending = True
         self._jobs.active.discard(self)
+        if self.is_deleted:
+            return
         key = self._jobs.api_key
         text = None
-        if with_traceback and isinstance(error, Exception):
+        is_stopped = isinstance(error, JobStoppedError) and error.job_id == self.entity.id
+        if with_traceback and isinstance(error, Exception) and not is_stopped:
             text = format_traceback(error, key)
         try:
-            reason = describe_failure(error, key)
+            reason = redact(str(error), key) if is_stopped else describe_failure(error, key)
             shutdown = self._jobs.active.shutdown_reason
             if shutdown is not None and not isinstance(error, Exception):
                 reason = shutdown
@@ -272,9 +411,14 @@ class JobLifecycle:
                 if self._entity is not None:
                     self._jobs.journal.release_job(self._entity.id)
                 return
-        self._data.failure_reason = reason
+        status = JobStatus.FAILED
+        if self._ended_by_others is not None and self._scope.is_cancelled:
+            # Somebody else has said how it ends. Only what is ours is removed.
+            self._data, status = JobData(None), self._ended_by_others
+        else:
+            self._data.failure_reason = reason
         report = self._start_ending()
-        await report.deliver(JobStatus.FAILED, deadline)
+        await report.deliver(status, deadline)
         if report.error is not None:
             logger.warning("%r: its failure was not reported: %s", self, report.error)
         elif traceback is not None:
@@ -288,7 +432,7 @@ class JobLifecycle:
         if self._entity is None or self._beginning is None:
             return False
         await self._beginning.settled()
-        if not self._has_begun and self._beginning.recorded_operations:
+        if not self.has_begun and self._beginning.recorded_operations:
             self._beginning.rollback()
             return False
         return True
