@@ -40,7 +40,7 @@ from aioftrackjobs.errors import (
     TransportError,
     UnknownAttributeError,
 )
-from aioftrackjobs.models import Entity, forget_local, settle
+from aioftrackjobs.models import Entity, forget_local, owner_of, settle, settle_created
 from aioftrackjobs.protocol.operations import (
     NOT_SET,
     Create,
@@ -190,13 +190,14 @@ class UnitOfWork:
 
         Raises:
             UnknownAttributeError: The type has no such attribute.
-            ValueError: An attribute cannot have its value.
+            InvalidValueError: An attribute cannot have its value.
         """
         known = entity.attributes
         for name in values:
             if known and name not in known:
                 raise UnknownAttributeError(entity.entity_type, name, known)
-        checked = {name: entity.checked_value(name, value) for name, value in values.items()}
+        owner = owner_of(entity)
+        checked = {name: entity.checked_value(name, each, owner) for name, each in values.items()}
         self.record_update(entity, checked)
 
     def rollback(self, *, keep_uncertain: bool = False) -> None:
@@ -385,6 +386,7 @@ class UnitOfWork:
                 self._context.forget(entity)
             elif isinstance(operation, Create):
                 self._context.creators.pop(id(entity), None)
+                settle_created(entity)
             for name, value in recorded.values.items():
                 settle(entity, name, value)
             if recorded.values:

@@ -49,6 +49,10 @@ class ActiveJob(ReadableJob, Protocol):
         """Cancel the task of the block, unless the Job ends already, or *keep* has the task."""
         ...
 
+    async def close(self) -> None:
+        """Record that the Job failed, in limited time, although its block goes on."""
+        ...
+
 
 class ActiveJobs:
     """The Jobs that a session runs: renews their leases, reads them, cancels them at a shutdown.
@@ -65,6 +69,7 @@ class ActiveJobs:
     Attributes:
         shutdown_reason: Why all Jobs are being cancelled; None if they are not.
         shutdown_deadline: When the process is going to end, in the time of the event loop.
+        is_closing: Whether the session is being closed, or is closed.
     """
 
     def __init__(
@@ -94,6 +99,9 @@ class ActiveJobs:
         server.on_clock_step = self._handle_clock_step
         self.shutdown_reason: str | None = None
         self.shutdown_deadline = math.inf
+        self.is_closing = False
+        self._reports = 0
+        self._all_reported: anyio.Event | None = None
 
     def new_lease(self) -> Mapping[str, Any] | None:
         """Return a lease that begins now, as a Job's data hold it; None without leases."""
@@ -187,6 +195,31 @@ class ActiveJobs:
         while self._blocks:
             self._all_left = anyio.Event()
             await self._all_left.wait()
+
+    @contextmanager
+    def count_report(self) -> Iterator[None]:
+        """Count the report of a final status, which closing waits for."""
+        self._reports += 1
+        try:
+            yield
+        finally:
+            self._reports -= 1
+            if not self._reports and self._all_reported is not None:
+                self._all_reported.set()
+
+    async def close(self) -> None:
+        """End the Jobs that still run, all together, and wait for those that end by themselves."""
+        self.is_closing = True
+        running = tuple(self._jobs)
+        if running:
+            names = ", ".join(map(repr, running))
+            logger.warning("the session is closed while Jobs are running, which fail: %s", names)
+            async with anyio.create_task_group() as group:
+                for job in running:
+                    group.start_soon(job.close)
+        while self._reports:
+            self._all_reported = anyio.Event()
+            await self._all_reported.wait()
 
     def cancel_all(self, *, keep: Collection[int]) -> None:
         """Cancel the blocks of all Jobs that do not end yet, except in the tasks of *keep*."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import anyio
 import sniffio
@@ -61,6 +62,9 @@ logger = logging.getLogger(__name__)
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)
 
+#: Why a Job fails that runs when its session is closed.
+_CLOSED = "the session was closed while the Job was running"
+
 #: Seconds between two rounds of lease renewals.
 _RENEWAL_ROUND = 1.0
 
@@ -100,6 +104,7 @@ class JobLifecycle:
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self.has_begun = False
+        self._is_closed = False
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
         self._stop_on = stop_on
@@ -126,7 +131,7 @@ class JobLifecycle:
 
     async def begin(
         self,
-        job: Entity | str | None,
+        job: Entity | str | UUID | None,
         user: Entity | str | None,
         data: Mapping[str, Any] | str | None,
     ) -> None:
@@ -135,6 +140,7 @@ class JobLifecycle:
         Raises:
             NoResultFoundError: There is no such Job or user.
             CommitUncertainError: It is not known whether the Job is running.
+            SessionStateError: The session is not open, or is closed meanwhile.
         """
         extra = parse_given_data(data) if isinstance(data, str) else data
         if job is None:
@@ -147,6 +153,7 @@ class JobLifecycle:
             self._entity = self._restart(entity, extra, unit)
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
         await self._jobs.journal.record_job(self._entity.id)
+        self._jobs.require_open()
         server = self._jobs.server
         ahead = server.clock_offset
         try:
@@ -161,6 +168,7 @@ class JobLifecycle:
                 await self.require_existence(exc)
             raise
         self.has_begun, self.read_at = True, time.monotonic()
+        self._jobs.require_open()  # it would not be among the Jobs that closing ends
         self._task = current_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
@@ -191,10 +199,10 @@ class JobLifecycle:
         query: Query[Entity] = Query(self._jobs.entities, expression)
         return await query.of(User).one()
 
-    async def _find_job(self, job: Entity | str) -> Job:
+    async def _find_job(self, job: Entity | str | UUID) -> Job:
         entities = self._jobs.entities
-        if isinstance(job, str):
-            found = await fetch_entity(entities, key_reference(entities.model(Job), job))
+        if isinstance(job, str | UUID):
+            found = await fetch_entity(entities, key_reference(entities.model(Job), str(job)))
             if not isinstance(found, Job):
                 raise NoResultFoundError(f'Job where id is "{job}"')
             return found
@@ -286,6 +294,16 @@ class JobLifecycle:
             self._task.cancel()
             self._task = None  # once: a second cancellation would disturb its cleaning up
 
+    async def close(self) -> None:
+        """Record that the Job failed, because its session closes; its block then ends nothing."""
+        self._is_closed = True
+        if self._data.failure_reason is None:
+            self._data.failure_reason = self._jobs.active.shutdown_reason or _CLOSED
+        report = self._start_ending()
+        await report.deliver(JobStatus.FAILED)
+        if report.error is not None:
+            logger.warning("%r: its failure was not reported: %s", self, report.error)
+
     # What others do to the Job
 
     def note_read(self, row: Mapping[str, Any] | None) -> None:
@@ -363,6 +381,8 @@ class JobLifecycle:
             JobDeletedError: Somebody has deleted it.
             FtrackJobsError: That could not be delivered.
         """
+        if self._is_closed:
+            return
         if self.is_deleted:
             self._is_ending = True
             raise JobDeletedError(self.entity.id)
@@ -371,7 +391,8 @@ class JobLifecycle:
 
     async def _finish(self, status: JobStatus) -> None:
         report = self._start_ending()
-        await self._jobs.background.finish(report.deliver, status)
+        with self._jobs.active.count_report():
+            await self._jobs.background.finish(report.deliver, status)
         if report.error is not None:
             raise report.error
 
@@ -383,6 +404,8 @@ class JobLifecycle:
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""
+        if self._is_closed:
+            return
         self._is_ending = True
         self._jobs.active.discard(self)
         if self.is_deleted:
@@ -397,7 +420,10 @@ class JobLifecycle:
             shutdown = self._jobs.active.shutdown_reason
             if shutdown is not None and not isinstance(error, Exception):
                 reason = shutdown
-            await self._jobs.background.finish(self._report_failure, reason, text)
+            if self._jobs.active.is_closing and isinstance(error, SessionStateError):
+                reason = _CLOSED
+            with self._jobs.active.count_report():
+                await self._jobs.background.finish(self._report_failure, reason, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
             logger.warning("%r: its failure was not reported: %s", self, exc)
         except anyio.get_cancelled_exc_class():

@@ -21,7 +21,7 @@ import anyio.lowlevel
 
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
-from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle
+from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, ServerError
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
 
@@ -107,8 +107,10 @@ class Channel:
         self._is_stopped, self._is_touched = True, False
 
     async def stop(self) -> None:
-        """Write no more, and wait for the end of a write that is in progress."""
+        """Write no more, and wait for the end of a write that the server may have received."""
         self.close()
+        if self._request is not None:
+            self._request.withdraw()
         if self._request is not None:
             await self._request.ended()
 
@@ -135,7 +137,11 @@ class Channel:
 
     def _settle(self, outcome: Outcome) -> None:
         self._request = None
-        if not isinstance(outcome, Applied) and not self._is_stopped:
+        if not (
+            isinstance(outcome, Applied)
+            or isinstance(outcome.error, WithdrawnError)
+            or self._is_stopped
+        ):
             self._writer.log_failure(outcome.error)
         if self._is_touched:
             self._writer.add(self)

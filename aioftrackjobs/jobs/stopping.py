@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import anyio
 import sniffio
@@ -35,6 +35,7 @@ _SHIELD_PAUSE = 0.02
 
 #: What ends the block of a Job.
 StopOn: TypeAlias = Literal["request", "any", "never"]
+STOP_ON: tuple[StopOn, ...] = get_args(StopOn)
 
 #: How somebody has interfered with a Job: asked to stop it, set another status, or deleted it.
 Kind: TypeAlias = Literal["request", "status", "deleted"]
