@@ -171,21 +171,24 @@ class MalformedResponseError(TransportError):
         problem: What is wrong with it.
         status: HTTP status code.
         excerpt: The first characters of the body.
+        url: The address that it came from; empty if that is not known.
     """
 
-    def __init__(self, problem: str, *, status: int, excerpt: str = "") -> None:
+    def __init__(self, problem: str, *, status: int, excerpt: str = "", url: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
         self.status = status
         self.excerpt = excerpt
+        self.url = url
 
     def __str__(self) -> str:
+        source = f" from {self.url}" if self.url else ""
         shown = f": {self.excerpt!r}" if self.excerpt else ""
-        return f"HTTP {self.status}, {self.problem}{shown}"
+        return f"HTTP {self.status}{source}, {self.problem}{shown}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Pickle and copy call a class with positional arguments only.
-        make = partial(type(self), status=self.status, excerpt=self.excerpt)
+        make = partial(type(self), status=self.status, excerpt=self.excerpt, url=self.url)
         return make, (self.problem,), self.__dict__
 
 
@@ -282,9 +285,11 @@ class ServerError(FtrackJobsError):
         code: The server's ``error_code``, mostly None.
         expression: The query that was refused, if it was a query.
         retry_after: Seconds to wait before the next attempt, if the server or a proxy said so.
+        url: The address that was called, if the error suggests that it is the wrong one.
     """
 
     retry_after: float | None = None
+    url: str | None = None
 
     @property
     def is_retryable(self) -> bool:
@@ -311,6 +316,8 @@ class ServerError(FtrackJobsError):
         text = f"{self.kind}: {self.detail}"
         if self.expression is not None and self.expression not in self.detail:
             text += f"\n  in query: {self.expression}"
+        if self.url is not None:
+            text += f"\n  at {self.url}, which may be the wrong address"
         return text
 
 
@@ -504,7 +511,7 @@ class InvalidValueError(_AttributeError, ValueError):
 
 
 class UnserialisableValueError(EntityError, TypeError):
-    """A value cannot be sent to the server, because JSON cannot hold it.
+    """A value cannot be sent to the server: JSON cannot hold it, or it is a time without a zone.
 
     Attributes:
         path: Where the value is, e.g. ``Job.data.frames[3]``.

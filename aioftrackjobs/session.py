@@ -8,13 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, cast, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, cast, overload
+from uuid import UUID
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.config import resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.entities.queries import Query, ensure, fetch_entity, key_reference, populate
+from aioftrackjobs.entities.ensure import ensure
+from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
 from aioftrackjobs.errors import EntityError
 from aioftrackjobs.health import Health, check_health
 from aioftrackjobs.jobs.context import JobsContext
@@ -34,6 +36,9 @@ from aioftrackjobs.transport import HttpClient, Transport
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
+
+#: An id, or the parts of a key with several attributes.
+Key: TypeAlias = str | UUID | Sequence[str | UUID]
 
 
 def connection_of(session: AsyncSession) -> Connection:
@@ -89,6 +94,7 @@ class AsyncSession:
 
     Raises:
         ConfigurationError: The server, the key or the user is missing. The error names all of them.
+            When the session opens: nothing can be written at the path of the journal.
     """
 
     def __init__(
@@ -182,18 +188,19 @@ class AsyncSession:
         return Query(self._context, bind(expression, parameters))
 
     @overload
-    async def get(self, kind: type[E], key: str | Sequence[str]) -> E | None: ...
+    async def get(self, kind: type[E], key: Key) -> E | None: ...
     @overload
-    async def get(self, kind: str, key: str | Sequence[str]) -> Entity | None: ...
-    async def get(self, kind: type[Entity] | str, key: str | Sequence[str]) -> Entity | None:
+    async def get(self, kind: str, key: Key) -> Entity | None: ...
+    async def get(self, kind: type[Entity] | str, key: Key) -> Entity | None:
         """Return the entity with *key* as the server has it now; None if there is none.
 
         Args:
             kind: A model such as ``Job``, or the name of an entity type.
-            key: The id, or the parts of a key with several attributes in the order of the schema.
+            key: The id, as text or as a UUID object, or a list or tuple of the parts of a key with
+                several attributes, in the order of the schema.
 
         Raises:
-            InvalidKeyError: The key has the wrong number of parts.
+            InvalidKeyError: The key has the wrong number of parts, or one that is no id.
         """
         self._connection.require_open()
         return await fetch_entity(self._context, key_reference(self._context.model(kind), key))

@@ -32,6 +32,7 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData
+from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.progress import Channel
 from aioftrackjobs.jobs.reading import ReadableJob
 from aioftrackjobs.jobs.termination import is_final_refusal
@@ -46,17 +47,13 @@ class EndingJob(ReadableJob, Protocol):
     """A Job that ends."""
 
     @property
-    def is_deleted(self) -> bool:
-        """Whether the server has had the Job, and has it no more."""
+    def others(self) -> Interventions:
+        """What others do to it."""
         ...
 
     @property
     def has_begun(self) -> bool:
         """Whether the server is known to have had the Job."""
-        ...
-
-    def note_refusal(self, error: Exception) -> None:
-        """Take note that the server has refused a write of the Job, perhaps because it is gone."""
         ...
 
 
@@ -181,17 +178,17 @@ class FinalReport:
         half = (anyio.current_time() + self._limit(deadline)) / 2
         with anyio.CancelScope(deadline=half), suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self._running)
-        if self._running.is_deleted:
+        if self._running.others.is_deleted:
             raise JobDeletedError(self._job.id)
 
     async def _explain(self, refusal: ServerError, deadline: float) -> Exception:
         """Return JobDeletedError if there is no such Job any more, otherwise the *refusal*."""
         try:
             await self._read(deadline)
-            self._running.note_refusal(refusal)
+            self._running.others.note_refusal(refusal)
         except JobDeletedError as exc:
             return exc
-        return JobDeletedError(self._job.id) if self._running.is_deleted else refusal
+        return JobDeletedError(self._job.id) if self._running.others.is_deleted else refusal
 
     async def _commit(self, unit: UnitOfWork, status: JobStatus) -> None:
         try:

@@ -33,13 +33,12 @@ RENEWALS = 3
 
 
 class ActiveJob(ReadableJob, Protocol):
-    """A Job that runs.
+    """A Job that runs."""
 
-    Attributes:
-        read_at: When it was last read, in monotonic seconds.
-    """
-
-    read_at: float
+    @property
+    def read_at(self) -> float:
+        """When it was last read, in monotonic seconds."""
+        ...
 
     def renew_lease(self, older_than: float) -> None:
         """Have the lease written again soon, if it was written more than some seconds ago."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from weakref import WeakSet
 
 import anyio
 import sniffio
@@ -26,33 +27,23 @@ from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
     JobDeletedError,
-    JobStoppedError,
+    MultipleResultsFoundError,
     NoResultFoundError,
     ServerError,
     SessionStateError,
 )
 from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
+from aioftrackjobs.jobs.cancellation import describe_interruption
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import (
-    JobData,
-    describe_failure,
-    is_mistaken_failure,
-    parse_given_data,
-)
+from aioftrackjobs.jobs.data import JobData, parse_given_data
+from aioftrackjobs.jobs.ending import End, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
+from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.progress import Channel, Progress
-from aioftrackjobs.jobs.stopping import (
-    STOP,
-    BlockScope,
-    StopOn,
-    StopRequest,
-    current_task,
-    stop_request_in,
-    without_stop_request,
-)
-from aioftrackjobs.models import Entity, Job, JobStatus, User, parse_job_data, remote_value
+from aioftrackjobs.jobs.stopping import StopOn, current_task, without_stop_request
+from aioftrackjobs.jobs.texts import one_line
+from aioftrackjobs.models import Entity, Job, JobStatus, User, current_value, remote_value
 from aioftrackjobs.protocol.query import bind
-from aioftrackjobs.transport import redact
 
 if TYPE_CHECKING:
     import asyncio
@@ -77,13 +68,10 @@ class JobLifecycle:
         description: The base text of its reports; None to keep the text that the Job has.
         grace: Seconds that recording the final status may take.
         interval: Seconds from one progress report to the next.
-        stop_on: What ends the block: see :func:`job_context`.
+        stop_on: What ends the block from outside: see :func:`job_context`.
 
     Attributes:
-        stop_requested: Whether somebody wants the Job to stop.
-        has_begun: Whether the server is known to have had the Job.
-        is_deleted: Whether it has the Job no more.
-        read_at: When the Job was last read, in monotonic seconds.
+        others: What others do to the Job.
     """
 
     def __init__(
@@ -99,23 +87,26 @@ class JobLifecycle:
         self._data = JobData(description)
         self._grace = grace
         self._interval = interval
+        self._decided: End | None = None
+        self._sets_status = False  # whether the program has set a status on the entity
+        self._recorded_in = WeakSet[UnitOfWork]()  # what it has recorded of the entity
+        self._is_handed_over = False  # whether a change is on its way to the event loop
+        self._begun_at = 0.0
         self._channels: dict[float, Channel] = {}  # by their interval, opened when first used
         self._lease_made_at = 0.0
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
-        self.has_begun = False
+        self._has_begun = False
         self._is_closed = False
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
-        self._stop_on = stop_on
-        self._scope = BlockScope(jobs.background)
-        self._was_seen = False  # by a read: some users may create Jobs that they cannot read
-        self._is_missing = False  # in the latest read
-        self.is_deleted = False
-        self._ended_by_others: JobStatus | None = None  # if that ends the block
-        self._is_mistaken = False  # whether a recovery took this session for dead
-        self.stop_requested = StopRequest()
-        self.read_at = 0.0
+        self.others = Interventions(
+            jobs,
+            stop_on,
+            write_soon=partial(self._write_soon, _RENEWAL_ROUND),
+            adopt_text=self._data.adopt_text,
+            leave=self._leave,
+        )
 
     def __repr__(self) -> str:
         return repr(self._entity)
@@ -132,7 +123,7 @@ class JobLifecycle:
     async def begin(
         self,
         job: Entity | str | UUID | None,
-        user: Entity | str | None,
+        user: Entity | str | UUID | None,
         data: Mapping[str, Any] | str | None,
     ) -> None:
         """Mark the Job running: a new one, or one that exists already.
@@ -143,6 +134,8 @@ class JobLifecycle:
             SessionStateError: The session is not open, or is closed meanwhile.
         """
         extra = parse_given_data(data) if isinstance(data, str) else data
+        if extra:
+            self._data.adopt_description(extra)
         if job is None:
             job_user = await self._find_user(user)
             self._beginning = unit = self._jobs.entities.new_unit()
@@ -167,8 +160,11 @@ class JobLifecycle:
             if job is not None and not exc.is_retryable:
                 await self.require_existence(exc)
             raise
-        self.has_begun, self.read_at = True, time.monotonic()
+        self._has_begun = True
+        self.others.begin(self._entity)
+        self._begun_at = time.monotonic()
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
+        self._jobs.entities.observers.setdefault(id(self._entity), self._adopt_change)
         self._task = current_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
@@ -188,16 +184,30 @@ class JobLifecycle:
         unit.set(job, status=JobStatus.RUNNING, data=content)
         return job
 
-    async def _find_user(self, user: Entity | str | None) -> User:
+    async def _find_user(self, user: Entity | str | UUID | None) -> User:
         if isinstance(user, User):
             return user
         if isinstance(user, Entity):
             raise TypeError(f"{user!r} is no User")
         if user is None:
             return await self._jobs.entities.current_user()
-        expression = bind("User where username is {name}", {"name": user})
+        text = str(user)
+        as_id = _uuid_text(text)
+        ids = {text, as_id or text}
+        # What looks like an id may be a name all the same, unless it is a UUID object.
+        criteria = "id in {ids}" if isinstance(user, UUID) else "username is {text} or id in {ids}"
+        given = {"ids": ids} if isinstance(user, UUID) else {"ids": ids, "text": text}
+        expression = bind(f"User where {criteria}", given)
         query: Query[Entity] = Query(self._jobs.entities, expression)
-        return await query.of(User).one()
+        users = await query.of(User).all()
+        with_id = [each for each in users if each.id in ids]
+        with_name = [each for each in users if each.id not in ids]
+        likely = (with_id or with_name) if as_id else (with_name or with_id)
+        if not likely:
+            raise NoResultFoundError(expression)
+        if len(likely) > 1:
+            raise MultipleResultsFoundError(expression)
+        return likely[0]
 
     async def _find_job(self, job: Entity | str | UUID) -> Job:
         entities = self._jobs.entities
@@ -219,8 +229,8 @@ class JobLifecycle:
         """
         with suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self)
-        if self._is_missing:
-            self._note_deletion()
+        self.others.note_refusal(refusal)
+        if self.others.is_missing:
             raise JobDeletedError(self.entity.id) from refusal
 
     async def _is_running(self) -> bool:
@@ -238,22 +248,72 @@ class JobLifecycle:
             FtrackJobsError: It is still uncertain, or the failure could not be delivered.
         """
         await unit.resolve()
-        await self._finish(JobStatus.FAILED)
+        await self._finish(End(JobStatus.FAILED))
 
-    # Reports
+    # Reports, which may come from any thread, callback or signal handler
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the block has ended, so that nothing is reported any more."""
+        return self._is_ending
+
+    @property
+    def description(self) -> str | None:
+        """The base text of the reports."""
+        return self._data.description
+
+    @description.setter
+    def description(self, text: str) -> None:
+        if not self._is_ending:
+            self._data.description = text
+            self._note_change()
 
     def show_progress(self, progress: Progress) -> None:
         """Have *progress* written soon. Never waits."""
-        self._data.progress = progress
-        self._write_soon(self._interval)
+        if not self._is_ending:
+            self._data.progress = progress
+            self._note_change()
 
-    def set_failure(self, reason: str) -> None:
-        """Let the Job fail with *reason* when the block ends without an error."""
-        self._data.failure_reason = reason
+    def decide(self, status: JobStatus, text: str | None) -> bool:
+        """Decide how the Job ends, and return whether this was the first decision.
+
+        Args:
+            status: Its final status.
+            text: What was done, or why it failed.
+        """
+        if self._decided is not None or self._is_ending:
+            return False
+        line = None if text is None else one_line(text, self._jobs.api_key)
+        self._decided = End(status, line or None)
+        return True
+
+    def _adopt_change(self, name: str, value: object, unit: UnitOfWork) -> None:
+        """Respect what the program sets on the entity, whether it commits that or not."""
+        self._recorded_in.add(unit)
+        if name == "status":
+            self._sets_status = True
+        elif name == "data":
+            self._data.adopt_change(current_value(self.entity, name), value)
+
+    def _note_change(self) -> None:
+        """Have the Job's data written soon."""
+        background = self._jobs.background
+        try:
+            if background.is_called_by_task():
+                self._write_soon(self._interval)
+            elif not self._is_handed_over:  # one that is on its way takes this change along
+                self._is_handed_over = True
+                background.call_in_loop(self._write_handed_over)
+        except (FtrackJobsError, RuntimeError) as exc:  # there is no event loop any more, or a fork
+            logger.debug("%r: its progress is not written any more: %s", self, exc)
+
+    def _write_handed_over(self) -> None:
+        self._is_handed_over = False
+        self._write_soon(self._interval)
 
     def _write_soon(self, interval: float) -> None:
         """Have the Job's data written in the next round of writes with *interval*."""
-        if self._is_ending or self.is_deleted:
+        if self._is_ending or self.others.is_deleted:
             return  # the final report writes them, and nothing may be written after it
         if interval not in self._channels:
             channel = self._jobs.progress.open_channel(interval, self, self._post_data)
@@ -263,13 +323,13 @@ class JobLifecycle:
     def _post_data(self, settle: Settle) -> PendingRequest:
         unit = self._jobs.entities.new_unit()
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
-        if self._is_mistaken:
+        if self.others.is_mistaken:
             values["status"] = JobStatus.RUNNING
         unit.set(self.entity, **values)
 
         def settle_write(outcome: Outcome) -> None:
             if isinstance(outcome, NotApplied):
-                self.note_refusal(outcome.error)
+                self.others.note_refusal(outcome.error)
             settle(outcome)
 
         return unit.post(settle_write)
@@ -278,9 +338,32 @@ class JobLifecycle:
         """Return the new content of *data*, with a lease that begins now."""
         self._data.lease = None if self._is_ending else self._jobs.active.new_lease()
         self._lease_made_at = time.monotonic()
-        return self._data.compose(data, extra)
+        composed = self._data.compose(data, extra)
+        self.others.note_text(composed.get("description"))
+        return composed
 
     # As one of the session's active Jobs
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the server is known to have had the Job."""
+        return self._has_begun
+
+    @property
+    def read_at(self) -> float:
+        """When the Job was last read, in monotonic seconds."""
+        return self.others.read_at
+
+    def note_read(self, row: Mapping[str, Any] | None) -> None:
+        """Take note of the *row* that the server has for the Job; None if it has none."""
+        self.others.note_read(row)
+
+    def _leave(self) -> None:
+        """Leave the Job alone: it is gone."""
+        self._jobs.active.discard(self)
+        self._jobs.journal.release_job(self.entity.id)
+        for channel in self._channels.values():
+            channel.close()
 
     def renew_lease(self, older_than: float) -> None:
         """Have the lease written again soon, if it was written more than some seconds ago."""
@@ -297,157 +380,127 @@ class JobLifecycle:
     async def close(self) -> None:
         """Record that the Job failed, because its session closes; its block then ends nothing."""
         self._is_closed = True
-        if self._data.failure_reason is None:
-            self._data.failure_reason = self._jobs.active.shutdown_reason or _CLOSED
-        report = self._start_ending()
-        await report.deliver(JobStatus.FAILED)
+        reason = self._jobs.active.shutdown_reason or _CLOSED
+        end = self._end_decided() or End(JobStatus.FAILED, reason)
+        report = self._start_ending(end)
+        await report.deliver(end.status)
         if report.error is not None:
-            logger.warning("%r: its failure was not reported: %s", self, report.error)
-
-    # What others do to the Job
-
-    def note_read(self, row: Mapping[str, Any] | None) -> None:
-        """Take note of the *row* that the server has for the Job; None if it has none."""
-        self.read_at = time.monotonic()
-        self._is_missing = row is None
-        if row is None:
-            if self._was_seen:
-                self._note_deletion()
-            else:  # perhaps it may not be read: a write shows whether it exists
-                self._write_soon(_RENEWAL_ROUND)
-            return
-        self._was_seen = True
-        status, text = row.get("status"), row.get("data")
-        self._is_mistaken = False
-        if self._is_ending or (status == JobStatus.RUNNING and f'"{STOP}"' not in str(text)):
-            return
-        data = parse_job_data(text)
-        if (request := stop_request_in(data)) is not None and not self.stop_requested:
-            self.stop_requested.set_from(request)
-            self._stop(ends_block=self._stop_on != "never")
-        if is_mistaken_failure(status, data, self._jobs.journal.holder):
-            self._is_mistaken = True
-            self._write_soon(_RENEWAL_ROUND)
-        elif status in (JobStatus.DONE, JobStatus.FAILED) and not self.stop_requested:
-            self.stop_requested.set("status", reason=f"its status was set to {status}")
-            if self._stop_on == "any":
-                self._ended_by_others = JobStatus(status)
-            self._stop(ends_block=self._stop_on == "any")
-
-    def note_refusal(self, error: Exception) -> None:
-        """Take note that the server has refused a write of the Job, perhaps because it is gone."""
-        if self._is_missing and isinstance(error, ServerError) and not error.is_retryable:
-            self._note_deletion()
-
-    def _note_deletion(self) -> None:
-        """Leave the Job alone from now on: there is nothing to write, and nothing to recover."""
-        if self.is_deleted or not self.has_begun:
-            return
-        self.is_deleted = True
-        self._jobs.active.discard(self)
-        self._jobs.journal.release_job(self.entity.id)
-        for channel in self._channels.values():
-            channel.close()
-        if not self._is_ending and not self.stop_requested:
-            self.stop_requested.set("deleted", reason="it was deleted")
-            self._stop(ends_block=self._stop_on == "any")
-
-    def _stop(self, *, ends_block: bool) -> None:
-        if not (ends_block and self._scope.cancel()):
-            logger.warning("%r: %s; its block goes on", self, self.stop_requested)
-
-    @contextmanager
-    def stoppable(self) -> Iterator[None]:
-        """Let the block be cancelled when somebody stops the Job.
-
-        Raises:
-            JobStoppedError: It was.
-            JobDeletedError: It was, because the Job was deleted.
-        """
-        with self._scope:
-            yield
-        if self._scope.is_cancelled:
-            if self.is_deleted:
-                raise JobDeletedError(self.entity.id)
-            stop = self.stop_requested
-            raise JobStoppedError(self.entity.id, stop.by, stop.reason)
+            logger.warning("%r: its final status was not reported: %s", self, report.error)
 
     # The end
 
     async def end(self) -> None:
-        """Mark the Job done, or failed if a reason was set.
+        """Record how the Job ends whose block was left without an error: done, if not decided.
 
         Raises:
             JobDeletedError: Somebody has deleted it.
             FtrackJobsError: That could not be delivered.
         """
-        if self._is_closed:
-            return
-        if self.is_deleted:
-            self._is_ending = True
+        if self.others.is_deleted:
+            self._stop_running()
             raise JobDeletedError(self.entity.id)
-        is_failed = self._data.failure_reason is not None
-        await self._finish(JobStatus.FAILED if is_failed else JobStatus.DONE)
+        if not self._is_closed:
+            await self._finish(self._end_decided() or End(JobStatus.DONE))
 
-    async def _finish(self, status: JobStatus) -> None:
-        report = self._start_ending()
+    def _end_decided(self) -> End | None:
+        """Return how the program has decided that the Job ends, if it has."""
+        if self._decided is None and self._sets_status:
+            status = current_value(self.entity, "status")
+            if isinstance(status, JobStatus) and status is not JobStatus.RUNNING:
+                self._decided = End(status)
+        return self._decided
+
+    async def _finish(self, end: End) -> None:
+        report = self._start_ending(end)
         with self._jobs.active.count_report():
-            await self._jobs.background.finish(report.deliver, status)
+            await self._jobs.background.finish(report.deliver, end.status)
         if report.error is not None:
             raise report.error
 
-    def _start_ending(self) -> FinalReport:
-        self._is_ending = True
-        self._jobs.active.discard(self)
+    def _start_ending(self, end: End) -> FinalReport:
+        self._stop_running()
+        self._data.is_done = end.status is JobStatus.DONE
+        if end.status is JobStatus.FAILED:
+            self._data.failure_reason = end.text
+        if self._decided is not None and self._decided.status is JobStatus.DONE:
+            self._data.result = self._decided.text
+        self._take_over_changes()
         channels = tuple(self._channels.values())
         return FinalReport(self._jobs, self, self._data, channels, grace=self._grace)
+
+    def _stop_running(self) -> None:
+        self._is_ending = True
+        self.others.end()
+        self._jobs.active.discard(self)
+        observers = self._jobs.entities.observers
+        if observers.get(id(self._entity)) == self._adopt_change:
+            del observers[id(self._entity)]
+
+    def _take_over_changes(self) -> None:
+        """Let the final report contain what the program has set on the entity and not committed.
+
+        The next commit of the program would send it after the final report.
+        """
+        for unit in tuple(self._recorded_in):
+            left = unit.drop_updates(self.entity, ("status", "data"))
+            self._data.adopt_values(remote_value(self.entity, "data"), left.get("data"))
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""
         if self._is_closed:
             return
-        self._is_ending = True
-        self._jobs.active.discard(self)
-        if self.is_deleted:
+        seconds = time.monotonic() - self._begun_at
+        if self._has_begun:
+            self._end_decided()
+        self._stop_running()
+        if self.others.is_deleted:
             return
-        key = self._jobs.api_key
         text = None
-        is_stopped = isinstance(error, JobStoppedError) and error.job_id == self.entity.id
-        if with_traceback and isinstance(error, Exception) and not is_stopped:
-            text = format_traceback(error, key)
+        if with_traceback and isinstance(error, Exception) and not self.others.has_caused(error):
+            text = format_traceback(error, self._jobs.api_key)
         try:
-            reason = redact(str(error), key) if is_stopped else describe_failure(error, key)
-            shutdown = self._jobs.active.shutdown_reason
-            if shutdown is not None and not isinstance(error, Exception):
-                reason = shutdown
-            if self._jobs.active.is_closing and isinstance(error, SessionStateError):
-                reason = _CLOSED
+            # In the background, while the task waits: see jobs.cancellation.
+            find_end = partial(self._find_end, error, current_task(), seconds)
             with self._jobs.active.count_report():
-                await self._jobs.background.finish(self._report_failure, reason, text)
+                await self._jobs.background.finish(self._report_failure, find_end, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
-            logger.warning("%r: its failure was not reported: %s", self, exc)
+            logger.warning("%r: its final status was not reported: %s", self, exc)
         except anyio.get_cancelled_exc_class():
             if isinstance(error, Exception):
                 raise  # otherwise the block is being left by a cancellation already
 
-    async def _report_failure(self, reason: str, traceback: str | None) -> None:
+    def _find_end(
+        self, error: BaseException, task: asyncio.Task[Any] | None, seconds: float
+    ) -> End:
+        """Return how the Job ends whose block was left by *error*, in *task*, after *seconds*."""
+        describe = partial(describe_interruption, task=task, seconds=seconds)
+        if self.others.has_caused(error):  # as by a cancellation, the work may have ended before
+            status, text = self._decided or End(JobStatus.FAILED, str(error))
+        else:
+            status, text = end_of_block(error, self._decided, describe)
+        shutdown = self._jobs.active.shutdown_reason
+        if shutdown is not None and not (self._decided or isinstance(error, Exception)):
+            status, text = JobStatus.FAILED, shutdown
+        if self._jobs.active.is_closing and isinstance(error, SessionStateError):
+            status, text = self._decided or End(JobStatus.FAILED, _CLOSED)
+        return End(status, None if text is None else one_line(text, self._jobs.api_key))
+
+    async def _report_failure(self, find_end: Callable[[], End], traceback: str | None) -> None:
         deadline = anyio.current_time() + self._grace
         with anyio.CancelScope(deadline=deadline):
             if not await self._may_exist():
                 if self._entity is not None:
                     self._jobs.journal.release_job(self._entity.id)
                 return
-        status = JobStatus.FAILED
-        if self._ended_by_others is not None and self._scope.is_cancelled:
+        end = find_end()
+        if self.others.imposed_status is not None:
             # Somebody else has said how it ends. Only what is ours is removed.
-            self._data, status = JobData(None), self._ended_by_others
-        else:
-            self._data.failure_reason = reason
-        report = self._start_ending()
-        await report.deliver(status, deadline)
+            self._data, end = JobData(None), End(self.others.imposed_status)
+        report = self._start_ending(end)
+        await report.deliver(end.status, deadline)
         if report.error is not None:
-            logger.warning("%r: its failure was not reported: %s", self, report.error)
-        elif traceback is not None:
+            logger.warning("%r: its final status was not reported: %s", self, report.error)
+        elif traceback is not None and end.status is JobStatus.FAILED:
             with anyio.CancelScope(deadline=deadline) as scope:
                 await attach_traceback(self._jobs.entities, self.entity, traceback)
             if scope.cancelled_caught:
@@ -458,7 +511,15 @@ class JobLifecycle:
         if self._entity is None or self._beginning is None:
             return False
         await self._beginning.settled()
-        if not self.has_begun and self._beginning.recorded_operations:
+        if not self._has_begun and self._beginning.recorded_operations:
             self._beginning.rollback()
             return False
         return True
+
+
+def _uuid_text(text: str) -> str | None:
+    """Return *text* as the server spells ids, if it is one in any spelling."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None

@@ -223,7 +223,7 @@ async def test_the_owners_reports_and_final_status_win_over_a_recovery_that_fail
         link.error = None
         await until(lambda: not session.health.final_reports_pending)
     found = held(server, job.id)
-    assert (found["status"], found["description"]) == ("done", "x (50 %)")
+    assert (found["status"], found["description"]) == ("done", "x")
     assert LEASE not in found["data"]
 
 
