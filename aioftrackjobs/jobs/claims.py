@@ -48,7 +48,7 @@ from aioftrackjobs.errors import (
     SessionStateError,
 )
 from aioftrackjobs.jobs.data import add_lease, remove_lease
-from aioftrackjobs.jobs.ownership import LEASE, LEASE_SECONDS, Lease, owner_of
+from aioftrackjobs.jobs.ownership import LEASE, LEASE_SECONDS, Lease, owned_error, owner_of
 from aioftrackjobs.jobs.termination import fetch_jobs
 from aioftrackjobs.journal import this_process
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
@@ -276,14 +276,14 @@ class Claims:
         """
         owner = self._owner_of(job)
         if job.id in self._busy or (runs_here and not take_over):
-            raise self._error(job, None)
+            raise self._owned_here(job)
         is_own = owner is not None and owner.holder == self._holder
         if owner is not None and not is_own and not take_over:
-            raise self._error(job, owner)
+            raise owned_error(job.id, owner)
         claim = self._claimed.pop(job.id, None)
         is_queued = remote_value(job, "status") == JobStatus.QUEUED
         if claim is not None and not is_queued and not take_over:
-            raise JobOwnedError(job.id)
+            raise owned_error(job.id, None)
         is_claimed = is_own and is_queued and claim is not None
         self._busy.add(job.id)
         return Beginning(None if is_own else owner, is_claimed, began)
@@ -315,22 +315,19 @@ class Claims:
             await fetch_jobs(self._entities, [job.id])
             owner = self._owner_of(job)
             if remote_value(job, "status") != JobStatus.RUNNING:
-                raise JobOwnedError(job.id)  # it has been run meanwhile
+                raise owned_error(job.id, None)  # it has been run meanwhile
             if self._is_settled(owner):
                 return
             if owner is not None and not owner.is_claim and owner.holder != former:
                 break
             await write()
-        raise self._error(job, owner)
+        raise owned_error(job.id, owner)
 
     def _is_settled(self, owner: Lease | None) -> bool:
         if owner is None:
             return not self._has_leases
         return owner.holder == self._holder and not owner.is_claim
 
-    def _error(self, job: Job, owner: Lease | None) -> JobOwnedError:
-        if owner is None:
-            here = this_process()
-            return JobOwnedError(job.id, here.host, here.pid, self._holder, None)
-        process = owner.process
-        return JobOwnedError(job.id, process.host, process.pid, owner.holder, owner.until)
+    def _owned_here(self, job: Job) -> JobOwnedError:
+        here = this_process()
+        return JobOwnedError(job.id, here.host, here.pid, self._holder)
