@@ -163,6 +163,7 @@ class Connection:
             with anyio.move_on_after(self.timings.closing_patience) as waiting:
                 await self.background.wait_released()
             if waiting.cancelled_caught:
+                await self.end_jobs()  # of blocks that were just being entered
                 self.background.stop_optional()
                 self.dispatcher.withdraw_all()
                 await self.background.wait_released()
