@@ -56,6 +56,7 @@ class Connection:
         journal: What this host has not yet reported.
         transfer_limiter: Limits the uploads and downloads that run at the same time.
         closing_grace: Seconds that closing waits for requests in progress.
+        is_closing: Whether closing has begun, so that calls of users are refused.
         end_jobs: Ends the Jobs that still run when the session closes, in limited time.
     """
 
@@ -103,7 +104,7 @@ class Connection:
         self._transport: Transport | None = None  # while it is open
         self._transfers = transfers
         self._closing = False
-        self._refuses_calls = False
+        self.is_closing = False
         self.end_jobs: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
 
     async def __aenter__(self) -> Connection:
@@ -157,12 +158,13 @@ class Connection:
         """End all Jobs, and let requests end for a limited time."""
         for _ in range(self.timings.closing_turns):
             await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
-        self._refuses_calls = True
+        self.is_closing = True
         await self.end_jobs()
         with anyio.move_on_after(self.closing_grace) as scope:
             with anyio.move_on_after(self.timings.closing_patience) as waiting:
                 await self.background.wait_released()
             if waiting.cancelled_caught:
+                await self.end_jobs()  # of blocks that were just being entered
                 self.background.stop_optional()
                 self.dispatcher.withdraw_all()
                 await self.background.wait_released()
@@ -228,5 +230,5 @@ class Connection:
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed."""
         self.dispatcher.require_open()
-        if self._refuses_calls:
+        if self.is_closing:
             raise SessionStateError("the session is being closed; open a new one")

@@ -111,7 +111,8 @@ async def job_context(
     running: RunningJob | None = None
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
         try:
-            await lifecycle.begin(job, user, data, take_over=take_over)
+            with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
+                await lifecycle.begin(job, user, data, take_over=take_over)
             running = RunningJob(jobs, lifecycle.reporter, outer)
             _running.set(running)
             with lifecycle.others.stoppable():

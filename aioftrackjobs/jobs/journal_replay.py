@@ -71,6 +71,8 @@ class JournalReplay:
         if self._woken is not None:
             self._woken.set()
             return
+        if self._connection.is_closing:
+            return  # a later session does it
         try:
             self._connection.background.spawn(self._run)
         except SessionStateError:

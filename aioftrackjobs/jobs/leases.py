@@ -53,7 +53,7 @@ class ActiveJob(ReadableJob, Protocol):
         ...
 
     async def close(self) -> None:
-        """Record that the Job failed, in limited time, although its block goes on."""
+        """End the Job if it is owned here, in limited time, although its block goes on."""
         ...
 
 
@@ -238,9 +238,9 @@ class ActiveJobs:
             logger.warning(
                 "the session is closed while Jobs are running; this ends them: %s", names
             )
-            async with anyio.create_task_group() as group:
-                for job in running:
-                    group.start_soon(job.close)
+        async with anyio.create_task_group() as group:
+            for job in (*running, *self._guests):
+                group.start_soon(job.close)
         while self._reports:
             self._all_reported = anyio.Event()
             await self._all_reported.wait()

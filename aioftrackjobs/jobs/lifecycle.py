@@ -174,11 +174,14 @@ class JobLifecycle:
             if former is not None:
                 former.lose()
             await claims.confirm(entity, beginning, partial(self._write_again, extra))
+            self._jobs.require_open()
         except ServerError as exc:
             if not exc.is_retryable:
                 await self.require_existence(exc)
             raise
         except JobOwnedError:
+            if self._is_closed:  # the session was closed meanwhile, and has ended the Job itself
+                self._jobs.require_open()
             self.others.is_lost = True
             self._jobs.journal.release_job(entity.id)
             raise
@@ -186,6 +189,7 @@ class JobLifecycle:
             claims.leave(entity)
 
     async def _write_again(self, extra: Mapping[str, Any] | None) -> None:
+        self._jobs.require_open()
         unit = self._jobs.entities.new_unit()
         data = self._compose(remote_value(self.entity, "data"), extra)
         unit.set(self.entity, status=JobStatus.RUNNING, data=data)
@@ -431,6 +435,9 @@ class JobLifecycle:
     async def close(self) -> None:
         """Record that the Job failed, because its session closes; its block then ends nothing."""
         self._is_closed = True
+        if self.others.is_lost or self.others.is_deleted:
+            self._stop_running()
+            return
         reason = self._jobs.active.shutdown_reason or _CLOSED
         end = self._end_decided() or End(JobStatus.FAILED, reason)
         report = self._start_ending(end)
@@ -447,12 +454,14 @@ class JobLifecycle:
             JobDeletedError: Somebody has deleted it.
             FtrackJobsError: That could not be delivered.
         """
+        if self._is_closed:
+            return
         if self.others.is_deleted:
             self._stop_running()
             raise JobDeletedError(self.entity.id)
         if self.others.is_lost:
             self._stop_running()
-        elif not self._is_closed:
+        else:
             await self._finish(self._end_decided() or End(JobStatus.DONE))
 
     def _end_decided(self) -> End | None:
