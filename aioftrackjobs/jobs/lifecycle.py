@@ -414,7 +414,7 @@ class JobLifecycle:
     def _leave(self) -> None:
         """Leave the Job alone: it is gone, or has another owner."""
         active = self._jobs.active
-        active.add_guest(self)
+        active.add_guest(self, is_read=False)
         if active.find(self.entity.id) is None:  # otherwise another block here has taken it over
             self._jobs.journal.release_job(self.entity.id)
         for channel in self._channels.values():

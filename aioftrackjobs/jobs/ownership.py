@@ -95,9 +95,12 @@ def is_owned_by_other(data: Mapping[str, Any], holder: str, now: datetime) -> bo
         holder: Names the session that has run the Job until now.
         now: The time of the server.
     """
+    match data.get(LEASE):
+        case {"holder": found} if found == holder:  # nearly always
+            return False
     lease = Lease.of(data)
     if lease is not None and not lease.is_claim:
-        return lease.holder != holder and not lease.is_over(now, 0.0)
+        return not lease.is_over(now, 0.0)
     match data.get(TAKEN_OVER):  # the new owner has ended the Job
         case {"holder": former}:
             return bool(former == holder)
@@ -105,8 +108,8 @@ def is_owned_by_other(data: Mapping[str, Any], holder: str, now: datetime) -> bo
 
 
 def takeover_note(former: Lease | None, now: datetime) -> dict[str, Any] | None:
-    """Return what a Job's data hold under :data:`TAKEN_OVER`; None if nobody owned it before."""
-    if former is None or former.is_claim:
+    """Return what a Job's data hold under :data:`TAKEN_OVER`; None if nobody has run it before."""
+    if former is None:
         return None
     return {"holder": former.holder, "at": now.isoformat(timespec="seconds")}
 
