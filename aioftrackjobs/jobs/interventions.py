@@ -8,6 +8,7 @@ it any more, and nothing waits for it.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +40,8 @@ class Interventions:
 
     Attributes:
         stop_requested: Whether somebody wants the Job to stop.
-        read_at: When the Job was last read, in monotonic seconds.
+        read_at: When the Job was last read, in monotonic seconds; infinite if it is of no use to
+            read it again.
         is_missing: Whether the latest read has not found it.
         is_deleted: Whether it was there, and is there no more.
         is_mistaken: Whether a recovery has failed it although this session runs it.
@@ -139,7 +141,7 @@ class Interventions:
     def _note_deletion(self) -> None:
         if self.is_deleted or self._job is None:
             return
-        self.is_deleted = True
+        self.is_deleted, self.read_at = True, math.inf
         self._leave()
         if not self._is_over and not self.stop_requested:
             self.stop_requested.set("deleted", reason="it was deleted")
@@ -154,7 +156,7 @@ class Interventions:
         """
         if self.is_lost or self.is_deleted or self._job is None:
             return
-        self.is_lost, self._new_owner = True, owner
+        self.is_lost, self._new_owner, self.read_at = True, owner, math.inf
         self._leave()
         if self._is_over:
             logger.warning("%r: it was taken over; its end is not written", self._job)
