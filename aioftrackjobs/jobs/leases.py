@@ -235,7 +235,9 @@ class ActiveJobs:
         running = tuple(self._jobs)
         if running:
             names = ", ".join(map(repr, running))
-            logger.warning("the session is closed while Jobs are running, which fail: %s", names)
+            logger.warning(
+                "the session is closed while Jobs are running; this ends them: %s", names
+            )
             async with anyio.create_task_group() as group:
                 for job in running:
                     group.start_soon(job.close)
