@@ -166,7 +166,7 @@ class Interventions:
         self._stop(ends_block=self._stop_on == "any" and owner is not None)
 
     def _stop(self, *, ends_block: bool) -> None:
-        if not (ends_block and self._scope.cancel()):
+        if not (ends_block and self._scope.cancel(str(self.stop_requested))):
             logger.warning("%r: %s; its block goes on", self._job, self.stop_requested)
 
     # What becomes of the block

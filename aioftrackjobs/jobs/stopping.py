@@ -199,10 +199,13 @@ class BlockScope:
         self.is_cancelled = is_cancellation and not is_by_others and task is current_task()
         return self.is_cancelled
 
-    def cancel(self) -> bool:
+    def cancel(self, reason: str) -> bool:
         """Cancel the block, as soon as it is in no shield; return whether that is possible.
 
         It is not if the block is not entered, or if the task that has entered it has ended.
+
+        Args:
+            reason: The message of the ``CancelledError`` on asyncio.
         """
         if self._scope is not None:
             self._scope.cancel()
@@ -210,15 +213,15 @@ class BlockScope:
         if self._task is None or self._task.done():
             return False
         if self._is_shielded(self._task):
-            self._background.spawn(self._cancel_after_shields)
+            self._background.spawn(self._cancel_after_shields, reason)
         else:
-            self._cancel_task(self._task)
+            self._cancel_task(self._task, reason)
         return True
 
-    async def _cancel_after_shields(self) -> None:
+    async def _cancel_after_shields(self, reason: str) -> None:
         while self._task is not None and not self._task.done():
             if not self._is_shielded(self._task):
-                self._cancel_task(self._task)
+                self._cancel_task(self._task, reason)
                 return
             await anyio.sleep(_SHIELD_PAUSE)
 
@@ -231,9 +234,9 @@ class BlockScope:
             scope = getattr(scope, "_parent_scope", None)
         return False
 
-    def _cancel_task(self, task: asyncio.Task[Any]) -> None:
+    def _cancel_task(self, task: asyncio.Task[Any], reason: str) -> None:
         self._has_cancelled = True
-        task.cancel()
+        task.cancel(reason)
 
 
 def _innermost_scope(task: asyncio.Task[Any]) -> anyio.CancelScope | None:
