@@ -59,7 +59,7 @@ class Interventions:
         leave: Callable[[], None],
     ) -> None:
         self._stop_on = stop_on
-        self._holder, self._server = jobs.journal.holder, jobs.server
+        self._holder, self._server, self._active = jobs.journal.holder, jobs.server, jobs.active
         self._new_owner: Lease | None = None
         self._scope = BlockScope(jobs.background)
         self._write_soon, self._adopt_text, self._leave = write_soon, adopt_text, leave
@@ -112,6 +112,8 @@ class Interventions:
     def _note_values(self, status: object, data: Mapping[str, Any]) -> None:
         if status == JobStatus.RUNNING:
             self._note_text_of(data)
+            if self.is_owner and self._active.has_leases and Lease.of(data) is None:
+                self._write_soon()  # without one, any session may run the Job
             if STOP not in data:
                 return
         if (request := stop_request_in(data)) is not None and not self.stop_requested:

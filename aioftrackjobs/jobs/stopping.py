@@ -166,6 +166,8 @@ class BlockScope:
         self._background = background
         self._scope: anyio.CancelScope | None = None  # on trio
         self._task: asyncio.Task[Any] | None = None  # on asyncio, inside of the block
+        self._is_entered = False
+        self._early_reason: str | None = None  # if it was cancelled before it was entered
         self._cancellations = 0  # of the task, before the block
         self._around: anyio.CancelScope | None = None
         self._has_cancelled = False
@@ -179,6 +181,9 @@ class BlockScope:
         else:
             self._cancellations = self._task.cancelling()
             self._around = _innermost_scope(self._task)
+        self._is_entered = True
+        if self._early_reason is not None:
+            self.cancel(self._early_reason)
         return self
 
     def __exit__(
@@ -202,11 +207,14 @@ class BlockScope:
     def cancel(self, reason: str) -> bool:
         """Cancel the block, as soon as it is in no shield; return whether that is possible.
 
-        It is not if the block is not entered, or if the task that has entered it has ended.
+        It is not if the task that has entered the block has ended.
 
         Args:
             reason: The message of the ``CancelledError`` on asyncio.
         """
+        if not self._is_entered:
+            self._early_reason = reason
+            return True
         if self._scope is not None:
             self._scope.cancel()
             return True

@@ -314,6 +314,43 @@ async def test_a_request_that_is_left_from_an_earlier_run_stops_nothing(
     assert held(server, job.id)["status"] == "done"
 
 
+@pytest.mark.every_client
+async def test_a_request_that_comes_before_the_block_is_entered_ends_it(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    """Another session may be found to begin the same Job, so that a beginning takes a while."""
+    job = other.create(Job, {"status": "queued", "data": {"description": "x"}})
+    await other.commit()
+    asked = False
+
+    async def ask(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal asked
+        assert isinstance(request.body, bytes)
+        response = await send(request)
+        if b'"running"' in request.body and not asked:
+            asked = True
+            await add(other, job.id, stop=STOP)
+        return response
+
+    async with watching(server) as session:
+        Relay(session, ask)
+        with anyio.fail_after(20), pytest.raises(JobStoppedError):
+            async with job_context(session, job=job.id):
+                await anyio.sleep_forever()
+    assert held(server, job.id)["description"] == "x - failed: stopped by maya: wrong shot"
+
+
+async def test_a_lease_that_others_remove_is_written_again(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    async with watching(server) as session:
+        async with job_context(session, description="x") as job:
+            for damaged in ({}, {"lease": "mine", "a": 1}):
+                await put(other, job.id, damaged)
+                await until(lambda: isinstance(data_of(server, job.id).get("lease"), dict))
+    assert data_of(server, job.id) == {"description": "x", "a": 1}
+
+
 async def test_a_block_with_never_goes_on_after_one_warning(
     server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
