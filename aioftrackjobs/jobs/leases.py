@@ -107,6 +107,11 @@ class ActiveJobs:
         self._reports = 0
         self._all_reported: anyio.Event | None = None
 
+    @property
+    def has_leases(self) -> bool:
+        """Whether the Jobs of the session carry leases."""
+        return bool(self._seconds)
+
     def new_lease(self) -> Mapping[str, Any] | None:
         """Return a lease that begins now, as a Job's data hold it; None without leases."""
         if not self._seconds:

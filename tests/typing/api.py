@@ -22,6 +22,7 @@ from aioftrackjobs import (
     RecoveredJob,
     Recovery,
     RunningJob,
+    StopRequest,
     User,
     Verdict,
     job_context,
@@ -95,7 +96,14 @@ async def jobs(session: AsyncSession) -> None:
             assert_type(shot, str)
         assert_type(await job.attach(b"x", name="x.txt"), FileComponent)
         await job.attach(Path("plates"), report_progress=True)
+        assert_type(job.stop_requested, StopRequest)
+        assert_type(await job.stop_requested, StopRequest)
         job.fail("no")
+
+    async with job_context(session, stop_on="any"):
+        pass
+    async with job_context(session, stop_on="always"):  # type: ignore[arg-type]
+        pass
 
     @job_context(session, description="nightly")
     async def nightly(count: int) -> str:
