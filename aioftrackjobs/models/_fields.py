@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, TypeAlias
 from uuid import uuid4
@@ -13,6 +14,9 @@ from aioftrackjobs.protocol.values import stored_time
 
 def _date_as_time(value: object) -> object:
     """Return a date as the server stores it in a time; it does not depend on a time zone."""
+    if isinstance(value, str) and len(value) == len("2026-01-02"):
+        with suppress(ValueError):
+            value = date.fromisoformat(value)
     if isinstance(value, date) and not isinstance(value, datetime):
         return datetime.combine(value, time(), UTC)
     return value
