@@ -39,6 +39,7 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.models._collection import Collection
 from aioftrackjobs.models._fields import verbatim_fields
 from aioftrackjobs.models._state import Change, Owner, as_plain, attach, merge_into
+from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import Reference
 
 _STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers")
@@ -315,9 +316,11 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         if name not in self:
             raise self._missing(name)
         if name in self._local:
-            if self._owner is not None:
-                self._owner.record_reset(self, name)
-            del self._local[name]
+            others = NOT_SET if self._owner is None else self._owner.record_reset(self, name)
+            if others is NOT_SET:
+                del self._local[name]
+            else:
+                self._local[name] = others
 
     def __delattr__(self, name: str) -> None:
         del self[name]
@@ -351,13 +354,14 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def popitem(self) -> tuple[str, Any]:
         """Take back the latest local change, and return its name and value."""
-        changed = self._changed()
-        if not changed:
-            raise KeyError("no local change")
-        return changed[-1], self.pop(changed[-1])
+        for name in reversed(self._changed()):
+            value = self.pop(name)
+            if self._local.get(name, NOT_SET) is not value:  # else another task has recorded it
+                return name, value
+        raise KeyError("no local change")
 
     def clear(self) -> None:
-        """Take back all local changes, except for the key."""
+        """Take back all local changes, except for the key and for what other tasks have changed."""
         for name in self._changed():
             del self[name]
 
