@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from aioftrackjobs.commit.unit_of_work import UnitOfWork
     from aioftrackjobs.entities.queries import Query
     from aioftrackjobs.errors import (
+        ArgumentError,
         AuthenticationError,
         CommitUncertainError,
         ConfigurationError,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
         FtrackJobsError,
         ImmutableAttributeError,
         InvalidKeyError,
+        InvalidValueError,
         MalformedResponseError,
         MissingExtraError,
         MultipleResultsFoundError,
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     from aioftrackjobs.signals import shutdown_on_signals
 
 __all__ = [
+    "ArgumentError",
     "AsyncSession",
     "AuthenticationError",
     "Change",
@@ -88,6 +91,7 @@ __all__ = [
     "Health",
     "ImmutableAttributeError",
     "InvalidKeyError",
+    "InvalidValueError",
     "Job",
     "JobComponent",
     "JobStatus",

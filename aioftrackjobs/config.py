@@ -1,14 +1,21 @@
-"""Settings from arguments or the environment, which no other module reads."""
+"""Arguments, and settings from the environment: checked here, and read by no other module."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from aioftrackjobs.errors import ConfigurationError
+from aioftrackjobs.errors import ArgumentError, ConfigurationError
+
+#: Numbers from here on are too long to show.
+_LONG = 10**15
+
+#: What the settings are called in the text of an error.
+_NAMES = {"server_url": "server URL", "api_key": "API key", "api_user": "API user"}
 
 
 class Secret:
@@ -63,13 +70,36 @@ def resolve_credentials(
         docs/protocol.md, section 8.4.
     """
     env = os.environ if environment is None else environment
-    url = (server_url or env.get("FTRACK_SERVER", "")).strip().rstrip("/")
-    key = (api_key or env.get("FTRACK_API_KEY") or env.get("FTRACK_APIKEY", "")).strip()
-    user = (api_user or env.get("FTRACK_API_USER", "")).strip()
-    problems = [*_url_problems(url), *_key_problems(key), *_user_problems(user)]
+    url, url_problems = _setting("server_url", server_url, env, "FTRACK_SERVER")
+    key, key_problems = _setting("api_key", api_key, env, "FTRACK_API_KEY", "FTRACK_APIKEY")
+    user, user_problems = _setting("api_user", api_user, env, "FTRACK_API_USER")
+    url = url.rstrip("/")
+    problems = [
+        *(url_problems or _url_problems(url)),
+        *(key_problems or _key_problems(key)),
+        *(user_problems or _user_problems(user)),
+    ]
     if problems:
         raise ConfigurationError(problems)
     return Credentials(url, user, Secret(key))
+
+
+def _setting(
+    argument: str, value: object, environment: Mapping[str, str], *variables: str
+) -> tuple[str, list[str]]:
+    """Return a setting without white space around it, and what is wrong with it.
+
+    An argument that is given counts, also if it is empty: what a program passes by mistake must
+    not become the server, the user or the key of the environment.
+    """
+    if value is not None:
+        if not isinstance(value, str):
+            return "", [f"the argument {argument} is no text, but of type {type(value).__name__}"]
+        return value.strip(), [] if value.strip() else [f"the argument {argument} is empty"]
+    for name in variables:
+        if text := environment.get(name, "").strip():
+            return text, []
+    return "", [f"no {_NAMES[argument]} (argument {argument} or {variables[0]})"]
 
 
 def resolve_journal(
@@ -77,36 +107,101 @@ def resolve_journal(
 ) -> Path | None:
     """Return the journal's file: *path*, else ``FTRACK_JOBS_JOURNAL``, else None."""
     env = os.environ if environment is None else environment
+    require(path is None or isinstance(path, str | os.PathLike), "journal", "a path", path)
     name = os.fspath(path) if path is not None else env.get("FTRACK_JOBS_JOURNAL", "").strip()
     return Path(name).expanduser() if name else None
 
 
 def _url_problems(url: str) -> list[str]:
-    if not url:
-        return ["no server URL (argument server_url or FTRACK_SERVER)"]
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         usable = False
-    if not usable or parts.query or parts.fragment:
+    if not usable or "?" in url or "#" in url or not _is_plain(url) or "\\" in url:
         return ["the server URL must look like https://studio.ftrackapp.com"]
-    if parts.username or parts.password:
+    if "@" in parts.netloc:
         return ["the server URL must not hold a user name or password"]
     return []
 
 
+def _is_plain(text: str) -> bool:
+    """Return whether *text* has no space, line break or other character that is not shown."""
+    return text.isprintable() and " " not in text
+
+
 def _key_problems(key: str) -> list[str]:
-    if not key:
-        return ["no API key (argument api_key or FTRACK_API_KEY)"]
     if not key.isascii() or not key.isprintable():
         return ["the API key holds characters that cannot stand in an HTTP header"]
     return []
 
 
 def _user_problems(user: str) -> list[str]:
-    if not user:
-        return ["no API user (argument api_user or FTRACK_API_USER)"]
     if not user.isprintable():
         return ["the API user holds characters that cannot stand in an HTTP header"]
     return []
+
+
+# Arguments of public functions. Most are right, and these checks take well under a microsecond.
+
+
+def require(is_valid: bool, argument: str, expected: str, value: object) -> None:  # noqa: FBT001
+    """Raise ArgumentError unless *is_valid*.
+
+    Args:
+        is_valid: Whether *argument* may be *value*.
+        argument: Name of the argument.
+        expected: What it must be.
+        value: What it is; of texts and objects, only the type is shown.
+    """
+    if not is_valid:
+        is_number = isinstance(value, float) or (isinstance(value, int) and abs(value) < _LONG)
+        is_short = value is None or is_number
+        shown = repr(value) if is_short else f"a value of type {type(value).__name__}"
+        raise ArgumentError(argument, expected, "empty" if value == "" else shown)
+
+
+def require_seconds(argument: str, value: object, *, above: bool = False) -> None:
+    """Raise ArgumentError unless *value* is a number of seconds.
+
+    Args:
+        argument: Name of the argument.
+        value: Its value; may be infinite.
+        above: Refuse 0.
+    """
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_valid = is_number and (value > 0 if above else value >= 0)  # type: ignore[operator]
+    require(
+        is_valid, argument, f"a number of seconds, {'above 0' if above else '0 or more'}", value
+    )
+
+
+def require_flag(argument: str, value: object) -> None:
+    """Raise ArgumentError unless *value* is True or False: the text "false" would count as true."""
+    require(isinstance(value, bool), argument, "True or False", value)
+
+
+def require_text(argument: str, value: object, *, optional: bool = True) -> None:
+    """Raise ArgumentError unless *value* is a text; None and "" count if it is *optional*."""
+    is_text = isinstance(value, str)
+    if optional:
+        require(is_text or value is None, argument, "a text", value)
+    else:
+        require(is_text and bool(str(value).strip()), argument, "a text that is not empty", value)
+
+
+def require_values(argument: str, value: object, *, optional: bool = True) -> None:
+    """Raise ArgumentError unless *value* is a mapping with texts as keys."""
+    if value is None and optional:
+        return
+    expected = "a mapping of attributes to values"
+    require(isinstance(value, Mapping), argument, expected, value)
+    for name in value:  # type: ignore[attr-defined]
+        require(isinstance(name, str), f"each key of {argument}", "a text", name)
+
+
+def require_callback(argument: str, value: object) -> None:
+    """Raise ArgumentError unless *value* is a function that is called and not awaited, or None."""
+    is_async = iscoroutinefunction(value) or iscoroutinefunction(getattr(value, "__call__", None))  # noqa: B004
+    is_valid = value is None or (callable(value) and not is_async)
+    require(is_valid, argument, "a function that is no coroutine function", value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -60,7 +60,8 @@ class Connection:
         api: Makes the API calls of the dispatcher; there is none before the connection is opened.
         journal: What this host has not yet reported.
         transfer_limiter: Limits the uploads and downloads that run at the same time.
-        closing_grace: Seconds that closing waits for Jobs and requests in progress.
+        closing_grace: Seconds that closing waits for requests in progress.
+        end_jobs: Ends the Jobs that still run when the session closes, in limited time.
     """
 
     api: ApiClient
@@ -107,6 +108,8 @@ class Connection:
         self._transport: Transport | None = None  # while it is open
         self._transfers = transfers
         self._closing = False
+        self._refuses_calls = False
+        self.end_jobs: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
 
     async def __aenter__(self) -> Connection:
         if self.background.event_loop is not None:
@@ -162,14 +165,22 @@ class Connection:
         await self.background.aclose(self._wind_down)
 
     async def _wind_down(self) -> None:
-        """Let Jobs report their final status and requests end, for a limited time."""
+        """End all Jobs, and let requests end for a limited time."""
+        for _ in range(self.timings.closing_turns):
+            await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
+        self._refuses_calls = True
+        await self.end_jobs()
         with anyio.move_on_after(self.closing_grace) as scope:
-            for _ in range(self.timings.closing_turns):
-                await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
-            await self.background.wait_released()
+            with anyio.move_on_after(self.timings.closing_patience) as waiting:
+                await self.background.wait_released()
+            if waiting.cancelled_caught:
+                self.background.stop_optional()
+                self.dispatcher.withdraw_all()
+                await self.background.wait_released()
+        with anyio.move_on_after(min(self.closing_grace, self.timings.closing_linger)) as lingering:
             await self.dispatcher.drain()
-        if scope.cancelled_caught:
-            logger.warning("the session closes while Jobs or requests are in progress")
+        if scope.cancelled_caught or lingering.cancelled_caught:
+            logger.warning("the session closes while requests are in progress")
         self._transport = None
         self.dispatcher.abandon()
 
@@ -210,7 +221,7 @@ class Connection:
         Raises:
             SessionStateError: The session is not open.
         """
-        self.require_open()
+        self.dispatcher.require_open()
         assert self._transport is not None  # noqa: S101 - for type checkers
         return self._transport
 
@@ -226,5 +237,7 @@ class Connection:
         return component_url(server_url, action, component_id, api_user, api_key.reveal())
 
     def require_open(self) -> None:
-        """Raise SessionStateError unless the session is open."""
+        """Raise SessionStateError unless the session is open, and is not being closed."""
         self.dispatcher.require_open()
+        if self._refuses_calls:
+            raise SessionStateError("the session is being closed; open a new one")

@@ -4,6 +4,7 @@
 
     FtrackJobsError
     ├── ConfigurationError         set what is missing, then start again
+    ├── ArgumentError              correct the argument that it names; nothing was sent
     ├── MissingExtraError          install the extra that it names
     ├── SessionStateError          open the session, where it is used; or stop using it
     ├── TransportError             no complete response: the server may have acted; try again later
@@ -25,6 +26,7 @@
     │   ├── UnknownEntityTypeError   correct the name of the entity type
     │   ├── ImmutableAttributeError  create a new entity instead
     │   ├── InvalidKeyError        give all parts of the key
+    │   ├── InvalidValueError      give the attribute a value that it can have
     │   └── UnserialisableValueError   convert the value to one that JSON can hold
     └── TransferError              a file was not transferred; no incomplete file is left
         ├── FileChangedError       upload it when nothing writes to it any more
@@ -40,6 +42,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 
 __all__ = [
+    "ArgumentError",
     "AuthenticationError",
     "CommitUncertainError",
     "ConfigurationError",
@@ -50,6 +53,7 @@ __all__ = [
     "FtrackJobsError",
     "ImmutableAttributeError",
     "InvalidKeyError",
+    "InvalidValueError",
     "MalformedResponseError",
     "MissingExtraError",
     "MultipleResultsFoundError",
@@ -68,6 +72,9 @@ __all__ = [
     "UnsupportedLocationError",
     "ValidationError",
 ]
+
+#: Characters of a value that the text of an error shows.
+_LONGEST_VALUE = 80
 
 #: HTTP status code.
 _TOO_MANY_REQUESTS = 429
@@ -90,6 +97,27 @@ class ConfigurationError(FtrackJobsError):
 
     def __str__(self) -> str:
         return "the session is not configured: " + "; ".join(self.problems)
+
+
+class ArgumentError(FtrackJobsError, TypeError, ValueError):
+    """An argument of a function has a wrong type or value. Nothing was recorded or sent.
+
+    It is a TypeError and a ValueError, so that code that expects either of them catches it.
+
+    Attributes:
+        argument: Name of the argument.
+        expected: What it must be.
+        given: What was given instead: a number, or the type of any other value.
+    """
+
+    def __init__(self, argument: str, expected: str, given: str) -> None:
+        super().__init__(argument, expected, given)
+        self.argument = argument
+        self.expected = expected
+        self.given = given
+
+    def __str__(self) -> str:
+        return f"{self.argument} must be {self.expected}, not {self.given}"
 
 
 class MissingExtraError(FtrackJobsError, ImportError):
@@ -396,6 +424,46 @@ class InvalidKeyError(EntityError, ValueError):
         return f"the key of {self.entity_type} is ({names}), not {self.given!r}"
 
 
+class InvalidValueError(_AttributeError, ValueError):
+    """An attribute of an entity cannot have a value.
+
+    Attributes:
+        entity_type: Type of the entity.
+        attribute: Name of the attribute.
+        value: The value, if it is a text, a number or None; else a text that says what it is.
+        reason: What values the attribute can have.
+        allowed: These values, if there are only some.
+    """
+
+    def __init__(
+        self,
+        entity_type: str,
+        attribute: str,
+        value: object,
+        reason: str,
+        allowed: Sequence[str] = (),
+    ) -> None:
+        super().__init__(entity_type, attribute)
+        is_plain = value is None or isinstance(value, str | bool | float) or _is_short(value)
+        self.value = value if is_plain else f"a value of type {type(value).__name__}"
+        self.reason = reason
+        self.allowed = tuple(allowed)
+        self.args = (entity_type, attribute, self.value, reason, self.allowed)
+        self._shown = _shortened(repr(self.value)) if is_plain else str(self.value)
+
+    def __str__(self) -> str:
+        hint = _suggestion(str(self.value), self.allowed)
+        text = f"{self.entity_type}.{self.attribute} cannot be {self._shown}: {self.reason}"
+        return f"{text}.{hint}" if hint else text
+
+    def hide(self, redact: Callable[[str], str]) -> None:
+        """Remove what *redact* removes from the texts of this error."""
+        if isinstance(self.value, str):
+            self.value = redact(self.value)
+        self._shown = redact(self._shown)
+        self.args = (*self.args[:2], self.value, *self.args[3:])
+
+
 class UnserialisableValueError(EntityError, TypeError):
     """A value cannot be sent to the server, because JSON cannot hold it.
 
@@ -423,6 +491,15 @@ class FileChangedError(TransferError):
 
 class UnsupportedLocationError(TransferError):
     """This package cannot store files in the location, or load files from it."""
+
+
+def _is_short(value: object) -> bool:
+    """Return whether it is a whole number that is not too long to be shown."""
+    return isinstance(value, int) and value.bit_length() < _LONGEST_VALUE
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
 def _suggestion(name: str, known: Iterable[str]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sized
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
 
 from aioftrackjobs.jobs.attachments import attach
+from aioftrackjobs.jobs.block import block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.progress import Progress
@@ -34,11 +35,11 @@ _SECOND = 2
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
 
-@asynccontextmanager
+@block_context
 async def job_context(
-    session: AsyncSession,
+    session: AsyncSession | Callable[[], AsyncSession],
     *,
-    job: Entity | str | None = None,
+    job: Entity | str | UUID | None = None,
     user: Entity | str | None = None,
     description: str | None = None,
     data: Mapping[str, Any] | str | None = None,
@@ -48,8 +49,8 @@ async def job_context(
 ) -> AsyncIterator[RunningJob]:
     """Run the block as a Job: running inside, done after it, failed if it ends by an error.
 
-    The Job also fails when the block is cancelled. It can be used as a decorator, too; the
-    function then finds its Job with :func:`current_job`.
+    The Job also fails when the block is cancelled. It can be used as a decorator of a coroutine
+    function, too: each call is a Job, which the function finds with :func:`current_job`.
 
     Example:
         Report the progress of a loop, and attach a file::
@@ -60,7 +61,9 @@ async def job_context(
                 await job.attach("report.pdf")
 
     Args:
-        session: An open session; any number of Jobs may share it.
+        session: An open session; any number of Jobs may share it. Or a function without arguments
+            that returns it: it is called when the block is entered, so that a module can decorate
+            functions before there is a session.
         job: A Job that exists already, or its id; None to create one.
         user: The user that sees the new Job, or the user's name; the session's own user if None.
         description: The text in the jobs menu.
@@ -72,11 +75,16 @@ async def job_context(
         interval: Seconds between progress updates.
 
     Raises:
+        ArgumentError: An argument has a wrong type or value.
+        TypeError: As a decorator: the function is no coroutine function.
         NoResultFoundError: There is no such Job or user.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
             not done, and no journal keeps its final status for later.
     """
+    if not isinstance(session, AsyncSession):
+        session = session_from(session, AsyncSession)
     jobs = jobs_of(session)
+    jobs.require_open()
     lifecycle = JobLifecycle(jobs, description=description, grace=grace, interval=interval)
     before = _running.get()
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
@@ -181,6 +189,7 @@ class RunningJob:
             TransferError: The file could not be read, or the server did not accept it.
             TransportError: The server could not be reached.
         """
+        self._jobs.require_open()
         component = await attach(
             self._jobs.entities,
             self.entity,

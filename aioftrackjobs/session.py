@@ -217,6 +217,7 @@ class AsyncSession:
         Source:
             docs/protocol.md, section 2.
         """
+        self._connection.require_open()
         encoded = [
             cast("Mapping[str, JSONValue]", encode_value(operation, f"operations[{index}]"))
             for index, operation in enumerate(operations)

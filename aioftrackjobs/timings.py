@@ -10,8 +10,11 @@ class Timings:
     """Times that are no part of the public API: users need not, and should not, tune them.
 
     Attributes:
-        closing_grace: Seconds that closing waits for Jobs and requests in progress. What takes
-            longer is cut off.
+        closing_grace: Seconds that closing waits for the responses that other tasks wait for. What
+            takes longer is cut off.
+        closing_patience: Seconds after which closing gives up what these tasks have not sent yet,
+            their transfers, and what a later session can do as well.
+        closing_linger: Seconds that closing waits at last for responses that no task waits for.
         closing_turns: Turns of the event loop in which a task that was just cancelled comes to
             report its end, before closing looks for Jobs that are still running.
         max_hold: Seconds for which a commit request that is in progress holds back the commits
@@ -32,6 +35,8 @@ class Timings:
     """
 
     closing_grace: float = 10.0
+    closing_patience: float = 1.0
+    closing_linger: float = 0.5
     closing_turns: int = 5
     max_hold: float = 0.25
     batching_turns: int = 3

@@ -17,7 +17,8 @@ waiter keeps waiting even when it is cancelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ class KeepAlive:
         background = self._background
         background._kept_alive -= 1
         background._blocks -= self._blocks
-        if not background._kept_alive or background._loop_is_shutting_down:
+        if background._kept_alive == background._blocks or background._loop_is_shutting_down:
             background._note_exit()
 
 
@@ -90,6 +91,9 @@ class BackgroundTasks:
         self._blocks = 0  # those of them that were entered for a user's block
         self._keep_alive = KeepAlive(self, blocks=0)
         self._keep_alive_for_block = KeepAlive(self, blocks=1)
+        self._released: anyio.Event | None = None  # set when only blocks keep the tasks alive
+        self._optional: set[Callable[[], object]] = set()  # what stops optional work
+        self._stops_optional = False
         self._loop_is_shutting_down = False
         self._no_foreign_tasks = False  # during shutdown: only host tasks are left
         self._failure: BaseException | None = None
@@ -101,7 +105,6 @@ class BackgroundTasks:
         """Start the host task; returns once it is ready for work."""
         self._context = copy_context()
         self._started, self._stopping, self._stopped = anyio.Event(), anyio.Event(), anyio.Event()
-        self._released = anyio.Event()
         self.event_loop = running_event_loop()
         self.new_waiter = self.event_loop.new_waiter
         if sniffio.current_async_library() == "trio":
@@ -140,6 +143,8 @@ class BackgroundTasks:
         function: Callable[..., Coroutine[Any, Any, None]],
         args: tuple[Any, ...],
     ) -> None:
+        if self.event_loop is None:
+            raise SessionStateError("the session is not open")
         if self._failure is not None:
             raise SessionStateError("the session's background work failed") from self._failure
         if self._stopping.is_set():  # it would never begin
@@ -197,11 +202,37 @@ class BackgroundTasks:
         return self._keep_alive
 
     def keep_alive_for_block(self) -> KeepAlive:
-        """Do as :meth:`keep_alive`, but only while there may be a task that exits the block."""
+        """Do as :meth:`keep_alive`, but only while there may be a task that exits the block.
+
+        When the session closes, it does not wait for blocks: it ends their Jobs itself.
+        """
         return self._keep_alive_for_block
 
+    @contextmanager
+    def optional(self, stop: Callable[[], object] | None = None) -> Iterator[anyio.CancelScope]:
+        """Do as :meth:`keep_alive`, for work that is given up soon when the session closes.
+
+        Args:
+            stop: Called then; None to cancel the scope, which the context gives.
+        """
+        with self._keep_alive, anyio.CancelScope() as scope:
+            stop = stop or scope.cancel
+            self._optional.add(stop)
+            if self._stops_optional:
+                stop()
+            try:
+                yield scope
+            finally:
+                self._optional.discard(stop)
+
+    def stop_optional(self) -> None:
+        """Stop optional work, now and from now on."""
+        self._stops_optional = True
+        for stop in tuple(self._optional):
+            stop()
+
     def _note_exit(self) -> None:
-        if not self._kept_alive:
+        if self._released is not None and self._kept_alive == self._blocks:
             self._released.set()
         self._stop_if_unneeded()
 
@@ -221,8 +252,8 @@ class BackgroundTasks:
         self._stop_if_unneeded()
 
     async def wait_released(self) -> None:
-        """Wait until nothing keeps the tasks alive."""
-        while self._kept_alive:
+        """Wait until nothing keeps the tasks alive, except blocks."""
+        while self._kept_alive > self._blocks:
             self._released = anyio.Event()
             await self._released.wait()
 

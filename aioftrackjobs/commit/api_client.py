@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from aioftrackjobs.commit.request import WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError, ServerError, TransportError
 from aioftrackjobs.protocol.headers import decode_date, decode_retry_after
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import decode_response, encode_batch
 from aioftrackjobs.retry import Pauses
-from aioftrackjobs.transport import Transport, WireRequest, WireResponse
+from aioftrackjobs.transport import Departure, Transport, WireRequest, WireResponse
 
 #: The header ``Date`` has whole seconds, and its response takes a while to arrive.
 _DATE_PRECISION = timedelta(seconds=2)
@@ -108,12 +109,18 @@ class ApiClient:
         self._redact = redact
         self._server_status = server_status or ServerStatus()
 
-    async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
+    async def call(
+        self, operations: Sequence[Mapping[str, JSONValue]], departure: Departure | None = None
+    ) -> list[Any]:
         """Send *operations*, and return one result for each; raises as :meth:`send`."""
-        return await self.send(encode_batch(operations), len(operations), operations)
+        return await self.send(encode_batch(operations), len(operations), operations, departure)
 
     async def send(
-        self, body: bytes, count: int, queries: Sequence[Mapping[str, JSONValue]] = ()
+        self,
+        body: bytes,
+        count: int,
+        queries: Sequence[Mapping[str, JSONValue]] = (),
+        departure: Departure | None = None,
     ) -> list[Any]:
         """Send *body*, which is operations as JSON, and return one result for each.
 
@@ -121,15 +128,19 @@ class ApiClient:
             body: A list in JSON.
             count: Number of operations in it.
             queries: Those among them that an error may quote.
+            departure: Follows the request until it leaves, and may stop it before.
 
         Raises:
             ServerError: The server refused.
             ConnectError: The request never left.
             TransportError: It was sent, and no complete response came.
+            WithdrawnError: It was stopped before it left.
         """
-        request = WireRequest("POST", self.url, self._headers, body)
+        request = WireRequest("POST", self.url, self._headers, body, departure)
         try:
             response = await self._transport.send(request)
+        except WithdrawnError:  # it says nothing about the server
+            raise
         except FtrackJobsError as exc:
             self._server_status.note_failure(str(exc))
             raise

@@ -30,7 +30,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, Waiter
 from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.queue import EntityOrder, SendQueue
 from aioftrackjobs.commit.request import (
@@ -43,7 +43,7 @@ from aioftrackjobs.commit.request import (
     WithdrawnError,
 )
 from aioftrackjobs.commit.sender import BatchSender
-from aioftrackjobs.errors import SessionStateError, TransportError
+from aioftrackjobs.errors import FtrackJobsError, SessionStateError, TransportError
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.retry import Pauses, RetryPolicy
@@ -199,17 +199,25 @@ class Dispatcher:
                 if waiter is not None:
                     await waiter
             except BaseException:
-                if request.outcome is None and not request.is_sent:
-                    withdrawn = WithdrawnError("withdrawn before it was sent")
-                    self._end(request, request.abandoned(withdrawn))
-                    self._queue.note_withdrawn()
+                self.withdraw(request)
                 raise
         assert request.outcome is not None  # noqa: S101 - for type checkers
         return request.outcome
 
+    def new_waiter(self) -> Waiter:
+        """Return what a task waits for."""
+        return self._background.new_waiter()
+
+    def withdraw(self, request: PendingRequest, error: FtrackJobsError | None = None) -> None:
+        """End *request* with *error*, unless the server may have received it."""
+        if request.outcome is None and not request.is_sent:
+            error = error or WithdrawnError("withdrawn before it was sent")
+            self._end(request, request.abandoned(error))
+            self._queue.note_withdrawn()
+
     def _enter(self, request: PendingRequest) -> PendingRequest:
         request.number, request.queued_at = next(self._arrivals), time.monotonic()
-        request.new_waiter = self._background.new_waiter
+        request.owner = self
         self._pending.add(request)
         if self._order.add(request):
             self._queue.add(request)
@@ -269,6 +277,11 @@ class Dispatcher:
         return not self._pending and self._order.is_empty and self._queue.is_empty
 
     # Closing
+
+    def withdraw_all(self) -> None:
+        """End the requests that the server cannot have received: the session closes."""
+        for request in tuple(self._pending):
+            self.withdraw(request, _closed_error())
 
     async def drain(self) -> None:
         """Wait until all requests have ended."""

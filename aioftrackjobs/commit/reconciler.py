@@ -42,6 +42,7 @@ from aioftrackjobs.protocol.reconciliation import (
     is_ambiguous,
 )
 from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.transport import Departure
 
 #: HTTP status code: the request is too big.
 _TOO_BIG = 413
@@ -70,8 +71,14 @@ class Reconciler:
     def __init__(self, api: ApiClient) -> None:
         self._api = api
 
-    async def check_chosen_keys(self, group: Sequence[PendingRequest]) -> None:
+    async def check_chosen_keys(
+        self, group: Sequence[PendingRequest], departure: Departure | None = None
+    ) -> None:
         """Ask which chosen keys are free, before *group* is sent.
+
+        Args:
+            group: Requests that are about to be sent.
+            departure: Stops the question if they are withdrawn.
 
         Raises:
             ServerError: The server refuses all queries.
@@ -82,7 +89,7 @@ class Reconciler:
                 continue
             if request.uncertain_because is not None:
                 continue  # it was sent before, so that the key may be taken by itself
-            findings = await self._ask(chosen_key_queries(request.operations))
+            findings = await self._ask(chosen_key_queries(request.operations), departure)
             if request.chosen.isdisjoint(findings.unanswered):
                 request.free_keys = request.chosen - findings.found.keys()
 
@@ -123,14 +130,16 @@ class Reconciler:
             if any(each.target in findings.unanswered for each in request.operations_left)
         ]
 
-    async def _ask(self, queries: Sequence[ExistenceQuery]) -> _Findings:
+    async def _ask(
+        self, queries: Sequence[ExistenceQuery], departure: Departure | None = None
+    ) -> _Findings:
         """Send *queries* in one request; if it is refused, in halves, to find those at fault."""
         findings = _Findings()
         left = [queries]
         while left:
             part = left.pop()
             try:
-                results = await self._api.call([query.operation for query in part])
+                results = await self._api.call([each.operation for each in part], departure)
             except ServerError as exc:
                 if not may_concern_one_commit(exc):
                     raise

@@ -30,14 +30,16 @@ The attributes that show the state:
 - HELD: ``waits_for`` is above 0. Requests about one entity keep their order (:class:`EntityOrder`).
 - QUEUED: ``is_queued``. It waits in the :class:`SendQueue` for a worker.
 - TAKEN: neither ``is_queued`` nor ``is_sent``. A worker has it: it waits for others to share its
-  request, asks a question that has to come first, or pauses between two attempts.
-- SENT: ``is_sent``. The server may have received it, so that it cannot be withdrawn any more.
+  request, asks a question that has to come first, connects, or pauses between two attempts.
+- SENT: ``is_sent``. The server may have received it, so that it cannot be withdrawn any more. With
+  a client of the caller's that does not report when a request leaves, this begins earlier.
 - UNCERTAIN: ``uncertain_because`` is set, and ``is_sent`` stays true until the end. Before each
   further attempt the server is asked what it has done (:class:`Reconciler`).
 - The ends: ``outcome`` is set. It is set once, and never changes.
 
-A caller that is cancelled withdraws its request only before it is SENT. After that, the request
-goes on to its end without the caller, and its ``settle`` callback updates the unit of work.
+A caller that is cancelled withdraws its request only before it is SENT, and the worker is free at
+once (:class:`Withdrawal`). After that, the request goes on to its end without the caller, and its
+``settle`` callback updates the unit of work.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from aioftrackjobs.background import Waiter
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
@@ -106,6 +108,18 @@ Outcome: TypeAlias = Applied | NotApplied | Unknown
 Settle: TypeAlias = Callable[[Outcome], None]
 
 
+class RequestOwner(Protocol):
+    """What requests are submitted to."""
+
+    def new_waiter(self) -> Waiter:
+        """Return what a task waits for."""
+        ...
+
+    def withdraw(self, request: PendingRequest, /) -> None:
+        """End *request*, unless the server may have received it."""
+        ...
+
+
 class PendingRequest:
     """A commit, or a call of another kind; the states are described at the top of this module.
 
@@ -137,7 +151,8 @@ class PendingRequest:
             not known.
         last_error: Why the latest attempt to send it failed.
         outcome: Its end; None before.
-        new_waiter: Makes what its callers wait for.
+        owner: What it was submitted to.
+        on_withdrawn: Called when it was withdrawn while a worker had it.
     """
 
     operations: Sequence[Operation] = ()
@@ -160,7 +175,8 @@ class PendingRequest:
     free_keys: Set[Reference] | None = None
     last_error: FtrackJobsError | None = None
     outcome: Outcome | None = None
-    new_waiter: Callable[[], Waiter]
+    owner: RequestOwner
+    on_withdrawn: Callable[[], None] | None = None
     _body: bytes | None = None
     _results: dict[int, Any] | None = None  # of operations that are known to be done, by index
     _waiter: Waiter | None = None
@@ -308,14 +324,21 @@ class PendingRequest:
         self.outcome = outcome
         # A caller may hold the request for long; what it has carried need not stay in memory.
         settle, self.settle, self._body = self.settle, None, None
+        on_withdrawn, self.on_withdrawn = self.on_withdrawn, None
         try:
             if settle is not None:
                 settle(outcome)
         finally:
+            if on_withdrawn is not None and not self.is_sent:
+                on_withdrawn()
             if self._waiter is not None:
                 for waiter in (self._waiter, *self._more_waiters):
                     if not waiter.done():  # done: the task that waited was cancelled
                         waiter.set_result(None)
+
+    def withdraw(self) -> None:
+        """End it, unless the server may have received it."""
+        self.owner.withdraw(self)
 
     async def ended(self) -> None:
         """Wait for the end."""
@@ -324,7 +347,7 @@ class PendingRequest:
 
     def waiter(self) -> Waiter:
         """Return a new waiter for a single task, which is woken at the end."""
-        waiter = self.new_waiter()
+        waiter = self.owner.new_waiter()
         if self._waiter is None or self._waiter.done():
             self._waiter = waiter
         else:  # and drop those whose tasks were cancelled

@@ -26,7 +26,14 @@ from typing import Any, TypeAlias, TypeVar
 
 from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.reconciler import Reconciler, key_was_taken, may_concern_one_commit
-from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest, Unknown
+from aioftrackjobs.commit.request import (
+    NotApplied,
+    Outcome,
+    PendingRequest,
+    Unknown,
+    WithdrawnError,
+)
+from aioftrackjobs.commit.withdrawal import Withdrawal
 from aioftrackjobs.errors import (
     AuthenticationError,
     ConnectError,
@@ -85,13 +92,17 @@ class BatchSender:
         """
         began, backoff = self._retry.clock(), None
         group = _not_ended(group)
+        withdrawal = Withdrawal(group)
         while group:
             try:
                 group = await self._resolve_uncertain(group)
                 if group and group[0].has_chosen_keys:  # it travels alone
-                    await self._reconciler.check_chosen_keys(group)
+                    with withdrawal.sending(group, marks_sent=False):
+                        await self._reconciler.check_chosen_keys(group, withdrawal)
                 group = _not_ended(group)  # callers may have withdrawn some of it meanwhile
-                results = await self._send_once(group)
+                results = await self._send_once(group, withdrawal)
+            except WithdrawnError:
+                group = _not_ended(group)
             except (ServerError, TransportError) as exc:
                 backoff = backoff or self._retry.backoff(began)
                 self._note_failure(exc, group)
@@ -99,9 +110,12 @@ class BatchSender:
                     return ()
                 if exc.is_retryable and not backoff.is_begun and self._retry.budget:
                     logger.warning("trying again for %g s: %s", self._retry.budget, exc)
-                if not (exc.is_retryable and await self._pauses.wait(backoff, exc.retry_after)):
-                    return await self._give_up(group, exc, backoff)
+                again = exc.is_retryable
+                with withdrawal.pausing():
+                    again = again and await self._pauses.wait(backoff, exc.retry_after)
                 group = _not_ended(group)
+                if not again:
+                    return await self._give_up(group, exc, backoff)
             except FtrackJobsError as exc:  # it cannot be encoded
                 for request in group:
                     self._end(request, _outcome_after(_own(exc, group), request))
@@ -114,14 +128,15 @@ class BatchSender:
                 return ()
         return ()
 
-    async def _send_once(self, group: Sequence[PendingRequest]) -> list[Any]:
+    async def _send_once(
+        self, group: Sequence[PendingRequest], withdrawal: Withdrawal
+    ) -> list[Any]:
         if not group:
             return []
         count = sum([request.count_left for request in group])
         body = join_batches([request.encode() for request in group])
-        for request in group:
-            request.is_sent = True
-        return await self._api.send(body, count, group[0].call)
+        with withdrawal.sending(group):
+            return await self._api.send(body, count, group[0].call, withdrawal)
 
     def _note_failure(
         self, error: ServerError | TransportError, group: Sequence[PendingRequest]

@@ -43,7 +43,14 @@ from aioftrackjobs.errors import (
     TransportError,
     UnknownAttributeError,
 )
-from aioftrackjobs.models import Entity, change_locally, forget_local, owner_of, settle
+from aioftrackjobs.models import (
+    Entity,
+    change_locally,
+    forget_local,
+    owner_of,
+    settle,
+    settle_created,
+)
 from aioftrackjobs.protocol.operations import (
     NOT_SET,
     Create,
@@ -193,13 +200,14 @@ class UnitOfWork:
 
         Raises:
             UnknownAttributeError: The type has no such attribute.
-            ValueError: An attribute cannot have its value.
+            InvalidValueError: An attribute cannot have its value.
         """
         known = entity.attributes
         for name in values:
             if known and name not in known:
                 raise UnknownAttributeError(entity.entity_type, name, known)
-        checked = {name: entity.checked_value(name, value) for name, value in values.items()}
+        owner = owner_of(entity)
+        checked = {name: entity.checked_value(name, each, owner) for name, each in values.items()}
         self.record_update(entity, checked)
 
     def rollback(self, *, keep_uncertain: bool = False) -> None:
@@ -426,6 +434,7 @@ class UnitOfWork:
                 self._context.forget(entity)
             elif isinstance(operation, Create):
                 self._note_end_of_creation(operation.target)
+                settle_created(entity)
             for name, value in recorded.values.items():
                 settle(entity, name, value)
             if recorded.values:
@@ -439,7 +448,7 @@ class UnitOfWork:
     # For other units
 
     def unsettled(self) -> Iterator[RecordedChange]:
-        """Return the changes of which it is not known that the server has applied them."""
+        """Return the changes that the server may yet apply, and that were not rolled back."""
         if self._in_flight is not None and not self._in_flight.rolled_back:
             yield from self._in_flight.taken
         yield from self._uncertain
@@ -459,9 +468,9 @@ class UnitOfWork:
 
     def is_creating(self, entity: Entity) -> bool:
         """Return whether it creates *entity*."""
-        return any(
-            each.entity is entity for each in self.unsettled() if isinstance(each.operation, Create)
-        )
+        in_flight = self._in_flight.taken if self._in_flight is not None else []
+        changes = (*in_flight, *self._uncertain, *self._pending)
+        return any(each.entity is entity and isinstance(each.operation, Create) for each in changes)
 
 
 def creation_key(target: Reference) -> Hashable:

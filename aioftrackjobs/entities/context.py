@@ -21,14 +21,25 @@ from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
     InvalidKeyError,
+    InvalidValueError,
     MalformedResponseError,
     NoResultFoundError,
     QueryParameterError,
     UnknownAttributeError,
 )
-from aioftrackjobs.models import Entity, EntityTypes, User, adopt, new_id, owner_of
+from aioftrackjobs.models import (
+    Entity,
+    EntityTypes,
+    User,
+    adopt,
+    new_id,
+    owner_of,
+    put_local,
+    require_relations,
+)
 from aioftrackjobs.protocol.query import bind, select
 from aioftrackjobs.protocol.values import JSONValue
+from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
 
@@ -126,12 +137,28 @@ class EntityContext:
             for name in data:
                 if name not in fields and name not in known:
                     raise UnknownAttributeError(model.entity_type, name, (*fields, *known))
-        entity = model(**_with_key(model, data))
+        entity = self._made(model, _with_key(model, data))
         reference = entity.__ftrack_reference__()  # raises if the key is not complete
         values = adopt(entity, self)
         fresh = "id" in model.primary_key_attributes and "id" not in data
         unit.record_create(reference, entity, values, fresh=fresh)
         self.identity.add(reference, entity)
+        return entity
+
+    def _made(self, model: type[Entity], values: dict[str, Any]) -> Entity:
+        """Return an entity with *values*, some of which only the schemas may know."""
+        others: dict[str, Any] = {}
+        if model.is_typed and not values.keys() <= model.__pydantic_fields__.keys():
+            names = [name for name in values if name not in model.__pydantic_fields__]
+            others = {name: values.pop(name) for name in names}
+        try:
+            entity = model(**values)
+            require_relations(self, model.entity_type, values)
+        except InvalidValueError as exc:
+            exc.hide(self.redact)
+            raise
+        for name, value in others.items():
+            put_local(entity, name, model.checked_value(name, value, self))
         return entity
 
     @overload
@@ -264,6 +291,14 @@ class EntityContext:
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         """Return the attributes that the schemas give a type; empty if they are not loaded."""
         return self.types.attributes_of(entity_type)
+
+    def relations_of(self, entity_type: str) -> frozenset[str]:
+        """Return the attributes of a type that hold entities; empty without its schema."""
+        return self.types.relations_of(entity_type)
+
+    def redact(self, text: str) -> str:
+        """Return *text* without the API key, and without other secrets."""
+        return redact(text, self.connection.credentials.api_key.reveal())
 
     def component_url(self, component_id: str) -> str:
         """Return the URL of a component's file. It contains the API key."""

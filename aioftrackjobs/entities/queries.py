@@ -237,7 +237,7 @@ async def ensure(
     unit = context.new_unit()
     entity = rows[0] if rows else context.create(kind, data, unit=unit)
     if rows:
-        wanted = {name: model.checked_value(name, value) for name, value in data.items()}
+        wanted = {name: model.checked_value(name, value, context) for name, value in data.items()}
         changes = {name: value for name, value in wanted.items() if _differs(entity, name, value)}
         if changes:
             unit.set(entity, **changes)

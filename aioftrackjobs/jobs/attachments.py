@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.models import FileComponent, Job, JobComponent
+from aioftrackjobs.models import FileComponent, Job
 from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import redact
 
@@ -48,12 +48,9 @@ async def attach(
         TransferError: The file could not be read, or the server did not take it.
         TransportError: The server could not be reached.
     """
-    component = await upload(entities, source, data=data or {}, name=name, progress=progress)
-    # A unit of work of its own: what the caller has recorded is not committed with it.
-    async with entities.enter_unit() as unit:
-        link = {"component_id": component.id, "job_id": job.id}
-        entities.create(JobComponent, link, unit=unit)
-    return component
+    return await upload(
+        entities, source, data=data or {}, name=name, job_id=job.id, progress=progress
+    )
 
 
 def format_traceback(error: BaseException, *secrets: str) -> str:

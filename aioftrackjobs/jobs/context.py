@@ -40,6 +40,11 @@ class JobsContext:
         )
         self.progress = ProgressWriters(connection.background)
         self.replay = JournalReplay(entities)
+        connection.end_jobs = self.active.close
+
+    def require_open(self) -> None:
+        """Raise SessionStateError unless the session is open, and is not being closed."""
+        self.entities.connection.require_open()
 
     @property
     def api_key(self) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 import anyio
 
+from aioftrackjobs.errors import ArgumentError
 from aioftrackjobs.jobs.ownership import LEASE
 from aioftrackjobs.jobs.progress import Progress, add_failure, compose_description
 from aioftrackjobs.models import parse_job_data
@@ -112,14 +113,14 @@ def parse_given_data(data: str) -> Mapping[str, Any]:
     """Return the JSON object that a user gave as the text of a Job's data.
 
     Raises:
-        ValueError: It is not the text of a JSON object.
+        ArgumentError: It is not the text of a JSON object.
     """
     try:
         parsed = json.loads(data)
     except (ValueError, RecursionError):
         parsed = None
     if not isinstance(parsed, dict):
-        raise ValueError("data is no JSON object")  # noqa: TRY004 - it is text, of another kind
+        raise ArgumentError("data", "a mapping, or the text of a JSON object", "another text")
     return parsed
 
 

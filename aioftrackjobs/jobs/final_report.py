@@ -153,7 +153,7 @@ class FinalReport:
         return self._data.compose(remote_value(self._job, "data"))
 
     async def _write_data_again(self) -> None:
-        with self._jobs.background.keep_alive():
+        with self._jobs.background.optional():
             for channel in self._channels:
                 await channel.stop()
             unit = self._jobs.entities.new_unit()

@@ -82,8 +82,11 @@ class JournalReplay:
         try:
             while True:
                 self._woken = woken = anyio.Event()
-                with self._connection.background.keep_alive():
+                is_complete = False
+                with self._connection.background.optional() as scope:
                     is_complete = await self.deliver()
+                if scope.cancel_called:
+                    return  # the session is being closed: a later one goes on
                 if not is_complete:
                     await backoff.pause(self._retry_after)
                 elif self._looks_again:

@@ -6,6 +6,7 @@ dies, or loses the server, the lease ends, and any other session may then fail t
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -20,6 +21,8 @@ from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.journal import Process, this_process
+
+logger = logging.getLogger(__name__)
 
 #: How often a lease is renewed before it would end.
 RENEWALS = 3
@@ -36,6 +39,10 @@ class ActiveJob(Protocol):
         """Cancel the task of the block, unless the Job ends already, or *keep* has the task."""
         ...
 
+    async def close(self) -> None:
+        """Record that the Job failed, in limited time, although its block goes on."""
+        ...
+
 
 class ActiveJobs:
     """The Jobs that a session runs: renews their leases, and cancels them at a shutdown.
@@ -49,6 +56,7 @@ class ActiveJobs:
     Attributes:
         shutdown_reason: Why all Jobs are being cancelled; None if they are not.
         shutdown_deadline: When the process is going to end, in the time of the event loop.
+        is_closing: Whether the session is being closed, or is closed.
     """
 
     def __init__(
@@ -69,6 +77,9 @@ class ActiveJobs:
         server.on_clock_step = self._handle_clock_step
         self.shutdown_reason: str | None = None
         self.shutdown_deadline = math.inf
+        self.is_closing = False
+        self._reports = 0
+        self._all_reported: anyio.Event | None = None
 
     def new_lease(self) -> Mapping[str, Any] | None:
         """Return a lease that begins now, as a Job's data hold it; None without leases."""
@@ -143,6 +154,31 @@ class ActiveJobs:
         while self._blocks:
             self._all_left = anyio.Event()
             await self._all_left.wait()
+
+    @contextmanager
+    def count_report(self) -> Iterator[None]:
+        """Count the report of a final status, which closing waits for."""
+        self._reports += 1
+        try:
+            yield
+        finally:
+            self._reports -= 1
+            if not self._reports and self._all_reported is not None:
+                self._all_reported.set()
+
+    async def close(self) -> None:
+        """End the Jobs that still run, all together, and wait for those that end by themselves."""
+        self.is_closing = True
+        running = tuple(self._jobs)
+        if running:
+            names = ", ".join(map(repr, running))
+            logger.warning("the session is closed while Jobs are running, which fail: %s", names)
+            async with anyio.create_task_group() as group:
+                for job in running:
+                    group.start_soon(job.close)
+        while self._reports:
+            self._all_reported = anyio.Event()
+            await self._all_reported.wait()
 
     def cancel_all(self, *, keep: Collection[int]) -> None:
         """Cancel the blocks of all Jobs that do not end yet, except in the tasks of *keep*."""

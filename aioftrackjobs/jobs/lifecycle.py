@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import anyio
 import sniffio
@@ -42,6 +43,9 @@ logger = logging.getLogger(__name__)
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)
 
+#: Why a Job fails that runs when its session is closed.
+_CLOSED = "the session was closed while the Job was running"
+
 #: Seconds between two rounds of lease renewals.
 _RENEWAL_ROUND = 1.0
 
@@ -68,6 +72,7 @@ class JobLifecycle:
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_begun = False
+        self._is_closed = False
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
 
@@ -85,7 +90,7 @@ class JobLifecycle:
 
     async def begin(
         self,
-        job: Entity | str | None,
+        job: Entity | str | UUID | None,
         user: Entity | str | None,
         data: Mapping[str, Any] | str | None,
     ) -> None:
@@ -94,6 +99,7 @@ class JobLifecycle:
         Raises:
             NoResultFoundError: There is no such Job or user.
             CommitUncertainError: It is not known whether the Job is running.
+            SessionStateError: The session is not open, or is closed meanwhile.
         """
         extra = parse_given_data(data) if isinstance(data, str) else data
         if job is None:
@@ -106,6 +112,7 @@ class JobLifecycle:
             self._entity = self._restart(entity, extra, unit)
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
         await self._jobs.journal.record_job(self._entity.id)
+        self._jobs.require_open()
         server = self._jobs.server
         ahead = server.clock_offset
         try:
@@ -116,6 +123,7 @@ class JobLifecycle:
                 raise CommitUncertainError(exc.operations, settle) from exc.__cause__
             unit.accept_uncertain()
         self._has_begun = True
+        self._jobs.require_open()  # it would not be among the Jobs that closing ends
         if sniffio.current_async_library() == "asyncio":
             import asyncio  # here, as in background: it is loaded already, or not needed
 
@@ -148,10 +156,10 @@ class JobLifecycle:
         query: Query[Entity] = Query(self._jobs.entities, expression)
         return await query.of(User).one()
 
-    async def _find_job(self, job: Entity | str) -> Job:
+    async def _find_job(self, job: Entity | str | UUID) -> Job:
         entities = self._jobs.entities
-        if isinstance(job, str):
-            found = await fetch_entity(entities, key_reference(entities.model(Job), job))
+        if isinstance(job, str | UUID):
+            found = await fetch_entity(entities, key_reference(entities.model(Job), str(job)))
             if not isinstance(found, Job):
                 raise NoResultFoundError(f'Job where id is "{job}"')
             return found
@@ -222,6 +230,16 @@ class JobLifecycle:
             self._task.cancel()
             self._task = None  # once: a second cancellation would disturb its cleaning up
 
+    async def close(self) -> None:
+        """Record that the Job failed, because its session closes; its block then ends nothing."""
+        self._is_closed = True
+        if self._data.failure_reason is None:
+            self._data.failure_reason = self._jobs.active.shutdown_reason or _CLOSED
+        report = self._start_ending()
+        await report.deliver(JobStatus.FAILED)
+        if report.error is not None:
+            logger.warning("%r: its failure was not reported: %s", self, report.error)
+
     # The end
 
     async def end(self) -> None:
@@ -230,12 +248,15 @@ class JobLifecycle:
         Raises:
             FtrackJobsError: That could not be delivered.
         """
+        if self._is_closed:
+            return
         is_failed = self._data.failure_reason is not None
         await self._finish(JobStatus.FAILED if is_failed else JobStatus.DONE)
 
     async def _finish(self, status: JobStatus) -> None:
         report = self._start_ending()
-        await self._jobs.background.finish(report.deliver, status)
+        with self._jobs.active.count_report():
+            await self._jobs.background.finish(report.deliver, status)
         if report.error is not None:
             raise report.error
 
@@ -247,6 +268,8 @@ class JobLifecycle:
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""
+        if self._is_closed:
+            return
         self._is_ending = True
         self._jobs.active.discard(self)
         key = self._jobs.api_key
@@ -258,7 +281,10 @@ class JobLifecycle:
             shutdown = self._jobs.active.shutdown_reason
             if shutdown is not None and not isinstance(error, Exception):
                 reason = shutdown
-            await self._jobs.background.finish(self._report_failure, reason, text)
+            if self._jobs.active.is_closing and isinstance(error, SessionStateError):
+                reason = _CLOSED
+            with self._jobs.active.count_report():
+                await self._jobs.background.finish(self._report_failure, reason, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
             logger.warning("%r: its failure was not reported: %s", self, exc)
         except anyio.get_cancelled_exc_class():

@@ -20,7 +20,7 @@ import anyio.lowlevel
 
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
-from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle
+from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError
 
 logger = logging.getLogger(__name__)
@@ -99,8 +99,10 @@ class Channel:
             self._writer.add(self)
 
     async def stop(self) -> None:
-        """Write no more, and wait for the end of a write that is in progress."""
+        """Write no more, and wait for the end of a write that the server may have received."""
         self._is_stopped, self._is_touched = True, False
+        if self._request is not None:
+            self._request.withdraw()
         if self._request is not None:
             await self._request.ended()
 
@@ -116,7 +118,7 @@ class Channel:
 
     def _settle(self, outcome: Outcome) -> None:
         self._request = None
-        if not isinstance(outcome, Applied):
+        if not isinstance(outcome, Applied) and not isinstance(outcome.error, WithdrawnError):
             self._writer.log_failure(outcome.error)
         if self._is_touched:
             self._writer.add(self)

@@ -76,6 +76,9 @@ _REPLACE = (
 _INSERT_ONE = f"{_REPLACE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ALL = f"{_REPLACE} SELECT ?, ?, ?, {_fields(7)} FROM json_each(?)"
 
+#: What a session leaves to others when it ends. Its Jobs may still run, in the same process.
+_LEFT_AT_THE_END = " AND (final_report IS NOT NULL OR kind = 'upload')"
+
 
 class UnusableJournalError(Exception):
     """The file cannot be used as a journal."""
@@ -249,7 +252,7 @@ class JournalFile:
         )
 
     def claim(self, now: float) -> tuple[list[Entry], bool]:
-        """Take over the entries of dead owners, and the final reports of sessions that have ended.
+        """Take over the entries of dead owners, and of sessions that have ended what they left.
 
         The first owner that claims an entry gets it, and no other one while that one lives.
 
@@ -271,7 +274,7 @@ class JournalFile:
                 undecided |= alive is None
                 if alive is not False and not ended:
                     continue
-                only = "" if alive is False else " AND final_report IS NOT NULL"
+                only = "" if alive is False else _LEFT_AT_THE_END
                 taken = (
                     f"owner = ?{only} AND server = ? AND api_user = ?",
                     (token, me.server_url, me.api_user),

@@ -9,9 +9,9 @@ from aioftrackjobs.models._component import (
     Location,
     SequenceComponent,
 )
-from aioftrackjobs.models._entity import Entity, store
+from aioftrackjobs.models._entity import Entity
 from aioftrackjobs.models._fields import new_id
-from aioftrackjobs.models._job import Job, JobComponent, JobStatus, parse_job_data
+from aioftrackjobs.models._job import Job, JobComponent, JobStatus, job_data_text, parse_job_data
 from aioftrackjobs.models._registry import EntityTypes
 from aioftrackjobs.models._state import (
     Change,
@@ -24,11 +24,14 @@ from aioftrackjobs.models._state import (
     forget_reference,
     load,
     owner_of,
+    put_local,
     remote_value,
     settle,
+    settle_created,
     settle_late,
 )
 from aioftrackjobs.models._user import User
+from aioftrackjobs.models._values import require_relations, store
 
 __all__ = [
     "Change",
@@ -52,12 +55,16 @@ __all__ = [
     "detach",
     "forget_local",
     "forget_reference",
+    "job_data_text",
     "load",
     "new_id",
     "owner_of",
     "parse_job_data",
+    "put_local",
     "remote_value",
+    "require_relations",
     "settle",
+    "settle_created",
     "settle_late",
     "store",
 ]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, MutableMapping, MutableSequence
 from typing import Any, SupportsIndex, overload
 
+#: Items that are shown, and characters of them.
+_SHOWN, _LONGEST = 3, 120
+
 
 class Collection(MutableSequence[Any]):
     """A view of one attribute of an entity, which behaves like a list.
@@ -87,4 +90,6 @@ class Collection(MutableSequence[Any]):
     __hash__ = None  # type: ignore[assignment]  # mutable, as a list is
 
     def __repr__(self) -> str:
-        return repr(list(self._items))
+        items = self._items
+        more = len(items) - _SHOWN
+        return f"{list(items[:_SHOWN])!r:.{_LONGEST}}" + (f" and {more} more" if more > 0 else "")

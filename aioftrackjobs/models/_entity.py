@@ -25,6 +25,7 @@ from pydantic import (
     ConfigDict,
     PrivateAttr,
     SerializationInfo,
+    ValidationError,
     model_serializer,
     model_validator,
 )
@@ -33,14 +34,24 @@ from aioftrackjobs.errors import (
     EntityError,
     ImmutableAttributeError,
     InvalidKeyError,
+    InvalidValueError,
     NotLoadedError,
     UnknownAttributeError,
 )
 from aioftrackjobs.models._collection import Collection
 from aioftrackjobs.models._fields import verbatim_fields
 from aioftrackjobs.models._state import Change, Owner, as_plain, attach, merge_into
+from aioftrackjobs.models._text import label_parts, short_repr
+from aioftrackjobs.models._values import (
+    MAPS,
+    invalid_value,
+    prepare,
+    require_flat,
+    require_relation,
+    store,
+)
 from aioftrackjobs.protocol.operations import NOT_SET
-from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
 
 _STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers")
 _NO_DEFAULT: Any = object()
@@ -70,7 +81,8 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             ``await session.populate(entity, "name")``.
         UnknownAttributeError: The entity type has no such attribute.
         ImmutableAttributeError: The attribute is part of the key, or cannot be changed.
-        ValueError: The attribute cannot have the value that is assigned.
+        InvalidValueError: The attribute cannot have the value that is assigned; a ValueError.
+        UnserialisableValueError: JSON cannot hold the value.
     """
 
     __slots__ = _STATE
@@ -83,6 +95,8 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     primary_key_attributes: ClassVar[tuple[str, ...]] = ("id",)
     #: Attributes that a query without ``select`` loads.
     default_projections: ClassVar[tuple[str, ...]] = ("id",)
+    #: Attributes that have no value in an entity that was created without them.
+    empty_at_first: ClassVar[frozenset[str]] = frozenset()
     #: Attributes that keep the value they were created with.
     immutable_attributes: ClassVar[frozenset[str]] = frozenset()
     #: Functions that convert a value from the server, by attribute; the others stay as they are.
@@ -117,8 +131,24 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def __init__(self, /, **values: Any) -> None:
         require_entity_type(type(self))
-        super().__init__(**values)
-        self._take_over()
+        is_dump = values.pop(ENTITY_TYPE, None) is not None  # by pydantic: with all that is loaded
+        fields = self.__pydantic_fields__
+        nested: dict[str, Any] = {}
+        for name, value in values.items():
+            if self.is_typed and name not in fields and not is_dump:
+                raise UnknownAttributeError(self.entity_type, name, fields)
+            if value is not None and (type(value) is not str or name in MAPS):
+                values[name] = nested[name] = prepare(self.entity_type, name, value)
+        try:
+            super().__init__(**values)
+        except ValidationError as exc:
+            error = invalid_value(self.entity_type, exc)
+        else:
+            self._take_over()
+            for name, value in nested.items():
+                require_flat(type(self), self.entity_type, name, value, self._local.get(name))
+            return
+        raise error
 
     def _take_over(self) -> None:
         """Move the validated values from pydantic's containers to the local values."""
@@ -169,13 +199,28 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         return hash(self._identity())
 
     def __repr__(self) -> str:
-        key = " ".join(f"{name}={self._current(name)!r}" for name in self.primary_key_attributes)
-        return f"<{self.entity_type} {key}>"
+        """Return type and key, and what people know the entity by, as far as it is loaded."""
+        if not hasattr(self, "_local"):
+            return f"<{self.entity_type}>"  # pydantic has not finished it, or refused it
+        return short_repr(self, self._label())
 
     __str__ = __repr__
 
+    def _label(self) -> list[str]:
+        """Return what people know the entity by: its status and its name, as far as loaded."""
+        return label_parts(self)
+
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
-        return ((name, self._current(name)) for name in self)
+        """Return for pydantic what the repr shows. Other values may be long, or hold secrets."""
+        yield from ((name, self._current(name)) for name in self.primary_key_attributes)
+        yield from ((None, part) for part in self._label())
+
+    def __dir__(self) -> Iterable[str]:
+        """Return all names that can be read, for completion; an attribute may not be loaded yet."""
+        return {*super().__dir__(), *self.attributes, *self}
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return [*dict.fromkeys((*self, *self.attributes))]
 
     # Reading
 
@@ -268,42 +313,79 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             self._owner.record_update(self, name, checked)
         self._local[name] = checked
 
-    def _check(self, name: str, value: Any) -> Any:
+    def update(self, values: Any = (), /, **more: Any) -> None:
+        """Set several attributes; if one cannot have its value, none is set."""
+        checked = {name: self._check(name, value) for name, value in dict(values, **more).items()}
+        for name, value in checked.items():
+            if self._owner is not None:
+                self._owner.record_update(self, name, value)
+            self._local[name] = value
+
+    def _require_known(self, name: str) -> None:
         if name not in self.__pydantic_fields__:
             known = self.attributes
             if known and name not in known:
                 raise UnknownAttributeError(self.entity_type, name, known)
+
+    def _check(self, name: str, value: Any) -> Any:
+        self._require_known(name)
         fixed = name in self.primary_key_attributes or name in self.immutable_attributes
-        if fixed and self._current(name) not in (None, value):
+        if fixed and self._current(name) not in (None, value, str(value)):
             raise ImmutableAttributeError(self.entity_type, name)
-        return self.checked_value(name, value)
+        return self.checked_value(name, value, self._owner)
 
     @classmethod
-    def checked_value(cls, name: str, value: Any) -> Any:
+    def checked_value(cls, name: str, value: Any, owner: Owner | None = None) -> Any:
         """Return *value* validated and converted, as the attribute *name* stores it.
 
+        Args:
+            name: Name of the attribute.
+            value: Its new value.
+            owner: Removes secrets from the text of an error.
+
         Raises:
-            ValueError: The attribute cannot have this value.
+            InvalidValueError: The attribute cannot have this value.
+            UnserialisableValueError: JSON cannot hold it.
         """
         if type(value) is str and name in cls._verbatim:
             return value
-        if isinstance(value, Collection):
-            value = list(value)
+        try:
+            return cls._validated(name, value, owner)
+        except InvalidValueError as exc:
+            if owner is not None:
+                exc.hide(owner.redact)
+            raise
+
+    @classmethod
+    def _validated(cls, name: str, value: Any, owner: Owner | None) -> Any:
+        given = value = prepare(cls.entity_type, name, value)
         if name in cls.__pydantic_fields__:
             scratch = cls.__new__(cls)
             object.__setattr__(scratch, "__pydantic_fields_set__", set())
             object.__setattr__(scratch, "__pydantic_extra__", {})
-            cls.__pydantic_validator__.validate_assignment(scratch, name, value)
+            error: InvalidValueError | None = None
+            try:
+                cls.__pydantic_validator__.validate_assignment(scratch, name, value)
+            except ValidationError as exc:
+                error = invalid_value(cls.entity_type, exc)
+            if error is not None:
+                raise error  # outside the handler: pydantic's error says the same with less
             value = scratch.__dict__[name]
+        if type(value) is not str or name in MAPS:
+            require_flat(cls, cls.entity_type, name, given, value)
+        if owner is not None and name in owner.relations_of(cls.entity_type):
+            require_relation(cls.entity_type, name, value)
         return store(value)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _STATE or name.startswith("__"):
-            object.__setattr__(self, name, value)
-        elif isinstance(descriptor := getattr(type(self), name, None), property):
-            descriptor.__set__(self, value)
-        else:
-            self[name] = value
+    if not TYPE_CHECKING:  # so that a type checker finds a misspelt attribute of a typed model
+
+        def __setattr__(self, name: str, value: Any) -> None:
+            if name in _STATE or name.startswith("__"):
+                object.__setattr__(self, name, value)
+            elif isinstance(descriptor := getattr(type(self), name, None), property):
+                descriptor.__set__(self, value)
+            else:
+                self[name] = value
 
     def __delitem__(self, name: str) -> None:
         """Take back the local change of *name*; nothing is deleted on the server.
@@ -419,6 +501,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         """
         copy = self.__deepcopy__()
         for name, value in (update or {}).items():
+            self._require_known(name)
             copy._local[name] = self.checked_value(name, value)
         return copy
 
@@ -454,19 +537,6 @@ def require_entity_type(model: type[Entity]) -> None:
             f"{model.__name__} has no entity type; declare one in the class: "
             'entity_type: ClassVar[str] = "Task"'
         )
-
-
-def store(value: Any) -> Any:
-    """Return *value* as entities store it: a list of entities becomes a tuple.
-
-    A tuple cannot be changed without the entity recording it. A read returns a
-    :class:`Collection`, which records changes.
-    """
-    if isinstance(value, (list, tuple, Collection)) and all(
-        isinstance(item, Entity) for item in value
-    ):
-        return tuple(value)
-    return value
 
 
 def _excluded_names(exclude: Any) -> set[Any]:

@@ -16,7 +16,9 @@ from aioftrackjobs.errors import NotLoadedError, UnserialisableValueError
 from aioftrackjobs.models._component import Component
 from aioftrackjobs.models._entity import Entity
 from aioftrackjobs.models._fields import Computed, NonTextValidator, UtcDatetime, new_id
+from aioftrackjobs.models._text import names_of, texts_of
 from aioftrackjobs.models._user import User
+from aioftrackjobs.models._values import NotAllowedError
 from aioftrackjobs.protocol.values import encode_value
 
 #: The only value of ``type`` with which clients may create a Job (docs/protocol.md, section 5.2).
@@ -61,15 +63,18 @@ def _read_status(value: object) -> object:
 
 def _api_job(value: object) -> object:
     if value != API_JOB:
-        raise ValueError(f"a Job created by a client is of type {API_JOB!r}, not {value!r}")
+        raise NotAllowedError("the type of Jobs that clients create", [API_JOB])
     return value
 
 
 def _known_status(value: object) -> object:
-    return JobStatus(value) if isinstance(value, str) else value
+    status = _STATUSES.get(value) if isinstance(value, str) else None
+    if status is None:
+        raise NotAllowedError("a JobStatus", _STATUSES)
+    return status
 
 
-def _json_text(value: object) -> object:
+def job_data_text(value: object) -> object:
     """Return a mapping as JSON text, and anything else unchanged, for pydantic to validate."""
     if not isinstance(value, Mapping):
         return value
@@ -115,6 +120,7 @@ class Job(Entity):
         "created_at",
         "finished_at",
     )
+    empty_at_first: ClassVar[frozenset[str]] = frozenset({"data"})
     immutable_attributes: ClassVar[frozenset[str]] = frozenset({"type"})
     readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"status": _read_status}
 
@@ -124,7 +130,7 @@ class Job(Entity):
     user_id: str | None = None
     user: User | None = None
     #: JSON text. A mapping may be assigned. Each change replaces the whole text.
-    data: Annotated[str | None, NonTextValidator(_json_text)] = None
+    data: Annotated[str | None, NonTextValidator(job_data_text)] = None
     created_at: UtcDatetime | None = None
     finished_at: UtcDatetime | None = None
     job_components: MutableSequence[JobComponent] | None = None
@@ -144,6 +150,11 @@ class Job(Entity):
     @description.setter
     def description(self, text: str | None) -> None:
         self["data"] = {**self._parsed_data(), "description": text}
+
+    def _label(self) -> list[str]:
+        status, data = self._current("status"), self._current("data")
+        description = parse_job_data(data).get("description") if data else None
+        return [*texts_of(status), *names_of(description)]
 
     def _parsed_data(self) -> dict[str, Any]:
         if "data" not in self and not self._is_new:

@@ -167,3 +167,8 @@ class EntityTypes:
         """Return the attributes that the schemas give the type; empty if they are not loaded."""
         schema = self._schemas.get(entity_type)
         return schema.attributes if schema else ()
+
+    def relations_of(self, entity_type: str) -> frozenset[str]:
+        """Return the attributes of the type that hold entities, as far as the schemas say so."""
+        schema = self._schemas.get(entity_type)
+        return schema.relations if schema else frozenset()

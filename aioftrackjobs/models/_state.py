@@ -37,6 +37,14 @@ class Owner(Protocol):
         """Return the attributes that the server's schemas list; empty if they are not loaded."""
         ...
 
+    def relations_of(self, entity_type: str) -> frozenset[str]:
+        """Return the attributes that hold entities, as far as the server's schemas are loaded."""
+        ...
+
+    def redact(self, text: str) -> str:
+        """Return *text* without secrets."""
+        ...
+
     def component_url(self, component_id: str) -> str:
         """Return the URL of a component's file. It contains the API key."""
         ...
@@ -47,12 +55,14 @@ class Stateful(Protocol):
 
     Attributes:
         readers: See :class:`Entity`.
+        empty_at_first: See :class:`Entity`.
         _owner: None while the entity is detached.
         _remote: Values as the server has sent or applied them.
         _local: Values that were set here and not applied yet. A read prefers them.
     """
 
     readers: ClassVar[Mapping[str, Callable[[Any], Any]]]
+    empty_at_first: ClassVar[frozenset[str]]
     _owner: Owner | None
     _remote: dict[str, Any]
     _local: dict[str, Any]
@@ -134,6 +144,11 @@ def remote_value(entity: Stateful, name: str, default: Any = None) -> Any:
     return entity._remote.get(name, default)
 
 
+def put_local(entity: Stateful, name: str, value: Any) -> None:
+    """Store a local value that is not to be recorded."""
+    entity._local[name] = value
+
+
 # Changes that the server has applied
 
 
@@ -146,6 +161,15 @@ def settle(entity: Stateful, name: str, value: Any) -> None:
     local = entity._local
     if name in local and (local[name] is value or same(local[name], value)):
         del local[name]
+
+
+def settle_created(entity: Stateful) -> None:
+    """Note which attributes of an *entity* that was created have no value yet.
+
+    The response leaves out attributes without a value (docs/protocol.md, section 3.6).
+    """
+    for name in entity.empty_at_first:
+        entity._remote.setdefault(name, None)
 
 
 def settle_late(entity: Stateful, name: str, value: Any) -> None:

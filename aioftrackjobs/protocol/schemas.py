@@ -45,6 +45,9 @@ COMPOSITE_KEYS: Mapping[str, tuple[str, ...]] = {
 #: A property whose fragment has no type is a scalar too (section 5.1).
 _SCALARS = ("string", "boolean", "integer", "number", "variable", None)
 
+#: Types of properties that hold several entities.
+_COLLECTIONS = ("array", "mapped_array")
+
 
 @dataclass(frozen=True, slots=True)
 class EntitySchema:
@@ -56,12 +59,14 @@ class EntitySchema:
         attributes: All that can be read or set.
         scalars: Attributes that hold plain values kept by the server, so without relations,
             collections and computed values: what a query without ``select`` loads.
+        relations: Attributes that hold an entity, or several.
     """
 
     entity_type: str
     primary_key: tuple[str, ...]
     attributes: tuple[str, ...]
     scalars: tuple[str, ...]
+    relations: frozenset[str] = frozenset()
 
 
 def decode_schema(document: object) -> EntitySchema:
@@ -95,7 +100,8 @@ def decode_schema(document: object) -> EntitySchema:
         and _is_scalar(properties[name])
         and not name.startswith("_")  # such as `_link`, which are deprecated
     )
-    return EntitySchema(entity_type, tuple(key), attributes, scalars)
+    relations = frozenset(name for name in attributes if _is_relation(properties[name]))
+    return EntitySchema(entity_type, tuple(key), attributes, scalars, relations)
 
 
 def _is_names(value: object) -> bool:
@@ -104,6 +110,12 @@ def _is_names(value: object) -> bool:
 
 def _is_scalar(fragment: Mapping[str, Any]) -> bool:
     return "$ref" not in fragment and fragment.get("type") in _SCALARS
+
+
+def _is_relation(fragment: Mapping[str, Any]) -> bool:
+    """Return whether an attribute holds entities; some scalars have a ``$ref``, too."""
+    kind = fragment.get("type")
+    return kind in _COLLECTIONS or (kind is None and "$ref" in fragment)
 
 
 def _malformed(what: str, found: object) -> MalformedResponseError:

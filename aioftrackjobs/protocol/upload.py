@@ -16,6 +16,9 @@ from aioftrackjobs.protocol.values import JSONValue
 
 _MIB = 1024 * 1024
 
+#: HTTP statuses of a URL that is not valid, or not any more; and an error code of stores.
+_NOT_PERMITTED, _BAD_REQUEST, _EXPIRED = (401, 403, 410), 400, b"<Code>ExpiredToken</Code>"
+
 
 @dataclass(frozen=True, slots=True)
 class UploadTarget:
@@ -183,6 +186,19 @@ def decode_part_targets(result: Mapping[str, Any], count: int) -> PartTargets:
     """
     urls = {int(each["part_number"]): str(each["signed_url"]) for each in result["urls"]}
     return PartTargets(str(result["upload_id"]), [urls[number + 1] for number in range(count)])
+
+
+def may_have_expired(status: int, body: bytes = b"") -> bool:
+    """Return whether a store may have rejected a request because its URL has expired.
+
+    Stores reject such URLs as they reject all that is not permitted. Google's store, and Amazon's
+    for temporary credentials, call it a bad request with a certain code.
+
+    Args:
+        status: HTTP status code.
+        body: The body of the response, an error in XML.
+    """
+    return status in _NOT_PERMITTED or (status == _BAD_REQUEST and _EXPIRED in body)
 
 
 def component_url(server_url: str, action: str, component_id: str, user: str, key: str) -> str:

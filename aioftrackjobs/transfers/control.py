@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from contextvars import copy_context
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 import anyio
@@ -26,6 +28,9 @@ T = TypeVar("T")
 
 #: Called with the number of bytes transferred, and of all bytes if it is known.
 ProgressCallback: TypeAlias = Callable[[int, int | None], object]
+
+#: Times that a new URL is asked for because a store rejects the latest, which may have expired.
+RENEWALS = 2
 
 #: Seconds in which a stopped transfer should reach its next piece of data.
 _STOPPING_GRACE = 0.5
@@ -148,12 +153,14 @@ class Meter:
 
     Args:
         total: Number of all bytes; None if it is not known.
-        callback: Called on the event loop whenever more bytes are done than ever before.
+        callback: Called on the event loop whenever more bytes are done than ever before, with the
+            context variables of the task that makes this object.
     """
 
     def __init__(self, total: int | None, callback: ProgressCallback | None) -> None:
         self.total = total
         self._callback = callback
+        self._context = copy_context()
         self._counts: dict[int, int] = {}
         self._reported = 0
 
@@ -163,12 +170,12 @@ class Meter:
         done = sum(self._counts.values())
         if self._callback is not None and done > self._reported:
             self._reported = done
-            self._callback(done, self.total)
+            self._context.run(self._callback, done, self.total)
 
     def finish(self, done: int) -> None:
         """Report that all *done* bytes are done, unless the callback was last called with them."""
         if self._callback is not None and (self._reported, self.total) != (done, done or None):
-            self._callback(done, done)
+            self._context.run(self._callback, done, done)
 
 
 async def run_in_background(
@@ -191,7 +198,8 @@ async def run_in_background(
         finally:
             ended.set()
 
-    with background.keep_alive():
+    closed = SessionStateError("the session was closed during a transfer")
+    with background.optional(partial(stop_token.stop, closed)):
         background.spawn(run)
         try:
             await ended.wait()
@@ -205,3 +213,38 @@ async def run_in_background(
     if not results:
         raise SessionStateError("the session was closed during a transfer")
     return results[0]
+
+
+class Detached:
+    """Work that goes on in the background when its caller has stopped waiting for it.
+
+    Args:
+        background: Runs it.
+        work: Is repeated from its beginning if the shutdown of the event loop cancels it.
+    """
+
+    def __init__(self, background: BackgroundTasks, work: Callable[[], Awaitable[None]]) -> None:
+        self._background = background
+        self._work = work
+        self._ended: anyio.Event | None = None
+        self._is_done = False
+
+    async def wait(self, seconds: float) -> None:
+        """Start the work if it does not run; wait for its end, but no longer than some *seconds*.
+
+        Raises:
+            SessionStateError: The session was closed.
+        """
+        if self._ended is None or (self._ended.is_set() and not self._is_done):
+            self._ended = anyio.Event()
+            self._background.spawn(self._run, self._ended)
+        with anyio.move_on_after(seconds):
+            await self._ended.wait()
+
+    async def _run(self, ended: anyio.Event) -> None:
+        try:
+            with self._background.keep_alive():
+                await self._work()
+            self._is_done = True
+        finally:
+            ended.set()

@@ -1,7 +1,8 @@
 """Downloads files from the server location ``ftrack.server``, and resumes interrupted downloads.
 
 Each attempt asks for the bytes that the :class:`.PartialFile` does not have yet, with ``Range`` and
-``If-Range``. If the file on the server has changed, the download begins anew.
+``If-Range``. If the file on the server has changed, the download begins anew. Where the server
+redirects to a store, each request gets a new URL from it, because such URLs expire.
 
 Source:
     docs/protocol.md, section 6.5.
@@ -9,6 +10,7 @@ Source:
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import NoReturn
 
@@ -25,7 +27,9 @@ from aioftrackjobs.protocol.headers import (
     decode_etag,
     decode_strong_etag,
 )
+from aioftrackjobs.protocol.upload import may_have_expired
 from aioftrackjobs.transfers.control import (
+    RENEWALS,
     Attempts,
     Meter,
     ProgressCallback,
@@ -69,6 +73,18 @@ async def download(
         raise TransferError(f"{path} cannot be written: {exc.strerror}") from exc
 
 
+class _RejectedError(Exception):
+    """The URL of a download was rejected.
+
+    Attributes:
+        error: What to raise if no other URL is asked for.
+    """
+
+    def __init__(self, error: TransferError) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class FileDownload:
     """The download of one file.
 
@@ -101,6 +117,21 @@ class FileDownload:
                 await run_sync(self._file.leave)
 
     async def _attempt(self) -> None:
+        for renewals in count():
+            try:
+                await self._receive()
+            except _RejectedError as exc:
+                if renewals == RENEWALS:
+                    raise exc.error from None
+            else:
+                return
+
+    async def _receive(self) -> None:
+        """Receive what is missing.
+
+        Raises:
+            _RejectedError: The URL that the server gave may have expired.
+        """
         headers = {"accept-encoding": "identity"}
         if self._file.size and self._file.tag is not None:
             headers |= {"range": f"bytes={self._file.size}-", "if-range": self._file.tag}
@@ -144,6 +175,8 @@ class FileDownload:
             error = TransferError(
                 f"the server has no file for {self._label} (HTTP {response.status})"
             )
+            if may_have_expired(response.status):
+                raise _RejectedError(error)
             raise failure_of(response.status, response.headers, error)
         await run_sync(self._file.restart, decode_strong_etag(response.headers))
         self._meter.total = response.size

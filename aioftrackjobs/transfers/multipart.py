@@ -5,6 +5,10 @@ store has accepted are kept with their ETags, and only the part that failed is s
 parts have an ETag, one API call (``_complete``) makes the file. A whole file is sent again from its
 first byte.
 
+URLs of a store are signed, and expire after a while. If the store rejects one, the server is asked
+for new ones, and the same part is sent again. It is not documented whether the server goes on with
+the same upload then. If it begins a new one, all parts are sent again.
+
 Source:
     docs/protocol.md, sections 6.3 and 6.4.
 """
@@ -13,9 +17,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
+from itertools import count
 from typing import Any, NoReturn, TypeVar
 from urllib.parse import urljoin
 
@@ -41,10 +46,12 @@ from aioftrackjobs.protocol.upload import (
     decode_upload_target,
     encode_upload_completion,
     encode_upload_request,
+    may_have_expired,
     upload_file_name,
 )
 from aioftrackjobs.transfers.content import Content, HashUpdate
 from aioftrackjobs.transfers.control import (
+    RENEWALS,
     Attempts,
     Meter,
     ProgressCallback,
@@ -81,6 +88,7 @@ class FileUpload:
 
     Attributes:
         stop_token: Stops it.
+        has_begun: Whether the store may have received bytes.
     """
 
     def __init__(
@@ -94,6 +102,7 @@ class FileUpload:
         progress: ProgressCallback | None,
     ) -> None:
         self.stop_token = StopToken()
+        self.has_begun = False
         self._connection = connection
         self._component_id: str = component.id
         # Browsers save the file under this name.
@@ -139,6 +148,7 @@ class FileUpload:
             **details,
         )
         (result,) = await self._connection.call([operation])
+        self.has_begun = True
         try:
             return decode(result)
         except (KeyError, TypeError, ValueError, AttributeError):
@@ -151,13 +161,23 @@ class FileUpload:
 
     async def _send_whole(self) -> None:
         checksum = await self._content.checksum() if self._verified else None
-        target = await self._request_urls(decode_upload_target, checksum=checksum)
+        announce = partial(self._request_urls, decode_upload_target, checksum=checksum)
+        target = await announce()
         whole = Part(1, 0, self._content.size)
         rejections = 0
 
+        async def put() -> WireResponse:
+            nonlocal target
+            for renewals in count():
+                response, _ = await self._put(target.url, whole, target.headers)
+                if renewals == RENEWALS or not may_have_expired(response.status, response.body):
+                    break
+                target = await announce()
+            return response
+
         async def attempt() -> None:
             nonlocal rejections
-            response, _ = await self._put(target.url, whole, target.headers)
+            response = await put()
             if checksum is not None and response.status == _BAD_REQUEST:
                 rejections += 1
                 if rejections < _DAMAGED_ATTEMPTS:
@@ -191,32 +211,45 @@ class FileUpload:
                 return None
             return decode_part_targets(result, len(parts))
 
-        targets = await self._request_urls(decode, parts=len(parts))
+        announce = partial(self._request_urls, decode, parts=len(parts))
+        targets = await announce()
         if targets is None:  # the server has no multi-part uploads
             await self._send_whole()
             return
-        tags: dict[int, str] = {}
-        unsent = deque(zip(parts, targets.urls, strict=True))
+        progress = _PartsProgress(parts, targets)
+        renew = partial(progress.renew, announce)
 
         async def work() -> None:
+            upload_id = progress.targets.upload_id
             try:
-                while unsent:
-                    part, url = unsent.popleft()
-                    attempt = partial(self._send_part, part, url)
-                    tags[part.number] = await self._attempts().run(attempt)
+                while progress.unsent and progress.targets.upload_id == upload_id:
+                    attempt = partial(self._send_part, progress, progress.unsent.popleft(), renew)
+                    await self._attempts().run(attempt)
             except Exception as exc:  # noqa: BLE001 - guard raises it for the whole upload
                 self.stop_token.stop(exc)
 
-        async with anyio.create_task_group() as workers:
-            for _ in range(min(_PARALLEL, len(parts))):
-                workers.start_soon(work)
-        self.stop_token.check()
+        while progress.unsent:
+            async with anyio.create_task_group() as workers:
+                for _ in range(min(_PARALLEL, len(progress.unsent))):
+                    workers.start_soon(work)
+            self.stop_token.check()
         await self._content.require_unchanged()
-        await self._complete(targets, tags)
+        await self._complete(progress.targets, progress.tags)
 
-    async def _send_part(self, part: Part, url: str) -> str:
-        """Send a part, and return its ETag."""
-        response, digest = await self._put(url, part)
+    async def _send_part(
+        self,
+        progress: _PartsProgress,
+        part: Part,
+        renew: Callable[[PartTargets], Awaitable[bool]],
+    ) -> None:
+        """Send a part, and note its ETag; return without it if the server began a new upload."""
+        while True:
+            targets = progress.targets
+            response, digest = await self._put(targets.urls[part.number - 1], part)
+            if not may_have_expired(response.status, response.body) or not await renew(targets):
+                break
+            if progress.targets.upload_id != targets.upload_id:
+                return
         self._require_success(response)
         tag = decode_etag(response.headers)
         if tag is None:
@@ -227,7 +260,8 @@ class FileUpload:
             raise RetryableError(
                 TransferError(f"part {part.number} of {self._file_name!r} arrived damaged")
             )
-        return tag
+        if progress.targets.upload_id == targets.upload_id:
+            progress.tags[part.number] = tag
 
     async def _complete(self, targets: PartTargets, tags: Mapping[int, str]) -> None:
         """Let the server join the parts.
@@ -298,6 +332,48 @@ class FileUpload:
             raise RetryableError(
                 TransferError(f"the response to the upload of {self._file_name!r} is an HTML page")
             )
+
+
+class _PartsProgress:
+    """Which parts the store has accepted, and where the others go.
+
+    Attributes:
+        targets: The latest URLs of all parts.
+        tags: The ETag of each part that was accepted, by its number.
+        unsent: The parts that no worker has taken.
+    """
+
+    def __init__(self, parts: Sequence[Part], targets: PartTargets) -> None:
+        self._parts = parts
+        self.targets = targets
+        self.tags: dict[int, str] = {}
+        self.unsent = deque(parts)
+        self._lock = anyio.Lock()
+        self._renewals = 0
+        self._most_accepted = 0
+
+    async def renew(
+        self, announce: Callable[[], Awaitable[PartTargets | None]], rejected: PartTargets
+    ) -> bool:
+        """Ask for new URLs, unless another worker has done so since *rejected* were given.
+
+        If the server begins a new upload with them, no part of it is sent.
+
+        Returns:
+            False if that has not helped before.
+        """
+        async with self._lock:
+            if self.targets is not rejected:
+                return True
+            if len(self.tags) > self._most_accepted:
+                self._most_accepted, self._renewals = len(self.tags), 0
+            if self._renewals == RENEWALS or (targets := await announce()) is None:
+                return False
+            self._renewals += 1
+            if targets.upload_id != rejected.upload_id:
+                self.tags, self.unsent = {}, deque(self._parts)
+            self.targets = targets
+            return True
 
 
 class _Body:

@@ -1,9 +1,13 @@
 """Uploads files to the server location ``ftrack.server``, and registers them as components.
 
-The order is that of the official Python client: first the bytes, then component and location in one
-commit (``_register``), so that no component is ever visible without its file. If either fails, the
-bytes are removed. The journal notes each upload before its first byte, so that
+The order is that of the official Python client: first the bytes, then one commit for the component,
+its location and the link to a Job, so that no component is ever visible without its file, and none
+exists that nothing refers to. If either fails, what is there is removed again
+(:class:`_Registration`). The journal notes each upload before its first byte, so that
 :func:`remove_unregistered` can remove the bytes of a process that was killed.
+
+Whatever the server does, a cancelled upload ends within about a second: what takes longer goes on
+in the background of the session.
 
 Source:
     docs/protocol.md, section 6.2.
@@ -12,42 +16,49 @@ Source:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import anyio
 
-from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.entities.queries import Query
+from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference
 from aioftrackjobs.errors import (
     CommitUncertainError,
+    DuplicateEntryError,
     FtrackJobsError,
     SessionStateError,
     UnsupportedLocationError,
 )
-from aioftrackjobs.models import ComponentLocation, Entity, FileComponent, Location
+from aioftrackjobs.models import (
+    Component,
+    ComponentLocation,
+    Entity,
+    FileComponent,
+    JobComponent,
+    Location,
+)
 from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
 from aioftrackjobs.protocol.upload import PartSizes
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.transfers.content import Content, Uploadable, open_content
-from aioftrackjobs.transfers.control import ProgressCallback, run_in_background
+from aioftrackjobs.transfers.control import Detached, ProgressCallback, run_in_background
 from aioftrackjobs.transfers.multipart import FileUpload
 from aioftrackjobs.transport import WireRequest
 
 logger = logging.getLogger(__name__)
 
-#: HTTP statuses from here on mean that the server failed.
-_SERVER_FAULT = 500
+#: HTTP statuses: of success, of a file that is gone, and of failures that may pass.
+_SUCCESS, _GONE, _SERVER_FAULT, _BUSY = 2, (404, 410), 500, (408, 429)
 
-#: Seconds that the removal of a file may take.
-_CLEANING_GRACE = 5.0
+#: Seconds that a request to remove a file may take.
+_REMOVAL_TIMEOUT = 5.0
 
-#: Seconds to wait, before the removal, for a request that could still make the file.
-_SETTLING_GRACE = 5.0
+#: Seconds for which the caller waits for the removal: after an error, and after a cancellation.
+_CLEANING_GRACE, _CANCELLED_GRACE = 5.0, 0.4
 
 
 async def upload(
@@ -57,23 +68,38 @@ async def upload(
     data: Mapping[str, Any],
     location: Entity | None = None,
     name: str | None = None,
+    job_id: str | None = None,
     verified: bool = True,
     progress: ProgressCallback | None = None,
     sizes: PartSizes | None = None,
 ) -> FileComponent:
     """Upload *source*, and register it as a component of the server location.
 
+    Args:
+        context: The entities of the session.
+        source: What to upload.
+        data: Attributes of the component.
+        location: The server location, which is the only one that accepts uploads.
+        name: File name with extension; needed if *source* has no path.
+        job_id: A Job that the component is linked to in the same commit.
+        verified: Whether to hash the bytes, so that damage is noticed.
+        progress: Called with the number of bytes sent.
+        sizes: How to cut the file into parts.
+
     Raises:
         TransferError: The file could not be read, or the server did not accept it.
         UnsupportedLocationError: *location* is not the server location.
+        DuplicateEntryError: A component has the id in *data* already.
         ServerError: The server refused to register the component.
     """
     if location is not None and not (isinstance(location, Location) and location.is_server):
         raise UnsupportedLocationError(f"only ftrack.server accepts uploads, not {location!r}")
-    unit = context.new_unit()
+    if "id" in data:
+        await _require_free(context, data["id"])
     connection = context.connection
     async with connection.transfer_limiter.admit(), open_content(source, name) as content:
-        component = _record(context, unit, content, data)
+        registration = _Registration(context, content, data, job_id)
+        component = registration.component
         file_upload = FileUpload(
             connection,
             component,
@@ -85,85 +111,172 @@ async def upload(
         try:
             await connection.journal.record_upload(component.id)
             await run_in_background(connection.background, file_upload.run, file_upload.stop_token)
-        except BaseException:
-            unit.rollback()
-            with suppress(SessionStateError):
-                await connection.background.finish(_clean_up, connection, file_upload, component.id)
+        except BaseException as exc:
+            await registration.withdraw(exc, file_upload)
             raise
-        await _register(connection, unit, component.id)
+        await registration.commit(file_upload)
     return component
 
 
-def _record(
-    context: EntityContext, unit: UnitOfWork, content: Content, data: Mapping[str, Any]
-) -> FileComponent:
-    """Record component and location in *unit*, which is committed after the upload."""
-    values = {"name": content.name, "file_type": content.file_type, "size": content.size, **data}
-    component = context.create(FileComponent, values, unit=unit)
-    context.create(
-        ComponentLocation,
-        {
-            "component_id": component.id,
+async def _require_free(context: EntityContext, component_id: str) -> None:
+    """Raise DuplicateEntryError if a component has an id, whose file would be overwritten."""
+    reference = key_reference(context.model(Component), component_id)
+    if await fetch_entity(context, reference) is not None:
+        raise DuplicateEntryError("DuplicateEntryError", f"there is a component {component_id}")
+
+
+class _Registration:
+    """The entities that make an uploaded file visible. All of them exist in the end, or nothing.
+
+    Args:
+        context: The entities of the session.
+        content: The file.
+        data: Attributes of the component.
+        job_id: A Job that the component is linked to; None for none.
+
+    Attributes:
+        component: The component.
+    """
+
+    def __init__(
+        self,
+        context: EntityContext,
+        content: Content,
+        data: Mapping[str, Any],
+        job_id: str | None,
+    ) -> None:
+        self._context = context
+        self._connection = context.connection
+        self._unit = unit = context.new_unit()
+        values = {"name": content.name, "file_type": content.file_type, "size": content.size}
+        self.component = context.create(FileComponent, {**values, **data}, unit=unit)
+        location = {
+            "component_id": self.component.id,
             "location_id": SERVER_LOCATION_ID,
-            "resource_identifier": component.id,
-        },
-        unit=unit,
-    )
-    return component
+            "resource_identifier": self.component.id,
+        }
+        self._entities: list[Entity] = [
+            self.component,
+            context.create(ComponentLocation, location, unit=unit),
+        ]
+        if job_id is not None:
+            link = {"component_id": self.component.id, "job_id": job_id}
+            self._entities.append(context.create(JobComponent, link, unit=unit))
 
+    async def commit(self, file_upload: FileUpload) -> None:
+        """Commit the entities; remove the file if that fails.
 
-async def _register(connection: Connection, unit: UnitOfWork, component_id: str) -> None:
-    """Commit *unit*; remove the file if the commit fails. A cancellation waits for the end."""
-    error: FtrackJobsError | None = None
+        Raises:
+            CommitUncertainError: The component may exist, so that the file stays. When that is
+                resolved, the file stays or is removed.
+            FtrackJobsError: There is no component, and the file is removed.
+        """
+        await self._settle(self._unit.commit, file_upload)
 
-    async def commit() -> None:
-        nonlocal error
+    async def _settle(self, commit: Callable[[], Awaitable[None]], file_upload: FileUpload) -> None:
+        try:
+            await commit()
+        except CommitUncertainError as exc:
+
+            async def resolve() -> None:
+                await self._settle(self._unit.resolve, file_upload)
+
+            raise CommitUncertainError(exc.operations, resolve) from exc.__cause__
+        except BaseException as exc:
+            if not isinstance(exc, DuplicateEntryError):  # the file belongs to the other component
+                await self.withdraw(exc, file_upload)
+            raise
+        self._connection.journal.release_upload(self.component.id)
+
+    async def withdraw(self, error: BaseException, file_upload: FileUpload) -> None:
+        """Remove the file and what was registered of it, because *error* has ended the upload.
+
+        The caller waits for this, but not for long: it goes on in the background.
+        """
+
+        async def remove() -> None:
+            await file_upload.settled()
+            if not await self._unregister():
+                return
+            if file_upload.has_begun:
+                await _remove_soon(self._connection, self.component.id)
+            else:
+                self._connection.journal.release_upload(self.component.id)
+
+        removal = Detached(self._connection.background, remove)
+        with suppress(SessionStateError):
+            try:
+                if isinstance(error, Exception):
+                    await removal.wait(_CLEANING_GRACE)
+            finally:
+                await self._connection.background.finish(removal.wait, _CANCELLED_GRACE)
+
+    async def _unregister(self) -> bool:
+        """Delete what a commit that was refused, or whose caller was cancelled, has created.
+
+        Returns:
+            Whether no component refers to the file.
+        """
+        await self._unit.settled()
+        if self._unit.uncertain_operations:
+            logger.warning("%r: it is not known whether it was registered", self.component)
+            return False
+        left = {id(entity) for entity in self._unit.created}
+        registered = [entity for entity in self._entities if id(entity) not in left]
+        self._unit.rollback()
+        unit = self._context.new_unit()
+        for entity in reversed(registered):
+            unit.record_delete(entity)
         try:
             await unit.commit()
-            connection.journal.release_upload(component_id)
-        except CommitUncertainError as exc:
-            error = exc  # the component may exist, so the file must stay
         except FtrackJobsError as exc:
-            error = exc
-            unit.rollback()
-            await _remove_bytes(connection, component_id)
-
-    await connection.background.finish(commit)
-    if error is not None:
-        raise error
+            logger.warning("%r: its upload failed, and it stays: %s", self.component, exc)
+            return False
+        return True
 
 
-async def _clean_up(connection: Connection, file_upload: FileUpload, component_id: str) -> None:
-    """Remove the file of a failed upload; in the background if the network does not respond."""
+async def _remove_soon(connection: Connection, component_id: str) -> None:
+    """Remove a file that no component refers to; later in the background if that fails now."""
+    if not await _remove_bytes(connection, component_id):
+        with suppress(SessionStateError):  # it closes: the journal keeps that for a later session
+            connection.background.spawn(_remove_later, connection, component_id)
 
-    async def settle_and_remove() -> None:
-        with connection.background.keep_alive():
-            await file_upload.settled()
-            await _remove_bytes(connection, component_id)
 
-    with anyio.move_on_after(_SETTLING_GRACE) as settling:
-        await file_upload.settled()
-    if settling.cancelled_caught:
-        connection.background.spawn(settle_and_remove)
-    else:
-        await _remove_bytes(connection, component_id)
+async def _remove_later(connection: Connection, component_id: str) -> None:
+    backoff = connection.retry.backoff()
+    with connection.background.optional():
+        while await backoff.pause():
+            if await _remove_bytes(connection, component_id):
+                return
+    logger.warning(
+        "the file of component %s, whose upload failed, could not be removed%s",
+        component_id,
+        "" if connection.journal.state == "off" else "; the journal keeps that for later",
+    )
 
 
 async def _remove_bytes(connection: Connection, component_id: str) -> bool:
-    """Remove a file that no component refers to, and return whether it is removed.
+    """Remove a file that no component refers to; return False if that may succeed later.
 
     If that fails, the file takes space but is not visible, and the journal still has it.
     """
     url = connection.component_url("remove", component_id)
-    with anyio.move_on_after(_CLEANING_GRACE):
+    with anyio.move_on_after(_REMOVAL_TIMEOUT):
         try:
             response = await connection.transport.send(WireRequest("GET", url))
         except FtrackJobsError:
             logger.debug("the file of %s could not be removed", component_id, exc_info=True)
-        else:
-            if response.status < _SERVER_FAULT:
-                connection.journal.release_upload(component_id)
-                return True
+            return False
+        if response.status // 100 == _SUCCESS or response.status in _GONE:
+            connection.journal.release_upload(component_id)
+            return True
+        if response.status < _SERVER_FAULT and response.status not in _BUSY:
+            logger.warning(
+                "the server does not remove the file of component %s, whose upload failed: HTTP %d",
+                component_id,
+                response.status,
+            )
+            return True
     return False
 
 

@@ -10,10 +10,12 @@ from aioftrackjobs.transport._base import (
     WireResponse,
     Write,
 )
+from aioftrackjobs.transport._departure import Departure
 from aioftrackjobs.transport._httpx import HttpxTransport
 from aioftrackjobs.transport._redaction import hide_secrets, redact
 
 __all__ = [
+    "Departure",
     "Download",
     "FileBody",
     "HttpClient",

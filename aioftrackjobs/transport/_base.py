@@ -11,6 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from aioftrackjobs.transport._departure import Departure
+
 #: Appends pieces to a file; blocks.
 Write: TypeAlias = Callable[[Sequence[bytes | memoryview]], object]
 
@@ -44,12 +46,14 @@ class WireRequest:
 
     Attributes:
         body: Bytes, or an iterator of chunks that are read while they are sent.
+        departure: Follows a request with bytes until it leaves, and may stop it before.
     """
 
     method: str
     url: str
     headers: Mapping[str, str | bytes] = field(default_factory=dict)
     body: bytes | AsyncIterable[bytes] | None = None
+    departure: Departure | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method}>"

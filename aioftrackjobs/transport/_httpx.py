@@ -30,6 +30,7 @@ from aioftrackjobs.transport._base import (
     WireResponse,
     Write,
 )
+from aioftrackjobs.transport._departure import AnnouncedBody, Trace
 from aioftrackjobs.transport._redaction import hide_secrets, redact
 
 #: Bytes of a download that are written at once.
@@ -82,6 +83,7 @@ class HttpxTransport:
 
     def __init__(self, client: HttpClient, *, secrets: tuple[str, ...] = ()) -> None:
         self._client = client
+        self._uses_aiohttp = _is_of(getattr(client, "_transport", None), "httpx_aiohttp")
         self._secrets = secrets
         hide_secrets()
 
@@ -106,18 +108,31 @@ class HttpxTransport:
     async def _exchange(
         self, request: WireRequest, *, follow_redirects: bool
     ) -> AsyncIterator[ClientResponse]:
-        body = request.body if isinstance(request.body, bytes | None) else _Body(request.body)
+        body: bytes | AnnouncedBody | _Body | None
+        trace: Trace | None = None
+        if not isinstance(request.body, bytes | None):
+            body = _Body(request.body)
+        elif request.departure is None or request.body is None:
+            body = request.body
+        elif self._uses_aiohttp:
+            body = AnnouncedBody(request.body, request.departure)
+        else:
+            body, trace = request.body, Trace(request.departure)
         try:
             headers = [(name.encode("ascii"), value) for name, value in encoded(request.headers)]
+            if isinstance(body, AnnouncedBody):
+                headers.append((b"content-length", str(len(body)).encode()))
             self._require_open()
             outgoing = self._client.build_request(
                 request.method, request.url, content=body, headers=headers
             )
+            if trace is not None and isinstance(getattr(outgoing, "extensions", None), dict):
+                outgoing.extensions["trace"] = trace
             response = await self._client.send(
                 outgoing, stream=True, follow_redirects=follow_redirects
             )
         except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
-            own = body.failure if isinstance(body, _Body) else None
+            own = body.failure if isinstance(body, AnnouncedBody | _Body) else None
             error = own or self._translate(exc, request.url)
         else:
             try:
@@ -128,6 +143,8 @@ class HttpxTransport:
         finally:
             if isinstance(body, _Body):
                 await body.aclose()
+            if trace is not None:
+                await trace.aclose()
         raise error  # outside the handler, so that its context does not refer to httpx's error
 
     def _require_open(self) -> None:
@@ -282,5 +299,5 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         following = following.__cause__ or following.__context__
 
 
-def _is_of(error: BaseException, package: str) -> bool:
-    return any(kind.__module__.partition(".")[0] == package for kind in type(error).__mro__)
+def _is_of(value: object, package: str) -> bool:
+    return any(kind.__module__.partition(".")[0] == package for kind in type(value).__mro__)

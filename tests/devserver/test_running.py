@@ -8,13 +8,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import httpx
 import pytest
+from uvicorn.server import ServerState
 
 from aioftrackjobs.devserver import (
     Limits,
@@ -41,28 +41,6 @@ async def test_two_servers_share_nothing() -> None:
         assert one.api_key != other.api_key
 
 
-async def test_responses_are_not_delayed(remote: Caller) -> None:
-    """Headers and body are two writes: Nagle's delay would add 40 ms to each response."""
-    times = list[float]()
-    for _ in range(50):
-        start = time.perf_counter()
-        await remote.call()
-        times.append(time.perf_counter() - start)
-
-    assert min(times) < 0.04, "a busy machine delays some, Nagle's algorithm all"
-
-
-async def test_starting_and_stopping_takes_well_under_a_second() -> None:
-    times = list[float]()
-    for _ in range(5):
-        start = time.perf_counter()
-        async with running():
-            pass
-        times.append(time.perf_counter() - start)
-
-    assert min(times) < 1, "a busy machine delays some, a pause in the server all"
-
-
 async def test_a_stopped_server_leaves_no_thread_and_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,16 +58,20 @@ async def test_a_stopped_server_leaves_no_thread_and_no_file(
     assert names_in(tmp_path) == []
 
 
-async def test_a_kept_alive_connection_does_not_hold_up_the_stop() -> None:
-    times = list[float]()
-    for _ in range(3):
-        async with httpx.AsyncClient() as http:
-            async with running() as server:
-                await http.get(server.url)
-                start = time.perf_counter()
-            times.append(time.perf_counter() - start)
+async def test_a_kept_alive_connection_does_not_hold_up_the_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = list[int]()
 
-    assert min(times) < 1, "each would wait for the grace of the server"
+    async def record(state: ServerState) -> None:
+        left.append(len(state.connections))
+
+    monkeypatch.setattr(uvicorn_server, "_cut_off", record)  # called when the grace is over
+    async with httpx.AsyncClient() as http:
+        async with running() as server:
+            await http.get(server.url)
+
+    assert left == [0]
 
 
 async def test_a_port_in_use_is_an_error_of_the_caller(server: ServerHandle) -> None:

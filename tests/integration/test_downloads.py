@@ -6,6 +6,7 @@ import asyncio
 import os
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from hashlib import md5
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,6 +101,49 @@ async def test_a_download_resumes_where_it_broke_off(
     done = [count for count, _ in seen]
     assert done == sorted(set(done)), "nothing counts twice"
     assert seen[-1] == (len(body), len(body))
+
+
+@pytest.mark.parametrize("received", [1000, None], ids=["resumed", "whole"])
+async def test_a_download_asks_for_a_new_url_when_that_of_the_store_has_expired(
+    no_retries: AsyncSession, proxy: FaultProxy, target: Path, received: int | None
+) -> None:
+    component = await put(no_retries)
+    if received is not None:
+        proxy.plan(GET, received=received)
+        with pytest.raises(TransportError):
+            await no_retries.download(component, target, resume=True)
+    proxy.plan(GET, response=b"HTTP/1.1 403 Forbidden", times=2)
+
+    await no_retries.download(component, target, resume=True)
+
+    assert target.read_bytes() == BODY
+
+
+async def test_a_download_that_is_forbidden_asks_for_few_urls(
+    session: AsyncSession, proxy: FaultProxy, target: Path
+) -> None:
+    component = await put(session, SMALL)
+    proxy.plan(GET, response=b"HTTP/1.1 403 Forbidden", times=99)
+
+    with pytest.raises(TransferError, match="403"):
+        await session.download(component, target)
+
+    assert len(proxy.requests(GET)) == 3
+
+
+async def test_a_callback_sees_the_variables_of_its_caller(
+    session: AsyncSession, target: Path
+) -> None:
+    caller = ContextVar("caller", default="nobody")
+    seen: set[str] = set()
+    caller.set("maya")
+
+    component = await session.create_component(
+        SMALL, name="plate.exr", progress=lambda *_: seen.add(caller.get())
+    )
+    await session.download(component, target, progress=lambda *_: seen.add(f"{caller.get()} too"))
+
+    assert seen == {"maya", "maya too"}
 
 
 async def test_a_file_that_changed_meanwhile_is_downloaded_anew(

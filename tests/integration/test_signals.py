@@ -231,7 +231,8 @@ async def test_a_call_that_blocks_the_event_loop_does_not_keep_the_process(
         with anyio.fail_after(30):
             await process.wait()
 
-    assert process.returncode == 128 + signals[0]
+    # Two signals that are pending at the same time may be delivered in either order.
+    assert process.returncode in {128 + number for number in signals}
 
 
 CLOSING = """

@@ -8,7 +8,8 @@ import io
 import json
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -255,9 +256,9 @@ async def test_an_upload_pauses_as_long_as_retry_after_says(
 async def test_a_rejected_upload_is_not_sent_again(
     session: AsyncSession, proxy: FaultProxy, source: bytes, pauses: Pauses
 ) -> None:
-    proxy.plan(b"PUT ", times=99, response=b"HTTP/1.1 403 No")
+    proxy.plan(b"PUT ", times=99, response=b"HTTP/1.1 409 No")
 
-    with pytest.raises(TransferError, match="403"):
+    with pytest.raises(TransferError, match="409"):
         await send(session, source, name="a.exr")
 
     assert pauses.seconds == []
@@ -339,6 +340,128 @@ async def test_an_upload_fails_when_the_budget_is_spent(
     ) as session:
         with pytest.raises(TransportError):
             await send(session, path)
+
+
+# URLs that expire
+
+
+EXPIRED = b"HTTP/1.1 403 Forbidden"
+
+
+@pytest.mark.parametrize("retry", [RetryPolicy(), NO_RETRIES], ids=["retries", "no retries"])
+async def test_new_urls_are_asked_for_when_those_of_a_whole_file_expire(
+    proxy: FaultProxy, server: ServerHandle, tmp_path: Path, retry: RetryPolicy
+) -> None:
+    proxy.plan(b"PUT ", response=EXPIRED, times=2)
+    async with AsyncSession(proxy.url, server.api_key, server.api_user, retry=retry) as session:
+        component = await send(session, b"small", name="a.exr")
+
+        assert await stored(session, component, tmp_path) == b"small"
+    assert len(proxy.requests(b"PUT ")) == 3
+
+
+@pytest.mark.parametrize("source", [BODY, b"small"], ids=["parts", "whole"])
+async def test_new_urls_are_asked_for_a_limited_number_of_times(
+    session: AsyncSession, proxy: FaultProxy, source: bytes, pauses: Pauses
+) -> None:
+    proxy.plan(b"PUT ", times=99, response=EXPIRED)
+
+    with pytest.raises(TransferError, match="403"):
+        await send(session, source, name="a.exr")
+
+    assert pauses.seconds == []
+    assert len(proxy.requests(b"PUT ")) <= 4 * 3
+    assert await components(session) == []
+
+
+class ExpiringStore:
+    """A server whose store accepts a number of requests at the URLs that were given together.
+
+    Attributes:
+        uploads: The ids of the uploads, in the order in which the URLs were given.
+        accepted: The numbers of the parts that were accepted, for each upload.
+        completed: The id of the upload that was completed.
+    """
+
+    def __init__(
+        self,
+        lives: Iterator[int],
+        *,
+        goes_on: bool,
+        rejection: tuple[int, str] = (403, "AccessDenied"),
+    ) -> None:
+        self._lives = lives
+        self._goes_on = goes_on
+        self._rejection = rejection
+        self._left: list[int] = []
+        self.uploads: list[str] = []
+        self.accepted: dict[str, list[int]] = {}
+        self.completed: str | None = None
+
+    def respond(self, request: httpx.Request) -> httpx.Response:
+        if request.url.host == "store.test":
+            return self._store(*map(int, request.url.path[1:].split("/")))
+        results: list[dict[str, Any]] = []
+        for operation in json.loads(request.content or b"[]"):
+            if operation["action"] == "get_upload_metadata":
+                results.append(self._announce(operation["parts"]))
+            elif operation["action"] == "complete_multipart_upload":
+                self.completed = operation["upload_id"]
+                assert sorted(self.accepted[self.completed]) == [*range(1, PARTS + 1)]
+                results.append({})
+            else:
+                results.append({"action": operation["action"], "data": {}})
+        return httpx.Response(200, json=results)
+
+    def _announce(self, parts: int) -> dict[str, Any]:
+        self._left.append(next(self._lives))
+        number = len(self._left)
+        self.uploads.append("u1" if self._goes_on else f"u{number}")
+        urls = [
+            {"part_number": each, "signed_url": f"https://store.test/{number}/{each}?SECRET"}
+            for each in range(1, parts + 1)
+        ]
+        return {"upload_id": self.uploads[-1], "urls": urls}
+
+    def _store(self, urls: int, part: int) -> httpx.Response:
+        if not self._left[urls - 1]:
+            status, code = self._rejection
+            return httpx.Response(status, text=f"<Error><Code>{code}</Code></Error>")
+        self._left[urls - 1] -= 1
+        self.accepted.setdefault(self.uploads[urls - 1], []).append(part)
+        return httpx.Response(200, headers={"etag": '"tag"'})
+
+
+@pytest.mark.parametrize("rejection", [(403, "AccessDenied"), (400, "ExpiredToken"), (401, "")])
+@pytest.mark.parametrize("life", [1, 2, 5])
+async def test_an_upload_goes_on_with_the_part_whose_url_has_expired(
+    life: int, rejection: tuple[int, str]
+) -> None:
+    store = ExpiringStore(repeat(life), goes_on=True, rejection=rejection)
+
+    await to_store(store)
+
+    assert sorted(store.accepted["u1"]) == [*range(1, PARTS + 1)]
+    assert store.completed == "u1"
+    assert len(store.uploads) <= -(-PARTS // life)
+
+
+async def test_all_parts_are_sent_again_if_the_server_begins_a_new_upload() -> None:
+    store = ExpiringStore(iter([4, 0, 5, 99]), goes_on=False)
+
+    await to_store(store)
+
+    assert store.completed == "u4"
+    assert len(store.accepted["u1"]) == 4
+
+
+async def test_an_upload_that_takes_longer_than_its_urls_live_fails() -> None:
+    store = ExpiringStore(repeat(5), goes_on=False)
+
+    with pytest.raises(TransferError, match="403"):
+        await to_store(store)
+
+    assert len(store.uploads) <= 4
 
 
 # Completion
@@ -470,7 +593,7 @@ async def test_a_file_completed_after_its_upload_was_cancelled_is_removed(
 ) -> None:
     """If it were removed before its completion, a file without a component would remain."""
     monkeypatch.setattr(control_module, "_STOPPING_GRACE", 0.0)
-    monkeypatch.setattr(upload_module, "_SETTLING_GRACE", 0.0)
+    monkeypatch.setattr(upload_module, "_CANCELLED_GRACE", 0.0)
     reached, release = anyio.Event(), anyio.Event()
     async with (
         running(storage=tmp_path / "files") as server,
@@ -569,7 +692,7 @@ class Store:
         return httpx.Response(200, json=results)
 
 
-async def to_store(store: Store) -> None:
+async def to_store(store: Store | ExpiringStore) -> None:
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(store.respond)) as client,
         AsyncSession(

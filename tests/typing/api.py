@@ -58,6 +58,9 @@ async def writing(session: AsyncSession) -> None:
     job.status = JobStatus.DONE
     job.status = "failed"
     job["status"] = "done"
+    job.staus = "done"  # type: ignore[attr-defined]  # there is no such attribute
+    str(job.staus)  # type: ignore[attr-defined]
+    job.status = 5  # type: ignore[assignment]
     job.description = "text"
     assert_type(session.create("Task", {"name": "comp"}), Entity)
     assert_type(await session.ensure(User, {"username": "maya"}, ["username"]), User)
@@ -97,6 +100,15 @@ async def jobs(session: AsyncSession) -> None:
         return str(count)
 
     assert_type(await nightly(1), str)
+
+    @job_context(lambda: session)
+    async def later(count: int) -> str:
+        return str(count)
+
+    assert_type(await later(1), str)
+
+    @job_context(session)  # type: ignore[type-var]  # it is called at once
+    def plain() -> None: ...
 
 
 async def chaos(server: testing.FtrackServer) -> None:

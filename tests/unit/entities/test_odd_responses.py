@@ -26,6 +26,12 @@ class IgnoringOwner:
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         return ()
 
+    def relations_of(self, entity_type: str) -> frozenset[str]:
+        return frozenset()
+
+    def redact(self, text: str) -> str:
+        return text.replace("SECRET", "***")
+
     def component_url(self, component_id: str) -> str:
         return component_id
 

@@ -1,0 +1,116 @@
+"""Stops the sending of requests that were withdrawn before they left.
+
+A caller that is cancelled withdraws its request if the server cannot have received it. Then nobody
+waits for what the worker does for it: a pause before another attempt, or a connection that takes
+long. If all of a group is withdrawn, this ends at once, and the worker is free. If a part of it is,
+the others go on, and are sent without that part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import anyio
+
+from aioftrackjobs.commit.request import PendingRequest, WithdrawnError
+
+
+class Withdrawal:
+    """Follows a group of requests through the attempts to send it; a ``Departure`` of transports.
+
+    Attributes:
+        group: What the current attempt sends.
+    """
+
+    def __init__(self, group: Sequence[PendingRequest]) -> None:
+        self.group = group
+        self._scope: anyio.CancelScope | None = None
+        self._may_cancel = False
+        self._marks_sent = False
+        self._has_left = False
+        for request in group:
+            request.on_withdrawn = self.stop_if_unneeded
+
+    def stop_if_unneeded(self) -> None:
+        """Stop what is being done for the group if all of it has ended."""
+        if self._may_cancel and self._scope is not None and self._is_over:
+            self._scope.cancel()
+
+    @property
+    def _is_over(self) -> bool:
+        return all(request.outcome is not None for request in self.group)
+
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """End the block early if all of the group is withdrawn."""
+        with anyio.CancelScope() as scope:
+            self._scope, self._may_cancel = scope, True
+            try:
+                self.stop_if_unneeded()
+                yield
+            finally:
+                self._may_cancel = False
+
+    @contextmanager
+    def sending(
+        self, group: Sequence[PendingRequest], *, marks_sent: bool = True
+    ) -> Iterator[None]:
+        """Follow a request that the block sends, until it leaves.
+
+        Args:
+            group: What it carries.
+            marks_sent: Whether it carries the group itself, and no question about it.
+
+        Raises:
+            WithdrawnError: Some of the group was withdrawn before it left.
+        """
+        self.group, self._marks_sent, self._has_left = group, marks_sent, False
+        # From the beginning, as a client of the caller's may not report when the request leaves.
+        self._mark(is_sent=True)
+        with anyio.CancelScope() as self._scope:
+            try:
+                yield
+                return
+            finally:
+                self._may_cancel = False
+        raise WithdrawnError("withdrawn before it was sent")
+
+    def _mark(self, *, is_sent: bool) -> None:
+        if self._marks_sent:
+            for request in self.group:
+                request.is_sent = is_sent or request.uncertain_because is not None
+
+    # As the departure of a request
+
+    def wait(self) -> None:
+        """Note that it has not left, and may be cancelled until the next call."""
+        if not self._has_left:
+            self._mark(is_sent=False)
+            self.proceed()
+            self._may_cancel = True
+
+    def proceed(self) -> None:
+        """Note that it must not be cancelled from now on.
+
+        Raises:
+            WithdrawnError: All of the group was withdrawn.
+        """
+        self._may_cancel = False
+        if not self._has_left and self._is_over:
+            raise WithdrawnError("withdrawn before it was sent")
+
+    def leave(self) -> None:
+        """Note that its first byte leaves.
+
+        Raises:
+            WithdrawnError: Some of the group was withdrawn, so that its bytes must not leave.
+        """
+        self._may_cancel = False
+        if self._has_left:
+            return
+        ended = [request.outcome is not None for request in self.group]
+        if any(ended) if self._marks_sent else all(ended):
+            raise WithdrawnError("withdrawn before it was sent")
+        self._has_left = True
+        self._mark(is_sent=True)

@@ -1,0 +1,157 @@
+"""The block of ``job_context``: its arguments, and how it decorates coroutine functions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial, wraps
+from inspect import isasyncgenfunction, isclass, iscoroutinefunction, isgeneratorfunction
+from types import TracebackType
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+from uuid import UUID
+
+from aioftrackjobs.config import require, require_flag, require_seconds, require_text
+from aioftrackjobs.errors import ArgumentError
+from aioftrackjobs.jobs.data import parse_given_data
+from aioftrackjobs.models import Entity, job_data_text
+
+S = TypeVar("S")
+T = TypeVar("T")
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
+
+_SESSION = "a session, or a function that returns one"
+
+
+def block_context(function: Callable[P, AsyncIterator[T]]) -> Callable[P, BlockContext[T]]:
+    """Return ``job_context``, a *function* that yields once, as one that returns its block.
+
+    The arguments are checked when it is called. As a decorator, that is long before a block.
+    """
+    open_block = asynccontextmanager(function)
+
+    @wraps(function)
+    def make(*args: P.args, **kwargs: P.kwargs) -> BlockContext[T]:
+        block = BlockContext(partial(open_block, *args, **kwargs))
+        check_arguments(*args, **kwargs)
+        return block
+
+    return make
+
+
+class BlockContext(AbstractAsyncContextManager[T], Generic[T]):
+    """A block to enter once with ``async with``, or to run around each call of a function.
+
+    Args:
+        make: Returns the context manager of one block.
+    """
+
+    def __init__(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> None:
+        self._make = make
+        self._block = make()  # at once, so that a missing or unknown argument is an error here
+
+    # No coroutines of their own: each would be one more frame in every traceback of the block.
+
+    def __aenter__(self) -> Coroutine[Any, Any, T]:
+        return self._block.__aenter__()
+
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Coroutine[Any, Any, bool | None]:
+        return self._block.__aexit__(kind, error, trace)
+
+    def __call__(self, function: F) -> F:
+        """Return the coroutine *function* with a block of its own around each call.
+
+        Raises:
+            TypeError: *function* is no coroutine function.
+        """
+        _require_coroutine_function(function)
+
+        @wraps(function)
+        async def run(*args: Any, **kwargs: Any) -> Any:
+            async with self._make():
+                return await function(*args, **kwargs)
+
+        return cast("F", run)
+
+
+def _require_coroutine_function(function: object) -> None:
+    """Raise TypeError for what a block cannot be put around; it says what to write."""
+    call = None if isclass(function) else getattr(function, "__call__", None)  # noqa: B004
+    if iscoroutinefunction(function) or iscoroutinefunction(call):
+        return
+    name = getattr(function, "__qualname__", None) or repr(function)
+    inside = 'write "async with job_context(...)"'
+    if isinstance(function, (staticmethod, classmethod)):
+        problem = f"put @{type(function).__name__} above it, not below"
+    elif isasyncgenfunction(function) or isgeneratorfunction(function):
+        problem = f"{name} is a generator; {inside} in its body, or around the loop over it"
+    elif isclass(function):
+        problem = f"{name} is a class; decorate its coroutine functions, or {inside} in them"
+    elif callable(function):
+        problem = f"{name} is no coroutine function; declare it with async def"
+    else:
+        problem = f"{name} is no function"
+    raise TypeError(f"job_context cannot decorate this: {problem}")
+
+
+# Arguments
+
+
+def check_arguments(
+    session: Any,
+    *,
+    job: Any = None,
+    user: Any = None,
+    description: Any = None,
+    data: Any = None,
+    grace: Any = 0.0,
+    attach_traceback: Any = True,
+    interval: Any = 0.0,
+    **_: object,
+) -> None:
+    """Raise ArgumentError if an argument of ``job_context`` has a wrong type or value.
+
+    Raises:
+        UnserialisableValueError: JSON cannot hold a value inside *data*.
+    """
+    if callable(session) and (isclass(session) or iscoroutinefunction(session)):
+        mistaken = "a class" if isclass(session) else "what is to be decorated"
+        raise ArgumentError("session", f"{_SESSION} (write @job_context(session))", mistaken)
+    if job is not None:
+        require(_names_entity(job), "job", "a Job or its id", job)
+    if user is not None:
+        require(_names_entity(user), "user", "a User or its name", user)
+    if description is not None and type(description) is not str:
+        require_text("description", description)
+    if data is not None:
+        given = parse_given_data(data) if isinstance(data, str) else data
+        require(isinstance(given, Mapping), "data", "a mapping, or text of a JSON object", data)
+        job_data_text(given)
+    if type(grace) is not float or not grace >= 0:  # no call in the usual case
+        require_seconds("grace", grace)
+    if type(interval) is not float or not interval >= 0:
+        require_seconds("interval", interval)
+    if type(attach_traceback) is not bool:
+        require_flag("attach_traceback", attach_traceback)
+
+
+def _names_entity(value: object) -> bool:
+    return isinstance(value, Entity | UUID | str) and value != ""
+
+
+def session_from(given: object, kind: type[S]) -> S:
+    """Return the session that the function *given* returns.
+
+    Raises:
+        ArgumentError: It is no function, or returns no session.
+    """
+    require(callable(given), "session", _SESSION, given)
+    found = cast("Callable[[], object]", given)()
+    if not isinstance(found, kind):
+        require(False, "what session() returns", "a session", found)  # noqa: FBT003
+    return cast("S", found)

@@ -1,0 +1,293 @@
+"""Uploads that are cancelled or refused: how soon they end, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from aioftrackjobs import (
+    AsyncSession,
+    CommitUncertainError,
+    DuplicateEntryError,
+    FileComponent,
+    FtrackJobsError,
+    ServerError,
+    job_context,
+)
+from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.errors import ConnectError, TransportError
+from aioftrackjobs.journal import Entry, Owner, this_process
+from aioftrackjobs.journal._file import JournalFile
+from aioftrackjobs.protocol.upload import PartSizes
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.session import context_of, jobs_of
+from aioftrackjobs.testing import BadGateway, Drop, Hang, NotAtomic, Refuse, SeenRequest
+from aioftrackjobs.timings import Timings
+from aioftrackjobs.transfers.upload import upload
+from aioftrackjobs.transport import WireRequest, WireResponse
+
+from .journals import entries, journaled
+from .relay import Relay, Send
+from .waiting import until
+
+#: Seconds in which a cancelled upload ends, and what a busy machine adds.
+SOON = 1.0 + 1.0
+
+
+class Studio:
+    """A server whose files can be listed."""
+
+    def __init__(self, handle: ServerHandle, folder: Path) -> None:
+        self.handle = handle
+        self._folder = folder
+
+    def left(self) -> list[object]:
+        """Return the files, and the entities of uploads."""
+        found: list[object] = [path.name for path in self._folder.iterdir()]
+        for kind in ("Component", "ComponentLocation", "JobComponent"):
+            found += self.handle.inspector.find(kind)
+        return found
+
+    @asynccontextmanager
+    async def session(self, **options: Any) -> AsyncIterator[AsyncSession]:
+        server = self.handle
+        async with AsyncSession(server.url, server.api_key, server.api_user, **options) as session:
+            yield session
+
+
+@pytest.fixture
+async def studio(tmp_path: Path) -> AsyncIterator[Studio]:
+    folder = tmp_path / "files"
+    async with running(storage=folder) as handle:
+        yield Studio(handle, folder)
+
+
+def announces(request: SeenRequest) -> bool:
+    return any(each["action"] == "get_upload_metadata" for each in request.operations)
+
+
+def registers(request: SeenRequest) -> bool:
+    return any(each["action"] == "create" for each in request.operations)
+
+
+def completes(request: SeenRequest) -> bool:
+    return any(each["action"] == "complete_multipart_upload" for each in request.operations)
+
+
+async def cancelled(
+    session: AsyncSession, is_reached: Callable[[], object], **options: Any
+) -> float:
+    """Start an upload, cancel it at a point; return how long it took to end."""
+    sizes = PartSizes((), largest=1000, fewest=3)
+    body = bytes(5000)
+    async with anyio.create_task_group() as group:
+        group.start_soon(lambda: upload(context_of(session), body, data={}, name="a", sizes=sizes))
+        await until(is_reached)
+        began = time.monotonic()
+        group.cancel_scope.cancel()
+    return time.monotonic() - began
+
+
+# Cancelled
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("applied", [False, True], ids=["not received", "done"])
+@pytest.mark.parametrize(
+    "stage",
+    [announces, "uploads", completes, registers],
+    ids=["announced", "sent", "completed", "registered"],
+)
+async def test_a_cancelled_upload_ends_soon_and_leaves_nothing(
+    studio: Studio, stage: Any, applied: bool
+) -> None:
+    faults = studio.handle.faults
+    # The first request of that stage gets no response, until the session gives up waiting.
+    faults.inject(Hang(applied=applied), on=stage)
+    async with studio.session(timeout=0.7, retry=RetryPolicy(first_delay=0.01)) as session:
+        assert await cancelled(session, lambda: faults.injected) < SOON
+        await until(lambda: studio.left() == [])
+    assert studio.left() == []
+
+
+async def test_a_server_that_never_responds_delays_no_cancellation(studio: Studio) -> None:
+    async with studio.session(timings=Timings(closing_grace=0.1)) as session:
+        gone = anyio.Event()
+
+        async def hang(request: WireRequest, send: Send) -> WireResponse:
+            if b"create" in (request.body if isinstance(request.body, bytes) else b""):
+                gone.set()
+            if gone.is_set():
+                await anyio.sleep_forever()
+            return await send(request)
+
+        Relay(session, hang)
+        assert await cancelled(session, gone.is_set) < SOON
+
+
+@pytest.mark.parametrize("kind", [ConnectError, TransportError])
+async def test_what_cannot_be_removed_is_noted_and_removed_by_a_later_session(
+    studio: Studio, tmp_path: Path, kind: type[FtrackJobsError]
+) -> None:
+    path = tmp_path / "jobs.journal"
+    async with journaled(
+        studio.handle, path, retry=RetryPolicy(budget=0.1), timings=Timings(closing_grace=0.2)
+    ) as session:
+        away = anyio.Event()
+
+        async def lose(request: WireRequest, send: Send) -> WireResponse:
+            if b"create" in (request.body if isinstance(request.body, bytes) else b""):
+                away.set()
+            if away.is_set():
+                raise kind("away")
+            return await send(request)
+
+        Relay(session, lose)
+        assert await cancelled(session, away.is_set) < SOON
+
+    (noted,) = entries(path)
+    assert studio.left() == [noted]
+    async with journaled(studio.handle, path, timings=Timings(last_request_delay=0.0)):
+        await until(lambda: studio.left() == [])
+    assert entries(path) == {}
+
+
+async def test_what_cannot_be_removed_at_once_is_removed_later(studio: Studio) -> None:
+    studio.handle.faults.inject(Refuse("ValidationError"), on=registers)
+    studio.handle.faults.inject(BadGateway(), on=lambda request: "remove" in request.path, times=3)
+    async with studio.session(retry=RetryPolicy(first_delay=0.01)) as session:
+        with pytest.raises(ServerError, match="Refused"):
+            await session.create_component(b"abc", name="a.txt")
+        await until(lambda: studio.left() == [])
+    assert len(studio.handle.faults.injected) == 4
+
+
+async def test_a_server_that_forbids_removals_is_a_warning(
+    studio: Studio, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "jobs.journal"
+    studio.handle.faults.inject(Refuse("ValidationError"), on=registers)
+    async with journaled(studio.handle, path) as session:
+
+        async def forbid(request: WireRequest, send: Send) -> WireResponse:
+            return WireResponse(403, b"") if "remove" in request.url else await send(request)
+
+        Relay(session, forbid)
+        with pytest.raises(ServerError, match="Refused"):
+            await session.create_component(b"abc", name="a.txt")
+    assert entries(path).keys() == set(studio.left())
+    assert "does not remove the file" in caplog.text
+
+
+# Refused
+
+
+async def _attached_to_a_deleted_job(session: AsyncSession) -> None:
+    with pytest.raises(FtrackJobsError):
+        async with job_context(session, description="x", attach_traceback=False) as job:
+            async with session.unit_of_work() as unit:
+                session.delete(job.entity)
+                await unit.commit()
+            with pytest.raises(FtrackJobsError, match=job.id):
+                await job.attach(b"abc", name="a.txt")
+
+
+async def test_a_file_for_a_job_that_is_deleted_leaves_nothing(studio: Studio) -> None:
+    async with studio.session() as session:
+        await _attached_to_a_deleted_job(session)
+        assert studio.left() == []
+
+
+async def test_what_a_server_keeps_of_a_refused_registration_is_deleted(studio: Studio) -> None:
+    """It does not roll back: component and location exist, and the link does not."""
+    async with studio.session() as session:
+        studio.handle.faults.inject(NotAtomic())
+        await _attached_to_a_deleted_job(session)
+        assert studio.left() == []
+    assert [type(each.fault) for each in studio.handle.faults.injected] == [NotAtomic]
+
+
+async def test_a_file_is_attached_by_one_commit(studio: Studio) -> None:
+    async with studio.session() as session, job_context(session) as job:
+        commits: list[list[str]] = []
+
+        async def note(request: WireRequest, send: Send) -> WireResponse:
+            if isinstance(request.body, bytes):
+                found = [each.get("entity_type") for each in json.loads(request.body)]
+                commits.extend([found] if "FileComponent" in found else [])
+            return await send(request)
+
+        Relay(session, note)
+        await job.attach(b"abc", name="a.txt")
+    assert commits == [["FileComponent", "ComponentLocation", "JobComponent"]]
+
+
+@pytest.mark.parametrize("applied", [True, False])
+async def test_an_uncertain_registration_is_settled_by_its_error(
+    studio: Studio, tmp_path: Path, applied: bool
+) -> None:
+    path = tmp_path / "jobs.journal"
+    studio.handle.faults.inject(Drop(applied=applied), on=registers)
+    async with journaled(studio.handle, path, retry=NO_RETRIES) as session:
+        with pytest.raises(CommitUncertainError) as caught:
+            await session.create_component(b"abc", name="a.txt")
+        (noted,) = entries(path)
+        if applied:
+            await caught.value.resolve()
+            assert await session.get(FileComponent, noted) is not None
+            assert studio.handle.inspector.content(noted) == b"abc"
+        else:
+            studio.handle.faults.inject(Refuse("ValidationError"), on=registers)
+            with pytest.raises(ServerError, match="Refused"):
+                await caught.value.resolve()
+            assert studio.left() == []
+    assert entries(path) == {}
+
+
+async def test_no_upload_overwrites_the_file_of_another_component(studio: Studio) -> None:
+    async with studio.session() as session:
+        component = await session.create_component(b"first", name="a.txt")
+        with pytest.raises(DuplicateEntryError, match=component.id):
+            await session.create_component(b"second", {"id": component.id}, name="a.txt")
+        assert studio.handle.inspector.content(component.id) == b"first"
+
+
+# Noted
+
+
+async def test_a_file_that_was_not_sent_needs_no_removal(studio: Studio) -> None:
+    async with studio.session() as session:
+        studio.handle.faults.inject(Refuse("ValidationError"), on=announces)
+        removals: list[str] = []
+
+        async def note(request: WireRequest, send: Send) -> WireResponse:
+            removals.extend([request.url] if "remove" in request.url else [])
+            return await send(request)
+
+        Relay(session, note)
+        with pytest.raises(ServerError, match="Refused"):
+            await session.create_component(b"abc", name="a.txt")
+    assert removals == []
+
+
+async def test_uploads_that_a_session_left_are_removed_by_the_next_one(
+    studio: Studio, tmp_path: Path
+) -> None:
+    """Also if the process of the first one lives on."""
+    path = tmp_path / "jobs.journal"
+    owner = Owner("ended", this_process(), studio.handle.url, studio.handle.api_user)
+    file = JournalFile(path, owner)
+    left = [Entry("upload", "0" * 32, "ended", 1.0), Entry("job", "1" * 32, "ended", 1.0)]
+    file.write(time.time(), left, [])
+    file.end()
+    file.close()
+    async with journaled(studio.handle, path, timings=Timings(last_request_delay=0.0)) as session:
+        assert await jobs_of(session).replay.deliver()
+    assert entries(path).keys() == {"1" * 32}

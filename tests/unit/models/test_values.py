@@ -1,0 +1,386 @@
+"""Values that attributes cannot have are refused at once, wherever they enter."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import rlcompleter
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pydantic
+import pytest
+
+import aioftrackjobs
+from aioftrackjobs import (
+    AsyncSession,
+    Component,
+    Entity,
+    EntityError,
+    FileComponent,
+    InvalidValueError,
+    Job,
+    JobComponent,
+    JobStatus,
+    Location,
+    NotLoadedError,
+    UnknownAttributeError,
+    UnserialisableValueError,
+    User,
+)
+from aioftrackjobs.models import attach, load
+
+TASK = ("id", "name", "status", "status_id", "assignments", "metadata", "custom_attributes")
+KEY = "k3y-0f-4-studi0"
+
+
+class Owner:
+    """An owner that hides a key, and has the schema of a task."""
+
+    def record_update(self, entity: Entity, name: str, value: object) -> None: ...
+
+    def record_reset(self, entity: Entity, name: str) -> None: ...
+
+    def attributes_of(self, entity_type: str) -> tuple[str, ...]:
+        return TASK if entity_type == "Task" else ()
+
+    def relations_of(self, entity_type: str) -> frozenset[str]:
+        return frozenset(("status", "assignments") if entity_type == "Task" else ())
+
+    def redact(self, text: str) -> str:
+        return text.replace(KEY, "***")
+
+    def component_url(self, component_id: str) -> str:
+        return component_id
+
+
+class Task(Entity):
+    entity_type: ClassVar[str] = "Task"
+
+
+def loaded(model: type[Entity], **row: Any) -> Any:
+    """Return an entity that a session owns, as it is decoded from a response."""
+    entity = model.__new__(model)
+    attach(entity, Owner())
+    load(entity, row, lambda value: value)
+    return entity
+
+
+def by_hand(model: type[Entity], name: str, value: object) -> None:
+    model(**{name: value})
+
+
+def by_attribute(model: type[Entity], name: str, value: object) -> None:
+    setattr(loaded(model, id="1"), name, value)
+
+
+def by_item(model: type[Entity], name: str, value: object) -> None:
+    loaded(model, id="1")[name] = value
+
+
+def by_update(model: type[Entity], name: str, value: object) -> None:
+    loaded(model, id="1").update({name: value})
+
+
+def by_keyword_update(model: type[Entity], name: str, value: object) -> None:
+    loaded(model, id="1").update(**{name: value})
+
+
+def by_setdefault(model: type[Entity], name: str, value: object) -> None:
+    loaded(model).setdefault(name, value)
+
+
+def by_copy(model: type[Entity], name: str, value: object) -> None:
+    loaded(model, id="1").model_copy(update={name: value})
+
+
+def by_create(model: type[Entity], name: str, value: object) -> None:
+    session = offline_session()
+    session._context.create(model, {name: value}, unit=session._context.new_unit())
+
+
+def by_unit_of_work(model: type[Entity], name: str, value: object) -> None:
+    offline_session()._context.new_unit().set(loaded(model, id="1"), **{name: value})
+
+
+def offline_session() -> AsyncSession:
+    return AsyncSession("http://ftrack.test", KEY, "maya")
+
+
+WAYS = (
+    by_hand,
+    by_attribute,
+    by_item,
+    by_update,
+    by_keyword_update,
+    by_setdefault,
+    by_copy,
+    by_create,
+    by_unit_of_work,
+)
+
+WRONG: list[tuple[type[Entity], str, Any, str]] = [
+    (Job, "status", "runing", "'running'"),
+    (Job, "status", "", "'failed'"),
+    (Job, "status", 5, "'done'"),
+    (Job, "status", None, "'done'"),
+    (Job, "status", ["running"], "'done'"),
+    (Job, "type", "render", "'api_job'"),
+    (Job, "user_id", 5, "valid string"),
+    (Job, "user_id", ["u"], "valid string"),
+    (Job, "user", "maya", "User"),
+    (Job, "user", {"username": "maya"}, "entity"),
+    (Job, "user", 5, "User"),
+    (Job, "data", 5, "valid string"),
+    (Job, "data", ["a"], "valid string"),
+    (Job, "created_at", "soon", "valid datetime"),
+    (Job, "job_components", [{"component_id": "c"}], "entity"),
+    (Job, "job_components", [1], "JobComponent"),
+    (Job, "job_components", "c", "valid"),
+    (User, "is_active", "perhaps", "True or False"),
+    (User, "metadata", {"a": 1}, "Metadata"),
+    (User, "custom_attributes", {"a": 1}, "entity"),
+    (Component, "size", "big", "whole number"),
+    (Component, "size", 1.5, "whole number"),
+    (FileComponent, "metadata", {"a": 1}, "Metadata"),
+    (FileComponent, "metadata", [{"key": "a", "value": 1}], "Metadata"),
+    (FileComponent, "metadata", "a", "Metadata"),
+    (FileComponent, "container", {"id": "1"}, "entity"),
+    (Location, "name", 5, "valid string"),
+    (Task, "metadata", {"a": 1}, "Metadata"),
+    (Task, "custom_attributes", {"fstart": 1001}, "entity"),
+    (Task, "parent", {"id": "1"}, "entity"),
+    (Task, "links", [{"id": "1"}], "entity"),
+    (Task, "links", [["1"]], "entity"),
+]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(("model", "name", "value", "hint"), WRONG, ids=str)
+def test_a_wrong_value_is_an_error_that_names_all_there_is_to_know(
+    way: Callable[..., None], model: type[Entity], name: str, value: Any, hint: str
+) -> None:
+    if model is Task and way is not by_hand and name not in ("metadata", "custom_attributes"):
+        name = "status"  # the owner has the schema of the type
+
+    with pytest.raises(InvalidValueError) as caught:
+        way(model, name, value)
+
+    error, text = caught.value, str(caught.value)
+    assert isinstance(error, ValueError)
+    assert isinstance(error, EntityError)
+    assert (error.entity_type, error.attribute) == (model.entity_type, name)
+    assert text.startswith(f"{model.entity_type}.{name} cannot be ")
+    assert hint in text
+    assert "pydantic" not in text
+    assert error.__cause__ is error.__context__ is None, "pydantic's error says the same with less"
+    if isinstance(value, str | int | None):
+        assert error.value == value
+        assert repr(value) in text
+
+
+def test_the_error_of_a_misspelt_status_has_the_allowed_ones_and_suggests_one() -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        Job(status="runing")
+
+    for error in (caught.value, pickle.loads(pickle.dumps(caught.value)), copy.copy(caught.value)):
+        assert error.allowed == ("queued", "running", "done", "failed")
+        assert str(error) == (
+            "Job.status cannot be 'runing': it must be a JobStatus: 'queued', 'running', 'done' or "
+            "'failed'. Did you mean 'running'?"
+        )
+
+
+@pytest.mark.parametrize(
+    "value", [b"abc", bytearray(b"abc"), memoryview(b"abc")], ids=["bytes", "array", "view"]
+)
+@pytest.mark.parametrize("way", WAYS)
+def test_bytes_are_no_text(way: Callable[..., None], value: object) -> None:
+    for model, name in ((Job, "user_id"), (Job, "data"), (Job, "status"), (User, "username")):
+        with pytest.raises(UnserialisableValueError, match=name):
+            way(model, name, value)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_path_is_no_text(way: Callable[..., None]) -> None:
+    with pytest.raises(InvalidValueError, match="valid string"):
+        way(Location, "description", Path("x"))
+
+
+@pytest.mark.parametrize("way", WAYS[1:])
+def test_a_misspelt_attribute_is_an_error_that_suggests_the_right_one(
+    way: Callable[..., None],
+) -> None:
+    for model, name, right in ((Job, "staus", "status"), (User, "user_name", "username")):
+        with pytest.raises(UnknownAttributeError, match=f"Did you mean '{right}'"):
+            way(model, name, "x")
+
+
+def test_a_misspelt_keyword_is_an_error_too() -> None:
+    with pytest.raises(UnknownAttributeError, match="Did you mean 'status'"):
+        Job(staus="running")
+
+
+def test_reading_a_misspelt_attribute_suggests_the_right_one() -> None:
+    job = loaded(Job, id="1", status="running")
+
+    with pytest.raises(UnknownAttributeError, match="Did you mean 'status'"):
+        job.staus  # noqa: B018
+    with pytest.raises(UnknownAttributeError, match="Did you mean 'status'"):
+        job["staus"]
+    assert job.get("staus", 5) == 5
+    assert not hasattr(job, "staus")
+
+
+def test_relations_of_a_generic_type_are_entities_once_its_schema_is_known() -> None:
+    task, status = loaded(Task, id="1"), loaded(Task, id="2")
+
+    for value in ("2", 2, {"id": "2"}, ["2"], uuid.uuid4()):
+        with pytest.raises(InvalidValueError, match=r"Task\.status cannot be"):
+            task["status"] = value
+    task["status"] = status
+    task["status"] = None
+    task["assignments"] = [status]
+    task["assignments"] = []
+    task["status_id"] = "2"
+    with pytest.raises(UnknownAttributeError, match="Did you mean 'status_id'"):
+        task["status_di"] = "2"
+
+
+def test_an_update_is_made_as_a_whole_or_not_at_all() -> None:
+    job = loaded(Job, id="1", status="queued")
+
+    with pytest.raises(InvalidValueError):
+        job.update({"user_id": "u"}, status="runing")
+    assert dict(job) == {"id": "1", "status": "queued"}
+
+    job.update([("user_id", "u")], status="running")
+    assert (job.user_id, job.status) == ("u", JobStatus.RUNNING)
+
+
+def test_a_uuid_object_is_an_id() -> None:
+    key = uuid.uuid4()
+    job = Job(id=key, user_id=key)
+
+    assert (job.id, job.user_id) == (str(key), str(key))
+    job["user_id"] = key
+    job["id"] = key  # it is the same
+    assert job.user_id == str(key)
+    assert JobComponent(job_id=key, component_id=key).job_id == str(key)
+    task = loaded(Task, id="1")
+    task["status_id"] = key
+    assert task["status_id"] == str(key)
+
+
+def test_the_key_appears_in_no_error_and_no_repr() -> None:
+    job = loaded(Job, id="1", status="running", data=f'{{"description": "with {KEY}"}}')
+    session = offline_session()
+    unit = session._context.new_unit()
+
+    for act in (
+        lambda: setattr(job, "status", KEY),
+        lambda: session._context.create(Job, {"status": KEY}, unit=unit),
+        lambda: unit.set(job, status=KEY),
+        lambda: job.update(status=f"x{KEY}y"),
+    ):
+        with pytest.raises(InvalidValueError) as caught:
+            act()
+        assert KEY not in str(caught.value) + repr(caught.value) + repr(vars(caught.value))
+    assert repr(job) == '<Job 1 running "with ***">'
+
+
+def test_a_long_value_is_shortened() -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        Job(status="x" * 10_000)
+
+    assert len(str(caught.value)) < 250
+    with pytest.raises(InvalidValueError):
+        Component(size="9" * 10_000)
+    with pytest.raises(InvalidValueError):
+        Job(user_id=10**10_000)
+
+
+def test_other_models_may_hold_entities_and_report_wrong_values_as_pydantic_does() -> None:
+    class Reply(pydantic.BaseModel):
+        job: Job
+
+    with pytest.raises(pydantic.ValidationError, match=r"job\n.*Job\.status cannot be 'runing'"):
+        Reply.model_validate({"job": {"status": "runing"}})
+
+    job = Job(status="running", user=User(username="maya"))
+    again = Reply.model_validate(Reply(job=job).model_dump()).job
+    assert again == job
+    assert dict(again)["user"]["username"] == "maya"
+    assert "__entity_type__" not in again
+
+
+# What people see of an entity
+
+
+@pytest.mark.parametrize(
+    ("entity", "text"),
+    [
+        (loaded(Job, id="4f2", status="running"), "<Job 4f2 running>"),
+        (
+            loaded(Job, id="4f2", status="running", data='{"description": "Render sh010"}'),
+            '<Job 4f2 running "Render sh010">',
+        ),
+        (loaded(Job, id="4f2", status="paused", data="no JSON"), "<Job 4f2 paused>"),
+        (loaded(Job, id="4f2", status=5, data=5), "<Job 4f2>"),
+        (loaded(User, id="7", username="maya"), '<User 7 "maya">'),
+        (loaded(FileComponent, id="7", name="plate"), '<FileComponent 7 "plate">'),
+        (loaded(Location, id="7", name="ftrack.server"), '<Location 7 "ftrack.server">'),
+        (loaded(JobComponent, job_id="j", component_id="c"), "<JobComponent c j>"),
+        (loaded(Task, id="7", name="comp", status=loaded(Task, id="1", name="Approved")),
+         '<Task 7 "Approved" "comp">'),
+        (loaded(Task, id="7", content="two\nlines"), '<Task 7 "two lines">'),
+        (loaded(Task, id=None), "<Task (no key)>"),
+        (loaded(Job), "<Job (no key)>"),
+        (Job.__new__(Job), "<Job>"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_the_repr_shows_what_people_know_an_entity_by(entity: Entity, text: str) -> None:
+    assert repr(entity) == str(entity) == f"{entity}" == text
+
+
+def test_the_repr_is_never_long() -> None:
+    long = "word " * 100_000
+    for entity in (
+        loaded(Job, id=long, status=long, data=f'{{"description": "{long}"}}'),
+        loaded(User, id=long, username=long),
+        loaded(Task, id=long, name=long, status=loaded(Task, id=long, name=long)),
+        loaded(JobComponent, job_id=long, component_id=long),
+    ):
+        assert len(repr(entity)) < 160
+    job = loaded(Job, id="1", job_components=tuple(loaded(Task, id=str(n)) for n in range(500)))
+    assert len(repr(job["job_components"])) < 160
+
+
+def test_pydantics_own_representations_show_no_other_values() -> None:
+    component = loaded(User, id="1", username="maya", thumbnail_url={"value": f"x?apiKey={KEY}"})
+
+    assert KEY not in repr(list(component.__rich_repr__())) + repr(list(component.__repr_args__()))
+
+
+def test_dir_lists_what_can_be_read() -> None:
+    job = loaded(Job, id="1", status="running", priority=5)
+
+    assert {"id", "status", "user", "data", "description", "priority", "get"} <= set(dir(job))
+    assert {"name", "assignments"} <= set(dir(loaded(Task, id="1")))
+    assert "stray" in dir(loaded(User, id="1", stray=1))
+    found = rlcompleter.Completer({"job": job}).attr_matches("job.sta")
+    assert [each for each in found if "status" in each] == ["job.status"]
+    assert "status" in job._ipython_key_completions_()
+    with pytest.raises(NotLoadedError):
+        job.user  # noqa: B018
+
+
+@pytest.mark.parametrize("name", [each for each in aioftrackjobs.__all__ if each[0].isupper()])
+def test_every_typed_model_has_a_repr_without_values(name: str) -> None:
+    model = getattr(aioftrackjobs, name)
+    if isinstance(model, type) and issubclass(model, Entity) and model is not Entity:
+        assert repr(model.__new__(model)) == f"<{model.entity_type}>"
+        assert repr(loaded(model)).startswith(f"<{model.entity_type} ")
