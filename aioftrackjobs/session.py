@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, cast, overload
 
+from aioftrackjobs.background import mark_coroutine_functions
+from aioftrackjobs.commit.task_unit import TaskUnit
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.config import resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
@@ -129,6 +131,7 @@ class AsyncSession:
 
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
+        mark_coroutine_functions(AsyncSession.commit, TaskUnit.commit)
         if self._connection.journal.state != "off":
             self._jobs.replay.wake()  # delivers what earlier processes have left in the journal
         return self

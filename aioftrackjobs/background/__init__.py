@@ -8,6 +8,7 @@ from aioftrackjobs.background._event_loop import (
     EventLoop,
     Waiter,
     loop_caller,
+    mark_coroutine_functions,
     running_event_loop,
     turn_end_caller,
 )
@@ -19,6 +20,7 @@ __all__ = [
     "KeepAlive",
     "Waiter",
     "loop_caller",
+    "mark_coroutine_functions",
     "running_event_loop",
     "turn_end_caller",
 ]

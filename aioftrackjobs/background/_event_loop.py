@@ -8,10 +8,12 @@ which raises :class:`SessionStateError` in the wrong place.
 
 from __future__ import annotations
 
+import inspect
 import os
+import sys
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Coroutine, Generator
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -224,6 +226,21 @@ def _is_anything_running() -> bool:
     except sniffio.AsyncLibraryNotFoundError:
         return False
     return True
+
+
+def mark_coroutine_functions(*functions: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+    """Let ``iscoroutinefunction`` be true of *functions* that return a coroutine.
+
+    Frameworks call in a thread what is none, for example ``BackgroundTasks`` of Starlette.
+    """
+    if sys.version_info >= (3, 12):
+        for function in functions:
+            inspect.markcoroutinefunction(function)
+    elif "asyncio" in sys.modules:
+        import asyncio
+
+        for function in functions:
+            function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]
 
 
 def loop_caller() -> Callable[[Callable[[], None]], object]:

@@ -93,8 +93,11 @@ def entities_of(recorded: Iterable[RecordedChange], *kinds: type[Operation]) -> 
 
 def without_resets(changes: Sequence[RecordedChange]) -> Sequence[RecordedChange]:
     """Return *changes* without the values that later ones of them reset, which are not sent."""
-    if all(each.values or not isinstance(each.operation, Update) for each in changes):
-        return changes
+    for each in changes:
+        if not each.values and isinstance(each.operation, Update):
+            break
+    else:
+        return changes  # as nearly always
     left, reset = list[RecordedChange](), set[tuple[int, str]]()
     for each in reversed(changes):
         key = id(each.entity)

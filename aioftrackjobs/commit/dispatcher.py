@@ -153,7 +153,8 @@ class Dispatcher:
         Raises:
             SessionStateError: The session is not open.
         """
-        self.require_open()
+        if self._closed or self._sender is None:
+            self.require_open()
         request = PendingRequest.of_commit(
             operations, settle, unordered=unordered, uncertain_because=uncertain_because
         )

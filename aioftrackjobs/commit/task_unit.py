@@ -34,9 +34,13 @@ class TaskUnit(UnitOfWork):
     Attributes:
         task: Returns the task that it belongs to, or None if that is gone; None if it belongs to
             a block, or to the session.
+        entered_by: Returns the task that has entered its block, or None if that is gone.
+        before: The unit that this one was entered in.
     """
 
     task: Callable[[], object | None] | None = None
+    entered_by: Callable[[], object | None] = staticmethod(lambda: None)
+    before: TaskUnit | None = None
     _task_name: str | None = None  # of the task, when it has ended
     _promised: ref[Coroutine[Any, Any, None]] | None = None
     _reported = -1  # the number of the latest change that a warning has named
@@ -114,11 +118,24 @@ class TaskUnit(UnitOfWork):
     def _warn(self) -> None:
         if pending := self._take_unreported():
             logger.warning(
-                "task %r ended with uncommitted changes: %s; commit in the task that records, or "
-                "in an `async with session.unit_of_work()` block around both tasks",
+                "task %r ended with %d uncommitted operation(s): %s; commit in the task that "
+                "records, or in an `async with session.unit_of_work()` block around both tasks",
                 self._task_name,
+                len(pending),
                 describe(pending),
             )
+
+    def drop_abandoned(self) -> None:
+        """Roll back, and warn: the block is in a generator that was not run to its end."""
+        if pending := self._take_unreported():
+            logger.warning(
+                "a generator was left inside of its `async with session.unit_of_work()` block, "
+                "which rolls back %d uncommitted operation(s): %s; close it with "
+                "contextlib.aclosing()",
+                len(pending),
+                describe(pending),
+            )
+        self.drop()
 
     def report_at_close(self, *, quietly: bool) -> list[RecordedChange]:
         """Return what is recorded, unless a warning has named it; no warning names it later.

@@ -188,6 +188,11 @@ class UnitOfWork:
             "this flow's unit of work has ended; a task that outlives it needs one of its own"
         )
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether it refuses to record anything more."""
+        return self._ended
+
     def end(self) -> None:
         """Refuse to record anything more: the block that would commit it has ended."""
         self._ended = True
@@ -302,11 +307,6 @@ class UnitOfWork:
     def _needed_first(self) -> UnitOfWork | None:
         """Return a unit whose commit, which is in progress, must end before this one is sent."""
         return None
-
-    async def commit_rest(self) -> None:
-        """Commit what is recorded, if anything is: the block ends."""
-        if self._pending or self._uncertain or self._in_flight is not None:
-            await self.commit()
 
     async def resolve(self) -> None:
         """Settle what is uncertain: ask the server what it has done, and send the rest.
@@ -453,6 +453,11 @@ class UnitOfWork:
             yield from self._in_flight.taken
         yield from self._uncertain
         yield from self._pending
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has nothing to commit."""
+        return not (self._pending or self._uncertain or self._in_flight is not None)
 
     @property
     def is_sending(self) -> bool:

@@ -11,7 +11,6 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from aioftrackjobs.commit.task_unit import TaskUnit
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.freshness import ReadTracker
@@ -72,7 +71,7 @@ class EntityContext:
         self.reads = ReadTracker()
         self.creators = WeakValueDictionary[Hashable, UnitOfWork]()
         self.count: Iterator[int] = count()
-        self.tasks = TaskUnits(connection.background, lambda: TaskUnit(self, connection.dispatcher))
+        self.tasks = TaskUnits(self, connection)
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
         self._schemas_lock = anyio.Lock()
@@ -94,22 +93,28 @@ class EntityContext:
         return UnitOfWork(self, self.connection.dispatcher, unordered=unordered)
 
     @asynccontextmanager
-    async def enter_unit(self) -> AsyncIterator[TaskUnit]:
+    async def enter_unit(self) -> AsyncIterator[UnitOfWork]:
         """Give the current task a unit of its own: committed on exit, rolled back on an error.
 
         Operations that a commit has left uncertain stay in the unit, so that
         :meth:`CommitUncertainError.resolve` can settle them.
         """
-        with self.tasks.entered() as unit:
-            try:
-                yield unit
-                await unit.commit_rest()
-            except CommitUncertainError:
-                unit.drop(keep_uncertain=True)
-                raise
-            except BaseException:
-                unit.drop()
-                raise
+        unit = self.tasks.enter()
+        try:
+            yield unit
+            if not unit.is_settled:
+                await unit.commit()
+        except CommitUncertainError:
+            unit.drop(keep_uncertain=True)
+            raise
+        except GeneratorExit:
+            unit.drop_abandoned()
+            raise
+        except BaseException:
+            unit.drop()
+            raise
+        finally:
+            self.tasks.leave(unit)
 
     # Entities
 

@@ -10,16 +10,17 @@ another task; but what two tasks record is never in one unit, unless both run in
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from aioftrackjobs.background import BackgroundTasks, EventLoop
+from aioftrackjobs.background import EventLoop
 from aioftrackjobs.commit.task_unit import TaskUnit, describe
+from aioftrackjobs.commit.unit_of_work import UnitOfWorkContext
+from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import SessionStateError
 
 logger = logging.getLogger(__name__)
@@ -34,24 +35,25 @@ class TaskUnits:
     """The units of work of a session's tasks.
 
     Args:
-        background: Has the event loop of the session.
-        new_unit: Makes a unit of work.
+        context: The entities of the session.
+        connection: The connection of the session.
 
     Attributes:
         all: The units of work that exist, of tasks and of blocks.
         default: What is recorded outside of all tasks.
     """
 
-    def __init__(self, background: BackgroundTasks, new_unit: Callable[[], TaskUnit]) -> None:
-        self._background = background
-        self._new_unit = new_unit
+    def __init__(self, context: UnitOfWorkContext, connection: Connection) -> None:
+        self._context = context
+        self._background = connection.background
+        self._dispatcher = connection.dispatcher
         self._by_task = WeakKeyDictionary[Any, TaskUnit]()
         self._is_closed = False
         self.all = WeakSet[TaskUnit]()
         self.default = self._add_unit()
 
     def _add_unit(self) -> TaskUnit:
-        unit = self._new_unit()
+        unit = TaskUnit(self._context, self._dispatcher)
         self.all.add(unit)
         return unit
 
@@ -67,6 +69,8 @@ class TaskUnits:
             raise SessionStateError("the session is not open: nothing can be recorded")
         task = loop.current_task()
         unit = _units.get(_NONE).get(self)
+        if unit is not None and unit.has_ended:
+            unit = self._leave_late(unit, task)
         if unit is not None:
             owner = unit.task
             if owner is None or (task is not None and owner() is task):
@@ -92,7 +96,10 @@ class TaskUnits:
             return self._find(None)
 
     def _find(self, task: Any) -> TaskUnit:
-        unit = _units.get(_NONE).get(self, self.default)
+        unit = _units.get(_NONE).get(self)
+        if unit is not None and unit.has_ended:
+            unit = self._leave_late(unit, task)
+        unit = unit or self.default
         if task is None or (unit.task is None and unit is not self.default):
             return unit
         return self._by_task.get(task, unit)
@@ -112,22 +119,43 @@ class TaskUnits:
 
     def _set(self, unit: TaskUnit | None) -> None:
         """Let the current task, and those that it starts, have *unit*."""
-        # A task may outlive many sessions.
-        units = {each: its for each, its in _units.get(_NONE).items() if not each._is_closed}
-        units.pop(self, None)
-        _units.set(units if unit is None else {**units, self: unit})
+        units = _units.get(_NONE)
+        if units.keys() - {self}:  # a task may outlive many sessions
+            units = {each: its for each, its in units.items() if not each._is_closed}
+            units.pop(self, None)
+            _units.set(units if unit is None else {**units, self: unit})
+        else:
+            _units.set(_NONE if unit is None else {self: unit})
 
-    @contextmanager
-    def entered(self) -> Iterator[TaskUnit]:
-        """Give what is recorded in the block a unit of work, also in tasks that it starts."""
-        self._background.require_here()
-        before, unit = _units.get(_NONE).get(self), self._add_unit()
+    def enter(self) -> TaskUnit:
+        """Give what is recorded from now on a unit of work, also in tasks that are started."""
+        unit = self._add_unit()
+        unit.before = _units.get(_NONE).get(self)
+        if (loop := self._background.event_loop) is not None:
+            unit.entered_by = ref(loop.current_task() or loop)
         self._set(unit)
-        try:
-            yield unit
-        finally:
-            unit.end()
-            self._set(before)  # not a reset of the variable: the exit may be in another context
+        return unit
+
+    def leave(self, unit: TaskUnit) -> None:
+        """End *unit*, and return to the one from before."""
+        unit.end()
+        if _units.get(_NONE).get(self) is unit:  # else this is another context
+            self._set(unit.before)
+
+    def _leave_late(self, unit: TaskUnit, task: Any) -> TaskUnit | None:
+        """Return to the unit from before *unit* if *task* has entered it, and another has left it.
+
+        That is what becomes of a block in an asynchronous generator that is not run to its end: a
+        task of the event loop closes the generator.
+        """
+        found: TaskUnit | None = unit
+        while found is not None and found.has_ended:
+            if task is None or found.entered_by() is not task:
+                break
+            found = found.before
+        if found is not unit:
+            self._set(found)
+        return found
 
     def close(self, *, by_error: bool) -> None:
         """Warn of what is recorded and not committed: the session closes.

@@ -21,6 +21,7 @@ import anyio.from_thread
 import anyio.to_thread
 import pytest
 import trio
+from starlette.background import BackgroundTasks
 
 from aioftrackjobs import AsyncSession, EntityError, Job, SessionStateError
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
@@ -1004,3 +1005,119 @@ async def test_a_task_that_uses_many_sessions_keeps_none(tables: Tables) -> None
     gc.collect()
 
     assert [each for each in sessions if each() is not None] == []
+
+
+# Generators that are left, frameworks, and portals
+
+
+async def test_a_block_in_a_generator_that_is_left_does_not_keep_its_consumer(
+    session: AsyncSession,
+    tables: Tables,
+    jobs: list[Job],
+    caplog: pytest.LogCaptureFixture,
+    anyio_backend: str,
+) -> None:
+    only_on(anyio_backend, "asyncio")
+
+    async def generate() -> AsyncIterator[int]:
+        async with session.unit_of_work():
+            jobs[0]["data"] = "of the generator"
+            yield 1
+            yield 2
+
+    jobs[1]["data"] = "before"
+    async for _ in generate():
+        break
+    gc.collect()
+    await turns()
+
+    (text,) = await warnings_of(caplog)
+    assert "generator" in text
+    assert f"data of Job {jobs[0].id}" in text
+    jobs[2]["data"] = "after"
+    assert session.modified == [jobs[1], jobs[2]]
+    await session.commit()
+    assert sorted(sent(tables)) == [("update", "after"), ("update", "before")]
+
+
+async def test_a_task_that_outlives_a_block_cannot_record(
+    session: AsyncSession, jobs: list[Job]
+) -> None:
+    block_ended = anyio.Event()
+
+    async def outlive() -> None:
+        await block_ended.wait()
+        with pytest.raises(SessionStateError, match="unit of work has ended"):
+            jobs[0]["data"] = "late"
+
+    async with anyio.create_task_group() as group:
+        async with session.unit_of_work():
+            group.start_soon(outlive)
+            await turns()
+        block_ended.set()
+
+
+async def test_blocks_that_end_in_another_order_than_they_began_end(
+    session: AsyncSession, tables: Tables, jobs: list[Job]
+) -> None:
+    outer, inner = session.unit_of_work(), session.unit_of_work()
+    await outer.__aenter__()
+    jobs[0]["data"] = "outer"
+    await inner.__aenter__()
+    jobs[1]["data"] = "inner"
+    await outer.__aexit__(None, None, None)
+    await inner.__aexit__(None, None, None)
+    jobs[2]["data"] = "own"
+
+    assert sorted(sent(tables)) == [("update", "inner"), ("update", "outer")]
+    assert session.modified == [jobs[2]]
+    await session.commit()
+
+
+async def test_frameworks_see_that_commit_is_to_be_awaited(
+    session: AsyncSession, tables: Tables, jobs: list[Job], anyio_backend: str
+) -> None:
+    """Starlette would otherwise call it in a thread, and drop the coroutine."""
+    only_on(anyio_backend, "asyncio")
+    jobs[0]["data"] = "new"
+    tasks = BackgroundTasks()
+    tasks.add_task(session.commit)
+    await tasks()
+
+    assert tables.data_of(jobs[0]) == "new"
+    assert asyncio.iscoroutinefunction(session.commit)
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_a_call_over_a_portal_records_and_commits(tables: Tables, backend: str) -> None:
+    async def work(session: AsyncSession, data: str) -> None:
+        session.create(Job, {"data": data})
+        await turns()
+        await session.commit()
+
+    with (
+        anyio.from_thread.start_blocking_portal(backend) as portal,
+        portal.wrap_async_context_manager(tables.session()) as session,
+    ):
+        ends = [portal.start_task_soon(work, session, str(number)) for number in range(3)]
+        for end in ends:
+            end.result(5)
+        with pytest.raises(SessionStateError, match="another thread"):
+            session.create(Job)
+
+    assert sorted(sent(tables)) == [("create", "0"), ("create", "1"), ("create", "2")]
+
+
+def test_a_call_over_a_portal_that_does_not_commit_is_warned_of(
+    tables: Tables, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each call is a task of its own, and the next one inherits nothing of it."""
+    with (
+        anyio.from_thread.start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(tables.session()) as session,
+    ):
+        job = portal.call(session.create, Job, {"data": "new"})
+        portal.call(session.commit)
+
+    assert sent(tables) == []
+    assert f"Job {job.id} created" in caplog.text
