@@ -114,6 +114,7 @@ class Connection:
     async def __aenter__(self) -> Connection:
         if self.background.event_loop is not None:
             raise SessionStateError("a session can be opened only once; make a new one")
+        await self.journal.require_usable()
         key = self.credentials.api_key.reveal()
         server_url = self.credentials.server_url
         api_url = server_url + API_PATH

@@ -20,6 +20,7 @@
     ├── QueryParameterError        make placeholders and parameters of the query match
     ├── NoResultFoundError         handle that there is no such entity
     ├── MultipleResultsFoundError  make the criteria narrower
+    ├── JobOwnedError              another session runs the Job: wait, take it over, or join it
     ├── EntityError                correct how the entity is used; nothing was recorded
     │   ├── NotLoadedError         await session.populate(...) first
     │   ├── UnknownAttributeError  correct the name of the attribute
@@ -39,6 +40,7 @@ is kept unchanged.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "ImmutableAttributeError",
     "InvalidKeyError",
     "InvalidValueError",
+    "JobOwnedError",
     "MalformedResponseError",
     "MissingExtraError",
     "MultipleResultsFoundError",
@@ -167,21 +170,24 @@ class MalformedResponseError(TransportError):
         problem: What is wrong with it.
         status: HTTP status code.
         excerpt: The first characters of the body.
+        url: The address that it came from; empty if that is not known.
     """
 
-    def __init__(self, problem: str, *, status: int, excerpt: str = "") -> None:
+    def __init__(self, problem: str, *, status: int, excerpt: str = "", url: str = "") -> None:
         super().__init__(problem)
         self.problem = problem
         self.status = status
         self.excerpt = excerpt
+        self.url = url
 
     def __str__(self) -> str:
+        source = f" from {self.url}" if self.url else ""
         shown = f": {self.excerpt!r}" if self.excerpt else ""
-        return f"HTTP {self.status}, {self.problem}{shown}"
+        return f"HTTP {self.status}{source}, {self.problem}{shown}"
 
     def __reduce__(self) -> tuple[object, ...]:
         # Pickle and copy call a class with positional arguments only.
-        make = partial(type(self), status=self.status, excerpt=self.excerpt)
+        make = partial(type(self), status=self.status, excerpt=self.excerpt, url=self.url)
         return make, (self.problem,), self.__dict__
 
 
@@ -243,9 +249,11 @@ class ServerError(FtrackJobsError):
         code: The server's ``error_code``, mostly None.
         expression: The query that was refused, if it was a query.
         retry_after: Seconds to wait before the next attempt, if the server or a proxy said so.
+        url: The address that was called, if the error suggests that it is the wrong one.
     """
 
     retry_after: float | None = None
+    url: str | None = None
 
     @property
     def is_retryable(self) -> bool:
@@ -272,6 +280,8 @@ class ServerError(FtrackJobsError):
         text = f"{self.kind}: {self.detail}"
         if self.expression is not None and self.expression not in self.detail:
             text += f"\n  in query: {self.expression}"
+        if self.url is not None:
+            text += f"\n  at {self.url}, which may be the wrong address"
         return text
 
 
@@ -339,6 +349,51 @@ class MultipleResultsFoundError(_QueryResultError):
 
     def __str__(self) -> str:
         return f"more than one result for: {self.expression}"
+
+
+class JobOwnedError(FtrackJobsError):
+    """Another session runs the Job, or is about to. Nothing was written to it.
+
+    Only if two sessions begin the same Job at the same moment, the one that raises this has
+    written to it, and the other one has overwritten that.
+
+    Attributes:
+        job_id: Id of the Job.
+        host: Name of the host of its owner; None if the owner is not known, because somebody has
+            run the Job and ended it since this session has claimed or begun it.
+        pid: Process id of its owner on that host.
+        holder: Names the session of its owner, as in the lease.
+        until: When the lease ends unless the owner renews it; None if the owner is another block
+            of this session.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        host: str | None = None,
+        pid: int | None = None,
+        holder: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
+        super().__init__(job_id, host, pid, holder, until)
+        self.job_id = job_id
+        self.host = host
+        self.pid = pid
+        self.holder = holder
+        self.until = until
+
+    def __str__(self) -> str:
+        if self.host is None:
+            return f"Job {self.job_id} was run by somebody else meanwhile; leave it alone"
+        owner = f"process {self.pid} on {self.host}"
+        if self.until is None:
+            owner = f"another block of this session, in {owner}"
+        else:
+            owner += f", with a lease until {self.until:%Y-%m-%d %H:%M:%S %Z}"
+        return (
+            f"Job {self.job_id} belongs to {owner}; wait for its end, "
+            "or pass join=True to work on it for its owner, or take_over=True to take it away"
+        )
 
 
 class EntityError(FtrackJobsError):
@@ -465,7 +520,7 @@ class InvalidValueError(_AttributeError, ValueError):
 
 
 class UnserialisableValueError(EntityError, TypeError):
-    """A value cannot be sent to the server, because JSON cannot hold it.
+    """A value cannot be sent to the server: JSON cannot hold it, or it is a time without a zone.
 
     Attributes:
         path: Where the value is, e.g. ``Job.data.frames[3]``.

@@ -151,6 +151,7 @@ class _AsyncioLoop(EventLoop):
             return None
         if loop is not self._loop:
             self._require_here(is_running=True)
+            return None
         return self._task_of(loop)
 
     def at_end_of(self, task: Any, callback: Callable[[Any], object]) -> None:
@@ -181,6 +182,7 @@ class _TrioLoop(EventLoop):
             return None
         if loop is not self._loop or os.getpid() != self._process:
             self._require_here(is_running=True)
+            return None
         return None if task.name == _CALLBACKS_OF_TRIO else task
 
     def at_end_of(self, task: Any, callback: Callable[[Any], object]) -> None:

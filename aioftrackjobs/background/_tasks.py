@@ -27,7 +27,7 @@ import anyio
 import anyio.lowlevel
 import sniffio
 
-from aioftrackjobs.background._event_loop import EventLoop, Waiter, running_event_loop
+from aioftrackjobs.background._event_loop import EventLoop, Waiter, loop_caller, running_event_loop
 from aioftrackjobs.errors import SessionStateError
 
 if TYPE_CHECKING:
@@ -94,11 +94,13 @@ class BackgroundTasks:
         self._released: anyio.Event | None = None  # set when only blocks keep the tasks alive
         self._optional: set[Callable[[], object]] = set()  # what stops optional work
         self._stops_optional = False
+        self._is_closing = False
         self._loop_is_shutting_down = False
         self._no_foreign_tasks = False  # during shutdown: only host tasks are left
         self._failure: BaseException | None = None
         self.event_loop: EventLoop | None = None
         self.new_waiter: Callable[[], Waiter]
+        self._call_in_loop: Callable[[Callable[[], None]], object]
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
     async def start(self) -> None:
@@ -107,7 +109,11 @@ class BackgroundTasks:
         self._started, self._stopping, self._stopped = anyio.Event(), anyio.Event(), anyio.Event()
         self.event_loop = running_event_loop()
         self.new_waiter = self.event_loop.new_waiter
-        if sniffio.current_async_library() == "trio":
+        self._call_in_loop = loop_caller()
+        library = sniffio.current_async_library()
+        # A callback of asyncio is no task, in which anyio would find out the library by itself.
+        self._context.run(sniffio.current_async_library_cvar.set, library)
+        if library == "trio":
             import trio
 
             trio.lowlevel.spawn_system_task(self._run, name=_NAME)
@@ -125,6 +131,28 @@ class BackgroundTasks:
         """Raise SessionStateError in another event loop, thread or process than the work's."""
         if self.event_loop is not None:
             self.event_loop.current_task()
+
+    def is_called_by_task(self) -> bool:
+        """Return whether the calling code is a task of the event loop, and may :meth:`spawn`.
+
+        It is not in another thread, in a callback of the event loop, and in the handler of a signal
+        that interrupts the loop's wait for something to do.
+        """
+        try:
+            return self.event_loop is not None and self.event_loop.current_task() is not None
+        except SessionStateError:
+            return False
+
+    def call_in_loop(self, function: Callable[[], None]) -> None:
+        """Call *function* soon in the event loop; from any thread, callback or signal handler.
+
+        Raises:
+            SessionStateError: The event loop has ended.
+        """
+        try:
+            self._call_in_loop(function)
+        except RuntimeError as exc:  # that of trio is one, too
+            raise SessionStateError("the event loop of the session has ended") from exc
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function(*args)`` in the background.
@@ -266,7 +294,8 @@ class BackgroundTasks:
             SessionStateError: An error has escaped from the work, or it is in another event loop.
         """
         self.require_here()
-        if not self._stopping.is_set():
+        if not self._is_closing and not self._stopping.is_set():
+            self._is_closing = True
 
             async def close() -> None:
                 try:

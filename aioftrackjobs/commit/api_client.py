@@ -9,14 +9,25 @@ from typing import Any
 
 from aioftrackjobs.commit.request import WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError, ServerError, TransportError
-from aioftrackjobs.protocol.headers import decode_date, decode_retry_after
+from aioftrackjobs.protocol.headers import (
+    REDIRECTIONS,
+    REPEATABLE,
+    decode_date,
+    decode_location,
+    decode_retry_after,
+    is_same_server,
+    without_query,
+)
 from aioftrackjobs.protocol.values import JSONValue
-from aioftrackjobs.protocol.wire import decode_response, encode_batch
+from aioftrackjobs.protocol.wire import decode_response, encode_batch, redirection_refused
 from aioftrackjobs.retry import Pauses
 from aioftrackjobs.transport import Departure, Transport, WireRequest, WireResponse
 
 #: The header ``Date`` has whole seconds, and its response takes a while to arrive.
 _DATE_PRECISION = timedelta(seconds=2)
+
+#: Redirections of one request that are followed, and the status of one that holds for ever.
+_REDIRECTIONS, _PERMANENT = 5, 308
 
 
 class ServerStatus:
@@ -91,7 +102,7 @@ class ApiClient:
         server_status: Notes each response, and each failure to get one.
 
     Attributes:
-        url: The API's URL, from the next request on.
+        url: The API's URL, from the next request on; a permanent redirection replaces it.
     """
 
     def __init__(
@@ -136,9 +147,41 @@ class ApiClient:
             TransportError: It was sent, and no complete response came.
             WithdrawnError: It was stopped before it left.
         """
-        request = WireRequest("POST", self.url, self._headers, body, departure)
+        url = self.url
+        for _ in range(1 + _REDIRECTIONS):
+            request = WireRequest("POST", url, self._headers, body, departure)
+            response = await self._exchange(request)
+            if response.status not in REDIRECTIONS:
+                return self._decode(response, count, queries, url)
+            url, departure = self._redirected(response, url), None  # it has left
+        self._server_status.note_response(response.headers)
+        problem = f"after {_REDIRECTIONS} other redirections"
+        raise redirection_refused(response.status, self.url, without_query(url), problem)
+
+    def _redirected(self, response: WireResponse, url: str) -> str:
+        """Return where to send a request again that *url* redirects.
+
+        Raises:
+            ServerError: Method and body would not be kept, or the API key must not go there.
+        """
+        target = decode_location(url, response.headers)
+        if target is None:
+            problem = "which is no address"
+        elif response.status not in REPEATABLE:
+            problem = "which would turn the request into another one"
+        elif not is_same_server(url, target):
+            problem = "where the API key must not be sent"
+        else:
+            if response.status == _PERMANENT:
+                self.url = target
+            return target
+        self._server_status.note_response(response.headers)
+        location = without_query(target) if target else "nowhere"
+        raise redirection_refused(response.status, url, self._redact(location), problem)
+
+    async def _exchange(self, request: WireRequest) -> WireResponse:
         try:
-            response = await self._transport.send(request)
+            return await self._transport.send(request)
         except WithdrawnError:  # it says nothing about the server
             raise
         except FtrackJobsError as exc:
@@ -146,8 +189,6 @@ class ApiClient:
             raise
         except Exception as exc:  # noqa: BLE001 - a transport of the caller's may raise anything
             reason = type(exc).__name__
-        else:
-            return self._decode(response, count, queries)
         # Outside of the except clause: the foreign error may quote headers with the API key, so
         # that this one must not refer to it.
         error = TransportError(f"the transport failed: {reason}")
@@ -155,7 +196,11 @@ class ApiClient:
         raise error
 
     def _decode(
-        self, response: WireResponse, count: int, queries: Sequence[Mapping[str, JSONValue]]
+        self,
+        response: WireResponse,
+        count: int,
+        queries: Sequence[Mapping[str, JSONValue]],
+        url: str,
     ) -> list[Any]:
         try:
             results = decode_response(
@@ -164,6 +209,7 @@ class ApiClient:
                 count,
                 expression=_only_expression(queries),
                 redact=self._redact,
+                url=url,
             )
         except (ServerError, TransportError) as exc:
             exc.retry_after = decode_retry_after(response.headers, datetime.now(UTC))

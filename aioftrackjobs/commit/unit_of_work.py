@@ -8,7 +8,7 @@ meanwhile wait for the next commit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NoReturn, Protocol
 from weakref import WeakValueDictionary
@@ -215,6 +215,26 @@ class UnitOfWork:
         checked = {name: entity.checked_value(name, each, owner) for name, each in values.items()}
         self.record_update(entity, checked)
 
+    def drop_updates(self, entity: Entity, names: Container[str]) -> dict[str, Any]:
+        """Forget what is recorded of some attributes of *entity*, and return their latest values.
+
+        A commit that was submitted is not withdrawn.
+        """
+        kept, latest = list[RecordedChange](), dict[str, Any]()
+        for each in self._pending:
+            is_about_them = isinstance(each.operation, Update) and all(
+                name in names for name in each.operation.values
+            )
+            if each.entity is entity and is_about_them:
+                latest.update(each.values)
+            else:
+                kept.append(each)
+        self._pending = kept
+        for name, value in latest.items():
+            forget_local(entity, name, value)
+        self._show_others([entity])
+        return latest
+
     def rollback(self, *, keep_uncertain: bool = False) -> None:
         """Forget everything recorded, put local values back, and detach created entities.
 
@@ -259,8 +279,12 @@ class UnitOfWork:
                 continue  # it keeps its values, which can still be read
             for name, value in recorded.values.items():
                 forget_local(recorded.entity, name, value)
-        left = {id(each.entity): each.entity for each in dropped if owner_of(each.entity)}
-        if left:  # they show the values again that other units have recorded
+        self._show_others([each.entity for each in dropped])
+
+    def _show_others(self, entities: Iterable[Entity]) -> None:
+        """Let *entities* show the values again that other units have recorded."""
+        left = {id(entity): entity for entity in entities if owner_of(entity) is not None}
+        if left:
             for (key, name), value in self._values_of_others(left.values()).items():
                 change_locally(left[key], name, value)
 

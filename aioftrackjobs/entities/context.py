@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any, TypeVar, overload
@@ -13,6 +21,7 @@ import anyio
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
+from aioftrackjobs.entities.ensure_turns import EnsureTurns
 from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
 from aioftrackjobs.entities.task_units import TaskUnits
@@ -37,7 +46,7 @@ from aioftrackjobs.models import (
     require_relations,
 )
 from aioftrackjobs.protocol.query import bind, select
-from aioftrackjobs.protocol.values import JSONValue
+from aioftrackjobs.protocol.values import JSONValue, key_part
 from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
@@ -59,9 +68,12 @@ class EntityContext:
         types: The entity types that are known, and their classes.
         identity: The one instance of each entity.
         reads: Keeps late responses from overwriting newer values.
+        ensuring: The calls of ``ensure`` that have not ended.
         tasks: The units of work of the tasks that use the session.
         creators: The unit of work that is to create an entity, by the key of the entity.
         count: Numbers the changes in the order in which they are recorded.
+        observers: Called with each change that the program records of an entity, by the ``id()``
+            of the entity: the name and value, and the unit of work. Running Jobs are observed.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -69,9 +81,11 @@ class EntityContext:
         self.types = EntityTypes()
         self.identity = IdentityMap(self.types, self)
         self.reads = ReadTracker()
+        self.ensuring = EnsureTurns()
         self.creators = WeakValueDictionary[Hashable, UnitOfWork]()
         self.count: Iterator[int] = count()
         self.tasks = TaskUnits(self, connection)
+        self.observers = dict[int, Callable[[str, object, UnitOfWork], None]]()
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
         self._schemas_lock = anyio.Lock()
@@ -284,7 +298,10 @@ class EntityContext:
 
     def record_update(self, entity: Entity, name: str, value: object) -> None:
         """Record a changed attribute in the unit of the current task."""
-        self.tasks.to_record().record_update(entity, {name: value})
+        unit = self.tasks.to_record()
+        unit.record_update(entity, {name: value})
+        if self.observers and id(entity) in self.observers:
+            self.observers[id(entity)](name, value, unit)
 
     def record_reset(self, entity: Entity, name: str) -> Any:
         """Record that the current task took a change back; return what another has recorded."""
@@ -351,9 +368,10 @@ def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
             values[name] = new_id()
         elif name not in values and isinstance(relation, Entity) and "id" in relation:
             values[name] = relation["id"]
-        if not isinstance(values.get(name), str) or not values[name]:
+        if (part := key_part(values.get(name))) is None:
             given = tuple(values.get(each) for each in model.primary_key_attributes)
             raise InvalidKeyError(model.entity_type, model.primary_key_attributes, given)
+        values[name] = part
     return values
 
 

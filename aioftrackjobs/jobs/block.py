@@ -112,6 +112,8 @@ def check_arguments(
     grace: Any = 0.0,
     attach_traceback: Any = True,
     interval: Any = 0.0,
+    take_over: Any = False,
+    join: Any = False,
     **_: object,
 ) -> None:
     """Raise ArgumentError if an argument of ``job_context`` has a wrong type or value.
@@ -125,7 +127,7 @@ def check_arguments(
     if job is not None:
         require(_names_entity(job), "job", "a Job or its id", job)
     if user is not None:
-        require(_names_entity(user), "user", "a User or its name", user)
+        require(_names_entity(user), "user", "a User, its id or its name", user)
     if description is not None and type(description) is not str:
         require_text("description", description)
     if data is not None:
@@ -138,6 +140,17 @@ def check_arguments(
         require_seconds("interval", interval)
     if type(attach_traceback) is not bool:
         require_flag("attach_traceback", attach_traceback)
+    if take_over is not False or join is not False:
+        _check_ownership(job, take_over, join)
+
+
+def _check_ownership(job: object, take_over: object, join: object) -> None:
+    for name, value in (("take_over", take_over), ("join", join)):
+        require_flag(name, value)
+        if value and job is None:
+            raise ArgumentError(name, "False without a job", "True")
+    if take_over and join:
+        raise ArgumentError("join", "False with take_over=True", "True")
 
 
 def _names_entity(value: object) -> bool:

@@ -11,10 +11,48 @@ import binascii
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 _MD5_TAG = re.compile(r'(?:"([0-9a-f]{32})"|([0-9a-f]{32}))', re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.IGNORECASE)
 _MD5_SIZE = 16
+
+#: Redirections that keep the method and the body of a request.
+REPEATABLE = (307, 308)
+#: All redirections.
+REDIRECTIONS = (301, 302, 303, *REPEATABLE)
+
+
+def decode_location(url: str, headers: Mapping[str, str]) -> str | None:
+    """Return where a response of *url* redirects to; None if it does not say it, or not validly."""
+    location = headers.get("location", "").strip()
+    try:
+        target = urljoin(url, location)
+        host, _ = urlsplit(target).hostname, urlsplit(target).port
+    except ValueError:
+        return None
+    return target if location and host else None
+
+
+def is_same_server(url: str, target: str) -> bool:
+    """Return whether credentials for *url* may be sent to *target*: another address of its host.
+
+    They may go to another port, and from http to https, but not from https to http, where everybody
+    on the way could read them.
+    """
+    one, other = urlsplit(url), urlsplit(target)
+    schemes = (one.scheme, other.scheme)
+    return (
+        schemes in (("http", "http"), ("http", "https"), ("https", "https"))
+        and one.hostname == other.hostname
+        and "@" not in other.netloc
+    )
+
+
+def without_query(url: str) -> str:
+    """Return *url* without what may be secret in it: query, fragment, user name and password."""
+    parts = urlsplit(url)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
 def decode_etag(headers: Mapping[str, str]) -> str | None:

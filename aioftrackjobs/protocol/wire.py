@@ -27,6 +27,9 @@ API_PATH = "/api"
 #: A status from the first up to the second means that the request was redirected or refused.
 _REDIRECTION, _SERVER_FAULT = 300, 500
 
+#: Statuses of an address that does not exist, or takes no POST.
+_NO_SUCH_ADDRESS = (404, 405)
+
 #: Characters of an unreadable body that an error quotes.
 _EXCERPT = 200
 
@@ -60,6 +63,7 @@ def decode_response(
     *,
     expression: str | None = None,
     redact: Callable[[str], str] = str,
+    url: str = "",
 ) -> list[Any]:
     """Return one result for each of the operations that the request carried.
 
@@ -69,6 +73,7 @@ def decode_response(
         count: Number of operations.
         expression: The query that was sent, if it was one.
         redact: Removes secrets from a text that an error will show.
+        url: The address that responded, which an error names if it may be the wrong one.
 
     Raises:
         ServerError: The server refused; the subclass says why.
@@ -78,26 +83,49 @@ def decode_response(
     try:
         decoded: object = from_json(body)
     except ValueError:
-        raise _unreadable(status, redact(_excerpt(body))) from None
+        raise _unreadable(status, redact(_excerpt(body)), url) from None
     for part in decoded if isinstance(decoded, list) else [decoded]:
         if isinstance(part, dict) and "exception" in part:
-            raise _refusal(status, part, expression, redact)
+            refusal = _refusal(status, part, expression, redact)
+            if status in _NO_SUCH_ADDRESS and url:
+                refusal.url = url
+            raise refusal
     if _REDIRECTION <= status < _SERVER_FAULT:
-        raise ServerError(f"HTTP {status}", redact(_excerpt(body)), status=status)
+        raise _foreign_refusal(status, redact(_excerpt(body)), url)
     if not isinstance(decoded, list) or status >= _SERVER_FAULT:
         excerpt = redact(_excerpt(body))
-        raise MalformedResponseError("not a list of results", status=status, excerpt=excerpt)
+        problem = "not a list of results"
+        raise MalformedResponseError(problem, status=status, excerpt=excerpt, url=url)
     if len(decoded) != count:
-        raise MalformedResponseError(
-            f"{len(decoded)} result(s) for {count} operation(s)", status=status
-        )
+        problem = f"{len(decoded)} result(s) for {count} operation(s)"
+        raise MalformedResponseError(problem, status=status, url=url)
     return decoded
 
 
-def _unreadable(status: int, excerpt: str) -> MalformedResponseError | ServerError:
-    if _REDIRECTION <= status < _SERVER_FAULT:  # from a proxy: ftrack never received the request
-        return ServerError(f"HTTP {status}", excerpt, status=status)
-    return MalformedResponseError("the body is not JSON", status=status, excerpt=excerpt)
+def redirection_refused(status: int, url: str, location: str, problem: str) -> ServerError:
+    """Return the error for a redirection that is not followed: nothing was applied.
+
+    Args:
+        status: HTTP status code.
+        url: The address that was called.
+        location: Where it redirects to, without secrets.
+        problem: Why it is not followed.
+    """
+    detail = f"{url} redirects to {location}, {problem}; correct the server URL if that is right"
+    return ServerError(f"HTTP {status}", detail, status=status)
+
+
+def _unreadable(status: int, excerpt: str, url: str) -> MalformedResponseError | ServerError:
+    if _REDIRECTION <= status < _SERVER_FAULT:
+        return _foreign_refusal(status, excerpt, url)
+    problem = "the body is not JSON"
+    return MalformedResponseError(problem, status=status, excerpt=excerpt, url=url)
+
+
+def _foreign_refusal(status: int, excerpt: str, url: str) -> ServerError:
+    """Return the error for a refusal by something else than ftrack, such as a proxy."""
+    detail = f"{url} is no ftrack API, or is not reached: {excerpt}" if url else excerpt
+    return ServerError(f"HTTP {status}", detail, status=status)
 
 
 def _excerpt(body: bytes) -> str:

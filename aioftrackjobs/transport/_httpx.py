@@ -31,7 +31,7 @@ from aioftrackjobs.transport._base import (
     Write,
 )
 from aioftrackjobs.transport._departure import AnnouncedBody, Trace
-from aioftrackjobs.transport._redaction import hide_secrets, redact
+from aioftrackjobs.transport._redaction import hide_secrets, hiding_addresses, redact
 
 #: Bytes of a download that are written at once.
 _BLOCK = 1024 * 1024
@@ -128,9 +128,12 @@ class HttpxTransport:
             )
             if trace is not None and isinstance(getattr(outgoing, "extensions", None), dict):
                 outgoing.extensions["trace"] = trace
-            response = await self._client.send(
-                outgoing, stream=True, follow_redirects=follow_redirects
-            )
+            send = self._client.send(outgoing, stream=True, follow_redirects=follow_redirects)
+            if request.method == "POST":  # an API call, whose address is no secret
+                response = await send
+            else:
+                with hiding_addresses():
+                    response = await send
         except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
             own = body.failure if isinstance(body, AnnouncedBody | _Body) else None
             error = own or self._translate(exc, request.url)

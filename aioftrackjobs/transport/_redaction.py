@@ -2,17 +2,26 @@
 
 ftrack's component URLs contain the API key, signed upload URLs contain a signature, and httpx logs
 the URL of every request. A filter on its loggers removes the secrets, also if a user requests a URL
-of ``Location.get_url``.
+of ``Location.get_url``. Of the requests of this package, it removes all but the server from the
+addresses of files: a store may sign an address in any part of it.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 _SECRET_PARAMETERS = re.compile(
     r"(?i)\b(api_?key|token|sig|signature|x-(?:amz|goog)-[\w-]+)=[^&\s\"'<>]*"
 )
+#: An address up to its server, and the rest of it.
+_ADDRESS = re.compile(r"(?i)\b(https?://[^/?#\s\"'<>]+)[/?#][^\s\"'<>]*")
+#: As the libraries of HTTP/2 log it: ``(b'ftrack-api-key', b'...')`` or ``ftrack-api-key: ...``.
+_KEY_HEADER = re.compile(r"(?i)(ftrack-api-key['\"]?\s*[,:=]\s*b?['\"]?)[^'\",;)\s]+")
+_LOCATION = re.compile(r"(?i)\b(location['\"]?, *b?['\"])[^'\"]*")
 _COOKIES = re.compile(r"(?i)(set-cookie['\"]?, *b?['\"])[^'\"]*")
 #: User name and password of a proxy, in its URL and in the repr of aiohttp's ``BasicAuth``.
 _PROXY_USER = re.compile(r"(?<=://)[^\s/?#@'\"]+@")
@@ -26,7 +35,13 @@ _CLIENT_LOGGERS = (
         for part in ("http11", "http2", "proxy")
     ),
     "aiohttp.client",
+    "h2.connection",
+    "hpack.hpack",
+    "hpack.table",
 )
+
+#: Whether the running code sends a request about a file.
+_sends_file: ContextVar[bool] = ContextVar("aioftrackjobs_sends_file", default=False)
 
 
 def redact(text: str, *secrets: str) -> str:
@@ -47,13 +62,27 @@ class _RedactingFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        redacted = _COOKIES.sub(r"\1***", redact(message))
+        if _sends_file.get():
+            redacted = _LOCATION.sub(r"\1***", _ADDRESS.sub(r"\1/***", message))
+        else:
+            redacted = redact(message)
+        redacted = _KEY_HEADER.sub(r"\1***", _COOKIES.sub(r"\1***", redacted))
         if redacted != message:
             record.msg, record.args = redacted, ()
         return True
 
 
 _FILTER = _RedactingFilter()
+
+
+@contextmanager
+def hiding_addresses() -> Iterator[None]:
+    """Log no address that is requested in the block, or that a response redirects to."""
+    token = _sends_file.set(True)
+    try:
+        yield
+    finally:
+        _sends_file.reset(token)
 
 
 def hide_secrets() -> None:

@@ -10,13 +10,17 @@ sending it. An API call needs none of these.
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import AsyncIterable, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+import anyio
 import httpx
+from anyio.to_thread import run_sync
 
 from aioftrackjobs.errors import ConfigurationError
 from aioftrackjobs.transport._base import OwnTransport
@@ -26,6 +30,10 @@ from aioftrackjobs.transport._httpx import HttpxTransport
 #: Seconds that an idle connection is kept. Common servers close it after 5 s, and a request on a
 #: connection that is being closed fails.
 _KEEPALIVE = 4.0
+
+#: Variables that name certificates of authorities: those of OpenSSL and httpx, and that of the
+#: official client. All that are set count, because tools such as conda set some of them unasked.
+_CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
 #: The content codings of httpx's default that the standard library can decode.
 _ENCODINGS = (b"accept-encoding", b"gzip, deflate")
@@ -63,7 +71,10 @@ def open_transport(
     verify = load_certificates() if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     transport = httpx.AsyncHTTPTransport(verify=verify, limits=limits)
     client = httpx.AsyncClient(
-        timeout=httpx.Timeout(timeout), follow_redirects=False, transport=transport
+        timeout=httpx.Timeout(timeout),
+        follow_redirects=False,
+        transport=transport,
+        mounts=None if is_secure else {"https://": _LateSecureTransport(limits)},
     )
     return FileTransport(
         _OwnHttpxTransport(ShortCut(client, transport, api_url), secrets),
@@ -88,17 +99,55 @@ class _OwnHttpxTransport(HttpxTransport):
         await self._own_client.aclose()
 
 
+class _LateSecureTransport(httpx.AsyncBaseTransport):
+    """Connections over TLS of a session whose server has none; opened when first needed.
+
+    The server may redirect to its address with TLS.
+    """
+
+    def __init__(self, limits: httpx.Limits) -> None:
+        self._limits = limits
+        self._opening = anyio.Lock()
+        self._opened: httpx.AsyncHTTPTransport | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send *request*, and return its response when its headers have arrived."""
+        async with self._opening:
+            if self._opened is None:
+                verify = await run_sync(load_certificates)
+                self._opened = httpx.AsyncHTTPTransport(verify=verify, limits=self._limits)
+        return await self._opened.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._opened is not None:
+            await self._opened.aclose()
+
+
 def load_certificates() -> ssl.SSLContext:
     """Return a context for TLS that trusts the certificates of authorities; takes long.
 
     Raises:
         ConfigurationError: The environment names certificates that cannot be loaded.
     """
-    try:
-        return httpx.create_ssl_context()
-    except OSError as exc:
-        problem = f"the certificates of SSL_CERT_FILE or SSL_CERT_DIR cannot be loaded: {exc}"
-    raise ConfigurationError([problem])
+    found = {name: value for name in _CERTIFICATE_VARIABLES if (value := os.environ.get(name))}
+    if not found:
+        return httpx.create_ssl_context(trust_env=False)
+    context: ssl.SSLContext | None = None
+    problems: list[str] = []
+    for variable, value in found.items():
+        for path in value.split(os.pathsep) if variable == "SSL_CERT_DIR" else [value]:
+            file, directory = (None, path) if Path(path).is_dir() else (path, None)
+            try:
+                if context is None:  # without a place, it would load the defaults, too
+                    context = ssl.create_default_context(cafile=file, capath=directory)
+                else:
+                    context.load_verify_locations(cafile=file, capath=directory)
+            except OSError as exc:  # errors of TLS, too
+                problems.append(f"{variable} names no certificates: {path}: {exc.strerror or exc}")
+    if problems or context is None:
+        raise ConfigurationError(problems)
+    return context
 
 
 def _open_proxied(limits: httpx.Limits, timeout: float) -> httpx.AsyncClient:

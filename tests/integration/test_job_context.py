@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
 
 import anyio
 import pytest
@@ -18,6 +19,7 @@ from aioftrackjobs import (
     NoResultFoundError,
     RunningJob,
     TransportError,
+    User,
     current_job,
     job_context,
 )
@@ -148,10 +150,10 @@ async def test_a_failing_sibling_fails_the_job(session: AsyncSession, other: Asy
             group.start_soon(fail)
 
     after = await fetch(other, begun[0].id)
-    assert (after.status, after.description) == (
-        JobStatus.FAILED,
-        "innocent - failed: cancelled",
-    )
+    assert after.status is JobStatus.FAILED
+    reason = "innocent - failed: cancelled because another task failed: RuntimeError"
+    assert str(after.description).startswith(reason)
+    assert "sibling" in str(after.description)
 
 
 @pytest.mark.every_client
@@ -227,15 +229,46 @@ async def test_nested_contexts_are_jobs_of_their_own(
         current_job()
 
 
-async def test_a_user_by_name_or_entity(session: AsyncSession, other: AsyncSession) -> None:
-    maya = await session.ensure("User", {"username": "maya"})
-    async with job_context(session, user="maya") as by_name:
-        pass
-    async with job_context(session, user=maya) as by_entity:
-        pass
+async def test_a_user_by_id_name_or_entity(session: AsyncSession, other: AsyncSession) -> None:
+    maya = await session.ensure(User, {"username": "maya"})
+    for user in ("maya", maya.id, maya.id.upper(), f"{{{maya.id}}}", UUID(maya.id), maya):
+        async with job_context(session, user=user) as job:
+            pass
 
-    for job in (by_name, by_entity):
-        assert (await fetch(other, job.id))["user"]["username"] == "maya"
+        assert (await fetch(other, job.id))["user_id"] == maya.id, user
+
+
+async def test_a_name_that_looks_like_an_id_and_an_id_that_looks_like_a_name(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    """Nobody gets Jobs of others by taking their id as a name, or their name as an id."""
+    maya = await session.ensure(User, {"username": "maya"})
+    named = await session.ensure(User, {"username": maya.id})
+    lonely = await session.ensure(User, {"username": str(uuid4())})
+    session.create(User, {"id": "maya", "username": "other", "is_active": True})
+    await session.commit()
+
+    for user, wanted in (
+        (maya.id, maya),
+        (lonely.username, lonely),
+        ("maya", maya),
+        (named, named),
+    ):
+        async with job_context(session, user=user) as job:
+            pass
+
+        assert (await fetch(other, job.id))["user_id"] == wanted.id, user
+
+
+async def test_a_uuid_is_no_name(session: AsyncSession, other: AsyncSession) -> None:
+    unknown = uuid4()
+    await session.ensure(User, {"username": str(unknown)})
+
+    with pytest.raises(NoResultFoundError, match=str(unknown)):
+        async with job_context(session, user=unknown):
+            pytest.fail("the block must not run")
+
+    assert await other.query("Job").all() == []
 
 
 async def test_an_unknown_user_is_an_error_before_anything_is_created(
@@ -264,8 +297,7 @@ async def test_an_existing_job_is_taken_over_with_what_it_keeps(
     after = await fetch(other, made.id)
     assert after.status is JobStatus.DONE
     assert json.loads(after["data"]) == {
-        "description": "Queued work (50 %)",
-        "base_description": "Queued work",
+        "description": "Queued work",
         "frames": [1, 2],
         "host": "node7",
         "progress": 0.5,
@@ -305,16 +337,17 @@ async def test_what_other_code_has_recorded_is_not_committed_with_a_report(
     assert session.created == [half_done]
 
 
-async def test_local_changes_of_the_job_stay_local(
+async def test_local_changes_of_the_job_travel_with_its_end_and_not_later(
     session: AsyncSession, other: AsyncSession
 ) -> None:
-    async with job_context(session) as job:
+    async with job_context(session, description="Render") as job:
         job.entity["data"] = {"mine": 1}
 
-    assert session.modified == [job.entity]
+    assert session.modified == []
+    await session.commit()
     after = await fetch(other, job.id)
     assert after.status is JobStatus.DONE
-    assert after["data"] != '{"mine": 1}'
+    assert json.loads(after["data"]) == {"mine": 1, "description": "Render"}
 
 
 # As a decorator
@@ -335,7 +368,7 @@ async def test_a_decorated_function_runs_as_a_job_each_time(
     assert len(set(ids)) == 2
     for job_id in ids:
         after = await fetch(other, job_id)
-        assert (after.status, after.description) == (JobStatus.DONE, "Nightly (100 %, there)")
+        assert (after.status, after.description) == (JobStatus.DONE, "Nightly")
 
 
 # RunningJob
@@ -349,7 +382,7 @@ async def test_the_last_progress_is_written_with_the_final_status(
             job.progress(number + 1, "frames", total=100)
 
     after = await fetch(other, job.id)
-    assert after.description == "Render (100 %, frames)"
+    assert after.description == "Render"
     assert json.loads(after["data"])["progress"] == 1.0
 
 
@@ -373,8 +406,10 @@ async def test_track_reports_each_item(session: AsyncSession, other: AsyncSessio
     async with job_context(session, description="Render") as job:
         assert [item async for item in job.track(["a", "b", "c"])] == ["a", "b", "c"]
         assert [item async for item in job.track(shots(), total=4)] == ["sh010", "sh020"]
+        job.fail("enough")
 
-    assert (await fetch(other, job.id)).description == "Render (50 %, 2 of 4)"
+    after = await fetch(other, job.id)
+    assert after.description == "Render (50 %, 2 of 4) - failed: enough"
 
 
 async def test_track_without_a_length_still_iterates(session: AsyncSession) -> None:
@@ -461,7 +496,7 @@ async def test_progress_that_cannot_be_written_does_not_stop_the_work(
         await until(lambda: "trying again" in caplog.text)
         api.url = real
 
-    assert (await fetch(other, job.id)).description == "Render (25 %)"
+    assert json.loads((await fetch(other, job.id))["data"])["progress"] == 0.25
 
 
 async def test_a_beginning_that_is_refused_raises_and_leaves_nothing(
