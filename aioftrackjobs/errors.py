@@ -6,7 +6,7 @@
     ├── ConfigurationError         set what is missing, then start again
     ├── ArgumentError              correct the argument that it names; nothing was sent
     ├── MissingExtraError          install the extra that it names
-    ├── SessionStateError          open the session, or stop using it
+    ├── SessionStateError          open the session, where it is used; or stop using it
     ├── TransportError             no complete response: the server may have acted; try again later
     │   ├── ConnectError           the request never left this machine: safe to repeat
     │   └── MalformedResponseError   the response is not from ftrack: look at the URL and the proxy
@@ -148,7 +148,7 @@ class MissingExtraError(FtrackJobsError, ImportError):
 
 
 class SessionStateError(FtrackJobsError):
-    """The session is not open yet, or it is closed."""
+    """The session is not open, or belongs to another event loop, thread or process."""
 
 
 class TransportError(FtrackJobsError):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
+from aioftrackjobs.background import mark_coroutine_functions
+from aioftrackjobs.commit.task_unit import TaskUnit
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.config import require, resolve_credentials, resolve_journal
 from aioftrackjobs.connection import Connection
@@ -135,6 +137,7 @@ class AsyncSession:
 
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
+        mark_coroutine_functions(AsyncSession.commit, TaskUnit.commit)
         if self._connection.journal.state != "off":
             self._jobs.replay.wake()  # delivers what earlier processes have left in the journal
         return self
@@ -145,10 +148,7 @@ class AsyncSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            pending = len(self._context.default_unit.recorded_operations)
-            if pending:
-                logger.warning("the session is closed with %d uncommitted operation(s)", pending)
+        self._context.tasks.close(by_error=error is not None)
         await self._connection.__aexit__(kind, error, trace)
 
     @property
@@ -275,7 +275,7 @@ class AsyncSession:
             UnserialisableValueError: JSON cannot hold a value.
         """
         self._connection.require_open()
-        return self._context.create(kind, data or {}, unit=self._context.unit)
+        return self._context.create(kind, data or {}, unit=self._context.tasks.to_record())
 
     def delete(self, entity: Entity) -> None:
         """Record that the next commit deletes *entity*.
@@ -287,49 +287,52 @@ class AsyncSession:
         self._connection.require_open()
         if not self._context.owns(entity):
             raise EntityError(f"{entity!r} does not belong to this session")
-        self._context.unit.record_delete(entity)
+        self._context.tasks.to_record().record_delete(entity)
 
     @property
     def recorded_operations(self) -> tuple[Operation, ...]:
         """Operations that the next commit sends, in order."""
-        return self._context.unit.recorded_operations
+        return self._context.tasks.to_act_on().recorded_operations
 
     @property
     def uncertain_operations(self) -> tuple[Operation, ...]:
         """Operations that were sent, and may or may not have been applied."""
-        return self._context.unit.uncertain_operations
+        return self._context.tasks.to_act_on().uncertain_operations
 
     @property
     def created(self) -> list[Entity]:
         """Entities that the next commit creates."""
-        return self._context.unit.created
+        return self._context.tasks.to_act_on().created
 
     @property
     def modified(self) -> list[Entity]:
         """Entities that the next commit changes."""
-        return self._context.unit.modified
+        return self._context.tasks.to_act_on().modified
 
     @property
     def deleted(self) -> list[Entity]:
         """Entities that the next commit deletes."""
-        return self._context.unit.deleted
+        return self._context.tasks.to_act_on().deleted
 
     def rollback(self) -> None:
         """Drop what is recorded and not committed, and restore the values of the entities."""
-        self._context.unit.rollback()
+        self._context.tasks.to_act_on().rollback()
 
     # Committing
 
-    async def commit(self) -> None:
+    def commit(self) -> Coroutine[Any, Any, None]:
         """Send the recorded operations in one transaction; return when the server has applied it.
+
+        They are those of the task that calls this, whichever task awaits the result::
+
+            await asyncio.wait_for(session.commit(), timeout=5)
 
         Raises:
             ServerError: The server refused the commit. The operations are pending again.
             ConnectError: The request was not sent. The operations are pending again.
             CommitUncertainError: The request was sent, but no complete response arrived.
         """
-        self._connection.require_open()
-        await self._context.unit.commit()
+        return self._context.tasks.to_commit().commit()
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Give the current task a unit of work of its own inside an ``async with`` block.

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from types import MappingProxyType
+from itertools import count
 from typing import Any, TypeVar, overload
 from weakref import WeakValueDictionary
 
@@ -17,6 +24,7 @@ from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.ensure_turns import EnsureTurns
 from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
+from aioftrackjobs.entities.task_units import TaskUnits
 from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
@@ -45,11 +53,6 @@ logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
 
-#: The unit of work that a task has entered, for each session. Its child tasks inherit it.
-_entered: ContextVar[Mapping[EntityContext, UnitOfWork]] = ContextVar("aioftrackjobs_units")
-
-_NO_UNITS: Mapping[EntityContext, UnitOfWork] = MappingProxyType({})
-
 
 class EntityContext:
     """The entities of a session: their types, their one instance each, and their units of work.
@@ -66,7 +69,9 @@ class EntityContext:
         identity: The one instance of each entity.
         reads: Keeps late responses from overwriting newer values.
         ensuring: The calls of ``ensure`` that have not ended.
-        creators: The unit of work that is to create an entity, by the ``id()`` of the entity.
+        tasks: The units of work of the tasks that use the session.
+        creators: The unit of work that is to create an entity, by the key of the entity.
+        count: Numbers the changes in the order in which they are recorded.
         observers: Called with each change that the program records of an entity, by the ``id()``
             of the entity: the name and value, and the unit of work. Running Jobs are observed.
     """
@@ -77,11 +82,10 @@ class EntityContext:
         self.identity = IdentityMap(self.types, self)
         self.reads = ReadTracker()
         self.ensuring = EnsureTurns()
-        # Weak references are enough: a unit that is gone creates nothing, and one that exists
-        # holds the entities that it has recorded, so that no other entity gets the same id().
-        self.creators = WeakValueDictionary[int, UnitOfWork]()
+        self.creators = WeakValueDictionary[Hashable, UnitOfWork]()
+        self.count: Iterator[int] = count()
+        self.tasks = TaskUnits(self, connection)
         self.observers = dict[int, Callable[[str, object, UnitOfWork], None]]()
-        self._default_unit = self.new_unit()
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
         self._schemas_lock = anyio.Lock()
@@ -90,15 +94,9 @@ class EntityContext:
 
     # Units of work
 
-    @property
-    def unit(self) -> UnitOfWork:
-        """The unit of work in which the current task records."""
-        return _entered.get(_NO_UNITS).get(self, self._default_unit)
-
-    @property
-    def default_unit(self) -> UnitOfWork:
-        """The unit of the tasks that have not entered one of their own."""
-        return self._default_unit
+    def units(self) -> Iterable[UnitOfWork]:
+        """Return the units of work of tasks and blocks."""
+        return tuple(self.tasks.all)
 
     def new_unit(self, *, unordered: bool = False) -> UnitOfWork:
         """Return a unit of work that no task has entered.
@@ -115,21 +113,22 @@ class EntityContext:
         Operations that a commit has left uncertain stay in the unit, so that
         :meth:`CommitUncertainError.resolve` can settle them.
         """
-        unit = self.new_unit()
-        before = _entered.get(_NO_UNITS)
-        _entered.set({**before, self: unit})
+        unit = self.tasks.enter()
         try:
             yield unit
-            await unit.commit()
+            if not unit.is_settled:
+                await unit.commit()
         except CommitUncertainError:
-            unit.rollback(keep_uncertain=True)
+            unit.drop(keep_uncertain=True)
+            raise
+        except GeneratorExit:
+            unit.drop_abandoned()
             raise
         except BaseException:
-            unit.rollback()
+            unit.drop()
             raise
         finally:
-            unit.end()
-            _entered.set(before)  # not reset(), as the exit may run in another context
+            self.tasks.leave(unit)
 
     # Entities
 
@@ -299,14 +298,17 @@ class EntityContext:
 
     def record_update(self, entity: Entity, name: str, value: object) -> None:
         """Record a changed attribute in the unit of the current task."""
-        unit = self.unit
+        unit = self.tasks.to_record()
         unit.record_update(entity, {name: value})
         if self.observers and id(entity) in self.observers:
             self.observers[id(entity)](name, value, unit)
 
-    def record_reset(self, entity: Entity, name: str) -> None:
-        """Record in the unit of the current task that a change was taken back."""
-        self.unit.record_reset(entity, name)
+    def record_reset(self, entity: Entity, name: str) -> Any:
+        """Record that the current task took a change back; return what another has recorded."""
+        unit = self.tasks.to_act_on()
+        if unit.has_recorded(entity, name):
+            unit.record_reset(entity, name)
+        return unit.others_value(entity, name)
 
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         """Return the attributes that the schemas give a type; empty if they are not loaded."""
@@ -354,7 +356,6 @@ class EntityContext:
 
     def forget(self, entity: Entity) -> None:
         """Detach an entity that does not exist on the server, and forget it."""
-        self.creators.pop(id(entity), None)
         self.identity.remove(entity)
 
 

@@ -204,7 +204,7 @@ async def fetch_entity(context: EntityContext, reference: Reference) -> Entity |
     if rows:
         return rows[0]
     known = context.identity.find(reference.entity_type, [value for _, value in reference.key])
-    return known if known is not None and known in context.unit.created else None
+    return known if known is not None and known in context.tasks.to_act_on().created else None
 
 
 async def populate(

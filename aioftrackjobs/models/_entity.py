@@ -50,6 +50,7 @@ from aioftrackjobs.models._values import (
     require_relation,
     store,
 )
+from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
 
 _STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers")
@@ -397,9 +398,11 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         if name not in self:
             raise self._missing(name)
         if name in self._local:
-            if self._owner is not None:
-                self._owner.record_reset(self, name)
-            del self._local[name]
+            others = NOT_SET if self._owner is None else self._owner.record_reset(self, name)
+            if others is NOT_SET:
+                del self._local[name]
+            else:
+                self._local[name] = others
 
     def __delattr__(self, name: str) -> None:
         del self[name]
@@ -433,13 +436,14 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def popitem(self) -> tuple[str, Any]:
         """Take back the latest local change, and return its name and value."""
-        changed = self._changed()
-        if not changed:
-            raise KeyError("no local change")
-        return changed[-1], self.pop(changed[-1])
+        for name in reversed(self._changed()):
+            value = self.pop(name)
+            if self._local.get(name, NOT_SET) is not value:  # else another task has recorded it
+                return name, value
+        raise KeyError("no local change")
 
     def clear(self) -> None:
-        """Take back all local changes, except for the key."""
+        """Take back all local changes, except for the key and for what other tasks have changed."""
         for name in self._changed():
             del self[name]
 

@@ -39,6 +39,7 @@ from aioftrackjobs.models import (
     attach,
     load,
 )
+from aioftrackjobs.protocol.operations import NOT_SET
 
 
 class Book:
@@ -50,8 +51,9 @@ class Book:
     def record_update(self, entity: Entity, name: str, value: object) -> None:
         self.heard.append((name, value))
 
-    def record_reset(self, entity: Entity, name: str) -> None:
+    def record_reset(self, entity: Entity, name: str) -> object:
         self.heard.append((name, "reset"))
+        return NOT_SET
 
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         return ()
