@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from aioftrackjobs.health import Health
+    from aioftrackjobs.jobs.reports import Stage
     from aioftrackjobs.models import (
         Change,
         Component,
@@ -112,6 +113,7 @@ __all__ = [
     "SequenceComponent",
     "ServerError",
     "SessionStateError",
+    "Stage",
     "TransferError",
     "TransportError",
     "UnitOfWork",
@@ -153,6 +155,7 @@ _MODULES = {
     "Recovery": "recovery",
     "RetryPolicy": "retry",
     "RunningJob": "running_job",
+    "Stage": "jobs.reports",
     "SequenceComponent": "models",
     "UnitOfWork": "commit.unit_of_work",
     "Update": "protocol.operations",

@@ -72,7 +72,8 @@ def describe_interruption(error: BaseException, task: Any, seconds: float) -> st
         if _has_expired(each):
             return timed_out
         if (other := _failure_in(each)) is not None:
-            return f"{_BY_FAILURE}: {describe_failure(other)}"
+            reason = "cancelled" if isinstance(other, SystemExit) else _BY_FAILURE
+            return f"{reason}: {describe_failure(other)}"
     return "interrupted" if task is not None and _is_interrupted() else "cancelled"
 
 
