@@ -56,7 +56,8 @@ def describe_interruption(error: BaseException, task: Any, seconds: float) -> st
     """
     if not is_cancellation(error):
         return describe_error(error)
-    timed_out = f"timed out after {seconds:.{0 if seconds >= _EXACT else 1}f} s"
+    digits = 0 if seconds >= _EXACT else 1 if seconds >= 1 else 2
+    timed_out = f"timed out after {seconds:.{digits}f} s"
     source = getattr(error, "source", None)
     if source == "deadline":
         return timed_out

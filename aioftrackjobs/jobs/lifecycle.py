@@ -76,7 +76,7 @@ class JobLifecycle:
         self._sets_status = False  # whether the program has set a status on the entity
         self._recorded_in = WeakSet[UnitOfWork]()  # what it has recorded of the entity
         self._is_handed_over = False  # whether a change is on its way to the event loop
-        self._begun_at = 0.0
+        self._began_at = time.monotonic()
         self._channels: dict[float, Channel] = {}  # by their interval, opened when first used
         self._lease_made_at = 0.0
         self._task: asyncio.Task[Any] | None = None
@@ -135,7 +135,6 @@ class JobLifecycle:
                 raise CommitUncertainError(exc.operations, settle) from exc.__cause__
             unit.accept_uncertain()
         self._has_begun = True
-        self._begun_at = time.monotonic()
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
         self._jobs.entities.observers.setdefault(id(self._entity), self._adopt_change)
         self._task = _current_asyncio_task()
@@ -314,7 +313,7 @@ class JobLifecycle:
         report = self._start_ending(end)
         await report.deliver(end.status)
         if report.error is not None:
-            logger.warning("%r: its final status was not reported: %s", self, report.error)
+            logger.warning("%r: its failure was not reported: %s", self, report.error)
 
     # The end
 
@@ -373,7 +372,7 @@ class JobLifecycle:
         """Report that the block was left by *error*; an error of the report is only logged."""
         if self._is_closed:
             return
-        seconds = time.monotonic() - self._begun_at
+        seconds = time.monotonic() - self._began_at
         if self._has_begun:
             self._end_decided()
         self._stop_running()
@@ -386,7 +385,7 @@ class JobLifecycle:
             with self._jobs.active.count_report():
                 await self._jobs.background.finish(self._report_failure, find_end, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
-            logger.warning("%r: its final status was not reported: %s", self, exc)
+            logger.warning("%r: its failure was not reported: %s", self, exc)
         except anyio.get_cancelled_exc_class():
             if isinstance(error, Exception):
                 raise  # otherwise the block is being left by a cancellation already
@@ -415,7 +414,7 @@ class JobLifecycle:
         report = self._start_ending(end)
         await report.deliver(end.status, deadline)
         if report.error is not None:
-            logger.warning("%r: its final status was not reported: %s", self, report.error)
+            logger.warning("%r: its failure was not reported: %s", self, report.error)
         elif traceback is not None and end.status is JobStatus.FAILED:
             with anyio.CancelScope(deadline=deadline) as scope:
                 await attach_traceback(self._jobs.entities, self.entity, traceback)
