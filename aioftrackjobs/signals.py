@@ -62,8 +62,10 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
         grace: Seconds from the signal to the end of the process, at most.
 
     Raises:
+        SessionStateError: The session is not open.
         SystemExit: After a signal.
     """
+    connection_of(session).require_open()
     numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     if sys.platform == "win32" or not numbers:
         yield
