@@ -341,7 +341,7 @@ async def test_a_description_in_the_given_data_replaces_that_of_an_existing_job(
         (SystemExit(None), ("done", "Render")),
         (SystemExit(3), ("failed", "Render - failed: the process exits with 3")),
         (SystemExit("no license"), ("failed", "Render - failed: no license")),
-        (SystemExit(""), ("failed", "Render - failed: the process exits with ''")),
+        (SystemExit(""), ("failed", "Render - failed: the process exits with 1")),
         (BaseExceptionGroup("g", [SystemExit(0)]), ("done", "Render")),
         (
             BaseExceptionGroup("g", [SystemExit(0), BaseExceptionGroup("h", [SystemExit(4)])]),
