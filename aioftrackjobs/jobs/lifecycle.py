@@ -66,9 +66,6 @@ class JobLifecycle:
         description: The base text of its reports; None to keep the text that the Job has.
         grace: Seconds that recording the final status may take.
         interval: Seconds from one progress report to the next.
-
-    Attributes:
-        reports: What is reported about the work.
     """
 
     def __init__(
@@ -90,7 +87,7 @@ class JobLifecycle:
         self._has_begun = False
         self._is_lost = False
         self._is_closed = False
-        self.reports = Reports(self)
+        self._reports: Reports | None = None
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
 
@@ -108,6 +105,12 @@ class JobLifecycle:
     def reporter(self) -> JobLifecycle:
         """What reports of the block go to."""
         return self
+
+    @property
+    def reports(self) -> Reports:
+        """What is reported about the work, made when the Job has begun."""
+        self._reports = self._reports or Reports(self)
+        return self._reports
 
     # The beginning
 

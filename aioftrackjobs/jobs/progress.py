@@ -107,8 +107,11 @@ class Channel:
         self._is_stopped, self._is_touched = True, False
 
     def write(self) -> None:
-        """Queue a write of the current state, unless the channel was stopped meanwhile."""
-        if not self._is_touched:
+        """Queue a write of the current state, unless the channel was stopped meanwhile.
+
+        Only one is under way: a signal handler may touch the channel while its write is queued.
+        """
+        if not self._is_touched or self._request is not None:
             return
         self._is_touched = False
         try:
