@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         ImmutableAttributeError,
         InvalidKeyError,
         InvalidValueError,
+        JobDeletedError,
         JobOwnedError,
+        JobStoppedError,
         MalformedResponseError,
         MissingExtraError,
         MultipleResultsFoundError,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     )
     from aioftrackjobs.health import Health
     from aioftrackjobs.jobs.reports import Stage
+    from aioftrackjobs.jobs.stopping import StopRequest
     from aioftrackjobs.models import (
         Change,
         Component,
@@ -96,8 +99,10 @@ __all__ = [
     "InvalidValueError",
     "Job",
     "JobComponent",
+    "JobDeletedError",
     "JobOwnedError",
     "JobStatus",
+    "JobStoppedError",
     "Location",
     "MalformedResponseError",
     "MissingExtraError",
@@ -116,6 +121,7 @@ __all__ = [
     "ServerError",
     "SessionStateError",
     "Stage",
+    "StopRequest",
     "TransferError",
     "TransportError",
     "UnitOfWork",
@@ -159,6 +165,7 @@ _MODULES = {
     "RunningJob": "running_job",
     "Stage": "jobs.reports",
     "SequenceComponent": "models",
+    "StopRequest": "jobs.stopping",
     "UnitOfWork": "commit.unit_of_work",
     "Update": "protocol.operations",
     "User": "models",

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from aioftrackjobs.errors import ServerError
 from aioftrackjobs.jobs.attachments import attach
 from aioftrackjobs.jobs.block import block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
@@ -16,6 +17,7 @@ from aioftrackjobs.jobs.joining import JoinedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
+from aioftrackjobs.jobs.stopping import StopOn, StopRequest
 from aioftrackjobs.jobs.texts import text_of
 from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus
 from aioftrackjobs.session import AsyncSession, jobs_of
@@ -50,6 +52,7 @@ async def job_context(
     grace: float = 10.0,
     attach_traceback: bool = True,
     interval: float = INTERVAL,
+    stop_on: StopOn = "request",
     take_over: bool = False,
     join: bool = False,
 ) -> AsyncIterator[RunningJob]:
@@ -79,6 +82,9 @@ async def job_context(
         attach_traceback: Attach the traceback of an exception as a text file. If that does not
             succeed within *grace*, the traceback is lost; a journal keeps only the reason.
         interval: Seconds between progress updates.
+        stop_on: What ends the block from outside: "request" for a stop request in the Job's
+            ``data``, "any" also for a Job that somebody else sets to done or failed, or deletes,
+            and "never" for nothing. A block that goes on decides how the Job ends.
         take_over: Take *job* from an owner that may still run it. That one notices it when it
             next renews its lease, and from then on does not write the Job any more.
         join: Work on *job* for its owner, as a child process or a nested block: progress and
@@ -88,6 +94,8 @@ async def job_context(
         ArgumentError: An argument has a wrong type or value.
         TypeError: As a decorator: the function is no coroutine function.
         NoResultFoundError: There is no such Job or user.
+        JobStoppedError: Somebody has stopped the Job, so that the block was cancelled.
+        JobDeletedError: Somebody has deleted the Job, and the block ended without an error.
         JobOwnedError: *job* is run, or claimed, by another session, or by another block.
         EntityError: The Job to *join* is not running.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
@@ -98,7 +106,7 @@ async def job_context(
     jobs = jobs_of(session)
     jobs.require_open()
     kind = JoinedLifecycle if join else JobLifecycle
-    lifecycle = kind(jobs, description=description, grace=grace, interval=interval)
+    lifecycle = kind(jobs, description=description, grace=grace, interval=interval, stop_on=stop_on)
     outer = _running.get()
     running: RunningJob | None = None
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
@@ -106,7 +114,8 @@ async def job_context(
             await lifecycle.begin(job, user, data, take_over=take_over)
             running = RunningJob(jobs, lifecycle.reporter, outer)
             _running.set(running)
-            yield running
+            with lifecycle.others.stoppable():
+                yield running
         except BaseException as error:
             await lifecycle.end_failed(error, with_traceback=attach_traceback)
             raise
@@ -181,6 +190,11 @@ class RunningJob(Reporter):
         return self.entity.id
 
     @property
+    def stop_requested(self) -> StopRequest:
+        """Whether somebody wants the Job to stop: a flag, in any thread, that can be awaited."""
+        return self._lifecycle.others.stop_requested
+
+    @property
     def description(self) -> str | None:
         """The text in the jobs menu, without progress. It can be set at any moment."""
         return self._lifecycle.description
@@ -215,16 +229,21 @@ class RunningJob(Reporter):
         Raises:
             TransferError: The file could not be read, or the server did not accept it.
             TransportError: The server could not be reached.
+            JobDeletedError: Somebody has deleted the Job.
         """
         self._jobs.require_open()
-        component = await attach(
-            self._jobs.entities,
-            self.entity,
-            source,
-            name=name,
-            data=data,
-            progress=self._show_upload if report_progress else None,
-        )
+        try:
+            component = await attach(
+                self._jobs.entities,
+                self.entity,
+                source,
+                name=name,
+                data=data,
+                progress=self._show_upload if report_progress else None,
+            )
+        except ServerError as exc:
+            await self._lifecycle.require_existence(exc)
+            raise
         self._attachments += 1
         if self._attachments == _SECOND:
             warnings.warn(

@@ -8,6 +8,7 @@ import pytest
 
 from aioftrackjobs.commit.request import Applied, PendingRequest, Settle
 from aioftrackjobs.jobs.progress import Channel, Progress, ProgressWriter, compose_description
+from aioftrackjobs.jobs.reading import ReadableJob
 
 
 @pytest.mark.parametrize(
@@ -77,11 +78,15 @@ def test_a_channel_that_is_touched_while_its_write_is_queued_is_written_after_th
         return cast("PendingRequest", object())
 
     writer = Writer()
-    channel = Channel(cast("ProgressWriter", writer), post)
+    channel = Channel(cast("ProgressWriter", writer), cast("ReadableJob", None), post)
     channel.touch()
+    assert channel.begin_read()
     channel.write()
+    assert writer.added == [channel]
     channel.write()
     assert len(posted) == 1
     posted[0](Applied(()))
+    assert writer.added == [channel, channel]
+    assert channel.begin_read()
     channel.write()
     assert len(posted) == 2
