@@ -15,7 +15,6 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-from weakref import WeakSet
 
 import anyio
 import sniffio
@@ -33,6 +32,7 @@ from aioftrackjobs.errors import (
     ServerError,
     SessionStateError,
 )
+from aioftrackjobs.jobs.assignments import Assignments
 from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
 from aioftrackjobs.jobs.cancellation import describe_interruption
 from aioftrackjobs.jobs.context import JobsContext
@@ -45,7 +45,7 @@ from aioftrackjobs.jobs.progress import Channel, Progress
 from aioftrackjobs.jobs.reports import Reports
 from aioftrackjobs.jobs.stopping import StopOn, current_task, without_stop_request
 from aioftrackjobs.jobs.texts import one_line
-from aioftrackjobs.models import Entity, Job, JobStatus, User, current_value, remote_value
+from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 from aioftrackjobs.protocol.query import bind
 
 if TYPE_CHECKING:
@@ -91,8 +91,7 @@ class JobLifecycle:
         self._grace = grace
         self._interval = interval
         self._decided: End | None = None
-        self._sets_status = False  # whether the program has set a status on the entity
-        self._recorded_in = WeakSet[UnitOfWork]()  # what it has recorded of the entity
+        self._assignments = Assignments(jobs.entities, self._data, write_soon=self._note_change)
         self._is_handed_over = False  # whether a change is on its way to the event loop
         self._began_at = time.monotonic()
         self._channels: dict[float, Channel] = {}  # by their interval, opened when first used
@@ -109,6 +108,7 @@ class JobLifecycle:
             stop_on,
             write_soon=partial(self._write_soon, _RENEWAL_ROUND),
             adopt_text=self._data.adopt_text,
+            own_statuses=self._assignments.statuses,
             leave=self._leave,
         )
 
@@ -212,7 +212,7 @@ class JobLifecycle:
         self._has_begun = self._data.is_running = True
         self.others.begin(entity)
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
-        self._jobs.entities.observers.setdefault(id(entity), self._adopt_change)
+        self._assignments.begin(entity)
         self._task = current_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
@@ -335,15 +335,6 @@ class JobLifecycle:
         self._decided = End(status, line or None)
         return True
 
-    def _adopt_change(self, name: str, value: object, unit: UnitOfWork) -> None:
-        """Respect what the program sets on the entity, whether it commits that or not."""
-        self._recorded_in.add(unit)
-        if name == "status":
-            self._sets_status = True
-        elif name == "data":
-            self._data.adopt_change(current_value(self.entity, name), value)
-            self._note_change()
-
     def _note_change(self) -> None:
         """Have the Job's data written soon."""
         background = self._jobs.background
@@ -461,10 +452,8 @@ class JobLifecycle:
 
     def _end_decided(self) -> End | None:
         """Return how the program has decided that the Job ends, if it has."""
-        if self._decided is None and self._sets_status:
-            status = current_value(self.entity, "status")
-            if isinstance(status, JobStatus) and status is not JobStatus.RUNNING:
-                self._decided = End(status)
+        if self._decided is None and (status := self._assignments.status) is not None:
+            self._decided = End(status)
         return self._decided
 
     async def _finish(self, end: End) -> None:
@@ -482,7 +471,7 @@ class JobLifecycle:
             self._data.failure_reason = end.text
         if self._decided is not None and self._decided.status is JobStatus.DONE:
             self._data.result = self._decided.text
-        self._take_over_changes()
+        self._assignments.take_over()
         channels = tuple(self._channels.values())
         return FinalReport(self._jobs, self, self._data, channels, grace=self._grace)
 
@@ -490,18 +479,7 @@ class JobLifecycle:
         self._is_ending = True
         self.others.end()
         self._jobs.active.discard(self)
-        observers = self._jobs.entities.observers
-        if observers.get(id(self._entity)) == self._adopt_change:
-            del observers[id(self._entity)]
-
-    def _take_over_changes(self) -> None:
-        """Let the final report contain what the program has set on the entity and not committed.
-
-        The next commit of the program would send it after the final report.
-        """
-        for unit in tuple(self._recorded_in):
-            left = unit.drop_updates(self.entity, ("status", "data"))
-            self._data.adopt_values(remote_value(self.entity, "data"), left.get("data"))
+        self._assignments.end()
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""
@@ -511,8 +489,7 @@ class JobLifecycle:
             self._stop_running()
             return
         seconds = time.monotonic() - self._began_at
-        if self._has_begun:
-            self._end_decided()
+        self._end_decided()
         self._stop_running()
         if self.others.is_deleted:
             return
