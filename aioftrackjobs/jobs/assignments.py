@@ -20,31 +20,32 @@ _REPORTED = ("status", "data")
 
 
 class Assignments:
-    """Observes what the program sets on the entity of one Job.
+    """Observes what the program sets on the entity of one Job, unless another block does it.
 
     Args:
         entities: The entities of the session.
+        job: The Job.
         data: What the Job reports; continues with texts that the program sets.
+        statuses: Gets the statuses that the program sets.
         write_soon: Has the Job written soon.
-
-    Attributes:
-        statuses: The statuses that the program has set: they are no other program's.
     """
 
     def __init__(
-        self, entities: EntityContext, data: JobData, *, write_soon: Callable[[], None]
+        self,
+        entities: EntityContext,
+        job: Job,
+        data: JobData,
+        statuses: set[object],
+        *,
+        write_soon: Callable[[], None],
     ) -> None:
         self._entities = entities
-        self._data = data
-        self._write_soon = write_soon
-        self._job: Job | None = None
-        self._units = WeakSet[UnitOfWork]()
-        self.statuses = set[object]()
-
-    def begin(self, job: Job) -> None:
-        """Observe *job*, unless another block observes it already."""
         self._job = job
-        self._entities.observers.setdefault(id(job), self._note)
+        self._data = data
+        self._statuses = statuses
+        self._write_soon = write_soon
+        self._units = WeakSet[UnitOfWork]()
+        entities.observers.setdefault(id(job), self._note)
 
     def end(self) -> None:
         """Observe it no more: the entity is the program's again."""
@@ -55,15 +56,15 @@ class Assignments:
     def _note(self, name: str, value: object, unit: UnitOfWork) -> None:
         self._units.add(unit)
         if name == "status":
-            self.statuses.add(value)
-        elif name == "data" and self._job is not None:
+            self._statuses.add(value)
+        elif name == "data":
             self._data.adopt_change(current_value(self._job, name), value)
             self._write_soon()
 
     @property
     def status(self) -> JobStatus | None:
         """The status that the program has set, and the Job still has; None to decide it anew."""
-        if self._job is None or not self.statuses:
+        if not self._statuses:
             return None
         status = current_value(self._job, "status")
         is_end = isinstance(status, JobStatus) and status is not JobStatus.RUNNING
@@ -71,8 +72,6 @@ class Assignments:
 
     def take_over(self) -> None:
         """Let the next report contain what is not committed, and no later commit."""
-        if self._job is None:
-            return
         for unit in tuple(self._units):
             left = unit.drop_updates(self._job, _REPORTED)
             self._data.adopt_values(remote_value(self._job, "data"), left.get("data"))

@@ -91,7 +91,8 @@ class JobLifecycle:
         self._grace = grace
         self._interval = interval
         self._decided: End | None = None
-        self._assignments = Assignments(jobs.entities, self._data, write_soon=self._note_change)
+        self._own_statuses = set[object]()
+        self._assignments: Assignments | None = None
         self._is_handed_over = False  # whether a change is on its way to the event loop
         self._began_at = time.monotonic()
         self._channels: dict[float, Channel] = {}  # by their interval, opened when first used
@@ -108,7 +109,7 @@ class JobLifecycle:
             stop_on,
             write_soon=partial(self._write_soon, _RENEWAL_ROUND),
             adopt_text=self._data.adopt_text,
-            own_statuses=self._assignments.statuses,
+            own_statuses=self._own_statuses,
             leave=self._leave,
         )
 
@@ -212,7 +213,13 @@ class JobLifecycle:
         self._has_begun = self._data.is_running = True
         self.others.begin(entity)
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
-        self._assignments.begin(entity)
+        self._assignments = Assignments(
+            self._jobs.entities,
+            entity,
+            self._data,
+            self._own_statuses,
+            write_soon=self._note_change,
+        )
         self._task = current_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
@@ -452,8 +459,9 @@ class JobLifecycle:
 
     def _end_decided(self) -> End | None:
         """Return how the program has decided that the Job ends, if it has."""
-        if self._decided is None and (status := self._assignments.status) is not None:
-            self._decided = End(status)
+        if self._decided is None and self._assignments is not None:
+            status = self._assignments.status
+            self._decided = None if status is None else End(status)
         return self._decided
 
     async def _finish(self, end: End) -> None:
@@ -471,7 +479,8 @@ class JobLifecycle:
             self._data.failure_reason = end.text
         if self._decided is not None and self._decided.status is JobStatus.DONE:
             self._data.result = self._decided.text
-        self._assignments.take_over()
+        if self._assignments is not None:
+            self._assignments.take_over()
         channels = tuple(self._channels.values())
         return FinalReport(self._jobs, self, self._data, channels, grace=self._grace)
 
@@ -479,7 +488,8 @@ class JobLifecycle:
         self._is_ending = True
         self.others.end()
         self._jobs.active.discard(self)
-        self._assignments.end()
+        if self._assignments is not None:
+            self._assignments.end()
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""
