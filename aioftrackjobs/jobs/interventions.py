@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,7 @@ class Interventions:
         stop_on: What ends the block: see :func:`job_context`.
         write_soon: Has the Job written soon.
         adopt_text: Continues with a text that somebody else has given the Job.
+        own_statuses: The statuses that the program of the block itself has set.
         leave: Has nothing written about the Job any more.
 
     Attributes:
@@ -56,6 +57,7 @@ class Interventions:
         *,
         write_soon: Callable[[], None],
         adopt_text: Callable[[str], None],
+        own_statuses: Collection[object],
         leave: Callable[[], None],
     ) -> None:
         self._stop_on = stop_on
@@ -63,6 +65,7 @@ class Interventions:
         self._new_owner: Lease | None = None
         self._scope = BlockScope(jobs.background)
         self._write_soon, self._adopt_text, self._leave = write_soon, adopt_text, leave
+        self._own_statuses = own_statuses
         self._job: Job | None = None  # once it is known to run
         self._is_over = False
         self._was_seen = False  # by a read: some users may create Jobs that they cannot read
@@ -122,6 +125,8 @@ class Interventions:
         if is_mistaken_failure(status, data, self._holder):
             self.is_mistaken = True
             self._write_soon()
+        elif status in self._own_statuses:
+            return
         elif status in (JobStatus.DONE, JobStatus.FAILED) and not self.stop_requested:
             self.stop_requested.set("status", reason=f"its status was set to {status}")
             self._status = JobStatus(str(status))
