@@ -18,6 +18,40 @@ from tests.devserver.test_properties import EXPRESSIONS, NAMES, PATHS
 ORDERINGS = st.lists(st.builds(ast.Ordering, PATHS, st.booleans()), max_size=2).map(tuple)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("Job", ("Job", 0, None), id="none"),
+        pytest.param("Job offset 5 limit 10", ("Job", 5, 10), id="both"),
+        pytest.param("Job limit 10 offset 5", ("Job", 5, 10), id="both, swapped"),
+        pytest.param("Job limit 10  \n", ("Job", 0, 10), id="limit"),
+        pytest.param("Job\noffset 3", ("Job", 3, None), id="offset"),
+        pytest.param(
+            f"Job limit {'9' * 5000}", (f"Job limit {'9' * 5000}", 0, None), id="no number"
+        ),
+        pytest.param(
+            'Job where data is "limit 5"',
+            ('Job where data is "limit 5"', 0, None),
+            id="in a literal",
+        ),
+        pytest.param(
+            'Job where data is "offset 1 limit 5" limit 2',
+            ('Job where data is "offset 1 limit 5"', 0, 2),
+            id="in a literal and after it",
+        ),
+        pytest.param(
+            "Job where id in (select id from Job limit 5)",
+            ("Job where id in (select id from Job limit 5)", 0, None),
+            id="in a subquery",
+        ),
+    ],
+)
+def test_paging_clauses_are_taken_off_the_end_only(
+    text: str, expected: tuple[str, int, int | None]
+) -> None:
+    assert tuple(split_paging(text)) == expected
+
+
 def both(one: ast.Expression | None, other: ast.Expression) -> ast.Expression:
     """Return the conjunction as the parser builds it: none inside another."""
     parts = () if one is None else one.operands if isinstance(one, ast.And) else (one,)
