@@ -44,6 +44,7 @@ from aioftrackjobs.models._state import Change, Owner, as_plain, attach, merge_i
 from aioftrackjobs.models._text import label_parts, short_repr
 from aioftrackjobs.models._values import (
     MAPS,
+    PLAIN,
     invalid_value,
     prepare,
     require_flat,
@@ -54,6 +55,8 @@ from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
 
 _STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers")
 _NO_DEFAULT: Any = object()
+#: Types of values that may be lists of entities.
+_SEQUENCES = (list, tuple, Collection)
 #: What pydantic keeps in an instance, made on first use: few entities ever need it.
 _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
     "__pydantic_fields_set__": set,
@@ -136,7 +139,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         for name, value in values.items():
             if self.is_typed and name not in fields and not is_dump:
                 raise UnknownAttributeError(self.entity_type, name, fields)
-            if value is not None and (type(value) is not str or name in MAPS):
+            if type(value) is dict:
+                nested[name] = value
+            elif name in MAPS or not (type(value) in PLAIN or isinstance(value, str)):
                 values[name] = nested[name] = prepare(self.entity_type, name, value)
         try:
             super().__init__(**values)
@@ -145,7 +150,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         else:
             self._take_over()
             for name, value in nested.items():
-                require_flat(type(self), self.entity_type, name, value, self._local.get(name))
+                got = self._local.get(name)
+                if type(got) is not str or name in MAPS:
+                    require_flat(type(self), self.entity_type, name, value, got)
             return
         raise error
 
@@ -161,7 +168,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         local = self._local
         for name, value in checked.items():
             if value is not None or name in given:  # an optional field that is not given is unset
-                local[name] = value if type(value) is str else store(value)
+                local[name] = store(value) if isinstance(value, _SEQUENCES) else value
 
     # Identity
 
