@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from aioftrackjobs.config import require, require_flag, require_name, require_seconds
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.data import compose_recovered_data
@@ -119,9 +120,17 @@ async def recover(
         grace: Seconds that a lease must be over, because clocks may differ.
 
     Raises:
+        ArgumentError: An argument has a wrong type or value.
         ServerError: The server refused to return the Jobs.
         TransportError: It did not respond.
     """
+    require(isinstance(session, AsyncSession), "session", "an AsyncSession", session)
+    require_flag("dry_run", dry_run)
+    if older_than is not None:
+        require_seconds("older_than", _seconds(older_than))
+    require_name("user", user, "a user's name", optional=True)
+    require_flag("without_lease", without_lease)
+    require_seconds("grace", grace)
     if not dry_run:
         await jobs_of(session).replay.deliver()
     run = _RecoveryRun(session, grace=grace, without_lease=without_lease)
@@ -138,7 +147,7 @@ async def recover(
 def _seconds(time: timedelta | float | None) -> float:
     if time is None:
         return 0.0
-    return time.total_seconds() if isinstance(time, timedelta) else float(time)
+    return time.total_seconds() if isinstance(time, timedelta) else time
 
 
 class _RecoveryRun:

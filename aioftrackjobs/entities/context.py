@@ -145,6 +145,22 @@ class EntityContext:
             data: Values by attribute.
             unit: The unit of work to record in.
         """
+        entity = self.draft(kind, data)
+        reference = entity.__ftrack_reference__()  # raises if the key is not complete
+        values = adopt(entity, self)
+        fresh = "id" in entity.primary_key_attributes and "id" not in data
+        unit.record_create(reference, entity, values, fresh=fresh)
+        self.identity.add(reference, entity)
+        return entity
+
+    def draft(self, kind: type[Entity] | str, data: Mapping[str, Any]) -> Entity:
+        """Return an entity of *kind* with *data*, which are checked; it belongs to no session.
+
+        Raises:
+            UnknownAttributeError: The type has no such attribute.
+            InvalidValueError: An attribute cannot have its value.
+            InvalidKeyError: The key is not complete.
+        """
         model = self.model(kind)
         fields, known = model.__pydantic_fields__, self.types.attributes_of(model.entity_type)
         relations = self.types.relations_of(model.entity_type)
@@ -152,13 +168,7 @@ class EntityContext:
             for name in data:
                 if name not in fields and name not in known:
                     raise UnknownAttributeError(model.entity_type, name, (*fields, *known))
-        entity = self._made(model, _with_key(model, data), relations.intersection(data))
-        reference = entity.__ftrack_reference__()  # raises if the key is not complete
-        values = adopt(entity, self)
-        fresh = "id" in model.primary_key_attributes and "id" not in data
-        unit.record_create(reference, entity, values, fresh=fresh)
-        self.identity.add(reference, entity)
-        return entity
+        return self._made(model, _with_key(model, data), relations.intersection(data))
 
     def _made(
         self, model: type[Entity], values: dict[str, Any], relations: Collection[str]

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
+from aioftrackjobs.config import require
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import (
     InvalidKeyError,
@@ -69,6 +70,7 @@ class Query(Generic[E]):
             TypeError: When the query is used: a row is not of this class.
         """
         if model is not Entity:
+            require(isinstance(model, type), "model", "a class of entities", model)
             self._context.model(model)  # registers it
         return Query(self._context, self.expression, model)
 

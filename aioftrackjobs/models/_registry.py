@@ -144,8 +144,11 @@ class EntityTypes:
     def _require_known(self, entity_type: str) -> None:
         if entity_type in TYPED:
             return
-        if not entity_type.isidentifier() or (self._schemas and entity_type not in self._schemas):
-            raise UnknownEntityTypeError(entity_type, self._schemas)
+        # All types of ftrack begin with a capital letter, so that "job" is a mistake in any case.
+        is_name = entity_type.isidentifier() and not entity_type[:1].islower()
+        if not is_name or (self._schemas and entity_type not in self._schemas):
+            likely = entity_type[:1].upper() + entity_type[1:]
+            raise UnknownEntityTypeError(entity_type, self._schemas or (*TYPED, likely))
 
     def is_typed(self, entity_type: str) -> bool:
         """Return whether this package has a model for *entity_type*."""
