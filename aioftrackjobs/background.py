@@ -17,6 +17,7 @@ waiter keeps waiting even when it is cancelled.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
@@ -128,27 +129,36 @@ class BackgroundTasks:
         self._released: anyio.Event | None = None  # set when only blocks keep the tasks alive
         self._optional: set[Callable[[], object]] = set()  # what stops optional work
         self._stops_optional = False
-        self._is_started = False
+        self._is_started = self._is_closing = False
         self._loop_is_shutting_down = False
         self._no_foreign_tasks = False  # during shutdown: only host tasks are left
         self._failure: BaseException | None = None
         self.new_waiter: Callable[[], Waiter]
+        self._call_in_loop: Callable[[Callable[[], None]], object]
+        self._current_task: Callable[[], object]
+        self._thread = 0  # the one of the event loop
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
     async def start(self) -> None:
         """Start the host task; returns once it is ready for work."""
         self._context = copy_context()
         self._started, self._stopping, self._stopped = anyio.Event(), anyio.Event(), anyio.Event()
+        self._call_in_loop, self._thread = loop_caller(), threading.get_ident()
         self._is_started = True
-        if sniffio.current_async_library() == "trio":
+        library = sniffio.current_async_library()
+        # A callback of asyncio is no task, in which anyio would find out the library by itself.
+        self._context.run(sniffio.current_async_library_cvar.set, library)
+        if library == "trio":
             import trio
 
+            self._current_task = trio.lowlevel.current_task
             self.new_waiter = lambda: _EventWaiter(trio.Event())
             trio.lowlevel.spawn_system_task(self._run, name=_NAME)
         else:
             import asyncio
 
             loop = asyncio.get_running_loop()
+            self._current_task = partial(asyncio.current_task, loop)
             self.new_waiter = loop.create_future
             self._task = loop.create_task(self._run(), name=_NAME)
         try:
@@ -156,6 +166,30 @@ class BackgroundTasks:
         except BaseException:
             self._stopping.set()
             raise
+
+    def is_called_by_task(self) -> bool:
+        """Return whether the calling code is a task of the event loop, and may :meth:`spawn`.
+
+        It is not in another thread, in a callback of the event loop, and in the handler of a signal
+        that interrupts the loop's wait for something to do.
+        """
+        if threading.get_ident() != self._thread:
+            return False
+        try:
+            return self._current_task() is not None
+        except RuntimeError:  # trio's, if there is none
+            return False
+
+    def call_in_loop(self, function: Callable[[], None]) -> None:
+        """Call *function* soon in the event loop; from any thread, callback or signal handler.
+
+        Raises:
+            SessionStateError: The event loop has ended.
+        """
+        try:
+            self._call_in_loop(function)
+        except RuntimeError as exc:  # that of trio is one, too
+            raise SessionStateError("the event loop of the session has ended") from exc
 
     def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function(*args)`` in the background.
@@ -295,7 +329,8 @@ class BackgroundTasks:
         Raises:
             SessionStateError: An error has escaped from the work.
         """
-        if not self._stopping.is_set():
+        if not self._is_closing and not self._stopping.is_set():
+            self._is_closing = True
 
             async def close() -> None:
                 try:

@@ -106,11 +106,24 @@ def _setting(
 def resolve_journal(
     path: str | os.PathLike[str] | None = None, *, environment: Mapping[str, str] | None = None
 ) -> Path | None:
-    """Return the journal's file: *path*, else ``FTRACK_JOBS_JOURNAL``, else None."""
+    """Return the journal's file: *path*, else ``FTRACK_JOBS_JOURNAL``, else None.
+
+    Raises:
+        ConfigurationError: The path begins with the home directory of nobody, or the current
+            directory, to which it is relative, was deleted.
+    """
     env = os.environ if environment is None else environment
     require(path is None or isinstance(path, str | os.PathLike), "journal", "a path", path)
     name = os.fspath(path) if path is not None else env.get("FTRACK_JOBS_JOURNAL", "").strip()
-    return Path(name).expanduser() if name else None
+    return _absolute(os.fsdecode(name)) if name else None
+
+
+def _absolute(name: str) -> Path:
+    """Return a path that stays the same when the program changes its current directory."""
+    try:
+        return Path(name).expanduser().absolute()
+    except (OSError, RuntimeError) as exc:
+        raise ConfigurationError([f"the journal {name!r} is no usable path: {exc}"]) from exc
 
 
 def _url_problems(url: str) -> list[str]:
@@ -188,9 +201,9 @@ def require_flag(argument: str, value: object) -> None:
     require(isinstance(value, bool), argument, "True or False", value)
 
 
-def require_text(argument: str, value: object) -> None:
-    """Raise ArgumentError unless *value* is a text or None."""
-    require(value is None or isinstance(value, str), argument, "a text", value)
+def require_text(argument: str, value: object, *, optional: bool = False) -> None:
+    """Raise ArgumentError unless *value* is a text, or None if *optional*."""
+    require((optional and value is None) or isinstance(value, str), argument, "a text", value)
 
 
 def require_name(

@@ -109,6 +109,7 @@ class Connection:
     async def __aenter__(self) -> Connection:
         if self._transport is not None or self._closing:
             raise SessionStateError("a session can be opened only once; make a new one")
+        await self.journal.require_usable()
         key = self.credentials.api_key.reveal()
         server_url = self.credentials.server_url
         api_url = server_url + API_PATH

@@ -472,7 +472,7 @@ class InvalidValueError(_AttributeError, ValueError):
 
 
 class UnserialisableValueError(EntityError, TypeError):
-    """A value cannot be sent to the server, because JSON cannot hold it.
+    """A value cannot be sent to the server: JSON cannot hold it, or it is a time without a zone.
 
     Attributes:
         path: Where the value is, e.g. ``Job.data.frames[3]``.

@@ -21,7 +21,7 @@ from aioftrackjobs.jobs.data import compose_recovered_data
 from aioftrackjobs.jobs.ownership import CLOCK_GRACE, Lease
 from aioftrackjobs.jobs.termination import fetch_jobs, lost_reason, recovery_note, terminate_jobs
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
-from aioftrackjobs.protocol.query import PAGE_SIZE, bind
+from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.session import AsyncSession, context_of, jobs_of
 
 #: Jobs that are read again and written together: few, so that little time passes in between.
@@ -113,28 +113,35 @@ async def recover(
         session: An open session; its user must be allowed to change the Jobs.
         dry_run: Only return what would be done. A session with a journal delivers all the same
             what that keeps, as soon as it is opened.
-        older_than: Consider only Jobs that were created longer ago, in seconds.
+        older_than: Consider only Jobs that were created longer ago, in seconds or as a timedelta.
         user: Consider only the Jobs of the user with this name.
-        without_lease: Fail Jobs without a lease, too. Other programs than this package may be
-            running them, so give *older_than* as well.
+        without_lease: Fail Jobs without a lease, too. Other programs than this package run Jobs
+            without a lease, so that this needs *older_than*, unless it is a dry run: a Job that
+            was created longer ago than those ever take is not running any more.
         grace: Seconds that a lease must be over, because clocks may differ.
 
     Raises:
-        ArgumentError: An argument has a wrong type or value.
+        ArgumentError: An argument has a wrong type or value, or *older_than* is missing.
         ServerError: The server refused to return the Jobs.
         TransportError: It did not respond.
     """
     require(isinstance(session, AsyncSession), "session", "an AsyncSession", session)
     require_flag("dry_run", dry_run)
-    if older_than is not None:
-        require_seconds("older_than", _seconds(older_than))
-    require_name("user", user, "a user's name", optional=True)
     require_flag("without_lease", without_lease)
+    require_name("user", user, "a user's name", optional=True)
     require_seconds("grace", grace)
+    age = _seconds(older_than)
+    if without_lease and not dry_run:
+        require(
+            older_than is not None,
+            "older_than",
+            "an age if without_lease is true, as other programs run Jobs without a lease",
+            older_than,
+        )
     if not dry_run:
         await jobs_of(session).replay.deliver()
     run = _RecoveryRun(session, grace=grace, without_lease=without_lease)
-    found = await run.find_jobs(user, _seconds(older_than))
+    found = await run.find_jobs(user, age)
     if dry_run:
         return Recovery(tuple(found.values()), is_dry=True)
     lost = [job.id for job in found.values() if job.verdict is Verdict.FAILED]
@@ -145,9 +152,11 @@ async def recover(
 
 
 def _seconds(time: timedelta | float | None) -> float:
-    if time is None:
+    seconds = time.total_seconds() if isinstance(time, timedelta) else time
+    if seconds is None:
         return 0.0
-    return time.total_seconds() if isinstance(time, timedelta) else time
+    require_seconds("older_than", seconds)
+    return seconds
 
 
 class _RecoveryRun:
@@ -165,21 +174,11 @@ class _RecoveryRun:
         if user is not None:
             expression += bind(" and user.username is {name}", {"name": user})
         query: Query[Entity] = Query(self._entities, expression)
-        found: dict[str, Job] = {}
-        began: datetime | None = None
-        while True:
-            jobs = await query.of(Job).all()
-            began = began or self._server.server_time()
-            new = [job for job in jobs if job.id not in found]
-            found |= {job.id: job for job in new}
-            # A Job that ends between two pages moves the others up, so that the next page skips
-            # one. Therefore the query is repeated until it finds nothing new.
-            if len(jobs) < PAGE_SIZE or not any(_is_older(job, 0, began) for job in new):
-                break
+        jobs = await query.of(Job).all()
         now = self._server.server_time()
         return {
             job.id: self._judge(job)
-            for job in found.values()
+            for job in jobs
             if not older_than or _is_older(job, older_than, now)
         }
 

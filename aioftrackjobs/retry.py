@@ -46,7 +46,8 @@ class RetryPolicy:
             value, is_share = getattr(self, name), name == "jitter"
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not value >= 0 or (is_share and value > 1):
-                expected = "a number from 0 to 1" if is_share else "a number of seconds, 0 or more"
+                limits = "0 to 1" if is_share else "0 seconds or more"
+                expected = f"a number in a retry policy, {limits}"
                 given = repr(value) if is_number else f"a value of type {type(value).__name__}"
                 raise ArgumentError(name, expected, given)
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sized
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from aioftrackjobs.jobs.attachments import attach
 from aioftrackjobs.jobs.block import block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
-from aioftrackjobs.jobs.progress import Progress
-from aioftrackjobs.models import Entity, FileComponent, Job
+from aioftrackjobs.jobs.reports import Reporter, Reports, current_work
+from aioftrackjobs.jobs.stages import Work
+from aioftrackjobs.jobs.texts import text_of
+from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus
 from aioftrackjobs.session import AsyncSession, jobs_of
 
 if TYPE_CHECKING:
     from aioftrackjobs.transfers.content import Uploadable
 
-T = TypeVar("T")
+logger = logging.getLogger(__name__)
 
 #: Seconds between progress updates of one Job.
 INTERVAL = 1.0
@@ -40,7 +43,7 @@ async def job_context(
     session: AsyncSession | Callable[[], AsyncSession],
     *,
     job: Entity | str | UUID | None = None,
-    user: Entity | str | None = None,
+    user: Entity | str | UUID | None = None,
     description: str | None = None,
     data: Mapping[str, Any] | str | None = None,
     grace: float = 10.0,
@@ -65,7 +68,7 @@ async def job_context(
             that returns it: it is called when the block is entered, so that a module can decorate
             functions before there is a session.
         job: A Job that exists already, or its id; None to create one.
-        user: The user that sees the new Job, or the user's name; the session's own user if None.
+        user: The user that sees the new Job, or its id or name; the session's own user if None.
         description: The text in the jobs menu.
         data: More values to keep in the Job's ``data``, as a mapping or JSON text.
         grace: Seconds that recording the final status may take, also after a cancellation. With a
@@ -86,23 +89,31 @@ async def job_context(
     jobs = jobs_of(session)
     jobs.require_open()
     lifecycle = JobLifecycle(jobs, description=description, grace=grace, interval=interval)
-    before = _running.get()
+    outer = _running.get()
+    running: RunningJob | None = None
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
         try:
             await lifecycle.begin(job, user, data)
-            running = RunningJob(jobs, lifecycle)
+            running = RunningJob(jobs, lifecycle, outer)
             _running.set(running)
             yield running
         except BaseException as error:
             await lifecycle.end_failed(error, with_traceback=attach_traceback)
             raise
         finally:
-            _running.set(before)
+            # Not that of another block, which may have begun in this task and not ended: in an
+            # async generator.
+            if running is not None and _running.get() is running:
+                _running.set(outer and outer.innermost_active())
         await lifecycle.end()
 
 
 def current_job() -> RunningJob:
     """Return the innermost Job whose block the calling code runs in.
+
+    Tasks and ``asyncio.to_thread`` inherit it, and so do callbacks of the event loop and of
+    transfers. Code that outlives the blocks of all its Jobs still gets the innermost one, on which
+    reports have no effect then.
 
     Raises:
         LookupError: It runs in none.
@@ -110,23 +121,48 @@ def current_job() -> RunningJob:
     running = _running.get()
     if running is None:
         raise LookupError("no job_context is entered here")
-    return running
+    return running.innermost_active() or running
 
 
-class RunningJob:
-    """A Job while its block runs: reports progress, takes attachments, can be failed."""
+class RunningJob(Reporter):
+    """A Job while its block runs: reports progress, takes attachments, decides how the Job ends.
 
-    def __init__(self, jobs: JobsContext, lifecycle: JobLifecycle) -> None:
+    All but :meth:`attach` may be called from any thread, callback or signal handler, never waits,
+    and has no effect after the end of the block.
+    """
+
+    def __init__(
+        self, jobs: JobsContext, lifecycle: JobLifecycle, outer: RunningJob | None = None
+    ) -> None:
+        super().__init__(Reports(lifecycle))
         self._jobs = jobs
         self._lifecycle = lifecycle
+        self._outer = outer
         self._attachments = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._lifecycle!r}>"
 
+    def innermost_active(self) -> RunningJob | None:
+        """Return this Job, or the first one around it whose block has not ended; None if all have.
+
+        :meta private:
+        """
+        job: RunningJob | None = self
+        while job is not None and job._lifecycle.has_ended:
+            job = job._outer
+        return job
+
+    def _work(self) -> Work:
+        return current_work(self._reports)
+
     @property
     def entity(self) -> Job:
-        """The Job itself."""
+        """The Job itself.
+
+        A status or a description that you set on it inside the block is respected, also if you do
+        not commit it: the Job ends with this status, and goes on with this text.
+        """
         return self._lifecycle.entity
 
     @property
@@ -134,33 +170,14 @@ class RunningJob:
         """The Job's id."""
         return self.entity.id
 
-    def progress(
-        self, done: float, message: str | None = None, *, total: float | None = None
-    ) -> None:
-        """Report how far the work is. Never waits; only the latest report is written.
+    @property
+    def description(self) -> str | None:
+        """The text in the jobs menu, without progress. It can be set at any moment."""
+        return self._lifecycle.description
 
-        Args:
-            done: From 0 to 1, or up to *total*.
-            message: What the Job is doing.
-            total: The value of *done* at the end of the work.
-
-        Raises:
-            ValueError: *done* is no number, or *total* is not above 0.
-        """
-        self._lifecycle.show_progress(Progress.of(done, message, total))
-
-    def track(
-        self, items: Iterable[T] | AsyncIterable[T], *, total: float | None = None
-    ) -> AsyncIterator[T]:
-        """Iterate over *items*, and report after each one how many are done.
-
-        Args:
-            items: Anything to iterate over, with ``for`` or ``async for``.
-            total: How many items there are, if they have no length.
-        """
-        if total is None and isinstance(items, Sized):
-            total = len(items)
-        return _Tracked(self, items, total)
+    @description.setter
+    def description(self, text: str | None) -> None:
+        self._lifecycle.description = ("" if text is None else text_of(text)) or ""
 
     async def attach(
         self,
@@ -211,9 +228,36 @@ class RunningJob:
         if total:
             self.progress(done, f"uploaded {_size(done)} of {_size(total)}", total=total)
 
+    def finish(self, result: str | None = None) -> None:
+        """Let the Job end as done, with a text that says what was done.
+
+        The first call of ``finish`` or :meth:`fail` decides the end. A cancellation that comes
+        later does not change it; an error that leaves the block still fails the Job.
+
+        Example: ``job.finish("3 files delivered")``
+
+        Args:
+            result: Follows the description in the jobs menu.
+        """
+        self._decide(JobStatus.DONE, result)
+
     def fail(self, reason: str) -> None:
-        """Let the Job end as failed, with *reason*, although the block ends without an error."""
-        self._lifecycle.set_failure(reason)
+        """Let the Job end as failed, with *reason*, although the block ends without an error.
+
+        The first call of :meth:`finish` or ``fail`` decides the end.
+        """
+        self._decide(JobStatus.FAILED, reason)
+
+    def _decide(self, status: JobStatus, text: object) -> None:
+        with self._reports.lock:
+            is_first = self._lifecycle.decide(status, None if text is None else text_of(text))
+        if not is_first:
+            logger.warning(
+                "%r: its end was decided before; it is not changed to %s",
+                self,
+                status.value,
+                stacklevel=3,
+            )
 
 
 def _size(count: int) -> str:
@@ -224,32 +268,3 @@ def _size(count: int) -> str:
         del units[0]
     digits = 0 if count < _KIB or size >= _EXACT else 1
     return f"{size:.{digits}f} {units[0]}"
-
-
-class _Tracked(AsyncIterator[T]):
-    """Items, and a report after each one.
-
-    This is no generator, because a generator that is left half-way is never closed.
-    """
-
-    def __init__(
-        self, job: RunningJob, items: Iterable[T] | AsyncIterable[T], total: float | None
-    ) -> None:
-        self._job = job
-        self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
-        self._total = total
-        self._count = 0
-
-    async def __anext__(self) -> T:
-        if self._count and self._total:
-            message = f"{self._count} of {self._total:g}"
-            self._job.progress(self._count, message, total=self._total)
-        if isinstance(self._items, AsyncIterator):
-            item = await anext(self._items)
-        else:
-            try:
-                item = next(self._items)
-            except StopIteration:
-                raise StopAsyncIteration from None
-        self._count += 1
-        return item

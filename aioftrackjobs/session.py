@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, cast, overload
+from typing import Any, Literal, Self, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
@@ -17,9 +17,9 @@ from aioftrackjobs.config import (
     require_callback,
     require_count,
     require_flag,
-    require_name,
     require_path,
     require_seconds,
+    require_text,
     require_values,
     resolve_credentials,
     resolve_journal,
@@ -33,7 +33,8 @@ from aioftrackjobs.entities.arguments import (
     list_of_owned,
 )
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.entities.queries import Query, ensure, fetch_entity, key_reference, populate
+from aioftrackjobs.entities.ensure import ensure
+from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
 from aioftrackjobs.health import Health, check_health
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.ownership import LEASE_SECONDS, LONGEST_LEASE
@@ -52,6 +53,9 @@ from aioftrackjobs.transport import HttpClient, Transport, is_client
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
+
+#: An id, or the parts of a key with several attributes.
+Key: TypeAlias = str | UUID | Sequence[str | UUID]
 
 
 def connection_of(session: AsyncSession) -> Connection:
@@ -107,7 +111,8 @@ class AsyncSession:
 
     Raises:
         ConfigurationError: The server, the key or the user is missing or unusable. The error names
-            all that is wrong.
+            all that is wrong. When the session opens: nothing can be written at the path of the
+            journal.
         ArgumentError: Another argument has a wrong type or value.
     """
 
@@ -206,22 +211,23 @@ class AsyncSession:
             QueryParameterError: Placeholders and parameters do not match.
         """
         self._connection.require_open()
-        require_name("expression", expression, "a query")
+        require_text("expression", expression)
         return Query(self._context, bind(expression, parameters))
 
     @overload
-    async def get(self, kind: type[E], key: str | Sequence[str]) -> E | None: ...
+    async def get(self, kind: type[E], key: Key) -> E | None: ...
     @overload
-    async def get(self, kind: str, key: str | Sequence[str]) -> Entity | None: ...
-    async def get(self, kind: type[Entity] | str, key: str | Sequence[str]) -> Entity | None:
+    async def get(self, kind: str, key: Key) -> Entity | None: ...
+    async def get(self, kind: type[Entity] | str, key: Key) -> Entity | None:
         """Return the entity with *key* as the server has it now; None if there is none.
 
         Args:
             kind: A model such as ``Job``, or the name of an entity type.
-            key: The id, or the parts of a key with several attributes in the order of the schema.
+            key: The id, as text or as a UUID object, or a list or tuple of the parts of a key with
+                several attributes, in the order of the schema.
 
         Raises:
-            InvalidKeyError: The key has the wrong number of parts.
+            InvalidKeyError: The key has the wrong number of parts, or one that is no id.
         """
         self._connection.require_open()
         return await fetch_entity(self._context, key_reference(self._context.model(kind), key))

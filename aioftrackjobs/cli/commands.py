@@ -202,7 +202,7 @@ def recover(
         bool,
         typer.Option(
             "--without-lease",
-            help="Also fail Jobs without a lease, which other programs may still be running.",
+            help="Also fail Jobs without a lease, as those of other programs. Needs --older-than.",
         ),
     ] = False,
     grace: Annotated[
@@ -219,6 +219,12 @@ def recover(
     """Mark running Jobs as failed if their process has died, on any host."""
     from aioftrackjobs.cli.recover import run, show
 
+    if without_lease and older_than is None and not dry_run:
+        raise typer.BadParameter(
+            "other programs run Jobs without a lease; name an age at which none of these still "
+            "runs: --older-than 1d",
+            param_hint="--without-lease",
+        )
     options: dict[str, object] = {
         "dry_run": dry_run,
         "user": user,

@@ -203,7 +203,8 @@ class Dispatcher:
         return self._background.new_waiter()
 
     def withdraw(self, request: PendingRequest, error: FtrackJobsError | None = None) -> None:
-        """End *request* with *error*, unless the server may have received it."""
+        """End *request* with *error*, now or when it turns out that it was not received."""
+        request.is_abandoned = True
         if request.outcome is None and not request.is_sent:
             error = error or WithdrawnError("withdrawn before it was sent")
             self._end(request, request.abandoned(error))

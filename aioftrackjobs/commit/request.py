@@ -39,7 +39,8 @@ The attributes that show the state:
 
 A caller that is cancelled withdraws its request only before it is SENT, and the worker is free at
 once (:class:`Withdrawal`). After that, the request goes on to its end without the caller, and its
-``settle`` callback updates the unit of work.
+``settle`` callback updates the unit of work; only if the attempt turns out not to have left, or the
+server was busy, it is withdrawn then.
 """
 
 from __future__ import annotations
@@ -116,7 +117,7 @@ class RequestOwner(Protocol):
         ...
 
     def withdraw(self, request: PendingRequest, /) -> None:
-        """End *request*, unless the server may have received it."""
+        """End *request*, now or when it turns out that the server has not received it."""
         ...
 
 
@@ -142,6 +143,8 @@ class PendingRequest:
         dependents: Later requests that wait for it.
         is_queued: Whether no worker has taken it.
         is_sent: Whether the server may have received it.
+        is_abandoned: Whether nobody waits for it any more: if it turns out that the server has not
+            received it, it is withdrawn.
         unordered: Whether it neither waits for other requests nor lets others wait for it.
         is_repeatable: Whether it may be sent again when its response was lost.
         uncertain_because: Why it is not known what the server did; None if it is known.
@@ -168,6 +171,7 @@ class PendingRequest:
     dependents: list[PendingRequest] | None = None
     is_queued: bool = True
     is_sent: bool = False
+    is_abandoned: bool = False
     unordered: bool = False
     is_repeatable: bool = True
     uncertain_because: TransportError | None = None
@@ -337,8 +341,14 @@ class PendingRequest:
                         waiter.set_result(None)
 
     def withdraw(self) -> None:
-        """End it, unless the server may have received it."""
+        """End it, now or when it turns out that the server has not received it."""
         self.owner.withdraw(self)
+
+    def note_unsent(self) -> None:
+        """Note that the server has not received it, unless it is uncertain from before."""
+        self.is_sent = self.uncertain_because is not None
+        if self.is_abandoned:
+            self.withdraw()
 
     async def ended(self) -> None:
         """Wait for the end."""

@@ -149,11 +149,9 @@ class BatchSender:
             if isinstance(error, ServerError) and not error.is_retryable:
                 continue  # a part may be applied: until that is known, it cannot be withdrawn
             if isinstance(error, (ConnectError, ServerError)):
-                request.is_sent = request.uncertain_because is not None
-                if not request.is_sent:
-                    request.free_keys = (
-                        None  # other clients may use the keys before the next attempt
-                    )
+                if request.uncertain_because is None:
+                    request.free_keys = None  # others may use the keys before the next attempt
+                request.note_unsent()
             elif not request.is_repeatable:
                 self._end(request, Unknown(error))
             elif request.operations:

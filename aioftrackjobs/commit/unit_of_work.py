@@ -8,7 +8,7 @@ meanwhile wait for the next commit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
 from weakref import WeakValueDictionary
 
@@ -199,6 +199,25 @@ class UnitOfWork:
         owner = owner_of(entity)
         checked = {name: entity.checked_value(name, each, owner) for name, each in values.items()}
         self.record_update(entity, checked)
+
+    def drop_updates(self, entity: Entity, names: Container[str]) -> dict[str, Any]:
+        """Forget what is recorded of some attributes of *entity*, and return their latest values.
+
+        A commit that was submitted is not withdrawn.
+        """
+        kept, latest = list[RecordedChange](), dict[str, Any]()
+        for each in self._pending:
+            is_about_them = isinstance(each.operation, Update) and all(
+                name in names for name in each.operation.values
+            )
+            if each.entity is entity and is_about_them:
+                latest.update(each.values)
+            else:
+                kept.append(each)
+        self._pending = kept
+        for name, value in latest.items():
+            forget_local(entity, name, value)
+        return latest
 
     def rollback(self, *, keep_uncertain: bool = False) -> None:
         """Forget everything recorded, put local values back, and detach created entities.

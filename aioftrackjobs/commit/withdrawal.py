@@ -67,7 +67,7 @@ class Withdrawal:
         """
         self.group, self._marks_sent, self._has_left = group, marks_sent, False
         # From the beginning, as a client of the caller's may not report when the request leaves.
-        self._mark(is_sent=True)
+        self._mark_sent()
         with anyio.CancelScope() as self._scope:
             try:
                 yield
@@ -76,17 +76,19 @@ class Withdrawal:
                 self._may_cancel = False
         raise WithdrawnError("withdrawn before it was sent")
 
-    def _mark(self, *, is_sent: bool) -> None:
+    def _mark_sent(self) -> None:
         if self._marks_sent:
             for request in self.group:
-                request.is_sent = is_sent or request.uncertain_because is not None
+                request.is_sent = True
 
     # As the departure of a request
 
     def wait(self) -> None:
         """Note that it has not left, and may be cancelled until the next call."""
         if not self._has_left:
-            self._mark(is_sent=False)
+            if self._marks_sent:
+                for request in self.group:
+                    request.note_unsent()
             self.proceed()
             self._may_cancel = True
 
@@ -113,4 +115,4 @@ class Withdrawal:
         if any(ended) if self._marks_sent else all(ended):
             raise WithdrawnError("withdrawn before it was sent")
         self._has_left = True
-        self._mark(is_sent=True)
+        self._mark_sent()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -14,6 +14,7 @@ import anyio
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
+from aioftrackjobs.entities.ensure_turns import EnsureTurns
 from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
 from aioftrackjobs.errors import (
@@ -37,7 +38,7 @@ from aioftrackjobs.models import (
     require_relation,
 )
 from aioftrackjobs.protocol.query import bind, select
-from aioftrackjobs.protocol.values import JSONValue
+from aioftrackjobs.protocol.values import JSONValue, key_part
 from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
@@ -64,7 +65,10 @@ class EntityContext:
         types: The entity types that are known, and their classes.
         identity: The one instance of each entity.
         reads: Keeps late responses from overwriting newer values.
+        ensuring: The calls of ``ensure`` that have not ended.
         creators: The unit of work that is to create an entity, by the ``id()`` of the entity.
+        observers: Called with each change that the program records of an entity, by the ``id()``
+            of the entity: the name and value, and the unit of work. Running Jobs are observed.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -72,9 +76,11 @@ class EntityContext:
         self.types = EntityTypes()
         self.identity = IdentityMap(self.types, self)
         self.reads = ReadTracker()
+        self.ensuring = EnsureTurns()
         # Weak references are enough: a unit that is gone creates nothing, and one that exists
         # holds the entities that it has recorded, so that no other entity gets the same id().
         self.creators = WeakValueDictionary[int, UnitOfWork]()
+        self.observers = dict[int, Callable[[str, object, UnitOfWork], None]]()
         self._default_unit = self.new_unit()
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
@@ -313,7 +319,10 @@ class EntityContext:
 
     def record_update(self, entity: Entity, name: str, value: object) -> None:
         """Record a changed attribute in the unit of the current task."""
-        self.unit.record_update(entity, {name: value})
+        unit = self.unit
+        unit.record_update(entity, {name: value})
+        if self.observers and id(entity) in self.observers:
+            self.observers[id(entity)](name, value, unit)
 
     def record_reset(self, entity: Entity, name: str) -> None:
         """Record in the unit of the current task that a change was taken back."""
@@ -378,9 +387,10 @@ def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
             values[name] = new_id()
         elif name not in values and isinstance(relation, Entity) and "id" in relation:
             values[name] = relation["id"]
-        if not isinstance(values.get(name), str) or not values[name]:
+        if (part := key_part(values.get(name))) is None:
             given = tuple(values.get(each) for each in model.primary_key_attributes)
             raise InvalidKeyError(model.entity_type, model.primary_key_attributes, given)
+        values[name] = part
     return values
 
 

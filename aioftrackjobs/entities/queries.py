@@ -1,31 +1,29 @@
-"""Queries and look-ups: results page by page, entities by key, more attributes, find or create."""
+"""Queries and look-ups: results page by page, entities by key, more attributes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Generic, TypeVar, cast
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Generic, TypeVar, cast
 
 from aioftrackjobs.config import require
 from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.entities.paging import RowReader, fetch_rows
 from aioftrackjobs.errors import (
     InvalidKeyError,
-    MalformedResponseError,
     MultipleResultsFoundError,
     NoResultFoundError,
     QueryParameterError,
 )
-from aioftrackjobs.models import Entity, remote_value
+from aioftrackjobs.models import Entity
+from aioftrackjobs.protocol.paging import split_paging
 from aioftrackjobs.protocol.query import (
     PAGE_SIZE,
-    equality_criteria,
     has_projections,
     key_criteria,
     select,
-    split_paging,
     target_type,
 )
-from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.protocol.values import Reference, key_part
 
 E = TypeVar("E", bound=Entity)
 F = TypeVar("F", bound=Entity)
@@ -97,7 +95,7 @@ class Query(Generic[E]):
         paged = split_paging(self.expression)
         if paged.limit is not None or paged.offset:
             raise QueryParameterError(f"one() with an offset or limit: {self.expression}")
-        rows, _ = await self._fetch(f"{await self._expand(paged.text)} limit 2")
+        rows = await self._fetch(f"{await self._expand(paged.text)} limit 2")
         if not rows:
             raise NoResultFoundError(self.expression)
         if len(rows) > 1:
@@ -110,27 +108,15 @@ class Query(Generic[E]):
         if paged.limit == 0:
             return None
         offset = f" offset {paged.offset}" if paged.offset else ""
-        rows, _ = await self._fetch(f"{await self._expand(paged.text)}{offset} limit 1")
+        rows = await self._fetch(f"{await self._expand(paged.text)}{offset} limit 1")
         return rows[0] if rows else None
 
     async def __aiter__(self) -> AsyncIterator[E]:
         paged = split_paging(self.expression)
-        paged = paged._replace(text=await self._expand(paged.text))
-        offset, left = paged.offset, paged.limit
-        while left is None or left > 0:
-            size = PAGE_SIZE if left is None else min(PAGE_SIZE, left)
-            rows, following = await self._fetch(paged.page(offset, size))
-            for entity in rows[:size]:
+        reader = RowReader(self._context, paged._replace(text=await self._expand(paged.text)))
+        async for page in reader.pages():
+            for entity in self._checked(page):
                 yield entity
-            left = None if left is None else left - len(rows)
-            if following is None or not rows:
-                return
-            if following <= offset:
-                raise MalformedResponseError(
-                    f"paging would never end: offset {offset} is followed by {following}",
-                    status=200,
-                )
-            offset = following
 
     async def _expand(self, text: str) -> str:
         """Return *text* with a ``select``: of the default attributes of its type if it has none."""
@@ -142,28 +128,32 @@ class Query(Generic[E]):
         projections = self._context.types.default_projections(name)
         return f"select {', '.join(projections)} from {text.strip()}"
 
-    async def _fetch(self, expression: str) -> tuple[list[E], int | None]:
-        rows, following = await self._context.fetch_page(expression)
+    async def _fetch(self, expression: str) -> Sequence[E]:
+        rows, _ = await self._context.fetch_page(expression)
+        return self._checked(rows)
+
+    def _checked(self, rows: Sequence[Entity]) -> Sequence[E]:
         if self._model is not None:
             for row in rows:
                 if not isinstance(row, self._model):
-                    raise TypeError(f"{row!r} is not a {self._model.__name__}: {expression}")
-        return cast("list[E]", rows), following
+                    raise TypeError(f"{row!r} is not a {self._model.__name__}: {self.expression}")
+        return cast("Sequence[E]", rows)
 
 
-def key_reference(model: type[Entity], key: str | Sequence[str]) -> Reference:
+def key_reference(model: type[Entity], key: object) -> Reference:
     """Return the reference to the entity of *model* with *key*.
 
     Args:
         model: Class of the entity.
-        key: The id, or the parts of a key with several attributes in the order of the schema.
+        key: The id, or the parts of a key with several attributes in the order of the schema. Ids
+            are texts or UUID objects.
 
     Raises:
-        InvalidKeyError: The number of parts is wrong, or one is empty.
+        InvalidKeyError: The number of parts is wrong, or one is empty or no text.
     """
-    parts: tuple[object, ...] = (key,) if isinstance(key, str) else tuple(key)
+    parts = key if isinstance(key, (list, tuple)) else (key,)
     names = model.primary_key_attributes
-    texts = [part for part in parts if isinstance(part, str) and part]
+    texts = [text for part in parts if (text := key_part(part)) is not None]
     if len(texts) != len(parts) or len(parts) != len(names):
         raise InvalidKeyError(model.entity_type, names, key)
     return Reference(model.entity_type, tuple(zip(names, texts, strict=True)))
@@ -199,68 +189,4 @@ async def populate(
     for name, references in by_type.items():
         for start in range(0, len(references), PAGE_SIZE):
             criteria = key_criteria(references[start : start + PAGE_SIZE])
-            await context.fetch_page(select(projections, name, criteria))
-
-
-#: The value of an attribute that is not loaded, which differs from every other value.
-_NOT_LOADED = object()
-
-
-async def ensure(
-    context: EntityContext,
-    kind: type[Entity] | str,
-    data: Mapping[str, Any],
-    identifying_keys: Sequence[str] | None,
-) -> Entity:
-    """Find the entity of *kind* and update it, or create it; return it with the values of *data*.
-
-    Args:
-        context: The session's entities.
-        kind: A class or the name of an entity type.
-        data: Values by attribute that the entity has afterwards.
-        identifying_keys: The attributes to find it by; None for all of *data*.
-
-    Raises:
-        QueryParameterError: There are no identifying keys, or one has no value in *data*.
-        MultipleResultsFoundError: Several entities have the identifying values.
-    """
-    model = context.model(kind)
-    keys = list(data) if identifying_keys is None else list(identifying_keys)
-    if missing := [name for name in keys if name not in data]:
-        raise QueryParameterError(f"identifying keys without a value: {', '.join(missing)}")
-    if not keys:
-        raise QueryParameterError(f"no attributes are given to find the {model.entity_type} by")
-    criteria = equality_criteria(dict(_criterion(name, data[name]) for name in keys))
-    projections = dict.fromkeys((*model.primary_key_attributes, *data))
-    expression = select(projections, model.entity_type, criteria)
-    rows, _ = await context.fetch_page(f"{expression} limit 2")
-    if len(rows) > 1:
-        raise MultipleResultsFoundError(expression)
-    unit = context.new_unit()
-    entity = rows[0] if rows else context.create(kind, data, unit=unit)
-    if rows:
-        wanted = {name: model.checked_value(name, value, context) for name, value in data.items()}
-        changes = {name: value for name, value in wanted.items() if _differs(entity, name, value)}
-        if changes:
-            unit.set(entity, **changes)
-    try:
-        await unit.commit()
-    except BaseException:
-        unit.rollback()
-        raise
-    return entity
-
-
-def _criterion(name: str, value: object) -> tuple[str, object]:
-    """Return the attribute to compare and its value; entities are compared by id."""
-    return (f"{name}.id", value) if isinstance(value, Entity) else (name, value)
-
-
-def _differs(entity: Entity, name: str, wanted: object) -> bool:
-    """Return whether the server has another value. It stores times in whole seconds only.
-
-    Local changes do not count, because the task that made them may take them back.
-    """
-    if isinstance(wanted, datetime):
-        wanted = wanted.replace(microsecond=0)
-    return bool(remote_value(entity, name, _NOT_LOADED) != wanted)
+            await fetch_rows(context, select(projections, name, criteria))

@@ -19,13 +19,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import anyio
-
 from aioftrackjobs.errors import ArgumentError
 from aioftrackjobs.jobs.ownership import LEASE
 from aioftrackjobs.jobs.progress import Progress, add_failure, compose_description
 from aioftrackjobs.models import parse_job_data
-from aioftrackjobs.transport import redact
+
+#: Characters of a Job's text, which travels with each report.
+_LONGEST_TEXT = 2000
 
 #: The key that a recovery writes, see :func:`compose_recovered_data`.
 RECOVERED = "recovered"
@@ -33,8 +33,8 @@ RECOVERED = "recovered"
 #: The keys that a final status sets anew, or removes.
 _FINAL_KEYS = ("description", "base_description", LEASE, RECOVERED)
 
-#: Characters of a failure's description; the jobs menu shows one line.
-_LONGEST_FAILURE = 300
+#: The keys that only reports write.
+_OWN_KEYS = (*_FINAL_KEYS, "progress", "previous_data")
 
 
 @dataclass(slots=True)
@@ -44,21 +44,55 @@ class JobData:
     Attributes:
         description: The base text; None to keep the text that the Job has.
         progress: The latest progress; None if none was reported.
+        is_done: Whether the work is done, so that its progress is no news any more.
+        result: What was done; None if nothing was said about it.
         failure_reason: Why the Job fails; None if it does not.
         lease: The owner of the Job, as ``data`` holds it; None for no lease.
+        extra: Values of the program that go along with the next report.
     """
 
     description: str | None
     progress: Progress | None = None
+    is_done: bool = False
+    result: str | None = None
     failure_reason: str | None = None
     lease: Mapping[str, Any] | None = None
+    extra: Mapping[str, Any] | None = None
 
     def adopt_description(self, data: object) -> None:
-        """Continue with the description in the *data* of an existing Job, unless one is given."""
+        """Continue with the description in *data*, unless one is given.
+
+        Args:
+            data: What an existing Job has, or what the user gave for a new one.
+        """
         if self.description is None:
-            kept = _read(data)
+            kept = data if isinstance(data, Mapping) else _read(data)
             base = kept.get("base_description", kept.get("description"))
             self.description = base if isinstance(base, str) else None
+
+    def adopt_change(self, before: object, after: object) -> None:
+        """Continue with the description that the program has changed in the *data* of its Job.
+
+        Args:
+            before: The data that the program has seen.
+            after: The data that it has set. It may have a text of an earlier report, which is none
+                of the program's.
+        """
+        text, base = _read(after).get("description"), self.description
+        if isinstance(text, str) and text != _read(before).get("description"):
+            is_report = bool(base) and text.startswith(f"{base} (") and text.endswith(")")
+            if not is_report:
+                self.description = text
+
+    def adopt_values(self, before: object, after: object) -> None:
+        """Keep the values of others that the program has changed in the *data* of its Job."""
+        old = _read(before)
+        changed = {
+            name: value
+            for name, value in _read(after).items()
+            if name not in _OWN_KEYS and (name not in old or old[name] != value)
+        }
+        self.extra = {**(self.extra or {}), **changed}
 
     def compose(self, data: object, extra: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """Return the new content of *data*.
@@ -67,19 +101,24 @@ class JobData:
             data: What the server holds: JSON text, or whatever else others have written.
             extra: Values to keep in it from now on.
         """
-        composed = {**_read(data), **(extra or {})}
-        base = self.description
+        composed = {**_read(data), **(self.extra or {}), **(extra or {})}
+        base, progress = self.description, self.progress
         text = base or ""
-        if self.progress is not None or self.failure_reason is not None:
-            text = compose_description(base, self.progress, self.failure_reason)
+        if progress is not None or self.result is not None or self.failure_reason is not None:
+            shown = None if self.is_done else progress
+            text = compose_description(base, shown, self.result, self.failure_reason)
         for key in ("base_description", LEASE, RECOVERED):
             composed.pop(key, None)
         if text:
             composed["description"] = _encodable(text)
+        elif base is not None or progress is not None:
+            composed.pop("description", None)
         if base and text != base:
             composed["base_description"] = _encodable(base)
-        if self.progress is not None:
-            composed["progress"] = self.progress.fraction
+        if progress is not None:
+            composed["progress"] = progress.fraction
+            if progress.fraction is None:
+                del composed["progress"]
         if self.lease is not None:
             composed[LEASE] = self.lease
         return composed
@@ -134,37 +173,10 @@ def _read(data: object) -> dict[str, Any]:
 
 
 def _encodable(text: str) -> str:
-    """Return *text* without lone surrogates, as file names that are no UTF-8 have them."""
+    """Return *text*, of limited length, without lone surrogates.
+
+    File names that are no UTF-8 have such surrogates.
+    """
+    if len(text) > _LONGEST_TEXT:
+        text = f"{text[: _LONGEST_TEXT - 1]}…"
     return text.encode(errors="replace").decode()
-
-
-def describe_failure(error: BaseException, *secrets: str) -> str:
-    """Return in one line why a block ended by *error*, without any of *secrets*."""
-    leaves = _leaves(error)
-    match leaves[0]:
-        case KeyboardInterrupt():
-            text = "interrupted"
-        case SystemExit() as exit_:
-            text = f"the process exits with {exit_.code!r}"
-        case first if isinstance(first, anyio.get_cancelled_exc_class()):
-            text = "cancelled"
-        case first:
-            text = ": ".join(part for part in (type(first).__name__, _message(first)) if part)
-    if len(leaves) > 1:
-        text += f" (and {len(leaves) - 1} more)"
-    line = " ".join(redact(text, *secrets).split())
-    return line if len(line) <= _LONGEST_FAILURE else f"{line[: _LONGEST_FAILURE - 1]}…"
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    """Return the errors inside nested groups, or the error itself."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for member in error.exceptions for leaf in _leaves(member)]
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not hide that the block failed
-        return ""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+from weakref import WeakSet
 
 import anyio
 import sniffio
@@ -24,15 +25,19 @@ from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, p
 from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
+    MultipleResultsFoundError,
     NoResultFoundError,
     SessionStateError,
 )
 from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
+from aioftrackjobs.jobs.cancellation import describe_interruption
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import JobData, describe_failure, parse_given_data
+from aioftrackjobs.jobs.data import JobData, parse_given_data
+from aioftrackjobs.jobs.ending import End, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.progress import Channel, Progress
-from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
+from aioftrackjobs.jobs.texts import one_line
+from aioftrackjobs.models import Entity, Job, JobStatus, User, current_value, remote_value
 from aioftrackjobs.protocol.query import bind
 
 if TYPE_CHECKING:
@@ -67,6 +72,11 @@ class JobLifecycle:
         self._data = JobData(description)
         self._grace = grace
         self._interval = interval
+        self._decided: End | None = None
+        self._sets_status = False  # whether the program has set a status on the entity
+        self._recorded_in = WeakSet[UnitOfWork]()  # what it has recorded of the entity
+        self._is_handed_over = False  # whether a change is on its way to the event loop
+        self._begun_at = 0.0
         self._channels: dict[float, Channel] = {}  # by their interval, opened when first used
         self._lease_made_at = 0.0
         self._task: asyncio.Task[Any] | None = None
@@ -91,7 +101,7 @@ class JobLifecycle:
     async def begin(
         self,
         job: Entity | str | UUID | None,
-        user: Entity | str | None,
+        user: Entity | str | UUID | None,
         data: Mapping[str, Any] | str | None,
     ) -> None:
         """Mark the Job running: a new one, or one that exists already.
@@ -102,6 +112,8 @@ class JobLifecycle:
             SessionStateError: The session is not open, or is closed meanwhile.
         """
         extra = parse_given_data(data) if isinstance(data, str) else data
+        if extra:
+            self._data.adopt_description(extra)
         if job is None:
             job_user = await self._find_user(user)
             self._beginning = unit = self._jobs.entities.new_unit()
@@ -123,11 +135,10 @@ class JobLifecycle:
                 raise CommitUncertainError(exc.operations, settle) from exc.__cause__
             unit.accept_uncertain()
         self._has_begun = True
+        self._begun_at = time.monotonic()
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
-        if sniffio.current_async_library() == "asyncio":
-            import asyncio  # here, as in background: it is loaded already, or not needed
-
-            self._task = asyncio.current_task()
+        self._jobs.entities.observers.setdefault(id(self._entity), self._adopt_change)
+        self._task = _current_asyncio_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
 
@@ -145,16 +156,30 @@ class JobLifecycle:
         unit.set(job, status=JobStatus.RUNNING, data=self._compose(data, extra))
         return job
 
-    async def _find_user(self, user: Entity | str | None) -> User:
+    async def _find_user(self, user: Entity | str | UUID | None) -> User:
         if isinstance(user, User):
             return user
         if isinstance(user, Entity):
             raise TypeError(f"{user!r} is no User")
         if user is None:
             return await self._jobs.entities.current_user()
-        expression = bind("User where username is {name}", {"name": user})
+        text = str(user)
+        as_id = _uuid_text(text)
+        ids = {text, as_id or text}
+        # What looks like an id may be a name all the same, unless it is a UUID object.
+        criteria = "id in {ids}" if isinstance(user, UUID) else "username is {text} or id in {ids}"
+        given = {"ids": ids} if isinstance(user, UUID) else {"ids": ids, "text": text}
+        expression = bind(f"User where {criteria}", given)
         query: Query[Entity] = Query(self._jobs.entities, expression)
-        return await query.of(User).one()
+        users = await query.of(User).all()
+        with_id = [each for each in users if each.id in ids]
+        with_name = [each for each in users if each.id not in ids]
+        likely = (with_id or with_name) if as_id else (with_name or with_id)
+        if not likely:
+            raise NoResultFoundError(expression)
+        if len(likely) > 1:
+            raise MultipleResultsFoundError(expression)
+        return likely[0]
 
     async def _find_job(self, job: Entity | str | UUID) -> Job:
         entities = self._jobs.entities
@@ -183,18 +208,68 @@ class JobLifecycle:
             FtrackJobsError: It is still uncertain, or the failure could not be delivered.
         """
         await unit.resolve()
-        await self._finish(JobStatus.FAILED)
+        await self._finish(End(JobStatus.FAILED))
 
-    # Reports
+    # Reports, which may come from any thread, callback or signal handler
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the block has ended, so that nothing is reported any more."""
+        return self._is_ending
+
+    @property
+    def description(self) -> str | None:
+        """The base text of the reports."""
+        return self._data.description
+
+    @description.setter
+    def description(self, text: str) -> None:
+        if not self._is_ending:
+            self._data.description = text
+            self._note_change()
 
     def show_progress(self, progress: Progress) -> None:
         """Have *progress* written soon. Never waits."""
-        self._data.progress = progress
-        self._write_soon(self._interval)
+        if not self._is_ending:
+            self._data.progress = progress
+            self._note_change()
 
-    def set_failure(self, reason: str) -> None:
-        """Let the Job fail with *reason* when the block ends without an error."""
-        self._data.failure_reason = reason
+    def decide(self, status: JobStatus, text: str | None) -> bool:
+        """Decide how the Job ends, and return whether this was the first decision.
+
+        Args:
+            status: Its final status.
+            text: What was done, or why it failed.
+        """
+        if self._decided is not None or self._is_ending:
+            return False
+        line = None if text is None else one_line(text, self._jobs.api_key)
+        self._decided = End(status, line or None)
+        return True
+
+    def _adopt_change(self, name: str, value: object, unit: UnitOfWork) -> None:
+        """Respect what the program sets on the entity, whether it commits that or not."""
+        self._recorded_in.add(unit)
+        if name == "status":
+            self._sets_status = True
+        elif name == "data":
+            self._data.adopt_change(current_value(self.entity, name), value)
+
+    def _note_change(self) -> None:
+        """Have the Job's data written soon."""
+        background = self._jobs.background
+        try:
+            if background.is_called_by_task():
+                self._write_soon(self._interval)
+            elif not self._is_handed_over:  # one that is on its way takes this change along
+                self._is_handed_over = True
+                background.call_in_loop(self._write_handed_over)
+        except (FtrackJobsError, RuntimeError) as exc:  # there is no event loop any more, or a fork
+            logger.debug("%r: its progress is not written any more: %s", self, exc)
+
+    def _write_handed_over(self) -> None:
+        self._is_handed_over = False
+        self._write_soon(self._interval)
 
     def _write_soon(self, interval: float) -> None:
         """Have the Job's data written in the next round of writes with *interval*."""
@@ -233,77 +308,114 @@ class JobLifecycle:
     async def close(self) -> None:
         """Record that the Job failed, because its session closes; its block then ends nothing."""
         self._is_closed = True
-        if self._data.failure_reason is None:
-            self._data.failure_reason = self._jobs.active.shutdown_reason or _CLOSED
-        report = self._start_ending()
-        await report.deliver(JobStatus.FAILED)
+        reason = self._jobs.active.shutdown_reason or _CLOSED
+        end = self._end_decided() or End(JobStatus.FAILED, reason)
+        report = self._start_ending(end)
+        await report.deliver(end.status)
         if report.error is not None:
-            logger.warning("%r: its failure was not reported: %s", self, report.error)
+            logger.warning("%r: its final status was not reported: %s", self, report.error)
 
     # The end
 
     async def end(self) -> None:
-        """Mark the Job done, or failed if a reason was set.
+        """Record how the Job ends whose block was left without an error: done, if not decided.
 
         Raises:
             FtrackJobsError: That could not be delivered.
         """
-        if self._is_closed:
-            return
-        is_failed = self._data.failure_reason is not None
-        await self._finish(JobStatus.FAILED if is_failed else JobStatus.DONE)
+        if not self._is_closed:
+            await self._finish(self._end_decided() or End(JobStatus.DONE))
 
-    async def _finish(self, status: JobStatus) -> None:
-        report = self._start_ending()
+    def _end_decided(self) -> End | None:
+        """Return how the program has decided that the Job ends, if it has."""
+        if self._decided is None and self._sets_status:
+            status = current_value(self.entity, "status")
+            if isinstance(status, JobStatus) and status is not JobStatus.RUNNING:
+                self._decided = End(status)
+        return self._decided
+
+    async def _finish(self, end: End) -> None:
+        report = self._start_ending(end)
         with self._jobs.active.count_report():
-            await self._jobs.background.finish(report.deliver, status)
+            await self._jobs.background.finish(report.deliver, end.status)
         if report.error is not None:
             raise report.error
 
-    def _start_ending(self) -> FinalReport:
-        self._is_ending = True
-        self._jobs.active.discard(self)
+    def _start_ending(self, end: End) -> FinalReport:
+        self._stop_running()
+        self._data.is_done = end.status is JobStatus.DONE
+        if end.status is JobStatus.FAILED:
+            self._data.failure_reason = end.text
+        if self._decided is not None and self._decided.status is JobStatus.DONE:
+            self._data.result = self._decided.text
+        self._take_over_changes()
         channels = tuple(self._channels.values())
         return FinalReport(self._jobs, self.entity, self._data, channels, grace=self._grace)
+
+    def _stop_running(self) -> None:
+        self._is_ending = True
+        self._jobs.active.discard(self)
+        observers = self._jobs.entities.observers
+        if observers.get(id(self._entity)) == self._adopt_change:
+            del observers[id(self._entity)]
+
+    def _take_over_changes(self) -> None:
+        """Let the final report contain what the program has set on the entity and not committed.
+
+        The next commit of the program would send it after the final report.
+        """
+        for unit in tuple(self._recorded_in):
+            left = unit.drop_updates(self.entity, ("status", "data"))
+            self._data.adopt_values(remote_value(self.entity, "data"), left.get("data"))
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""
         if self._is_closed:
             return
-        self._is_ending = True
-        self._jobs.active.discard(self)
-        key = self._jobs.api_key
+        seconds = time.monotonic() - self._begun_at
+        if self._has_begun:
+            self._end_decided()
+        self._stop_running()
         text = None
         if with_traceback and isinstance(error, Exception):
-            text = format_traceback(error, key)
+            text = format_traceback(error, self._jobs.api_key)
         try:
-            reason = describe_failure(error, key)
-            shutdown = self._jobs.active.shutdown_reason
-            if shutdown is not None and not isinstance(error, Exception):
-                reason = shutdown
-            if self._jobs.active.is_closing and isinstance(error, SessionStateError):
-                reason = _CLOSED
+            # In the background, while the task waits: see jobs.cancellation.
+            find_end = partial(self._find_end, error, _current_asyncio_task(), seconds)
             with self._jobs.active.count_report():
-                await self._jobs.background.finish(self._report_failure, reason, text)
+                await self._jobs.background.finish(self._report_failure, find_end, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
-            logger.warning("%r: its failure was not reported: %s", self, exc)
+            logger.warning("%r: its final status was not reported: %s", self, exc)
         except anyio.get_cancelled_exc_class():
             if isinstance(error, Exception):
                 raise  # otherwise the block is being left by a cancellation already
 
-    async def _report_failure(self, reason: str, traceback: str | None) -> None:
+    def _find_end(
+        self, error: BaseException, task: asyncio.Task[Any] | None, seconds: float
+    ) -> End:
+        """Return how the Job ends whose block was left by *error*, in *task*, after *seconds*."""
+        describe = partial(describe_interruption, task=task, seconds=seconds)
+        status, text = end_of_block(error, self._decided, describe)
+        shutdown = self._jobs.active.shutdown_reason
+        if shutdown is not None and not (self._decided or isinstance(error, Exception)):
+            status, text = JobStatus.FAILED, shutdown
+        if self._jobs.active.is_closing and isinstance(error, SessionStateError):
+            status, text = self._decided or End(JobStatus.FAILED, _CLOSED)
+        return End(status, None if text is None else one_line(text, self._jobs.api_key))
+
+    async def _report_failure(self, find_end: Callable[[], End], traceback: str | None) -> None:
         deadline = anyio.current_time() + self._grace
         with anyio.CancelScope(deadline=deadline):
             if not await self._may_exist():
                 if self._entity is not None:
                     self._jobs.journal.release_job(self._entity.id)
                 return
-        self._data.failure_reason = reason
-        report = self._start_ending()
-        await report.deliver(JobStatus.FAILED, deadline)
+        end = find_end()
+        report = self._start_ending(end)
+        await report.deliver(end.status, deadline)
         if report.error is not None:
-            logger.warning("%r: its failure was not reported: %s", self, report.error)
-        elif traceback is not None:
+            logger.warning("%r: its final status was not reported: %s", self, report.error)
+        elif traceback is not None and end.status is JobStatus.FAILED:
             with anyio.CancelScope(deadline=deadline) as scope:
                 await attach_traceback(self._jobs.entities, self.entity, traceback)
             if scope.cancelled_caught:
@@ -318,3 +430,19 @@ class JobLifecycle:
             self._beginning.rollback()
             return False
         return True
+
+
+def _uuid_text(text: str) -> str | None:
+    """Return *text* as the server spells ids, if it is one in any spelling."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
+
+
+def _current_asyncio_task() -> asyncio.Task[Any] | None:
+    if sniffio.current_async_library() != "asyncio":
+        return None
+    import asyncio  # here, as in background: it is loaded already, or not needed
+
+    return asyncio.current_task()

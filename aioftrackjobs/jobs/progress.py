@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from weakref import WeakSet
 
 import anyio
@@ -22,6 +22,7 @@ from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError
+from aioftrackjobs.jobs.texts import one_line
 
 logger = logging.getLogger(__name__)
 
@@ -29,45 +30,40 @@ logger = logging.getLogger(__name__)
 Post: TypeAlias = Callable[[Settle], PendingRequest]
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """How far a Job is.
 
     Attributes:
-        fraction: From 0 to 1.
+        fraction: From 0 to 1; None if that is not known.
         message: What the Job is doing.
     """
 
-    fraction: float
+    fraction: float | None
     message: str | None = None
 
-    @classmethod
-    def of(cls, done: float, message: str | None, total: float | None) -> Progress:
-        """Return the progress of *done* out of *total*, or out of 1; more than that counts as it.
-
-        Raises:
-            ValueError: One of them is no number, or the total is not above 0.
-        """
-        whole = 1.0 if total is None else total
-        if not whole > 0 or math.isnan(fraction := done / whole):
-            raise ValueError(f"no progress: {done} of {whole}")
-        return cls(round(min(max(fraction, 0.0), 1.0), 4), message)
-
     def __str__(self) -> str:
-        percent = f"{self.fraction * 100:.0f} %"
-        return f"{percent}, {self.message}" if self.message else percent
+        parts = []
+        if self.fraction is not None:
+            percent = round(self.fraction * 100)
+            parts.append(f"{percent if self.fraction >= 1 else min(percent, 99)} %")
+        if self.message and (message := one_line(self.message)):
+            parts.append(message)
+        return ", ".join(parts)
 
 
 def compose_description(
-    base: str | None, progress: Progress | None, failure_reason: str | None
+    base: str | None, progress: Progress | None, result: str | None, failure_reason: str | None
 ) -> str:
-    """Return the text in the jobs menu: the base text with the progress, then with the failure.
+    """Return the text in the jobs menu.
 
-    For example ``Render sh010 (40 %, frame 12 of 30) - failed: OSError: disk full``.
+    It is the base text with the progress, and then with what was done, or why the Job failed. For
+    example ``Render sh010 (40 %, frame 12 of 30) - failed: OSError: disk full``.
     """
     text = base or ""
-    if progress is not None:
-        text = f"{text} ({progress})" if text else str(progress)
+    if result:
+        text = f"{text} - {result}" if text else result
+    elif progress is not None and (shown := str(progress)):
+        text = f"{text} ({shown})" if text else shown
     if failure_reason is not None:
         text = add_failure(text, failure_reason)
     return text
@@ -149,9 +145,7 @@ class ProgressWriter:
     @property
     def is_idle(self) -> bool:
         """Whether no Job uses the writer, and a new one would write as soon as this one."""
-        return (
-            not self._channels and not self._is_running and anyio.current_time() >= self._next_round
-        )
+        return not self._channels and not self._is_running and time.monotonic() >= self._next_round
 
     def open_channel(self, post: Post) -> Channel:
         """Return a channel that *post* writes."""
@@ -163,12 +157,12 @@ class ProgressWriter:
         """Have *channel* written in the next round."""
         self._touched[channel] = None
         if not self._is_running:
+            self._is_running = True
             try:
                 self._background.spawn(self._run)
-            except FtrackJobsError:
-                logger.warning("progress is not written any more", exc_info=True)
-            else:
-                self._is_running = True
+            except FtrackJobsError:  # the session is closed: nothing is written any more
+                self._is_running = False
+                self._touched.clear()
 
     def log_failure(self, error: Exception) -> None:
         """Log that a write failed: in one line for all writes that fail at the same time."""
@@ -189,9 +183,9 @@ class ProgressWriter:
     async def _run(self) -> None:
         try:
             while self._touched:
-                pause = self._next_round - anyio.current_time()
+                pause = self._next_round - time.monotonic()
                 await anyio.sleep(max(pause, 0))
-                self._next_round = anyio.current_time() + self._interval
+                self._next_round = time.monotonic() + self._interval
                 await self._write_all()
         except FtrackJobsError:
             logger.warning("progress is not written any more", exc_info=True)
@@ -203,7 +197,9 @@ class ProgressWriter:
 
         As many are queued without a pause as one request carries; then other tasks have a turn.
         """
-        channels, self._touched = list(self._touched), {}
+        # In this order: a signal handler may add a channel at any moment.
+        touched, self._touched = self._touched, {}
+        channels = list(touched)
         for start in range(0, len(channels), GROUP_OPERATIONS):
             for channel in channels[start : start + GROUP_OPERATIONS]:
                 channel.write()

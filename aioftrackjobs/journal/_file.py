@@ -11,10 +11,12 @@ each statement the thread waits for the GIL, which a busy event loop releases ev
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import sqlite3
+import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -75,6 +77,24 @@ _REPLACE = (
 )
 _INSERT_ONE = f"{_REPLACE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ALL = f"{_REPLACE} SELECT ?, ?, ?, {_fields(7)} FROM json_each(?)"
+
+#: Errors of the operating system that say that a path is wrong, and not that a disk fails.
+_WRONG_PATH = frozenset(
+    {
+        errno.EACCES,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENOENT,
+        errno.ENAMETOOLONG,
+        errno.ENOTDIR,
+        errno.EPERM,
+        errno.EROFS,
+    }
+)
+
+#: Characters of the file's name that the name of a temporary file beside it begins with.
+_PREFIX = 32
 
 #: What a session leaves to others when it ends. Its Jobs may still run, in the same process.
 _LEFT_AT_THE_END = " AND (final_report IS NOT NULL OR kind = 'upload')"
@@ -138,13 +158,15 @@ class JournalFile:
         deadline = time.monotonic() + self._busy_timeout
         while True:
             try:
-                self._database.execute("PRAGMA journal_mode = WAL")
+                (mode,) = self._database.execute("PRAGMA journal_mode = WAL").fetchone()
             except sqlite3.OperationalError as exc:
                 is_busy = exc.sqlite_errorcode == sqlite3.SQLITE_BUSY
                 if not is_busy or time.monotonic() > deadline:
                     raise
                 time.sleep(_POLL)
             else:
+                if mode != "wal":
+                    raise UnusableJournalError("the file system cannot share it; use a local disk")
                 return
 
     def _note_place(self) -> None:
@@ -321,19 +343,55 @@ class JournalFile:
         )
 
 
+def find_problem(path: Path) -> str | None:
+    """Make the file unless it is there; return why *path* can hold no journal, None if it may.
+
+    A disk that fails or is full is no such reason, as it may work later.
+    """
+    try:
+        folder = Path(os.path.realpath(path)).parent
+        with suppress(FileNotFoundError):  # SQLite needs a file whose name is longer
+            path.with_name(f"{path.name}-journal").stat()
+        _create(path)
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            return "it is a folder" if stat.S_ISDIR(mode) else "it is no ordinary file"
+        if not _is_permitted(path, os.R_OK | os.W_OK):
+            return "this process may not write to it"
+        if not _is_permitted(folder, os.W_OK | os.X_OK):
+            return f"this process may not write to its folder {folder}, where SQLite needs files"
+        sqlite3.connect(path).close()
+    except OSError as exc:
+        if exc.errno == errno.ENOENT and not folder.is_dir():
+            return f"there is no folder {folder}"
+        return exc.strerror if exc.errno in _WRONG_PATH else None
+    except (ValueError, sqlite3.OperationalError) as exc:
+        return str(exc)
+    return None
+
+
+def _is_permitted(path: Path, mode: int) -> bool:
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
 def _create(path: Path) -> None:
     """Make the file unless it is there, so that only its owner can read it.
 
-    This package never opens the file itself. If it did, closing it again would release the locks
-    that other sessions of this process hold on it, and another process could then delete their
-    entries (sqlite.org/howtocorrupt.html, 2.2).
+    This package never opens a file that others may have opened. If it did, closing it again would
+    release the locks that other sessions of this process hold on it, and another process could
+    then delete their entries (sqlite.org/howtocorrupt.html, 2.2).
     """
     if path.exists():
         return
-    descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    path = Path(os.path.realpath(path))  # it may be a symbolic link to a file that is not there
+    descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name[:_PREFIX]}.")
     os.close(descriptor)
     try:
-        with suppress(FileExistsError):  # another process was faster
-            os.link(made, path)
+        os.link(made, path)
+    except FileExistsError:
+        pass  # another process was faster
+    except (OSError, NotImplementedError, AttributeError):  # a file system without hard links
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     finally:
         Path(made).unlink()

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
 import anyio
+from anyio.to_thread import run_sync
 
 from aioftrackjobs.background import Waiter, loop_caller, turn_end_caller
-from aioftrackjobs.errors import SessionStateError
+from aioftrackjobs.errors import ConfigurationError, SessionStateError
 from aioftrackjobs.journal._entry import Entry, Owner
 from aioftrackjobs.journal._ledger import JournalState, Ledger, Receipt
 from aioftrackjobs.journal._process import this_process
@@ -180,6 +181,27 @@ class Journal:
             self._is_watched = False
 
     # From start to end
+
+    async def require_usable(self) -> None:
+        """Raise ConfigurationError if no journal can be at its path.
+
+        A file that cannot be used for another reason, which may pass, is no error: the work goes on
+        without it, and it is tried again.
+        """
+        if self._path is None:
+            return
+        from aioftrackjobs.journal._file import find_problem  # late, as in start()
+
+        problem: str | None = None
+        with anyio.move_on_after(self._timings.journal_stall_limit):
+            problem = await run_sync(find_problem, self._path, abandon_on_cancel=True)
+        if problem is not None:
+            raise ConfigurationError(
+                [
+                    f"the journal {self._path} cannot be used: {problem} "
+                    "(argument journal or FTRACK_JOBS_JOURNAL)"
+                ]
+            )
 
     def start(self, new_waiter: Callable[[], Waiter], spawn: Spawn) -> None:
         """Start the writer; in the event loop.

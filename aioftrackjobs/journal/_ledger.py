@@ -225,6 +225,10 @@ class Ledger:
     def wait(self, deadline: float) -> None:
         """Wait until there is something to write, or until *deadline*, in monotonic seconds."""
         while True:
+            # What these wake-ups were for is seen below. While batches are requested all the time,
+            # nothing would take them, so that they would pile up.
+            while not self._wakeups.empty():
+                self._wakeups.get()
             with self._lock:
                 now, until = time.monotonic(), deadline
                 if self._deferred_since is not None:

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, TypeAlias
 from uuid import uuid4
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator
 
-from aioftrackjobs.protocol.values import in_utc
+from aioftrackjobs.protocol.values import stored_time
 
-#: A time, always aware and in UTC. A time without a time zone is taken as UTC, as the server does.
-UtcDatetime: TypeAlias = Annotated[datetime, AfterValidator(in_utc)]
+
+def _date_as_time(value: object) -> object:
+    """Return a date as the server stores it in a time; it does not depend on a time zone."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime.combine(value, time(), UTC)
+    return value
+
+
+#: A time in UTC and in whole seconds, as the server stores it. One without a zone is refused.
+UtcDatetime: TypeAlias = Annotated[
+    datetime, BeforeValidator(_date_as_time), AfterValidator(stored_time)
+]
 
 #: A value that the server computes, such as ``{"url": ...}``. Its keys are not documented.
 Computed: TypeAlias = dict[str, Any] | None

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, MutableSequence
 from datetime import date
 from enum import Enum, StrEnum
 from typing import Annotated, Any, ClassVar
-from uuid import UUID
 
 from pydantic import BeforeValidator, Field
 
@@ -19,7 +18,7 @@ from aioftrackjobs.models._fields import Computed, NonTextValidator, UtcDatetime
 from aioftrackjobs.models._text import names_of, texts_of
 from aioftrackjobs.models._user import User
 from aioftrackjobs.models._values import NotAllowedError
-from aioftrackjobs.protocol.values import encode_value
+from aioftrackjobs.protocol.values import encode_value, standard_value
 
 #: The only value of ``type`` with which clients may create a Job (docs/protocol.md, section 5.2).
 API_JOB = "api_job"
@@ -88,10 +87,11 @@ def _plain_text(value: object) -> object:
             return value.isoformat()
         case Enum():
             return value.value
-        case UUID():
-            return str(value)
         case _:
-            raise UnserialisableValueError("Job.data", type(value).__name__)
+            plain = standard_value(value)
+            if plain is value:
+                raise UnserialisableValueError("Job.data", type(value).__name__)
+            return plain
 
 
 class Job(Entity):

@@ -140,6 +140,11 @@ def remote_value(entity: Stateful, name: str, default: Any = None) -> Any:
     return entity._remote.get(name, default)
 
 
+def current_value(entity: Stateful, name: str) -> Any:
+    """Return the value of *name* that a read shows: the local one, else the remote one."""
+    return entity._local[name] if name in entity._local else entity._remote.get(name)
+
+
 def put_local(entity: Stateful, name: str, value: Any) -> None:
     """Store a local value that is not to be recorded."""
     entity._local[name] = value

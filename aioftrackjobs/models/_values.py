@@ -7,22 +7,20 @@ which names the entity type and the attribute.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from aioftrackjobs.errors import InvalidValueError, UnserialisableValueError
 from aioftrackjobs.models._collection import Collection
-from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, Referable
+from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, Referable, stored_value
 
 #: Relations that all entity types have under these names, if they have them at all.
 MAPS = ("metadata", "custom_attributes")
 
 #: Types of most values, which are validated as they are.
-PLAIN = frozenset({str, int, float, bool, type(None), dict, datetime})
+PLAIN = frozenset({str, int, float, bool, type(None), dict})
 
 
 _RELATION = (
@@ -58,20 +56,18 @@ class NotAllowedError(ValueError):
 
 
 def prepare(entity_type: str, name: str, value: Any) -> Any:
-    """Return *value* as it is validated: an id as text, a collection as a list.
+    """Return *value* as it is validated: plain, a time as the server stores it, a list for many.
 
     Raises:
         UnserialisableValueError: JSON cannot hold the value, but pydantic would convert it.
     """
     if type(value) in PLAIN:
         return value
-    if isinstance(value, UUID):
-        return str(value)
     if isinstance(value, Collection):
         return list(value)
     if isinstance(value, (bytes, bytearray, memoryview)):
         raise UnserialisableValueError(f"{entity_type}.{name}", type(value).__name__)
-    return value
+    return stored_value(value)
 
 
 def store(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Query text: quoting untrusted values, paging clauses, default projections.
+"""Query text: quoting untrusted values, default projections, criteria.
 
 Source:
     docs/protocol.md, section 4.
@@ -11,40 +11,24 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import Enum
-from typing import NamedTuple
-from uuid import UUID
+from typing import TypeGuard
 
 from aioftrackjobs.errors import QueryParameterError
-from aioftrackjobs.protocol.values import Referable, Reference, in_utc
+from aioftrackjobs.protocol.values import Referable, Reference, standard_value, stored_time
 
 #: Rows of one page, as in the official client.
 PAGE_SIZE = 500
 
 _PLACEHOLDER = re.compile(
-    r"""(?P<literal>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|\{(?P<name>[^{}]*)\}""", re.DOTALL
+    r"""(?P<literal>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')
+    |(?<![\w.\[\]])(?P<path>[\w.\[\]]+)\s+(?P<word>in|not_in)\s*
+        (?:\(\s*\{(?P<listed>[^{}]*)\}\s*\)|\{(?P<bare>[^{}]*)\})
+    |\{(?P<name>[^{}]*)\}""",
+    re.DOTALL | re.IGNORECASE | re.VERBOSE,
 )
 _IN_LITERAL = re.compile(r"\{([A-Za-z_]\w*)\}")
 _SELECT = re.compile(r"\s*select\s", re.IGNORECASE)
 _TARGET = re.compile(r"\s*([A-Za-z_]\w*)")
-# Anchored at the end: there, the words can be neither in a literal, which ends in a quote, nor
-# in a subquery, which ends in a parenthesis.
-_PAGING = re.compile(
-    r"(?:\s+offset\s+(?P<offset>\d{1,18}))?(?:\s+limit\s+(?P<limit>\d{1,18}))?"
-    r"(?:\s+offset\s+(?P<late_offset>\d{1,18}))?\s*$",
-    re.IGNORECASE,
-)
-
-
-class PagedExpression(NamedTuple):
-    """A query without its paging clauses, and their values."""
-
-    text: str
-    offset: int = 0
-    limit: int | None = None
-
-    def page(self, offset: int, size: int) -> str:
-        """Return the text that asks for *size* rows from *offset* on."""
-        return f"{self.text} offset {offset} limit {size}"
 
 
 def quote(value: object) -> str:
@@ -69,15 +53,40 @@ def quote(value: object) -> str:
             return _quote_number(value)
         case datetime():
             return _quote_time(value)
-        case date() | UUID():
-            return f'"{value}"'
+        case date():
+            return f'"{value.isoformat()}"'
         case Referable():
             return _quote_reference(value.__ftrack_reference__())
-        case list() | tuple() | set() | frozenset():
-            # An empty list is written as the official tools write it (section 4.4).
-            return f"({', '.join(quote(item) for item in value) or quote('')})"
         case _:
-            raise QueryParameterError(f"a {type(value).__name__} cannot stand in a query")
+            plain = standard_value(value)
+            if plain is value:
+                raise QueryParameterError(_why_not(value))
+            return quote(plain)
+
+
+def _why_not(value: object) -> str:
+    kind = type(value).__name__
+    if _is_list(value):
+        return f"a {kind} can only stand after 'in' or 'not_in', and not within another list"
+    if hasattr(type(value), "__fspath__"):
+        return f"a {kind} cannot stand in a query; write str(path)"
+    return f"a {kind} cannot stand in a query"
+
+
+def _is_list(value: object) -> TypeGuard[Iterable[object]]:
+    """Return whether *value* stands for several values: a list, a set, a generator and so on."""
+    if isinstance(value, (str, bytes, bytearray, memoryview, Mapping, Referable)):
+        return False
+    return isinstance(value, Iterable) and standard_value(value) is value
+
+
+def quote_list(values: Iterable[object]) -> str:
+    """Return *values* as a list for ``in``.
+
+    Raises:
+        QueryParameterError: A value has no literal form.
+    """
+    return f"({', '.join(quote(value) for value in values)})"
 
 
 def _quote_text(value: str) -> str:
@@ -101,8 +110,9 @@ def _quote_number(value: int | float) -> str:
 
 
 def _quote_time(value: datetime) -> str:
+    # In whole seconds, as the stored times with which the server compares it.
     try:
-        return f'"{in_utc(value).replace(tzinfo=None).isoformat()}"'
+        return f'"{stored_time(value).replace(tzinfo=None).isoformat()}"'
     except ValueError as exc:
         raise QueryParameterError(str(exc)) from exc
 
@@ -116,15 +126,25 @@ def _quote_reference(reference: Reference) -> str:
 def bind(template: str, parameters: Mapping[str, object]) -> str:
     """Return *template* with each ``{name}`` replaced by the quoted parameter of that name.
 
-    Without parameters the text is returned as it is, braces included.
+    Without parameters the text is returned as it is, braces included. A list stands after ``in`` or
+    ``not_in``, with parentheses around the placeholder or without: ``id in {ids}``. In an empty
+    list there is nothing, and everything is not in it.
 
     Raises:
-        QueryParameterError: A placeholder has no parameter, a parameter has no placeholder, or a
-            placeholder stands inside quotes.
+        QueryParameterError: A placeholder has no parameter, a parameter has no placeholder, a
+            placeholder stands inside quotes, or a parameter cannot stand where its placeholder is.
     """
     if not parameters:
         return template
+    # An iterator can be read only once, and its placeholder may stand in several places.
+    values = {name: list(value) if _is_list(value) else value for name, value in parameters.items()}
     used: set[str] = set()
+
+    def value_of(name: str) -> object:
+        if name not in values:
+            raise QueryParameterError(f"no parameter for the placeholder {{{name}}}")
+        used.add(name)
+        return values[name]
 
     def replace(match: re.Match[str]) -> str:
         literal = match["literal"]
@@ -135,11 +155,12 @@ def bind(template: str, parameters: Mapping[str, object]) -> str:
                     f"{inside[0]} stands inside quotes; leave them out, the value gets quotes"
                 )
             return literal
-        name = match["name"]
-        if name not in parameters:
-            raise QueryParameterError(f"no parameter for the placeholder {match[0]}")
-        used.add(name)
-        return quote(parameters[name])
+        if match["path"] is not None:
+            return _membership(match, value_of(match["listed"] or match["bare"] or ""))
+        value = value_of(match["name"])
+        if isinstance(value, list) and value and template[: match.start()].rstrip()[-1:] in "(,":
+            return quote_list(value)[1:-1]  # one of several placeholders in a list
+        return quote(value)
 
     text = _PLACEHOLDER.sub(replace, template)
     if unused := sorted(parameters.keys() - used):
@@ -147,16 +168,14 @@ def bind(template: str, parameters: Mapping[str, object]) -> str:
     return text
 
 
-def split_paging(expression: str) -> PagedExpression:
-    """Return *expression* with its own ``offset`` and ``limit`` taken off the end."""
-    match = _PAGING.search(expression)
-    if match is None:  # the pattern matches the empty end of any text
-        return PagedExpression(expression)
-    offset = match["offset"] or match["late_offset"] or 0
-    limit = match["limit"]
-    return PagedExpression(
-        expression[: match.start()], int(offset), None if limit is None else int(limit)
-    )
+def _membership(match: re.Match[str], value: object) -> str:
+    path, word = match["path"], match["word"]
+    values = value if isinstance(value, list) else [value]
+    if values:
+        return f"{path} {word} {quote_list(values)}"
+    # How a server reads an empty list is not known. This is false, or true, for any attribute.
+    joined = "or" if word.lower() == "not_in" else "and"
+    return f"({path} is none {joined} not {path} is none)"
 
 
 def has_projections(expression: str) -> bool:
@@ -182,7 +201,7 @@ def key_criteria(references: Sequence[Reference]) -> str:
     """
     if all(len(reference.key) == 1 for reference in references):
         name = references[0].key[0][0]
-        return f"{name} in {quote([reference.key[0][1] for reference in references])}"
+        return f"{name} in {quote_list(reference.key[0][1] for reference in references)}"
     return " or ".join(
         f"({' and '.join(f'{name} is {quote(value)}' for name, value in reference.key)})"
         for reference in references

@@ -10,6 +10,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from enum import Enum
 from typing import Any, NamedTuple, TypeAlias
 from uuid import UUID
@@ -25,6 +26,11 @@ VALUE_TYPE = "__type__"
 
 #: Deeper than any value of ftrack; encoding a container that contains itself ends here.
 _MAX_DEPTH = 64
+
+
+#: Kinds of numpy's scalars that are truth values and numbers. Those of times are not among them:
+#: they have no zone.
+_NUMPY_NUMBERS = frozenset("biuf")
 
 
 class Reference(NamedTuple):
@@ -53,17 +59,101 @@ class Referable(ABC):
 
 
 def in_utc(moment: datetime) -> datetime:
-    """Return *moment* in UTC; one without a zone counts as UTC, as it does on the wire.
+    """Return *moment* from a response in UTC; one without a zone is in UTC on the wire.
 
     Raises:
         ValueError: In UTC it would be before the year 1, or after the year 9999.
     """
-    if moment.tzinfo is None:
+    if moment.utcoffset() is None:
         return moment.replace(tzinfo=UTC)
     try:
         return moment.astimezone(UTC)
     except OverflowError as exc:
         raise ValueError(f"{moment.isoformat()} is no time in UTC") from exc
+
+
+def aware_in_utc(moment: datetime) -> datetime:
+    """Return *moment*, which a caller has given, in UTC and as a plain ``datetime``.
+
+    Raises:
+        ValueError: It has no time zone, so that it could be any of several moments; or in UTC it
+            would be before the year 1, or after the year 9999.
+    """
+    if moment.utcoffset() is None:
+        raise ValueError(
+            f"{moment} has no time zone; use datetime.now(UTC), or .astimezone() of a local time"
+        )
+    utc = in_utc(moment)
+    if type(utc) is datetime:
+        return utc
+    # The subclasses of other libraries have an isoformat() of their own.
+    return datetime.combine(utc.date(), utc.time(), UTC)
+
+
+def stored_time(moment: datetime) -> datetime:
+    """Return *moment* as the server stores it: in UTC, and in whole seconds.
+
+    Raises:
+        ValueError: As :func:`aware_in_utc`.
+
+    Source:
+        docs/protocol.md, sections 3.1 and 3.2.
+    """
+    return aware_in_utc(moment).replace(microsecond=0)
+
+
+def stored_value(value: object) -> object:
+    """Return *value* as entities keep it: plain, and a time as the server stores it.
+
+    What cannot be sent stays as it is: :func:`encode_value` refuses it.
+    """
+    plain = standard_value(value)
+    try:
+        return stored_time(plain) if isinstance(plain, datetime) else plain
+    except ValueError:
+        return plain
+
+
+def standard_value(value: object) -> object:
+    """Return *value* as one of the standard library's plain types, where it is of another kind.
+
+    That is: the ``datetime`` of an arrow, the number of a decimal or of a scalar of numpy, and the
+    text of a UUID. Every other value stays as it is.
+    """
+    match value:
+        case None | str() | int() | float() | date() | Enum():
+            return value
+        case UUID():
+            return str(value)
+        case Decimal():
+            return _number_of(value)
+        case Referable() | Mapping() | Sequence():
+            return value
+        case _:
+            return _foreign_value(value)
+
+
+def key_part(value: object) -> str | None:
+    """Return *value* as the text that it is in a key; None if no key can have it."""
+    plain = value.value if isinstance(value, Enum) else value
+    if isinstance(plain, UUID):
+        return str(plain)
+    return plain if isinstance(plain, str) and plain else None
+
+
+def _number_of(value: Decimal) -> int | float:
+    number = float(value) if value.is_finite() else math.nan
+    return int(number) if number.is_integer() and number == value else number
+
+
+def _foreign_value(value: Any) -> object:
+    """Return the plain value in an object of arrow or numpy, which need not be installed."""
+    if isinstance(getattr(type(value), "datetime", None), property):
+        return value.datetime
+    dtype = getattr(value, "dtype", None)
+    if getattr(value, "shape", None) == () and getattr(dtype, "kind", None) in _NUMPY_NUMBERS:
+        return value.item()
+    return value
 
 
 def encode_reference(reference: Reference) -> dict[str, JSONValue]:
@@ -100,19 +190,20 @@ def encode_value(value: object, path: str, *, depth: int = 0) -> JSONValue:
         case date():
             # Both official clients send dates as datetimes without a time (section 3.1).
             return {VALUE_TYPE: "datetime", "value": value.isoformat()}
-        case UUID():
-            return str(value)
         case Referable():
             return encode_reference(value.__ftrack_reference__())
         case Mapping() | list() | tuple():
             return _encode_container(value, path, depth)
         case _:
-            raise UnserialisableValueError(path, type(value).__name__)
+            plain = standard_value(value)
+            if plain is value:
+                raise UnserialisableValueError(path, type(value).__name__)
+            return encode_value(plain, path, depth=depth)
 
 
 def _encode_time(value: datetime, path: str) -> JSONValue:
     try:
-        return {VALUE_TYPE: "datetime", "value": in_utc(value).isoformat()}
+        return {VALUE_TYPE: "datetime", "value": aware_in_utc(value).isoformat()}
     except ValueError as exc:
         raise UnserialisableValueError(path, f"datetime ({exc})") from exc
 

@@ -42,6 +42,18 @@ class StoppedError(Exception):
     """The transfer was stopped, and ends."""
 
 
+class CallbackExitError(Exception):
+    """A callback has raised what is no Exception, such as the SystemExit of ``sys.exit``.
+
+    Attributes:
+        error: What it raised; the caller of the transfer gets it.
+    """
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class RetryableError(Exception):
     """An attempt failed, and another attempt may succeed.
 
@@ -170,12 +182,20 @@ class Meter:
         done = sum(self._counts.values())
         if self._callback is not None and done > self._reported:
             self._reported = done
-            self._context.run(self._callback, done, self.total)
+            self._call(self._callback, done, self.total)
 
     def finish(self, done: int) -> None:
         """Report that all *done* bytes are done, unless the callback was last called with them."""
         if self._callback is not None and (self._reported, self.total) != (done, done or None):
-            self._context.run(self._callback, done, done)
+            self._call(self._callback, done, done)
+
+    def _call(self, callback: ProgressCallback, done: int, total: int | None) -> None:
+        try:
+            self._context.run(callback, done, total)
+        except Exception:
+            raise
+        except BaseException as exc:  # it would end the event loop, or all work in the background
+            raise CallbackExitError(exc) from exc
 
 
 async def run_in_background(
@@ -209,7 +229,7 @@ async def run_in_background(
                 await background.finish(ended.wait)
             raise
     for error in errors:
-        raise error
+        raise error.error if isinstance(error, CallbackExitError) else error
     if not results:
         raise SessionStateError("the session was closed during a transfer")
     return results[0]

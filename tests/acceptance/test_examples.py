@@ -59,7 +59,7 @@ class TestReportJob:
         assert await program.end() == 0, program.err
         job = (await _jobs(session))["Disk report"]
         assert job.status == "done"
-        assert job.description == "Disk report of project (100 %, 2 of 2)"
+        assert job.description == "Disk report of project"
         assert await _content(session, job, tmp_path) == "kind,bytes\n.exr,500\n.txt,7\n"
 
     async def test_missing_folder_is_a_failed_job_with_a_traceback(

@@ -73,7 +73,7 @@ async def test_the_first_example_runs_as_it_stands(
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         job = await session.query("Job").of(Job).one()
         await session.populate(job, "job_components.component.name")
-    assert (job.status, job.description) == ("done", "Transcode sh010 (100 %, encoding)")
+    assert (job.status, job.description) == ("done", "Transcode sh010")
     assert [link["component"]["name"] for link in job["job_components"]] == ["report"]
 
 

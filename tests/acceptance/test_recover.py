@@ -58,9 +58,11 @@ async def test_lost_jobs_are_shown_then_failed(
 
     program = await recover("--without-lease", "--older-than", "2h")
     assert await _status(session, unowned) is JobStatus.RUNNING
-    program = await recover("--without-lease", "--user", "nobody")
+    program = await recover("--without-lease", "--older-than", "0s", "--user", "nobody")
     assert await _status(session, unowned) is JobStatus.RUNNING
-    program = await recover("--without-lease")
+    program = await recover("--without-lease", "--dry-run")
+    assert "1 running Jobs, 1 lost and would be marked failed." in program.out
+    program = await recover("--without-lease", "--older-than", "0s")
     assert await _status(session, unowned) is JobStatus.FAILED
     assert server.api_key not in program.out + program.err
 
@@ -105,6 +107,13 @@ def test_an_invalid_duration_is_misuse(command: Callable[..., Any]) -> None:
 
     assert ended.code == 2
     assert "soon" in ended.err
+
+
+def test_jobs_of_other_programs_fail_only_above_an_age(command: Callable[..., Any]) -> None:
+    ended = command("recover", "--without-lease")
+
+    assert ended.code == 2
+    assert "--older-than" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from aioftrackjobs import AsyncSession
+from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
-from aioftrackjobs.journal import Process, this_process
+from aioftrackjobs.journal import Journal, Process, this_process
+from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .relay import Relay, Send
@@ -31,6 +33,23 @@ async def journaled(
         server.url, server.api_key, server.api_user, journal=path, **options
     ) as session:
         yield session
+
+
+@asynccontextmanager
+async def opened(path: Path, timings: Timings = DEFAULT_TIMINGS) -> AsyncIterator[Journal]:
+    """Open a journal without a session."""
+    host = BackgroundTasks(no_clean_up)
+    await host.start()
+    journal = Journal(path, server_url="http://s", api_user="maya", timings=timings)
+    journal.start(host.new_waiter, host.spawn)
+    try:
+        yield journal
+    finally:
+        await host.aclose(journal.aclose)
+
+
+async def no_clean_up() -> None:
+    """There is none."""
 
 
 def entries(path: Path) -> dict[str, str | None]:

@@ -134,8 +134,6 @@ CASES: dict[str, list[Case]] = {
     "AsyncSession.query": [
         *texts(lambda s, v: s.query(v), "expression"),
         Case(lambda s: s.query(None), "expression"),  # type: ignore[arg-type]
-        Case(lambda s: s.query(""), "expression"),
-        Case(lambda s: s.query("  \n"), "expression"),
     ],
     "AsyncSession.get": [
         *each(

@@ -57,7 +57,7 @@ async def test_session_works_as_on_a_socket(fake: FakeServer) -> None:
         (job,) = fake.jobs()
         copy = await session.query("FileComponent").one()
 
-    assert (job["status"], job["description"]) == ("done", "Publish (50 %)")
+    assert (job["status"], job["description"]) == ("done", "Publish")
     assert [file["name"] for file in job["attachments"]] == ["report.txt"]
     assert fake.content(job["attachments"][0]["id"]) == b"bytes of a report"
     assert copy["id"] == job["attachments"][0]["id"]

@@ -224,7 +224,7 @@ async def test_the_owners_final_status_wins_over_a_recovery_that_failed_the_job(
         link.error = None
         await until(lambda: not session.health.final_reports_pending)
     found = held(server, job.id)
-    assert (found["status"], found["description"]) == ("done", "x (50 %)")
+    assert (found["status"], found["description"]) == ("done", "x")
     assert LEASE not in found["data"]
 
 

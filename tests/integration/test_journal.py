@@ -10,8 +10,8 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,17 +21,16 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, FileComponent, Job, JobStatus, job_context
-from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Entry, Journal, Owner, this_process
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import connection_of, jobs_of
-from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
+from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
-from .journals import DEAD, Watch, entries, journaled
+from .journals import DEAD, Watch, entries, journaled, opened
 from .relay import Relay, Send
 from .waiting import until
 
@@ -191,10 +190,6 @@ async def test_without_a_journal_a_final_status_that_is_not_delivered_raises(
 # Faults of the file
 
 
-def read_only(path: Path) -> None:
-    path.mkdir()  # root may write anything but a folder
-
-
 def corrupt(path: Path) -> None:
     path.write_bytes(b"this is no database" * 500)
 
@@ -211,7 +206,7 @@ def truncated(path: Path) -> None:
     os.truncate(path, 5000)
 
 
-@pytest.mark.parametrize("fault", [read_only, corrupt, newer, truncated])
+@pytest.mark.parametrize("fault", [corrupt, newer, truncated])
 async def test_a_file_at_fault_is_one_warning_and_the_jobs_are_reported(
     server: ServerHandle,
     other: AsyncSession,
@@ -471,23 +466,6 @@ async def test_an_upload_whose_registration_arrives_after_its_process_died_stays
 
 
 # Batches
-
-
-@asynccontextmanager
-async def opened(path: Path, timings: Timings = DEFAULT_TIMINGS) -> AsyncIterator[Journal]:
-    """Open a journal without a session."""
-    host = BackgroundTasks(no_clean_up)
-    await host.start()
-    journal = Journal(path, server_url="http://s", api_user="maya", timings=timings)
-    journal.start(host.new_waiter, host.spawn)
-    try:
-        yield journal
-    finally:
-        await host.aclose(journal.aclose)
-
-
-async def no_clean_up() -> None:
-    """There is none."""
 
 
 async def test_many_writers_share_a_batch(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

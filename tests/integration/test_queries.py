@@ -82,23 +82,6 @@ async def test_one_refuses_no_row_several_rows_and_limits(session: AsyncSession)
         await session.query("Job limit 1").one()
 
 
-@pytest.mark.every_client
-async def test_all_pages_are_followed(watched: Watched) -> None:
-    session = watched.session
-    jobs = await make_jobs(session, 1203)
-    watched.bodies.clear()
-
-    found = [job async for job in session.query("select id from Job")]
-
-    assert len(found) == 1203
-    assert set(found) == set(jobs)
-    assert [body[body.index(" offset") : -3] for body in watched.bodies] == [
-        " offset 0 limit 500",
-        " offset 500 limit 500",
-        " offset 1000 limit 500",
-    ]
-
-
 @pytest.mark.parametrize(
     ("clauses", "count", "first"),
     [

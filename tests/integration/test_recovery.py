@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -23,6 +24,7 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import (
+    ArgumentError,
     AsyncSession,
     Job,
     JobStatus,
@@ -203,8 +205,51 @@ async def test_jobs_without_a_lease_fail_on_request_and_by_age(session: AsyncSes
 
     assert (await recover(session, without_lease=True, older_than=3600)).failed == ()
     assert (await recover(session, older_than=timedelta(0))).failed == ()
-    assert [job.id for job in (await recover(session, without_lease=True)).failed] == [old.id]
+    recovery = await recover(session, without_lease=True, older_than=timedelta(0))
+    assert [job.id for job in recovery.failed] == [old.id]
     assert (await fetch(session, old.id)).status is JobStatus.FAILED
+
+
+async def test_the_jobs_of_other_programs_do_not_fail_at_any_age(
+    session: AsyncSession, server: ServerHandle
+) -> None:
+    live = session.create(Job, {"status": "running"})
+    await session.commit()
+
+    with pytest.raises(ArgumentError, match="older_than must be an age"):
+        await recover(session, without_lease=True)
+    dry = await recover(session, without_lease=True, dry_run=True)
+
+    assert server.inspector.job(live.id)["status"] == "running"
+    assert [job.id for job in dry.failed] == [live.id]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"older_than": -1},
+        {"older_than": timedelta(seconds=-1)},
+        {"older_than": math.nan},
+        {"older_than": "2h"},
+        {"older_than": True},
+        {"grace": -3600},
+        {"grace": math.nan},
+        {"grace": None},
+        {"user": ""},
+        {"dry_run": "no"},
+        {"without_lease": "false", "older_than": 1},
+    ],
+    ids=str,
+)
+async def test_an_argument_that_could_fail_live_jobs_is_refused(
+    session: AsyncSession, server: ServerHandle, options: dict[str, Any]
+) -> None:
+    lost = await running_job(session, DEAD)
+
+    with pytest.raises(ArgumentError):
+        await recover(session, **options)
+
+    assert server.inspector.job(lost.id)["status"] == "running"
 
 
 async def test_an_age_may_be_longer_than_the_calendar(session: AsyncSession) -> None:
@@ -234,7 +279,8 @@ async def test_foreign_data_keeps_nothing_from_being_failed_on_request(
     await session.commit()
 
     assert (await recover(session)).failed == ()
-    assert [each.id for each in (await recover(session, without_lease=True)).failed] == [job.id]
+    recovery = await recover(session, without_lease=True, older_than=0)
+    assert [each.id for each in recovery.failed] == [job.id]
 
     after = server.inspector.job(job.id)
     assert after["status"] == "failed"
@@ -293,14 +339,13 @@ async def test_a_renewal_between_the_read_and_the_write_saves_a_job(
 async def test_jobs_that_end_during_the_read_hide_no_others(
     session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pages are counted from the first running Job, which is another one then."""
-    monkeypatch.setattr("aioftrackjobs.entities.queries.PAGE_SIZE", 2)
-    monkeypatch.setattr("aioftrackjobs.recovery.PAGE_SIZE", 2)
+    """A Job that ends takes itself out of the pages that are not read yet."""
+    monkeypatch.setattr("aioftrackjobs.entities.paging.PAGE_SIZE", 2)
     ending = [await running_job(session, ELSEWHERE) for _ in range(2)]
     lost = [await running_job(session, DEAD) for _ in range(3)]
 
     async def end_before_the_second_page(request: WireRequest, send: Send) -> WireResponse:
-        if isinstance(request.body, bytes) and b"offset 2" in request.body:
+        if isinstance(request.body, bytes) and b"order by id" in request.body:
             for job in ending:
                 job["status"] = "done"
             await session.commit()

@@ -176,8 +176,8 @@ def _check(
 
 def _check_text(plan: Plan, job: Mapping[str, Any], outcome: Outcome) -> None:
     reason = "MishapError: on purpose" if plan.raises else "on purpose"
-    failed = f" - failed: {reason}" if plan.status == "failed" else ""
-    wanted = f"{plan.name} (50 %){failed}"
+    failed = f" (50 %) - failed: {reason}" if plan.status == "failed" else ""
+    wanted = f"{plan.name}{failed}"
     outcome.require(job["description"] == wanted, f"{job['description']!r} is not {wanted!r}")
 
 

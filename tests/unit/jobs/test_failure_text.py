@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from aioftrackjobs.jobs.attachments import format_traceback
-from aioftrackjobs.jobs.data import describe_failure
+from aioftrackjobs.jobs.ending import describe_failure
+from aioftrackjobs.jobs.texts import one_line
 
 KEY = "SECRET-KEY"
 
@@ -42,7 +43,7 @@ class BrokenError(Exception):
     ],
 )
 async def test_a_failure_is_one_line(error: BaseException, line: str) -> None:
-    assert describe_failure(error, KEY) == line
+    assert one_line(describe_failure(error), KEY) == line
 
 
 async def test_a_cancellation_says_so() -> None:
@@ -50,7 +51,7 @@ async def test_a_cancellation_says_so() -> None:
 
 
 async def test_a_long_reason_is_cut() -> None:
-    line = describe_failure(ValueError("x" * 1000))
+    line = one_line(describe_failure(ValueError("x" * 1000)))
 
     assert len(line) == 300
     assert line.endswith("…")

@@ -124,5 +124,6 @@ async def test_progress_travels_at_the_latest_with_the_final_status(tables: Tabl
             for step in range(100):
                 job.progress(step + 1, total=100)
 
-    assert the_job(tables)["data"]["description"] == "x (100 %)"
+    assert the_job(tables)["data"]["description"] == "x"
+    assert the_job(tables)["data"]["progress"] == 1.0
     assert len(tables.batches) <= 4

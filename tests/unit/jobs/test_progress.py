@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
-import math
-
 import pytest
 
-from aioftrackjobs.jobs.progress import Progress
+from aioftrackjobs.jobs.progress import Progress, compose_description
 
 
 @pytest.mark.parametrize(
-    ("done", "message", "total", "text"),
+    ("progress", "text"),
     [
-        (0.25, "encoding", None, "25 %, encoding"),
-        (30, None, 120, "25 %"),
-        (5, None, 4, "100 %"),
-        (-1, None, None, "0 %"),
-        (math.inf, None, None, "100 %"),
+        (Progress(0.25, "encoding"), "25 %, encoding"),
+        (Progress(0.25), "25 %"),
+        (Progress(1.0), "100 %"),
+        (Progress(0.9999), "99 %"),
+        (Progress(None, "encoding"), "encoding"),
+        (Progress(None), ""),
+        (Progress(0.5, " two\nlines "), "50 %, two lines"),
+        (Progress(0.5, " \n "), "50 %"),
     ],
 )
-def test_progress_reads_as_percent(
-    done: float, message: str | None, total: float | None, text: str
-) -> None:
-    assert str(Progress.of(done, message, total)) == text
+def test_progress_is_shown_as_a_percentage_and_a_message(progress: Progress, text: str) -> None:
+    assert str(progress) == text
+
+
+def test_a_message_of_any_length_is_shown_in_one_line() -> None:
+    shown = str(Progress(0.5, "x" * 10_000_000))
+
+    assert len(shown) < 400
+    assert shown.endswith("…")
 
 
 @pytest.mark.parametrize(
-    ("done", "total"), [(math.nan, None), (1, 0), (1, -1), (1, math.nan), (math.inf, math.inf)]
+    ("base", "progress", "result", "reason", "text"),
+    [
+        ("Render", Progress(0.5), None, None, "Render (50 %)"),
+        ("Render", Progress(None), None, None, "Render"),
+        (None, Progress(0.5, "sh010"), None, None, "50 %, sh010"),
+        ("Render", None, "3 files", None, "Render - 3 files"),
+        (None, None, "3 files", None, "3 files"),
+        ("Render", Progress(0.5), None, "disk full", "Render (50 %) - failed: disk full"),
+        ("Render", Progress(0.5), "3 files", "disk full", "Render - 3 files - failed: disk full"),
+        (None, None, None, "disk full", "failed: disk full"),
+        (None, None, None, None, ""),
+    ],
 )
-def test_an_amount_that_is_no_progress_is_refused(done: float, total: float | None) -> None:
-    with pytest.raises(ValueError, match="no progress"):
-        Progress.of(done, None, total)
+def test_the_text_of_a_job(
+    base: str | None,
+    progress: Progress | None,
+    result: str | None,
+    reason: str | None,
+    text: str,
+) -> None:
+    assert compose_description(base, progress, result, reason) == text

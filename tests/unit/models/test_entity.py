@@ -8,9 +8,11 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, MutableMapping
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any, ClassVar
+from uuid import UUID
 
+import arrow
 import pydantic
 import pytest
 
@@ -474,10 +476,48 @@ def test_data_that_json_cannot_hold_is_named_by_its_path(job: Job) -> None:
     assert caught.value.path == "Job.data.frames[0].paths"
 
 
-def test_a_time_without_a_time_zone_is_stored_as_utc(job: Job) -> None:
-    job["finished_at"] = datetime(2026, 1, 1)
+def test_a_time_without_a_time_zone_is_refused() -> None:
+    job = Job()
 
-    assert job.finished_at == datetime(2026, 1, 1, tzinfo=UTC)
+    with pytest.raises(ValueError, match="has no time zone"):
+        job["finished_at"] = datetime(2026, 1, 1)
+    with pytest.raises(ValueError, match="has no time zone"):
+        job["finished_at"] = "2026-01-01T00:00:00"
+    assert "finished_at" not in job
+
+
+def test_a_date_counts_from_midnight_in_utc() -> None:
+    assert Job(finished_at=date(2026, 1, 2)).finished_at == datetime(2026, 1, 2, tzinfo=UTC)
+
+
+class Shoot(Entity):
+    """An entity type without declared attributes."""
+
+    entity_type: ClassVar[str] = "Shoot"
+
+
+@pytest.mark.parametrize("model", [Job, Shoot])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(datetime(2026, 1, 1, 1, 2, 3, 999_999, UTC), id="microseconds"),
+        pytest.param(arrow.get("2026-01-01T03:02:03.5+02:00"), id="arrow"),
+    ],
+)
+def test_times_are_kept_in_whole_seconds_as_the_server_stores_them(
+    model: type[Entity], moment: object
+) -> None:
+    entity = model(id="x", finished_at=moment)
+    other = model(id="y")
+    other["finished_at"] = moment
+
+    assert entity["finished_at"] == other["finished_at"] == datetime(2026, 1, 1, 1, 2, 3, 0, UTC)
+
+
+def test_ids_may_be_uuids() -> None:
+    job = Job(id=UUID(int=1), user_id=UUID(int=2))
+
+    assert (job.id, job.user_id) == (str(UUID(int=1)), str(UUID(int=2)))
 
 
 def test_subtypes_are_components() -> None:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import PurePath
 from uuid import UUID
 
+import arrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aioftrackjobs.errors import QueryParameterError
-from aioftrackjobs.models import Job, JobComponent, JobStatus
+from aioftrackjobs.models import Job, JobComponent, JobStatus, User
+from aioftrackjobs.protocol.paging import split_paging
 from aioftrackjobs.protocol.query import (
     bind,
     has_projections,
     key_criteria,
     quote,
-    split_paging,
     target_type,
 )
 from aioftrackjobs.protocol.values import Reference
@@ -69,8 +73,13 @@ def test_untrusted_parameters_stay_inside_their_quotes(first: str, second: str) 
         pytest.param(UUID(int=1), '"00000000-0000-0000-0000-000000000001"', id="uuid"),
         pytest.param(datetime(2026, 1, 1, 10, tzinfo=UTC), '"2026-01-01T10:00:00"', id="time"),
         pytest.param(date(2026, 1, 1), '"2026-01-01"', id="date"),
-        pytest.param(["a", 1], '("a", 1)', id="list"),
-        pytest.param([], '("")', id="empty list"),
+        pytest.param(
+            datetime(2026, 1, 1, 10, microsecond=999_999, tzinfo=UTC),
+            '"2026-01-01T10:00:00"',
+            id="time in whole seconds, as the server stores it",
+        ),
+        pytest.param(arrow.get(2026, 1, 1, 10), '"2026-01-01T10:00:00"', id="arrow"),
+        pytest.param(Decimal("0.1"), "0.1", id="decimal"),
         pytest.param(Job(id="j1"), '"j1"', id="entity"),
     ],
 )
@@ -86,7 +95,9 @@ def test_values_have_a_literal_form(value: object, literal: str) -> None:
         pytest.param({"a": 1}, id="mapping"),
         pytest.param(JobComponent(component_id="c", job_id="j"), id="key of two parts"),
         pytest.param("a\ud800", id="lone surrogate"),
-        pytest.param(["\udcff"], id="lone surrogate in a list"),
+        pytest.param(["a"], id="list"),
+        pytest.param(datetime(2026, 1, 1), id="naive time"),
+        pytest.param(PurePath("a"), id="path"),
         pytest.param(10**5000, id="thousands of digits"),
         pytest.param(float("nan"), id="not a number"),
         pytest.param(float("-inf"), id="infinity"),
@@ -96,6 +107,69 @@ def test_values_have_a_literal_form(value: object, literal: str) -> None:
 def test_what_has_no_literal_form_is_refused(value: object) -> None:
     with pytest.raises(QueryParameterError):
         quote(value)
+
+
+@pytest.mark.parametrize("text", ["id in {ids}", "id in ({ids})", "id IN{ids}", "id in( {ids} )"])
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pytest.param(["a", "b"], id="list"),
+        pytest.param(("a", "b"), id="tuple"),
+        pytest.param({"a": 1, "b": 2}.keys(), id="keys"),
+        pytest.param((each for each in "ab"), id="generator"),
+        pytest.param([User(id="a"), User(id="b")], id="entities"),
+    ],
+)
+def test_a_list_stands_after_in_with_parentheses_or_without(text: str, ids: object) -> None:
+    bound = bind(f"Job where {text} and not id not_in {{ids}}", {"ids": ids})
+
+    word = "IN" if "IN" in text else "in"
+    if not isinstance(ids, Iterator):  # used up by the first of the tests
+        assert bound == f'Job where id {word} ("a", "b") and not id not_in ("a", "b")'
+
+
+def test_an_iterator_is_read_once() -> None:
+    bound = bind("id in {ids} or parent_id in ({ids})", {"ids": iter("ab")})
+
+    assert bound == 'id in ("a", "b") or parent_id in ("a", "b")'
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "bound"),
+    [
+        pytest.param("id in {a}", {"a": "x"}, 'id in ("x")', id="one value"),
+        pytest.param("id in ({a})", {"a": {"x"}}, 'id in ("x")', id="set"),
+        pytest.param("id in ({a}, {b})", {"a": "x", "b": "y"}, 'id in ("x", "y")', id="values"),
+        pytest.param(
+            'id in ("w", {a}, {b})', {"a": ["x"], "b": "y"}, 'id in ("w", "x", "y")', id="mixture"
+        ),
+        pytest.param("id in ({a})", {"a": [None, 1]}, "id in (none, 1)", id="null"),
+        pytest.param(
+            "user.id in {a}", {"a": []}, "(user.id is none and not user.id is none)", id="empty"
+        ),
+        pytest.param(
+            "not id not_in ({a})", {"a": set()}, "not (id is none or not id is none)", id="not in"
+        ),
+    ],
+)
+def test_lists_of_any_length(text: str, values: dict[str, object], bound: str) -> None:
+    assert bind(text, values) == bound
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        pytest.param("id is {a}", ["x"], id="not after in"),
+        pytest.param("id in {a}", [["x"]], id="list in a list"),
+        pytest.param('id in ("x", {a})', [], id="empty one beside others"),
+        pytest.param("id in {a}", {"x": 1}, id="mapping"),
+        pytest.param("id in {a}", b"xy", id="bytes"),
+        pytest.param("id in {a}", ["\udcff"], id="lone surrogate in a list"),
+    ],
+)
+def test_lists_that_cannot_stand_there_are_refused(text: str, value: object) -> None:
+    with pytest.raises(QueryParameterError):
+        bind(text, {"a": value})
 
 
 def test_without_parameters_the_text_is_taken_as_it_is() -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+from decimal import Decimal
 from enum import StrEnum
+from pathlib import PurePath
+from types import SimpleNamespace
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
+import arrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -54,10 +59,82 @@ def test_a_time_of_another_zone_travels_in_utc() -> None:
     assert encoded == {"__type__": "datetime", "value": "2026-01-01T17:00:00+00:00"}
 
 
-def test_a_time_without_a_zone_counts_as_utc() -> None:
-    encoded = encode_value(datetime(2026, 1, 1, 12), "value")
+class OtherDatetime(datetime):
+    """A time as pendulum and pandas have it."""
 
-    assert encoded == {"__type__": "datetime", "value": "2026-01-01T12:00:00+00:00"}
+    def isoformat(self, *_: object, **__: object) -> str:
+        return "a time"
+
+
+class ArrayScalar:
+    """A scalar as numpy has it, whose kind is a letter."""
+
+    shape = ()
+
+    def __init__(self, value: float, kind: str) -> None:
+        self._value = value
+        self.dtype = SimpleNamespace(kind=kind)
+
+    def item(self) -> float:
+        return self._value
+
+
+class Zoneless(tzinfo):
+    """A time zone that does not know its offset."""
+
+    def utcoffset(self, _: datetime | None) -> None:
+        return None
+
+    dst = utcoffset
+
+    def tzname(self, _: datetime | None) -> str:
+        return "?"
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(datetime(2026, 1, 1, 12), id="naive"),
+        pytest.param(datetime(2026, 1, 1, 12, tzinfo=Zoneless()), id="zone without an offset"),
+        pytest.param(OtherDatetime(2026, 1, 1), id="naive, of another library"),
+    ],
+)
+def test_a_time_without_a_zone_is_refused(moment: datetime) -> None:
+    with pytest.raises(UnserialisableValueError, match=r"no time zone; use datetime.now\(UTC\)"):
+        encode_value(moment, "value")
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin")), id="zoneinfo"),
+        pytest.param(arrow.get(2026, 7, 1, 12, tzinfo="Europe/Berlin"), id="arrow"),
+        pytest.param(
+            OtherDatetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin")), id="a subclass"
+        ),
+    ],
+)
+def test_times_of_other_libraries_travel_in_utc(moment: object) -> None:
+    encoded = encode_value(moment, "value")
+
+    assert encoded == {"__type__": "datetime", "value": "2026-07-01T10:00:00+00:00"}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        pytest.param(Decimal("1.5"), 1.5, id="decimal"),
+        pytest.param(Decimal("24.00"), 24, id="whole decimal"),
+        pytest.param(ArrayScalar(7, "i"), 7, id="numpy integer"),
+        pytest.param(ArrayScalar(0.5, "f"), 0.5, id="numpy float"),
+        pytest.param(ArrayScalar(True, "b"), True, id="numpy truth"),
+    ],
+)
+def test_numbers_of_other_kinds_travel_as_numbers(value: object, expected: object) -> None:
+    encoded = encode_value(value, "value")
+
+    assert encoded == expected
+    assert type(encoded) is type(expected)
 
 
 @pytest.mark.parametrize(
@@ -96,6 +173,13 @@ def _endless() -> list[object]:
         pytest.param({1: "a"}, "Job.x", id="key that is no text"),
         pytest.param({"a": "\ud800"}, "Job.x.a", id="lone surrogate"),
         pytest.param(object(), "Job.x", id="any object"),
+        pytest.param(PurePath("a"), "Job.x", id="path"),
+        pytest.param(Decimal("NaN"), "Job.x", id="decimal that is no number"),
+        pytest.param(Decimal("sNaN"), "Job.x", id="signalling decimal"),
+        pytest.param(Decimal("1e400"), "Job.x", id="decimal beyond floats"),
+        pytest.param(timedelta(1), "Job.x", id="duration"),
+        pytest.param(ArrayScalar(1767225600, "M"), "Job.x", id="numpy time, which has no zone"),
+        pytest.param([datetime(2026, 1, 1)], "Job.x[0]", id="naive time in a list"),
         pytest.param([EARLIEST], "Job.x[0]", id="time before the first of UTC"),
     ],
 )

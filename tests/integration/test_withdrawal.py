@@ -1,0 +1,254 @@
+"""A cancelled request that was not sent is withdrawn, whatever it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import ByteStream
+
+from aioftrackjobs import AsyncSession, Job, User
+from aioftrackjobs.commit.dispatcher import MAX_REQUESTS
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.devserver.faults.kinds import TooManyRequests
+from aioftrackjobs.session import connection_of
+
+from .outages import relayed
+from .waiting import until
+from .wires import listening
+
+#: More than the requests that a session has in progress at once.
+MANY = MAX_REQUESTS + 4
+
+Away: TypeAlias = Callable[[ServerHandle], Any]
+
+
+@asynccontextmanager
+async def not_connected(server: ServerHandle) -> AsyncIterator[str]:
+    """A server whose backlog is full: connections are neither accepted nor refused."""
+    async with relayed(server.url) as line:
+        await line.begin("accepts nothing")
+        yield line.url
+
+
+@asynccontextmanager
+async def refused(server: ServerHandle) -> AsyncIterator[str]:
+    async with relayed(server.url) as line:
+        await line.begin("refuses")
+        yield line.url
+
+
+@asynccontextmanager
+async def no_handshake(_: ServerHandle) -> AsyncIterator[str]:
+    """A server that accepts connections, and never responds to a TLS handshake."""
+
+    async def swallow(stream: ByteStream) -> None:
+        async for _ in stream:
+            pass
+
+    async with listening(swallow) as port:
+        yield f"https://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def retry_after(server: ServerHandle) -> AsyncIterator[str]:
+    """A server that asks not to be called for half a minute."""
+    server.faults.inject(TooManyRequests(30), on="calls", probability=1.0)
+    yield server.url
+
+
+WAYS: list[Away] = [not_connected, refused, no_handshake, retry_after]
+
+
+def is_idle(session: AsyncSession) -> bool:
+    dispatcher = connection_of(session).dispatcher
+    return dispatcher.is_idle and not dispatcher._workers
+
+
+async def commit(session: AsyncSession) -> None:
+    session.create(Job, {"user_id": "x"})
+    await session.commit()
+
+
+async def query(session: AsyncSession) -> None:
+    await session.query("User").all()
+
+
+async def call(session: AsyncSession) -> None:
+    await session.call([{"action": "query", "expression": "select id from User"}])
+
+
+async def create_with_a_chosen_key(session: AsyncSession) -> None:
+    session.create(Job, {"id": "mine", "user_id": "x"})
+    await session.commit()
+
+
+async def ensure(session: AsyncSession) -> None:
+    await session.ensure(User, {"username": "maya"})
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("do", [commit, query, call, ensure, create_with_a_chosen_key])
+async def test_a_cancelled_request_that_was_not_sent_is_withdrawn_at_once(
+    server: ServerHandle, way: Away, do: Callable[[AsyncSession], Coroutine[Any, Any, None]]
+) -> None:
+    async with (
+        way(server) as url,
+        AsyncSession(url, server.api_key, server.api_user) as session,
+    ):
+        for _ in range(MANY):
+            with anyio.move_on_after(0.02) as scope:
+                async with session.unit_of_work():
+                    await do(session)
+            assert scope.cancelled_caught
+        await until(lambda: is_idle(session))
+
+        assert session.health.commits_sent == session.health.commits_queued == 0
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("way", WAYS)
+async def test_many_at_once_are_withdrawn_and_their_operations_are_pending_again(
+    server: ServerHandle, way: Away
+) -> None:
+    async with (
+        way(server) as url,
+        AsyncSession(url, server.api_key, server.api_user, group_commit=False) as session,
+    ):
+        pending: list[int] = []
+
+        async def work() -> None:
+            async with session.unit_of_work() as unit:
+                session.create(Job, {"user_id": "x"})
+                with anyio.move_on_after(0.1):
+                    await unit.commit()
+                await unit.settled()  # some had been sent, and were refused
+                pending.append(len(unit.recorded_operations))
+                unit.rollback()
+
+        async with anyio.create_task_group() as group:
+            for _ in range(MANY):
+                group.start_soon(work)
+        await until(lambda: is_idle(session))
+
+    assert pending == [1] * MANY
+
+
+@pytest.mark.every_client
+async def test_what_was_withdrawn_is_not_applied_when_the_server_is_back(
+    server: ServerHandle,
+) -> None:
+    async with (
+        relayed(server.url) as line,
+        AsyncSession(line.url, server.api_key, server.api_user) as session,
+        anyio.create_task_group() as group,
+    ):
+        user = await session.current_user()
+        await line.begin("refuses")
+        job = session.create(Job, {"user": user})
+        with anyio.move_on_after(0.05):
+            await session.commit()
+        job["status"] = "failed"
+        await line.end(group)
+        await session.current_user()
+        assert await session.query("Job").all() == []
+
+        await session.commit()
+        group.cancel_scope.cancel()
+
+    assert [each["status"] for each in server.inspector.jobs()] == ["failed"]
+
+
+@pytest.mark.every_client
+async def test_of_a_group_that_connects_only_what_was_withdrawn_is_not_sent(
+    server: ServerHandle,
+) -> None:
+    withdrawn: list[int] = []
+
+    async def work(session: AsyncSession, number: int, cancelled: anyio.Event) -> None:
+        async with session.unit_of_work() as unit:
+            session.create(Job, {"user_id": user_id, "data": f'{{"description": "{number}"}}'})
+            with anyio.CancelScope() as scope:
+                if number % 2:
+                    scope.deadline = anyio.current_time() + 0.1
+                await unit.commit()
+            if scope.cancelled_caught:
+                withdrawn.append(len(unit.recorded_operations))
+                cancelled.set()
+                unit.rollback()
+
+    async with relayed(server.url) as line:
+        async with AsyncSession(server.url, server.api_key, server.api_user) as other:
+            user_id = (await other.current_user()).id
+        await line.begin("accepts nothing")
+        async with (
+            AsyncSession(line.url, server.api_key, server.api_user) as session,
+            anyio.create_task_group() as group,
+        ):
+            async with anyio.create_task_group() as commits:
+                cancelled = anyio.Event()
+                for number in range(6):
+                    commits.start_soon(work, session, number, cancelled)
+                await cancelled.wait()
+                await until(lambda: len(withdrawn) == 3)
+                await line.end(group)
+            group.cancel_scope.cancel()
+
+    assert withdrawn == [1] * 3
+    assert sorted(each["description"] for each in server.inspector.jobs()) == ["0", "2", "4"]
+
+
+@pytest.mark.every_client
+async def test_a_commit_behind_one_that_hangs_is_withdrawn(server: ServerHandle) -> None:
+    async with (
+        relayed(server.url) as line,
+        AsyncSession(line.url, server.api_key, server.api_user) as session,
+    ):
+        job = session.create(Job, {"user": await session.current_user()})
+        await session.commit()
+        await line.begin("hangs")
+        requests = line.requests
+        job["status"] = "running"
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.commit)
+            await until(lambda: line.requests > requests)
+            async with session.unit_of_work() as unit:
+                job["status"] = "failed"
+                with anyio.move_on_after(0.05):
+                    await unit.commit()
+                assert len(unit.recorded_operations) == 1
+                unit.rollback()
+            assert session.health.commits_queued == 0
+            group.cancel_scope.cancel()
+        assert line.requests == requests + 1
+
+
+@pytest.mark.every_client
+async def test_what_was_sent_is_settled_although_its_caller_is_cancelled(
+    server: ServerHandle,
+) -> None:
+    async with (
+        relayed(server.url) as line,
+        AsyncSession(line.url, server.api_key, server.api_user) as session,
+        anyio.create_task_group() as group,
+    ):
+        job = session.create(Job, {"user": await session.current_user()})
+        await session.commit()
+        await line.begin("hangs")
+        requests = line.requests
+        job["status"] = "failed"
+        async with anyio.create_task_group() as commits:
+            commits.start_soon(session.commit)
+            await until(lambda: line.requests > requests)
+            commits.cancel_scope.cancel()
+        assert session.recorded_operations == ()
+
+        await line.end(group)
+        await until(lambda: is_idle(session))
+        group.cancel_scope.cancel()
+
+    assert [each["status"] for each in server.inspector.jobs()] == ["failed"]
