@@ -29,7 +29,7 @@ from aioftrackjobs.errors import (
     NoResultFoundError,
     SessionStateError,
 )
-from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
+from aioftrackjobs.jobs.attachments import Attachments, format_traceback
 from aioftrackjobs.jobs.cancellation import describe_interruption
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData, parse_given_data
@@ -63,6 +63,9 @@ class JobLifecycle:
         description: The base text of its reports; None to keep the text that the Job has.
         grace: Seconds that recording the final status may take.
         interval: Seconds from one progress report to the next.
+
+    Attributes:
+        attachments: What is attached to the Job.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class JobLifecycle:
     ) -> None:
         self._jobs = jobs
         self._data = JobData(description)
+        self.attachments = Attachments(jobs.entities)
         self._grace = grace
         self._interval = interval
         self._decided: End | None = None
@@ -417,7 +421,7 @@ class JobLifecycle:
             logger.warning("%r: its final status was not reported: %s", self, report.error)
         elif traceback is not None and end.status is JobStatus.FAILED:
             with anyio.CancelScope(deadline=deadline) as scope:
-                await attach_traceback(self._jobs.entities, self.entity, traceback)
+                await self.attachments.add_traceback(self.entity, traceback)
             if scope.cancelled_caught:
                 logger.warning("%r: there was no time to attach its traceback", self)
 
