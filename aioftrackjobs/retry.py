@@ -37,9 +37,12 @@ class RetryPolicy:
     first_delay: float = 0.1
     longest_delay: float = 5.0
     jitter: float = 0.5
-    clock: Callable[[], float] = field(default=anyio.current_time, repr=False)
-    sleep: Callable[[float], Awaitable[None]] = field(default=anyio.sleep, repr=False)
-    chance: Callable[[], float] = field(default=random.random, repr=False)
+    # Factories, so that help() shows no addresses of functions.
+    clock: Callable[[], float] = field(default_factory=lambda: anyio.current_time, repr=False)
+    sleep: Callable[[float], Awaitable[None]] = field(
+        default_factory=lambda: anyio.sleep, repr=False
+    )
+    chance: Callable[[], float] = field(default_factory=lambda: random.random, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("budget", "first_delay", "longest_delay", "jitter"):

@@ -54,7 +54,6 @@ from aioftrackjobs.models._values import (
 from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
 
 _STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers")
-_NO_DEFAULT: Any = object()
 #: Types of values that may be lists of entities.
 _SEQUENCES = (list, tuple, Collection)
 #: What pydantic keeps in an instance, made on first use: few entities ever need it.
@@ -63,6 +62,16 @@ _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
     "__pydantic_extra__": dict,
     "__pydantic_private__": lambda: None,
 }
+
+
+class _NoDefault:
+    """The default of an argument that need not be given, as help() shows it."""
+
+    def __repr__(self) -> str:
+        return "(an error)"
+
+
+_NO_DEFAULT: Any = _NoDefault()
 
 
 class Entity(BaseModel, MutableMapping[str, Any]):
