@@ -20,6 +20,7 @@
     ├── QueryParameterError        make placeholders and parameters of the query match
     ├── NoResultFoundError         handle that there is no such entity
     ├── MultipleResultsFoundError  make the criteria narrower
+    ├── JobOwnedError              another session runs the Job: wait, take it over, or join it
     ├── EntityError                correct how the entity is used; nothing was recorded
     │   ├── NotLoadedError         await session.populate(...) first
     │   ├── UnknownAttributeError  correct the name of the attribute
@@ -39,6 +40,7 @@ is kept unchanged.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
 from functools import partial
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "ImmutableAttributeError",
     "InvalidKeyError",
     "InvalidValueError",
+    "JobOwnedError",
     "MalformedResponseError",
     "MissingExtraError",
     "MultipleResultsFoundError",
@@ -346,6 +349,51 @@ class MultipleResultsFoundError(_QueryResultError):
 
     def __str__(self) -> str:
         return f"more than one result for: {self.expression}"
+
+
+class JobOwnedError(FtrackJobsError):
+    """Another session runs the Job, or is about to. Nothing was written to it.
+
+    Only if two sessions begin the same Job at the same moment, the one that raises this has
+    written to it, and the other one has overwritten that.
+
+    Attributes:
+        job_id: Id of the Job.
+        host: Name of the host of its owner; None if the owner is not known, because somebody has
+            run the Job and ended it since this session has claimed or begun it.
+        pid: Process id of its owner on that host.
+        holder: Names the session of its owner, as in the lease.
+        until: When the lease ends unless the owner renews it; None if the owner is another block
+            of this session.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        host: str | None = None,
+        pid: int | None = None,
+        holder: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
+        super().__init__(job_id, host, pid, holder, until)
+        self.job_id = job_id
+        self.host = host
+        self.pid = pid
+        self.holder = holder
+        self.until = until
+
+    def __str__(self) -> str:
+        if self.host is None:
+            return f"Job {self.job_id} was run by somebody else meanwhile; leave it alone"
+        owner = f"process {self.pid} on {self.host}"
+        if self.until is None:
+            owner = f"another block of this session, in {owner}"
+        else:
+            owner += f", with a lease until {self.until:%Y-%m-%d %H:%M:%S %Z}"
+        return (
+            f"Job {self.job_id} belongs to {owner}; wait for its end, "
+            "or pass join=True to work on it for its owner, or take_over=True to take it away"
+        )
 
 
 class EntityError(FtrackJobsError):

@@ -123,6 +123,7 @@ async def recover(
     Raises:
         ArgumentError: An argument has a wrong type or value, or *older_than* is missing.
         ServerError: The server refused to return the Jobs.
+        SessionStateError: The session is not open.
         TransportError: It did not respond.
     """
     require(isinstance(session, AsyncSession), "session", "an AsyncSession", session)
@@ -138,6 +139,7 @@ async def recover(
             "an age if without_lease is true, as other programs run Jobs without a lease",
             older_than,
         )
+    jobs_of(session).require_open()
     if not dry_run:
         await jobs_of(session).replay.deliver()
     run = _RecoveryRun(session, grace=grace, without_lease=without_lease)

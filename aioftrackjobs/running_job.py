@@ -12,8 +12,9 @@ from aioftrackjobs.config import require_flag
 from aioftrackjobs.jobs.attachments import Caller
 from aioftrackjobs.jobs.block import block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
+from aioftrackjobs.jobs.joining import JoinedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
-from aioftrackjobs.jobs.reports import Reporter, Reports, current_work
+from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
 from aioftrackjobs.jobs.texts import text_of
 from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus
@@ -46,6 +47,8 @@ async def job_context(
     grace: float = 10.0,
     attach_traceback: bool = True,
     interval: float = INTERVAL,
+    take_over: bool = False,
+    join: bool = False,
 ) -> AsyncIterator[RunningJob]:
     """Run the block as a Job: running inside, done after it, failed if it ends by an error.
 
@@ -73,11 +76,17 @@ async def job_context(
         attach_traceback: Attach the traceback of an exception as a text file. If that does not
             succeed within *grace*, the traceback is lost; a journal keeps only the reason.
         interval: Seconds between progress updates.
+        take_over: Take *job* from an owner that may still run it. That one notices it when it
+            next renews its lease, and from then on does not write the Job any more.
+        join: Work on *job* for its owner, as a child process or a nested block: progress and
+            attachments go to the Job, but the block does not end it, whatever happens inside.
 
     Raises:
         ArgumentError: An argument has a wrong type or value.
         TypeError: As a decorator: the function is no coroutine function.
         NoResultFoundError: There is no such Job or user.
+        JobOwnedError: *job* is run, or claimed, by another session, or by another block.
+        EntityError: The Job to *join* is not running.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
             not done, and no journal keeps its final status for later.
     """
@@ -85,13 +94,14 @@ async def job_context(
         session = session_from(session, AsyncSession)
     jobs = jobs_of(session)
     jobs.require_open()
-    lifecycle = JobLifecycle(jobs, description=description, grace=grace, interval=interval)
+    kind = JoinedLifecycle if join else JobLifecycle
+    lifecycle = kind(jobs, description=description, grace=grace, interval=interval)
     outer = _running.get()
     running: RunningJob | None = None
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
         try:
-            await lifecycle.begin(job, user, data)
-            running = RunningJob(jobs, lifecycle, outer)
+            await lifecycle.begin(job, user, data, take_over=take_over)
+            running = RunningJob(jobs, lifecycle.reporter, outer)
             _running.set(running)
             yield running
         except BaseException as error:
@@ -131,7 +141,7 @@ class RunningJob(Reporter):
     def __init__(
         self, jobs: JobsContext, lifecycle: JobLifecycle, outer: RunningJob | None = None
     ) -> None:
-        super().__init__(Reports(lifecycle))
+        super().__init__(lifecycle.reports)
         self._jobs = jobs
         self._lifecycle = lifecycle
         self._outer = outer
@@ -173,7 +183,7 @@ class RunningJob(Reporter):
 
     @description.setter
     def description(self, text: str | None) -> None:
-        self._lifecycle.description = ("" if text is None else text_of(text)) or ""
+        self._lifecycle.description = text_of(text) or ""
 
     def attach(
         self,
@@ -249,7 +259,7 @@ class RunningJob(Reporter):
 
     def _decide(self, status: JobStatus, text: object) -> None:
         with self._reports.lock:
-            is_first = self._lifecycle.decide(status, None if text is None else text_of(text))
+            is_first = self._lifecycle.decide(status, text_of(text))
         if not is_first:
             logger.warning(
                 "%r: its end was decided before; it is not changed to %s",

@@ -38,7 +38,7 @@ from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, p
 from aioftrackjobs.health import Health, check_health
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.ownership import LEASE_SECONDS, LONGEST_LEASE
-from aioftrackjobs.models import Entity, FileComponent, User
+from aioftrackjobs.models import Entity, FileComponent, Job, User
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
@@ -205,10 +205,11 @@ class AsyncSession:
             expression: The text of the query. Without ``select ... from``, it loads the default
                 attributes of its type.
             parameters: Values for the ``{name}`` placeholders, which are quoted. Without any, the
-                text stays as it is.
+                text stays as it is. Several values stand after ``in``: ``"id in {ids}"``.
 
         Raises:
-            QueryParameterError: Placeholders and parameters do not match.
+            QueryParameterError: Placeholders and parameters do not match, or a parameter cannot
+                stand in a query, as a time without a time zone.
         """
         self._connection.require_open()
         require_text("expression", expression)
@@ -388,7 +389,8 @@ class AsyncSession:
     ) -> Entity:
         """Find an entity and update it, or create it; return it with the values of *data*.
 
-        This commits its own changes, and nothing that was recorded before.
+        This commits its own changes, and nothing that was recorded before. Tasks of this session
+        that ensure the same entity at the same time create one.
 
         Args:
             kind: A model such as ``Job``, or the name of an entity type.
@@ -396,7 +398,8 @@ class AsyncSession:
             identifying_keys: The attributes to find it by. Default: all of *data*.
 
         Raises:
-            QueryParameterError: There are no identifying keys, or one has no value in *data*.
+            QueryParameterError: There are no identifying keys, one has no value in *data*, or it is
+                a path or a list, by which no entity can be found.
             MultipleResultsFoundError: Several entities have the identifying values.
         """
         self._connection.require_open()
@@ -404,6 +407,41 @@ class AsyncSession:
         if identifying_keys is not None:
             identifying_keys = list_of_names("identifying_keys", identifying_keys, several=True)
         return await ensure(self._context, kind, data, identifying_keys)
+
+    # Jobs
+
+    async def claim_job(self, query: Query[Any] | str, *, spread: int = 8) -> Job | None:
+        """Claim one of the queued Jobs that *query* finds, for this session alone.
+
+        Any number of daemons may do so at the same time; each Job goes to one of them. It stays
+        queued, with a lease, until :func:`job_context` begins it::
+
+            job = await session.claim_job('Job where status is "queued" order by created_at')
+            if job is not None:
+                async with job_context(session, job=job):
+                    ...
+
+        The claim is written, and read back after half a second or more; so long a claim takes. If
+        the Job is not begun within the session's *lease*, or its process dies, it is free again.
+
+        Args:
+            query: Finds Jobs. Only those that are queued, and free, are claimed.
+            spread: The Job is one of the first so many that are free, at random, so that not all
+                daemons try the same one; 1 for the order of the query.
+
+        Returns:
+            The Job; None if there is none that is free.
+
+        Raises:
+            ServerError: The server refused the query, or the user may not change the Jobs.
+            TransportError: It could not be reached.
+            ArgumentError: An argument has a wrong type or value.
+        """
+        self._connection.require_open()
+        require(isinstance(query, Query | str), "query", "a query of Jobs, or its text", query)
+        require_count("spread", spread)
+        wanted = self.query(query) if isinstance(query, str) else query
+        return await self._jobs.claims.claim(wanted, spread=spread)
 
     # Files
 

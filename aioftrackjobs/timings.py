@@ -32,6 +32,8 @@ class Timings:
             may be dead or alive, or if the server refused a request.
         last_request_delay: Seconds in which the last request of a process that died arrives. It
             may register an upload.
+        claim_settling: Seconds from the claim to a Job until it is read back, at least. Another
+            session that found the Job free at the same moment has written its own claim by then.
     """
 
     closing_grace: float = 10.0
@@ -46,6 +48,7 @@ class Timings:
     journal_busy_timeout: float = 2.0
     replay_interval: float = 60.0
     last_request_delay: float = 2.0
+    claim_settling: float = 0.5
 
     def __repr__(self) -> str:
         """Return only what differs from the defaults, for a short signature of the session."""

@@ -5,7 +5,8 @@ Set FTRACK_SERVER, FTRACK_API_USER and FTRACK_API_KEY, then:
     python farm_daemon.py sh010:1001-1096 sh020:1001-1048
 
 It stops when the queue is empty. With --forever it goes on with Jobs that others queue in
-ftrack: any Job with the status "queued" and data such as {"farm_task": "sh030:1001-1024"}.
+ftrack: any Job with the status "queued" and data such as {"farm_task": "sh030:1001-1024"}. Any
+number of daemons may do so; each Job is rendered by one of them.
 On SIGINT or SIGTERM the Jobs that run end as failed, "stopped by SIGTERM", and the exit code is
 128 plus the number of the signal. Set FTRACK_JOBS_JOURNAL to a file on a local disk to have the
 next run end the Jobs of one that was killed.
@@ -22,7 +23,14 @@ from dataclasses import dataclass
 
 import anyio
 
-from aioftrackjobs import AsyncSession, FtrackJobsError, Job, job_context, shutdown_on_signals
+from aioftrackjobs import (
+    AsyncSession,
+    FtrackJobsError,
+    Job,
+    JobOwnedError,
+    job_context,
+    shutdown_on_signals,
+)
 
 logger = logging.getLogger("farm")
 
@@ -35,7 +43,7 @@ class Task:
     """Work for the farm: a text such as ``sh010:1001-1096``, and its Job if it has one."""
 
     text: str
-    job_id: str | None = None
+    job: Job | None = None
 
 
 class Farm:
@@ -48,7 +56,6 @@ class Farm:
         self._tasks = deque(tasks)
         self._free = anyio.Semaphore(workers)
         self._forever = forever
-        self._in_progress: set[str] = set()
 
     async def run(self) -> None:
         """Return when there is nothing left to do."""
@@ -64,16 +71,17 @@ class Farm:
         if self._tasks:
             return self._tasks.popleft()
         while self._forever:
-            for task in await find_queued(self._session):
-                if task.job_id and task.job_id not in self._in_progress:
-                    self._in_progress.add(task.job_id)
-                    return task
+            task = await claim_task(self._session)
+            if task is not None:
+                return task
             await anyio.sleep(POLL)
         return None
 
     async def _work(self, task: Task) -> None:
         try:
             await render(self._session, task)
+        except JobOwnedError as error:  # it was claimed, and then not begun in time
+            logger.warning("%s", error)
         except FtrackJobsError as error:  # the server is away, or refuses: wait before the next one
             logger.warning("%s: %s", task.text, error)
             await anyio.sleep(POLL)
@@ -82,36 +90,35 @@ class Farm:
         else:
             logger.info("%s is done", task.text)
         finally:
-            self._in_progress.discard(task.job_id or "")
             self._free.release()
 
 
-async def find_queued(session: AsyncSession) -> list[Task]:
-    """Return the tasks of the Jobs that are queued for a farm."""
+async def claim_task(session: AsyncSession) -> Task | None:
+    """Return the task of a queued Job that no other daemon has claimed; None if there is none."""
     query = session.query(
-        'select data from Job where status is "queued" and data like {mark} order by created_at',
+        'Job where status is "queued" and data like {mark} order by created_at',
         mark='%"farm_task"%',
     )
     try:
-        jobs = await query.of(Job).all()
+        job = await session.claim_job(query)
     except FtrackJobsError as error:  # the server is away; it will be back
         logger.warning("cannot look for queued Jobs: %s", error)
-        return []
-    return [task for job in jobs if (task := task_of(job))]
-
-
-def task_of(job: Job) -> Task | None:
-    """Return the task of a queued Job; None if it is not for this farm."""
-    try:
-        return Task(json.loads(job["data"])["farm_task"], job.id)
-    except (ValueError, TypeError, KeyError):
         return None
+    return None if job is None else Task(task_of(job), job)
+
+
+def task_of(job: Job) -> str:
+    """Return the text of a Job's task; a text without frames if it has none, so that it fails."""
+    try:
+        return str(json.loads(job["data"])["farm_task"])
+    except (ValueError, TypeError, KeyError):
+        return "no farm_task"
 
 
 async def render(session: AsyncSession, task: Task) -> None:
     """Render the frames of a shot as a Job: the one it has, or a new one."""
     description = f"Render {task.text}"
-    async with job_context(session, job=task.job_id, description=description) as job:
+    async with job_context(session, job=task.job, description=description) as job:
         logger.info("%s runs as Job %s", task.text, job.id)
         # Parsed inside: a task that cannot be parsed is a failed Job, which users see.
         shot, _, frames = task.text.partition(":")

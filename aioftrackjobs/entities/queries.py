@@ -42,6 +42,9 @@ class Query(Generic[E]):
     Each use sends the query again. The rows become entities; those that the session knows already
     get the new values. Without ``select``, a query loads the default attributes of its type.
 
+    A loop may change and delete what it reads: each row is returned once, if it meets the criteria
+    when its page is read.
+
     Attributes:
         expression: The text of the query.
     """

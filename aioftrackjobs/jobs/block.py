@@ -112,6 +112,8 @@ def check_arguments(
     grace: Any = 0.0,
     attach_traceback: Any = True,
     interval: Any = 0.0,
+    take_over: Any = False,
+    join: Any = False,
     **_: object,
 ) -> None:
     """Raise ArgumentError if an argument of ``job_context`` has a wrong type or value.
@@ -138,6 +140,17 @@ def check_arguments(
         require_seconds("interval", interval)
     if type(attach_traceback) is not bool:
         require_flag("attach_traceback", attach_traceback)
+    if take_over is not False or join is not False:
+        _check_ownership(job, take_over, join)
+
+
+def _check_ownership(job: object, take_over: object, join: object) -> None:
+    for name, value in (("take_over", take_over), ("join", join)):
+        require_flag(name, value)
+        if value and job is None:
+            raise ArgumentError(name, "False without a job", "True")
+    if take_over and join:
+        raise ArgumentError("join", "False with take_over=True", "True")
 
 
 def _names_entity(value: object) -> bool:

@@ -10,6 +10,7 @@ block was just "cancelled".
 from __future__ import annotations
 
 import gc
+import signal
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -72,7 +73,14 @@ def describe_interruption(error: BaseException, task: Any, seconds: float) -> st
             return timed_out
         if (other := _failure_in(each)) is not None:
             return f"{_BY_FAILURE}: {describe_failure(other)}"
-    return "cancelled"
+    return "interrupted" if task is not None and _is_interrupted() else "cancelled"
+
+
+def _is_interrupted() -> bool:
+    """Return whether Ctrl-C has made ``asyncio.run`` cancel the program."""
+    handler = signal.getsignal(signal.SIGINT)
+    runner = getattr(handler.func, "__self__", None) if isinstance(handler, partial) else None
+    return bool(getattr(runner, "_interrupt_count", 0))
 
 
 def _message(error: BaseException | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.jobs.claims import Claims
 from aioftrackjobs.jobs.journal_replay import JournalReplay
 from aioftrackjobs.jobs.leases import ActiveJobs
 from aioftrackjobs.jobs.progress import ProgressWriters
@@ -21,6 +22,7 @@ class JobsContext:
         server: What is known of the server: whether it responds, and its time.
         retry: How to repeat what may be repeated.
         active: The Jobs that run.
+        claims: Which of the Jobs that exist already this session may begin.
         progress: What writes their progress and renews their leases.
         replay: Delivers what the journal keeps.
     """
@@ -38,9 +40,14 @@ class JobsContext:
             connection.journal.holder,
             seconds=lease,
         )
+        self.claims = Claims(entities, lease=lease)
         self.progress = ProgressWriters(connection.background)
         self.replay = JournalReplay(entities)
-        connection.end_jobs = self.active.close
+        connection.end_jobs = self._end_jobs
+
+    async def _end_jobs(self) -> None:
+        await self.active.close()
+        await self.claims.close()
 
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed."""

@@ -9,6 +9,7 @@ each report starts from what the server holds, and changes only the keys of this
 - ``progress``: from 0 to 1, once some was reported;
 - ``lease``: who owns the Job, and until when, for as long as it runs;
 - ``recovered``: who found that the owner was gone, and when; only the owner may overrule that;
+- ``taken_over``: from whom its owner has taken it over, and when;
 - ``previous_data``: what stood in ``data`` before, if that was no JSON object.
 """
 
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aioftrackjobs.errors import ArgumentError
-from aioftrackjobs.jobs.ownership import LEASE
+from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
 from aioftrackjobs.jobs.progress import Progress, add_failure, compose_description
 from aioftrackjobs.models import parse_job_data
 
@@ -31,7 +32,7 @@ _LONGEST_TEXT = 2000
 RECOVERED = "recovered"
 
 #: The keys that a final status sets anew, or removes.
-_FINAL_KEYS = ("description", "base_description", LEASE, RECOVERED)
+_FINAL_KEYS = ("description", "base_description", LEASE, RECOVERED, TAKEN_OVER)
 
 #: The keys that only reports write.
 _OWN_KEYS = (*_FINAL_KEYS, "progress", "previous_data")
@@ -49,6 +50,7 @@ class JobData:
         failure_reason: Why the Job fails; None if it does not.
         lease: The owner of the Job, as ``data`` holds it; None for no lease.
         extra: Values of the program that go along with the next report.
+        taken_over: From whom the owner has taken the Job over; None if from nobody.
     """
 
     description: str | None
@@ -58,6 +60,7 @@ class JobData:
     failure_reason: str | None = None
     lease: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] | None = None
+    taken_over: Mapping[str, Any] | None = None
 
     def adopt_description(self, data: object) -> None:
         """Continue with the description in *data*, unless one is given.
@@ -107,7 +110,7 @@ class JobData:
         if progress is not None or self.result is not None or self.failure_reason is not None:
             shown = None if self.is_done else progress
             text = compose_description(base, shown, self.result, self.failure_reason)
-        for key in ("base_description", LEASE, RECOVERED):
+        for key in ("base_description", LEASE, RECOVERED, TAKEN_OVER):
             composed.pop(key, None)
         if text:
             composed["description"] = _encodable(text)
@@ -121,7 +124,23 @@ class JobData:
                 del composed["progress"]
         if self.lease is not None:
             composed[LEASE] = self.lease
+        if self.taken_over is not None:
+            composed[TAKEN_OVER] = self.taken_over
         return composed
+
+
+def add_lease(data: object, lease: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content of *data* with *lease*."""
+    return {**_read(data), LEASE: lease}
+
+
+def remove_lease(data: object, before: object, lease: Mapping[str, Any]) -> object:
+    """Return *data* without *lease*: what was there *before* it, if nobody has changed it since."""
+    kept = _read(data)
+    if kept == add_lease(before, lease):
+        return before
+    kept.pop(LEASE, None)
+    return kept
 
 
 def compose_final_data(data: object, final: Mapping[str, Any]) -> Mapping[str, Any]:

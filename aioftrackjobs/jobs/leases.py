@@ -21,6 +21,7 @@ from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.journal import Process, this_process
+from aioftrackjobs.models import Job
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +31,15 @@ RENEWALS = 3
 
 class ActiveJob(Protocol):
     """A Job that runs."""
+
+    @property
+    def entity(self) -> Job:
+        """The Job itself."""
+        ...
+
+    def lose(self) -> None:
+        """Leave the Job to another owner, which has taken it over."""
+        ...
 
     def renew_lease(self, older_than: float) -> None:
         """Have the lease written again soon, if it was written more than some seconds ago."""
@@ -68,6 +78,7 @@ class ActiveJobs:
         self._seconds = seconds
         self._interval = seconds / RENEWALS
         self._jobs: dict[ActiveJob, None] = {}
+        self._guests: dict[ActiveJob, None] = {}
         self._lease: Mapping[str, Any] | None = None
         self._lease_made_at: tuple[int, timedelta] | None = None
         self._process: Process | None = None
@@ -115,9 +126,23 @@ class ActiveJobs:
                 return  # the session is closed: it writes nothing any more
             self._is_renewing = True
 
+    def add_guest(self, job: ActiveJob) -> None:
+        """Only cancel *job* at a shutdown from now on: another owner renews its lease, and ends it.
+
+        Args:
+            job: A Job that was taken over, or that its block has joined.
+        """
+        self._jobs.pop(job, None)
+        self._guests[job] = None
+
     def discard(self, job: ActiveJob) -> None:
         """Stop renewing the lease of *job*: it ends, or has never begun."""
         self._jobs.pop(job, None)
+        self._guests.pop(job, None)
+
+    def find(self, job_id: str) -> ActiveJob | None:
+        """Return the Job with this id that this session owns; None if it owns none."""
+        return next((job for job in self._jobs if job.entity.id == job_id), None)
 
     async def _renew_leases(self) -> None:
         """Renew all leases from time to time, for as long as there are any."""
@@ -182,5 +207,5 @@ class ActiveJobs:
 
     def cancel_all(self, *, keep: Collection[int]) -> None:
         """Cancel the blocks of all Jobs that do not end yet, except in the tasks of *keep*."""
-        for job in tuple(self._jobs):
+        for job in (*self._jobs, *self._guests):
             job.cancel(keep)

@@ -25,6 +25,7 @@ from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, p
 from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
+    JobOwnedError,
     MultipleResultsFoundError,
     NoResultFoundError,
     SessionStateError,
@@ -35,7 +36,9 @@ from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData, parse_given_data
 from aioftrackjobs.jobs.ending import End, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
+from aioftrackjobs.jobs.ownership import takeover_note
 from aioftrackjobs.jobs.progress import Channel, Progress
+from aioftrackjobs.jobs.reports import Reports
 from aioftrackjobs.jobs.texts import one_line
 from aioftrackjobs.models import Entity, Job, JobStatus, User, current_value, remote_value
 from aioftrackjobs.protocol.query import bind
@@ -66,6 +69,7 @@ class JobLifecycle:
 
     Attributes:
         attachments: What is attached to the Job.
+        reports: What is reported about the work.
     """
 
     def __init__(
@@ -86,7 +90,9 @@ class JobLifecycle:
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_begun = False
+        self._is_lost = False
         self._is_closed = False
+        self.reports = Reports(self)
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
 
@@ -100,6 +106,11 @@ class JobLifecycle:
             raise LookupError("the Job has not begun")
         return self._entity
 
+    @property
+    def reporter(self) -> JobLifecycle:
+        """What reports of the block go to."""
+        return self
+
     # The beginning
 
     async def begin(
@@ -107,27 +118,61 @@ class JobLifecycle:
         job: Entity | str | UUID | None,
         user: Entity | str | UUID | None,
         data: Mapping[str, Any] | str | None,
+        *,
+        take_over: bool = False,
     ) -> None:
         """Mark the Job running: a new one, or one that exists already.
 
         Raises:
             NoResultFoundError: There is no such Job or user.
+            JobOwnedError: Another session, or another block of this one, runs the Job.
             CommitUncertainError: It is not known whether the Job is running.
             SessionStateError: The session is not open, or is closed meanwhile.
         """
         extra = parse_given_data(data) if isinstance(data, str) else data
         if extra:
             self._data.adopt_description(extra)
-        if job is None:
-            job_user = await self._find_user(user)
-            self._beginning = unit = self._jobs.entities.new_unit()
-            self._entity = self._create(job_user, extra, unit)
-        else:
-            entity = await self._find_job(job)
+        if job is not None:
+            await self._begin_again(job, extra, take_over=take_over)
+            return
+        job_user = await self._find_user(user)
+        self._beginning = unit = self._jobs.entities.new_unit()
+        self._entity = entity = self._create(job_user, extra, unit)
+        await self._commit_beginning(unit, entity)
+
+    async def _begin_again(
+        self, job: Entity | str | UUID, extra: Mapping[str, Any] | None, *, take_over: bool
+    ) -> None:
+        """Mark a Job running that exists already, unless it has an owner."""
+        began = anyio.current_time()
+        entity = await self._find_job(job)
+        claims, former = self._jobs.claims, self._jobs.active.find(entity.id)
+        beginning = claims.enter(entity, began, runs_here=former is not None, take_over=take_over)
+        try:
+            note = takeover_note(beginning.former, self._jobs.server.server_time())
+            self._data.taken_over = note
             self._beginning = unit = self._jobs.entities.new_unit()
             self._entity = self._restart(entity, extra, unit)
+            await self._commit_beginning(unit, entity)
+            if former is not None:
+                former.lose()
+            await claims.confirm(entity, beginning, partial(self._write_again, extra))
+        except JobOwnedError:
+            self._is_lost = True
+            self._jobs.journal.release_job(entity.id)
+            raise
+        finally:
+            claims.leave(entity)
+
+    async def _write_again(self, extra: Mapping[str, Any] | None) -> None:
+        unit = self._jobs.entities.new_unit()
+        data = self._compose(remote_value(self.entity, "data"), extra)
+        unit.set(self.entity, status=JobStatus.RUNNING, data=data)
+        await unit.commit()
+
+    async def _commit_beginning(self, unit: UnitOfWork, entity: Job) -> None:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
-        await self._jobs.journal.record_job(self._entity.id)
+        await self._jobs.journal.record_job(entity.id)
         self._jobs.require_open()
         server = self._jobs.server
         ahead = server.clock_offset
@@ -141,8 +186,8 @@ class JobLifecycle:
         self._has_begun = True
         self._begun_at = time.monotonic()
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
-        self._jobs.entities.observers.setdefault(id(self._entity), self._adopt_change)
-        self._task = _current_asyncio_task()
+        self._jobs.entities.observers.setdefault(id(entity), self._adopt_change)
+        self._task = current_asyncio_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
 
@@ -258,6 +303,7 @@ class JobLifecycle:
             self._sets_status = True
         elif name == "data":
             self._data.adopt_change(current_value(self.entity, name), value)
+            self._note_change()
 
     def _note_change(self) -> None:
         """Have the Job's data written soon."""
@@ -277,7 +323,7 @@ class JobLifecycle:
 
     def _write_soon(self, interval: float) -> None:
         """Have the Job's data written in the next round of writes with *interval*."""
-        if self._is_ending:
+        if self._is_ending or self._is_lost:
             return  # the final report writes them, and nothing may be written after it
         if interval not in self._channels:
             channel = self._jobs.progress.open_channel(interval, self._post_data)
@@ -296,6 +342,20 @@ class JobLifecycle:
         return self._data.compose(data, extra)
 
     # As one of the session's active Jobs
+
+    def lose(self) -> None:
+        """Leave the Job to another owner, which has taken it over: write and end it no more."""
+        if self._is_lost or self._is_ending:
+            return
+        self._is_lost = True
+        self._jobs.active.add_guest(self)
+        for channel in self._channels.values():
+            channel.close()
+        logger.warning(
+            "%r was taken over by another owner; the block goes on, but its progress and its end "
+            "are not written any more",
+            self,
+        )
 
     def renew_lease(self, older_than: float) -> None:
         """Have the lease written again soon, if it was written more than some seconds ago."""
@@ -327,8 +387,12 @@ class JobLifecycle:
         Raises:
             FtrackJobsError: That could not be delivered.
         """
-        if not self._is_closed:
-            await self._finish(self._end_decided() or End(JobStatus.DONE))
+        if self._is_closed:
+            return
+        if self._is_lost:
+            self._stop_running()
+            return
+        await self._finish(self._end_decided() or End(JobStatus.DONE))
 
     def _end_decided(self) -> End | None:
         """Return how the program has decided that the Job ends, if it has."""
@@ -376,6 +440,9 @@ class JobLifecycle:
         """Report that the block was left by *error*; an error of the report is only logged."""
         if self._is_closed:
             return
+        if self._is_lost:
+            self._stop_running()
+            return
         seconds = time.monotonic() - self._begun_at
         if self._has_begun:
             self._end_decided()
@@ -385,7 +452,7 @@ class JobLifecycle:
             text = format_traceback(error, self._jobs.api_key)
         try:
             # In the background, while the task waits: see jobs.cancellation.
-            find_end = partial(self._find_end, error, _current_asyncio_task(), seconds)
+            find_end = partial(self._find_end, error, current_asyncio_task(), seconds)
             with self._jobs.active.count_report():
                 await self._jobs.background.finish(self._report_failure, find_end, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
@@ -444,7 +511,8 @@ def _uuid_text(text: str) -> str | None:
         return None
 
 
-def _current_asyncio_task() -> asyncio.Task[Any] | None:
+def current_asyncio_task() -> asyncio.Task[Any] | None:
+    """Return the task of asyncio that runs now; None on trio."""
     if sniffio.current_async_library() != "asyncio":
         return None
     import asyncio  # here, as in background: it is loaded already, or not needed

@@ -15,6 +15,13 @@ from aioftrackjobs.journal import Process
 #: The key of the lease in a Job's data.
 LEASE = "lease"
 
+#: The key that a session writes which takes a Job over: from whom, and when. It stays after the
+#: end, so that the former owner finds out however late it looks.
+TAKEN_OVER = "taken_over"
+
+#: The statuses in which a Job may have an owner.
+_QUEUED, _RUNNING = "queued", "running"
+
 #: Seconds that a lease lasts by default, and that are added to it because clocks may differ.
 LEASE_SECONDS, CLOCK_GRACE = 180.0, 60.0
 
@@ -29,16 +36,20 @@ class Lease(NamedTuple):
         holder: Names the session that owns the Job.
         process: The process of that session.
         until: When the lease ends unless its owner renews it.
+        is_claim: Whether its owner is about to run the Job, which is still queued. Who runs a
+            Job does not give way to a claim: it was written too late.
     """
 
     holder: str
     process: Process
     until: datetime
+    is_claim: bool = False
 
     def encode(self) -> dict[str, Any]:
         """Return the lease as a Job's data hold it."""
         until = self.until.isoformat(timespec="seconds")
-        return {"holder": self.holder, **self.process._asdict(), "until": until}
+        encoded = {"holder": self.holder, **self.process._asdict(), "until": until}
+        return {**encoded, "claim": True} if self.is_claim else encoded
 
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Lease | None:
@@ -47,7 +58,7 @@ class Lease(NamedTuple):
             case {"holder": str() as holder, "until": str() as text}:
                 process, until = Process.decode(data[LEASE]), _read_time(text)
                 if process is not None and until is not None:
-                    return cls(holder, process, until)
+                    return cls(holder, process, until, data[LEASE].get("claim") is True)
         return None
 
     def is_over(self, now: datetime, grace: float) -> bool:
@@ -64,6 +75,42 @@ class Lease(NamedTuple):
         if (now - self.until).total_seconds() > grace:
             return True
         return self.process.is_alive() is False
+
+
+def owner_of(status: object, data: Mapping[str, Any], now: datetime) -> Lease | None:
+    """Return the lease of whoever owns a Job at *now*, the time of the server; None if nobody does.
+
+    A Job that is done or failed has no owner, whatever lease its last one has left. A queued Job
+    may be claimed, and a running one may be run by a program that writes no leases.
+    """
+    lease = Lease.of(data)
+    if lease is None or status not in (_QUEUED, _RUNNING) or lease.is_over(now, 0.0):
+        return None
+    return lease
+
+
+def is_owned_by_other(data: Mapping[str, Any], holder: str, now: datetime) -> bool:
+    """Return whether the Job that *holder* runs has been taken over by another session.
+
+    Args:
+        data: What the server holds now.
+        holder: Names the session that has run the Job until now.
+        now: The time of the server.
+    """
+    lease = Lease.of(data)
+    if lease is not None and not lease.is_claim:
+        return lease.holder != holder and not lease.is_over(now, 0.0)
+    match data.get(TAKEN_OVER):  # the new owner has ended the Job
+        case {"holder": former}:
+            return bool(former == holder)
+    return False
+
+
+def takeover_note(former: Lease | None, now: datetime) -> dict[str, Any] | None:
+    """Return what a Job's data hold under :data:`TAKEN_OVER`; None if nobody owned it before."""
+    if former is None or former.is_claim:
+        return None
+    return {"holder": former.holder, "at": now.isoformat(timespec="seconds")}
 
 
 def _read_time(text: str) -> datetime | None:

@@ -96,11 +96,15 @@ class Channel:
 
     async def stop(self) -> None:
         """Write no more, and wait for the end of a write that the server may have received."""
-        self._is_stopped, self._is_touched = True, False
+        self.close()
         if self._request is not None:
             self._request.withdraw()
         if self._request is not None:
             await self._request.ended()
+
+    def close(self) -> None:
+        """Write no more; a write that is in progress ends by itself."""
+        self._is_stopped, self._is_touched = True, False
 
     def write(self) -> None:
         """Queue a write of the current state, unless the channel was stopped meanwhile."""

@@ -129,7 +129,7 @@ class Reporter:
     def message(self, text: str | None) -> None:
         work = self._work()
         with self._reports.lock:
-            work.message = None if text is None else text_of(text)
+            work.message = text_of(text)
             self._reports.send(work)
 
     def track(

@@ -18,6 +18,9 @@ from aioftrackjobs.jobs.texts import text_of
 #: By how much sums of fractions may be wrong: not enough to show.
 _TOLERANCE = 1e-6
 
+#: Integers with fewer bits are floats without an error.
+_BITS = 1000
+
 #: The weight of what may follow a stage that is the only one known.
 _UNKNOWN_REST = 1.0
 
@@ -75,11 +78,13 @@ class Work:
         return 1.0 if self.ended else min(max(self._done + self._done_in_stages(), 0.0), 1.0)
 
     def _done_in_stages(self) -> float:
-        return sum([each.share * each.fraction for each in self._stages if each.share])
+        if not self._stages:
+            return 0.0
+        return sum(each.share * each.fraction for each in self._stages if each.share)
 
     def progress(self, done: object, message: object, total: object) -> str | None:
         """Set how much is done: a fraction, or an amount of *total*."""
-        self.message = None if message is None else text_of(message)
+        self.message = message if type(message) is str else text_of(message)
         amount = number(done)
         whole = None if total is None else number(total)
         if amount is None or (total is not None and not whole):
@@ -163,6 +168,8 @@ class Work:
 
     def shown(self) -> Progress:
         """Return the progress of the whole Job, with what this part of it is doing."""
+        if self.within is None:
+            return Progress(round(self.fraction, 4) if self._measured else None, self.message)
         job, parts = self, [self.message]
         while job.within is not None:
             parts.insert(0, job.name)
@@ -173,7 +180,9 @@ class Work:
 
 def number(value: object) -> float | None:
     """Return a number that is not negative as a float; None for everything else."""
-    if type(value) is not float:
+    if type(value) is int and value.bit_length() < _BITS:
+        value = float(value)
+    elif type(value) is not float:
         if isinstance(value, (str, bytes, bytearray)):
             return None
         try:

@@ -17,8 +17,8 @@ def one_line(text: str, *secrets: str) -> str:
 
 
 def text_of(value: object) -> str | None:
-    """Return ``str(value)``; None if that raises an error."""
+    """Return ``str(value)``; None for None, and if that raises an error."""
     try:
-        return str(value)
+        return None if value is None else str(value)
     except Exception:  # noqa: BLE001 - a broken __str__ is no reason to end the work
         return None

@@ -163,6 +163,27 @@ class TestFarmDaemon:
         (job,) = (await _jobs(session)).values()
         assert '"origin": "web"' in job["data"]
 
+    async def test_two_daemons_on_one_queue_render_each_job_once(
+        self, launch: Any, session: AsyncSession, ftrack: dict[str, str], until: Until
+    ) -> None:
+        for number in range(8):
+            session.create(Job, {"data": {"farm_task": f"sh{number:02}0:1-3"}})
+        await session.commit()
+
+        programs = [launch(FARM, "--forever", env=ftrack) for _ in range(2)]
+
+        async def are_done() -> bool:
+            return [job.status for job in (await _jobs(session)).values()] == ["done"] * 8
+
+        await until(are_done)
+        for program in programs:
+            program.send(signal.SIGTERM)
+            await program.end()
+        for name, job in (await _jobs(session)).items():
+            runs = [program.err.count(f"runs as Job {job.id}") for program in programs]
+            assert sorted(runs) == [0, 1], name
+            assert len(_attached(job)) == 1
+
 
 @asynccontextmanager
 async def _service(

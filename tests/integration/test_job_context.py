@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from uuid import UUID, uuid4
 
 import anyio
 import pytest
@@ -18,6 +19,7 @@ from aioftrackjobs import (
     NoResultFoundError,
     RunningJob,
     TransportError,
+    User,
     current_job,
     job_context,
 )
@@ -227,15 +229,46 @@ async def test_nested_contexts_are_jobs_of_their_own(
         current_job()
 
 
-async def test_a_user_by_name_or_entity(session: AsyncSession, other: AsyncSession) -> None:
-    maya = await session.ensure("User", {"username": "maya"})
-    async with job_context(session, user="maya") as by_name:
-        pass
-    async with job_context(session, user=maya) as by_entity:
-        pass
+async def test_a_user_by_id_name_or_entity(session: AsyncSession, other: AsyncSession) -> None:
+    maya = await session.ensure(User, {"username": "maya"})
+    for user in ("maya", maya.id, maya.id.upper(), f"{{{maya.id}}}", UUID(maya.id), maya):
+        async with job_context(session, user=user) as job:
+            pass
 
-    for job in (by_name, by_entity):
-        assert (await fetch(other, job.id))["user"]["username"] == "maya"
+        assert (await fetch(other, job.id))["user_id"] == maya.id, user
+
+
+async def test_a_name_that_looks_like_an_id_and_an_id_that_looks_like_a_name(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    """Nobody gets Jobs of others by taking their id as a name, or their name as an id."""
+    maya = await session.ensure(User, {"username": "maya"})
+    named = await session.ensure(User, {"username": maya.id})
+    lonely = await session.ensure(User, {"username": str(uuid4())})
+    session.create(User, {"id": "maya", "username": "other", "is_active": True})
+    await session.commit()
+
+    for user, wanted in (
+        (maya.id, maya),
+        (lonely.username, lonely),
+        ("maya", maya),
+        (named, named),
+    ):
+        async with job_context(session, user=user) as job:
+            pass
+
+        assert (await fetch(other, job.id))["user_id"] == wanted.id, user
+
+
+async def test_a_uuid_is_no_name(session: AsyncSession, other: AsyncSession) -> None:
+    unknown = uuid4()
+    await session.ensure(User, {"username": str(unknown)})
+
+    with pytest.raises(NoResultFoundError, match=str(unknown)):
+        async with job_context(session, user=unknown):
+            pytest.fail("the block must not run")
+
+    assert await other.query("Job").all() == []
 
 
 async def test_an_unknown_user_is_an_error_before_anything_is_created(

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
+import arrow
 import httpx
 import pytest
 
@@ -13,6 +18,7 @@ from aioftrackjobs import (
     Component,
     Entity,
     FileComponent,
+    FtrackJobsError,
     InvalidKeyError,
     Job,
     JobComponent,
@@ -148,6 +154,135 @@ async def test_entities_and_lists_can_be_parameters(session: AsyncSession) -> No
     ).all()
 
     assert found == [job]
+
+
+@pytest.mark.parametrize("text", ["id in {ids}", "id in ({ids})", "id in( {ids} )"])
+@pytest.mark.parametrize("kind", [list, tuple, set, iter, dict.fromkeys, lambda ids: map(str, ids)])
+async def test_lists_of_many_kinds_can_be_parameters(
+    session: AsyncSession, text: str, kind: Callable[[list[str]], object]
+) -> None:
+    jobs = await make_jobs(session, 3)
+    ids = [job.id for job in jobs[:2]]
+
+    given = kind(ids)
+    if isinstance(given, dict):
+        given = given.keys()
+
+    assert set(await session.query(f"Job where {text}", ids=given).all()) == set(jobs[:2])
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["first_name", "id", "is_active", "timelogs.start", "timelogs.duration", "timelogs.user.id"],
+)
+async def test_nothing_is_in_an_empty_list(session: AsyncSession, path: str) -> None:
+    """Not even an empty text."""
+    user = await session.current_user()
+    user.first_name = ""
+    session.create("Timelog", {"user_id": user.id, "start": datetime.now(UTC), "duration": 1})
+    await session.commit()
+    everybody = set(await session.query("User").all())
+
+    for text in ("{path} in {none}", "{path} in ({none})", "not {path} not_in {none}"):
+        found = await session.query(f"User where {text.replace('{path}', path)}", none=[]).all()
+        assert found == [], text
+    for text in ("{path} not_in {none}", "not {path} in {none}", "id is x or {path} not_in {none}"):
+        found = await session.query(f"User where {text.replace('{path}', path)}", none=[]).all()
+        assert set(found) == everybody, text
+
+
+@pytest.mark.parametrize(
+    "text", [AWKWARD, "50%", "a\0b", "tab\t\r\n", "\\", '\\"', "ü\U0001f600", " "]
+)
+async def test_any_text_is_found_again(session: AsyncSession, text: str) -> None:
+    job = session.create("Job", {"data": text})
+    session.create("Job", {"data": "x" + text})
+    await session.commit()
+
+    assert await session.query("Job where data is {text}", text=text).all() == [job]
+    assert await session.query("Job where data in {texts}", texts=[text]).all() == [job]
+
+
+NAIVE = datetime(2026, 1, 1, 12)
+
+
+async def test_times_without_a_zone_are_refused_everywhere(session: AsyncSession) -> None:
+    user = await session.current_user()
+    job = session.create(Job, {})
+    log = session.create(
+        "Timelog", {"user_id": user.id, "start": NAIVE.astimezone(), "duration": 1}
+    )
+    await session.commit()
+
+    def set_item(entity: Entity, name: str, value: object) -> None:
+        entity[name] = value
+
+    for record in (
+        lambda: session.create(Job, {"finished_at": NAIVE}),
+        lambda: session.create(Job, {"finished_at": "2026-01-01T12:00:00"}),
+        lambda: session.create(Job, {"data": {"deadline": NAIVE}}),
+        lambda: session.create("Timelog", {"start": NAIVE}),
+        lambda: set_item(job, "finished_at", NAIVE),
+        lambda: setattr(job, "finished_at", NAIVE),
+        lambda: job.update(finished_at=NAIVE),
+        lambda: set_item(job, "data", {"deadlines": [NAIVE]}),
+        lambda: set_item(log, "start", NAIVE),
+        lambda: session.query("Job where created_at > {t}", t=NAIVE),
+        lambda: session.query("Job where created_at in {t}", t=[NAIVE]),
+    ):
+        with pytest.raises(FtrackJobsError, match="has no time zone"):
+            record()
+    query = {"action": "update", "entity_type": "Job", "entity_key": [job.id]}
+    with pytest.raises(FtrackJobsError, match="has no time zone"):
+        await session.call([{**query, "entity_data": {"finished_at": NAIVE}}])
+    with pytest.raises(FtrackJobsError, match="has no time zone"):
+        await session.ensure("Timelog", {"user_id": user.id, "start": NAIVE})
+    assert session.recorded_operations == ()
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(arrow.get("2026-07-01T12:00:00.5+02:00"), id="arrow"),
+        pytest.param(datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin")), id="zoneinfo"),
+        pytest.param(datetime(2026, 7, 1, 10, tzinfo=UTC).astimezone(), id="local"),
+    ],
+)
+async def test_times_of_any_zone_are_the_same_moment(session: AsyncSession, moment: Any) -> None:
+    user = await session.current_user()
+    wanted = datetime(2026, 7, 1, 10, tzinfo=UTC)
+    job = session.create(Job, {"finished_at": moment, "status": "done", "data": {"at": moment}})
+    log = session.create("Timelog", {"user_id": user.id, "start": moment, "duration": 1})
+    await session.commit()
+    await session.populate([job], "finished_at")
+    await session.populate([log], "start")
+
+    assert job.finished_at == log["start"] == wanted
+    assert await session.query("Job where finished_at is {t}", t=moment).all() == [job]
+    assert await session.query("Timelog where start is {t}", t=moment).all() == [log]
+    await session.call(
+        [
+            {
+                "action": "update",
+                "entity_type": "Timelog",
+                "entity_key": [log["id"]],
+                "entity_data": {"start": moment},
+            }
+        ]
+    )
+
+
+async def test_numbers_and_dates_of_other_kinds_travel(session: AsyncSession) -> None:
+    project = await session.query("Project").first()
+    assert project is not None
+    values = {"bid": Decimal("1.5"), "start_date": date(2026, 1, 2)}
+    task = session.create("Task", {"name": "a", "parent": project, "project": project, **values})
+    await session.commit()
+    await session.populate(task, "bid, start_date")
+
+    assert (task["bid"], task["start_date"]) == (1.5, datetime(2026, 1, 2, tzinfo=UTC))
+    found = session.query("Task where bid is {bid} and start_date is {start_date}", **values)
+    assert await found.one() is task
 
 
 async def test_a_syntax_error_keeps_the_servers_text_and_shows_the_query(
@@ -330,13 +465,49 @@ async def test_get_finds_an_entity_that_is_not_committed_yet(session: AsyncSessi
 
 @pytest.mark.parametrize(
     ("kind", "key"),
-    [("Job", []), ("Job", ["a", "b"]), ("JobComponent", "a"), ("Job", ""), ("Job", [3])],
+    [
+        ("Job", []),
+        ("Job", ["a", "b"]),
+        ("JobComponent", "a"),
+        ("Job", ""),
+        ("Job", [3]),
+        ("Job", None),
+        ("Job", 5),
+        ("Job", b"a"),
+        ("Job", {"a": "b"}),
+        ("Job", [None]),
+        ("JobComponent", {"a", "b"}),
+        ("JobComponent", ("a", "")),
+    ],
 )
-async def test_a_key_of_the_wrong_length_is_refused(
-    session: AsyncSession, kind: str, key: str | list[str]
-) -> None:
+async def test_what_is_no_key_is_refused(session: AsyncSession, kind: str, key: Any) -> None:
     with pytest.raises(InvalidKeyError, match=kind):
         await session.get(kind, key)
+
+
+async def test_ids_may_be_uuids(session: AsyncSession) -> None:
+    user = await session.current_user()
+    own = uuid4()
+    job = session.create(Job, {"id": own, "user_id": UUID(user.id)})
+    await session.commit()
+
+    assert job.id == str(own)
+    assert await session.get(Job, own) is job
+    assert await session.get("Job", [own]) is job
+    assert await session.get("Job", (str(own),)) is job
+    assert await session.query("Job where id is {id}", id=own).one() is job
+    assert await session.query("Job where user_id in {ids}", ids={UUID(user.id)}).one() is job
+
+
+async def test_keys_of_several_parts_may_be_tuples_of_uuids(session: AsyncSession) -> None:
+    job = session.create(Job, {})
+    await session.commit()
+    made = await session.create_component(b"hello", name="a.txt")
+    values = {"component_id": UUID(made.id), "job_id": UUID(job.id)}
+    link = session.create(JobComponent, values)
+    await session.commit()
+
+    assert await session.get(JobComponent, (UUID(made.id), UUID(job.id))) is link
 
 
 async def test_populate_loads_relations_and_collections(

@@ -63,6 +63,8 @@ async def writing(session: AsyncSession) -> None:
     job.status = 5  # type: ignore[assignment]
     job.description = "text"
     assert_type(session.create("Task", {"name": "comp"}), Entity)
+    assert_type(await session.claim_job('Job where status is "queued"'), Job | None)
+    assert_type(await session.claim_job(session.query("Job").of(Job), spread=1), Job | None)
     assert_type(await session.ensure(User, {"username": "maya"}, ["username"]), User)
     assert_type(session.created, list[Entity])
     await session.commit()

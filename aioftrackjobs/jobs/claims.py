@@ -1,0 +1,325 @@
+"""Claims: who may begin a Job that exists already, although many may try at the same time.
+
+The API has no conditional updates. So a session writes its claim, waits, and reads it back: the
+last one that wrote has the Job (Fischer's algorithm). A Job passes through these states::
+
+    status queued, no good lease       free
+        │  write a lease that is marked as a claim
+        ▼
+    status queued, claim of A          A waits for the settling time. If B found the Job free, too,
+        │                              B has written its claim by then, and A finds that of B.
+        │  read back: still queued, and still the claim of A?
+        ├─ no: A leaves the Job alone, and takes its own claim out if that is what stands there
+        ▼
+    status queued, claim of A          A has it; claim_job returns. If A dies, the claim ends.
+        │  job_context(job=...) reads the Job, and checks that the claim is still that of A
+        ▼
+    status running, lease of A         who comes late with a claim finds that it runs
+
+It fails only if one session is late twice: its claim arrives more than the settling time after it
+has read that the Job is free, right after the read with which another session begins the Job, and
+that one's own write is late, too. Hence the settling time is at least twice the time that the
+session itself needed from reading to writing, and a beginning that was late is read back again.
+
+A Job that was not claimed, and is begun by its id, is written as running at once, and then read
+back after the same time.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import anyio
+
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.entities.queries import Query, populate
+from aioftrackjobs.errors import (
+    CommitUncertainError,
+    EntityError,
+    FtrackJobsError,
+    JobOwnedError,
+    ServerError,
+    SessionStateError,
+)
+from aioftrackjobs.jobs.data import add_lease, remove_lease
+from aioftrackjobs.jobs.ownership import LEASE, LEASE_SECONDS, Lease, owner_of
+from aioftrackjobs.jobs.termination import fetch_jobs
+from aioftrackjobs.journal import this_process
+from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
+from aioftrackjobs.protocol.paging import split_paging
+from aioftrackjobs.protocol.query import has_projections
+
+logger = logging.getLogger(__name__)
+
+#: Rows that are read to find a free Job among them; eight times as many if there is none.
+_ROWS = 32
+
+#: Jobs whose claims are refused before the refusal is raised.
+_REFUSALS = 20
+
+#: Seconds for taking out claims when the session closes.
+_CLOSING = 2.0
+
+#: How often a Job is taken from an owner who has written it again before noticing.
+_REPETITIONS = 5
+
+
+class Beginning(NamedTuple):
+    """A Job that exists already, right before it is begun.
+
+    Attributes:
+        former: The lease of the owner that it is taken from; None if it has none.
+        is_claimed: Whether this session has claimed it.
+        began: When it was read, in the time of the event loop.
+    """
+
+    former: Lease | None
+    is_claimed: bool
+    began: float
+
+
+class _Claim(NamedTuple):
+    """What this session has written into a Job, and what was there before, until when it holds."""
+
+    job: Job
+    before: object
+    lease: Mapping[str, Any]
+    end: float
+    unit: UnitOfWork
+
+
+class Claims:
+    """The claims of one session.
+
+    Args:
+        entities: The entities of the session.
+        lease: Seconds that a claim lasts if its Job is not begun; 0 for the default.
+    """
+
+    def __init__(self, entities: EntityContext, *, lease: float) -> None:
+        self._entities = entities
+        self._background = entities.connection.background
+        self._server = entities.connection.server_status
+        self._settling = entities.connection.timings.claim_settling
+        self._holder = entities.connection.journal.holder
+        self._has_leases, self._seconds = lease > 0, lease or LEASE_SECONDS
+        self._claimed: dict[str, _Claim] = {}  # by the id of the Job, which is not begun yet
+        self._busy: set[str] = set()  # Jobs that a task of this session claims or begins now
+
+    # One of many
+
+    async def claim(self, query: Query[Any], *, spread: int) -> Job | None:
+        """Claim one of the queued Jobs that *query* finds; return None if all are taken.
+
+        Args:
+            query: Finds Jobs, in the order in which they are to be claimed.
+            spread: The Job is one of the first so many free ones, at random; if that is not 1,
+                twice as many after each Job that another session has got.
+
+        Raises:
+            ServerError: The server refused the query, or a claim, and no other Job was left.
+            TransportError: It could not be reached.
+        """
+        size, unusable = _ROWS, set[str]()
+        refusal: Exception | None = None
+        while True:
+            began = anyio.current_time()
+            rows = await self._read(query, size)
+            free = [job for job in rows if job.id not in unusable and self._is_free(job)]
+            if not free and len(rows) >= size:
+                size *= 8
+            elif not free:
+                if refusal is not None:
+                    raise refusal
+                return None
+            else:
+                job = random.choice(free[:spread])  # noqa: S311 - nothing secret
+                try:
+                    if await self._try(job, began):
+                        return job
+                    if spread > 1:
+                        spread = min(2 * spread, _ROWS)
+                except (ServerError, EntityError, ValueError) as exc:  # about this Job, perhaps
+                    if getattr(exc, "is_retryable", False):
+                        raise
+                    logger.warning("%r cannot be claimed: %s", job, exc)
+                    unusable.add(job.id)
+                    if len(unusable) >= _REFUSALS:
+                        raise
+                    refusal = exc
+
+    async def _read(self, query: Query[Any], size: int) -> list[Job]:
+        paged = split_paging(query.expression)
+        limit = size if paged.limit is None else min(size, paged.limit)
+        offset = f" offset {paged.offset}" if paged.offset else ""
+        page: Query[Entity] = Query(self._entities, f"{paged.text}{offset} limit {limit}")
+        rows = await page.of(Job).all()
+        if rows and has_projections(paged.text):  # status and data may not be among them
+            await populate(self._entities, rows, ("status", "data"))
+        return rows
+
+    def _is_free(self, job: Job) -> bool:
+        if job.id in self._busy or remote_value(job, "status") != JobStatus.QUEUED:
+            return False
+        claim = self._claimed.get(job.id)
+        if claim is not None and claim.end > anyio.current_time():
+            return False
+        return self._owner_of(job) is None
+
+    def _owner_of(self, job: Job) -> Lease | None:
+        data = parse_job_data(remote_value(job, "data"))
+        return owner_of(remote_value(job, "status"), data, self._server.server_time())
+
+    async def _try(self, job: Job, began: float) -> bool:
+        """Claim *job*, which was free when it was read; return whether this session has it."""
+        claim = self._new_claim(job)
+        claim.unit.set(job, data=add_lease(claim.before, claim.lease))
+        self._busy.add(job.id)
+        is_standing, uncertain = True, None
+        try:
+            try:
+                await claim.unit.commit()
+            except CommitUncertainError as exc:
+                uncertain = exc  # what can be read counts
+            await self._settle(began)
+            is_standing = await self._is_standing(claim)
+            is_queued = remote_value(job, "status") == JobStatus.QUEUED
+            if is_standing and is_queued:
+                self._claimed[job.id] = claim
+                is_standing = False
+                return True
+            if uncertain is not None and is_queued and self._owner_of(job) is None:
+                raise uncertain.__cause__ or uncertain
+            return False
+        finally:
+            self._busy.discard(job.id)
+            if is_standing:
+                self._withdraw_soon(claim)
+
+    def _new_claim(self, job: Job) -> _Claim:
+        until = self._server.server_time() + timedelta(seconds=self._seconds)
+        lease = Lease(self._holder, this_process(), until, is_claim=True).encode()
+        end = anyio.current_time() + self._seconds
+        unit = self._entities.new_unit()
+        return _Claim(job, remote_value(job, "data"), lease, end, unit)
+
+    async def _settle(self, began: float) -> None:
+        """Wait until who has read the Job at the same time as this session has written, too."""
+        await anyio.sleep(max(self._settling, 2 * (anyio.current_time() - began)))
+
+    async def _is_standing(self, claim: _Claim) -> bool:
+        """Read the Job again; return whether *claim* is what stands in its data."""
+        found = await fetch_jobs(self._entities, [claim.job.id])
+        data = parse_job_data(remote_value(claim.job, "data"))
+        return bool(found) and data.get(LEASE) == claim.lease
+
+    def _withdraw_soon(self, claim: _Claim) -> None:
+        """Take a claim out again, in the background: its task may have been cancelled."""
+        self._busy.add(claim.job.id)
+        try:
+            self._background.spawn(self._withdraw, claim)
+        except SessionStateError:  # the claim ends by itself
+            self._busy.discard(claim.job.id)
+
+    async def _withdraw(self, claim: _Claim) -> None:
+        try:
+            with self._background.keep_alive(), anyio.move_on_after(self._seconds):
+                await claim.unit.settled()
+                if await self._is_standing(claim):
+                    data = remote_value(claim.job, "data")
+                    unit = self._entities.new_unit()
+                    unit.set(claim.job, data=remove_lease(data, claim.before, claim.lease))
+                    await unit.commit()
+        except (FtrackJobsError, ValueError) as exc:
+            logger.warning("%r stays claimed for %g s: %s", claim.job, self._seconds, exc)
+        finally:
+            self._busy.discard(claim.job.id)
+
+    async def close(self) -> None:
+        """Take out the claims to Jobs that were not begun; the session closes."""
+        claims, self._claimed = list(self._claimed.values()), {}
+        with anyio.move_on_after(_CLOSING):
+            async with anyio.create_task_group() as group:
+                for claim in claims:
+                    if claim.end > anyio.current_time():
+                        group.start_soon(self._withdraw, claim)
+
+    # A certain one
+
+    def enter(self, job: Job, began: float, *, runs_here: bool, take_over: bool) -> Beginning:
+        """Check that *job* may be begun, and keep other tasks of this session from doing so.
+
+        Args:
+            job: A Job that was just read.
+            began: When the read began, in the time of the event loop.
+            runs_here: Whether another block of this session runs it.
+            take_over: Take it from its owner.
+
+        Raises:
+            JobOwnedError: It has an owner, and nothing was written.
+        """
+        owner = self._owner_of(job)
+        if job.id in self._busy or (runs_here and not take_over):
+            raise self._error(job, None)
+        is_own = owner is not None and owner.holder == self._holder
+        if owner is not None and not is_own and not take_over:
+            raise self._error(job, owner)
+        claim = self._claimed.pop(job.id, None)
+        is_queued = remote_value(job, "status") == JobStatus.QUEUED
+        if claim is not None and not is_queued and not take_over:
+            raise JobOwnedError(job.id)
+        is_claimed = is_own and is_queued and claim is not None
+        self._busy.add(job.id)
+        return Beginning(None if is_own else owner, is_claimed, began)
+
+    def leave(self, job: Job) -> None:
+        """Note that *job* was begun, or could not be."""
+        self._busy.discard(job.id)
+
+    async def confirm(
+        self, job: Job, beginning: Beginning, write: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Make sure that no other session has begun *job* at the same time.
+
+        Args:
+            job: A Job that this session has written as running, with a lease.
+            beginning: What :meth:`enter` has returned.
+            write: Writes it again, if its former owner has overwritten it.
+
+        Raises:
+            JobOwnedError: Another session has it.
+        """
+        began = beginning.began
+        former = None if beginning.former is None else beginning.former.holder
+        if beginning.is_claimed and anyio.current_time() - began <= self._settling:
+            return
+        for _ in range(_REPETITIONS):
+            await self._settle(began)
+            began = anyio.current_time()
+            await fetch_jobs(self._entities, [job.id])
+            owner = self._owner_of(job)
+            if remote_value(job, "status") != JobStatus.RUNNING:
+                raise JobOwnedError(job.id)  # it has been run meanwhile
+            if self._is_settled(owner):
+                return
+            if owner is not None and not owner.is_claim and owner.holder != former:
+                break
+            await write()
+        raise self._error(job, owner)
+
+    def _is_settled(self, owner: Lease | None) -> bool:
+        if owner is None:
+            return not self._has_leases
+        return owner.holder == self._holder and not owner.is_claim
+
+    def _error(self, job: Job, owner: Lease | None) -> JobOwnedError:
+        if owner is None:
+            here = this_process()
+            return JobOwnedError(job.id, here.host, here.pid, self._holder, None)
+        process = owner.process
+        return JobOwnedError(job.id, process.host, process.pid, owner.holder, owner.until)

@@ -1,0 +1,572 @@
+"""How a Job ends: by what its block decides, and by what ends the block."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import anyio
+import pytest
+from anyio.to_thread import run_sync
+
+from aioftrackjobs import AsyncSession, Job, JobStatus, RunningJob, job_context
+from aioftrackjobs.devserver import ServerHandle
+
+from .waiting import until
+
+
+class Begun:
+    """Runs a block as a Job that waits until it is cancelled."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._session = session
+        self.jobs: list[RunningJob] = []
+        self.inside = anyio.Event()
+
+    async def run(self, decide: Callable[[RunningJob], object] = lambda _: None) -> None:
+        async with job_context(self._session, description="Render") as job:
+            self.jobs.append(job)
+            decide(job)
+            self.inside.set()
+            await anyio.sleep_forever()
+
+
+@pytest.fixture
+def begun(session: AsyncSession) -> Begun:
+    return Begun(session)
+
+
+async def end_of(session: AsyncSession, job: RunningJob) -> tuple[str, str | None]:
+    found = await session.get(Job, job.id)
+    assert found is not None
+    return str(found.status), found.description
+
+
+async def data_of(session: AsyncSession, job: RunningJob) -> dict[str, Any]:
+    found = await session.get(Job, job.id)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found["data"])
+    return data
+
+
+# Decided by the block
+
+
+@pytest.mark.every_client
+async def test_finish_says_what_was_done(session: AsyncSession, other: AsyncSession) -> None:
+    async with job_context(session, description="Publish") as job:
+        job.progress(3, "3 of 3", total=3)
+        job.finish("3 files delivered")
+
+    assert await end_of(other, job) == ("done", "Publish - 3 files delivered")
+    assert (await data_of(other, job))["base_description"] == "Publish"
+
+
+async def test_a_job_that_is_done_shows_no_progress(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="Publish", interval=0.01) as with_text:
+        with_text.progress(1.0, "3 of 3")
+        with_text.finish()
+    async with job_context(session, interval=0.01) as without_text:
+        without_text.progress(0.5, "half")
+
+        async def is_shown() -> bool:
+            return (await end_of(other, without_text))[1] == "50 %, half"
+
+        await until(is_shown)
+
+    assert await end_of(other, with_text) == ("done", "Publish")
+    assert await end_of(other, without_text) == ("done", None)
+
+
+@pytest.mark.parametrize(
+    ("decide", "end"),
+    [
+        (lambda job: (job.finish("ok"), job.fail("no")), ("done", "Render - ok")),
+        (lambda job: (job.fail("no"), job.finish("ok")), ("failed", "Render - failed: no")),
+        (lambda job: (job.fail("one"), job.fail("two")), ("failed", "Render - failed: one")),
+        (lambda job: (job.finish("1"), job.finish("2")), ("done", "Render - 1")),
+        (lambda job: (job.finish(), job.fail("no")), ("done", "Render")),
+        (lambda job: job.fail(None), ("failed", "Render")),
+        (lambda job: job.fail(OSError("disk")), ("failed", "Render - failed: disk")),
+        (lambda job: job.finish(7), ("done", "Render - 7")),
+        (lambda job: job.finish("a\n b"), ("done", "Render - a b")),
+        (lambda job: job.finish(" "), ("done", "Render")),
+    ],
+)
+async def test_the_first_decision_wins(
+    session: AsyncSession,
+    other: AsyncSession,
+    decide: Callable[[RunningJob], object],
+    end: tuple[str, str],
+) -> None:
+    async with job_context(session, description="Render") as job:
+        decide(job)
+
+    assert await end_of(other, job) == end
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize(
+    ("decide", "end"),
+    [
+        (lambda job: job.finish("3 files"), ("done", "Render - 3 files")),
+        (lambda job: job.fail("black"), ("failed", "Render - failed: black")),
+        (lambda job: setattr(job.entity, "status", "done"), ("done", "Render")),
+        (lambda job: setattr(job.entity, "status", "queued"), ("queued", "Render")),
+    ],
+)
+async def test_a_cancellation_changes_no_decision(
+    begun: Begun,
+    other: AsyncSession,
+    decide: Callable[[RunningJob], object],
+    end: tuple[str, str],
+) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(begun.run, decide)
+        await begun.inside.wait()
+        group.cancel_scope.cancel()
+
+    assert await end_of(other, begun.jobs[0]) == end
+
+
+@pytest.mark.parametrize(
+    ("decide", "error", "end"),
+    [
+        (
+            lambda job: job.finish("3 files"),
+            OSError("disk full"),
+            ("failed", "Render - 3 files - failed: OSError: disk full"),
+        ),
+        (
+            lambda job: job.fail("black"),
+            OSError("disk full"),
+            ("failed", "Render - failed: black"),
+        ),
+        (
+            lambda job: setattr(job.entity, "status", "done"),
+            OSError("disk full"),
+            ("failed", "Render - failed: OSError: disk full"),
+        ),
+        (
+            lambda job: setattr(job.entity, "status", "failed"),
+            OSError("disk full"),
+            ("failed", "Render - failed: OSError: disk full"),
+        ),
+        (lambda job: job.finish("3 files"), SystemExit(0), ("done", "Render - 3 files")),
+        (lambda job: job.fail("black"), SystemExit(0), ("failed", "Render - failed: black")),
+        (lambda job: job.finish("3 files"), KeyboardInterrupt(), ("done", "Render - 3 files")),
+    ],
+)
+async def test_an_error_after_a_decision_is_not_hidden(
+    session: AsyncSession,
+    other: AsyncSession,
+    decide: Callable[[RunningJob], object],
+    error: BaseException,
+    end: tuple[str, str],
+) -> None:
+    with pytest.raises(type(error)):
+        async with job_context(session, description="Render") as job:
+            decide(job)
+            raise error
+
+    assert await end_of(other, job) == end
+
+
+# Set on the entity
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("is_committed", [True, False])
+@pytest.mark.parametrize("status", ["failed", "done", "queued", "running"])
+async def test_a_status_that_the_block_sets_is_respected(
+    session: AsyncSession, other: AsyncSession, status: str, is_committed: bool
+) -> None:
+    async with job_context(session, description="Render") as job:
+        job.entity["status"] = status
+        if is_committed:
+            await session.commit()
+            assert (await end_of(other, job))[0] == status
+        job.progress(0.5)
+    await session.commit()
+
+    assert (await end_of(other, job))[0] == ("done" if status == "running" else status)
+    assert session.recorded_operations == ()
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("is_committed", [True, False])
+async def test_a_text_that_the_block_sets_is_respected(
+    session: AsyncSession, other: AsyncSession, is_committed: bool
+) -> None:
+    async with job_context(session, description="Render", interval=0.01) as job:
+        job.progress(0.25)
+        job.entity.description = "Render v2"
+        if is_committed:
+            await session.commit()
+            assert "Render v2" in str((await end_of(other, job))[1])
+        assert job.description == "Render v2"
+        job.progress(0.5)
+
+        async def is_shown() -> bool:
+            return (await end_of(other, job))[1] == "Render v2 (50 %)"
+
+        await until(is_shown)
+    await session.commit()
+
+    assert await end_of(other, job) == ("done", "Render v2")
+    assert session.recorded_operations == ()
+
+
+async def test_a_unit_of_work_around_the_block_sends_nothing_of_the_job_later(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with session.unit_of_work():
+        task = session.create("User", {"username": "later"})
+        async with job_context(session, description="Render") as job:
+            job.entity.status = JobStatus.RUNNING
+            job.entity.description = "Render v2"
+
+    assert await end_of(other, job) == ("done", "Render v2")
+    assert await other.get("User", task["id"])
+
+
+async def test_other_keys_of_the_data_that_the_block_sets_are_kept(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="Render", data={"kept": 1}) as job:
+        data = json.loads(job.entity["data"])
+        job.progress(0.5)
+        job.entity["data"] = {**data, "frames": [1, 2]}
+
+    found = await data_of(other, job)
+    assert found == {"description": "Render", "kept": 1, "frames": [1, 2], "progress": 0.5}
+
+
+async def test_a_status_that_was_rolled_back_does_not_count(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="Render") as job:
+        job.entity.status = JobStatus.FAILED
+        session.rollback()
+
+    assert await end_of(other, job) == ("done", "Render")
+
+
+async def test_after_the_block_the_entity_is_the_programs_again(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="Render") as job:
+        pass
+    job.entity.description = "afterwards"
+    job.entity.status = JobStatus.FAILED
+    await session.commit()
+
+    assert await end_of(other, job) == ("failed", "afterwards")
+
+
+# Text
+
+
+@pytest.mark.every_client
+async def test_the_description_can_be_read_and_set_at_any_moment(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, interval=0.01) as job:
+        assert job.description is None
+        job.description = "Render"
+        job.progress(0.5)
+        await run_sync(lambda: setattr(job, "description", f"{job.description} v2"))
+        assert job.description == "Render v2"
+
+        async def is_shown() -> bool:
+            return (await end_of(other, job))[1] == "Render v2 (50 %)"
+
+        await until(is_shown)
+        job.description = None
+
+        async def is_removed() -> bool:
+            return (await end_of(other, job))[1] == "50 %"
+
+        await until(is_removed)
+        job.message = "on"
+        assert job.message == "on"
+        job.description = 7  # type: ignore[assignment]
+
+    assert await end_of(other, job) == ("done", "7")
+
+
+@pytest.mark.parametrize("data", [{"description": "theirs", "a": 1}, '{"description": "theirs"}'])
+async def test_a_description_in_the_given_data_is_the_text_of_the_job(
+    session: AsyncSession, other: AsyncSession, data: Any
+) -> None:
+    async with job_context(session, data=data, interval=0.01) as job:
+        assert job.description == "theirs"
+        job.progress(0.5)
+
+        async def is_shown() -> bool:
+            return (await end_of(other, job))[1] == "theirs (50 %)"
+
+        await until(is_shown)
+
+    assert await end_of(other, job) == ("done", "theirs")
+
+
+async def test_a_description_in_the_given_data_replaces_that_of_an_existing_job(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    made = other.create(Job, {"data": {"description": "old"}})
+    await other.commit()
+    async with job_context(session, job=made.id, data={"description": "new"}) as job:
+        job.progress(0.5)
+
+    assert await end_of(other, job) == ("done", "new")
+
+
+# What ends the block
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize(
+    ("error", "end"),
+    [
+        (SystemExit(), ("done", "Render")),
+        (SystemExit(0), ("done", "Render")),
+        (SystemExit(None), ("done", "Render")),
+        (SystemExit(3), ("failed", "Render - failed: the process exits with 3")),
+        (SystemExit("no license"), ("failed", "Render - failed: no license")),
+        (SystemExit(""), ("failed", "Render - failed: the process exits with ''")),
+        (BaseExceptionGroup("g", [SystemExit(0)]), ("done", "Render")),
+        (
+            BaseExceptionGroup("g", [SystemExit(0), BaseExceptionGroup("h", [SystemExit(4)])]),
+            ("failed", "Render - failed: the process exits with 4"),
+        ),
+        (
+            BaseExceptionGroup("g", [SystemExit(0), ValueError("bad")]),
+            ("failed", "Render - failed: ValueError: bad"),
+        ),
+        (KeyboardInterrupt(), ("failed", "Render - failed: interrupted")),
+        (
+            BaseExceptionGroup("g", [KeyboardInterrupt(), ValueError("bad")]),
+            ("failed", "Render - failed: ValueError: bad"),
+        ),
+        (GeneratorExit(), ("failed", "Render - failed: closed before its end")),
+    ],
+    ids=repr,
+)
+async def test_an_exit_says_how_the_job_ends(
+    session: AsyncSession, other: AsyncSession, error: BaseException, end: tuple[str, str]
+) -> None:
+    with pytest.raises(type(error)):
+        async with job_context(session, description="Render") as job:
+            raise error
+
+    assert await end_of(other, job) == end
+
+
+async def test_an_exit_in_a_task_group_inside_the_block_is_an_exit(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async def leave() -> None:
+        with suppress(SystemExit):
+            sys.exit(1)
+
+    async with job_context(session, description="Render") as job:
+        async with anyio.create_task_group() as group:
+            group.start_soon(leave)
+
+    assert await end_of(other, job) == ("done", "Render")
+
+
+def _seconds(text: str | None) -> float:
+    match = re.fullmatch(r"Render - failed: timed out after ([\d.]+) s", str(text))
+    assert match, text
+    return float(match[1])
+
+
+def _asyncio_timeout(work: Callable[[], Awaitable[None]]) -> Any:
+    async def run() -> None:
+        async with asyncio.timeout(0.3):
+            await work()
+
+    return run
+
+
+def _wait_for(work: Callable[[], Awaitable[None]]) -> Any:
+    return lambda: asyncio.wait_for(work(), 0.3)
+
+
+def _awaited_task(work: Callable[[], Any]) -> Any:
+    async def run() -> None:
+        async with asyncio.timeout(0.3):
+            await asyncio.create_task(work())
+
+    return run
+
+
+def _gathered(work: Callable[[], Any]) -> Any:
+    async def run() -> None:
+        async with asyncio.timeout(0.3):
+            await asyncio.gather(work())
+
+    return run
+
+
+def _group_in_a_timeout(work: Callable[[], Any]) -> Any:
+    async def run() -> None:
+        async with asyncio.timeout(0.3), asyncio.TaskGroup() as group:
+            group.create_task(work())
+
+    return run
+
+
+def _timeout_in_a_generator(work: Callable[[], Any]) -> Any:
+    @asynccontextmanager
+    async def limited() -> AsyncIterator[None]:
+        async with asyncio.timeout(0.3):
+            yield
+
+    async def run() -> None:
+        async with limited():
+            await work()
+
+    return run
+
+
+@pytest.mark.asyncio_only
+@pytest.mark.parametrize(
+    "limit",
+    [
+        _asyncio_timeout,
+        _wait_for,
+        _awaited_task,
+        _gathered,
+        _group_in_a_timeout,
+        _timeout_in_a_generator,
+    ],
+)
+async def test_a_timeout_of_asyncio_is_the_reason(
+    begun: Begun, other: AsyncSession, session: AsyncSession, limit: Callable[..., Any]
+) -> None:
+    await session.current_user()
+    with pytest.raises(TimeoutError):
+        await limit(begun.run)()
+
+    status, text = await end_of(other, begun.jobs[0])
+    assert status == "failed"
+    assert 0.1 <= _seconds(text) <= 2
+
+
+@pytest.mark.every_client
+@pytest.mark.parametrize("outer", [anyio.fail_after, anyio.move_on_after])
+async def test_a_deadline_of_anyio_is_the_reason(
+    begun: Begun, other: AsyncSession, session: AsyncSession, outer: Callable[[float], Any]
+) -> None:
+    await session.current_user()
+    with suppress(TimeoutError), outer(0.3):
+        await begun.run()
+
+    status, text = await end_of(other, begun.jobs[0])
+    assert status == "failed"
+    assert 0.1 <= _seconds(text) <= 2
+
+
+@pytest.mark.asyncio_only
+async def test_the_message_of_a_cancellation_is_the_reason(
+    begun: Begun, other: AsyncSession
+) -> None:
+    task = asyncio.create_task(begun.run())
+    await begun.inside.wait()
+    task.cancel("by operator")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    end = await end_of(other, begun.jobs[0])
+    assert end == ("failed", "Render - failed: cancelled: by operator")
+
+
+@pytest.mark.every_client
+async def test_without_a_reason_a_block_was_just_cancelled(
+    begun: Begun, other: AsyncSession
+) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(begun.run)
+        await begun.inside.wait()
+        group.cancel_scope.cancel()
+
+    assert await end_of(other, begun.jobs[0]) == ("failed", "Render - failed: cancelled")
+
+
+@pytest.mark.asyncio_only
+@pytest.mark.parametrize("is_child", [True, False])
+async def test_the_error_of_another_task_of_asyncio_is_the_reason(
+    begun: Begun, other: AsyncSession, is_child: bool
+) -> None:
+    async def fail() -> None:
+        await begun.inside.wait()
+        raise RuntimeError("sibling")
+
+    with pytest.raises(ExceptionGroup):
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+            if is_child:
+                group.create_task(begun.run())
+            else:
+                await begun.run()
+
+    reason = "cancelled because another task failed: RuntimeError: sibling"
+    assert await end_of(other, begun.jobs[0]) == ("failed", f"Render - failed: {reason}")
+
+
+async def test_an_inner_deadline_that_has_passed_is_no_reason(
+    begun: Begun, session: AsyncSession, other: AsyncSession
+) -> None:
+    async with anyio.create_task_group() as group:
+
+        async def work() -> None:
+            async with job_context(session, description="Render") as job:
+                begun.jobs.append(job)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0):
+                        await anyio.sleep_forever()
+                begun.inside.set()
+                await anyio.sleep_forever()
+
+        group.start_soon(work)
+        await begun.inside.wait()
+        group.cancel_scope.cancel()
+
+    assert await end_of(other, begun.jobs[0]) == ("failed", "Render - failed: cancelled")
+
+
+_INTERRUPTED = """
+import asyncio, os, signal
+from aioftrackjobs import AsyncSession, job_context
+
+async def main():
+    async with AsyncSession() as session, job_context(session, description="Render"):
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_ctrl_c_of_a_program_on_asyncio_is_the_reason(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    environment = {
+        "FTRACK_SERVER": server.url,
+        "FTRACK_API_KEY": server.api_key,
+        "FTRACK_API_USER": server.api_user,
+    }
+    await anyio.run_process([sys.executable, "-c", _INTERRUPTED], env=environment, check=False)
+
+    (job,) = await other.query("Job").of(Job).all()
+    assert (job.status, job.description) == (JobStatus.FAILED, "Render - failed: interrupted")

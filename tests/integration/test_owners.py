@@ -1,0 +1,529 @@
+"""Two owners: a Job that somebody runs is taken over on purpose, or joined, or left alone."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import os
+import pickle
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import anyio
+import pytest
+
+from aioftrackjobs import (
+    ArgumentError,
+    AsyncSession,
+    EntityError,
+    FtrackJobsError,
+    Job,
+    JobOwnedError,
+    RunningJob,
+    job_context,
+)
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER, Lease
+from aioftrackjobs.journal import Process, this_process
+from aioftrackjobs.session import jobs_of
+from aioftrackjobs.timings import DEFAULT_TIMINGS
+from aioftrackjobs.transport import WireRequest, WireResponse
+
+from .relay import Relay, Send
+from .waiting import until
+
+QUICK = replace(DEFAULT_TIMINGS, claim_settling=0.02)
+
+ELSEWHERE = Process("farm07", 4711, "another place", "12345")
+DEAD = this_process()._replace(pid=2**22 + 1)
+
+
+@asynccontextmanager
+async def connected(server: ServerHandle, **options: Any) -> AsyncIterator[AsyncSession]:
+    options = {"timings": QUICK, **options}
+    async with AsyncSession(server.url, server.api_key, server.api_user, **options) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def session(server: ServerHandle) -> AsyncIterator[AsyncSession]:
+    async with connected(server) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def other(server: ServerHandle) -> AsyncIterator[AsyncSession]:
+    async with connected(server) as opened:
+        yield opened
+
+
+async def stored(session: AsyncSession, job: Job | RunningJob) -> tuple[str, dict[str, Any]]:
+    found = await session.get(Job, job.id)
+    assert found is not None
+    return found.status, json.loads(found["data"])
+
+
+async def job_of(
+    session: AsyncSession, process: Process | None, *, left: float = 100.0, status: str = "running"
+) -> Job:
+    """Make a Job with a lease of *process* that has some seconds left; without one if None."""
+    data: dict[str, Any] = {"description": "Render"}
+    if process is not None:
+        data[LEASE] = Lease("them", process, now() + timedelta(seconds=left)).encode()
+    job = session.create(Job, {"status": status, "data": data})
+    await session.commit()
+    return job
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+# A good lease
+
+
+@pytest.mark.every_client
+async def test_a_job_that_another_session_runs_is_left_alone(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="x") as job:
+        before = await stored(other, job)
+        with pytest.raises(JobOwnedError) as caught:
+            async with job_context(other, job=job.id, description="y", data={"z": 1}):
+                pytest.fail("it has an owner")
+        assert await stored(other, job) == before
+        lease = Lease.of(before[1])
+        assert lease is not None
+        error = caught.value
+        assert (error.job_id, error.until) == (job.id, lease.until)
+        assert (error.host, error.pid) == (this_process().host, os.getpid())
+        assert error.holder == jobs_of(session).journal.holder == lease.holder
+        for way in ("wait", "take_over=True", "join=True", job.id, this_process().host):
+            assert way in str(error)
+        assert isinstance(error, FtrackJobsError)
+    assert await stored(other, job) == ("done", {"description": "x"})
+
+
+@pytest.mark.parametrize(
+    ("process", "left", "status", "is_owned"),
+    [
+        pytest.param(ELSEWHERE, 100, "running", True, id="another-host"),
+        pytest.param(ELSEWHERE, 100, "queued", True, id="queued-with-lease"),
+        pytest.param(ELSEWHERE, -1, "running", False, id="lease-over"),
+        pytest.param(DEAD, 100, "running", False, id="dead"),
+        pytest.param(this_process(), 100, "running", True, id="this-process"),
+        pytest.param(this_process(), -1, "running", False, id="alive-but-over"),
+        pytest.param(None, 0, "running", False, id="no-lease"),
+        pytest.param(None, 0, "queued", False, id="queued"),
+        pytest.param(ELSEWHERE, 100, "done", False, id="done-with-lease"),
+        pytest.param(ELSEWHERE, 100, "failed", False, id="failed-with-lease"),
+    ],
+)
+async def test_what_counts_as_an_owner(
+    session: AsyncSession,
+    other: AsyncSession,
+    process: Process | None,
+    left: float,
+    status: str,
+    *,
+    is_owned: bool,
+) -> None:
+    made = await job_of(other, process, left=left, status=status)
+    before = await stored(other, made)
+    if is_owned:
+        with pytest.raises(JobOwnedError):
+            async with job_context(session, job=made.id):
+                pytest.fail("it has an owner")
+        assert await stored(other, made) == before
+    else:
+        async with job_context(session, job=made.id):
+            assert (await stored(other, made))[0] == "running"
+        assert await stored(other, made) == ("done", {"description": "Render"})
+
+
+async def test_a_lease_of_another_shape_is_none(session: AsyncSession) -> None:
+    job = session.create(Job, {"status": "running", "data": {LEASE: {"until": "tomorrow"}}})
+    await session.commit()
+
+    async with job_context(session, job=job):
+        pass
+
+    assert await stored(session, job) == ("done", {})
+
+
+async def test_time_is_that_of_the_server(
+    session: AsyncSession, other: AsyncSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host whose clock is an hour fast does not take a good lease for one that is over."""
+
+    class Fast(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) + timedelta(hours=1)
+
+    made = await job_of(other, ELSEWHERE)
+    monkeypatch.setattr("aioftrackjobs.commit.api_client.datetime", Fast)
+
+    with pytest.raises(JobOwnedError):
+        async with job_context(session, job=made.id):
+            pytest.fail("it has an owner")
+
+
+@pytest.mark.every_client
+async def test_the_same_session_cannot_run_a_job_twice(session: AsyncSession) -> None:
+    async with job_context(session, description="x") as job:
+        with pytest.raises(JobOwnedError, match="another block of this session"):
+            async with job_context(session, job=job.entity):
+                pytest.fail("it runs")
+        assert (await stored(session, job))[0] == "running"
+    async with job_context(session, job=job.entity):
+        pass  # it has ended
+
+
+async def test_without_leases_the_same_session_cannot_run_a_job_twice_either(
+    server: ServerHandle,
+) -> None:
+    async with connected(server, lease=0) as session, anyio.create_task_group() as group:
+        made = await job_of(session, None, status="queued")
+        outcomes: list[str] = []
+
+        async def run() -> None:
+            try:
+                async with job_context(session, job=made.id):
+                    outcomes.append("ran")
+                    await until(lambda: len(outcomes) == 5)
+            except JobOwnedError:
+                outcomes.append("owned")
+
+        for _ in range(5):
+            group.start_soon(run)
+    assert sorted(outcomes) == ["owned"] * 4 + ["ran"]
+
+
+@pytest.mark.parametrize("status", ["queued", "running", "done"])
+async def test_sessions_that_begin_the_same_job_at_once_do_not_both_run_it(
+    server: ServerHandle, session: AsyncSession, status: str
+) -> None:
+    made = await job_of(session, None, status=status)
+    outcomes: list[str] = []
+
+    async def run() -> None:
+        async with connected(server, timings=replace(QUICK, claim_settling=0.5)) as another:
+            try:
+                async with job_context(another, job=made.id):
+                    outcomes.append("ran")
+                    await until(lambda: len(outcomes) == 4)
+            except JobOwnedError:
+                outcomes.append("owned")
+
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(run)
+    assert sorted(outcomes) == ["owned"] * 3 + ["ran"]
+    assert (await stored(session, made))[0] == "done"
+
+
+async def test_a_job_that_somebody_runs_and_ends_while_it_begins_is_not_run_again(
+    server: ServerHandle, session: AsyncSession, other: AsyncSession
+) -> None:
+    made = await job_of(other, None, status="queued")
+    outcomes: list[str] = []
+
+    async def run_quickly(request: WireRequest, send: Send) -> WireResponse:
+        response = await send(request)
+        if b'"running"' in (request.body or b""):  # type: ignore[operator]
+            relay.end()
+            async with job_context(other, job=made.id, take_over=True):
+                outcomes.append("other")
+        return response
+
+    relay = Relay(session, run_quickly)
+    with pytest.raises(JobOwnedError):
+        async with job_context(session, job=made.id):
+            outcomes.append("session")
+    assert outcomes == ["other"]
+    assert (await stored(other, made))[0] == "done"
+
+
+async def test_a_beginning_that_another_program_overwrites_is_written_again(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    """A claim that comes too late, or a program that knows nothing of leases."""
+    made = await job_of(other, None, status="queued")
+
+    async def overwrite(request: WireRequest, send: Send) -> WireResponse:
+        response = await send(request)
+        if b'"running"' in (request.body or b""):  # type: ignore[operator]
+            relay.end()
+            theirs = await other.get(Job, made.id)
+            assert theirs is not None
+            theirs["data"] = {"theirs": 1}
+            await other.commit()
+        return response
+
+    relay = Relay(session, overwrite)
+    async with job_context(session, job=made.id, data={"mine": 1}):
+        status, data = await stored(other, made)
+        assert (status, data["theirs"], data["mine"]) == ("running", 1, 1)
+        assert Lease.of(data) is not None
+
+
+async def test_the_error_survives_pickle_and_copy() -> None:
+    error = JobOwnedError("j1", "farm07", 4711, "them", now())
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert str(again) == str(error)
+        assert again.until == error.until
+
+
+async def test_a_refused_beginning_leaves_nothing_behind(
+    session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = await job_of(other, ELSEWHERE)
+    with suppress(JobOwnedError):
+        async with job_context(session, job=made.id):
+            pytest.fail("it has an owner")
+    assert session.health.is_good
+    assert session.recorded_operations == ()
+    assert caplog.records == []
+
+
+# Taking over
+
+
+@pytest.mark.every_client
+async def test_a_job_is_taken_over_on_purpose(session: AsyncSession, other: AsyncSession) -> None:
+    made = await job_of(other, ELSEWHERE)
+
+    async with job_context(session, job=made.id, take_over=True):
+        status, data = await stored(other, made)
+        lease = Lease.of(data)
+        assert status == "running"
+        assert lease is not None
+        assert lease.process == this_process()
+        assert data[TAKEN_OVER]["holder"] == "them"
+
+    status, data = await stored(other, made)
+    assert status == "done"
+    assert data[TAKEN_OVER]["holder"] == "them"
+    async with job_context(session, job=made.id):  # a new run
+        assert TAKEN_OVER not in (await stored(other, made))[1]
+
+
+async def test_another_block_of_the_same_session_loses_its_job_at_once(
+    session: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    with suppress(ZeroDivisionError):
+        async with job_context(session, description="x", interval=0.01) as job:
+            async with job_context(session, job=job.id, take_over=True) as taken:
+                job.progress(0.25)
+                taken.progress(0.5)
+            assert await stored(session, job) == ("done", {"description": "x", "progress": 0.5})
+            job.progress(0.75)
+            raise ZeroDivisionError
+    assert (await stored(session, job))[0] == "done"
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert "taken over" in messages[0]
+
+
+# Joining
+
+
+@pytest.mark.every_client
+async def test_a_joined_block_reports_for_the_owner_and_does_not_end_the_job(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="x") as job:
+        lease = (await stored(other, job))[1][LEASE]
+        async with job_context(other, job=job.id, join=True) as joined:
+            assert joined.id == job.id
+            joined.progress(0.5, "frame 12")
+            await joined.attach(b"log", name="log.txt")
+        assert await stored(other, job) == (
+            "running",
+            {
+                "description": "x (50 %, frame 12)",
+                "base_description": "x",
+                "progress": 0.5,
+                LEASE: lease,
+            },
+        )
+    assert (await stored(other, job))[0] == "done"
+    found = await other.get(Job, job.id)
+    assert found is not None
+    await other.populate(found, "job_components.component.name")
+    assert [link["component"]["name"] for link in found["job_components"]] == ["log"]
+
+
+@pytest.mark.every_client
+async def test_an_error_in_a_joined_block_does_not_end_the_job(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="x") as job:
+        for another in (session, other):
+            with pytest.raises(ZeroDivisionError):
+                async with job_context(another, job=job.id, join=True):
+                    raise ZeroDivisionError
+            with anyio.move_on_after(0.01):
+                async with job_context(another, job=job.id, join=True):
+                    await anyio.sleep_forever()
+        assert (await stored(other, job))[0] == "running"
+    assert (await stored(other, job))[0] == "done"
+
+
+async def test_a_block_joined_in_the_same_session_reports_through_the_owner(
+    session: AsyncSession,
+) -> None:
+    async with job_context(session, description="x") as job:
+        async with job_context(session, job=job.entity, join=True) as joined:
+            joined.progress(0.5)
+            joined.fail("2 of 120 shots failed")
+    status, data = await stored(session, job)
+    assert (status, data["progress"]) == ("failed", 0.5)
+    assert "2 of 120 shots failed" in data["description"]
+
+
+async def test_a_joined_block_elsewhere_cannot_let_the_job_fail(
+    session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with (
+        job_context(session, description="x") as job,
+        job_context(other, job=job.id, join=True) as joined,
+    ):
+        joined.fail("no")
+    assert (await stored(session, job))[0] == "done"
+    assert "only its owner decides" in caplog.text
+
+
+async def test_a_joined_block_writes_nothing_once_the_job_has_ended(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="x") as job:
+        joining = job_context(other, job=job.id, join=True)
+        joined = await joining.__aenter__()
+    after = await stored(session, job)
+    joined.progress(0.5)
+    await joining.__aexit__(None, None, None)
+    assert await stored(session, job) == after
+
+
+@pytest.mark.parametrize("status", ["queued", "done", "failed"])
+async def test_only_a_running_job_can_be_joined(session: AsyncSession, status: str) -> None:
+    made = await job_of(session, None, status=status)
+    with pytest.raises(EntityError, match=status):
+        async with job_context(session, job=made.id, join=True):
+            pytest.fail("there is nothing to join")
+    assert (await stored(session, made))[0] == status
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"join": True},
+        {"take_over": True},
+        {"job": "j1", "join": True, "take_over": True},
+        {"job": "j1", "join": "yes"},
+        {"job": "j1", "take_over": None},
+    ],
+)
+def test_arguments_that_do_not_fit_together_are_refused(arguments: dict[str, Any]) -> None:
+    session = AsyncSession("https://ftrack.test", "SECRET", "maya")
+    with pytest.raises(ArgumentError, match=r"join|take_over"):
+        job_context(session, **arguments)
+
+
+async def test_closing_a_session_ends_neither_joined_nor_lost_jobs(
+    server: ServerHandle,
+    session: AsyncSession,
+    other: AsyncSession,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with job_context(session, description="x") as job:
+        async with connected(server) as child:
+            joining = job_context(child, job=job.id, join=True)
+            await joining.__aenter__()
+        assert (await stored(other, job))[0] == "running"
+        await joining.__aexit__(None, None, None)
+    assert (await stored(other, job))[0] == "done"
+    assert caplog.records == []
+
+
+async def test_a_job_without_a_lease_can_be_joined(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    made = await job_of(other, None)
+    async with job_context(session, job=made.id, join=True, data={"child": 1}) as joined:
+        joined.progress(0.5)
+    status, data = await stored(other, made)
+    assert (status, data["description"], data["child"]) == ("running", "Render (50 %)", 1)
+    assert LEASE not in data
+
+
+CHILD = """
+    import anyio, sys
+    from aioftrackjobs import AsyncSession, job_context
+
+    async def main():
+        async with AsyncSession() as session:
+            async with job_context(session, job=sys.argv[1], join=True) as job:
+                job.progress(0.5, "child")
+                await job.attach(b"log", name="child.txt")
+                raise SystemExit(3)
+
+    anyio.run(main)
+"""
+
+
+async def test_a_child_process_works_on_the_job_of_its_parent(
+    server: ServerHandle, session: AsyncSession
+) -> None:
+    async with job_context(session, description="x") as job:
+        child = await anyio.run_process(
+            [sys.executable, "-c", textwrap.dedent(CHILD), job.id],
+            env={
+                **os.environ,
+                "FTRACK_SERVER": server.url,
+                "FTRACK_API_KEY": server.api_key,
+                "FTRACK_API_USER": server.api_user,
+            },
+            check=False,
+        )
+        assert child.returncode == 3
+        status, data = await stored(session, job)
+        assert (status, data["description"]) == ("running", "x (50 %, child)")
+        lease = Lease.of(data)
+        assert lease is not None
+        assert lease.process == this_process()
+    assert (await stored(session, job))[0] == "done"
+
+
+@pytest.mark.asyncio_only
+async def test_a_joined_block_whose_task_is_cancelled_writes_its_latest_progress(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    inside = anyio.Event()
+    async with job_context(session, description="x") as job:
+
+        async def work() -> None:
+            async with job_context(other, job=job.id, join=True, interval=30) as joined:
+                joined.progress(0.25)
+                await until(lambda: _progress_is(0.25))
+                joined.progress(0.5)
+                inside.set()
+                await anyio.sleep_forever()
+
+        async def _progress_is(value: float) -> bool:
+            return (await stored(session, job))[1].get("progress") == value
+
+        task = asyncio.create_task(work())
+        await inside.wait()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert await _progress_is(0.5)
