@@ -45,6 +45,9 @@ class RetryPolicy:
     chance: Callable[[], float] = field(default_factory=lambda: random.random, repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("clock", "sleep", "chance"):
+            if not callable(getattr(self, name)):
+                raise ArgumentError(name, "a function", "another value")
         for name in ("budget", "first_delay", "longest_delay", "jitter"):
             value, is_share = getattr(self, name), name == "jitter"
             is_number = isinstance(value, int | float) and not isinstance(value, bool)

@@ -30,6 +30,7 @@ from pydantic import (
     model_validator,
 )
 
+from aioftrackjobs.config import require, require_values
 from aioftrackjobs.errors import (
     EntityError,
     ImmutableAttributeError,
@@ -62,6 +63,10 @@ _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
     "__pydantic_extra__": dict,
     "__pydantic_private__": lambda: None,
 }
+
+
+#: Names of pydantic that warn when they are read of an instance, as completion does.
+_DEPRECATED = frozenset({"__fields__", "__fields_set__", "model_computed_fields", "model_fields"})
 
 
 class _NoDefault:
@@ -232,7 +237,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def __dir__(self) -> Iterable[str]:
         """Return all names that can be read, for completion; an attribute may not be loaded yet."""
-        return {*super().__dir__(), *self.attributes, *self}
+        return {*super().__dir__(), *self.attributes, *self} - _DEPRECATED
 
     def _ipython_key_completions_(self) -> list[str]:
         return [*dict.fromkeys((*self, *self.attributes))]
@@ -269,7 +274,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def _missing(self, name: str) -> NotLoadedError | UnknownAttributeError:
         known = self.attributes
-        if known and name not in known:
+        if (known and name not in known) or not isinstance(name, str):
             return UnknownAttributeError(self.entity_type, name, known)
         return NotLoadedError(self.entity_type, name)
 
@@ -330,7 +335,8 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def update(self, values: Any = (), /, **more: Any) -> None:
         """Set several attributes; if one cannot have its value, none is set."""
-        checked = {name: self._check(name, value) for name, value in dict(values, **more).items()}
+        given = dict(values, **more)
+        checked = {name: self._check(name, value) for name, value in given.items()}
         for name, value in checked.items():
             if self._owner is not None:
                 self._owner.record_update(self, name, value)
@@ -339,7 +345,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     def _require_known(self, name: str) -> None:
         if name not in self.__pydantic_fields__:
             known = self.attributes
-            if known and name not in known:
+            if (known and name not in known) or not isinstance(name, str):
                 raise UnknownAttributeError(self.entity_type, name, known)
 
     def _check(self, name: str, value: Any) -> Any:
@@ -470,6 +476,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             merged: Maps what was merged already; this entity is added. For callers that walk a
                 graph of entities.
         """
+        require(isinstance(entity, Entity), "entity", "an entity", entity)
         if merged is not None:
             merged[entity._identity()] = self
         return merge_into(self, entity)
@@ -511,6 +518,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             update: New values by attribute, which are validated; the key may be among them.
             deep: Has no effect: copies share the values of the original.
         """
+        require_values("update", update)
         copy = self.__deepcopy__()
         for name, value in (update or {}).items():
             self._require_known(name)

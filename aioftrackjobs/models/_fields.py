@@ -29,6 +29,8 @@ def _date_as_time(value: object) -> object:
     """Return a date as the server stores it in a time; it does not depend on a time zone."""
     if isinstance(value, date) and not isinstance(value, datetime):
         return datetime.combine(value, time(), UTC)
+    if isinstance(value, int | float):  # pydantic would take it for seconds since 1970
+        raise ValueError("it must be a valid datetime")  # noqa: TRY004 - pydantic's
     return value
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from aioftrackjobs.errors import NotLoadedError, UnserialisableValueError
+from aioftrackjobs.errors import InvalidValueError, NotLoadedError, UnserialisableValueError
 from aioftrackjobs.models._component import Component
 from aioftrackjobs.models._entity import Entity
 from aioftrackjobs.models._fields import Before, Computed, NonTextValidator, UtcDatetime, new_id
@@ -149,6 +149,8 @@ class Job(Entity):
 
     @description.setter
     def description(self, text: str | None) -> None:
+        if text is not None and not isinstance(text, str):
+            raise InvalidValueError(self.entity_type, "description", text, "it must be a text")
         self["data"] = {**self._parsed_data(), "description": text}
 
     def _label(self) -> list[str]:
