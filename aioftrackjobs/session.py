@@ -26,10 +26,10 @@ from aioftrackjobs.config import (
 )
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.arguments import (
-    check_operations,
     check_owned,
     id_of,
     list_of_names,
+    list_of_operations,
     list_of_owned,
 )
 from aioftrackjobs.entities.context import EntityContext
@@ -258,10 +258,9 @@ class AsyncSession:
             docs/protocol.md, section 2.
         """
         self._connection.require_open()
-        check_operations(operations)
         encoded = [
             cast("Mapping[str, JSONValue]", encode_value(operation, f"operations[{index}]"))
-            for index, operation in enumerate(operations)
+            for index, operation in enumerate(list_of_operations(operations))
         ]
         return await self._context.call(encoded)
 

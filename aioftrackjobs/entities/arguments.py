@@ -59,16 +59,18 @@ def list_of_names(argument: str, names: object, *, several: bool = False) -> lis
     return found
 
 
-def check_operations(operations: object) -> None:
-    """Check that *operations* are a sequence of mappings.
+def list_of_operations(operations: object) -> list[Mapping[str, object]]:
+    """Return *operations* as a list.
 
     Raises:
-        ArgumentError: They are something else.
+        ArgumentError: They are no mappings.
     """
     is_several = isinstance(operations, Iterable) and not isinstance(operations, str | Mapping)
     require(is_several, "operations", "a sequence of mappings", operations)
-    for each in cast("Iterable[object]", operations):
+    found = list(cast("Iterable[Mapping[str, object]]", operations))
+    for each in found:
         require(isinstance(each, Mapping), "each of operations", "a mapping", each)
+    return found
 
 
 def id_of(argument: str, entity: object) -> str:

@@ -7,6 +7,7 @@ import pickle
 import rlcompleter
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -371,15 +372,16 @@ def test_pydantics_own_representations_show_no_other_values() -> None:
 @pytest.mark.parametrize("name", [5, None, b"status", ("status",)], ids=repr)
 def test_the_name_of_an_attribute_is_a_text(name: Any) -> None:
     for entity in (loaded(Job, id="1"), loaded(Location, id="1"), Job(), Task(id="1")):
-        for act in (
-            lambda e: e[name],
-            lambda e: e.setdefault(name),
-            lambda e: e.update({name: 1}),
-            lambda e: e.__setitem__(name, 1),
-            lambda e: e.__delitem__(name),
-        ):
+        acts: list[Callable[[], object]] = [
+            partial(entity.__getitem__, name),
+            partial(entity.setdefault, name),
+            partial(entity.update, {name: 1}),
+            partial(entity.__setitem__, name, 1),
+            partial(entity.__delitem__, name),
+        ]
+        for act in acts:
             with pytest.raises(UnknownAttributeError):
-                act(entity)
+                act()
         assert name not in entity
         assert entity.get(name, "default") == "default"
 
