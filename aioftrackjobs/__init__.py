@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         ImmutableAttributeError,
         InvalidKeyError,
         InvalidValueError,
+        JobDeletedError,
         JobOwnedError,
+        JobStoppedError,
         MalformedResponseError,
         MissingExtraError,
         MultipleResultsFoundError,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from aioftrackjobs.health import Health
+    from aioftrackjobs.jobs.stopping import StopRequest
     from aioftrackjobs.models import (
         Change,
         Component,
@@ -95,8 +98,10 @@ __all__ = [
     "InvalidValueError",
     "Job",
     "JobComponent",
+    "JobDeletedError",
     "JobOwnedError",
     "JobStatus",
+    "JobStoppedError",
     "Location",
     "MalformedResponseError",
     "MissingExtraError",
@@ -114,6 +119,7 @@ __all__ = [
     "SequenceComponent",
     "ServerError",
     "SessionStateError",
+    "StopRequest",
     "TransferError",
     "TransportError",
     "UnitOfWork",
@@ -156,6 +162,7 @@ _MODULES = {
     "RetryPolicy": "retry",
     "RunningJob": "running_job",
     "SequenceComponent": "models",
+    "StopRequest": "jobs.stopping",
     "UnitOfWork": "commit.unit_of_work",
     "Update": "protocol.operations",
     "User": "models",

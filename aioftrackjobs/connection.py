@@ -166,6 +166,7 @@ class Connection:
                 self.background.stop_optional()
                 self.dispatcher.withdraw_all()
                 await self.background.wait_released()
+        self.dispatcher.withdraw_all()
         with anyio.move_on_after(min(self.closing_grace, self.timings.closing_linger)) as lingering:
             await self.dispatcher.drain()
         if scope.cancelled_caught or lingering.cancelled_caught:

@@ -17,6 +17,8 @@
     │   ├── ValidationError        correct the value, the attribute or the entity type
     │   ├── DuplicateEntryError    use the entity that exists already
     │   └── QuerySyntaxError       correct the query
+    ├── JobStoppedError            somebody stopped the Job: go on with the next one
+    ├── JobDeletedError            somebody deleted the Job: its end is not recorded anywhere
     ├── QueryParameterError        make placeholders and parameters of the query match
     ├── NoResultFoundError         handle that there is no such entity
     ├── MultipleResultsFoundError  make the criteria narrower
@@ -56,7 +58,9 @@ __all__ = [
     "ImmutableAttributeError",
     "InvalidKeyError",
     "InvalidValueError",
+    "JobDeletedError",
     "JobOwnedError",
+    "JobStoppedError",
     "MalformedResponseError",
     "MissingExtraError",
     "MultipleResultsFoundError",
@@ -240,6 +244,41 @@ class CommitUncertainError(FtrackJobsError):
             f"it is unknown whether a commit of {len(self.operations)} operation(s) was applied; "
             "await resolve() on this error, or commit again"
         )
+
+
+class JobStoppedError(FtrackJobsError):
+    """The block of a Job was cancelled because somebody stopped the Job, which has failed.
+
+    Attributes:
+        job_id: The Job.
+        by: Who stopped it; None if that is not known.
+        reason: Why; None if that is not known.
+    """
+
+    def __init__(self, job_id: str, by: str | None = None, reason: str | None = None) -> None:
+        super().__init__(job_id, by, reason)
+        self.job_id = job_id
+        self.by = by
+        self.reason = reason
+
+    def __str__(self) -> str:
+        text = "stopped" if self.by is None else f"stopped by {self.by}"
+        return text if self.reason is None else f"{text}: {self.reason}"
+
+
+class JobDeletedError(FtrackJobsError):
+    """Somebody has deleted a Job while it was running, so that its end cannot be recorded.
+
+    Attributes:
+        job_id: The Job.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"Job {self.job_id} was deleted while it was running"
 
 
 class ServerError(FtrackJobsError):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from aioftrackjobs.config import require_flag
+from aioftrackjobs.errors import ServerError
 from aioftrackjobs.jobs.attachments import Caller
 from aioftrackjobs.jobs.block import block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
@@ -16,6 +17,7 @@ from aioftrackjobs.jobs.joining import JoinedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
+from aioftrackjobs.jobs.stopping import StopOn, StopRequest
 from aioftrackjobs.jobs.texts import text_of
 from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus
 from aioftrackjobs.session import AsyncSession, jobs_of
@@ -47,6 +49,7 @@ async def job_context(
     grace: float = 10.0,
     attach_traceback: bool = True,
     interval: float = INTERVAL,
+    stop_on: StopOn = "request",
     take_over: bool = False,
     join: bool = False,
 ) -> AsyncIterator[RunningJob]:
@@ -76,6 +79,9 @@ async def job_context(
         attach_traceback: Attach the traceback of an exception as a text file. If that does not
             succeed within *grace*, the traceback is lost; a journal keeps only the reason.
         interval: Seconds between progress updates.
+        stop_on: What ends the block from outside: "request" for a stop request in the Job's
+            ``data``, "any" also for a Job that somebody else sets to done or failed, or deletes,
+            and "never" for nothing. A block that goes on decides how the Job ends.
         take_over: Take *job* from an owner that may still run it. That one notices it when it
             next renews its lease, and from then on does not write the Job any more.
         join: Work on *job* for its owner, as a child process or a nested block: progress and
@@ -85,6 +91,8 @@ async def job_context(
         ArgumentError: An argument has a wrong type or value.
         TypeError: As a decorator: the function is no coroutine function.
         NoResultFoundError: There is no such Job or user.
+        JobStoppedError: Somebody has stopped the Job, so that the block was cancelled.
+        JobDeletedError: Somebody has deleted the Job, and the block ended without an error.
         JobOwnedError: *job* is run, or claimed, by another session, or by another block.
         EntityError: The Job to *join* is not running.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
@@ -95,7 +103,7 @@ async def job_context(
     jobs = jobs_of(session)
     jobs.require_open()
     kind = JoinedLifecycle if join else JobLifecycle
-    lifecycle = kind(jobs, description=description, grace=grace, interval=interval)
+    lifecycle = kind(jobs, description=description, grace=grace, interval=interval, stop_on=stop_on)
     outer = _running.get()
     running: RunningJob | None = None
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
@@ -103,7 +111,8 @@ async def job_context(
             await lifecycle.begin(job, user, data, take_over=take_over)
             running = RunningJob(jobs, lifecycle.reporter, outer)
             _running.set(running)
-            yield running
+            with lifecycle.others.stoppable():
+                yield running
         except BaseException as error:
             await lifecycle.end_failed(error, with_traceback=attach_traceback)
             raise
@@ -177,6 +186,11 @@ class RunningJob(Reporter):
         return self.entity.id
 
     @property
+    def stop_requested(self) -> StopRequest:
+        """Whether somebody wants the Job to stop: a flag, in any thread, that can be awaited."""
+        return self._lifecycle.others.stop_requested
+
+    @property
     def description(self) -> str | None:
         """The text in the jobs menu, without progress. It can be set at any moment."""
         return self._lifecycle.description
@@ -213,6 +227,7 @@ class RunningJob(Reporter):
             InvalidValueError: An attribute cannot have its value in *data*.
             TransferError: The file could not be read, or the server did not accept it.
             TransportError: The server could not be reached.
+            JobDeletedError: Somebody has deleted the Job.
         """
         caller = Caller.find()  # a coroutine cannot see who has made it
         return self._attach(source, caller, name=name, data=data, report_progress=report_progress)
@@ -229,9 +244,13 @@ class RunningJob(Reporter):
         require_flag("report_progress", report_progress)
         self._jobs.require_open()
         progress = self._show_upload if report_progress else None
-        return await self._lifecycle.attachments.add(
-            self.entity, source, caller, name=name, data=data, progress=progress
-        )
+        try:
+            return await self._lifecycle.attachments.add(
+                self.entity, source, caller, name=name, data=data, progress=progress
+            )
+        except ServerError as exc:
+            await self._lifecycle.require_existence(exc)
+            raise
 
     def _show_upload(self, done: int, total: int | None) -> None:
         if total:

@@ -424,7 +424,7 @@ class AsyncSession:
         the Job is not begun within the session's *lease*, or its process dies, it is free again.
 
         Args:
-            query: Finds Jobs. Only those that are queued, and free, are claimed.
+            query: Finds Jobs. Only those that are queued, and free, count; so does its limit.
             spread: The Job is one of the first so many that are free, at random, so that not all
                 daemons try the same one; 1 for the order of the query.
 
@@ -439,8 +439,8 @@ class AsyncSession:
         self._connection.require_open()
         require(isinstance(query, Query | str), "query", "a query of Jobs, or its text", query)
         require_count("spread", spread)
-        wanted = self.query(query) if isinstance(query, str) else query
-        return await self._jobs.claims.claim(wanted, spread=spread)
+        expression = query if isinstance(query, str) else query.expression
+        return await self._jobs.claims.claim(expression, spread=spread)
 
     # Files
 

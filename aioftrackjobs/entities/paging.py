@@ -82,14 +82,16 @@ class RowReader:
             return
         text, offset, limit = self._paged
         rows, following = await _fetch(self._context, text, offset, self._size())
+        if following is None or not rows or (limit is not None and len(rows) >= limit):
+            yield rows[:limit]
+            return
         clauses = find_clauses(text)
         if clauses is not None:
             model = self._context.types.decoding_model(clauses.entity_type)
             self._names = model.primary_key_attributes
-        last = self._take(rows)
+        self._take(rows)
+        last = rows[-1]
         yield rows
-        if following is None or last is None or self._left == 0:
-            return
         if clauses is not None and limit is None and clauses.is_ordered_by(self._names):
             rest = self._after_keys(clauses, last, self._key(last))
         elif clauses is not None and limit is None and not offset and not clauses.order:
@@ -102,13 +104,12 @@ class RowReader:
     def _size(self) -> int:
         return PAGE_SIZE if self._left is None else min(PAGE_SIZE, self._left)
 
-    def _take(self, rows: list[Entity]) -> Entity | None:
-        """Drop what is beyond the limit, note what was read, and return the last row."""
+    def _take(self, rows: list[Entity]) -> None:
+        """Drop what is beyond the limit, and note what was read."""
         if self._left is not None:
             del rows[self._left :]
             self._left -= len(rows)
         self._seen.update(map(self._key, rows))
-        return rows[-1] if rows else None
 
     def _key(self, row: Entity) -> Key:
         return tuple([remote_value(row, name) for name in self._names])
@@ -123,7 +124,7 @@ class RowReader:
             last: The row that was read last.
             key: Its key if the rows so far were sorted by it, else nothing.
         """
-        count = len(self._seen) if key else 0
+        count = self._paged.offset + len(self._seen) if key else 0
         is_understood = False
         while True:
             values = tuple(zip(self._names, key, strict=True)) if key else ()
@@ -183,7 +184,10 @@ class RowReader:
     async def _unread(self, clauses: Clauses) -> AsyncIterator[Sequence[Entity]]:
         """Yield the rows that were not read, found by their keys."""
         query, offset = clauses.keys(self._names), self._paged.offset
-        found = await fetch_rows(self._context, query, offset=offset, size=_KEYS_PAGE)
+        try:
+            found = await fetch_rows(self._context, query, offset=offset, size=_KEYS_PAGE)
+        except ServerError:  # how many rows a server returns at most is not known
+            found = await fetch_rows(self._context, query, offset=offset)
         keys = [key for key in dict.fromkeys(map(self._key, found)) if key not in self._seen]
         del found
         for start in range(0, len(keys), PAGE_SIZE):

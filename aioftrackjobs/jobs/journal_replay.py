@@ -27,6 +27,7 @@ from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
     fetch_jobs,
+    is_final_refusal,
     lost_reason,
     recovery_note,
     terminate_jobs,
@@ -60,7 +61,6 @@ class JournalReplay:
         self._journal = entities.connection.journal
         # A server may be away for longer than any caller waits for a commit.
         self._retry = replace(entities.connection.retry, budget=math.inf)
-        self._refused: set[str] = set()
         self._woken: anyio.Event | None = None  # not None while it runs
         self._looks_again = False
         self._retry_after: float | None = None
@@ -106,7 +106,7 @@ class JournalReplay:
             SessionStateError: The session is closed.
         """
         self._looks_again = await self._journal.claim()
-        entries = [each for each in self._journal.unsettled() if each.id not in self._refused]
+        entries = self._journal.unsettled()
         jobs = [entry for entry in entries if entry.kind == "job"]
         uploads = [entry.id for entry in entries if entry.kind == "upload"]
         is_complete, self._retry_after = True, None
@@ -128,7 +128,8 @@ class JournalReplay:
             self._log_problem(str(exc))  # for example that the API key is not valid any more
             self._looks_again = True
             return True
-        self._logged_problem = None
+        if not self._looks_again:
+            self._logged_problem = None
         return is_complete
 
     def _log_problem(self, problem: str) -> None:
@@ -145,8 +146,12 @@ class JournalReplay:
             job = found.get(entry.id)
             if job is None:
                 # The request that creates it may still be on its way since its process died, which
-                # may be long after the entry was written.
-                if abs(time.time() - max(entry.since, entry.lost_at or 0.0)) < _CREATION_DEADLINE:
+                # may be long after the entry was written. One that was there before was deleted.
+                if (
+                    not _has_begun(entry)
+                    and abs(time.time() - max(entry.since, entry.lost_at or 0.0))
+                    < _CREATION_DEADLINE
+                ):
                     is_complete = False
                 else:
                     self._journal.release_job(entry.id)
@@ -157,9 +162,12 @@ class JournalReplay:
         for job, error in (await terminate_jobs(self._entities, ends)).items():
             if error is None:
                 self._journal.release_job(job.id)
-            elif isinstance(error, ServerError) and not error.is_retryable:
-                self._refused.add(job.id)
+            elif is_final_refusal(error):
+                self._journal.release_job(job.id)
                 logger.warning("%r: the server refuses its final status: %s", job, error)
+            elif isinstance(error, ServerError) and not error.is_retryable:
+                self._log_problem(f"{job!r}: {error}")
+                self._looks_again = True
             else:
                 self._retry_after = getattr(error, "retry_after", None) or self._retry_after
                 is_complete = False
@@ -189,6 +197,11 @@ class JournalReplay:
         note = recovery_note(entry.holder, self._connection.server_status.server_time())
         reason = lost_reason(entry.lost_host, at)
         return JobStatus.FAILED, compose_recovered_data(text, reason, note)
+
+
+def _has_begun(entry: Entry) -> bool:
+    """Return whether the server is known to have had the Job of a final report."""
+    return entry.final_report is not None and '"has_begun": true' in entry.final_report
 
 
 def _read_final_report(entry: Entry) -> tuple[JobStatus, Mapping[str, Any]] | None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from aioftrackjobs.errors import JobOwnedError
 from aioftrackjobs.journal import Process
 
 #: The key of the lease in a Job's data.
@@ -111,6 +112,14 @@ def takeover_note(former: Lease | None, now: datetime) -> dict[str, Any] | None:
     if former is None or former.is_claim:
         return None
     return {"holder": former.holder, "at": now.isoformat(timespec="seconds")}
+
+
+def owned_error(job_id: str, owner: Lease | None) -> JobOwnedError:
+    """Return the error about a Job of *owner*; None if it has run and ended the Job meanwhile."""
+    if owner is None:
+        return JobOwnedError(job_id)
+    process = owner.process
+    return JobOwnedError(job_id, process.host, process.pid, owner.holder, owner.until)
 
 
 def _read_time(text: str) -> datetime | None:

@@ -245,6 +245,9 @@ CASES: dict[str, list[Case]] = {
         *each(lambda s, v: job_context(v), "session", (None, 5, "session", AsyncSession, object())),
     ],
     "job_context (owners)": [
+        *each(
+            lambda s, v: job_context(s, stop_on=v), "stop_on", (None, "", "Any", "stop", [], b"any")
+        ),
         *flags(lambda s, v: job_context(s, job="id", take_over=v), "take_over"),
         *flags(lambda s, v: job_context(s, job="id", join=v), "join"),
     ],

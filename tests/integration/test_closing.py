@@ -179,7 +179,6 @@ async def test_in_such_a_block_progress_does_nothing_and_an_attachment_is_refuse
         assert job.entity.id == job.id
         async for _ in job.track([1, 2, 3]):
             pass
-        job.fail("too late")
         with pytest.raises(SessionStateError, match="closed"):
             await job.attach(b"text", name="report.txt")
 

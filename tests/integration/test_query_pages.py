@@ -79,6 +79,7 @@ CHANGING = [
     ),
     pytest.param('Job where status is "running" order by id', id="by id"),
     pytest.param('Job where status is "running" order by id asc', id="by id, ascending"),
+    pytest.param('Job where status is "running" order by id offset 0', id="by id, offset"),
     pytest.param('Job where status is "running" order by id desc', id="by id, descending"),
     pytest.param('Job where status is "running" order by data', id="by data"),
     pytest.param('Job where status is "running" order by status, data desc', id="by two"),
@@ -294,6 +295,27 @@ async def refuse_to_compare_keys(request: WireRequest, send: Send) -> WireRespon
         error = {"exception": "ValidationError", "content": "texts cannot be compared"}
         return WireResponse(200, json.dumps(error).encode())
     return await send(request)
+
+
+async def test_a_server_that_returns_few_rows_is_asked_for_fewer_keys(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    await make_jobs(other, 23)
+
+    async def refuse_large_pages(request: WireRequest, send: Send) -> WireResponse:
+        assert isinstance(request.body, bytes)
+        if b"limit 10000" in request.body:
+            return WireResponse(200, b'{"exception": "ValidationError", "content": "too many"}')
+        return await send(request)
+
+    Relay(session, refuse_large_pages)
+    seen = []
+    async for job in session.query("Job where status is running order by data").of(Job):
+        seen.append(job.description)
+        job.status = "done"
+        await session.commit()
+
+    assert seen == [f"{number:05}" for number in range(23)]
 
 
 @pytest.mark.parametrize(
