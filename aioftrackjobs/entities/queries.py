@@ -7,6 +7,7 @@ from typing import Generic, TypeVar, cast
 
 import anyio
 
+from aioftrackjobs.config import require
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.paging import RowReader, fetch_rows
 from aioftrackjobs.errors import (
@@ -72,6 +73,7 @@ class Query(Generic[E]):
             TypeError: When the query is used: a row is not of this class.
         """
         if model is not Entity:
+            require(isinstance(model, type), "model", "a class of entities", model)
             self._context.model(model)  # registers it
         return Query(self._context, self.expression, model)
 

@@ -33,7 +33,7 @@ from aioftrackjobs.errors import (
     SessionStateError,
 )
 from aioftrackjobs.jobs.assignments import Assignments
-from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
+from aioftrackjobs.jobs.attachments import Attachments, format_traceback
 from aioftrackjobs.jobs.cancellation import describe_interruption
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData, parse_given_data
@@ -74,6 +74,7 @@ class JobLifecycle:
         stop_on: What ends the block from outside: see :func:`job_context`.
 
     Attributes:
+        attachments: What is attached to the Job.
         others: What others do to the Job.
     """
 
@@ -88,6 +89,7 @@ class JobLifecycle:
     ) -> None:
         self._jobs = jobs
         self._data = JobData(description)
+        self.attachments = Attachments(jobs.entities)
         self._grace = grace
         self._interval = interval
         self._decided: End | None = None
@@ -161,6 +163,7 @@ class JobLifecycle:
         job_user = await self._find_user(user)
         self._beginning = unit = self._jobs.entities.new_unit()
         self._entity = entity = self._create(job_user, extra, unit)
+        self.attachments.job_is_new = True
         await self._commit_beginning(unit, entity)
 
     async def _begin_again(
@@ -559,7 +562,7 @@ class JobLifecycle:
             logger.warning("%r: its failure was not reported: %s", self, report.error)
         elif traceback is not None and end.status is JobStatus.FAILED:
             with anyio.CancelScope(deadline=deadline) as scope:
-                await attach_traceback(self._jobs.entities, self.entity, traceback)
+                await self.attachments.add_traceback(self.entity, traceback)
             if scope.cancelled_caught:
                 logger.warning("%r: there was no time to attach its traceback", self)
 
