@@ -99,7 +99,6 @@ class Dispatcher:
         self._retry = retry
         self._pauses = pauses
         self._background = background
-        self._keep_alive = background.keep_alive()
         self._group_commit = group_commit
         self._max_requests = max_requests
         self._timings = timings
@@ -188,7 +187,7 @@ class Dispatcher:
     async def wait(self, request: PendingRequest) -> Outcome:
         """Wait for the end of *request*; a cancelled wait withdraws it if it was not sent."""
         waiter = request.waiter() if request.outcome is None else None
-        with self._keep_alive:
+        with self._background.keep_alive_for_caller():
             try:
                 if waiter is not None:
                     await waiter
