@@ -32,6 +32,11 @@ from aioftrackjobs.transport.limits import TransferLimiter
 
 logger = logging.getLogger(__name__)
 
+_LOOP_ENDED = (
+    "the session was closed when the event loop ended in which it was opened; open one session in "
+    "each event loop: async with AsyncSession(...) as session, inside of what asyncio.run() runs"
+)
+
 
 class Connection:
     """Opens on entry, closes on exit; it sends nothing before the first call.
@@ -108,7 +113,7 @@ class Connection:
         self.end_jobs: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
 
     async def __aenter__(self) -> Connection:
-        if self._transport is not None or self._closing:
+        if self.background.event_loop is not None:
             raise SessionStateError("a session can be opened only once; make a new one")
         await self.journal.require_usable()
         key = self.credentials.api_key.reveal()
@@ -151,6 +156,13 @@ class Connection:
     ) -> None:
         if self._transport is None and not self._closing:
             return
+        try:
+            self.background.require_here()
+        except SessionStateError as exc:
+            if error is None:
+                raise
+            logger.warning("the session is not closed here: %s", exc)  # `error` says more
+            return
         self._closing = True
         await self.background.aclose(self._wind_down)
 
@@ -178,7 +190,8 @@ class Connection:
 
     async def _clean_up(self) -> None:
         """Close what is ours, also if the program ends without closing its session."""
-        self.dispatcher.abandon()  # no worker is left: its callers must not wait for ever
+        why = None if self._closing else _LOOP_ENDED
+        self.dispatcher.abandon(why)  # no worker is left: its callers must not wait for ever
         self._transport, self._closing = None, True
         try:
             if self._own_transport is not None:
@@ -202,7 +215,7 @@ class Connection:
         }
 
     def backlog(self) -> Backlog:
-        """Return the number of commits that have not ended."""
+        """Return the number of commits that have not ended. May be called in any thread."""
         return self.dispatcher.backlog()
 
     @property

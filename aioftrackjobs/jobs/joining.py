@@ -65,7 +65,7 @@ class JoinedLifecycle(JobLifecycle):
         self.others.is_owner = False
         self.others.begin(found)
         self._task = current_task()
-        self._jobs.active.add_guest(self)
+        self._jobs.active.add_guest(self, is_read=True)
         if self._data.extra:
             self._write_soon(self._interval)
 
