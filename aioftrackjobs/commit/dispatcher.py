@@ -43,7 +43,7 @@ from aioftrackjobs.commit.request import (
     WithdrawnError,
 )
 from aioftrackjobs.commit.sender import BatchSender
-from aioftrackjobs.errors import FtrackJobsError, SessionStateError, TransportError
+from aioftrackjobs.errors import SessionStateError, TransportError
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.retry import Pauses, RetryPolicy
@@ -110,6 +110,7 @@ class Dispatcher:
         self._batching = 0  # workers that wait for more commits before they take a group
         self._commits_in_progress: dict[object, float] = {}  # when each began, the oldest first
         self._is_watching = False
+        self._withdraws_all = False
         self._closed = False
         self._why_closed = "the session is closed; open a new one"
 
@@ -208,11 +209,12 @@ class Dispatcher:
         """Return what a task waits for."""
         return self._background.new_waiter()
 
-    def withdraw(self, request: PendingRequest, error: FtrackJobsError | None = None) -> None:
-        """End *request* with *error*, now or when it turns out that it was not received."""
+    def withdraw(self, request: PendingRequest) -> None:
+        """End *request*, now or when it turns out that it was not received."""
         request.is_abandoned = True
         if request.outcome is None and not request.is_sent:
-            error = error or WithdrawnError("withdrawn before it was sent")
+            withdrawn = WithdrawnError("withdrawn before it was sent")
+            error = _closed_error() if self._withdraws_all else withdrawn
             self._end(request, request.abandoned(error))
             self._queue.note_withdrawn()
 
@@ -281,8 +283,9 @@ class Dispatcher:
 
     def withdraw_all(self) -> None:
         """End the requests that the server cannot have received: the session closes."""
+        self._withdraws_all = True
         for request in tuple(self._pending):
-            self.withdraw(request, _closed_error())
+            self.withdraw(request)
 
     async def drain(self) -> None:
         """Wait until all requests have ended."""
