@@ -106,6 +106,9 @@ class JoinedLifecycle(JobLifecycle):
                 raise  # otherwise the block is being left by a cancellation already
 
     async def _leave_to_owner(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
         self._stop_running()
         if self._channels:
             try:
