@@ -509,6 +509,19 @@ async def test_a_block_joined_in_the_same_session_reports_through_the_owner(
     assert "2 of 120 shots failed" in data["description"]
 
 
+async def test_a_block_joined_in_a_stage_reports_about_the_stage(session: AsyncSession) -> None:
+    async with job_context(session, description="x") as job:
+        first, second = job.stage("one"), job.stage("two")
+        async with first, job_context(session, job=job.id, join=True) as joined:
+            joined.progress(0.5)
+        assert first.fraction == 1
+        async with second, job_context(session, job=job.id, join=True) as joined:
+            joined.progress(0.5)
+            await until(lambda: _has_progress(session, job))
+            assert second.fraction == 0.5
+    assert (await stored(session, job))[0] == "done"
+
+
 async def test_a_joined_block_elsewhere_cannot_let_the_job_fail(
     session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
