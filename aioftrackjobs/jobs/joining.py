@@ -90,6 +90,10 @@ class JoinedLifecycle(JobLifecycle):
 
     # The end
 
+    async def close(self) -> None:
+        """Do as :meth:`end`, because the session closes; the block may go on."""
+        await self._leave_to_owner()
+
     async def end(self) -> None:
         """Write the latest report, and leave the Job to its owner."""
         await self._leave_to_owner()

@@ -53,7 +53,7 @@ class ActiveJob(ReadableJob, Protocol):
         ...
 
     async def close(self) -> None:
-        """Record that the Job failed, in limited time, although its block goes on."""
+        """End the Job if it is owned here, in limited time, although its block goes on."""
         ...
 
 
@@ -106,6 +106,11 @@ class ActiveJobs:
         self.is_closing = False
         self._reports = 0
         self._all_reported: anyio.Event | None = None
+
+    @property
+    def has_leases(self) -> bool:
+        """Whether the Jobs of the session carry leases."""
+        return bool(self._seconds)
 
     def new_lease(self) -> Mapping[str, Any] | None:
         """Return a lease that begins now, as a Job's data hold it; None without leases."""
@@ -243,9 +248,9 @@ class ActiveJobs:
             logger.warning(
                 "the session is closed while Jobs are running; this ends them: %s", names
             )
-            async with anyio.create_task_group() as group:
-                for job in running:
-                    group.start_soon(job.close)
+        async with anyio.create_task_group() as group:
+            for job in (*running, *self._guests):
+                group.start_soon(job.close)
         while self._reports:
             self._all_reported = anyio.Event()
             await self._all_reported.wait()

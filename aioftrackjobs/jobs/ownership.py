@@ -26,6 +26,9 @@ _QUEUED, _RUNNING = "queued", "running"
 #: Seconds that a lease lasts by default, and that are added to it because clocks may differ.
 LEASE_SECONDS, CLOCK_GRACE = 180.0, 60.0
 
+#: Seconds that a lease can last: its end must be a time.
+LONGEST_LEASE = 1e9
+
 
 class Lease(NamedTuple):
     """A claim to a Job.
