@@ -18,6 +18,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskStatus
 
 from aioftrackjobs import (
     ArgumentError,
@@ -85,6 +86,20 @@ async def job_of(
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+async def hold(
+    session: AsyncSession,
+    job_id: str,
+    release: anyio.Event,
+    options: dict[str, Any],
+    *,
+    task_status: TaskStatus[RunningJob],
+) -> None:
+    """Run a block for a Job, until it is released."""
+    async with job_context(session, job=job_id, **options) as job:
+        task_status.started(job)
+        await release.wait()
 
 
 # A good lease
@@ -388,14 +403,15 @@ async def test_a_former_owner_that_never_looked_before_its_end_does_not_end_the_
     error: Exception | None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with suppress(ZeroDivisionError):
-        async with job_context(session, description="x") as job:
-            taking = job_context(other, job=job.id, take_over=True)
-            await taking.__aenter__()
-            if error is not None:
-                raise error
-    assert (await stored(other, job))[0] == "running"
-    await taking.__aexit__(None, None, None)
+    release = anyio.Event()
+    async with anyio.create_task_group() as group:
+        with suppress(ZeroDivisionError):
+            async with job_context(session, description="x") as job:
+                await group.start(hold, other, job.id, release, {"take_over": True})
+                if error is not None:
+                    raise error
+        assert (await stored(other, job))[0] == "running"
+        release.set()
     assert (await stored(other, job))[0] == "done"
     assert len(caplog.records) == 1
 
@@ -440,15 +456,15 @@ async def _has_progress(session: AsyncSession, job: RunningJob) -> bool:
 async def test_stop_on_any_ends_the_block_of_a_former_owner(
     server: ServerHandle, other: AsyncSession
 ) -> None:
-    async with connected(server, lease=0.6) as former:
+    release = anyio.Event()
+    async with connected(server, lease=0.6) as former, anyio.create_task_group() as group:
         with pytest.raises(JobOwnedError) as caught:
             async with job_context(former, description="x", stop_on="any") as job:
-                taking = job_context(other, job=job.id, take_over=True)
-                await taking.__aenter__()
+                await group.start(hold, other, job.id, release, {"take_over": True})
                 await anyio.sleep_forever()
         assert caught.value.holder == jobs_of(other).journal.holder
         assert (await stored(other, job))[0] == "running"
-        await taking.__aexit__(None, None, None)
+        release.set()
     assert (await stored(other, job))[0] == "done"
 
 
@@ -537,12 +553,13 @@ async def test_a_joined_block_elsewhere_cannot_let_the_job_fail(
 async def test_a_joined_block_writes_nothing_once_the_job_has_ended(
     session: AsyncSession, other: AsyncSession
 ) -> None:
-    async with job_context(session, description="x") as job:
-        joining = job_context(other, job=job.id, join=True)
-        joined = await joining.__aenter__()
-    after = await stored(session, job)
-    joined.progress(0.5)
-    await joining.__aexit__(None, None, None)
+    release = anyio.Event()
+    async with anyio.create_task_group() as group:
+        async with job_context(session, description="x") as job:
+            joined = await group.start(hold, other, job.id, release, {"join": True})
+        after = await stored(session, job)
+        joined.progress(0.5)
+        release.set()
     assert await stored(session, job) == after
 
 
@@ -577,12 +594,13 @@ async def test_closing_a_session_ends_neither_joined_nor_lost_jobs(
     other: AsyncSession,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with job_context(session, description="x") as job:
-        async with connected(server) as child:
-            joining = job_context(child, job=job.id, join=True)
-            await joining.__aenter__()
-        assert (await stored(other, job))[0] == "running"
-        await joining.__aexit__(None, None, None)
+    release = anyio.Event()
+    async with anyio.create_task_group() as group:
+        async with job_context(session, description="x") as job:
+            async with connected(server) as child:
+                await group.start(hold, child, job.id, release, {"join": True})
+            assert (await stored(other, job))[0] == "running"
+            release.set()
     assert (await stored(other, job))[0] == "done"
     assert caplog.records == []
 
