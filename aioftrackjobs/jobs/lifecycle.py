@@ -171,8 +171,11 @@ class JobLifecycle:
         """Mark a Job running that exists already, unless it has an owner."""
         began = anyio.current_time()
         entity = await find_job(self._jobs.entities, job)
-        claims, former = self._jobs.claims, self._jobs.active.find(entity.id)
-        beginning = claims.enter(entity, began, runs_here=former is not None, take_over=take_over)
+        claims, active = self._jobs.claims, self._jobs.active
+        former = active.find(entity.id)
+        if active.is_ending(entity.id) or (former is not None and not take_over):
+            raise claims.owned_here(entity)
+        beginning = claims.enter(entity, began, take_over=take_over)
         try:
             note = takeover_note(beginning.former, self._jobs.server.server_time())
             self._data.taken_over = note
@@ -360,6 +363,10 @@ class JobLifecycle:
 
     # As one of the session's active Jobs
 
+    def is_job(self, job_id: str) -> bool:
+        """Return whether it is the Job with this id."""
+        return self._entity is not None and self._entity.id == job_id
+
     def lose(self) -> None:
         """Leave the Job to another block of this session, which has taken it over."""
         self.others.lose()
@@ -440,7 +447,7 @@ class JobLifecycle:
 
     async def _finish(self, end: End) -> None:
         report = self._start_ending(end)
-        with self._jobs.active.count_report():
+        with self._jobs.active.count_report(self):
             await self._jobs.background.finish(report.deliver, end.status)
         if report.error is not None:
             raise report.error
@@ -483,7 +490,7 @@ class JobLifecycle:
         try:
             # In the background, while the task waits: see jobs.cancellation.
             find_end = partial(self._find_end, error, current_task(), seconds)
-            with self._jobs.active.count_report():
+            with self._jobs.active.count_report(self):
                 await self._jobs.background.finish(self._report_failure, find_end, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
             logger.warning("%r: its failure was not reported: %s", self, exc)

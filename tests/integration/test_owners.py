@@ -246,6 +246,34 @@ async def test_without_leases_the_same_session_cannot_run_a_job_twice_either(
     assert sorted(outcomes) == ["owned"] * 4 + ["ran"]
 
 
+@pytest.mark.parametrize("take_over", [False, True])
+async def test_a_job_whose_end_is_being_reported_is_not_run_again_yet(
+    session: AsyncSession, *, take_over: bool
+) -> None:
+    """Otherwise its final status would come while it runs again."""
+    release, reporting = anyio.Event(), anyio.Event()
+
+    async def delay(request: WireRequest, send: Send) -> WireResponse:
+        if b'"done"' in (request.body or b""):  # type: ignore[operator]
+            reporting.set()
+            await release.wait()
+        return await send(request)
+
+    made = await job_of(session, None)
+    Relay(session, delay)
+    left = anyio.Event()
+    left.set()
+    async with anyio.create_task_group() as group:
+        await group.start(hold, session, made.id, left, {})
+        await reporting.wait()
+        with pytest.raises(JobOwnedError):
+            async with job_context(session, job=made.id, take_over=take_over):
+                pytest.fail("it has not ended")
+        release.set()
+    async with job_context(session, job=made.id):
+        assert (await stored(session, made))[0] == "running"
+
+
 @pytest.mark.parametrize("status", ["queued", "running", "done"])
 async def test_sessions_that_begin_the_same_job_at_once_do_not_both_run_it(
     server: ServerHandle, session: AsyncSession, status: str
