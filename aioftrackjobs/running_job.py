@@ -149,6 +149,8 @@ class RunningJob(Reporter):
     and has no effect after the end of the block.
     """
 
+    __slots__ = ("_jobs", "_lifecycle", "_outer")
+
     def __init__(
         self, jobs: JobsContext, lifecycle: JobLifecycle, outer: RunningJob | None = None
     ) -> None:

@@ -52,11 +52,15 @@ class BlockContext(AbstractAsyncContextManager[T], Generic[T]):
 
     def __init__(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> None:
         self._make = make
+        self._is_entered = False
         self._block = make()  # at once, so that a missing or unknown argument is an error here
 
     # No coroutines of their own: each would be one more frame in every traceback of the block.
 
     def __aenter__(self) -> Coroutine[Any, Any, T]:
+        if self._is_entered:
+            raise RuntimeError("a block is entered once; call job_context(...) again for each Job")
+        self._is_entered = True
         return self._block.__aenter__()
 
     def __aexit__(
