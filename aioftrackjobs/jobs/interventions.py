@@ -20,7 +20,7 @@ from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import is_mistaken_failure
 from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other, owned_error
 from aioftrackjobs.jobs.stopping import STOP, BlockScope, StopOn, StopRequest, stop_request_in
-from aioftrackjobs.models import Job, JobStatus, parse_job_data
+from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,8 @@ _OWN_TEXTS = 8
 
 class Interventions:
     """Takes note of what others do to one Job, and ends its block if it has to.
+
+    Until the Job runs, there is nothing to note; see :meth:`begin`.
 
     Args:
         jobs: What the Jobs of the session share.
@@ -49,6 +51,9 @@ class Interventions:
         is_owner: Whether the block owns the Job, and has not only joined it.
     """
 
+    stop_requested: StopRequest
+    _scope: BlockScope
+
     def __init__(
         self,
         jobs: JobsContext,
@@ -61,14 +66,13 @@ class Interventions:
         self._stop_on = stop_on
         self._holder, self._server, self._active = jobs.journal.holder, jobs.server, jobs.active
         self._new_owner: Lease | None = None
-        self._scope = BlockScope(jobs.background)
+        self._background = jobs.background
         self._write_soon, self._adopt_text, self._leave = write_soon, adopt_text, leave
         self._job: Job | None = None  # once it is known to run
         self._is_over = False
         self._was_seen = False  # by a read: some users may create Jobs that they cannot read
         self._status: JobStatus | None = None  # that somebody else has set
         self._own_texts = deque[object](maxlen=_OWN_TEXTS)
-        self.stop_requested = StopRequest()
         self.read_at = 0.0
         self.is_missing = False
         self.is_deleted = False
@@ -79,6 +83,9 @@ class Interventions:
     def begin(self, job: Job) -> None:
         """Take note that *job* runs."""
         self._job, self.read_at = job, time.monotonic()
+        self.stop_requested = StopRequest()
+        self._scope = BlockScope(self._background)
+        self.note_text(parse_job_data(remote_value(job, "data")).get("description"))
 
     def end(self) -> None:
         """Take note that the block has ended: nothing can be stopped any more."""
@@ -200,4 +207,4 @@ class Interventions:
     @property
     def imposed_status(self) -> JobStatus | None:
         """The status for which the block was stopped, and which stays; None if there is none."""
-        return self._status if self._scope.is_cancelled else None
+        return self._status if self._status and self._scope.is_cancelled else None

@@ -43,7 +43,7 @@ from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.ownership import takeover_note
 from aioftrackjobs.jobs.progress import Channel, Progress
 from aioftrackjobs.jobs.reports import Reports
-from aioftrackjobs.jobs.stopping import StopOn, current_task, without_stop_request
+from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
 from aioftrackjobs.jobs.texts import one_line
 from aioftrackjobs.models import Entity, Job, JobStatus, User, current_value, remote_value
 from aioftrackjobs.protocol.query import bind
@@ -216,7 +216,7 @@ class JobLifecycle:
     def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         values = {
             "status": JobStatus.RUNNING,
-            "data": without_stop_request(self._compose(None, extra)),
+            "data": self._compose(None, extra),
             "user_id": user["id"],
         }
         return self._jobs.entities.create(Job, values, unit=unit)
@@ -224,8 +224,7 @@ class JobLifecycle:
     def _restart(self, job: Job, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         data = remote_value(job, "data")
         self._data.adopt_description(data)
-        content = without_stop_request(self._compose(data, extra))
-        unit.set(job, status=JobStatus.RUNNING, data=content)
+        unit.set(job, status=JobStatus.RUNNING, data=self._compose(data, extra))
         return job
 
     async def _find_user(self, user: Entity | str | UUID | None) -> User:
@@ -384,7 +383,10 @@ class JobLifecycle:
         self._data.lease = None if self._is_ending else self._jobs.active.new_lease()
         self._lease_made_at = time.monotonic()
         composed = self._data.compose(data, extra)
-        self.others.note_text(composed.get("description"))
+        if self._has_begun:
+            self.others.note_text(composed.get("description"))
+        elif STOP in composed:
+            return without_stop_request(composed)
         return composed
 
     # As one of the session's active Jobs
@@ -410,7 +412,8 @@ class JobLifecycle:
     def _leave(self) -> None:
         """Leave the Job alone: it is gone, or has another owner."""
         active = self._jobs.active
-        active.add_guest(self)
+        if not self._is_ending:
+            active.add_guest(self)
         if active.find(self.entity.id) is None:  # otherwise another block here has taken it over
             self._jobs.journal.release_job(self.entity.id)
         for channel in self._channels.values():
