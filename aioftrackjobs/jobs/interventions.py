@@ -100,6 +100,8 @@ class Interventions:
 
     def note_read(self, row: Mapping[str, Any] | None) -> None:
         """Take note of the *row* that the server has for the Job; None if it has none."""
+        if self.is_deleted or self.is_lost:
+            return
         self.read_at = time.monotonic()
         self.is_missing = row is None
         self.is_mistaken = False
