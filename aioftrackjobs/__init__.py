@@ -51,6 +51,7 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from aioftrackjobs.health import Health
+    from aioftrackjobs.jobs.reports import Stage
     from aioftrackjobs.jobs.stopping import StopRequest
     from aioftrackjobs.models import (
         Change,
@@ -119,6 +120,7 @@ __all__ = [
     "SequenceComponent",
     "ServerError",
     "SessionStateError",
+    "Stage",
     "StopRequest",
     "TransferError",
     "TransportError",
@@ -161,6 +163,7 @@ _MODULES = {
     "Recovery": "recovery",
     "RetryPolicy": "retry",
     "RunningJob": "running_job",
+    "Stage": "jobs.reports",
     "SequenceComponent": "models",
     "StopRequest": "jobs.stopping",
     "UnitOfWork": "commit.unit_of_work",

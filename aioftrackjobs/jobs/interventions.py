@@ -8,10 +8,9 @@ it any more, and nothing waits for it.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -38,12 +37,12 @@ class Interventions:
         stop_on: What ends the block: see :func:`job_context`.
         write_soon: Has the Job written soon.
         adopt_text: Continues with a text that somebody else has given the Job.
+        own_statuses: The statuses that the program of the block itself has set.
         leave: Has nothing written about the Job any more.
 
     Attributes:
         stop_requested: Whether somebody wants the Job to stop.
-        read_at: When the Job was last read, in monotonic seconds; infinite if it is of no use to
-            read it again.
+        read_at: When the Job was last read, in monotonic seconds.
         is_missing: Whether the latest read has not found it.
         is_deleted: Whether it was there, and is there no more.
         is_mistaken: Whether a recovery has failed it although this session runs it.
@@ -61,6 +60,7 @@ class Interventions:
         *,
         write_soon: Callable[[], None],
         adopt_text: Callable[[str], None],
+        own_statuses: Collection[object],
         leave: Callable[[], None],
     ) -> None:
         self._stop_on = stop_on
@@ -68,6 +68,7 @@ class Interventions:
         self._new_owner: Lease | None = None
         self._background = jobs.background
         self._write_soon, self._adopt_text, self._leave = write_soon, adopt_text, leave
+        self._own_statuses = own_statuses
         self._job: Job | None = None  # once it is known to run
         self._is_over = False
         self._was_seen = False  # by a read: some users may create Jobs that they cannot read
@@ -131,6 +132,8 @@ class Interventions:
         if is_mistaken_failure(status, data, self._holder):
             self.is_mistaken = True
             self._write_soon()
+        elif status in self._own_statuses:
+            return
         elif status in (JobStatus.DONE, JobStatus.FAILED) and not self.stop_requested:
             self.stop_requested.set("status", reason=f"its status was set to {status}")
             self._status = JobStatus(str(status))
@@ -152,7 +155,7 @@ class Interventions:
     def _note_deletion(self) -> None:
         if self.is_deleted or self._job is None:
             return
-        self.is_deleted, self.read_at = True, math.inf
+        self.is_deleted = True
         self._leave()
         if not self._is_over and not self.stop_requested:
             self.stop_requested.set("deleted", reason="it was deleted")
@@ -167,7 +170,7 @@ class Interventions:
         """
         if self.is_lost or self.is_deleted or self._job is None:
             return
-        self.is_lost, self._new_owner, self.read_at = True, owner, math.inf
+        self.is_lost, self._new_owner = True, owner
         self._leave()
         if self._is_over:
             logger.warning("%r: it was taken over; its end is not written", self._job)

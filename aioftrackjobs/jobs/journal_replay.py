@@ -29,7 +29,7 @@ from aioftrackjobs.errors import (
     TransportError,
 )
 from aioftrackjobs.jobs.data import RECOVERED, compose_final_data, compose_recovered_data
-from aioftrackjobs.jobs.ownership import Lease
+from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
     fetch_jobs,
@@ -78,6 +78,8 @@ class JournalReplay:
         if self._woken is not None:
             self._woken.set()
             return
+        if self._connection.is_closing:
+            return  # a later session does it
         try:
             self._connection.background.spawn(self._run)
         except SessionStateError:
@@ -195,8 +197,12 @@ class JournalReplay:
         status, text = remote_value(job, "status"), remote_value(job, "data")
         data = parse_job_data(text)
         lease = Lease.of(data)
+        if lease is not None and lease.is_claim and status == JobStatus.RUNNING:
+            lease = None  # it came too late
         if lease is not None and lease.holder != entry.holder:
             return None  # another session runs it by now
+        if is_owned_by_other(data, entry.holder, self._connection.server_status.server_time()):
+            return None  # and has ended it
         if (final := _read_final_report(entry)) is not None:
             # Its own session ended the Job. Any other end was a mistake: if the lease still stands,
             # or if a recovery took the session for dead.

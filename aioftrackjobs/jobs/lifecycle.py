@@ -15,7 +15,6 @@ from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-from weakref import WeakSet
 
 import anyio
 import sniffio
@@ -33,7 +32,8 @@ from aioftrackjobs.errors import (
     ServerError,
     SessionStateError,
 )
-from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
+from aioftrackjobs.jobs.assignments import Assignments
+from aioftrackjobs.jobs.attachments import Attachments, format_traceback
 from aioftrackjobs.jobs.cancellation import describe_interruption
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData, parse_given_data
@@ -45,7 +45,7 @@ from aioftrackjobs.jobs.progress import Channel, Progress
 from aioftrackjobs.jobs.reports import Reports
 from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
 from aioftrackjobs.jobs.texts import one_line
-from aioftrackjobs.models import Entity, Job, JobStatus, User, current_value, remote_value
+from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 from aioftrackjobs.protocol.query import bind
 
 if TYPE_CHECKING:
@@ -74,8 +74,8 @@ class JobLifecycle:
         stop_on: What ends the block from outside: see :func:`job_context`.
 
     Attributes:
+        attachments: What is attached to the Job.
         others: What others do to the Job.
-        reports: What is reported about the work.
     """
 
     def __init__(
@@ -89,20 +89,21 @@ class JobLifecycle:
     ) -> None:
         self._jobs = jobs
         self._data = JobData(description)
+        self.attachments = Attachments(jobs.entities)
         self._grace = grace
         self._interval = interval
         self._decided: End | None = None
-        self._sets_status = False  # whether the program has set a status on the entity
-        self._recorded_in = WeakSet[UnitOfWork]()  # what it has recorded of the entity
+        self._own_statuses = set[object]()
+        self._assignments: Assignments | None = None
         self._is_handed_over = False  # whether a change is on its way to the event loop
-        self._begun_at = 0.0
+        self._began_at = time.monotonic()
         self._channels: dict[float, Channel] = {}  # by their interval, opened when first used
         self._lease_made_at = 0.0
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_begun = False
         self._is_closed = False
-        self.reports = Reports(self)
+        self._reports: Reports | None = None
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
         self.others = Interventions(
@@ -110,6 +111,7 @@ class JobLifecycle:
             stop_on,
             write_soon=partial(self._write_soon, _RENEWAL_ROUND),
             adopt_text=self._data.adopt_text,
+            own_statuses=self._own_statuses,
             leave=self._leave,
         )
 
@@ -127,6 +129,12 @@ class JobLifecycle:
     def reporter(self) -> JobLifecycle:
         """What reports of the block go to."""
         return self
+
+    @property
+    def reports(self) -> Reports:
+        """What is reported about the work, made when the Job has begun."""
+        self._reports = self._reports or Reports(self)
+        return self._reports
 
     # The beginning
 
@@ -155,6 +163,7 @@ class JobLifecycle:
         job_user = await self._find_user(user)
         self._beginning = unit = self._jobs.entities.new_unit()
         self._entity = entity = self._create(job_user, extra, unit)
+        self.attachments.job_is_new = True
         await self._commit_beginning(unit, entity)
 
     async def _begin_again(
@@ -174,11 +183,14 @@ class JobLifecycle:
             if former is not None:
                 former.lose()
             await claims.confirm(entity, beginning, partial(self._write_again, extra))
+            self._jobs.require_open()
         except ServerError as exc:
             if not exc.is_retryable:
                 await self.require_existence(exc)
             raise
         except JobOwnedError:
+            if self._is_closed:  # the session was closed meanwhile, and has ended the Job itself
+                self._jobs.require_open()
             self.others.is_lost = True
             self._jobs.journal.release_job(entity.id)
             raise
@@ -186,6 +198,7 @@ class JobLifecycle:
             claims.leave(entity)
 
     async def _write_again(self, extra: Mapping[str, Any] | None) -> None:
+        self._jobs.require_open()
         unit = self._jobs.entities.new_unit()
         data = self._compose(remote_value(self.entity, "data"), extra)
         unit.set(self.entity, status=JobStatus.RUNNING, data=data)
@@ -206,9 +219,14 @@ class JobLifecycle:
             unit.accept_uncertain()
         self._has_begun = self._data.is_running = True
         self.others.begin(entity)
-        self._begun_at = time.monotonic()
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
-        self._jobs.entities.observers.setdefault(id(entity), self._adopt_change)
+        self._assignments = Assignments(
+            self._jobs.entities,
+            entity,
+            self._data,
+            self._own_statuses,
+            write_soon=self._note_change,
+        )
         self._task = current_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
@@ -330,15 +348,6 @@ class JobLifecycle:
         self._decided = End(status, line or None)
         return True
 
-    def _adopt_change(self, name: str, value: object, unit: UnitOfWork) -> None:
-        """Respect what the program sets on the entity, whether it commits that or not."""
-        self._recorded_in.add(unit)
-        if name == "status":
-            self._sets_status = True
-        elif name == "data":
-            self._data.adopt_change(current_value(self.entity, name), value)
-            self._note_change()
-
     def _note_change(self) -> None:
         """Have the Job's data written soon."""
         background = self._jobs.background
@@ -413,7 +422,7 @@ class JobLifecycle:
         """Leave the Job alone: it is gone, or has another owner."""
         active = self._jobs.active
         if not self._is_ending:
-            active.add_guest(self)
+            active.add_guest(self, is_read=False)
         if active.find(self.entity.id) is None:  # otherwise another block here has taken it over
             self._jobs.journal.release_job(self.entity.id)
         for channel in self._channels.values():
@@ -434,12 +443,15 @@ class JobLifecycle:
     async def close(self) -> None:
         """Record that the Job failed, because its session closes; its block then ends nothing."""
         self._is_closed = True
+        if self.others.is_lost or self.others.is_deleted:
+            self._stop_running()
+            return
         reason = self._jobs.active.shutdown_reason or _CLOSED
         end = self._end_decided() or End(JobStatus.FAILED, reason)
         report = self._start_ending(end)
         await report.deliver(end.status)
         if report.error is not None:
-            logger.warning("%r: its final status was not reported: %s", self, report.error)
+            logger.warning("%r: its failure was not reported: %s", self, report.error)
 
     # The end
 
@@ -450,20 +462,21 @@ class JobLifecycle:
             JobDeletedError: Somebody has deleted it.
             FtrackJobsError: That could not be delivered.
         """
+        if self._is_closed:
+            return
         if self.others.is_deleted:
             self._stop_running()
             raise JobDeletedError(self.entity.id)
         if self.others.is_lost:
             self._stop_running()
-        elif not self._is_closed:
+        else:
             await self._finish(self._end_decided() or End(JobStatus.DONE))
 
     def _end_decided(self) -> End | None:
         """Return how the program has decided that the Job ends, if it has."""
-        if self._decided is None and self._sets_status:
-            status = current_value(self.entity, "status")
-            if isinstance(status, JobStatus) and status is not JobStatus.RUNNING:
-                self._decided = End(status)
+        if self._decided is None and self._assignments is not None:
+            status = self._assignments.status
+            self._decided = None if status is None else End(status)
         return self._decided
 
     async def _finish(self, end: End) -> None:
@@ -481,7 +494,8 @@ class JobLifecycle:
             self._data.failure_reason = end.text
         if self._decided is not None and self._decided.status is JobStatus.DONE:
             self._data.result = self._decided.text
-        self._take_over_changes()
+        if self._assignments is not None:
+            self._assignments.take_over()
         channels = tuple(self._channels.values())
         return FinalReport(self._jobs, self, self._data, channels, grace=self._grace)
 
@@ -489,18 +503,8 @@ class JobLifecycle:
         self._is_ending = True
         self.others.end()
         self._jobs.active.discard(self)
-        observers = self._jobs.entities.observers
-        if observers.get(id(self._entity)) == self._adopt_change:
-            del observers[id(self._entity)]
-
-    def _take_over_changes(self) -> None:
-        """Let the final report contain what the program has set on the entity and not committed.
-
-        The next commit of the program would send it after the final report.
-        """
-        for unit in tuple(self._recorded_in):
-            left = unit.drop_updates(self.entity, ("status", "data"))
-            self._data.adopt_values(remote_value(self.entity, "data"), left.get("data"))
+        if self._assignments is not None:
+            self._assignments.end()
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""
@@ -509,9 +513,8 @@ class JobLifecycle:
         if self.others.is_lost:
             self._stop_running()
             return
-        seconds = time.monotonic() - self._begun_at
-        if self._has_begun:
-            self._end_decided()
+        seconds = time.monotonic() - self._began_at
+        self._end_decided()
         self._stop_running()
         if self.others.is_deleted:
             return
@@ -524,7 +527,7 @@ class JobLifecycle:
             with self._jobs.active.count_report():
                 await self._jobs.background.finish(self._report_failure, find_end, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
-            logger.warning("%r: its final status was not reported: %s", self, exc)
+            logger.warning("%r: its failure was not reported: %s", self, exc)
         except anyio.get_cancelled_exc_class():
             if isinstance(error, Exception):
                 raise  # otherwise the block is being left by a cancellation already
@@ -559,10 +562,10 @@ class JobLifecycle:
         report = self._start_ending(end)
         await report.deliver(end.status, deadline)
         if report.error is not None:
-            logger.warning("%r: its final status was not reported: %s", self, report.error)
+            logger.warning("%r: its failure was not reported: %s", self, report.error)
         elif traceback is not None and end.status is JobStatus.FAILED:
             with anyio.CancelScope(deadline=deadline) as scope:
-                await attach_traceback(self._jobs.entities, self.entity, traceback)
+                await self.attachments.add_traceback(self.entity, traceback)
             if scope.cancelled_caught:
                 logger.warning("%r: there was no time to attach its traceback", self)
 

@@ -122,14 +122,20 @@ class Channel:
             self._writer.add(self)
 
     def write(self) -> None:
-        """Queue a write of the current state, unless the channel was stopped meanwhile."""
-        self._is_being_read = self._is_touched = False
-        if self._is_stopped:
+        """Queue a write of the current state, unless the channel was stopped meanwhile.
+
+        Only one is under way: a signal handler may touch the channel while its write is queued.
+        """
+        if self._is_stopped or self._request is not None:
+            self._is_being_read = False
             return
+        self._is_touched = False
         try:
             self._request = self._post(self._settle)
         except (FtrackJobsError, ValueError) as exc:  # others may keep in data what cannot be sent
             self._writer.log_failure(exc)
+        finally:
+            self._is_being_read = False
 
     def _settle(self, outcome: Outcome) -> None:
         self._request = None

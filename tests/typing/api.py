@@ -22,6 +22,7 @@ from aioftrackjobs import (
     RecoveredJob,
     Recovery,
     RunningJob,
+    Stage,
     StopRequest,
     User,
     Verdict,
@@ -98,6 +99,19 @@ async def jobs(session: AsyncSession) -> None:
         await job.attach(Path("plates"), report_progress=True)
         assert_type(job.stop_requested, StopRequest)
         assert_type(await job.stop_requested, StopRequest)
+        assert_type(job.description, str | None)
+        job.description = "y"
+        job.message = "encoding"
+        job.progress(0, total=3)
+        job.advance()
+        async with job.stage("encode", weight=3, total=120) as stage:
+            assert_type(stage, Stage)
+            stage.advance(2, "frames")
+            async for frame in stage.track(range(3)):
+                assert_type(frame, int)
+        with job.stage("upload"):
+            job.progress(1)
+        job.finish("3 files delivered")
         job.fail("no")
 
     async with job_context(session, stop_on="any"):
