@@ -72,6 +72,7 @@ class Interventions:
         self._job: Job | None = None  # once it is known to run
         self._is_over = False
         self._was_seen = False  # by a read: some users may create Jobs that they cannot read
+        self._is_hidden = False  # from this user, who could write it
         self._status: JobStatus | None = None  # that somebody else has set
         self._own_texts = deque[object](maxlen=_OWN_TEXTS)
         self.read_at = 0.0
@@ -109,7 +110,7 @@ class Interventions:
         if row is None:
             if self._was_seen:
                 self._note_deletion()
-            else:  # perhaps it may not be read: a write shows whether it exists
+            elif not self._is_hidden:  # perhaps it may not be read: a write shows that
                 self._write_soon()
             return
         self._was_seen = True
@@ -146,6 +147,10 @@ class Interventions:
             # A block that has joined the Job reports with the same base text, or with its own.
             is_report = isinstance(base, str) and base and text.startswith(f"{base} (")
             self._adopt_text(str(base) if is_report else text)
+
+    def note_written(self) -> None:
+        """Take note that the server has applied a write of the Job."""
+        self._is_hidden = self.is_missing
 
     def note_refusal(self, error: Exception) -> None:
         """Take note that the server has refused a write of the Job, perhaps because it is gone."""

@@ -19,7 +19,7 @@ from uuid import UUID
 import anyio
 import sniffio
 
-from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest, Settle
+from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Settle
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
 from aioftrackjobs.errors import (
@@ -383,6 +383,8 @@ class JobLifecycle:
         def settle_write(outcome: Outcome) -> None:
             if isinstance(outcome, NotApplied):
                 self.others.note_refusal(outcome.error)
+            elif isinstance(outcome, Applied):
+                self.others.note_written()
             settle(outcome)
 
         return unit.post(settle_write)
