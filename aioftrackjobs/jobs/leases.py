@@ -189,6 +189,8 @@ class ActiveJobs:
                 if not self._is_reading:  # a read that hangs must not hold up renewals
                     self._background.spawn(self._read_all)
                     self._is_reading = True
+        except SessionStateError:
+            pass  # it is closed
         finally:
             self._is_watching = False
 

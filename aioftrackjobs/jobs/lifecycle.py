@@ -19,7 +19,7 @@ from uuid import UUID
 import anyio
 import sniffio
 
-from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest, Settle
+from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Settle
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.queries import fetch_entity
 from aioftrackjobs.errors import (
@@ -42,7 +42,7 @@ from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.ownership import takeover_note
 from aioftrackjobs.jobs.progress import Channel, Progress
 from aioftrackjobs.jobs.reports import Reports
-from aioftrackjobs.jobs.stopping import StopOn, current_task, without_stop_request
+from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
 from aioftrackjobs.jobs.texts import one_line
 from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 
@@ -236,7 +236,7 @@ class JobLifecycle:
     def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         values = {
             "status": JobStatus.RUNNING,
-            "data": without_stop_request(self._compose(None, extra)),
+            "data": self._compose(None, extra),
             "user_id": user["id"],
         }
         return self._jobs.entities.create(Job, values, unit=unit)
@@ -244,8 +244,7 @@ class JobLifecycle:
     def _restart(self, job: Job, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         data = remote_value(job, "data")
         self._data.adopt_description(data)
-        content = without_stop_request(self._compose(data, extra))
-        unit.set(job, status=JobStatus.RUNNING, data=content)
+        unit.set(job, status=JobStatus.RUNNING, data=self._compose(data, extra))
         return job
 
     async def require_existence(self, refusal: ServerError) -> None:
@@ -349,6 +348,8 @@ class JobLifecycle:
         def settle_write(outcome: Outcome) -> None:
             if isinstance(outcome, NotApplied):
                 self.others.note_refusal(outcome.error)
+            elif isinstance(outcome, Applied):
+                self.others.note_written()
             settle(outcome)
 
         return unit.post(settle_write)
@@ -358,7 +359,10 @@ class JobLifecycle:
         self._data.lease = None if self._is_ending else self._jobs.active.new_lease()
         self._lease_made_at = time.monotonic()
         composed = self._data.compose(data, extra)
-        self.others.note_text(composed.get("description"))
+        if self._has_begun:
+            self.others.note_text(composed.get("description"))
+        elif STOP in composed:
+            return without_stop_request(composed)
         return composed
 
     # As one of the session's active Jobs
@@ -388,7 +392,8 @@ class JobLifecycle:
     def _leave(self) -> None:
         """Leave the Job alone: it is gone, or has another owner."""
         active = self._jobs.active
-        active.add_guest(self, is_read=False)
+        if not self._is_ending:
+            active.add_guest(self, is_read=False)
         if active.find(self.entity.id) is None:  # otherwise another block here has taken it over
             self._jobs.journal.release_job(self.entity.id)
         for channel in self._channels.values():
