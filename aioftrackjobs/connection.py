@@ -32,6 +32,11 @@ from aioftrackjobs.transport.limits import TransferLimiter
 
 logger = logging.getLogger(__name__)
 
+_LOOP_ENDED = (
+    "the session was closed when the event loop ended in which it was opened; open one session in "
+    "each event loop: async with AsyncSession(...) as session, inside of what asyncio.run() runs"
+)
+
 
 class Connection:
     """Opens on entry, closes on exit; it sends nothing before the first call.
@@ -56,6 +61,7 @@ class Connection:
         journal: What this host has not yet reported.
         transfer_limiter: Limits the uploads and downloads that run at the same time.
         closing_grace: Seconds that closing waits for requests in progress.
+        is_closing: Whether closing has begun, so that calls of users are refused.
         end_jobs: Ends the Jobs that still run when the session closes, in limited time.
     """
 
@@ -103,11 +109,11 @@ class Connection:
         self._transport: Transport | None = None  # while it is open
         self._transfers = transfers
         self._closing = False
-        self._refuses_calls = False
+        self.is_closing = False
         self.end_jobs: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
 
     async def __aenter__(self) -> Connection:
-        if self._transport is not None or self._closing:
+        if self.background.event_loop is not None:
             raise SessionStateError("a session can be opened only once; make a new one")
         await self.journal.require_usable()
         key = self.credentials.api_key.reveal()
@@ -150,6 +156,13 @@ class Connection:
     ) -> None:
         if self._transport is None and not self._closing:
             return
+        try:
+            self.background.require_here()
+        except SessionStateError as exc:
+            if error is None:
+                raise
+            logger.warning("the session is not closed here: %s", exc)  # `error` says more
+            return
         self._closing = True
         await self.background.aclose(self._wind_down)
 
@@ -157,12 +170,13 @@ class Connection:
         """End all Jobs, and let requests end for a limited time."""
         for _ in range(self.timings.closing_turns):
             await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
-        self._refuses_calls = True
+        self.is_closing = True
         await self.end_jobs()
         with anyio.move_on_after(self.closing_grace) as scope:
             with anyio.move_on_after(self.timings.closing_patience) as waiting:
                 await self.background.wait_released()
             if waiting.cancelled_caught:
+                await self.end_jobs()  # of blocks that were just being entered
                 self.background.stop_optional()
                 self.dispatcher.withdraw_all()
                 await self.background.wait_released()
@@ -176,7 +190,8 @@ class Connection:
 
     async def _clean_up(self) -> None:
         """Close what is ours, also if the program ends without closing its session."""
-        self.dispatcher.abandon()  # no worker is left: its callers must not wait for ever
+        why = None if self._closing else _LOOP_ENDED
+        self.dispatcher.abandon(why)  # no worker is left: its callers must not wait for ever
         self._transport, self._closing = None, True
         try:
             if self._own_transport is not None:
@@ -200,7 +215,7 @@ class Connection:
         }
 
     def backlog(self) -> Backlog:
-        """Return the number of commits that have not ended."""
+        """Return the number of commits that have not ended. May be called in any thread."""
         return self.dispatcher.backlog()
 
     @property
@@ -228,5 +243,5 @@ class Connection:
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed."""
         self.dispatcher.require_open()
-        if self._refuses_calls:
+        if self.is_closing:
             raise SessionStateError("the session is being closed; open a new one")

@@ -6,7 +6,7 @@
     ├── ConfigurationError         set what is missing, then start again
     ├── ArgumentError              correct the argument that it names; nothing was sent
     ├── MissingExtraError          install the extra that it names
-    ├── SessionStateError          open the session, or stop using it
+    ├── SessionStateError          open the session, where it is used; or stop using it
     ├── TransportError             no complete response: the server may have acted; try again later
     │   ├── ConnectError           the request never left this machine: safe to repeat
     │   └── MalformedResponseError   the response is not from ftrack: look at the URL and the proxy
@@ -83,6 +83,9 @@ __all__ = [
 #: Characters of a value that the text of an error shows.
 _LONGEST_VALUE = 80
 
+#: How like a known name a wrong one must be for a suggestion, from 0 to 1: "jobs" is like "Job".
+_LIKENESS = 0.55
+
 #: HTTP status code.
 _TOO_MANY_REQUESTS = 429
 
@@ -148,7 +151,7 @@ class MissingExtraError(FtrackJobsError, ImportError):
 
 
 class SessionStateError(FtrackJobsError):
-    """The session is not open yet, or it is closed."""
+    """The session is not open, or belongs to another event loop, thread or process."""
 
 
 class TransportError(FtrackJobsError):
@@ -546,7 +549,7 @@ class InvalidValueError(_AttributeError, ValueError):
         self._shown = _shortened(repr(self.value)) if is_plain else str(self.value)
 
     def __str__(self) -> str:
-        hint = _suggestion(str(self.value), self.allowed)
+        hint = _suggestion(self.value, self.allowed)
         text = f"{self.entity_type}.{self.attribute} cannot be {self._shown}: {self.reason}"
         return f"{text}.{hint}" if hint else text
 
@@ -596,9 +599,15 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
+def _suggestion(name: object, known: Iterable[str]) -> str:
     """Return `` Did you mean ...?`` with the known name that is most like *name*, or nothing."""
     from difflib import get_close_matches  # takes 2 ms to import, and only mistakes need it
 
-    match = get_close_matches(name, list(known), n=1)
+    if not isinstance(name, str):  # what is no name is like none
+        return ""
+    names = list(known)
+    match = [
+        *get_close_matches(name, names, 1, _LIKENESS),
+        *get_close_matches(name.lower(), names, 1, _LIKENESS),
+    ]
     return f" Did you mean {match[0]!r}?" if match else ""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from aioftrackjobs.config import require_flag
 from aioftrackjobs.errors import ServerError
-from aioftrackjobs.jobs.attachments import attach
+from aioftrackjobs.jobs.attachments import Caller
 from aioftrackjobs.jobs.block import block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.joining import JoinedLifecycle
@@ -34,9 +34,6 @@ _KIB = 1024
 
 #: Sizes from here on are shown without a decimal place.
 _EXACT = 100
-
-#: The attachment that users cannot download in the web interface.
-_SECOND = 2
 
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
@@ -111,7 +108,8 @@ async def job_context(
     running: RunningJob | None = None
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
         try:
-            await lifecycle.begin(job, user, data, take_over=take_over)
+            with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
+                await lifecycle.begin(job, user, data, take_over=take_over)
             running = RunningJob(jobs, lifecycle.reporter, outer)
             _running.set(running)
             with lifecycle.others.stoppable():
@@ -157,7 +155,6 @@ class RunningJob(Reporter):
         self._jobs = jobs
         self._lifecycle = lifecycle
         self._outer = outer
-        self._attachments = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._lifecycle!r}>"
@@ -203,14 +200,14 @@ class RunningJob(Reporter):
     def description(self, text: str | None) -> None:
         self._lifecycle.description = text_of(text) or ""
 
-    async def attach(
+    def attach(
         self,
         source: Uploadable,
         *,
         name: str | None = None,
         data: Mapping[str, Any] | None = None,
         report_progress: bool = False,
-    ) -> FileComponent:
+    ) -> Coroutine[Any, Any, FileComponent]:
         """Upload *source*, and attach it to the Job.
 
         Example: ``await job.attach("report.pdf", report_progress=True)``
@@ -227,31 +224,34 @@ class RunningJob(Reporter):
             report_progress: Report the progress of the upload as that of the Job.
 
         Raises:
+            ArgumentError: An argument has a wrong type or value.
+            InvalidValueError: An attribute cannot have its value in *data*.
             TransferError: The file could not be read, or the server did not accept it.
             TransportError: The server could not be reached.
             JobDeletedError: Somebody has deleted the Job.
         """
+        caller = Caller.find()  # a coroutine cannot see who has made it
+        return self._attach(source, caller, name=name, data=data, report_progress=report_progress)
+
+    async def _attach(
+        self,
+        source: Uploadable,
+        caller: Caller,
+        *,
+        name: str | None,
+        data: Mapping[str, Any] | None,
+        report_progress: bool,
+    ) -> FileComponent:
+        require_flag("report_progress", report_progress)
         self._jobs.require_open()
+        progress = self._show_upload if report_progress else None
         try:
-            component = await attach(
-                self._jobs.entities,
-                self.entity,
-                source,
-                name=name,
-                data=data,
-                progress=self._show_upload if report_progress else None,
+            return await self._lifecycle.attachments.add(
+                self.entity, source, caller, name=name, data=data, progress=progress
             )
         except ServerError as exc:
             await self._lifecycle.require_existence(exc)
             raise
-        self._attachments += 1
-        if self._attachments == _SECOND:
-            warnings.warn(
-                f"Job {self.id} gets a second attachment; ftrack's web interface offers only one "
-                "of them for download",
-                stacklevel=2,
-            )
-        return component
 
     def _show_upload(self, done: int, total: int | None) -> None:
         if total:

@@ -4,23 +4,42 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
+from aioftrackjobs.background import mark_coroutine_functions
+from aioftrackjobs.commit.task_unit import TaskUnit
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.config import require, resolve_credentials, resolve_journal
+from aioftrackjobs.config import (
+    require,
+    require_callback,
+    require_count,
+    require_flag,
+    require_path,
+    require_seconds,
+    require_text,
+    require_values,
+    resolve_credentials,
+    resolve_journal,
+)
 from aioftrackjobs.connection import Connection
+from aioftrackjobs.entities.arguments import (
+    check_owned,
+    id_of,
+    list_of_names,
+    list_of_operations,
+    list_of_owned,
+)
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.ensure import ensure
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
-from aioftrackjobs.errors import EntityError
 from aioftrackjobs.health import Health, check_health
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.ownership import LEASE_SECONDS
+from aioftrackjobs.jobs.ownership import LEASE_SECONDS, LONGEST_LEASE
 from aioftrackjobs.models import Entity, FileComponent, Job, User
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
@@ -31,7 +50,7 @@ from aioftrackjobs.transfers.content import Uploadable
 from aioftrackjobs.transfers.control import ProgressCallback
 from aioftrackjobs.transfers.download import download
 from aioftrackjobs.transfers.upload import upload
-from aioftrackjobs.transport import HttpClient, Transport
+from aioftrackjobs.transport import HttpClient, Transport, is_client
 
 logger = logging.getLogger(__name__)
 
@@ -93,8 +112,10 @@ class AsyncSession:
         transport: Sends the requests in place of a client, for tests of this package.
 
     Raises:
-        ConfigurationError: The server, the key or the user is missing. The error names all of them.
-            When the session opens: nothing can be written at the path of the journal.
+        ConfigurationError: The server, the key or the user is missing or unusable. The error names
+            all that is wrong. When the session opens: nothing can be written at the path of the
+            journal.
+        ArgumentError: Another argument has a wrong type or value.
     """
 
     def __init__(
@@ -115,6 +136,13 @@ class AsyncSession:
         transport: Transport | None = None,
     ) -> None:
         credentials = resolve_credentials(server_url, api_key, api_user)
+        require_seconds("timeout", timeout, above=True)
+        require(client is None or is_client(client), "client", "an async HTTP client", client)
+        require_flag("strict_api", strict_api)
+        require_flag("group_commit", group_commit)
+        require(isinstance(retry, RetryPolicy), "retry", "a RetryPolicy", retry)
+        require_seconds("lease", lease, most=LONGEST_LEASE)
+        require_count("transfers", transfers)
         self._connection = Connection(
             credentials,
             timeout=timeout,
@@ -135,6 +163,7 @@ class AsyncSession:
 
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
+        mark_coroutine_functions(AsyncSession.commit, TaskUnit.commit)
         if self._connection.journal.state != "off":
             self._jobs.replay.wake()  # delivers what earlier processes have left in the journal
         return self
@@ -145,10 +174,7 @@ class AsyncSession:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            pending = len(self._context.default_unit.recorded_operations)
-            if pending:
-                logger.warning("the session is closed with %d uncommitted operation(s)", pending)
+        self._context.tasks.close(by_error=error is not None)
         await self._connection.__aexit__(kind, error, trace)
 
     @property
@@ -186,6 +212,7 @@ class AsyncSession:
                 stand in a query, as a time without a time zone.
         """
         self._connection.require_open()
+        require_text("expression", expression)
         return Query(self._context, bind(expression, parameters))
 
     @overload
@@ -214,11 +241,13 @@ class AsyncSession:
         Args:
             entities: One or more entities, of any types.
             projections: Attributes and paths, as in a query: ``"status, user.username"``.
+
+        Raises:
+            EntityError: One of *entities* does not belong to this session.
         """
         self._connection.require_open()
-        wanted = [projections] if isinstance(projections, str) else projections
-        several = [entities] if isinstance(entities, Entity) else entities
-        await populate(self._context, several, wanted)
+        wanted = list_of_names("projections", projections)
+        await populate(self._context, list_of_owned(self._context, entities), wanted)
 
     async def call(self, operations: Sequence[Mapping[str, object]]) -> list[Any]:
         """Send *operations* in one request, and return the result of each.
@@ -231,7 +260,7 @@ class AsyncSession:
         self._connection.require_open()
         encoded = [
             cast("Mapping[str, JSONValue]", encode_value(operation, f"operations[{index}]"))
-            for index, operation in enumerate(operations)
+            for index, operation in enumerate(list_of_operations(operations))
         ]
         return await self._context.call(encoded)
 
@@ -268,14 +297,15 @@ class AsyncSession:
             data: Values by attribute. A relation is an entity, or an id under its ``_id`` name.
 
         Raises:
-            ValueError: An attribute cannot have its value.
+            InvalidValueError: An attribute cannot have its value.
             UnknownAttributeError: The type has no such attribute.
             UnknownEntityTypeError: The schemas are loaded, and have no such type.
             InvalidKeyError: A key with several attributes is not complete.
             UnserialisableValueError: JSON cannot hold a value.
         """
         self._connection.require_open()
-        return self._context.create(kind, data or {}, unit=self._context.unit)
+        require_values("data", data)
+        return self._context.create(kind, data or {}, unit=self._context.tasks.to_record())
 
     def delete(self, entity: Entity) -> None:
         """Record that the next commit deletes *entity*.
@@ -285,51 +315,53 @@ class AsyncSession:
                 created it and not committed yet.
         """
         self._connection.require_open()
-        if not self._context.owns(entity):
-            raise EntityError(f"{entity!r} does not belong to this session")
-        self._context.unit.record_delete(entity)
+        check_owned(self._context, entity)
+        self._context.tasks.to_record().record_delete(entity)
 
     @property
     def recorded_operations(self) -> tuple[Operation, ...]:
         """Operations that the next commit sends, in order."""
-        return self._context.unit.recorded_operations
+        return self._context.tasks.to_act_on().recorded_operations
 
     @property
     def uncertain_operations(self) -> tuple[Operation, ...]:
         """Operations that were sent, and may or may not have been applied."""
-        return self._context.unit.uncertain_operations
+        return self._context.tasks.to_act_on().uncertain_operations
 
     @property
     def created(self) -> list[Entity]:
         """Entities that the next commit creates."""
-        return self._context.unit.created
+        return self._context.tasks.to_act_on().created
 
     @property
     def modified(self) -> list[Entity]:
         """Entities that the next commit changes."""
-        return self._context.unit.modified
+        return self._context.tasks.to_act_on().modified
 
     @property
     def deleted(self) -> list[Entity]:
         """Entities that the next commit deletes."""
-        return self._context.unit.deleted
+        return self._context.tasks.to_act_on().deleted
 
     def rollback(self) -> None:
         """Drop what is recorded and not committed, and restore the values of the entities."""
-        self._context.unit.rollback()
+        self._context.tasks.to_act_on().rollback()
 
     # Committing
 
-    async def commit(self) -> None:
+    def commit(self) -> Coroutine[Any, Any, None]:
         """Send the recorded operations in one transaction; return when the server has applied it.
+
+        They are those of the task that calls this, whichever task awaits the result::
+
+            await asyncio.wait_for(session.commit(), timeout=5)
 
         Raises:
             ServerError: The server refused the commit. The operations are pending again.
             ConnectError: The request was not sent. The operations are pending again.
             CommitUncertainError: The request was sent, but no complete response arrived.
         """
-        self._connection.require_open()
-        await self._context.unit.commit()
+        return self._context.tasks.to_commit().commit()
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Give the current task a unit of work of its own inside an ``async with`` block.
@@ -373,6 +405,9 @@ class AsyncSession:
             MultipleResultsFoundError: Several entities have the identifying values.
         """
         self._connection.require_open()
+        require_values("data", data, optional=False)
+        if identifying_keys is not None:
+            identifying_keys = list_of_names("identifying_keys", identifying_keys, several=True)
         return await ensure(self._context, kind, data, identifying_keys)
 
     # Jobs
@@ -406,7 +441,7 @@ class AsyncSession:
         """
         self._connection.require_open()
         require(isinstance(query, Query | str), "query", "a query of Jobs, or its text", query)
-        require(type(spread) is int and spread > 0, "spread", "a whole number above 0", spread)
+        require_count("spread", spread)
         expression = query if isinstance(query, str) else query.expression
         return await self._jobs.claims.claim(expression, spread=spread)
 
@@ -448,11 +483,14 @@ class AsyncSession:
             UnsupportedLocationError: This package cannot write to the location.
         """
         self._connection.require_open()
+        require_flag("checksum", checksum)
+        is_place = location == "auto" or isinstance(location, Entity)
+        require(is_place, "location", 'the server location or "auto"', location)
         given = None if location == "auto" else location
         return await upload(
             self._context,
             source,
-            data=data or {},
+            data={} if data is None else data,
             location=given,
             name=name,
             verified=checksum,
@@ -461,7 +499,7 @@ class AsyncSession:
 
     async def download(
         self,
-        component: Entity | str,
+        component: Entity | str | UUID,
         path: str | os.PathLike[str],
         *,
         resume: bool = False,
@@ -489,5 +527,9 @@ class AsyncSession:
             TransportError: The server could not be reached.
         """
         self._connection.require_open()
-        await download(self._context, component, Path(path), resume=resume, progress=progress)
+        key = id_of("component", component)
+        require_path("path", path)
+        require_flag("resume", resume)
+        require_callback("progress", progress)
+        await download(self._context, key, Path(path), resume=resume, progress=progress)
         return Path(path)

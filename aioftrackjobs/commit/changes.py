@@ -15,11 +15,21 @@ from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
 
 @dataclass(eq=False, slots=True)  # not frozen, which takes twice as long
 class RecordedChange:
-    """An operation, the entity that it changes, and the values as the entity keeps them."""
+    """An operation, the entity that it changes, and the values as the entity keeps them.
+
+    Attributes:
+        number: Its place among the changes of all units of the session.
+    """
 
     operation: Operation
     entity: Entity
     values: Mapping[str, Any]
+    number: int = 0
+
+    @property
+    def names(self) -> Iterable[str]:
+        """The attributes that it sets or resets."""
+        return () if isinstance(self.operation, Delete) else self.operation.values
 
     @property
     def is_delete(self) -> bool:
@@ -79,6 +89,41 @@ def entities_of(recorded: Iterable[RecordedChange], *kinds: type[Operation]) -> 
     """Return the entities that operations of these *kinds* change, each once."""
     entities = (each.entity for each in recorded if isinstance(each.operation, kinds))
     return list({id(entity): entity for entity in entities}.values())
+
+
+def without_resets(changes: Sequence[RecordedChange]) -> Sequence[RecordedChange]:
+    """Return *changes* without the values that later ones of them reset, which are not sent."""
+    for each in changes:
+        if not each.values and isinstance(each.operation, Update):
+            break
+    else:
+        return changes  # as nearly always
+    left, reset = list[RecordedChange](), set[tuple[int, str]]()
+    for each in reversed(changes):
+        key = id(each.entity)
+        values = {name: value for name, value in each.values.items() if (key, name) not in reset}
+        left.append(each if len(values) == len(each.values) else replace(each, values=values))
+        reset.update((key, name) for name in each.names if name not in each.values)
+    return left[::-1]
+
+
+def latest_values(
+    changes: Iterable[RecordedChange], entities: Iterable[Entity]
+) -> dict[tuple[int, str], Any]:
+    """Return the latest of the values that *changes* set in *entities*.
+
+    Returns:
+        The values by the ``id()`` of the entity and the name, without those that were reset.
+    """
+    ids = {id(entity) for entity in entities}
+    latest = dict[tuple[int, str], RecordedChange]()
+    for change in changes:
+        if id(change.entity) in ids:
+            for name in change.names:
+                known = latest.setdefault((id(change.entity), name), change)
+                if known.number < change.number:
+                    latest[id(change.entity), name] = change
+    return {key: each.values[key[1]] for key, each in latest.items() if key[1] in each.values}
 
 
 def fold_recorded(recorded: Sequence[RecordedChange]) -> Sequence[Operation]:

@@ -112,19 +112,25 @@ class Dispatcher:
         self._commits_in_progress: dict[object, float] = {}  # when each began, the oldest first
         self._is_watching = False
         self._closed = False
+        self._why_closed = "the session is closed; open a new one"
 
     def open(self, api: ApiClient) -> None:
         """Accept requests from now on, and send them by *api*."""
         self._sender = BatchSender(api, self._end, self._retry, self._pauses)
 
     def require_open(self) -> None:
-        """Raise SessionStateError unless requests are accepted."""
+        """Raise SessionStateError unless requests are accepted, and here."""
         if self._closed:
-            raise SessionStateError("the session is closed; open a new one")
+            raise SessionStateError(self._why_closed)
         if self._sender is None:
             raise SessionStateError(
                 "the session is not open; write: async with AsyncSession(...) as session:"
             )
+        self.require_here()
+
+    def require_here(self) -> None:
+        """Raise SessionStateError in another event loop, thread or process."""
+        self._background.require_here()
 
     # Queueing
 
@@ -147,7 +153,8 @@ class Dispatcher:
         Raises:
             SessionStateError: The session is not open.
         """
-        self.require_open()
+        if self._closed or self._sender is None:
+            self.require_open()
         request = PendingRequest.of_commit(
             operations, settle, unordered=unordered, uncertain_because=uncertain_because
         )
@@ -256,8 +263,8 @@ class Dispatcher:
     # What is pending
 
     def backlog(self) -> Backlog:
-        """Return the number of commits that have not ended."""
-        commits = [request for request in self._pending if request.operations]
+        """Return the number of commits that have not ended. May be called in any thread."""
+        commits = [request for request in tuple(self._pending) if request.operations]
         queued = sum(request.is_queued for request in commits)
         return Backlog(
             queued=queued,
@@ -285,8 +292,14 @@ class Dispatcher:
                 await request.ended()
             await anyio.lowlevel.checkpoint()
 
-    def abandon(self) -> None:
-        """Accept no more requests, and end those that no worker has taken: the session closes."""
+    def abandon(self, why: str | None = None) -> None:
+        """Accept no more requests, and end those that no worker has taken: the session closes.
+
+        Args:
+            why: What to say of it to those that use the session afterwards.
+        """
+        if why is not None and not self._closed:
+            self._why_closed = why
         self._closed = True
         while group := self._take():
             for request in group:

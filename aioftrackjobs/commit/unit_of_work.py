@@ -8,7 +8,8 @@ meanwhile wait for the next commit.
 from __future__ import annotations
 
 import logging
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any, NoReturn, Protocol
 from weakref import WeakValueDictionary
 
@@ -19,8 +20,10 @@ from aioftrackjobs.commit.changes import (
     encode_values,
     entities_of,
     fold_recorded,
+    latest_values,
     settle_found,
     split_done,
+    without_resets,
 )
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import (
@@ -32,6 +35,7 @@ from aioftrackjobs.commit.request import (
     Unknown,
     WithdrawnError,
 )
+from aioftrackjobs.config import require
 from aioftrackjobs.errors import (
     CommitUncertainError,
     EntityError,
@@ -40,7 +44,14 @@ from aioftrackjobs.errors import (
     TransportError,
     UnknownAttributeError,
 )
-from aioftrackjobs.models import Entity, forget_local, owner_of, settle, settle_created
+from aioftrackjobs.models import (
+    Entity,
+    change_locally,
+    forget_local,
+    owner_of,
+    settle,
+    settle_created,
+)
 from aioftrackjobs.protocol.operations import (
     NOT_SET,
     Create,
@@ -128,10 +139,8 @@ class UnitOfWork:
             UnserialisableValueError: One of the values has no wire form.
         """
         changes = creation(target, entity, values, fresh=fresh)
-        if self._ended:
-            self._refuse()
-        self._pending += changes
-        self._context.creators[id(entity)] = self
+        self._record(*changes)
+        self._context.creators[creation_key(target)] = self
 
     def record_update(self, entity: Entity, values: Mapping[str, Any]) -> None:
         """Record that attributes of *entity* get new *values*.
@@ -146,7 +155,7 @@ class UnitOfWork:
         operation = Update(target, encode_values(target, values))
         if self._ended:
             self._refuse()
-        self._pending.append(RecordedChange(operation, entity, values))
+        self._pending.append(RecordedChange(operation, entity, values, next(self._context.count)))
 
     def record_reset(self, entity: Entity, name: str) -> None:
         """Record that the change of *name* is reset: earlier updates do not send it."""
@@ -160,23 +169,30 @@ class UnitOfWork:
             EntityError: Another unit of work has not created it yet. If the delete were sent
                 first, it would find nothing, and the entity would exist in the end.
         """
-        if self._context.creators.get(id(entity), self) is not self:
-            raise EntityError(
-                f"{entity!r} is not yet created, by another unit of work; commit that one first"
-            )
+        target = entity.__ftrack_reference__()
+        creator = self._context.creators.get(creation_key(target), self)
+        if creator is not self and creator.is_creating(entity):
+            raise EntityError(not_created(entity))
         if id(entity) not in self._to_delete:
-            self._record(RecordedChange(Delete(entity.__ftrack_reference__()), entity, {}))
+            self._record(RecordedChange(Delete(target), entity, {}))
             self._to_delete.add(id(entity))
 
     def _record(self, *recorded: RecordedChange) -> None:
         if self._ended:
             self._refuse()
+        for each in recorded:
+            each.number = next(self._context.count)
         self._pending += recorded
 
     def _refuse(self) -> NoReturn:
         raise SessionStateError(
             "this flow's unit of work has ended; a task that outlives it needs one of its own"
         )
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it refuses to record anything more."""
+        return self._ended
 
     def end(self) -> None:
         """Refuse to record anything more: the block that would commit it has ended."""
@@ -192,6 +208,7 @@ class UnitOfWork:
             UnknownAttributeError: The type has no such attribute.
             InvalidValueError: An attribute cannot have its value.
         """
+        require(isinstance(entity, Entity), "entity", "an entity", entity)
         known = entity.attributes
         for name in values:
             if known and name not in known:
@@ -217,6 +234,7 @@ class UnitOfWork:
         self._pending = kept
         for name, value in latest.items():
             forget_local(entity, name, value)
+        self._show_others([entity])
         return latest
 
     def rollback(self, *, keep_uncertain: bool = False) -> None:
@@ -227,7 +245,15 @@ class UnitOfWork:
 
         Args:
             keep_uncertain: Keep uncertain operations, for :meth:`resolve`.
+
+        Raises:
+            SessionStateError: The session belongs to another event loop, thread or process.
         """
+        self._dispatcher.require_here()
+        self.drop(keep_uncertain=keep_uncertain)
+
+    def drop(self, *, keep_uncertain: bool = False) -> None:
+        """Do as :meth:`rollback`, wherever this is."""
         dropped = self._take_pending()
         if not keep_uncertain:
             dropped, self._uncertain = [*self._uncertain, *dropped], []
@@ -250,10 +276,24 @@ class UnitOfWork:
     def _undo(self, dropped: Sequence[RecordedChange]) -> None:
         for recorded in reversed(dropped):
             if isinstance(recorded.operation, Create):
+                self._note_end_of_creation(recorded.operation.target)
                 self._context.forget(recorded.entity)
                 continue  # it keeps its values, which can still be read
             for name, value in recorded.values.items():
                 forget_local(recorded.entity, name, value)
+        self._show_others([each.entity for each in dropped])
+
+    def _show_others(self, entities: Iterable[Entity]) -> None:
+        """Let *entities* show the values again that other units have recorded."""
+        left = {id(entity): entity for entity in entities if owner_of(entity) is not None}
+        if left:
+            for (key, name), value in self._values_of_others(left.values()).items():
+                change_locally(left[key], name, value)
+
+    def _values_of_others(self, entities: Iterable[Entity]) -> dict[tuple[int, str], Any]:
+        """Return the latest values that other units have recorded, by id() and name."""
+        units = [unit for unit in self._context.units() if unit is not self]
+        return latest_values(chain.from_iterable(unit.unsettled() for unit in units), entities)
 
     def accept_uncertain(self) -> None:
         """Settle what is uncertain as applied: the caller has found it on the server."""
@@ -265,20 +305,34 @@ class UnitOfWork:
     async def commit(self) -> None:
         """Send everything recorded so far; returns when the server has applied it.
 
-        A commit with nothing to send makes no request. What is uncertain is resolved first.
+        A commit with nothing to send makes no request. What is uncertain is resolved first. A
+        commit of an entity waits for a commit in progress that creates it.
 
         Raises:
+            EntityError: Another task has yet to commit an entity that this refers to; or it does
+                not exist any more. The operations are pending again.
+            SessionStateError: The session is closed, or belongs to another event loop.
             ServerError: The server refused; the operations are pending again.
             ConnectError: The request never left; the operations are pending again.
             UnserialisableValueError: An operation cannot be encoded; all are pending again.
             CommitUncertainError: It was sent and no complete response came; or an earlier commit
                 has ended so, and it is still not known whether that was applied.
         """
-        while self._in_flight is not None or self._uncertain:
-            await self.resolve()
-        if not self._pending:
-            return
+        self._dispatcher.require_open()
+        while True:
+            if self._in_flight is not None or self._uncertain:
+                await self.resolve()
+            elif not self._pending:
+                return
+            elif (creator := self._needed_first()) is not None:
+                await creator.settled()
+            else:
+                break
         await self._send(self._take_pending())
+
+    def _needed_first(self) -> UnitOfWork | None:
+        """Return a unit whose commit, which is in progress, must end before this one is sent."""
+        return None
 
     async def resolve(self) -> None:
         """Settle what is uncertain: ask the server what it has done, and send the rest.
@@ -287,6 +341,7 @@ class UnitOfWork:
             ServerError: The server refused the rest; it is pending again.
             CommitUncertainError: It is still not known.
         """
+        self._dispatcher.require_open()
         await self.settled()
         taken, self._uncertain = self._uncertain, []
         await self._send(taken, self._uncertain_because)
@@ -398,18 +453,68 @@ class UnitOfWork:
         except Exception:  # a reader of a user's own model may raise anything
             logger.warning("a commit was applied, but its response is odd", exc_info=True)
 
-    def _settle_applied(self, taken: Iterable[RecordedChange]) -> None:
-        for recorded in taken:
+    def _settle_applied(self, taken: Sequence[RecordedChange]) -> None:
+        for recorded in without_resets(taken):
             entity, operation = recorded.entity, recorded.operation
             if isinstance(operation, Delete):
                 self._context.forget(entity)
             elif isinstance(operation, Create):
-                self._context.creators.pop(id(entity), None)
+                self._note_end_of_creation(operation.target)
                 settle_created(entity)
             for name, value in recorded.values.items():
                 settle(entity, name, value)
             if recorded.values:
                 self._context.note_written(entity, recorded.values)
+
+    def _note_end_of_creation(self, target: Reference) -> None:
+        creators, key = self._context.creators, creation_key(target)
+        if creators.get(key) is self:
+            del creators[key]
+
+    # For other units
+
+    def unsettled(self) -> Iterator[RecordedChange]:
+        """Return the changes that the server may yet apply, and that were not rolled back."""
+        if self._in_flight is not None and not self._in_flight.rolled_back:
+            yield from self._in_flight.taken
+        yield from self._uncertain
+        yield from self._pending
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it has nothing to commit."""
+        return not (self._pending or self._uncertain or self._in_flight is not None)
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether a commit is in progress."""
+        return self._in_flight is not None
+
+    def pending_creation(self, key: Hashable) -> Entity | None:
+        """Return the entity that the next commit creates under this :func:`creation_key`."""
+        for each in self._pending:
+            if isinstance(each.operation, Create) and creation_key(each.operation.target) == key:
+                return each.entity
+        return None
+
+    def is_creating(self, entity: Entity) -> bool:
+        """Return whether it creates *entity*."""
+        in_flight = self._in_flight.taken if self._in_flight is not None else []
+        changes = (*in_flight, *self._uncertain, *self._pending)
+        return any(each.entity is entity and isinstance(each.operation, Create) for each in changes)
+
+
+def creation_key(target: Reference) -> Hashable:
+    """Return what an entity to create is found by: its id, which is all that links have of it."""
+    return target.key[0][1] if len(target.key) == 1 else target
+
+
+def not_created(entity: Entity) -> str:
+    """Return what an error says of an *entity* that another unit of work has not created."""
+    return (
+        f"{entity!r} is not yet created, by another unit of work; commit that one first, in the "
+        "task that has recorded it, or use one `async with session.unit_of_work()` around both"
+    )
 
 
 class UnitOfWorkContext(Protocol):
@@ -417,10 +522,16 @@ class UnitOfWorkContext(Protocol):
 
     Attributes:
         creators: The unit that has recorded the creation of an entity and not committed it, by
-            the ``id()`` of the entity.
+            :func:`creation_key`.
+        count: Numbers the changes in the order in which they are recorded.
     """
 
-    creators: WeakValueDictionary[int, Any]
+    creators: WeakValueDictionary[Hashable, UnitOfWork]
+    count: Iterator[int]
+
+    def units(self) -> Iterable[UnitOfWork]:
+        """Return the units of work that users' code has, of tasks and of blocks."""
+        ...
 
     def merge(self, rows: Sequence[Any]) -> None:
         """Take over values that the server has set in entities that it wrote.

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
-from types import MappingProxyType
+from itertools import count
 from typing import Any, TypeVar, overload
 from weakref import WeakValueDictionary
 
@@ -17,6 +25,7 @@ from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.ensure_turns import EnsureTurns
 from aioftrackjobs.entities.freshness import ReadTracker
 from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
+from aioftrackjobs.entities.task_units import TaskUnits
 from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
@@ -35,7 +44,7 @@ from aioftrackjobs.models import (
     new_id,
     owner_of,
     put_local,
-    require_relations,
+    require_relation,
 )
 from aioftrackjobs.protocol.query import bind, select
 from aioftrackjobs.protocol.values import JSONValue, key_part
@@ -44,11 +53,6 @@ from aioftrackjobs.transport import redact
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
-
-#: The unit of work that a task has entered, for each session. Its child tasks inherit it.
-_entered: ContextVar[Mapping[EntityContext, UnitOfWork]] = ContextVar("aioftrackjobs_units")
-
-_NO_UNITS: Mapping[EntityContext, UnitOfWork] = MappingProxyType({})
 
 
 class EntityContext:
@@ -66,7 +70,9 @@ class EntityContext:
         identity: The one instance of each entity.
         reads: Keeps late responses from overwriting newer values.
         ensuring: The calls of ``ensure`` that have not ended.
-        creators: The unit of work that is to create an entity, by the ``id()`` of the entity.
+        tasks: The units of work of the tasks that use the session.
+        creators: The unit of work that is to create an entity, by the key of the entity.
+        count: Numbers the changes in the order in which they are recorded.
         observers: Called with each change that the program records of an entity, by the ``id()``
             of the entity: the name and value, and the unit of work. Running Jobs are observed.
     """
@@ -77,11 +83,10 @@ class EntityContext:
         self.identity = IdentityMap(self.types, self)
         self.reads = ReadTracker()
         self.ensuring = EnsureTurns()
-        # Weak references are enough: a unit that is gone creates nothing, and one that exists
-        # holds the entities that it has recorded, so that no other entity gets the same id().
-        self.creators = WeakValueDictionary[int, UnitOfWork]()
+        self.creators = WeakValueDictionary[Hashable, UnitOfWork]()
+        self.count: Iterator[int] = count()
+        self.tasks = TaskUnits(self, connection)
         self.observers = dict[int, Callable[[str, object, UnitOfWork], None]]()
-        self._default_unit = self.new_unit()
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None
         self._schemas_lock = anyio.Lock()
@@ -90,15 +95,9 @@ class EntityContext:
 
     # Units of work
 
-    @property
-    def unit(self) -> UnitOfWork:
-        """The unit of work in which the current task records."""
-        return _entered.get(_NO_UNITS).get(self, self._default_unit)
-
-    @property
-    def default_unit(self) -> UnitOfWork:
-        """The unit of the tasks that have not entered one of their own."""
-        return self._default_unit
+    def units(self) -> Iterable[UnitOfWork]:
+        """Return the units of work of tasks and blocks."""
+        return tuple(self.tasks.all)
 
     def new_unit(self, *, unordered: bool = False) -> UnitOfWork:
         """Return a unit of work that no task has entered.
@@ -115,21 +114,22 @@ class EntityContext:
         Operations that a commit has left uncertain stay in the unit, so that
         :meth:`CommitUncertainError.resolve` can settle them.
         """
-        unit = self.new_unit()
-        before = _entered.get(_NO_UNITS)
-        _entered.set({**before, self: unit})
+        unit = self.tasks.enter()
         try:
             yield unit
-            await unit.commit()
+            if not unit.is_settled:
+                await unit.commit()
         except CommitUncertainError:
-            unit.rollback(keep_uncertain=True)
+            unit.drop(keep_uncertain=True)
+            raise
+        except GeneratorExit:
+            unit.drop_abandoned()
             raise
         except BaseException:
-            unit.rollback()
+            unit.drop()
             raise
         finally:
-            unit.end()
-            _entered.set(before)  # not reset(), as the exit may run in another context
+            self.tasks.leave(unit)
 
     # Entities
 
@@ -151,29 +151,49 @@ class EntityContext:
             data: Values by attribute.
             unit: The unit of work to record in.
         """
-        model = self.model(kind)
-        fields, known = model.__pydantic_fields__, self.types.attributes_of(model.entity_type)
-        if known or model.is_typed:
-            for name in data:
-                if name not in fields and name not in known:
-                    raise UnknownAttributeError(model.entity_type, name, (*fields, *known))
-        entity = self._made(model, _with_key(model, data))
+        entity = self.draft(kind, data)
         reference = entity.__ftrack_reference__()  # raises if the key is not complete
         values = adopt(entity, self)
-        fresh = "id" in model.primary_key_attributes and "id" not in data
+        fresh = "id" in entity.primary_key_attributes and "id" not in data
         unit.record_create(reference, entity, values, fresh=fresh)
         self.identity.add(reference, entity)
         return entity
 
-    def _made(self, model: type[Entity], values: dict[str, Any]) -> Entity:
-        """Return an entity with *values*, some of which only the schemas may know."""
+    def draft(self, kind: type[Entity] | str, data: Mapping[str, Any]) -> Entity:
+        """Return an entity of *kind* with *data*, which are checked; it belongs to no session.
+
+        Raises:
+            UnknownAttributeError: The type has no such attribute.
+            InvalidValueError: An attribute cannot have its value.
+            InvalidKeyError: The key is not complete.
+        """
+        model = self.model(kind)
+        fields, known = model.__pydantic_fields__, self.types.attributes_of(model.entity_type)
+        relations = self.types.relations_of(model.entity_type)
+        if known or model.is_typed:
+            for name in data:
+                if name not in fields and name not in known:
+                    raise UnknownAttributeError(model.entity_type, name, (*fields, *known))
+        return self._made(model, _with_key(model, data), relations.intersection(data))
+
+    def _made(
+        self, model: type[Entity], values: dict[str, Any], relations: Collection[str]
+    ) -> Entity:
+        """Return an entity with *values*, of which only the schemas may know some.
+
+        Args:
+            model: Class of the entity.
+            values: Its attributes.
+            relations: Those that hold entities, as far as the schemas are loaded.
+        """
         others: dict[str, Any] = {}
         if model.is_typed and not values.keys() <= model.__pydantic_fields__.keys():
             names = [name for name in values if name not in model.__pydantic_fields__]
             others = {name: values.pop(name) for name in names}
         try:
             entity = model(**values)
-            require_relations(self, model.entity_type, values)
+            for name in relations:
+                require_relation(model.entity_type, name, values[name])
         except InvalidValueError as exc:
             exc.hide(self.redact)
             raise
@@ -299,14 +319,17 @@ class EntityContext:
 
     def record_update(self, entity: Entity, name: str, value: object) -> None:
         """Record a changed attribute in the unit of the current task."""
-        unit = self.unit
+        unit = self.tasks.to_record()
         unit.record_update(entity, {name: value})
         if self.observers and id(entity) in self.observers:
             self.observers[id(entity)](name, value, unit)
 
-    def record_reset(self, entity: Entity, name: str) -> None:
-        """Record in the unit of the current task that a change was taken back."""
-        self.unit.record_reset(entity, name)
+    def record_reset(self, entity: Entity, name: str) -> Any:
+        """Record that the current task took a change back; return what another has recorded."""
+        unit = self.tasks.to_act_on()
+        if unit.has_recorded(entity, name):
+            unit.record_reset(entity, name)
+        return unit.others_value(entity, name)
 
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         """Return the attributes that the schemas give a type; empty if they are not loaded."""
@@ -354,7 +377,6 @@ class EntityContext:
 
     def forget(self, entity: Entity) -> None:
         """Detach an entity that does not exist on the server, and forget it."""
-        self.creators.pop(id(entity), None)
         self.identity.remove(entity)
 
 

@@ -131,7 +131,7 @@ def check_arguments(
     if user is not None:
         require(_names_entity(user), "user", "a User, its id or its name", user)
     if description is not None and type(description) is not str:
-        require_text("description", description)
+        require_text("description", description, optional=True)
     if data is not None:
         given = parse_given_data(data) if isinstance(data, str) else data
         require(isinstance(given, Mapping), "data", "a mapping, or text of a JSON object", data)

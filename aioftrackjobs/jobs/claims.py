@@ -76,7 +76,7 @@ class Beginning(NamedTuple):
     """A Job that exists already, right before it is begun.
 
     Attributes:
-        former: The lease of the owner that it is taken from; None if it has none.
+        former: The lease of the owner that it is taken from, good or not; None if there is none.
         is_claimed: Whether this session has claimed it.
         began: When it was read, in the time of the event loop.
     """
@@ -286,7 +286,15 @@ class Claims:
             raise owned_error(job.id, None)
         is_claimed = is_own and is_queued and claim is not None
         self._busy.add(job.id)
-        return Beginning(None if is_own else owner, is_claimed, began)
+        return Beginning(self._former_of(job), is_claimed, began)
+
+    def _former_of(self, job: Job) -> Lease | None:
+        """Return the lease of another session that runs *job*, or may be cut off and come back."""
+        lease = Lease.of(parse_job_data(remote_value(job, "data")))
+        if lease is None or remote_value(job, "status") != JobStatus.RUNNING:
+            return None
+        is_dead = lease.process.is_alive() is False
+        return None if is_dead or lease.is_claim or lease.holder == self._holder else lease
 
     def leave(self, job: Job) -> None:
         """Note that *job* was begun, or could not be."""

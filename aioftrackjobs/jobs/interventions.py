@@ -8,6 +8,7 @@ it any more, and nothing waits for it.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -40,7 +41,8 @@ class Interventions:
 
     Attributes:
         stop_requested: Whether somebody wants the Job to stop.
-        read_at: When the Job was last read, in monotonic seconds.
+        read_at: When the Job was last read, in monotonic seconds; infinite if it is of no use to
+            read it again.
         is_missing: Whether the latest read has not found it.
         is_deleted: Whether it was there, and is there no more.
         is_mistaken: Whether a recovery has failed it although this session runs it.
@@ -59,7 +61,7 @@ class Interventions:
         leave: Callable[[], None],
     ) -> None:
         self._stop_on = stop_on
-        self._holder, self._server = jobs.journal.holder, jobs.server
+        self._holder, self._server, self._active = jobs.journal.holder, jobs.server, jobs.active
         self._new_owner: Lease | None = None
         self._scope = BlockScope(jobs.background)
         self._write_soon, self._adopt_text, self._leave = write_soon, adopt_text, leave
@@ -113,6 +115,8 @@ class Interventions:
     def _note_values(self, status: object, data: Mapping[str, Any]) -> None:
         if status == JobStatus.RUNNING:
             self._note_text_of(data)
+            if self.is_owner and self._active.has_leases and Lease.of(data) is None:
+                self._write_soon()  # without one, any session may run the Job
             if STOP not in data:
                 return
         if (request := stop_request_in(data)) is not None and not self.stop_requested:
@@ -144,7 +148,7 @@ class Interventions:
     def _note_deletion(self) -> None:
         if self.is_deleted or self._job is None:
             return
-        self.is_deleted = True
+        self.is_deleted, self.read_at = True, math.inf
         self._leave()
         if not self._is_over and not self.stop_requested:
             self.stop_requested.set("deleted", reason="it was deleted")
@@ -159,7 +163,7 @@ class Interventions:
         """
         if self.is_lost or self.is_deleted or self._job is None:
             return
-        self.is_lost, self._new_owner = True, owner
+        self.is_lost, self._new_owner, self.read_at = True, owner, math.inf
         self._leave()
         if self._is_over:
             logger.warning("%r: it was taken over; its end is not written", self._job)
@@ -169,7 +173,7 @@ class Interventions:
         self._stop(ends_block=self._stop_on == "any" and owner is not None)
 
     def _stop(self, *, ends_block: bool) -> None:
-        if not (ends_block and self._scope.cancel()):
+        if not (ends_block and self._scope.cancel(str(self.stop_requested))):
             logger.warning("%r: %s; its block goes on", self._job, self.stop_requested)
 
     # What becomes of the block

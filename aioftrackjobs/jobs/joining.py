@@ -65,7 +65,7 @@ class JoinedLifecycle(JobLifecycle):
         self.others.is_owner = False
         self.others.begin(found)
         self._task = current_task()
-        self._jobs.active.add_guest(self)
+        self._jobs.active.add_guest(self, is_read=True)
         if self._data.extra:
             self._write_soon(self._interval)
 
@@ -88,6 +88,10 @@ class JoinedLifecycle(JobLifecycle):
         return self._data.compose(data, extra)
 
     # The end
+
+    async def close(self) -> None:
+        """Do as :meth:`end`, because the session closes; the block may go on."""
+        await self._leave_to_owner()
 
     async def end(self) -> None:
         """Write the latest report, and leave the Job to its owner."""

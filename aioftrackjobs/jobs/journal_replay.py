@@ -21,9 +21,15 @@ from typing import Any
 import anyio
 
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError, TransportError
+from aioftrackjobs.errors import (
+    AuthenticationError,
+    FtrackJobsError,
+    ServerError,
+    SessionStateError,
+    TransportError,
+)
 from aioftrackjobs.jobs.data import RECOVERED, compose_final_data, compose_recovered_data
-from aioftrackjobs.jobs.ownership import Lease
+from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
     fetch_jobs,
@@ -61,6 +67,7 @@ class JournalReplay:
         self._journal = entities.connection.journal
         # A server may be away for longer than any caller waits for a commit.
         self._retry = replace(entities.connection.retry, budget=math.inf)
+        self._refused_since: dict[str, float] = {}
         self._woken: anyio.Event | None = None  # not None while it runs
         self._looks_again = False
         self._retry_after: float | None = None
@@ -71,6 +78,8 @@ class JournalReplay:
         if self._woken is not None:
             self._woken.set()
             return
+        if self._connection.is_closing:
+            return  # a later session does it
         try:
             self._connection.background.spawn(self._run)
         except SessionStateError:
@@ -147,11 +156,8 @@ class JournalReplay:
             if job is None:
                 # The request that creates it may still be on its way since its process died, which
                 # may be long after the entry was written. One that was there before was deleted.
-                if (
-                    not _has_begun(entry)
-                    and abs(time.time() - max(entry.since, entry.lost_at or 0.0))
-                    < _CREATION_DEADLINE
-                ):
+                age = abs(time.time() - max(entry.since, entry.lost_at or 0.0))
+                if age < _CREATION_DEADLINE and not _has_begun(entry):
                     is_complete = False
                 else:
                     self._journal.release_job(entry.id)
@@ -161,8 +167,9 @@ class JournalReplay:
                 ends[job] = end
         for job, error in (await terminate_jobs(self._entities, ends)).items():
             if error is None:
+                self._refused_since.pop(job.id, None)
                 self._journal.release_job(job.id)
-            elif is_final_refusal(error):
+            elif is_final_refusal(error) or self._is_refused_for_long(job, error):
                 self._journal.release_job(job.id)
                 logger.warning("%r: the server refuses its final status: %s", job, error)
             elif isinstance(error, ServerError) and not error.is_retryable:
@@ -173,13 +180,29 @@ class JournalReplay:
                 is_complete = False
         return is_complete
 
+    def _is_refused_for_long(self, job: Job, error: FtrackJobsError) -> bool:
+        """Return whether *error*, which might have passed, has not passed for long."""
+        if not isinstance(error, ServerError) or isinstance(error, AuthenticationError):
+            return False
+        if error.is_retryable:
+            return False
+        since = self._refused_since.setdefault(job.id, time.monotonic())
+        if time.monotonic() - since < self._connection.timings.refusal_limit:
+            return False
+        del self._refused_since[job.id]
+        return True
+
     def _end_of(self, entry: Entry, job: Job) -> tuple[JobStatus, Mapping[str, Any]] | None:
         """Return the status and the data that *job* ends with; None to leave it alone."""
         status, text = remote_value(job, "status"), remote_value(job, "data")
         data = parse_job_data(text)
         lease = Lease.of(data)
+        if lease is not None and lease.is_claim and status == JobStatus.RUNNING:
+            lease = None  # it came too late
         if lease is not None and lease.holder != entry.holder:
             return None  # another session runs it by now
+        if is_owned_by_other(data, entry.holder, self._connection.server_status.server_time()):
+            return None  # and has ended it
         if (final := _read_final_report(entry)) is not None:
             # Its own session ended the Job. Any other end was a mistake: if the lease still stands,
             # or if a recovery took the session for dead.

@@ -53,7 +53,7 @@ class ActiveJob(ReadableJob, Protocol):
         ...
 
     async def close(self) -> None:
-        """Record that the Job failed, in limited time, although its block goes on."""
+        """End the Job if it is owned here, in limited time, although its block goes on."""
         ...
 
 
@@ -93,7 +93,7 @@ class ActiveJobs:
         self._interval = seconds / RENEWALS
         self._period = min(self._interval, period) if seconds else period
         self._jobs: dict[ActiveJob, None] = {}
-        self._guests: dict[ActiveJob, None] = {}
+        self._guests: dict[ActiveJob, bool] = {}
         self._lease: Mapping[str, Any] | None = None
         self._lease_made_at: tuple[int, timedelta] | None = None
         self._process: Process | None = None
@@ -106,6 +106,11 @@ class ActiveJobs:
         self.is_closing = False
         self._reports = 0
         self._all_reported: anyio.Event | None = None
+
+    @property
+    def has_leases(self) -> bool:
+        """Whether the Jobs of the session carry leases."""
+        return bool(self._seconds)
 
     def new_lease(self) -> Mapping[str, Any] | None:
         """Return a lease that begins now, as a Job's data hold it; None without leases."""
@@ -142,15 +147,17 @@ class ActiveJobs:
                 return  # the session is closed: it reads and writes nothing any more
             self._is_watching = True
 
-    def add_guest(self, job: ActiveJob) -> None:
-        """Only read *job*, and cancel it at a shutdown: this session does not own it.
+    def add_guest(self, job: ActiveJob, *, is_read: bool) -> None:
+        """Cancel *job* at a shutdown, but renew no lease: this session does not own it.
 
         Args:
             job: A Job that was taken over or deleted, or that its block has joined.
+            is_read: Whether to read it from time to time.
         """
         self._jobs.pop(job, None)
-        self._guests[job] = None
-        self._start_watching()
+        self._guests[job] = is_read
+        if is_read:
+            self._start_watching()
 
     def discard(self, job: ActiveJob) -> None:
         """Leave *job* alone: it ends, or has never begun."""
@@ -161,10 +168,13 @@ class ActiveJobs:
         """Return the Job with this id that this session owns; None if it owns none."""
         return next((job for job in self._jobs if job.entity.id == job_id), None)
 
+    def _readable(self) -> list[ActiveJob]:
+        return [*self._jobs, *(job for job, is_read in self._guests.items() if is_read)]
+
     async def _watch(self) -> None:
         """Renew leases and read Jobs from time to time, for as long as there are any."""
         try:
-            while self._jobs or self._guests:
+            while self._readable():
                 await anyio.sleep(self._period)
                 if self._seconds:
                     self.renew_all(older_than=self._interval - self._period / 2)
@@ -177,7 +187,7 @@ class ActiveJobs:
     async def _read_all(self) -> None:
         """Read the Jobs that were not read lately, as before each report."""
         earlier = time.monotonic() - self._period / 2
-        jobs = [job for job in (*self._jobs, *self._guests) if job.read_at < earlier]
+        jobs = [job for job in self._readable() if job.read_at < earlier]
         try:
             await self._reader.read(jobs)
         except SessionStateError:
@@ -238,9 +248,9 @@ class ActiveJobs:
             logger.warning(
                 "the session is closed while Jobs are running; this ends them: %s", names
             )
-            async with anyio.create_task_group() as group:
-                for job in running:
-                    group.start_soon(job.close)
+        async with anyio.create_task_group() as group:
+            for job in (*running, *self._guests):
+                group.start_soon(job.close)
         while self._reports:
             self._all_reported = anyio.Event()
             await self._all_reported.wait()

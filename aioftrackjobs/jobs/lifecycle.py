@@ -33,7 +33,7 @@ from aioftrackjobs.errors import (
     SessionStateError,
 )
 from aioftrackjobs.jobs.assignments import Assignments
-from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
+from aioftrackjobs.jobs.attachments import Attachments, format_traceback
 from aioftrackjobs.jobs.cancellation import describe_interruption
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData, parse_given_data
@@ -74,6 +74,7 @@ class JobLifecycle:
         stop_on: What ends the block from outside: see :func:`job_context`.
 
     Attributes:
+        attachments: What is attached to the Job.
         others: What others do to the Job.
     """
 
@@ -88,6 +89,7 @@ class JobLifecycle:
     ) -> None:
         self._jobs = jobs
         self._data = JobData(description)
+        self.attachments = Attachments(jobs.entities)
         self._grace = grace
         self._interval = interval
         self._decided: End | None = None
@@ -161,6 +163,7 @@ class JobLifecycle:
         job_user = await self._find_user(user)
         self._beginning = unit = self._jobs.entities.new_unit()
         self._entity = entity = self._create(job_user, extra, unit)
+        self.attachments.job_is_new = True
         await self._commit_beginning(unit, entity)
 
     async def _begin_again(
@@ -180,11 +183,14 @@ class JobLifecycle:
             if former is not None:
                 former.lose()
             await claims.confirm(entity, beginning, partial(self._write_again, extra))
+            self._jobs.require_open()
         except ServerError as exc:
             if not exc.is_retryable:
                 await self.require_existence(exc)
             raise
         except JobOwnedError:
+            if self._is_closed:  # the session was closed meanwhile, and has ended the Job itself
+                self._jobs.require_open()
             self.others.is_lost = True
             self._jobs.journal.release_job(entity.id)
             raise
@@ -192,6 +198,7 @@ class JobLifecycle:
             claims.leave(entity)
 
     async def _write_again(self, extra: Mapping[str, Any] | None) -> None:
+        self._jobs.require_open()
         unit = self._jobs.entities.new_unit()
         data = self._compose(remote_value(self.entity, "data"), extra)
         unit.set(self.entity, status=JobStatus.RUNNING, data=data)
@@ -412,7 +419,7 @@ class JobLifecycle:
     def _leave(self) -> None:
         """Leave the Job alone: it is gone, or has another owner."""
         active = self._jobs.active
-        active.add_guest(self)
+        active.add_guest(self, is_read=False)
         if active.find(self.entity.id) is None:  # otherwise another block here has taken it over
             self._jobs.journal.release_job(self.entity.id)
         for channel in self._channels.values():
@@ -433,6 +440,9 @@ class JobLifecycle:
     async def close(self) -> None:
         """Record that the Job failed, because its session closes; its block then ends nothing."""
         self._is_closed = True
+        if self.others.is_lost or self.others.is_deleted:
+            self._stop_running()
+            return
         reason = self._jobs.active.shutdown_reason or _CLOSED
         end = self._end_decided() or End(JobStatus.FAILED, reason)
         report = self._start_ending(end)
@@ -449,12 +459,14 @@ class JobLifecycle:
             JobDeletedError: Somebody has deleted it.
             FtrackJobsError: That could not be delivered.
         """
+        if self._is_closed:
+            return
         if self.others.is_deleted:
             self._stop_running()
             raise JobDeletedError(self.entity.id)
         if self.others.is_lost:
             self._stop_running()
-        elif not self._is_closed:
+        else:
             await self._finish(self._end_decided() or End(JobStatus.DONE))
 
     def _end_decided(self) -> End | None:
@@ -550,7 +562,7 @@ class JobLifecycle:
             logger.warning("%r: its failure was not reported: %s", self, report.error)
         elif traceback is not None and end.status is JobStatus.FAILED:
             with anyio.CancelScope(deadline=deadline) as scope:
-                await attach_traceback(self._jobs.entities, self.entity, traceback)
+                await self.attachments.add_traceback(self.entity, traceback)
             if scope.cancelled_caught:
                 logger.warning("%r: there was no time to attach its traceback", self)
 

@@ -166,6 +166,8 @@ class BlockScope:
         self._background = background
         self._scope: anyio.CancelScope | None = None  # on trio
         self._task: asyncio.Task[Any] | None = None  # on asyncio, inside of the block
+        self._is_entered = False
+        self._early_reason: str | None = None  # if it was cancelled before it was entered
         self._cancellations = 0  # of the task, before the block
         self._around: anyio.CancelScope | None = None
         self._has_cancelled = False
@@ -179,6 +181,9 @@ class BlockScope:
         else:
             self._cancellations = self._task.cancelling()
             self._around = _innermost_scope(self._task)
+        self._is_entered = True
+        if self._early_reason is not None:
+            self.cancel(self._early_reason)
         return self
 
     def __exit__(
@@ -199,26 +204,32 @@ class BlockScope:
         self.is_cancelled = is_cancellation and not is_by_others and task is current_task()
         return self.is_cancelled
 
-    def cancel(self) -> bool:
+    def cancel(self, reason: str) -> bool:
         """Cancel the block, as soon as it is in no shield; return whether that is possible.
 
-        It is not if the block is not entered, or if the task that has entered it has ended.
+        It is not if the task that has entered the block has ended.
+
+        Args:
+            reason: The message of the ``CancelledError`` on asyncio.
         """
+        if not self._is_entered:
+            self._early_reason = reason
+            return True
         if self._scope is not None:
             self._scope.cancel()
             return True
         if self._task is None or self._task.done():
             return False
         if self._is_shielded(self._task):
-            self._background.spawn(self._cancel_after_shields)
+            self._background.spawn(self._cancel_after_shields, reason)
         else:
-            self._cancel_task(self._task)
+            self._cancel_task(self._task, reason)
         return True
 
-    async def _cancel_after_shields(self) -> None:
+    async def _cancel_after_shields(self, reason: str) -> None:
         while self._task is not None and not self._task.done():
             if not self._is_shielded(self._task):
-                self._cancel_task(self._task)
+                self._cancel_task(self._task, reason)
                 return
             await anyio.sleep(_SHIELD_PAUSE)
 
@@ -231,9 +242,9 @@ class BlockScope:
             scope = getattr(scope, "_parent_scope", None)
         return False
 
-    def _cancel_task(self, task: asyncio.Task[Any]) -> None:
+    def _cancel_task(self, task: asyncio.Task[Any], reason: str) -> None:
         self._has_cancelled = True
-        task.cancel()
+        task.cancel(reason)
 
 
 def _innermost_scope(task: asyncio.Task[Any]) -> anyio.CancelScope | None:

@@ -25,8 +25,12 @@ class Owner(Protocol):
         """
         ...
 
-    def record_reset(self, entity: Any, name: str) -> None:
-        """Record that the local change of *name* was taken back."""
+    def record_reset(self, entity: Any, name: str) -> Any:
+        """Record that the local change of *name* was taken back.
+
+        Returns:
+            The local value that another task has recorded, which stays; else ``NOT_SET``.
+        """
         ...
 
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
@@ -185,6 +189,11 @@ def forget_local(entity: Stateful, name: str, value: Any) -> None:
     """Drop the local value of *name* if it still is the *value* that was recorded."""
     if name in entity._local and same(entity._local[name], value):
         del entity._local[name]
+
+
+def change_locally(entity: Stateful, name: str, value: Any) -> None:
+    """Make *value* the local value of *name*, which is recorded already."""
+    entity._local[name] = value
 
 
 def same(one: Any, other: Any) -> bool:

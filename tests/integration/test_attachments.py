@@ -128,7 +128,7 @@ async def test_credentials_in_urls_are_percent_encoded(server: ServerHandle) -> 
         ).create(  # a location that was not queried is enough for a URL
             Location,
             {"id": "3a372bde-05bc-11e4-8908-20c9d081909b", "name": "ftrack.server"},
-            unit=context_of(session).unit,
+            unit=context_of(session).tasks.to_record(),
         )
         url = httpx.URL(location.get_url(FileComponent(id="c1")))
         session.rollback()

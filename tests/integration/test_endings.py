@@ -377,7 +377,7 @@ async def test_a_rollback_during_a_commit_that_is_refused_is_not_undone() -> Non
             group.cancel_scope.cancel()
         session.rollback()
         go_on.set()
-        await context_of(session).unit.settled()
+        await context_of(session).tasks.to_act_on().settled()
 
         assert session.recorded_operations == ()
         job["status"] = "done"

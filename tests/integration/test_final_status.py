@@ -168,8 +168,9 @@ async def test_final_statuses_are_sent_again_later_if_the_server_refuses_all_req
 async def test_a_final_status_that_cannot_be_kept_raises_and_is_delivered_all_the_same(
     server: ServerHandle, path: Path
 ) -> None:
-    path.mkdir()  # no journal can be there
     async with journaled(server, path, retry=NO_RETRIES) as session:
+        path.unlink()
+        path.mkdir()  # now no journal can be there
         link = Link(session)
         with pytest.raises(ConnectError):
             async with job_context(session, description="x", grace=0.05) as job:

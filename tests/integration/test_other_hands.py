@@ -314,6 +314,43 @@ async def test_a_request_that_is_left_from_an_earlier_run_stops_nothing(
     assert held(server, job.id)["status"] == "done"
 
 
+@pytest.mark.every_client
+async def test_a_request_that_comes_before_the_block_is_entered_ends_it(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    """Another session may be found to begin the same Job, so that a beginning takes a while."""
+    job = other.create(Job, {"status": "queued", "data": {"description": "x"}})
+    await other.commit()
+    asked = False
+
+    async def ask(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal asked
+        assert isinstance(request.body, bytes)
+        response = await send(request)
+        if b'"running"' in request.body and not asked:
+            asked = True
+            await add(other, job.id, stop=STOP)
+        return response
+
+    async with watching(server) as session:
+        Relay(session, ask)
+        with anyio.fail_after(20), pytest.raises(JobStoppedError):
+            async with job_context(session, job=job.id):
+                await anyio.sleep_forever()
+    assert held(server, job.id)["description"] == "x - failed: stopped by maya: wrong shot"
+
+
+async def test_a_lease_that_others_remove_is_written_again(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    async with watching(server) as session:
+        async with job_context(session, description="x") as job:
+            for damaged in ({}, {"lease": "mine", "a": 1}):
+                await put(other, job.id, damaged)
+                await until(lambda: isinstance(data_of(server, job.id).get("lease"), dict))
+    assert data_of(server, job.id) == {"description": "x", "a": 1}
+
+
 async def test_a_block_with_never_goes_on_after_one_warning(
     server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -434,6 +471,150 @@ async def test_code_of_asyncio_in_the_block_is_cancelled_too(
         assert not task.cancelling()
         await asyncio.sleep(0)
     assert held(server, job.id)["description"].endswith("stopped by maya: wrong shot")
+
+
+@pytest.mark.every_client
+async def test_a_task_group_in_the_block_is_cancelled_with_it(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    ended: list[str] = []
+
+    async def work() -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            ended.append("child")
+
+    async with watching(server) as session:
+        with anyio.fail_after(20), pytest.raises(JobStoppedError):
+            async with job_context(session, description="x") as job:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(work)
+                    await add(other, job.id, stop=STOP)
+    assert ended == ["child"]
+    assert held(server, job.id)["description"].endswith("stopped by maya: wrong shot")
+
+
+async def test_a_thread_of_the_block_ends_first(server: ServerHandle, other: AsyncSession) -> None:
+    def render(job: RunningJob) -> str:
+        while not job.stop_requested:
+            time.sleep(0.002)
+        return "half of it"
+
+    async with watching(server) as session:
+        with anyio.fail_after(20), pytest.raises(JobStoppedError):
+            async with job_context(session, description="x") as job:
+                await add(other, job.id, stop=STOP)
+                result = await anyio.to_thread.run_sync(render, job)
+                await anyio.sleep_forever()
+    assert result == "half of it"
+
+
+async def test_a_nested_block_ends_with_the_one_around_it(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    async with watching(server) as session:
+        with anyio.fail_after(20), pytest.raises(JobStoppedError) as caught:
+            async with job_context(session, description="outer") as outer:
+                async with job_context(session, description="inner") as inner:
+                    await add(other, outer.id, stop=STOP)
+                    await anyio.sleep_forever()
+        assert caught.value.job_id == outer.id
+        with anyio.fail_after(20), pytest.raises(JobStoppedError) as caught:
+            async with job_context(session, description="outer 2") as outer_2:
+                async with job_context(session, description="inner 2") as inner_2:
+                    await add(other, inner_2.id, stop=STOP)
+                    await anyio.sleep_forever()
+        assert caught.value.job_id == inner_2.id
+    assert held(server, outer.id)["description"] == "outer - failed: stopped by maya: wrong shot"
+    assert held(server, inner.id)["status"] == "failed"
+    assert "cancelled" in held(server, inner.id)["description"]
+    assert held(server, inner_2.id)["description"].startswith("inner 2 - failed: stopped by maya")
+    assert "JobStoppedError: stopped by maya" in held(server, outer_2.id)["description"]
+
+
+@pytest.mark.asyncio_only
+async def test_a_block_that_is_left_in_another_task_goes_on(
+    server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As fixtures of pytest-asyncio are entered and left: their first task has ended by then."""
+    async with watching(server) as session:
+        blocks = [job_context(session, description=name) for name in ("a", "b")]
+        async with anyio.create_task_group() as group:
+            for block in blocks:
+                group.start_soon(block.__aenter__)
+        first, second = [each.id for each in await other.query("Job").of(Job).all()]
+        await add(other, first, stop=STOP)
+        await until(lambda: "its block goes on" in caplog.text)
+        for block in blocks:
+            await asyncio.create_task(block.__aexit__(None, None, None))
+    assert {held(server, each)["status"] for each in (first, second)} == {"done"}
+
+
+@pytest.mark.asyncio_only
+async def test_blocks_of_one_task_are_stopped_each_by_itself(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    """Also if they are left in another order than with ``async with``."""
+    async with watching(server) as session:
+        first, second = (job_context(session, description=name) for name in ("a", "b"))
+        job = await first.__aenter__()
+        await second.__aenter__()
+        await add(other, job.id, stop=STOP)
+        try:
+            with anyio.fail_after(20):
+                await anyio.sleep_forever()
+        except asyncio.CancelledError as error:
+            with pytest.raises(JobStoppedError):
+                await first.__aexit__(type(error), error, error.__traceback__)
+        await second.__aexit__(None, None, None)
+        await asyncio.sleep(0)
+    assert {row["description"]: row["status"] for row in server.inspector.jobs()} == {
+        "a - failed: stopped by maya: wrong shot": "failed",
+        "b": "done",
+    }
+
+
+async def test_a_decided_end_stays(server: ServerHandle, other: AsyncSession) -> None:
+    async with watching(server) as session:
+        with anyio.fail_after(20), pytest.raises(JobStoppedError):
+            async with job_context(session, description="x") as job:
+                job.finish("3 files delivered")
+                await add(other, job.id, stop=STOP)
+                await anyio.sleep_forever()
+    assert held(server, job.id)["status"] == "done"
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"status": None, "data": None},
+        {"status": 7, "data": {"stop": STOP}},
+        {"status": ["running"], "data": "[" * 5000},
+        {"status": "paused", "data": "{"},
+        {},
+        {"status": "running", "data": '{"stop": NaN, "description": 5}'},
+    ],
+)
+async def test_odd_rows_end_no_block(server: ServerHandle, row: dict[str, Any]) -> None:
+    reads = 0
+
+    async def answer(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal reads
+        assert isinstance(request.body, bytes)
+        if b"from Job where id in" not in request.body:
+            return await send(request)
+        reads += 1
+        odd = {"__entity_type__": "Job", "id": job.id, **row}
+        return WireResponse(200, json.dumps([{"action": "query", "data": [odd]}]).encode())
+
+    async with watching(server) as session:
+        async with job_context(session, description="x", interval=0) as job:
+            Relay(session, answer)
+            job.progress(0.5)
+            await until(lambda: reads > 3)
+    assert held(server, job.id)["status"] == "done"
+    assert held(server, job.id)["description"] == "x"
 
 
 async def test_a_worker_goes_on_with_its_next_job(
@@ -717,6 +898,32 @@ async def test_the_journal_gives_up_what_is_refused_for_ever(
         answers[:] = [{"exception": "PermissionError", "content": "not yours"}]
         await until(lambda: not session.health.final_reports_pending)
     assert [text for text in caplog.messages if "not yours" in text]
+
+
+async def test_the_journal_tries_again_what_may_pass_but_not_for_ever(
+    server: ServerHandle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = 0
+
+    async def refuse(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal refused
+        assert isinstance(request.body, bytes)
+        if b'"done"' in request.body:
+            refused += 1
+            error = {"exception": "OperationalError", "content": "the database is away"}
+            return WireResponse(200, json.dumps(error).encode())
+        return await send(request)
+
+    timings = Timings(replay_interval=0.01, refusal_limit=0.1)
+    path = tmp_path / "jobs.journal"
+    async with journaled(server, path, retry=NO_RETRIES, timings=timings) as session:
+        async with job_context(session, description="x", grace=0.05):
+            relay = Relay(session, refuse)
+        assert session.health.final_reports_pending == 1
+        await until(lambda: not session.health.final_reports_pending)
+        assert refused > 2
+        relay.end()
+    assert [text for text in caplog.messages if "the server refuses its final status" in text]
 
 
 def test_the_errors_can_be_copied() -> None:

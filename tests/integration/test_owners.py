@@ -146,7 +146,30 @@ async def test_what_counts_as_an_owner(
     else:
         async with job_context(session, job=made.id):
             assert (await stored(other, made))[0] == "running"
-        assert await stored(other, made) == ("done", {"description": "Render"})
+        ended, data = await stored(other, made)
+        assert (ended, data["description"]) == ("done", "Render")
+        assert LEASE not in data
+
+
+async def test_an_owner_that_was_cut_off_leaves_a_job_alone_that_was_run_again(
+    server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its lease was over, so that nobody had to take it over on purpose."""
+    async with connected(server, lease=1) as session:
+        with suppress(ZeroDivisionError):
+            async with job_context(session, description="x") as job:
+                found = await other.get(Job, job.id)
+                assert found is not None
+                data = json.loads(found["data"])
+                lease = Lease("theirs", ELSEWHERE, now() - timedelta(seconds=1))
+                holder = data[LEASE]["holder"]
+                found["data"] = {**data, LEASE: lease._replace(holder=holder).encode()}
+                await other.commit()
+                async with job_context(other, job=job.id):
+                    pass
+                raise ZeroDivisionError
+    assert (await stored(other, job))[0] == "done"
+    assert "taken over" in caplog.text
 
 
 async def test_a_lease_of_another_shape_is_none(session: AsyncSession) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, Entity, Job, MalformedResponseError, ServerError
@@ -207,6 +209,7 @@ async def test_rows_that_no_longer_meet_the_criteria_are_left_out(
     assert seen == [f"{number:05}" for number in range(11)]
 
 
+@pytest.mark.every_client
 async def test_a_sorted_query_that_is_left_early_reads_no_more(session: AsyncSession) -> None:
     await make_jobs(session, 23)
     sent = expressions(session)
@@ -215,6 +218,41 @@ async def test_a_sorted_query_that_is_left_early_reads_no_more(session: AsyncSes
         break
 
     assert sent == ["select id from Job order by data offset 0 limit 5"]
+
+
+@pytest.mark.parametrize("expression", ["Job", "Job order by data", "Job limit 20"])
+async def test_tasks_may_share_one_loop(session: AsyncSession, expression: str) -> None:
+    jobs = await make_jobs(session, 23)
+    rows = aiter(session.query(expression))
+    seen = list[Entity]()
+
+    async def work() -> None:
+        async for job in rows:
+            seen.append(job)
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(work)
+
+    assert len(seen) == len(set(seen)) == (20 if "limit" in expression else 23)
+    assert set(seen) <= set(jobs)
+
+
+async def test_a_loop_goes_on_after_an_error(session: AsyncSession) -> None:
+    jobs = await make_jobs(session, 13)
+    rows = aiter(session.query("Job order by data"))
+    seen = [await anext(rows) for _ in range(5)]
+
+    async def refuse(request: WireRequest, send: Send) -> WireResponse:
+        return WireResponse(200, b'{"exception": "ServerError", "content": "busy"}')
+
+    relay = Relay(session, refuse)
+    with pytest.raises(ServerError):
+        await anext(rows)
+    relay.end()
+
+    assert [*seen, *[row async for row in rows]] == jobs
 
 
 async def test_an_undisturbed_sorted_query_needs_one_request_for_a_page(

@@ -23,6 +23,7 @@ from aioftrackjobs import (
     Recovery,
     RunningJob,
     Stage,
+    StopRequest,
     User,
     Verdict,
     job_context,
@@ -97,6 +98,8 @@ async def jobs(session: AsyncSession) -> None:
             assert_type(shot, str)
         assert_type(await job.attach(b"x", name="x.txt"), FileComponent)
         await job.attach(Path("plates"), report_progress=True)
+        assert_type(job.stop_requested, StopRequest)
+        assert_type(await job.stop_requested, StopRequest)
         assert_type(job.description, str | None)
         job.description = "y"
         job.message = "encoding"
@@ -111,6 +114,11 @@ async def jobs(session: AsyncSession) -> None:
             job.progress(1)
         job.finish("3 files delivered")
         job.fail("no")
+
+    async with job_context(session, stop_on="any"):
+        pass
+    async with job_context(session, stop_on="always"):  # type: ignore[arg-type]
+        pass
 
     @job_context(session, description="nightly")
     async def nightly(count: int) -> str:

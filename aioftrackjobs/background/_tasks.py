@@ -17,23 +17,21 @@ waiter keeps waiting even when it is cancelled.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.lowlevel
 import sniffio
 
+from aioftrackjobs.background._event_loop import EventLoop, Waiter, loop_caller, running_event_loop
 from aioftrackjobs.errors import SessionStateError
 
 if TYPE_CHECKING:
     import asyncio
-
-    import trio
 
 Work = tuple[Context, Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]
 CleanUp = Callable[[], Coroutine[Any, Any, None]]
@@ -43,43 +41,6 @@ _NAME = "aioftrackjobs host"
 
 #: How often work is started again if the shutdown of the event loop has cancelled it.
 _RESTARTS = 3
-
-
-class Waiter(Protocol):
-    """What one task awaits until its result is set: an asyncio future, or the same for trio."""
-
-    def done(self) -> bool:
-        """Return whether the result is set, or the wait was cancelled."""
-        ...
-
-    def set_result(self, result: None, /) -> None:
-        """Wake the task that awaits it."""
-        ...
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        """Wait for the result."""
-        ...
-
-
-class _EventWaiter:
-    """A waiter for trio, which has no futures."""
-
-    def __init__(self, event: trio.Event) -> None:
-        self._event = event
-        self._is_done = False
-
-    def done(self) -> bool:
-        return self._is_done
-
-    def set_result(self, _: None, /) -> None:
-        self._is_done = True
-        self._event.set()
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        try:
-            yield from self._event.wait().__await__()
-        finally:
-            self._is_done = True
 
 
 class KeepAlive:
@@ -111,6 +72,10 @@ class BackgroundTasks:
 
     Args:
         clean_up: Awaited when all work has ended, for whatever reason.
+
+    Attributes:
+        event_loop: The event loop that runs the work; None before :meth:`start`.
+        new_waiter: Makes what one task of this event loop waits for.
     """
 
     def __init__(self, clean_up: CleanUp) -> None:
@@ -129,43 +94,43 @@ class BackgroundTasks:
         self._released: anyio.Event | None = None  # set when only blocks keep the tasks alive
         self._optional: set[Callable[[], object]] = set()  # what stops optional work
         self._stops_optional = False
-        self._is_started = self._is_closing = False
+        self._is_closing = False
         self._loop_is_shutting_down = False
         self._no_foreign_tasks = False  # during shutdown: only host tasks are left
         self._failure: BaseException | None = None
+        self.event_loop: EventLoop | None = None
         self.new_waiter: Callable[[], Waiter]
         self._call_in_loop: Callable[[Callable[[], None]], object]
-        self._current_task: Callable[[], object]
-        self._thread = 0  # the one of the event loop
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
     async def start(self) -> None:
         """Start the host task; returns once it is ready for work."""
         self._context = copy_context()
         self._started, self._stopping, self._stopped = anyio.Event(), anyio.Event(), anyio.Event()
-        self._call_in_loop, self._thread = loop_caller(), threading.get_ident()
-        self._is_started = True
+        self.event_loop = running_event_loop()
+        self.new_waiter = self.event_loop.new_waiter
+        self._call_in_loop = loop_caller()
         library = sniffio.current_async_library()
         # A callback of asyncio is no task, in which anyio would find out the library by itself.
         self._context.run(sniffio.current_async_library_cvar.set, library)
         if library == "trio":
             import trio
 
-            self._current_task = trio.lowlevel.current_task
-            self.new_waiter = lambda: _EventWaiter(trio.Event())
             trio.lowlevel.spawn_system_task(self._run, name=_NAME)
         else:
             import asyncio
 
-            loop = asyncio.get_running_loop()
-            self._current_task = partial(asyncio.current_task, loop)
-            self.new_waiter = loop.create_future
-            self._task = loop.create_task(self._run(), name=_NAME)
+            self._task = asyncio.get_running_loop().create_task(self._run(), name=_NAME)
         try:
             await self._started.wait()
         except BaseException:
             self._stopping.set()
             raise
+
+    def require_here(self) -> None:
+        """Raise SessionStateError in another event loop, thread or process than the work's."""
+        if self.event_loop is not None:
+            self.event_loop.current_task()
 
     def is_called_by_task(self) -> bool:
         """Return whether the calling code is a task of the event loop, and may :meth:`spawn`.
@@ -173,11 +138,9 @@ class BackgroundTasks:
         It is not in another thread, in a callback of the event loop, and in the handler of a signal
         that interrupts the loop's wait for something to do.
         """
-        if threading.get_ident() != self._thread:
-            return False
         try:
-            return self._current_task() is not None
-        except RuntimeError:  # trio's, if there is none
+            return self.event_loop is not None and self.event_loop.current_task() is not None
+        except SessionStateError:
             return False
 
     def call_in_loop(self, function: Callable[[], None]) -> None:
@@ -208,7 +171,7 @@ class BackgroundTasks:
         function: Callable[..., Coroutine[Any, Any, None]],
         args: tuple[Any, ...],
     ) -> None:
-        if not self._is_started:
+        if self.event_loop is None:
             raise SessionStateError("the session is not open")
         if self._failure is not None:
             raise SessionStateError("the session's background work failed") from self._failure
@@ -233,8 +196,9 @@ class BackgroundTasks:
         is done. So the work must be bounded in time.
 
         Raises:
-            SessionStateError: The background work has ended.
+            SessionStateError: The background work has ended, or is in another event loop.
         """
+        self.require_here()
         finished = False
 
         async def run(ended: anyio.Event) -> None:
@@ -327,8 +291,9 @@ class BackgroundTasks:
         A second call waits for the end of the first.
 
         Raises:
-            SessionStateError: An error has escaped from the work.
+            SessionStateError: An error has escaped from the work, or it is in another event loop.
         """
+        self.require_here()
         if not self._is_closing and not self._stopping.is_set():
             self._is_closing = True
 
@@ -382,6 +347,8 @@ class BackgroundTasks:
                 await self._clean_up()
         finally:
             self._stopped.set()
+            if self.event_loop is not None:
+                self.event_loop.release()
 
     async def _run_group(self) -> None:
         async with anyio.create_task_group() as group:
@@ -401,30 +368,6 @@ class BackgroundTasks:
         """Tell asyncio that the cancellation was handled."""
         if self._task is not None:
             self._task.uncancel()
-
-
-def loop_caller() -> Callable[[Callable[[], None]], object]:
-    """Return a function that calls another one in the running event loop, from any thread."""
-    if sniffio.current_async_library() == "trio":
-        import trio
-
-        return trio.lowlevel.current_trio_token().run_sync_soon
-    import asyncio
-
-    return asyncio.get_running_loop().call_soon_threadsafe
-
-
-def turn_end_caller() -> Callable[[Callable[[], None]], object]:
-    """Return a function that calls another one at the end of the event loop's turn.
-
-    Unlike what :func:`loop_caller` returns, it must be called in the loop.
-    """
-    if sniffio.current_async_library() == "trio":
-        return loop_caller()
-    import asyncio
-
-    # call_soon_threadsafe would wake a loop that is awake, by a system call each time.
-    return asyncio.get_running_loop().call_soon
 
 
 async def _wait_out(event: anyio.Event) -> BaseException | None:

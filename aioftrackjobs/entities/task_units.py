@@ -1,0 +1,183 @@
+"""Which unit of work a change belongs to: that of a block, of the running task, or of the session.
+
+The first change that a task records makes a unit of work for it. Tasks that it starts afterwards
+inherit that unit, in a context variable, to act on it: they commit it, roll it back or look at it,
+until they record something themselves. So ``asyncio.wait_for(session.commit(), 5)`` and
+``task_group.start_soon(session.commit)`` commit what the caller has recorded, although they run in
+another task; but what two tasks record is never in one unit, unless both run inside one block.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet, ref
+
+from aioftrackjobs.background import EventLoop
+from aioftrackjobs.commit.task_unit import TaskUnit, describe
+from aioftrackjobs.commit.unit_of_work import UnitOfWorkContext
+from aioftrackjobs.connection import Connection
+from aioftrackjobs.errors import SessionStateError
+
+logger = logging.getLogger(__name__)
+
+#: The unit of work that a task has entered, made or inherited, for each session.
+_units: ContextVar[Mapping[TaskUnits, TaskUnit]] = ContextVar("aioftrackjobs_units")
+
+_NONE: Mapping[TaskUnits, TaskUnit] = MappingProxyType({})
+
+
+class TaskUnits:
+    """The units of work of a session's tasks.
+
+    Args:
+        context: The entities of the session.
+        connection: The connection of the session.
+
+    Attributes:
+        all: The units of work that exist, of tasks and of blocks.
+        default: What is recorded outside of all tasks.
+    """
+
+    def __init__(self, context: UnitOfWorkContext, connection: Connection) -> None:
+        self._context = context
+        self._background = connection.background
+        self._dispatcher = connection.dispatcher
+        self._by_task = WeakKeyDictionary[Any, TaskUnit]()
+        self._is_closed = False
+        self.all = WeakSet[TaskUnit]()
+        self.default = self._add_unit()
+
+    def _add_unit(self) -> TaskUnit:
+        unit = TaskUnit(self._context, self._dispatcher)
+        self.all.add(unit)
+        return unit
+
+    def to_record(self) -> TaskUnit:
+        """Return the unit of work for a change that is recorded now.
+
+        Raises:
+            SessionStateError: The session is closed, or it belongs to another event loop, thread
+                or process.
+        """
+        loop = self._background.event_loop
+        if loop is None or loop.is_released:
+            raise SessionStateError("the session is not open: nothing can be recorded")
+        task = loop.current_task()
+        unit = _units.get(_NONE).get(self)
+        if unit is not None and unit.has_ended:
+            unit = self._leave_late(unit, task)
+        if unit is not None:
+            owner = unit.task
+            if owner is None or (task is not None and owner() is task):
+                return unit
+        if task is not None:
+            return self._by_task.get(task) or self._begin_unit(task, loop)
+        return self.default if unit is None or unit.task_has_ended else unit
+
+    def to_act_on(self) -> TaskUnit:
+        """Return the unit of work to commit, to roll back or to look at.
+
+        Raises:
+            SessionStateError: The session belongs to another event loop, thread or process.
+        """
+        loop = self._background.event_loop
+        return self._find(None if loop is None else loop.current_task())
+
+    def to_commit(self) -> TaskUnit:
+        """Do as :meth:`to_act_on` in any thread: the commit may be awaited in the right one."""
+        try:
+            return self.to_act_on()
+        except SessionStateError:
+            return self._find(None)
+
+    def _find(self, task: Any) -> TaskUnit:
+        unit = _units.get(_NONE).get(self)
+        if unit is not None and unit.has_ended:
+            unit = self._leave_late(unit, task)
+        unit = unit or self.default
+        if task is None or (unit.task is None and unit is not self.default):
+            return unit
+        return self._by_task.get(task, unit)
+
+    def _begin_unit(self, task: Any, loop: EventLoop) -> TaskUnit:
+        """Make a unit of work for *task*, which is the running one."""
+        unit = self._add_unit()
+        unit.task = ref(task)
+        self._by_task[task] = unit
+        self._set(unit)
+        loop.at_end_of(task, partial(self._end_task, loop))
+        return unit
+
+    def _end_task(self, loop: EventLoop, task: Any) -> None:
+        if (unit := self._by_task.pop(task, None)) is not None:
+            unit.end_of_task(loop.name_of(task))
+
+    def _set(self, unit: TaskUnit | None) -> None:
+        """Let the current task, and those that it starts, have *unit*."""
+        units = _units.get(_NONE)
+        if units.keys() - {self}:  # a task may outlive many sessions
+            units = {each: its for each, its in units.items() if not each._is_closed}
+            units.pop(self, None)
+            _units.set(units if unit is None else {**units, self: unit})
+        else:
+            _units.set(_NONE if unit is None else {self: unit})
+
+    def enter(self) -> TaskUnit:
+        """Give what is recorded from now on a unit of work, also in tasks that are started."""
+        unit = self._add_unit()
+        unit.before = _units.get(_NONE).get(self)
+        if (loop := self._background.event_loop) is not None:
+            unit.entered_by = ref(loop.current_task() or loop)
+        self._set(unit)
+        return unit
+
+    def leave(self, unit: TaskUnit) -> None:
+        """End *unit*, and return to the one from before."""
+        unit.end()
+        if _units.get(_NONE).get(self) is unit:  # else this is another context
+            self._set(unit.before)
+
+    def _leave_late(self, unit: TaskUnit, task: Any) -> TaskUnit | None:
+        """Return to the unit from before *unit* if *task* has entered it, and another has left it.
+
+        That is what becomes of a block in an asynchronous generator that is not run to its end: a
+        task of the event loop closes the generator.
+        """
+        found: TaskUnit | None = unit
+        while found is not None and found.has_ended:
+            if task is None or found.entered_by() is not task:
+                break
+            found = found.before
+        if found is not unit:
+            self._set(found)
+        return found
+
+    def close(self, *, by_error: bool) -> None:
+        """Warn of what is recorded and not committed: the session closes.
+
+        Args:
+            by_error: Whether an error ends the caller's block, which explains why the caller has
+                not committed.
+        """
+        try:
+            own = self.default, self.to_act_on()
+        except SessionStateError:
+            return  # it cannot be closed here
+        changes = [
+            change
+            for unit in sorted(self.all, key=lambda unit: unit not in own)
+            for change in unit.report_at_close(quietly=by_error and unit in own)
+        ]
+        if changes:
+            logger.warning(
+                "the session is closed with %d uncommitted operation(s): %s",
+                len(changes),
+                describe(changes),
+            )
+        self._is_closed = True
+        self._set(None)
