@@ -237,8 +237,12 @@ class Connection:
         server_url, api_user, api_key = self.credentials
         return component_url(server_url, action, component_id, api_user, api_key.reveal())
 
-    def require_open(self) -> None:
-        """Raise SessionStateError unless the session is open, and is not being closed."""
-        self.dispatcher.require_open()
+    def require_open(self, *, anywhere: bool = False) -> None:
+        """Raise SessionStateError unless the session is open, and is not being closed.
+
+        Args:
+            anywhere: Do not mind if this is another event loop, thread or process.
+        """
+        self.dispatcher.require_open(anywhere=anywhere)
         if self._refuses_calls:
             raise SessionStateError("the session is being closed; open a new one")
