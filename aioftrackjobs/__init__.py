@@ -29,7 +29,9 @@ if TYPE_CHECKING:
         ImmutableAttributeError,
         InvalidKeyError,
         InvalidValueError,
+        JobDeletedError,
         JobOwnedError,
+        JobStoppedError,
         MalformedResponseError,
         MissingExtraError,
         MultipleResultsFoundError,
@@ -49,6 +51,8 @@ if TYPE_CHECKING:
         ValidationError,
     )
     from aioftrackjobs.health import Health
+    from aioftrackjobs.jobs.reports import Stage
+    from aioftrackjobs.jobs.stopping import StopRequest
     from aioftrackjobs.models import (
         Change,
         Component,
@@ -95,8 +99,10 @@ __all__ = [
     "InvalidValueError",
     "Job",
     "JobComponent",
+    "JobDeletedError",
     "JobOwnedError",
     "JobStatus",
+    "JobStoppedError",
     "Location",
     "MalformedResponseError",
     "MissingExtraError",
@@ -114,6 +120,8 @@ __all__ = [
     "SequenceComponent",
     "ServerError",
     "SessionStateError",
+    "Stage",
+    "StopRequest",
     "TransferError",
     "TransportError",
     "UnitOfWork",
@@ -155,7 +163,9 @@ _MODULES = {
     "Recovery": "recovery",
     "RetryPolicy": "retry",
     "RunningJob": "running_job",
+    "Stage": "jobs.reports",
     "SequenceComponent": "models",
+    "StopRequest": "jobs.stopping",
     "UnitOfWork": "commit.unit_of_work",
     "Update": "protocol.operations",
     "User": "models",

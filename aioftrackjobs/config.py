@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from inspect import iscoroutinefunction
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from aioftrackjobs.errors import ArgumentError, ConfigurationError
@@ -174,19 +175,25 @@ def require(is_valid: bool, argument: str, expected: str, value: object) -> None
         raise ArgumentError(argument, expected, "empty" if value == "" else shown)
 
 
-def require_seconds(argument: str, value: object, *, above: bool = False) -> None:
+def require_seconds(
+    argument: str, value: object, *, above: bool = False, most: float = math.inf
+) -> None:
     """Raise ArgumentError unless *value* is a number of seconds.
 
     Args:
         argument: Name of the argument.
-        value: Its value; may be infinite.
+        value: Its value.
         above: Refuse 0.
+        most: The highest value.
     """
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    is_valid = is_number and (value > 0 if above else value >= 0)  # type: ignore[operator]
-    require(
-        is_valid, argument, f"a number of seconds, {'above 0' if above else '0 or more'}", value
-    )
+    is_valid = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_valid:
+        number = cast("float", value)
+        is_valid = (number > 0 if above else number >= 0) and number <= most
+    limits = "above 0" if above else "0 or more"
+    if most != math.inf:
+        limits += f", at most {most:.0f}"
+    require(is_valid, argument, f"a number of seconds, {limits}", value)
 
 
 def require_flag(argument: str, value: object) -> None:
@@ -194,13 +201,29 @@ def require_flag(argument: str, value: object) -> None:
     require(isinstance(value, bool), argument, "True or False", value)
 
 
-def require_text(argument: str, value: object, *, optional: bool = True) -> None:
-    """Raise ArgumentError unless *value* is a text; None and "" count if it is *optional*."""
-    is_text = isinstance(value, str)
-    if optional:
-        require(is_text or value is None, argument, "a text", value)
-    else:
-        require(is_text and bool(str(value).strip()), argument, "a text that is not empty", value)
+def require_text(argument: str, value: object, *, optional: bool = False) -> None:
+    """Raise ArgumentError unless *value* is a text, or None if *optional*."""
+    require((optional and value is None) or isinstance(value, str), argument, "a text", value)
+
+
+def require_name(
+    argument: str, value: object, expected: str = "a text", *, optional: bool = False
+) -> None:
+    """Raise ArgumentError unless *value* is a text that is not empty, or None if *optional*."""
+    if value is not None or not optional:
+        is_valid = isinstance(value, str) and bool(value.strip())
+        require(is_valid, argument, f"{expected} that is not empty", value)
+
+
+def require_count(argument: str, value: object) -> None:
+    """Raise ArgumentError unless *value* is a whole number above 0."""
+    is_valid = isinstance(value, int) and not isinstance(value, bool) and value > 0
+    require(is_valid, argument, "a whole number above 0", value)
+
+
+def require_path(argument: str, value: object) -> None:
+    """Raise ArgumentError unless *value* is a path."""
+    require(isinstance(value, str | os.PathLike) and value != "", argument, "a path", value)
 
 
 def require_values(argument: str, value: object, *, optional: bool = True) -> None:
@@ -210,7 +233,8 @@ def require_values(argument: str, value: object, *, optional: bool = True) -> No
     expected = "a mapping of attributes to values"
     require(isinstance(value, Mapping), argument, expected, value)
     for name in value:  # type: ignore[attr-defined]
-        require(isinstance(name, str), f"each key of {argument}", "a text", name)
+        if type(name) is not str:
+            require(isinstance(name, str), f"each key of {argument}", "a text", name)
 
 
 def require_callback(argument: str, value: object) -> None:

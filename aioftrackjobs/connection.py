@@ -61,6 +61,7 @@ class Connection:
         journal: What this host has not yet reported.
         transfer_limiter: Limits the uploads and downloads that run at the same time.
         closing_grace: Seconds that closing waits for requests in progress.
+        is_closing: Whether closing has begun, so that calls of users are refused.
         end_jobs: Ends the Jobs that still run when the session closes, in limited time.
     """
 
@@ -108,13 +109,13 @@ class Connection:
         self._transport: Transport | None = None  # while it is open
         self._transfers = transfers
         self._closing = False
-        self._refuses_calls = False
+        self.is_closing = False
         self.end_jobs: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
 
     async def __aenter__(self) -> Connection:
-        if self.background.event_loop is not None:
-            raise SessionStateError("a session can be opened only once; make a new one")
+        self._require_new()
         await self.journal.require_usable()
+        self._require_new()  # another task may open it meanwhile
         key = self.credentials.api_key.reveal()
         server_url = self.credentials.server_url
         api_url = server_url + API_PATH
@@ -147,6 +148,10 @@ class Connection:
         self._transport = transport
         return self
 
+    def _require_new(self) -> None:
+        if self.background.event_loop is not None:
+            raise SessionStateError("a session can be opened only once; make a new one")
+
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
@@ -169,15 +174,17 @@ class Connection:
         """End all Jobs, and let requests end for a limited time."""
         for _ in range(self.timings.closing_turns):
             await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
-        self._refuses_calls = True
+        self.is_closing = True
         await self.end_jobs()
         with anyio.move_on_after(self.closing_grace) as scope:
             with anyio.move_on_after(self.timings.closing_patience) as waiting:
                 await self.background.wait_released()
             if waiting.cancelled_caught:
+                await self.end_jobs()  # of blocks that were just being entered
                 self.background.stop_optional()
                 self.dispatcher.withdraw_all()
                 await self.background.wait_released()
+        self.dispatcher.withdraw_all()
         with anyio.move_on_after(min(self.closing_grace, self.timings.closing_linger)) as lingering:
             await self.dispatcher.drain()
         if scope.cancelled_caught or lingering.cancelled_caught:
@@ -244,5 +251,5 @@ class Connection:
             anywhere: Do not mind if this is another event loop, thread or process.
         """
         self.dispatcher.require_open(anywhere=anywhere)
-        if self._refuses_calls:
+        if self.is_closing:
             raise SessionStateError("the session is being closed; open a new one")

@@ -17,6 +17,8 @@
     │   ├── ValidationError        correct the value, the attribute or the entity type
     │   ├── DuplicateEntryError    use the entity that exists already
     │   └── QuerySyntaxError       correct the query
+    ├── JobStoppedError            somebody stopped the Job: go on with the next one
+    ├── JobDeletedError            somebody deleted the Job: its end is not recorded anywhere
     ├── QueryParameterError        make placeholders and parameters of the query match
     ├── NoResultFoundError         handle that there is no such entity
     ├── MultipleResultsFoundError  make the criteria narrower
@@ -56,7 +58,9 @@ __all__ = [
     "ImmutableAttributeError",
     "InvalidKeyError",
     "InvalidValueError",
+    "JobDeletedError",
     "JobOwnedError",
+    "JobStoppedError",
     "MalformedResponseError",
     "MissingExtraError",
     "MultipleResultsFoundError",
@@ -78,6 +82,9 @@ __all__ = [
 
 #: Characters of a value that the text of an error shows.
 _LONGEST_VALUE = 80
+
+#: How like a known name a wrong one must be for a suggestion, from 0 to 1: "jobs" is like "Job".
+_LIKENESS = 0.55
 
 #: HTTP status code.
 _TOO_MANY_REQUESTS = 429
@@ -237,6 +244,41 @@ class CommitUncertainError(FtrackJobsError):
             f"it is unknown whether a commit of {len(self.operations)} operation(s) was applied; "
             "await resolve() on this error, or commit again"
         )
+
+
+class JobStoppedError(FtrackJobsError):
+    """The block of a Job was cancelled because somebody stopped the Job, which has failed.
+
+    Attributes:
+        job_id: The Job.
+        by: Who stopped it; None if that is not known.
+        reason: Why; None if that is not known.
+    """
+
+    def __init__(self, job_id: str, by: str | None = None, reason: str | None = None) -> None:
+        super().__init__(job_id, by, reason)
+        self.job_id = job_id
+        self.by = by
+        self.reason = reason
+
+    def __str__(self) -> str:
+        text = "stopped" if self.by is None else f"stopped by {self.by}"
+        return text if self.reason is None else f"{text}: {self.reason}"
+
+
+class JobDeletedError(FtrackJobsError):
+    """Somebody has deleted a Job while it was running, so that its end cannot be recorded.
+
+    Attributes:
+        job_id: The Job.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"Job {self.job_id} was deleted while it was running"
 
 
 class ServerError(FtrackJobsError):
@@ -507,7 +549,7 @@ class InvalidValueError(_AttributeError, ValueError):
         self._shown = _shortened(repr(self.value)) if is_plain else str(self.value)
 
     def __str__(self) -> str:
-        hint = _suggestion(str(self.value), self.allowed)
+        hint = _suggestion(self.value, self.allowed)
         text = f"{self.entity_type}.{self.attribute} cannot be {self._shown}: {self.reason}"
         return f"{text}.{hint}" if hint else text
 
@@ -557,9 +599,15 @@ def _shortened(text: str) -> str:
     return text if len(text) <= _LONGEST_VALUE else f"{text[: _LONGEST_VALUE - 1]}…"
 
 
-def _suggestion(name: str, known: Iterable[str]) -> str:
+def _suggestion(name: object, known: Iterable[str]) -> str:
     """Return `` Did you mean ...?`` with the known name that is most like *name*, or nothing."""
     from difflib import get_close_matches  # takes 2 ms to import, and only mistakes need it
 
-    match = get_close_matches(name, list(known), n=1)
+    if not isinstance(name, str):  # what is no name is like none
+        return ""
+    names = list(known)
+    match = [
+        *get_close_matches(name, names, 1, _LIKENESS),
+        *get_close_matches(name.lower(), names, 1, _LIKENESS),
+    ]
     return f" Did you mean {match[0]!r}?" if match else ""

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from aioftrackjobs.config import require, require_flag, require_seconds, require_text
+from aioftrackjobs.config import require, require_flag, require_name, require_seconds
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.data import compose_recovered_data
@@ -121,14 +121,15 @@ async def recover(
         grace: Seconds that a lease must be over, because clocks may differ.
 
     Raises:
-        ArgumentError: An argument has a wrong value, or *older_than* is missing.
+        ArgumentError: An argument has a wrong type or value, or *older_than* is missing.
         ServerError: The server refused to return the Jobs.
         SessionStateError: The session is not open.
         TransportError: It did not respond.
     """
+    require(isinstance(session, AsyncSession), "session", "an AsyncSession", session)
     require_flag("dry_run", dry_run)
     require_flag("without_lease", without_lease)
-    require_text("user", user, optional=user is None)
+    require_name("user", user, "a user's name", optional=True)
     require_seconds("grace", grace)
     age = _seconds(older_than)
     if without_lease and not dry_run:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 
 import anyio
 
+from aioftrackjobs.errors import ArgumentError
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -35,13 +37,25 @@ class RetryPolicy:
     first_delay: float = 0.1
     longest_delay: float = 5.0
     jitter: float = 0.5
-    clock: Callable[[], float] = field(default=anyio.current_time, repr=False)
-    sleep: Callable[[float], Awaitable[None]] = field(default=anyio.sleep, repr=False)
-    chance: Callable[[], float] = field(default=random.random, repr=False)
+    # Factories, so that help() shows no addresses of functions.
+    clock: Callable[[], float] = field(default_factory=lambda: anyio.current_time, repr=False)
+    sleep: Callable[[float], Awaitable[None]] = field(
+        default_factory=lambda: anyio.sleep, repr=False
+    )
+    chance: Callable[[], float] = field(default_factory=lambda: random.random, repr=False)
 
     def __post_init__(self) -> None:
-        if min(self.budget, self.first_delay, self.longest_delay) < 0 or not 0 <= self.jitter <= 1:
-            raise ValueError("a retry policy has no negative times, and a jitter from 0 to 1")
+        for name in ("clock", "sleep", "chance"):
+            if not callable(getattr(self, name)):
+                raise ArgumentError(name, "a function", "another value")
+        for name in ("budget", "first_delay", "longest_delay", "jitter"):
+            value, is_share = getattr(self, name), name == "jitter"
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not value >= 0 or (is_share and value > 1):
+                limits = "0 to 1" if is_share else "0 seconds or more"
+                expected = f"a number in a retry policy, {limits}"
+                given = repr(value) if is_number else f"a value of type {type(value).__name__}"
+                raise ArgumentError(name, expected, given)
 
     def backoff(self, began: float | None = None) -> Backoff:
         """Return the back-off of one piece of work, which begins now, or has *began* earlier."""

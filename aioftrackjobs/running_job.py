@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-import warnings
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from aioftrackjobs.jobs.attachments import attach
+from aioftrackjobs.config import require_flag
+from aioftrackjobs.errors import ServerError
+from aioftrackjobs.jobs.attachments import Caller
 from aioftrackjobs.jobs.block import block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.joining import JoinedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
+from aioftrackjobs.jobs.stopping import StopOn, StopRequest
 from aioftrackjobs.jobs.texts import text_of
 from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus
 from aioftrackjobs.session import AsyncSession, jobs_of
@@ -33,9 +35,6 @@ _KIB = 1024
 #: Sizes from here on are shown without a decimal place.
 _EXACT = 100
 
-#: The attachment that users cannot download in the web interface.
-_SECOND = 2
-
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
 
@@ -50,6 +49,7 @@ async def job_context(
     grace: float = 10.0,
     attach_traceback: bool = True,
     interval: float = INTERVAL,
+    stop_on: StopOn = "request",
     take_over: bool = False,
     join: bool = False,
 ) -> AsyncIterator[RunningJob]:
@@ -79,6 +79,9 @@ async def job_context(
         attach_traceback: Attach the traceback of an exception as a text file. If that does not
             succeed within *grace*, the traceback is lost; a journal keeps only the reason.
         interval: Seconds between progress updates.
+        stop_on: What ends the block from outside: "request" for a stop request in the Job's
+            ``data``, "any" also for a Job that somebody else sets to done or failed, or deletes,
+            and "never" for nothing. A block that goes on decides how the Job ends.
         take_over: Take *job* from an owner that may still run it. That one notices it when it
             next renews its lease, and from then on does not write the Job any more.
         join: Work on *job* for its owner, as a child process or a nested block: progress and
@@ -88,6 +91,8 @@ async def job_context(
         ArgumentError: An argument has a wrong type or value.
         TypeError: As a decorator: the function is no coroutine function.
         NoResultFoundError: There is no such Job or user.
+        JobStoppedError: Somebody has stopped the Job, so that the block was cancelled.
+        JobDeletedError: Somebody has deleted the Job, and the block ended without an error.
         JobOwnedError: *job* is run, or claimed, by another session, or by another block.
         EntityError: The Job to *join* is not running.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
@@ -98,15 +103,17 @@ async def job_context(
     jobs = jobs_of(session)
     jobs.require_open()
     kind = JoinedLifecycle if join else JobLifecycle
-    lifecycle = kind(jobs, description=description, grace=grace, interval=interval)
+    lifecycle = kind(jobs, description=description, grace=grace, interval=interval, stop_on=stop_on)
     outer = _running.get()
     running: RunningJob | None = None
     with jobs.background.keep_alive_for_block(), jobs.active.count_block():
         try:
-            await lifecycle.begin(job, user, data, take_over=take_over)
+            with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
+                await lifecycle.begin(job, user, data, take_over=take_over)
             running = RunningJob(jobs, lifecycle.reporter, outer)
             _running.set(running)
-            yield running
+            with lifecycle.others.stoppable():
+                yield running
         except BaseException as error:
             await lifecycle.end_failed(error, with_traceback=attach_traceback)
             raise
@@ -148,7 +155,6 @@ class RunningJob(Reporter):
         self._jobs = jobs
         self._lifecycle = lifecycle
         self._outer = outer
-        self._attachments = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._lifecycle!r}>"
@@ -181,6 +187,11 @@ class RunningJob(Reporter):
         return self.entity.id
 
     @property
+    def stop_requested(self) -> StopRequest:
+        """Whether somebody wants the Job to stop: a flag, in any thread, that can be awaited."""
+        return self._lifecycle.others.stop_requested
+
+    @property
     def description(self) -> str | None:
         """The text in the jobs menu, without progress. It can be set at any moment."""
         return self._lifecycle.description
@@ -189,14 +200,14 @@ class RunningJob(Reporter):
     def description(self, text: str | None) -> None:
         self._lifecycle.description = text_of(text) or ""
 
-    async def attach(
+    def attach(
         self,
         source: Uploadable,
         *,
         name: str | None = None,
         data: Mapping[str, Any] | None = None,
         report_progress: bool = False,
-    ) -> FileComponent:
+    ) -> Coroutine[Any, Any, FileComponent]:
         """Upload *source*, and attach it to the Job.
 
         Example: ``await job.attach("report.pdf", report_progress=True)``
@@ -213,26 +224,34 @@ class RunningJob(Reporter):
             report_progress: Report the progress of the upload as that of the Job.
 
         Raises:
+            ArgumentError: An argument has a wrong type or value.
+            InvalidValueError: An attribute cannot have its value in *data*.
             TransferError: The file could not be read, or the server did not accept it.
             TransportError: The server could not be reached.
+            JobDeletedError: Somebody has deleted the Job.
         """
+        caller = Caller.find()  # a coroutine cannot see who has made it
+        return self._attach(source, caller, name=name, data=data, report_progress=report_progress)
+
+    async def _attach(
+        self,
+        source: Uploadable,
+        caller: Caller,
+        *,
+        name: str | None,
+        data: Mapping[str, Any] | None,
+        report_progress: bool,
+    ) -> FileComponent:
+        require_flag("report_progress", report_progress)
         self._jobs.require_open()
-        component = await attach(
-            self._jobs.entities,
-            self.entity,
-            source,
-            name=name,
-            data=data,
-            progress=self._show_upload if report_progress else None,
-        )
-        self._attachments += 1
-        if self._attachments == _SECOND:
-            warnings.warn(
-                f"Job {self.id} gets a second attachment; ftrack's web interface offers only one "
-                "of them for download",
-                stacklevel=2,
+        progress = self._show_upload if report_progress else None
+        try:
+            return await self._lifecycle.attachments.add(
+                self.entity, source, caller, name=name, data=data, progress=progress
             )
-        return component
+        except ServerError as exc:
+            await self._lifecycle.require_existence(exc)
+            raise
 
     def _show_upload(self, done: int, total: int | None) -> None:
         if total:

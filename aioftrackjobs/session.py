@@ -14,15 +14,32 @@ from uuid import UUID
 from aioftrackjobs.background import mark_coroutine_functions
 from aioftrackjobs.commit.task_unit import TaskUnit
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.config import require, resolve_credentials, resolve_journal
+from aioftrackjobs.config import (
+    require,
+    require_callback,
+    require_count,
+    require_flag,
+    require_path,
+    require_seconds,
+    require_text,
+    require_values,
+    resolve_credentials,
+    resolve_journal,
+)
 from aioftrackjobs.connection import Connection
+from aioftrackjobs.entities.arguments import (
+    check_owned,
+    id_of,
+    list_of_names,
+    list_of_operations,
+    list_of_owned,
+)
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.ensure import ensure
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
-from aioftrackjobs.errors import EntityError
 from aioftrackjobs.health import Health, check_health
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.ownership import LEASE_SECONDS
+from aioftrackjobs.jobs.ownership import LEASE_SECONDS, LONGEST_LEASE
 from aioftrackjobs.models import Entity, FileComponent, Job, User
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
@@ -33,7 +50,7 @@ from aioftrackjobs.transfers.content import Uploadable
 from aioftrackjobs.transfers.control import ProgressCallback
 from aioftrackjobs.transfers.download import download
 from aioftrackjobs.transfers.upload import upload
-from aioftrackjobs.transport import HttpClient, Transport
+from aioftrackjobs.transport import HttpClient, Transport, is_client
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +112,10 @@ class AsyncSession:
         transport: Sends the requests in place of a client, for tests of this package.
 
     Raises:
-        ConfigurationError: The server, the key or the user is missing. The error names all of them.
-            When the session opens: nothing can be written at the path of the journal.
+        ConfigurationError: The server, the key or the user is missing or unusable. The error names
+            all that is wrong. When the session opens: nothing can be written at the path of the
+            journal.
+        ArgumentError: Another argument has a wrong type or value.
     """
 
     def __init__(
@@ -117,6 +136,13 @@ class AsyncSession:
         transport: Transport | None = None,
     ) -> None:
         credentials = resolve_credentials(server_url, api_key, api_user)
+        require_seconds("timeout", timeout, above=True)
+        require(client is None or is_client(client), "client", "an async HTTP client", client)
+        require_flag("strict_api", strict_api)
+        require_flag("group_commit", group_commit)
+        require(isinstance(retry, RetryPolicy), "retry", "a RetryPolicy", retry)
+        require_seconds("lease", lease, most=LONGEST_LEASE)
+        require_count("transfers", transfers)
         self._connection = Connection(
             credentials,
             timeout=timeout,
@@ -186,6 +212,7 @@ class AsyncSession:
                 stand in a query, as a time without a time zone.
         """
         self._connection.require_open(anywhere=True)
+        require_text("expression", expression)
         return Query(self._context, bind(expression, parameters))
 
     @overload
@@ -214,11 +241,13 @@ class AsyncSession:
         Args:
             entities: One or more entities, of any types.
             projections: Attributes and paths, as in a query: ``"status, user.username"``.
+
+        Raises:
+            EntityError: One of *entities* does not belong to this session.
         """
         self._connection.require_open()
-        wanted = [projections] if isinstance(projections, str) else projections
-        several = [entities] if isinstance(entities, Entity) else entities
-        await populate(self._context, several, wanted)
+        wanted = list_of_names("projections", projections)
+        await populate(self._context, list_of_owned(self._context, entities), wanted)
 
     async def call(self, operations: Sequence[Mapping[str, object]]) -> list[Any]:
         """Send *operations* in one request, and return the result of each.
@@ -231,7 +260,7 @@ class AsyncSession:
         self._connection.require_open()
         encoded = [
             cast("Mapping[str, JSONValue]", encode_value(operation, f"operations[{index}]"))
-            for index, operation in enumerate(operations)
+            for index, operation in enumerate(list_of_operations(operations))
         ]
         return await self._context.call(encoded)
 
@@ -268,13 +297,14 @@ class AsyncSession:
             data: Values by attribute. A relation is an entity, or an id under its ``_id`` name.
 
         Raises:
-            ValueError: An attribute cannot have its value.
+            InvalidValueError: An attribute cannot have its value.
             UnknownAttributeError: The type has no such attribute.
             UnknownEntityTypeError: The schemas are loaded, and have no such type.
             InvalidKeyError: A key with several attributes is not complete.
             UnserialisableValueError: JSON cannot hold a value.
         """
         self._connection.require_open(anywhere=True)
+        require_values("data", data)
         return self._context.create(kind, data or {}, unit=self._context.tasks.to_record())
 
     def delete(self, entity: Entity) -> None:
@@ -285,8 +315,7 @@ class AsyncSession:
                 created it and not committed yet.
         """
         self._connection.require_open(anywhere=True)
-        if not self._context.owns(entity):
-            raise EntityError(f"{entity!r} does not belong to this session")
+        check_owned(self._context, entity)
         self._context.tasks.to_record().record_delete(entity)
 
     @property
@@ -377,6 +406,9 @@ class AsyncSession:
             MultipleResultsFoundError: Several entities have the identifying values.
         """
         self._connection.require_open()
+        require_values("data", data, optional=False)
+        if identifying_keys is not None:
+            identifying_keys = list_of_names("identifying_keys", identifying_keys, several=True)
         return await ensure(self._context, kind, data, identifying_keys)
 
     # Jobs
@@ -396,7 +428,7 @@ class AsyncSession:
         the Job is not begun within the session's *lease*, or its process dies, it is free again.
 
         Args:
-            query: Finds Jobs. Only those that are queued, and free, are claimed.
+            query: Finds Jobs. Only those that are queued, and free, count; so does its limit.
             spread: The Job is one of the first so many that are free, at random, so that not all
                 daemons try the same one; 1 for the order of the query.
 
@@ -410,9 +442,9 @@ class AsyncSession:
         """
         self._connection.require_open()
         require(isinstance(query, Query | str), "query", "a query of Jobs, or its text", query)
-        require(type(spread) is int and spread > 0, "spread", "a whole number above 0", spread)
-        wanted = self.query(query) if isinstance(query, str) else query
-        return await self._jobs.claims.claim(wanted, spread=spread)
+        require_count("spread", spread)
+        expression = query if isinstance(query, str) else query.expression
+        return await self._jobs.claims.claim(expression, spread=spread)
 
     # Files
 
@@ -452,11 +484,14 @@ class AsyncSession:
             UnsupportedLocationError: This package cannot write to the location.
         """
         self._connection.require_open()
+        require_flag("checksum", checksum)
+        is_place = location == "auto" or isinstance(location, Entity)
+        require(is_place, "location", 'the server location or "auto"', location)
         given = None if location == "auto" else location
         return await upload(
             self._context,
             source,
-            data=data or {},
+            data={} if data is None else data,
             location=given,
             name=name,
             verified=checksum,
@@ -465,7 +500,7 @@ class AsyncSession:
 
     async def download(
         self,
-        component: Entity | str,
+        component: Entity | str | UUID,
         path: str | os.PathLike[str],
         *,
         resume: bool = False,
@@ -493,5 +528,9 @@ class AsyncSession:
             TransportError: The server could not be reached.
         """
         self._connection.require_open()
-        await download(self._context, component, Path(path), resume=resume, progress=progress)
+        key = id_of("component", component)
+        require_path("path", path)
+        require_flag("resume", resume)
+        require_callback("progress", progress)
+        await download(self._context, key, Path(path), resume=resume, progress=progress)
         return Path(path)

@@ -17,6 +17,7 @@ import anyio
 import anyio.lowlevel
 import sniffio
 
+from aioftrackjobs.config import require, require_seconds
 from aioftrackjobs.session import AsyncSession, connection_of, jobs_of
 
 logger = logging.getLogger(__name__)
@@ -62,9 +63,12 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
         grace: Seconds from the signal to the end of the process, at most.
 
     Raises:
+        ArgumentError: An argument has a wrong type or value.
         SessionStateError: The session is not open.
         SystemExit: After a signal.
     """
+    require(isinstance(session, AsyncSession), "session", "an AsyncSession", session)
+    require_seconds("grace", grace)
     connection_of(session).require_open()
     numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     if sys.platform == "win32" or not numbers:

@@ -30,6 +30,11 @@ class Timings:
         journal_busy_timeout: Seconds to wait for other processes that write the journal's file.
         replay_interval: Seconds until the journal is read again, if processes that left entries
             may be dead or alive, or if the server refused a request.
+        job_read_interval: Seconds from one read of the Jobs that run to the next, at most. It shows
+            that somebody else has stopped or deleted one. Jobs that report progress are read more
+            often.
+        refusal_limit: Seconds for which the journal keeps a final status that the server refuses,
+            if the refusal may pass.
         last_request_delay: Seconds in which the last request of a process that died arrives. It
             may register an upload.
         claim_settling: Seconds from the claim to a Job until it is read back, at least. Another
@@ -47,6 +52,8 @@ class Timings:
     journal_retry: float = 10.0
     journal_busy_timeout: float = 2.0
     replay_interval: float = 60.0
+    job_read_interval: float = 5.0
+    refusal_limit: float = 86_400.0
     last_request_delay: float = 2.0
     claim_settling: float = 0.5
 

@@ -35,6 +35,7 @@ from aioftrackjobs.commit.request import (
     Unknown,
     WithdrawnError,
 )
+from aioftrackjobs.config import require
 from aioftrackjobs.errors import (
     CommitUncertainError,
     EntityError,
@@ -207,6 +208,7 @@ class UnitOfWork:
             UnknownAttributeError: The type has no such attribute.
             InvalidValueError: An attribute cannot have its value.
         """
+        require(isinstance(entity, Entity), "entity", "an entity", entity)
         known = entity.attributes
         for name in values:
             if known and name not in known:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import (
     AsyncIterator,
     Callable,
+    Collection,
     Hashable,
     Iterable,
     Iterator,
@@ -43,7 +44,7 @@ from aioftrackjobs.models import (
     new_id,
     owner_of,
     put_local,
-    require_relations,
+    require_relation,
 )
 from aioftrackjobs.protocol.query import bind, select
 from aioftrackjobs.protocol.values import JSONValue, key_part
@@ -150,29 +151,49 @@ class EntityContext:
             data: Values by attribute.
             unit: The unit of work to record in.
         """
-        model = self.model(kind)
-        fields, known = model.__pydantic_fields__, self.types.attributes_of(model.entity_type)
-        if known or model.is_typed:
-            for name in data:
-                if name not in fields and name not in known:
-                    raise UnknownAttributeError(model.entity_type, name, (*fields, *known))
-        entity = self._made(model, _with_key(model, data))
+        entity = self.draft(kind, data)
         reference = entity.__ftrack_reference__()  # raises if the key is not complete
         values = adopt(entity, self)
-        fresh = "id" in model.primary_key_attributes and "id" not in data
+        fresh = "id" in entity.primary_key_attributes and "id" not in data
         unit.record_create(reference, entity, values, fresh=fresh)
         self.identity.add(reference, entity)
         return entity
 
-    def _made(self, model: type[Entity], values: dict[str, Any]) -> Entity:
-        """Return an entity with *values*, some of which only the schemas may know."""
+    def draft(self, kind: type[Entity] | str, data: Mapping[str, Any]) -> Entity:
+        """Return an entity of *kind* with *data*, which are checked; it belongs to no session.
+
+        Raises:
+            UnknownAttributeError: The type has no such attribute.
+            InvalidValueError: An attribute cannot have its value.
+            InvalidKeyError: The key is not complete.
+        """
+        model = self.model(kind)
+        fields, known = model.__pydantic_fields__, self.types.attributes_of(model.entity_type)
+        relations = self.types.relations_of(model.entity_type)
+        if known or model.is_typed:
+            for name in data:
+                if name not in fields and name not in known:
+                    raise UnknownAttributeError(model.entity_type, name, (*fields, *known))
+        return self._made(model, _with_key(model, data), relations.intersection(data))
+
+    def _made(
+        self, model: type[Entity], values: dict[str, Any], relations: Collection[str]
+    ) -> Entity:
+        """Return an entity with *values*, of which only the schemas may know some.
+
+        Args:
+            model: Class of the entity.
+            values: Its attributes.
+            relations: Those that hold entities, as far as the schemas are loaded.
+        """
         others: dict[str, Any] = {}
         if model.is_typed and not values.keys() <= model.__pydantic_fields__.keys():
             names = [name for name in values if name not in model.__pydantic_fields__]
             others = {name: values.pop(name) for name in names}
         try:
             entity = model(**values)
-            require_relations(self, model.entity_type, values)
+            for name in relations:
+                require_relation(model.entity_type, name, values[name])
         except InvalidValueError as exc:
             exc.hide(self.redact)
             raise

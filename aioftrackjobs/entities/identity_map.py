@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 from weakref import WeakValueDictionary
 
+from aioftrackjobs.config import require
 from aioftrackjobs.errors import MalformedResponseError
 from aioftrackjobs.models import Entity, EntityTypes, Owner, attach, detach, forget_reference, load
 from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, Reference, decode_tagged
@@ -61,11 +62,13 @@ class IdentityMap:
         instance.
 
         Raises:
+            ArgumentError: *kind* is neither a text nor a class of entities.
             EntityError: *kind* cannot be the class of an entity type.
             UnknownEntityTypeError: The schemas are loaded and have no such type.
         """
         if isinstance(kind, str):
             return self._types.model(kind)
+        require(_is_model(kind), "the entity type", "the name of a type, or a class", kind)
         if self._types.register(kind):
             self._models.pop(kind.entity_type, None)
             for entity in tuple(self._entities.values()):
@@ -166,3 +169,7 @@ class IdentityMap:
             model = self._types.decoding_model(entity_type)
             known = self._models[entity_type] = model, model.primary_key_attributes
         return known
+
+
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Entity)

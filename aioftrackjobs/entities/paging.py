@@ -14,7 +14,7 @@ Each row is returned once, if it meets the criteria when its page is read.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from aioftrackjobs.entities.context import EntityContext
@@ -64,6 +64,8 @@ async def _fetch(
 class RowReader:
     """Reads the rows of one query.
 
+    It is no generator: one that a loop leaves early would have to be closed.
+
     Args:
         context: The session's entities.
         paged: The query, which has a ``select``.
@@ -73,128 +75,129 @@ class RowReader:
         self._context = context
         self._paged = paged
         self._left = paged.limit
+        self._read: Callable[[], Awaitable[list[Entity]]] | None = self._read_first
+        self._clauses: Clauses | None = None
         self._names: tuple[str, ...] = ()
         self._seen: set[Key] = set()
+        self._last: Entity | None = None
+        self._key: Key = ()
+        self._compares_keys = False
+        self._text = paged.text
+        self._position = paged.offset
+        self._unread: list[Key] = []
 
-    async def pages(self) -> AsyncIterator[Sequence[Entity]]:
-        """Yield the rows, page by page."""
-        if self._left == 0:
-            return
-        text, offset, limit = self._paged
-        rows, following = await _fetch(self._context, text, offset, self._size())
-        clauses = find_clauses(text)
-        if clauses is not None:
-            model = self._context.types.decoding_model(clauses.entity_type)
-            self._names = model.primary_key_attributes
-        last = self._take(rows)
-        yield rows
-        if following is None or last is None or self._left == 0:
-            return
-        if clauses is not None and limit is None and clauses.is_ordered_by(self._names):
-            rest = self._after_keys(clauses, last, self._key(last))
-        elif clauses is not None and limit is None and not offset and not clauses.order:
-            rest = self._after_keys(clauses, last)
-        else:
-            rest = self._at_positions(clauses, text, following, last)
-        async for page in rest:
-            yield page
+    async def page(self) -> list[Entity]:
+        """Return the rows of the next page; none after the last one."""
+        while self._read is not None and self._left != 0:
+            if rows := await self._read():
+                return rows
+        return []
 
     def _size(self) -> int:
         return PAGE_SIZE if self._left is None else min(PAGE_SIZE, self._left)
 
-    def _take(self, rows: list[Entity]) -> Entity | None:
-        """Drop what is beyond the limit, note what was read, and return the last row."""
+    def _key_of(self, row: Entity) -> Key:
+        return tuple([remote_value(row, name) for name in self._names])
+
+    def _take(self, rows: list[Entity]) -> list[Entity]:
+        """Drop what is beyond the limit, note what was read, and return the rest."""
         if self._left is not None:
             del rows[self._left :]
             self._left -= len(rows)
-        self._seen.update(map(self._key, rows))
-        return rows[-1] if rows else None
+        self._seen.update(map(self._key_of, rows))
+        return rows
 
-    def _key(self, row: Entity) -> Key:
-        return tuple([remote_value(row, name) for name in self._names])
+    async def _read_first(self) -> list[Entity]:
+        text, offset, limit = self._paged
+        rows, following = await _fetch(self._context, text, offset, self._size())
+        if following is None or not rows or (limit is not None and len(rows) >= limit):
+            self._read = None
+            return rows[:limit]
+        self._position, self._last = following, rows[-1]
+        self._read = self._read_at_position
+        clauses = self._clauses = find_clauses(text)
+        if clauses is not None:
+            model = self._context.types.decoding_model(clauses.entity_type)
+            self._names = model.primary_key_attributes
+            if limit is None and clauses.is_ordered_by(self._names):
+                self._read, self._key = self._read_after_key, self._key_of(rows[-1])
+            elif limit is None and not offset and not clauses.order:
+                self._read, self._position = self._read_after_key, 0
+        return self._take(rows)
 
-    async def _after_keys(
-        self, clauses: Clauses, last: Entity, key: Key = ()
-    ) -> AsyncIterator[Sequence[Entity]]:
-        """Yield the rows whose key is greater than *key*, but none again, sorted by their key.
+    async def _read_after_key(self) -> list[Entity]:
+        """Read the rows whose key is greater than the last one, sorted by their key."""
+        assert self._clauses is not None  # noqa: S101 - else it reads at positions
+        key = self._key
+        text = self._clauses.after(tuple(zip(self._names, key, strict=bool(key))), self._names)
+        try:
+            rows, following = await _fetch(self._context, text, 0, PAGE_SIZE)
+        except ServerError:
+            if self._compares_keys or not key:
+                raise
+            # Keys are texts; that ">" compares texts is likely, but not documented.
+            logger.info("the server cannot compare keys of %s", self._clauses.entity_type)
+            self._clauses = self._clauses._replace(order=", ".join(self._names))
+            self._text = self._clauses.after((), self._names)
+            self._read = self._read_at_position
+            return []
+        if following is None or not rows:
+            self._read = None
+        if not rows:
+            return rows
+        self._compares_keys = bool(key)
+        self._last = rows[-1]
+        self._key = self._key_of(self._last)
+        if self._key == key:
+            raise MalformedResponseError(f"paging would never end: {text}", status=200)
+        fresh = [row for row in rows if self._key_of(row) not in self._seen]
+        if not self._compares_keys:  # it may have to go on at positions
+            self._position += len(rows)
+            self._seen.update(map(self._key_of, fresh))
+        return fresh
 
-        Args:
-            clauses: The query.
-            last: The row that was read last.
-            key: Its key if the rows so far were sorted by it, else nothing.
+    async def _read_at_position(self) -> list[Entity]:
+        """Read the rows from the position on, if the last row still is just before it.
+
+        If not, rows have moved; and without the clauses nothing can be done about that.
         """
-        count = len(self._seen) if key else 0
-        is_understood = False
-        while True:
-            values = tuple(zip(self._names, key, strict=True)) if key else ()
-            try:
-                text = clauses.after(values, self._names)
-                rows, following = await _fetch(self._context, text, 0, PAGE_SIZE)
-            except ServerError:
-                if is_understood or not key:
-                    raise
-                # Keys are texts; that ">" compares texts is likely, but not documented.
-                logger.info("the server cannot compare keys of %s", clauses.entity_type)
-                clauses = clauses._replace(order=", ".join(self._names))
-                text = clauses.after((), self._names)
-                async for page in self._at_positions(clauses, text, count, last):
-                    yield page
-                return
-            if not rows:
-                return
-            is_understood = bool(key)
-            last, before = rows[-1], key
-            key = self._key(last)
-            if key == before:
-                raise MalformedResponseError(f"paging would never end: {text}", status=200)
-            fresh = [row for row in rows if self._key(row) not in self._seen]
-            if not is_understood:
-                count += len(rows)
-                self._seen.update(map(self._key, fresh))
-            yield fresh
-            if following is None:
-                return
+        begin, size = self._position - 1, self._size() + 1
+        rows, following = await _fetch(self._context, self._text, begin, size)
+        if rows and rows[0] is self._last:
+            del rows[0]
+        elif self._clauses is not None:
+            self._unread = await self._fetch_unread_keys(self._clauses)
+            self._read = self._read_unread
+            return []
+        if following is None or not rows:
+            self._read = None
+        else:
+            self._position, self._last = following, rows[-1]
+        if self._clauses is not None:
+            rows = [row for row in rows if self._key_of(row) not in self._seen]
+        return self._take(rows)
 
-    async def _at_positions(
-        self, clauses: Clauses | None, text: str, position: int, last: Entity
-    ) -> AsyncIterator[Sequence[Entity]]:
-        """Yield the rows of *text* from *position* on, if *last* still is just before it.
-
-        If not, rows have moved; and without *clauses* nothing more can be done about that.
-        """
-        following: int | None = position
-        while following is not None and self._left != 0:
-            size = self._size() + 1
-            rows, following = await _fetch(self._context, text, following - 1, size)
-            if rows and rows[0] is last:
-                del rows[0]
-            elif clauses is not None:
-                async for page in self._unread(clauses):
-                    yield page
-                return
-            if not rows:
-                return
-            last = rows[-1]
-            if clauses is not None:
-                rows = [row for row in rows if self._key(row) not in self._seen]
-            self._take(rows)
-            yield rows
-
-    async def _unread(self, clauses: Clauses) -> AsyncIterator[Sequence[Entity]]:
-        """Yield the rows that were not read, found by their keys."""
+    async def _fetch_unread_keys(self, clauses: Clauses) -> list[Key]:
+        """Return the keys of all rows that were not read, in the order of the query."""
         query, offset = clauses.keys(self._names), self._paged.offset
-        found = await fetch_rows(self._context, query, offset=offset, size=_KEYS_PAGE)
-        keys = [key for key in dict.fromkeys(map(self._key, found)) if key not in self._seen]
-        del found
-        for start in range(0, len(keys), PAGE_SIZE):
-            references = [
-                Reference(clauses.entity_type, tuple(zip(self._names, key, strict=True)))
-                for key in keys[start : start + PAGE_SIZE]
-            ]
-            rows = await fetch_rows(self._context, clauses.among(key_criteria(references)))
-            by_key = {self._key(row): row for row in rows}
-            ordered = [by_key[key] for key in keys[start : start + PAGE_SIZE] if key in by_key]
-            self._take(ordered)
-            yield ordered
-            if self._left == 0:
-                return
+        try:
+            found = await fetch_rows(self._context, query, offset=offset, size=_KEYS_PAGE)
+        except ServerError:  # how many rows a server returns at most is not known
+            found = await fetch_rows(self._context, query, offset=offset)
+        return [key for key in dict.fromkeys(map(self._key_of, found)) if key not in self._seen]
+
+    async def _read_unread(self) -> list[Entity]:
+        """Read the next rows with unread keys."""
+        assert self._clauses is not None  # noqa: S101 - it has found the keys
+        keys = self._unread[:PAGE_SIZE]
+        if not keys:
+            self._read = None
+            return []
+        references = [
+            Reference(self._clauses.entity_type, tuple(zip(self._names, key, strict=True)))
+            for key in keys
+        ]
+        text = self._clauses.among(key_criteria(references))
+        by_key = {self._key_of(row): row for row in await fetch_rows(self._context, text)}
+        del self._unread[:PAGE_SIZE]
+        return self._take([by_key[key] for key in keys if key in by_key])

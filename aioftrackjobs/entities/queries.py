@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Generic, TypeVar, cast
 
+import anyio
+
+from aioftrackjobs.config import require
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.paging import RowReader, fetch_rows
 from aioftrackjobs.errors import (
@@ -70,6 +73,7 @@ class Query(Generic[E]):
             TypeError: When the query is used: a row is not of this class.
         """
         if model is not Entity:
+            require(isinstance(model, type), "model", "a class of entities", model)
             self._context.model(model)  # registers it
         return Query(self._context, self.expression, model)
 
@@ -83,7 +87,10 @@ class Query(Generic[E]):
             QueryParameterError: The rows are not entities, because the query has a ``group by``;
                 use :meth:`AsyncSession.call`.
         """
-        return [entity async for entity in self]
+        reader, rows = await self._reader(), list[E]()
+        while page := await reader.page():
+            rows += self._checked(page)
+        return rows
 
     async def one(self) -> E:
         """Return the only row.
@@ -112,12 +119,12 @@ class Query(Generic[E]):
         rows = await self._fetch(f"{await self._expand(paged.text)}{offset} limit 1")
         return rows[0] if rows else None
 
-    async def __aiter__(self) -> AsyncIterator[E]:
+    def __aiter__(self) -> AsyncIterator[E]:
+        return _Rows(self)
+
+    async def _reader(self) -> RowReader:
         paged = split_paging(self.expression)
-        reader = RowReader(self._context, paged._replace(text=await self._expand(paged.text)))
-        async for page in reader.pages():
-            for entity in self._checked(page):
-                yield entity
+        return RowReader(self._context, paged._replace(text=await self._expand(paged.text)))
 
     async def _expand(self, text: str) -> str:
         """Return *text* with a ``select``: of the default attributes of its type if it has none."""
@@ -139,6 +146,32 @@ class Query(Generic[E]):
                 if not isinstance(row, self._model):
                     raise TypeError(f"{row!r} is not a {self._model.__name__}: {self.expression}")
         return cast("Sequence[E]", rows)
+
+
+class _Rows(AsyncIterator[E]):
+    """The rows of a query, for one loop or for several tasks that share it."""
+
+    def __init__(self, query: Query[E]) -> None:
+        self._query = query
+        self._reader: RowReader | None = None
+        self._page: list[E] = []  # the next row last
+        self._lock = anyio.Lock()
+
+    async def __anext__(self) -> E:
+        if not self._page:
+            self._query._context.connection.background.require_here()
+            async with self._lock:
+                if not self._page:
+                    await self._read()
+        return self._page.pop()
+
+    async def _read(self) -> None:
+        if self._reader is None:
+            self._reader = await self._query._reader()
+        rows = self._query._checked(await self._reader.page())
+        if not rows:
+            raise StopAsyncIteration
+        self._page = list(reversed(rows))
 
 
 def key_reference(model: type[Entity], key: object) -> Reference:

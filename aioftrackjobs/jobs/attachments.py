@@ -1,17 +1,26 @@
 """Attachments of Jobs: a file is uploaded, and a ``JobComponent`` links it to the Job.
 
-The traceback of a failed block becomes an attachment here, too.
+The traceback of a failed block becomes an attachment here, too. ftrack's web interface offers only
+one attachment of a Job for download, so that a second one leads to a warning.
 """
 
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
+import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anyio
 
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.models import FileComponent, Job
+from aioftrackjobs.entities.queries import Query
+from aioftrackjobs.errors import FtrackJobsError
+from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent
+from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import redact
 
@@ -24,43 +33,153 @@ logger = logging.getLogger(__name__)
 #: The name of the file that holds a traceback.
 _TRACEBACK_NAME = "traceback.txt"
 
+#: The attachment that users cannot download in the web interface.
+_SECOND = 2
 
-async def attach(
-    entities: EntityContext,
-    job: Job,
-    source: Uploadable,
-    *,
-    name: str | None = None,
-    data: Mapping[str, Any] | None = None,
-    progress: ProgressCallback | None = None,
-) -> FileComponent:
-    """Upload *source*, and attach it to *job*.
+#: Seconds that counting the attachments of a Job may take, because it is only for a warning.
+_COUNTING = 2.0
+
+#: Packages that call a coroutine function for somebody else.
+_EVENT_LOOPS = frozenset({"aioftrackjobs", "anyio", "asyncio", "trio", "uvloop"})
+
+
+class Caller(NamedTuple):
+    """A line of the user's code, for a warning about it.
+
+    Attributes:
+        filename: Its file.
+        line: Its number.
+        module: Its module.
+        registry: What Python keeps in a module, so that it shows a warning once for a line.
+    """
+
+    filename: str
+    line: int
+    module: str
+    registry: dict[Any, Any]
+
+    @classmethod
+    def find(cls) -> Caller:
+        """Return the innermost line on the stack that is neither of this package nor a loop's."""
+        frame: FrameType | None = sys._getframe(1)
+        found = frame
+        while frame is not None:
+            name = str(frame.f_globals.get("__name__", ""))
+            if name.partition(".")[0] not in _EVENT_LOOPS:
+                found = frame
+                break
+            frame = frame.f_back
+        assert found is not None  # noqa: S101 - this function runs
+        scope = found.f_globals
+        registry = scope.setdefault("__warningregistry__", {})
+        name = str(scope.get("__name__", "<string>"))
+        return cls(found.f_code.co_filename, found.f_lineno, name, registry)
+
+    def warn(self, text: str) -> None:
+        """Show a warning that points at the line."""
+        warnings.warn_explicit(
+            text, UserWarning, self.filename, self.line, self.module, self.registry
+        )
+
+
+class Attachments:
+    """The attachments of one Job.
 
     Args:
         entities: The entities of the session.
-        job: A Job that the server has.
-        source: What to upload, as :meth:`AsyncSession.create_component` takes it.
-        name: File name with extension; needed if *source* has no path.
-        data: Attributes of the component.
-        progress: Called with the bytes sent, and how many there are.
 
-    Raises:
-        TransferError: The file could not be read, or the server did not take it.
-        TransportError: The server could not be reached.
+    Attributes:
+        job_is_new: Whether the Job was just created, so that others have attached nothing to it.
     """
-    return await upload(
-        entities, source, data=data or {}, name=name, job_id=job.id, progress=progress
-    )
+
+    __slots__ = ("_entities", "_has_warned", "_known", "job_is_new")
+
+    def __init__(self, entities: EntityContext) -> None:
+        self._entities = entities
+        self.job_is_new = False
+        self._known = 0  # how many there are at least
+        self._has_warned = False
+
+    async def add(
+        self,
+        job: Job,
+        source: Uploadable,
+        caller: Caller,
+        *,
+        name: str | None = None,
+        data: Mapping[str, Any] | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> FileComponent:
+        """Upload *source*, and attach it to *job*.
+
+        Args:
+            job: A Job that the server has.
+            source: What to upload, as :meth:`AsyncSession.create_component` takes it.
+            caller: At which line a warning about a second attachment points.
+            name: File name with extension; needed if *source* has no path.
+            data: Attributes of the component.
+            progress: Called with the bytes sent, and how many there are.
+
+        Raises:
+            TransferError: The file could not be read, or the server did not take it.
+            TransportError: The server could not be reached.
+        """
+        if not self._known:
+            self._known = await self._count(job)
+        component = await upload(
+            self._entities,
+            source,
+            data={} if data is None else data,
+            name=name,
+            job_id=job.id,
+            progress=progress,
+        )
+        self._known += 1
+        if self._known >= _SECOND and not self._has_warned:
+            self._has_warned = True
+            caller.warn(
+                f"Job {job.id} gets a second attachment; ftrack's web interface offers only one "
+                "of them for download"
+            )
+        return component
+
+    async def _count(self, job: Job) -> int:
+        """Return how many attachments *job* has that this object has not made, as far as known.
+
+        An earlier run may have failed, with a traceback, and others may have attached something.
+        """
+        created = self._entities.tasks.to_act_on().created
+        links = [each for each in created if isinstance(each, JobComponent)]
+        keys = [each.__ftrack_reference__().key for each in links]
+        count = len([key for key in keys if ("job_id", job.id) in key])
+        if self.job_is_new:
+            return count
+        text = bind("select component_id from JobComponent where job_id is {id}", {"id": job.id})
+        query: Query[Entity] = Query(self._entities, f"{text} limit {_SECOND}")
+        with anyio.move_on_after(_COUNTING):
+            try:
+                count += len(await query.all())
+            except FtrackJobsError as exc:
+                logger.debug("%r: its attachments were not counted: %s", job, exc)
+        return count
+
+    async def add_traceback(self, job: Job, text: str) -> None:
+        """Attach *text* as a text file; an error is only logged, as the Job failed by another."""
+        content = text.encode(errors="replace")
+        try:
+            await upload(self._entities, content, data={}, name=_TRACEBACK_NAME, job_id=job.id)
+        except Exception as exc:  # noqa: BLE001 - the block's own error must come out
+            logger.warning("%r: its traceback was not attached: %s", job, exc)
+            return
+        self._known += 1
+        if self._known >= _SECOND:
+            logger.warning(
+                "%r: its traceback is a second attachment; ftrack's web interface offers only "
+                "one of them for download",
+                job,
+            )
 
 
 def format_traceback(error: BaseException, *secrets: str) -> str:
     """Return the traceback of *error*, with causes, groups and notes, without *secrets*."""
     return redact("".join(traceback.format_exception(error)), *secrets)
-
-
-async def attach_traceback(entities: EntityContext, job: Job, text: str) -> None:
-    """Attach *text* as a text file; an error is only logged, as the Job failed by another one."""
-    try:
-        await attach(entities, job, text.encode(errors="replace"), name=_TRACEBACK_NAME)
-    except Exception as exc:  # noqa: BLE001 - the block's own error must come out
-        logger.warning("%r: its traceback was not attached: %s", job, exc)

@@ -13,6 +13,7 @@ from uuid import UUID
 from aioftrackjobs.config import require, require_flag, require_seconds, require_text
 from aioftrackjobs.errors import ArgumentError
 from aioftrackjobs.jobs.data import parse_given_data
+from aioftrackjobs.jobs.stopping import STOP_ON
 from aioftrackjobs.models import Entity, job_data_text
 
 S = TypeVar("S")
@@ -112,6 +113,7 @@ def check_arguments(
     grace: Any = 0.0,
     attach_traceback: Any = True,
     interval: Any = 0.0,
+    stop_on: Any = "request",
     take_over: Any = False,
     join: Any = False,
     **_: object,
@@ -129,7 +131,7 @@ def check_arguments(
     if user is not None:
         require(_names_entity(user), "user", "a User, its id or its name", user)
     if description is not None and type(description) is not str:
-        require_text("description", description)
+        require_text("description", description, optional=True)
     if data is not None:
         given = parse_given_data(data) if isinstance(data, str) else data
         require(isinstance(given, Mapping), "data", "a mapping, or text of a JSON object", data)
@@ -138,6 +140,8 @@ def check_arguments(
         require_seconds("grace", grace)
     if type(interval) is not float or not interval >= 0:
         require_seconds("interval", interval)
+    if stop_on not in STOP_ON:
+        require(False, "stop_on", " or ".join(map(repr, STOP_ON)), stop_on)  # noqa: FBT003
     if type(attach_traceback) is not bool:
         require_flag("attach_traceback", attach_traceback)
     if take_over is not False or join is not False:

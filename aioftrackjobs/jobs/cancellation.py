@@ -10,6 +10,7 @@ block was just "cancelled".
 from __future__ import annotations
 
 import gc
+import logging
 import signal
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ from types import (
 from typing import Any
 
 from aioftrackjobs.jobs.ending import describe_error, describe_failure, is_cancellation
+
+logger = logging.getLogger(__name__)
 
 #: What a cancel scope of anyio writes into a CancelledError, with the reason behind it if it has
 #: one. Earlier versions of anyio write "by" for "via".
@@ -56,7 +59,8 @@ def describe_interruption(error: BaseException, task: Any, seconds: float) -> st
     """
     if not is_cancellation(error):
         return describe_error(error)
-    timed_out = f"timed out after {seconds:.{0 if seconds >= _EXACT else 1}f} s"
+    digits = 0 if seconds >= _EXACT else 1 if seconds >= 1 else 2
+    timed_out = f"timed out after {seconds:.{digits}f} s"
     source = getattr(error, "source", None)
     if source == "deadline":
         return timed_out
@@ -68,12 +72,24 @@ def describe_interruption(error: BaseException, task: Any, seconds: float) -> st
     if isinstance(reason, str) and reason.strip():
         failure = reason.partition(_NURSERY_REASON)[2] if source == "nursery" else ""
         return f"{_BY_FAILURE}: {failure}" if failure else f"cancelled: {reason}"
-    for each in _surroundings(task) if task is not None else ():
+    if task is None:
+        return "cancelled"
+    try:
+        return _find_reason(task, timed_out)
+    except Exception:  # in a program that has changed parts of asyncio
+        logger.debug("the reason of a cancellation was not found", exc_info=True)
+        return "cancelled"
+
+
+def _find_reason(task: Any, timed_out: str) -> str:
+    """Return why *task* was cancelled, or *timed_out*, if what it is in shows that."""
+    for each in _surroundings(task):
         if _has_expired(each):
             return timed_out
         if (other := _failure_in(each)) is not None:
-            return f"{_BY_FAILURE}: {describe_failure(other)}"
-    return "interrupted" if task is not None and _is_interrupted() else "cancelled"
+            reason = "cancelled" if isinstance(other, SystemExit) else _BY_FAILURE
+            return f"{reason}: {describe_failure(other)}"
+    return "interrupted" if _is_interrupted() else "cancelled"
 
 
 def _is_interrupted() -> bool:

@@ -37,8 +37,9 @@ import anyio
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.entities.queries import Query, populate
+from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import (
+    ArgumentError,
     CommitUncertainError,
     EntityError,
     FtrackJobsError,
@@ -47,14 +48,16 @@ from aioftrackjobs.errors import (
     SessionStateError,
 )
 from aioftrackjobs.jobs.data import add_lease, remove_lease
-from aioftrackjobs.jobs.ownership import LEASE, LEASE_SECONDS, Lease, owner_of
+from aioftrackjobs.jobs.ownership import LEASE, LEASE_SECONDS, Lease, owned_error, owner_of
 from aioftrackjobs.jobs.termination import fetch_jobs
 from aioftrackjobs.journal import this_process
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
-from aioftrackjobs.protocol.paging import split_paging
+from aioftrackjobs.protocol.paging import find_clauses, split_paging
 from aioftrackjobs.protocol.query import has_projections
 
 logger = logging.getLogger(__name__)
+
+_IS_QUEUED = 'status is "queued"'
 
 #: Rows that are read to find a free Job among them; eight times as many if there is none.
 _ROWS = 32
@@ -73,7 +76,7 @@ class Beginning(NamedTuple):
     """A Job that exists already, right before it is begun.
 
     Attributes:
-        former: The lease of the owner that it is taken from; None if it has none.
+        former: The lease of the owner that it is taken from, good or not; None if there is none.
         is_claimed: Whether this session has claimed it.
         began: When it was read, in the time of the event loop.
     """
@@ -113,11 +116,11 @@ class Claims:
 
     # One of many
 
-    async def claim(self, query: Query[Any], *, spread: int) -> Job | None:
-        """Claim one of the queued Jobs that *query* finds; return None if all are taken.
+    async def claim(self, expression: str, *, spread: int) -> Job | None:
+        """Claim one of the queued Jobs that *expression* finds; return None if all are taken.
 
         Args:
-            query: Finds Jobs, in the order in which they are to be claimed.
+            expression: A query of Jobs, in the order in which they are to be claimed.
             spread: The Job is one of the first so many free ones, at random; if that is not 1,
                 twice as many after each Job that another session has got.
 
@@ -129,7 +132,7 @@ class Claims:
         refusal: Exception | None = None
         while True:
             began = anyio.current_time()
-            rows = await self._read(query, size)
+            rows = await self._read(expression, size)
             free = [job for job in rows if job.id not in unusable and self._is_free(job)]
             if not free and len(rows) >= size:
                 size *= 8
@@ -153,15 +156,23 @@ class Claims:
                         raise
                     refusal = exc
 
-    async def _read(self, query: Query[Any], size: int) -> list[Job]:
-        paged = split_paging(query.expression)
+    async def _read(self, expression: str, size: int) -> list[Job]:
+        """Return some of the queued Jobs that *expression* finds."""
+        paged = split_paging(expression)
+        text = paged.text.strip()
+        clauses = find_clauses(text if has_projections(text) else f"select id from {text}")
+        if clauses is not None:  # otherwise, the server says what is wrong with it
+            if clauses.entity_type != Job.entity_type:
+                kind = clauses.entity_type
+                raise ArgumentError("query", "a query of Jobs", f"one of {kind}")
+            given = (name.strip() for name in clauses.projections.split(","))
+            both = [f"({each})" for each in (clauses.criteria, _IS_QUEUED) if each]
+            names = tuple(dict.fromkeys((*given, *Job.default_projections)))
+            text = clauses._replace(criteria=" and ".join(both)).keys(names)
         limit = size if paged.limit is None else min(size, paged.limit)
         offset = f" offset {paged.offset}" if paged.offset else ""
-        page: Query[Entity] = Query(self._entities, f"{paged.text}{offset} limit {limit}")
-        rows = await page.of(Job).all()
-        if rows and has_projections(paged.text):  # status and data may not be among them
-            await populate(self._entities, rows, ("status", "data"))
-        return rows
+        query: Query[Entity] = Query(self._entities, f"{text}{offset} limit {limit}")
+        return [row for row in await query.all() if isinstance(row, Job)]
 
     def _is_free(self, job: Job) -> bool:
         if job.id in self._busy or remote_value(job, "status") != JobStatus.QUEUED:
@@ -265,17 +276,25 @@ class Claims:
         """
         owner = self._owner_of(job)
         if job.id in self._busy or (runs_here and not take_over):
-            raise self._error(job, None)
+            raise self._owned_here(job)
         is_own = owner is not None and owner.holder == self._holder
         if owner is not None and not is_own and not take_over:
-            raise self._error(job, owner)
+            raise owned_error(job.id, owner)
         claim = self._claimed.pop(job.id, None)
         is_queued = remote_value(job, "status") == JobStatus.QUEUED
         if claim is not None and not is_queued and not take_over:
-            raise JobOwnedError(job.id)
+            raise owned_error(job.id, None)
         is_claimed = is_own and is_queued and claim is not None
         self._busy.add(job.id)
-        return Beginning(None if is_own else owner, is_claimed, began)
+        return Beginning(self._former_of(job), is_claimed, began)
+
+    def _former_of(self, job: Job) -> Lease | None:
+        """Return the lease of another session that runs *job*, or may be cut off and come back."""
+        lease = Lease.of(parse_job_data(remote_value(job, "data")))
+        if lease is None or remote_value(job, "status") != JobStatus.RUNNING:
+            return None
+        is_dead = lease.process.is_alive() is False
+        return None if is_dead or lease.is_claim or lease.holder == self._holder else lease
 
     def leave(self, job: Job) -> None:
         """Note that *job* was begun, or could not be."""
@@ -304,22 +323,19 @@ class Claims:
             await fetch_jobs(self._entities, [job.id])
             owner = self._owner_of(job)
             if remote_value(job, "status") != JobStatus.RUNNING:
-                raise JobOwnedError(job.id)  # it has been run meanwhile
+                raise owned_error(job.id, None)  # it has been run meanwhile
             if self._is_settled(owner):
                 return
             if owner is not None and not owner.is_claim and owner.holder != former:
                 break
             await write()
-        raise self._error(job, owner)
+        raise owned_error(job.id, owner)
 
     def _is_settled(self, owner: Lease | None) -> bool:
         if owner is None:
             return not self._has_leases
         return owner.holder == self._holder and not owner.is_claim
 
-    def _error(self, job: Job, owner: Lease | None) -> JobOwnedError:
-        if owner is None:
-            here = this_process()
-            return JobOwnedError(job.id, here.host, here.pid, self._holder, None)
-        process = owner.process
-        return JobOwnedError(job.id, process.host, process.pid, owner.holder, owner.until)
+    def _owned_here(self, job: Job) -> JobOwnedError:
+        here = this_process()
+        return JobOwnedError(job.id, here.host, here.pid, self._holder)

@@ -7,6 +7,7 @@ from aioftrackjobs.jobs.claims import Claims
 from aioftrackjobs.jobs.journal_replay import JournalReplay
 from aioftrackjobs.jobs.leases import ActiveJobs
 from aioftrackjobs.jobs.progress import ProgressWriters
+from aioftrackjobs.jobs.reading import JobReader
 
 
 class JobsContext:
@@ -21,6 +22,7 @@ class JobsContext:
         journal: What a crash must not lose.
         server: What is known of the server: whether it responds, and its time.
         retry: How to repeat what may be repeated.
+        reader: Reads what others have written in them.
         active: The Jobs that run.
         claims: Which of the Jobs that exist already this session may begin.
         progress: What writes their progress and renews their leases.
@@ -34,14 +36,17 @@ class JobsContext:
         self.journal = connection.journal
         self.server = connection.server_status
         self.retry = connection.retry
+        self.reader = JobReader(entities)
         self.active = ActiveJobs(
             connection.background,
             connection.server_status,
             connection.journal.holder,
+            self.reader,
             seconds=lease,
+            period=connection.timings.job_read_interval,
         )
         self.claims = Claims(entities, lease=lease)
-        self.progress = ProgressWriters(connection.background)
+        self.progress = ProgressWriters(connection.background, self.reader)
         self.replay = JournalReplay(entities)
         connection.end_jobs = self._end_jobs
 

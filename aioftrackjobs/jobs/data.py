@@ -9,6 +9,8 @@ each report starts from what the server holds, and changes only the keys of this
 - ``progress``: from 0 to 1, once some was reported;
 - ``lease``: who owns the Job, and until when, for as long as it runs;
 - ``recovered``: who found that the owner was gone, and when; only the owner may overrule that;
+- ``stop``: that somebody wants the Job to stop, which others write, see
+  :mod:`aioftrackjobs.jobs.stopping`; one that is left from an earlier run is removed;
 - ``taken_over``: from whom its owner has taken it over, and when;
 - ``previous_data``: what stood in ``data`` before, if that was no JSON object.
 """
@@ -16,6 +18,7 @@ each report starts from what the server holds, and changes only the keys of this
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,10 +26,13 @@ from typing import Any
 from aioftrackjobs.errors import ArgumentError
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
 from aioftrackjobs.jobs.progress import Progress, add_failure, compose_description
-from aioftrackjobs.models import parse_job_data
+from aioftrackjobs.models import JobStatus, parse_job_data
 
 #: Characters of a Job's text, which travels with each report.
 _LONGEST_TEXT = 2000
+
+#: The beginning of a text that is progress alone.
+_PERCENTAGE = re.compile(r"\d{1,3} %(, |$)")
 
 #: The key that a recovery writes, see :func:`compose_recovered_data`.
 RECOVERED = "recovered"
@@ -50,6 +56,7 @@ class JobData:
         failure_reason: Why the Job fails; None if it does not.
         lease: The owner of the Job, as ``data`` holds it; None for no lease.
         extra: Values of the program that go along with the next report.
+        is_running: Whether the Job runs, so that others may report its progress.
         taken_over: From whom the owner has taken the Job over; None if from nobody.
     """
 
@@ -60,6 +67,7 @@ class JobData:
     failure_reason: str | None = None
     lease: Mapping[str, Any] | None = None
     extra: Mapping[str, Any] | None = None
+    is_running: bool = False
     taken_over: Mapping[str, Any] | None = None
 
     def adopt_description(self, data: object) -> None:
@@ -81,11 +89,20 @@ class JobData:
             after: The data that it has set. It may have a text of an earlier report, which is none
                 of the program's.
         """
-        text, base = _read(after).get("description"), self.description
+        text = _read(after).get("description")
         if isinstance(text, str) and text != _read(before).get("description"):
-            is_report = bool(base) and text.startswith(f"{base} (") and text.endswith(")")
-            if not is_report:
-                self.description = text
+            self.adopt_text(text)
+
+    def adopt_text(self, text: str) -> None:
+        """Continue with *text*, unless it is that of an earlier report."""
+        if not self._is_report(text):
+            self.description = text
+
+    def _is_report(self, text: str) -> bool:
+        """Return whether *text* is the base text with progress."""
+        if not self.description:
+            return _PERCENTAGE.match(text) is not None
+        return text.startswith(f"{self.description} (") and text.endswith(")")
 
     def adopt_values(self, before: object, after: object) -> None:
         """Keep the values of others that the program has changed in the *data* of its Job."""
@@ -107,9 +124,12 @@ class JobData:
         composed = {**_read(data), **(self.extra or {}), **(extra or {})}
         base, progress = self.description, self.progress
         text = base or ""
+        found = composed.get("description")
         if progress is not None or self.result is not None or self.failure_reason is not None:
             shown = None if self.is_done else progress
             text = compose_description(base, shown, self.result, self.failure_reason)
+        elif self.is_running and isinstance(found, str) and self._is_report(found):
+            text = found  # of a block that has joined the Job: this one reports nothing
         for key in ("base_description", LEASE, RECOVERED, TAKEN_OVER):
             composed.pop(key, None)
         if text:
@@ -165,6 +185,16 @@ def compose_recovered_data(
         kept["base_description"] = base or text
     kept.pop(LEASE, None)
     return {**kept, "description": add_failure(text, reason), RECOVERED: recovered}
+
+
+def is_mistaken_failure(status: object, data: Mapping[str, Any], holder: str) -> bool:
+    """Return whether a recovery has failed a Job although its owner, *holder*, lives."""
+    note = data.get(RECOVERED)
+    return (
+        status == JobStatus.FAILED
+        and isinstance(note, Mapping)
+        and note.get("holder") in (None, holder)
+    )
 
 
 def parse_given_data(data: str) -> Mapping[str, Any]:

@@ -71,7 +71,7 @@ def is_interruption(error: BaseException) -> bool:
 
 def _is_failure(error: BaseException) -> bool:
     if isinstance(error, SystemExit):
-        return error.code not in (None, 0)
+        return not (error.code is None or (isinstance(error.code, int) and error.code == 0))
     return not is_interruption(error)
 
 
@@ -89,10 +89,10 @@ def describe_error(error: BaseException) -> str:
             return "interrupted"
         case GeneratorExit():
             return "closed before its end"
-        case SystemExit(code=str() as text) if text.strip():
-            return text
-        case SystemExit(code=code):
-            return f"the process exits with {code!r}"
+        case SystemExit(code=int() | None as code):
+            return f"the process exits with {code}"
+        case SystemExit(code=shown):  # the interpreter prints it, and exits with 1
+            return text_of(shown) or "the process exits with 1"
         case _ if is_cancellation(error):
             return "cancelled"
         case _:

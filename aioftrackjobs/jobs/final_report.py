@@ -15,8 +15,9 @@ import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
@@ -25,17 +26,35 @@ from aioftrackjobs.errors import (
     CommitUncertainError,
     EntityError,
     FtrackJobsError,
+    JobDeletedError,
     ServerError,
     TransportError,
 )
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData
+from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.progress import Channel
+from aioftrackjobs.jobs.reading import ReadableJob
+from aioftrackjobs.jobs.termination import is_final_refusal
 from aioftrackjobs.journal import Receipt
-from aioftrackjobs.models import Job, JobStatus, remote_value
+from aioftrackjobs.models import JobStatus, remote_value
 from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
+
+
+class EndingJob(ReadableJob, Protocol):
+    """A Job that ends."""
+
+    @property
+    def others(self) -> Interventions:
+        """What others do to it."""
+        ...
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the server is known to have had the Job."""
+        ...
 
 
 class FinalReport:
@@ -43,7 +62,7 @@ class FinalReport:
 
     Args:
         jobs: What the Jobs of the session share.
-        job: The Job.
+        running: The Job.
         data: What it reports.
         channels: What may still be writing the Job's data.
         grace: Seconds that the delivery may take.
@@ -56,14 +75,15 @@ class FinalReport:
     def __init__(
         self,
         jobs: JobsContext,
-        job: Job,
+        running: EndingJob,
         data: JobData,
         channels: Sequence[Channel],
         *,
         grace: float,
     ) -> None:
         self._jobs = jobs
-        self._job = job
+        self._running = running
+        self._job = running.entity
         self._data = data
         self._channels = channels
         self._grace = grace
@@ -88,9 +108,9 @@ class FinalReport:
             is_kept = receipt is not None and await journal.wait_until_written(receipt)
             deadline += anyio.current_time() - began  # the grace is for the server alone
             await self._send(status, deadline, is_quiet=is_quiet)
-        if self.error is None:
+        if self.error is None or is_final_refusal(self.error):
             journal.release_job(job_id)
-        elif receipt is not None and _may_succeed_later(self.error):
+        elif receipt is not None:
             self._jobs.replay.wake()
             if is_kept:  # otherwise it may be lost, and the caller has to know
                 logger.warning(
@@ -106,7 +126,9 @@ class FinalReport:
             name: redact(value, key) if isinstance(value, str) else value
             for name, value in self._data.compose(None).items()
         }
-        return json.dumps({"status": status.value, "data": data})
+        # If it has begun and the server has no such Job later, it was deleted.
+        has_begun = self._running.has_begun
+        return json.dumps({"status": status.value, "data": data, "has_begun": has_begun})
 
     async def _stop_reports(self, deadline: float) -> bool:
         """Stop all reports; return whether none is in progress any more."""
@@ -129,10 +151,16 @@ class FinalReport:
                 # Unordered: it need not wait for a report that hangs; that sets no status.
                 unit = self._jobs.entities.new_unit(unordered=True)
                 try:
+                    await self._read(deadline)
+                    if self._running.others.is_lost:
+                        self.error = None
+                        return
                     await self._commit(unit, status)
                 except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
                     self.error = exc
-                    if not _may_succeed_later(exc):
+                    if isinstance(exc, ServerError) and not exc.is_retryable:
+                        self.error = await self._explain(exc, deadline)
+                    if not _may_succeed_soon(self.error):
                         return
                     await self._jobs.server.pauses.wait(backoff, getattr(exc, "retry_after", None))
                 else:
@@ -141,6 +169,29 @@ class FinalReport:
                 self._jobs.background.spawn(self._write_data_again)
         if scope.cancelled_caught and unit.last_error is not None:
             self.error = unit.last_error
+
+    async def _read(self, deadline: float) -> None:
+        """Read what others hold in the Job's data, unless that takes too long or is not possible.
+
+        The final status is more important than that.
+
+        Raises:
+            JobDeletedError: Somebody has deleted the Job.
+        """
+        half = (anyio.current_time() + self._limit(deadline)) / 2
+        with anyio.CancelScope(deadline=half), suppress(FtrackJobsError):
+            await self._jobs.reader.read_with_others(self._running)
+        if self._running.others.is_deleted:
+            raise JobDeletedError(self._job.id)
+
+    async def _explain(self, refusal: ServerError, deadline: float) -> Exception:
+        """Return JobDeletedError if there is no such Job any more, otherwise the *refusal*."""
+        try:
+            await self._read(deadline)
+            self._running.others.note_refusal(refusal)
+        except JobDeletedError as exc:
+            return exc
+        return JobDeletedError(self._job.id) if self._running.others.is_deleted else refusal
 
     async def _commit(self, unit: UnitOfWork, status: JobStatus) -> None:
         try:
@@ -164,8 +215,8 @@ class FinalReport:
                 logger.warning("%r: its last text was not written again: %s", self._job, exc)
 
 
-def _may_succeed_later(error: Exception) -> bool:
-    """Return whether a status that was not delivered because of *error* may be delivered later."""
+def _may_succeed_soon(error: Exception) -> bool:
+    """Return whether a status that was not delivered because of *error* may be delivered soon."""
     if isinstance(error, ServerError):
         return error.is_retryable
     return isinstance(error, (TransportError, CommitUncertainError))

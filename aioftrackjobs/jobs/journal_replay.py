@@ -21,12 +21,19 @@ from typing import Any
 import anyio
 
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError, TransportError
+from aioftrackjobs.errors import (
+    AuthenticationError,
+    FtrackJobsError,
+    ServerError,
+    SessionStateError,
+    TransportError,
+)
 from aioftrackjobs.jobs.data import RECOVERED, compose_final_data, compose_recovered_data
-from aioftrackjobs.jobs.ownership import Lease
+from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
     fetch_jobs,
+    is_final_refusal,
     lost_reason,
     recovery_note,
     terminate_jobs,
@@ -60,7 +67,7 @@ class JournalReplay:
         self._journal = entities.connection.journal
         # A server may be away for longer than any caller waits for a commit.
         self._retry = replace(entities.connection.retry, budget=math.inf)
-        self._refused: set[str] = set()
+        self._refused_since: dict[str, float] = {}
         self._woken: anyio.Event | None = None  # not None while it runs
         self._looks_again = False
         self._retry_after: float | None = None
@@ -71,6 +78,8 @@ class JournalReplay:
         if self._woken is not None:
             self._woken.set()
             return
+        if self._connection.is_closing:
+            return  # a later session does it
         try:
             self._connection.background.spawn(self._run)
         except SessionStateError:
@@ -106,7 +115,7 @@ class JournalReplay:
             SessionStateError: The session is closed.
         """
         self._looks_again = await self._journal.claim()
-        entries = [each for each in self._journal.unsettled() if each.id not in self._refused]
+        entries = self._journal.unsettled()
         jobs = [entry for entry in entries if entry.kind == "job"]
         uploads = [entry.id for entry in entries if entry.kind == "upload"]
         is_complete, self._retry_after = True, None
@@ -128,7 +137,8 @@ class JournalReplay:
             self._log_problem(str(exc))  # for example that the API key is not valid any more
             self._looks_again = True
             return True
-        self._logged_problem = None
+        if not self._looks_again:
+            self._logged_problem = None
         return is_complete
 
     def _log_problem(self, problem: str) -> None:
@@ -145,8 +155,9 @@ class JournalReplay:
             job = found.get(entry.id)
             if job is None:
                 # The request that creates it may still be on its way since its process died, which
-                # may be long after the entry was written.
-                if abs(time.time() - max(entry.since, entry.lost_at or 0.0)) < _CREATION_DEADLINE:
+                # may be long after the entry was written. One that was there before was deleted.
+                age = abs(time.time() - max(entry.since, entry.lost_at or 0.0))
+                if age < _CREATION_DEADLINE and not _has_begun(entry):
                     is_complete = False
                 else:
                     self._journal.release_job(entry.id)
@@ -156,22 +167,42 @@ class JournalReplay:
                 ends[job] = end
         for job, error in (await terminate_jobs(self._entities, ends)).items():
             if error is None:
+                self._refused_since.pop(job.id, None)
                 self._journal.release_job(job.id)
-            elif isinstance(error, ServerError) and not error.is_retryable:
-                self._refused.add(job.id)
+            elif is_final_refusal(error) or self._is_refused_for_long(job, error):
+                self._journal.release_job(job.id)
                 logger.warning("%r: the server refuses its final status: %s", job, error)
+            elif isinstance(error, ServerError) and not error.is_retryable:
+                self._log_problem(f"{job!r}: {error}")
+                self._looks_again = True
             else:
                 self._retry_after = getattr(error, "retry_after", None) or self._retry_after
                 is_complete = False
         return is_complete
+
+    def _is_refused_for_long(self, job: Job, error: FtrackJobsError) -> bool:
+        """Return whether *error*, which might have passed, has not passed for long."""
+        if not isinstance(error, ServerError) or isinstance(error, AuthenticationError):
+            return False
+        if error.is_retryable:
+            return False
+        since = self._refused_since.setdefault(job.id, time.monotonic())
+        if time.monotonic() - since < self._connection.timings.refusal_limit:
+            return False
+        del self._refused_since[job.id]
+        return True
 
     def _end_of(self, entry: Entry, job: Job) -> tuple[JobStatus, Mapping[str, Any]] | None:
         """Return the status and the data that *job* ends with; None to leave it alone."""
         status, text = remote_value(job, "status"), remote_value(job, "data")
         data = parse_job_data(text)
         lease = Lease.of(data)
+        if lease is not None and lease.is_claim and status == JobStatus.RUNNING:
+            lease = None  # it came too late
         if lease is not None and lease.holder != entry.holder:
             return None  # another session runs it by now
+        if is_owned_by_other(data, entry.holder, self._connection.server_status.server_time()):
+            return None  # and has ended it
         if (final := _read_final_report(entry)) is not None:
             # Its own session ended the Job. Any other end was a mistake: if the lease still stands,
             # or if a recovery took the session for dead.
@@ -189,6 +220,11 @@ class JournalReplay:
         note = recovery_note(entry.holder, self._connection.server_status.server_time())
         reason = lost_reason(entry.lost_host, at)
         return JobStatus.FAILED, compose_recovered_data(text, reason, note)
+
+
+def _has_begun(entry: Entry) -> bool:
+    """Return whether the server is known to have had the Job of a final report."""
+    return entry.final_report is not None and '"has_begun": true' in entry.final_report
 
 
 def _read_final_report(entry: Entry) -> tuple[JobStatus, Mapping[str, Any]] | None:

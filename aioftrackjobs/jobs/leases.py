@@ -1,7 +1,10 @@
-"""The active Jobs of a session, and the renewal of their leases.
+"""The active Jobs of a session: their leases are renewed, and they are read from time to time.
 
 The session that runs a Job renews the Job's lease for as long as its process lives. If the process
 dies, or loses the server, the lease ends, and any other session may then fail the Job.
+
+In between, one query for all Jobs of the session shows which of them somebody else has stopped,
+ended or deleted.
 """
 
 from __future__ import annotations
@@ -18,10 +21,10 @@ import anyio
 
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.api_client import ServerStatus
-from aioftrackjobs.errors import SessionStateError
+from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
 from aioftrackjobs.jobs.ownership import Lease
+from aioftrackjobs.jobs.reading import JobReader, ReadableJob
 from aioftrackjobs.journal import Process, this_process
-from aioftrackjobs.models import Job
 
 logger = logging.getLogger(__name__)
 
@@ -29,16 +32,16 @@ logger = logging.getLogger(__name__)
 RENEWALS = 3
 
 
-class ActiveJob(Protocol):
+class ActiveJob(ReadableJob, Protocol):
     """A Job that runs."""
 
     @property
-    def entity(self) -> Job:
-        """The Job itself."""
+    def read_at(self) -> float:
+        """When it was last read, in monotonic seconds."""
         ...
 
     def lose(self) -> None:
-        """Leave the Job to another owner, which has taken it over."""
+        """Leave the Job to another block of this session, which has taken it over."""
         ...
 
     def renew_lease(self, older_than: float) -> None:
@@ -50,18 +53,21 @@ class ActiveJob(Protocol):
         ...
 
     async def close(self) -> None:
-        """Record that the Job failed, in limited time, although its block goes on."""
+        """End the Job if it is owned here, in limited time, although its block goes on."""
         ...
 
 
 class ActiveJobs:
-    """The Jobs that a session runs: renews their leases, and cancels them at a shutdown.
+    """The Jobs that a session runs: renews their leases, reads them, cancels them at a shutdown.
 
     Args:
         background: Where leases are renewed.
         server: Knows the time of the server.
         holder: Names the session in leases.
+        reader: Reads what others have written in the Jobs.
         seconds: How long a lease lasts; 0 for no leases.
+        period: Seconds from one read of the Jobs to the next; less if leases are renewed more
+            often.
 
     Attributes:
         shutdown_reason: Why all Jobs are being cancelled; None if they are not.
@@ -70,19 +76,28 @@ class ActiveJobs:
     """
 
     def __init__(
-        self, background: BackgroundTasks, server: ServerStatus, holder: str, *, seconds: float
+        self,
+        background: BackgroundTasks,
+        server: ServerStatus,
+        holder: str,
+        reader: JobReader,
+        *,
+        seconds: float,
+        period: float,
     ) -> None:
         self._background = background
         self._server = server
         self._holder = holder
+        self._reader = reader
         self._seconds = seconds
         self._interval = seconds / RENEWALS
+        self._period = min(self._interval, period) if seconds else period
         self._jobs: dict[ActiveJob, None] = {}
-        self._guests: dict[ActiveJob, None] = {}
+        self._guests: dict[ActiveJob, bool] = {}
         self._lease: Mapping[str, Any] | None = None
         self._lease_made_at: tuple[int, timedelta] | None = None
         self._process: Process | None = None
-        self._is_renewing = False
+        self._is_watching = self._is_reading = self._has_warned = False
         self._blocks = 0
         self._all_left: anyio.Event | None = None
         server.on_clock_step = self._handle_clock_step
@@ -91,6 +106,11 @@ class ActiveJobs:
         self.is_closing = False
         self._reports = 0
         self._all_reported: anyio.Event | None = None
+
+    @property
+    def has_leases(self) -> bool:
+        """Whether the Jobs of the session carry leases."""
+        return bool(self._seconds)
 
     def new_lease(self) -> Mapping[str, Any] | None:
         """Return a lease that begins now, as a Job's data hold it; None without leases."""
@@ -107,7 +127,7 @@ class ActiveJobs:
         return self._lease
 
     def add(self, job: ActiveJob, *, renew_now: bool) -> None:
-        """Renew the lease of *job* from now on.
+        """Renew the lease of *job*, and read it, from now on.
 
         Args:
             job: A Job that has just begun.
@@ -115,28 +135,32 @@ class ActiveJobs:
                 when the first lease was written.
         """
         self._jobs[job] = None
-        if not self._seconds:
-            return
-        if renew_now:
+        if self._seconds and renew_now:
             job.renew_lease(0.0)
-        if not self._is_renewing:
-            try:
-                self._background.spawn(self._renew_leases)
-            except SessionStateError:
-                return  # the session is closed: it writes nothing any more
-            self._is_renewing = True
+        self._start_watching()
 
-    def add_guest(self, job: ActiveJob) -> None:
-        """Only cancel *job* at a shutdown from now on: another owner renews its lease, and ends it.
+    def _start_watching(self) -> None:
+        if not self._is_watching:
+            try:
+                self._background.spawn(self._watch)
+            except SessionStateError:
+                return  # the session is closed: it reads and writes nothing any more
+            self._is_watching = True
+
+    def add_guest(self, job: ActiveJob, *, is_read: bool) -> None:
+        """Cancel *job* at a shutdown, but renew no lease: this session does not own it.
 
         Args:
-            job: A Job that was taken over, or that its block has joined.
+            job: A Job that was taken over or deleted, or that its block has joined.
+            is_read: Whether to read it from time to time.
         """
         self._jobs.pop(job, None)
-        self._guests[job] = None
+        self._guests[job] = is_read
+        if is_read:
+            self._start_watching()
 
     def discard(self, job: ActiveJob) -> None:
-        """Stop renewing the lease of *job*: it ends, or has never begun."""
+        """Leave *job* alone: it ends, or has never begun."""
         self._jobs.pop(job, None)
         self._guests.pop(job, None)
 
@@ -144,14 +168,38 @@ class ActiveJobs:
         """Return the Job with this id that this session owns; None if it owns none."""
         return next((job for job in self._jobs if job.entity.id == job_id), None)
 
-    async def _renew_leases(self) -> None:
-        """Renew all leases from time to time, for as long as there are any."""
+    def _readable(self) -> list[ActiveJob]:
+        return [*self._jobs, *(job for job, is_read in self._guests.items() if is_read)]
+
+    async def _watch(self) -> None:
+        """Renew leases and read Jobs from time to time, for as long as there are any."""
         try:
-            while self._jobs:
-                await anyio.sleep(self._interval)
-                self.renew_all(older_than=self._interval / 2)
+            while self._readable():
+                await anyio.sleep(self._period)
+                if self._seconds:
+                    self.renew_all(older_than=self._interval - self._period / 2)
+                if not self._is_reading:  # a read that hangs must not hold up renewals
+                    self._background.spawn(self._read_all)
+                    self._is_reading = True
         finally:
-            self._is_renewing = False
+            self._is_watching = False
+
+    async def _read_all(self) -> None:
+        """Read the Jobs that were not read lately, as before each report."""
+        earlier = time.monotonic() - self._period / 2
+        jobs = [job for job in self._readable() if job.read_at < earlier]
+        try:
+            await self._reader.read(jobs)
+        except SessionStateError:
+            pass  # it is closed
+        except ServerError as exc:  # that does not pass: once is enough to say it
+            if not self._has_warned:
+                logger.warning("it cannot be seen whether somebody stops Jobs: %s", exc)
+            self._has_warned = True
+        except FtrackJobsError as exc:
+            logger.debug("the Jobs that run were not read: %s", exc)
+        finally:
+            self._is_reading = False
 
     def renew_all(self, *, older_than: float) -> None:
         """Renew all leases that were written more than *older_than* seconds ago."""
@@ -197,10 +245,12 @@ class ActiveJobs:
         running = tuple(self._jobs)
         if running:
             names = ", ".join(map(repr, running))
-            logger.warning("the session is closed while Jobs are running, which fail: %s", names)
-            async with anyio.create_task_group() as group:
-                for job in running:
-                    group.start_soon(job.close)
+            logger.warning(
+                "the session is closed while Jobs are running; this ends them: %s", names
+            )
+        async with anyio.create_task_group() as group:
+            for job in (*running, *self._guests):
+                group.start_soon(job.close)
         while self._reports:
             self._all_reported = anyio.Event()
             await self._all_reported.wait()

@@ -10,37 +10,42 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
-from weakref import WeakSet
 
 import anyio
 import sniffio
 
-from aioftrackjobs.commit.request import PendingRequest, Settle
+from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest, Settle
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
 from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
+    JobDeletedError,
     JobOwnedError,
     MultipleResultsFoundError,
     NoResultFoundError,
+    ServerError,
     SessionStateError,
 )
-from aioftrackjobs.jobs.attachments import attach_traceback, format_traceback
+from aioftrackjobs.jobs.assignments import Assignments
+from aioftrackjobs.jobs.attachments import Attachments, format_traceback
 from aioftrackjobs.jobs.cancellation import describe_interruption
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData, parse_given_data
 from aioftrackjobs.jobs.ending import End, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
+from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.ownership import takeover_note
 from aioftrackjobs.jobs.progress import Channel, Progress
 from aioftrackjobs.jobs.reports import Reports
+from aioftrackjobs.jobs.stopping import StopOn, current_task, without_stop_request
 from aioftrackjobs.jobs.texts import one_line
-from aioftrackjobs.models import Entity, Job, JobStatus, User, current_value, remote_value
+from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 from aioftrackjobs.protocol.query import bind
 
 if TYPE_CHECKING:
@@ -66,33 +71,49 @@ class JobLifecycle:
         description: The base text of its reports; None to keep the text that the Job has.
         grace: Seconds that recording the final status may take.
         interval: Seconds from one progress report to the next.
+        stop_on: What ends the block from outside: see :func:`job_context`.
 
     Attributes:
-        reports: What is reported about the work.
+        attachments: What is attached to the Job.
+        others: What others do to the Job.
     """
 
     def __init__(
-        self, jobs: JobsContext, *, description: str | None, grace: float, interval: float
+        self,
+        jobs: JobsContext,
+        *,
+        description: str | None,
+        grace: float,
+        interval: float,
+        stop_on: StopOn = "request",
     ) -> None:
         self._jobs = jobs
         self._data = JobData(description)
+        self.attachments = Attachments(jobs.entities)
         self._grace = grace
         self._interval = interval
         self._decided: End | None = None
-        self._sets_status = False  # whether the program has set a status on the entity
-        self._recorded_in = WeakSet[UnitOfWork]()  # what it has recorded of the entity
+        self._own_statuses = set[object]()
+        self._assignments: Assignments | None = None
         self._is_handed_over = False  # whether a change is on its way to the event loop
-        self._begun_at = 0.0
+        self._began_at = time.monotonic()
         self._channels: dict[float, Channel] = {}  # by their interval, opened when first used
         self._lease_made_at = 0.0
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_begun = False
-        self._is_lost = False
         self._is_closed = False
-        self.reports = Reports(self)
+        self._reports: Reports | None = None
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
+        self.others = Interventions(
+            jobs,
+            stop_on,
+            write_soon=partial(self._write_soon, _RENEWAL_ROUND),
+            adopt_text=self._data.adopt_text,
+            own_statuses=self._own_statuses,
+            leave=self._leave,
+        )
 
     def __repr__(self) -> str:
         return repr(self._entity)
@@ -108,6 +129,12 @@ class JobLifecycle:
     def reporter(self) -> JobLifecycle:
         """What reports of the block go to."""
         return self
+
+    @property
+    def reports(self) -> Reports:
+        """What is reported about the work, made when the Job has begun."""
+        self._reports = self._reports or Reports(self)
+        return self._reports
 
     # The beginning
 
@@ -136,6 +163,7 @@ class JobLifecycle:
         job_user = await self._find_user(user)
         self._beginning = unit = self._jobs.entities.new_unit()
         self._entity = entity = self._create(job_user, extra, unit)
+        self.attachments.job_is_new = True
         await self._commit_beginning(unit, entity)
 
     async def _begin_again(
@@ -155,14 +183,22 @@ class JobLifecycle:
             if former is not None:
                 former.lose()
             await claims.confirm(entity, beginning, partial(self._write_again, extra))
+            self._jobs.require_open()
+        except ServerError as exc:
+            if not exc.is_retryable:
+                await self.require_existence(exc)
+            raise
         except JobOwnedError:
-            self._is_lost = True
+            if self._is_closed:  # the session was closed meanwhile, and has ended the Job itself
+                self._jobs.require_open()
+            self.others.is_lost = True
             self._jobs.journal.release_job(entity.id)
             raise
         finally:
             claims.leave(entity)
 
     async def _write_again(self, extra: Mapping[str, Any] | None) -> None:
+        self._jobs.require_open()
         unit = self._jobs.entities.new_unit()
         data = self._compose(remote_value(self.entity, "data"), extra)
         unit.set(self.entity, status=JobStatus.RUNNING, data=data)
@@ -181,18 +217,24 @@ class JobLifecycle:
                 settle = partial(self._settle_beginning, unit)
                 raise CommitUncertainError(exc.operations, settle) from exc.__cause__
             unit.accept_uncertain()
-        self._has_begun = True
-        self._begun_at = time.monotonic()
+        self._has_begun = self._data.is_running = True
+        self.others.begin(entity)
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
-        self._jobs.entities.observers.setdefault(id(entity), self._adopt_change)
-        self._task = current_asyncio_task()
+        self._assignments = Assignments(
+            self._jobs.entities,
+            entity,
+            self._data,
+            self._own_statuses,
+            write_soon=self._note_change,
+        )
+        self._task = current_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
         self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
 
     def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         values = {
             "status": JobStatus.RUNNING,
-            "data": self._compose(None, extra),
+            "data": without_stop_request(self._compose(None, extra)),
             "user_id": user["id"],
         }
         return self._jobs.entities.create(Job, values, unit=unit)
@@ -200,7 +242,8 @@ class JobLifecycle:
     def _restart(self, job: Job, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         data = remote_value(job, "data")
         self._data.adopt_description(data)
-        unit.set(job, status=JobStatus.RUNNING, data=self._compose(data, extra))
+        content = without_stop_request(self._compose(data, extra))
+        unit.set(job, status=JobStatus.RUNNING, data=content)
         return job
 
     async def _find_user(self, user: Entity | str | UUID | None) -> User:
@@ -239,6 +282,18 @@ class JobLifecycle:
             raise TypeError(f"{job!r} is no Job")
         await populate(entities, [job], Job.default_projections)
         return job
+
+    async def require_existence(self, refusal: ServerError) -> None:
+        """Find out whether *refusal* came because the Job is gone.
+
+        Raises:
+            JobDeletedError: It is.
+        """
+        with suppress(FtrackJobsError):
+            await self._jobs.reader.read_with_others(self)
+        self.others.note_refusal(refusal)
+        if self.others.is_missing:
+            raise JobDeletedError(self.entity.id) from refusal
 
     async def _is_running(self) -> bool:
         """Ask the server whether it applied a commit whose outcome is uncertain."""
@@ -294,15 +349,6 @@ class JobLifecycle:
         self._decided = End(status, line or None)
         return True
 
-    def _adopt_change(self, name: str, value: object, unit: UnitOfWork) -> None:
-        """Respect what the program sets on the entity, whether it commits that or not."""
-        self._recorded_in.add(unit)
-        if name == "status":
-            self._sets_status = True
-        elif name == "data":
-            self._data.adopt_change(current_value(self.entity, name), value)
-            self._note_change()
-
     def _note_change(self) -> None:
         """Have the Job's data written soon."""
         background = self._jobs.background
@@ -321,39 +367,63 @@ class JobLifecycle:
 
     def _write_soon(self, interval: float) -> None:
         """Have the Job's data written in the next round of writes with *interval*."""
-        if self._is_ending or self._is_lost:
+        if self._is_ending or self.others.is_deleted or self.others.is_lost:
             return  # the final report writes them, and nothing may be written after it
         if interval not in self._channels:
-            channel = self._jobs.progress.open_channel(interval, self._post_data)
+            channel = self._jobs.progress.open_channel(interval, self, self._post_data)
             self._channels[interval] = channel
         self._channels[interval].touch()
 
     def _post_data(self, settle: Settle) -> PendingRequest:
         unit = self._jobs.entities.new_unit()
-        unit.set(self.entity, data=self._compose(remote_value(self.entity, "data")))
-        return unit.post(settle)
+        values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
+        if self.others.is_mistaken:
+            values["status"] = JobStatus.RUNNING
+        unit.set(self.entity, **values)
+
+        def settle_write(outcome: Outcome) -> None:
+            if isinstance(outcome, NotApplied):
+                self.others.note_refusal(outcome.error)
+            settle(outcome)
+
+        return unit.post(settle_write)
 
     def _compose(self, data: object, extra: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """Return the new content of *data*, with a lease that begins now."""
         self._data.lease = None if self._is_ending else self._jobs.active.new_lease()
         self._lease_made_at = time.monotonic()
-        return self._data.compose(data, extra)
+        composed = self._data.compose(data, extra)
+        self.others.note_text(composed.get("description"))
+        return composed
 
     # As one of the session's active Jobs
 
     def lose(self) -> None:
-        """Leave the Job to another owner, which has taken it over: write and end it no more."""
-        if self._is_lost or self._is_ending:
-            return
-        self._is_lost = True
-        self._jobs.active.add_guest(self)
+        """Leave the Job to another block of this session, which has taken it over."""
+        self.others.lose()
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the server is known to have had the Job."""
+        return self._has_begun
+
+    @property
+    def read_at(self) -> float:
+        """When the Job was last read, in monotonic seconds."""
+        return self.others.read_at
+
+    def note_read(self, row: Mapping[str, Any] | None) -> None:
+        """Take note of the *row* that the server has for the Job; None if it has none."""
+        self.others.note_read(row)
+
+    def _leave(self) -> None:
+        """Leave the Job alone: it is gone, or has another owner."""
+        active = self._jobs.active
+        active.add_guest(self, is_read=False)
+        if active.find(self.entity.id) is None:  # otherwise another block here has taken it over
+            self._jobs.journal.release_job(self.entity.id)
         for channel in self._channels.values():
             channel.close()
-        logger.warning(
-            "%r was taken over by another owner; the block goes on, but its progress and its end "
-            "are not written any more",
-            self,
-        )
 
     def renew_lease(self, older_than: float) -> None:
         """Have the lease written again soon, if it was written more than some seconds ago."""
@@ -370,12 +440,15 @@ class JobLifecycle:
     async def close(self) -> None:
         """Record that the Job failed, because its session closes; its block then ends nothing."""
         self._is_closed = True
+        if self.others.is_lost or self.others.is_deleted:
+            self._stop_running()
+            return
         reason = self._jobs.active.shutdown_reason or _CLOSED
         end = self._end_decided() or End(JobStatus.FAILED, reason)
         report = self._start_ending(end)
         await report.deliver(end.status)
         if report.error is not None:
-            logger.warning("%r: its final status was not reported: %s", self, report.error)
+            logger.warning("%r: its failure was not reported: %s", self, report.error)
 
     # The end
 
@@ -383,21 +456,24 @@ class JobLifecycle:
         """Record how the Job ends whose block was left without an error: done, if not decided.
 
         Raises:
+            JobDeletedError: Somebody has deleted it.
             FtrackJobsError: That could not be delivered.
         """
         if self._is_closed:
             return
-        if self._is_lost:
+        if self.others.is_deleted:
             self._stop_running()
-            return
-        await self._finish(self._end_decided() or End(JobStatus.DONE))
+            raise JobDeletedError(self.entity.id)
+        if self.others.is_lost:
+            self._stop_running()
+        else:
+            await self._finish(self._end_decided() or End(JobStatus.DONE))
 
     def _end_decided(self) -> End | None:
         """Return how the program has decided that the Job ends, if it has."""
-        if self._decided is None and self._sets_status:
-            status = current_value(self.entity, "status")
-            if isinstance(status, JobStatus) and status is not JobStatus.RUNNING:
-                self._decided = End(status)
+        if self._decided is None and self._assignments is not None:
+            status = self._assignments.status
+            self._decided = None if status is None else End(status)
         return self._decided
 
     async def _finish(self, end: End) -> None:
@@ -409,52 +485,46 @@ class JobLifecycle:
 
     def _start_ending(self, end: End) -> FinalReport:
         self._stop_running()
+        self._data.is_running = False
         self._data.is_done = end.status is JobStatus.DONE
         if end.status is JobStatus.FAILED:
             self._data.failure_reason = end.text
         if self._decided is not None and self._decided.status is JobStatus.DONE:
             self._data.result = self._decided.text
-        self._take_over_changes()
+        if self._assignments is not None:
+            self._assignments.take_over()
         channels = tuple(self._channels.values())
-        return FinalReport(self._jobs, self.entity, self._data, channels, grace=self._grace)
+        return FinalReport(self._jobs, self, self._data, channels, grace=self._grace)
 
     def _stop_running(self) -> None:
         self._is_ending = True
+        self.others.end()
         self._jobs.active.discard(self)
-        observers = self._jobs.entities.observers
-        if observers.get(id(self._entity)) == self._adopt_change:
-            del observers[id(self._entity)]
-
-    def _take_over_changes(self) -> None:
-        """Let the final report contain what the program has set on the entity and not committed.
-
-        The next commit of the program would send it after the final report.
-        """
-        for unit in tuple(self._recorded_in):
-            left = unit.drop_updates(self.entity, ("status", "data"))
-            self._data.adopt_values(remote_value(self.entity, "data"), left.get("data"))
+        if self._assignments is not None:
+            self._assignments.end()
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""
         if self._is_closed:
             return
-        if self._is_lost:
+        if self.others.is_lost:
             self._stop_running()
             return
-        seconds = time.monotonic() - self._begun_at
-        if self._has_begun:
-            self._end_decided()
+        seconds = time.monotonic() - self._began_at
+        self._end_decided()
         self._stop_running()
+        if self.others.is_deleted:
+            return
         text = None
-        if with_traceback and isinstance(error, Exception):
+        if with_traceback and isinstance(error, Exception) and not self.others.has_caused(error):
             text = format_traceback(error, self._jobs.api_key)
         try:
             # In the background, while the task waits: see jobs.cancellation.
-            find_end = partial(self._find_end, error, current_asyncio_task(), seconds)
+            find_end = partial(self._find_end, error, current_task(), seconds)
             with self._jobs.active.count_report():
                 await self._jobs.background.finish(self._report_failure, find_end, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
-            logger.warning("%r: its final status was not reported: %s", self, exc)
+            logger.warning("%r: its failure was not reported: %s", self, exc)
         except anyio.get_cancelled_exc_class():
             if isinstance(error, Exception):
                 raise  # otherwise the block is being left by a cancellation already
@@ -464,7 +534,10 @@ class JobLifecycle:
     ) -> End:
         """Return how the Job ends whose block was left by *error*, in *task*, after *seconds*."""
         describe = partial(describe_interruption, task=task, seconds=seconds)
-        status, text = end_of_block(error, self._decided, describe)
+        if self.others.has_caused(error):  # as by a cancellation, the work may have ended before
+            status, text = self._decided or End(JobStatus.FAILED, str(error))
+        else:
+            status, text = end_of_block(error, self._decided, describe)
         shutdown = self._jobs.active.shutdown_reason
         if shutdown is not None and not (self._decided or isinstance(error, Exception)):
             status, text = JobStatus.FAILED, shutdown
@@ -480,13 +553,16 @@ class JobLifecycle:
                     self._jobs.journal.release_job(self._entity.id)
                 return
         end = find_end()
+        if self.others.imposed_status is not None:
+            # Somebody else has said how it ends. Only what is ours is removed.
+            self._data, end = JobData(None), End(self.others.imposed_status)
         report = self._start_ending(end)
         await report.deliver(end.status, deadline)
         if report.error is not None:
-            logger.warning("%r: its final status was not reported: %s", self, report.error)
+            logger.warning("%r: its failure was not reported: %s", self, report.error)
         elif traceback is not None and end.status is JobStatus.FAILED:
             with anyio.CancelScope(deadline=deadline) as scope:
-                await attach_traceback(self._jobs.entities, self.entity, traceback)
+                await self.attachments.add_traceback(self.entity, traceback)
             if scope.cancelled_caught:
                 logger.warning("%r: there was no time to attach its traceback", self)
 
@@ -507,12 +583,3 @@ def _uuid_text(text: str) -> str | None:
         return str(UUID(text))
     except ValueError:
         return None
-
-
-def current_asyncio_task() -> asyncio.Task[Any] | None:
-    """Return the task of asyncio that runs now; None on trio."""
-    if sniffio.current_async_library() != "asyncio":
-        return None
-    import asyncio  # here, as in background: it is loaded already, or not needed
-
-    return asyncio.current_task()

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
+from aioftrackjobs.errors import JobOwnedError
 from aioftrackjobs.journal import Process
 
 #: The key of the lease in a Job's data.
@@ -24,6 +25,9 @@ _QUEUED, _RUNNING = "queued", "running"
 
 #: Seconds that a lease lasts by default, and that are added to it because clocks may differ.
 LEASE_SECONDS, CLOCK_GRACE = 180.0, 60.0
+
+#: Seconds that a lease can last: its end must be a time.
+LONGEST_LEASE = 1e9
 
 
 class Lease(NamedTuple):
@@ -94,9 +98,12 @@ def is_owned_by_other(data: Mapping[str, Any], holder: str, now: datetime) -> bo
         holder: Names the session that has run the Job until now.
         now: The time of the server.
     """
+    match data.get(LEASE):
+        case {"holder": found} if found == holder:  # nearly always
+            return False
     lease = Lease.of(data)
     if lease is not None and not lease.is_claim:
-        return lease.holder != holder and not lease.is_over(now, 0.0)
+        return not lease.is_over(now, 0.0)
     match data.get(TAKEN_OVER):  # the new owner has ended the Job
         case {"holder": former}:
             return bool(former == holder)
@@ -104,10 +111,18 @@ def is_owned_by_other(data: Mapping[str, Any], holder: str, now: datetime) -> bo
 
 
 def takeover_note(former: Lease | None, now: datetime) -> dict[str, Any] | None:
-    """Return what a Job's data hold under :data:`TAKEN_OVER`; None if nobody owned it before."""
-    if former is None or former.is_claim:
+    """Return what a Job's data hold under :data:`TAKEN_OVER`; None if nobody has run it before."""
+    if former is None:
         return None
     return {"holder": former.holder, "at": now.isoformat(timespec="seconds")}
+
+
+def owned_error(job_id: str, owner: Lease | None) -> JobOwnedError:
+    """Return the error about a Job of *owner*; None if it has run and ended the Job meanwhile."""
+    if owner is None:
+        return JobOwnedError(job_id)
+    process = owner.process
+    return JobOwnedError(job_id, process.host, process.pid, owner.holder, owner.until)
 
 
 def _read_time(text: str) -> datetime | None:

@@ -1,8 +1,9 @@
 """Progress of Jobs: its text in the jobs menu, and when it is written.
 
 The latest state of many Jobs is written together, once in an interval. A :class:`Channel` belongs
-to one Job. The Job touches it when it has a new state; the writer then writes the state that the
-Job has when its turn comes, so that states in between are never sent.
+to one Job. The Job touches it when it has a new state; the writer then reads what others have
+written meanwhile, and writes the state that the Job has by then, so that states in between are
+never sent.
 :mod:`aioftrackjobs.jobs.data` puts the text into the ``data`` of the Job.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, TypeAlias
 from weakref import WeakSet
 
@@ -21,7 +22,8 @@ import anyio.lowlevel
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
-from aioftrackjobs.errors import FtrackJobsError
+from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, ServerError
+from aioftrackjobs.jobs.reading import JobReader, ReadableJob
 from aioftrackjobs.jobs.texts import one_line
 
 logger = logging.getLogger(__name__)
@@ -81,18 +83,24 @@ class Channel:
     logged, and not repeated: the next touch leads to the next write.
     """
 
-    def __init__(self, writer: ProgressWriter, post: Post) -> None:
+    def __init__(self, writer: ProgressWriter, job: ReadableJob, post: Post) -> None:
+        self.job = job
         self._writer = writer
         self._post = post
         self._request: PendingRequest | None = None
+        self._is_being_read = False
         self._is_touched = False
         self._is_stopped = False
 
     def touch(self) -> None:
         """Have the state written soon. Never waits."""
         self._is_touched = not self._is_stopped
-        if self._is_touched and self._request is None:
+        if self._is_touched and self._request is None and not self._is_being_read:
             self._writer.add(self)
+
+    def close(self) -> None:
+        """Write no more."""
+        self._is_stopped, self._is_touched = True, False
 
     async def stop(self) -> None:
         """Write no more, and wait for the end of a write that the server may have received."""
@@ -102,23 +110,40 @@ class Channel:
         if self._request is not None:
             await self._request.ended()
 
-    def close(self) -> None:
-        """Write no more; a write that is in progress ends by itself."""
-        self._is_stopped, self._is_touched = True, False
+    def begin_read(self) -> bool:
+        """Note that the Job is being read; return whether that is still of use."""
+        self._is_being_read, self._is_touched = self._is_touched, False
+        return self._is_being_read
+
+    def drop(self) -> None:
+        """Do not write now, because the Job could not be read."""
+        self._is_being_read = False
+        if self._is_touched:
+            self._writer.add(self)
 
     def write(self) -> None:
-        """Queue a write of the current state, unless the channel was stopped meanwhile."""
-        if not self._is_touched:
+        """Queue a write of the current state, unless the channel was stopped meanwhile.
+
+        Only one is under way: a signal handler may touch the channel while its write is queued.
+        """
+        if self._is_stopped or self._request is not None:
+            self._is_being_read = False
             return
         self._is_touched = False
         try:
             self._request = self._post(self._settle)
         except (FtrackJobsError, ValueError) as exc:  # others may keep in data what cannot be sent
             self._writer.log_failure(exc)
+        finally:
+            self._is_being_read = False
 
     def _settle(self, outcome: Outcome) -> None:
         self._request = None
-        if not isinstance(outcome, Applied) and not isinstance(outcome.error, WithdrawnError):
+        if not (
+            isinstance(outcome, Applied)
+            or isinstance(outcome.error, WithdrawnError)
+            or self._is_stopped
+        ):
             self._writer.log_failure(outcome.error)
         if self._is_touched:
             self._writer.add(self)
@@ -129,16 +154,19 @@ class ProgressWriter:
 
     Args:
         background: Where the writer runs; it has a task only while there is something to write.
+        reader: Reads the Jobs before they are written.
         interval: Seconds from one round of writes to the next.
     """
 
     def __init__(
         self,
         background: BackgroundTasks,
+        reader: JobReader,
         *,
         interval: float,
     ) -> None:
         self._background = background
+        self._reader = reader
         self._interval = interval
         self._channels = WeakSet[Channel]()
         self._touched: dict[Channel, None] = {}
@@ -151,9 +179,9 @@ class ProgressWriter:
         """Whether no Job uses the writer, and a new one would write as soon as this one."""
         return not self._channels and not self._is_running and time.monotonic() >= self._next_round
 
-    def open_channel(self, post: Post) -> Channel:
-        """Return a channel that *post* writes."""
-        channel = Channel(self, post)
+    def open_channel(self, job: ReadableJob, post: Post) -> Channel:
+        """Return a channel for *job*, which *post* writes."""
+        channel = Channel(self, job, post)
         self._channels.add(channel)
         return channel
 
@@ -199,31 +227,46 @@ class ProgressWriter:
     async def _write_all(self) -> None:
         """Write all touched channels.
 
-        As many are queued without a pause as one request carries; then other tasks have a turn.
+        As many are read and written together as one request carries.
         """
         # In this order: a signal handler may add a channel at any moment.
         touched, self._touched = self._touched, {}
-        channels = list(touched)
+        channels = [channel for channel in touched if channel.begin_read()]
         for start in range(0, len(channels), GROUP_OPERATIONS):
-            for channel in channels[start : start + GROUP_OPERATIONS]:
-                channel.write()
+            # In a task of its own: a read that hangs must not hold up the Jobs of later rounds.
+            self._background.spawn(self._write, channels[start : start + GROUP_OPERATIONS])
             await anyio.lowlevel.checkpoint()
+
+    async def _write(self, channels: Sequence[Channel]) -> None:
+        try:
+            await self._reader.read([channel.job for channel in channels])
+        except (ServerError, MalformedResponseError):
+            pass  # a server that allows no such query is no reason to report nothing
+        except FtrackJobsError as exc:
+            for channel in channels:
+                channel.drop()
+                self.log_failure(exc)
+            return
+        for channel in channels:
+            channel.write()
 
 
 class ProgressWriters:
     """The progress writers of a session: one for each interval that its Jobs use."""
 
-    def __init__(self, background: BackgroundTasks) -> None:
+    def __init__(self, background: BackgroundTasks, reader: JobReader) -> None:
         self._background = background
+        self._reader = reader
         self._writers: dict[float, ProgressWriter] = {}
 
     def __len__(self) -> int:
         return len(self._writers)
 
-    def open_channel(self, interval: float, post: Post) -> Channel:
-        """Return a channel that *post* writes, at most every *interval* seconds."""
+    def open_channel(self, interval: float, job: ReadableJob, post: Post) -> Channel:
+        """Return a channel for *job*, which *post* writes at most every *interval* seconds."""
         if interval not in self._writers:
             # Idle writers are dropped: a daemon that computes its intervals would keep them all.
             self._writers = {key: each for key, each in self._writers.items() if not each.is_idle}
-            self._writers[interval] = ProgressWriter(self._background, interval=interval)
-        return self._writers[interval].open_channel(post)
+            writer = ProgressWriter(self._background, self._reader, interval=interval)
+            self._writers[interval] = writer
+        return self._writers[interval].open_channel(job, post)

@@ -14,7 +14,15 @@ from typing import Any
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query
-from aioftrackjobs.errors import EntityError, FtrackJobsError
+from aioftrackjobs.errors import (
+    DuplicateEntryError,
+    EntityError,
+    FtrackJobsError,
+    JobDeletedError,
+    PermissionDeniedError,
+    QuerySyntaxError,
+    ValidationError,
+)
 from aioftrackjobs.journal import this_process
 from aioftrackjobs.models import Entity, Job, JobStatus
 from aioftrackjobs.protocol.query import key_criteria, select
@@ -22,6 +30,15 @@ from aioftrackjobs.protocol.values import Reference
 
 #: Statuses that only the owner of a Job may change again.
 END_STATUSES = (JobStatus.DONE, JobStatus.FAILED)
+
+#: Refusals that concern the Job, and do not pass by themselves.
+_FINAL_REFUSALS = (
+    DuplicateEntryError,
+    JobDeletedError,
+    PermissionDeniedError,
+    QuerySyntaxError,
+    ValidationError,
+)
 
 _PROJECTIONS = ("id", "status", "data", "created_at", "user.username")
 
@@ -82,3 +99,11 @@ async def terminate_jobs(
     for request in requests:
         await request.ended()
     return errors
+
+
+def is_final_refusal(error: Exception) -> bool:
+    """Return whether there is no use in trying again, not even after hours.
+
+    A user that may not log in now may do so tomorrow, and errors that are not known may pass.
+    """
+    return isinstance(error, _FINAL_REFUSALS) or not isinstance(error, FtrackJobsError)

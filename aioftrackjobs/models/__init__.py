@@ -32,7 +32,7 @@ from aioftrackjobs.models._state import (
     settle_late,
 )
 from aioftrackjobs.models._user import User
-from aioftrackjobs.models._values import require_relations, store
+from aioftrackjobs.models._values import require_relation, store
 
 __all__ = [
     "Change",
@@ -64,7 +64,7 @@ __all__ = [
     "parse_job_data",
     "put_local",
     "remote_value",
-    "require_relations",
+    "require_relation",
     "settle",
     "settle_created",
     "settle_late",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
+from aioftrackjobs.config import require
 from aioftrackjobs.errors import UnsupportedLocationError
 from aioftrackjobs.models._entity import Entity
 from aioftrackjobs.models._fields import Computed, new_id
@@ -126,9 +127,11 @@ class Location(Entity):
         to other users.
 
         Raises:
+            ArgumentError: *component* is no entity.
             UnsupportedLocationError: The location does not serve files over HTTP, or this entity
                 belongs to no session.
         """
+        require(isinstance(component, Entity), "component", "a component", component)
         if not self.is_server or self._owner is None:
             raise UnsupportedLocationError(f"{self!r} has no URL for {component!r}")
         return self._owner.component_url(component["id"])

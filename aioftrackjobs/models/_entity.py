@@ -30,6 +30,7 @@ from pydantic import (
     model_validator,
 )
 
+from aioftrackjobs.config import require, require_values
 from aioftrackjobs.errors import (
     EntityError,
     ImmutableAttributeError,
@@ -44,6 +45,7 @@ from aioftrackjobs.models._state import Change, Owner, as_plain, attach, merge_i
 from aioftrackjobs.models._text import label_parts, short_repr
 from aioftrackjobs.models._values import (
     MAPS,
+    PLAIN,
     invalid_value,
     prepare,
     require_flat,
@@ -54,13 +56,28 @@ from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
 
 _STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers")
-_NO_DEFAULT: Any = object()
+#: Types of values that may be lists of entities.
+_SEQUENCES = (list, tuple, Collection)
 #: What pydantic keeps in an instance, made on first use: few entities ever need it.
 _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
     "__pydantic_fields_set__": set,
     "__pydantic_extra__": dict,
     "__pydantic_private__": lambda: None,
 }
+
+
+#: Names of pydantic that warn when they are read of an instance, as completion does.
+_DEPRECATED = frozenset({"__fields__", "__fields_set__", "model_computed_fields", "model_fields"})
+
+
+class _NoDefault:
+    """The default of an argument that need not be given, as help() shows it."""
+
+    def __repr__(self) -> str:
+        return "(an error)"
+
+
+_NO_DEFAULT: Any = _NoDefault()
 
 
 class Entity(BaseModel, MutableMapping[str, Any]):
@@ -137,7 +154,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         for name, value in values.items():
             if self.is_typed and name not in fields and not is_dump:
                 raise UnknownAttributeError(self.entity_type, name, fields)
-            if value is not None and (type(value) is not str or name in MAPS):
+            if type(value) is dict:
+                nested[name] = value
+            elif name in MAPS or not (type(value) in PLAIN or isinstance(value, str)):
                 values[name] = nested[name] = prepare(self.entity_type, name, value)
         try:
             super().__init__(**values)
@@ -146,7 +165,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         else:
             self._take_over()
             for name, value in nested.items():
-                require_flat(type(self), self.entity_type, name, value, self._local.get(name))
+                got = self._local.get(name)
+                if type(got) is not str or name in MAPS:
+                    require_flat(type(self), self.entity_type, name, value, got)
             return
         raise error
 
@@ -162,7 +183,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         local = self._local
         for name, value in checked.items():
             if value is not None or name in given:  # an optional field that is not given is unset
-                local[name] = value if type(value) is str else store(value)
+                local[name] = store(value) if isinstance(value, _SEQUENCES) else value
 
     # Identity
 
@@ -217,7 +238,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def __dir__(self) -> Iterable[str]:
         """Return all names that can be read, for completion; an attribute may not be loaded yet."""
-        return {*super().__dir__(), *self.attributes, *self}
+        return {*super().__dir__(), *self.attributes, *self} - _DEPRECATED
 
     def _ipython_key_completions_(self) -> list[str]:
         return [*dict.fromkeys((*self, *self.attributes))]
@@ -254,7 +275,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def _missing(self, name: str) -> NotLoadedError | UnknownAttributeError:
         known = self.attributes
-        if known and name not in known:
+        if (known and name not in known) or not isinstance(name, str):
             return UnknownAttributeError(self.entity_type, name, known)
         return NotLoadedError(self.entity_type, name)
 
@@ -315,7 +336,8 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def update(self, values: Any = (), /, **more: Any) -> None:
         """Set several attributes; if one cannot have its value, none is set."""
-        checked = {name: self._check(name, value) for name, value in dict(values, **more).items()}
+        given = dict(values, **more)
+        checked = {name: self._check(name, value) for name, value in given.items()}
         for name, value in checked.items():
             if self._owner is not None:
                 self._owner.record_update(self, name, value)
@@ -324,7 +346,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     def _require_known(self, name: str) -> None:
         if name not in self.__pydantic_fields__:
             known = self.attributes
-            if known and name not in known:
+            if (known and name not in known) or not isinstance(name, str):
                 raise UnknownAttributeError(self.entity_type, name, known)
 
     def _check(self, name: str, value: Any) -> Any:
@@ -458,6 +480,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             merged: Maps what was merged already; this entity is added. For callers that walk a
                 graph of entities.
         """
+        require(isinstance(entity, Entity), "entity", "an entity", entity)
         if merged is not None:
             merged[entity._identity()] = self
         return merge_into(self, entity)
@@ -499,6 +522,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
             update: New values by attribute, which are validated; the key may be among them.
             deep: Has no effect: copies share the values of the original.
         """
+        require_values("update", update)
         copy = self.__deepcopy__()
         for name, value in (update or {}).items():
             self._require_known(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from typing import Annotated, Any, TypeAlias
 from uuid import uuid4
@@ -11,17 +12,34 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator
 from aioftrackjobs.protocol.values import stored_time
 
 
+class Before(BeforeValidator):
+    """A validator before pydantic's own; it shows no address of its function in ``help()``."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self.func, '__name__', self.func)})"
+
+
+class After(AfterValidator):
+    """The same after pydantic's own validation."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self.func, '__name__', self.func)})"
+
+
 def _date_as_time(value: object) -> object:
     """Return a date as the server stores it in a time; it does not depend on a time zone."""
+    if isinstance(value, str) and len(value) == len("2026-01-02"):
+        with suppress(ValueError):
+            value = date.fromisoformat(value)
     if isinstance(value, date) and not isinstance(value, datetime):
         return datetime.combine(value, time(), UTC)
+    if isinstance(value, int | float):  # pydantic would take it for seconds since 1970
+        raise ValueError("it must be a valid datetime")  # noqa: TRY004 - pydantic's
     return value
 
 
 #: A time in UTC and in whole seconds, as the server stores it. One without a zone is refused.
-UtcDatetime: TypeAlias = Annotated[
-    datetime, BeforeValidator(_date_as_time), AfterValidator(stored_time)
-]
+UtcDatetime: TypeAlias = Annotated[datetime, Before(_date_as_time), After(stored_time)]
 
 #: A value that the server computes, such as ``{"url": ...}``. Its keys are not documented.
 Computed: TypeAlias = dict[str, Any] | None
@@ -40,7 +58,7 @@ def new_id() -> str:
 BASE_VALIDATORS = frozenset({"_refuse_other_types"})
 
 
-class NonTextValidator(BeforeValidator):
+class NonTextValidator(Before):
     """A validator that converts other values and returns every text unchanged."""
 
 

@@ -9,12 +9,12 @@ from datetime import date
 from enum import Enum, StrEnum
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from aioftrackjobs.errors import NotLoadedError, UnserialisableValueError
+from aioftrackjobs.errors import InvalidValueError, NotLoadedError, UnserialisableValueError
 from aioftrackjobs.models._component import Component
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import Computed, NonTextValidator, UtcDatetime, new_id
+from aioftrackjobs.models._fields import Before, Computed, NonTextValidator, UtcDatetime, new_id
 from aioftrackjobs.models._text import names_of, texts_of
 from aioftrackjobs.models._user import User
 from aioftrackjobs.models._values import NotAllowedError
@@ -125,8 +125,8 @@ class Job(Entity):
     readers: ClassVar[Mapping[str, Callable[[Any], Any]]] = {"status": _read_status}
 
     id: str = Field(default_factory=new_id, min_length=1)
-    type: Annotated[str, BeforeValidator(_api_job)] = API_JOB
-    status: Annotated[JobStatus | str, BeforeValidator(_known_status)] = JobStatus.QUEUED
+    type: Annotated[str, Before(_api_job)] = API_JOB
+    status: Annotated[JobStatus | str, Before(_known_status)] = JobStatus.QUEUED
     user_id: str | None = None
     user: User | None = None
     #: JSON text. A mapping may be assigned. Each change replaces the whole text.
@@ -149,6 +149,8 @@ class Job(Entity):
 
     @description.setter
     def description(self, text: str | None) -> None:
+        if text is not None and not isinstance(text, str):
+            raise InvalidValueError(self.entity_type, "description", text, "it must be a text")
         self["data"] = {**self._parsed_data(), "description": text}
 
     def _label(self) -> list[str]:

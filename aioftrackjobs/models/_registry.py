@@ -63,6 +63,13 @@ def _unpickled(
     return model.__new__(model)
 
 
+def _likely_types(name: str) -> tuple[str, ...]:
+    """Return which type may be meant by the wrong *name* of one, without knowing the schemas."""
+    plain = "".join(part[:1].upper() + part[1:] for part in name.split())
+    known = [each for each in TYPED if each.lower() in (plain.lower(), plain.lower()[:-1])]
+    return tuple(known) or ((plain,) if plain.isidentifier() else ())
+
+
 class EntityTypes:
     """The entity types that one session knows, and the class of each.
 
@@ -144,8 +151,10 @@ class EntityTypes:
     def _require_known(self, entity_type: str) -> None:
         if entity_type in TYPED:
             return
-        if not entity_type.isidentifier() or (self._schemas and entity_type not in self._schemas):
-            raise UnknownEntityTypeError(entity_type, self._schemas)
+        # All types of ftrack begin with a capital letter, so that "job" is a mistake in any case.
+        is_name = entity_type.isidentifier() and not entity_type[:1].islower()
+        if not is_name or (self._schemas and entity_type not in self._schemas):
+            raise UnknownEntityTypeError(entity_type, self._schemas or _likely_types(entity_type))
 
     def is_typed(self, entity_type: str) -> bool:
         """Return whether this package has a model for *entity_type*."""

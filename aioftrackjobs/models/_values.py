@@ -14,14 +14,14 @@ from pydantic_core import ErrorDetails
 
 from aioftrackjobs.errors import InvalidValueError, UnserialisableValueError
 from aioftrackjobs.models._collection import Collection
-from aioftrackjobs.models._state import Owner
 from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, Referable, stored_value
 
 #: Relations that all entity types have under these names, if they have them at all.
 MAPS = ("metadata", "custom_attributes")
 
 #: Types of most values, which are validated as they are.
-_PLAIN = frozenset({str, int, float, bool, type(None), dict})
+PLAIN = frozenset({str, int, float, bool, type(None), dict})
+
 
 _RELATION = (
     "it must be an entity, a list of entities or None; an id goes into the attribute with _id"
@@ -61,7 +61,7 @@ def prepare(entity_type: str, name: str, value: Any) -> Any:
     Raises:
         UnserialisableValueError: JSON cannot hold the value, but pydantic would convert it.
     """
-    if type(value) in _PLAIN:
+    if type(value) in PLAIN:
         return value
     if isinstance(value, Collection):
         return list(value)
@@ -81,19 +81,12 @@ def store(value: Any) -> Any:
     return value
 
 
-def require_relations(owner: Owner, entity_type: str, values: Mapping[str, Any]) -> None:
-    """Check that each of *values* that the schemas call a relation is an entity, or several.
+def require_relation(entity_type: str, name: str, value: object) -> None:
+    """Check that the *value* of a relation is an entity, several, or None.
 
     Raises:
-        InvalidValueError: One of them is something else.
+        InvalidValueError: It is something else.
     """
-    relations = owner.relations_of(entity_type)
-    for name in relations and relations.intersection(values):
-        require_relation(entity_type, name, values[name])
-
-
-def require_relation(entity_type: str, name: str, value: object) -> None:
-    """Check that *value* is an entity, several, or None; raises as :func:`require_relations`."""
     if not _is_relation(value):
         hint = _nested_reason(name) if _is_nested(value) else _RELATION
         raise InvalidValueError(entity_type, name, value, hint)

@@ -117,12 +117,14 @@ def stored_value(value: object) -> object:
 def standard_value(value: object) -> object:
     """Return *value* as one of the standard library's plain types, where it is of another kind.
 
-    That is: the ``datetime`` of an arrow, the number of a decimal or of a scalar of numpy, and the
-    text of a UUID. Every other value stays as it is.
+    That is: the value of a member of an enumeration, the ``datetime`` of an arrow, the number of a
+    decimal or of a scalar of numpy, and the text of a UUID. Every other value stays as it is.
     """
     match value:
-        case None | str() | int() | float() | date() | Enum():
+        case None | str() | int() | float() | date():
             return value
+        case Enum():
+            return standard_value(value.value)
         case UUID():
             return str(value)
         case Decimal():

@@ -10,6 +10,7 @@ Source:
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import NoReturn
@@ -178,9 +179,10 @@ class FileDownload:
             if may_have_expired(response.status):
                 raise _RejectedError(error)
             raise failure_of(response.status, response.headers, error)
-        await run_sync(self._file.restart, decode_strong_etag(response.headers))
         self._meter.total = response.size
         self._md5 = decode_content_md5(response.headers)
+        restart = partial(self._file.restart, hashed=self._md5 is not None)
+        await run_sync(restart, decode_strong_etag(response.headers))
 
     def _is_same(self, response: Download) -> bool:
         """Return whether a part belongs to the file so far, as some servers ignore ``If-Range``."""
@@ -194,8 +196,7 @@ class FileDownload:
             if size > total:
                 await self._restart(problem)
             raise RetryableError(TransferError(problem))
-        check = self.stop_token.check
-        if self._md5 is not None and await run_sync(self._file.md5, check) != self._md5:
+        if self._md5 is not None and self._file.md5() != self._md5:
             await self._restart(f"{self._label} arrived damaged")
 
     async def _restart(self, problem: str) -> NoReturn:

@@ -12,14 +12,12 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
 from aioftrackjobs.errors import TransferError
-
-_CHUNK = 1024 * 1024
 
 #: Pieces that one system call writes; every system accepts at least as many (POSIX, IOV_MAX).
 _AT_ONCE = 16
@@ -48,6 +46,7 @@ class PartialFile:
         self._file: IO[bytes] | None = None
         # When the program ends, the file is closed while a thread may still write to it.
         self._lock = threading.Lock()
+        self._digest: hashlib._Hash | None = None
         self.size = 0
         self.tag: str | None = None
 
@@ -77,12 +76,18 @@ class PartialFile:
             if self.tag is None:
                 self.restart(None)
 
-    def restart(self, tag: str | None) -> None:
-        """Discard all bytes; the next ones belong to a file with the entity *tag*."""
+    def restart(self, tag: str | None, *, hashed: bool = False) -> None:
+        """Discard all bytes; the next ones belong to a file with the entity *tag*.
+
+        Args:
+            tag: What a later call continues the file by; None if it cannot.
+            hashed: Whether to hash the bytes, for :meth:`md5`.
+        """
         assert self._file is not None  # noqa: S101 - open comes first
         self._file.truncate(0)
         self._file.seek(0)
         self.size, self.tag = 0, tag
+        self._digest = hashlib.md5(usedforsecurity=False) if hashed else None
         if self._lasting:
             self._note.unlink(missing_ok=True)
             if tag is not None:
@@ -97,20 +102,17 @@ class PartialFile:
             with self._lock:
                 count = self._write_some(pieces)
             self.size += count
-            while pieces and count >= len(pieces[0]):
-                count -= len(pieces.pop(0))
-            if count:
-                pieces[0] = pieces[0][count:]
+            while count:
+                written, rest = pieces[0][:count], pieces[0][count:]
+                if self._digest is not None:
+                    self._digest.update(written)
+                count -= len(written)
+                pieces[:1] = [rest] if rest else []
 
-    def md5(self, check: Callable[[], None]) -> bytes:
-        """Return the MD5 digest of the bytes so far; *check* is called often, and may raise."""
-        assert self._file is not None  # noqa: S101 - open comes first
-        self._file.seek(0)
-        digest = hashlib.md5(usedforsecurity=False)
-        while chunk := self._file.read(_CHUNK):
-            digest.update(chunk)
-            check()
-        return digest.digest()
+    def md5(self) -> bytes:
+        """Return the MD5 digest of the bytes since a :meth:`restart` that wanted it."""
+        assert self._digest is not None  # noqa: S101 - it was wanted
+        return self._digest.digest()
 
     def finish(self) -> None:
         """Move the file to its target."""

@@ -22,6 +22,7 @@ from typing import Any
 
 import anyio
 
+from aioftrackjobs.config import require_callback, require_name, require_values
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference
@@ -87,11 +88,17 @@ async def upload(
         sizes: How to cut the file into parts.
 
     Raises:
+        ArgumentError: An argument has a wrong type or value.
+        InvalidValueError: An attribute cannot have its value in *data*.
         TransferError: The file could not be read, or the server did not accept it.
         UnsupportedLocationError: *location* is not the server location.
         DuplicateEntryError: A component has the id in *data* already.
         ServerError: The server refused to register the component.
     """
+    require_values("data", data)
+    require_name("name", name, "a file name", optional=True)
+    require_callback("progress", progress)
+    context.draft(FileComponent, data)  # before anything is read or sent
     if location is not None and not (isinstance(location, Location) and location.is_server):
         raise UnsupportedLocationError(f"only ftrack.server accepts uploads, not {location!r}")
     if "id" in data:

@@ -9,6 +9,7 @@ from aioftrackjobs.transport._base import (
     WireRequest,
     WireResponse,
     Write,
+    is_client,
 )
 from aioftrackjobs.transport._departure import Departure
 from aioftrackjobs.transport._httpx import HttpxTransport
@@ -26,5 +27,6 @@ __all__ = [
     "WireResponse",
     "Write",
     "hide_secrets",
+    "is_client",
     "redact",
 ]

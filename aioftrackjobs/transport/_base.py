@@ -174,3 +174,13 @@ class HttpClient(Protocol):
     async def send(self, request: Any, *, stream: bool, follow_redirects: bool) -> ClientResponse:
         """Send *request*, and return its response when its headers have arrived."""
         ...
+
+
+def is_client(value: object) -> bool:
+    """Return whether *value* can be an :class:`HttpClient`: ``httpx.Client`` cannot be awaited."""
+    if isinstance(value, type) or not all(hasattr(value, name) for name in _CLIENT_METHODS):
+        return False
+    return hasattr(value, "aclose") or not hasattr(value, "close")
+
+
+_CLIENT_METHODS = ("is_closed", "build_request", "send")

@@ -76,6 +76,8 @@ class Trace:
             if info["request"].method != b"CONNECT":
                 if step == "send_request_headers":
                     self._stream = None
+                    # It costs much for each step, and nothing more is of interest.
+                    info["request"].extensions.pop("trace", None)
                     self._departure.leave()
             elif step == "receive_response_headers":  # of a proxy, which connects meanwhile
                 self._departure.wait()

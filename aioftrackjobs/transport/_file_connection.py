@@ -118,45 +118,55 @@ class _Wire(io.RawIOBase):
     def makefile(self, _: str) -> BinaryIO:
         """Return the file object that the next response is read from."""
         self._reader = io.BufferedReader(self)
-        self._may_end_early = False
+        self._is_direct = False
         self._failure: OSError | None = None
         self._silence = 0.0
         return self._reader
-
-    def read_into(self, buffer: memoryview) -> int | None:
-        """Read bytes of a body; return how many: 0 at its end, None if the peer sent none yet.
-
-        It does not wait until the buffer is full, so that a slow body is written as it arrives.
-        """
-        self._may_end_early = True
-        return self._reader.readinto(buffer)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
         """Receive bytes for the reader; None makes the reader return the bytes that it has."""
+        if self._is_direct:
+            return None
+        return self._repeat(lambda: self._socket.recv_into(buffer), "no data arrived")
+
+    def read_into(self, buffer: memoryview) -> int | None:
+        """Read bytes of a body; return how many: 0 at its end, None if the peer sent none yet.
+
+        It does not wait until the buffer is full, so that a slow body is written as it arrives.
+        """
+        if not self._is_direct:  # the reader may have bytes behind the head of the response
+            self._is_direct = True
+            if count := self._reader.readinto(buffer):
+                return count
         if self._failure is not None:
             raise self._failure
-        if not self._may_end_early:
-            return self._repeat(lambda: self._socket.recv_into(buffer), "no data arrived")
-        try:
-            return self._receive_in_slice(buffer)
-        except OSError as exc:  # raised by the next read, so that earlier bytes are not lost
-            self._failure = exc
-            return None
-
-    def _receive_in_slice(self, buffer: memoryview) -> int | None:
-        """Receive within one slice of time; return None if nothing arrived."""
         self._check()
+        return self._receive(buffer)
+
+    def _receive(self, buffer: memoryview) -> int | None:
+        """Receive until *buffer* is full, or nothing has arrived for one slice of time.
+
+        TLS gives at most 16 KiB at once, so that this loop does little else.
+        """
+        count, receive = 0, self._socket.recv_into
         try:
-            count = self._socket.recv_into(buffer)
-        except TimeoutError as exc:
-            if _is_system_error(exc):
-                raise
-            self._silence += _SLICE
-            if self.timeout is not None and self._silence >= self.timeout:
-                raise TimeoutError(f"no data arrived for {self.timeout:g} s") from None
+            while count < len(buffer) and not self.is_stopped:
+                received = receive(buffer[count:])
+                if not received:
+                    return count
+                count += received
+        except OSError as exc:
+            is_silent = isinstance(exc, TimeoutError) and not _is_system_error(exc)
+            if not is_silent:
+                self._failure = exc  # raised by the next read, so that earlier bytes are not lost
+            elif not count:
+                self._silence += _SLICE
+                if self.timeout is not None and self._silence >= self.timeout:
+                    raise TimeoutError(f"no data arrived for {self.timeout:g} s") from None
+        if not count:
             return None
         self._silence = 0.0
         return count

@@ -106,6 +106,7 @@ async def names(session: AsyncSession, tmp_path: Path) -> dict[str, Any]:
         "job_id": job.id,
         "path": tmp_path / "report.pdf",
         "render": work,
+        "shots": ["sh010", "sh020"],
         "ssl_context": ssl.create_default_context(),
         "task_id": task["id"],
         "token": "abc",

@@ -26,6 +26,7 @@ from aioftrackjobs import (
     Job,
     JobOwnedError,
     JobStatus,
+    QuerySyntaxError,
     ServerError,
     TransportError,
     job_context,
@@ -136,7 +137,9 @@ async def test_only_queued_jobs_are_claimed_whatever_the_query_finds(
     assert await session.claim_job("Job") is None
 
 
-@pytest.mark.parametrize("text", ["Job", "select id from Job", "select user.username from Job"])
+@pytest.mark.parametrize(
+    "text", ["Job", "select id from Job", "select status, user.username from Job"]
+)
 async def test_a_query_may_be_a_text_or_an_object_and_select_anything(
     session: AsyncSession, text: str
 ) -> None:
@@ -150,9 +153,23 @@ async def test_a_query_may_be_a_text_or_an_object_and_select_anything(
     assert await session.claim_job(query) is None
 
 
+async def test_a_claimed_job_has_what_the_query_selects(session: AsyncSession) -> None:
+    await queue(session, {"n": 1}, user=await session.current_user())
+
+    text = "select user.username from Job where data like '%n%' or status is \"done\""
+    job = await session.claim_job(text + " order by created_at limit 1")
+
+    assert job is not None
+    assert job["user"]["username"] == session.api_user
+    assert job["created_at"] is not None
+
+
 async def test_a_query_for_something_else_is_refused(session: AsyncSession) -> None:
-    with pytest.raises(TypeError):
-        await session.claim_job("User")
+    for text in ("User", "select username from User limit 3"):
+        with pytest.raises(ArgumentError, match="User"):
+            await session.claim_job(text)
+    with pytest.raises(QuerySyntaxError):
+        await session.claim_job("Job where where")
     for spread in (0, -1, 1.5, True, "8"):
         with pytest.raises(ArgumentError, match="spread"):
             await session.claim_job("Job", spread=spread)  # type: ignore[arg-type]

@@ -9,10 +9,12 @@ from pathlib import Path
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio.abc import TaskStatus
 
 from aioftrackjobs import (
     AsyncSession,
     FtrackJobsError,
+    Job,
     JobStatus,
     RunningJob,
     SessionStateError,
@@ -179,7 +181,6 @@ async def test_in_such_a_block_progress_does_nothing_and_an_attachment_is_refuse
         assert job.entity.id == job.id
         async for _ in job.track([1, 2, 3]):
             pass
-        job.fail("too late")
         with pytest.raises(SessionStateError, match="closed"):
             await job.attach(b"text", name="report.txt")
 
@@ -216,6 +217,31 @@ async def test_nested_jobs_all_fail(server: ServerHandle) -> None:
         group.cancel_scope.cancel()
 
     assert failed == [("failed", f"Render - failed: {REASON}")] * 2
+
+
+@pytest.mark.every_client
+async def test_a_joined_job_is_left_to_its_owner(
+    server: ServerHandle, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with anyio.create_task_group() as group, opened(server) as owner:
+        left = anyio.Event()
+
+        async def join(session: AsyncSession, *, task_status: TaskStatus[None]) -> None:
+            async with job_context(session, job=job.id, join=True) as joined:
+                joined.progress(0.5, "half")
+                task_status.started()
+                await left.wait()
+                joined.progress(0.6, "more")
+
+        async with job_context(owner, description="Render") as job:
+            async with opened(server) as session:
+                await group.start(join, session)
+            assert ends_of(server, job) == [("running", "Render (50 %, half)")]
+            caplog.clear()
+            left.set()
+
+    assert ends_of(server, job) == [("done", "Render")]
+    assert caplog.records == []
 
 
 async def test_a_reason_that_the_block_has_given_is_kept(server: ServerHandle) -> None:
@@ -295,6 +321,33 @@ async def test_a_job_whose_beginning_closing_interrupts_is_refused_and_fails(
 
     assert len(errors) == 1
     (job,) = server.inspector.jobs()
+    assert (job["status"], job["data"]["description"]) == ("failed", f"Render - failed: {REASON}")
+
+
+async def test_a_job_that_is_begun_by_its_id_fails_too_if_closing_interrupts_that(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    queued = other.create(
+        Job,
+        {
+            "user": await other.current_user(),
+            "status": "queued",
+            "data": '{"description": "Render"}',
+        },
+    )
+    await other.commit()
+
+    async def begin(session: AsyncSession) -> None:
+        with pytest.raises(SessionStateError, match="closed"):
+            async with job_context(session, job=queued.id):
+                pytest.fail("the block was entered")
+
+    async with anyio.create_task_group() as group, opened(server) as session:
+        group.start_soon(begin, session)
+        # It is read back after a while, in which no request is in progress.
+        await until(lambda: server.inspector.job(queued)["status"] == "running")
+
+    job = server.inspector.job(queued)
     assert (job["status"], job["data"]["description"]) == ("failed", f"Render - failed: {REASON}")
 
 

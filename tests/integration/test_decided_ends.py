@@ -341,7 +341,7 @@ async def test_a_description_in_the_given_data_replaces_that_of_an_existing_job(
         (SystemExit(None), ("done", "Render")),
         (SystemExit(3), ("failed", "Render - failed: the process exits with 3")),
         (SystemExit("no license"), ("failed", "Render - failed: no license")),
-        (SystemExit(""), ("failed", "Render - failed: the process exits with ''")),
+        (SystemExit(""), ("failed", "Render - failed: the process exits with 1")),
         (BaseExceptionGroup("g", [SystemExit(0)]), ("done", "Render")),
         (
             BaseExceptionGroup("g", [SystemExit(0), BaseExceptionGroup("h", [SystemExit(4)])]),
@@ -570,3 +570,22 @@ async def test_ctrl_c_of_a_program_on_asyncio_is_the_reason(
 
     (job,) = await other.query("Job").of(Job).all()
     assert (job.status, job.description) == (JobStatus.FAILED, "Render - failed: interrupted")
+
+
+async def test_a_status_that_the_block_itself_has_set_stops_nothing(
+    session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with job_context(session, description="Render", interval=0.01, stop_on="any") as job:
+        job.entity.status = JobStatus.FAILED
+        await session.commit()
+        for step in range(3):  # each of these is preceded by a read
+            job.progress(step, total=4)
+
+            async def is_written(step: int = step) -> bool:
+                return (await data_of(other, job)).get("progress") == step / 4
+
+            await until(is_written)
+        assert not job.stop_requested
+
+    assert await end_of(other, job) == ("failed", "Render (50 %)")
+    assert "its block goes on" not in caplog.text

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -348,9 +349,13 @@ def test_a_session_that_was_closed_cannot_be_opened_again(
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_two_tasks_cannot_open_one_session(tables: Tables, loop: str) -> None:
+@pytest.mark.parametrize("journal", [None, "journal.db"])
+def test_two_tasks_cannot_open_one_session(
+    tables: Tables, loop: str, journal: str | None, tmp_path: Path
+) -> None:
     async def main() -> None:
-        session = AsyncSession("https://ftrack.test", "key", "maya", transport=tables)
+        path = journal and tmp_path / journal
+        session = AsyncSession("https://ftrack.test", "key", "maya", transport=tables, journal=path)
         errors = list[SessionStateError]()
 
         async def open_it() -> None:

@@ -179,13 +179,13 @@ async def test_what_one_creates_may_be_what_another_looks_for(session: AsyncSess
     """They name different attributes, but both find the entity of either."""
     found: list[Entity] = []
 
-    async def ensure(data: Mapping[str, Any], keys: list[str]) -> None:
-        found.append(await session.ensure("User", data, keys))
+    async def ensure(*keys: str) -> None:
+        found.append(await session.ensure("User", {"username": "ada", "email": "ada@x"}, keys))
 
     async with anyio.create_task_group() as group:
-        group.start_soon(ensure, {"username": "ada", "email": "ada@x"}, ["email"])
-        group.start_soon(ensure, {"username": "ada"}, ["username"])
-        group.start_soon(ensure, {"username": "ada", "email": "ada@x"}, ["username", "email"])
+        group.start_soon(ensure, "email")
+        group.start_soon(ensure, "username")
+        group.start_soon(ensure, "username", "email")
 
     assert len({id(each) for each in found}) == 1
 

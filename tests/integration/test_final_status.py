@@ -105,7 +105,7 @@ async def test_health_is_good_while_a_final_status_is_sent_but_not_while_it_wait
         async with job_context(session, description="x"):
             Relay(session, look)
 
-    (health,) = seen
+    health = seen[-1]
     assert health.final_reports_pending == 1
     assert health.is_good
     assert health.final_reports_since is not None
@@ -168,8 +168,9 @@ async def test_final_statuses_are_sent_again_later_if_the_server_refuses_all_req
 async def test_a_final_status_that_cannot_be_kept_raises_and_is_delivered_all_the_same(
     server: ServerHandle, path: Path
 ) -> None:
-    path.mkdir()  # no journal can be there
     async with journaled(server, path, retry=NO_RETRIES) as session:
+        path.unlink()
+        path.mkdir()  # now no journal can be there
         link = Link(session)
         with pytest.raises(ConnectError):
             async with job_context(session, description="x", grace=0.05) as job:
@@ -202,10 +203,9 @@ async def test_to_settle_a_beginning_leaves_no_job_running(
 # What others write meanwhile
 
 
-async def test_the_owners_final_status_wins_over_a_recovery_that_failed_the_job(
+async def test_the_owners_reports_and_final_status_win_over_a_recovery_that_failed_the_job(
     server: ServerHandle, other: AsyncSession, path: Path
 ) -> None:
-    """Its reports replace what the recovery left in the data."""
     async with journaled(server, path, retry=NO_RETRIES) as session:
         link = Link(session)
         async with job_context(session, description="x", grace=0.05, interval=0) as job:
@@ -218,7 +218,7 @@ async def test_the_owners_final_status_wins_over_a_recovery_that_failed_the_job(
             assert [each.id for each in (await recover(other)).failed] == [job.id]
             job.progress(0.5)
             await until(lambda: "recovered" not in held(server, job.id)["data"])
-            assert held(server, job.id)["status"] == "failed"
+            assert held(server, job.id)["status"] == "running"
             link.error = ConnectError("away")
         assert session.health.final_reports_pending == 1
         link.error = None
@@ -271,11 +271,9 @@ async def test_leases_are_written_again_when_a_clock_was_set(
                 shift = timedelta(hours=hours)
                 await session.query("User").first()
                 await until(lambda: 170 < left() < 190)
-                # And if a renewal finds it out.
+                # And if a renewal finds it out, by the read before it.
                 shift = timedelta(0)
                 jobs_of(session).active.renew_all(older_than=0.0)
-                if hours < 0:
-                    await until(lambda: left() > 190)
                 await until(lambda: 170 < left() < 190)
 
 

@@ -111,7 +111,7 @@ async def test_an_hour_of_outage_loses_nothing(
         assert found.description is not None
         is_failed = number < ENDING and number % 3 == 0
         assert found.status is (JobStatus.FAILED if is_failed else JobStatus.DONE)
-        assert found.description.endswith("failed: black frames" if is_failed else " %)")
+        assert found.description.endswith(" %) - failed: black frames" if is_failed else "x")
         assert "lease" not in json.loads(found["data"])
     shown = [json.loads(job["data"])["progress"] for job in await other.query("Job").all()]
     assert max(shown) == min(0.9, round(steps / 1000, 4)), "the latest of all"

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import anyio
@@ -25,6 +26,7 @@ from aioftrackjobs import (
     FtrackJobsError,
     Job,
     JobOwnedError,
+    JobStoppedError,
     RunningJob,
     job_context,
 )
@@ -144,7 +146,30 @@ async def test_what_counts_as_an_owner(
     else:
         async with job_context(session, job=made.id):
             assert (await stored(other, made))[0] == "running"
-        assert await stored(other, made) == ("done", {"description": "Render"})
+        ended, data = await stored(other, made)
+        assert (ended, data["description"]) == ("done", "Render")
+        assert LEASE not in data
+
+
+async def test_an_owner_that_was_cut_off_leaves_a_job_alone_that_was_run_again(
+    server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its lease was over, so that nobody had to take it over on purpose."""
+    async with connected(server, lease=1) as session:
+        with suppress(ZeroDivisionError):
+            async with job_context(session, description="x") as job:
+                found = await other.get(Job, job.id)
+                assert found is not None
+                data = json.loads(found["data"])
+                lease = Lease("theirs", ELSEWHERE, now() - timedelta(seconds=1))
+                holder = data[LEASE]["holder"]
+                found["data"] = {**data, LEASE: lease._replace(holder=holder).encode()}
+                await other.commit()
+                async with job_context(other, job=job.id):
+                    pass
+                raise ZeroDivisionError
+    assert (await stored(other, job))[0] == "done"
+    assert "taken over" in caplog.text
 
 
 async def test_a_lease_of_another_shape_is_none(session: AsyncSession) -> None:
@@ -332,6 +357,101 @@ async def test_another_block_of_the_same_session_loses_its_job_at_once(
     assert "taken over" in messages[0]
 
 
+async def test_a_former_owner_writes_neither_progress_nor_lease_nor_end(
+    server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with connected(server, lease=0.6) as former:
+        async with job_context(former, description="x", interval=0.01) as job:
+            async with job_context(other, job=job.id, take_over=True) as taken:
+                job.progress(0.1)
+                await until(lambda: job.stop_requested)
+                assert job.stop_requested.kind == "taken over"
+                job.progress(0.2)
+                taken.progress(0.5)
+                await anyio.sleep(0.7)  # longer than the former owner's lease
+                lease = Lease.of((await stored(other, job))[1])
+                assert lease is not None
+                assert lease.holder == jobs_of(other).journal.holder
+            after = await stored(other, job)
+            assert after[0] == "done"
+            job.fail("no")
+    assert await stored(other, job) == after
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert "taken over" in messages[0]
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError()])
+async def test_a_former_owner_that_never_looked_before_its_end_does_not_end_the_job(
+    session: AsyncSession,
+    other: AsyncSession,
+    error: Exception | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with suppress(ZeroDivisionError):
+        async with job_context(session, description="x") as job:
+            taking = job_context(other, job=job.id, take_over=True)
+            await taking.__aenter__()
+            if error is not None:
+                raise error
+    assert (await stored(other, job))[0] == "running"
+    await taking.__aexit__(None, None, None)
+    assert (await stored(other, job))[0] == "done"
+    assert len(caplog.records) == 1
+
+
+async def test_a_former_owner_finds_out_although_the_new_one_has_ended_the_job(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    with suppress(ZeroDivisionError):
+        async with job_context(session, description="x") as job:
+            async with job_context(other, job=job.id, take_over=True):
+                pass
+            raise ZeroDivisionError
+    assert (await stored(other, job))[0] == "done"
+
+
+async def test_a_job_is_taken_over_although_its_owner_reports_all_the_time(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="x", interval=0.001) as job:
+
+        async def report() -> None:
+            for number in range(1000):
+                job.progress(number, total=1000)
+                await anyio.sleep(0.001)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(report)
+            await until(lambda: _has_progress(other, job))
+            async with job_context(other, job=job.id, take_over=True):
+                await until(lambda: job.stop_requested)
+                lease = Lease.of((await stored(other, job))[1])
+                assert lease is not None
+                assert lease.holder == jobs_of(other).journal.holder
+            group.cancel_scope.cancel()
+    assert (await stored(other, job))[0] == "done"
+
+
+async def _has_progress(session: AsyncSession, job: RunningJob) -> bool:
+    return "progress" in (await stored(session, job))[1]
+
+
+async def test_stop_on_any_ends_the_block_of_a_former_owner(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    async with connected(server, lease=0.6) as former:
+        with pytest.raises(JobOwnedError) as caught:
+            async with job_context(former, description="x", stop_on="any") as job:
+                taking = job_context(other, job=job.id, take_over=True)
+                await taking.__aenter__()
+                await anyio.sleep_forever()
+        assert caught.value.holder == jobs_of(other).journal.holder
+        assert (await stored(other, job))[0] == "running"
+        await taking.__aexit__(None, None, None)
+    assert (await stored(other, job))[0] == "done"
+
+
 # Joining
 
 
@@ -478,6 +598,45 @@ CHILD = """
 
     anyio.run(main)
 """
+
+
+async def test_the_owner_neither_adopts_nor_removes_what_a_joined_block_reports(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    for text in ("x", None):
+        async with connected(server, lease=0.6) as owner:
+            async with job_context(owner, description=text) as job:
+                async with job_context(other, job=job.id, join=True) as joined:
+                    joined.progress(0.5)
+                lease = (await stored(other, job))[1][LEASE]
+                await until(partial(_has_another_lease, other, job, lease))
+                shown = (await stored(other, job))[1]["description"]
+                assert shown == ("x (50 %)" if text else "50 %")
+            assert (await stored(other, job))[1].get("description") in (text, "50 %")
+
+
+async def _has_another_lease(session: AsyncSession, job: RunningJob, lease: object) -> bool:
+    found: object = (await stored(session, job))[1][LEASE]
+    return found != lease
+
+
+async def test_a_stop_request_ends_a_joined_block_too(
+    session: AsyncSession, server: ServerHandle
+) -> None:
+    timings = replace(QUICK, job_read_interval=0.05)
+    async with (
+        connected(server, timings=timings) as child,
+        job_context(session, description="x", stop_on="never") as job,
+    ):
+        with pytest.raises(JobStoppedError, match="maya: wrong shot"):
+            async with job_context(child, job=job.id, join=True):
+                data = (await stored(session, job))[1]
+                found = await child.get(Job, job.id)
+                assert found is not None
+                found["data"] = {**data, "stop": {"by": "maya", "reason": "wrong shot"}}
+                await child.commit()
+                await anyio.sleep_forever()
+        assert (await stored(session, job))[0] == "running"
 
 
 async def test_a_child_process_works_on_the_job_of_its_parent(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import anyio
+import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, Entity, Job, MalformedResponseError, ServerError
@@ -79,6 +81,7 @@ CHANGING = [
     ),
     pytest.param('Job where status is "running" order by id', id="by id"),
     pytest.param('Job where status is "running" order by id asc', id="by id, ascending"),
+    pytest.param('Job where status is "running" order by id offset 0', id="by id, offset"),
     pytest.param('Job where status is "running" order by id desc', id="by id, descending"),
     pytest.param('Job where status is "running" order by data', id="by data"),
     pytest.param('Job where status is "running" order by status, data desc', id="by two"),
@@ -206,6 +209,7 @@ async def test_rows_that_no_longer_meet_the_criteria_are_left_out(
     assert seen == [f"{number:05}" for number in range(11)]
 
 
+@pytest.mark.every_client
 async def test_a_sorted_query_that_is_left_early_reads_no_more(session: AsyncSession) -> None:
     await make_jobs(session, 23)
     sent = expressions(session)
@@ -214,6 +218,41 @@ async def test_a_sorted_query_that_is_left_early_reads_no_more(session: AsyncSes
         break
 
     assert sent == ["select id from Job order by data offset 0 limit 5"]
+
+
+@pytest.mark.parametrize("expression", ["Job", "Job order by data", "Job limit 20"])
+async def test_tasks_may_share_one_loop(session: AsyncSession, expression: str) -> None:
+    jobs = await make_jobs(session, 23)
+    rows = aiter(session.query(expression))
+    seen = list[Entity]()
+
+    async def work() -> None:
+        async for job in rows:
+            seen.append(job)
+            await anyio.lowlevel.checkpoint()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(work)
+
+    assert len(seen) == len(set(seen)) == (20 if "limit" in expression else 23)
+    assert set(seen) <= set(jobs)
+
+
+async def test_a_loop_goes_on_after_an_error(session: AsyncSession) -> None:
+    jobs = await make_jobs(session, 13)
+    rows = aiter(session.query("Job order by data"))
+    seen = [await anext(rows) for _ in range(5)]
+
+    async def refuse(request: WireRequest, send: Send) -> WireResponse:
+        return WireResponse(200, b'{"exception": "ServerError", "content": "busy"}')
+
+    relay = Relay(session, refuse)
+    with pytest.raises(ServerError):
+        await anext(rows)
+    relay.end()
+
+    assert [*seen, *[row async for row in rows]] == jobs
 
 
 async def test_an_undisturbed_sorted_query_needs_one_request_for_a_page(
@@ -294,6 +333,27 @@ async def refuse_to_compare_keys(request: WireRequest, send: Send) -> WireRespon
         error = {"exception": "ValidationError", "content": "texts cannot be compared"}
         return WireResponse(200, json.dumps(error).encode())
     return await send(request)
+
+
+async def test_a_server_that_returns_few_rows_is_asked_for_fewer_keys(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    await make_jobs(other, 23)
+
+    async def refuse_large_pages(request: WireRequest, send: Send) -> WireResponse:
+        assert isinstance(request.body, bytes)
+        if b"limit 10000" in request.body:
+            return WireResponse(200, b'{"exception": "ValidationError", "content": "too many"}')
+        return await send(request)
+
+    Relay(session, refuse_large_pages)
+    seen = []
+    async for job in session.query("Job where status is running order by data").of(Job):
+        seen.append(job.description)
+        job.status = "done"
+        await session.commit()
+
+    assert seen == [f"{number:05}" for number in range(23)]
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ CALLS: dict[str, Use] = {
     "delete": lambda s: s.delete(Job(id="x")),
     "commit": lambda s: s.commit(),
     "unit_of_work": lambda s: s.unit_of_work(),
+    "claim_job": lambda s: s.claim_job("Job"),
     "ensure": lambda s: s.ensure(User, {"username": "maya"}),
     "create_component": lambda s: s.create_component(b"x", name="x.txt"),
     "create_component of a missing file": lambda s: s.create_component("/missing/x.txt"),

@@ -22,6 +22,8 @@ from aioftrackjobs import (
     RecoveredJob,
     Recovery,
     RunningJob,
+    Stage,
+    StopRequest,
     User,
     Verdict,
     job_context,
@@ -95,7 +97,27 @@ async def jobs(session: AsyncSession) -> None:
             assert_type(shot, str)
         assert_type(await job.attach(b"x", name="x.txt"), FileComponent)
         await job.attach(Path("plates"), report_progress=True)
+        assert_type(job.stop_requested, StopRequest)
+        assert_type(await job.stop_requested, StopRequest)
+        assert_type(job.description, str | None)
+        job.description = "y"
+        job.message = "encoding"
+        job.progress(0, total=3)
+        job.advance()
+        async with job.stage("encode", weight=3, total=120) as stage:
+            assert_type(stage, Stage)
+            stage.advance(2, "frames")
+            async for frame in stage.track(range(3)):
+                assert_type(frame, int)
+        with job.stage("upload"):
+            job.progress(1)
+        job.finish("3 files delivered")
         job.fail("no")
+
+    async with job_context(session, stop_on="any"):
+        pass
+    async with job_context(session, stop_on="always"):  # type: ignore[arg-type]
+        pass
 
     @job_context(session, description="nightly")
     async def nightly(count: int) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
+import re
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import pytest
 
 import aioftrackjobs
-from aioftrackjobs import errors, testing
+from aioftrackjobs import devserver, errors, recovery, retry, testing
 from aioftrackjobs.errors import FtrackJobsError
 
 
@@ -70,3 +74,29 @@ def test_the_package_imports_without_any_extra() -> None:
 
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == aioftrackjobs.__version__
+
+
+def public_callables() -> Iterator[tuple[str, Callable[..., object]]]:
+    """Yield all public functions, classes and methods of this package."""
+    for module in (aioftrackjobs, testing, devserver, recovery, retry):
+        for name in getattr(module, "__all__", vars(module)):
+            found = getattr(module, name)
+            if not callable(found) or not str(found.__module__).startswith("aioftrackjobs"):
+                continue
+            yield name, found
+            for method, value in vars(found).items() if inspect.isclass(found) else ():
+                function = inspect.unwrap(getattr(value, "__func__", value))
+                if callable(function) and (method == "__init__" or not method.startswith("_")):
+                    yield f"{name}.{method}", function
+
+
+def test_help_shows_no_addresses_and_no_private_objects() -> None:
+    shown = {}
+    for name, function in public_callables():
+        with suppress(ValueError):  # enumerations and protocols have no signature
+            shown[name] = str(inspect.signature(function)) + pydoc.plain(pydoc.render_doc(function))
+
+    assert len(shown) > 150
+    assert [name for name, text in shown.items() if " at 0x" in text] == []
+    private = re.compile(r"= ?<(?!factory>|class |JobStatus|Verdict|Signature)")
+    assert [name for name, text in shown.items() if private.search(text)] == []

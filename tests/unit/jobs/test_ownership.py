@@ -11,7 +11,13 @@ from typing import Any
 import pytest
 
 from aioftrackjobs.jobs.data import compose_final_data, compose_recovered_data
-from aioftrackjobs.jobs.ownership import LEASE, Lease
+from aioftrackjobs.jobs.ownership import (
+    LEASE,
+    TAKEN_OVER,
+    Lease,
+    is_owned_by_other,
+    owner_of,
+)
 from aioftrackjobs.journal import Process, this_process
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -37,6 +43,53 @@ def test_a_lease_is_read_as_it_was_written() -> None:
 )
 def test_a_value_that_is_no_valid_lease_is_read_as_none(value: Any) -> None:
     assert Lease.of({LEASE: value}) is None
+
+
+def test_a_claim_is_read_as_it_was_written() -> None:
+    claim = Lease("me", ELSEWHERE, NOON, is_claim=True)
+
+    assert Lease.of({LEASE: claim.encode()}) == claim
+    assert "claim" not in Lease("me", ELSEWHERE, NOON).encode()
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds", "is_owned"),
+    [
+        ("running", -1, True),
+        ("queued", 0, True),
+        ("running", 1, False),
+        ("done", -1, False),
+        ("failed", -1, False),
+        ("of another kind", -1, False),
+    ],
+)
+def test_an_owner_has_a_good_lease_and_a_job_that_has_not_ended(
+    status: str, seconds: float, *, is_owned: bool
+) -> None:
+    data = {LEASE: Lease("me", ELSEWHERE, NOON).encode()}
+
+    owner = owner_of(status, data, NOON + timedelta(seconds=seconds))
+
+    assert (owner is not None) is is_owned
+
+
+@pytest.mark.parametrize(
+    ("data", "is_taken"),
+    [
+        ({}, False),
+        ({LEASE: Lease("me", ELSEWHERE, NOON).encode()}, False),
+        ({LEASE: Lease("you", ELSEWHERE, NOON).encode()}, True),
+        ({LEASE: Lease("you", ELSEWHERE, NOON - timedelta(hours=1)).encode()}, False),
+        ({LEASE: Lease("you", ELSEWHERE, NOON, is_claim=True).encode()}, False),
+        ({TAKEN_OVER: {"holder": "me"}}, True),
+        ({TAKEN_OVER: {"holder": "you"}}, False),
+        ({TAKEN_OVER: "me"}, False),
+        ({LEASE: Lease("me", ELSEWHERE, NOON).encode(), TAKEN_OVER: {"holder": "you"}}, False),
+        ({LEASE: "nonsense"}, False),
+    ],
+)
+def test_a_former_owner_sees_that_it_was_replaced(data: dict[str, Any], *, is_taken: bool) -> None:
+    assert is_owned_by_other(data, "me", NOON) is is_taken
 
 
 def test_a_lease_on_another_host_holds_until_its_end_and_the_grace_are_over() -> None:

@@ -1,10 +1,14 @@
-"""Progress as text."""
+"""Progress as text, and when it is written."""
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
-from aioftrackjobs.jobs.progress import Progress, compose_description
+from aioftrackjobs.commit.request import Applied, PendingRequest, Settle
+from aioftrackjobs.jobs.progress import Channel, Progress, ProgressWriter, compose_description
+from aioftrackjobs.jobs.reading import ReadableJob
 
 
 @pytest.mark.parametrize(
@@ -53,3 +57,36 @@ def test_the_text_of_a_job(
     text: str,
 ) -> None:
     assert compose_description(base, progress, result, reason) == text
+
+
+class Writer:
+    """Keeps the channels that are to be written."""
+
+    def __init__(self) -> None:
+        self.added: list[Channel] = []
+
+    def add(self, channel: Channel) -> None:
+        self.added.append(channel)
+
+
+def test_a_channel_that_is_touched_while_its_write_is_queued_is_written_after_that() -> None:
+    posted: list[Settle] = []
+
+    def post(settle: Settle) -> PendingRequest:
+        posted.append(settle)
+        channel.touch()  # as a handler of a signal may do it
+        return cast("PendingRequest", object())
+
+    writer = Writer()
+    channel = Channel(cast("ProgressWriter", writer), cast("ReadableJob", None), post)
+    channel.touch()
+    assert channel.begin_read()
+    channel.write()
+    assert writer.added == [channel]
+    channel.write()
+    assert len(posted) == 1
+    posted[0](Applied(()))
+    assert writer.added == [channel, channel]
+    assert channel.begin_read()
+    channel.write()
+    assert len(posted) == 2

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, MutableMapping
 from datetime import UTC, date, datetime, timedelta, timezone
+from enum import Enum
 from typing import Any, ClassVar
 from uuid import UUID
 
@@ -488,14 +489,24 @@ def test_a_time_without_a_time_zone_is_refused() -> None:
     assert "finished_at" not in job
 
 
-def test_a_date_counts_from_midnight_in_utc() -> None:
-    assert Job(finished_at=date(2026, 1, 2)).finished_at == datetime(2026, 1, 2, tzinfo=UTC)
-
-
 class Shoot(Entity):
     """An entity type without declared attributes."""
 
     entity_type: ClassVar[str] = "Shoot"
+
+
+def test_a_date_counts_from_midnight_in_utc() -> None:
+    for day in (date(2026, 1, 2), "2026-01-02"):
+        assert Job(finished_at=day).finished_at == datetime(2026, 1, 2, tzinfo=UTC)
+
+
+class Choice(Enum):
+    RUNNING = "running"
+
+
+def test_members_of_any_enumeration_stand_for_their_value() -> None:
+    assert Job(status=Choice.RUNNING).status is JobStatus.RUNNING
+    assert Shoot(id="x", status=Choice.RUNNING)["status"] == "running"
 
 
 @pytest.mark.parametrize("model", [Job, Shoot])

@@ -7,6 +7,7 @@ import pickle
 import rlcompleter
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +16,7 @@ import pytest
 
 import aioftrackjobs
 from aioftrackjobs import (
+    ArgumentError,
     AsyncSession,
     Component,
     Entity,
@@ -27,6 +29,7 @@ from aioftrackjobs import (
     Location,
     NotLoadedError,
     UnknownAttributeError,
+    UnknownEntityTypeError,
     UnserialisableValueError,
     User,
 )
@@ -136,6 +139,7 @@ WRONG: list[tuple[type[Entity], str, Any, str]] = [
     (Job, "data", 5, "valid string"),
     (Job, "data", ["a"], "valid string"),
     (Job, "created_at", "soon", "valid datetime"),
+    (Job, "created_at", 1_700_000_000, "valid datetime"),
     (Job, "job_components", [{"component_id": "c"}], "entity"),
     (Job, "job_components", [1], "JobComponent"),
     (Job, "job_components", "c", "valid"),
@@ -363,6 +367,66 @@ def test_pydantics_own_representations_show_no_other_values() -> None:
     component = loaded(User, id="1", username="maya", thumbnail_url={"value": f"x?apiKey={KEY}"})
 
     assert KEY not in repr(list(component.__rich_repr__())) + repr(list(component.__repr_args__()))
+
+
+@pytest.mark.parametrize("name", [5, None, b"status", ("status",)], ids=repr)
+def test_the_name_of_an_attribute_is_a_text(name: Any) -> None:
+    for entity in (loaded(Job, id="1"), loaded(Location, id="1"), Job(), Task(id="1")):
+        acts: list[Callable[[], object]] = [
+            partial(entity.__getitem__, name),
+            partial(entity.setdefault, name),
+            partial(entity.update, {name: 1}),
+            partial(entity.__setitem__, name, 1),
+            partial(entity.__delitem__, name),
+        ]
+        for act in acts:
+            with pytest.raises(UnknownAttributeError):
+                act()
+        assert name not in entity
+        assert entity.get(name, "default") == "default"
+
+
+@pytest.mark.parametrize("text", [5, b"text", ["text"], {"a": 1}], ids=repr)
+def test_a_description_is_a_text(text: Any) -> None:
+    job = Job()
+
+    with pytest.raises(InvalidValueError, match=r"Job\.description cannot be"):
+        job.description = text
+    job.description = None
+    assert job.description is None
+
+
+def test_what_is_no_entity_is_refused() -> None:
+    job, location = Job(), Location(name="ftrack.server")
+    unit = offline_session()._context.new_unit()
+    acts: list[Callable[[], object]] = [
+        lambda: job.merge("x"),  # type: ignore[arg-type]
+        lambda: job.merge({"status": "done"}),  # type: ignore[arg-type]
+        lambda: job.model_copy(update=[1]),  # type: ignore[arg-type]
+        lambda: location.get_url(None),  # type: ignore[arg-type]
+        lambda: location.get_url("id"),  # type: ignore[arg-type]
+        lambda: unit.set("job", status="done"),  # type: ignore[arg-type]
+    ]
+
+    for act in acts:
+        with pytest.raises(ArgumentError):
+            act()
+
+
+@pytest.mark.parametrize(
+    ("name", "likely"),
+    [("job", "Job"), ("jobs", "Job"), (" Job", "Job"), ("job component", "JobComponent"),
+     ("users", "User"), ("note", "Note"), ("assetVersion", "AssetVersion")],
+)  # fmt: skip
+def test_a_misspelt_type_suggests_the_likely_one(name: str, likely: str) -> None:
+    with pytest.raises(UnknownEntityTypeError, match=f"Did you mean '{likely}'"):
+        offline_session()._context.model(name)
+
+
+def test_completion_reads_all_names_without_a_warning() -> None:
+    for entity in (loaded(Job, id="1"), loaded(Task, id="1"), Job()):
+        for name in dir(entity):
+            getattr(entity, name, None)
 
 
 def test_dir_lists_what_can_be_read() -> None:

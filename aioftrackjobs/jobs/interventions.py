@@ -1,0 +1,208 @@
+"""Interventions: what others do to a running Job, as the reads of the Job show it.
+
+They ask to stop it, set another status, change its text, fail it by mistake, take it over, or
+delete it. A Job that is gone, or has another owner, is left alone at once: nothing is written about
+it any more, and nothing waits for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from aioftrackjobs.errors import JobDeletedError, JobStoppedError, ServerError
+from aioftrackjobs.jobs.context import JobsContext
+from aioftrackjobs.jobs.data import is_mistaken_failure
+from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other, owned_error
+from aioftrackjobs.jobs.stopping import STOP, BlockScope, StopOn, StopRequest, stop_request_in
+from aioftrackjobs.models import Job, JobStatus, parse_job_data
+
+logger = logging.getLogger(__name__)
+
+#: Texts of the latest reports: somebody may have read an older one, and written it again.
+_OWN_TEXTS = 8
+
+
+class Interventions:
+    """Takes note of what others do to one Job, and ends its block if it has to.
+
+    Args:
+        jobs: What the Jobs of the session share.
+        stop_on: What ends the block: see :func:`job_context`.
+        write_soon: Has the Job written soon.
+        adopt_text: Continues with a text that somebody else has given the Job.
+        own_statuses: The statuses that the program of the block itself has set.
+        leave: Has nothing written about the Job any more.
+
+    Attributes:
+        stop_requested: Whether somebody wants the Job to stop.
+        read_at: When the Job was last read, in monotonic seconds; infinite if it is of no use to
+            read it again.
+        is_missing: Whether the latest read has not found it.
+        is_deleted: Whether it was there, and is there no more.
+        is_mistaken: Whether a recovery has failed it although this session runs it.
+        is_lost: Whether another owner has taken it over.
+        is_owner: Whether the block owns the Job, and has not only joined it.
+    """
+
+    def __init__(
+        self,
+        jobs: JobsContext,
+        stop_on: StopOn,
+        *,
+        write_soon: Callable[[], None],
+        adopt_text: Callable[[str], None],
+        own_statuses: Collection[object],
+        leave: Callable[[], None],
+    ) -> None:
+        self._stop_on = stop_on
+        self._holder, self._server, self._active = jobs.journal.holder, jobs.server, jobs.active
+        self._new_owner: Lease | None = None
+        self._scope = BlockScope(jobs.background)
+        self._write_soon, self._adopt_text, self._leave = write_soon, adopt_text, leave
+        self._own_statuses = own_statuses
+        self._job: Job | None = None  # once it is known to run
+        self._is_over = False
+        self._was_seen = False  # by a read: some users may create Jobs that they cannot read
+        self._status: JobStatus | None = None  # that somebody else has set
+        self._own_texts = deque[object](maxlen=_OWN_TEXTS)
+        self.stop_requested = StopRequest()
+        self.read_at = 0.0
+        self.is_missing = False
+        self.is_deleted = False
+        self.is_mistaken = False
+        self.is_lost = False
+        self.is_owner = True
+
+    def begin(self, job: Job) -> None:
+        """Take note that *job* runs."""
+        self._job, self.read_at = job, time.monotonic()
+
+    def end(self) -> None:
+        """Take note that the block has ended: nothing can be stopped any more."""
+        self._is_over = True
+
+    def note_text(self, text: object) -> None:
+        """Take note that the session writes *text* as the Job's description."""
+        if not self._own_texts or self._own_texts[-1] != text:
+            self._own_texts.append(text)
+
+    # What the server says
+
+    def note_read(self, row: Mapping[str, Any] | None) -> None:
+        """Take note of the *row* that the server has for the Job; None if it has none."""
+        self.read_at = time.monotonic()
+        self.is_missing = row is None
+        self.is_mistaken = False
+        if row is None:
+            if self._was_seen:
+                self._note_deletion()
+            else:  # perhaps it may not be read: a write shows whether it exists
+                self._write_soon()
+            return
+        self._was_seen = True
+        data = parse_job_data(row.get("data"))
+        if self.is_owner and is_owned_by_other(data, self._holder, self._server.server_time()):
+            self.lose(Lease.of(data))
+        if not (self._is_over or self.is_lost):
+            self._note_values(row.get("status"), data)
+
+    def _note_values(self, status: object, data: Mapping[str, Any]) -> None:
+        if status == JobStatus.RUNNING:
+            self._note_text_of(data)
+            if self.is_owner and self._active.has_leases and Lease.of(data) is None:
+                self._write_soon()  # without one, any session may run the Job
+            if STOP not in data:
+                return
+        if (request := stop_request_in(data)) is not None and not self.stop_requested:
+            self.stop_requested.set_from(request)
+            self._stop(ends_block=self._stop_on != "never")
+        if is_mistaken_failure(status, data, self._holder):
+            self.is_mistaken = True
+            self._write_soon()
+        elif status in self._own_statuses:
+            return
+        elif status in (JobStatus.DONE, JobStatus.FAILED) and not self.stop_requested:
+            self.stop_requested.set("status", reason=f"its status was set to {status}")
+            self._status = JobStatus(str(status))
+            self._stop(ends_block=self._stop_on == "any")
+
+    def _note_text_of(self, data: Mapping[str, Any]) -> None:
+        text, base = data.get("description"), data.get("base_description")
+        if isinstance(text, str) and text not in self._own_texts:
+            self.note_text(text)
+            # A block that has joined the Job reports with the same base text, or with its own.
+            is_report = isinstance(base, str) and base and text.startswith(f"{base} (")
+            self._adopt_text(str(base) if is_report else text)
+
+    def note_refusal(self, error: Exception) -> None:
+        """Take note that the server has refused a write of the Job, perhaps because it is gone."""
+        if self.is_missing and isinstance(error, ServerError) and not error.is_retryable:
+            self._note_deletion()
+
+    def _note_deletion(self) -> None:
+        if self.is_deleted or self._job is None:
+            return
+        self.is_deleted, self.read_at = True, math.inf
+        self._leave()
+        if not self._is_over and not self.stop_requested:
+            self.stop_requested.set("deleted", reason="it was deleted")
+            self._stop(ends_block=self._stop_on == "any")
+
+    def lose(self, owner: Lease | None = None) -> None:
+        """Leave the Job to another owner.
+
+        Args:
+            owner: The lease of the new owner; None if it is another block of this session, or has
+                ended the Job already.
+        """
+        if self.is_lost or self.is_deleted or self._job is None:
+            return
+        self.is_lost, self._new_owner, self.read_at = True, owner, math.inf
+        self._leave()
+        if self._is_over:
+            logger.warning("%r: it was taken over; its end is not written", self._job)
+            return
+        by = None if owner is None else f"process {owner.process.pid} on {owner.process.host}"
+        self.stop_requested.set("taken over", reason=f"it was taken over by {by or 'another'}")
+        self._stop(ends_block=self._stop_on == "any" and owner is not None)
+
+    def _stop(self, *, ends_block: bool) -> None:
+        if not (ends_block and self._scope.cancel(str(self.stop_requested))):
+            logger.warning("%r: %s; its block goes on", self._job, self.stop_requested)
+
+    # What becomes of the block
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Let the block be cancelled when somebody stops the Job.
+
+        Raises:
+            JobStoppedError: It was.
+            JobDeletedError: It was, because the Job was deleted.
+            JobOwnedError: It was, because the Job was taken over.
+        """
+        with self._scope:
+            yield
+        if self._scope.is_cancelled and self._job is not None:
+            if self.is_deleted:
+                raise JobDeletedError(self._job.id)
+            if self.is_lost:
+                raise owned_error(self._job.id, self._new_owner)
+            stop = self.stop_requested
+            raise JobStoppedError(self._job.id, stop.by, stop.reason)
+
+    def has_caused(self, error: BaseException) -> bool:
+        """Return whether *error* says that the block of this Job was stopped."""
+        job_id = None if self._job is None else self._job.id
+        return isinstance(error, JobStoppedError) and error.job_id == job_id
+
+    @property
+    def imposed_status(self) -> JobStatus | None:
+        """The status for which the block was stopped, and which stays; None if there is none."""
+        return self._status if self._scope.is_cancelled else None
