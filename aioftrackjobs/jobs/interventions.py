@@ -71,7 +71,7 @@ class Interventions:
         self._was_seen = False  # by a read: some users may create Jobs that they cannot read
         self._status: JobStatus | None = None  # that somebody else has set
         self._own_texts = deque[object](maxlen=_OWN_TEXTS)
-        self.stop_requested = StopRequest()
+        self.stop_requested = StopRequest(jobs.background.require_here)
         self.read_at = 0.0
         self.is_missing = False
         self.is_deleted = False

@@ -88,6 +88,8 @@ USES: dict[str, Use] = {
     "job_context of a Job": lambda o: _run_job(o.session, job=o.job),
     "attach": lambda o: o.running.attach(b"x", name="x.txt"),
     "recover": lambda o: recover(o.session),
+    "claim_job": lambda o: o.session.claim_job('Job where status is "queued"'),
+    "stop_requested": lambda o: o.running.stop_requested.wait(),
 }
 
 
