@@ -85,7 +85,7 @@ class Interventions:
     def begin(self, job: Job) -> None:
         """Take note that *job* runs."""
         self._job, self.read_at = job, time.monotonic()
-        self.stop_requested = StopRequest()
+        self.stop_requested = StopRequest(self._background.require_here)
         self._scope = BlockScope(self._background)
         self.note_text(parse_job_data(remote_value(job, "data")).get("description"))
 
