@@ -474,8 +474,9 @@ class AsyncSession:
             location: The server location, which is also the meaning of "auto".
             name: File name with extension. Needed if *source* has no path.
             checksum: Verify with MD5 digests that the server has received what was sent.
-            progress: Called on the event loop with the number of bytes sent, and of all bytes. It
-                must not block. An error that it raises ends the upload.
+            progress: Called on the event loop with the number of bytes sent, and of all bytes, and
+                with the context variables of the caller. It must not block. An error that it raises
+                ends the upload.
 
         Raises:
             TransferError: The file could not be read, or the server did not accept it.
@@ -521,7 +522,8 @@ class AsyncSession:
                 the server is still the same. An interrupted download leaves ``.NAME.part`` and
                 ``.NAME.part.json`` beside *path*.
             progress: Called on the event loop with the number of bytes written, and of all bytes or
-                None. It must not block. An error that it raises ends the download.
+                None, and with the context variables of the caller. It must not block. An error that
+                it raises ends the download.
 
         Raises:
             TransferError: The server has no such file, it is incomplete, or it cannot be written.

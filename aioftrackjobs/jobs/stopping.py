@@ -19,7 +19,7 @@ import anyio
 import sniffio
 
 from aioftrackjobs.background import BackgroundTasks
-from aioftrackjobs.errors import JobStoppedError
+from aioftrackjobs.errors import JobStoppedError, SessionStateError
 
 if TYPE_CHECKING:
     import asyncio
@@ -213,7 +213,7 @@ class BlockScope:
     def cancel(self, reason: str) -> bool:
         """Cancel the block, as soon as it is in no shield; return whether that is possible.
 
-        It is not if the task that has entered the block has ended.
+        It is not if the task that has entered the block has ended, or the session is closed.
 
         Args:
             reason: The message of the ``CancelledError`` on asyncio.
@@ -227,7 +227,10 @@ class BlockScope:
         if self._task is None or self._task.done():
             return False
         if self._is_shielded(self._task):
-            self._background.spawn(self._cancel_after_shields, reason)
+            try:
+                self._background.spawn(self._cancel_after_shields, reason)
+            except SessionStateError:
+                return False  # it is closed, and the Job has its end
         else:
             self._cancel_task(self._task, reason)
         return True
