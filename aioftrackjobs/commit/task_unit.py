@@ -14,7 +14,8 @@ from typing import Any, TypeAlias
 from weakref import ref
 
 from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange
-from aioftrackjobs.commit.unit_of_work import UnitOfWork, creation_key, not_created
+from aioftrackjobs.commit.unit_context import creation_key, not_created
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.errors import EntityError
 from aioftrackjobs.models import Entity, adopt
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Update

@@ -22,7 +22,7 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 
 from aioftrackjobs.background import EventLoop
 from aioftrackjobs.commit.task_unit import NOTHING, Entry, TaskUnit, describe
-from aioftrackjobs.commit.unit_of_work import UnitOfWorkContext
+from aioftrackjobs.commit.unit_context import UnitOfWorkContext
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import SessionStateError
 
