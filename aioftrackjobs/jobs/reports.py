@@ -49,7 +49,8 @@ class Reports:
 
     def send(self, work: Work) -> None:
         """Have the state of the Job written, with what *work*, a part of it, is doing."""
-        self.job.show_progress(work.shown())
+        if not work.ended:  # a late report about a stage is no news
+            self.job.show_progress(work.shown())
 
     def warn(self, problem: str, *, depth: int = 3) -> None:
         """Log the first *problem* of the Job.
@@ -142,7 +143,8 @@ class Reporter:
 
         Args:
             items: Anything to iterate over, with ``for`` or ``async for``.
-            total: How many items there are, if they have no length.
+            total: How many items there are, if they have no length, and if that is not the total of
+                the stage.
         """
         if total is None and isinstance(items, Sized):
             total = len(items)
@@ -276,7 +278,7 @@ class _Tracked(AsyncIterator[T]):
         self._reports = reports
         self._work = work
         self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
-        self._total = None if total is None else number(total)
+        self._total = work.given_total if total is None else number(total)
         self._count = 0
         if self._total:
             work.expect(self._total)

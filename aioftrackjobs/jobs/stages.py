@@ -73,6 +73,11 @@ class Work:
             within._stages.append(self)
 
     @property
+    def given_total(self) -> float | None:
+        """How much work a stage is, if that was said when it was made."""
+        return self._total if self._total_is_given else None
+
+    @property
     def fraction(self) -> float:
         """The part that is done, from 0 to 1."""
         return 1.0 if self.ended else min(max(self._done + self._done_in_stages(), 0.0), 1.0)
@@ -95,8 +100,8 @@ class Work:
             )
         if whole is not None:
             self._total = whole
-        elif self._total_is_given:
-            whole = self._total
+        else:
+            whole = self.given_total
         if whole is None and amount > 1 + _TOLERANCE:
             self._measured = bool(self._stages)
             self._count = amount
