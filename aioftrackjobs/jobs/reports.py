@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from aioftrackjobs.jobs.progress import Progress
-from aioftrackjobs.jobs.stages import Work, number, show_number, show_value
+from aioftrackjobs.jobs.stages import Work, number, show_value
 from aioftrackjobs.jobs.texts import text_of
 
 logger = logging.getLogger(__name__)
@@ -126,7 +126,11 @@ class Reporter:
 
     @property
     def message(self) -> str | None:
-        """What the Job is doing, as the jobs menu shows it beside the percentage."""
+        """What the Job is doing, as the jobs menu shows it beside the percentage.
+
+        A message that is set here stays until another is set; a report with a message of its own
+        replaces it for that report.
+        """
         return self._work().message
 
     @message.setter
@@ -287,9 +291,9 @@ class _Tracked(AsyncIterator[T]):
 
     async def __anext__(self) -> T:
         if self._count and self._total:
-            message = f"{self._count} of {show_number(self._total)}"
             with self._reports.lock:
-                self._work.progress(self._count, message, self._total)
+                self._work.progress(self._count, None, self._total)
+                self._work.show_count()
                 self._reports.send(self._work)
         if isinstance(self._items, AsyncIterator):
             item = await anext(self._items)
