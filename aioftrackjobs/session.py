@@ -211,7 +211,7 @@ class AsyncSession:
             QueryParameterError: Placeholders and parameters do not match, or a parameter cannot
                 stand in a query, as a time without a time zone.
         """
-        self._connection.require_open()
+        self._connection.require_open(anywhere=True)
         require_text("expression", expression)
         return Query(self._context, bind(expression, parameters))
 
@@ -303,7 +303,7 @@ class AsyncSession:
             InvalidKeyError: A key with several attributes is not complete.
             UnserialisableValueError: JSON cannot hold a value.
         """
-        self._connection.require_open()
+        self._connection.require_open(anywhere=True)
         require_values("data", data)
         return self._context.create(kind, data or {}, unit=self._context.tasks.to_record())
 
@@ -314,7 +314,7 @@ class AsyncSession:
             EntityError: The entity does not belong to this session, or another unit of work has
                 created it and not committed yet.
         """
-        self._connection.require_open()
+        self._connection.require_open(anywhere=True)
         check_owned(self._context, entity)
         self._context.tasks.to_record().record_delete(entity)
 
@@ -361,6 +361,7 @@ class AsyncSession:
             ConnectError: The request was not sent. The operations are pending again.
             CommitUncertainError: The request was sent, but no complete response arrived.
         """
+        self._connection.require_open(anywhere=True)
         return self._context.tasks.to_commit().commit()
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
@@ -372,7 +373,7 @@ class AsyncSession:
             async with session.unit_of_work():
                 session.create(Job, {"status": "queued"})
         """
-        self._connection.require_open()
+        self._connection.require_open(anywhere=True)
         return self._context.enter_unit()
 
     @overload

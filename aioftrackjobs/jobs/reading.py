@@ -10,6 +10,7 @@ The same rows show that a Job was stopped, or deleted, by somebody else.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, TransportError
 from aioftrackjobs.models import Job, remote_value
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
+
+logger = logging.getLogger(__name__)
 
 #: What is read of a Job.
 _ATTRIBUTES = ("id", "status", "data")
@@ -45,12 +48,15 @@ class _Round:
         jobs: The Jobs.
         ended: Set when they were read, or could not be read.
         error: Why they could not be read.
+        waiting: How many tasks wait for it; when none does, it ends.
     """
 
     def __init__(self) -> None:
         self.jobs: list[ReadableJob] = []
         self.ended = anyio.Event()
         self.error: FtrackJobsError | None = TransportError("the read was interrupted")
+        self.waiting = 0
+        self.scope = anyio.CancelScope()
 
 
 class JobReader:
@@ -89,21 +95,30 @@ class JobReader:
             self._gathering = round_
         round_ = self._gathering
         round_.jobs.append(job)
-        await round_.ended.wait()
+        round_.waiting += 1
+        try:
+            await round_.ended.wait()
+        finally:
+            round_.waiting -= 1
+            if not round_.waiting:
+                if self._gathering is round_:
+                    self._gathering = None
+                round_.scope.cancel()
         if round_.error is not None:
             raise TransportError(str(round_.error)) from round_.error
 
     async def _run(self, round_: _Round) -> None:
         timings = self._connection.timings
         try:
-            if self._in_progress is not None:
-                with anyio.move_on_after(timings.max_hold):
-                    await self._in_progress.ended.wait()
-            for _ in range(timings.batching_turns):  # one response wakes many tasks
-                await anyio.lowlevel.checkpoint()
-            self._gathering, self._in_progress = None, round_
-            await self.read(round_.jobs)
-            round_.error = None
+            with round_.scope:
+                if self._in_progress is not None:
+                    with anyio.move_on_after(timings.max_hold):
+                        await self._in_progress.ended.wait()
+                for _ in range(timings.batching_turns):  # one response wakes many tasks
+                    await anyio.lowlevel.checkpoint()
+                self._gathering, self._in_progress = None, round_
+                await self.read(round_.jobs)
+                round_.error = None
         except FtrackJobsError as exc:
             round_.error = exc
         finally:
@@ -126,7 +141,10 @@ class JobReader:
             if changed:  # few: decoding takes far longer than comparing
                 await self._decode(changed, number)
         for job in jobs:
-            job.note_read(rows.get(job.entity.id))
+            try:
+                job.note_read(rows.get(job.entity.id))
+            except Exception:  # others may have written anything, which must not end other work
+                logger.warning("%r: what others have written is odd", job, exc_info=True)
 
     async def _decode(self, rows: Sequence[Mapping[str, Any]], number: int) -> None:
         try:
