@@ -80,7 +80,7 @@ async def job_context(
             succeed within *grace*, the traceback is lost; a journal keeps only the reason.
         interval: Seconds between progress updates.
         stop_on: What ends the block from outside: "request" for a stop request in the Job's
-            ``data``, "any" also for a Job that somebody else sets to done or failed, or deletes,
+            ``data``, "any" also for a Job whose status somebody else sets, or that somebody deletes,
             and "never" for nothing. A block that goes on decides how the Job ends.
         take_over: Take *job* from an owner that may still run it. That one notices it when it
             next renews its lease, and from then on does not write the Job any more.

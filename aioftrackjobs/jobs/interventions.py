@@ -23,6 +23,9 @@ from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
 logger = logging.getLogger(__name__)
 
+#: What somebody else may set. A status that only the server knows means nothing here.
+_OTHER_STATUSES = (JobStatus.QUEUED, JobStatus.DONE, JobStatus.FAILED)
+
 #: Texts of the latest reports: somebody may have read an older one, and written it again.
 _OWN_TEXTS = 8
 
@@ -135,7 +138,7 @@ class Interventions:
             self._write_soon()
         elif status in self._own_statuses:
             return
-        elif status in (JobStatus.DONE, JobStatus.FAILED) and not self.stop_requested:
+        elif status in _OTHER_STATUSES and not self.stop_requested:
             self.stop_requested.set("status", reason=f"its status was set to {status}")
             self._status = JobStatus(str(status))
             self._stop(ends_block=self._stop_on == "any")

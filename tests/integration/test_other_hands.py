@@ -694,7 +694,7 @@ async def test_a_stop_request_is_seen_without_leases(
 # Another status
 
 
-@pytest.mark.parametrize("status", ["failed", "done"])
+@pytest.mark.parametrize("status", ["failed", "done", "queued"])
 async def test_another_status_ends_the_block_on_request(
     server: ServerHandle, other: AsyncSession, status: str
 ) -> None:
