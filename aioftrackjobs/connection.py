@@ -243,5 +243,9 @@ class Connection:
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed."""
         self.dispatcher.require_open()
+        self.require_not_closing()
+
+    def require_not_closing(self) -> None:
+        """Raise SessionStateError if the session is being closed; from any thread."""
         if self.is_closing:
             raise SessionStateError("the session is being closed; open a new one")

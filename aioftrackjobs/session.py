@@ -361,6 +361,7 @@ class AsyncSession:
             ConnectError: The request was not sent. The operations are pending again.
             CommitUncertainError: The request was sent, but no complete response arrived.
         """
+        self._connection.require_not_closing()
         return self._context.tasks.to_commit().commit()
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:

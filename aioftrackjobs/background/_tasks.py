@@ -18,8 +18,8 @@ waiter keeps waiting even when it is cancelled.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from contextvars import Context, copy_context
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,11 @@ CleanUp = Callable[[], Coroutine[Any, Any, None]]
 
 #: Name of the host task and of the tasks that it starts.
 _NAME = "aioftrackjobs host"
+
+#: What has spawned this work, unless a caller waits for it in :meth:`BackgroundTasks.finish`.
+_spawned_by: ContextVar[BackgroundTasks | None] = ContextVar("aioftrackjobs_spawned", default=None)
+
+_NOTHING = nullcontext()
 
 #: How often work is started again if the shutdown of the event loop has cancelled it.
 _RESTARTS = 3
@@ -112,6 +117,7 @@ class BackgroundTasks:
         self._call_in_loop = loop_caller()
         library = sniffio.current_async_library()
         # A callback of asyncio is no task, in which anyio would find out the library by itself.
+        self._context.run(_spawned_by.set, self)
         self._context.run(sniffio.current_async_library_cvar.set, library)
         if library == "trio":
             import trio
@@ -228,6 +234,10 @@ class BackgroundTasks:
         When the session closes, it waits for the end of the context, but only for a while.
         """
         return self._keep_alive
+
+    def keep_alive_for_caller(self) -> AbstractContextManager[None]:
+        """Do as :meth:`keep_alive`, unless background work calls it: nobody waits for that."""
+        return _NOTHING if _spawned_by.get() is self else self._keep_alive
 
     def keep_alive_for_block(self) -> KeepAlive:
         """Do as :meth:`keep_alive`, but only while there may be a task that exits the block.

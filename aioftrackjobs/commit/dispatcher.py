@@ -43,7 +43,7 @@ from aioftrackjobs.commit.request import (
     WithdrawnError,
 )
 from aioftrackjobs.commit.sender import BatchSender
-from aioftrackjobs.errors import FtrackJobsError, SessionStateError, TransportError
+from aioftrackjobs.errors import SessionStateError, TransportError
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.retry import Pauses, RetryPolicy
@@ -99,7 +99,6 @@ class Dispatcher:
         self._retry = retry
         self._pauses = pauses
         self._background = background
-        self._keep_alive = background.keep_alive()
         self._group_commit = group_commit
         self._max_requests = max_requests
         self._timings = timings
@@ -111,6 +110,7 @@ class Dispatcher:
         self._batching = 0  # workers that wait for more commits before they take a group
         self._commits_in_progress: dict[object, float] = {}  # when each began, the oldest first
         self._is_watching = False
+        self._withdraws_all = False
         self._closed = False
         self._why_closed = "the session is closed; open a new one"
 
@@ -195,7 +195,7 @@ class Dispatcher:
     async def wait(self, request: PendingRequest) -> Outcome:
         """Wait for the end of *request*; a cancelled wait withdraws it if it was not sent."""
         waiter = request.waiter() if request.outcome is None else None
-        with self._keep_alive:
+        with self._background.keep_alive_for_caller():
             try:
                 if waiter is not None:
                     await waiter
@@ -209,11 +209,12 @@ class Dispatcher:
         """Return what a task waits for."""
         return self._background.new_waiter()
 
-    def withdraw(self, request: PendingRequest, error: FtrackJobsError | None = None) -> None:
-        """End *request* with *error*, now or when it turns out that it was not received."""
+    def withdraw(self, request: PendingRequest) -> None:
+        """End *request*, now or when it turns out that it was not received."""
         request.is_abandoned = True
         if request.outcome is None and not request.is_sent:
-            error = error or WithdrawnError("withdrawn before it was sent")
+            withdrawn = WithdrawnError("withdrawn before it was sent")
+            error = _closed_error() if self._withdraws_all else withdrawn
             self._end(request, request.abandoned(error))
             self._queue.note_withdrawn()
 
@@ -282,8 +283,9 @@ class Dispatcher:
 
     def withdraw_all(self) -> None:
         """End the requests that the server cannot have received: the session closes."""
+        self._withdraws_all = True
         for request in tuple(self._pending):
-            self.withdraw(request, _closed_error())
+            self.withdraw(request)
 
     async def drain(self) -> None:
         """Wait until all requests have ended."""

@@ -111,6 +111,10 @@ class Withdrawal:
         self._may_cancel = False
         if self._has_left:
             return
+        if self._marks_sent:
+            for request in self.group:
+                if request.is_abandoned:  # meanwhile, when it was not known that it waits
+                    request.note_unsent()
         ended = [request.outcome is not None for request in self.group]
         if any(ended) if self._marks_sent else all(ended):
             raise WithdrawnError("withdrawn before it was sent")

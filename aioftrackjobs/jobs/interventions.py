@@ -136,7 +136,7 @@ class Interventions:
         if is_mistaken_failure(status, data, self._holder):
             self.is_mistaken = True
             self._write_soon()
-        elif status in self._own_statuses:
+        elif isinstance(status, str) and status in self._own_statuses:
             return
         elif status in _OTHER_STATUSES and not self.stop_requested:
             self.stop_requested.set("status", reason=f"its status was set to {status}")

@@ -48,12 +48,15 @@ class _Round:
         jobs: The Jobs.
         ended: Set when they were read, or could not be read.
         error: Why they could not be read.
+        waiting: How many tasks wait for it; when none does, it ends.
     """
 
     def __init__(self) -> None:
         self.jobs: list[ReadableJob] = []
         self.ended = anyio.Event()
         self.error: FtrackJobsError | None = TransportError("the read was interrupted")
+        self.waiting = 0
+        self.scope = anyio.CancelScope()
 
 
 class JobReader:
@@ -92,21 +95,30 @@ class JobReader:
             self._gathering = round_
         round_ = self._gathering
         round_.jobs.append(job)
-        await round_.ended.wait()
+        round_.waiting += 1
+        try:
+            await round_.ended.wait()
+        finally:
+            round_.waiting -= 1
+            if not round_.waiting:
+                if self._gathering is round_:
+                    self._gathering = None
+                round_.scope.cancel()
         if round_.error is not None:
             raise TransportError(str(round_.error)) from round_.error
 
     async def _run(self, round_: _Round) -> None:
         timings = self._connection.timings
         try:
-            if self._in_progress is not None:
-                with anyio.move_on_after(timings.max_hold):
-                    await self._in_progress.ended.wait()
-            for _ in range(timings.batching_turns):  # one response wakes many tasks
-                await anyio.lowlevel.checkpoint()
-            self._gathering, self._in_progress = None, round_
-            await self.read(round_.jobs)
-            round_.error = None
+            with round_.scope:
+                if self._in_progress is not None:
+                    with anyio.move_on_after(timings.max_hold):
+                        await self._in_progress.ended.wait()
+                for _ in range(timings.batching_turns):  # one response wakes many tasks
+                    await anyio.lowlevel.checkpoint()
+                self._gathering, self._in_progress = None, round_
+                await self.read(round_.jobs)
+                round_.error = None
         except FtrackJobsError as exc:
             round_.error = exc
         finally:

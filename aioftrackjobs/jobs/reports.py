@@ -74,6 +74,9 @@ class Reports:
 class Reporter:
     """Something that progress is reported on."""
 
+    #: So that setting a misspelt attribute is an error.
+    __slots__ = ("__weakref__", "_reports")
+
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
 
@@ -178,6 +181,8 @@ class Stage(Reporter):
 
     A block that is left by an exception leaves the stage as far as it came.
     """
+
+    __slots__ = ("_before", "_own")
 
     def __init__(
         self, reports: Reports, within: Work, name: str, weight: float, total: float | None

@@ -24,9 +24,11 @@ from aioftrackjobs import (
     shutdown_on_signals,
 )
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.session import connection_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .relay import Relay, Send
+from .waiting import until
 
 Use = Callable[[AsyncSession], Any]
 
@@ -87,10 +89,9 @@ async def closed(server: ServerHandle) -> AsyncIterator[AsyncSession]:
 @asynccontextmanager
 async def being_closed(server: ServerHandle) -> AsyncIterator[AsyncSession]:
     """A session that waits for the final status of a Job."""
-    arrived, gate = anyio.Event(), anyio.Event()
+    gate = anyio.Event()
 
     async def hold(request: WireRequest, send: Send) -> WireResponse:
-        arrived.set()
         await gate.wait()
         return await send(request)
 
@@ -102,9 +103,11 @@ async def being_closed(server: ServerHandle) -> AsyncIterator[AsyncSession]:
         async with job_context(session):
             Relay(session, hold)
             group.start_soon(close)
-            await arrived.wait()
-            yield session
-            gate.set()
+            await until(lambda: connection_of(session).is_closing)
+            try:
+                yield session
+            finally:
+                gate.set()
 
 
 STATES = [never_opened, closed, being_closed]
