@@ -202,6 +202,9 @@ class Interventions:
             JobDeletedError: It was, because the Job was deleted.
             JobOwnedError: It was, because the Job was taken over.
         """
+        if self._stop_on == "never":
+            yield
+            return
         with self._scope:
             yield
         if self._scope.is_cancelled and self._job is not None:
