@@ -283,7 +283,7 @@ class RunningJob(Reporter):
     def _decide(self, status: JobStatus, text: object) -> None:
         with self._reports.lock:
             is_first = self._lifecycle.decide(status, text_of(text))
-        if not is_first:
+        if not (is_first or self._lifecycle.has_ended):
             logger.warning(
                 "%r: its end was decided before; it is not changed to %s",
                 self,

@@ -89,7 +89,7 @@ class Interventions:
     def begin(self, job: Job) -> None:
         """Take note that *job* runs."""
         self._job, self.read_at = job, time.monotonic()
-        self.stop_requested = StopRequest()
+        self.stop_requested = StopRequest(self._background.require_here)
         self._scope = BlockScope(self._background)
         self.note_text(parse_job_data(remote_value(job, "data")).get("description"))
 
@@ -142,9 +142,9 @@ class Interventions:
         if is_mistaken_failure(status, data, self._holder):
             self.is_mistaken = True
             self._write_soon()
-        elif isinstance(status, str) and status in self._own_statuses:
-            return
         elif status in _OTHER_STATUSES and not self.stop_requested:
+            if status in self._own_statuses:
+                return
             self.stop_requested.set("status", reason=f"its status was set to {status}")
             self._status = JobStatus(str(status))
             self._stop(ends_block=self._stop_on == "any")

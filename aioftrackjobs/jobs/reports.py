@@ -85,7 +85,7 @@ class Reporter:
         raise NotImplementedError
 
     def progress(
-        self, done: float, message: str | None = None, *, total: float | None = None
+        self, done: float, message: str | float | None = None, *, total: float | None = None
     ) -> None:
         """Report how far the work is. Never waits; only the latest report is written.
 
@@ -96,10 +96,13 @@ class Reporter:
 
         Args:
             done: From 0 to 1, or up to *total*.
-            message: What the Job is doing.
+            message: What the Job is doing. A number is taken as the *total*, because many functions
+                call back with two numbers: ``session.download(..., progress=job.progress)``.
             total: The value of *done* at the end of the work.
         """
         work = self._work()
+        if total is None and isinstance(message, (int, float)):
+            message, total = None, message
         with self._reports.lock:
             problem = work.progress(done, message, total)
             self._reports.send(work)

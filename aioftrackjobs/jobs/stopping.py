@@ -10,7 +10,7 @@ have ``{"start": 1001, "stop": 1100}`` in its data, which stops nothing.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -67,7 +67,8 @@ class StopRequest:
         at: When, if that is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, require_here: Callable[[], None]) -> None:
+        self._require_here = require_here
         self.kind: Kind | None = None
         self.by: str | None = None
         self.reason: str | None = None
@@ -89,8 +90,13 @@ class StopRequest:
         return self.wait().__await__()
 
     async def wait(self) -> StopRequest:
-        """Wait until somebody wants the Job to stop; return this object."""
+        """Wait until somebody wants the Job to stop; return this object.
+
+        Raises:
+            SessionStateError: The session belongs to another event loop, thread or process.
+        """
         if self.kind is None:
+            self._require_here()
             self._event = self._event or anyio.Event()
             await self._event.wait()
         return self

@@ -93,6 +93,7 @@ async def files(session: AsyncSession) -> None:
 
 async def jobs(session: AsyncSession) -> None:
     async with job_context(session, user=UUID(int=1), description="x") as job:
+        await session.create_component(b"x", progress=job.progress)
         assert_type(job, RunningJob)
         assert_type(job.entity, Job)
         job.progress(0.5, "half")
