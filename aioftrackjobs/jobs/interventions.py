@@ -124,7 +124,7 @@ class Interventions:
         self._known = text
         data = parse_job_data(text)
         if self.is_owner and is_owned_by_other(data, self._holder, self._server.server_time()):
-            self.lose(Lease.of(data))
+            self.lose(Lease.of(data), is_elsewhere=True)
         if not (self._is_over or self.is_lost):
             self._note_values(status, data)
 
@@ -178,23 +178,26 @@ class Interventions:
             self.stop_requested.set("deleted", reason="it was deleted")
             self._stop(ends_block=self._stop_on == "any")
 
-    def lose(self, owner: Lease | None = None) -> None:
+    def lose(self, owner: Lease | None = None, *, is_elsewhere: bool = False) -> None:
         """Leave the Job to another owner.
 
         Args:
-            owner: The lease of the new owner; None if it is another block of this session, or has
-                ended the Job already.
+            owner: The lease of the new owner; None if it has ended the Job already.
+            is_elsewhere: Whether it is in another session.
         """
         if self.is_lost or self.is_deleted or self._job is None:
             return
         self.is_lost, self._new_owner = True, owner
         self._leave()
+        by = "another" if owner is None else f"process {owner.process.pid} on {owner.process.host}"
+        reason = f"it was taken over by {by}"
         if self._is_over:
-            logger.warning("%r: it was taken over; its end is not written", self._job)
+            logger.warning("%r: %s; its end is not written", self._job, reason)
             return
-        by = None if owner is None else f"process {owner.process.pid} on {owner.process.host}"
-        self.stop_requested.set("taken over", reason=f"it was taken over by {by or 'another'}")
-        self._stop(ends_block=self._stop_on == "any" and owner is not None)
+        self.stop_requested.set("taken over", reason=reason)
+        ends_block = is_elsewhere and self._stop_on == "any"
+        if not (ends_block and self._scope.cancel(reason)):
+            logger.warning("%r: %s; its block goes on, and writes it no more", self._job, reason)
 
     def _stop(self, *, ends_block: bool) -> None:
         if not (ends_block and self._scope.cancel(str(self.stop_requested))):
