@@ -113,9 +113,9 @@ class Connection:
         self.end_jobs: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
 
     async def __aenter__(self) -> Connection:
-        if self.background.event_loop is not None:
-            raise SessionStateError("a session can be opened only once; make a new one")
+        self._require_new()
         await self.journal.require_usable()
+        self._require_new()  # another task may open it meanwhile
         key = self.credentials.api_key.reveal()
         server_url = self.credentials.server_url
         api_url = server_url + API_PATH
@@ -147,6 +147,10 @@ class Connection:
         self.dispatcher.open(self.api)
         self._transport = transport
         return self
+
+    def _require_new(self) -> None:
+        if self.background.event_loop is not None:
+            raise SessionStateError("a session can be opened only once; make a new one")
 
     async def __aexit__(
         self,
@@ -240,12 +244,12 @@ class Connection:
         server_url, api_user, api_key = self.credentials
         return component_url(server_url, action, component_id, api_user, api_key.reveal())
 
-    def require_open(self) -> None:
-        """Raise SessionStateError unless the session is open, and is not being closed."""
-        self.dispatcher.require_open()
-        self.require_not_closing()
+    def require_open(self, *, anywhere: bool = False) -> None:
+        """Raise SessionStateError unless the session is open, and is not being closed.
 
-    def require_not_closing(self) -> None:
-        """Raise SessionStateError if the session is being closed; from any thread."""
+        Args:
+            anywhere: Do not mind if this is another event loop, thread or process.
+        """
+        self.dispatcher.require_open(anywhere=anywhere)
         if self.is_closing:
             raise SessionStateError("the session is being closed; open a new one")

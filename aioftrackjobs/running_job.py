@@ -82,8 +82,8 @@ async def job_context(
         stop_on: What ends the block from outside: "request" for a stop request in the Job's
             ``data``, "any" also for a Job that somebody else sets to done or failed, or deletes,
             and "never" for nothing. A block that goes on decides how the Job ends.
-        take_over: Take *job* from an owner that may still run it. That one notices it when it
-            next renews its lease, and from then on does not write the Job any more.
+        take_over: Take *job* from an owner that may still run it. That one notices it within
+            seconds, and from then on does not write the Job any more.
         join: Work on *job* for its owner, as a child process or a nested block: progress and
             attachments go to the Job, but the block does not end it, whatever happens inside.
 
@@ -93,7 +93,8 @@ async def job_context(
         NoResultFoundError: There is no such Job or user.
         JobStoppedError: Somebody has stopped the Job, so that the block was cancelled.
         JobDeletedError: Somebody has deleted the Job, and the block ended without an error.
-        JobOwnedError: *job* is run, or claimed, by another session, or by another block.
+        JobOwnedError: *job* is run, or claimed, by another session or block; or, with *stop_on*
+            "any", another one has taken the Job over.
         EntityError: The Job to *join* is not running.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
             not done, and no journal keeps its final status for later.
@@ -147,6 +148,8 @@ class RunningJob(Reporter):
     All but :meth:`attach` may be called from any thread, callback or signal handler, never waits,
     and has no effect after the end of the block.
     """
+
+    __slots__ = ("_jobs", "_lifecycle", "_outer")
 
     def __init__(
         self, jobs: JobsContext, lifecycle: JobLifecycle, outer: RunningJob | None = None
@@ -280,7 +283,7 @@ class RunningJob(Reporter):
     def _decide(self, status: JobStatus, text: object) -> None:
         with self._reports.lock:
             is_first = self._lifecycle.decide(status, text_of(text))
-        if not is_first:
+        if not (is_first or self._lifecycle.has_ended):
             logger.warning(
                 "%r: its end was decided before; it is not changed to %s",
                 self,

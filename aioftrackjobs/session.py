@@ -211,7 +211,7 @@ class AsyncSession:
             QueryParameterError: Placeholders and parameters do not match, or a parameter cannot
                 stand in a query, as a time without a time zone.
         """
-        self._connection.require_open()
+        self._connection.require_open(anywhere=True)
         require_text("expression", expression)
         return Query(self._context, bind(expression, parameters))
 
@@ -303,7 +303,7 @@ class AsyncSession:
             InvalidKeyError: A key with several attributes is not complete.
             UnserialisableValueError: JSON cannot hold a value.
         """
-        self._connection.require_open()
+        self._connection.require_open(anywhere=True)
         require_values("data", data)
         return self._context.create(kind, data or {}, unit=self._context.tasks.to_record())
 
@@ -314,7 +314,7 @@ class AsyncSession:
             EntityError: The entity does not belong to this session, or another unit of work has
                 created it and not committed yet.
         """
-        self._connection.require_open()
+        self._connection.require_open(anywhere=True)
         check_owned(self._context, entity)
         self._context.tasks.to_record().record_delete(entity)
 
@@ -361,7 +361,7 @@ class AsyncSession:
             ConnectError: The request was not sent. The operations are pending again.
             CommitUncertainError: The request was sent, but no complete response arrived.
         """
-        self._connection.require_not_closing()
+        self._connection.require_open(anywhere=True)
         return self._context.tasks.to_commit().commit()
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
@@ -373,7 +373,7 @@ class AsyncSession:
             async with session.unit_of_work():
                 session.create(Job, {"status": "queued"})
         """
-        self._connection.require_open()
+        self._connection.require_open(anywhere=True)
         return self._context.enter_unit()
 
     @overload
@@ -474,8 +474,9 @@ class AsyncSession:
             location: The server location, which is also the meaning of "auto".
             name: File name with extension. Needed if *source* has no path.
             checksum: Verify with MD5 digests that the server has received what was sent.
-            progress: Called on the event loop with the number of bytes sent, and of all bytes. It
-                must not block. An error that it raises ends the upload.
+            progress: Called on the event loop with the number of bytes sent, and of all bytes, and
+                with the context variables of the caller. It must not block. An error that it raises
+                ends the upload.
 
         Raises:
             TransferError: The file could not be read, or the server did not accept it.
@@ -521,7 +522,8 @@ class AsyncSession:
                 the server is still the same. An interrupted download leaves ``.NAME.part`` and
                 ``.NAME.part.json`` beside *path*.
             progress: Called on the event loop with the number of bytes written, and of all bytes or
-                None. It must not block. An error that it raises ends the download.
+                None, and with the context variables of the caller. It must not block. An error that
+                it raises ends the download.
 
         Raises:
             TransferError: The server has no such file, it is incomplete, or it cannot be written.

@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from aioftrackjobs import AsyncSession, FtrackJobsError, ServerError
 from aioftrackjobs.cli.arguments import STDOUT, ServerOptions, UnusablePathError
+from aioftrackjobs.protocol.query import quote
 from aioftrackjobs.protocol.schemas import EntitySchema, decode_schema
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.session import context_of
@@ -148,20 +149,20 @@ async def _read_type(session: AsyncSession, document: Mapping[str, Any]) -> Asyn
     references = _keyless(document, schema)
     wanted = ", ".join([*names, *(f"{name}.id" for name in references)])
     order = ", ".join(schema.primary_key)
-    offset = 0
+    offset, after = 0, ""
     while True:
-        expression = (
-            f"select {wanted} from {schema.entity_type} order by {order}"
-            f" offset {offset} limit {_PAGE}"
-        )
-        rows = await _query(session, expression)
+        expression = f"select {wanted} from {schema.entity_type}{after} order by {order}"
+        rows = await _query(session, f"{expression} offset {offset} limit {_PAGE}")
         for row in rows:
             # Subtypes are dumped under their own names, with more attributes.
             if row.get("__entity_type__") == schema.entity_type and not _is_secret(row):
                 yield dict(_stored(row, names)) | dict(_references(row, references))
         if len(rows) < _PAGE:
             return
-        offset += _PAGE
+        if len(schema.primary_key) == 1:  # rows may come and go meanwhile
+            after = f" where {order} > {quote(rows[-1][order])}"
+        else:
+            offset += _PAGE
 
 
 def _keyless(document: Mapping[str, Any], schema: EntitySchema) -> list[str]:

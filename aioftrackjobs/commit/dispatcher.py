@@ -118,15 +118,20 @@ class Dispatcher:
         """Accept requests from now on, and send them by *api*."""
         self._sender = BatchSender(api, self._end, self._retry, self._pauses)
 
-    def require_open(self) -> None:
-        """Raise SessionStateError unless requests are accepted, and here."""
+    def require_open(self, *, anywhere: bool = False) -> None:
+        """Raise SessionStateError unless requests are accepted.
+
+        Args:
+            anywhere: Do not mind if this is another event loop, thread or process.
+        """
         if self._closed:
             raise SessionStateError(self._why_closed)
         if self._sender is None:
             raise SessionStateError(
                 "the session is not open; write: async with AsyncSession(...) as session:"
             )
-        self.require_here()
+        if not anywhere:
+            self.require_here()
 
     def require_here(self) -> None:
         """Raise SessionStateError in another event loop, thread or process."""
@@ -153,8 +158,7 @@ class Dispatcher:
         Raises:
             SessionStateError: The session is not open.
         """
-        if self._closed or self._sender is None:
-            self.require_open()
+        self.require_open(anywhere=True)  # its callers, if they are not in the loop, have checked
         request = PendingRequest.of_commit(
             operations, settle, unordered=unordered, uncertain_because=uncertain_because
         )

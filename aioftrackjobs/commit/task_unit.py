@@ -16,7 +16,7 @@ from weakref import ref
 from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange
 from aioftrackjobs.commit.unit_of_work import UnitOfWork, creation_key, not_created
 from aioftrackjobs.errors import EntityError
-from aioftrackjobs.models import Entity, owner_of
+from aioftrackjobs.models import Entity, adopt
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Update
 from aioftrackjobs.protocol.references import linked_ids
 
@@ -66,7 +66,7 @@ class TaskUnit(UnitOfWork):
                 does not exist any more.
         """
         for change in self._pending:
-            if isinstance(change.operation, Update) and owner_of(change.entity) is None:
+            if isinstance(change.operation, Update) and not self._owns(change.entity):
                 raise EntityError(
                     f"{change.entity!r} was deleted, or its creation was rolled back; roll back "
                     "to drop its changes"
@@ -157,7 +157,25 @@ class TaskUnit(UnitOfWork):
         if self._pending and not sys.is_finalizing():
             if self.task is not None:
                 self._warn()
+            lost = [each.entity for each in self._pending if isinstance(each.operation, Create)]
             self.drop(keep_uncertain=True)
+            for entity in lost:
+                adopt(entity, _NoOwner(self._context))
+
+
+class _NoOwner:
+    """The owner of an entity that is never created, because its task has ended: as its session."""
+
+    def __init__(self, context: Any) -> None:
+        self._context = context
+
+    def record_update(self, entity: Entity, name: str, value: object) -> None:
+        raise EntityError(
+            f"{entity!r} was never created: the task that recorded it has ended without a commit"
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
 
 
 def describe(changes: Iterable[RecordedChange]) -> str:

@@ -285,10 +285,15 @@ class UnitOfWork:
 
     def _show_others(self, entities: Iterable[Entity]) -> None:
         """Let *entities* show the values again that other units have recorded."""
-        left = {id(entity): entity for entity in entities if owner_of(entity) is not None}
+        left = {id(entity): entity for entity in entities if self._owns(entity)}
         if left:
             for (key, name), value in self._values_of_others(left.values()).items():
                 change_locally(left[key], name, value)
+
+    def _owns(self, entity: Entity) -> bool:
+        """Return whether *entity* belongs to the session: it does not if it was rolled back."""
+        owner: object = owner_of(entity)
+        return owner is self._context
 
     def _values_of_others(self, entities: Iterable[Entity]) -> dict[tuple[int, str], Any]:
         """Return the latest values that other units have recorded, by id() and name."""

@@ -238,6 +238,7 @@ class EntityContext:
 
     async def schemas(self) -> list[dict[str, Any]]:
         """Return the server's schema documents, which are loaded once."""
+        self.connection.background.require_here()  # a lock of another event loop never opens
         async with self._schemas_lock:
             if self._schemas is None:
                 (documents,) = await self.connection.call([{"action": "query_schemas"}])

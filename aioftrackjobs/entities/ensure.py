@@ -79,10 +79,7 @@ async def ensure(
 def _identifying_names(
     model: type[Entity], data: Mapping[str, Any], identifying_keys: Sequence[str] | None
 ) -> list[str]:
-    if identifying_keys is None:
-        names = list(data)
-    else:
-        names = [identifying_keys] if isinstance(identifying_keys, str) else list(identifying_keys)
+    names = list(data) if identifying_keys is None else list(identifying_keys)
     if paths := [name for name in (*data, *names) if "." in name]:
         raise QueryParameterError(
             f"{model.entity_type} has no attribute {paths[0]!r}: ensure() takes attributes of the "

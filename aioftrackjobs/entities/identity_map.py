@@ -39,6 +39,10 @@ class IdentityMap:
         """Return the known entity of this type and key; None if there is none."""
         return self._entities.get((entity_type, *key))
 
+    def keys_of(self, entity_type: str) -> list[tuple[str, ...]]:
+        """Return the keys of all known entities of a type."""
+        return [each[1:] for each in tuple(self._entities.keys()) if each[0] == entity_type]
+
     def add(self, reference: Reference, entity: Entity) -> None:
         """Make *entity*, which *reference* names, the one instance for its key."""
         self._entities[(reference.entity_type, *dict(reference.key).values())] = entity

@@ -159,6 +159,7 @@ class _Rows(AsyncIterator[E]):
 
     async def __anext__(self) -> E:
         if not self._page:
+            self._query._context.connection.background.require_here()
             async with self._lock:
                 if not self._page:
                     await self._read()

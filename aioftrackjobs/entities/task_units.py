@@ -99,10 +99,14 @@ class TaskUnits:
         unit = _units.get(_NONE).get(self)
         if unit is not None and unit.has_ended:
             unit = self._leave_late(unit, task)
-        unit = unit or self.default
-        if task is None or (unit.task is None and unit is not self.default):
-            return unit
-        return self._by_task.get(task, unit)
+        if unit is not None and unit.task is None:
+            return unit  # of a block
+        if task is not None:
+            unit = self._by_task.get(task, unit)
+        # What callbacks have recorded, no task has: the next commit of nothing else sends it.
+        if unit is None or (unit.is_settled and not self.default.is_settled):
+            return self.default
+        return unit
 
     def _begin_unit(self, task: Any, loop: EventLoop) -> TaskUnit:
         """Make a unit of work for *task*, which is the running one."""

@@ -146,22 +146,21 @@ class Attachments:
     async def _count(self, job: Job) -> int:
         """Return how many attachments *job* has that this object has not made, as far as known.
 
-        An earlier run may have failed, with a traceback, and others may have attached something.
+        The program may have created links by hand. An earlier run may have failed, with a
+        traceback, and others may have attached something.
         """
-        created = self._entities.tasks.to_act_on().created
-        links = [each for each in created if isinstance(each, JobComponent)]
-        keys = [each.__ftrack_reference__().key for each in links]
-        count = len([key for key in keys if ("job_id", job.id) in key])
+        links = self._entities.identity.keys_of(JobComponent.entity_type)
+        found = {component_id for component_id, job_id in links if job_id == job.id}
         if self.job_is_new:
-            return count
+            return len(found)
         text = bind("select component_id from JobComponent where job_id is {id}", {"id": job.id})
         query: Query[Entity] = Query(self._entities, f"{text} limit {_SECOND}")
         with anyio.move_on_after(_COUNTING):
             try:
-                count += len(await query.all())
+                found |= {str(row["component_id"]) for row in await query.all()}
             except FtrackJobsError as exc:
                 logger.debug("%r: its attachments were not counted: %s", job, exc)
-        return count
+        return len(found)
 
     async def add_traceback(self, job: Job, text: str) -> None:
         """Attach *text* as a text file; an error is only logged, as the Job failed by another."""

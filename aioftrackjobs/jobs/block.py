@@ -1,4 +1,4 @@
-"""The block of ``job_context``: its arguments, and how it decorates coroutine functions."""
+"""The block of ``job_context``: its arguments, what they name, and how it decorates functions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from aioftrackjobs.config import require, require_flag, require_seconds, require_text
-from aioftrackjobs.errors import ArgumentError
+from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
+from aioftrackjobs.errors import ArgumentError, MultipleResultsFoundError, NoResultFoundError
 from aioftrackjobs.jobs.data import parse_given_data
 from aioftrackjobs.jobs.stopping import STOP_ON
-from aioftrackjobs.models import Entity, job_data_text
+from aioftrackjobs.models import Entity, Job, User, job_data_text
+from aioftrackjobs.protocol.query import bind
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -49,11 +52,15 @@ class BlockContext(AbstractAsyncContextManager[T], Generic[T]):
 
     def __init__(self, make: Callable[[], AbstractAsyncContextManager[T]]) -> None:
         self._make = make
+        self._is_entered = False
         self._block = make()  # at once, so that a missing or unknown argument is an error here
 
     # No coroutines of their own: each would be one more frame in every traceback of the block.
 
     def __aenter__(self) -> Coroutine[Any, Any, T]:
+        if self._is_entered:
+            raise RuntimeError("a block is entered once; call job_context(...) again for each Job")
+        self._is_entered = True
         return self._block.__aenter__()
 
     def __aexit__(
@@ -172,3 +179,58 @@ def session_from(given: object, kind: type[S]) -> S:
     if not isinstance(found, kind):
         require(False, "what session() returns", "a session", found)  # noqa: FBT003
     return cast("S", found)
+
+
+async def find_user(entities: EntityContext, user: Entity | str | UUID) -> User:
+    """Return the user that *user* is, or whose id or name it is.
+
+    Raises:
+        NoResultFoundError: There is none.
+        MultipleResultsFoundError: There are several.
+    """
+    if isinstance(user, User):
+        return user
+    if isinstance(user, Entity):
+        raise TypeError(f"{user!r} is no User")
+    text = str(user)
+    as_id = _uuid_text(text)
+    ids = {text, as_id or text}
+    # What looks like an id may be a name all the same, unless it is a UUID object.
+    criteria = "id in {ids}" if isinstance(user, UUID) else "username is {text} or id in {ids}"
+    given = {"ids": ids} if isinstance(user, UUID) else {"ids": ids, "text": text}
+    expression = bind(f"User where {criteria}", given)
+    query: Query[Entity] = Query(entities, expression)
+    users = await query.of(User).all()
+    with_id = [each for each in users if each.id in ids]
+    with_name = [each for each in users if each.id not in ids]
+    likely = (with_id or with_name) if as_id else (with_name or with_id)
+    if not likely:
+        raise NoResultFoundError(expression)
+    if len(likely) > 1:
+        raise MultipleResultsFoundError(expression)
+    return likely[0]
+
+
+async def find_job(entities: EntityContext, job: Entity | str | UUID) -> Job:
+    """Return the Job that *job* is, or whose id it is, as the server has it now.
+
+    Raises:
+        NoResultFoundError: There is none.
+    """
+    if isinstance(job, str | UUID):
+        found = await fetch_entity(entities, key_reference(entities.model(Job), str(job)))
+        if not isinstance(found, Job):
+            raise NoResultFoundError(f'Job where id is "{job}"')
+        return found
+    if not isinstance(job, Job):
+        raise TypeError(f"{job!r} is no Job")
+    await populate(entities, [job], Job.default_projections)
+    return job
+
+
+def _uuid_text(text: str) -> str | None:
+    """Return *text* as the server spells ids, if it is one in any spelling."""
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None

@@ -25,6 +25,8 @@ from types import (
 )
 from typing import Any
 
+import anyio
+
 from aioftrackjobs.jobs.ending import describe_error, describe_failure, is_cancellation
 
 logger = logging.getLogger(__name__)
@@ -112,8 +114,10 @@ def _message(error: BaseException | None) -> str | None:
 
 
 def _has_expired(found: Any) -> bool:
-    """Return whether *found* is a time-out of asyncio that has passed."""
+    """Return whether *found* is a time-out of asyncio, or a scope of anyio, that has passed."""
     asyncio = sys.modules["asyncio"]
+    if isinstance(found, anyio.CancelScope):  # versions of anyio before 4.11 give no reason
+        return found.cancel_called and found.deadline <= anyio.current_time()
     if isinstance(found, asyncio.Timeout):
         return bool(found.expired())
     if isinstance(found, asyncio.TimerHandle) and not found.cancelled():

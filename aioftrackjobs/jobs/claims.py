@@ -262,21 +262,20 @@ class Claims:
 
     # A certain one
 
-    def enter(self, job: Job, began: float, *, runs_here: bool, take_over: bool) -> Beginning:
+    def enter(self, job: Job, began: float, *, take_over: bool) -> Beginning:
         """Check that *job* may be begun, and keep other tasks of this session from doing so.
 
         Args:
             job: A Job that was just read.
             began: When the read began, in the time of the event loop.
-            runs_here: Whether another block of this session runs it.
             take_over: Take it from its owner.
 
         Raises:
             JobOwnedError: It has an owner, and nothing was written.
         """
         owner = self._owner_of(job)
-        if job.id in self._busy or (runs_here and not take_over):
-            raise self._owned_here(job)
+        if job.id in self._busy:
+            raise self.owned_here(job)
         is_own = owner is not None and owner.holder == self._holder
         if owner is not None and not is_own and not take_over:
             raise owned_error(job.id, owner)
@@ -336,6 +335,7 @@ class Claims:
             return not self._has_leases
         return owner.holder == self._holder and not owner.is_claim
 
-    def _owned_here(self, job: Job) -> JobOwnedError:
+    def owned_here(self, job: Job) -> JobOwnedError:
+        """Return the error about a Job of another block of this session."""
         here = this_process()
         return JobOwnedError(job.id, here.host, here.pid, self._holder)

@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from aioftrackjobs.errors import ArgumentError
@@ -30,6 +32,9 @@ from aioftrackjobs.models import JobStatus, parse_job_data
 
 #: Characters of a Job's text, which travels with each report.
 _LONGEST_TEXT = 2000
+
+#: Texts of reports that are kept: a program may have read one of them, and set it again.
+_LATEST = 8
 
 #: The beginning of a text that is progress alone.
 _PERCENTAGE = re.compile(r"\d{1,3} %(, |$)")
@@ -69,6 +74,7 @@ class JobData:
     extra: Mapping[str, Any] | None = None
     is_running: bool = False
     taken_over: Mapping[str, Any] | None = None
+    _latest: deque[str] = field(default_factory=partial(deque, maxlen=_LATEST))
 
     def adopt_description(self, data: object) -> None:
         """Continue with the description in *data*, unless one is given.
@@ -89,20 +95,24 @@ class JobData:
             after: The data that it has set. It may have a text of an earlier report, which is none
                 of the program's.
         """
-        text = _read(after).get("description")
-        if isinstance(text, str) and text != _read(before).get("description"):
-            self.adopt_text(text)
+        old, new = _read(before), _read(after)
+        text = new.get("description", old.get("description"))
+        if text != old.get("description") and isinstance(text, str | None):
+            self.adopt_text(text or "")
 
     def adopt_text(self, text: str) -> None:
         """Continue with *text*, unless it is that of an earlier report."""
-        if not self._is_report(text):
+        shown = self._progress_in(text)
+        if text not in self._latest and not (shown and _PERCENTAGE.match(shown)):
             self.description = text
 
-    def _is_report(self, text: str) -> bool:
-        """Return whether *text* is the base text with progress."""
+    def _progress_in(self, text: str) -> str | None:
+        """Return what may be progress in *text*, if that is the base text with something else."""
         if not self.description:
-            return _PERCENTAGE.match(text) is not None
-        return text.startswith(f"{self.description} (") and text.endswith(")")
+            return text
+        if text.startswith(f"{self.description} (") and text.endswith(")"):
+            return text[len(self.description) + 2 : -1]
+        return None
 
     def adopt_values(self, before: object, after: object) -> None:
         """Keep the values of others that the program has changed in the *data* of its Job."""
@@ -128,12 +138,14 @@ class JobData:
         if progress is not None or self.result is not None or self.failure_reason is not None:
             shown = None if self.is_done else progress
             text = compose_description(base, shown, self.result, self.failure_reason)
-        elif self.is_running and isinstance(found, str) and self._is_report(found):
+        elif self.is_running and base and isinstance(found, str) and self._progress_in(found):
             text = found  # of a block that has joined the Job: this one reports nothing
         for key in ("base_description", LEASE, RECOVERED, TAKEN_OVER):
             composed.pop(key, None)
         if text:
-            composed["description"] = _encodable(text)
+            composed["description"] = text = _encodable(text)
+            if text != base and text not in self._latest:
+                self._latest.append(text)
         elif base is not None or progress is not None:
             composed.pop("description", None)
         if base and text != base:

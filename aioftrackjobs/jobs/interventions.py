@@ -8,7 +8,6 @@ it any more, and nothing waits for it.
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -20,7 +19,7 @@ from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import is_mistaken_failure
 from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other, owned_error
 from aioftrackjobs.jobs.stopping import STOP, BlockScope, StopOn, StopRequest, stop_request_in
-from aioftrackjobs.models import Job, JobStatus, parse_job_data
+from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +29,8 @@ _OWN_TEXTS = 8
 
 class Interventions:
     """Takes note of what others do to one Job, and ends its block if it has to.
+
+    Until the Job runs, there is nothing to note; see :meth:`begin`.
 
     Args:
         jobs: What the Jobs of the session share.
@@ -41,14 +42,16 @@ class Interventions:
 
     Attributes:
         stop_requested: Whether somebody wants the Job to stop.
-        read_at: When the Job was last read, in monotonic seconds; infinite if it is of no use to
-            read it again.
+        read_at: When the Job was last read, in monotonic seconds.
         is_missing: Whether the latest read has not found it.
         is_deleted: Whether it was there, and is there no more.
         is_mistaken: Whether a recovery has failed it although this session runs it.
         is_lost: Whether another owner has taken it over.
         is_owner: Whether the block owns the Job, and has not only joined it.
     """
+
+    stop_requested: StopRequest
+    _scope: BlockScope
 
     def __init__(
         self,
@@ -63,15 +66,15 @@ class Interventions:
         self._stop_on = stop_on
         self._holder, self._server, self._active = jobs.journal.holder, jobs.server, jobs.active
         self._new_owner: Lease | None = None
-        self._scope = BlockScope(jobs.background)
+        self._background = jobs.background
         self._write_soon, self._adopt_text, self._leave = write_soon, adopt_text, leave
         self._own_statuses = own_statuses
         self._job: Job | None = None  # once it is known to run
         self._is_over = False
         self._was_seen = False  # by a read: some users may create Jobs that they cannot read
+        self._is_hidden = False  # from this user, who could write it
         self._status: JobStatus | None = None  # that somebody else has set
         self._own_texts = deque[object](maxlen=_OWN_TEXTS)
-        self.stop_requested = StopRequest()
         self.read_at = 0.0
         self.is_missing = False
         self.is_deleted = False
@@ -82,6 +85,9 @@ class Interventions:
     def begin(self, job: Job) -> None:
         """Take note that *job* runs."""
         self._job, self.read_at = job, time.monotonic()
+        self.stop_requested = StopRequest(self._background.require_here)
+        self._scope = BlockScope(self._background)
+        self.note_text(parse_job_data(remote_value(job, "data")).get("description"))
 
     def end(self) -> None:
         """Take note that the block has ended: nothing can be stopped any more."""
@@ -96,13 +102,15 @@ class Interventions:
 
     def note_read(self, row: Mapping[str, Any] | None) -> None:
         """Take note of the *row* that the server has for the Job; None if it has none."""
+        if self.is_deleted or self.is_lost:
+            return
         self.read_at = time.monotonic()
         self.is_missing = row is None
         self.is_mistaken = False
         if row is None:
             if self._was_seen:
                 self._note_deletion()
-            else:  # perhaps it may not be read: a write shows whether it exists
+            elif not self._is_hidden:  # perhaps it may not be read: a write shows that
                 self._write_soon()
             return
         self._was_seen = True
@@ -125,9 +133,9 @@ class Interventions:
         if is_mistaken_failure(status, data, self._holder):
             self.is_mistaken = True
             self._write_soon()
-        elif status in self._own_statuses:
-            return
         elif status in (JobStatus.DONE, JobStatus.FAILED) and not self.stop_requested:
+            if status in self._own_statuses:
+                return
             self.stop_requested.set("status", reason=f"its status was set to {status}")
             self._status = JobStatus(str(status))
             self._stop(ends_block=self._stop_on == "any")
@@ -140,6 +148,10 @@ class Interventions:
             is_report = isinstance(base, str) and base and text.startswith(f"{base} (")
             self._adopt_text(str(base) if is_report else text)
 
+    def note_written(self) -> None:
+        """Take note that the server has applied a write of the Job."""
+        self._is_hidden = self.is_missing
+
     def note_refusal(self, error: Exception) -> None:
         """Take note that the server has refused a write of the Job, perhaps because it is gone."""
         if self.is_missing and isinstance(error, ServerError) and not error.is_retryable:
@@ -148,7 +160,7 @@ class Interventions:
     def _note_deletion(self) -> None:
         if self.is_deleted or self._job is None:
             return
-        self.is_deleted, self.read_at = True, math.inf
+        self.is_deleted = True
         self._leave()
         if not self._is_over and not self.stop_requested:
             self.stop_requested.set("deleted", reason="it was deleted")
@@ -163,7 +175,7 @@ class Interventions:
         """
         if self.is_lost or self.is_deleted or self._job is None:
             return
-        self.is_lost, self._new_owner, self.read_at = True, owner, math.inf
+        self.is_lost, self._new_owner = True, owner
         self._leave()
         if self._is_over:
             logger.warning("%r: it was taken over; its end is not written", self._job)
@@ -205,4 +217,4 @@ class Interventions:
     @property
     def imposed_status(self) -> JobStatus | None:
         """The status for which the block was stopped, and which stays; None if there is none."""
-        return self._status if self._scope.is_cancelled else None
+        return self._status if self._status and self._scope.is_cancelled else None

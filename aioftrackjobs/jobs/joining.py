@@ -18,6 +18,7 @@ import anyio
 import sniffio
 
 from aioftrackjobs.errors import EntityError, FtrackJobsError, SessionStateError
+from aioftrackjobs.jobs.block import find_job
 from aioftrackjobs.jobs.data import parse_given_data
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
@@ -52,7 +53,7 @@ class JoinedLifecycle(JobLifecycle):
             EntityError: It is not running.
         """
         self._data.extra = parse_given_data(data) if isinstance(data, str) else data
-        found = await self._find_job(job or "")
+        found = await find_job(self._jobs.entities, job or "")
         self._jobs.require_open()
         status = remote_value(found, "status")
         if status != JobStatus.RUNNING:

@@ -40,6 +40,10 @@ class ActiveJob(ReadableJob, Protocol):
         """When it was last read, in monotonic seconds."""
         ...
 
+    def is_job(self, job_id: str) -> bool:
+        """Return whether it is the Job with this id."""
+        ...
+
     def lose(self) -> None:
         """Leave the Job to another block of this session, which has taken it over."""
         ...
@@ -104,7 +108,7 @@ class ActiveJobs:
         self.shutdown_reason: str | None = None
         self.shutdown_deadline = math.inf
         self.is_closing = False
-        self._reports = 0
+        self._ending: dict[ActiveJob, None] = {}
         self._all_reported: anyio.Event | None = None
 
     @property
@@ -166,7 +170,11 @@ class ActiveJobs:
 
     def find(self, job_id: str) -> ActiveJob | None:
         """Return the Job with this id that this session owns; None if it owns none."""
-        return next((job for job in self._jobs if job.entity.id == job_id), None)
+        return next((job for job in self._jobs if job.is_job(job_id)), None)
+
+    def is_ending(self, job_id: str) -> bool:
+        """Return whether this session is reporting how the Job with this id ended."""
+        return any(job.is_job(job_id) for job in self._ending)
 
     def _readable(self) -> list[ActiveJob]:
         return [*self._jobs, *(job for job, is_read in self._guests.items() if is_read)]
@@ -181,6 +189,8 @@ class ActiveJobs:
                 if not self._is_reading:  # a read that hangs must not hold up renewals
                     self._background.spawn(self._read_all)
                     self._is_reading = True
+        except SessionStateError:
+            pass  # it is closed
         finally:
             self._is_watching = False
 
@@ -229,14 +239,14 @@ class ActiveJobs:
             await self._all_left.wait()
 
     @contextmanager
-    def count_report(self) -> Iterator[None]:
-        """Count the report of a final status, which closing waits for."""
-        self._reports += 1
+    def count_report(self, job: ActiveJob) -> Iterator[None]:
+        """Count the report of the final status of *job*, which closing waits for."""
+        self._ending[job] = None
         try:
             yield
         finally:
-            self._reports -= 1
-            if not self._reports and self._all_reported is not None:
+            self._ending.pop(job, None)
+            if not self._ending and self._all_reported is not None:
                 self._all_reported.set()
 
     async def close(self) -> None:
@@ -251,7 +261,7 @@ class ActiveJobs:
         async with anyio.create_task_group() as group:
             for job in (*running, *self._guests):
                 group.start_soon(job.close)
-        while self._reports:
+        while self._ending:
             self._all_reported = anyio.Event()
             await self._all_reported.wait()
 

@@ -19,21 +19,20 @@ from uuid import UUID
 import anyio
 import sniffio
 
-from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest, Settle
+from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Settle
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
+from aioftrackjobs.entities.queries import fetch_entity
 from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
     JobDeletedError,
     JobOwnedError,
-    MultipleResultsFoundError,
-    NoResultFoundError,
     ServerError,
     SessionStateError,
 )
 from aioftrackjobs.jobs.assignments import Assignments
 from aioftrackjobs.jobs.attachments import Attachments, format_traceback
+from aioftrackjobs.jobs.block import find_job, find_user
 from aioftrackjobs.jobs.cancellation import describe_interruption
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData, parse_given_data
@@ -43,10 +42,9 @@ from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.ownership import takeover_note
 from aioftrackjobs.jobs.progress import Channel, Progress
 from aioftrackjobs.jobs.reports import Reports
-from aioftrackjobs.jobs.stopping import StopOn, current_task, without_stop_request
+from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
 from aioftrackjobs.jobs.texts import one_line
 from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
-from aioftrackjobs.protocol.query import bind
 
 if TYPE_CHECKING:
     import asyncio
@@ -160,9 +158,10 @@ class JobLifecycle:
         if job is not None:
             await self._begin_again(job, extra, take_over=take_over)
             return
-        job_user = await self._find_user(user)
-        self._beginning = unit = self._jobs.entities.new_unit()
-        self._entity = entity = self._create(job_user, extra, unit)
+        entities = self._jobs.entities
+        owner = await (entities.current_user() if user is None else find_user(entities, user))
+        self._beginning = unit = entities.new_unit()
+        self._entity = entity = self._create(owner, extra, unit)
         self.attachments.job_is_new = True
         await self._commit_beginning(unit, entity)
 
@@ -171,9 +170,12 @@ class JobLifecycle:
     ) -> None:
         """Mark a Job running that exists already, unless it has an owner."""
         began = anyio.current_time()
-        entity = await self._find_job(job)
-        claims, former = self._jobs.claims, self._jobs.active.find(entity.id)
-        beginning = claims.enter(entity, began, runs_here=former is not None, take_over=take_over)
+        entity = await find_job(self._jobs.entities, job)
+        claims, active = self._jobs.claims, self._jobs.active
+        former = active.find(entity.id)
+        if active.is_ending(entity.id) or (former is not None and not take_over):
+            raise claims.owned_here(entity)
+        beginning = claims.enter(entity, began, take_over=take_over)
         try:
             note = takeover_note(beginning.former, self._jobs.server.server_time())
             self._data.taken_over = note
@@ -234,7 +236,7 @@ class JobLifecycle:
     def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         values = {
             "status": JobStatus.RUNNING,
-            "data": without_stop_request(self._compose(None, extra)),
+            "data": self._compose(None, extra),
             "user_id": user["id"],
         }
         return self._jobs.entities.create(Job, values, unit=unit)
@@ -242,45 +244,7 @@ class JobLifecycle:
     def _restart(self, job: Job, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         data = remote_value(job, "data")
         self._data.adopt_description(data)
-        content = without_stop_request(self._compose(data, extra))
-        unit.set(job, status=JobStatus.RUNNING, data=content)
-        return job
-
-    async def _find_user(self, user: Entity | str | UUID | None) -> User:
-        if isinstance(user, User):
-            return user
-        if isinstance(user, Entity):
-            raise TypeError(f"{user!r} is no User")
-        if user is None:
-            return await self._jobs.entities.current_user()
-        text = str(user)
-        as_id = _uuid_text(text)
-        ids = {text, as_id or text}
-        # What looks like an id may be a name all the same, unless it is a UUID object.
-        criteria = "id in {ids}" if isinstance(user, UUID) else "username is {text} or id in {ids}"
-        given = {"ids": ids} if isinstance(user, UUID) else {"ids": ids, "text": text}
-        expression = bind(f"User where {criteria}", given)
-        query: Query[Entity] = Query(self._jobs.entities, expression)
-        users = await query.of(User).all()
-        with_id = [each for each in users if each.id in ids]
-        with_name = [each for each in users if each.id not in ids]
-        likely = (with_id or with_name) if as_id else (with_name or with_id)
-        if not likely:
-            raise NoResultFoundError(expression)
-        if len(likely) > 1:
-            raise MultipleResultsFoundError(expression)
-        return likely[0]
-
-    async def _find_job(self, job: Entity | str | UUID) -> Job:
-        entities = self._jobs.entities
-        if isinstance(job, str | UUID):
-            found = await fetch_entity(entities, key_reference(entities.model(Job), str(job)))
-            if not isinstance(found, Job):
-                raise NoResultFoundError(f'Job where id is "{job}"')
-            return found
-        if not isinstance(job, Job):
-            raise TypeError(f"{job!r} is no Job")
-        await populate(entities, [job], Job.default_projections)
+        unit.set(job, status=JobStatus.RUNNING, data=self._compose(data, extra))
         return job
 
     async def require_existence(self, refusal: ServerError) -> None:
@@ -384,6 +348,8 @@ class JobLifecycle:
         def settle_write(outcome: Outcome) -> None:
             if isinstance(outcome, NotApplied):
                 self.others.note_refusal(outcome.error)
+            elif isinstance(outcome, Applied):
+                self.others.note_written()
             settle(outcome)
 
         return unit.post(settle_write)
@@ -393,10 +359,17 @@ class JobLifecycle:
         self._data.lease = None if self._is_ending else self._jobs.active.new_lease()
         self._lease_made_at = time.monotonic()
         composed = self._data.compose(data, extra)
-        self.others.note_text(composed.get("description"))
+        if self._has_begun:
+            self.others.note_text(composed.get("description"))
+        elif STOP in composed:
+            return without_stop_request(composed)
         return composed
 
     # As one of the session's active Jobs
+
+    def is_job(self, job_id: str) -> bool:
+        """Return whether it is the Job with this id."""
+        return self._entity is not None and self._entity.id == job_id
 
     def lose(self) -> None:
         """Leave the Job to another block of this session, which has taken it over."""
@@ -419,7 +392,8 @@ class JobLifecycle:
     def _leave(self) -> None:
         """Leave the Job alone: it is gone, or has another owner."""
         active = self._jobs.active
-        active.add_guest(self, is_read=False)
+        if not self._is_ending:
+            active.add_guest(self, is_read=False)
         if active.find(self.entity.id) is None:  # otherwise another block here has taken it over
             self._jobs.journal.release_job(self.entity.id)
         for channel in self._channels.values():
@@ -478,7 +452,7 @@ class JobLifecycle:
 
     async def _finish(self, end: End) -> None:
         report = self._start_ending(end)
-        with self._jobs.active.count_report():
+        with self._jobs.active.count_report(self):
             await self._jobs.background.finish(report.deliver, end.status)
         if report.error is not None:
             raise report.error
@@ -521,7 +495,7 @@ class JobLifecycle:
         try:
             # In the background, while the task waits: see jobs.cancellation.
             find_end = partial(self._find_end, error, current_task(), seconds)
-            with self._jobs.active.count_report():
+            with self._jobs.active.count_report(self):
                 await self._jobs.background.finish(self._report_failure, find_end, text)
         except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
             logger.warning("%r: its failure was not reported: %s", self, exc)
@@ -575,11 +549,3 @@ class JobLifecycle:
             self._beginning.rollback()
             return False
         return True
-
-
-def _uuid_text(text: str) -> str | None:
-    """Return *text* as the server spells ids, if it is one in any spelling."""
-    try:
-        return str(UUID(text))
-    except ValueError:
-        return None

@@ -10,6 +10,7 @@ The same rows show that a Job was stopped, or deleted, by somebody else.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -20,6 +21,8 @@ from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, TransportError
 from aioftrackjobs.models import Job, remote_value
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
+
+logger = logging.getLogger(__name__)
 
 #: What is read of a Job.
 _ATTRIBUTES = ("id", "status", "data")
@@ -138,7 +141,10 @@ class JobReader:
             if changed:  # few: decoding takes far longer than comparing
                 await self._decode(changed, number)
         for job in jobs:
-            job.note_read(rows.get(job.entity.id))
+            try:
+                job.note_read(rows.get(job.entity.id))
+            except Exception:  # others may have written anything, which must not end other work
+                logger.warning("%r: what others have written is odd", job, exc_info=True)
 
     async def _decode(self, rows: Sequence[Mapping[str, Any]], number: int) -> None:
         try:

@@ -74,6 +74,9 @@ class Reports:
 class Reporter:
     """Something that progress is reported on."""
 
+    #: So that setting a misspelt attribute is an error.
+    __slots__ = ("__weakref__", "_reports")
+
     def __init__(self, reports: Reports) -> None:
         self._reports = reports
 
@@ -82,7 +85,7 @@ class Reporter:
         raise NotImplementedError
 
     def progress(
-        self, done: float, message: str | None = None, *, total: float | None = None
+        self, done: float, message: str | float | None = None, *, total: float | None = None
     ) -> None:
         """Report how far the work is. Never waits; only the latest report is written.
 
@@ -93,10 +96,13 @@ class Reporter:
 
         Args:
             done: From 0 to 1, or up to *total*.
-            message: What the Job is doing.
+            message: What the Job is doing. A number is taken as the *total*, because many functions
+                call back with two numbers: ``session.download(..., progress=job.progress)``.
             total: The value of *done* at the end of the work.
         """
         work = self._work()
+        if total is None and isinstance(message, (int, float)):
+            message, total = None, message
         with self._reports.lock:
             problem = work.progress(done, message, total)
             self._reports.send(work)
@@ -178,6 +184,8 @@ class Stage(Reporter):
 
     A block that is left by an exception leaves the stage as far as it came.
     """
+
+    __slots__ = ("_before", "_own")
 
     def __init__(
         self, reports: Reports, within: Work, name: str, weight: float, total: float | None

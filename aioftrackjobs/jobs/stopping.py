@@ -10,7 +10,7 @@ have ``{"start": 1001, "stop": 1100}`` in its data, which stops nothing.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
@@ -19,7 +19,7 @@ import anyio
 import sniffio
 
 from aioftrackjobs.background import BackgroundTasks
-from aioftrackjobs.errors import JobStoppedError
+from aioftrackjobs.errors import JobStoppedError, SessionStateError
 
 if TYPE_CHECKING:
     import asyncio
@@ -67,7 +67,8 @@ class StopRequest:
         at: When, if that is known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, require_here: Callable[[], None]) -> None:
+        self._require_here = require_here
         self.kind: Kind | None = None
         self.by: str | None = None
         self.reason: str | None = None
@@ -89,8 +90,13 @@ class StopRequest:
         return self.wait().__await__()
 
     async def wait(self) -> StopRequest:
-        """Wait until somebody wants the Job to stop; return this object."""
+        """Wait until somebody wants the Job to stop; return this object.
+
+        Raises:
+            SessionStateError: The session belongs to another event loop, thread or process.
+        """
         if self.kind is None:
+            self._require_here()
             self._event = self._event or anyio.Event()
             await self._event.wait()
         return self
@@ -207,7 +213,7 @@ class BlockScope:
     def cancel(self, reason: str) -> bool:
         """Cancel the block, as soon as it is in no shield; return whether that is possible.
 
-        It is not if the task that has entered the block has ended.
+        It is not if the task that has entered the block has ended, or the session is closed.
 
         Args:
             reason: The message of the ``CancelledError`` on asyncio.
@@ -221,7 +227,10 @@ class BlockScope:
         if self._task is None or self._task.done():
             return False
         if self._is_shielded(self._task):
-            self._background.spawn(self._cancel_after_shields, reason)
+            try:
+                self._background.spawn(self._cancel_after_shields, reason)
+            except SessionStateError:
+                return False  # it is closed, and the Job has its end
         else:
             self._cancel_task(self._task, reason)
         return True

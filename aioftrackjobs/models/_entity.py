@@ -87,7 +87,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     attribute or as an item. Setting it records a change, which the next commit sends::
 
         task = await session.query("Task where name is {name}", name="comp").one()
-        task["status_id"] = approved["id"]  # or task.status_id = ...
+        task["status_id"] = approved["id"]  # or task.status_id = ..., if its class declares it
         await session.commit()
 
     An entity that is made directly (``Job(status="running")``) is *detached*: its values are

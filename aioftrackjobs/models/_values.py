@@ -129,7 +129,7 @@ def _nested_reason(name: str) -> str:
             "make each value an entity of its own: session.create("
             '"Metadata", {"parent_id": ..., "key": ..., "value": ...})'
         )
-    return "make what it holds an entity of its own, with session.create(), and assign that"
+    return "make what it holds an entity of its own, and assign that; or make a text of it"
 
 
 def _is_nested(value: object) -> bool:

@@ -152,6 +152,25 @@ async def test_times_and_more_than_a_page_are_dumped(
     assert jobs[0]["created_at"].keys() == {"__type__", "value"}
 
 
+async def test_rows_that_are_deleted_during_a_dump_hide_no_others(
+    session: AsyncSession, server: ServerHandle
+) -> None:
+    for _ in range(1203):
+        session.create("Job", {"type": "api_job", "status": "queued"})
+    await session.commit()
+    found: list[Any] = []
+
+    async with AsyncSession(server.url, server.api_key, server.api_user) as reading:
+        async for row in read_entities(reading, ["Job"]):
+            found.append(row["id"])
+            if len(found) == 400:
+                for job in await session.query(f"Job where id <= '{found[-1]}'").all():
+                    session.delete(job)
+                await session.commit()
+
+    assert len(found) == len(set(found)) == 1203
+
+
 async def test_dump_of_some_types_goes_to_a_file_or_to_stdout(
     launch: Callable[..., Any], command: Callable[..., Any], ftrack: dict[str, str], tmp_path: Path
 ) -> None:

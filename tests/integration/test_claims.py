@@ -534,6 +534,45 @@ DAEMON = """
 """
 
 
+CLAIMER = """
+    import anyio
+    from aioftrackjobs import AsyncSession
+
+    async def main():
+        async with AsyncSession() as session:
+            print((await session.claim_job('Job where status is "queued"')).id, flush=True)
+            await anyio.sleep_forever()
+
+    anyio.run(main)
+"""
+
+
+async def test_a_job_is_free_as_soon_as_the_process_that_claimed_it_is_killed(
+    server: ServerHandle, session: AsyncSession
+) -> None:
+    (made,) = await queue(session, {})
+    environment = {
+        "FTRACK_SERVER": server.url,
+        "FTRACK_API_KEY": server.api_key,
+        "FTRACK_API_USER": server.api_user,
+    }
+    async with await anyio.open_process(
+        [sys.executable, "-c", textwrap.dedent(CLAIMER)], env={**os.environ, **environment}
+    ) as claimer:
+        assert claimer.stdout is not None
+        with anyio.fail_after(30):
+            assert (await claimer.stdout.receive()).decode().strip() == made.id
+        assert await session.claim_job(QUEUED) is None
+        claimer.kill()
+        await claimer.wait()
+
+    job = await session.claim_job(QUEUED)
+
+    assert job is not None
+    async with job_context(session, job=job):
+        assert (await stored(session, job))[0] == "running"
+
+
 @pytest.mark.long
 async def test_daemons_in_processes_of_their_own_run_each_job_once(tmp_path: Path) -> None:
     count, processes = amount(12, 500), amount(3, 20)

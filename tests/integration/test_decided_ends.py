@@ -54,6 +54,16 @@ async def data_of(session: AsyncSession, job: RunningJob) -> dict[str, Any]:
     return data
 
 
+async def run_program(server: ServerHandle, code: str) -> None:
+    """Run a Python program against *server* to its end."""
+    environment = {
+        "FTRACK_SERVER": server.url,
+        "FTRACK_API_KEY": server.api_key,
+        "FTRACK_API_USER": server.api_user,
+    }
+    await anyio.run_process([sys.executable, "-c", code], env=environment, check=False)
+
+
 # Decided by the block
 
 
@@ -370,18 +380,52 @@ async def test_an_exit_says_how_the_job_ends(
     assert await end_of(other, job) == end
 
 
-async def test_an_exit_in_a_task_group_inside_the_block_is_an_exit(
-    session: AsyncSession, other: AsyncSession
+_EXITS = """
+import asyncio, sys
+import anyio
+from aioftrackjobs import AsyncSession, job_context
+
+async def leave():
+    await anyio.sleep(0.01)
+    sys.exit({code})
+
+async def main():
+    async with AsyncSession() as session, job_context(session, description="Render"):
+        {group}
+            await anyio.sleep(60)
+
+anyio.run(main, backend="{backend}")
+"""
+
+_ANYIO_GROUP = """async with anyio.create_task_group() as group:
+            group.start_soon(leave)"""
+_ASYNCIO_GROUP = """async with asyncio.TaskGroup() as group:
+            group.create_task(leave())"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "group"),
+    [("asyncio", _ASYNCIO_GROUP), ("asyncio", _ANYIO_GROUP), ("trio", _ANYIO_GROUP)],
+)
+@pytest.mark.parametrize(
+    ("code", "end"),
+    [
+        (0, (JobStatus.DONE, "Render")),
+        (3, (JobStatus.FAILED, "Render - failed: the process exits with 3")),
+    ],
+)
+async def test_an_exit_in_a_task_of_the_block_is_an_exit(
+    server: ServerHandle,
+    other: AsyncSession,
+    backend: str,
+    group: str,
+    code: int,
+    end: tuple[JobStatus, str],
 ) -> None:
-    async def leave() -> None:
-        with suppress(SystemExit):
-            sys.exit(1)
+    await run_program(server, _EXITS.format(backend=backend, group=group, code=code))
 
-    async with job_context(session, description="Render") as job:
-        async with anyio.create_task_group() as group:
-            group.start_soon(leave)
-
-    assert await end_of(other, job) == ("done", "Render")
+    (job,) = await other.query("Job").of(Job).all()
+    assert (job.status, job.description) == end
 
 
 def _seconds(text: str | None) -> float:
@@ -561,12 +605,7 @@ asyncio.run(main())
 async def test_ctrl_c_of_a_program_on_asyncio_is_the_reason(
     server: ServerHandle, other: AsyncSession
 ) -> None:
-    environment = {
-        "FTRACK_SERVER": server.url,
-        "FTRACK_API_KEY": server.api_key,
-        "FTRACK_API_USER": server.api_user,
-    }
-    await anyio.run_process([sys.executable, "-c", _INTERRUPTED], env=environment, check=False)
+    await run_program(server, _INTERRUPTED)
 
     (job,) = await other.query("Job").of(Job).all()
     assert (job.status, job.description) == (JobStatus.FAILED, "Render - failed: interrupted")

@@ -234,6 +234,19 @@ async def test_a_function_that_returns_no_session_is_an_error() -> None:
             pass
 
 
+async def test_a_block_is_entered_once(session: AsyncSession, other: AsyncSession) -> None:
+    block = job_context(session)
+    async with block as job:
+        with pytest.raises(RuntimeError, match=r"call job_context\(\.\.\.\) again"):
+            async with block:
+                pass
+    with pytest.raises(RuntimeError, match=r"call job_context\(\.\.\.\) again"):
+        async with block:
+            pass
+
+    assert await status_of(other, job.id) is JobStatus.DONE
+
+
 async def test_the_id_of_a_job_may_be_a_uuid_object(session: AsyncSession) -> None:
     created = session.create(Job, {"user": await session.current_user()})
     await session.commit()

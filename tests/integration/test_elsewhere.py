@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -87,6 +88,8 @@ USES: dict[str, Use] = {
     "job_context of a Job": lambda o: _run_job(o.session, job=o.job),
     "attach": lambda o: o.running.attach(b"x", name="x.txt"),
     "recover": lambda o: recover(o.session),
+    "claim_job": lambda o: o.session.claim_job('Job where status is "queued"'),
+    "stop_requested": lambda o: o.running.stop_requested.wait(),
 }
 
 
@@ -174,7 +177,7 @@ def test_an_event_loop_of_another_thread_is_refused(tables: Tables, use: Use, lo
 SYNCHRONOUS = ("create", "delete", "rollback", "recorded_operations", "assignment", "clear")
 
 
-@pytest.mark.parametrize("name", [*SYNCHRONOUS, "query"])
+@pytest.mark.parametrize("name", SYNCHRONOUS)
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
 def test_a_worker_thread_is_refused(tables: Tables, name: str, loop: str) -> None:
     async def main() -> None:
@@ -189,7 +192,6 @@ def test_a_worker_thread_is_refused(tables: Tables, name: str, loop: str) -> Non
                 "recorded_operations": lambda: session.recorded_operations,
                 "assignment": lambda: job.__setitem__("data", "x"),
                 "clear": job.clear,
-                "query": lambda: session.query("Job"),
             }
             with pytest.raises(SessionStateError, match=r"anyio\.from_thread\.run_sync\("):
                 await anyio.to_thread.run_sync(functions[name])
@@ -198,6 +200,28 @@ def test_a_worker_thread_is_refused(tables: Tables, name: str, loop: str) -> Non
             assert tables.data_of(job) == "recorded"
 
     anyio.run(main, backend=loop)
+
+
+def test_a_worker_thread_hands_work_to_the_loop(tables: Tables) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        async with tables.session() as session:
+
+            def run(work: Coroutine[Any, Any, Any]) -> Any:
+                return asyncio.run_coroutine_threadsafe(work, loop).result(5)
+
+            def in_thread(job: Job) -> None:
+                assert run(session.query(f'select id from Job where id is "{job.id}"').all())
+                run(session.commit())
+
+            job = session.create(Job, {"data": "old"})
+            await session.commit()
+            job["data"] = "new"
+            await asyncio.to_thread(in_thread, job)
+            assert tables.data_of(job) == "new"
+
+    asyncio.run(main())
 
 
 def test_health_is_for_any_thread(tables: Tables) -> None:
@@ -327,9 +351,13 @@ def test_a_session_that_was_closed_cannot_be_opened_again(
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "trio"])
-def test_two_tasks_cannot_open_one_session(tables: Tables, loop: str) -> None:
+@pytest.mark.parametrize("journal", [None, "journal.db"])
+def test_two_tasks_cannot_open_one_session(
+    tables: Tables, loop: str, journal: str | None, tmp_path: Path
+) -> None:
     async def main() -> None:
-        session = AsyncSession("https://ftrack.test", "key", "maya", transport=tables)
+        path = journal and tmp_path / journal
+        session = AsyncSession("https://ftrack.test", "key", "maya", transport=tables, journal=path)
         errors = list[SessionStateError]()
 
         async def open_it() -> None:

@@ -247,12 +247,6 @@ async def test_a_wrong_value_is_refused_before_anything_is_asked(session: AsyncS
         await session.ensure(Job, {"status": "runing"})
 
 
-async def test_one_name_of_a_key_needs_no_list(session: AsyncSession) -> None:
-    ada = await session.ensure(User, {"username": "ada", "is_active": True}, "username")
-
-    assert await session.ensure(User, {"username": "ada"}, "username") is ada
-
-
 async def test_queries_compare_times_in_whole_seconds(session: AsyncSession) -> None:
     user = await session.current_user()
     log = session.create("Timelog", {"user_id": user.id, "start": MOMENT, "duration": 1})

@@ -234,6 +234,30 @@ async def test_a_server_that_allows_no_query_of_jobs_still_gets_reports(
     assert held(server, job.id)["status"] == "done"
 
 
+async def test_a_job_that_its_user_may_not_read_counts_as_no_deleted_one(
+    server: ServerHandle,
+) -> None:
+    reads, writes = 0, 0
+
+    async def hide(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal reads, writes
+        assert isinstance(request.body, bytes)
+        if b"from Job" in request.body:
+            reads += 1
+            return WireResponse(200, b'[{"action": "query", "data": []}]')
+        writes += 1
+        return await send(request)
+
+    async with watching(server) as session:
+        async with job_context(session, description="x", interval=0) as job:
+            Relay(session, hide)
+            job.progress(0.5)
+            await until(lambda: reads > 20)
+            assert not job.stop_requested
+            assert writes <= 3, "that of the progress, and one or two to see whether it is there"
+    assert held(server, job.id)["status"] == "done"
+
+
 # Stop requests
 
 
@@ -744,6 +768,8 @@ async def test_a_deleted_job_is_an_error_at_the_end_and_nothing_waits_for_it(
                     await drop(other, job.id)
                     await job.stop_requested
                     Relay(session, note)
+                    await session.query("User").first()  # behind reads that were queued before
+                    sent.clear()
                 if stop_on == "any":
                     await anyio.sleep_forever()
                 job.progress(0.5)

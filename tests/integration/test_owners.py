@@ -18,6 +18,7 @@ from typing import Any
 
 import anyio
 import pytest
+from anyio.abc import TaskStatus
 
 from aioftrackjobs import (
     ArgumentError,
@@ -85,6 +86,20 @@ async def job_of(
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+async def hold(
+    session: AsyncSession,
+    job_id: str,
+    release: anyio.Event,
+    options: dict[str, Any],
+    *,
+    task_status: TaskStatus[RunningJob],
+) -> None:
+    """Run a block for a Job, until it is released."""
+    async with job_context(session, job=job_id, **options) as job:
+        task_status.started(job)
+        await release.wait()
 
 
 # A good lease
@@ -229,6 +244,34 @@ async def test_without_leases_the_same_session_cannot_run_a_job_twice_either(
         for _ in range(5):
             group.start_soon(run)
     assert sorted(outcomes) == ["owned"] * 4 + ["ran"]
+
+
+@pytest.mark.parametrize("take_over", [False, True])
+async def test_a_job_whose_end_is_being_reported_is_not_run_again_yet(
+    session: AsyncSession, *, take_over: bool
+) -> None:
+    """Otherwise its final status would come while it runs again."""
+    release, reporting = anyio.Event(), anyio.Event()
+
+    async def delay(request: WireRequest, send: Send) -> WireResponse:
+        if b'"done"' in (request.body or b""):  # type: ignore[operator]
+            reporting.set()
+            await release.wait()
+        return await send(request)
+
+    made = await job_of(session, None)
+    Relay(session, delay)
+    left = anyio.Event()
+    left.set()
+    async with anyio.create_task_group() as group:
+        await group.start(hold, session, made.id, left, {})
+        await reporting.wait()
+        with pytest.raises(JobOwnedError):
+            async with job_context(session, job=made.id, take_over=take_over):
+                pytest.fail("it has not ended")
+        release.set()
+    async with job_context(session, job=made.id):
+        assert (await stored(session, made))[0] == "running"
 
 
 @pytest.mark.parametrize("status", ["queued", "running", "done"])
@@ -388,14 +431,15 @@ async def test_a_former_owner_that_never_looked_before_its_end_does_not_end_the_
     error: Exception | None,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with suppress(ZeroDivisionError):
-        async with job_context(session, description="x") as job:
-            taking = job_context(other, job=job.id, take_over=True)
-            await taking.__aenter__()
-            if error is not None:
-                raise error
-    assert (await stored(other, job))[0] == "running"
-    await taking.__aexit__(None, None, None)
+    release = anyio.Event()
+    async with anyio.create_task_group() as group:
+        with suppress(ZeroDivisionError):
+            async with job_context(session, description="x") as job:
+                await group.start(hold, other, job.id, release, {"take_over": True})
+                if error is not None:
+                    raise error
+        assert (await stored(other, job))[0] == "running"
+        release.set()
     assert (await stored(other, job))[0] == "done"
     assert len(caplog.records) == 1
 
@@ -440,15 +484,15 @@ async def _has_progress(session: AsyncSession, job: RunningJob) -> bool:
 async def test_stop_on_any_ends_the_block_of_a_former_owner(
     server: ServerHandle, other: AsyncSession
 ) -> None:
-    async with connected(server, lease=0.6) as former:
+    release = anyio.Event()
+    async with connected(server, lease=0.6) as former, anyio.create_task_group() as group:
         with pytest.raises(JobOwnedError) as caught:
             async with job_context(former, description="x", stop_on="any") as job:
-                taking = job_context(other, job=job.id, take_over=True)
-                await taking.__aenter__()
+                await group.start(hold, other, job.id, release, {"take_over": True})
                 await anyio.sleep_forever()
         assert caught.value.holder == jobs_of(other).journal.holder
         assert (await stored(other, job))[0] == "running"
-        await taking.__aexit__(None, None, None)
+        release.set()
     assert (await stored(other, job))[0] == "done"
 
 
@@ -509,6 +553,19 @@ async def test_a_block_joined_in_the_same_session_reports_through_the_owner(
     assert "2 of 120 shots failed" in data["description"]
 
 
+async def test_a_block_joined_in_a_stage_reports_about_the_stage(session: AsyncSession) -> None:
+    async with job_context(session, description="x") as job:
+        first, second = job.stage("one"), job.stage("two")
+        async with first, job_context(session, job=job.id, join=True) as joined:
+            joined.progress(0.5)
+        assert first.fraction == 1
+        async with second, job_context(session, job=job.id, join=True) as joined:
+            joined.progress(0.5)
+            await until(lambda: _has_progress(session, job))
+            assert second.fraction == 0.5
+    assert (await stored(session, job))[0] == "done"
+
+
 async def test_a_joined_block_elsewhere_cannot_let_the_job_fail(
     session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -524,12 +581,13 @@ async def test_a_joined_block_elsewhere_cannot_let_the_job_fail(
 async def test_a_joined_block_writes_nothing_once_the_job_has_ended(
     session: AsyncSession, other: AsyncSession
 ) -> None:
-    async with job_context(session, description="x") as job:
-        joining = job_context(other, job=job.id, join=True)
-        joined = await joining.__aenter__()
-    after = await stored(session, job)
-    joined.progress(0.5)
-    await joining.__aexit__(None, None, None)
+    release = anyio.Event()
+    async with anyio.create_task_group() as group:
+        async with job_context(session, description="x") as job:
+            joined = await group.start(hold, other, job.id, release, {"join": True})
+        after = await stored(session, job)
+        joined.progress(0.5)
+        release.set()
     assert await stored(session, job) == after
 
 
@@ -564,12 +622,13 @@ async def test_closing_a_session_ends_neither_joined_nor_lost_jobs(
     other: AsyncSession,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with job_context(session, description="x") as job:
-        async with connected(server) as child:
-            joining = job_context(child, job=job.id, join=True)
-            await joining.__aenter__()
-        assert (await stored(other, job))[0] == "running"
-        await joining.__aexit__(None, None, None)
+    release = anyio.Event()
+    async with anyio.create_task_group() as group:
+        async with job_context(session, description="x") as job:
+            async with connected(server) as child:
+                await group.start(hold, child, job.id, release, {"join": True})
+            assert (await stored(other, job))[0] == "running"
+            release.set()
     assert (await stored(other, job))[0] == "done"
     assert caplog.records == []
 

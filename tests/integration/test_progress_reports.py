@@ -63,7 +63,7 @@ async def session(wire: Wire) -> AsyncIterator[AsyncSession]:
 
 
 @pytest.fixture
-def user(session: AsyncSession) -> object:
+async def user(session: AsyncSession) -> object:
     made = session.create("User", {"username": "maya"})
     session.rollback()
     return made

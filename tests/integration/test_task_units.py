@@ -11,6 +11,7 @@ import functools
 import gc
 import logging
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -356,6 +357,28 @@ async def test_a_callback_without_a_task_records_in_the_unit_of_the_session(
             del task, nursery
         await turns(60)
     assert sent(tables) == [("update", "new")]
+
+
+async def test_a_task_with_nothing_of_its_own_commits_what_callbacks_have_recorded(
+    session: AsyncSession, tables: Tables, jobs: list[Job], anyio_backend: str
+) -> None:
+    only_on(anyio_backend, "asyncio")
+    loop, called = asyncio.get_running_loop(), asyncio.Event()
+    jobs[0]["data"] = "of the task"
+    await session.commit()
+
+    def call() -> None:
+        jobs[1]["data"] = "of the callback"
+        called.set()
+
+    thread = threading.Thread(target=loop.call_soon_threadsafe, args=(call,))
+    thread.start()
+    await called.wait()
+    thread.join()
+    assert session.modified == [jobs[1]]
+    await session.commit()
+
+    assert sent(tables) == [("update", "of the task"), ("update", "of the callback")]
 
 
 async def test_a_callback_after_the_end_of_its_task_records_in_the_unit_of_the_session(
@@ -839,6 +862,12 @@ async def test_what_nobody_can_commit_is_rolled_back(
     gc.collect()
     assert jobs[0]["data"] == "old"
     assert len(await warnings_of(caplog)) == 1
+    with pytest.raises(EntityError, match="never created"):
+        made[0]["data"] = "changed"
+    with pytest.raises(EntityError, match="does not belong"):
+        session.delete(made[0])
+    assert made[0]["data"] == "new"
+    assert session.recorded_operations == ()
 
 
 async def test_a_task_that_leaves_its_commit_to_another_logs_nothing(

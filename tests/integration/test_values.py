@@ -165,6 +165,16 @@ async def test_uuid_objects_are_ids_in_values(session: AsyncSession, other: Asyn
     assert (found.id, found.user_id, job.id) == (str(key), user.id, str(key))
 
 
+async def test_a_misspelt_attribute_of_a_running_job_is_an_error(session: AsyncSession) -> None:
+    async with job_context(session) as job, job.stage("encode") as stage:
+        for target in (job, stage):
+            with pytest.raises(AttributeError, match="desciption"):
+                target.desciption = "x"  # type: ignore[union-attr]
+        job.description = "right"
+
+    assert job.description == "right"
+
+
 async def test_entities_of_another_session_are_refused(
     session: AsyncSession, other: AsyncSession
 ) -> None:

@@ -18,6 +18,7 @@ from aioftrackjobs import (
     DuplicateEntryError,
     FileComponent,
     FtrackJobsError,
+    JobDeletedError,
     ServerError,
     job_context,
 )
@@ -190,12 +191,12 @@ async def test_a_server_that_forbids_removals_is_a_warning(
 
 
 async def _attached_to_a_deleted_job(session: AsyncSession) -> None:
-    with pytest.raises(FtrackJobsError):
+    with pytest.raises(JobDeletedError):
         async with job_context(session, description="x", attach_traceback=False) as job:
             async with session.unit_of_work() as unit:
                 session.delete(job.entity)
                 await unit.commit()
-            with pytest.raises(FtrackJobsError, match=job.id):
+            with pytest.raises(JobDeletedError, match=job.id):
                 await job.attach(b"abc", name="a.txt")
 
 

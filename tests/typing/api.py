@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, assert_type
+from uuid import UUID
 
 import httpx
 import httpx2
@@ -50,6 +51,9 @@ async def reading(session: AsyncSession) -> None:
         assert_type(job.description, str | None)
     assert_type(await session.get(Job, "id"), Job | None)
     assert_type(await session.get("Job", "id"), Entity | None)
+    assert_type(await session.get(Job, UUID(int=1)), Job | None)
+    await session.get(Job, 5)  # type: ignore[call-overload]
+    assert_type([row async for row in session.query("Job").of(Job)], list[Job])
     assert_type(await session.get(JobComponent, ["component", "job"]), JobComponent | None)
     assert_type(await session.current_user(), User)
 
@@ -88,7 +92,8 @@ async def files(session: AsyncSession) -> None:
 
 
 async def jobs(session: AsyncSession) -> None:
-    async with job_context(session, description="x") as job:
+    async with job_context(session, user=UUID(int=1), description="x") as job:
+        await session.create_component(b"x", progress=job.progress)
         assert_type(job, RunningJob)
         assert_type(job.entity, Job)
         job.progress(0.5, "half")

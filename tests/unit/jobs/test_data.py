@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -88,3 +89,92 @@ def test_users_may_give_data_as_json(data: str, parsed: dict[str, int]) -> None:
 def test_other_text_is_refused(data: str) -> None:
     with pytest.raises(ValueError, match="JSON object"):
         parse_given_data(data)
+
+
+def test_a_job_that_is_done_shows_its_result_in_place_of_progress() -> None:
+    report = JobData("Render", progress=Progress(0.5, "sh010"))
+    before = json.dumps(report.compose(None))
+    report.is_done, report.result = True, "3 files"
+
+    assert report.compose(before) == {
+        "description": "Render - 3 files",
+        "base_description": "Render",
+        "progress": 0.5,
+    }
+
+
+def test_a_job_without_a_text_has_none_when_it_is_done() -> None:
+    report = JobData(None, progress=Progress(0.5, "sh010"))
+    before = report.compose(None)
+    assert before["description"] == "50 %, sh010"
+    report.is_done = True
+
+    assert report.compose(json.dumps(before)) == {"progress": 0.5}
+
+
+def test_progress_that_is_not_known_any_more_is_removed() -> None:
+    report = JobData("Render", progress=Progress(0.5))
+    before = json.dumps(report.compose(None))
+    report.progress = Progress(None, "45")
+
+    assert report.compose(before) == {
+        "description": "Render (45)",
+        "base_description": "Render",
+    }
+
+
+def test_a_long_text_is_cut() -> None:
+    composed = JobData("x" * 1_000_000).compose(None)
+
+    assert len(composed["description"]) == 2000
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "description"),
+    [
+        ({"description": "Render"}, {"description": "Render v2"}, "Render v2"),
+        ({"description": "Render"}, {"description": "Render (retry)"}, "Render (retry)"),
+        ({"description": "Render"}, {"description": "Render"}, "Render"),
+        ({"description": "Render"}, {"mine": 1}, "Render"),
+        ({"description": "Render"}, {"description": None}, ""),
+        ({"description": "Render"}, {"description": 5}, "Render"),
+        ({"description": "Render (50 %)"}, {"description": "Render (25 %)"}, "Render"),
+        ({"description": "Render (50 %)"}, {"description": "Render (99 %, sh010)"}, "Render"),
+        ({"description": "Render (50 %)"}, {"description": "Render (sh010)"}, "Render"),
+        ({"description": "Render (50 %)"}, {"description": "Comp"}, "Comp"),
+    ],
+)
+def test_a_text_that_the_program_sets_is_the_base_text(
+    before: dict[str, Any], after: dict[str, Any], description: str
+) -> None:
+    report = JobData("Render", progress=Progress(None, "sh010"))
+    report.compose(None)  # what the program may have read, and set again later
+    report.adopt_change(json.dumps(before), json.dumps(after))
+
+    assert report.description == description
+
+
+def test_a_former_base_text_may_be_set_again() -> None:
+    report = JobData("first")
+    report.compose(None)
+    report.description = "second"
+    written = json.dumps(report.compose(None))
+    report.adopt_change(written, json.dumps({"description": "first"}))
+
+    assert report.description == "first"
+
+
+def test_values_that_the_program_has_changed_go_along() -> None:
+    report = JobData("Render")
+    before = {"description": "Render", "kept": 1, "lease": {}, "changed": 1}
+    report.adopt_values(
+        json.dumps(before), json.dumps({**before, "changed": 2, "new": 3, "lease": 5})
+    )
+
+    assert report.extra == {"changed": 2, "new": 3}
+    assert report.compose(json.dumps(before)) == {
+        "description": "Render",
+        "kept": 1,
+        "changed": 2,
+        "new": 3,
+    }

@@ -1,4 +1,4 @@
-"""Query text: quoting, paging clauses, projections."""
+"""Query text: quoting, lists, projections."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from aioftrackjobs.errors import QueryParameterError
 from aioftrackjobs.models import Job, JobComponent, JobStatus, User
-from aioftrackjobs.protocol.paging import split_paging
 from aioftrackjobs.protocol.query import (
     bind,
     has_projections,
@@ -197,40 +196,6 @@ def test_misfits_of_placeholders_and_parameters_are_refused(
 ) -> None:
     with pytest.raises(QueryParameterError, match=re.escape(part)):
         bind(template, parameters)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        pytest.param("Job", ("Job", 0, None), id="none"),
-        pytest.param("Job offset 5 limit 10", ("Job", 5, 10), id="both"),
-        pytest.param("Job limit 10 offset 5", ("Job", 5, 10), id="both, swapped"),
-        pytest.param("Job limit 10  \n", ("Job", 0, 10), id="limit"),
-        pytest.param("Job\noffset 3", ("Job", 3, None), id="offset"),
-        pytest.param(
-            f"Job limit {'9' * 5000}", (f"Job limit {'9' * 5000}", 0, None), id="no number"
-        ),
-        pytest.param(
-            'Job where data is "limit 5"',
-            ('Job where data is "limit 5"', 0, None),
-            id="in a literal",
-        ),
-        pytest.param(
-            'Job where data is "offset 1 limit 5" limit 2',
-            ('Job where data is "offset 1 limit 5"', 0, 2),
-            id="in a literal and after it",
-        ),
-        pytest.param(
-            "Job where id in (select id from Job limit 5)",
-            ("Job where id in (select id from Job limit 5)", 0, None),
-            id="in a subquery",
-        ),
-    ],
-)
-def test_paging_clauses_are_taken_off_the_end_only(
-    text: str, expected: tuple[str, int, int | None]
-) -> None:
-    assert tuple(split_paging(text)) == expected
 
 
 @pytest.mark.parametrize(
