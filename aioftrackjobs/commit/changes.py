@@ -101,6 +101,9 @@ def without_resets(changes: Sequence[RecordedChange]) -> Sequence[RecordedChange
     left, reset = list[RecordedChange](), set[tuple[int, str]]()
     for each in reversed(changes):
         key = id(each.entity)
+        if isinstance(each.operation, Create):
+            left.append(each)  # a reset does not change what a create sends
+            continue
         values = {name: value for name, value in each.values.items() if (key, name) not in reset}
         left.append(each if len(values) == len(each.values) else replace(each, values=values))
         reset.update((key, name) for name in each.names if name not in each.values)

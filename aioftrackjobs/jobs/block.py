@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial, wraps
-from inspect import isasyncgenfunction, isclass, iscoroutinefunction, isgeneratorfunction
+from inspect import (
+    isasyncgenfunction,
+    isawaitable,
+    isclass,
+    iscoroutine,
+    iscoroutinefunction,
+    isgeneratorfunction,
+)
 from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 from uuid import UUID
@@ -100,6 +107,8 @@ def _require_coroutine_function(function: object) -> None:
         problem = f"{name} is a generator; {inside} in its body, or around the loop over it"
     elif isclass(function):
         problem = f"{name} is a class; decorate its coroutine functions, or {inside} in them"
+    elif isawaitable(function):
+        problem = f"{name} was called; decorate the function, and call what that returns"
     elif callable(function):
         problem = f"{name} is no coroutine function; declare it with async def"
     else:
@@ -177,6 +186,8 @@ def session_from(given: object, kind: type[S]) -> S:
     require(callable(given), "session", _SESSION, given)
     found = cast("Callable[[], object]", given)()
     if not isinstance(found, kind):
+        if iscoroutine(found):
+            found.close()  # it is not awaited
         require(False, "what session() returns", "a session", found)  # noqa: FBT003
     return cast("S", found)
 

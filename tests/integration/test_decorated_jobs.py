@@ -187,6 +187,15 @@ def test_what_cannot_be_awaited_is_refused_when_it_is_decorated(function: Any, h
     assert "job_context cannot decorate" in str(caught.value)
 
 
+def test_the_result_of_a_call_is_refused_too() -> None:
+    async def call() -> None: ...
+
+    called = call()
+    with pytest.raises(TypeError, match="call was called; decorate the function"):
+        job_context(AsyncSession("http://ftrack.test", "key", "maya"))(called)  # type: ignore[type-var, unused-coroutine]
+    called.close()
+
+
 def test_forgotten_parentheses_are_refused_when_it_decorates() -> None:
     with pytest.raises(ArgumentError, match=r"write @job_context\(session\)"):
 
@@ -228,6 +237,13 @@ async def test_a_function_that_returns_no_session_is_an_error() -> None:
             pass
     with pytest.raises(ArgumentError, match="session"):
         async with job_context(AsyncSession):
+            pass
+
+    async def find() -> AsyncSession:
+        raise AssertionError("it is not awaited")
+
+    with pytest.raises(ArgumentError, match=r"session\(\) returns must be a session"):
+        async with job_context(lambda: find()):  # type: ignore[arg-type, return-value]
             pass
     with pytest.raises(ZeroDivisionError):
         async with job_context(lambda: 1 // 0):  # type: ignore[arg-type, return-value]

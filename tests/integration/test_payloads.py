@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import httpx
 import pytest
-from anyio.to_thread import run_sync
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -222,5 +221,5 @@ async def test_the_official_clients_defects_are_not_ours(session: AsyncSession) 
 
     await session.commit()
 
-    assert await run_sync(lambda: session.recorded_operations) == ()
+    assert session.recorded_operations == ()
     assert await session.get("Job", job["id"]) is not None

@@ -360,6 +360,19 @@ async def test_new_urls_are_asked_for_when_those_of_a_whole_file_expire(
     assert len(proxy.requests(b"PUT ")) == 3
 
 
+async def test_new_urls_are_asked_for_when_those_of_parts_expire(
+    session: AsyncSession, proxy: FaultProxy, path: Path, tmp_path: Path, pauses: Pauses
+) -> None:
+    """The embedded server begins a new upload with them."""
+    proxy.plan(b"PUT ", response=EXPIRED, times=4)
+
+    component = await send(session, path)
+
+    assert await stored(session, component, tmp_path) == BODY
+    assert len(proxy.requests(b"PUT ")) <= 4 + 2 * PARTS
+    assert pauses.seconds == []
+
+
 @pytest.mark.parametrize("source", [BODY, b"small"], ids=["parts", "whole"])
 async def test_new_urls_are_asked_for_a_limited_number_of_times(
     session: AsyncSession, proxy: FaultProxy, source: bytes, pauses: Pauses

@@ -12,10 +12,12 @@ import httpx2
 from httpx_aiohttp import AiohttpTransport, HttpxAiohttpClient
 
 from aioftrackjobs import (
+    ArgumentError,
     AsyncSession,
     Entity,
     FileComponent,
     Health,
+    InvalidValueError,
     Job,
     JobComponent,
     JobStatus,
@@ -75,6 +77,13 @@ async def writing(session: AsyncSession) -> None:
     assert_type(session.created, list[Entity])
     await session.commit()
     Job(status="running", data=None)
+    try:
+        job.status = "runing"
+    except InvalidValueError as error:
+        assert_type(error.allowed, tuple[str, ...])
+        assert_type(error.attribute, str)
+    except ArgumentError as error:
+        assert_type(error.argument, str)
 
 
 async def files(session: AsyncSession) -> None:
