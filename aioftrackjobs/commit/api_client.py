@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, Protocol
 
 from aioftrackjobs.commit.request import WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError, ServerError, TransportError
@@ -91,6 +91,17 @@ class ServerStatus:
         return max(now, date + timedelta(seconds=time.monotonic() - arrived_at))
 
 
+class Sending(Departure, Protocol):
+    """Follows a request until it leaves.
+
+    Attributes:
+        replaced: The body that has left in place of the one that the request was made with, and
+            the number of operations in it; None if it was not replaced.
+    """
+
+    replaced: tuple[bytes, int] | None
+
+
 class ApiClient:
     """Sends API calls.
 
@@ -121,7 +132,7 @@ class ApiClient:
         self._server_status = server_status or ServerStatus()
 
     async def call(
-        self, operations: Sequence[Mapping[str, JSONValue]], departure: Departure | None = None
+        self, operations: Sequence[Mapping[str, JSONValue]], departure: Sending | None = None
     ) -> list[Any]:
         """Send *operations*, and return one result for each; raises as :meth:`send`."""
         return await self.send(encode_batch(operations), len(operations), operations, departure)
@@ -131,7 +142,7 @@ class ApiClient:
         body: bytes,
         count: int,
         queries: Sequence[Mapping[str, JSONValue]] = (),
-        departure: Departure | None = None,
+        departure: Sending | None = None,
     ) -> list[Any]:
         """Send *body*, which is operations as JSON, and return one result for each.
 
@@ -139,7 +150,7 @@ class ApiClient:
             body: A list in JSON.
             count: Number of operations in it.
             queries: Those among them that an error may quote.
-            departure: Follows the request until it leaves, and may stop it before.
+            departure: Follows the request until it leaves, and may stop or change it before.
 
         Raises:
             ServerError: The server refused.
@@ -151,6 +162,8 @@ class ApiClient:
         for _ in range(1 + _REDIRECTIONS):
             request = WireRequest("POST", url, self._headers, body, departure)
             response = await self._exchange(request)
+            if departure is not None and departure.replaced is not None:
+                body, count = departure.replaced
             if response.status not in REDIRECTIONS:
                 return self._decode(response, count, queries, url)
             url, departure = self._redirected(response, url), None  # it has left

@@ -286,10 +286,16 @@ class Dispatcher:
     # Closing
 
     def withdraw_all(self) -> None:
-        """End the requests that the server cannot have received: the session closes."""
+        """End all requests but those that the server may be applying: the session closes.
+
+        A query needs no outcome, and what is uncertain already would stay so.
+        """
         self._withdraws_all = True
         for request in tuple(self._pending):
             self.withdraw(request)
+            is_read = not request.operations and request.is_repeatable
+            if is_read or request.uncertain_because is not None:
+                self._end(request, request.abandoned(_closed_error()))
 
     async def drain(self) -> None:
         """Wait until all requests have ended."""

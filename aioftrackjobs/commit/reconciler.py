@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from aioftrackjobs.commit.api_client import ApiClient
+from aioftrackjobs.commit.api_client import ApiClient, Sending
 from aioftrackjobs.commit.request import PendingRequest
 from aioftrackjobs.errors import (
     AuthenticationError,
@@ -42,7 +42,6 @@ from aioftrackjobs.protocol.reconciliation import (
     is_ambiguous,
 )
 from aioftrackjobs.protocol.values import Reference
-from aioftrackjobs.transport import Departure
 
 #: HTTP status code: the request is too big.
 _TOO_BIG = 413
@@ -72,7 +71,7 @@ class Reconciler:
         self._api = api
 
     async def check_chosen_keys(
-        self, group: Sequence[PendingRequest], departure: Departure | None = None
+        self, group: Sequence[PendingRequest], departure: Sending | None = None
     ) -> None:
         """Ask which chosen keys are free, before *group* is sent.
 
@@ -131,7 +130,7 @@ class Reconciler:
         ]
 
     async def _ask(
-        self, queries: Sequence[ExistenceQuery], departure: Departure | None = None
+        self, queries: Sequence[ExistenceQuery], departure: Sending | None = None
     ) -> _Findings:
         """Send *queries* in one request; if it is refused, in halves, to find those at fault."""
         findings = _Findings()

@@ -95,15 +95,11 @@ class BatchSender:
         withdrawal = Withdrawal(group)
         while group:
             try:
-                group = await self._resolve_uncertain(group)
-                if group and group[0].has_chosen_keys:  # it travels alone
-                    with withdrawal.sending(group, marks_sent=False):
-                        await self._reconciler.check_chosen_keys(group, withdrawal)
-                group = _not_ended(group)  # callers may have withdrawn some of it meanwhile
-                results = await self._send_once(group, withdrawal)
+                group, results = await self._attempt(group, withdrawal)
             except WithdrawnError:
                 group = _not_ended(group)
             except (ServerError, TransportError) as exc:
+                group = _not_ended(group)
                 backoff = backoff or self._retry.backoff(began)
                 self._note_failure(exc, group)
                 if not any(request.outcome is None for request in group):
@@ -128,15 +124,22 @@ class BatchSender:
                 return ()
         return ()
 
-    async def _send_once(
+    async def _attempt(
         self, group: Sequence[PendingRequest], withdrawal: Withdrawal
-    ) -> list[Any]:
+    ) -> tuple[Sequence[PendingRequest], list[Any]]:
+        """Send what is left of *group* once; return what has left, and its results."""
+        group = await self._resolve_uncertain(group)
+        if group and group[0].has_chosen_keys:  # it travels alone
+            with withdrawal.sending(group, marks_sent=False):
+                await self._reconciler.check_chosen_keys(group, withdrawal)
+        group = _not_ended(group)  # callers may have withdrawn some of it meanwhile
         if not group:
-            return []
+            return (), []
         count = sum([request.count_left for request in group])
         body = join_batches([request.encode() for request in group])
         with withdrawal.sending(group):
-            return await self._api.send(body, count, group[0].call, withdrawal)
+            results = await self._api.send(body, count, group[0].call, withdrawal)
+        return withdrawal.group, results
 
     def _note_failure(
         self, error: ServerError | TransportError, group: Sequence[PendingRequest]

@@ -3,7 +3,7 @@
 A caller that is cancelled withdraws its request if the server cannot have received it. Then nobody
 waits for what the worker does for it: a pause before another attempt, or a connection that takes
 long. If all of a group is withdrawn, this ends at once, and the worker is free. If a part of it is,
-the others go on, and are sent without that part.
+the connection is made for the others, and they are sent without that part.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import anyio
 
 from aioftrackjobs.commit.request import PendingRequest, WithdrawnError
+from aioftrackjobs.protocol.wire import join_batches
 
 
 class Withdrawal:
@@ -21,10 +22,14 @@ class Withdrawal:
 
     Attributes:
         group: What the current attempt sends.
+        replaced: The body that has left, and the number of its operations, if that was not all of
+            what the attempt began with.
     """
 
+    replaced: tuple[bytes, int] | None
+
     def __init__(self, group: Sequence[PendingRequest]) -> None:
-        self.group = group
+        self.group, self.replaced = group, None
         self._scope: anyio.CancelScope | None = None
         self._may_cancel = False
         self._marks_sent = False
@@ -63,9 +68,10 @@ class Withdrawal:
             marks_sent: Whether it carries the group itself, and no question about it.
 
         Raises:
-            WithdrawnError: Some of the group was withdrawn before it left.
+            WithdrawnError: All of the group, or a part of a fixed body, was withdrawn.
         """
-        self.group, self._marks_sent, self._has_left = group, marks_sent, False
+        self.group, self.replaced = group, None
+        self._marks_sent, self._has_left = marks_sent, False
         # From the beginning, as a client of the caller's may not report when the request leaves.
         self._mark_sent()
         with anyio.CancelScope() as self._scope:
@@ -102,21 +108,27 @@ class Withdrawal:
         if not self._has_left and self._is_over:
             raise WithdrawnError("withdrawn before it was sent")
 
-    def leave(self) -> None:
-        """Note that its first byte leaves.
+    def leave(self, *, may_replace: bool) -> bytes | None:
+        """Note that its first byte leaves; return the body of what is left, if it is not all.
 
         Raises:
-            WithdrawnError: Some of the group was withdrawn, so that its bytes must not leave.
+            WithdrawnError: All of the group was withdrawn, or some of it, and the body is fixed.
         """
         self._may_cancel = False
         if self._has_left:
-            return
+            return None
         if self._marks_sent:
             for request in self.group:
                 if request.is_abandoned:  # meanwhile, when it was not known that it waits
                     request.note_unsent()
-        ended = [request.outcome is not None for request in self.group]
-        if any(ended) if self._marks_sent else all(ended):
+        left = [request for request in self.group if request.outcome is None]
+        is_changed = self._marks_sent and len(left) < len(self.group)
+        if not left or (is_changed and not may_replace):
             raise WithdrawnError("withdrawn before it was sent")
         self._has_left = True
+        if is_changed:
+            body = join_batches([request.encode() for request in left])
+            count = sum([request.count_left for request in left])
+            self.group, self.replaced = left, (body, count)
         self._mark_sent()
+        return None if self.replaced is None else self.replaced[0]

@@ -43,8 +43,14 @@ class Departure(Protocol):
         """
         ...
 
-    def leave(self) -> None:
+    def leave(self, *, may_replace: bool) -> bytes | None:
         """Note that its first byte leaves.
+
+        Args:
+            may_replace: Whether its body can still be replaced.
+
+        Returns:
+            The body to send in place of the one that it has; None for that one.
 
         Raises:
             Exception: It was stopped.
@@ -78,7 +84,9 @@ class Trace:
                     self._stream = None
                     # It costs much for each step, and nothing more is of interest.
                     info["request"].extensions.pop("trace", None)
-                    self._departure.leave()
+                    body = self._departure.leave(may_replace=True)
+                    if body is not None:
+                        _replace_body(info["request"], body)
             elif step == "receive_response_headers":  # of a proxy, which connects meanwhile
                 self._departure.wait()
             else:
@@ -90,6 +98,24 @@ class Trace:
         if stream is not None:
             with anyio.CancelScope(shield=True):
                 await stream.aclose()
+
+
+class _Bytes:
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._body
+
+
+def _replace_body(request: Any, body: bytes) -> None:
+    """Let httpcore send *body*: it reads headers and body of its *request* after this."""
+    length = str(len(body)).encode()
+    request.headers = [
+        (name, length if name.lower() == b"content-length" else value)
+        for name, value in request.headers
+    ]
+    request.stream = _Bytes(body)
 
 
 class AnnouncedBody:
@@ -110,7 +136,7 @@ class AnnouncedBody:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
-            self._departure.leave()
+            self._departure.leave(may_replace=False)
         except Exception as exc:
             self.failure = exc
             raise

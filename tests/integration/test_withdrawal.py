@@ -46,12 +46,22 @@ async def refused(server: ServerHandle) -> AsyncIterator[str]:
 async def no_handshake(_: ServerHandle) -> AsyncIterator[str]:
     """A server that accepts connections, and never responds to a TLS handshake."""
 
-    async def swallow(stream: ByteStream) -> None:
-        async for _ in stream:
-            pass
-
-    async with listening(swallow) as port:
+    async with listening(_swallow) as port:
         yield f"https://127.0.0.1:{port}"
+
+
+@asynccontextmanager
+async def no_tunnel(_: ServerHandle) -> AsyncIterator[str]:
+    """A proxy that is asked for a tunnel, and never responds."""
+    async with listening(_swallow) as port:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+            yield "https://ftrack.invalid"
+
+
+async def _swallow(stream: ByteStream) -> None:
+    async for _ in stream:
+        pass
 
 
 @asynccontextmanager
@@ -61,7 +71,7 @@ async def retry_after(server: ServerHandle) -> AsyncIterator[str]:
     yield server.url
 
 
-WAYS: list[Away] = [not_connected, refused, no_handshake, retry_after]
+WAYS: list[Away] = [not_connected, refused, no_handshake, no_tunnel, retry_after]
 
 
 def is_idle(session: AsyncSession) -> bool:
