@@ -75,7 +75,7 @@ class Watch:
 
 
 @pytest.fixture
-def watch(session: AsyncSession, monkeypatch: pytest.MonkeyPatch) -> Watch:
+async def watch(session: AsyncSession, monkeypatch: pytest.MonkeyPatch) -> Watch:
     return Watch(session, monkeypatch)
 
 
@@ -188,5 +188,5 @@ async def test_an_upload_that_reads_from_a_download_is_admitted_once(
 
 
 def test_a_session_without_transfers_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="above 0"):
         AsyncSession("http://ftrack.test", "key", "user", transfers=0)
