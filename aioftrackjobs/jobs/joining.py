@@ -61,6 +61,7 @@ class JoinedLifecycle(JobLifecycle):
         owner = self._jobs.active.find(found.id)
         self._owner = owner if isinstance(owner, JobLifecycle) else None
         self._data.adopt_description(remote_value(found, "data"))
+        self._data.description = self._data.description or None  # its owner may give it one yet
         self._data.is_running = True
         self._entity, self._has_begun = found, True
         self.others.is_owner = False

@@ -684,7 +684,25 @@ async def test_the_owner_neither_adopts_nor_removes_what_a_joined_block_reports(
                 await until(partial(_has_another_lease, other, job, lease))
                 shown = (await stored(other, job))[1]["description"]
                 assert shown == ("x (50 %)" if text else "50 %")
-            assert (await stored(other, job))[1].get("description") in (text, "50 %")
+            assert (await stored(other, job))[1].get("description") == text
+
+
+async def test_a_job_without_a_text_runs_again_without_its_old_progress(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    with pytest.raises(OSError, match="disk full"):
+        async with job_context(session, attach_traceback=False) as job:
+            job.progress(0.4, "loading")
+            raise OSError("disk full")
+    assert (await stored(other, job))[1][
+        "description"
+    ] == "40 %, loading - failed: OSError: disk full"
+    with pytest.raises(OSError, match="disk full"):
+        async with job_context(other, job=job.id, attach_traceback=False) as again:
+            assert "description" not in (await stored(session, job))[1]
+            again.progress(0.2)
+            raise OSError("disk full")
+    assert (await stored(session, job))[1]["description"] == "20 % - failed: OSError: disk full"
 
 
 async def _has_another_lease(session: AsyncSession, job: RunningJob, lease: object) -> bool:
