@@ -166,7 +166,9 @@ class Interventions:
 
     def note_refusal(self, error: Exception) -> None:
         """Take note that the server has refused a write of the Job, perhaps because it is gone."""
-        if self.is_missing and isinstance(error, ServerError) and not error.is_retryable:
+        if not self.is_missing or self._is_hidden:
+            return  # one that it could write although it cannot read it is refused for a reason
+        if isinstance(error, ServerError) and not error.is_retryable:
             self._note_deletion()
 
     def _note_deletion(self) -> None:

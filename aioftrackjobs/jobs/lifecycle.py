@@ -248,15 +248,16 @@ class JobLifecycle:
         return job
 
     async def require_existence(self, refusal: ServerError) -> None:
-        """Find out whether *refusal* came because the Job is gone.
+        """Find out whether *refusal*, perhaps of something else, came because the Job is gone.
 
         Raises:
             JobDeletedError: It is.
         """
         with suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self)
-        self.others.note_refusal(refusal)
-        if self.others.is_missing:
+            if self._has_begun and self.others.is_missing and not self.others.is_deleted:
+                await self._post_data(lambda _: None).ended()  # perhaps it may not be read
+        if self.others.is_deleted or (self.others.is_missing and not self._has_begun):
             raise JobDeletedError(self.entity.id) from refusal
 
     async def _is_running(self) -> bool:
