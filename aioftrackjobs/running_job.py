@@ -80,8 +80,8 @@ async def job_context(
             succeed within *grace*, the traceback is lost; a journal keeps only the reason.
         interval: Seconds between progress updates.
         stop_on: What ends the block from outside: "request" for a stop request in the Job's
-            ``data``, "any" also for a Job that somebody else sets to done or failed, or deletes,
-            and "never" for nothing. A block that goes on decides how the Job ends.
+            ``data``, "any" also for another status that somebody sets, or a deletion, and "never"
+            for nothing. A block that goes on decides how the Job ends.
         take_over: Take *job* from an owner that may still run it. That one notices it within
             seconds, and from then on does not write the Job any more.
         join: Work on *job* for its owner, as a child process or a nested block: progress and

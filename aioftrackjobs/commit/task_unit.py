@@ -10,11 +10,12 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any
+from typing import Any, TypeAlias
 from weakref import ref
 
 from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange
-from aioftrackjobs.commit.unit_of_work import UnitOfWork, creation_key, not_created
+from aioftrackjobs.commit.unit_context import creation_key, not_created
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.errors import EntityError
 from aioftrackjobs.models import Entity, adopt
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Update
@@ -35,12 +36,14 @@ class TaskUnit(UnitOfWork):
         task: Returns the task that it belongs to, or None if that is gone; None if it belongs to
             a block, or to the session.
         entered_by: Returns the task that has entered its block, or None if that is gone.
-        before: The unit that this one was entered in.
+        before: What its block was entered in.
+        transaction: Counts how often it had something to commit again, after all was settled.
     """
 
     task: Callable[[], object | None] | None = None
+    transaction = 0
     entered_by: Callable[[], object | None] = staticmethod(lambda: None)
-    before: TaskUnit | None = None
+    before: Entry = (None, 0)
     _task_name: str | None = None  # of the task, when it has ended
     _promised: ref[Coroutine[Any, Any, None]] | None = None
     _reported = -1  # the number of the latest change that a warning has named
@@ -161,6 +164,13 @@ class TaskUnit(UnitOfWork):
             self.drop(keep_uncertain=True)
             for entity in lost:
                 adopt(entity, _NoOwner(self._context))
+
+
+#: A unit, if any, and the number of the transaction in which a task has inherited it.
+Entry: TypeAlias = tuple[TaskUnit | None, int]
+
+#: The entry of a task without a unit.
+NOTHING: Entry = (None, 0)
 
 
 class _NoOwner:

@@ -5,6 +5,9 @@ inherit that unit, in a context variable, to act on it: they commit it, roll it 
 until they record something themselves. So ``asyncio.wait_for(session.commit(), 5)`` and
 ``task_group.start_soon(session.commit)`` commit what the caller has recorded, although they run in
 another task; but what two tasks record is never in one unit, unless both run inside one block.
+
+A task inherits no more than what was recorded before it was started, and what follows until that is
+committed or rolled back. It does not act on what its parent records after that.
 """
 
 from __future__ import annotations
@@ -18,17 +21,17 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from aioftrackjobs.background import EventLoop
-from aioftrackjobs.commit.task_unit import TaskUnit, describe
-from aioftrackjobs.commit.unit_of_work import UnitOfWorkContext
+from aioftrackjobs.commit.task_unit import NOTHING, Entry, TaskUnit, describe
+from aioftrackjobs.commit.unit_context import UnitOfWorkContext
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import SessionStateError
 
 logger = logging.getLogger(__name__)
 
 #: The unit of work that a task has entered, made or inherited, for each session.
-_units: ContextVar[Mapping[TaskUnits, TaskUnit]] = ContextVar("aioftrackjobs_units")
+_units: ContextVar[Mapping[TaskUnits, Entry]] = ContextVar("aioftrackjobs_units")
 
-_NONE: Mapping[TaskUnits, TaskUnit] = MappingProxyType({})
+_NONE: Mapping[TaskUnits, Entry] = MappingProxyType({})
 
 
 class TaskUnits:
@@ -68,16 +71,18 @@ class TaskUnits:
         if loop is None or loop.is_released:
             raise SessionStateError("the session is not open: nothing can be recorded")
         task = loop.current_task()
-        unit = _units.get(_NONE).get(self)
-        if unit is not None and unit.has_ended:
-            unit = self._leave_late(unit, task)
-        if unit is not None:
-            owner = unit.task
-            if owner is None or (task is not None and owner() is task):
-                return unit
-        if task is not None:
-            return self._by_task.get(task) or self._begin_unit(task, loop)
-        return self.default if unit is None or unit.task_has_ended else unit
+        unit, _ = self._entry(task)
+        owner = None if unit is None else unit.task
+        if unit is not None and owner is None:
+            return unit  # of a block
+        if task is None:
+            return self.default if unit is None or unit.task_has_ended else unit
+        if unit is None or owner is None or owner() is not task:
+            unit = self._by_task.get(task) or self._begin_unit(task, loop)
+        if unit.is_settled:
+            unit.transaction += 1
+            self._set((unit, unit.transaction))
+        return unit
 
     def to_act_on(self) -> TaskUnit:
         """Return the unit of work to commit, to roll back or to look at.
@@ -96,13 +101,12 @@ class TaskUnits:
             return self._find(None)
 
     def _find(self, task: Any) -> TaskUnit:
-        unit = _units.get(_NONE).get(self)
-        if unit is not None and unit.has_ended:
-            unit = self._leave_late(unit, task)
+        unit, transaction = self._entry(task)
         if unit is not None and unit.task is None:
             return unit  # of a block
         if task is not None:
-            unit = self._by_task.get(task, unit)
+            is_current = unit is not None and unit.transaction == transaction
+            unit = self._by_task.get(task) or (unit if is_current else None)
         # What callbacks have recorded, no task has: the next commit of nothing else sends it.
         if unit is None or (unit.is_settled and not self.default.is_settled):
             return self.default
@@ -113,7 +117,6 @@ class TaskUnits:
         unit = self._add_unit()
         unit.task = ref(task)
         self._by_task[task] = unit
-        self._set(unit)
         loop.at_end_of(task, partial(self._end_task, loop))
         return unit
 
@@ -121,43 +124,50 @@ class TaskUnits:
         if (unit := self._by_task.pop(task, None)) is not None:
             unit.end_of_task(loop.name_of(task))
 
-    def _set(self, unit: TaskUnit | None) -> None:
-        """Let the current task, and those that it starts, have *unit*."""
+    def _entry(self, task: Any) -> Entry:
+        """Return what *task*, which is the running one, has entered, made or inherited."""
+        entry = _units.get(_NONE).get(self, NOTHING)
+        if entry[0] is not None and entry[0].has_ended:
+            return self._leave_late(entry, task)
+        return entry
+
+    def _set(self, entry: Entry) -> None:
+        """Let the current task, and those that it starts, have *entry*."""
         units = _units.get(_NONE)
         if units.keys() - {self}:  # a task may outlive many sessions
             units = {each: its for each, its in units.items() if not each._is_closed}
             units.pop(self, None)
-            _units.set(units if unit is None else {**units, self: unit})
+            _units.set(units if entry is NOTHING else {**units, self: entry})
         else:
-            _units.set(_NONE if unit is None else {self: unit})
+            _units.set(_NONE if entry is NOTHING else {self: entry})
 
     def enter(self) -> TaskUnit:
         """Give what is recorded from now on a unit of work, also in tasks that are started."""
         unit = self._add_unit()
-        unit.before = _units.get(_NONE).get(self)
+        unit.before = _units.get(_NONE).get(self, NOTHING)
         if (loop := self._background.event_loop) is not None:
             unit.entered_by = ref(loop.current_task() or loop)
-        self._set(unit)
+        self._set((unit, 0))
         return unit
 
     def leave(self, unit: TaskUnit) -> None:
         """End *unit*, and return to the one from before."""
         unit.end()
-        if _units.get(_NONE).get(self) is unit:  # else this is another context
+        if _units.get(_NONE).get(self, NOTHING)[0] is unit:  # else this is another context
             self._set(unit.before)
 
-    def _leave_late(self, unit: TaskUnit, task: Any) -> TaskUnit | None:
-        """Return to the unit from before *unit* if *task* has entered it, and another has left it.
+    def _leave_late(self, entry: Entry, task: Any) -> Entry:
+        """Return to what was before *entry* if *task* has entered it, and another has left it.
 
         That is what becomes of a block in an asynchronous generator that is not run to its end: a
         task of the event loop closes the generator.
         """
-        found: TaskUnit | None = unit
-        while found is not None and found.has_ended:
-            if task is None or found.entered_by() is not task:
+        found = entry
+        while (unit := found[0]) is not None and unit.has_ended:
+            if task is None or unit.entered_by() is not task:
                 break
-            found = found.before
-        if found is not unit:
+            found = unit.before
+        if found is not entry:
             self._set(found)
         return found
 
@@ -184,4 +194,4 @@ class TaskUnits:
                 describe(changes),
             )
         self._is_closed = True
-        self._set(None)
+        self._set(NOTHING)

@@ -23,6 +23,9 @@ from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
 logger = logging.getLogger(__name__)
 
+#: What somebody else may set. A status that only the server knows means nothing here.
+_OTHER_STATUSES = (JobStatus.QUEUED, JobStatus.DONE, JobStatus.FAILED)
+
 #: Texts of the latest reports: somebody may have read an older one, and written it again.
 _OWN_TEXTS = 8
 
@@ -74,6 +77,7 @@ class Interventions:
         self._was_seen = False  # by a read: some users may create Jobs that they cannot read
         self._is_hidden = False  # from this user, who could write it
         self._status: JobStatus | None = None  # that somebody else has set
+        self._known: object = None  # data in which there is nothing new, as most often
         self._own_texts = deque[object](maxlen=_OWN_TEXTS)
         self.read_at = 0.0
         self.is_missing = False
@@ -114,16 +118,21 @@ class Interventions:
                 self._write_soon()
             return
         self._was_seen = True
-        data = parse_job_data(row.get("data"))
+        status, text = row.get("status"), row.get("data")
+        if status == JobStatus.RUNNING and text == self._known:
+            return
+        self._known = text
+        data = parse_job_data(text)
         if self.is_owner and is_owned_by_other(data, self._holder, self._server.server_time()):
-            self.lose(Lease.of(data))
+            self.lose(Lease.of(data), is_elsewhere=True)
         if not (self._is_over or self.is_lost):
-            self._note_values(row.get("status"), data)
+            self._note_values(status, data)
 
     def _note_values(self, status: object, data: Mapping[str, Any]) -> None:
         if status == JobStatus.RUNNING:
             self._note_text_of(data)
             if self.is_owner and self._active.has_leases and Lease.of(data) is None:
+                self._known = None  # until that is written
                 self._write_soon()  # without one, any session may run the Job
             if STOP not in data:
                 return
@@ -133,7 +142,7 @@ class Interventions:
         if is_mistaken_failure(status, data, self._holder):
             self.is_mistaken = True
             self._write_soon()
-        elif status in (JobStatus.DONE, JobStatus.FAILED) and not self.stop_requested:
+        elif status in _OTHER_STATUSES and not self.stop_requested:
             if status in self._own_statuses:
                 return
             self.stop_requested.set("status", reason=f"its status was set to {status}")
@@ -151,6 +160,9 @@ class Interventions:
     def note_written(self) -> None:
         """Take note that the server has applied a write of the Job."""
         self._is_hidden = self.is_missing
+        text = None if self._job is None else remote_value(self._job, "data")
+        if isinstance(text, str) and f'"{STOP}"' not in text:  # one may not have been noted yet
+            self._known = text
 
     def note_refusal(self, error: Exception) -> None:
         """Take note that the server has refused a write of the Job, perhaps because it is gone."""
@@ -166,23 +178,26 @@ class Interventions:
             self.stop_requested.set("deleted", reason="it was deleted")
             self._stop(ends_block=self._stop_on == "any")
 
-    def lose(self, owner: Lease | None = None) -> None:
+    def lose(self, owner: Lease | None = None, *, is_elsewhere: bool = False) -> None:
         """Leave the Job to another owner.
 
         Args:
-            owner: The lease of the new owner; None if it is another block of this session, or has
-                ended the Job already.
+            owner: The lease of the new owner; None if it has ended the Job already.
+            is_elsewhere: Whether it is in another session.
         """
         if self.is_lost or self.is_deleted or self._job is None:
             return
         self.is_lost, self._new_owner = True, owner
         self._leave()
+        by = "another" if owner is None else f"process {owner.process.pid} on {owner.process.host}"
+        reason = f"it was taken over by {by}"
         if self._is_over:
-            logger.warning("%r: it was taken over; its end is not written", self._job)
+            logger.warning("%r: %s; its end is not written", self._job, reason)
             return
-        by = None if owner is None else f"process {owner.process.pid} on {owner.process.host}"
-        self.stop_requested.set("taken over", reason=f"it was taken over by {by or 'another'}")
-        self._stop(ends_block=self._stop_on == "any" and owner is not None)
+        self.stop_requested.set("taken over", reason=reason)
+        ends_block = is_elsewhere and self._stop_on == "any"
+        if not (ends_block and self._scope.cancel(reason)):
+            logger.warning("%r: %s; its block goes on, and writes it no more", self._job, reason)
 
     def _stop(self, *, ends_block: bool) -> None:
         if not (ends_block and self._scope.cancel(str(self.stop_requested))):
@@ -199,6 +214,9 @@ class Interventions:
             JobDeletedError: It was, because the Job was deleted.
             JobOwnedError: It was, because the Job was taken over.
         """
+        if self._stop_on == "never":
+            yield
+            return
         with self._scope:
             yield
         if self._scope.is_cancelled and self._job is not None:

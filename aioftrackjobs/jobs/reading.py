@@ -173,5 +173,5 @@ def _changed_row(job: Job, rows: Mapping[str, Mapping[str, Any]]) -> Mapping[str
     row = rows.get(job.id)
     if row is None:
         return None
-    is_same = all(remote_value(job, name) == row.get(name) for name in ("status", "data"))
-    return None if is_same else row
+    is_same_data = remote_value(job, "data") == row.get("data")
+    return None if is_same_data and remote_value(job, "status") == row.get("status") else row

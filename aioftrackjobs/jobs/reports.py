@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
 from aioftrackjobs.jobs.progress import Progress
-from aioftrackjobs.jobs.stages import Work, number, show_number, show_value
+from aioftrackjobs.jobs.stages import Work, number, show_value
 from aioftrackjobs.jobs.texts import text_of
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ class Reports:
 
     def send(self, work: Work) -> None:
         """Have the state of the Job written, with what *work*, a part of it, is doing."""
-        self.job.show_progress(work.shown())
+        if not work.ended:  # a late report about a stage is no news
+            self.job.show_progress(work.shown())
 
     def warn(self, problem: str, *, depth: int = 3) -> None:
         """Log the first *problem* of the Job.
@@ -128,7 +129,11 @@ class Reporter:
 
     @property
     def message(self) -> str | None:
-        """What the Job is doing, as the jobs menu shows it beside the percentage."""
+        """What the Job is doing, as the jobs menu shows it beside the percentage.
+
+        A message that is set here stays until another is set; a report with a message of its own
+        replaces it for that report.
+        """
         return self._work().message
 
     @message.setter
@@ -145,7 +150,8 @@ class Reporter:
 
         Args:
             items: Anything to iterate over, with ``for`` or ``async for``.
-            total: How many items there are, if they have no length.
+            total: How many items there are, if they have no length, and if that is not the total of
+                the stage.
         """
         if total is None and isinstance(items, Sized):
             total = len(items)
@@ -281,7 +287,7 @@ class _Tracked(AsyncIterator[T]):
         self._reports = reports
         self._work = work
         self._items = aiter(items) if isinstance(items, AsyncIterable) else iter(items)
-        self._total = None if total is None else number(total)
+        self._total = work.given_total if total is None else number(total)
         self._count = 0
         if self._total:
             work.expect(self._total)
@@ -290,9 +296,9 @@ class _Tracked(AsyncIterator[T]):
 
     async def __anext__(self) -> T:
         if self._count and self._total:
-            message = f"{self._count} of {show_number(self._total)}"
             with self._reports.lock:
-                self._work.progress(self._count, message, self._total)
+                self._work.progress(self._count, None, self._total)
+                self._work.show_count()
                 self._reports.send(self._work)
         if isinstance(self._items, AsyncIterator):
             item = await anext(self._items)

@@ -38,12 +38,13 @@ class Work:
     __slots__ = (
         "_count",
         "_done",
+        "_lasting_message",
+        "_latest_message",
         "_measured",
         "_stages",
         "_total",
         "_total_is_given",
         "ended",
-        "message",
         "name",
         "share",
         "weight",
@@ -62,7 +63,8 @@ class Work:
         self.weight = weight
         self.share: float | None = None
         self.ended = False
-        self.message: str | None = None
+        self._lasting_message: str | None = None
+        self._latest_message: str | None = None  # of the latest report alone
         self._total = total
         self._total_is_given = total is not None
         self._count = 0.0
@@ -71,6 +73,11 @@ class Work:
         self._stages: list[Work] = []
         if within is not None:
             within._stages.append(self)
+
+    @property
+    def given_total(self) -> float | None:
+        """How much work a stage is, if that was said when it was made."""
+        return self._total if self._total_is_given else None
 
     @property
     def fraction(self) -> float:
@@ -84,7 +91,8 @@ class Work:
 
     def progress(self, done: object, message: object, total: object) -> str | None:
         """Set how much is done: a fraction, or an amount of *total*."""
-        self.message = message if type(message) is str else text_of(message)
+        text = message if type(message) is str else text_of(message)
+        self._latest_message = text
         amount = number(done)
         whole = None if total is None else number(total)
         if amount is None or (total is not None and not whole):
@@ -95,24 +103,24 @@ class Work:
             )
         if whole is not None:
             self._total = whole
-        elif self._total_is_given:
-            whole = self._total
+        else:
+            whole = self.given_total
         if whole is None and amount > 1 + _TOLERANCE:
             self._measured = bool(self._stages)
             self._count = amount
-            self.message = ", ".join(filter(None, (show_number(amount), self.message)))
+            self._latest_message = _join(show_number(amount), self.message)
             return f"{show_number(amount)} without a total"
         fraction = min(amount / (whole or 1.0), 1.0)
         self._count = amount if whole is not None else fraction * (self._total or 0.0)
         self._done = fraction - self._done_in_stages()
         self._measured = True
-        return "a message without a text" if message is not None and self.message is None else None
+        return "a message without a text" if message is not None and text is None else None
 
     def advance(self, amount: object, message: object) -> str | None:
         """Add to what is done, in the unit of the total; without a total, it is only counted."""
         added = number(amount)
         if message is not None:
-            self.message = text_of(message)
+            self._latest_message = text_of(message)
         if added is None:
             return show_value(amount)
         self._count += added
@@ -120,9 +128,23 @@ class Work:
             self._done += added / self._total
             self._measured = True
         if message is None:
-            count = show_number(self._count)
-            self.message = f"{count} of {show_number(self._total)}" if self._total else count
+            self.show_count()
         return None
+
+    def show_count(self) -> None:
+        """Let the message be how much is done."""
+        count = show_number(self._count)
+        count = f"{count} of {show_number(self._total)}" if self._total else count
+        self._latest_message = _join(self._lasting_message, count)
+
+    @property
+    def message(self) -> str | None:
+        """What is being done; the message of the latest report, or else one that was set."""
+        return self._latest_message or self._lasting_message
+
+    @message.setter
+    def message(self, text: str | None) -> None:
+        self._lasting_message, self._latest_message = text, None
 
     def expect(self, total: float) -> None:
         """Set how much work there is."""
@@ -192,6 +214,10 @@ def number(value: object) -> float | None:
     if not math.isfinite(value) or value < -_TOLERANCE:
         return None
     return max(value, 0.0)
+
+
+def _join(*parts: str | None) -> str:
+    return ", ".join(filter(None, parts))
 
 
 def show_number(value: float) -> str:

@@ -55,11 +55,11 @@ class StopRequest:
         await job.stop_requested  # returns when somebody stops the Job
 
     It can be read in any thread, and awaited in the event loop of the session. It is true as well
-    if another program has set the Job to done or failed, or has deleted it; *kind* tells these
+    if another program has set its status, or has deleted it; *kind* tells these
     apart.
 
     Attributes:
-        kind: "request" for a stop request, "status" if somebody else has ended the Job, "taken
+        kind: "request" for a stop request, "status" if somebody else has set its status, "taken
             over" if it has another owner, "deleted" if it is gone; None as long as nobody wants
             the Job to stop.
         by: Who it was, if that is known.

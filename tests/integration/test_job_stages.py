@@ -80,6 +80,21 @@ async def test_stages_may_be_nested_and_passed_on(
     await shows(other, job, "Publish (50 %) - failed: looked at")
 
 
+async def test_a_stage_with_a_total_tracks_what_has_no_length(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="Render", interval=0.01) as job:
+        async with job.stage("frames", total=4) as frames:
+            async for frame in job.track(iter(range(3))):
+                if frame == 2:
+                    await shows(other, job, "Render (25 %, frames: 2 of 4)")
+        await shows(other, job, "Render (50 %)")
+        frames.progress(0.1, "late")
+        assert frames.fraction == 1
+        job.message = "after it"
+        await shows(other, job, "Render (50 %, after it)")
+
+
 async def test_a_stage_that_fails_leaves_its_text(
     session: AsyncSession, other: AsyncSession
 ) -> None:

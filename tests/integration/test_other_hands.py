@@ -575,6 +575,20 @@ async def test_a_block_that_is_left_in_another_task_goes_on(
     assert {held(server, each)["status"] for each in (first, second)} == {"done"}
 
 
+@pytest.mark.every_client
+async def test_a_block_with_never_may_be_left_in_any_task(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    async with watching(server) as session:
+        block = job_context(session, description="x", stop_on="never")
+        async with anyio.create_task_group() as group:
+            group.start_soon(block.__aenter__)
+        async with anyio.create_task_group() as group:
+            group.start_soon(block.__aexit__, None, None, None)
+    (job,) = server.inspector.jobs()
+    assert job["status"] == "done"
+
+
 @pytest.mark.asyncio_only
 async def test_blocks_of_one_task_are_stopped_each_by_itself(
     server: ServerHandle, other: AsyncSession
@@ -694,7 +708,7 @@ async def test_a_stop_request_is_seen_without_leases(
 # Another status
 
 
-@pytest.mark.parametrize("status", ["failed", "done"])
+@pytest.mark.parametrize("status", ["failed", "done", "queued"])
 async def test_another_status_ends_the_block_on_request(
     server: ServerHandle, other: AsyncSession, status: str
 ) -> None:

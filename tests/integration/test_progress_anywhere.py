@@ -186,7 +186,7 @@ async def test_a_thread_decides_the_end_and_sets_the_text(
     found = await other.get(Job, job.id)
     assert found is not None
     assert found.status is JobStatus.FAILED
-    assert found.description == "Copy sh010 (1) - failed: disk full"
+    assert found.description == "Copy sh010 (half, 1) - failed: disk full"
 
 
 @pytest.mark.every_client

@@ -24,7 +24,7 @@ import pytest
 import trio
 from starlette.background import BackgroundTasks
 
-from aioftrackjobs import AsyncSession, EntityError, Job, SessionStateError
+from aioftrackjobs import AsyncSession, EntityError, Job, ServerError, SessionStateError
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.session import context_of
 
@@ -152,6 +152,48 @@ async def test_a_task_that_has_recorded_nothing_acts_on_the_unit_that_it_inherit
     assert seen == [3, [made], [jobs[0]], [jobs[1]]]
     assert session.recorded_operations == ()
     assert jobs[0]["data"] == "old"
+
+
+async def test_a_task_does_not_act_on_what_its_parent_records_in_a_later_transaction(
+    session: AsyncSession, tables: Tables, jobs: list[Job]
+) -> None:
+    """As a request that ends with ``session.rollback()``, and has recorded nothing."""
+    go_on = anyio.Event()
+
+    async def child(act: Callable[[], object]) -> None:
+        await go_on.wait()
+        result = act()
+        if isinstance(result, Awaitable):
+            await result
+
+    jobs[0]["data"] = "committed"
+    async with anyio.create_task_group() as group:
+        group.start_soon(child, session.commit)
+        await turns()
+        await session.commit()
+        group.start_soon(child, session.rollback)
+        await turns()
+        jobs[1]["data"] = "half done"
+        go_on.set()
+    assert sent(tables) == [("update", "committed")]
+    assert session.modified == [jobs[1]]
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(session.commit)
+    assert tables.data_of(jobs[1]) == "half done"
+
+
+async def test_a_task_retries_the_refused_commit_of_its_parent(
+    session: AsyncSession, tables: Tables, jobs: list[Job]
+) -> None:
+    tables.refuses = lambda _: True
+    jobs[0]["data"] = "new"
+    with pytest.raises(ServerError):
+        await session.commit()
+    tables.refuses = lambda _: False
+    async with anyio.create_task_group() as group:
+        group.start_soon(session.commit)
+    assert tables.data_of(jobs[0]) == "new"
 
 
 COMMITS = {

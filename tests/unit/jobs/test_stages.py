@@ -81,6 +81,20 @@ def test_advance_counts_up_to_the_total() -> None:
     assert work.shown() == Progress(1.0, "5 of 4")
 
 
+def test_a_message_that_was_set_stays_beside_the_numbers() -> None:
+    work = Work()
+    work.message = "encoding"
+    work.progress(1, None, 4)
+    assert work.shown() == Progress(0.25, "encoding")
+    work.progress(2, "sh010", None)
+    work.progress(0.5, "sh010", None)
+    assert work.shown() == Progress(0.5, "sh010")
+    work.advance(1, None)
+    assert work.shown() == Progress(0.75, "encoding, 3 of 4")
+    work.message = None
+    assert work.shown() == Progress(0.75)
+
+
 def test_advance_without_a_total_only_counts() -> None:
     work = Work()
     work.advance(1, None)
