@@ -102,7 +102,7 @@ async def job_context(
     if not isinstance(session, AsyncSession):
         session = session_from(session, AsyncSession)
     jobs = jobs_of(session)
-    jobs.require_open()
+    jobs.entities.connection.require_open()
     kind = JoinedLifecycle if join else JobLifecycle
     lifecycle = kind(jobs, description=description, grace=grace, interval=interval, stop_on=stop_on)
     outer = _running.get()

@@ -209,7 +209,8 @@ class JobLifecycle:
     async def _commit_beginning(self, unit: UnitOfWork, entity: Job) -> None:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
         await self._jobs.journal.record_job(entity.id)
-        self._jobs.require_open()
+        if self._jobs.active.is_closing:
+            self._jobs.require_open()
         server = self._jobs.server
         ahead = server.clock_offset
         try:
