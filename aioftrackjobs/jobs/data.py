@@ -143,8 +143,8 @@ class JobData:
         if progress is not None or self.result is not None or self.failure_reason is not None:
             shown = None if self.is_done else progress
             text = compose_description(base, shown, self.result, self.failure_reason)
-        elif self.is_running and isinstance(found, str) and self._is_report(found):
-            text = found  # this block reports nothing
+        elif self.is_running and isinstance(found, str) and RECOVERED not in composed:
+            text = found if self._is_report(found) else text  # this block reports nothing
         is_bare = composed.get("base_description") == ""  # what is shown is a report alone
         for key in ("base_description", LEASE, RECOVERED, TAKEN_OVER):
             composed.pop(key, None)

@@ -257,7 +257,8 @@ class JobLifecycle:
         with suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self)
             if self._has_begun and self.others.is_missing and not self.others.is_deleted:
-                await self._post_data(lambda _: None).ended()  # perhaps it may not be read
+                if (request := self._post_data(lambda _: None)) is not None:
+                    await request.ended()  # it is there, but may not be read, or is refused, too
         if self.others.is_deleted or (self.others.is_missing and not self._has_begun):
             raise JobDeletedError(self.entity.id) from refusal
 
@@ -340,7 +341,7 @@ class JobLifecycle:
             self._channels[interval] = channel
         self._channels[interval].touch()
 
-    def _post_data(self, settle: Settle) -> PendingRequest:
+    def _post_data(self, settle: Settle) -> PendingRequest | None:
         unit = self._jobs.entities.new_unit()
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
         if self.others.is_mistaken:

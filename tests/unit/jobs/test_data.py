@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aioftrackjobs.jobs.data import JobData, parse_given_data
+from aioftrackjobs.jobs.data import JobData, compose_recovered_data, parse_given_data
 from aioftrackjobs.jobs.progress import Progress
 
 
@@ -72,6 +72,14 @@ def test_a_joined_report_about_a_job_without_a_text_is_kept_until_the_end() -> N
     assert owner.compose(data)["base_description"] == ""
     owner.is_running = False
     assert owner.compose(data) == {"progress": 0.4}
+
+
+@pytest.mark.parametrize("data", ["{}", '{"description": "50 %", "base_description": ""}'])
+def test_the_reason_of_a_mistaken_recovery_is_no_report(data: str) -> None:
+    recovered = json.dumps(compose_recovered_data(data, "gone", {"holder": "me"}))
+
+    assert JobData(None, is_running=True).compose(recovered) == {}
+    assert JobData("x", is_running=True).compose(recovered) == {"description": "x"}
 
 
 def test_a_text_that_is_no_json_object_is_kept_aside() -> None:
