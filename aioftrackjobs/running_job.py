@@ -107,7 +107,7 @@ async def job_context(
     lifecycle = kind(jobs, description=description, grace=grace, interval=interval, stop_on=stop_on)
     outer = _running.get()
     running: RunningJob | None = None
-    with jobs.background.keep_alive_for_block(), jobs.active.count_block():
+    with jobs.active.count_block(), jobs.background.keep_alive_for_block():
         try:
             with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
                 await lifecycle.begin(job, user, data, take_over=take_over)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -70,10 +70,6 @@ class JobLifecycle:
         grace: Seconds that recording the final status may take.
         interval: Seconds from one progress report to the next.
         stop_on: What ends the block from outside: see :func:`job_context`.
-
-    Attributes:
-        attachments: What is attached to the Job.
-        others: What others do to the Job.
     """
 
     def __init__(
@@ -87,7 +83,6 @@ class JobLifecycle:
     ) -> None:
         self._jobs = jobs
         self._data = JobData(description)
-        self.attachments = Attachments(jobs.entities)
         self._grace = grace
         self._interval = interval
         self._decided: End | None = None
@@ -101,17 +96,10 @@ class JobLifecycle:
         self._is_ending = False
         self._has_begun = False
         self._is_closed = False
-        self._reports: Reports | None = None
+        self._is_new = False  # not a Job that existed already
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
-        self.others = Interventions(
-            jobs,
-            stop_on,
-            write_soon=partial(self._write_soon, _RENEWAL_ROUND),
-            adopt_text=self._data.adopt_text,
-            own_statuses=self._own_statuses,
-            leave=self._leave,
-        )
+        self._stop_on: StopOn = stop_on
 
     def __repr__(self) -> str:
         return repr(self._entity)
@@ -123,16 +111,34 @@ class JobLifecycle:
             raise LookupError("the Job has not begun")
         return self._entity
 
+    # What the first request does not need is made after it.
+
+    @cached_property
+    def others(self) -> Interventions:
+        """What others do to the Job."""
+        return Interventions(
+            self._jobs,
+            self._stop_on,
+            write_soon=partial(self._write_soon, _RENEWAL_ROUND),
+            adopt_text=self._data.adopt_text,
+            own_statuses=self._own_statuses,
+            leave=self._leave,
+        )
+
+    @cached_property
+    def attachments(self) -> Attachments:
+        """What is attached to the Job."""
+        return Attachments(self._jobs.entities, job_is_new=self._is_new)
+
+    @cached_property
+    def reports(self) -> Reports:
+        """What is reported about the work."""
+        return Reports(self)
+
     @property
     def reporter(self) -> JobLifecycle:
         """What reports of the block go to."""
         return self
-
-    @property
-    def reports(self) -> Reports:
-        """What is reported about the work, made when the Job has begun."""
-        self._reports = self._reports or Reports(self)
-        return self._reports
 
     # The beginning
 
@@ -162,7 +168,7 @@ class JobLifecycle:
         owner = await (entities.current_user() if user is None else find_user(entities, user))
         self._beginning = unit = entities.new_unit()
         self._entity = entity = self._create(owner, extra, unit)
-        self.attachments.job_is_new = True
+        self._is_new = True
         await self._commit_beginning(unit, entity)
 
     async def _begin_again(
