@@ -15,10 +15,10 @@ from aioftrackjobs.jobs.block import block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.joining import JoinedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
+from aioftrackjobs.jobs.progress import text_of
 from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
 from aioftrackjobs.jobs.stopping import StopOn, StopRequest
-from aioftrackjobs.jobs.texts import text_of
 from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus
 from aioftrackjobs.session import AsyncSession, jobs_of
 

@@ -30,20 +30,17 @@ from aioftrackjobs.errors import (
     ServerError,
     SessionStateError,
 )
-from aioftrackjobs.jobs.assignments import Assignments
 from aioftrackjobs.jobs.attachments import Attachments, format_traceback
 from aioftrackjobs.jobs.block import find_job, find_user
-from aioftrackjobs.jobs.cancellation import describe_interruption
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import JobData, parse_given_data
-from aioftrackjobs.jobs.ending import End, end_of_block
+from aioftrackjobs.jobs.data import Assignments, JobData, parse_given_data
+from aioftrackjobs.jobs.ending import End, describe_interruption, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.ownership import takeover_note
-from aioftrackjobs.jobs.progress import Channel, Progress
+from aioftrackjobs.jobs.progress import Channel, Progress, one_line
 from aioftrackjobs.jobs.reports import Reports
 from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
-from aioftrackjobs.jobs.texts import one_line
 from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 
 if TYPE_CHECKING:
@@ -262,9 +259,9 @@ class JobLifecycle:
         """
         with suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self)
-            if self._has_begun and self.others.is_missing and not self.others.is_deleted:
-                if (request := self._post_data(lambda _: None)) is not None:
-                    await request.ended()  # it is there, but may not be read, or is refused, too
+            is_doubtful = self.others.is_missing and not self.others.is_deleted
+            if self._has_begun and is_doubtful and (request := self._post_data(lambda _: None)):
+                await request.ended()  # it is there, but may not be read, or is refused, too
         if self.others.is_deleted or (self.others.is_missing and not self._has_begun):
             raise JobDeletedError(self.entity.id) from refusal
 
@@ -502,7 +499,7 @@ class JobLifecycle:
         if with_traceback and isinstance(error, Exception) and not self.others.has_caused(error):
             text = format_traceback(error, self._jobs.api_key)
         try:
-            # In the background, while the task waits: see jobs.cancellation.
+            # In the background, while the task waits: see jobs.ending.
             find_end = partial(self._find_end, error, current_task(), seconds)
             with self._jobs.active.count_report(self):
                 await self._jobs.background.finish(self._report_failure, find_end, text)
