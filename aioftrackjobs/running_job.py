@@ -13,7 +13,7 @@ from aioftrackjobs.errors import ServerError
 from aioftrackjobs.jobs.attachments import Caller
 from aioftrackjobs.jobs.block import block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.joining import JoinedLifecycle
+from aioftrackjobs.jobs.existing import JoinedLifecycle, RepeatedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.progress import text_of
 from aioftrackjobs.jobs.reports import Reporter, current_work
@@ -103,7 +103,7 @@ async def job_context(
         session = session_from(session, AsyncSession)
     jobs = jobs_of(session)
     jobs.entities.connection.require_open()
-    kind = JoinedLifecycle if join else JobLifecycle
+    kind = JobLifecycle if job is None else JoinedLifecycle if join else RepeatedLifecycle
     lifecycle = kind(jobs, description=description, grace=grace, interval=interval, stop_on=stop_on)
     outer = _running.get()
     running: RunningJob | None = None

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -33,7 +33,7 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData
 from aioftrackjobs.jobs.interventions import Interventions
-from aioftrackjobs.jobs.progress import Channel
+from aioftrackjobs.jobs.progress import Channels
 from aioftrackjobs.jobs.reading import ReadableJob
 from aioftrackjobs.jobs.termination import is_final_refusal
 from aioftrackjobs.journal import Receipt
@@ -77,7 +77,7 @@ class FinalReport:
         jobs: JobsContext,
         running: EndingJob,
         data: JobData,
-        channels: Sequence[Channel],
+        channels: Channels,
         *,
         grace: float,
     ) -> None:
@@ -134,8 +134,7 @@ class FinalReport:
         """Stop all reports; return whether none is in progress any more."""
         half = anyio.current_time() + self._grace / 2
         with anyio.CancelScope(deadline=self._limit(min(deadline, half))) as scope:
-            for channel in self._channels:
-                await channel.stop()
+            await self._channels.stop()
         return not scope.cancelled_caught
 
     def _limit(self, deadline: float) -> float:
@@ -205,8 +204,7 @@ class FinalReport:
 
     async def _write_data_again(self) -> None:
         with self._jobs.background.optional():
-            for channel in self._channels:
-                await channel.stop()
+            await self._channels.stop()
             unit = self._jobs.entities.new_unit()
             try:
                 unit.set(self._job, data=self._compose())

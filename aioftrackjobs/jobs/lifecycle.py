@@ -26,19 +26,17 @@ from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
     JobDeletedError,
-    JobOwnedError,
     ServerError,
     SessionStateError,
 )
 from aioftrackjobs.jobs.attachments import Attachments, format_traceback
-from aioftrackjobs.jobs.block import find_job, find_user
+from aioftrackjobs.jobs.block import find_user
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import Assignments, JobData, parse_given_data
 from aioftrackjobs.jobs.ending import End, describe_interruption, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.interventions import Interventions
-from aioftrackjobs.jobs.ownership import takeover_note
-from aioftrackjobs.jobs.progress import Channel, Progress, one_line
+from aioftrackjobs.jobs.progress import Channels, Progress, one_line
 from aioftrackjobs.jobs.reports import Reports
 from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
 from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
@@ -53,9 +51,6 @@ _CLOCK_STEP = timedelta(seconds=5)
 
 #: Why a Job fails that runs when its session is closed.
 _CLOSED = "the session was closed while the Job was running"
-
-#: Seconds between two rounds of lease renewals.
-_RENEWAL_ROUND = 1.0
 
 
 class JobLifecycle:
@@ -85,9 +80,7 @@ class JobLifecycle:
         self._decided: End | None = None
         self._own_statuses = set[object]()
         self._assignments: Assignments | None = None
-        self._is_handed_over = False  # whether a change is on its way to the event loop
         self._began_at = time.monotonic()
-        self._channels: dict[float, Channel] = {}  # by their interval, opened when first used
         self._lease_made_at = 0.0
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
@@ -116,10 +109,21 @@ class JobLifecycle:
         return Interventions(
             self._jobs,
             self._stop_on,
-            write_soon=partial(self._write_soon, _RENEWAL_ROUND),
+            write_soon=self._channels.touch_for_lease,
             adopt_text=self._data.adopt_text,
             own_statuses=self._own_statuses,
             leave=self._leave,
+        )
+
+    @cached_property
+    def _channels(self) -> Channels:
+        return Channels(
+            self._jobs.background,
+            self._jobs.progress,
+            self,
+            self._post_data,
+            self._may_write,
+            interval=self._interval,
         )
 
     @cached_property
@@ -147,7 +151,13 @@ class JobLifecycle:
         *,
         take_over: bool = False,
     ) -> None:
-        """Mark the Job running: a new one, or one that exists already.
+        """Create the Job as running.
+
+        Args:
+            job: None; or, for a block about a Job that exists, that Job or its id.
+            user: The user that sees it, or its id or name; the session's own user if None.
+            data: What the program keeps in its ``data``.
+            take_over: Take it from an owner that may still run it.
 
         Raises:
             NoResultFoundError: There is no such Job or user.
@@ -155,12 +165,7 @@ class JobLifecycle:
             CommitUncertainError: It is not known whether the Job is running.
             SessionStateError: The session is not open, or is closed meanwhile.
         """
-        extra = parse_given_data(data) if isinstance(data, str) else data
-        if extra:
-            self._data.adopt_description(extra)
-        if job is not None:
-            await self._begin_again(job, extra, take_over=take_over)
-            return
+        extra = self._adopt(data)
         entities = self._jobs.entities
         owner = await (entities.current_user() if user is None else find_user(entities, user))
         self._beginning = unit = entities.new_unit()
@@ -168,46 +173,12 @@ class JobLifecycle:
         self._is_new = True
         await self._commit_beginning(unit, entity)
 
-    async def _begin_again(
-        self, job: Entity | str | UUID, extra: Mapping[str, Any] | None, *, take_over: bool
-    ) -> None:
-        """Mark a Job running that exists already, unless it has an owner."""
-        began = anyio.current_time()
-        entity = await find_job(self._jobs.entities, job)
-        claims, active = self._jobs.claims, self._jobs.active
-        former = active.find(entity.id)
-        if active.is_ending(entity.id) or (former is not None and not take_over):
-            raise claims.owned_here(entity)
-        beginning = claims.enter(entity, began, take_over=take_over)
-        try:
-            note = takeover_note(beginning.former, self._jobs.server.server_time())
-            self._data.taken_over = note
-            self._beginning = unit = self._jobs.entities.new_unit()
-            self._entity = self._restart(entity, extra, unit)
-            await self._commit_beginning(unit, entity)
-            if former is not None:
-                former.lose()
-            await claims.confirm(entity, beginning, partial(self._write_again, extra))
-            self._jobs.require_open()
-        except ServerError as exc:
-            if not exc.is_retryable:
-                await self.require_existence(exc)
-            raise
-        except JobOwnedError:
-            if self._is_closed:  # the session was closed meanwhile, and has ended the Job itself
-                self._jobs.require_open()
-            self.others.is_lost = True
-            self._jobs.journal.release_job(entity.id)
-            raise
-        finally:
-            claims.leave(entity)
-
-    async def _write_again(self, extra: Mapping[str, Any] | None) -> None:
-        self._jobs.require_open()
-        unit = self._jobs.entities.new_unit()
-        data = self._compose(remote_value(self.entity, "data"), extra)
-        unit.set(self.entity, status=JobStatus.RUNNING, data=data)
-        await unit.commit()
+    def _adopt(self, data: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:
+        """Continue with the description in the *data* that the program gives; return these."""
+        extra = parse_given_data(data) if isinstance(data, str) else data
+        if extra:
+            self._data.adopt_description(extra)
+        return extra
 
     async def _commit_beginning(self, unit: UnitOfWork, entity: Job) -> None:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
@@ -231,7 +202,7 @@ class JobLifecycle:
             entity,
             self._data,
             self._own_statuses,
-            write_soon=self._note_change,
+            write_soon=self._channels.touch,
         )
         self._task = current_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
@@ -244,12 +215,6 @@ class JobLifecycle:
             "user_id": user["id"],
         }
         return self._jobs.entities.create(Job, values, unit=unit)
-
-    def _restart(self, job: Job, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
-        data = remote_value(job, "data")
-        self._data.adopt_description(data)
-        unit.set(job, status=JobStatus.RUNNING, data=self._compose(data, extra))
-        return job
 
     async def require_existence(self, refusal: ServerError) -> None:
         """Find out whether *refusal*, perhaps of something else, came because the Job is gone.
@@ -298,13 +263,13 @@ class JobLifecycle:
     def description(self, text: str) -> None:
         if not self._is_ending:
             self._data.description = text
-            self._note_change()
+            self._channels.touch()
 
     def show_progress(self, progress: Progress) -> None:
         """Have *progress* written soon. Never waits."""
         if not self._is_ending:
             self._data.progress = progress
-            self._note_change()
+            self._channels.touch()
 
     def decide(self, status: JobStatus, text: str | None) -> bool:
         """Decide how the Job ends, and return whether this was the first decision.
@@ -319,30 +284,9 @@ class JobLifecycle:
         self._decided = End(status, line or None)
         return True
 
-    def _note_change(self) -> None:
-        """Have the Job's data written soon."""
-        background = self._jobs.background
-        try:
-            if background.is_called_by_task():
-                self._write_soon(self._interval)
-            elif not self._is_handed_over:  # one that is on its way takes this change along
-                self._is_handed_over = True
-                background.call_in_loop(self._write_handed_over)
-        except (FtrackJobsError, RuntimeError) as exc:  # there is no event loop any more, or a fork
-            logger.debug("%r: its progress is not written any more: %s", self, exc)
-
-    def _write_handed_over(self) -> None:
-        self._is_handed_over = False
-        self._write_soon(self._interval)
-
-    def _write_soon(self, interval: float) -> None:
-        """Have the Job's data written in the next round of writes with *interval*."""
-        if self._is_ending or self.others.is_deleted or self.others.is_lost:
-            return  # the final report writes them, and nothing may be written after it
-        if interval not in self._channels:
-            channel = self._jobs.progress.open_channel(interval, self, self._post_data)
-            self._channels[interval] = channel
-        self._channels[interval].touch()
+    def _may_write(self) -> bool:
+        """Return whether anything may be written before the end: the final report comes last."""
+        return not (self._is_ending or self.others.is_deleted or self.others.is_lost)
 
     def _post_data(self, settle: Settle) -> PendingRequest | None:
         unit = self._jobs.entities.new_unit()
@@ -402,14 +346,12 @@ class JobLifecycle:
             active.add_guest(self, is_read=False)
         if active.find(self.entity.id) is None:  # otherwise another block here has taken it over
             self._jobs.journal.release_job(self.entity.id)
-        for channel in self._channels.values():
-            channel.close()
+        self._channels.close()
 
     def renew_lease(self, older_than: float) -> None:
         """Have the lease written again soon, if it was written more than some seconds ago."""
         if time.monotonic() - self._lease_made_at >= older_than:
-            # At an interval of its own: progress may be written less often than leases end.
-            self._write_soon(_RENEWAL_ROUND)
+            self._channels.touch_for_lease()
 
     def cancel(self, keep: Collection[int]) -> None:
         """Cancel the task of the block, unless the Job ends already, or *keep* has the task."""
@@ -473,8 +415,7 @@ class JobLifecycle:
             self._data.result = self._decided.text
         if self._assignments is not None:
             self._assignments.take_over()
-        channels = tuple(self._channels.values())
-        return FinalReport(self._jobs, self, self._data, channels, grace=self._grace)
+        return FinalReport(self._jobs, self, self._data, self._channels, grace=self._grace)
 
     def _stop_running(self) -> None:
         self._is_ending = True

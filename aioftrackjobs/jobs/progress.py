@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 #: Characters of a message or of a reason; the jobs menu shows one line.
 LONGEST_LINE = 300
 
+#: Seconds between two rounds of lease renewals.
+_RENEWAL_ROUND = 1.0
+
 #: Queues a write of a Job's current state, and calls back with the outcome; None if there is
 #: nothing to write.
 Post: TypeAlias = Callable[[Settle], PendingRequest | None]
@@ -290,3 +293,75 @@ class ProgressWriters:
             writer = ProgressWriter(self._background, self._reader, interval=interval)
             self._writers[interval] = writer
         return self._writers[interval].open_channel(job, post)
+
+
+class Channels:
+    """The channels of one Job, which may be touched in any thread, callback or signal handler.
+
+    Args:
+        background: Whose event loop a touch from elsewhere is handed over to.
+        writers: The progress writers of the session.
+        job: The Job.
+        post: Queues a write of it.
+        may_write: Whether anything may be written about it now.
+        interval: Seconds from one report to the next.
+    """
+
+    def __init__(
+        self,
+        background: BackgroundTasks,
+        writers: ProgressWriters,
+        job: ReadableJob,
+        post: Post,
+        may_write: Callable[[], bool],
+        *,
+        interval: float,
+    ) -> None:
+        self._background = background
+        self._writers = writers
+        self._job, self._post, self._may_write = job, post, may_write
+        self._interval = interval
+        self._is_handed_over = False  # whether a touch is on its way to the event loop
+        self._by_interval: dict[float, Channel] = {}  # opened when first used
+
+    @property
+    def are_used(self) -> bool:
+        """Whether anything was to be written."""
+        return bool(self._by_interval)
+
+    def touch(self) -> None:
+        """Have a report of the Job written soon. Never waits, and raises no error."""
+        try:
+            if self._background.is_called_by_task():
+                self._touch(self._interval)
+            elif not self._is_handed_over:  # one that is on its way takes this change along
+                self._is_handed_over = True
+                self._background.call_in_loop(self._touch_handed_over)
+        except (FtrackJobsError, RuntimeError) as exc:  # there is no event loop any more, or a fork
+            logger.debug("%r: its progress is not written any more: %s", self._job, exc)
+
+    def _touch_handed_over(self) -> None:
+        self._is_handed_over = False
+        self._touch(self._interval)
+
+    def touch_for_lease(self) -> None:
+        """Have the Job written soon, however long the interval of its reports is."""
+        self._touch(_RENEWAL_ROUND)
+
+    def _touch(self, interval: float) -> None:
+        if not self._may_write():
+            return
+        if interval not in self._by_interval:
+            channel = self._writers.open_channel(interval, self._job, self._post)
+            self._by_interval[interval] = channel
+        self._by_interval[interval].touch()
+
+    def close(self) -> None:
+        """Write no more."""
+        for channel in self._by_interval.values():
+            channel.close()
+
+    async def stop(self) -> None:
+        """Write no more, and wait for the end of a write that the server may have received."""
+        for channel in self._by_interval.values():
+            await channel.stop()
