@@ -406,6 +406,7 @@ class JobLifecycle:
             raise report.error
 
     def _start_ending(self, end: End) -> FinalReport:
+        report = FinalReport(self._jobs, self, self._data, self._channels, grace=self._grace)
         self._stop_running()
         self._data.is_running = False
         self._data.is_done = end.status is JobStatus.DONE
@@ -415,7 +416,7 @@ class JobLifecycle:
             self._data.result = self._decided.text
         if self._assignments is not None:
             self._assignments.take_over()
-        return FinalReport(self._jobs, self, self._data, self._channels, grace=self._grace)
+        return report
 
     def _stop_running(self) -> None:
         self._is_ending = True

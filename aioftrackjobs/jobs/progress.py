@@ -104,6 +104,9 @@ class Channel:
 
     The latest state is written, however often the channel is touched. A write that fails is
     logged, and not repeated: the next touch leads to the next write.
+
+    Attributes:
+        is_touched: Whether a state is yet to be read for a write.
     """
 
     def __init__(self, writer: ProgressWriter, job: ReadableJob, post: Post) -> None:
@@ -112,18 +115,18 @@ class Channel:
         self._post = post
         self._request: PendingRequest | None = None
         self._is_being_read = False
-        self._is_touched = False
+        self.is_touched = False
         self._is_stopped = False
 
     def touch(self) -> None:
         """Have the state written soon. Never waits."""
-        self._is_touched = not self._is_stopped
-        if self._is_touched and self._request is None and not self._is_being_read:
+        self.is_touched = not self._is_stopped
+        if self.is_touched and self._request is None and not self._is_being_read:
             self._writer.add(self)
 
     def close(self) -> None:
         """Write no more."""
-        self._is_stopped, self._is_touched = True, False
+        self._is_stopped, self.is_touched = True, False
 
     async def stop(self) -> None:
         """Write no more, and wait for the end of a write that the server may have received."""
@@ -135,13 +138,13 @@ class Channel:
 
     def begin_read(self) -> bool:
         """Note that the Job is being read; return whether that is still of use."""
-        self._is_being_read, self._is_touched = self._is_touched, False
+        self._is_being_read, self.is_touched = self.is_touched, False
         return self._is_being_read
 
     def drop(self) -> None:
         """Do not write now, because the Job could not be read."""
         self._is_being_read = False
-        if self._is_touched:
+        if self.is_touched:
             self._writer.add(self)
 
     def write(self) -> None:
@@ -152,7 +155,7 @@ class Channel:
         if self._is_stopped or self._request is not None:
             self._is_being_read = False
             return
-        self._is_touched = False
+        self.is_touched = False
         try:
             self._request = self._post(self._settle)
         except (FtrackJobsError, ValueError) as exc:  # others may keep in data what cannot be sent
@@ -168,7 +171,7 @@ class Channel:
             or self._is_stopped
         ):
             self._writer.log_failure(outcome.error)
-        if self._is_touched:
+        if self.is_touched:
             self._writer.add(self)
 
 
@@ -323,6 +326,7 @@ class Channels:
         self._interval = interval
         self._is_handed_over = False  # whether a touch is on its way to the event loop
         self._by_interval: dict[float, Channel] = {}  # opened when first used
+        self._for_reports: Channel | None = None
 
     @property
     def are_used(self) -> bool:
@@ -331,6 +335,8 @@ class Channels:
 
     def touch(self) -> None:
         """Have a report of the Job written soon. Never waits, and raises no error."""
+        if self._for_reports is not None and self._for_reports.is_touched:
+            return  # as most often: that write is yet to come
         try:
             if self._background.is_called_by_task():
                 self._touch(self._interval)
@@ -354,6 +360,7 @@ class Channels:
         if interval not in self._by_interval:
             channel = self._writers.open_channel(interval, self._job, self._post)
             self._by_interval[interval] = channel
+            self._for_reports = self._by_interval.get(self._interval)
         self._by_interval[interval].touch()
 
     def close(self) -> None:
