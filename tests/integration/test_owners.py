@@ -320,6 +320,45 @@ async def test_a_job_that_somebody_runs_and_ends_while_it_begins_is_not_run_agai
     assert (await stored(other, made))[0] == "done"
 
 
+async def test_a_beginning_that_lost_to_another_session_writes_nothing_more(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    made = await job_of(other, None, status="queued")
+    release, writes = anyio.Event(), 0
+
+    async def interfere(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal writes
+        assert isinstance(request.body, bytes)
+        response = await send(request)
+        if b'"update"' in request.body:
+            writes += 1
+            if writes == 1:
+                await group.start(hold, other, made.id, release, {"take_over": True})
+        elif writes and b"from Job where" in request.body:
+            jobs_of(session).active.renew_all(older_than=0.0)  # as after a step of the clock
+        return response
+
+    async with anyio.create_task_group() as group:
+        async with connected(server) as session:
+            Relay(session, interfere)
+            with pytest.raises(JobOwnedError):
+                async with job_context(session, job=made.id):
+                    pytest.fail("it has another owner")
+            writer = jobs_of(session).progress._writers[1.0]
+            await until(
+                lambda: (
+                    not (
+                        writer._touched
+                        or any(each._is_being_read or each._request for each in writer._channels)
+                    )
+                )
+            )
+        assert writes == 1
+        lease = Lease.of((await stored(other, made))[1])
+        assert lease is not None
+        release.set()
+
+
 async def test_a_beginning_that_another_program_overwrites_is_written_again(
     session: AsyncSession, other: AsyncSession
 ) -> None:
