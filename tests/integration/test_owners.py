@@ -9,8 +9,7 @@ import os
 import pickle
 import sys
 import textwrap
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -36,35 +35,12 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER, Lease
 from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.session import jobs_of
-from aioftrackjobs.timings import DEFAULT_TIMINGS
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from .journals import DEAD, ELSEWHERE
 from .relay import Relay, Send
+from .settings import QUICK, connected
 from .waiting import until
-
-QUICK = replace(DEFAULT_TIMINGS, claim_settling=0.02)
-
-ELSEWHERE = Process("farm07", 4711, "another place", "12345")
-DEAD = this_process()._replace(pid=2**22 + 1)
-
-
-@asynccontextmanager
-async def connected(server: ServerHandle, **options: Any) -> AsyncIterator[AsyncSession]:
-    options = {"timings": QUICK, **options}
-    async with AsyncSession(server.url, server.api_key, server.api_user, **options) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def session(server: ServerHandle) -> AsyncIterator[AsyncSession]:
-    async with connected(server) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def other(server: ServerHandle) -> AsyncIterator[AsyncSession]:
-    async with connected(server) as opened:
-        yield opened
 
 
 async def stored(session: AsyncSession, job: Job | RunningJob) -> tuple[str, dict[str, Any]]:
