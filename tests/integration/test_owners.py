@@ -28,6 +28,7 @@ from aioftrackjobs import (
     JobOwnedError,
     JobStoppedError,
     RunningJob,
+    ValidationError,
     job_context,
     recover,
 )
@@ -374,6 +375,40 @@ async def test_a_refused_beginning_leaves_nothing_behind(
             pytest.fail("it has an owner")
     assert session.health.is_good
     assert session.recorded_operations == ()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("is_recovered", [False, True])
+async def test_a_beginning_that_the_server_refuses_writes_nothing_more(
+    server: ServerHandle,
+    other: AsyncSession,
+    caplog: pytest.LogCaptureFixture,
+    is_recovered: bool,
+) -> None:
+    made = await job_of(other, ELSEWHERE, left=-100.0, status="running")
+    if is_recovered:
+        assert (await recover(other)).failed
+    else:
+        made["status"] = "failed"
+        await other.commit()
+    caplog.clear()
+    writes = 0
+
+    async def refuse(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal writes
+        assert isinstance(request.body, bytes)
+        if b'"update"' in request.body:
+            writes += 1
+            return WireResponse(200, b'{"exception": "ValidationError", "content": "no"}')
+        return await send(request)
+
+    async with connected(server) as session:
+        Relay(session, refuse)
+        with pytest.raises(ValidationError):
+            async with job_context(session, job=made.id):
+                pytest.fail("it was refused")
+        assert len(jobs_of(session).progress) == 0, "no report is under way"
+    assert writes == 1
     assert caplog.records == []
 
 
