@@ -133,6 +133,7 @@ WRONG: list[tuple[type[Entity], str, Any, str]] = [
     (Job, "type", "render", "'api_job'"),
     (Job, "user_id", 5, "valid string"),
     (Job, "user_id", ["u"], "valid string"),
+    (Job, "user_id", User(id="u"), "an entity goes into the attribute 'user'"),
     (Job, "user", "maya", "User"),
     (Job, "user", {"username": "maya"}, "entity"),
     (Job, "user", 5, "User"),
