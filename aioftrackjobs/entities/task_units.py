@@ -21,8 +21,8 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from aioftrackjobs.background import EventLoop
+from aioftrackjobs.commit.changes import UnitOfWorkContext
 from aioftrackjobs.commit.task_unit import NOTHING, Entry, TaskUnit, describe
-from aioftrackjobs.commit.unit_context import UnitOfWorkContext
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import SessionStateError
 
@@ -70,11 +70,15 @@ class TaskUnits:
         loop = self._background.event_loop
         if loop is None or loop.is_released:
             raise SessionStateError("the session is not open: nothing can be recorded")
+        unit, _ = _units.get(_NONE).get(self, NOTHING)
+        if unit is not None and unit.task is None and not unit.has_ended:
+            loop.require_here()
+            return unit  # of a block
         task = loop.current_task()
         unit, _ = self._entry(task)
         owner = None if unit is None else unit.task
         if unit is not None and owner is None:
-            return unit  # of a block
+            return unit  # of a block that has ended
         if task is None:
             return self.default if unit is None or unit.task_has_ended else unit
         if unit is None or owner is None or owner() is not task:
