@@ -78,7 +78,7 @@ class RepeatedLifecycle(JobLifecycle):
             if self._is_closed:  # the session was closed meanwhile, and has ended the Job itself
                 self._jobs.require_open()
             self.others.is_lost = True
-            self._jobs.journal.release_job(entity.id)
+            self._leave()
             raise
         finally:
             claims.leave(entity)

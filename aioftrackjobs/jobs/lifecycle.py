@@ -224,8 +224,8 @@ class JobLifecycle:
         """
         with suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self)
-            is_doubtful = self.others.is_missing and not self.others.is_deleted
-            if self._has_begun and is_doubtful and (request := self._post_data(lambda _: None)):
+            is_unclear = self._has_begun and self.others.is_missing
+            if is_unclear and (request := self._post_data(lambda _: None)) is not None:
                 await request.ended()  # it is there, but may not be read, or is refused, too
         if self.others.is_deleted or (self.others.is_missing and not self._has_begun):
             raise JobDeletedError(self.entity.id) from refusal
@@ -289,6 +289,8 @@ class JobLifecycle:
         return not (self._is_ending or self.others.is_deleted or self.others.is_lost)
 
     def _post_data(self, settle: Settle) -> PendingRequest | None:
+        if self.others.is_deleted or self.others.is_lost:
+            return None
         unit = self._jobs.entities.new_unit()
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
         if self.others.is_mistaken:
