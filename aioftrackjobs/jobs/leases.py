@@ -145,17 +145,13 @@ class ActiveJobs:
             job.renew_lease(0.0)
         if not self._begun:
             self._at_turn_end = self._at_turn_end or turn_end_caller()
-            self._at_turn_end(self._end_turn)
+            self._at_turn_end(self._begun.clear)
         self._begun.add(job)
+        self._start_watching()
 
     def has_just_begun(self, job: ActiveJob) -> bool:
         """Return whether the event loop has run nothing but the block since *job* has begun."""
         return job in self._begun
-
-    def _end_turn(self) -> None:
-        self._begun.clear()
-        if self._jobs:  # a Job that has ended already needs no watch
-            self._start_watching()
 
     def _start_watching(self) -> None:
         if not self._is_watching:
