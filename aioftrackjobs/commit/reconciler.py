@@ -109,7 +109,7 @@ class Reconciler:
             Whether it has done anything, and the requests about which it refuses queries.
 
         Raises:
-            TransportError: No complete response came back.
+            TransportError: No complete response came back, or all queries were refused.
         """
         queries = existence_queries(each for request in group for each in request.operations_left)
         if not queries:
@@ -117,11 +117,9 @@ class Reconciler:
         try:
             findings = await self._ask(queries)
         except ServerError as exc:
-            if exc.is_retryable:
-                unanswered = TransportError(f"the server does not say what it did: {exc}")
-                unanswered.retry_after = exc.retry_after
-                raise unanswered from exc
-            return False, ()
+            unanswered = TransportError(f"the server does not say what it did: {exc}")
+            unanswered.retry_after, unanswered.is_retryable = exc.retry_after, exc.is_retryable
+            raise unanswered from exc
         any_done = False
         for request in group:
             any_done |= request.note_found(findings.found)

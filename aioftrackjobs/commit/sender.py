@@ -159,6 +159,8 @@ class BatchSender:
                 self._end(request, Unknown(error))
             elif request.operations:
                 request.uncertain_because = error
+            else:
+                request.note_unsent()  # a read, which has changed nothing
 
     async def _resolve_uncertain(self, group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
         """Ask what the server has done of uncertain requests; return what is left to send."""
@@ -403,7 +405,7 @@ def _outcome_after(error: FtrackJobsError, request: PendingRequest) -> Outcome:
     if request.uncertain_because is not None:
         return Unknown(request.uncertain_because)
     if isinstance(error, TransportError) and not isinstance(error, ConnectError):
-        if request.is_sent:
+        if request.is_sent or request.call:
             return Unknown(error)
         error = ConnectError(f"it was not sent, since a query before it failed: {error}")
     return NotApplied(error, request.done)

@@ -129,6 +129,23 @@ class TaskUnit(UnitOfWork):
                 describe(pending),
             )
 
+    def warn_of_rollback(self, name: str, owner: str) -> None:
+        """Warn of a rollback by another task than its own, which has not ended.
+
+        Args:
+            name: Name of the task that rolls back.
+            owner: Name of the task that has recorded.
+        """
+        if self._pending:
+            logger.warning(
+                "task %r rolls back %d uncommitted operation(s) of task %r: %s; to roll back only "
+                "its own, it needs an `async with session.unit_of_work()` block of its own",
+                name,
+                len(self._pending),
+                owner,
+                describe(self._pending),
+            )
+
     def drop_abandoned(self) -> None:
         """Roll back, and warn: the block is in a generator that was not run to its end."""
         if pending := self._take_unreported():

@@ -185,7 +185,8 @@ class UnitOfWork:
 
     def _refuse(self) -> NoReturn:
         raise SessionStateError(
-            "this flow's unit of work has ended; a task that outlives it needs one of its own"
+            "this unit of work has ended, as has its `async with session.unit_of_work()` block; a "
+            "task that outlives the block records in one of its own"
         )
 
     def end(self) -> None:

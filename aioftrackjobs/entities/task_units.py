@@ -104,6 +104,23 @@ class TaskUnits:
         except SessionStateError:
             return self._find(None)
 
+    def roll_back(self) -> None:
+        """Roll back the unit of work to act on.
+
+        If that is another task's, which goes on, a warning says so: a task that has failed before
+        it recorded anything hardly means what its parent has recorded.
+
+        Raises:
+            SessionStateError: The session belongs to another event loop, thread or process.
+        """
+        unit = self.to_act_on()
+        loop = self._background.event_loop
+        task = None if loop is None else loop.current_task()
+        owner = None if unit.task is None or unit.task_has_ended else unit.task()
+        if loop and task and owner and owner is not task and unit.last_error is None:
+            unit.warn_of_rollback(loop.name_of(task), loop.name_of(owner))
+        unit.rollback()
+
     def _find(self, task: Any) -> TaskUnit:
         unit, transaction = self._entry(task)
         if unit is not None and unit.task is None:

@@ -10,9 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,38 +35,16 @@ from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import jobs_of
 from aioftrackjobs.testing import Delay, Drop, ServerProcess
-from aioftrackjobs.timings import DEFAULT_TIMINGS
 from aioftrackjobs.transport import WireRequest, WireResponse
 from tests.tables import Tables, Wire
 
 from ..amounts import amount
+from .journals import DEAD, ELSEWHERE
 from .relay import Relay, Send
+from .settings import QUICK, connected
 from .waiting import until
 
-QUICK = replace(DEFAULT_TIMINGS, claim_settling=0.02)
 QUEUED = 'Job where status is "queued" order by created_at'
-
-ELSEWHERE = Process("farm07", 4711, "another place", "12345")
-DEAD = this_process()._replace(pid=2**22 + 1)
-
-
-@asynccontextmanager
-async def connected(server: ServerHandle, **options: Any) -> AsyncIterator[AsyncSession]:
-    options = {"timings": QUICK, **options}
-    async with AsyncSession(server.url, server.api_key, server.api_user, **options) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def session(server: ServerHandle) -> AsyncIterator[AsyncSession]:
-    async with connected(server) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def other(server: ServerHandle) -> AsyncIterator[AsyncSession]:
-    async with connected(server) as opened:
-        yield opened
 
 
 async def queue(session: AsyncSession, *contents: Any, **values: Any) -> list[Job]:
