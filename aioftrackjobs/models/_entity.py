@@ -156,7 +156,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
                 raise UnknownAttributeError(self.entity_type, name, fields)
             if type(value) is dict:
                 nested[name] = value
-            elif name in MAPS or not (type(value) in PLAIN or isinstance(value, (str, Entity))):
+            elif name in MAPS or not (type(value) in PLAIN or isinstance(value, str)):
                 values[name] = nested[name] = prepare(self.entity_type, name, value)
         try:
             super().__init__(**values)
