@@ -38,7 +38,7 @@ _EXACT = 100
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
 
-@block_context
+@block_context(AsyncSession)
 async def job_context(
     session: AsyncSession | Callable[[], AsyncSession],
     *,
@@ -102,7 +102,7 @@ async def job_context(
     if not isinstance(session, AsyncSession):
         session = session_from(session, AsyncSession)
     jobs = jobs_of(session)
-    jobs.require_open()
+    jobs.entities.connection.require_open()
     kind = JoinedLifecycle if join else JobLifecycle
     lifecycle = kind(jobs, description=description, grace=grace, interval=interval, stop_on=stop_on)
     outer = _running.get()

@@ -345,7 +345,7 @@ class AsyncSession:
 
     def rollback(self) -> None:
         """Drop what is recorded and not committed, and restore the values of the entities."""
-        self._context.tasks.to_act_on().rollback()
+        self._context.tasks.roll_back()
 
     # Committing
 

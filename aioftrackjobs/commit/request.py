@@ -110,11 +110,13 @@ Settle: TypeAlias = Callable[[Outcome], None]
 
 
 class RequestOwner(Protocol):
-    """What requests are submitted to."""
+    """What requests are submitted to.
 
-    def new_waiter(self) -> Waiter:
-        """Return what a task waits for."""
-        ...
+    Attributes:
+        new_waiter: Makes what a task waits for.
+    """
+
+    new_waiter: Callable[[], Waiter]
 
     def withdraw(self, request: PendingRequest, /) -> None:
         """End *request*, now or when it turns out that the server has not received it."""

@@ -13,8 +13,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeAlias
 from weakref import ref
 
-from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange
-from aioftrackjobs.commit.unit_context import creation_key, not_created
+from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange, creation_key, not_created
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.errors import EntityError
 from aioftrackjobs.models import Entity, adopt
@@ -58,7 +57,8 @@ class TaskUnit(UnitOfWork):
     def commit(self) -> Coroutine[Any, Any, None]:
         """Send everything recorded so far, as :meth:`UnitOfWork.commit` says."""
         coroutine = super().commit()
-        self._promised = ref(coroutine)
+        if self.task is not None:
+            self._promised = ref(coroutine)
         return coroutine
 
     def _needed_first(self) -> UnitOfWork | None:
@@ -68,19 +68,20 @@ class TaskUnit(UnitOfWork):
             EntityError: Another unit has not committed an entity that this one needs, or an entity
                 does not exist any more.
         """
+        context = self._context
         for change in self._pending:
             if isinstance(change.operation, Update) and not self._owns(change.entity):
                 raise EntityError(
                     f"{change.entity!r} was deleted, or its creation was rolled back; roll back "
                     "to drop its changes"
                 )
-        if not self._context.creators:
+        if not context.creators:
             return None
         operations = [change.operation for change in self._pending]
         keys = {creation_key(each.target) for each in operations}
         in_progress = None
         for key in keys.union(linked_ids(operations)):
-            creator = self._context.creators.get(key, self)
+            creator = context.creators.get(key, self)
             if creator is self:
                 continue
             if (entity := creator.pending_creation(key)) is not None:
@@ -126,6 +127,23 @@ class TaskUnit(UnitOfWork):
                 self._task_name,
                 len(pending),
                 describe(pending),
+            )
+
+    def warn_of_rollback(self, name: str, owner: str) -> None:
+        """Warn of a rollback by another task than its own, which has not ended.
+
+        Args:
+            name: Name of the task that rolls back.
+            owner: Name of the task that has recorded.
+        """
+        if self._pending:
+            logger.warning(
+                "task %r rolls back %d uncommitted operation(s) of task %r: %s; to roll back only "
+                "its own, it needs an `async with session.unit_of_work()` block of its own",
+                name,
+                len(self._pending),
+                owner,
+                describe(self._pending),
             )
 
     def drop_abandoned(self) -> None:

@@ -15,11 +15,13 @@ from typing import Any, NoReturn
 from aioftrackjobs.commit.changes import (
     InFlightCommit,
     RecordedChange,
+    UnitOfWorkContext,
     creation,
+    creation_key,
     encode_values,
     entities_of,
-    fold_recorded,
     latest_values,
+    not_created,
     settle_found,
     split_done,
     without_resets,
@@ -34,7 +36,6 @@ from aioftrackjobs.commit.request import (
     Unknown,
     WithdrawnError,
 )
-from aioftrackjobs.commit.unit_context import UnitOfWorkContext, creation_key, not_created
 from aioftrackjobs.config import require
 from aioftrackjobs.errors import (
     CommitUncertainError,
@@ -52,13 +53,8 @@ from aioftrackjobs.models import (
     settle,
     settle_created,
 )
-from aioftrackjobs.protocol.operations import (
-    NOT_SET,
-    Create,
-    Delete,
-    Operation,
-    Update,
-)
+from aioftrackjobs.protocol.batching import fold
+from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Operation, Update
 from aioftrackjobs.protocol.references import server_set_rows
 from aioftrackjobs.protocol.values import Reference
 
@@ -138,9 +134,9 @@ class UnitOfWork:
         Raises:
             UnserialisableValueError: One of the values has no wire form.
         """
-        changes = creation(target, entity, values, fresh=fresh)
-        self._record(*changes)
-        self._context.creators[creation_key(target)] = self
+        key = creation_key(target)
+        self._record(*creation(target, entity, values, fresh=fresh))
+        self._context.creators[key] = self
 
     def record_update(self, entity: Entity, values: Mapping[str, Any]) -> None:
         """Record that attributes of *entity* get new *values*.
@@ -186,7 +182,8 @@ class UnitOfWork:
 
     def _refuse(self) -> NoReturn:
         raise SessionStateError(
-            "this flow's unit of work has ended; a task that outlives it needs one of its own"
+            "this unit of work has ended, as has its `async with session.unit_of_work()` block; a "
+            "task that outlives the block records in one of its own"
         )
 
     @property
@@ -363,7 +360,7 @@ class UnitOfWork:
         if self._in_flight is not None:
             raise SessionStateError("a commit of this unit of work is in progress")
         taken = self._take_pending()
-        operations = fold_recorded(taken)
+        operations = fold([each.operation for each in taken])
         return self._submit(InFlightCommit(taken, self._settle, on_end), operations)
 
     async def settled(self) -> None:
@@ -374,7 +371,7 @@ class UnitOfWork:
     async def _send(
         self, taken: list[RecordedChange], uncertain_because: TransportError | None = None
     ) -> None:
-        operations = fold_recorded(taken)
+        operations = fold([each.operation for each in taken])
         if not operations:
             self._settle_applied(taken)
             self._update_to_delete()
@@ -459,7 +456,7 @@ class UnitOfWork:
             logger.warning("a commit was applied, but its response is odd", exc_info=True)
 
     def _settle_applied(self, taken: Sequence[RecordedChange]) -> None:
-        for recorded in without_resets(taken):
+        for recorded in taken if len(taken) == 1 else without_resets(taken):
             entity, operation = recorded.entity, recorded.operation
             if isinstance(operation, Delete):
                 self._context.forget(entity)

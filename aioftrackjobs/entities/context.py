@@ -388,7 +388,8 @@ def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
         relation = values.get(name.removesuffix("_id"))
         if name not in values and name == "id":
             values[name] = new_id()
-        elif name not in values and isinstance(relation, Entity) and "id" in relation:
+            continue
+        if name not in values and isinstance(relation, Entity) and "id" in relation:
             values[name] = relation["id"]
         if (part := key_part(values.get(name))) is None:
             given = tuple(values.get(each) for each in model.primary_key_attributes)

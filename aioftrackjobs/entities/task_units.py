@@ -21,8 +21,8 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from aioftrackjobs.background import EventLoop
+from aioftrackjobs.commit.changes import UnitOfWorkContext
 from aioftrackjobs.commit.task_unit import NOTHING, Entry, TaskUnit, describe
-from aioftrackjobs.commit.unit_context import UnitOfWorkContext
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import SessionStateError
 
@@ -70,11 +70,15 @@ class TaskUnits:
         loop = self._background.event_loop
         if loop is None or loop.is_released:
             raise SessionStateError("the session is not open: nothing can be recorded")
+        unit, _ = _units.get(_NONE).get(self, NOTHING)
+        if unit is not None and unit.task is None and not unit.has_ended:
+            loop.require_here()
+            return unit  # of a block
         task = loop.current_task()
         unit, _ = self._entry(task)
         owner = None if unit is None else unit.task
         if unit is not None and owner is None:
-            return unit  # of a block
+            return unit  # of a block that has ended
         if task is None:
             return self.default if unit is None or unit.task_has_ended else unit
         if unit is None or owner is None or owner() is not task:
@@ -99,6 +103,23 @@ class TaskUnits:
             return self.to_act_on()
         except SessionStateError:
             return self._find(None)
+
+    def roll_back(self) -> None:
+        """Roll back the unit of work to act on.
+
+        If that is another task's, which goes on, a warning says so: a task that has failed before
+        it recorded anything hardly means what its parent has recorded.
+
+        Raises:
+            SessionStateError: The session belongs to another event loop, thread or process.
+        """
+        unit = self.to_act_on()
+        loop = self._background.event_loop
+        task = None if loop is None else loop.current_task()
+        owner = None if unit.task is None or unit.task_has_ended else unit.task()
+        if loop and task and owner and owner is not task and unit.last_error is None:
+            unit.warn_of_rollback(loop.name_of(task), loop.name_of(owner))
+        unit.rollback()
 
     def _find(self, task: Any) -> TaskUnit:
         unit, transaction = self._entry(task)

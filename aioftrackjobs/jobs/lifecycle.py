@@ -209,7 +209,8 @@ class JobLifecycle:
     async def _commit_beginning(self, unit: UnitOfWork, entity: Job) -> None:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
         await self._jobs.journal.record_job(entity.id)
-        self._jobs.require_open()
+        if self._jobs.active.is_closing:
+            self._jobs.require_open()
         server = self._jobs.server
         ahead = server.clock_offset
         try:
@@ -248,15 +249,17 @@ class JobLifecycle:
         return job
 
     async def require_existence(self, refusal: ServerError) -> None:
-        """Find out whether *refusal* came because the Job is gone.
+        """Find out whether *refusal*, perhaps of something else, came because the Job is gone.
 
         Raises:
             JobDeletedError: It is.
         """
         with suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self)
-        self.others.note_refusal(refusal)
-        if self.others.is_missing:
+            if self._has_begun and self.others.is_missing and not self.others.is_deleted:
+                if (request := self._post_data(lambda _: None)) is not None:
+                    await request.ended()  # it is there, but may not be read, or is refused, too
+        if self.others.is_deleted or (self.others.is_missing and not self._has_begun):
             raise JobDeletedError(self.entity.id) from refusal
 
     async def _is_running(self) -> bool:
@@ -338,7 +341,7 @@ class JobLifecycle:
             self._channels[interval] = channel
         self._channels[interval].touch()
 
-    def _post_data(self, settle: Settle) -> PendingRequest:
+    def _post_data(self, settle: Settle) -> PendingRequest | None:
         unit = self._jobs.entities.new_unit()
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
         if self.others.is_mistaken:

@@ -28,8 +28,9 @@ from aioftrackjobs.jobs.texts import one_line
 
 logger = logging.getLogger(__name__)
 
-#: Queues a write of a Job's current state, and calls back with the outcome.
-Post: TypeAlias = Callable[[Settle], PendingRequest]
+#: Queues a write of a Job's current state, and calls back with the outcome; None if there is
+#: nothing to write.
+Post: TypeAlias = Callable[[Settle], PendingRequest | None]
 
 
 class Progress(NamedTuple):

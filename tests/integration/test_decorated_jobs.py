@@ -211,6 +211,12 @@ def test_wrong_arguments_are_refused_when_it_decorates() -> None:
         @job_context(session, grace=-1)
         async def work() -> None: ...
 
+    with pytest.raises(ArgumentError, match="session must be a session"):
+        job_context(None)  # type: ignore[arg-type]  # a module has it as None at first
+
+    with pytest.raises(ArgumentError, match="user must be a User"):
+        job_context(session, user=Job(status="queued"))
+
     with pytest.raises(TypeError, match="descripton"):
         job_context(session, descripton="x")  # type: ignore[call-arg]
     again = pickle.loads(pickle.dumps(caught.value))

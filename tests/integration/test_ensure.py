@@ -85,6 +85,7 @@ async def test_equal_values_may_be_spelt_differently(session: AsyncSession) -> N
         pytest.param([MOMENT, MOMENT.replace(microsecond=1), MOMENT.replace(microsecond=0)]),
         pytest.param([MOMENT, MOMENT.astimezone(BERLIN), arrow.get(MOMENT)], id="zones"),
         pytest.param([MOMENT, "2026-01-01T12:30:15Z", "2026-01-01T13:30:15+01:00"], id="text"),
+        pytest.param([MOMENT.isoformat(), MOMENT, "2026-01-01 12:30:15.5Z"], id="fraction"),
         pytest.param([date(2026, 1, 2), datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02"], id="date"),
     ],
 )

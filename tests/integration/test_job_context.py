@@ -14,6 +14,7 @@ import pytest
 from aioftrackjobs import (
     AsyncSession,
     CommitUncertainError,
+    EntityError,
     Job,
     JobStatus,
     NoResultFoundError,
@@ -302,6 +303,40 @@ async def test_an_existing_job_is_taken_over_with_what_it_keeps(
         "host": "node7",
         "progress": 0.5,
     }
+
+
+@pytest.mark.parametrize("owner", ["another session", "no session"])
+async def test_an_entity_of_elsewhere_names_a_job_whose_data_is_read(
+    session: AsyncSession, other: AsyncSession, owner: str
+) -> None:
+    async with other.unit_of_work():
+        job = other.create(Job, {"user": await other.current_user(), "status": "queued"})
+    given = job if owner == "another session" else Job(id=job.id, status="queued")
+    async with session.unit_of_work():
+        mine = await session.get(Job, job.id)
+        assert mine is not None
+        mine["data"] = {"shot": "sh010"}
+
+    async with job_context(session, job=given) as running:
+        assert running.entity is mine
+
+    await other.populate(job, "data, status")
+    assert job.status == JobStatus.DONE
+    assert json.loads(job.data or "")["shot"] == "sh010"
+
+
+async def test_a_job_that_is_not_committed_is_an_error_that_says_so(session: AsyncSession) -> None:
+    job = session.create(Job, {"user": await session.current_user(), "status": "queued"})
+
+    for given in (job, job.id):
+        with pytest.raises(EntityError, match="not yet created; commit it first"):
+            async with job_context(session, job=given):
+                pass
+
+    session.rollback()
+    with pytest.raises(NoResultFoundError):
+        async with job_context(session, job=job):
+            pass
 
 
 async def test_an_existing_job_that_is_not_there_is_an_error(session: AsyncSession) -> None:

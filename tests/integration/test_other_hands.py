@@ -25,6 +25,7 @@ from aioftrackjobs import (
     PermissionDeniedError,
     RunningJob,
     ServerError,
+    ValidationError,
     job_context,
     recover,
 )
@@ -276,6 +277,35 @@ async def test_a_job_that_its_user_may_not_read_counts_as_no_deleted_one(
             await until(lambda: reads > 20)
             assert not job.stop_requested
             assert writes <= 3, "that of the progress, and one or two to see whether it is there"
+    assert held(server, job.id)["status"] == "done"
+
+
+async def test_a_refusal_is_no_deletion_of_a_job_that_its_user_may_not_read(
+    server: ServerHandle,
+) -> None:
+    refused = 0
+
+    async def hide(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal refused
+        body = request.body if isinstance(request.body, bytes) else b""
+        if b"from Job where" in body:
+            return WireResponse(200, b'[{"action": "query", "data": []}]')
+        if b'"create"' in body or b"bad" in body:
+            refused += 1
+            error = {"exception": "ValidationError", "content": "no"}
+            return WireResponse(200, json.dumps(error).encode())
+        return await send(request)
+
+    async with watching(server) as session:
+        async with job_context(session, description="x", interval=0) as job:
+            Relay(session, hide)
+            with pytest.raises(ValidationError):
+                await job.attach(b"frames", name="frames.txt")
+            assert (refused, job.stop_requested.kind) == (1, None)
+            job.progress(0.5, "bad")
+            await until(lambda: refused == 2)
+            job.progress(0.6)
+            await until(lambda: data_of(server, job.id).get("progress") == 0.6)
     assert held(server, job.id)["status"] == "done"
 
 

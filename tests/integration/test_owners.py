@@ -30,6 +30,7 @@ from aioftrackjobs import (
     JobStoppedError,
     RunningJob,
     job_context,
+    recover,
 )
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER, Lease
@@ -668,11 +669,29 @@ async def test_the_owner_neither_adopts_nor_removes_what_a_joined_block_reports(
                 lease = (await stored(other, job))[1][LEASE]
                 await until(partial(_has_another_lease, other, job, lease))
                 assert (await stored(other, job))[1]["description"] == shown
-            assert (await stored(other, job))[1].get("description") in (text, "50 %")
+            assert (await stored(other, job))[1].get("description") == text
 
     async with anyio.create_task_group() as group:
         group.start_soon(check, "x")
         group.start_soon(check, None)
+
+
+async def test_a_job_without_a_text_runs_again_without_its_old_progress(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    with pytest.raises(OSError, match="disk full"):
+        async with job_context(session, attach_traceback=False) as job:
+            job.progress(0.4, "loading")
+            raise OSError("disk full")
+    assert (await stored(other, job))[1][
+        "description"
+    ] == "40 %, loading - failed: OSError: disk full"
+    with pytest.raises(OSError, match="disk full"):
+        async with job_context(other, job=job.id, attach_traceback=False) as again:
+            assert "description" not in (await stored(session, job))[1]
+            again.progress(0.2)
+            raise OSError("disk full")
+    assert (await stored(session, job))[1]["description"] == "20 % - failed: OSError: disk full"
 
 
 async def _has_another_lease(session: AsyncSession, job: RunningJob, lease: object) -> bool:
@@ -697,6 +716,59 @@ async def test_a_stop_request_ends_a_joined_block_too(
                 await child.commit()
                 await anyio.sleep_forever()
         assert (await stored(session, job))[0] == "running"
+
+
+async def test_a_joined_block_goes_on_after_a_mistaken_recovery(
+    session: AsyncSession, other: AsyncSession, server: ServerHandle
+) -> None:
+    async with (
+        connected(server, timings=replace(QUICK, job_read_interval=60.0)) as owner,
+        job_context(owner, description="x") as job,
+        job_context(other, job=job.id, join=True, interval=0, stop_on="any") as joined,
+    ):
+        data = (await stored(session, job))[1]
+        over = {**data[LEASE], **ELSEWHERE._asdict(), "until": "2020-01-01T00:00:00+00:00"}
+        found = await session.get(Job, job.id)
+        assert found is not None
+        found["data"] = {**data, LEASE: over}
+        await session.commit()
+        assert (await recover(session)).failed
+        joined.progress(0.2)
+        await until(lambda: joined.entity["status"] == "failed")
+        assert (await stored(session, job))[0] == "failed"
+
+        jobs_of(owner).active.renew_all(older_than=0.0)
+        await until(partial(_is_running, session, job))
+        assert not joined.stop_requested
+        joined.progress(0.5)
+        await until(partial(_shows, session, job, "x (50 %)"))
+    assert (await stored(session, job))[0] == "done"
+
+
+async def _is_running(session: AsyncSession, job: RunningJob) -> bool:
+    return (await stored(session, job))[0] == "running"
+
+
+async def _shows(session: AsyncSession, job: RunningJob, text: str) -> bool:
+    shown: object = (await stored(session, job))[1]["description"]
+    return shown == text
+
+
+@pytest.mark.parametrize("status", ["done", "failed", "recovered"])
+async def test_a_real_end_of_the_job_ends_a_joined_block_on_request(
+    session: AsyncSession, server: ServerHandle, status: str
+) -> None:
+    job = await job_of(session, ELSEWHERE, left=-100.0)
+    timings = replace(QUICK, job_read_interval=0.02)
+    async with connected(server, timings=timings) as child:
+        with anyio.fail_after(20), pytest.raises(JobStoppedError):
+            async with job_context(child, job=job.id, join=True, stop_on="any"):
+                if status == "recovered":
+                    assert (await recover(session)).failed
+                else:
+                    job["status"] = status
+                    await session.commit()
+                await anyio.sleep_forever()
 
 
 async def test_a_child_process_works_on_the_job_of_its_parent(

@@ -196,6 +196,48 @@ async def test_a_task_retries_the_refused_commit_of_its_parent(
     assert tables.data_of(jobs[0]) == "new"
 
 
+async def test_a_rollback_of_what_the_parent_has_recorded_is_logged(
+    session: AsyncSession, jobs: list[Job], caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs[0]["data"] = "of the parent"
+
+    async def fail() -> None:
+        session.rollback()
+
+    async def fail_in_a_block() -> None:
+        async with session.unit_of_work():
+            session.rollback()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(fail_in_a_block)
+    assert jobs[0]["data"] == "of the parent"
+    assert caplog.messages == []
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(fail, name="worker")
+    (message,) = caplog.messages
+    assert message.startswith("task 'worker' rolls back 1 uncommitted operation(s) of task ")
+    assert f"data of Job {jobs[0].id}" in message
+
+
+async def test_a_child_that_rolls_back_what_was_refused_logs_nothing(
+    session: AsyncSession, tables: Tables, jobs: list[Job], caplog: pytest.LogCaptureFixture
+) -> None:
+    tables.refuses = lambda _: True
+    jobs[0]["data"] = "refused"
+
+    async def commit() -> None:
+        with pytest.raises(ServerError):
+            await session.commit()
+        session.rollback()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(commit)
+
+    assert session.recorded_operations == ()
+    assert caplog.messages == []
+
+
 COMMITS = {
     "wait_for": lambda session: asyncio.wait_for(session.commit(), 5),
     "gather": lambda session: asyncio.gather(session.commit(), asyncio.sleep(0)),
