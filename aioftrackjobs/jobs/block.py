@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from aioftrackjobs.commit.unit_context import creation_key
+from aioftrackjobs.commit.changes import creation_key
 from aioftrackjobs.config import require, require_flag, require_seconds, require_text
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference

@@ -97,7 +97,7 @@ async def test_a_job_that_is_done_shows_no_progress(
 
 
 async def test_the_first_decision_wins(session: AsyncSession, other: AsyncSession) -> None:
-    cases: dict[str, tuple[Callable[[RunningJob], object], tuple[str, str]]] = {
+    cases: dict[str, tuple[Callable[[Any], object], tuple[str, str]]] = {
         "finish, fail": (lambda job: (job.finish("ok"), job.fail("no")), ("done", "Render - ok")),
         "fail, finish": (
             lambda job: (job.fail("no"), job.finish("ok")),
