@@ -90,7 +90,7 @@ async def test_a_final_status_is_sent_until_it_has_arrived(tables: Tables, fault
 async def test_a_final_status_that_cannot_be_sent_in_time_raises(tables: Tables) -> None:
     async with tables.session(retry=SOON) as session:
         with pytest.raises(ConnectError):
-            async with job_context(session, description="x", grace=0.02):
+            async with job_context(session, description="x", grace=0.2):
                 tables.faults.extend(["refused connection"] * 10_000)
 
     assert statuses(tables) == ["running"]
