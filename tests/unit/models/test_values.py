@@ -36,7 +36,6 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.models import attach, load
 
-
 TASK = (
     "id",
     "name",
