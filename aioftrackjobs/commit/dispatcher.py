@@ -219,6 +219,8 @@ class Dispatcher:
             error = _closed_error() if self._withdraws_all else withdrawn
             self._end(request, request.abandoned(error))
             self._queue.note_withdrawn()
+            if self._sender is not None:
+                self._sender.stop_unneeded()
 
     def _enter(self, request: PendingRequest) -> PendingRequest:
         request.number, request.queued_at = next(self._arrivals), time.monotonic()
