@@ -129,18 +129,18 @@ class TaskUnit(UnitOfWork):
                 describe(pending),
             )
 
-    def warn_of_rollback(self, name: str, owner: str) -> None:
-        """Warn of a rollback by another task than its own, which has not ended.
+    def warn_of_rollback(self, by: str, owner: str) -> None:
+        """Warn of a rollback by another one than who has recorded.
 
         Args:
-            name: Name of the task that rolls back.
-            owner: Name of the task that has recorded.
+            by: Who rolls back.
+            owner: Who may have recorded.
         """
         if self._pending:
             logger.warning(
-                "task %r rolls back %d uncommitted operation(s) of task %r: %s; to roll back only "
-                "its own, it needs an `async with session.unit_of_work()` block of its own",
-                name,
+                "%s rolls back %d uncommitted operation(s) of %s: %s; to keep what others record, "
+                "put an `async with session.unit_of_work()` block around each task and thread",
+                by,
                 len(self._pending),
                 owner,
                 describe(self._pending),

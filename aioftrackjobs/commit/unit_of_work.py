@@ -223,7 +223,8 @@ class UnitOfWork:
                 name in names for name in each.operation.values
             )
             if each.entity is entity and is_about_them:
-                latest.update(each.values)
+                latest = {name: latest[name] for name in latest if name not in each.names}
+                latest.update(each.values)  # none if it is a reset
             else:
                 kept.append(each)
         self._pending = kept

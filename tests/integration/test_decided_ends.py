@@ -18,7 +18,7 @@ from anyio.to_thread import run_sync
 from aioftrackjobs import AsyncSession, Job, JobStatus, RunningJob, job_context
 from aioftrackjobs.devserver import ServerHandle
 
-from .waiting import until
+from .waiting import shows, until
 
 
 class Begun:
@@ -86,18 +86,14 @@ async def test_a_job_that_is_done_shows_no_progress(
         with_text.finish()
     async with job_context(session, interval=0.01) as without_text:
         without_text.progress(0.5, "half")
-
-        async def is_shown() -> bool:
-            return (await end_of(other, without_text))[1] == "50 %, half"
-
-        await until(is_shown)
+        await shows(other, without_text, "50 %, half")
 
     assert await end_of(other, with_text) == ("done", "Publish")
     assert await end_of(other, without_text) == ("done", None)
 
 
 async def test_the_first_decision_wins(session: AsyncSession, other: AsyncSession) -> None:
-    cases: dict[str, tuple[Callable[[RunningJob], object], tuple[str, str]]] = {
+    cases: dict[str, tuple[Callable[[Any], object], tuple[str, str]]] = {
         "finish, fail": (lambda job: (job.finish("ok"), job.fail("no")), ("done", "Render - ok")),
         "fail, finish": (
             lambda job: (job.fail("no"), job.finish("ok")),
@@ -219,11 +215,7 @@ async def test_a_text_that_the_block_sets_is_respected(
             assert "Render v2" in str((await end_of(other, job))[1])
         assert job.description == "Render v2"
         job.progress(0.5)
-
-        async def is_shown() -> bool:
-            return (await end_of(other, job))[1] == "Render v2 (50 %)"
-
-        await until(is_shown)
+        await shows(other, job, "Render v2 (50 %)")
     await session.commit()
 
     assert await end_of(other, job) == ("done", "Render v2")
@@ -253,6 +245,38 @@ async def test_other_keys_of_the_data_that_the_block_sets_are_kept(
 
     found = await data_of(other, job)
     assert found == {"description": "Render", "kept": 1, "frames": [1, 2], "progress": 0.5}
+
+
+@pytest.mark.parametrize("progress", [None, 0.5])
+async def test_data_and_status_that_the_block_takes_back_do_not_count(
+    session: AsyncSession, other: AsyncSession, progress: float | None
+) -> None:
+    async with job_context(session, description="x", interval=0) as job:
+        if progress is not None:
+            job.progress(progress)
+        job.entity["data"] = {"description": "y", "mine": 1}
+        job.entity["data"] = {"description": "z", "mine": 2}
+        job.entity["status"] = "failed"
+        assert job.description == "z"
+        del job.entity["data"]
+        del job.entity["status"]
+        assert job.description == "x"
+    found = await other.get(Job, job.id)
+    assert found is not None
+    assert found["status"] == "done"
+    data = await data_of(other, job)
+    assert (data["description"], "mine" in data) == ("x", False)
+    assert session.recorded_operations == ()
+
+
+async def test_a_text_that_is_set_after_data_stays_when_these_are_taken_back(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="x") as job:
+        job.entity["data"] = {"description": "y"}
+        job.description = "z"
+        del job.entity["data"]
+    assert (await data_of(other, job))["description"] == "z"
 
 
 async def test_a_status_that_was_rolled_back_does_not_count(
@@ -290,17 +314,9 @@ async def test_the_description_can_be_read_and_set_at_any_moment(
         job.progress(0.5)
         await run_sync(lambda: setattr(job, "description", f"{job.description} v2"))
         assert job.description == "Render v2"
-
-        async def is_shown() -> bool:
-            return (await end_of(other, job))[1] == "Render v2 (50 %)"
-
-        await until(is_shown)
+        await shows(other, job, "Render v2 (50 %)")
         job.description = None
-
-        async def is_removed() -> bool:
-            return (await end_of(other, job))[1] == "50 %"
-
-        await until(is_removed)
+        await shows(other, job, "50 %")
         job.message = "on"
         assert job.message == "on"
         job.description = 7  # type: ignore[assignment]
@@ -315,11 +331,7 @@ async def test_a_description_in_the_given_data_is_the_text_of_the_job(
     async with job_context(session, data=data, interval=0.01) as job:
         assert job.description == "theirs"
         job.progress(0.5)
-
-        async def is_shown() -> bool:
-            return (await end_of(other, job))[1] == "theirs (50 %)"
-
-        await until(is_shown)
+        await shows(other, job, "theirs (50 %)")
 
     assert await end_of(other, job) == ("done", "theirs")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import json
 import os
 import pickle
@@ -28,6 +29,7 @@ from aioftrackjobs import (
     JobOwnedError,
     JobStoppedError,
     RunningJob,
+    ValidationError,
     job_context,
     recover,
 )
@@ -35,6 +37,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER, Lease
 from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.session import jobs_of
+from aioftrackjobs.timings import DEFAULT_TIMINGS
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, ELSEWHERE
@@ -82,7 +85,7 @@ async def hold(
 # A good lease
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_job_that_another_session_runs_is_left_alone(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -192,7 +195,7 @@ async def test_time_is_that_of_the_server(
             pytest.fail("it has an owner")
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_the_same_session_cannot_run_a_job_twice(session: AsyncSession) -> None:
     async with job_context(session, description="x") as job:
         with pytest.raises(JobOwnedError, match="another block of this session"):
@@ -251,27 +254,28 @@ async def test_a_job_whose_end_is_being_reported_is_not_run_again_yet(
         assert (await stored(session, made))[0] == "running"
 
 
-@pytest.mark.parametrize("status", ["queued", "running", "done"])
 async def test_sessions_that_begin_the_same_job_at_once_do_not_both_run_it(
-    server: ServerHandle, session: AsyncSession, status: str
+    server: ServerHandle, session: AsyncSession
 ) -> None:
-    made = await job_of(session, None, status=status)
-    outcomes: list[str] = []
+    timings = replace(QUICK, claim_settling=DEFAULT_TIMINGS.claim_settling)
+    outcomes: dict[str, list[str]] = {status: [] for status in ("queued", "running", "done")}
+    jobs = {status: await job_of(session, None, status=status) for status in outcomes}
 
-    async def run() -> None:
-        async with connected(server, timings=replace(QUICK, claim_settling=0.5)) as another:
+    async def run(status: str) -> None:
+        async with connected(server, timings=timings) as another:
             try:
-                async with job_context(another, job=made.id):
-                    outcomes.append("ran")
-                    await until(lambda: len(outcomes) == 4)
+                async with job_context(another, job=jobs[status].id):
+                    outcomes[status].append("ran")
+                    await until(lambda: len(outcomes[status]) == 3)
             except JobOwnedError:
-                outcomes.append("owned")
+                outcomes[status].append("owned")
 
     async with anyio.create_task_group() as group:
-        for _ in range(4):
-            group.start_soon(run)
-    assert sorted(outcomes) == ["owned"] * 3 + ["ran"]
-    assert (await stored(session, made))[0] == "done"
+        for status in list(outcomes) * 3:
+            group.start_soon(run, status)
+    ends = {status: " ".join(sorted(each)) for status, each in outcomes.items()}
+    assert ends == dict.fromkeys(outcomes, "owned owned ran")
+    assert {(await stored(session, job))[0] for job in jobs.values()} == {"done"}
 
 
 async def test_a_job_that_somebody_runs_and_ends_while_it_begins_is_not_run_again(
@@ -294,6 +298,45 @@ async def test_a_job_that_somebody_runs_and_ends_while_it_begins_is_not_run_agai
             outcomes.append("session")
     assert outcomes == ["other"]
     assert (await stored(other, made))[0] == "done"
+
+
+async def test_a_beginning_that_lost_to_another_session_writes_nothing_more(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    made = await job_of(other, None, status="queued")
+    release, writes = anyio.Event(), 0
+
+    async def interfere(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal writes
+        assert isinstance(request.body, bytes)
+        response = await send(request)
+        if b'"update"' in request.body:
+            writes += 1
+            if writes == 1:
+                await group.start(hold, other, made.id, release, {"take_over": True})
+        elif writes and b"from Job where" in request.body:
+            jobs_of(session).active.renew_all(older_than=0.0)  # as after a step of the clock
+        return response
+
+    async with anyio.create_task_group() as group:
+        async with connected(server) as session:
+            Relay(session, interfere)
+            with pytest.raises(JobOwnedError):
+                async with job_context(session, job=made.id):
+                    pytest.fail("it has another owner")
+            writer = jobs_of(session).progress._writers[1.0]
+            await until(
+                lambda: (
+                    not (
+                        writer._touched
+                        or any(each._is_being_read or each._request for each in writer._channels)
+                    )
+                )
+            )
+        assert writes == 1
+        lease = Lease.of((await stored(other, made))[1])
+        assert lease is not None
+        release.set()
 
 
 async def test_a_beginning_that_another_program_overwrites_is_written_again(
@@ -338,10 +381,44 @@ async def test_a_refused_beginning_leaves_nothing_behind(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("is_recovered", [False, True])
+async def test_a_beginning_that_the_server_refuses_writes_nothing_more(
+    server: ServerHandle,
+    other: AsyncSession,
+    caplog: pytest.LogCaptureFixture,
+    is_recovered: bool,
+) -> None:
+    made = await job_of(other, ELSEWHERE, left=-100.0, status="running")
+    if is_recovered:
+        assert (await recover(other)).failed
+    else:
+        made["status"] = "failed"
+        await other.commit()
+    caplog.clear()
+    writes = 0
+
+    async def refuse(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal writes
+        assert isinstance(request.body, bytes)
+        if b'"update"' in request.body:
+            writes += 1
+            return WireResponse(200, b'{"exception": "ValidationError", "content": "no"}')
+        return await send(request)
+
+    async with connected(server) as session:
+        Relay(session, refuse)
+        with pytest.raises(ValidationError):
+            async with job_context(session, job=made.id):
+                pytest.fail("it was refused")
+        assert len(jobs_of(session).progress) == 0, "no report is under way"
+    assert writes == 1
+    assert caplog.records == []
+
+
 # Taking over
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_job_is_taken_over_on_purpose(session: AsyncSession, other: AsyncSession) -> None:
     made = await job_of(other, ELSEWHERE)
 
@@ -433,13 +510,18 @@ async def test_a_former_owner_finds_out_although_the_new_one_has_ended_the_job(
 
 
 async def test_a_job_is_taken_over_although_its_owner_reports_all_the_time(
-    session: AsyncSession, other: AsyncSession
+    server: ServerHandle, session: AsyncSession
 ) -> None:
-    async with job_context(session, description="x", interval=0.001) as job:
+    """It overwrites a claim, unless that has stood for a while before it is read back."""
+    slow = replace(QUICK, claim_settling=DEFAULT_TIMINGS.claim_settling)
+    async with (
+        connected(server, timings=slow) as other,
+        job_context(session, description="x", interval=0.001) as job,
+    ):
 
         async def report() -> None:
-            for number in range(1000):
-                job.progress(number, total=1000)
+            for number in itertools.count():
+                job.progress(number % 100, total=100)
                 await anyio.sleep(0.001)
 
         async with anyio.create_task_group() as group:
@@ -451,7 +533,7 @@ async def test_a_job_is_taken_over_although_its_owner_reports_all_the_time(
                 assert lease is not None
                 assert lease.holder == jobs_of(other).journal.holder
             group.cancel_scope.cancel()
-    assert (await stored(other, job))[0] == "done"
+    assert (await stored(session, job))[0] == "done"
 
 
 async def _has_progress(session: AsyncSession, job: RunningJob) -> bool:
@@ -489,7 +571,7 @@ async def test_stop_on_any_ends_the_block_although_the_new_owner_has_ended_the_j
 # Joining
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_joined_block_reports_for_the_owner_and_does_not_end_the_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -515,7 +597,7 @@ async def test_a_joined_block_reports_for_the_owner_and_does_not_end_the_job(
     assert [link["component"]["name"] for link in found["job_components"]] == ["log"]
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_an_error_in_a_joined_block_does_not_end_the_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -652,16 +734,20 @@ CHILD = """
 async def test_the_owner_neither_adopts_nor_removes_what_a_joined_block_reports(
     server: ServerHandle, other: AsyncSession
 ) -> None:
-    for text in ("x", None):
+    async def check(text: str | None) -> None:
+        shown = "x (50 %)" if text else "50 %"
         async with connected(server, lease=0.6) as owner:
             async with job_context(owner, description=text) as job:
                 async with job_context(other, job=job.id, join=True) as joined:
                     joined.progress(0.5)
                 lease = (await stored(other, job))[1][LEASE]
                 await until(partial(_has_another_lease, other, job, lease))
-                shown = (await stored(other, job))[1]["description"]
-                assert shown == ("x (50 %)" if text else "50 %")
+                assert (await stored(other, job))[1]["description"] == shown
             assert (await stored(other, job))[1].get("description") == text
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(check, "x")
+        group.start_soon(check, None)
 
 
 async def test_a_job_without_a_text_runs_again_without_its_old_progress(
