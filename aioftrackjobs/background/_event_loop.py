@@ -102,6 +102,10 @@ class EventLoop(ABC):
         """
 
     @abstractmethod
+    def is_running(self) -> bool:
+        """Return whether the loop runs, so that code without a task is in one of its callbacks."""
+
+    @abstractmethod
     def at_end_of(self, task: Any, callback: Callable[[Any], object]) -> None:
         """Call ``callback(task)`` after the end of *task*, which is running."""
 
@@ -127,8 +131,9 @@ class EventLoop(ABC):
             raise SessionStateError(
                 "this session belongs to the event loop of another thread. In a worker thread, "
                 "write anyio.from_thread.run(session.commit), and anyio.from_thread.run_sync("
-                "session.create, ...) for what is not awaited; a thread with an event loop of its "
-                "own opens a session of its own"
+                "session.create, ...) for what is not awaited, with an `async with "
+                "session.unit_of_work()` block around the thread; a thread with an event loop "
+                "of its own opens a session of its own"
             )
         if is_running or _is_anything_running():
             raise SessionStateError(
@@ -166,6 +171,9 @@ class _AsyncioLoop(EventLoop):
         self._require_not_elsewhere(is_running=loop is not None)
         return None
 
+    def is_running(self) -> bool:
+        return self._loop.is_running()
+
     def at_end_of(self, task: Any, callback: Callable[[Any], object]) -> None:
         task.add_done_callback(callback)
 
@@ -199,6 +207,9 @@ class _TrioLoop(EventLoop):
             self._require_not_elsewhere(is_running=True)
             return None
         return None if task.name == _CALLBACKS_OF_TRIO else task
+
+    def is_running(self) -> bool:
+        return True
 
     def at_end_of(self, task: Any, callback: Callable[[Any], object]) -> None:
         if self._at_end is None:

@@ -30,7 +30,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from aioftrackjobs.background import BackgroundTasks, EventLoop, Waiter
+from aioftrackjobs.background import BackgroundTasks, Waiter
 from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.queue import EntityOrder, SendQueue
 from aioftrackjobs.commit.request import (
@@ -86,11 +86,11 @@ class Dispatcher:
 
     Attributes:
         refusal: Why no requests are accepted; None if they are.
+        require_here: Raises SessionStateError in another event loop, thread or process.
         new_waiter: Makes what a task waits for.
     """
 
     new_waiter: Callable[[], Waiter]
-    _event_loop: EventLoop
 
     def __init__(
         self,
@@ -106,6 +106,7 @@ class Dispatcher:
         self._retry = retry
         self._pauses = pauses
         self._background = background
+        self.require_here = background.require_here
         self._group_commit = group_commit
         self._max_requests = max_requests
         self._timings = timings
@@ -126,19 +127,16 @@ class Dispatcher:
     def open(self, api: ApiClient) -> None:
         """Accept requests from now on, and send them by *api*."""
         self._sender = BatchSender(api, self._end, self._retry, self._pauses)
-        assert self._background.event_loop is not None  # noqa: S101 - for type checkers
-        self._event_loop = self._background.event_loop
-        self.new_waiter, self.refusal = self._event_loop.new_waiter, None
+        event_loop = self._background.event_loop
+        assert event_loop is not None  # noqa: S101 - for type checkers
+        self.require_here, self.new_waiter = event_loop.require_here, event_loop.new_waiter
+        self.refusal = None
 
     def require_open(self) -> None:
         """Raise SessionStateError unless requests are accepted, and this is their event loop."""
         if self.refusal is not None:
             raise SessionStateError(self.refusal)
-        self._event_loop.require_here()
-
-    def require_here(self) -> None:
-        """Raise SessionStateError in another event loop, thread or process."""
-        self._background.require_here()
+        self.require_here()
 
     # Queueing
 
@@ -228,15 +226,13 @@ class Dispatcher:
         self._pending.add(request)
         if self._order.add(request):
             self._queue.add(request)
-            self._start_worker_for(request)
+            if not self._batching:
+                self._start_worker_for(request)
         return request
 
     def _start_worker_for(self, request: PendingRequest) -> None:
-        """Start a worker for *request*, which was just queued, unless one is about to take it."""
-        if not self._batching:
-            self._start_worker(
-                may_send_commits=request.unordered or self._may_send_commits(),
-            )
+        """Start a worker for *request*, which was just queued and none is about to take."""
+        self._start_worker(may_send_commits=request.unordered or self._may_send_commits())
 
     def _end(self, request: PendingRequest, outcome: Outcome) -> None:
         """End *request*, and release what waited for it; when closing, end that too."""
@@ -253,7 +249,8 @@ class Dispatcher:
                 else:
                     for dependent in freed:
                         self._queue.add(dependent)
-                        self._start_worker_for(dependent)
+                        if not self._batching:
+                            self._start_worker_for(dependent)
 
     def _end_unsent(self, freed: Sequence[PendingRequest]) -> None:
         """End requests that need not wait any more, and those behind them, without sending them."""

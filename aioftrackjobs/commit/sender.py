@@ -132,7 +132,7 @@ class BatchSender:
         if group and group[0].has_chosen_keys:  # it travels alone
             with withdrawal.sending(group, marks_sent=False):
                 await self._reconciler.check_chosen_keys(group, withdrawal)
-        group = _not_ended(group)  # callers may have withdrawn some of it meanwhile
+            group = _not_ended(group)  # its caller may have withdrawn it meanwhile
         if not group:
             return (), []
         count = sum([request.count_left for request in group])

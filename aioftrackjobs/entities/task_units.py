@@ -107,18 +107,22 @@ class TaskUnits:
     def roll_back(self) -> None:
         """Roll back the unit of work to act on.
 
-        If that is another task's, which goes on, a warning says so: a task that has failed before
-        it recorded anything hardly means what its parent has recorded.
+        If others may have recorded in it, a warning says so. A task that has failed before it
+        recorded anything hardly means what its parent has recorded; and all threads that record by
+        callbacks, outside of a block, do so in the unit of the session.
 
         Raises:
             SessionStateError: The session belongs to another event loop, thread or process.
         """
         unit = self.to_act_on()
         loop = self._background.event_loop
-        task = None if loop is None else loop.current_task()
-        owner = None if unit.task is None or unit.task_has_ended else unit.task()
-        if loop and task and owner and owner is not task and unit.last_error is None:
-            unit.warn_of_rollback(loop.name_of(task), loop.name_of(owner))
+        if loop is not None and unit.last_error is None:  # else it was refused: that is meant
+            task, owner = loop.current_task(), unit.task and unit.task()
+            by = "a callback" if task is None else f"task {loop.name_of(task)!r}"
+            if unit is self.default and loop.is_running():
+                unit.warn_of_rollback(by, "callbacks")
+            elif owner and task and owner is not task and not unit.task_has_ended:
+                unit.warn_of_rollback(by, f"task {loop.name_of(owner)!r}")
         unit.rollback()
 
     def _find(self, task: Any) -> TaskUnit:

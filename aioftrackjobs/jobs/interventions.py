@@ -117,6 +117,8 @@ class Interventions:
         self.read_at = time.monotonic()
         self.is_missing = row is None
         self.is_mistaken = False
+        if self._job is None:
+            return
         if row is None:
             if self._was_seen:
                 self._note_deletion()

@@ -194,7 +194,7 @@ class JobLifecycle:
             if self._is_closed:  # the session was closed meanwhile, and has ended the Job itself
                 self._jobs.require_open()
             self.others.is_lost = True
-            self._jobs.journal.release_job(entity.id)
+            self._leave()
             raise
         finally:
             claims.leave(entity)
@@ -256,9 +256,9 @@ class JobLifecycle:
         """
         with suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self)
-            if self._has_begun and self.others.is_missing and not self.others.is_deleted:
-                if (request := self._post_data(lambda _: None)) is not None:
-                    await request.ended()  # it is there, but may not be read, or is refused, too
+            is_unclear = self._has_begun and self.others.is_missing
+            if is_unclear and (request := self._post_data(lambda _: None)) is not None:
+                await request.ended()  # it is there, but may not be read, or is refused, too
         if self.others.is_deleted or (self.others.is_missing and not self._has_begun):
             raise JobDeletedError(self.entity.id) from refusal
 
@@ -342,6 +342,8 @@ class JobLifecycle:
         self._channels[interval].touch()
 
     def _post_data(self, settle: Settle) -> PendingRequest | None:
+        if self.others.is_deleted or self.others.is_lost:
+            return None
         unit = self._jobs.entities.new_unit()
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
         if self.others.is_mistaken:

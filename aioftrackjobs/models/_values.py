@@ -64,10 +64,12 @@ def prepare(entity_type: str, name: str, value: Any) -> Any:
     """
     if type(value) in PLAIN:
         return value
-    if name.endswith("_id") and _is_entity(value):
-        relation = name.removesuffix("_id")
-        reason = f"it must be an id; an entity goes into the attribute {relation!r}"
-        raise InvalidValueError(entity_type, name, value, reason)
+    if _is_entity(value):
+        if name.endswith("_id"):
+            relation = name.removesuffix("_id")
+            reason = f"it must be an id; an entity goes into the attribute {relation!r}"
+            raise InvalidValueError(entity_type, name, value, reason)
+        return value
     if isinstance(value, Collection):
         return list(value)
     if isinstance(value, (bytes, bytearray, memoryview)):

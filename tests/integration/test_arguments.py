@@ -220,7 +220,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "AsyncSession.download": [
         *each(lambda s, v: s.download(v, "x"), "component", (None, 5, "", " ", b"id", ["id"])),
-        *each(lambda s, v: s.download("id", v), "path", (None, 5, "", b"x", ["x"])),
+        *each(lambda s, v: s.download("id", v), "path", (None, 5, "", b"x", ["x"], "a\0b")),
         *flags(lambda s, v: s.download("id", "x", resume=v), "resume"),
         *callbacks(lambda s, v: s.download("id", "x", progress=v), "progress"),
     ],

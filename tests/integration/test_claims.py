@@ -292,6 +292,34 @@ async def test_a_claim_that_ran_out_cannot_be_begun_after_somebody_has_run_the_j
                 pytest.fail("it was run")
 
 
+async def test_claims_that_were_never_begun_are_forgotten_when_they_have_ended(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    async with connected(server, lease=0.6) as session:
+        claims = jobs_of(session).claims
+        made = await queue(session, *({} for _ in range(4)))
+        held = await session.claim_job(QUEUED)
+        assert held is not None
+        for _ in range(2):
+            assert await session.claim_job(QUEUED)
+        await until(
+            lambda: all(each.end < anyio.current_time() for each in claims._claimed.values())
+        )
+        for job in made:
+            if job.id != held.id:
+                job.status = JobStatus.DONE
+        await session.commit()
+        made += await queue(session, {})
+        held.status = JobStatus.DONE
+        await session.commit()
+
+        assert await session.claim_job(QUEUED) == made[-1]
+        assert list(claims._claimed) == [made[-1].id]
+        with pytest.raises(JobOwnedError, match="meanwhile"):
+            async with job_context(session, job=held.id):
+                pytest.fail("it was run by somebody else")
+
+
 async def test_a_session_that_closes_takes_out_its_claims(
     server: ServerHandle, other: AsyncSession
 ) -> None:

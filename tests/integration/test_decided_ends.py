@@ -247,6 +247,38 @@ async def test_other_keys_of_the_data_that_the_block_sets_are_kept(
     assert found == {"description": "Render", "kept": 1, "frames": [1, 2], "progress": 0.5}
 
 
+@pytest.mark.parametrize("progress", [None, 0.5])
+async def test_data_and_status_that_the_block_takes_back_do_not_count(
+    session: AsyncSession, other: AsyncSession, progress: float | None
+) -> None:
+    async with job_context(session, description="x", interval=0) as job:
+        if progress is not None:
+            job.progress(progress)
+        job.entity["data"] = {"description": "y", "mine": 1}
+        job.entity["data"] = {"description": "z", "mine": 2}
+        job.entity["status"] = "failed"
+        assert job.description == "z"
+        del job.entity["data"]
+        del job.entity["status"]
+        assert job.description == "x"
+    found = await other.get(Job, job.id)
+    assert found is not None
+    assert found["status"] == "done"
+    data = await data_of(other, job)
+    assert (data["description"], "mine" in data) == ("x", False)
+    assert session.recorded_operations == ()
+
+
+async def test_a_text_that_is_set_after_data_stays_when_these_are_taken_back(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="x") as job:
+        job.entity["data"] = {"description": "y"}
+        job.description = "z"
+        del job.entity["data"]
+    assert (await data_of(other, job))["description"] == "z"
+
+
 async def test_a_status_that_was_rolled_back_does_not_count(
     session: AsyncSession, other: AsyncSession
 ) -> None:

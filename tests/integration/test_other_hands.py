@@ -303,7 +303,7 @@ async def test_a_refusal_is_no_deletion_of_a_job_that_its_user_may_not_read(
                 await job.attach(b"frames", name="frames.txt")
             assert (refused, job.stop_requested.kind) == (1, None)
             job.progress(0.5, "bad")
-            await until(lambda: refused == 2)
+            await until(lambda: refused > 1)
             job.progress(0.6)
             await until(lambda: data_of(server, job.id).get("progress") == 0.6)
     assert held(server, job.id)["status"] == "done"

@@ -29,6 +29,7 @@ from aioftrackjobs import (
     JobOwnedError,
     JobStoppedError,
     RunningJob,
+    ValidationError,
     job_context,
     recover,
 )
@@ -299,6 +300,45 @@ async def test_a_job_that_somebody_runs_and_ends_while_it_begins_is_not_run_agai
     assert (await stored(other, made))[0] == "done"
 
 
+async def test_a_beginning_that_lost_to_another_session_writes_nothing_more(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    made = await job_of(other, None, status="queued")
+    release, writes = anyio.Event(), 0
+
+    async def interfere(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal writes
+        assert isinstance(request.body, bytes)
+        response = await send(request)
+        if b'"update"' in request.body:
+            writes += 1
+            if writes == 1:
+                await group.start(hold, other, made.id, release, {"take_over": True})
+        elif writes and b"from Job where" in request.body:
+            jobs_of(session).active.renew_all(older_than=0.0)  # as after a step of the clock
+        return response
+
+    async with anyio.create_task_group() as group:
+        async with connected(server) as session:
+            Relay(session, interfere)
+            with pytest.raises(JobOwnedError):
+                async with job_context(session, job=made.id):
+                    pytest.fail("it has another owner")
+            writer = jobs_of(session).progress._writers[1.0]
+            await until(
+                lambda: (
+                    not (
+                        writer._touched
+                        or any(each._is_being_read or each._request for each in writer._channels)
+                    )
+                )
+            )
+        assert writes == 1
+        lease = Lease.of((await stored(other, made))[1])
+        assert lease is not None
+        release.set()
+
+
 async def test_a_beginning_that_another_program_overwrites_is_written_again(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -338,6 +378,40 @@ async def test_a_refused_beginning_leaves_nothing_behind(
             pytest.fail("it has an owner")
     assert session.health.is_good
     assert session.recorded_operations == ()
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("is_recovered", [False, True])
+async def test_a_beginning_that_the_server_refuses_writes_nothing_more(
+    server: ServerHandle,
+    other: AsyncSession,
+    caplog: pytest.LogCaptureFixture,
+    is_recovered: bool,
+) -> None:
+    made = await job_of(other, ELSEWHERE, left=-100.0, status="running")
+    if is_recovered:
+        assert (await recover(other)).failed
+    else:
+        made["status"] = "failed"
+        await other.commit()
+    caplog.clear()
+    writes = 0
+
+    async def refuse(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal writes
+        assert isinstance(request.body, bytes)
+        if b'"update"' in request.body:
+            writes += 1
+            return WireResponse(200, b'{"exception": "ValidationError", "content": "no"}')
+        return await send(request)
+
+    async with connected(server) as session:
+        Relay(session, refuse)
+        with pytest.raises(ValidationError):
+            async with job_context(session, job=made.id):
+                pytest.fail("it was refused")
+        assert len(jobs_of(session).progress) == 0, "no report is under way"
+    assert writes == 1
     assert caplog.records == []
 
 

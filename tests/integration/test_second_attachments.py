@@ -109,6 +109,21 @@ async def test_the_traceback_of_an_earlier_run_counts(
     check(caught, 'name="1.txt"', test_the_traceback_of_an_earlier_run_counts)
 
 
+async def test_a_traceback_after_that_of_an_earlier_run_is_logged(
+    session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with job_context(session) as job:
+            raise ZeroDivisionError
+    assert "second attachment" not in caplog.text
+
+    with pytest.raises(ZeroDivisionError):
+        async with job_context(other, job=job.id):
+            raise ZeroDivisionError
+
+    assert "its traceback is a second attachment" in caplog.text
+
+
 async def test_a_traceback_after_an_attachment_is_logged(
     session: AsyncSession,
     caught: list[warnings.WarningMessage],
