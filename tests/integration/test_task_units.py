@@ -209,10 +209,10 @@ async def test_a_rollback_of_what_the_parent_has_recorded_is_logged(
     assert f"data of Job {jobs[0].id}" in message
 
 
+@pytest.mark.asyncio_only  # a thread of trio has the unit of its task
 async def test_a_rollback_of_what_other_threads_have_recorded_is_logged(
-    session: AsyncSession, tables: Tables, anyio_backend: str, caplog: pytest.LogCaptureFixture
+    session: AsyncSession, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
-    only_on(anyio_backend, "asyncio")  # a thread of trio has the unit of its task
     recorded = threading.Barrier(2)
 
     def work(*, commits: bool) -> None:
