@@ -99,14 +99,14 @@ class Channel:
             self._writer.add(self)
 
     def close(self) -> None:
-        """Write no more."""
+        """Write no more, not even what is queued."""
         self._is_stopped, self._is_touched = True, False
+        if self._request is not None:
+            self._request.withdraw()
 
     async def stop(self) -> None:
         """Write no more, and wait for the end of a write that the server may have received."""
         self.close()
-        if self._request is not None:
-            self._request.withdraw()
         if self._request is not None:
             await self._request.ended()
 
