@@ -223,7 +223,8 @@ def require_count(argument: str, value: object) -> None:
 
 def require_path(argument: str, value: object) -> None:
     """Raise ArgumentError unless *value* is a path."""
-    require(isinstance(value, str | os.PathLike) and value != "", argument, "a path", value)
+    is_path = isinstance(value, str | os.PathLike) and value != ""
+    require(is_path and "\0" not in os.fsdecode(value), argument, "a path", value)  # type: ignore[arg-type]
 
 
 def require_values(argument: str, value: object, *, optional: bool = True) -> None:

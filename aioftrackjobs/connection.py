@@ -250,6 +250,9 @@ class Connection:
         Args:
             anywhere: Do not mind if this is another event loop, thread or process.
         """
-        self.dispatcher.require_open(anywhere=anywhere)
+        if (refusal := self.dispatcher.refusal) is not None:
+            raise SessionStateError(refusal)
+        if not anywhere:
+            self.dispatcher.require_here()
         if self.is_closing:
             raise SessionStateError("the session is being closed; open a new one")

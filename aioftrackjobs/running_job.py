@@ -38,7 +38,7 @@ _EXACT = 100
 _running: ContextVar[RunningJob | None] = ContextVar("aioftrackjobs_running", default=None)
 
 
-@block_context
+@block_context(AsyncSession)
 async def job_context(
     session: AsyncSession | Callable[[], AsyncSession],
     *,

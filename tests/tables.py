@@ -33,7 +33,7 @@ Wire = dict[str, Any]
 
 
 #: Faults of requests with nothing but queries.
-_OF_QUERIES = {"lost query"}
+_OF_QUERIES = {"lost query", "forbidden query"}
 #: Faults of the next request, whatever it has.
 _OF_ALL = {"busy", "busy for 7 s"}
 
@@ -52,8 +52,9 @@ class Tables:
         gate: An event for which requests wait.
         faults: What happens to the next requests with writes, one after the other: a "refused
             connection", a "lost request", a "lost response" or "none"; to the next request with
-            nothing but queries, a "lost query"; to the next request of any kind, "busy" or "busy
-            for 7 s", which asks the client to wait so long.
+            nothing but queries, a "lost query", or a "forbidden query", which a proxy refuses; to
+            the next request of any kind, "busy" or "busy for 7 s", which asks the client to wait
+            so long.
         hides: Entity types that no user may query.
         most_operations: Larger batches are refused.
         requests: The operations of each request, in the order in which they were sent, also
@@ -103,6 +104,8 @@ class Tables:
             raise ConnectError("refused")
         if fault in ("lost request", "lost query"):
             raise TransportError("gone")
+        if fault == "forbidden query":
+            return WireResponse(403, b"<h1>Forbidden</h1>")
         if fault in ("busy", "busy for 7 s"):
             headers = {} if fault == "busy" else {"retry-after": "7"}
             return WireResponse(429, b"slow down", headers)

@@ -90,12 +90,20 @@ class EventLoop(ABC):
         self.is_released = True
 
     @abstractmethod
+    def require_here(self) -> None:
+        """Raise SessionStateError in another event loop, thread or process."""
+
+    @abstractmethod
     def current_task(self) -> Any:
         """Return the running task; None in a callback, or while the loop does not run.
 
         Raises:
             SessionStateError: This is another event loop, thread or process.
         """
+
+    @abstractmethod
+    def is_running(self) -> bool:
+        """Return whether the loop runs, so that code without a task is in one of its callbacks."""
 
     @abstractmethod
     def at_end_of(self, task: Any, callback: Callable[[Any], object]) -> None:
@@ -106,7 +114,7 @@ class EventLoop(ABC):
     def name_of(task: Any) -> str:
         """Return the name of *task*."""
 
-    def _require_here(self, *, is_running: bool) -> None:
+    def _require_not_elsewhere(self, *, is_running: bool) -> None:
         """Raise unless this is the loop's own thread, where no other loop runs.
 
         Args:
@@ -123,8 +131,9 @@ class EventLoop(ABC):
             raise SessionStateError(
                 "this session belongs to the event loop of another thread. In a worker thread, "
                 "write anyio.from_thread.run(session.commit), and anyio.from_thread.run_sync("
-                "session.create, ...) for what is not awaited; a thread with an event loop of its "
-                "own opens a session of its own"
+                "session.create, ...) for what is not awaited, with an `async with "
+                "session.unit_of_work()` block around the thread; a thread with an event loop "
+                "of its own opens a session of its own"
             )
         if is_running or _is_anything_running():
             raise SessionStateError(
@@ -143,16 +152,27 @@ class _AsyncioLoop(EventLoop):
         self._loop = asyncio.get_running_loop()
         self.new_waiter = self._loop.create_future
 
+    def require_here(self) -> None:
+        try:  # on its own, as this runs for each change that is recorded
+            if self._running_loop() is self._loop:
+                return
+        except RuntimeError:  # also in a forked process
+            self._require_not_elsewhere(is_running=False)
+        else:
+            self._require_not_elsewhere(is_running=True)
+
     def current_task(self) -> Any:
         try:
             loop = self._running_loop()
-        except RuntimeError:  # also in a forked process
-            self._require_here(is_running=False)
-            return None
-        if loop is not self._loop:
-            self._require_here(is_running=True)
-            return None
-        return self._task_of(loop)
+        except RuntimeError:
+            loop = None
+        if loop is self._loop:
+            return self._task_of(loop)
+        self._require_not_elsewhere(is_running=loop is not None)
+        return None
+
+    def is_running(self) -> bool:
+        return self._loop.is_running()
 
     def at_end_of(self, task: Any, callback: Callable[[Any], object]) -> None:
         task.add_done_callback(callback)
@@ -174,16 +194,22 @@ class _TrioLoop(EventLoop):
         self._at_end: dict[Any, Callable[[Any], object]] | None = None
         self._stop_watching: Callable[[], None]
 
+    def require_here(self) -> None:
+        self.current_task()
+
     def current_task(self) -> Any:
         try:
             loop, task = self._running_loop(), self._running_task()
         except RuntimeError:
-            self._require_here(is_running=False)
+            self._require_not_elsewhere(is_running=False)
             return None
         if loop is not self._loop or os.getpid() != self._process:
-            self._require_here(is_running=True)
+            self._require_not_elsewhere(is_running=True)
             return None
         return None if task.name == _CALLBACKS_OF_TRIO else task
+
+    def is_running(self) -> bool:
+        return True
 
     def at_end_of(self, task: Any, callback: Callable[[Any], object]) -> None:
         if self._at_end is None:

@@ -136,7 +136,7 @@ class BackgroundTasks:
     def require_here(self) -> None:
         """Raise SessionStateError in another event loop, thread or process than the work's."""
         if self.event_loop is not None:
-            self.event_loop.current_task()
+            self.event_loop.require_here()
 
     def is_called_by_task(self) -> bool:
         """Return whether the calling code is a task of the event loop, and may :meth:`spawn`.

@@ -21,7 +21,7 @@ commit again within them, so that their commits are in the group.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -83,7 +83,14 @@ class Dispatcher:
         group_commit: Whether commits may share a request.
         max_requests: Requests in progress at once.
         timings: Times that tests shorten.
+
+    Attributes:
+        refusal: Why no requests are accepted; None if they are.
+        require_here: Raises SessionStateError in another event loop, thread or process.
+        new_waiter: Makes what a task waits for.
     """
+
+    new_waiter: Callable[[], Waiter]
 
     def __init__(
         self,
@@ -99,6 +106,7 @@ class Dispatcher:
         self._retry = retry
         self._pauses = pauses
         self._background = background
+        self.require_here = background.require_here
         self._group_commit = group_commit
         self._max_requests = max_requests
         self._timings = timings
@@ -112,30 +120,23 @@ class Dispatcher:
         self._is_watching = False
         self._withdraws_all = False
         self._closed = False
-        self._why_closed = "the session is closed; open a new one"
+        self.refusal: str | None = (
+            "the session is not open; write: async with AsyncSession(...) as session:"
+        )
 
     def open(self, api: ApiClient) -> None:
         """Accept requests from now on, and send them by *api*."""
         self._sender = BatchSender(api, self._end, self._retry, self._pauses)
+        event_loop = self._background.event_loop
+        assert event_loop is not None  # noqa: S101 - for type checkers
+        self.require_here, self.new_waiter = event_loop.require_here, event_loop.new_waiter
+        self.refusal = None
 
-    def require_open(self, *, anywhere: bool = False) -> None:
-        """Raise SessionStateError unless requests are accepted.
-
-        Args:
-            anywhere: Do not mind if this is another event loop, thread or process.
-        """
-        if self._closed:
-            raise SessionStateError(self._why_closed)
-        if self._sender is None:
-            raise SessionStateError(
-                "the session is not open; write: async with AsyncSession(...) as session:"
-            )
-        if not anywhere:
-            self.require_here()
-
-    def require_here(self) -> None:
-        """Raise SessionStateError in another event loop, thread or process."""
-        self._background.require_here()
+    def require_open(self) -> None:
+        """Raise SessionStateError unless requests are accepted, and this is their event loop."""
+        if self.refusal is not None:
+            raise SessionStateError(self.refusal)
+        self.require_here()
 
     # Queueing
 
@@ -158,7 +159,8 @@ class Dispatcher:
         Raises:
             SessionStateError: The session is not open.
         """
-        self.require_open(anywhere=True)  # its callers, if they are not in the loop, have checked
+        if self.refusal is not None:
+            raise SessionStateError(self.refusal)
         request = PendingRequest.of_commit(
             operations, settle, unordered=unordered, uncertain_because=uncertain_because
         )
@@ -209,10 +211,6 @@ class Dispatcher:
         assert request.outcome is not None  # noqa: S101 - for type checkers
         return request.outcome
 
-    def new_waiter(self) -> Waiter:
-        """Return what a task waits for."""
-        return self._background.new_waiter()
-
     def withdraw(self, request: PendingRequest) -> None:
         """End *request*, now or when it turns out that it was not received."""
         request.is_abandoned = True
@@ -228,15 +226,13 @@ class Dispatcher:
         self._pending.add(request)
         if self._order.add(request):
             self._queue.add(request)
-            self._start_worker_for(request)
+            if not self._batching:
+                self._start_worker_for(request)
         return request
 
     def _start_worker_for(self, request: PendingRequest) -> None:
-        """Start a worker for *request*, which was just queued, unless one is about to take it."""
-        if not self._batching:
-            self._start_worker(
-                may_send_commits=request.unordered or self._may_send_commits(),
-            )
+        """Start a worker for *request*, which was just queued and none is about to take."""
+        self._start_worker(may_send_commits=request.unordered or self._may_send_commits())
 
     def _end(self, request: PendingRequest, outcome: Outcome) -> None:
         """End *request*, and release what waited for it; when closing, end that too."""
@@ -253,7 +249,8 @@ class Dispatcher:
                 else:
                     for dependent in freed:
                         self._queue.add(dependent)
-                        self._start_worker_for(dependent)
+                        if not self._batching:
+                            self._start_worker_for(dependent)
 
     def _end_unsent(self, freed: Sequence[PendingRequest]) -> None:
         """End requests that need not wait any more, and those behind them, without sending them."""
@@ -308,10 +305,10 @@ class Dispatcher:
         """Accept no more requests, and end those that no worker has taken: the session closes.
 
         Args:
-            why: What to say of it to those that use the session afterwards.
+            why: The :attr:`refusal`, if it is a particular one.
         """
-        if why is not None and not self._closed:
-            self._why_closed = why
+        if not self._closed:
+            self.refusal = why or "the session is closed; open a new one"
         self._closed = True
         while group := self._take():
             for request in group:
@@ -333,9 +330,10 @@ class Dispatcher:
             may_send_commits: Whether commits may be sent now.
         """
         try:
-            if self._queue.commits and not may_send_commits:
+            queue = self._queue
+            if queue.commits and not may_send_commits:
                 self._watch()
-            has_work = self._queue.has_work(may_send_commits=may_send_commits)
+            has_work = (may_send_commits and queue.commits) or queue.calls or queue.groups
             if has_work and not self._batching and self._workers < self._max_requests:
                 self._background.spawn(partial(self._work, may_send_commits=may_send_commits))
                 self._workers += 1

@@ -57,19 +57,11 @@ class SendQueue:
         else:  # it was held back, and others that arrived later were not
             insort(queue, request, key=_by_arrival)
 
-    def has_work(self, *, may_send_commits: bool) -> bool:
-        """Return whether there is anything to send.
-
-        Args:
-            may_send_commits: Whether that may be commits, besides groups that are sent again.
-        """
-        return bool((may_send_commits and self.commits) or self.calls or self.groups)
-
     def take(self, *, may_send_commits: bool = True) -> Sequence[PendingRequest]:
         """Take what the next request carries; nothing if there is nothing to send.
 
         Args:
-            may_send_commits: As in :meth:`has_work`.
+            may_send_commits: Whether that may be commits, besides groups that are sent again.
         """
         if self.groups:
             return self.groups.popleft()

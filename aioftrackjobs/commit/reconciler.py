@@ -17,6 +17,9 @@ travels alone, and before it is sent the server is asked which of them are free:
   cannot be known, so the commit stays uncertain.
 - The server does not say which keys are free: if the response is lost, the values decide alone.
 
+A commit that was refused because of the order of its operations is sent in stages, and what these
+have created is deleted if one of them is refused.
+
 Source:
     docs/protocol.md, section 2.2.
 """
@@ -25,21 +28,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from aioftrackjobs.commit.api_client import ApiClient, Sending
-from aioftrackjobs.commit.request import PendingRequest
+from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest
 from aioftrackjobs.errors import (
     AuthenticationError,
+    FtrackJobsError,
     MalformedResponseError,
     ServerError,
     TransportError,
 )
+from aioftrackjobs.protocol.operations import Create, Delete, Operation, encode_operation
 from aioftrackjobs.protocol.reconciliation import (
     ExistenceQuery,
     Row,
     chosen_key_queries,
     existence_queries,
     is_ambiguous,
+    stages,
+    untouched,
 )
 from aioftrackjobs.protocol.values import Reference
 
@@ -101,7 +109,7 @@ class Reconciler:
             Whether it has done anything, and the requests about which it refuses queries.
 
         Raises:
-            TransportError: No complete response came back.
+            TransportError: No complete response came back, or all queries were refused.
         """
         queries = existence_queries(each for request in group for each in request.operations_left)
         if not queries:
@@ -109,11 +117,9 @@ class Reconciler:
         try:
             findings = await self._ask(queries)
         except ServerError as exc:
-            if exc.is_retryable:
-                unanswered = TransportError(f"the server does not say what it did: {exc}")
-                unanswered.retry_after = exc.retry_after
-                raise unanswered from exc
-            return False, ()
+            unanswered = TransportError(f"the server does not say what it did: {exc}")
+            unanswered.retry_after, unanswered.is_retryable = exc.retry_after, exc.is_retryable
+            raise unanswered from exc
         any_done = False
         for request in group:
             any_done |= request.note_found(findings.found)
@@ -156,6 +162,43 @@ class Reconciler:
             except (LookupError, TypeError):
                 raise MalformedResponseError("a query's result has no rows", status=200) from None
         return findings
+
+    async def send_in_stages(self, request: PendingRequest, refusal: ServerError) -> Outcome:
+        """Send a refused *request* in parts, so that no part refers to what it creates itself.
+
+        A server may apply the operations of one batch in another order than they are in.
+        """
+        parts = stages(request.operations_left)
+        if len(parts) <= 1:
+            return NotApplied(refusal, request.done)
+        sent: list[Operation] = []
+        results: list[Any] = []
+        for part in parts:
+            try:
+                results += await self._api.call([encode_operation(each) for each in part])
+            except ServerError as exc:
+                return await self._undo_stages(request, sent, exc)
+            sent += part
+        return request.applied(results)
+
+    async def _undo_stages(
+        self, request: PendingRequest, sent: Sequence[Operation], refusal: ServerError
+    ) -> Outcome:
+        """Delete what the stages *sent* of a commit have created: it is all or nothing.
+
+        Their updates and deletes cannot be undone, and count as done.
+        """
+        created = [operation.target for operation in sent if isinstance(operation, Create)]
+        parts = {id(operation) for operation in sent}
+        left = [each for each in request.operations_left if id(each) not in parts]
+        request.note_done(untouched(sent, left))
+        deletes = [encode_operation(Delete(target)) for target in reversed(created)]
+        if deletes:
+            try:
+                await self._api.call(deletes)
+            except FtrackJobsError:
+                await self.reconcile([request])
+        return NotApplied(refusal, request.done)
 
 
 def may_concern_one_commit(refusal: ServerError) -> bool:

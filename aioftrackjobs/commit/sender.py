@@ -20,9 +20,12 @@ Source:
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from typing import Any, TypeAlias, TypeVar
+
+import anyio
 
 from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.reconciler import Reconciler, key_was_taken, may_concern_one_commit
@@ -33,7 +36,6 @@ from aioftrackjobs.commit.request import (
     Unknown,
     WithdrawnError,
 )
-from aioftrackjobs.commit.withdrawal import Withdrawal
 from aioftrackjobs.errors import (
     AuthenticationError,
     ConnectError,
@@ -45,8 +47,6 @@ from aioftrackjobs.errors import (
     TransportError,
     ValidationError,
 )
-from aioftrackjobs.protocol.operations import Create, Delete, Operation, encode_operation
-from aioftrackjobs.protocol.reconciliation import stages, untouched
 from aioftrackjobs.protocol.wire import join_batches
 from aioftrackjobs.retry import Backoff, Pauses, RetryPolicy
 
@@ -132,7 +132,7 @@ class BatchSender:
         if group and group[0].has_chosen_keys:  # it travels alone
             with withdrawal.sending(group, marks_sent=False):
                 await self._reconciler.check_chosen_keys(group, withdrawal)
-        group = _not_ended(group)  # callers may have withdrawn some of it meanwhile
+            group = _not_ended(group)  # its caller may have withdrawn it meanwhile
         if not group:
             return (), []
         count = sum([request.count_left for request in group])
@@ -159,6 +159,8 @@ class BatchSender:
                 self._end(request, Unknown(error))
             elif request.operations:
                 request.uncertain_because = error
+            else:
+                request.note_unsent()  # a read, which has changed nothing
 
     async def _resolve_uncertain(self, group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
         """Ask what the server has done of uncertain requests; return what is left to send."""
@@ -247,7 +249,7 @@ class BatchSender:
             if await self._is_done_in_part(request, backoff):
                 return None if request.count_left else request.applied([])
             if not isinstance(refusal, _INDEPENDENT_OF_ORDER):
-                return await self._send_in_stages(request, refusal)
+                return await self._reconciler.send_in_stages(request, refusal)
         except TransportError as exc:
             return Unknown(exc)
         is_duplicate = isinstance(refusal, DuplicateEntryError)
@@ -263,42 +265,129 @@ class BatchSender:
         any_done, _ = await self._reconcile([request], backoff)
         return any_done
 
-    async def _send_in_stages(self, request: PendingRequest, refusal: ServerError) -> Outcome:
-        """Send a refused *request* in parts, so that no part refers to what it creates itself.
 
-        A server may apply the operations of one batch in another order than they are in.
-        """
-        parts = stages(request.operations_left)
-        if len(parts) <= 1:
-            return NotApplied(refusal, request.done)
-        sent: list[Operation] = []
-        results: list[Any] = []
-        for part in parts:
+class Withdrawal:
+    """Stops the sending of a group whose requests are withdrawn before they leave.
+
+    A caller that is cancelled withdraws its request if the server cannot have received it. Then
+    nobody waits for what the worker does for it: a pause before another attempt, or a connection
+    that takes long. If all of a group is withdrawn, this ends at once, and the worker is free. If a
+    part of it is, the connection is made for the others, and they are sent without that part.
+
+    It follows the group through all attempts, and is the ``Departure`` of their requests.
+
+    Attributes:
+        group: What the current attempt sends.
+        replaced: The body that has left, and the number of its operations, if that was not all of
+            what the attempt began with.
+    """
+
+    replaced: tuple[bytes, int] | None
+
+    def __init__(self, group: Sequence[PendingRequest]) -> None:
+        self.group, self.replaced = group, None
+        self._scope: anyio.CancelScope | None = None
+        self._may_cancel = False
+        self._marks_sent = False
+        self._has_left = False
+        stop = self.stop_if_unneeded
+        for request in group:
+            request.on_withdrawn = stop
+
+    def stop_if_unneeded(self) -> None:
+        """Stop what is being done for the group if all of it has ended."""
+        if self._may_cancel and self._scope is not None and self._is_over:
+            self._scope.cancel()
+
+    @property
+    def _is_over(self) -> bool:
+        return all(request.outcome is not None for request in self.group)
+
+    @contextmanager
+    def pausing(self) -> Iterator[None]:
+        """End the block early if all of the group is withdrawn."""
+        with anyio.CancelScope() as scope:
+            self._scope, self._may_cancel = scope, True
             try:
-                results += await self._api.call([encode_operation(each) for each in part])
-            except ServerError as exc:
-                return await self._undo_stages(request, sent, exc)
-            sent += part
-        return request.applied(results)
+                self.stop_if_unneeded()
+                yield
+            finally:
+                self._may_cancel = False
 
-    async def _undo_stages(
-        self, request: PendingRequest, sent: Sequence[Operation], refusal: ServerError
-    ) -> Outcome:
-        """Delete what the stages *sent* of a commit have created: it is all or nothing.
+    @contextmanager
+    def sending(
+        self, group: Sequence[PendingRequest], *, marks_sent: bool = True
+    ) -> Iterator[None]:
+        """Follow a request that the block sends, until it leaves.
 
-        Their updates and deletes cannot be undone, and count as done.
+        Args:
+            group: What it carries.
+            marks_sent: Whether it carries the group itself, and no question about it.
+
+        Raises:
+            WithdrawnError: All of the group, or a part of a fixed body, was withdrawn.
         """
-        created = [operation.target for operation in sent if isinstance(operation, Create)]
-        parts = {id(operation) for operation in sent}
-        left = [each for each in request.operations_left if id(each) not in parts]
-        request.note_done(untouched(sent, left))
-        deletes = [encode_operation(Delete(target)) for target in reversed(created)]
-        if deletes:
+        self.group, self.replaced = group, None
+        self._marks_sent, self._has_left = marks_sent, False
+        # From the beginning, as a client of the caller's may not report when the request leaves.
+        self._mark_sent()
+        with anyio.CancelScope() as self._scope:
             try:
-                await self._api.call(deletes)
-            except FtrackJobsError:
-                await self._reconciler.reconcile([request])
-        return NotApplied(refusal, request.done)
+                yield
+                return
+            finally:
+                self._may_cancel = False
+        raise WithdrawnError("withdrawn before it was sent")
+
+    def _mark_sent(self) -> None:
+        if self._marks_sent:
+            for request in self.group:
+                request.is_sent = True
+
+    # As the departure of a request
+
+    def wait(self) -> None:
+        """Note that it has not left, and may be cancelled until the next call."""
+        if not self._has_left:
+            if self._marks_sent:
+                for request in self.group:
+                    request.note_unsent()
+            self.proceed()
+            self._may_cancel = True
+
+    def proceed(self) -> None:
+        """Note that it must not be cancelled from now on.
+
+        Raises:
+            WithdrawnError: All of the group was withdrawn.
+        """
+        self._may_cancel = False
+        if not self._has_left and self._is_over:
+            raise WithdrawnError("withdrawn before it was sent")
+
+    def leave(self, *, may_replace: bool) -> bytes | None:
+        """Note that its first byte leaves; return the body of what is left, if it is not all.
+
+        Raises:
+            WithdrawnError: All of the group was withdrawn, or some of it, and the body is fixed.
+        """
+        self._may_cancel = False
+        if self._has_left:
+            return None
+        for request in self.group if self._marks_sent else ():
+            if request.is_abandoned:  # meanwhile, when it was not known that it waits
+                request.note_unsent()
+        left = _not_ended(self.group)
+        is_changed = self._marks_sent and len(left) < len(self.group)
+        if not left or (is_changed and not may_replace):
+            raise WithdrawnError("withdrawn before it was sent")
+        self._has_left = True
+        if is_changed:
+            body = join_batches([request.encode() for request in left])
+            count = sum([request.count_left for request in left])
+            self.group, self.replaced = left, (body, count)
+        self._mark_sent()
+        return None if self.replaced is None else self.replaced[0]
 
 
 def _not_ended(group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:
@@ -316,7 +405,7 @@ def _outcome_after(error: FtrackJobsError, request: PendingRequest) -> Outcome:
     if request.uncertain_because is not None:
         return Unknown(request.uncertain_because)
     if isinstance(error, TransportError) and not isinstance(error, ConnectError):
-        if request.is_sent:
+        if request.is_sent or request.call:
             return Unknown(error)
         error = ConnectError(f"it was not sent, since a query before it failed: {error}")
     return NotApplied(error, request.done)

@@ -13,11 +13,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeAlias
 from weakref import ref
 
-from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange
-from aioftrackjobs.commit.unit_context import creation_key, not_created
+from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange, creation_key, not_created
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.errors import EntityError
-from aioftrackjobs.models import Entity, adopt
+from aioftrackjobs.models import Entity, adopt, owner_of
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Update
 from aioftrackjobs.protocol.references import linked_ids
 
@@ -55,9 +54,9 @@ class TaskUnit(UnitOfWork):
 
     # Committing
 
-    def commit(self) -> Coroutine[Any, Any, None]:
-        """Send everything recorded so far, as :meth:`UnitOfWork.commit` says."""
-        coroutine = super().commit()
+    def promise_commit(self) -> Coroutine[Any, Any, None]:
+        """Return a :meth:`commit`, which another task may await after this unit's has ended."""
+        coroutine = self.commit()
         self._promised = ref(coroutine)
         return coroutine
 
@@ -68,19 +67,21 @@ class TaskUnit(UnitOfWork):
             EntityError: Another unit has not committed an entity that this one needs, or an entity
                 does not exist any more.
         """
+        context = self._context
         for change in self._pending:
-            if isinstance(change.operation, Update) and not self._owns(change.entity):
+            owner: object = owner_of(change.entity)
+            if owner is not context and isinstance(change.operation, Update):
                 raise EntityError(
                     f"{change.entity!r} was deleted, or its creation was rolled back; roll back "
                     "to drop its changes"
                 )
-        if not self._context.creators:
+        if not context.creators:
             return None
         operations = [change.operation for change in self._pending]
         keys = {creation_key(each.target) for each in operations}
         in_progress = None
         for key in keys.union(linked_ids(operations)):
-            creator = self._context.creators.get(key, self)
+            creator = context.creators.get(key, self)
             if creator is self:
                 continue
             if (entity := creator.pending_creation(key)) is not None:
@@ -126,6 +127,23 @@ class TaskUnit(UnitOfWork):
                 self._task_name,
                 len(pending),
                 describe(pending),
+            )
+
+    def warn_of_rollback(self, by: str, owner: str) -> None:
+        """Warn of a rollback by another one than who has recorded.
+
+        Args:
+            by: Who rolls back.
+            owner: Who may have recorded.
+        """
+        if self._pending:
+            logger.warning(
+                "%s rolls back %d uncommitted operation(s) of %s: %s; to keep what others record, "
+                "put an `async with session.unit_of_work()` block around each task and thread",
+                by,
+                len(self._pending),
+                owner,
+                describe(self._pending),
             )
 
     def drop_abandoned(self) -> None:

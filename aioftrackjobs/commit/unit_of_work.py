@@ -15,11 +15,13 @@ from typing import Any, NoReturn
 from aioftrackjobs.commit.changes import (
     InFlightCommit,
     RecordedChange,
+    UnitOfWorkContext,
     creation,
+    creation_key,
     encode_values,
     entities_of,
-    fold_recorded,
     latest_values,
+    not_created,
     settle_found,
     split_done,
     without_resets,
@@ -34,7 +36,6 @@ from aioftrackjobs.commit.request import (
     Unknown,
     WithdrawnError,
 )
-from aioftrackjobs.commit.unit_context import UnitOfWorkContext, creation_key, not_created
 from aioftrackjobs.config import require
 from aioftrackjobs.errors import (
     CommitUncertainError,
@@ -52,13 +53,8 @@ from aioftrackjobs.models import (
     settle,
     settle_created,
 )
-from aioftrackjobs.protocol.operations import (
-    NOT_SET,
-    Create,
-    Delete,
-    Operation,
-    Update,
-)
+from aioftrackjobs.protocol.batching import fold
+from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Operation, Update
 from aioftrackjobs.protocol.references import server_set_rows
 from aioftrackjobs.protocol.values import Reference
 
@@ -72,6 +68,9 @@ class UnitOfWork:
         context: The entities of the session.
         dispatcher: Sends the commits.
         unordered: Do not wait for the commits of other units about the same entities.
+
+    Attributes:
+        has_ended: Whether it refuses to record anything more.
     """
 
     def __init__(
@@ -86,7 +85,7 @@ class UnitOfWork:
         self._uncertain_because: TransportError | None = None
         self._in_flight: InFlightCommit | None = None
         self._last_request: PendingRequest | None = None
-        self._ended = False
+        self.has_ended = False
 
     # What is recorded
 
@@ -138,9 +137,9 @@ class UnitOfWork:
         Raises:
             UnserialisableValueError: One of the values has no wire form.
         """
-        changes = creation(target, entity, values, fresh=fresh)
-        self._record(*changes)
-        self._context.creators[creation_key(target)] = self
+        key = creation_key(target)
+        self._record(*creation(target, entity, values, fresh=fresh))
+        self._context.creators[key] = self
 
     def record_update(self, entity: Entity, values: Mapping[str, Any]) -> None:
         """Record that attributes of *entity* get new *values*.
@@ -153,7 +152,7 @@ class UnitOfWork:
         if self._to_delete and id(entity) in self._to_delete:
             raise EntityError(f"{entity!r} is to be deleted; roll back to change it")
         operation = Update(target, encode_values(target, values))
-        if self._ended:
+        if self.has_ended:
             self._refuse()
         self._pending.append(RecordedChange(operation, entity, values, next(self._context.count)))
 
@@ -178,7 +177,7 @@ class UnitOfWork:
             self._to_delete.add(id(entity))
 
     def _record(self, *recorded: RecordedChange) -> None:
-        if self._ended:
+        if self.has_ended:
             self._refuse()
         for each in recorded:
             each.number = next(self._context.count)
@@ -186,17 +185,13 @@ class UnitOfWork:
 
     def _refuse(self) -> NoReturn:
         raise SessionStateError(
-            "this flow's unit of work has ended; a task that outlives it needs one of its own"
+            "this unit of work has ended, as has its `async with session.unit_of_work()` block; a "
+            "task that outlives the block records in one of its own"
         )
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether it refuses to record anything more."""
-        return self._ended
 
     def end(self) -> None:
         """Refuse to record anything more: the block that would commit it has ended."""
-        self._ended = True
+        self.has_ended = True
 
     def set(self, entity: Entity, **values: Any) -> None:
         """Record new *values* of *entity* without touching its local ones.
@@ -228,7 +223,8 @@ class UnitOfWork:
                 name in names for name in each.operation.values
             )
             if each.entity is entity and is_about_them:
-                latest.update(each.values)
+                latest = {name: latest[name] for name in latest if name not in each.names}
+                latest.update(each.values)  # none if it is a reset
             else:
                 kept.append(each)
         self._pending = kept
@@ -323,7 +319,9 @@ class UnitOfWork:
             CommitUncertainError: It was sent and no complete response came; or an earlier commit
                 has ended so, and it is still not known whether that was applied.
         """
-        self._dispatcher.require_open()
+        if (refusal := self._dispatcher.refusal) is not None:
+            raise SessionStateError(refusal)
+        self._dispatcher.require_here()
         while True:
             if self._in_flight is not None or self._uncertain:
                 await self.resolve()
@@ -363,7 +361,7 @@ class UnitOfWork:
         if self._in_flight is not None:
             raise SessionStateError("a commit of this unit of work is in progress")
         taken = self._take_pending()
-        operations = fold_recorded(taken)
+        operations = fold([each.operation for each in taken])
         return self._submit(InFlightCommit(taken, self._settle, on_end), operations)
 
     async def settled(self) -> None:
@@ -374,7 +372,7 @@ class UnitOfWork:
     async def _send(
         self, taken: list[RecordedChange], uncertain_because: TransportError | None = None
     ) -> None:
-        operations = fold_recorded(taken)
+        operations = fold([each.operation for each in taken])
         if not operations:
             self._settle_applied(taken)
             self._update_to_delete()
@@ -459,7 +457,7 @@ class UnitOfWork:
             logger.warning("a commit was applied, but its response is odd", exc_info=True)
 
     def _settle_applied(self, taken: Sequence[RecordedChange]) -> None:
-        for recorded in without_resets(taken):
+        for recorded in taken if len(taken) == 1 else without_resets(taken):
             entity, operation = recorded.entity, recorded.operation
             if isinstance(operation, Delete):
                 self._context.forget(entity)

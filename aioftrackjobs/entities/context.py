@@ -74,7 +74,8 @@ class EntityContext:
         creators: The unit of work that is to create an entity, by the key of the entity.
         count: Numbers the changes in the order in which they are recorded.
         observers: Called with each change that the program records of an entity, by the ``id()``
-            of the entity: the name and value, and the unit of work. Running Jobs are observed.
+            of the entity: the name and value, and the unit of work. The value is NOT_SET if a
+            change was taken back. Running Jobs are observed.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -330,7 +331,10 @@ class EntityContext:
         unit = self.tasks.to_act_on()
         if unit.has_recorded(entity, name):
             unit.record_reset(entity, name)
-        return unit.others_value(entity, name)
+        value = unit.others_value(entity, name)
+        if self.observers and id(entity) in self.observers:
+            self.observers[id(entity)](name, value, unit)
+        return value
 
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         """Return the attributes that the schemas give a type; empty if they are not loaded."""
@@ -388,7 +392,8 @@ def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
         relation = values.get(name.removesuffix("_id"))
         if name not in values and name == "id":
             values[name] = new_id()
-        elif name not in values and isinstance(relation, Entity) and "id" in relation:
+            continue
+        if name not in values and isinstance(relation, Entity) and "id" in relation:
             values[name] = relation["id"]
         if (part := key_part(values.get(name))) is None:
             given = tuple(values.get(each) for each in model.primary_key_attributes)

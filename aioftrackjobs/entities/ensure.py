@@ -8,6 +8,7 @@ such as that usernames are unique.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
@@ -25,6 +26,9 @@ from aioftrackjobs.protocol.query import equality_criteria, select
 
 #: The value of an attribute that is not loaded, which differs from every other value.
 _NOT_LOADED = object()
+
+#: A time as text, with a fraction of a second between the two groups.
+_FRACTION = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)[.,]\d+(\D.*)?")
 
 
 async def ensure(
@@ -93,7 +97,10 @@ def _identifying_names(
 
 
 def _criterion(model: type[Entity], name: str, value: object) -> tuple[str, object]:
-    """Return the attribute to compare and its value; entities are compared by their key."""
+    """Return the attribute to compare, and its value or a list of values that it may have.
+
+    Entities are compared by their key.
+    """
     if isinstance(value, Entity):
         reference = value.__ftrack_reference__()
         return f"{name}.{reference.key[0][0]}", value
@@ -103,6 +110,10 @@ def _criterion(model: type[Entity], name: str, value: object) -> tuple[str, obje
             f"a {model.entity_type} cannot be found by the {what} in {name!r}; "
             "name identifying_keys without it"
         )
+    if isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
+        # If the attribute is a time, which is only known of typed models, the server keeps whole
+        # seconds of it.
+        return name, [value, match[1] + (match[2] or "")]
     return name, value
 
 

@@ -72,7 +72,8 @@ class IdentityMap:
         """
         if isinstance(kind, str):
             return self._types.model(kind)
-        require(_is_model(kind), "the entity type", "the name of a type, or a class", kind)
+        if not (is_model := _is_model(kind)):
+            require(is_model, "the entity type", "the name of a type, or a class", kind)
         if self._types.register(kind):
             self._models.pop(kind.entity_type, None)
             for entity in tuple(self._entities.values()):

@@ -21,8 +21,8 @@ from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
 from aioftrackjobs.background import EventLoop
+from aioftrackjobs.commit.changes import UnitOfWorkContext
 from aioftrackjobs.commit.task_unit import NOTHING, Entry, TaskUnit, describe
-from aioftrackjobs.commit.unit_context import UnitOfWorkContext
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import SessionStateError
 
@@ -70,11 +70,15 @@ class TaskUnits:
         loop = self._background.event_loop
         if loop is None or loop.is_released:
             raise SessionStateError("the session is not open: nothing can be recorded")
+        unit, _ = _units.get(_NONE).get(self, NOTHING)
+        if unit is not None and unit.task is None and not unit.has_ended:
+            loop.require_here()
+            return unit  # of a block
         task = loop.current_task()
         unit, _ = self._entry(task)
         owner = None if unit is None else unit.task
         if unit is not None and owner is None:
-            return unit  # of a block
+            return unit  # of a block that has ended
         if task is None:
             return self.default if unit is None or unit.task_has_ended else unit
         if unit is None or owner is None or owner() is not task:
@@ -99,6 +103,27 @@ class TaskUnits:
             return self.to_act_on()
         except SessionStateError:
             return self._find(None)
+
+    def roll_back(self) -> None:
+        """Roll back the unit of work to act on.
+
+        If others may have recorded in it, a warning says so. A task that has failed before it
+        recorded anything hardly means what its parent has recorded; and all threads that record by
+        callbacks, outside of a block, do so in the unit of the session.
+
+        Raises:
+            SessionStateError: The session belongs to another event loop, thread or process.
+        """
+        unit = self.to_act_on()
+        loop = self._background.event_loop
+        if loop is not None and unit.last_error is None:  # else it was refused: that is meant
+            task, owner = loop.current_task(), unit.task and unit.task()
+            by = "a callback" if task is None else f"task {loop.name_of(task)!r}"
+            if unit is self.default and loop.is_running():
+                unit.warn_of_rollback(by, "callbacks")
+            elif owner and task and owner is not task and not unit.task_has_ended:
+                unit.warn_of_rollback(by, f"task {loop.name_of(owner)!r}")
+        unit.rollback()
 
     def _find(self, task: Any) -> TaskUnit:
         unit, transaction = self._entry(task)

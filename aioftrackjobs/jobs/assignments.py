@@ -14,6 +14,7 @@ from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.jobs.data import JobData
 from aioftrackjobs.models import Job, JobStatus, current_value, remote_value
+from aioftrackjobs.protocol.operations import NOT_SET
 
 #: The attributes that a final report sets.
 _REPORTED = ("status", "data")
@@ -45,6 +46,7 @@ class Assignments:
         self._statuses = statuses
         self._write_soon = write_soon
         self._units = WeakSet[UnitOfWork]()
+        self._texts: tuple[str | None, str | None] = None, None  # before and after it has set data
         entities.observers.setdefault(id(job), self._note)
 
     def end(self) -> None:
@@ -55,11 +57,21 @@ class Assignments:
 
     def _note(self, name: str, value: object, unit: UnitOfWork) -> None:
         self._units.add(unit)
-        if name == "status":
+        if name == "status" and value is not NOT_SET:
             self._statuses.add(value)
         elif name == "data":
-            self._data.adopt_change(current_value(self._job, name), value)
+            self._note_data(value)
             self._write_soon()
+
+    def _note_data(self, value: object) -> None:
+        current, remote = current_value(self._job, "data"), remote_value(self._job, "data")
+        before, after = self._texts
+        if value is not NOT_SET:
+            before = self._data.description if current is remote else before
+            self._data.adopt_change(current, value)
+            self._texts = before, self._data.description
+        elif self._data.description == after:
+            self._data.description = before
 
     @property
     def status(self) -> JobStatus | None:

@@ -166,6 +166,8 @@ class Attachments:
         """Attach *text* as a text file; an error is only logged, as the Job failed by another."""
         content = text.encode(errors="replace")
         try:
+            if not self._known:
+                self._known = await self._count(job)
             await upload(self._entities, content, data={}, name=_TRACEBACK_NAME, job_id=job.id)
         except Exception as exc:  # noqa: BLE001 - the block's own error must come out
             logger.warning("%r: its traceback was not attached: %s", job, exc)

@@ -17,10 +17,16 @@ from types import TracebackType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 from uuid import UUID
 
+from aioftrackjobs.commit.changes import creation_key
 from aioftrackjobs.config import require, require_flag, require_seconds, require_text
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
-from aioftrackjobs.errors import ArgumentError, MultipleResultsFoundError, NoResultFoundError
+from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference
+from aioftrackjobs.errors import (
+    ArgumentError,
+    EntityError,
+    MultipleResultsFoundError,
+    NoResultFoundError,
+)
 from aioftrackjobs.jobs.data import parse_given_data
 from aioftrackjobs.jobs.stopping import STOP_ON
 from aioftrackjobs.models import Entity, Job, User, job_data_text
@@ -34,20 +40,29 @@ F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 _SESSION = "a session, or a function that returns one"
 
 
-def block_context(function: Callable[P, AsyncIterator[T]]) -> Callable[P, BlockContext[T]]:
-    """Return ``job_context``, a *function* that yields once, as one that returns its block.
+def block_context(
+    session_type: type[object],
+) -> Callable[[Callable[P, AsyncIterator[T]]], Callable[P, BlockContext[T]]]:
+    """Return a decorator for ``job_context``, which yields once: it returns its block instead.
 
     The arguments are checked when it is called. As a decorator, that is long before a block.
+
+    Args:
+        session_type: The class of sessions, which is the first argument.
     """
-    open_block = asynccontextmanager(function)
 
-    @wraps(function)
-    def make(*args: P.args, **kwargs: P.kwargs) -> BlockContext[T]:
-        block = BlockContext(partial(open_block, *args, **kwargs))
-        check_arguments(*args, **kwargs)
-        return block
+    def decorate(function: Callable[P, AsyncIterator[T]]) -> Callable[P, BlockContext[T]]:
+        open_block = asynccontextmanager(function)
 
-    return make
+        @wraps(function)
+        def make(*args: P.args, **kwargs: P.kwargs) -> BlockContext[T]:
+            block = BlockContext(partial(open_block, *args, **kwargs))
+            check_arguments(session_type, *args, **kwargs)
+            return block
+
+        return make
+
+    return decorate
 
 
 class BlockContext(AbstractAsyncContextManager[T], Generic[T]):
@@ -120,6 +135,7 @@ def _require_coroutine_function(function: object) -> None:
 
 
 def check_arguments(
+    session_type: type[object],
     session: Any,
     *,
     job: Any = None,
@@ -142,10 +158,12 @@ def check_arguments(
     if callable(session) and (isclass(session) or iscoroutinefunction(session)):
         mistaken = "a class" if isclass(session) else "what is to be decorated"
         raise ArgumentError("session", f"{_SESSION} (write @job_context(session))", mistaken)
+    if not isinstance(session, session_type):
+        require(callable(session), "session", _SESSION, session)
     if job is not None:
-        require(_names_entity(job), "job", "a Job or its id", job)
+        require(_names(Job, job), "job", "a Job or its id", job)
     if user is not None:
-        require(_names_entity(user), "user", "a User, its id or its name", user)
+        require(_names(User, user), "user", "a User, its id or its name", user)
     if description is not None and type(description) is not str:
         require_text("description", description, optional=True)
     if data is not None:
@@ -173,17 +191,16 @@ def _check_ownership(job: object, take_over: object, join: object) -> None:
         raise ArgumentError("join", "False with take_over=True", "True")
 
 
-def _names_entity(value: object) -> bool:
-    return isinstance(value, Entity | UUID | str) and value != ""
+def _names(model: type[Entity], value: object) -> bool:
+    return isinstance(value, (model, UUID, str)) and value != ""
 
 
 def session_from(given: object, kind: type[S]) -> S:
     """Return the session that the function *given* returns.
 
     Raises:
-        ArgumentError: It is no function, or returns no session.
+        ArgumentError: It returns no session.
     """
-    require(callable(given), "session", _SESSION, given)
     found = cast("Callable[[], object]", given)()
     if not isinstance(found, kind):
         if iscoroutine(found):
@@ -199,10 +216,8 @@ async def find_user(entities: EntityContext, user: Entity | str | UUID) -> User:
         NoResultFoundError: There is none.
         MultipleResultsFoundError: There are several.
     """
-    if isinstance(user, User):
-        return user
     if isinstance(user, Entity):
-        raise TypeError(f"{user!r} is no User")
+        return cast("User", user)
     text = str(user)
     as_id = _uuid_text(text)
     ids = {text, as_id or text}
@@ -225,18 +240,25 @@ async def find_user(entities: EntityContext, user: Entity | str | UUID) -> User:
 async def find_job(entities: EntityContext, job: Entity | str | UUID) -> Job:
     """Return the Job that *job* is, or whose id it is, as the server has it now.
 
+    It may be a Job of another session, or of none.
+
     Raises:
         NoResultFoundError: There is none.
+        EntityError: It is recorded, and not yet committed.
     """
-    if isinstance(job, str | UUID):
-        found = await fetch_entity(entities, key_reference(entities.model(Job), str(job)))
-        if not isinstance(found, Job):
-            raise NoResultFoundError(f'Job where id is "{job}"')
-        return found
-    if not isinstance(job, Job):
-        raise TypeError(f"{job!r} is no Job")
-    await populate(entities, [job], Job.default_projections)
-    return job
+    if isinstance(job, Entity):
+        reference = job.__ftrack_reference__()
+    else:
+        reference = key_reference(entities.model(Job), str(job))
+    key = creation_key(reference)
+    if (creator := entities.creators.get(key)) is not None:
+        if (pending := creator.pending_creation(key)) is not None:
+            raise EntityError(f"{pending!r} is not yet created; commit it first")
+        await creator.settled()
+    found = await fetch_entity(entities, reference)
+    if not isinstance(found, Job):
+        raise NoResultFoundError(f'Job where id is "{key}"')
+    return found
 
 
 def _uuid_text(text: str) -> str | None:

@@ -32,6 +32,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
+from weakref import WeakSet
 
 import anyio
 
@@ -112,6 +113,7 @@ class Claims:
         self._holder = entities.connection.journal.holder
         self._has_leases, self._seconds = lease > 0, lease or LEASE_SECONDS
         self._claimed: dict[str, _Claim] = {}  # by the id of the Job, which is not begun yet
+        self._lapsed = WeakSet[Job]()  # whose claims have ended before that
         self._busy: set[str] = set()  # Jobs that a task of this session claims or begins now
 
     # One of many
@@ -201,6 +203,7 @@ class Claims:
             is_standing = await self._is_standing(claim)
             is_queued = remote_value(job, "status") == JobStatus.QUEUED
             if is_standing and is_queued:
+                self._drop_lapsed()
                 self._claimed[job.id] = claim
                 is_standing = False
                 return True
@@ -211,6 +214,13 @@ class Claims:
             self._busy.discard(job.id)
             if is_standing:
                 self._withdraw_soon(claim)
+
+    def _drop_lapsed(self) -> None:
+        """Drop the claims that have ended; the program may still hold such a Job, and begin it."""
+        now = anyio.current_time()
+        for claim in [each for each in self._claimed.values() if each.end <= now]:
+            del self._claimed[claim.job.id]
+            self._lapsed.add(claim.job)
 
     def _new_claim(self, job: Job) -> _Claim:
         until = self._server.server_time() + timedelta(seconds=self._seconds)
@@ -280,8 +290,10 @@ class Claims:
         if owner is not None and not is_own and not take_over:
             raise owned_error(job.id, owner)
         claim = self._claimed.pop(job.id, None)
+        was_claimed = claim is not None or job in self._lapsed
+        self._lapsed.discard(job)
         is_queued = remote_value(job, "status") == JobStatus.QUEUED
-        if claim is not None and not is_queued and not take_over:
+        if was_claimed and not is_queued and not take_over:
             raise owned_error(job.id, None)
         is_claimed = is_own and is_queued and claim is not None
         self._busy.add(job.id)

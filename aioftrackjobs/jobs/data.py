@@ -5,7 +5,7 @@ each report starts from what the server holds, and changes only the keys of this
 
 - ``description``: the text in the jobs menu: the base text, followed by progress or a failure;
 - ``base_description``: the base text, for as long as the description is longer than it, so that a
-  Job that runs again starts from the text that it had;
+  Job that runs again starts from the text that it had; empty if it had none;
 - ``progress``: from 0 to 1, once some was reported;
 - ``lease``: who owns the Job, and until when, for as long as it runs;
 - ``recovered``: who found that the owner was gone, and when; only the owner may overrule that;
@@ -106,6 +106,11 @@ class JobData:
         if text not in self._latest and not (shown and _PERCENTAGE.match(shown)):
             self.description = text
 
+    def _is_report(self, text: str) -> bool:
+        """Return whether *text* may be a report of a block that has joined the Job."""
+        shown = self._progress_in(text)
+        return bool(shown and (self.description != "" or _PERCENTAGE.match(shown)))
+
     def _progress_in(self, text: str) -> str | None:
         """Return what may be progress in *text*, if that is the base text with something else."""
         if not self.description:
@@ -138,18 +143,19 @@ class JobData:
         if progress is not None or self.result is not None or self.failure_reason is not None:
             shown = None if self.is_done else progress
             text = compose_description(base, shown, self.result, self.failure_reason)
-        elif self.is_running and base and isinstance(found, str) and self._progress_in(found):
-            text = found  # of a block that has joined the Job: this one reports nothing
+        elif self.is_running and isinstance(found, str) and RECOVERED not in composed:
+            text = found if self._is_report(found) else text  # this block reports nothing
+        is_bare = composed.get("base_description") == ""  # what is shown is a report alone
         for key in ("base_description", LEASE, RECOVERED, TAKEN_OVER):
             composed.pop(key, None)
         if text:
             composed["description"] = text = _encodable(text)
             if text != base and text not in self._latest:
                 self._latest.append(text)
-        elif base is not None or progress is not None:
+        elif base is not None or progress is not None or is_bare:
             composed.pop("description", None)
-        if base and text != base:
-            composed["base_description"] = _encodable(base)
+        if text and text != base:
+            composed["base_description"] = _encodable(base or "")
         if progress is not None:
             composed["progress"] = progress.fraction
             if progress.fraction is None:
@@ -192,9 +198,8 @@ def compose_recovered_data(
         recovered: Who found it, and when.
     """
     kept = _read(data)
-    text, base = kept.get("description"), kept.get("base_description")
-    if text:
-        kept["base_description"] = base or text
+    text = kept.get("description")
+    kept.setdefault("base_description", text or "")
     kept.pop(LEASE, None)
     return {**kept, "description": add_failure(text, reason), RECOVERED: recovered}
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from aioftrackjobs.errors import JobDeletedError, JobStoppedError, ServerError
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import is_mistaken_failure
+from aioftrackjobs.jobs.data import RECOVERED, is_mistaken_failure
 from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other, owned_error
 from aioftrackjobs.jobs.stopping import STOP, BlockScope, StopOn, StopRequest, stop_request_in
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
@@ -28,6 +28,10 @@ _OTHER_STATUSES = (JobStatus.QUEUED, JobStatus.DONE, JobStatus.FAILED)
 
 #: Texts of the latest reports: somebody may have read an older one, and written it again.
 _OWN_TEXTS = 8
+
+#: Times that the owner of a Job reads it before a block that has joined the Job takes a failure by
+#: a recovery for its end.
+_READS_OF_OWNER = 6
 
 
 class Interventions:
@@ -80,6 +84,8 @@ class Interventions:
         self._status: JobStatus | None = None  # that somebody else has set
         self._known: object = None  # data in which there is nothing new, as most often
         self._own_texts = deque[object](maxlen=_OWN_TEXTS)
+        self._recovered_at: float | None = None  # the first of the latest reads that show it
+        self._patience = _READS_OF_OWNER * jobs.entities.connection.timings.job_read_interval
         self.read_at = 0.0
         self.is_missing = False
         self.is_deleted = False
@@ -113,6 +119,8 @@ class Interventions:
         self.read_at = time.monotonic()
         self.is_missing = row is None
         self.is_mistaken = False
+        if self._job is None:
+            return
         if row is None:
             if self._was_seen:
                 self._note_deletion()
@@ -133,6 +141,7 @@ class Interventions:
 
     def _note_values(self, status: object, data: Mapping[str, Any]) -> None:
         if status == JobStatus.RUNNING:
+            self._recovered_at = None
             lease = Lease.of(data)
             holder = None if lease is None else lease.holder
             if holder is None or holder != self.former:  # a late write of that one is no news
@@ -145,15 +154,22 @@ class Interventions:
         if (request := stop_request_in(data)) is not None and not self.stop_requested:
             self.stop_requested.set_from(request)
             self._stop(ends_block=self._stop_on != "never")
-        if is_mistaken_failure(status, data, self._holder):
+        if self.is_owner and is_mistaken_failure(status, data, self._holder):
             self.is_mistaken = True
             self._write_soon()
         elif status in _OTHER_STATUSES and not self.stop_requested:
-            if status in self._own_statuses:
+            if status in self._own_statuses or self._may_be_overruled(status, data):
                 return
             self.stop_requested.set("status", reason=f"its status was set to {status}")
             self._status = JobStatus(str(status))
             self._stop(ends_block=self._stop_on == "any")
+
+    def _may_be_overruled(self, status: object, data: Mapping[str, Any]) -> bool:
+        """Return whether a recovery has just failed the Job, whose owner elsewhere may live."""
+        if self.is_owner or status != JobStatus.FAILED or RECOVERED not in data:
+            return False
+        self._recovered_at = self._recovered_at or self.read_at
+        return self.read_at - self._recovered_at < self._patience
 
     def _note_text_of(self, data: Mapping[str, Any]) -> None:
         text, base = data.get("description"), data.get("base_description")
@@ -172,7 +188,9 @@ class Interventions:
 
     def note_refusal(self, error: Exception) -> None:
         """Take note that the server has refused a write of the Job, perhaps because it is gone."""
-        if self.is_missing and isinstance(error, ServerError) and not error.is_retryable:
+        if not self.is_missing or self._is_hidden:
+            return  # one that it could write although it cannot read it is refused for a reason
+        if isinstance(error, ServerError) and not error.is_retryable:
             self._note_deletion()
 
     def _note_deletion(self) -> None:

@@ -17,6 +17,7 @@ from uuid import UUID
 import anyio
 import sniffio
 
+from aioftrackjobs.commit.request import PendingRequest, Settle
 from aioftrackjobs.errors import EntityError, FtrackJobsError, SessionStateError
 from aioftrackjobs.jobs.block import find_job
 from aioftrackjobs.jobs.data import parse_given_data
@@ -61,6 +62,7 @@ class JoinedLifecycle(JobLifecycle):
         owner = self._jobs.active.find(found.id)
         self._owner = owner if isinstance(owner, JobLifecycle) else None
         self._data.adopt_description(remote_value(found, "data"))
+        self._data.description = self._data.description or None  # its owner may give it one yet
         self._data.is_running = True
         self._entity, self._has_begun = found, True
         self.others.is_owner = False
@@ -75,12 +77,11 @@ class JoinedLifecycle(JobLifecycle):
         logger.warning("%r: only its owner decides that it is %s: %s", self, status.value, text)
         return True
 
-    def note_read(self, row: Mapping[str, Any] | None) -> None:
-        """Take note of the *row* that the server has for the Job; None if it has none."""
-        super().note_read(row)
-        if row is not None and row.get("status") != JobStatus.RUNNING:
-            for channel in self._channels.values():
-                channel.close()
+    def _post_data(self, settle: Settle) -> PendingRequest | None:
+        """Write nothing while the Job does not run; its owner may overrule a mistaken recovery."""
+        if remote_value(self.entity, "status") != JobStatus.RUNNING:
+            return None
+        return super()._post_data(settle)
 
     def _compose(self, data: object, extra: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """Return the new content of *data*, with the lease of the owner."""

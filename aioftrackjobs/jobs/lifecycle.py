@@ -195,7 +195,7 @@ class JobLifecycle:
             if self._is_closed:  # the session was closed meanwhile, and has ended the Job itself
                 self._jobs.require_open()
             self.others.is_lost = True
-            self._jobs.journal.release_job(entity.id)
+            self._leave()
             raise
         finally:
             claims.leave(entity)
@@ -250,15 +250,17 @@ class JobLifecycle:
         return job
 
     async def require_existence(self, refusal: ServerError) -> None:
-        """Find out whether *refusal* came because the Job is gone.
+        """Find out whether *refusal*, perhaps of something else, came because the Job is gone.
 
         Raises:
             JobDeletedError: It is.
         """
         with suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self)
-        self.others.note_refusal(refusal)
-        if self.others.is_missing:
+            is_unclear = self._has_begun and self.others.is_missing
+            if is_unclear and (request := self._post_data(lambda _: None)) is not None:
+                await request.ended()  # it is there, but may not be read, or is refused, too
+        if self.others.is_deleted or (self.others.is_missing and not self._has_begun):
             raise JobDeletedError(self.entity.id) from refusal
 
     async def _is_running(self) -> bool:
@@ -340,7 +342,9 @@ class JobLifecycle:
             self._channels[interval] = channel
         self._channels[interval].touch()
 
-    def _post_data(self, settle: Settle) -> PendingRequest:
+    def _post_data(self, settle: Settle) -> PendingRequest | None:
+        if self.others.is_deleted or self.others.is_lost:
+            return None
         unit = self._jobs.entities.new_unit()
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
         if self.others.is_mistaken:

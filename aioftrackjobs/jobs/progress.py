@@ -28,8 +28,9 @@ from aioftrackjobs.jobs.texts import one_line
 
 logger = logging.getLogger(__name__)
 
-#: Queues a write of a Job's current state, and calls back with the outcome.
-Post: TypeAlias = Callable[[Settle], PendingRequest]
+#: Queues a write of a Job's current state, and calls back with the outcome; None if there is
+#: nothing to write.
+Post: TypeAlias = Callable[[Settle], PendingRequest | None]
 
 
 class Progress(NamedTuple):
@@ -99,7 +100,7 @@ class Channel:
             self._writer.add(self)
 
     def close(self) -> None:
-        """Write no more, not even what is queued."""
+        """Write no more, nor what was not sent yet."""
         self._is_stopped, self._is_touched = True, False
         if self._request is not None:
             self._request.withdraw()

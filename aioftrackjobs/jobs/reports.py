@@ -11,7 +11,7 @@ import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sized
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
 from aioftrackjobs.jobs.progress import Progress
 from aioftrackjobs.jobs.stages import Work, number, show_value
@@ -21,8 +21,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: The innermost stage that the calling code runs in.
-_stage: ContextVar[Stage | None] = ContextVar("aioftrackjobs_stage", default=None)
+#: The innermost stage that the calling code runs in, and in the same way those around it.
+_stages: ContextVar[tuple[Stage, Any] | None] = ContextVar("aioftrackjobs_stages", default=None)
 
 
 class ProgressReceiver(Protocol):
@@ -188,10 +188,11 @@ class Reporter:
 class Stage(Reporter):
     """A stage of a Job's work: see :meth:`RunningJob.stage`.
 
-    A block that is left by an exception leaves the stage as far as it came.
+    A block that is left by an exception leaves the stage as far as it came. One that is entered
+    again inside of itself, or by several tasks, ends when it is left for the last time.
     """
 
-    __slots__ = ("_before", "_own")
+    __slots__ = ("_entries", "_own")
 
     def __init__(
         self, reports: Reports, within: Work, name: str, weight: float, total: float | None
@@ -209,7 +210,7 @@ class Stage(Reporter):
         if known_weight is None or (total is not None and not known_total):
             values = f"weight {show_value(weight)} and total {show_value(total)}"
             reports.warn(f"a stage of {values}", depth=4)
-        self._before: Stage | None = None
+        self._entries = 0
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._own.name!r} of {self._reports.job!r}>"
@@ -222,20 +223,21 @@ class Stage(Reporter):
     def _work(self) -> Work:
         return self._own
 
-    def work_of(self, reports: Reports) -> Work:
-        """Return the work of the innermost stage, from here outwards, of the Job with *reports*."""
+    def work_for(self, reports: Reports) -> Work | None:
+        """Return what a report inside of the stage is about; None if it is of another Job."""
         if self._reports is not reports:
-            return reports.work if self._before is None else self._before.work_of(reports)
+            return None
         work = self._own
         while work.ended and work.within is not None:
             work = work.within
         return work
 
     def __enter__(self) -> Self:
-        self._before = _stage.get()
-        _stage.set(self)
+        _stages.set((self, _stages.get()))
         with self._reports.lock:
-            self._own.begin()
+            self._entries += 1
+            if self._entries == 1:
+                self._own.begin()
             self._reports.send(self._own)
         return self
 
@@ -245,10 +247,14 @@ class Stage(Reporter):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if _stage.get() is self:
-            _stage.set(self._before)
+        entered = _stages.get()
+        if entered is not None and entered[0] is self:
+            _stages.set(entered[1])
         within = self._own.within
         with self._reports.lock:
+            self._entries -= 1
+            if self._entries > 0:
+                return
             self._own.end(succeeded=error is None)
             if within is not None and error is None:
                 self._reports.send(within)
@@ -267,8 +273,12 @@ class Stage(Reporter):
 
 def current_work(reports: Reports) -> Work:
     """Return the work of the innermost stage that the calling code runs in, or of the Job."""
-    stage = _stage.get()
-    return reports.work if stage is None else stage.work_of(reports)
+    entered = _stages.get()
+    while entered is not None:
+        stage, entered = entered
+        if (work := stage.work_for(reports)) is not None:
+            return work
+    return reports.work
 
 
 class _Tracked(AsyncIterator[T]):

@@ -179,8 +179,10 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         put = object.__setattr__
         put(self, "__pydantic_fields_set__", set())
         put(self, "__pydantic_extra__", {})
-        attach(self, None)
-        local = self._local
+        local: dict[str, Any] = {}
+        put(self, "_owner", None)
+        put(self, "_remote", {})
+        put(self, "_local", local)
         for name, value in checked.items():
             if value is not None or name in given:  # an optional field that is not given is unset
                 local[name] = store(value) if isinstance(value, _SEQUENCES) else value

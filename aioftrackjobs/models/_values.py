@@ -60,8 +60,15 @@ def prepare(entity_type: str, name: str, value: Any) -> Any:
 
     Raises:
         UnserialisableValueError: JSON cannot hold the value, but pydantic would convert it.
+        InvalidValueError: It is an entity, and the attribute is the id of one.
     """
     if type(value) in PLAIN:
+        return value
+    if _is_entity(value):
+        if name.endswith("_id"):
+            relation = name.removesuffix("_id")
+            reason = f"it must be an id; an entity goes into the attribute {relation!r}"
+            raise InvalidValueError(entity_type, name, value, reason)
         return value
     if isinstance(value, Collection):
         return list(value)

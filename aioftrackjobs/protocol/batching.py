@@ -19,10 +19,11 @@ from aioftrackjobs.protocol.values import Reference
 
 def fold(operations: Sequence[Operation]) -> tuple[Operation, ...]:
     """Return the fewest operations that leave the server in the same state."""
-    if len(operations) == 1:
+    if len(operations) == 1:  # as most commits of a farm
         (operation,) = operations
-        if isinstance(operation, Update) and operation.values and not _has_unset(operation):
-            return tuple(operations)
+        values = operation.values if isinstance(operation, Update) else None
+        if values and NOT_SET not in values.values():
+            return (operation,)
     if (create := _as_one_create(operations)) is not None:
         return (create,)
     return _merge_neighbours(_drop_empty(_keep_last_values(_cancel_short_lived(operations))))

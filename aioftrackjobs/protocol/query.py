@@ -209,5 +209,8 @@ def key_criteria(references: Sequence[Reference]) -> str:
 
 
 def equality_criteria(values: Mapping[str, object]) -> str:
-    """Return criteria that match all of *values*."""
-    return " and ".join(f"{name} is {quote(value)}" for name, value in values.items())
+    """Return criteria that match all of *values*; any of a list's items match it."""
+    return " and ".join(
+        f"{name} in {quote_list(value)}" if isinstance(value, list) else f"{name} is {quote(value)}"
+        for name, value in values.items()
+    )

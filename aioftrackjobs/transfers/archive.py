@@ -133,7 +133,7 @@ def _walk(folder: Path, name: str, root: Path) -> Iterator[Member]:
 def _resolve(path: Path) -> Path:
     try:
         return path.resolve(strict=True)
-    except (OSError, RuntimeError) as exc:  # RuntimeError: a cycle of links, before Python 3.13
+    except (OSError, RuntimeError, ValueError) as exc:  # a cycle of links, before Python 3.13
         reason = getattr(exc, "strerror", None) or exc
         raise TransferError(f"{path} cannot be read: {reason}") from exc
 

@@ -59,6 +59,10 @@ class Readable(Protocol):
         ...
 
 
+#: Characters of a text that may be a path.
+_LONGEST_PATH = 1024
+_TEXT = "a text is the path of a file, and there is none; to upload a text, write text.encode()"
+
 #: The ``update`` of a hashlib object: it hashes more bytes.
 HashUpdate: TypeAlias = Callable[[bytes | memoryview], object]
 
@@ -202,7 +206,12 @@ async def _open(source: Uploadable, name: str | None) -> tuple[BinaryIO, str]:
         if await run_sync(_is_directory, path):
             name = _archive_name(name, await run_sync(lambda: path.resolve().name))
             return await pack(lambda: members_of_directory(path), name), name
-        return await open_in_thread(lambda _: open_regular(path)), name or path.name
+        try:
+            return await open_in_thread(lambda _: open_regular(path)), name or path.name
+        except TransferError:
+            if isinstance(source, str) and ("\n" in source or len(source) > _LONGEST_PATH):
+                raise TransferError(_TEXT) from None
+            raise
     is_bytes = isinstance(source, (BytesLike, AsyncIterable))
     if is_bytes or callable(getattr(source, "read", None)):
         if not name:
@@ -236,7 +245,7 @@ def _paths(source: Any) -> list[Path]:
 def _is_directory(path: Path) -> bool:
     try:
         return path.is_dir()
-    except ValueError:  # the system accepts no such name; opening it raises an error
+    except (OSError, ValueError):  # the system accepts no such name; opening it raises an error
         return False
 
 

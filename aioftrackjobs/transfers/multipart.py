@@ -22,7 +22,6 @@ from contextlib import aclosing
 from functools import partial
 from itertools import count
 from typing import Any, NoReturn, TypeVar
-from urllib.parse import urljoin
 
 import anyio
 
@@ -37,7 +36,12 @@ from aioftrackjobs.errors import (
     TransportError,
 )
 from aioftrackjobs.models import FileComponent
-from aioftrackjobs.protocol.headers import decode_etag, decode_md5_etag
+from aioftrackjobs.protocol.headers import (
+    REPEATABLE,
+    decode_etag,
+    decode_location,
+    decode_md5_etag,
+)
 from aioftrackjobs.protocol.upload import (
     Part,
     PartSizes,
@@ -66,8 +70,8 @@ T = TypeVar("T")
 #: Parts of one file that are sent at the same time.
 _PARALLEL = 4
 
-#: Statuses of redirections that keep method and body, and how many requests are sent in all.
-_REDIRECTED, _MOST_REQUESTS = (307, 308), 3
+#: How many requests are sent in all if the store redirects them.
+_MOST_REQUESTS = 3
 
 _SUCCESS, _BAD_REQUEST = 2, 400
 
@@ -314,10 +318,10 @@ class FileUpload:
             request = WireRequest("PUT", url, outgoing, body)
             async with self._connection.transfer_limiter.requests:
                 response = await self._connection.transport.send(request)
-            location = response.headers.get("location")
-            if response.status not in _REDIRECTED or location is None:
+            location = decode_location(url, response.headers)
+            if response.status not in REPEATABLE or location is None:
                 break
-            url = urljoin(url, location)
+            url = location
         return response, md5.hexdigest()
 
     def _require_success(self, response: WireResponse) -> None:

@@ -1,6 +1,7 @@
 """Sends requests to the server: interfaces, the adapter for httpx-like clients, and files."""
 
 from aioftrackjobs.transport._base import (
+    Departure,
     Download,
     FileBody,
     HttpClient,
@@ -11,7 +12,6 @@ from aioftrackjobs.transport._base import (
     Write,
     is_client,
 )
-from aioftrackjobs.transport._departure import Departure
 from aioftrackjobs.transport._httpx import HttpxTransport
 from aioftrackjobs.transport._redaction import hide_secrets, redact
 

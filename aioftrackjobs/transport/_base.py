@@ -11,8 +11,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from aioftrackjobs.transport._departure import Departure
-
 #: Appends pieces to a file; blocks.
 Write: TypeAlias = Callable[[Sequence[bytes | memoryview]], object]
 
@@ -37,6 +35,44 @@ class FileBody(Protocol):
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Iterate over all bytes in chunks; this calls :meth:`sent`, too."""
+        ...
+
+
+class Departure(Protocol):
+    """Follows one request until it leaves.
+
+    A transport that never calls it cannot be stopped: its requests count as sent from the
+    beginning.
+    """
+
+    def wait(self) -> None:
+        """Note that it has not left, and may be cancelled until the next call.
+
+        Raises:
+            Exception: It was stopped.
+        """
+        ...
+
+    def proceed(self) -> None:
+        """Note that it must not be cancelled from now on.
+
+        Raises:
+            Exception: It was stopped.
+        """
+        ...
+
+    def leave(self, *, may_replace: bool) -> bytes | None:
+        """Note that its first byte leaves.
+
+        Args:
+            may_replace: Whether its body can still be replaced.
+
+        Returns:
+            The body to send in place of the one that it has; None for that one.
+
+        Raises:
+            Exception: It was stopped.
+        """
         ...
 
 

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, BinaryIO, TypeVar, cast
 
+from aioftrackjobs.protocol.headers import REDIRECTIONS
 from aioftrackjobs.transport._base import FileBody, WireResponse, Write
 from aioftrackjobs.transport._httpx import describe, is_permanent
 
@@ -34,8 +35,8 @@ _SLICE = 0.1
 #: Seconds to wait for a response after the connection broke while the body was sent.
 _EARLY_RESPONSE = 1.0
 
-#: Statuses of redirections, and bytes of their bodies that are read to reuse the connection.
-REDIRECTED, _SKIPPED = (301, 302, 303, 307, 308), 64 * 1024
+#: Bytes of the body of a redirection that are read to reuse the connection.
+_SKIPPED = 64 * 1024
 
 #: Content codings that zlib decodes, and its window for all of them.
 _CODINGS, _ANY_WINDOW = ("gzip", "deflate"), zlib.MAX_WBITS | 32
@@ -255,7 +256,7 @@ class FileConnection:
         with network_errors():
             response = self._response = self._http.getresponse()
             length = response.length
-            if response.status in REDIRECTED and length is not None and length <= _SKIPPED:
+            if response.status in REDIRECTIONS and length is not None and length <= _SKIPPED:
                 response.read()
         return response.status, _headers(response)
 

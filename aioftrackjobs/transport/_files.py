@@ -25,6 +25,7 @@ from anyio.to_thread import run_sync
 
 from aioftrackjobs._version import __version__
 from aioftrackjobs.errors import ConnectError, TransportError
+from aioftrackjobs.protocol.headers import REDIRECTIONS
 from aioftrackjobs.transport._base import (
     Download,
     FileBody,
@@ -35,7 +36,6 @@ from aioftrackjobs.transport._base import (
 )
 from aioftrackjobs.transport._connect import connect
 from aioftrackjobs.transport._file_connection import (
-    REDIRECTED,
     BrokenError,
     FileConnection,
     Headers,
@@ -120,7 +120,7 @@ class FileTransport:
                 get = partial(connection.get, request.method, _target(url), outgoing)
                 status, headers = await self._run(connection, get)
                 logger.debug("%s to %s: HTTP %d", request.method, connection.origin, status)
-                location = headers.get("location") if status in REDIRECTED else None
+                location = headers.get("location") if status in REDIRECTIONS else None
                 if location is None:
                     receive = partial(self._receive, connection)
                     yield _FileDownload(status, headers, connection.body_size, receive)

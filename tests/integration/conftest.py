@@ -1,8 +1,8 @@
 """A fresh embedded server on a real socket for each test, and a session on it.
 
 The tests run on the client that a session opens for itself, on asyncio. Those marked
-``every_client``, and with ``--clients=all`` all others too, run in further settings: on clients
-of the caller's own, and on trio.
+``every_loop`` run on trio too; those marked ``every_client``, and with ``--clients=all`` all
+others, also on clients of the caller's own.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aioftrackjobs.config import Credentials
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.devserver import ServerHandle
 
-from .settings import SETTINGS, AnyClient, Setting
+from .settings import SETTINGS, AnyClient, Setting, connected
 
 T = TypeVar("T")
 
@@ -36,8 +36,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     everywhere = metafunc.config.getoption("clients") == "all" or any(
         metafunc.definition.iter_markers("every_client")
     )
-    if everywhere and iscoroutinefunction(test):
-        metafunc.parametrize("setting", SETTINGS, ids=str, indirect=True, scope="module")
+    if everywhere:
+        settings = list(SETTINGS)
+    elif any(metafunc.definition.iter_markers("every_loop")):
+        settings = [each for each in SETTINGS if each.client == "own"]
+    else:
+        return
+    if iscoroutinefunction(test):
+        metafunc.parametrize("setting", settings, ids=str, indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -103,14 +109,14 @@ async def given_clients(
 @pytest.fixture
 async def session(server: ServerHandle) -> AsyncIterator[AsyncSession]:
     """An open session."""
-    async with AsyncSession(server.url, server.api_key, server.api_user) as opened:
+    async with connected(server) as opened:
         yield opened
 
 
 @pytest.fixture
 async def other(server: ServerHandle) -> AsyncIterator[AsyncSession]:
     """A second session, which shares nothing with the first one."""
-    async with AsyncSession(server.url, server.api_key, server.api_user) as opened:
+    async with connected(server) as opened:
         yield opened
 
 

@@ -1,14 +1,19 @@
-"""The event loops and HTTP clients that the integration tests run on."""
+"""The event loops, HTTP clients and times that the integration tests run with."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import httpx
 import httpx2
 from httpx_aiohttp import HttpxAiohttpClient
+
+from aioftrackjobs import AsyncSession
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.timings import DEFAULT_TIMINGS
 
 AnyClient: TypeAlias = httpx.AsyncClient | httpx2.AsyncClient
 
@@ -42,3 +47,18 @@ SETTINGS = (
     Setting("trio", "own"),
     Setting("trio", "httpx2", httpx2.AsyncClient),
 )
+
+#: The times of most sessions: half a second less for the beginning of a Job that exists already,
+#: and for closing while the server does not respond.
+QUICK = replace(DEFAULT_TIMINGS, claim_settling=0.02, closing_linger=0.05)
+
+
+@asynccontextmanager
+async def connected(
+    server: ServerHandle, url: str | None = None, **options: Any
+) -> AsyncIterator[AsyncSession]:
+    """Open a session with *options* on *server*, or on what is in front of it at *url*."""
+    options = {"timings": QUICK, **options}
+    url = url or server.url
+    async with AsyncSession(url, server.api_key, server.api_user, **options) as session:
+        yield session

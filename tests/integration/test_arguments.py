@@ -27,6 +27,7 @@ from aioftrackjobs import (
     RetryPolicy,
     UnknownEntityTypeError,
     UnserialisableValueError,
+    User,
     job_context,
     recover,
     shutdown_on_signals,
@@ -219,7 +220,7 @@ CASES: dict[str, list[Case]] = {
     ],
     "AsyncSession.download": [
         *each(lambda s, v: s.download(v, "x"), "component", (None, 5, "", " ", b"id", ["id"])),
-        *each(lambda s, v: s.download("id", v), "path", (None, 5, "", b"x", ["x"])),
+        *each(lambda s, v: s.download("id", v), "path", (None, 5, "", b"x", ["x"], "a\0b")),
         *flags(lambda s, v: s.download("id", "x", resume=v), "resume"),
         *callbacks(lambda s, v: s.download("id", "x", progress=v), "progress"),
     ],
@@ -242,6 +243,8 @@ CASES: dict[str, list[Case]] = {
         ),
         *each(lambda s, v: job_context(s, user=v), "user", (5, "", b"maya", ["maya"], object())),
         *each(lambda s, v: job_context(s, job=v), "job", (5, "", b"id", ["id"], object())),
+        Case(lambda s: job_context(s, user=foreign()), "user"),
+        Case(lambda s: job_context(s, job=User(id="id")), "job"),
         *each(lambda s, v: job_context(v), "session", (None, 5, "session", AsyncSession, object())),
     ],
     "job_context (owners)": [

@@ -10,9 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -37,38 +35,16 @@ from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import jobs_of
 from aioftrackjobs.testing import Delay, Drop, ServerProcess
-from aioftrackjobs.timings import DEFAULT_TIMINGS
 from aioftrackjobs.transport import WireRequest, WireResponse
 from tests.tables import Tables, Wire
 
 from ..amounts import amount
+from .journals import DEAD, ELSEWHERE
 from .relay import Relay, Send
+from .settings import QUICK, connected
 from .waiting import until
 
-QUICK = replace(DEFAULT_TIMINGS, claim_settling=0.02)
 QUEUED = 'Job where status is "queued" order by created_at'
-
-ELSEWHERE = Process("farm07", 4711, "another place", "12345")
-DEAD = this_process()._replace(pid=2**22 + 1)
-
-
-@asynccontextmanager
-async def connected(server: ServerHandle, **options: Any) -> AsyncIterator[AsyncSession]:
-    options = {"timings": QUICK, **options}
-    async with AsyncSession(server.url, server.api_key, server.api_user, **options) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def session(server: ServerHandle) -> AsyncIterator[AsyncSession]:
-    async with connected(server) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def other(server: ServerHandle) -> AsyncIterator[AsyncSession]:
-    async with connected(server) as opened:
-        yield opened
 
 
 async def queue(session: AsyncSession, *contents: Any, **values: Any) -> list[Job]:
@@ -92,7 +68,7 @@ def claim_of(process: Process, *, left: float = 100.0) -> dict[str, Any]:
 # What is claimed
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_claimed_job_is_queued_until_its_block_begins(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -118,7 +94,7 @@ async def test_a_claimed_job_is_queued_until_its_block_begins(
     assert await stored(session, job) == ("done", {"shot": "sh010", "description": "Render"})
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_there_is_none_to_claim(session: AsyncSession) -> None:
     assert await session.claim_job(QUEUED) is None
 
@@ -316,6 +292,34 @@ async def test_a_claim_that_ran_out_cannot_be_begun_after_somebody_has_run_the_j
                 pytest.fail("it was run")
 
 
+async def test_claims_that_were_never_begun_are_forgotten_when_they_have_ended(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    async with connected(server, lease=0.6) as session:
+        claims = jobs_of(session).claims
+        made = await queue(session, *({} for _ in range(4)))
+        held = await session.claim_job(QUEUED)
+        assert held is not None
+        for _ in range(2):
+            assert await session.claim_job(QUEUED)
+        await until(
+            lambda: all(each.end < anyio.current_time() for each in claims._claimed.values())
+        )
+        for job in made:
+            if job.id != held.id:
+                job.status = JobStatus.DONE
+        await session.commit()
+        made += await queue(session, {})
+        held.status = JobStatus.DONE
+        await session.commit()
+
+        assert await session.claim_job(QUEUED) == made[-1]
+        assert list(claims._claimed) == [made[-1].id]
+        with pytest.raises(JobOwnedError, match="meanwhile"):
+            async with job_context(session, job=held.id):
+                pytest.fail("it was run by somebody else")
+
+
 async def test_a_session_that_closes_takes_out_its_claims(
     server: ServerHandle, other: AsyncSession
 ) -> None:
@@ -478,18 +482,20 @@ async def work(session: AsyncSession, ran: Counter[str], count: int) -> None:
             continue
 
 
-async def test_twenty_daemons_run_each_of_five_hundred_jobs_once() -> None:
-    tables, ran = Queue(500, slowness=0.01), Counter[str]()
+@pytest.mark.long
+async def test_twenty_daemons_run_each_job_once() -> None:
+    count = amount(100, 500)
+    tables, ran = Queue(count, slowness=0.01), Counter[str]()
     async with AsyncExitStack() as stack:
         daemons = [
             await stack.enter_async_context(tables.session(timings=QUICK)) for _ in range(20)
         ]
-        with anyio.fail_after(50):
+        with anyio.fail_after(amount(50, 600)):
             async with anyio.create_task_group() as group:
                 for daemon in daemons:
-                    group.start_soon(work, daemon, ran, 500)
+                    group.start_soon(work, daemon, ran, count)
 
-    assert len(ran) == 500
+    assert len(ran) == count
     assert set(ran.values()) == {1}
     assert {row["status"] for row in tables.rows.values()} == {"done"}
     assert all("lease" not in row["data"] for row in tables.rows.values())
@@ -499,7 +505,7 @@ async def test_twenty_daemons_run_each_of_five_hundred_jobs_once() -> None:
 async def test_twenty_daemons_on_a_real_server_that_is_slow_at_random(
     server: ServerHandle, other: AsyncSession
 ) -> None:
-    count = amount(40, 500)
+    count = amount(20, 500)
     await queue(other, *[{"n": number} for number in range(count)])
     for seconds in (0.02, 0.05, 0.1):
         server.faults.inject(Delay(seconds), probability=0.1, on="calls")
@@ -575,7 +581,7 @@ async def test_a_job_is_free_as_soon_as_the_process_that_claimed_it_is_killed(
 
 @pytest.mark.long
 async def test_daemons_in_processes_of_their_own_run_each_job_once(tmp_path: Path) -> None:
-    count, processes = amount(12, 500), amount(3, 20)
+    count, processes = amount(6, 500), amount(2, 20)
     with ServerProcess(tmp_path) as server:
         async with server.session() as session:
             await queue(session, *[{"n": number} for number in range(count)])

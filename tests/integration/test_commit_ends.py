@@ -27,8 +27,9 @@ from aioftrackjobs import (
     ValidationError,
 )
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.session import connection_of
 
-from ..tables import Tables
+from ..tables import Tables, turns
 
 URL = "https://ftrack.test"
 API = f"{URL}/api"
@@ -643,3 +644,26 @@ async def test_a_commit_that_was_never_sent_can_be_withdrawn_between_two_attempt
         for _ in range(20):
             await anyio.lowlevel.checkpoint()
         assert respx_mock.calls.call_count == calls
+
+
+@pytest.mark.every_client
+async def test_a_query_whose_response_was_lost_is_withdrawn_between_two_attempts(
+    tables: Tables,
+) -> None:
+    waiting = anyio.Event()
+
+    async def sleep(_: float) -> None:
+        waiting.set()
+        await anyio.sleep_forever()
+
+    tables.faults.append("lost query")
+    async with tables.session(retry=RetryPolicy(sleep=sleep)) as session:
+        dispatcher = connection_of(session).dispatcher
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.query("Job").all)
+            await waiting.wait()
+            assert not dispatcher.is_idle
+            group.cancel_scope.cancel()
+        await turns()
+        assert dispatcher.is_idle, "no worker waits for the next attempt"
+        assert not dispatcher._workers

@@ -31,7 +31,7 @@ async def status_of(session: AsyncSession, job_id: str) -> object:
     return job.status
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_each_call_is_a_job_of_its_own(session: AsyncSession, other: AsyncSession) -> None:
     @job_context(session, description="Publish")
     async def publish(shot: str, *, version: int = 1) -> tuple[str, str]:
@@ -210,6 +210,12 @@ def test_wrong_arguments_are_refused_when_it_decorates() -> None:
 
         @job_context(session, grace=-1)
         async def work() -> None: ...
+
+    with pytest.raises(ArgumentError, match="session must be a session"):
+        job_context(None)  # type: ignore[arg-type]  # a module has it as None at first
+
+    with pytest.raises(ArgumentError, match="user must be a User"):
+        job_context(session, user=Job(status="queued"))
 
     with pytest.raises(TypeError, match="descripton"):
         job_context(session, descripton="x")  # type: ignore[call-arg]

@@ -111,6 +111,7 @@ async def test_a_redirection_of_an_upload_is_followed() -> None:
     [
         httpx.Response(302, headers={"location": "https://login.test"}),
         httpx.Response(307, headers={"location": SIGNED}),
+        httpx.Response(307, headers={"location": "http://[x"}),
         httpx.Response(304),
         httpx.Response(403, text="<Error>expired</Error>"),
         httpx.Response(500),

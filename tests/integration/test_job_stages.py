@@ -8,20 +8,11 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs import AsyncSession, Job, RunningJob, job_context
+from aioftrackjobs import AsyncSession, job_context
 
-from .waiting import until
+from .waiting import shows
 
-pytestmark = pytest.mark.every_client
-
-
-async def shows(session: AsyncSession, job: RunningJob, text: str) -> None:
-    async def is_shown() -> bool:
-        found = await session.get(Job, job.id)
-        assert found is not None
-        return found.description == text
-
-    await until(is_shown)
+pytestmark = pytest.mark.every_loop
 
 
 async def test_reports_inside_of_a_stage_are_about_the_stage(
@@ -106,6 +97,37 @@ async def test_a_stage_that_fails_leaves_its_text(
                 raise ZeroDivisionError
 
     await shows(other, job, "Publish (25 %, encode: frame 12) - failed: ZeroDivisionError")
+
+
+async def test_a_stage_may_be_entered_again_inside_of_itself(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with (
+        job_context(session, description="outer", interval=0.01) as outer,
+        job_context(session, description="inner", interval=0.01) as inner,
+    ):
+        first, second = inner.stage("first"), inner.stage("second")
+        with first, first, second, first:
+            outer.progress(0.5)
+            inner.progress(0.5)
+            await shows(other, outer, "outer (50 %)")
+            await shows(other, inner, "inner (25 %, first)")
+        assert (first.fraction, second.fraction) == (1, 1)
+        await shows(other, inner, "inner (100 %)")
+
+
+async def test_a_stage_ends_when_it_is_left_for_the_last_time(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="Render", interval=0.01) as job:
+        frames = job.stage("frames", total=2)
+        with frames:
+            with frames:
+                job.advance()
+            assert frames.fraction == 0.5
+            await shows(other, job, "Render (25 %, frames: 1 of 2)")
+            job.advance()
+        await shows(other, job, "Render (50 %)")
 
 
 async def test_a_stage_is_of_its_own_job(session: AsyncSession, other: AsyncSession) -> None:

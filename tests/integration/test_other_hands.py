@@ -6,6 +6,8 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from aioftrackjobs import (
     PermissionDeniedError,
     RunningJob,
     ServerError,
+    ValidationError,
     job_context,
     recover,
 )
@@ -36,16 +39,35 @@ from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import ELSEWHERE, journaled
 from .relay import Relay, Send
+from .settings import QUICK, connected
 from .waiting import until
 
 STOP = {"by": "maya", "at": "2026-03-01T12:00:00+00:00", "reason": "wrong shot"}
-OFTEN = Timings(job_read_interval=0.02)
+OFTEN = replace(QUICK, job_read_interval=0.02)
 
 
-def watching(server: ServerHandle, **options: Any) -> AsyncSession:
-    """Return a session that reads its Jobs often."""
-    options = {"timings": OFTEN, **options}
-    return AsyncSession(server.url, server.api_key, server.api_user, **options)
+def watching(server: ServerHandle, **options: Any) -> AbstractAsyncContextManager[AsyncSession]:
+    """Open a session that reads its Jobs often."""
+    return connected(server, **{"timings": OFTEN, **options})
+
+
+class Reads:
+    """Counts how often a session reads the Jobs that it runs."""
+
+    def __init__(self, session: AsyncSession) -> None:
+        self._count = 0
+        Relay(session, self._note)
+
+    async def _note(self, request: WireRequest, send: Send) -> WireResponse:
+        response = await send(request)
+        assert isinstance(request.body, bytes)
+        self._count += b"from Job where id in" in request.body
+        return response
+
+    async def again(self) -> None:
+        """Wait for a read that begins from now on, and for what becomes of it."""
+        count = self._count + 3
+        await until(lambda: self._count >= count)
 
 
 async def get(session: AsyncSession, job_id: str) -> Job:
@@ -85,7 +107,7 @@ def data_of(server: ServerHandle, job_id: str) -> Mapping[str, Any]:
 # Their values in the data
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_what_others_write_is_kept_by_each_kind_of_report(
     server: ServerHandle, other: AsyncSession
 ) -> None:
@@ -258,6 +280,35 @@ async def test_a_job_that_its_user_may_not_read_counts_as_no_deleted_one(
     assert held(server, job.id)["status"] == "done"
 
 
+async def test_a_refusal_is_no_deletion_of_a_job_that_its_user_may_not_read(
+    server: ServerHandle,
+) -> None:
+    refused = 0
+
+    async def hide(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal refused
+        body = request.body if isinstance(request.body, bytes) else b""
+        if b"from Job where" in body:
+            return WireResponse(200, b'[{"action": "query", "data": []}]')
+        if b'"create"' in body or b"bad" in body:
+            refused += 1
+            error = {"exception": "ValidationError", "content": "no"}
+            return WireResponse(200, json.dumps(error).encode())
+        return await send(request)
+
+    async with watching(server) as session:
+        async with job_context(session, description="x", interval=0) as job:
+            Relay(session, hide)
+            with pytest.raises(ValidationError):
+                await job.attach(b"frames", name="frames.txt")
+            assert (refused, job.stop_requested.kind) == (1, None)
+            job.progress(0.5, "bad")
+            await until(lambda: refused > 1)
+            job.progress(0.6)
+            await until(lambda: data_of(server, job.id).get("progress") == 0.6)
+    assert held(server, job.id)["status"] == "done"
+
+
 # Stop requests
 
 
@@ -271,7 +322,7 @@ async def stopped(server: ServerHandle, other: AsyncSession, stop: object, **opt
     return await get(other, job.id)
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_stop_request_ends_the_block_and_fails_the_job(
     server: ServerHandle, other: AsyncSession
 ) -> None:
@@ -308,21 +359,28 @@ async def test_a_stop_request_may_lack_parts(
     assert job.description == f"x - failed: {text}"
 
 
-@pytest.mark.parametrize(
-    "stop", [None, False, True, 0, 1100, "", "soon", [], ["maya"], {}, {"by": ""}, {"frame": 7}]
-)
 async def test_other_values_under_the_same_key_stop_nothing(
-    server: ServerHandle, other: AsyncSession, stop: object
+    server: ServerHandle, other: AsyncSession
 ) -> None:
-    async with watching(server) as session:
+    values = [None, False, True, 0, 1100, "", "soon", [], ["maya"], {}, {"by": ""}, {"frame": 7}]
+    found: dict[str, object] = {}
+
+    async def run(session: AsyncSession, value: object) -> None:
         async with job_context(session, description="x", interval=0) as job:
-            await add(other, job.id, stop=stop)
+            await add(other, job.id, stop=value)
             job.progress(0.5)
             await until(lambda: data_of(server, job.id).get("progress"))
-            await anyio.sleep(0.05)
-            assert not job.stop_requested
-    assert held(server, job.id)["status"] == "done"
-    assert data_of(server, job.id)["stop"] == stop
+            await reads.again()
+            requested = str(job.stop_requested) if job.stop_requested else None
+        held_now = held(server, job.id)
+        found[repr(value)] = (requested, held_now["status"], held_now["data"]["stop"])
+
+    async with watching(server) as session:
+        reads = Reads(session)
+        async with anyio.create_task_group() as group:
+            for value in values:
+                group.start_soon(run, session, value)
+    assert found == {repr(value): (None, "done", value) for value in values}
 
 
 async def test_a_request_that_is_left_from_an_earlier_run_stops_nothing(
@@ -338,7 +396,7 @@ async def test_a_request_that_is_left_from_an_earlier_run_stops_nothing(
     assert held(server, job.id)["status"] == "done"
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_request_that_comes_before_the_block_is_entered_ends_it(
     server: ServerHandle, other: AsyncSession
 ) -> None:
@@ -379,18 +437,19 @@ async def test_a_block_with_never_goes_on_after_one_warning(
     server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with watching(server) as session:
+        reads = Reads(session)
         async with job_context(session, description="x", stop_on="never") as job:
             await add(other, job.id, stop=STOP)
             await job.stop_requested.wait()
             await add(other, job.id, stop={**STOP, "reason": "again"})
-            await anyio.sleep(0.1)
+            await reads.again()
             assert job.stop_requested.reason == "wrong shot"
     assert held(server, job.id)["status"] == "done"
     (message,) = [text for text in caplog.messages if "goes on" in text]
     assert "stopped by maya: wrong shot" in message
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_loops_threads_and_tasks_see_the_flag(
     server: ServerHandle, other: AsyncSession
 ) -> None:
@@ -419,7 +478,7 @@ async def test_loops_threads_and_tasks_see_the_flag(
     assert seen == ["stopped by maya: wrong shot"] * 3
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_shield_in_the_block_is_respected(
     server: ServerHandle, other: AsyncSession
 ) -> None:
@@ -497,7 +556,7 @@ async def test_code_of_asyncio_in_the_block_is_cancelled_too(
     assert held(server, job.id)["description"].endswith("stopped by maya: wrong shot")
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_task_group_in_the_block_is_cancelled_with_it(
     server: ServerHandle, other: AsyncSession
 ) -> None:
@@ -575,7 +634,7 @@ async def test_a_block_that_is_left_in_another_task_goes_on(
     assert {held(server, each)["status"] for each in (first, second)} == {"done"}
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_block_with_never_may_be_left_in_any_task(
     server: ServerHandle, other: AsyncSession
 ) -> None:
@@ -729,12 +788,13 @@ async def test_another_status_is_a_warning_if_the_block_goes_on(
     server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with watching(server) as session:
+        reads = Reads(session)
         async with job_context(session, description="x") as job:
             theirs = await get(other, job.id)
             theirs["status"] = "failed"
             await other.commit()
             await job.stop_requested
-            await anyio.sleep(0.1)
+            await reads.again()
             assert job.stop_requested.kind == "status"
     assert held(server, job.id)["status"] == "done"
     (message,) = [text for text in caplog.messages if "goes on" in text]
@@ -763,7 +823,7 @@ async def test_a_failure_by_a_mistaken_recovery_is_corrected(
 # Deletion
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 @pytest.mark.parametrize("stop_on", ["any", "request", "never"])
 async def test_a_deleted_job_is_an_error_at_the_end_and_nothing_waits_for_it(
     server: ServerHandle, other: AsyncSession, tmp_path: Path, stop_on: StopOn

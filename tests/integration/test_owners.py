@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import json
 import os
 import pickle
 import sys
 import textwrap
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -30,7 +30,9 @@ from aioftrackjobs import (
     JobStatus,
     JobStoppedError,
     RunningJob,
+    ValidationError,
     job_context,
+    recover,
 )
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER, Lease
@@ -39,32 +41,10 @@ from aioftrackjobs.session import jobs_of
 from aioftrackjobs.timings import DEFAULT_TIMINGS
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from .journals import DEAD, ELSEWHERE
 from .relay import Relay, Send
+from .settings import QUICK, connected
 from .waiting import until
-
-QUICK = replace(DEFAULT_TIMINGS, claim_settling=0.02)
-
-ELSEWHERE = Process("farm07", 4711, "another place", "12345")
-DEAD = this_process()._replace(pid=2**22 + 1)
-
-
-@asynccontextmanager
-async def connected(server: ServerHandle, **options: Any) -> AsyncIterator[AsyncSession]:
-    options = {"timings": QUICK, **options}
-    async with AsyncSession(server.url, server.api_key, server.api_user, **options) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def session(server: ServerHandle) -> AsyncIterator[AsyncSession]:
-    async with connected(server) as opened:
-        yield opened
-
-
-@pytest.fixture
-async def other(server: ServerHandle) -> AsyncIterator[AsyncSession]:
-    async with connected(server) as opened:
-        yield opened
 
 
 async def stored(session: AsyncSession, job: Job | RunningJob) -> tuple[str, dict[str, Any]]:
@@ -106,7 +86,7 @@ async def hold(
 # A good lease
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_job_that_another_session_runs_is_left_alone(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -216,7 +196,7 @@ async def test_time_is_that_of_the_server(
             pytest.fail("it has an owner")
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_the_same_session_cannot_run_a_job_twice(session: AsyncSession) -> None:
     async with job_context(session, description="x") as job:
         with pytest.raises(JobOwnedError, match="another block of this session"):
@@ -275,27 +255,28 @@ async def test_a_job_whose_end_is_being_reported_is_not_run_again_yet(
         assert (await stored(session, made))[0] == "running"
 
 
-@pytest.mark.parametrize("status", ["queued", "running", "done"])
 async def test_sessions_that_begin_the_same_job_at_once_do_not_both_run_it(
-    server: ServerHandle, session: AsyncSession, status: str
+    server: ServerHandle, session: AsyncSession
 ) -> None:
-    made = await job_of(session, None, status=status)
-    outcomes: list[str] = []
+    timings = replace(QUICK, claim_settling=DEFAULT_TIMINGS.claim_settling)
+    outcomes: dict[str, list[str]] = {status: [] for status in ("queued", "running", "done")}
+    jobs = {status: await job_of(session, None, status=status) for status in outcomes}
 
-    async def run() -> None:
-        async with connected(server, timings=replace(QUICK, claim_settling=0.5)) as another:
+    async def run(status: str) -> None:
+        async with connected(server, timings=timings) as another:
             try:
-                async with job_context(another, job=made.id):
-                    outcomes.append("ran")
-                    await until(lambda: len(outcomes) == 4)
+                async with job_context(another, job=jobs[status].id):
+                    outcomes[status].append("ran")
+                    await until(lambda: len(outcomes[status]) == 3)
             except JobOwnedError:
-                outcomes.append("owned")
+                outcomes[status].append("owned")
 
     async with anyio.create_task_group() as group:
-        for _ in range(4):
-            group.start_soon(run)
-    assert sorted(outcomes) == ["owned"] * 3 + ["ran"]
-    assert (await stored(session, made))[0] == "done"
+        for status in list(outcomes) * 3:
+            group.start_soon(run, status)
+    ends = {status: " ".join(sorted(each)) for status, each in outcomes.items()}
+    assert ends == dict.fromkeys(outcomes, "owned owned ran")
+    assert {(await stored(session, job))[0] for job in jobs.values()} == {"done"}
 
 
 async def test_a_job_that_somebody_runs_and_ends_while_it_begins_is_not_run_again(
@@ -318,6 +299,45 @@ async def test_a_job_that_somebody_runs_and_ends_while_it_begins_is_not_run_agai
             outcomes.append("session")
     assert outcomes == ["other"]
     assert (await stored(other, made))[0] == "done"
+
+
+async def test_a_beginning_that_lost_to_another_session_writes_nothing_more(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    made = await job_of(other, None, status="queued")
+    release, writes = anyio.Event(), 0
+
+    async def interfere(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal writes
+        assert isinstance(request.body, bytes)
+        response = await send(request)
+        if b'"update"' in request.body:
+            writes += 1
+            if writes == 1:
+                await group.start(hold, other, made.id, release, {"take_over": True})
+        elif writes and b"from Job where" in request.body:
+            jobs_of(session).active.renew_all(older_than=0.0)  # as after a step of the clock
+        return response
+
+    async with anyio.create_task_group() as group:
+        async with connected(server) as session:
+            Relay(session, interfere)
+            with pytest.raises(JobOwnedError):
+                async with job_context(session, job=made.id):
+                    pytest.fail("it has another owner")
+            writer = jobs_of(session).progress._writers[1.0]
+            await until(
+                lambda: (
+                    not (
+                        writer._touched
+                        or any(each._is_being_read or each._request for each in writer._channels)
+                    )
+                )
+            )
+        assert writes == 1
+        lease = Lease.of((await stored(other, made))[1])
+        assert lease is not None
+        release.set()
 
 
 async def test_a_beginning_that_another_program_overwrites_is_written_again(
@@ -362,10 +382,44 @@ async def test_a_refused_beginning_leaves_nothing_behind(
     assert caplog.records == []
 
 
+@pytest.mark.parametrize("is_recovered", [False, True])
+async def test_a_beginning_that_the_server_refuses_writes_nothing_more(
+    server: ServerHandle,
+    other: AsyncSession,
+    caplog: pytest.LogCaptureFixture,
+    is_recovered: bool,
+) -> None:
+    made = await job_of(other, ELSEWHERE, left=-100.0, status="running")
+    if is_recovered:
+        assert (await recover(other)).failed
+    else:
+        made["status"] = "failed"
+        await other.commit()
+    caplog.clear()
+    writes = 0
+
+    async def refuse(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal writes
+        assert isinstance(request.body, bytes)
+        if b'"update"' in request.body:
+            writes += 1
+            return WireResponse(200, b'{"exception": "ValidationError", "content": "no"}')
+        return await send(request)
+
+    async with connected(server) as session:
+        Relay(session, refuse)
+        with pytest.raises(ValidationError):
+            async with job_context(session, job=made.id):
+                pytest.fail("it was refused")
+        assert len(jobs_of(session).progress) == 0, "no report is under way"
+    assert writes == 1
+    assert caplog.records == []
+
+
 # Taking over
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_job_is_taken_over_on_purpose(session: AsyncSession, other: AsyncSession) -> None:
     made = await job_of(other, ELSEWHERE)
 
@@ -507,13 +561,18 @@ async def test_a_former_owner_finds_out_although_the_new_one_has_ended_the_job(
 
 
 async def test_a_job_is_taken_over_although_its_owner_reports_all_the_time(
-    session: AsyncSession, other: AsyncSession
+    server: ServerHandle, session: AsyncSession
 ) -> None:
-    async with job_context(session, description="x", interval=0.001) as job:
+    """It overwrites a claim, unless that has stood for a while before it is read back."""
+    slow = replace(QUICK, claim_settling=DEFAULT_TIMINGS.claim_settling)
+    async with (
+        connected(server, timings=slow) as other,
+        job_context(session, description="x", interval=0.001) as job,
+    ):
 
         async def report() -> None:
-            for number in range(1000):
-                job.progress(number, total=1000)
+            for number in itertools.count():
+                job.progress(number % 100, total=100)
                 await anyio.sleep(0.001)
 
         async with anyio.create_task_group() as group:
@@ -525,7 +584,7 @@ async def test_a_job_is_taken_over_although_its_owner_reports_all_the_time(
                 assert lease is not None
                 assert lease.holder == jobs_of(other).journal.holder
             group.cancel_scope.cancel()
-    assert (await stored(other, job))[0] == "done"
+    assert (await stored(session, job))[0] == "done"
 
 
 async def _has_progress(session: AsyncSession, job: RunningJob) -> bool:
@@ -563,7 +622,7 @@ async def test_stop_on_any_ends_the_block_although_the_new_owner_has_ended_the_j
 # Joining
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_joined_block_reports_for_the_owner_and_does_not_end_the_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -589,7 +648,7 @@ async def test_a_joined_block_reports_for_the_owner_and_does_not_end_the_job(
     assert [link["component"]["name"] for link in found["job_components"]] == ["log"]
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_an_error_in_a_joined_block_does_not_end_the_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -726,16 +785,38 @@ CHILD = """
 async def test_the_owner_neither_adopts_nor_removes_what_a_joined_block_reports(
     server: ServerHandle, other: AsyncSession
 ) -> None:
-    for text in ("x", None):
+    async def check(text: str | None) -> None:
+        shown = "x (50 %)" if text else "50 %"
         async with connected(server, lease=0.6) as owner:
             async with job_context(owner, description=text) as job:
                 async with job_context(other, job=job.id, join=True) as joined:
                     joined.progress(0.5)
                 lease = (await stored(other, job))[1][LEASE]
                 await until(partial(_has_another_lease, other, job, lease))
-                shown = (await stored(other, job))[1]["description"]
-                assert shown == ("x (50 %)" if text else "50 %")
-            assert (await stored(other, job))[1].get("description") in (text, "50 %")
+                assert (await stored(other, job))[1]["description"] == shown
+            assert (await stored(other, job))[1].get("description") == text
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(check, "x")
+        group.start_soon(check, None)
+
+
+async def test_a_job_without_a_text_runs_again_without_its_old_progress(
+    session: AsyncSession, other: AsyncSession
+) -> None:
+    with pytest.raises(OSError, match="disk full"):
+        async with job_context(session, attach_traceback=False) as job:
+            job.progress(0.4, "loading")
+            raise OSError("disk full")
+    assert (await stored(other, job))[1][
+        "description"
+    ] == "40 %, loading - failed: OSError: disk full"
+    with pytest.raises(OSError, match="disk full"):
+        async with job_context(other, job=job.id, attach_traceback=False) as again:
+            assert "description" not in (await stored(session, job))[1]
+            again.progress(0.2)
+            raise OSError("disk full")
+    assert (await stored(session, job))[1]["description"] == "20 % - failed: OSError: disk full"
 
 
 async def _has_another_lease(session: AsyncSession, job: RunningJob, lease: object) -> bool:
@@ -760,6 +841,59 @@ async def test_a_stop_request_ends_a_joined_block_too(
                 await child.commit()
                 await anyio.sleep_forever()
         assert (await stored(session, job))[0] == "running"
+
+
+async def test_a_joined_block_goes_on_after_a_mistaken_recovery(
+    session: AsyncSession, other: AsyncSession, server: ServerHandle
+) -> None:
+    async with (
+        connected(server, timings=replace(QUICK, job_read_interval=60.0)) as owner,
+        job_context(owner, description="x") as job,
+        job_context(other, job=job.id, join=True, interval=0, stop_on="any") as joined,
+    ):
+        data = (await stored(session, job))[1]
+        over = {**data[LEASE], **ELSEWHERE._asdict(), "until": "2020-01-01T00:00:00+00:00"}
+        found = await session.get(Job, job.id)
+        assert found is not None
+        found["data"] = {**data, LEASE: over}
+        await session.commit()
+        assert (await recover(session)).failed
+        joined.progress(0.2)
+        await until(lambda: joined.entity["status"] == "failed")
+        assert (await stored(session, job))[0] == "failed"
+
+        jobs_of(owner).active.renew_all(older_than=0.0)
+        await until(partial(_is_running, session, job))
+        assert not joined.stop_requested
+        joined.progress(0.5)
+        await until(partial(_shows, session, job, "x (50 %)"))
+    assert (await stored(session, job))[0] == "done"
+
+
+async def _is_running(session: AsyncSession, job: RunningJob) -> bool:
+    return (await stored(session, job))[0] == "running"
+
+
+async def _shows(session: AsyncSession, job: RunningJob, text: str) -> bool:
+    shown: object = (await stored(session, job))[1]["description"]
+    return shown == text
+
+
+@pytest.mark.parametrize("status", ["done", "failed", "recovered"])
+async def test_a_real_end_of_the_job_ends_a_joined_block_on_request(
+    session: AsyncSession, server: ServerHandle, status: str
+) -> None:
+    job = await job_of(session, ELSEWHERE, left=-100.0)
+    timings = replace(QUICK, job_read_interval=0.02)
+    async with connected(server, timings=timings) as child:
+        with anyio.fail_after(20), pytest.raises(JobStoppedError):
+            async with job_context(child, job=job.id, join=True, stop_on="any"):
+                if status == "recovered":
+                    assert (await recover(session)).failed
+                else:
+                    job["status"] = status
+                    await session.commit()
+                await anyio.sleep_forever()
 
 
 async def test_a_child_process_works_on_the_job_of_its_parent(

@@ -47,7 +47,7 @@ def expressions(session: AsyncSession) -> list[str]:
     return sent
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_all_pages_are_followed(session: AsyncSession) -> None:
     jobs = await make_jobs(session, 13)
     sent = expressions(session)
@@ -209,7 +209,7 @@ async def test_rows_that_no_longer_meet_the_criteria_are_left_out(
     assert seen == [f"{number:05}" for number in range(11)]
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_sorted_query_that_is_left_early_reads_no_more(session: AsyncSession) -> None:
     await make_jobs(session, 23)
     sent = expressions(session)

@@ -35,7 +35,7 @@ def caught() -> Any:
         yield found
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_the_warning_points_at_the_line_that_awaits(
     session: AsyncSession, caught: list[warnings.WarningMessage]
 ) -> None:
@@ -48,7 +48,7 @@ async def test_the_warning_points_at_the_line_that_awaits(
     check(caught, 'name="2.txt"', test_the_warning_points_at_the_line_that_awaits)
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_the_warning_points_at_the_line_that_starts_a_task(
     session: AsyncSession, caught: list[warnings.WarningMessage]
 ) -> None:
@@ -60,7 +60,7 @@ async def test_the_warning_points_at_the_line_that_starts_a_task(
     check(caught, 'name="2.txt"', test_the_warning_points_at_the_line_that_starts_a_task)
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_the_warning_points_at_the_line_that_passes_the_method(
     session: AsyncSession, caught: list[warnings.WarningMessage]
 ) -> None:
@@ -107,6 +107,21 @@ async def test_the_traceback_of_an_earlier_run_counts(
         await again.attach(b"1", name="1.txt")
 
     check(caught, 'name="1.txt"', test_the_traceback_of_an_earlier_run_counts)
+
+
+async def test_a_traceback_after_that_of_an_earlier_run_is_logged(
+    session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with job_context(session) as job:
+            raise ZeroDivisionError
+    assert "second attachment" not in caplog.text
+
+    with pytest.raises(ZeroDivisionError):
+        async with job_context(other, job=job.id):
+            raise ZeroDivisionError
+
+    assert "its traceback is a second attachment" in caplog.text
 
 
 async def test_a_traceback_after_an_attachment_is_logged(

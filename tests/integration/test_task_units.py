@@ -196,6 +196,77 @@ async def test_a_task_retries_the_refused_commit_of_its_parent(
     assert tables.data_of(jobs[0]) == "new"
 
 
+async def test_a_rollback_of_what_the_parent_has_recorded_is_logged(
+    session: AsyncSession, jobs: list[Job], caplog: pytest.LogCaptureFixture
+) -> None:
+    jobs[0]["data"] = "of the parent"
+
+    async def fail() -> None:
+        session.rollback()
+
+    async def fail_in_a_block() -> None:
+        async with session.unit_of_work():
+            session.rollback()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(fail_in_a_block)
+    assert jobs[0]["data"] == "of the parent"
+    assert caplog.messages == []
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(fail, name="worker")
+    (message,) = caplog.messages
+    assert message.startswith("task 'worker' rolls back 1 uncommitted operation(s) of task ")
+    assert f"data of Job {jobs[0].id}" in message
+
+
+async def test_a_rollback_of_what_other_threads_have_recorded_is_logged(
+    session: AsyncSession, tables: Tables, anyio_backend: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    only_on(anyio_backend, "asyncio")  # a thread of trio has the unit of its task
+    recorded = threading.Barrier(2)
+
+    def work(*, commits: bool) -> None:
+        anyio.from_thread.run_sync(session.create, Job, {"data": str(commits)})
+        recorded.wait(10)
+        if not commits:
+            anyio.from_thread.run_sync(session.rollback)
+        recorded.wait(10)
+        if commits:
+            anyio.from_thread.run(session.commit)
+
+    async def in_a_block(function: Callable[[], None]) -> None:
+        async with session.unit_of_work():
+            await anyio.to_thread.run_sync(function)
+
+    for run in (in_a_block, anyio.to_thread.run_sync):
+        async with anyio.create_task_group() as group:
+            for commits in (True, False):
+                group.start_soon(run, functools.partial(work, commits=commits))
+        assert sent(tables) == [("create", "True")]
+    (message,) = caplog.messages
+    assert message.startswith("a callback rolls back 2 uncommitted operation(s) of callbacks: Job ")
+    assert "async with session.unit_of_work()" in message
+
+
+async def test_a_child_that_rolls_back_what_was_refused_logs_nothing(
+    session: AsyncSession, tables: Tables, jobs: list[Job], caplog: pytest.LogCaptureFixture
+) -> None:
+    tables.refuses = lambda _: True
+    jobs[0]["data"] = "refused"
+
+    async def commit() -> None:
+        with pytest.raises(ServerError):
+            await session.commit()
+        session.rollback()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(commit)
+
+    assert session.recorded_operations == ()
+    assert caplog.messages == []
+
+
 COMMITS = {
     "wait_for": lambda session: asyncio.wait_for(session.commit(), 5),
     "gather": lambda session: asyncio.gather(session.commit(), asyncio.sleep(0)),

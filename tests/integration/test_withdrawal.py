@@ -18,6 +18,7 @@ from aioftrackjobs.devserver.faults.kinds import TooManyRequests
 from aioftrackjobs.session import connection_of
 
 from .outages import relayed
+from .settings import connected
 from .waiting import until
 from .wires import listening
 
@@ -56,6 +57,7 @@ async def no_tunnel(_: ServerHandle) -> AsyncIterator[str]:
     async with listening(_swallow) as port:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+            patch.setenv("NO_PROXY", "127.0.0.1")
             yield "https://ftrack.invalid"
 
 
@@ -102,50 +104,56 @@ async def ensure(session: AsyncSession) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("do", [commit, query, call, ensure, create_with_a_chosen_key])
 async def test_a_cancelled_request_that_was_not_sent_is_withdrawn_at_once(
-    server: ServerHandle, way: Away, do: Callable[[AsyncSession], Coroutine[Any, Any, None]]
+    server: ServerHandle, way: Away
 ) -> None:
-    async with (
-        way(server) as url,
-        AsyncSession(url, server.api_key, server.api_user) as session,
-    ):
-        for _ in range(MANY):
-            with anyio.move_on_after(0.02) as scope:
-                async with session.unit_of_work():
-                    await do(session)
-            assert scope.cancelled_caught
-        await until(lambda: is_idle(session))
+    left: dict[str, int] = {}
 
-        assert session.health.commits_sent == session.health.commits_queued == 0
+    async def check(url: str, do: Callable[[AsyncSession], Coroutine[Any, Any, None]]) -> None:
+        async with connected(server, url) as session:
+            for _ in range(MANY):
+                with anyio.move_on_after(0.02) as scope:
+                    async with session.unit_of_work():
+                        await do(session)
+                assert scope.cancelled_caught, do.__name__
+            await until(lambda: is_idle(session))
+            left[do.__name__] = session.health.commits_sent + session.health.commits_queued
+
+    acts = (commit, query, call, ensure, create_with_a_chosen_key)
+    async with way(server) as url, anyio.create_task_group() as group:
+        for do in acts:
+            group.start_soon(check, url, do)
+
+    assert left == {do.__name__: 0 for do in acts}
 
 
 @pytest.mark.every_client
-@pytest.mark.parametrize("way", WAYS)
 async def test_many_at_once_are_withdrawn_and_their_operations_are_pending_again(
-    server: ServerHandle, way: Away
+    server: ServerHandle,
 ) -> None:
-    async with (
-        way(server) as url,
-        AsyncSession(url, server.api_key, server.api_user, group_commit=False) as session,
-    ):
-        pending: list[int] = []
+    pending: dict[str, list[int]] = {way.__name__: [] for way in WAYS}
 
-        async def work() -> None:
-            async with session.unit_of_work() as unit:
-                session.create(Job, {"user_id": "x"})
-                with anyio.move_on_after(0.1):
-                    await unit.commit()
-                await unit.settled()  # some had been sent, and were refused
-                pending.append(len(unit.recorded_operations))
-                unit.rollback()
+    async def work(session: AsyncSession, way: Away) -> None:
+        async with session.unit_of_work() as unit:
+            session.create(Job, {"user_id": "x"})
+            with anyio.move_on_after(0.1):
+                await unit.commit()
+            await unit.settled()  # some had been sent, and were refused
+            pending[way.__name__].append(len(unit.recorded_operations))
+            unit.rollback()
 
-        async with anyio.create_task_group() as group:
-            for _ in range(MANY):
-                group.start_soon(work)
-        await until(lambda: is_idle(session))
+    async def check(way: Away) -> None:
+        async with way(server) as url, connected(server, url, group_commit=False) as session:
+            async with anyio.create_task_group() as group:
+                for _ in range(MANY):
+                    group.start_soon(work, session, way)
+            await until(lambda: is_idle(session))
 
-    assert pending == [1] * MANY
+    async with anyio.create_task_group() as group:
+        for way in WAYS:
+            group.start_soon(check, way)
+
+    assert pending == {way.__name__: [1] * MANY for way in WAYS}
 
 
 @pytest.mark.every_client
@@ -154,7 +162,7 @@ async def test_what_was_withdrawn_is_not_applied_when_the_server_is_back(
 ) -> None:
     async with (
         relayed(server.url) as line,
-        AsyncSession(line.url, server.api_key, server.api_user) as session,
+        connected(server, line.url) as session,
         anyio.create_task_group() as group,
     ):
         user = await session.current_user()
@@ -173,7 +181,7 @@ async def test_what_was_withdrawn_is_not_applied_when_the_server_is_back(
     assert [each["status"] for each in server.inspector.jobs()] == ["failed"]
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_of_a_group_that_connects_only_what_was_withdrawn_is_not_sent(
     server: ServerHandle,
 ) -> None:
@@ -192,11 +200,11 @@ async def test_of_a_group_that_connects_only_what_was_withdrawn_is_not_sent(
                 unit.rollback()
 
     async with relayed(server.url) as line:
-        async with AsyncSession(server.url, server.api_key, server.api_user) as other:
+        async with connected(server) as other:
             user_id = (await other.current_user()).id
         await line.begin("accepts nothing")
         async with (
-            AsyncSession(line.url, server.api_key, server.api_user) as session,
+            connected(server, line.url) as session,
             anyio.create_task_group() as group,
         ):
             async with anyio.create_task_group() as commits:
@@ -216,7 +224,7 @@ async def test_of_a_group_that_connects_only_what_was_withdrawn_is_not_sent(
 async def test_a_commit_behind_one_that_hangs_is_withdrawn(server: ServerHandle) -> None:
     async with (
         relayed(server.url) as line,
-        AsyncSession(line.url, server.api_key, server.api_user) as session,
+        connected(server, line.url) as session,
     ):
         job = session.create(Job, {"user": await session.current_user()})
         await session.commit()
@@ -243,7 +251,7 @@ async def test_what_was_sent_is_settled_although_its_caller_is_cancelled(
 ) -> None:
     async with (
         relayed(server.url) as line,
-        AsyncSession(line.url, server.api_key, server.api_user) as session,
+        connected(server, line.url) as session,
         anyio.create_task_group() as group,
     ):
         job = session.create(Job, {"user": await session.current_user()})

@@ -206,6 +206,36 @@ async def test_a_lost_commit_ends_uncertain_when_the_server_refuses_queries(
     assert stored(tables) == {"a": "new"}
 
 
+@pytest.mark.parametrize("fault", ["lost response", "none"])
+async def test_a_commit_ends_uncertain_when_a_proxy_refuses_the_queries(
+    tables: Tables, fault: str
+) -> None:
+    """Whether its response was lost, or the server has refused it and kept a part of it."""
+    tables.atomic = False
+    tables.refuses = lambda each: each["entity_key"] == ["bad"]
+    tables.faults += [fault, "forbidden query"]
+    async with dispatching(tables, RETRIES) as dispatcher:
+        (outcome,) = await outcomes(dispatcher, submit(dispatcher, create("a"), create("bad")))
+
+    assert isinstance(outcome, Unknown)
+    assert stored(tables) == {"a": "new"}
+    assert len(tables.batches) == 1, "it is not sent again without knowing more"
+
+
+async def test_a_refused_group_ends_uncertain_when_a_proxy_refuses_the_queries(
+    tables: Tables,
+) -> None:
+    tables.atomic = False
+    tables.refuses = lambda each: each["entity_key"] == ["bad"]
+    tables.faults += ["none", "forbidden query"]
+    async with dispatching(tables, RETRIES) as dispatcher:
+        requests = [submit(dispatcher, create(key)) for key in ("a", "bad", "b")]
+        ends = await outcomes(dispatcher, *requests)
+
+    assert [type(end) for end in ends] == [Unknown] * 3
+    assert len(tables.batches) == 1
+
+
 @pytest.mark.parametrize("fault", ["refused connection", "busy"])
 async def test_what_the_server_did_not_take_is_sent_again_without_a_query(
     tables: Tables, fault: str

@@ -61,17 +61,15 @@ def test_a_call_travels_by_itself_when_it_is_its_turn() -> None:
 def test_calls_leave_while_commits_may_not() -> None:
     queue = filled(commit(1), call(2))
 
-    assert queue.has_work(may_send_commits=False)
     assert taken(queue, may_send_commits=False) == [[2]]
-    assert not queue.has_work(may_send_commits=False)
-    assert queue.has_work(may_send_commits=True)
+    assert not taken(queue, may_send_commits=False)
+    assert taken(queue) == [[1]]
 
 
 def test_groups_that_left_before_leave_first_and_as_they_are() -> None:
     queue = filled(commit(1))
     queue.groups += [[commit(2), commit(3)], [commit(4)]]
 
-    assert queue.has_work(may_send_commits=False)
     assert taken(queue) == [[2, 3], [4], [1]]
 
 

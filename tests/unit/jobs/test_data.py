@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from aioftrackjobs.jobs.data import JobData, parse_given_data
+from aioftrackjobs.jobs.data import JobData, compose_recovered_data, parse_given_data
 from aioftrackjobs.jobs.progress import Progress
 
 
@@ -47,6 +47,39 @@ def test_a_job_that_runs_again_starts_from_its_base_text() -> None:
     again.progress = Progress(1.0)
 
     assert again.compose(data)["description"] == "Render (100 %)"
+
+
+def test_a_job_without_a_text_that_runs_again_starts_from_none() -> None:
+    first = JobData(None, progress=Progress(0.4, "loading"), failure_reason="OSError: disk full")
+    data = json.dumps(first.compose(None))
+
+    again = JobData(None)
+    again.adopt_description(data)
+    assert "description" not in again.compose(data)
+    again.progress = Progress(0.2)
+
+    assert again.compose(data)["description"] == "20 %"
+
+
+def test_a_joined_report_about_a_job_without_a_text_is_kept_until_the_end() -> None:
+    joined = JobData(None, progress=Progress(0.4, "loading"), is_running=True)
+    data = json.dumps(joined.compose("{}"))
+    owner = JobData(None, is_running=True)
+    again = JobData("", is_running=True)
+
+    assert owner.compose(data)["description"] == again.compose(data)["description"]
+    assert owner.compose(data)["description"] == "40 %, loading"
+    assert owner.compose(data)["base_description"] == ""
+    owner.is_running = False
+    assert owner.compose(data) == {"progress": 0.4}
+
+
+@pytest.mark.parametrize("data", ["{}", '{"description": "50 %", "base_description": ""}'])
+def test_the_reason_of_a_mistaken_recovery_is_no_report(data: str) -> None:
+    recovered = json.dumps(compose_recovered_data(data, "gone", {"holder": "me"}))
+
+    assert JobData(None, is_running=True).compose(recovered) == {}
+    assert JobData("x", is_running=True).compose(recovered) == {"description": "x"}
 
 
 def test_a_text_that_is_no_json_object_is_kept_aside() -> None:

@@ -140,6 +140,20 @@ def test_a_recovery_keeps_what_others_have_in_the_data_and_the_base_text() -> No
     }
 
 
+@pytest.mark.parametrize(
+    ("data", "base"),
+    [
+        ("{}", ""),
+        ('{"description": "Render"}', "Render"),
+        ('{"description": "50 %", "base_description": ""}', ""),
+    ],
+)
+def test_a_job_that_runs_again_after_a_recovery_starts_from_its_own_text(
+    data: str, base: str
+) -> None:
+    assert compose_recovered_data(data, "gone", {})["base_description"] == base
+
+
 def test_a_late_final_status_undoes_a_recovery() -> None:
     data = '{"description": "x - failed: gone", "base_description": "x", "recovered": {}, "n": 1}'
 

@@ -234,6 +234,22 @@ async def test_an_unreadable_path_raises_the_reason(tmp_path: Path, path: str, r
         await read(f"{tmp_path}/{path}", None)
 
 
+@pytest.mark.parametrize("text", ["x" * 5000, "done:\n3 files"], ids=["long", "lines"])
+async def test_a_text_that_is_no_path_is_an_error_without_the_text(text: str) -> None:
+    with pytest.raises(TransferError, match=r"write text.encode\(\)") as caught:
+        async with open_content(text, "report.txt"):
+            pass
+
+    assert text not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b"], ids=["long", "null"])
+async def test_impossible_names_in_a_sequence_are_errors(tmp_path: Path, name: str) -> None:
+    with pytest.raises(TransferError, match="cannot be read"):
+        async with open_content([tmp_path / name]):
+            pass
+
+
 # Where the temporary copy fails
 
 
