@@ -252,7 +252,7 @@ class Connection:
         """
         if (refusal := self.dispatcher.refusal) is not None:
             raise SessionStateError(refusal)
-        if not anywhere and self.background.event_loop is not None:
-            self.background.event_loop.require_here()
+        if not anywhere:
+            self.dispatcher.require_here()
         if self.is_closing:
             raise SessionStateError("the session is being closed; open a new one")

@@ -12,7 +12,6 @@ from typing import Any, Literal, Self, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
 from aioftrackjobs.background import mark_coroutine_functions
-from aioftrackjobs.commit.task_unit import TaskUnit
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.config import (
     require,
@@ -163,7 +162,7 @@ class AsyncSession:
 
     async def __aenter__(self) -> Self:
         await self._connection.__aenter__()
-        mark_coroutine_functions(AsyncSession.commit, TaskUnit.commit)
+        mark_coroutine_functions(AsyncSession.commit)
         if self._connection.journal.state != "off":
             self._jobs.replay.wake()  # delivers what earlier processes have left in the journal
         return self
@@ -362,7 +361,7 @@ class AsyncSession:
             CommitUncertainError: The request was sent, but no complete response arrived.
         """
         self._connection.require_open(anywhere=True)
-        return self._context.tasks.to_commit().commit()
+        return self._context.tasks.to_commit().promise_commit()
 
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Give the current task a unit of work of its own inside an ``async with`` block.

@@ -30,7 +30,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from aioftrackjobs.background import BackgroundTasks, EventLoop, Waiter
+from aioftrackjobs.background import BackgroundTasks, Waiter
 from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.queue import EntityOrder, SendQueue
 from aioftrackjobs.commit.request import (
@@ -86,11 +86,11 @@ class Dispatcher:
 
     Attributes:
         refusal: Why no requests are accepted; None if they are.
+        require_here: Raises SessionStateError in another event loop, thread or process.
         new_waiter: Makes what a task waits for.
     """
 
     new_waiter: Callable[[], Waiter]
-    _event_loop: EventLoop
 
     def __init__(
         self,
@@ -106,6 +106,7 @@ class Dispatcher:
         self._retry = retry
         self._pauses = pauses
         self._background = background
+        self.require_here = background.require_here
         self._group_commit = group_commit
         self._max_requests = max_requests
         self._timings = timings
@@ -126,19 +127,16 @@ class Dispatcher:
     def open(self, api: ApiClient) -> None:
         """Accept requests from now on, and send them by *api*."""
         self._sender = BatchSender(api, self._end, self._retry, self._pauses)
-        assert self._background.event_loop is not None  # noqa: S101 - for type checkers
-        self._event_loop = self._background.event_loop
-        self.new_waiter, self.refusal = self._event_loop.new_waiter, None
+        event_loop = self._background.event_loop
+        assert event_loop is not None  # noqa: S101 - for type checkers
+        self.require_here, self.new_waiter = event_loop.require_here, event_loop.new_waiter
+        self.refusal = None
 
     def require_open(self) -> None:
         """Raise SessionStateError unless requests are accepted, and this is their event loop."""
         if self.refusal is not None:
             raise SessionStateError(self.refusal)
-        self._event_loop.require_here()
-
-    def require_here(self) -> None:
-        """Raise SessionStateError in another event loop, thread or process."""
-        self._background.require_here()
+        self.require_here()
 
     # Queueing
 
@@ -221,6 +219,8 @@ class Dispatcher:
             error = _closed_error() if self._withdraws_all else withdrawn
             self._end(request, request.abandoned(error))
             self._queue.note_withdrawn()
+            if self._sender is not None:
+                self._sender.stop_unneeded()
 
     def _enter(self, request: PendingRequest) -> PendingRequest:
         request.number, request.queued_at = next(self._arrivals), time.monotonic()
@@ -228,15 +228,13 @@ class Dispatcher:
         self._pending.add(request)
         if self._order.add(request):
             self._queue.add(request)
-            self._start_worker_for(request)
+            if not self._batching:
+                self._start_worker_for(request)
         return request
 
     def _start_worker_for(self, request: PendingRequest) -> None:
-        """Start a worker for *request*, which was just queued, unless one is about to take it."""
-        if not self._batching:
-            self._start_worker(
-                may_send_commits=request.unordered or self._may_send_commits(),
-            )
+        """Start a worker for *request*, which was just queued and none is about to take."""
+        self._start_worker(may_send_commits=request.unordered or self._may_send_commits())
 
     def _end(self, request: PendingRequest, outcome: Outcome) -> None:
         """End *request*, and release what waited for it; when closing, end that too."""
@@ -253,7 +251,8 @@ class Dispatcher:
                 else:
                     for dependent in freed:
                         self._queue.add(dependent)
-                        self._start_worker_for(dependent)
+                        if not self._batching:
+                            self._start_worker_for(dependent)
 
     def _end_unsent(self, freed: Sequence[PendingRequest]) -> None:
         """End requests that need not wait any more, and those behind them, without sending them."""
@@ -338,7 +337,8 @@ class Dispatcher:
                 self._watch()
             has_work = (may_send_commits and queue.commits) or queue.calls or queue.groups
             if has_work and not self._batching and self._workers < self._max_requests:
-                self._background.spawn(partial(self._work, may_send_commits=may_send_commits))
+                work = partial(self._work, may_send_commits=may_send_commits)
+                self._background.spawn(work, turns=self._timings.batching_turns)
                 self._workers += 1
                 self._batching += 1
         except SessionStateError:  # the background tasks have ended: nothing can be sent any more
@@ -364,8 +364,6 @@ class Dispatcher:
         is_batching = True
         try:
             while True:
-                for _ in range(self._timings.batching_turns):
-                    await anyio.lowlevel.checkpoint()
                 group = self._take(may_send_commits=may_send_commits)
                 self._batching -= 1
                 is_batching = False
@@ -378,6 +376,8 @@ class Dispatcher:
                 is_batching = True
                 # After a commit, the commits that it has held back may be sent.
                 may_send_commits = bool(group[0].operations) or self._may_send_commits()
+                for _ in range(self._timings.batching_turns):
+                    await anyio.lowlevel.checkpoint()
         finally:
             self._batching -= is_batching
             self._workers -= 1

@@ -157,7 +157,6 @@ class PendingRequest:
         last_error: Why the latest attempt to send it failed.
         outcome: Its end; None before.
         owner: What it was submitted to.
-        on_withdrawn: Called when it was withdrawn while a worker had it.
     """
 
     operations: Sequence[Operation] = ()
@@ -182,11 +181,9 @@ class PendingRequest:
     last_error: FtrackJobsError | None = None
     outcome: Outcome | None = None
     owner: RequestOwner
-    on_withdrawn: Callable[[], None] | None = None
     _body: bytes | None = None
     _results: dict[int, Any] | None = None  # of operations that are known to be done, by index
-    _waiter: Waiter | None = None
-    _more_waiters: Sequence[Waiter] = ()
+    _waiters: Sequence[Waiter] = ()
 
     def __init__(self, count: int) -> None:
         self.count = self.count_left = count
@@ -210,22 +207,25 @@ class PendingRequest:
         """
         request = cls(len(operations))
         request.operations, request.settle = operations, settle
-        for operation in operations:  # not any(): this runs for each operation of a farm
-            if type(operation) is Create and not operation.fresh and has_chosen_key(operation):
-                request.has_chosen_keys = True
+        is_update = len(operations) == 1 and isinstance(operations[0], Update)  # as nearly always
+        if not is_update:
+            for operation in operations:  # not any(): this runs for each operation of a farm
+                if type(operation) is Create and not operation.fresh and has_chosen_key(operation):
+                    request.has_chosen_keys = True
         if unordered:
             request.unordered = True
+        elif is_update:
+            request.writes = (key_of(operations[0].target),)
         else:
             request.writes = tuple([key_of(operation.target) for operation in operations])
-            if len(operations) > 1 or not isinstance(operations[0], Update):
-                request.deletes = [
-                    op.target.key[0][1]
-                    for op in operations
-                    if isinstance(op, Delete) and len(op.target.key) == 1
-                ]
-                request.creates = [*chain.from_iterable(map(created_ids, operations))]
-            if references := linked_ids(operations):
-                request.references = references
+            request.deletes = [
+                op.target.key[0][1]
+                for op in operations
+                if isinstance(op, Delete) and len(op.target.key) == 1
+            ]
+            request.creates = [*chain.from_iterable(map(created_ids, operations))]
+        if not unordered and (references := linked_ids(operations)):
+            request.references = references
         if uncertain_because is not None:
             request.uncertain_because, request.is_sent = uncertain_because, True
         return request
@@ -330,17 +330,13 @@ class PendingRequest:
         self.outcome = outcome
         # A caller may hold the request for long; what it has carried need not stay in memory.
         settle, self.settle, self._body = self.settle, None, None
-        on_withdrawn, self.on_withdrawn = self.on_withdrawn, None
         try:
             if settle is not None:
                 settle(outcome)
         finally:
-            if on_withdrawn is not None and not self.is_sent:
-                on_withdrawn()
-            if self._waiter is not None:
-                for waiter in (self._waiter, *self._more_waiters):
-                    if not waiter.done():  # done: the task that waited was cancelled
-                        waiter.set_result(None)
+            for waiter in self._waiters:
+                if not waiter.done():  # done: the task that waited was cancelled
+                    waiter.set_result(None)
 
     def withdraw(self) -> None:
         """End it, now or when it turns out that the server has not received it."""
@@ -360,11 +356,10 @@ class PendingRequest:
     def waiter(self) -> Waiter:
         """Return a new waiter for a single task, which is woken at the end."""
         waiter = self.owner.new_waiter()
-        if self._waiter is None or self._waiter.done():
-            self._waiter = waiter
+        if not self._waiters:
+            self._waiters = (waiter,)
         else:  # and drop those whose tasks were cancelled
-            waiting = [each for each in self._more_waiters if not each.done()]
-            self._more_waiters = (*waiting, waiter)
+            self._waiters = (*[each for each in self._waiters if not each.done()], waiter)
         return waiter
 
 

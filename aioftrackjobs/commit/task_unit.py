@@ -16,7 +16,7 @@ from weakref import ref
 from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange, creation_key, not_created
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.errors import EntityError
-from aioftrackjobs.models import Entity, adopt
+from aioftrackjobs.models import Entity, adopt, owner_of
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Update
 from aioftrackjobs.protocol.references import linked_ids
 
@@ -54,11 +54,10 @@ class TaskUnit(UnitOfWork):
 
     # Committing
 
-    def commit(self) -> Coroutine[Any, Any, None]:
-        """Send everything recorded so far, as :meth:`UnitOfWork.commit` says."""
-        coroutine = super().commit()
-        if self.task is not None:
-            self._promised = ref(coroutine)
+    def promise_commit(self) -> Coroutine[Any, Any, None]:
+        """Return a :meth:`commit`, which another task may await after this unit's has ended."""
+        coroutine = self.commit()
+        self._promised = ref(coroutine)
         return coroutine
 
     def _needed_first(self) -> UnitOfWork | None:
@@ -70,7 +69,8 @@ class TaskUnit(UnitOfWork):
         """
         context = self._context
         for change in self._pending:
-            if isinstance(change.operation, Update) and not self._owns(change.entity):
+            owner: object = owner_of(change.entity)
+            if owner is not context and isinstance(change.operation, Update):
                 raise EntityError(
                     f"{change.entity!r} was deleted, or its creation was rolled back; roll back "
                     "to drop its changes"

@@ -68,6 +68,9 @@ class UnitOfWork:
         context: The entities of the session.
         dispatcher: Sends the commits.
         unordered: Do not wait for the commits of other units about the same entities.
+
+    Attributes:
+        has_ended: Whether it refuses to record anything more.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class UnitOfWork:
         self._uncertain_because: TransportError | None = None
         self._in_flight: InFlightCommit | None = None
         self._last_request: PendingRequest | None = None
-        self._ended = False
+        self.has_ended = False
 
     # What is recorded
 
@@ -149,7 +152,7 @@ class UnitOfWork:
         if self._to_delete and id(entity) in self._to_delete:
             raise EntityError(f"{entity!r} is to be deleted; roll back to change it")
         operation = Update(target, encode_values(target, values))
-        if self._ended:
+        if self.has_ended:
             self._refuse()
         self._pending.append(RecordedChange(operation, entity, values, next(self._context.count)))
 
@@ -174,7 +177,7 @@ class UnitOfWork:
             self._to_delete.add(id(entity))
 
     def _record(self, *recorded: RecordedChange) -> None:
-        if self._ended:
+        if self.has_ended:
             self._refuse()
         for each in recorded:
             each.number = next(self._context.count)
@@ -186,14 +189,9 @@ class UnitOfWork:
             "task that outlives the block records in one of its own"
         )
 
-    @property
-    def has_ended(self) -> bool:
-        """Whether it refuses to record anything more."""
-        return self._ended
-
     def end(self) -> None:
         """Refuse to record anything more: the block that would commit it has ended."""
-        self._ended = True
+        self.has_ended = True
 
     def set(self, entity: Entity, **values: Any) -> None:
         """Record new *values* of *entity* without touching its local ones.
@@ -321,7 +319,9 @@ class UnitOfWork:
             CommitUncertainError: It was sent and no complete response came; or an earlier commit
                 has ended so, and it is still not known whether that was applied.
         """
-        self._dispatcher.require_open()
+        if (refusal := self._dispatcher.refusal) is not None:
+            raise SessionStateError(refusal)
+        self._dispatcher.require_here()
         while True:
             if self._in_flight is not None or self._uncertain:
                 await self.resolve()

@@ -62,6 +62,7 @@ class RepeatedLifecycle(JobLifecycle):
         try:
             note = takeover_note(beginning.former, self._jobs.server.server_time())
             self._data.taken_over = note
+            self.others.former = beginning.former and beginning.former.holder
             self._entity = entity
             self._data.adopt_description(remote_value(entity, "data"))
             self._beginning = unit = self._set_running(extra)

@@ -224,16 +224,24 @@ class JournalReplay:
 
 def _has_begun(entry: Entry) -> bool:
     """Return whether the server is known to have had the Job of a final report."""
-    return entry.final_report is not None and '"has_begun": true' in entry.final_report
+    return _parse(entry.final_report).get("has_begun") is True
 
 
 def _read_final_report(entry: Entry) -> tuple[JobStatus, Mapping[str, Any]] | None:
     """Return the status and the data of a final report; None if there is none, or no valid one."""
     if entry.final_report is None:
         return None
+    report = _parse(entry.final_report)
     try:
-        report = json.loads(entry.final_report)
         return JobStatus(report["status"]), dict(report["data"])
     except (ValueError, LookupError, TypeError):
         logger.warning("Job %s: what the journal keeps as its final status is none", entry.id)
         return None
+
+
+def _parse(text: str | None) -> Mapping[str, Any]:
+    try:
+        report = json.loads(text or "null")
+    except ValueError:
+        return {}
+    return report if isinstance(report, dict) else {}

@@ -416,8 +416,6 @@ class JobLifecycle:
             self._data.failure_reason = end.text
         if self._decided is not None and self._decided.status is JobStatus.DONE:
             self._data.result = self._decided.text
-        if self._assignments is not None:
-            self._assignments.take_over()
         return report
 
     def _stop_running(self) -> None:
@@ -426,6 +424,7 @@ class JobLifecycle:
         self._jobs.active.discard(self)
         if self._assignments is not None:
             self._assignments.end()
+            self._assignments.take_over()
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""

@@ -36,10 +36,6 @@ class PagedExpression(NamedTuple):
     offset: int = 0
     limit: int | None = None
 
-    def page(self, offset: int, size: int) -> str:
-        """Return the text that asks for *size* rows from *offset* on."""
-        return f"{self.text} offset {offset} limit {size}"
-
 
 def split_paging(expression: str) -> PagedExpression:
     """Return *expression* with its own ``offset`` and ``limit`` taken off the end."""

@@ -48,12 +48,17 @@ def linked_ids(operations: Sequence[Operation]) -> list[str]:
     return ids
 
 
-def _texts(value: object) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (dict, list)):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
+def _texts(value: object) -> list[str]:
+    """Return all texts in *value*, in no particular order."""
+    texts, left = list[str](), [value]
+    for each in left:  # the list grows during the loop
+        if isinstance(each, str):
+            texts.append(each)
+        elif isinstance(each, dict):
+            left += each.values()
+        elif isinstance(each, list):
+            left += each
+    return texts
 
 
 def server_set_rows(

@@ -166,14 +166,14 @@ class TestFarmDaemon:
     async def test_two_daemons_on_one_queue_render_each_job_once(
         self, launch: Any, session: AsyncSession, ftrack: dict[str, str], until: Until
     ) -> None:
-        for number in range(8):
+        for number in range(4):
             session.create(Job, {"data": {"farm_task": f"sh{number:02}0:1-3"}})
         await session.commit()
 
         programs = [launch(FARM, "--forever", env=ftrack) for _ in range(2)]
 
         async def are_done() -> bool:
-            return [job.status for job in (await _jobs(session)).values()] == ["done"] * 8
+            return [job.status for job in (await _jobs(session)).values()] == ["done"] * 4
 
         await until(are_done)
         for program in programs:

@@ -37,9 +37,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.definition.iter_markers("every_client")
     )
     if everywhere:
-        settings = SETTINGS
+        settings = list(SETTINGS)
     elif any(metafunc.definition.iter_markers("every_loop")):
-        settings = tuple(each for each in SETTINGS if each.client == "own")
+        settings = [each for each in SETTINGS if each.client == "own"]
     else:
         return
     if iscoroutinefunction(test):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -372,7 +373,7 @@ async def test_a_job_that_begins_while_the_session_closes_is_refused(server: Ser
 # How long it takes
 
 
-async def in_each_outage(check: Callable[[Outage], Awaitable[None]]) -> None:
+async def in_each_outage(check: Callable[[Outage], Coroutine[Any, Any, None]]) -> None:
     """Await *check* in all outages beside each other, because it mostly waits."""
     async with anyio.create_task_group() as group:
         for outage in OUTAGES:

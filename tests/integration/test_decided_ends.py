@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -18,7 +19,7 @@ from anyio.to_thread import run_sync
 from aioftrackjobs import AsyncSession, Job, JobStatus, RunningJob, job_context
 from aioftrackjobs.devserver import ServerHandle
 
-from .waiting import until
+from .waiting import shows, until
 
 
 class Begun:
@@ -86,18 +87,14 @@ async def test_a_job_that_is_done_shows_no_progress(
         with_text.finish()
     async with job_context(session, interval=0.01) as without_text:
         without_text.progress(0.5, "half")
-
-        async def is_shown() -> bool:
-            return (await end_of(other, without_text))[1] == "50 %, half"
-
-        await until(is_shown)
+        await shows(other, without_text, "50 %, half")
 
     assert await end_of(other, with_text) == ("done", "Publish")
     assert await end_of(other, without_text) == ("done", None)
 
 
 async def test_the_first_decision_wins(session: AsyncSession, other: AsyncSession) -> None:
-    cases: dict[str, tuple[Callable[[RunningJob], object], tuple[str, str]]] = {
+    cases: dict[str, tuple[Callable[[Any], object], tuple[str, str]]] = {
         "finish, fail": (lambda job: (job.finish("ok"), job.fail("no")), ("done", "Render - ok")),
         "fail, finish": (
             lambda job: (job.fail("no"), job.finish("ok")),
@@ -219,11 +216,7 @@ async def test_a_text_that_the_block_sets_is_respected(
             assert "Render v2" in str((await end_of(other, job))[1])
         assert job.description == "Render v2"
         job.progress(0.5)
-
-        async def is_shown() -> bool:
-            return (await end_of(other, job))[1] == "Render v2 (50 %)"
-
-        await until(is_shown)
+        await shows(other, job, "Render v2 (50 %)")
     await session.commit()
 
     assert await end_of(other, job) == ("done", "Render v2")
@@ -322,17 +315,9 @@ async def test_the_description_can_be_read_and_set_at_any_moment(
         job.progress(0.5)
         await run_sync(lambda: setattr(job, "description", f"{job.description} v2"))
         assert job.description == "Render v2"
-
-        async def is_shown() -> bool:
-            return (await end_of(other, job))[1] == "Render v2 (50 %)"
-
-        await until(is_shown)
+        await shows(other, job, "Render v2 (50 %)")
         job.description = None
-
-        async def is_removed() -> bool:
-            return (await end_of(other, job))[1] == "50 %"
-
-        await until(is_removed)
+        await shows(other, job, "50 %")
         job.message = "on"
         assert job.message == "on"
         job.description = 7  # type: ignore[assignment]
@@ -347,11 +332,7 @@ async def test_a_description_in_the_given_data_is_the_text_of_the_job(
     async with job_context(session, data=data, interval=0.01) as job:
         assert job.description == "theirs"
         job.progress(0.5)
-
-        async def is_shown() -> bool:
-            return (await end_of(other, job))[1] == "theirs (50 %)"
-
-        await until(is_shown)
+        await shows(other, job, "theirs (50 %)")
 
     assert await end_of(other, job) == ("done", "theirs")
 
@@ -560,6 +541,47 @@ async def test_the_message_of_a_cancellation_is_the_reason(
 
     end = await end_of(other, begun.jobs[0])
     assert end == ("failed", "Render - failed: cancelled: by operator")
+
+
+@pytest.mark.asyncio_only
+@pytest.mark.parametrize("make_group", [asyncio.TaskGroup, anyio.create_task_group])
+@pytest.mark.parametrize("is_in_body", [True, False])
+async def test_the_message_of_a_cancellation_reaches_the_tasks_of_a_group(
+    begun: Begun, other: AsyncSession, make_group: Callable[[], Any], is_in_body: bool
+) -> None:
+    async def run() -> None:
+        async with make_group() as group:
+            start = group.start_soon if hasattr(group, "start_soon") else _starter(group)
+            start(begun.run)
+            if is_in_body:
+                await anyio.sleep_forever()
+
+    task = asyncio.create_task(run())
+    await begun.inside.wait()
+    task.cancel("by operator")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    end = await end_of(other, begun.jobs[0])
+    assert end == ("failed", "Render - failed: cancelled: by operator")
+
+
+def _starter(group: asyncio.TaskGroup) -> Callable[[Any], Any]:
+    return lambda function: group.create_task(function())
+
+
+@pytest.mark.asyncio_only
+async def test_a_message_of_a_cancellation_may_be_any_value(
+    begun: Begun, other: AsyncSession
+) -> None:
+    task = asyncio.create_task(begun.run())
+    await begun.inside.wait()
+    task.cancel(signal.SIGHUP)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    status, text = await end_of(other, begun.jobs[0])
+    assert (status, text) == ("failed", f"Render - failed: cancelled: {signal.SIGHUP}")
 
 
 @pytest.mark.every_loop

@@ -31,7 +31,7 @@ async def status_of(session: AsyncSession, job_id: str) -> object:
     return job.status
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_each_call_is_a_job_of_its_own(session: AsyncSession, other: AsyncSession) -> None:
     @job_context(session, description="Publish")
     async def publish(shot: str, *, version: int = 1) -> tuple[str, str]:

@@ -52,7 +52,7 @@ async def ensure_at_once(
     return found
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_eight_tasks_create_one_entity(session: AsyncSession) -> None:
     before = await count(session, "User")
 

@@ -8,20 +8,11 @@ import anyio
 import pytest
 from anyio.to_thread import run_sync
 
-from aioftrackjobs import AsyncSession, Job, RunningJob, job_context
+from aioftrackjobs import AsyncSession, job_context
 
-from .waiting import until
+from .waiting import shows
 
-pytestmark = pytest.mark.every_client
-
-
-async def shows(session: AsyncSession, job: RunningJob, text: str) -> None:
-    async def is_shown() -> bool:
-        found = await session.get(Job, job.id)
-        assert found is not None
-        return found.description == text
-
-    await until(is_shown)
+pytestmark = pytest.mark.every_loop
 
 
 async def test_reports_inside_of_a_stage_are_about_the_stage(

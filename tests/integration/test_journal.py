@@ -412,7 +412,7 @@ async def test_a_file_that_goes_while_it_is_used_is_a_warning_and_written_anew(
 async def test_a_partial_upload_of_a_dead_process_is_removed(
     server: ServerHandle, path: Path
 ) -> None:
-    async with journaled(server, path) as session:
+    async with journaled(server, path, timings=Timings(last_request_delay=0.05)) as session:
         kept = await session.create_component(b"abc", name="a.txt")
         file = JournalFile(path, Owner("dead", DEAD, server.url, server.api_user))
         rows = [Entry("upload", each, "dead", time.time()) for each in (kept.id, "0" * 32)]

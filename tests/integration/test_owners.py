@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import json
 import os
 import pickle
@@ -26,6 +27,7 @@ from aioftrackjobs import (
     FtrackJobsError,
     Job,
     JobOwnedError,
+    JobStatus,
     JobStoppedError,
     RunningJob,
     ValidationError,
@@ -36,6 +38,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER, Lease
 from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.session import jobs_of
+from aioftrackjobs.timings import DEFAULT_TIMINGS
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, ELSEWHERE
@@ -83,7 +86,7 @@ async def hold(
 # A good lease
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_job_that_another_session_runs_is_left_alone(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -193,7 +196,7 @@ async def test_time_is_that_of_the_server(
             pytest.fail("it has an owner")
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_the_same_session_cannot_run_a_job_twice(session: AsyncSession) -> None:
     async with job_context(session, description="x") as job:
         with pytest.raises(JobOwnedError, match="another block of this session"):
@@ -252,27 +255,28 @@ async def test_a_job_whose_end_is_being_reported_is_not_run_again_yet(
         assert (await stored(session, made))[0] == "running"
 
 
-@pytest.mark.parametrize("status", ["queued", "running", "done"])
 async def test_sessions_that_begin_the_same_job_at_once_do_not_both_run_it(
-    server: ServerHandle, session: AsyncSession, status: str
+    server: ServerHandle, session: AsyncSession
 ) -> None:
-    made = await job_of(session, None, status=status)
-    outcomes: list[str] = []
+    timings = replace(QUICK, claim_settling=DEFAULT_TIMINGS.claim_settling)
+    outcomes: dict[str, list[str]] = {status: [] for status in ("queued", "running", "done")}
+    jobs = {status: await job_of(session, None, status=status) for status in outcomes}
 
-    async def run() -> None:
-        async with connected(server, timings=replace(QUICK, claim_settling=0.5)) as another:
+    async def run(status: str) -> None:
+        async with connected(server, timings=timings) as another:
             try:
-                async with job_context(another, job=made.id):
-                    outcomes.append("ran")
-                    await until(lambda: len(outcomes) == 4)
+                async with job_context(another, job=jobs[status].id):
+                    outcomes[status].append("ran")
+                    await until(lambda: len(outcomes[status]) == 3)
             except JobOwnedError:
-                outcomes.append("owned")
+                outcomes[status].append("owned")
 
     async with anyio.create_task_group() as group:
-        for _ in range(4):
-            group.start_soon(run)
-    assert sorted(outcomes) == ["owned"] * 3 + ["ran"]
-    assert (await stored(session, made))[0] == "done"
+        for status in list(outcomes) * 3:
+            group.start_soon(run, status)
+    ends = {status: " ".join(sorted(each)) for status, each in outcomes.items()}
+    assert ends == dict.fromkeys(outcomes, "owned owned ran")
+    assert {(await stored(session, job))[0] for job in jobs.values()} == {"done"}
 
 
 async def test_a_job_that_somebody_runs_and_ends_while_it_begins_is_not_run_again(
@@ -415,7 +419,7 @@ async def test_a_beginning_that_the_server_refuses_writes_nothing_more(
 # Taking over
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_job_is_taken_over_on_purpose(session: AsyncSession, other: AsyncSession) -> None:
     made = await job_of(other, ELSEWHERE)
 
@@ -475,6 +479,56 @@ async def test_a_former_owner_writes_neither_progress_nor_lease_nor_end(
     assert "taken over" in messages[0]
 
 
+async def test_a_late_write_of_the_former_owner_does_not_take_the_job_back(
+    server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    held, release = anyio.Event(), anyio.Event()
+
+    async def hold_reports(request: WireRequest, send: Send) -> WireResponse:
+        if isinstance(request.body, bytes) and b"halfway" in request.body:
+            held.set()
+            await release.wait()
+        return await send(request)
+
+    async with connected(server) as former:
+        Relay(former, hold_reports)
+        async with job_context(former, description="x", interval=0.01) as job:
+            job.progress(0.5, "halfway")
+            await held.wait()
+            async with job_context(
+                other, job=job.id, take_over=True, description="y", interval=0.01
+            ) as taken:
+                release.set()
+                await until(lambda: _is_held_by(other, job, former))
+                taken.progress(0.9)
+                await until(lambda: _is_held_by(other, job, other))
+                assert not taken.stop_requested
+            assert (await stored(other, job))[0] == "done"
+            assert (await stored(other, job))[1]["description"] == "y"
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert "taken over" in messages[0]
+
+
+async def _is_held_by(session: AsyncSession, job: RunningJob, holder: AsyncSession) -> bool:
+    lease = Lease.of((await stored(session, job))[1])
+    return lease is not None and lease.holder == jobs_of(holder).journal.holder
+
+
+async def test_what_a_former_owner_has_set_on_the_entity_is_not_sent_later(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    async with connected(server) as former:
+        async with job_context(former, description="x", interval=0.01) as job:
+            job.entity.status = JobStatus.FAILED
+            async with job_context(other, job=job.id, take_over=True):
+                job.progress(0.1)
+                await until(lambda: job.stop_requested)
+        assert former.recorded_operations == ()
+        await former.commit()
+    assert (await stored(other, job))[0] == "done"
+
+
 @pytest.mark.parametrize("error", [None, ZeroDivisionError()])
 async def test_a_former_owner_that_never_looked_before_its_end_does_not_end_the_job(
     session: AsyncSession,
@@ -507,13 +561,18 @@ async def test_a_former_owner_finds_out_although_the_new_one_has_ended_the_job(
 
 
 async def test_a_job_is_taken_over_although_its_owner_reports_all_the_time(
-    session: AsyncSession, other: AsyncSession
+    server: ServerHandle, session: AsyncSession
 ) -> None:
-    async with job_context(session, description="x", interval=0.001) as job:
+    """It overwrites a claim, unless that has stood for a while before it is read back."""
+    slow = replace(QUICK, claim_settling=DEFAULT_TIMINGS.claim_settling)
+    async with (
+        connected(server, timings=slow) as other,
+        job_context(session, description="x", interval=0.001) as job,
+    ):
 
         async def report() -> None:
-            for number in range(1000):
-                job.progress(number, total=1000)
+            for number in itertools.count():
+                job.progress(number % 100, total=100)
                 await anyio.sleep(0.001)
 
         async with anyio.create_task_group() as group:
@@ -525,7 +584,7 @@ async def test_a_job_is_taken_over_although_its_owner_reports_all_the_time(
                 assert lease is not None
                 assert lease.holder == jobs_of(other).journal.holder
             group.cancel_scope.cancel()
-    assert (await stored(other, job))[0] == "done"
+    assert (await stored(session, job))[0] == "done"
 
 
 async def _has_progress(session: AsyncSession, job: RunningJob) -> bool:
@@ -563,7 +622,7 @@ async def test_stop_on_any_ends_the_block_although_the_new_owner_has_ended_the_j
 # Joining
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_joined_block_reports_for_the_owner_and_does_not_end_the_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -589,7 +648,7 @@ async def test_a_joined_block_reports_for_the_owner_and_does_not_end_the_job(
     assert [link["component"]["name"] for link in found["job_components"]] == ["log"]
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_an_error_in_a_joined_block_does_not_end_the_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -726,16 +785,20 @@ CHILD = """
 async def test_the_owner_neither_adopts_nor_removes_what_a_joined_block_reports(
     server: ServerHandle, other: AsyncSession
 ) -> None:
-    for text in ("x", None):
+    async def check(text: str | None) -> None:
+        shown = "x (50 %)" if text else "50 %"
         async with connected(server, lease=0.6) as owner:
             async with job_context(owner, description=text) as job:
                 async with job_context(other, job=job.id, join=True) as joined:
                     joined.progress(0.5)
                 lease = (await stored(other, job))[1][LEASE]
                 await until(partial(_has_another_lease, other, job, lease))
-                shown = (await stored(other, job))[1]["description"]
-                assert shown == ("x (50 %)" if text else "50 %")
+                assert (await stored(other, job))[1]["description"] == shown
             assert (await stored(other, job))[1].get("description") == text
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(check, "x")
+        group.start_soon(check, None)
 
 
 async def test_a_job_without_a_text_runs_again_without_its_old_progress(

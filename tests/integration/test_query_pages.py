@@ -47,7 +47,7 @@ def expressions(session: AsyncSession) -> list[str]:
     return sent
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_all_pages_are_followed(session: AsyncSession) -> None:
     jobs = await make_jobs(session, 13)
     sent = expressions(session)
@@ -95,7 +95,7 @@ CHANGING = [
 async def test_a_loop_that_takes_rows_out_of_its_result_sees_all(
     session: AsyncSession, other: AsyncSession, expression: str
 ) -> None:
-    await make_jobs(other, 23)
+    await make_jobs(other, 13)
 
     seen = []
     async for job in session.query(expression).of(Job):
@@ -105,7 +105,7 @@ async def test_a_loop_that_takes_rows_out_of_its_result_sees_all(
             await session.commit()
     await session.commit()
 
-    assert len(seen) == len(set(seen)) == 23
+    assert len(seen) == len(set(seen)) == 13
     assert await session.query('Job where status is "running"').first() is None
 
 
@@ -113,7 +113,7 @@ async def test_a_loop_that_takes_rows_out_of_its_result_sees_all(
 async def test_a_loop_that_deletes_its_rows_sees_all(
     session: AsyncSession, other: AsyncSession, expression: str
 ) -> None:
-    await make_jobs(other, 23)
+    await make_jobs(other, 13)
 
     count = 0
     async for job in session.query(expression):
@@ -121,7 +121,7 @@ async def test_a_loop_that_deletes_its_rows_sees_all(
         session.delete(job)
         await session.commit()
 
-    assert count == 23
+    assert count == 13
     assert await session.query("Job").first() is None
 
 
@@ -129,7 +129,7 @@ async def test_a_loop_that_deletes_its_rows_sees_all(
 async def test_rows_that_come_meanwhile_give_no_duplicates(
     session: AsyncSession, other: AsyncSession, expression: str
 ) -> None:
-    jobs = await make_jobs(session, 23)
+    jobs = await make_jobs(session, 13)
 
     seen = []
     async for job in session.query(expression):
@@ -209,7 +209,7 @@ async def test_rows_that_no_longer_meet_the_criteria_are_left_out(
     assert seen == [f"{number:05}" for number in range(11)]
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_a_sorted_query_that_is_left_early_reads_no_more(session: AsyncSession) -> None:
     await make_jobs(session, 23)
     sent = expressions(session)

@@ -37,17 +37,18 @@ from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import connection_of, jobs_of
+from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from ..amounts import amount
+from .journals import DEAD, ELSEWHERE, journaled
 from .relay import Relay, Send
 from .waiting import until
 
 KILLS = amount(2, 20)
 
-ELSEWHERE = Process("farm07", 4711, "another place", "12345")
-#: No system uses that id for a process.
-DEAD = Process(this_process().host, 2**22 + 1, this_process().place, "1")
+#: What a process that died has sent to a server of this host arrives soon.
+HERE = Timings(last_request_delay=0.5)
 
 
 def now() -> datetime:
@@ -537,7 +538,7 @@ async def test_a_daemon_that_is_killed_leaves_no_job_running(
         await process.wait()
     assert process.returncode == -9
 
-    async with AsyncSession(server.url, server.api_key, server.api_user, journal=journal) as later:
+    async with journaled(server, journal, timings=HERE) as later:
         await jobs_of(later).replay.deliver()
         left = await running_jobs(session)
         found = await session.query("Job").of(Job).all()
@@ -563,7 +564,7 @@ async def test_a_daemon_that_is_killed_again_and_again(
             await process.stdout.receive()
             await anyio.sleep(random.Random(seed).random() / 2)  # the moment is the point
             process.kill()
-    async with AsyncSession(server.url, server.api_key, server.api_user, journal=journal) as later:
+    async with journaled(server, journal, timings=HERE) as later:
         await settled(later)
     for job in await session.query("Job").of(Job).all():
         assert job.status in (JobStatus.DONE, JobStatus.FAILED)

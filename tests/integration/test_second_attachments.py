@@ -35,7 +35,7 @@ def caught() -> Any:
         yield found
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_the_warning_points_at_the_line_that_awaits(
     session: AsyncSession, caught: list[warnings.WarningMessage]
 ) -> None:
@@ -48,7 +48,7 @@ async def test_the_warning_points_at_the_line_that_awaits(
     check(caught, 'name="2.txt"', test_the_warning_points_at_the_line_that_awaits)
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_the_warning_points_at_the_line_that_starts_a_task(
     session: AsyncSession, caught: list[warnings.WarningMessage]
 ) -> None:
@@ -60,7 +60,7 @@ async def test_the_warning_points_at_the_line_that_starts_a_task(
     check(caught, 'name="2.txt"', test_the_warning_points_at_the_line_that_starts_a_task)
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 async def test_the_warning_points_at_the_line_that_passes_the_method(
     session: AsyncSession, caught: list[warnings.WarningMessage]
 ) -> None:

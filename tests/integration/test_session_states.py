@@ -119,7 +119,7 @@ def test_the_tables_name_everything_that_is_public() -> None:
     assert public <= {*CALLS, *LOCAL}
 
 
-@pytest.mark.every_client
+@pytest.mark.every_loop
 @pytest.mark.parametrize("state", STATES)
 async def test_a_session_that_is_not_open_refuses_every_call(
     server: ServerHandle, state: Callable[[ServerHandle], Any]

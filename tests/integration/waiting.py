@@ -1,10 +1,12 @@
-"""Waits for a condition that sends no notification."""
+"""Waits for conditions that send no notification."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
 import anyio
+
+from aioftrackjobs import AsyncSession, Job, RunningJob
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -23,3 +25,25 @@ async def until(condition: Callable[[], object]) -> None:
 
 async def _outcome(value: object) -> object:
     return await value if isinstance(value, Awaitable) else value
+
+
+async def description_of(session: AsyncSession, job: Job | RunningJob) -> str | None:
+    """Return the description that the server has of a Job."""
+    found = await session.get(Job, job.id)
+    assert found is not None
+    return found.description
+
+
+async def shows(session: AsyncSession, job: Job | RunningJob, text: str) -> None:
+    """Wait until the server has *text* as the description of *job*."""
+    seen: list[str | None] = []
+
+    async def is_shown() -> bool:
+        seen[:] = [await description_of(session, job)]
+        return seen == [text]
+
+    try:
+        await until(is_shown)
+    except TimeoutError:
+        assert seen == [text]
+        raise
