@@ -19,10 +19,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
@@ -81,7 +79,7 @@ class JobData:
     extra: Mapping[str, Any] | None = None
     is_running: bool = False
     taken_over: Mapping[str, Any] | None = None
-    _latest: deque[str] = field(default_factory=partial(deque, maxlen=_LATEST))
+    _latest: tuple[str, ...] = ()
 
     def adopt_description(self, data: object) -> None:
         """Continue with the description in *data*, unless one is given.
@@ -158,7 +156,7 @@ class JobData:
         if text:
             composed["description"] = text = _encodable(text)
             if text != base and text not in self._latest:
-                self._latest.append(text)
+                self._latest = (*self._latest[1 - _LATEST :], text)
         elif base is not None or progress is not None or is_bare:
             composed.pop("description", None)
         if text and text != base:

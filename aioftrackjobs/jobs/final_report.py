@@ -140,6 +140,8 @@ class FinalReport:
 
     async def _stop_reports(self, deadline: float) -> bool:
         """Stop all reports; return whether none is in progress any more."""
+        if not self._channels.are_used:
+            return True
         half = anyio.current_time() + self._grace / 2
         with anyio.CancelScope(deadline=self._limit(min(deadline, half))) as scope:
             await self._channels.stop()
