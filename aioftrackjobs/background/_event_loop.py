@@ -31,6 +31,20 @@ if TYPE_CHECKING:
 _CALLBACKS_OF_TRIO = "<TrioToken.run_sync_soon task>"
 
 
+class _Process:
+    """This process. To ask the operating system for its id takes long, as often as it is needed."""
+
+    id = os.getpid()
+
+    @classmethod
+    def note_fork(cls) -> None:
+        cls.id = os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_Process.note_fork)
+
+
 class Waiter(Protocol):
     """What one task awaits until its result is set: an asyncio future, or the same for trio."""
 
@@ -153,18 +167,15 @@ class _AsyncioLoop(EventLoop):
         self.new_waiter = self._loop.create_future
 
     def require_here(self) -> None:
-        try:  # on its own, as this runs for each change that is recorded
-            if self._running_loop() is self._loop:
-                return
-        except RuntimeError:  # also in a forked process
-            self._require_not_elsewhere(is_running=False)
-        else:
-            self._require_not_elsewhere(is_running=True)
+        # For each change that is recorded: without a system call, unlike get_running_loop().
+        is_own_thread = threading.get_ident() == self._thread and _Process.id == self._process
+        if not (is_own_thread and self._loop.is_running()):
+            self.current_task()
 
     def current_task(self) -> Any:
         try:
             loop = self._running_loop()
-        except RuntimeError:
+        except RuntimeError:  # also in a forked process
             loop = None
         if loop is self._loop:
             return self._task_of(loop)

@@ -33,7 +33,7 @@ from aioftrackjobs.errors import SessionStateError
 if TYPE_CHECKING:
     import asyncio
 
-Work = tuple[Context, Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...]]
+Work = tuple[Context, Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...], int]
 CleanUp = Callable[[], Coroutine[Any, Any, None]]
 
 #: Name of the host task and of the tasks that it starts.
@@ -160,8 +160,10 @@ class BackgroundTasks:
         except RuntimeError as exc:  # that of trio is one, too
             raise SessionStateError("the event loop of the session has ended") from exc
 
-    def spawn(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
-        """Run ``function(*args)`` in the background.
+    def spawn(
+        self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, turns: int = 0
+    ) -> None:
+        """Run ``function(*args)`` in the background, after some *turns* of the event loop.
 
         It runs in the context of the task that called :meth:`start`: work that takes long must not
         keep alive what its caller holds in context variables.
@@ -169,13 +171,14 @@ class BackgroundTasks:
         Raises:
             SessionStateError: The background work has ended.
         """
-        self._spawn(self._context, function, args)
+        self._spawn(self._context, function, args, turns)
 
     def _spawn(
         self,
         context: Context,
         function: Callable[..., Coroutine[Any, Any, None]],
         args: tuple[Any, ...],
+        turns: int = 0,
     ) -> None:
         if self.event_loop is None:
             raise SessionStateError("the session is not open")
@@ -184,7 +187,7 @@ class BackgroundTasks:
         if self._stopping.is_set():  # it would never begin
             raise SessionStateError("the session's background work has ended")
         token = object()
-        self._to_begin[token] = context, function, args
+        self._to_begin[token] = context, function, args, turns
         if self._group is not None:
             self._start_in(self._group, context, token)
 
@@ -192,7 +195,9 @@ class BackgroundTasks:
         context.run(partial(group.start_soon, self._begin, token, name=_NAME))
 
     async def _begin(self, token: object) -> None:
-        _, function, args = self._to_begin.pop(token)
+        for _ in range(self._to_begin[token][-1]):
+            await anyio.lowlevel.checkpoint()
+        _, function, args, _ = self._to_begin.pop(token)
         await function(*args)
 
     async def finish(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
@@ -363,7 +368,7 @@ class BackgroundTasks:
     async def _run_group(self) -> None:
         async with anyio.create_task_group() as group:
             self._group = group
-            for token, (context, _, _) in self._to_begin.items():
+            for token, (context, *_) in self._to_begin.items():
                 self._start_in(group, context, token)
             if self._loop_is_shutting_down:
                 group.start_soon(self._watch_foreign_tasks, name=_NAME)

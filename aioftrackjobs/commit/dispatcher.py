@@ -219,6 +219,8 @@ class Dispatcher:
             error = _closed_error() if self._withdraws_all else withdrawn
             self._end(request, request.abandoned(error))
             self._queue.note_withdrawn()
+            if self._sender is not None:
+                self._sender.stop_unneeded()
 
     def _enter(self, request: PendingRequest) -> PendingRequest:
         request.number, request.queued_at = next(self._arrivals), time.monotonic()
@@ -335,7 +337,8 @@ class Dispatcher:
                 self._watch()
             has_work = (may_send_commits and queue.commits) or queue.calls or queue.groups
             if has_work and not self._batching and self._workers < self._max_requests:
-                self._background.spawn(partial(self._work, may_send_commits=may_send_commits))
+                work = partial(self._work, may_send_commits=may_send_commits)
+                self._background.spawn(work, turns=self._timings.batching_turns)
                 self._workers += 1
                 self._batching += 1
         except SessionStateError:  # the background tasks have ended: nothing can be sent any more
@@ -361,8 +364,6 @@ class Dispatcher:
         is_batching = True
         try:
             while True:
-                for _ in range(self._timings.batching_turns):
-                    await anyio.lowlevel.checkpoint()
                 group = self._take(may_send_commits=may_send_commits)
                 self._batching -= 1
                 is_batching = False
@@ -375,6 +376,8 @@ class Dispatcher:
                 is_batching = True
                 # After a commit, the commits that it has held back may be sent.
                 may_send_commits = bool(group[0].operations) or self._may_send_commits()
+                for _ in range(self._timings.batching_turns):
+                    await anyio.lowlevel.checkpoint()
         finally:
             self._batching -= is_batching
             self._workers -= 1

@@ -157,7 +157,6 @@ class PendingRequest:
         last_error: Why the latest attempt to send it failed.
         outcome: Its end; None before.
         owner: What it was submitted to.
-        on_withdrawn: Called when it was withdrawn while a worker had it.
     """
 
     operations: Sequence[Operation] = ()
@@ -182,7 +181,6 @@ class PendingRequest:
     last_error: FtrackJobsError | None = None
     outcome: Outcome | None = None
     owner: RequestOwner
-    on_withdrawn: Callable[[], None] | None = None
     _body: bytes | None = None
     _results: dict[int, Any] | None = None  # of operations that are known to be done, by index
     _waiters: Sequence[Waiter] = ()
@@ -332,13 +330,10 @@ class PendingRequest:
         self.outcome = outcome
         # A caller may hold the request for long; what it has carried need not stay in memory.
         settle, self.settle, self._body = self.settle, None, None
-        on_withdrawn, self.on_withdrawn = self.on_withdrawn, None
         try:
             if settle is not None:
                 settle(outcome)
         finally:
-            if on_withdrawn is not None and not self.is_sent:
-                on_withdrawn()
             for waiter in self._waiters:
                 if not waiter.done():  # done: the task that waited was cancelled
                     waiter.set_result(None)

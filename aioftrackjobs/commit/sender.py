@@ -83,6 +83,12 @@ class BatchSender:
         self._end = end
         self._retry = retry
         self._pauses = pauses
+        self._withdrawals: set[Withdrawal] = set()
+
+    def stop_unneeded(self) -> None:
+        """Stop what is being done for groups that were withdrawn: one more request was."""
+        for each in tuple(self._withdrawals):
+            each.stop_if_unneeded()
 
     async def send(self, group: Sequence[PendingRequest]) -> Sequence[Sequence[PendingRequest]]:
         """Send *group* in one request, and again while that may help; raises no error of it.
@@ -92,7 +98,7 @@ class BatchSender:
         """
         began, backoff = self._retry.clock(), None
         group = _not_ended(group)
-        withdrawal = Withdrawal(group)
+        withdrawal = Withdrawal(group, self._withdrawals)
         while group:
             try:
                 group, results = await self._attempt(group, withdrawal)
@@ -276,6 +282,10 @@ class Withdrawal:
 
     It follows the group through all attempts, and is the ``Departure`` of their requests.
 
+    Args:
+        group: What the first attempt sends.
+        active: Contains it while there is something to stop.
+
     Attributes:
         group: What the current attempt sends.
         replaced: The body that has left, and the number of its operations, if that was not all of
@@ -284,15 +294,13 @@ class Withdrawal:
 
     replaced: tuple[bytes, int] | None
 
-    def __init__(self, group: Sequence[PendingRequest]) -> None:
+    def __init__(self, group: Sequence[PendingRequest], active: set[Withdrawal]) -> None:
         self.group, self.replaced = group, None
+        self._active = active
         self._scope: anyio.CancelScope | None = None
         self._may_cancel = False
         self._marks_sent = False
         self._has_left = False
-        stop = self.stop_if_unneeded
-        for request in group:
-            request.on_withdrawn = stop
 
     def stop_if_unneeded(self) -> None:
         """Stop what is being done for the group if all of it has ended."""
@@ -308,11 +316,13 @@ class Withdrawal:
         """End the block early if all of the group is withdrawn."""
         with anyio.CancelScope() as scope:
             self._scope, self._may_cancel = scope, True
+            self._active.add(self)
             try:
                 self.stop_if_unneeded()
                 yield
             finally:
                 self._may_cancel = False
+                self._active.discard(self)
 
     @contextmanager
     def sending(
@@ -331,12 +341,14 @@ class Withdrawal:
         self._marks_sent, self._has_left = marks_sent, False
         # From the beginning, as a client of the caller's may not report when the request leaves.
         self._mark_sent()
+        self._active.add(self)
         with anyio.CancelScope() as self._scope:
             try:
                 yield
                 return
             finally:
                 self._may_cancel = False
+                self._active.discard(self)
         raise WithdrawnError("withdrawn before it was sent")
 
     def _mark_sent(self) -> None:

@@ -28,6 +28,7 @@ from typing import Any
 import anyio
 
 from aioftrackjobs.jobs.ending import describe_error, describe_failure, is_cancellation
+from aioftrackjobs.jobs.texts import text_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ def _find_reason(task: Any, timed_out: str) -> str:
         if (other := _failure_in(each)) is not None:
             reason = "cancelled" if isinstance(other, SystemExit) else _BY_FAILURE
             return f"{reason}: {describe_failure(other)}"
+        if message := _message_to_group(each):
+            return f"cancelled: {message}"
     return "interrupted" if _is_interrupted() else "cancelled"
 
 
@@ -104,8 +107,7 @@ def _is_interrupted() -> bool:
 def _message(error: BaseException | None) -> str | None:
     """Return the message of a CancelledError of asyncio, or the reason of anyio's cancel scope."""
     while error is not None and is_cancellation(error):
-        text = error.args[0] if error.args else None
-        if isinstance(text, str) and text:
+        if error.args and (text := text_of(error.args[0])):
             if not text.startswith(_SCOPES):
                 return text
             return text.partition(_SCOPE_REASON)[2] or None
@@ -120,10 +122,9 @@ def _has_expired(found: Any) -> bool:
         return found.cancel_called and found.deadline <= anyio.current_time()
     if isinstance(found, asyncio.Timeout):
         return bool(found.expired())
-    if isinstance(found, asyncio.TimerHandle) and not found.cancelled():
-        # wait_for() before Python 3.12
-        is_of_wait_for = getattr(found._callback, "__name__", "") == "_release_waiter"
-        return is_of_wait_for and found.when() <= found._loop.time()
+    if isinstance(found, partial) and getattr(found.func, "__name__", "") == "_release_waiter":
+        (waiter,) = found.args  # of wait_for() before Python 3.12
+        return bool(waiter.done() and not waiter.cancelled())
     return False
 
 
@@ -135,6 +136,17 @@ def _failure_in(found: Any) -> BaseException | None:
             first: BaseException = errors[0]
             return first
     return None
+
+
+def _message_to_group(found: object) -> str | None:
+    """Return why a task group was cancelled that *found*, its exit, waits in: it keeps that."""
+    if not (isinstance(found, CoroutineType) and found.cr_code.co_name in ("__aexit__", "_aexit")):
+        return None
+    held = gc.get_referents(found)
+    if not any(map(_is_group, held)):
+        return None
+    messages = (_message(each) for each in held if isinstance(each, BaseException))
+    return next(filter(None, messages), None)
 
 
 def _is_group(found: object) -> bool:

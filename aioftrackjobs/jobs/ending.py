@@ -90,7 +90,7 @@ def describe_error(error: BaseException) -> str:
         case GeneratorExit():
             return "closed before its end"
         case SystemExit(code=int() | None as code):
-            return f"the process exits with {code}"
+            return f"the process exits with {int(code or 0)}"
         case SystemExit(code=shown):  # the interpreter prints it, and exits with 1
             return text_of(shown) or "the process exits with 1"
         case _ if is_cancellation(error):

@@ -55,6 +55,7 @@ class Interventions:
         is_mistaken: Whether a recovery has failed it although this session runs it.
         is_lost: Whether another owner has taken it over.
         is_owner: Whether the block owns the Job, and has not only joined it.
+        former: Names the session that the Job was taken from; None if it was not.
     """
 
     stop_requested: StopRequest
@@ -91,6 +92,7 @@ class Interventions:
         self.is_mistaken = False
         self.is_lost = False
         self.is_owner = True
+        self.former: str | None = None
 
     def begin(self, job: Job) -> None:
         """Take note that *job* runs."""
@@ -131,7 +133,8 @@ class Interventions:
             return
         self._known = text
         data = parse_job_data(text)
-        if self.is_owner and is_owned_by_other(data, self._holder, self._server.server_time()):
+        now = self._server.server_time()
+        if self.is_owner and is_owned_by_other(data, self._holder, now, self.former):
             self.lose(Lease.of(data), is_elsewhere=True)
         if not (self._is_over or self.is_lost):
             self._note_values(status, data)
@@ -139,10 +142,13 @@ class Interventions:
     def _note_values(self, status: object, data: Mapping[str, Any]) -> None:
         if status == JobStatus.RUNNING:
             self._recovered_at = None
-            self._note_text_of(data)
-            if self.is_owner and self._active.has_leases and Lease.of(data) is None:
+            lease = Lease.of(data)
+            holder = None if lease is None else lease.holder
+            if holder is None or holder != self.former:  # a late write of that one is no news
+                self._note_text_of(data)
+            if self.is_owner and self._active.has_leases and holder != self._holder:
                 self._known = None  # until that is written
-                self._write_soon()  # without one, any session may run the Job
+                self._write_soon()  # without it, another session may run the Job
             if STOP not in data:
                 return
         if (request := stop_request_in(data)) is not None and not self.stop_requested:

@@ -179,6 +179,7 @@ class JobLifecycle:
         try:
             note = takeover_note(beginning.former, self._jobs.server.server_time())
             self._data.taken_over = note
+            self.others.former = beginning.former and beginning.former.holder
             self._beginning = unit = self._jobs.entities.new_unit()
             self._entity = self._restart(entity, extra, unit)
             await self._commit_beginning(unit, entity)
@@ -470,8 +471,6 @@ class JobLifecycle:
             self._data.failure_reason = end.text
         if self._decided is not None and self._decided.status is JobStatus.DONE:
             self._data.result = self._decided.text
-        if self._assignments is not None:
-            self._assignments.take_over()
         channels = tuple(self._channels.values())
         return FinalReport(self._jobs, self, self._data, channels, grace=self._grace)
 
@@ -481,6 +480,7 @@ class JobLifecycle:
         self._jobs.active.discard(self)
         if self._assignments is not None:
             self._assignments.end()
+            self._assignments.take_over()
 
     async def end_failed(self, error: BaseException, *, with_traceback: bool) -> None:
         """Report that the block was left by *error*; an error of the report is only logged."""

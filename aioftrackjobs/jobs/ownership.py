@@ -90,24 +90,27 @@ def owner_of(status: object, data: Mapping[str, Any], now: datetime) -> Lease | 
     return lease
 
 
-def is_owned_by_other(data: Mapping[str, Any], holder: str, now: datetime) -> bool:
+def is_owned_by_other(
+    data: Mapping[str, Any], holder: str, now: datetime, former: str | None = None
+) -> bool:
     """Return whether the Job that *holder* runs has been taken over by another session.
 
     Args:
         data: What the server holds now.
         holder: Names the session that has run the Job until now.
         now: The time of the server.
+        former: Names the session that *holder* has taken the Job from, if any. A write of that one
+            may arrive late, with its lease, and does not mean that it has taken the Job back.
     """
     match data.get(LEASE):
         case {"holder": found} if found == holder:  # nearly always
             return False
-    lease = Lease.of(data)
+    lease, note = Lease.of(data), data.get(TAKEN_OVER)
+    is_named = isinstance(note, Mapping) and note.get("holder") == holder
     if lease is not None and not lease.is_claim:
-        return not lease.is_over(now, 0.0)
-    match data.get(TAKEN_OVER):  # the new owner has ended the Job
-        case {"holder": former}:
-            return bool(former == holder)
-    return False
+        is_late = lease.holder == former and not is_named
+        return not (is_late or lease.is_over(now, 0.0))
+    return is_named  # the new owner has ended the Job
 
 
 def takeover_note(former: Lease | None, now: datetime) -> dict[str, Any] | None:

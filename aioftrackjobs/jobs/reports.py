@@ -301,7 +301,7 @@ class _Tracked(AsyncIterator[T]):
         self._count = 0
         if self._total:
             work.expect(self._total)
-        elif total is not None and total != 0:
+        elif total is not None and self._total is None:
             reports.warn(f"a total of {show_value(total)} items", depth=4)
 
     async def __anext__(self) -> T:

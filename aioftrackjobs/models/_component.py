@@ -132,6 +132,6 @@ class Location(Entity):
                 belongs to no session.
         """
         require(isinstance(component, Entity), "component", "a component", component)
-        if not self.is_server or self._owner is None:
+        if not self.is_server or not self._owner:
             raise UnsupportedLocationError(f"{self!r} has no URL for {component!r}")
         return self._owner.component_url(component["id"])

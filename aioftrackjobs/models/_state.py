@@ -8,10 +8,14 @@ class imports this one.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
+from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import ENTITY_TYPE, Referable
+
+logger = logging.getLogger(__name__)
 
 
 class Owner(Protocol):
@@ -101,12 +105,47 @@ def adopt(entity: Stateful, owner: Owner) -> dict[str, Any]:
 
 def detach(entity: Stateful) -> None:
     """Take the owner away from *entity*: its changes are not recorded any more."""
-    object.__setattr__(entity, "_owner", None)
+    object.__setattr__(entity, "_owner", _GONE)
 
 
 def owner_of(entity: Stateful) -> Owner | None:
     """Return the owner of *entity*; None if it is detached."""
-    return entity._owner
+    return entity._owner or None
+
+
+class _Gone:
+    """Stands for the owner of what was deleted or never created: it warns, and records nothing.
+
+    Another task may still hold such an entity, and commit its changes in good faith.
+    """
+
+    def __bool__(self) -> bool:
+        return False
+
+    def record_update(self, entity: Any, name: str, value: object) -> None:
+        logger.warning(
+            "%r was deleted, or its creation was rolled back: its new %s is not recorded",
+            entity,
+            name,
+        )
+
+    def record_reset(self, entity: Any, name: str) -> Any:
+        return NOT_SET
+
+    def attributes_of(self, entity_type: str) -> tuple[str, ...]:
+        return ()
+
+    def relations_of(self, entity_type: str) -> frozenset[str]:
+        return frozenset()
+
+    def redact(self, text: str) -> str:
+        return text
+
+    def component_url(self, component_id: str) -> str:
+        raise NotImplementedError  # a location is not asked without an owner
+
+
+_GONE = _Gone()
 
 
 def forget_reference(entity: Stateful) -> None:

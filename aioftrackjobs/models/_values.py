@@ -36,6 +36,7 @@ _REASONS = {
     "int_from_float": "it must be a whole number",
     "int_parsing": "it must be a whole number",
     "int_type": "it must be a whole number",
+    "missing": "its class has no default, so that it must be given",
     "string_too_short": "it must not be empty",
 }
 
@@ -172,9 +173,10 @@ def invalid_value(entity_type: str, refused: ValidationError) -> InvalidValueErr
         if each["loc"][:1] == place[:1]:
             reasons.append(_reason(each))
             allowed = getattr(_cause(each), "allowed", allowed)
-    # The input of an error inside a list is the item, not the list.
+    # The input of an error inside a list is the item, not the list; that of a missing value is all.
+    value = None if first["type"] == "missing" else first["input"]
     reason = " or ".join(dict.fromkeys(reasons))
-    return InvalidValueError(entity_type, name, first["input"], reason, allowed)
+    return InvalidValueError(entity_type, name, value, reason, allowed)
 
 
 def _cause(details: ErrorDetails) -> Exception | None:

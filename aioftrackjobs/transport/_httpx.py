@@ -73,6 +73,14 @@ _PERMANENT = frozenset(
     }
 )
 
+_CERTIFICATES = "name a file with the certificates to trust in SSL_CERT_FILE or REQUESTS_CA_BUNDLE"
+#: What to do about errors of TLS, by a part of their text.
+_HINTS = {
+    "local issuer certificate": _CERTIFICATES,
+    "self-signed certificate": _CERTIFICATES,
+    "WRONG_VERSION_NUMBER": "the server may speak http there, not https",
+}
+
 
 class HttpxTransport:
     """Transport over a client that the caller owns and closes.
@@ -382,6 +390,7 @@ def describe(error: BaseException) -> str:
     origin = _original(error)
     failures = takewhile(lambda each: isinstance(each, Exception), _chain(origin))
     text = next(filter(None, map(str, failures)), "")
+    text += next((f"; {hint}" for part, hint in _HINTS.items() if part in text), "")
     return f"{type(origin).__name__}: {text}" if text else type(origin).__name__
 
 

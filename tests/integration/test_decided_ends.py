@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -540,6 +541,47 @@ async def test_the_message_of_a_cancellation_is_the_reason(
 
     end = await end_of(other, begun.jobs[0])
     assert end == ("failed", "Render - failed: cancelled: by operator")
+
+
+@pytest.mark.asyncio_only
+@pytest.mark.parametrize("make_group", [asyncio.TaskGroup, anyio.create_task_group])
+@pytest.mark.parametrize("is_in_body", [True, False])
+async def test_the_message_of_a_cancellation_reaches_the_tasks_of_a_group(
+    begun: Begun, other: AsyncSession, make_group: Callable[[], Any], is_in_body: bool
+) -> None:
+    async def run() -> None:
+        async with make_group() as group:
+            start = group.start_soon if hasattr(group, "start_soon") else _starter(group)
+            start(begun.run)
+            if is_in_body:
+                await anyio.sleep_forever()
+
+    task = asyncio.create_task(run())
+    await begun.inside.wait()
+    task.cancel("by operator")
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    end = await end_of(other, begun.jobs[0])
+    assert end == ("failed", "Render - failed: cancelled: by operator")
+
+
+def _starter(group: asyncio.TaskGroup) -> Callable[[Any], Any]:
+    return lambda function: group.create_task(function())
+
+
+@pytest.mark.asyncio_only
+async def test_a_message_of_a_cancellation_may_be_any_value(
+    begun: Begun, other: AsyncSession
+) -> None:
+    task = asyncio.create_task(begun.run())
+    await begun.inside.wait()
+    task.cancel(signal.SIGHUP)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    status, text = await end_of(other, begun.jobs[0])
+    assert (status, text) == ("failed", f"Render - failed: cancelled: {signal.SIGHUP}")
 
 
 @pytest.mark.every_loop

@@ -27,6 +27,7 @@ from aioftrackjobs import (
     FtrackJobsError,
     Job,
     JobOwnedError,
+    JobStatus,
     JobStoppedError,
     RunningJob,
     ValidationError,
@@ -476,6 +477,56 @@ async def test_a_former_owner_writes_neither_progress_nor_lease_nor_end(
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 1
     assert "taken over" in messages[0]
+
+
+async def test_a_late_write_of_the_former_owner_does_not_take_the_job_back(
+    server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    held, release = anyio.Event(), anyio.Event()
+
+    async def hold_reports(request: WireRequest, send: Send) -> WireResponse:
+        if isinstance(request.body, bytes) and b"halfway" in request.body:
+            held.set()
+            await release.wait()
+        return await send(request)
+
+    async with connected(server) as former:
+        Relay(former, hold_reports)
+        async with job_context(former, description="x", interval=0.01) as job:
+            job.progress(0.5, "halfway")
+            await held.wait()
+            async with job_context(
+                other, job=job.id, take_over=True, description="y", interval=0.01
+            ) as taken:
+                release.set()
+                await until(lambda: _is_held_by(other, job, former))
+                taken.progress(0.9)
+                await until(lambda: _is_held_by(other, job, other))
+                assert not taken.stop_requested
+            assert (await stored(other, job))[0] == "done"
+            assert (await stored(other, job))[1]["description"] == "y"
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 1
+    assert "taken over" in messages[0]
+
+
+async def _is_held_by(session: AsyncSession, job: RunningJob, holder: AsyncSession) -> bool:
+    lease = Lease.of((await stored(session, job))[1])
+    return lease is not None and lease.holder == jobs_of(holder).journal.holder
+
+
+async def test_what_a_former_owner_has_set_on_the_entity_is_not_sent_later(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    async with connected(server) as former:
+        async with job_context(former, description="x", interval=0.01) as job:
+            job.entity.status = JobStatus.FAILED
+            async with job_context(other, job=job.id, take_over=True):
+                job.progress(0.1)
+                await until(lambda: job.stop_requested)
+        assert former.recorded_operations == ()
+        await former.commit()
+    assert (await stored(other, job))[0] == "done"
 
 
 @pytest.mark.parametrize("error", [None, ZeroDivisionError()])

@@ -192,6 +192,23 @@ async def test_reports_of_many_threads_at_once_lose_nothing(
     assert await description_of(other, job) == "Count (100 %, 4000 of 4000) - failed: looked at"
 
 
+class Array:
+    """Has no truth value when it is compared, as arrays of numpy."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+
+async def test_a_total_that_cannot_be_compared_does_not_end_the_work(
+    session: AsyncSession,
+) -> None:
+    async with job_context(session, description="Count") as job:
+        total: Any = Array()
+        assert [item async for item in job.track([1, 2], total=total)] == [1, 2]
+
+
 # After the end
 
 

@@ -95,7 +95,7 @@ CHANGING = [
 async def test_a_loop_that_takes_rows_out_of_its_result_sees_all(
     session: AsyncSession, other: AsyncSession, expression: str
 ) -> None:
-    await make_jobs(other, 23)
+    await make_jobs(other, 13)
 
     seen = []
     async for job in session.query(expression).of(Job):
@@ -105,7 +105,7 @@ async def test_a_loop_that_takes_rows_out_of_its_result_sees_all(
             await session.commit()
     await session.commit()
 
-    assert len(seen) == len(set(seen)) == 23
+    assert len(seen) == len(set(seen)) == 13
     assert await session.query('Job where status is "running"').first() is None
 
 
@@ -113,7 +113,7 @@ async def test_a_loop_that_takes_rows_out_of_its_result_sees_all(
 async def test_a_loop_that_deletes_its_rows_sees_all(
     session: AsyncSession, other: AsyncSession, expression: str
 ) -> None:
-    await make_jobs(other, 23)
+    await make_jobs(other, 13)
 
     count = 0
     async for job in session.query(expression):
@@ -121,7 +121,7 @@ async def test_a_loop_that_deletes_its_rows_sees_all(
         session.delete(job)
         await session.commit()
 
-    assert count == 23
+    assert count == 13
     assert await session.query("Job").first() is None
 
 
@@ -129,7 +129,7 @@ async def test_a_loop_that_deletes_its_rows_sees_all(
 async def test_rows_that_come_meanwhile_give_no_duplicates(
     session: AsyncSession, other: AsyncSession, expression: str
 ) -> None:
-    jobs = await make_jobs(session, 23)
+    jobs = await make_jobs(session, 13)
 
     seen = []
     async for job in session.query(expression):

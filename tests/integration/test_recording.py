@@ -82,16 +82,19 @@ async def test_values_that_the_server_sets_are_there_after_the_commit(
 
 
 async def test_deleting_removes_it_from_the_server_and_detaches_it(
-    session: AsyncSession, other: AsyncSession
+    session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = await saved_job(session)
 
     session.delete(job)
     await session.commit()
+    assert caplog.messages == []
     job["status"] = "done"
 
     assert await other.get(Job, job.id) is None
     assert session.recorded_operations == ()
+    (message,) = caplog.messages
+    assert "was deleted, or its creation was rolled back: its new status" in message
 
 
 async def test_a_key_can_be_created_again_after_its_deletion(
@@ -127,11 +130,16 @@ async def test_rollback_puts_everything_back(session: AsyncSession, other: Async
     assert await other.get(Job, new["id"]) is None
 
 
-async def test_rollback_detaches_what_was_created(session: AsyncSession) -> None:
+async def test_rollback_detaches_what_was_created(
+    session: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
     new = session.create("Job", {"status": "running"})
 
     session.rollback()
     new["status"] = "done"
+
+    (message,) = caplog.messages
+    assert "was deleted, or its creation was rolled back: its new status" in message
 
     assert session.recorded_operations == ()
     assert await session.get("Job", new["id"]) is None

@@ -31,13 +31,7 @@ from aioftrackjobs.session import context_of
 from ..tables import Tables, turns
 
 Commit = Callable[[AsyncSession], Awaitable[object]]
-pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["asyncio", "trio"])
-def anyio_backend(request: pytest.FixtureRequest) -> str:
-    backend: str = request.param
-    return backend
+pytestmark = pytest.mark.every_loop
 
 
 @pytest.fixture
@@ -59,11 +53,6 @@ async def jobs(session: AsyncSession, tables: Tables) -> list[Job]:
     tables.batches.clear()
     tables.arrived = anyio.Event()
     return made
-
-
-def only_on(backend: str, name: str) -> None:
-    if backend != name:
-        pytest.skip(f"about {name}")
 
 
 def sent(tables: Tables) -> list[tuple[str, object]]:
@@ -220,10 +209,10 @@ async def test_a_rollback_of_what_the_parent_has_recorded_is_logged(
     assert f"data of Job {jobs[0].id}" in message
 
 
+@pytest.mark.asyncio_only  # a thread of trio has the unit of its task
 async def test_a_rollback_of_what_other_threads_have_recorded_is_logged(
-    session: AsyncSession, tables: Tables, anyio_backend: str, caplog: pytest.LogCaptureFixture
+    session: AsyncSession, tables: Tables, caplog: pytest.LogCaptureFixture
 ) -> None:
-    only_on(anyio_backend, "asyncio")  # a thread of trio has the unit of its task
     recorded = threading.Barrier(2)
 
     def work(*, commits: bool) -> None:
@@ -291,12 +280,11 @@ async def _from_a_thread(session: AsyncSession) -> None:
     await asyncio.to_thread(work)
 
 
+@pytest.mark.asyncio_only
 @pytest.mark.parametrize("commit", COMMITS.values(), ids=COMMITS)
 async def test_a_commit_in_a_task_of_its_own_is_that_of_the_caller(
-    session: AsyncSession, tables: Tables, jobs: list[Job], commit: Commit, anyio_backend: str
+    session: AsyncSession, tables: Tables, jobs: list[Job], commit: Commit
 ) -> None:
-    only_on(anyio_backend, "asyncio")
-
     async def work(job: Job, data: str) -> None:
         job["data"] = data
         await turns()
@@ -323,10 +311,10 @@ async def test_a_task_of_a_task_group_commits_what_its_parent_has_recorded(
             group.start_soon(work, job, str(number))
 
 
+@pytest.mark.asyncio_only
 async def test_a_task_group_of_asyncio_commits_what_the_caller_has_recorded(
-    session: AsyncSession, tables: Tables, jobs: list[Job], anyio_backend: str
+    session: AsyncSession, tables: Tables, jobs: list[Job]
 ) -> None:
-    only_on(anyio_backend, "asyncio")
     jobs[0]["data"] = "new"
     async with asyncio.TaskGroup() as group:
         group.create_task(session.commit())
@@ -337,7 +325,8 @@ async def test_a_task_group_of_asyncio_commits_what_the_caller_has_recorded(
 async def test_a_nursery_commits_what_the_caller_has_recorded(
     session: AsyncSession, tables: Tables, jobs: list[Job], anyio_backend: str
 ) -> None:
-    only_on(anyio_backend, "trio")
+    if anyio_backend != "trio":
+        pytest.skip("about trio")
     jobs[0]["data"] = "new"
     async with trio.open_nursery() as nursery:
         nursery.start_soon(session.commit)
@@ -423,10 +412,10 @@ async def test_ensure_commits_nothing_of_its_caller(
 # Outside of tasks
 
 
+@pytest.mark.asyncio_only
 async def test_a_callback_records_in_the_unit_that_it_inherits(
-    session: AsyncSession, tables: Tables, jobs: list[Job], anyio_backend: str
+    session: AsyncSession, tables: Tables, jobs: list[Job]
 ) -> None:
-    only_on(anyio_backend, "asyncio")
     loop = asyncio.get_running_loop()
 
     async def work(job: Job) -> None:
@@ -472,10 +461,10 @@ async def test_a_callback_without_a_task_records_in_the_unit_of_the_session(
     assert sent(tables) == [("update", "new")]
 
 
+@pytest.mark.asyncio_only
 async def test_a_task_with_nothing_of_its_own_commits_what_callbacks_have_recorded(
-    session: AsyncSession, tables: Tables, jobs: list[Job], anyio_backend: str
+    session: AsyncSession, tables: Tables, jobs: list[Job]
 ) -> None:
-    only_on(anyio_backend, "asyncio")
     loop, called = asyncio.get_running_loop(), asyncio.Event()
     jobs[0]["data"] = "of the task"
     await session.commit()
@@ -494,10 +483,10 @@ async def test_a_task_with_nothing_of_its_own_commits_what_callbacks_have_record
     assert sent(tables) == [("update", "of the task"), ("update", "of the callback")]
 
 
+@pytest.mark.asyncio_only
 async def test_a_callback_after_the_end_of_its_task_records_in_the_unit_of_the_session(
-    session: AsyncSession, tables: Tables, jobs: list[Job], anyio_backend: str
+    session: AsyncSession, tables: Tables, jobs: list[Job]
 ) -> None:
-    only_on(anyio_backend, "asyncio")
     loop, called = asyncio.get_running_loop(), asyncio.Event()
 
     def change() -> None:
@@ -531,10 +520,10 @@ async def test_what_runs_in_a_copied_context_belongs_to_its_task(
             group.start_soon(work, job)
 
 
+@pytest.mark.asyncio_only
 async def test_tasks_with_one_context_have_units_of_their_own(
-    session: AsyncSession, tables: Tables, jobs: list[Job], anyio_backend: str
+    session: AsyncSession, tables: Tables, jobs: list[Job]
 ) -> None:
-    only_on(anyio_backend, "asyncio")
     context = contextvars.copy_context()
 
     async def work(job: Job) -> None:
@@ -549,11 +538,11 @@ async def test_tasks_with_one_context_have_units_of_their_own(
     assert all(tables.data_of(job) == "one" for job in jobs)
 
 
+@pytest.mark.asyncio_only
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of Python 3.12")
 async def test_eager_tasks_have_units_of_their_own(
-    session: AsyncSession, tables: Tables, jobs: list[Job], anyio_backend: str
+    session: AsyncSession, tables: Tables, jobs: list[Job]
 ) -> None:
-    only_on(anyio_backend, "asyncio")
     loop = asyncio.get_running_loop()
     eager: Any = asyncio.eager_task_factory  # type: ignore[attr-defined,unused-ignore]
     loop.set_task_factory(eager)
@@ -983,14 +972,10 @@ async def test_what_nobody_can_commit_is_rolled_back(
     assert session.recorded_operations == ()
 
 
+@pytest.mark.asyncio_only
 async def test_a_task_that_leaves_its_commit_to_another_logs_nothing(
-    session: AsyncSession,
-    tables: Tables,
-    jobs: list[Job],
-    caplog: pytest.LogCaptureFixture,
-    anyio_backend: str,
+    session: AsyncSession, tables: Tables, jobs: list[Job], caplog: pytest.LogCaptureFixture
 ) -> None:
-    only_on(anyio_backend, "asyncio")
     tasks = list[asyncio.Task[None]]()
 
     async def work() -> None:
@@ -1152,15 +1137,10 @@ async def test_a_task_that_uses_many_sessions_keeps_none(tables: Tables) -> None
 # Generators that are left, frameworks, and portals
 
 
+@pytest.mark.asyncio_only
 async def test_a_block_in_a_generator_that_is_left_does_not_keep_its_consumer(
-    session: AsyncSession,
-    tables: Tables,
-    jobs: list[Job],
-    caplog: pytest.LogCaptureFixture,
-    anyio_backend: str,
+    session: AsyncSession, tables: Tables, jobs: list[Job], caplog: pytest.LogCaptureFixture
 ) -> None:
-    only_on(anyio_backend, "asyncio")
-
     async def generate() -> AsyncIterator[int]:
         async with session.unit_of_work():
             jobs[0]["data"] = "of the generator"
@@ -1216,11 +1196,11 @@ async def test_blocks_that_end_in_another_order_than_they_began_end(
     await session.commit()
 
 
+@pytest.mark.asyncio_only
 async def test_frameworks_see_that_commit_is_to_be_awaited(
-    session: AsyncSession, tables: Tables, jobs: list[Job], anyio_backend: str
+    session: AsyncSession, tables: Tables, jobs: list[Job]
 ) -> None:
     """Starlette would otherwise call it in a thread, and drop the coroutine."""
-    only_on(anyio_backend, "asyncio")
     jobs[0]["data"] = "new"
     tasks = BackgroundTasks()
     tasks.add_task(session.commit)

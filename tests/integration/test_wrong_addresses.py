@@ -286,8 +286,15 @@ async def test_other_certificates_are_not_trusted(
     set_variables(monkeypatch, {"REQUESTS_CA_BUNDLE": places[place]})
     async with over_tls(server.url, context_of(authority)) as port:
         async with session_at(f"https://localhost:{port}", server) as session:
-            with pytest.raises(ConnectError, match=r"(?i)certificate"):
+            with pytest.raises(ConnectError, match=r"(?i)certificate") as caught:
                 await session.current_user()
+    assert "to trust in SSL_CERT_FILE" in str(caught.value)
+
+
+async def test_an_address_without_tls_is_an_error_that_says_so(server: ServerHandle) -> None:
+    async with session_at(server.url.replace("http:", "https:"), server) as session:
+        with pytest.raises(ConnectError, match="may speak http there"):
+            await session.current_user()
 
 
 @pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"])

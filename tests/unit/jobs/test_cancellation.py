@@ -124,7 +124,7 @@ async def test_what_surrounds_a_task_shows_why_it_was_cancelled(
     ("error", "reason"),
     [
         (asyncio.CancelledError("by maya"), "cancelled: by maya"),
-        (asyncio.CancelledError(7), "cancelled"),
+        (asyncio.CancelledError(7), "cancelled: 7"),
         (asyncio.CancelledError(""), "cancelled"),
         (asyncio.CancelledError("Cancelled via cancel scope 7f; reason: full"), "cancelled: full"),
         (

@@ -53,6 +53,7 @@ def test_how_a_block_ends(error: BaseException, decided: End | None, end: End) -
         (SystemExit(""), "the process exits with 1"),
         (SystemExit(0.0), "0.0"),
         (SystemExit(2), "the process exits with 2"),
+        (SystemExit(True), "the process exits with 1"),
         (asyncio.CancelledError("x"), "cancelled"),
         (ValueError("bad"), "ValueError: bad"),
         (ValueError(), "ValueError"),

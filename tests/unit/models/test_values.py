@@ -211,6 +211,18 @@ def test_the_error_of_a_misspelt_status_has_the_allowed_ones_and_suggests_one() 
         )
 
 
+def test_a_missing_value_is_an_error_that_says_so() -> None:
+    class Render(Job):
+        shot: str
+
+    with pytest.raises(InvalidValueError) as caught:
+        Render(status="queued")  # type: ignore[call-arg]
+
+    assert str(caught.value) == (
+        "Job.shot cannot be None: its class has no default, so that it must be given"
+    )
+
+
 @pytest.mark.parametrize(
     "value", [b"abc", bytearray(b"abc"), memoryview(b"abc")], ids=["bytes", "array", "view"]
 )
