@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from aioftrackjobs import AsyncSession, ConnectError, RetryPolicy, TransportError, job_context
+from aioftrackjobs import AsyncSession, ConnectError, RetryPolicy, job_context
 from tests.tables import Tables
 
 SOON = RetryPolicy(first_delay=0.001, longest_delay=0.001)
@@ -89,16 +89,11 @@ async def test_a_final_status_is_sent_until_it_has_arrived(tables: Tables, fault
 
 async def test_a_final_status_that_cannot_be_sent_in_time_raises(tables: Tables) -> None:
     async with tables.session(retry=SOON) as session:
-        for grace in (0.02, 0.2, 2.0):  # until there was the time for an attempt
-            with pytest.raises(TransportError) as caught:
-                async with job_context(session, description="x", grace=grace):
-                    tables.faults.extend(["refused connection"] * 10_000)
-            tables.faults.clear()
-            if isinstance(caught.value, ConnectError):
-                break
+        with pytest.raises(ConnectError):
+            async with job_context(session, description="x", grace=0.3):
+                tables.faults.extend(["refused connection"] * 10_000)
 
-    assert type(caught.value) is ConnectError
-    assert set(statuses(tables)) == {"running"}
+    assert statuses(tables) == ["running"]
 
 
 async def test_the_blocks_error_wins_over_one_of_the_report(tables: Tables) -> None:
