@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -43,10 +42,6 @@ from aioftrackjobs.retry import Backoff
 from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
-
-#: Seconds after which the state of a Job is no longer known from its beginning. A request of others
-#: takes longer.
-_MOMENT = 0.001
 
 
 class EndingJob(ActiveJob, Protocol):
@@ -93,8 +88,6 @@ class FinalReport:
         self._data = data
         self._channels = channels
         self._grace = grace
-        # Before the end of this turn of the event loop, in which the Job may also have begun.
-        self._may_skip_read = jobs.active.has_just_begun(running)
         self.error: Exception | None = None
 
     async def deliver(self, status: JobStatus, deadline: float | None = None) -> None:
@@ -188,9 +181,6 @@ class FinalReport:
         Raises:
             JobDeletedError: Somebody has deleted the Job.
         """
-        may_skip, self._may_skip_read = self._may_skip_read, False
-        if may_skip and time.monotonic() - self._running.read_at < _MOMENT:
-            return  # it begins and ends at once: a read takes longer
         half = (anyio.current_time() + self._limit(deadline)) / 2
         with anyio.CancelScope(deadline=half), suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self._running)
