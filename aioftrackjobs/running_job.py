@@ -13,12 +13,12 @@ from aioftrackjobs.errors import ServerError
 from aioftrackjobs.jobs.attachments import Caller
 from aioftrackjobs.jobs.block import block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.joining import JoinedLifecycle
+from aioftrackjobs.jobs.existing import JoinedLifecycle, RepeatedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
+from aioftrackjobs.jobs.progress import text_of
 from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
 from aioftrackjobs.jobs.stopping import StopOn, StopRequest
-from aioftrackjobs.jobs.texts import text_of
 from aioftrackjobs.models import Entity, FileComponent, Job, JobStatus
 from aioftrackjobs.session import AsyncSession, jobs_of
 
@@ -103,11 +103,11 @@ async def job_context(
         session = session_from(session, AsyncSession)
     jobs = jobs_of(session)
     jobs.entities.connection.require_open()
-    kind = JoinedLifecycle if join else JobLifecycle
+    kind = JobLifecycle if job is None else JoinedLifecycle if join else RepeatedLifecycle
     lifecycle = kind(jobs, description=description, grace=grace, interval=interval, stop_on=stop_on)
     outer = _running.get()
     running: RunningJob | None = None
-    with jobs.background.keep_alive_for_block(), jobs.active.count_block():
+    with jobs.active.count_block(), jobs.background.keep_alive_for_block():
         try:
             with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
                 await lifecycle.begin(job, user, data, take_over=take_over)

@@ -87,16 +87,14 @@ class Attachments:
 
     Args:
         entities: The entities of the session.
-
-    Attributes:
         job_is_new: Whether the Job was just created, so that others have attached nothing to it.
     """
 
-    __slots__ = ("_entities", "_has_warned", "_known", "job_is_new")
+    __slots__ = ("_entities", "_has_warned", "_job_is_new", "_known")
 
-    def __init__(self, entities: EntityContext) -> None:
+    def __init__(self, entities: EntityContext, *, job_is_new: bool) -> None:
         self._entities = entities
-        self.job_is_new = False
+        self._job_is_new = job_is_new
         self._known = 0  # how many there are at least
         self._has_warned = False
 
@@ -151,7 +149,7 @@ class Attachments:
         """
         links = self._entities.identity.keys_of(JobComponent.entity_type)
         found = {component_id for component_id, job_id in links if job_id == job.id}
-        if self.job_is_new:
+        if self._job_is_new:
             return len(found)
         text = bind("select component_id from JobComponent where job_id is {id}", {"id": job.id})
         query: Query[Entity] = Query(self._entities, f"{text} limit {_SECOND}")

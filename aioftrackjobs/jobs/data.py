@@ -1,4 +1,4 @@
-"""The ``data`` of a Job: what each report writes into it. Pure: no I/O.
+"""The ``data`` of a Job: what each report writes into it. No I/O.
 
 ``data`` is one JSON text that is always written as a whole, and others keep values in it too. So
 each report starts from what the server holds, and changes only the keys of this package:
@@ -19,16 +19,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import ArgumentError
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
 from aioftrackjobs.jobs.progress import Progress, add_failure, compose_description
-from aioftrackjobs.models import JobStatus, parse_job_data
+from aioftrackjobs.models import Job, JobStatus, current_value, parse_job_data, remote_value
+from aioftrackjobs.protocol.operations import NOT_SET
 
 #: Characters of a Job's text, which travels with each report.
 _LONGEST_TEXT = 2000
@@ -47,6 +49,9 @@ _FINAL_KEYS = ("description", "base_description", LEASE, RECOVERED, TAKEN_OVER)
 
 #: The keys that only reports write.
 _OWN_KEYS = (*_FINAL_KEYS, "progress", "previous_data")
+
+#: The attributes that a final report sets.
+_REPORTED = ("status", "data")
 
 
 @dataclass(slots=True)
@@ -74,7 +79,7 @@ class JobData:
     extra: Mapping[str, Any] | None = None
     is_running: bool = False
     taken_over: Mapping[str, Any] | None = None
-    _latest: deque[str] = field(default_factory=partial(deque, maxlen=_LATEST))
+    _latest: tuple[str, ...] = ()
 
     def adopt_description(self, data: object) -> None:
         """Continue with the description in *data*, unless one is given.
@@ -151,7 +156,7 @@ class JobData:
         if text:
             composed["description"] = text = _encodable(text)
             if text != base and text not in self._latest:
-                self._latest.append(text)
+                self._latest = (*self._latest[1 - _LATEST :], text)
         elif base is not None or progress is not None or is_bare:
             composed.pop("description", None)
         if text and text != base:
@@ -246,3 +251,76 @@ def _encodable(text: str) -> str:
     if len(text) > _LONGEST_TEXT:
         text = f"{text[: _LONGEST_TEXT - 1]}…"
     return text.encode(errors="replace").decode()
+
+
+class Assignments:
+    """Observes what the program sets on the entity of its Job, unless another block does.
+
+    It may set a status or a text as on every other entity, and commit that or not. Both is
+    respected: the Job ends with this status, and continues with this text. What is not committed
+    goes along with the final report. Otherwise the program's next commit would send it after that.
+
+    Args:
+        entities: The entities of the session.
+        job: The Job.
+        data: What the Job reports; continues with texts that the program sets.
+        statuses: Gets the statuses that the program sets.
+        write_soon: Has the Job written soon.
+    """
+
+    def __init__(
+        self,
+        entities: EntityContext,
+        job: Job,
+        data: JobData,
+        statuses: set[object],
+        *,
+        write_soon: Callable[[], None],
+    ) -> None:
+        self._entities = entities
+        self._job = job
+        self._data = data
+        self._statuses = statuses
+        self._write_soon = write_soon
+        self._units = WeakSet[UnitOfWork]()
+        self._texts: tuple[str | None, str | None] = None, None  # before and after it has set data
+        entities.observers.setdefault(id(job), self._note)
+
+    def end(self) -> None:
+        """Observe it no more: the entity is the program's again."""
+        observers = self._entities.observers
+        if observers.get(id(self._job)) == self._note:
+            del observers[id(self._job)]
+
+    def _note(self, name: str, value: object, unit: UnitOfWork) -> None:
+        self._units.add(unit)
+        if name == "status" and value is not NOT_SET:
+            self._statuses.add(value)
+        elif name == "data":
+            self._note_data(value)
+            self._write_soon()
+
+    def _note_data(self, value: object) -> None:
+        current, remote = current_value(self._job, "data"), remote_value(self._job, "data")
+        before, after = self._texts
+        if value is not NOT_SET:
+            before = self._data.description if current is remote else before
+            self._data.adopt_change(current, value)
+            self._texts = before, self._data.description
+        elif self._data.description == after:
+            self._data.description = before
+
+    @property
+    def status(self) -> JobStatus | None:
+        """The status that the program has set, and the Job still has; None to decide it anew."""
+        if not self._statuses:
+            return None
+        status = current_value(self._job, "status")
+        is_end = isinstance(status, JobStatus) and status is not JobStatus.RUNNING
+        return status if is_end else None
+
+    def take_over(self) -> None:
+        """Let the next report contain what is not committed, and no later commit."""
+        for unit in tuple(self._units):
+            left = unit.drop_updates(self._job, _REPORTED)
+            self._data.adopt_values(remote_value(self._job, "data"), left.get("data"))

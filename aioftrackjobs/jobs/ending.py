@@ -1,18 +1,59 @@
-"""How a Job ends: what the block has decided, or what the error says that left it. Pure: no I/O.
+"""How a Job ends: what the block has decided, or what the error says that left it. No I/O.
 
 ``finish`` and ``fail`` decide the end, and the first call wins. A cancellation that comes later
 changes nothing, because it says nothing about the work. An error of the block does: a Job whose
 block raises an error after ``finish`` has failed.
+
+Why a block was cancelled is shown as far as the event loop shows it. A cancellation carries little:
+asyncio passes on the message of ``task.cancel("why")``, anyio and trio say whether a deadline has
+passed. ``asyncio.timeout`` and ``asyncio.TaskGroup`` cancel without a message, so the task is
+searched for them. They are found while the task is suspended, in the coroutines that it awaits and
+in its callbacks. Nothing is guessed: where nothing is found, the block was just "cancelled".
 """
 
 from __future__ import annotations
 
+import gc
+import logging
+import signal
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import (
+    AsyncGeneratorType,
+    CellType,
+    CoroutineType,
+    FunctionType,
+    GeneratorType,
+    MethodType,
+)
+from typing import Any, NamedTuple
 
-from aioftrackjobs.jobs.texts import text_of
+import anyio
+
+from aioftrackjobs.jobs.progress import text_of
 from aioftrackjobs.models import JobStatus
+
+logger = logging.getLogger(__name__)
+
+#: What a cancel scope of anyio writes into a CancelledError, with the reason behind it if it has
+#: one. Earlier versions of anyio write "by" for "via".
+_SCOPES = ("Cancelled via cancel scope ", "Cancelled by cancel scope ")
+_SCOPE_REASON = "; reason: "
+_SCOPE_DEADLINE = "deadline exceeded"
+
+#: What a nursery of trio writes before the error for which it has cancelled its tasks.
+_NURSERY_REASON = " raised exception "
+
+_BY_FAILURE = "cancelled because another task failed"
+
+#: Coroutines that are followed from a task inwards, and tasks that are followed from it outwards.
+_DEEPEST, _FARTHEST = 500, 50
+
+#: Seconds from here on are shown without decimal places.
+_EXACT = 10
+
+_SUSPENDED = (CoroutineType, AsyncGeneratorType, GeneratorType)
 
 
 class End(NamedTuple):
@@ -97,3 +138,168 @@ def describe_error(error: BaseException) -> str:
             return "cancelled"
         case _:
             return ": ".join(filter(None, (type(error).__name__, text_of(error))))
+
+
+# Interruptions
+
+
+def describe_interruption(error: BaseException, task: Any, seconds: float) -> str:
+    """Return why the block was interrupted: ``timed out after 5 s``, or ``cancelled: by maya``.
+
+    Args:
+        error: The cancellation, or another interruption.
+        task: The asyncio task that it ended, while that is suspended; None on trio.
+        seconds: How long the block has run.
+    """
+    if not is_cancellation(error):
+        return describe_error(error)
+    digits = 0 if seconds >= _EXACT else 1 if seconds >= 1 else 2
+    timed_out = f"timed out after {seconds:.{digits}f} s"
+    source = getattr(error, "source", None)
+    if source == "deadline":
+        return timed_out
+    reason = getattr(error, "reason", None) if source else _message(error)
+    if reason == _SCOPE_DEADLINE:
+        return timed_out
+    if source == "KeyboardInterrupt":
+        return "interrupted"
+    if isinstance(reason, str) and reason.strip():
+        failure = reason.partition(_NURSERY_REASON)[2] if source == "nursery" else ""
+        return f"{_BY_FAILURE}: {failure}" if failure else f"cancelled: {reason}"
+    if task is None:
+        return "cancelled"
+    try:
+        return _find_reason(task, timed_out)
+    except Exception:  # in a program that has changed parts of asyncio
+        logger.debug("the reason of a cancellation was not found", exc_info=True)
+        return "cancelled"
+
+
+def _find_reason(task: Any, timed_out: str) -> str:
+    """Return why *task* was cancelled, or *timed_out*, if what it is in shows that."""
+    for each in _surroundings(task):
+        if _has_expired(each):
+            return timed_out
+        if (other := _failure_in(each)) is not None:
+            reason = "cancelled" if isinstance(other, SystemExit) else _BY_FAILURE
+            return f"{reason}: {describe_failure(other)}"
+        if message := _message_to_group(each):
+            return f"cancelled: {message}"
+    return "interrupted" if _is_interrupted() else "cancelled"
+
+
+def _is_interrupted() -> bool:
+    """Return whether Ctrl-C has made ``asyncio.run`` cancel the program."""
+    handler = signal.getsignal(signal.SIGINT)
+    runner = getattr(handler.func, "__self__", None) if isinstance(handler, partial) else None
+    return bool(getattr(runner, "_interrupt_count", 0))
+
+
+def _message(error: BaseException | None) -> str | None:
+    """Return the message of a CancelledError of asyncio, or the reason of anyio's cancel scope."""
+    while error is not None and is_cancellation(error):
+        if error.args and (text := text_of(error.args[0])):
+            if not text.startswith(_SCOPES):
+                return text
+            return text.partition(_SCOPE_REASON)[2] or None
+        error = error.__context__  # somebody has caught one, and raised another
+    return None
+
+
+def _has_expired(found: Any) -> bool:
+    """Return whether *found* is a time-out of asyncio, or a scope of anyio, that has passed."""
+    asyncio = sys.modules["asyncio"]
+    if isinstance(found, anyio.CancelScope):  # versions of anyio before 4.11 give no reason
+        return found.cancel_called and found.deadline <= anyio.current_time()
+    if isinstance(found, asyncio.Timeout):
+        return bool(found.expired())
+    if isinstance(found, partial) and getattr(found.func, "__name__", "") == "_release_waiter":
+        (waiter,) = found.args  # of wait_for() before Python 3.12
+        return bool(waiter.done() and not waiter.cancelled())
+    return False
+
+
+def _failure_in(found: Any) -> BaseException | None:
+    """Return the error for which *found* has cancelled its tasks, if it is a task group."""
+    for name in ("_errors", "_exceptions") if _is_group(found) else ():  # asyncio's, and anyio's
+        errors = getattr(found, name, None)
+        if isinstance(errors, list) and errors:
+            first: BaseException = errors[0]
+            return first
+    return None
+
+
+def _message_to_group(found: object) -> str | None:
+    """Return why a task group was cancelled that *found*, its exit, waits in: it keeps that."""
+    if not (isinstance(found, CoroutineType) and found.cr_code.co_name in ("__aexit__", "_aexit")):
+        return None
+    held = gc.get_referents(found)
+    if not any(map(_is_group, held)):
+        return None
+    messages = (_message(each) for each in held if isinstance(each, BaseException))
+    return next(filter(None, messages), None)
+
+
+def _is_group(found: object) -> bool:
+    kind = type(found)
+    return kind.__name__ == "TaskGroup" and kind.__module__.startswith(("asyncio.", "anyio."))
+
+
+def _surroundings(task: Any) -> Iterator[object]:
+    """Return what may have cancelled *task*: what it is inside of, and what awaits it.
+
+    A task that is cancelled cancels the tasks that it awaits, so these are searched, too.
+    """
+    asyncio = sys.modules["asyncio"]
+    unseen, seen = [task], set[int]()
+    while unseen and len(seen) < _FARTHEST:
+        each = unseen.pop(0)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        if isinstance(each, asyncio.Task):
+            yield from _entered(each.get_coro())
+        for waiting in _waiting_for(each):
+            yield waiting
+            if _is_group(waiting):
+                scope = getattr(waiting, "cancel_scope", None)
+                parent = getattr(waiting, "_parent_task", getattr(scope, "_host_task", None))
+                unseen += [] if parent is None else [parent]
+            elif isinstance(waiting, asyncio.Future):
+                unseen.append(waiting)
+
+
+def _entered(awaited: object) -> Iterator[object]:
+    """Return what the coroutines from *awaited* inwards hold, context managers among it."""
+    for _ in range(_DEEPEST):
+        if awaited is None:
+            return
+        held = gc.get_referents(awaited)
+        for each in held:
+            owner = each.__self__ if isinstance(each, MethodType) else each
+            yield owner
+            if isinstance(each, MethodType) and type(owner).__module__ == "contextlib":
+                # A context manager that is a generator may be in another one.
+                inner = gc.get_referents(getattr(owner, "gen", None))
+                yield from (each.__self__ for each in inner if isinstance(each, MethodType))
+        following = (getattr(awaited, name, None) for name in ("cr_await", "ag_await"))
+        others = (each for each in held if isinstance(each, _SUSPENDED))
+        awaited = next((each for each in following if each is not None), None) or next(others, None)
+
+
+def _waiting_for(future: Any) -> Iterator[object]:
+    """Return what is called when *future* is done: a task, a task group, or another future."""
+    for callback, *_ in getattr(future, "_callbacks", None) or ():
+        if isinstance(callback, FunctionType):
+            yield from (each for cell in callback.__closure__ or () for each in _content(cell))
+        elif isinstance(callback, partial):
+            yield from callback.args
+        elif (owner := getattr(callback, "__self__", None)) is not None:
+            yield owner
+
+
+def _content(cell: CellType) -> Iterator[object]:
+    try:
+        yield cell.cell_contents
+    except ValueError:  # it is empty
+        return

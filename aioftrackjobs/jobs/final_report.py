@@ -14,7 +14,8 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -33,17 +34,22 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData
 from aioftrackjobs.jobs.interventions import Interventions
-from aioftrackjobs.jobs.progress import Channel
-from aioftrackjobs.jobs.reading import ReadableJob
+from aioftrackjobs.jobs.leases import ActiveJob
+from aioftrackjobs.jobs.progress import Channels
 from aioftrackjobs.jobs.termination import is_final_refusal
 from aioftrackjobs.journal import Receipt
 from aioftrackjobs.models import JobStatus, remote_value
+from aioftrackjobs.retry import Backoff
 from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
 
+#: Seconds after which the state of a Job is no longer known from its beginning. A request of others
+#: takes longer.
+_MOMENT = 0.001
 
-class EndingJob(ReadableJob, Protocol):
+
+class EndingJob(ActiveJob, Protocol):
     """A Job that ends."""
 
     @property
@@ -77,7 +83,7 @@ class FinalReport:
         jobs: JobsContext,
         running: EndingJob,
         data: JobData,
-        channels: Sequence[Channel],
+        channels: Channels,
         *,
         grace: float,
     ) -> None:
@@ -87,6 +93,8 @@ class FinalReport:
         self._data = data
         self._channels = channels
         self._grace = grace
+        # Before the end of this turn of the event loop, in which the Job may also have begun.
+        self._may_skip_read = jobs.active.has_just_begun(running)
         self.error: Exception | None = None
 
     async def deliver(self, status: JobStatus, deadline: float | None = None) -> None:
@@ -132,10 +140,11 @@ class FinalReport:
 
     async def _stop_reports(self, deadline: float) -> bool:
         """Stop all reports; return whether none is in progress any more."""
+        if not self._channels.are_used:
+            return True
         half = anyio.current_time() + self._grace / 2
         with anyio.CancelScope(deadline=self._limit(min(deadline, half))) as scope:
-            for channel in self._channels:
-                await channel.stop()
+            await self._channels.stop()
         return not scope.cancelled_caught
 
     def _limit(self, deadline: float) -> float:
@@ -144,9 +153,8 @@ class FinalReport:
     async def _send(self, status: JobStatus, deadline: float, *, is_quiet: bool) -> None:
         """Send *status* again and again until the server has applied it, or the deadline comes."""
         self.error = TransportError(f"no response within {self._grace:g} s")
-        unit = self._jobs.entities.new_unit()
+        backoff: Backoff | None = None
         with anyio.CancelScope(deadline=self._limit(deadline)) as scope:
-            backoff = replace(self._jobs.retry, budget=math.inf).backoff()
             while self.error is not None:
                 # Unordered: it need not wait for a report that hangs; that sets no status.
                 unit = self._jobs.entities.new_unit(unordered=True)
@@ -162,6 +170,8 @@ class FinalReport:
                         self.error = await self._explain(exc, deadline)
                     if not _may_succeed_soon(self.error):
                         return
+                    if backoff is None:
+                        backoff = replace(self._jobs.retry, budget=math.inf).backoff()
                     await self._jobs.server.pauses.wait(backoff, getattr(exc, "retry_after", None))
                 else:
                     self.error = None
@@ -178,6 +188,9 @@ class FinalReport:
         Raises:
             JobDeletedError: Somebody has deleted the Job.
         """
+        may_skip, self._may_skip_read = self._may_skip_read, False
+        if may_skip and time.monotonic() - self._running.read_at < _MOMENT:
+            return  # it begins and ends at once: a read takes longer
         half = (anyio.current_time() + self._limit(deadline)) / 2
         with anyio.CancelScope(deadline=half), suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self._running)
@@ -205,8 +218,7 @@ class FinalReport:
 
     async def _write_data_again(self) -> None:
         with self._jobs.background.optional():
-            for channel in self._channels:
-                await channel.stop()
+            await self._channels.stop()
             unit = self._jobs.entities.new_unit()
             try:
                 unit.set(self._job, data=self._compose())

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -83,7 +82,7 @@ class Interventions:
         self._is_hidden = False  # from this user, who could write it
         self._status: JobStatus | None = None  # that somebody else has set
         self._known: object = None  # data in which there is nothing new, as most often
-        self._own_texts = deque[object](maxlen=_OWN_TEXTS)
+        self._own_texts: tuple[object, ...] = ()
         self._recovered_at: float | None = None  # the first of the latest reads that show it
         self._patience = _READS_OF_OWNER * jobs.entities.connection.timings.job_read_interval
         self.read_at = 0.0
@@ -108,7 +107,7 @@ class Interventions:
     def note_text(self, text: object) -> None:
         """Take note that the session writes *text* as the Job's description."""
         if not self._own_texts or self._own_texts[-1] != text:
-            self._own_texts.append(text)
+            self._own_texts = (*self._own_texts[1 - _OWN_TEXTS :], text)
 
     # What the server says
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Protocol
 
 import anyio
 
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, turn_end_caller
 from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
 from aioftrackjobs.jobs.ownership import Lease
@@ -98,6 +98,8 @@ class ActiveJobs:
         self._period = min(self._interval, period) if seconds else period
         self._jobs: dict[ActiveJob, None] = {}
         self._guests: dict[ActiveJob, bool] = {}
+        self._begun: set[ActiveJob] = set()  # in this turn of the event loop
+        self._at_turn_end: Callable[[Callable[[], None]], object] | None = None
         self._lease: Mapping[str, Any] | None = None
         self._lease_made_at: tuple[int, timedelta] | None = None
         self._process: Process | None = None
@@ -141,7 +143,15 @@ class ActiveJobs:
         self._jobs[job] = None
         if self._seconds and renew_now:
             job.renew_lease(0.0)
+        if not self._begun:
+            self._at_turn_end = self._at_turn_end or turn_end_caller()
+            self._at_turn_end(self._begun.clear)
+        self._begun.add(job)
         self._start_watching()
+
+    def has_just_begun(self, job: ActiveJob) -> bool:
+        """Return whether the event loop has run nothing but the block since *job* has begun."""
+        return job in self._begun
 
     def _start_watching(self) -> None:
         if not self._is_watching:

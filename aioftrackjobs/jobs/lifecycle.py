@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -26,24 +26,19 @@ from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
     JobDeletedError,
-    JobOwnedError,
     ServerError,
     SessionStateError,
 )
-from aioftrackjobs.jobs.assignments import Assignments
 from aioftrackjobs.jobs.attachments import Attachments, format_traceback
-from aioftrackjobs.jobs.block import find_job, find_user
-from aioftrackjobs.jobs.cancellation import describe_interruption
+from aioftrackjobs.jobs.block import find_user
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import JobData, parse_given_data
-from aioftrackjobs.jobs.ending import End, end_of_block
+from aioftrackjobs.jobs.data import Assignments, JobData, parse_given_data
+from aioftrackjobs.jobs.ending import End, describe_interruption, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.interventions import Interventions
-from aioftrackjobs.jobs.ownership import takeover_note
-from aioftrackjobs.jobs.progress import Channel, Progress
+from aioftrackjobs.jobs.progress import Channels, Progress, one_line
 from aioftrackjobs.jobs.reports import Reports
 from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
-from aioftrackjobs.jobs.texts import one_line
 from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 
 if TYPE_CHECKING:
@@ -57,9 +52,6 @@ _CLOCK_STEP = timedelta(seconds=5)
 #: Why a Job fails that runs when its session is closed.
 _CLOSED = "the session was closed while the Job was running"
 
-#: Seconds between two rounds of lease renewals.
-_RENEWAL_ROUND = 1.0
-
 
 class JobLifecycle:
     """Takes one Job from its beginning to its end.
@@ -70,10 +62,6 @@ class JobLifecycle:
         grace: Seconds that recording the final status may take.
         interval: Seconds from one progress report to the next.
         stop_on: What ends the block from outside: see :func:`job_context`.
-
-    Attributes:
-        attachments: What is attached to the Job.
-        others: What others do to the Job.
     """
 
     def __init__(
@@ -87,31 +75,21 @@ class JobLifecycle:
     ) -> None:
         self._jobs = jobs
         self._data = JobData(description)
-        self.attachments = Attachments(jobs.entities)
         self._grace = grace
         self._interval = interval
         self._decided: End | None = None
         self._own_statuses = set[object]()
         self._assignments: Assignments | None = None
-        self._is_handed_over = False  # whether a change is on its way to the event loop
         self._began_at = time.monotonic()
-        self._channels: dict[float, Channel] = {}  # by their interval, opened when first used
         self._lease_made_at = 0.0
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_begun = False
         self._is_closed = False
-        self._reports: Reports | None = None
+        self._is_new = False  # not a Job that existed already
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
-        self.others = Interventions(
-            jobs,
-            stop_on,
-            write_soon=partial(self._write_soon, _RENEWAL_ROUND),
-            adopt_text=self._data.adopt_text,
-            own_statuses=self._own_statuses,
-            leave=self._leave,
-        )
+        self._stop_on: StopOn = stop_on
 
     def __repr__(self) -> str:
         return repr(self._entity)
@@ -123,16 +101,45 @@ class JobLifecycle:
             raise LookupError("the Job has not begun")
         return self._entity
 
+    # What the first request does not need is made after it.
+
+    @cached_property
+    def others(self) -> Interventions:
+        """What others do to the Job."""
+        return Interventions(
+            self._jobs,
+            self._stop_on,
+            write_soon=self._channels.touch_for_lease,
+            adopt_text=self._data.adopt_text,
+            own_statuses=self._own_statuses,
+            leave=self._leave,
+        )
+
+    @cached_property
+    def _channels(self) -> Channels:
+        return Channels(
+            self._jobs.background,
+            self._jobs.progress,
+            self,
+            self._post_data,
+            self._may_write,
+            interval=self._interval,
+        )
+
+    @cached_property
+    def attachments(self) -> Attachments:
+        """What is attached to the Job."""
+        return Attachments(self._jobs.entities, job_is_new=self._is_new)
+
+    @cached_property
+    def reports(self) -> Reports:
+        """What is reported about the work."""
+        return Reports(self)
+
     @property
     def reporter(self) -> JobLifecycle:
         """What reports of the block go to."""
         return self
-
-    @property
-    def reports(self) -> Reports:
-        """What is reported about the work, made when the Job has begun."""
-        self._reports = self._reports or Reports(self)
-        return self._reports
 
     # The beginning
 
@@ -144,7 +151,13 @@ class JobLifecycle:
         *,
         take_over: bool = False,
     ) -> None:
-        """Mark the Job running: a new one, or one that exists already.
+        """Create the Job as running.
+
+        Args:
+            job: None; or, for a block about a Job that exists, that Job or its id.
+            user: The user that sees it, or its id or name; the session's own user if None.
+            data: What the program keeps in its ``data``.
+            take_over: Take it from an owner that may still run it.
 
         Raises:
             NoResultFoundError: There is no such Job or user.
@@ -152,60 +165,20 @@ class JobLifecycle:
             CommitUncertainError: It is not known whether the Job is running.
             SessionStateError: The session is not open, or is closed meanwhile.
         """
-        extra = parse_given_data(data) if isinstance(data, str) else data
-        if extra:
-            self._data.adopt_description(extra)
-        if job is not None:
-            await self._begin_again(job, extra, take_over=take_over)
-            return
+        extra = self._adopt(data)
         entities = self._jobs.entities
         owner = await (entities.current_user() if user is None else find_user(entities, user))
         self._beginning = unit = entities.new_unit()
         self._entity = entity = self._create(owner, extra, unit)
-        self.attachments.job_is_new = True
+        self._is_new = True
         await self._commit_beginning(unit, entity)
 
-    async def _begin_again(
-        self, job: Entity | str | UUID, extra: Mapping[str, Any] | None, *, take_over: bool
-    ) -> None:
-        """Mark a Job running that exists already, unless it has an owner."""
-        began = anyio.current_time()
-        entity = await find_job(self._jobs.entities, job)
-        claims, active = self._jobs.claims, self._jobs.active
-        former = active.find(entity.id)
-        if active.is_ending(entity.id) or (former is not None and not take_over):
-            raise claims.owned_here(entity)
-        beginning = claims.enter(entity, began, take_over=take_over)
-        try:
-            note = takeover_note(beginning.former, self._jobs.server.server_time())
-            self._data.taken_over = note
-            self.others.former = beginning.former and beginning.former.holder
-            self._beginning = unit = self._jobs.entities.new_unit()
-            self._entity = self._restart(entity, extra, unit)
-            await self._commit_beginning(unit, entity)
-            if former is not None:
-                former.lose()
-            await claims.confirm(entity, beginning, partial(self._write_again, extra))
-            self._jobs.require_open()
-        except ServerError as exc:
-            if not exc.is_retryable:
-                await self.require_existence(exc)
-            raise
-        except JobOwnedError:
-            if self._is_closed:  # the session was closed meanwhile, and has ended the Job itself
-                self._jobs.require_open()
-            self.others.is_lost = True
-            self._leave()
-            raise
-        finally:
-            claims.leave(entity)
-
-    async def _write_again(self, extra: Mapping[str, Any] | None) -> None:
-        self._jobs.require_open()
-        unit = self._jobs.entities.new_unit()
-        data = self._compose(remote_value(self.entity, "data"), extra)
-        unit.set(self.entity, status=JobStatus.RUNNING, data=data)
-        await unit.commit()
+    def _adopt(self, data: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:
+        """Continue with the description in the *data* that the program gives; return these."""
+        extra = parse_given_data(data) if isinstance(data, str) else data
+        if extra:
+            self._data.adopt_description(extra)
+        return extra
 
     async def _commit_beginning(self, unit: UnitOfWork, entity: Job) -> None:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
@@ -229,7 +202,7 @@ class JobLifecycle:
             entity,
             self._data,
             self._own_statuses,
-            write_soon=self._note_change,
+            write_soon=self._channels.touch,
         )
         self._task = current_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
@@ -242,12 +215,6 @@ class JobLifecycle:
             "user_id": user["id"],
         }
         return self._jobs.entities.create(Job, values, unit=unit)
-
-    def _restart(self, job: Job, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
-        data = remote_value(job, "data")
-        self._data.adopt_description(data)
-        unit.set(job, status=JobStatus.RUNNING, data=self._compose(data, extra))
-        return job
 
     async def require_existence(self, refusal: ServerError) -> None:
         """Find out whether *refusal*, perhaps of something else, came because the Job is gone.
@@ -296,13 +263,13 @@ class JobLifecycle:
     def description(self, text: str) -> None:
         if not self._is_ending:
             self._data.description = text
-            self._note_change()
+            self._channels.touch()
 
     def show_progress(self, progress: Progress) -> None:
         """Have *progress* written soon. Never waits."""
         if not self._is_ending:
             self._data.progress = progress
-            self._note_change()
+            self._channels.touch()
 
     def decide(self, status: JobStatus, text: str | None) -> bool:
         """Decide how the Job ends, and return whether this was the first decision.
@@ -317,30 +284,9 @@ class JobLifecycle:
         self._decided = End(status, line or None)
         return True
 
-    def _note_change(self) -> None:
-        """Have the Job's data written soon."""
-        background = self._jobs.background
-        try:
-            if background.is_called_by_task():
-                self._write_soon(self._interval)
-            elif not self._is_handed_over:  # one that is on its way takes this change along
-                self._is_handed_over = True
-                background.call_in_loop(self._write_handed_over)
-        except (FtrackJobsError, RuntimeError) as exc:  # there is no event loop any more, or a fork
-            logger.debug("%r: its progress is not written any more: %s", self, exc)
-
-    def _write_handed_over(self) -> None:
-        self._is_handed_over = False
-        self._write_soon(self._interval)
-
-    def _write_soon(self, interval: float) -> None:
-        """Have the Job's data written in the next round of writes with *interval*."""
-        if self._is_ending or self.others.is_deleted or self.others.is_lost:
-            return  # the final report writes them, and nothing may be written after it
-        if interval not in self._channels:
-            channel = self._jobs.progress.open_channel(interval, self, self._post_data)
-            self._channels[interval] = channel
-        self._channels[interval].touch()
+    def _may_write(self) -> bool:
+        """Return whether anything may be written before the end: the final report comes last."""
+        return not (self._is_ending or self.others.is_deleted or self.others.is_lost)
 
     def _post_data(self, settle: Settle) -> PendingRequest | None:
         if self.others.is_deleted or self.others.is_lost:
@@ -402,14 +348,12 @@ class JobLifecycle:
             active.add_guest(self, is_read=False)
         if active.find(self.entity.id) is None:  # otherwise another block here has taken it over
             self._jobs.journal.release_job(self.entity.id)
-        for channel in self._channels.values():
-            channel.close()
+        self._channels.close()
 
     def renew_lease(self, older_than: float) -> None:
         """Have the lease written again soon, if it was written more than some seconds ago."""
         if time.monotonic() - self._lease_made_at >= older_than:
-            # At an interval of its own: progress may be written less often than leases end.
-            self._write_soon(_RENEWAL_ROUND)
+            self._channels.touch_for_lease()
 
     def cancel(self, keep: Collection[int]) -> None:
         """Cancel the task of the block, unless the Job ends already, or *keep* has the task."""
@@ -464,6 +408,7 @@ class JobLifecycle:
             raise report.error
 
     def _start_ending(self, end: End) -> FinalReport:
+        report = FinalReport(self._jobs, self, self._data, self._channels, grace=self._grace)
         self._stop_running()
         self._data.is_running = False
         self._data.is_done = end.status is JobStatus.DONE
@@ -471,8 +416,7 @@ class JobLifecycle:
             self._data.failure_reason = end.text
         if self._decided is not None and self._decided.status is JobStatus.DONE:
             self._data.result = self._decided.text
-        channels = tuple(self._channels.values())
-        return FinalReport(self._jobs, self, self._data, channels, grace=self._grace)
+        return report
 
     def _stop_running(self) -> None:
         self._is_ending = True
@@ -498,7 +442,7 @@ class JobLifecycle:
         if with_traceback and isinstance(error, Exception) and not self.others.has_caused(error):
             text = format_traceback(error, self._jobs.api_key)
         try:
-            # In the background, while the task waits: see jobs.cancellation.
+            # In the background, while the task waits: see jobs.ending.
             find_end = partial(self._find_end, error, current_task(), seconds)
             with self._jobs.active.count_report(self):
                 await self._jobs.background.finish(self._report_failure, find_end, text)

@@ -24,13 +24,35 @@ from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, ServerError
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
-from aioftrackjobs.jobs.texts import one_line
+from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
+
+#: Characters of a message or of a reason; the jobs menu shows one line.
+LONGEST_LINE = 300
+
+#: Seconds between two rounds of lease renewals.
+_RENEWAL_ROUND = 1.0
 
 #: Queues a write of a Job's current state, and calls back with the outcome; None if there is
 #: nothing to write.
 Post: TypeAlias = Callable[[Settle], PendingRequest | None]
+
+
+def one_line(text: str, *secrets: str) -> str:
+    """Return *text* in one line of limited length, without any of *secrets*."""
+    # A text of many megabytes is cut before it is searched. Secrets are removed from the rest of
+    # it before that is cut to its final length, which could leave a part of one.
+    line = " ".join(redact(text[: 10 * LONGEST_LINE], *secrets).split())
+    return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
+
+
+def text_of(value: object) -> str | None:
+    """Return ``str(value)``; None for None, and if that raises an error."""
+    try:
+        return None if value is None else str(value)
+    except Exception:  # noqa: BLE001 - a broken __str__ is no reason to end the work
+        return None
 
 
 class Progress(NamedTuple):
@@ -82,6 +104,9 @@ class Channel:
 
     The latest state is written, however often the channel is touched. A write that fails is
     logged, and not repeated: the next touch leads to the next write.
+
+    Attributes:
+        is_touched: Whether a state is yet to be read for a write.
     """
 
     def __init__(self, writer: ProgressWriter, job: ReadableJob, post: Post) -> None:
@@ -90,18 +115,18 @@ class Channel:
         self._post = post
         self._request: PendingRequest | None = None
         self._is_being_read = False
-        self._is_touched = False
+        self.is_touched = False
         self._is_stopped = False
 
     def touch(self) -> None:
         """Have the state written soon. Never waits."""
-        self._is_touched = not self._is_stopped
-        if self._is_touched and self._request is None and not self._is_being_read:
+        self.is_touched = not self._is_stopped
+        if self.is_touched and self._request is None and not self._is_being_read:
             self._writer.add(self)
 
     def close(self) -> None:
         """Write no more, nor what was not sent yet."""
-        self._is_stopped, self._is_touched = True, False
+        self._is_stopped, self.is_touched = True, False
         if self._request is not None:
             self._request.withdraw()
 
@@ -113,13 +138,13 @@ class Channel:
 
     def begin_read(self) -> bool:
         """Note that the Job is being read; return whether that is still of use."""
-        self._is_being_read, self._is_touched = self._is_touched, False
+        self._is_being_read, self.is_touched = self.is_touched, False
         return self._is_being_read
 
     def drop(self) -> None:
         """Do not write now, because the Job could not be read."""
         self._is_being_read = False
-        if self._is_touched:
+        if self.is_touched:
             self._writer.add(self)
 
     def write(self) -> None:
@@ -130,7 +155,7 @@ class Channel:
         if self._is_stopped or self._request is not None:
             self._is_being_read = False
             return
-        self._is_touched = False
+        self.is_touched = False
         try:
             self._request = self._post(self._settle)
         except (FtrackJobsError, ValueError) as exc:  # others may keep in data what cannot be sent
@@ -146,7 +171,7 @@ class Channel:
             or self._is_stopped
         ):
             self._writer.log_failure(outcome.error)
-        if self._is_touched:
+        if self.is_touched:
             self._writer.add(self)
 
 
@@ -271,3 +296,79 @@ class ProgressWriters:
             writer = ProgressWriter(self._background, self._reader, interval=interval)
             self._writers[interval] = writer
         return self._writers[interval].open_channel(job, post)
+
+
+class Channels:
+    """The channels of one Job, which may be touched in any thread, callback or signal handler.
+
+    Args:
+        background: Whose event loop a touch from elsewhere is handed over to.
+        writers: The progress writers of the session.
+        job: The Job.
+        post: Queues a write of it.
+        may_write: Whether anything may be written about it now.
+        interval: Seconds from one report to the next.
+    """
+
+    def __init__(
+        self,
+        background: BackgroundTasks,
+        writers: ProgressWriters,
+        job: ReadableJob,
+        post: Post,
+        may_write: Callable[[], bool],
+        *,
+        interval: float,
+    ) -> None:
+        self._background = background
+        self._writers = writers
+        self._job, self._post, self._may_write = job, post, may_write
+        self._interval = interval
+        self._is_handed_over = False  # whether a touch is on its way to the event loop
+        self._by_interval: dict[float, Channel] = {}  # opened when first used
+        self._for_reports: Channel | None = None
+
+    @property
+    def are_used(self) -> bool:
+        """Whether anything was to be written."""
+        return bool(self._by_interval)
+
+    def touch(self) -> None:
+        """Have a report of the Job written soon. Never waits, and raises no error."""
+        if self._for_reports is not None and self._for_reports.is_touched:
+            return  # as most often: that write is yet to come
+        try:
+            if self._background.is_called_by_task():
+                self._touch(self._interval)
+            elif not self._is_handed_over:  # one that is on its way takes this change along
+                self._is_handed_over = True
+                self._background.call_in_loop(self._touch_handed_over)
+        except (FtrackJobsError, RuntimeError) as exc:  # there is no event loop any more, or a fork
+            logger.debug("%r: its progress is not written any more: %s", self._job, exc)
+
+    def _touch_handed_over(self) -> None:
+        self._is_handed_over = False
+        self._touch(self._interval)
+
+    def touch_for_lease(self) -> None:
+        """Have the Job written soon, however long the interval of its reports is."""
+        self._touch(_RENEWAL_ROUND)
+
+    def _touch(self, interval: float) -> None:
+        if not self._may_write():
+            return
+        if interval not in self._by_interval:
+            channel = self._writers.open_channel(interval, self._job, self._post)
+            self._by_interval[interval] = channel
+            self._for_reports = self._by_interval.get(self._interval)
+        self._by_interval[interval].touch()
+
+    def close(self) -> None:
+        """Write no more."""
+        for channel in self._by_interval.values():
+            channel.close()
+
+    async def stop(self) -> None:
+        """Write no more, and wait for the end of a write that the server may have received."""
+        for channel in self._by_interval.values():
+            await channel.stop()

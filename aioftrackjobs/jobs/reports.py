@@ -13,9 +13,8 @@ from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from aioftrackjobs.jobs.progress import Progress
+from aioftrackjobs.jobs.progress import Progress, text_of
 from aioftrackjobs.jobs.stages import Work, number, show_value
-from aioftrackjobs.jobs.texts import text_of
 
 logger = logging.getLogger(__name__)
 

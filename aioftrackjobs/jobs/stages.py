@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 
-from aioftrackjobs.jobs.progress import Progress
-from aioftrackjobs.jobs.texts import text_of
+from aioftrackjobs.jobs.progress import Progress, text_of
 
 #: By how much sums of fractions may be wrong: not enough to show.
 _TOLERANCE = 1e-6

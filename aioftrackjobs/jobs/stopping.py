@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from datetime import datetime
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -256,14 +257,20 @@ class BlockScope:
         task.cancel(reason)
 
 
+@cache
+def _scopes_of_tasks() -> Mapping[Any, Any]:
+    from anyio._backends._asyncio import _task_states
+
+    return _task_states
+
+
 def _innermost_scope(task: asyncio.Task[Any]) -> anyio.CancelScope | None:
     """Return the cancel scope that *task* is in; anyio has no public way to see another task's."""
     try:
-        from anyio._backends._asyncio import _task_states
-
-        return _task_states[task].cancel_scope
+        scope: anyio.CancelScope | None = _scopes_of_tasks()[task].cancel_scope
     except (ImportError, LookupError, AttributeError):
         return None
+    return scope
 
 
 def current_task() -> asyncio.Task[Any] | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import anyio
 import anyio.from_thread
+import anyio.lowlevel
 import anyio.to_thread
 import pytest
 
@@ -31,6 +32,7 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
+from aioftrackjobs.jobs import final_report
 from aioftrackjobs.jobs.stopping import StopOn
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import connection_of, jobs_of
@@ -234,6 +236,36 @@ async def test_the_last_reads_of_many_jobs_are_one_query(
             end.set()
     assert len(reads) <= 2
     assert all(data_of(server, each)["theirs"] == 1 for each in ids[::10])
+
+
+@pytest.mark.parametrize(
+    ("moment", "awaits", "reads"),
+    [
+        pytest.param(60.0, False, 0, id="at once"),
+        pytest.param(60.0, True, 1, id="others had a turn"),
+        pytest.param(0.0, False, 1, id="takes its time"),
+    ],
+)
+async def test_a_job_is_read_before_its_end_unless_it_ends_at_once(
+    server: ServerHandle, monkeypatch: pytest.MonkeyPatch, moment: float, awaits: bool, reads: int
+) -> None:
+    monkeypatch.setattr(final_report, "_MOMENT", moment)
+    requests = 0
+
+    async def note(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal requests
+        requests += 1
+        return await send(request)
+
+    async with watching(server, timings=Timings()) as session:
+        async with job_context(session, description="loads the user"):
+            pass
+        Relay(session, note)
+        async with job_context(session, description="x") as job:
+            if awaits:
+                await anyio.lowlevel.checkpoint()
+    assert requests == 2 + reads
+    assert held(server, job.id)["status"] == "done"
 
 
 async def test_a_server_that_allows_no_query_of_jobs_still_gets_reports(

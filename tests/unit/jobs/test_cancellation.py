@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import pytest
 
-from aioftrackjobs.jobs.cancellation import describe_interruption
+from aioftrackjobs.jobs.ending import describe_interruption
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 

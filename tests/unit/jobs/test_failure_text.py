@@ -9,7 +9,7 @@ import pytest
 
 from aioftrackjobs.jobs.attachments import format_traceback
 from aioftrackjobs.jobs.ending import describe_failure
-from aioftrackjobs.jobs.texts import one_line
+from aioftrackjobs.jobs.progress import one_line
 
 KEY = "SECRET-KEY"
 

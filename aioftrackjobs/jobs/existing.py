@@ -1,4 +1,6 @@
-"""JoinedLifecycle: a block that works on a Job for its owner, which is elsewhere.
+"""Blocks about a Job that exists already: one runs it again, the other works on it for its owner.
+
+Who runs a Job again becomes its owner, unless it has one: see :mod:`aioftrackjobs.jobs.claims`.
 
 A joined block writes progress as the owner does, right after a read of the Job, and keeps the
 owner's lease as it finds it. It writes nothing once the Job has ended. The text in the jobs menu
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,15 +21,79 @@ import anyio
 import sniffio
 
 from aioftrackjobs.commit.request import PendingRequest, Settle
-from aioftrackjobs.errors import EntityError, FtrackJobsError, SessionStateError
+from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.errors import (
+    EntityError,
+    FtrackJobsError,
+    JobOwnedError,
+    ServerError,
+    SessionStateError,
+)
 from aioftrackjobs.jobs.block import find_job
 from aioftrackjobs.jobs.data import parse_given_data
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
-from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
+from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER, takeover_note
 from aioftrackjobs.jobs.stopping import current_task
 from aioftrackjobs.models import Entity, JobStatus, parse_job_data, remote_value
 
 logger = logging.getLogger(__name__)
+
+
+class RepeatedLifecycle(JobLifecycle):
+    """Runs a Job that exists already, unless it has an owner."""
+
+    async def begin(
+        self,
+        job: Entity | str | UUID | None,
+        user: Entity | str | UUID | None,
+        data: Mapping[str, Any] | str | None,
+        *,
+        take_over: bool = False,
+    ) -> None:
+        """Mark the Job running; for arguments and errors, see :meth:`JobLifecycle.begin`."""
+        extra = self._adopt(data)
+        began = anyio.current_time()
+        entity = await find_job(self._jobs.entities, job or "")
+        claims, active = self._jobs.claims, self._jobs.active
+        former = active.find(entity.id)
+        if active.is_ending(entity.id) or (former is not None and not take_over):
+            raise claims.owned_here(entity)
+        beginning = claims.enter(entity, began, take_over=take_over)
+        try:
+            note = takeover_note(beginning.former, self._jobs.server.server_time())
+            self._data.taken_over = note
+            self.others.former = beginning.former and beginning.former.holder
+            self._entity = entity
+            self._data.adopt_description(remote_value(entity, "data"))
+            self._beginning = unit = self._set_running(extra)
+            await self._commit_beginning(unit, entity)
+            if former is not None:
+                former.lose()
+            await claims.confirm(entity, beginning, partial(self._write_again, extra))
+            self._jobs.require_open()
+        except ServerError as exc:
+            if not exc.is_retryable:
+                await self.require_existence(exc)
+            raise
+        except JobOwnedError:
+            if self._is_closed:  # the session was closed meanwhile, and has ended the Job itself
+                self._jobs.require_open()
+            self.others.is_lost = True
+            self._leave()
+            raise
+        finally:
+            claims.leave(entity)
+
+    async def _write_again(self, extra: Mapping[str, Any] | None) -> None:
+        self._jobs.require_open()
+        await self._set_running(extra).commit()
+
+    def _set_running(self, extra: Mapping[str, Any] | None) -> UnitOfWork:
+        """Return a unit of work in which the Job is set running."""
+        unit = self._jobs.entities.new_unit()
+        data = self._compose(remote_value(self.entity, "data"), extra)
+        unit.set(self.entity, status=JobStatus.RUNNING, data=data)
+        return unit
 
 
 class JoinedLifecycle(JobLifecycle):
@@ -70,7 +137,7 @@ class JoinedLifecycle(JobLifecycle):
         self._task = current_task()
         self._jobs.active.add_guest(self, is_read=True)
         if self._data.extra:
-            self._write_soon(self._interval)
+            self._channels.touch()
 
     def decide(self, status: JobStatus, text: str | None) -> bool:
         """Log that this has no effect: the owner decides how the Job ends."""
@@ -112,7 +179,7 @@ class JoinedLifecycle(JobLifecycle):
             return
         self._is_closed = True
         self._stop_running()
-        if self._channels:
+        if self._channels.are_used:
             try:
                 await self._jobs.background.finish(self._write_last)
             except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
@@ -120,8 +187,7 @@ class JoinedLifecycle(JobLifecycle):
 
     async def _write_last(self) -> None:
         with anyio.move_on_after(self._grace):
-            for channel in self._channels.values():
-                await channel.stop()
+            await self._channels.stop()
             try:
                 await self._jobs.reader.read_with_others(self)
                 if remote_value(self.entity, "status") == JobStatus.RUNNING:
