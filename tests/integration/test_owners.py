@@ -598,7 +598,8 @@ async def test_stop_on_any_ends_the_block_of_a_former_owner(
     async with connected(server, lease=0.6) as former, anyio.create_task_group() as group:
         with pytest.raises(JobOwnedError) as caught:
             async with job_context(former, description="x", stop_on="any") as job:
-                await group.start(hold, other, job.id, release, {"take_over": True})
+                with anyio.CancelScope(shield=True):  # it would not begin if this were cancelled
+                    await group.start(hold, other, job.id, release, {"take_over": True})
                 await anyio.sleep_forever()
         assert caught.value.holder == jobs_of(other).journal.holder
         assert (await stored(other, job))[0] == "running"
@@ -614,7 +615,8 @@ async def test_stop_on_any_ends_the_block_although_the_new_owner_has_ended_the_j
     async with connected(server, lease=0.6) as former, anyio.create_task_group() as group:
         with anyio.fail_after(20), pytest.raises(JobOwnedError):
             async with job_context(former, description="x", stop_on="any") as job:
-                await group.start(hold, other, job.id, release, {"take_over": True})
+                with anyio.CancelScope(shield=True):  # it would not begin if this were cancelled
+                    await group.start(hold, other, job.id, release, {"take_over": True})
                 await anyio.sleep_forever()
     assert (await stored(other, job))[0] == "done"
 
