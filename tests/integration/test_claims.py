@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -247,17 +248,17 @@ async def test_two_tasks_of_one_session_get_different_jobs(session: AsyncSession
 @pytest.mark.parametrize(
     ("content", "is_free"),
     [
-        (claim_of(DEAD), True),
-        (claim_of(ELSEWHERE, left=-1), True),
-        (claim_of(ELSEWHERE), False),
-        (claim_of(this_process()), False),
-        ({LEASE: "nonsense"}, True),
+        pytest.param(lambda: claim_of(DEAD), True, id="dead"),
+        pytest.param(lambda: claim_of(ELSEWHERE, left=-1), True, id="over"),
+        pytest.param(lambda: claim_of(ELSEWHERE), False, id="elsewhere"),
+        pytest.param(lambda: claim_of(this_process()), False, id="here"),
+        pytest.param(lambda: {LEASE: "nonsense"}, True, id="nonsense"),
     ],
 )
 async def test_the_claim_of_a_daemon_that_died_or_waited_too_long_is_free(
-    session: AsyncSession, content: dict[str, Any], *, is_free: bool
+    session: AsyncSession, content: Callable[[], dict[str, Any]], *, is_free: bool
 ) -> None:
-    await queue(session, content)
+    await queue(session, content())
 
     assert (await session.claim_job(QUEUED) is not None) is is_free
 
