@@ -181,8 +181,9 @@ class FinalReport:
         Raises:
             JobDeletedError: Somebody has deleted the Job.
         """
-        half = (anyio.current_time() + self._limit(deadline)) / 2
-        with anyio.CancelScope(deadline=half), suppress(FtrackJobsError):
+        now = anyio.current_time()
+        quarter = now + (self._limit(deadline) - now) / 4  # the status and a traceback follow
+        with anyio.CancelScope(deadline=quarter), suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self._running)
         if self._running.others.is_deleted:
             raise JobDeletedError(self._job.id)
