@@ -42,13 +42,16 @@ async def test_each_task_has_its_stage(session: AsyncSession, other: AsyncSessio
                 job.progress(0, total=2)
                 await run_sync(job.advance)
                 after.set()
-                await shows(other, job, "Render (50 %, sh040: 1 of 2)")
+                await all_shown.wait()
 
+        all_shown = anyio.Event()
         events = [anyio.Event() for _ in range(5)]
         events[0].set()
         async with anyio.create_task_group() as group:
             for number in range(4):
                 group.start_soon(in_turn, number, events[number], events[number + 1])
+            await shows(other, job, "Render (50 %, sh040: 1 of 2)")
+            all_shown.set()
         await shows(other, job, "Render (100 %)")
 
 
