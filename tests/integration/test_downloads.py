@@ -221,9 +221,12 @@ async def test_a_later_call_resumes_where_an_earlier_one_broke_off(
     no_retries: AsyncSession, proxy: FaultProxy, target: Path, body: bytes
 ) -> None:
     component = await put(no_retries, body)
-    proxy.plan(GET, received=len(body) // 2)
-    with pytest.raises(TransportError):
-        await no_retries.download(component, target, resume=True)
+    for _ in range(10):  # a client may lose what it holds when the connection breaks
+        proxy.plan(GET, received=len(body) // 2)
+        with pytest.raises(TransportError):
+            await no_retries.download(component, target, resume=True)
+        if left(target):
+            break
     assert left(target) == {".plate.exr.part", ".plate.exr.part.json"}
     kept = (target.parent / ".plate.exr.part").stat().st_size
     seen: list[int] = []
