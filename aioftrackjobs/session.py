@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -11,7 +10,7 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
-from aioftrackjobs.background import mark_coroutine_functions
+from aioftrackjobs.background import SafeLogger, mark_coroutine_functions
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.config import (
     require,
@@ -51,7 +50,7 @@ from aioftrackjobs.transfers.download import download
 from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import HttpClient, Transport, is_client
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
 

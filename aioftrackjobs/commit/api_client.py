@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from aioftrackjobs.background import is_cancellation_of_task, type_name
 from aioftrackjobs.commit.request import WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError, ServerError, TransportError
 from aioftrackjobs.protocol.headers import (
@@ -200,8 +201,11 @@ class ApiClient:
         except FtrackJobsError as exc:
             self._server_status.note_failure(str(exc))
             raise
-        except Exception as exc:  # noqa: BLE001 - a transport of the caller's may raise anything
-            reason = type(exc).__name__
+        except BaseException as exc:  # a transport or a hook of the caller's may raise anything
+            is_interruption = isinstance(exc, (GeneratorExit, KeyboardInterrupt))
+            if is_interruption or is_cancellation_of_task(exc):
+                raise
+            reason = type_name(exc)
         # Outside of the except clause: the foreign error may quote headers with the API key, so
         # that this one must not refer to it.
         error = TransportError(f"the transport failed: {reason}")

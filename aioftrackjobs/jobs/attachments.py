@@ -6,7 +6,6 @@ one attachment of a Job for download, so that a second one leads to a warning.
 
 from __future__ import annotations
 
-import logging
 import sys
 import traceback
 import warnings
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from aioftrackjobs.transfers.content import Uploadable
     from aioftrackjobs.transfers.control import ProgressCallback
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: The name of the file that holds a traceback.
 _TRACEBACK_NAME = "traceback.txt"

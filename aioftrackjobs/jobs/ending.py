@@ -14,7 +14,6 @@ in its callbacks. Nothing is guessed: where nothing is found, the block was just
 from __future__ import annotations
 
 import gc
-import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -31,10 +30,10 @@ from typing import Any, NamedTuple
 
 import anyio
 
-from aioftrackjobs.jobs.progress import text_of
+from aioftrackjobs.background import SafeLogger, text_of
 from aioftrackjobs.models import JobStatus
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: What a cancel scope of anyio writes into a CancelledError, with the reason behind it if it has
 #: one. Earlier versions of anyio write "by" for "via".

@@ -12,7 +12,6 @@ error.
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.errors import (
     CommitUncertainError,
@@ -41,7 +41,7 @@ from aioftrackjobs.models import JobStatus, remote_value
 from aioftrackjobs.retry import Backoff
 from aioftrackjobs.transport import redact
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 
 class EndingJob(ActiveJob, Protocol):

@@ -10,7 +10,6 @@ session runs by now, or that has ended otherwise, is left alone.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import (
     AuthenticationError,
@@ -42,7 +42,7 @@ from aioftrackjobs.journal import Entry
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 from aioftrackjobs.transfers.upload import remove_unregistered
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: Jobs that are read and written together.
 _CHUNK = 100
@@ -92,7 +92,8 @@ class JournalReplay:
             while True:
                 self._woken = woken = anyio.Event()
                 is_complete = False
-                with self._connection.background.optional() as scope:
+                background = self._connection.background
+                with background.optional() as scope, background.surviving("the journal's replay"):
                     is_complete = await self.deliver()
                 if scope.cancel_called:
                     return  # the session is being closed: a later one goes on

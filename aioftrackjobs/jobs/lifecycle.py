@@ -7,7 +7,6 @@ ended. An error of the block wins over an error of a report.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -19,6 +18,7 @@ from uuid import UUID
 import anyio
 import sniffio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Settle
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.queries import fetch_entity
@@ -44,7 +44,7 @@ from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
 if TYPE_CHECKING:
     import asyncio
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)

@@ -9,7 +9,6 @@ never sent.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -19,14 +18,14 @@ from weakref import WeakSet
 import anyio
 import anyio.lowlevel
 
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, ServerError
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
 from aioftrackjobs.transport import redact
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: Characters of a message or of a reason; the jobs menu shows one line.
 LONGEST_LINE = 300
@@ -45,14 +44,6 @@ def one_line(text: str, *secrets: str) -> str:
     # it before that is cut to its final length, which could leave a part of one.
     line = " ".join(redact(text[: 10 * LONGEST_LINE], *secrets).split())
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
-
-
-def text_of(value: object) -> str | None:
-    """Return ``str(value)``; None for None, and if that raises an error."""
-    try:
-        return None if value is None else str(value)
-    except Exception:  # noqa: BLE001 - a broken __str__ is no reason to end the work
-        return None
 
 
 class Progress(NamedTuple):
@@ -158,7 +149,7 @@ class Channel:
         self.is_touched = False
         try:
             self._request = self._post(self._settle)
-        except (FtrackJobsError, ValueError) as exc:  # others may keep in data what cannot be sent
+        except Exception as exc:  # noqa: BLE001 - others may keep in data what cannot be sent
             self._writer.log_failure(exc)
         finally:
             self._is_being_read = False
@@ -222,7 +213,7 @@ class ProgressWriter:
                 self._is_running = False
                 self._touched.clear()
 
-    def log_failure(self, error: Exception) -> None:
+    def log_failure(self, error: BaseException) -> None:
         """Log that a write failed: in one line for all writes that fail at the same time."""
         self._failures += 1
         if self._failures > 1:
@@ -232,7 +223,7 @@ class ProgressWriter:
         except FtrackJobsError:  # the session ends, and with it all Jobs that are left
             logger.warning("progress was not written; the work goes on: %s", error)
 
-    async def _log_failures(self, error: Exception) -> None:
+    async def _log_failures(self, error: BaseException) -> None:
         await anyio.lowlevel.checkpoint()
         number, self._failures = self._failures, 0
         jobs = "" if number == 1 else f" for {number} Jobs"
@@ -244,7 +235,8 @@ class ProgressWriter:
                 pause = self._next_round - time.monotonic()
                 await anyio.sleep(max(pause, 0))
                 self._next_round = time.monotonic() + self._interval
-                await self._write_all()
+                with self._background.surviving("a round of progress reports"):
+                    await self._write_all()
         except FtrackJobsError:
             logger.warning("progress is not written any more", exc_info=True)
         finally:
@@ -268,10 +260,12 @@ class ProgressWriter:
             await self._reader.read([channel.job for channel in channels])
         except (ServerError, MalformedResponseError):
             pass  # a server that allows no such query is no reason to report nothing
-        except FtrackJobsError as exc:
+        except BaseException as exc:
             for channel in channels:
                 channel.drop()
                 self.log_failure(exc)
+            if not isinstance(exc, FtrackJobsError):
+                raise
             return
         for channel in channels:
             channel.write()

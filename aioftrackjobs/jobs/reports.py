@@ -6,17 +6,17 @@ for what it is passed: a report must never end the work that it is about.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sized
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
-from aioftrackjobs.jobs.progress import Progress, text_of
+from aioftrackjobs.background import SafeLogger, text_of
+from aioftrackjobs.jobs.progress import Progress
 from aioftrackjobs.jobs.stages import Work, number, show_value
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 T = TypeVar("T")
 

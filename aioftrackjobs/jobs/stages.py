@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 
-from aioftrackjobs.jobs.progress import Progress, text_of
+from aioftrackjobs.background import text_of
+from aioftrackjobs.jobs.progress import Progress
 
 #: By how much sums of fractions may be wrong: not enough to show.
 _TOLERANCE = 1e-6

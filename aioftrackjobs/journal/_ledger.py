@@ -13,7 +13,6 @@ at once, without success; then everything that is still true is written again.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -22,13 +21,13 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from aioftrackjobs.background import Waiter
+from aioftrackjobs.background import SafeLogger, Waiter
 from aioftrackjobs.journal._entry import Entry, Key
 
 if TYPE_CHECKING:
     from aioftrackjobs.journal._file import JournalFile
 
-logger = logging.getLogger("aioftrackjobs.journal")
+logger = SafeLogger("aioftrackjobs.journal")
 
 JournalState: TypeAlias = Literal["off", "working", "failing"]
 Work: TypeAlias = "Callable[[JournalFile], Any]"
