@@ -280,8 +280,9 @@ class RunningJob(Reporter):
         self._decide(JobStatus.FAILED, reason)
 
     def _decide(self, status: JobStatus, text: object) -> None:
+        line = text_of(text)
         with self._reports.lock:
-            is_first = self._lifecycle.decide(status, text_of(text))
+            is_first = self._lifecycle.decide(status, line)
         if not (is_first or self._lifecycle.has_ended):
             logger.warning(
                 "%r: its end was decided before; it is not changed to %s",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.errors import JobDeletedError, JobStoppedError, ServerError
@@ -253,7 +253,9 @@ class Interventions:
     def has_caused(self, error: BaseException) -> bool:
         """Return whether *error* says that the block of this Job was stopped."""
         job_id = None if self._job is None else self._job.id
-        return isinstance(error, JobStoppedError) and error.job_id == job_id
+        # By its type, as except does: a class of the user's may have a __class__ that raises.
+        is_stop = issubclass(type(error), JobStoppedError)
+        return is_stop and cast("JobStoppedError", error).job_id == job_id
 
     @property
     def imposed_status(self) -> JobStatus | None:

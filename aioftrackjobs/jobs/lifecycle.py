@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import anyio
-import sniffio
 
-from aioftrackjobs.background import SafeLogger
+from aioftrackjobs.background import SafeLogger, text_of
 from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Settle
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.queries import fetch_entity
@@ -29,7 +28,7 @@ from aioftrackjobs.errors import (
     ServerError,
     SessionStateError,
 )
-from aioftrackjobs.jobs.attachments import Attachments, format_traceback
+from aioftrackjobs.jobs.attachments import Attachments
 from aioftrackjobs.jobs.block import find_user
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import Assignments, JobData, parse_given_data
@@ -74,7 +73,8 @@ class JobLifecycle:
         stop_on: StopOn = "request",
     ) -> None:
         self._jobs = jobs
-        self._data = JobData(description)
+        # A subclass of str may have methods of its own, which would run in the background.
+        self._data = JobData(None if description is None else str.__str__(description))
         self._grace = grace
         self._interval = interval
         self._decided: End | None = None
@@ -438,15 +438,15 @@ class JobLifecycle:
         self._stop_running()
         if self.others.is_deleted:
             return
-        text = None
+        attached = None
         if with_traceback and isinstance(error, Exception) and not self.others.has_caused(error):
-            text = format_traceback(error, self._jobs.api_key)
+            attached = error
         try:
             # In the background, while the task waits: see jobs.ending.
             find_end = partial(self._find_end, error, current_task(), seconds)
             with self._jobs.active.count_report(self):
-                await self._jobs.background.finish(self._report_failure, find_end, text)
-        except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
+                await self._jobs.background.finish(self._report_failure, find_end, attached)
+        except Exception as exc:  # noqa: BLE001 - the block's own error must come out
             logger.warning("%r: its failure was not reported: %s", self, exc)
         except anyio.get_cancelled_exc_class():
             if isinstance(error, Exception):
@@ -458,7 +458,7 @@ class JobLifecycle:
         """Return how the Job ends whose block was left by *error*, in *task*, after *seconds*."""
         describe = partial(describe_interruption, task=task, seconds=seconds)
         if self.others.has_caused(error):  # as by a cancellation, the work may have ended before
-            status, text = self._decided or End(JobStatus.FAILED, str(error))
+            status, text = self._decided or End(JobStatus.FAILED, text_of(error))
         else:
             status, text = end_of_block(error, self._decided, describe)
         shutdown = self._jobs.active.shutdown_reason
@@ -468,7 +468,9 @@ class JobLifecycle:
             status, text = self._decided or End(JobStatus.FAILED, _CLOSED)
         return End(status, None if text is None else one_line(text, self._jobs.api_key))
 
-    async def _report_failure(self, find_end: Callable[[], End], traceback: str | None) -> None:
+    async def _report_failure(
+        self, find_end: Callable[[], End], attached: Exception | None
+    ) -> None:
         deadline = anyio.current_time() + self._grace
         with anyio.CancelScope(deadline=deadline):
             if not await self._may_exist():
@@ -483,9 +485,9 @@ class JobLifecycle:
         await report.deliver(end.status, deadline)
         if report.error is not None:
             logger.warning("%r: its failure was not reported: %s", self, report.error)
-        elif traceback is not None and end.status is JobStatus.FAILED:
+        elif attached is not None and end.status is JobStatus.FAILED:
             with anyio.CancelScope(deadline=deadline) as scope:
-                await self.attachments.add_traceback(self.entity, traceback)
+                await self.attachments.add_traceback(self.entity, attached)
             if scope.cancelled_caught:
                 logger.warning("%r: there was no time to attach its traceback", self)
 
