@@ -160,14 +160,14 @@ class _Formatter:
             return
         members = _members(error)
         if levels == 0:
-            yield f"  | [{len(members)} errors of this group are left out]"
-            return
+            yield "  [of the groups in this one, only the errors are shown]"
+            members = tuple(leaves_of(error))
         for number, member in enumerate(members[:_MEMBERS], 1):
             yield f"  +---------------- {number} ----------------"
             for line in self.lines(member, levels - 1):
                 yield from (f"  | {each}" for each in line.split("\n"))
         if len(members) > _MEMBERS:
-            yield f"  +---------------- and {len(members) - _MEMBERS} more"
+            yield "  +---------------- and more"
 
     def _message(self, text: str | None) -> str:
         if text is None or len(text) <= _MESSAGE:
