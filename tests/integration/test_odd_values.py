@@ -310,8 +310,8 @@ class OddError(Exception, metaclass=KindOfKinds):
     def __cause__(self) -> Any:  # type: ignore[override]
         raise SystemExit
 
-    @property  # type: ignore[override]
-    def __notes__(self) -> Any:
+    @property
+    def __notes__(self) -> Any:  # type: ignore[override]
         raise SystemExit
 
     @property  # type: ignore[misc]
