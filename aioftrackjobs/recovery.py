@@ -1,9 +1,9 @@
 """Recovery: fails the running Jobs that have no owner any more, on any host, from any host.
 
 It fails exactly the Jobs whose owner is dead, as far as that can be seen from here, or whose lease
-has ended, unless their owner is seen to live on this host. Right before it writes, it reads the Jobs again, and leaves those alone that have
-changed. So it may run twice, and on two hosts at once. An owner that was only cut off from the
-server overrules it with the final status.
+has ended, unless their owner is seen to live on this host. Right before it writes, it reads the
+Jobs again, and leaves those alone that have changed. So it may run twice, and on two hosts at once.
+An owner that was only cut off from the server overrules it with the final status.
 """
 
 from __future__ import annotations
