@@ -13,8 +13,9 @@ import math
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -23,12 +24,17 @@ from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
 from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
-from aioftrackjobs.journal import Process, this_process
+from aioftrackjobs.journal import Journal, Process, this_process
 
 logger = SafeLogger(__name__)
 
 #: How often a lease is renewed before it would end.
 RENEWALS = 3
+
+#: Seconds from the end of a lease for which its owner is waited for if its process lives on this
+#: host: its event loop may be blocked, or the process be stopped. A process that has given up one
+#: of its Jobs looks the same, so that this must end some time.
+LIVING_GRACE = 86_400.0
 
 
 class ActiveJob(ReadableJob, Protocol):
@@ -60,13 +66,39 @@ class ActiveJob(ReadableJob, Protocol):
         ...
 
 
+#: What each session of this process runs, by its holder in leases.
+_of_sessions = WeakValueDictionary[str, "ActiveJobs"]()
+
+
+def is_lost(job_id: str, lease: Lease, now: datetime, grace: float) -> bool:
+    """Return whether the running Job with a *lease* has no owner any more, as seen from here.
+
+    That is stricter than :meth:`.Lease.is_over`, which decides who may run a Job: an owner on this
+    host that lives keeps its Job although it has not renewed the lease in time.
+
+    Args:
+        job_id: The id of the Job.
+        lease: What its data hold.
+        now: The time of the server.
+        grace: Seconds by which clocks may differ.
+    """
+    if not lease.is_over(now, grace):
+        return False
+    if lease.process == this_process():  # known, and not only likely
+        session = _of_sessions.get(lease.holder)
+        return session is None or not session.holds(job_id)
+    if lease.is_claim or not lease.process.is_alive():
+        return True
+    return (now - lease.until).total_seconds() > LIVING_GRACE
+
+
 class ActiveJobs:
     """The Jobs that a session runs: renews their leases, reads them, cancels them at a shutdown.
 
     Args:
         background: Where leases are renewed.
         server: Knows the time of the server.
-        holder: Names the session in leases.
+        journal: Names the session in leases, and keeps final statuses that are not delivered.
         reader: Reads what others have written in the Jobs.
         seconds: How long a lease lasts; 0 for no leases.
         period: Seconds from one read of the Jobs to the next; less if leases are renewed more
@@ -82,7 +114,7 @@ class ActiveJobs:
         self,
         background: BackgroundTasks,
         server: ServerStatus,
-        holder: str,
+        journal: Journal,
         reader: JobReader,
         *,
         seconds: float,
@@ -90,7 +122,7 @@ class ActiveJobs:
     ) -> None:
         self._background = background
         self._server = server
-        self._holder = holder
+        self._journal = journal
         self._reader = reader
         self._seconds = seconds
         self._interval = seconds / RENEWALS
@@ -104,6 +136,7 @@ class ActiveJobs:
         self._blocks = 0
         self._all_left: anyio.Event | None = None
         server.on_clock_step = self._handle_clock_step
+        _of_sessions[journal.holder] = self
         self.shutdown_reason: str | None = None
         self.shutdown_deadline = math.inf
         self.is_closing = False
@@ -125,7 +158,7 @@ class ActiveJobs:
             # Found out late: a process may make a session and fork before it is opened.
             self._process = self._process or this_process()
             until = self._server.server_time() + timedelta(seconds=self._seconds)
-            self._lease = Lease(self._holder, self._process, until).encode()
+            self._lease = Lease(self._journal.holder, self._process, until).encode()
             self._lease_made_at = made_at
         return self._lease
 
@@ -170,6 +203,11 @@ class ActiveJobs:
     def find(self, job_id: str) -> ActiveJob | None:
         """Return the Job with this id that this session owns; None if it owns none."""
         return next((job for job in self._jobs if job.is_job(job_id)), None)
+
+    def holds(self, job_id: str) -> bool:
+        """Return whether this session runs the Job with this id, or is to end it; in any thread."""
+        owned = (*tuple(self._jobs), *tuple(self._ending))
+        return self._journal.keeps_job(job_id) or any(job.is_job(job_id) for job in owned)
 
     def is_ending(self, job_id: str) -> bool:
         """Return whether this session is reporting how the Job with this id ended."""

@@ -24,7 +24,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from aioftrackjobs.config import server_identity
 from aioftrackjobs.journal._entry import Entry, Key, Owner
+from aioftrackjobs.journal._presence import is_present, note_opened
 from aioftrackjobs.journal._process import Process
 from aioftrackjobs.timings import DEFAULT_TIMINGS
 
@@ -125,7 +127,9 @@ class JournalFile:
         *,
         busy_timeout: float = DEFAULT_TIMINGS.journal_busy_timeout,
     ) -> None:
+        note_opened(owner.token)
         self._owner = owner
+        self._server = server_identity(owner.server_url)
         self._busy_timeout = busy_timeout
         self._heartbeat_at = -math.inf
         self._wal: int | None = None
@@ -182,15 +186,24 @@ class JournalFile:
 
         A file that was deleted, or replaced, can still be written, but no other process reads it.
         """
-        assert self._wal is not None  # noqa: S101 - for type checkers
         try:
             is_there = os.path.samestat(self._path.stat(), self._place) and os.path.samestat(
-                self._wal_path.stat(), os.fstat(self._wal)
+                self._wal_path.stat(), os.fstat(self._log)
             )
         except FileNotFoundError:
             is_there = False
         if not is_there:
             raise UnusableJournalError("it was deleted, or replaced by another file")
+
+    @property
+    def log_path(self) -> Path:
+        """The write-ahead log."""
+        return self._wal_path
+
+    @property
+    def _log(self) -> int:
+        assert self._wal is not None  # noqa: S101 - for type checkers
+        return self._wal
 
     def sync(self) -> None:
         """Make what was written outlive a power cut, in the file that other processes open.
@@ -199,8 +212,7 @@ class JournalFile:
             OSError: The disk does not accept it.
             UnusableJournalError: The file was deleted, or replaced.
         """
-        assert self._wal is not None  # noqa: S101 - for type checkers
-        os.fsync(self._wal)
+        os.fsync(self._log)
         self._check_place()
 
     def close(self) -> None:
@@ -240,12 +252,12 @@ class JournalFile:
                 execute(
                     "DELETE FROM entries WHERE owner = ? AND server = ? AND (kind, id) IN"
                     f" (SELECT {_fields(2)} FROM json_each(?))",
-                    (self._owner.token, self._owner.server_url, json.dumps(deleted)),
+                    (self._owner.token, self._server, json.dumps(deleted)),
                 )
 
     def _insert(self, execute: Callable[..., Any], entries: Sequence[Entry]) -> None:
         owner = self._owner
-        ours = (owner.server_url, owner.api_user, owner.token)
+        ours = (self._server, owner.api_user, owner.token)
         if len(entries) == 1:
             execute(_INSERT_ONE, (*ours, *entries[0]))
         else:  # tuples travel as lists, in the order of their fields
@@ -290,7 +302,8 @@ class JournalFile:
             owners = execute("SELECT * FROM owners WHERE token != ?", (me.token,)).fetchall()
             self._seen = {row[0]: self._seen[row[0]] for row in owners if row[0] in self._seen}
             for token, host, pid, place, started, seen, ended in owners:
-                alive = Process(host, pid, place, started).is_alive()
+                process = Process(host, pid, place, started)
+                alive = is_present(token, process, seen, now, log=self._log, own_token=me.token)
                 if alive is None and self._is_silent(token, seen, now):
                     alive = False
                 undecided |= alive is None
@@ -299,7 +312,7 @@ class JournalFile:
                 only = "" if alive is False else _LEFT_AT_THE_END
                 taken = (
                     f"owner = ?{only} AND server = ? AND api_user = ?",
-                    (token, me.server_url, me.api_user),
+                    (token, self._server, me.api_user),
                 )
                 keys.update(execute(f"SELECT kind, id FROM entries WHERE {taken[0]}", taken[1]))
                 execute(

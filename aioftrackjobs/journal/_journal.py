@@ -87,6 +87,10 @@ class Journal:
         """Return whether *entry* is still true, without changes."""
         return self._ledger.has(entry)
 
+    def keeps_job(self, job_id: str) -> bool:
+        """Return whether this session has something to report about the Job with this id."""
+        return any(entry.key == ("job", job_id) for entry in self._ledger.entries())
+
     # Recording
 
     async def record_job(self, job_id: str) -> bool:

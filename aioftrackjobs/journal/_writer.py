@@ -12,6 +12,7 @@ from pathlib import Path
 from aioftrackjobs.journal._entry import Owner
 from aioftrackjobs.journal._file import JournalFile, UnusableJournalError
 from aioftrackjobs.journal._ledger import Batch, Ledger
+from aioftrackjobs.journal._presence import PresenceLock
 
 #: Seconds after which what was written is synced to the disk.
 _SYNC_AFTER = 0.1
@@ -45,6 +46,7 @@ class Writer:
         self._call_soon = call_soon
         self._busy_timeout = busy_timeout
         self._file: JournalFile | None = None
+        self._presence = PresenceLock(owner.token)
         self._unsynced_since: float | None = None
 
     def start(self) -> None:
@@ -62,6 +64,7 @@ class Writer:
         self._try(batch)
         self._try(None, at_once=True)
         self._close()
+        self._presence.release()
         self._settle(batch)  # last: when closing returns, the file is closed
 
     def _next_batch(self) -> Batch:
@@ -87,6 +90,7 @@ class Writer:
     def _write(self, batch: Batch) -> None:
         if self._file is None:
             self._file = JournalFile(self._path, self._owner, busy_timeout=self._busy_timeout)
+            self._presence.hold(self._file.log_path)
         file = self._file
         file.write(time.time(), batch.entries, batch.gone)
         if batch.entries and self._unsynced_since is None:
