@@ -27,11 +27,10 @@ _LATEST = 32_503_680_000.0
 #: Process ids are lower than this on every system.
 _PIDS = 2**31
 
-_UNKNOWN_HOST = "an unknown host"
+#: The host of a process, if no row says it.
+UNKNOWN_HOST = "an unknown host"
 
-ENTRY_COLUMNS = (
-    "server, kind, id, api_user, owner, holder, since, final_report, lost_host, lost_at"
-)
+ENTRY_COLUMNS = "server, kind, id, api_user, owner, holder, since, final_report, lost_host, lost_at"
 OWNER_COLUMNS = "token, host, pid, place, started, seen, ended"
 
 
@@ -74,15 +73,22 @@ def decode_text(raw: bytes) -> str:
     return raw.decode(errors="surrogateescape")
 
 
+def as_bytes(value: object) -> bytes | None:
+    """Return the bytes of a text or a blob of the file, as ``CAST(... AS BLOB)`` does."""
+    if isinstance(value, str):
+        return value.encode(errors="surrogateescape")
+    return value if isinstance(value, bytes) else None
+
+
 def check_entry(row: Sequence[Any]) -> EntryRow | None:
     """Return the row with the columns of :data:`ENTRY_COLUMNS`; None if it cannot be used."""
     server, kind, id_, api_user, owner, holder, since, report, lost_host, lost_at = row
     if kind not in _KINDS or not all(map(_is_name, (server, id_, api_user, owner, holder))):
         return None
-    if report is not None and not isinstance(report, str):
+    if report is not None and not (isinstance(report, str) and _is_utf8(report)):
         report = ""  # which is no report: see journal_replay
     if lost_host is not None and not _is_name(lost_host):
-        lost_host = _UNKNOWN_HOST
+        lost_host = UNKNOWN_HOST
     since, lost_at = _time(since) or 0.0, _time(lost_at)
     entry = Entry(kind, id_, holder, since, report, lost_host, lost_at)
     return EntryRow(server, api_user, owner, entry)
@@ -99,7 +105,7 @@ def check_owner(row: Sequence[Any]) -> OwnerRow | None:
     is_process = all(isinstance(each, str) for each in (host, place, started))
     is_process = is_process and type(pid) is int and 0 < pid < _PIDS
     process = Process(host, pid, place, started) if is_process else None
-    shown = host if _is_name(host) else _UNKNOWN_HOST
+    shown = host if _is_name(host) else UNKNOWN_HOST
     return OwnerRow(token, process, shown, _time(seen) or 0.0, ended == 1)
 
 
@@ -110,6 +116,14 @@ def show_row(row: Sequence[Any]) -> str:
 
 def _is_name(value: object) -> bool:
     return isinstance(value, str) and 0 < len(value) <= _LONGEST and value.isprintable()
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _time(value: object) -> float | None:
