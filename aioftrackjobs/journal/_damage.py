@@ -169,7 +169,8 @@ class DamageWatch:
                 rows = database.execute(
                     "SELECT kind, id, owner, final_report FROM entries WHERE server = ?", (server,)
                 ).fetchall()
-                database.execute("SELECT max(seen) FROM owners").fetchone()
+                for columns, table in ((ENTRY_COLUMNS, "entries"), (OWNER_COLUMNS, "owners")):
+                    database.execute(f"SELECT {columns} FROM {table} LIMIT 1").fetchone()
         except sqlite3.DatabaseError as exc:
             code = getattr(exc, "sqlite_errorcode", 0)
             if is_damage(exc) or code == sqlite3.SQLITE_IOERR_SHORT_READ:

@@ -27,6 +27,9 @@ APPLICATION_ID, VERSION = 0x6674_4A62, 1
 
 _ID_AT = 68
 
+#: Bytes of a database, at least.
+_SMALLEST = 512
+
 #: The tables of a journal, by their names.
 TABLES = {
     "owners": """CREATE TABLE owners (
@@ -181,8 +184,11 @@ def require_own(path: Path) -> None:
         ForeignFileError: It is not.
         DamagedJournalError: It is, and its header is damaged.
     """
-    if path.stat().st_size == 0:
+    size = path.stat().st_size
+    if size == 0:
         return
+    if size < _SMALLEST:
+        _require_own_header(path)
     # Neither the file nor those beside it are touched, whatever they are.
     address = f"{Path(os.path.realpath(path)).as_uri()}?mode=ro&immutable=1"
     try:
@@ -219,7 +225,7 @@ def require_own_database(database: sqlite3.Connection) -> None:
 
 def _require_own_header(path: Path) -> None:
     """Raise that a file which SQLite cannot read is a journal, or the file of another program."""
-    with path.open("rb") as file:  # it is no database, so that no process has it open as one
+    with path.open("rb") as file:  # it is no database, which no process could have open
         header = file.read(100)
     if header[_ID_AT : _ID_AT + 4] == APPLICATION_ID.to_bytes(4, "big"):
         raise DamagedJournalError("its header is damaged")

@@ -29,9 +29,8 @@ logger = SafeLogger("aioftrackjobs.journal")
 _SYNC_AFTER = 0.1
 #: Seconds between two heartbeats, if there is nothing to write, and between two looks for damage.
 _HEARTBEAT, _INSPECTION = 20.0, 0.4
-#: Seconds until a journal that is damaged or gone is made anew; and in which that is not repeated,
-#: since something may damage it again and again.
-_RENEWAL, _NO_RENEWAL = 0.3, 60.0
+#: Seconds until a journal that is damaged or gone is made anew; and how often in how many seconds.
+_RENEWAL, _RENEWALS, _PERIOD = 0.3, 6, 60.0
 
 
 class Writer:
@@ -62,7 +61,8 @@ class Writer:
         self._file: JournalFile | None = None
         self._presence = PresenceLock(owner.token)
         self._unsynced_since: float | None = None
-        self._beat_at = self._inspected_at = self._renewed_at = -math.inf
+        self._beat_at = self._inspected_at = -math.inf
+        self._renewals: list[float] = []
         self._damaged: list[Path] = []  # files that were moved, and have entries to save
 
     def start(self) -> None:
@@ -112,14 +112,20 @@ class Writer:
         except Exception as exc:  # noqa: BLE001 - see above
             was_open = self._file is not None
             problem = text_of(exc) or type_name(exc)
-            if isinstance(exc, UnusableJournalError) or _is_damage(exc):
-                problem += self._set_aside() if _is_damage(exc) else ""
-                is_repeated = time.monotonic() - self._renewed_at < _NO_RENEWAL
-                retry = _RENEWAL if was_open and not is_repeated else None
-            else:
-                retry = None
+            if _is_damage(exc):
+                problem += self._set_aside()
+            retry = _RENEWAL if _is_of_file(exc) and self._may_renew() else None
             self._ledger.note_failure(problem, batch, was_open=was_open, retry=retry)
             self._close()
+
+    def _may_renew(self) -> bool:
+        """Return whether to make the file anew soon: something may damage it again and again."""
+        now = time.monotonic()
+        self._renewals = [each for each in self._renewals if now - each < _PERIOD]
+        if len(self._renewals) >= _RENEWALS:
+            return False
+        self._renewals.append(now)
+        return True
 
     def _set_aside(self) -> str:
         """Move the damaged file away; return what to say about that."""
@@ -135,8 +141,6 @@ class Writer:
     def _open(self) -> JournalFile:
         file = JournalFile(self._path, self._owner, busy_timeout=self._busy_timeout)
         self._presence.hold(file.log_path)
-        if self._damaged:
-            self._renewed_at = time.monotonic()
         while self._damaged:
             count = file.salvage(self._damaged.pop())
             logger.info("%d entries of other sessions were saved in %s", count, self._path)
@@ -205,3 +209,10 @@ def _is_damage(error: Exception) -> bool:
     if isinstance(error, sqlite3.Error):
         return is_damage(error)
     return isinstance(error, DamagedJournalError)
+
+
+def _is_of_file(error: Exception) -> bool:
+    """Return whether *error* comes from the file, and not from the disk or from other processes."""
+    if isinstance(error, sqlite3.Error) and not _is_damage(error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR
+    return isinstance(error, (sqlite3.Error, UnusableJournalError))

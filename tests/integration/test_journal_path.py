@@ -332,7 +332,7 @@ async def test_a_file_system_without_shared_memory_is_a_warning(
 ) -> None:
     connect: Callable[..., sqlite3.Connection] = sqlite3.connect
 
-    def connect_without(path: Path, **options: Any) -> sqlite3.Connection:
+    def connect_without(path: Path | str, **options: Any) -> sqlite3.Connection:
         if not isinstance(path, Path) or path.name != "jobs.journal":  # it is only made, or read
             return connect(path, **options)
         return connect(f"{path.as_uri()}?vfs=unix-dotfile", uri=True, **options)
