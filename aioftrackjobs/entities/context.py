@@ -100,13 +100,10 @@ class EntityContext:
         """Return the units of work of tasks and blocks."""
         return tuple(self.tasks.all)
 
-    def new_unit(self, *, unordered: bool = False) -> UnitOfWork:
-        """Return a unit of work that no task has entered.
-
-        Args:
-            unordered: Do not wait for the commits of other units about the same entities.
-        """
-        return UnitOfWork(self, self.connection.dispatcher, unordered=unordered)
+    def new_unit(self, *, unordered: bool = False, patience: float | None = None) -> UnitOfWork:
+        """Return a unit of work that no task has entered; for arguments, see its class."""
+        dispatcher = self.connection.dispatcher
+        return UnitOfWork(self, dispatcher, unordered=unordered, patience=patience)
 
     @asynccontextmanager
     async def enter_unit(self) -> AsyncIterator[UnitOfWork]:
