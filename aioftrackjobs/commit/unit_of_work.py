@@ -285,6 +285,7 @@ class UnitOfWork:
                 continue  # it keeps its values, which can still be read
             for name, value in recorded.values.items():
                 forget_local(recorded.entity, name, value)
+                self._context.note_undone(recorded.entity, name, self)
         self._show_others([each.entity for each in dropped])
 
     def _show_others(self, entities: Iterable[Entity]) -> None:
