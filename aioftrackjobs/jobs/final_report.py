@@ -31,11 +31,11 @@ from aioftrackjobs.errors import (
     ServerError,
     TransportError,
 )
+from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData
 from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.leases import ActiveJob
-from aioftrackjobs.jobs.progress import Channels
 from aioftrackjobs.jobs.termination import is_final_refusal
 from aioftrackjobs.jobs.writing import allows_no_read, may_pass, write_anew
 from aioftrackjobs.journal import Receipt

@@ -37,12 +37,13 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.jobs.attachments import Attachments, format_traceback
 from aioftrackjobs.jobs.block import GivenJob, find_user
+from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import Assignments, JobData, parse_given_data
-from aioftrackjobs.jobs.ending import End, describe_interruption, end_of_block
+from aioftrackjobs.jobs.ending import CLOSED, End, describe_interruption, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.interventions import Interventions
-from aioftrackjobs.jobs.progress import Channels, Progress, one_line
+from aioftrackjobs.jobs.progress import Progress, one_line
 from aioftrackjobs.jobs.reports import Reports
 from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
 from aioftrackjobs.models import Job, JobStatus, User, remote_value
@@ -54,9 +55,6 @@ logger = logging.getLogger(__name__)
 
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)
-
-#: Why a Job fails that runs when its session is closed.
-_CLOSED = "the session was closed while the Job was running"
 
 
 class JobLifecycle:
@@ -368,7 +366,7 @@ class JobLifecycle:
         if self.others.is_lost or self.others.is_deleted:
             self._stop_running()
             return
-        reason = self._jobs.active.shutdown_reason or _CLOSED
+        reason = self._jobs.active.shutdown_reason or CLOSED
         end = self._end_decided() or End(JobStatus.FAILED, reason)
         report = self._start_ending(end)
         await report.deliver(end.status)
@@ -457,17 +455,17 @@ class JobLifecycle:
         self, error: BaseException, task: asyncio.Task[Any] | None, seconds: float
     ) -> End:
         """Return how the Job ends whose block was left by *error*, in *task*, after *seconds*."""
-        describe = partial(describe_interruption, task=task, seconds=seconds)
-        if self.others.has_caused(error):  # as by a cancellation, the work may have ended before
-            status, text = self._decided or End(JobStatus.FAILED, str(error))
-        else:
-            status, text = end_of_block(error, self._decided, describe)
-        shutdown = self._jobs.active.shutdown_reason
-        if shutdown is not None and not (self._decided or isinstance(error, Exception)):
-            status, text = JobStatus.FAILED, shutdown
-        if self._jobs.active.is_closing and isinstance(error, SessionStateError):
-            status, text = self._decided or End(JobStatus.FAILED, _CLOSED)
-        return End(status, None if text is None else one_line(text, self._jobs.api_key))
+        active = self._jobs.active
+        end = end_of_block(
+            error,
+            self._decided,
+            partial(describe_interruption, task=task, seconds=seconds),
+            was_stopped=self.others.has_caused(error),
+            shutdown_reason=active.shutdown_reason,
+            is_closing=active.is_closing,
+        )
+        text = end.text and one_line(end.text, self._jobs.api_key)
+        return End(end.status, text)
 
     async def _report_failure(self, find_end: Callable[[], End], traceback: str | None) -> None:
         deadline = anyio.current_time() + self._grace
