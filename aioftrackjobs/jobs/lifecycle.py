@@ -289,6 +289,7 @@ class JobLifecycle:
         if self.others.is_deleted or self.others.is_lost:
             return None
         unit = self._jobs.entities.new_unit(patience=self._patience)
+        lease = self._data.lease
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
         if self.others.is_mistaken:
             values["status"] = JobStatus.RUNNING
@@ -296,7 +297,8 @@ class JobLifecycle:
 
         def settle_write(outcome: Outcome) -> None:
             if isinstance(outcome, Applied):
-                self.others.note_written()
+                now = self._jobs.server.server_time().isoformat(timespec="seconds")
+                self.others.note_written(had_lapsed=lease is not None and now >= lease["until"])
                 self._patience = self._jobs.patience
             elif isinstance(outcome, NotApplied):
                 self.others.note_refusal(outcome.error)
