@@ -95,7 +95,8 @@ async def job_context(
         JobDeletedError: Somebody has deleted the Job, and the block ended without an error.
         JobOwnedError: *job* is run, or claimed, by another session or block; or, with *stop_on*
             "any", another one has taken the Job over.
-        EntityError: The Job to *join* is not running.
+        EntityError: The Job to *join* is not running; or *job* or *user* is recorded, and not yet
+            committed.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
             not done, and no journal keeps its final status for later.
     """

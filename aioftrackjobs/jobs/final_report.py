@@ -161,11 +161,6 @@ class FinalReport:
                 self.error = exc
                 if isinstance(exc, ServerError) and not exc.is_retryable:
                     self.error = await self._explain(exc, deadline)
-                elif isinstance(exc, CommitUncertainError):
-                    # To settle it, the Job is read again, as before each attempt.
-                    settle = partial(self._settle, status)
-                    self.error = CommitUncertainError(exc.operations, settle)
-                    self.error.__cause__ = exc.__cause__
         if scope.cancelled_caught:
             last_error = None if self._unit is None else self._unit.last_error
             self.error = last_error or self._last_error or self.error
@@ -188,7 +183,9 @@ class FinalReport:
                 unit.set(self._job, status=status)
             await unit.commit()
         except Exception as exc:
-            self._last_error = exc
+            # Not how to settle a commit: that would send it as it was.
+            cause = exc.__cause__ if isinstance(exc, CommitUncertainError) else None
+            self._last_error = cause if isinstance(cause, TransportError) else exc
             raise
 
     async def _read(self, deadline: float) -> bool:
@@ -225,16 +222,6 @@ class FinalReport:
 
     def _compose(self) -> Mapping[str, Any]:
         return self._data.compose(remote_value(self._job, "data"))
-
-    async def _settle(self, status: JobStatus) -> None:
-        """Deliver *status* again, because it is not known whether it was applied.
-
-        Raises:
-            FtrackJobsError: It could not be delivered.
-        """
-        await self._jobs.background.finish(self.deliver, status)
-        if self.error is not None:
-            raise self.error
 
     async def _write_text(self) -> None:
         with self._jobs.background.optional():
