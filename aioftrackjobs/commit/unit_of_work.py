@@ -385,12 +385,12 @@ class UnitOfWork:
         commit = InFlightCommit(taken, self._settle)
         request = self._submit(commit, operations, uncertain_because)
         match await self._dispatcher.wait(request):
+            case Applied():  # first, as nearly always
+                return
             case NotApplied(error):
                 raise error
             case Unknown(error):
                 raise CommitUncertainError(operations, self.resolve) from error
-            case Applied():
-                pass
 
     def _submit(
         self,

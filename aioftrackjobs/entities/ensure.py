@@ -28,7 +28,7 @@ from aioftrackjobs.protocol.query import equality_criteria, select
 _NOT_LOADED = object()
 
 #: A time as text, with a fraction of a second between the two groups.
-_FRACTION = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)[.,]\d+(\D.*)?")
+_FRACTION = r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)[.,]\d+(\D.*)?"
 
 
 async def ensure(
@@ -114,7 +114,7 @@ def _criterion(model: type[Entity], name: str, value: object) -> tuple[str, obje
             f"a {model.entity_type} cannot be found by the {what} in {name!r}; "
             "name identifying_keys without it"
         )
-    if isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
+    if isinstance(value, str) and (match := re.fullmatch(_FRACTION, value)):
         # If the attribute is a time, which is only known of typed models, the server keeps whole
         # seconds of it.
         return name, [value, match[1] + (match[2] or "")]
