@@ -31,7 +31,7 @@ class Timings:
         replay_interval: Seconds until the journal is read again, if processes that left entries
             may be dead or alive, or if the server refused a request.
         job_read_interval: Seconds from one read of the Jobs that run to the next, at most. It shows
-            that somebody else has stopped or deleted one. Jobs that report progress are read more
+            that another client has stopped or deleted one. Jobs that report progress are read more
             often.
         refusal_limit: Seconds for which the journal keeps a final status that the server refuses,
             if the refusal may pass.

@@ -179,7 +179,7 @@ class FinalReport:
         The final status is more important than that.
 
         Raises:
-            JobDeletedError: Somebody has deleted the Job.
+            JobDeletedError: The Job was deleted.
         """
         now = anyio.current_time()
         quarter = now + (self._limit(deadline) - now) / 4  # the status and a traceback follow

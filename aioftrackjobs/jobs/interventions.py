@@ -22,10 +22,10 @@ from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
 logger = logging.getLogger(__name__)
 
-#: What somebody else may set. A status that only the server knows means nothing here.
+#: Statuses that other clients may set. A status that only the server knows means nothing here.
 _OTHER_STATUSES = (JobStatus.QUEUED, JobStatus.DONE, JobStatus.FAILED)
 
-#: Texts of the latest reports: somebody may have read an older one, and written it again.
+#: Texts of the latest reports: another client may write an older one again.
 _OWN_TEXTS = 8
 
 #: Times that the owner of a Job reads it before a block that has joined the Job takes a failure by
@@ -42,12 +42,12 @@ class Interventions:
         jobs: What the Jobs of the session share.
         stop_on: What ends the block: see :func:`job_context`.
         write_soon: Has the Job written soon.
-        adopt_text: Continues with a text that somebody else has given the Job.
+        adopt_text: Continues with a text that another client has given the Job.
         own_statuses: The statuses that the program of the block itself has set.
         leave: Has nothing written about the Job any more.
 
     Attributes:
-        stop_requested: Whether somebody wants the Job to stop.
+        stop_requested: Whether the Job is to stop.
         read_at: When the Job was last read, in monotonic seconds.
         is_missing: Whether the latest read has not found it.
         is_deleted: Whether it was there, and is there no more.
@@ -80,7 +80,7 @@ class Interventions:
         self._is_over = False
         self._was_seen = False  # by a read: some users may create Jobs that they cannot read
         self._is_hidden = False  # from this user, who could write it
-        self._status: JobStatus | None = None  # that somebody else has set
+        self._status: JobStatus | None = None  # that another client has set
         self._known: object = None  # data in which there is nothing new, as most often
         self._own_texts: tuple[object, ...] = ()
         self._recovered_at: float | None = None  # the first of the latest reads that show it
@@ -230,7 +230,7 @@ class Interventions:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Let the block be cancelled when somebody stops the Job.
+        """Let the block be cancelled when another client stops the Job.
 
         Raises:
             JobStoppedError: It was.

@@ -79,7 +79,7 @@ class Lease(NamedTuple):
 
 
 def owner_of(status: object, data: Mapping[str, Any], now: datetime) -> Lease | None:
-    """Return the lease of whoever owns a Job at *now*, the time of the server; None if nobody does.
+    """Return the lease of a Job's owner at *now*, the time of the server; None if it has none.
 
     A Job that is done or failed has no owner, whatever lease its last one has left. A queued Job
     may be claimed, and a running one may be run by a program that writes no leases.
@@ -114,7 +114,7 @@ def is_owned_by_other(
 
 
 def takeover_note(former: Lease | None, now: datetime) -> dict[str, Any] | None:
-    """Return what a Job's data hold under :data:`TAKEN_OVER`; None if nobody has run it before."""
+    """Return what a Job's data hold under :data:`TAKEN_OVER`; None if it was not run before."""
     if former is None:
         return None
     return {"holder": former.holder, "at": now.isoformat(timespec="seconds")}

@@ -1,11 +1,11 @@
 """JobReader: reads what the server has of Jobs that run here, for many of them in one query.
 
-``data`` of a Job is one text that is written as a whole, and others write it, too. So each write is
-preceded by a read, and takes over what others hold. ftrack has no conditional update: what somebody
-writes after the server has read a Job for us and before it applies our write is overwritten. That
-is the time of about one request.
+``data`` of a Job is one text that is written as a whole, and other clients write it, too. So each
+write is preceded by a read, and keeps what they have written. ftrack has no conditional update:
+what they write in the time of about one request, after the server has read a Job for us and before
+it applies our write, is overwritten.
 
-The same rows show that a Job was stopped, or deleted, by somebody else.
+The same rows show that a Job was stopped, or deleted, by another client.
 """
 
 from __future__ import annotations

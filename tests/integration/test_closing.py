@@ -32,7 +32,7 @@ from .outages import OUTAGES, Outage, relayed
 from .relay import Relay, Send
 from .waiting import until
 
-#: Seconds: whoever waits for so long exceeds the time limit of the test.
+#: Seconds: a test that waits for so long exceeds its time limit.
 NEVER = 600.0
 
 #: Closing waits only for what has a limit of its own.
@@ -46,7 +46,7 @@ def opened(server: ServerHandle, url: str | None = None, timings: Timings = TIME
 
 
 class Blocks:
-    """Blocks of Jobs in tasks that nobody cancels when the session closes.
+    """Blocks of Jobs in tasks that are not cancelled when the session closes.
 
     Attributes:
         jobs: The Jobs that have begun.

@@ -242,7 +242,7 @@ async def test_a_user_by_id_name_or_entity(session: AsyncSession, other: AsyncSe
 async def test_a_name_that_looks_like_an_id_and_an_id_that_looks_like_a_name(
     session: AsyncSession, other: AsyncSession
 ) -> None:
-    """Nobody gets Jobs of others by taking their id as a name, or their name as an id."""
+    """No user gets the Jobs of another by taking that user's id as a name, or name as an id."""
     maya = await session.ensure(User, {"username": "maya"})
     named = await session.ensure(User, {"username": maya.id})
     lonely = await session.ensure(User, {"username": str(uuid4())})

@@ -772,7 +772,7 @@ async def test_a_stop_request_is_seen_without_leases(
 async def test_another_status_ends_the_block_on_request(
     server: ServerHandle, other: AsyncSession, status: str
 ) -> None:
-    """What somebody else has set stays."""
+    """The status that another client has set stays."""
     async with watching(server) as session:
         with (
             anyio.fail_after(20),
