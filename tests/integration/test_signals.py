@@ -74,6 +74,22 @@ async def test_a_signal_ends_all_jobs_and_their_final_status_is_recorded(
     assert "Traceback" not in errors
 
 
+async def require_stopped(
+    server: ServerHandle, session: AsyncSession, tmp_path: Path, code: str
+) -> None:
+    """Check that SIGTERM ends the program *code* and its only Job."""
+    async with daemon(server, tmp_path / "journal", code=code) as process:
+        assert await line(process) == "ready"
+        process.send_signal(signal.SIGTERM)
+        with anyio.fail_after(20):
+            errors = await rest(process)
+            await process.wait()
+
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    (job,) = await session.query("Job").all()
+    assert "failed: stopped by SIGTERM" in job["data"]
+
+
 AROUND = """
     import anyio
     from aioftrackjobs import AsyncSession, job_context, shutdown_on_signals
@@ -98,17 +114,7 @@ AROUND = """
 async def test_jobs_in_a_group_around_the_block_end_too(
     server: ServerHandle, session: AsyncSession, tmp_path: Path, backend: str
 ) -> None:
-    code = AROUND.replace("BACKEND", backend)
-    async with daemon(server, tmp_path / "journal", code=code) as process:
-        assert await line(process) == "ready"
-        process.send_signal(signal.SIGTERM)
-        with anyio.fail_after(20):
-            errors = await rest(process)
-            await process.wait()
-
-    assert process.returncode == 128 + signal.SIGTERM, errors
-    (job,) = await session.query("Job").all()
-    assert "failed: stopped by SIGTERM" in job["data"]
+    await require_stopped(server, session, tmp_path, AROUND.replace("BACKEND", backend))
 
 
 IGNORING = """
@@ -135,16 +141,7 @@ IGNORING = """
 async def test_an_interrupt_that_was_ignored_before_stays_ignored(
     server: ServerHandle, session: AsyncSession, tmp_path: Path, backend: str
 ) -> None:
-    code = IGNORING.replace("BACKEND", backend)
-    async with daemon(server, tmp_path / "journal", code=code) as process:
-        assert await line(process) == "ready"
-        process.send_signal(signal.SIGTERM)
-        errors = await rest(process)
-        await process.wait()
-
-    assert process.returncode == 128 + signal.SIGTERM, errors
-    (job,) = await session.query("Job").all()
-    assert "failed: stopped by SIGTERM" in job["data"]
+    await require_stopped(server, session, tmp_path, IGNORING.replace("BACKEND", backend))
 
 
 STUBBORN = """
