@@ -17,7 +17,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import TooManyRequests
 from aioftrackjobs.session import connection_of
 
-from .outages import Outage, relayed
+from .outages import Line, relayed
 from .settings import connected
 from .waiting import until
 from .wires import listening
@@ -221,7 +221,7 @@ async def test_of_a_group_that_connects_only_what_was_withdrawn_is_not_sent(
 
 
 async def hang_with(
-    status: str, line: Outage, session: AsyncSession, group: anyio.abc.TaskGroup
+    status: str, line: Line, session: AsyncSession, group: anyio.abc.TaskGroup
 ) -> Job:
     """Let a task commit *status* to a new Job until a server that hangs has the request."""
     job = session.create(Job, {"user": await session.current_user()})
