@@ -178,9 +178,9 @@ class TaskUnit(UnitOfWork):
         if self._pending and not sys.is_finalizing():
             if self.task is not None:
                 self._warn()
-            lost = [each.entity for each in self._pending if isinstance(each.operation, Create)]
+            created = [each.entity for each in self._pending if isinstance(each.operation, Create)]
             self.drop(keep_uncertain=True)
-            for entity in lost:
+            for entity in created:
                 adopt(entity, _NoOwner(self._context))
 
 

@@ -91,7 +91,7 @@ class CommitUncertainError(FtrackJobsError):
             SessionStateError: The session is closed, or this error comes from another process.
         """
         if self._resolve is None:
-            raise SessionStateError("this error has lost its session, because it was copied")
+            raise SessionStateError("a copy of this error has no session; resolve the original")
         await self._resolve()
 
     def __reduce__(self) -> tuple[object, ...]:
