@@ -130,7 +130,7 @@ class TaskUnit(UnitOfWork):
             )
 
     def warn_of_rollback(self, by: str, owner: str) -> None:
-        """Warn of a rollback by another one than who has recorded.
+        """Warn of a rollback by another task than the one that has recorded.
 
         Args:
             by: Who rolls back.

@@ -61,7 +61,7 @@ class JobData:
     Attributes:
         description: The base text; None to keep the text that the Job has.
         progress: The latest progress; None if none was reported.
-        is_done: Whether the work is done, so that its progress is no news any more.
+        is_done: Whether the work is done, so that its progress is not shown any more.
         result: What was done; None if nothing was said about it.
         failure_reason: Why the Job fails; None if it does not.
         lease: The owner of the Job, as ``data`` holds it; None for no lease.

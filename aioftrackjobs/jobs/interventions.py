@@ -1,4 +1,4 @@
-"""Interventions: what others do to a running Job, as the reads of the Job show it.
+"""Interventions: what other clients do to a running Job, as the reads of the Job show it.
 
 They ask to stop it, set another status, change its text, fail it by mistake, take it over, or
 delete it. A Job that is gone, or has another owner, is left alone at once: nothing is written about
@@ -34,7 +34,7 @@ _READS_OF_OWNER = 6
 
 
 class Interventions:
-    """Takes note of what others do to one Job, and ends its block if it has to.
+    """Takes note of what other clients do to one Job, and ends its block if it has to.
 
     Until the Job runs, there is nothing to note; see :meth:`begin`.
 
@@ -143,7 +143,7 @@ class Interventions:
             self._recovered_at = None
             lease = Lease.of(data)
             holder = None if lease is None else lease.holder
-            if holder is None or holder != self.former:  # a late write of that one is no news
+            if holder is None or holder != self.former:  # else a late write of that one
                 self._note_text_of(data)
             if self.is_owner and self._active.has_leases and holder != self._holder:
                 self._known = None  # until that is written

@@ -17,7 +17,7 @@ from aioftrackjobs.journal import Process
 LEASE = "lease"
 
 #: The key that a session writes which takes a Job over: from whom, and when. It stays after the
-#: end, so that the former owner finds out however late it looks.
+#: end, so that the former owner sees it at its next read, however late.
 TAKEN_OVER = "taken_over"
 
 #: The statuses in which a Job may have an owner.
@@ -37,8 +37,8 @@ class Lease(NamedTuple):
         holder: Names the session that owns the Job.
         process: The process of that session.
         until: When the lease ends unless its owner renews it.
-        is_claim: Whether its owner is about to run the Job, which is still queued. Who runs a
-            Job does not give way to a claim: it was written too late.
+        is_claim: Whether its owner is about to run the Job, which is still queued. A session
+            that runs a Job ignores a claim, which was written too late.
     """
 
     holder: str

@@ -31,7 +31,7 @@ STOP = "stop"
 #: Characters of each part of a stop request that are shown.
 _LONGEST_PART = 200
 
-#: Seconds between two looks whether a block has left its shields.
+#: Seconds between two checks whether a block has left its shields.
 _SHIELD_PAUSE = 0.02
 
 #: What ends the block of a Job.
