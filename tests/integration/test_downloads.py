@@ -22,6 +22,7 @@ from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transfers.partial_file import PartialFile
 from aioftrackjobs.transport import _files, _httpx
 
+from .waiting import cancelled_after
 from .wires import Received, listening, receive_request, response
 
 if TYPE_CHECKING:
@@ -367,16 +368,8 @@ async def test_cancelled_downloads_lose_no_connections(
     ):
         component = await put(session)
         for checkpoints in range(0, 160, 4):
-            with anyio.CancelScope() as scope:
-
-                async def cancel(scope: anyio.CancelScope, count: int) -> None:
-                    for _ in range(count):
-                        await anyio.lowlevel.checkpoint()
-                    scope.cancel()
-
-                async with anyio.create_task_group() as group:
-                    group.start_soon(cancel, scope, checkpoints)
-                    await session.download(component, target)
+            async with cancelled_after(checkpoints):
+                await session.download(component, target)
             assert left(target) <= {"plate.exr"}
             if target.exists():
                 assert target.read_bytes() == BODY
