@@ -21,7 +21,6 @@ from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent
 from aioftrackjobs.protocol.query import bind
-from aioftrackjobs.transfers.upload import upload
 
 if TYPE_CHECKING:
     from aioftrackjobs.transfers.content import Uploadable
@@ -38,7 +37,7 @@ _SECOND = 2
 #: Seconds that counting the attachments of a Job may take, because it is only for a warning.
 _COUNTING = 2.0
 
-#: Packages that call a coroutine function for somebody else.
+#: Packages that call a coroutine function for other code.
 _EVENT_LOOPS = frozenset({"aioftrackjobs", "anyio", "asyncio", "trio", "uvloop"})
 
 
@@ -121,6 +120,8 @@ class Attachments:
             TransferError: The file could not be read, or the server did not take it.
             TransportError: The server could not be reached.
         """
+        from aioftrackjobs.transfers.upload import upload  # late: many never move a file
+
         if not self._known:
             self._known = await self._count(job)
         component = await upload(
@@ -165,6 +166,8 @@ class Attachments:
         If that fails, it is only logged, because the Job has failed by another error.
         """
         try:
+            from aioftrackjobs.transfers.upload import upload  # late: few Jobs fail
+
             # In a thread: source files are read, on disks that may be slow, or hang.
             text = await run_sync(
                 format_error,

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-_MD5_TAG = re.compile(r'(?:"([0-9a-f]{32})"|([0-9a-f]{32}))', re.IGNORECASE)
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)", re.IGNORECASE)
+# Texts, which re compiles when a file is moved.
+_MD5_TAG = r'(?i)(?:"([0-9a-f]{32})"|([0-9a-f]{32}))'
+_CONTENT_RANGE = r"(?i)bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)"
 _MD5_SIZE = 16
 
 #: The years in which a date of a server may be: far enough from the ends of what Python can hold
@@ -80,7 +81,7 @@ def decode_md5_etag(headers: Mapping[str, str]) -> str | None:
         return None
     if "x-amz-server-side-encryption-customer-algorithm" in headers:
         return None
-    match = _MD5_TAG.fullmatch(headers.get("etag", "").strip())
+    match = re.fullmatch(_MD5_TAG, headers.get("etag", "").strip())
     return (match[1] or match[2]).lower() if match else None
 
 
@@ -99,7 +100,7 @@ def decode_content_md5(headers: Mapping[str, str]) -> bytes | None:
 
 def decode_content_range(headers: Mapping[str, str]) -> tuple[int, int | None] | None:
     """Return the offset of a part of a file, and the size of the whole, if that is known."""
-    match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    match = re.fullmatch(_CONTENT_RANGE, headers.get("content-range", "").strip())
     if match is None:
         return None
     return int(match[1]), None if match[3] == "*" else int(match[3])
