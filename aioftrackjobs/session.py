@@ -378,6 +378,7 @@ class AsyncSession:
             QueryParameterError: There are no identifying keys, or one has no value in *data*, or
                 is a path or a list.
             MultipleResultsFoundError: Several entities have the identifying values.
+            EntityError: An entity in *data* is recorded, and not yet committed.
         """
         self._connection.require_open()
         require_values("data", data, optional=False)

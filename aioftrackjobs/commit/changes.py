@@ -60,6 +60,10 @@ class UnitOfWorkContext(Protocol):
         """
         ...
 
+    def note_undone(self, entity: Entity, name: str, unit: Any, /) -> None:
+        """Take note that a recorded change of *name* was rolled back."""
+        ...
+
     def forget(self, entity: Entity) -> None:
         """Detach an entity that does not exist on the server."""
         ...

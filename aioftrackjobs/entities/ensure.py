@@ -49,10 +49,14 @@ async def ensure(
         QueryParameterError: There are no identifying keys, or one has no value in *data*, or none
             by which an entity can be found.
         MultipleResultsFoundError: Several entities have the identifying values.
+        EntityError: An entity in *data* is recorded, and not yet committed.
     """
     model = context.model(kind)
     names = _identifying_names(model, data, identifying_keys)
     wanted = {name: model.checked_value(name, value, context) for name, value in data.items()}
+    for value in wanted.values():
+        if isinstance(value, Entity):
+            await context.require_created(value.__ftrack_reference__())
     criteria = equality_criteria(dict(_criterion(model, name, wanted[name]) for name in names))
     projections = dict.fromkeys((*model.primary_key_attributes, *data))
     expression = select(projections, model.entity_type, criteria)
