@@ -257,7 +257,7 @@ class BackgroundTasks:
         return self._keep_alive
 
     def keep_alive_for_caller(self) -> AbstractContextManager[None]:
-        """Do as :meth:`keep_alive`, unless background work calls it: nobody waits for that."""
+        """Do as :meth:`keep_alive`, unless background work calls it: no caller waits for that."""
         return _NOTHING if _spawned_by.get() is self else self._keep_alive
 
     def keep_alive_for_block(self) -> KeepAlive:

@@ -150,8 +150,8 @@ class PendingRequest:
         dependents: Later requests that wait for it.
         is_queued: Whether no worker has taken it.
         is_sent: Whether the server may have received it.
-        is_abandoned: Whether nobody waits for it any more: if it turns out that the server has not
-            received it, it is withdrawn.
+        is_abandoned: Whether no caller waits for it any more. It is withdrawn if it turns out that
+            the server has not received it.
         unordered: Whether it neither waits for other requests nor lets others wait for it.
         is_repeatable: Whether it may be sent again when its response was lost.
         patience: Seconds within which it has to leave, in its only attempt, because its values were

@@ -1,4 +1,4 @@
-"""The unit of work: the changes that one flow has recorded, and what became of them.
+"""The unit of work: the changes that a task or a block has recorded, and their outcome.
 
 A commit takes what is recorded before its first ``await``, sends it, and settles it: afterwards
 every change is applied, pending again, or known to be uncertain. Changes that are recorded

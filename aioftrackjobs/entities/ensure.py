@@ -150,5 +150,5 @@ def _leave_when_settled(context: EntityContext, unit: UnitOfWork, turn: EnsureTu
 
     try:
         context.connection.background.spawn(leave)
-    except SessionStateError:  # it is closed: nobody will find anything
+    except SessionStateError:  # it is closed: no query will find anything
         context.ensuring.leave(turn)

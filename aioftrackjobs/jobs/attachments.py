@@ -38,7 +38,7 @@ _SECOND = 2
 #: Seconds that counting the attachments of a Job may take, because it is only for a warning.
 _COUNTING = 2.0
 
-#: Packages that call a coroutine function for somebody else.
+#: Packages that call a coroutine function for other code.
 _EVENT_LOOPS = frozenset({"aioftrackjobs", "anyio", "asyncio", "trio", "uvloop"})
 
 

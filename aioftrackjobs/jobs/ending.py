@@ -222,7 +222,7 @@ def _message(error: BaseException | None) -> str | None:
             if not text.startswith(_SCOPES):
                 return text
             return text.partition(_SCOPE_REASON)[2] or None
-        error = error.__context__  # somebody has caught one, and raised another
+        error = error.__context__  # it was caught, and another one was raised
     return None
 
 

@@ -197,7 +197,7 @@ class FinalReport:
             Whether the data may be written: nothing in it is unknown that could be read.
 
         Raises:
-            JobDeletedError: Somebody has deleted the Job.
+            JobDeletedError: The Job was deleted.
         """
         now, is_known = anyio.current_time(), False
         quarter = now + (self._limit(deadline) - now) / 4  # the status and a traceback follow

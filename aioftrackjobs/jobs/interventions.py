@@ -1,4 +1,4 @@
-"""Interventions: what others do to a running Job, as the reads of the Job show it.
+"""Interventions: what other clients do to a running Job, as the reads of the Job show it.
 
 They ask to stop it, set another status, change its text, fail it by mistake, take it over, or
 delete it. A Job that is gone, or has another owner, is left alone at once: nothing is written about
@@ -22,10 +22,10 @@ from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
 logger = logging.getLogger(__name__)
 
-#: What somebody else may set. A status that only the server knows means nothing here.
+#: Statuses that other clients may set. A status that only the server knows means nothing here.
 _OTHER_STATUSES = (JobStatus.QUEUED, JobStatus.DONE, JobStatus.FAILED)
 
-#: Texts of the latest reports: somebody may have read an older one, and written it again.
+#: Texts of the latest reports: another client may write an older one again.
 _OWN_TEXTS = 8
 
 #: Times that the owner of a Job reads it before a block that has joined the Job takes a failure by
@@ -34,7 +34,7 @@ _READS_OF_OWNER = 6
 
 
 class Interventions:
-    """Takes note of what others do to one Job, and ends its block if it has to.
+    """Takes note of what other clients do to one Job, and ends its block if it has to.
 
     Until the Job runs, there is nothing to note; see :meth:`begin`.
 
@@ -42,12 +42,12 @@ class Interventions:
         jobs: What the Jobs of the session share.
         stop_on: What ends the block: see :func:`job_context`.
         write_soon: Has the Job written soon.
-        adopt_text: Continues with a text that somebody else has given the Job.
+        adopt_text: Continues with a text that another client has given the Job.
         own_statuses: The statuses that the program of the block itself has set.
         leave: Has nothing written about the Job any more.
 
     Attributes:
-        stop_requested: Whether somebody wants the Job to stop.
+        stop_requested: Whether the Job is to stop.
         read_at: When the Job was last read, in monotonic seconds.
         is_missing: Whether the latest read has not found it.
         is_deleted: Whether it was there, and is there no more.
@@ -80,7 +80,7 @@ class Interventions:
         self._is_over = False
         self._was_seen = False  # by a read: some users may create Jobs that they cannot read
         self._is_hidden = False  # from this user, who could write it
-        self._status: JobStatus | None = None  # that somebody else has set
+        self._status: JobStatus | None = None  # that another client has set
         self._known: object = None  # data in which there is nothing new, as most often
         self._own_texts: tuple[object, ...] = ()
         self._has_lapsed = False  # its lease, since the latest read that shows it running
@@ -146,7 +146,7 @@ class Interventions:
             self._recovered_at = None
             lease = Lease.of(data)
             holder = None if lease is None else lease.holder
-            if holder is None or holder != self.former:  # a late write of that one is no news
+            if holder is None or holder != self.former:  # else a late write of that one
                 self._note_text_of(data)
             if self.is_owner and self._active.has_leases and holder != self._holder:
                 self._known = None  # until that is written
@@ -250,7 +250,7 @@ class Interventions:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Let the block be cancelled when somebody stops the Job.
+        """Let the block be cancelled when another client stops the Job.
 
         Raises:
             JobStoppedError: It was.

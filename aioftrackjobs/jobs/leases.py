@@ -3,7 +3,7 @@
 The session that runs a Job renews the Job's lease for as long as its process lives. If the process
 dies, or loses the server, the lease ends, and any other session may then fail the Job.
 
-In between, one query for all Jobs of the session shows which of them somebody else has stopped,
+In between, one query for all Jobs of the session shows which of them another client has stopped,
 ended or deleted.
 """
 
@@ -207,7 +207,7 @@ class ActiveJobs:
             pass  # it is closed
         except ServerError as exc:  # that does not pass: once is enough to say it
             if not self._has_warned:
-                logger.warning("it cannot be seen whether somebody stops Jobs: %s", exc)
+                logger.warning("stop requests for Jobs cannot be read: %s", exc)
             self._has_warned = True
         except FtrackJobsError as exc:
             logger.debug("the Jobs that run were not read: %s", exc)

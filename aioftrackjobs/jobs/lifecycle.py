@@ -381,7 +381,7 @@ class JobLifecycle:
         """Record how the Job ends whose block was left without an error: done, if not decided.
 
         Raises:
-            JobDeletedError: Somebody has deleted it.
+            JobDeletedError: The Job was deleted.
             FtrackJobsError: That could not be delivered.
         """
         if self._is_closed:
@@ -478,7 +478,7 @@ class JobLifecycle:
                 return
         end = find_end()
         if self.others.imposed_status is not None:
-            # Somebody else has said how it ends. Only what is ours is removed.
+            # Another client has set how it ends. Only what is ours is removed.
             self._data, end = JobData(None), End(self.others.imposed_status)
         report = self._start_ending(end)
         await report.deliver(end.status, deadline)

@@ -97,6 +97,18 @@ async def drop(session: AsyncSession, job_id: str) -> None:
     await session.commit()
 
 
+def drop_before(session: AsyncSession, other: AsyncSession, status: bytes, job_id: str) -> None:
+    """Let *other* delete a Job right before *session* writes *status* to it."""
+
+    async def relay(request: WireRequest, send: Send) -> WireResponse:
+        assert isinstance(request.body, bytes)
+        if b'"%b"' % status in request.body and await other.get(Job, job_id):
+            await drop(other, job_id)
+        return await send(request)
+
+    Relay(session, relay)
+
+
 def held(server: ServerHandle, job_id: str) -> dict[str, Any]:
     return server.inspector.job(job_id)
 
@@ -774,7 +786,7 @@ async def test_a_stop_request_is_seen_without_leases(
 async def test_another_status_ends_the_block_on_request(
     server: ServerHandle, other: AsyncSession, status: str
 ) -> None:
-    """What somebody else has set stays."""
+    """The status that another client has set stays."""
     async with watching(server) as session:
         with (
             anyio.fail_after(20),
@@ -875,7 +887,7 @@ async def test_the_blocks_error_wins_over_a_deletion(
 
 
 @pytest.mark.parametrize("interval", [0, 1])
-async def test_a_deletion_that_nobody_has_seen_before_the_end(
+async def test_a_deletion_that_no_read_has_shown_before_the_end(
     server: ServerHandle, other: AsyncSession, tmp_path: Path, interval: float
 ) -> None:
     async with journaled(server, tmp_path / "jobs.journal") as session:
@@ -893,16 +905,9 @@ async def test_a_deletion_right_before_the_final_status(
 ) -> None:
     """The read has still seen the Job, and the write is refused."""
     async with journaled(server, tmp_path / "jobs.journal") as session:
-
-        async def drop_before(request: WireRequest, send: Send) -> WireResponse:
-            assert isinstance(request.body, bytes)
-            if b'"done"' in request.body and await other.get(Job, job.id):
-                await drop(other, job.id)
-            return await send(request)
-
         with pytest.raises(JobDeletedError):
             async with job_context(session, description="x") as job:
-                Relay(session, drop_before)
+                drop_before(session, other, b"done", job.id)
         assert session.health.final_reports_pending == 0
 
 
@@ -912,14 +917,7 @@ async def test_a_job_that_is_deleted_during_its_beginning(
     job = other.create(Job, {"status": "queued", "data": {}})
     await other.commit()
     async with journaled(server, tmp_path / "jobs.journal") as session:
-
-        async def drop_before(request: WireRequest, send: Send) -> WireResponse:
-            assert isinstance(request.body, bytes)
-            if b'"running"' in request.body and await other.get(Job, job.id):
-                await drop(other, job.id)
-            return await send(request)
-
-        Relay(session, drop_before)
+        drop_before(session, other, b"running", job.id)
         with pytest.raises(JobDeletedError) as caught:
             async with job_context(session, job=job.id):
                 pass
