@@ -113,8 +113,8 @@ class JobReader:
                 if self._in_progress is not None:
                     with anyio.move_on_after(timings.max_hold):
                         await self._in_progress.ended.wait()
-                for _ in range(timings.batching_turns):  # one response wakes many tasks
-                    await anyio.lowlevel.checkpoint()
+                # One response wakes many tasks.
+                await self._connection.background.wait_turns(timings.batching_turns)
                 self._gathering, self._in_progress = None, round_
                 await self.read(round_.jobs)
                 round_.error = None
