@@ -11,7 +11,7 @@ from uuid import UUID
 from aioftrackjobs.config import require_flag
 from aioftrackjobs.errors import ServerError
 from aioftrackjobs.jobs.attachments import Caller
-from aioftrackjobs.jobs.block import block_context, session_from
+from aioftrackjobs.jobs.block import GivenJob, block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.existing import JoinedLifecycle, RepeatedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
@@ -95,7 +95,8 @@ async def job_context(
         JobDeletedError: The Job was deleted, and the block ended without an error.
         JobOwnedError: *job* is run, or claimed, by another session or block; or, with *stop_on*
             "any", another one has taken the Job over.
-        EntityError: The Job to *join* is not running.
+        EntityError: The Job to *join* is not running; or *job* or *user* is recorded, and not yet
+            committed.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
             not done, and no journal keeps its final status for later.
     """
@@ -110,7 +111,7 @@ async def job_context(
     with jobs.active.count_block(), jobs.background.keep_alive_for_block():
         try:
             with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
-                await lifecycle.begin(job, user, data, take_over=take_over)
+                await lifecycle.begin(GivenJob(job, user, data, take_over))
             running = RunningJob(jobs, lifecycle.reporter, outer)
             _running.set(running)
             with lifecycle.others.stoppable():

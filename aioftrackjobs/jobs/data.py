@@ -54,7 +54,7 @@ _OWN_KEYS = (*_FINAL_KEYS, "progress", "previous_data")
 _REPORTED = ("status", "data")
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class JobData:
     """What a Job reports about itself.
 

@@ -83,6 +83,7 @@ class Interventions:
         self._status: JobStatus | None = None  # that another client has set
         self._known: object = None  # data in which there is nothing new, as most often
         self._own_texts: tuple[object, ...] = ()
+        self._has_lapsed = False  # its lease, since the latest read that shows it running
         self._recovered_at: float | None = None  # the first of the latest reads that show it
         self._patience = _READS_OF_OWNER * jobs.entities.connection.timings.job_read_interval
         self.read_at = 0.0
@@ -128,8 +129,10 @@ class Interventions:
             return
         self._was_seen = True
         status, text = row.get("status"), row.get("data")
-        if status == JobStatus.RUNNING and text == self._known:
-            return
+        if status == JobStatus.RUNNING:
+            self._has_lapsed = False
+            if text == self._known:
+                return
         self._known = text
         data = parse_job_data(text)
         now = self._server.server_time()
@@ -153,7 +156,9 @@ class Interventions:
         if (request := stop_request_in(data)) is not None and not self.stop_requested:
             self.stop_requested.set_from(request)
             self._stop(ends_block=self._stop_on != "never")
-        if self.is_owner and is_mistaken_failure(status, data, self._holder):
+        if self.is_owner and (
+            is_mistaken_failure(status, data, self._holder) or self._has_lost_note(status, data)
+        ):
             self.is_mistaken = True
             self._write_soon()
         elif status in _OTHER_STATUSES and not self.stop_requested:
@@ -162,6 +167,16 @@ class Interventions:
             self.stop_requested.set("status", reason=f"its status was set to {status}")
             self._status = JobStatus(str(status))
             self._stop(ends_block=self._stop_on == "any")
+
+    def _has_lost_note(self, status: object, data: Mapping[str, Any]) -> bool:
+        """Return whether a write of this block has overwritten the note of a recovery.
+
+        That may be if the lease was over before the write was applied: then a recovery could fail
+        the Job between the read and the write.
+        """
+        lease = Lease.of(data)
+        is_own = lease is not None and lease.holder == self._holder
+        return status == JobStatus.FAILED and self._has_lapsed and is_own
 
     def _may_be_overruled(self, status: object, data: Mapping[str, Any]) -> bool:
         """Return whether a recovery has just failed the Job, whose owner elsewhere may live."""
@@ -178,8 +193,13 @@ class Interventions:
             is_report = isinstance(base, str) and base and text.startswith(f"{base} (")
             self._adopt_text(str(base) if is_report else text)
 
-    def note_written(self) -> None:
-        """Take note that the server has applied a write of the Job."""
+    def note_written(self, *, had_lapsed: bool) -> None:
+        """Take note that the server has applied a write of the Job.
+
+        Args:
+            had_lapsed: Whether the lease before it was over by then.
+        """
+        self._has_lapsed |= had_lapsed
         self._is_hidden = self.is_missing
         text = None if self._job is None else remote_value(self._job, "data")
         if isinstance(text, str) and f'"{STOP}"' not in text:  # one may not have been noted yet

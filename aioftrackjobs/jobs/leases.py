@@ -31,6 +31,9 @@ logger = logging.getLogger(__name__)
 #: How often a lease is renewed before it would end.
 RENEWALS = 3
 
+#: Jobs that the warning of a session that closes names.
+_MOST_NAMES = 10
+
 
 class ActiveJob(ReadableJob, Protocol):
     """A Job that runs."""
@@ -254,7 +257,9 @@ class ActiveJobs:
         self.is_closing = True
         running = tuple(self._jobs)
         if running:
-            names = ", ".join(map(repr, running))
+            names = ", ".join(map(repr, running[:_MOST_NAMES]))
+            if len(running) > _MOST_NAMES:
+                names += f" and {len(running) - _MOST_NAMES} more"
             logger.warning(
                 "the session is closed while Jobs are running; this ends them: %s", names
             )

@@ -543,3 +543,17 @@ async def test_the_journal_forgets_jobs_that_closing_has_ended(
         blocks.leave.set()
 
     assert JobStatus(server.inspector.job(blocks.jobs[0].id)["status"]) is JobStatus.FAILED
+
+
+async def test_the_warning_of_many_jobs_names_some_and_their_number(
+    server: ServerHandle, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with anyio.create_task_group() as group:
+        blocks = Blocks(group)
+        async with opened(server) as session:
+            for _ in range(30):
+                await blocks.enter(session)
+        blocks.leave.set()
+    (text,) = (each.getMessage() for each in caplog.records if "is closed while" in each.msg)
+    assert text.count("<Job ") == 10
+    assert text.endswith(" and 20 more")

@@ -291,6 +291,24 @@ async def test_a_text_that_is_set_after_data_stays_when_these_are_taken_back(
     assert (await data_of(other, job))["description"] == "z"
 
 
+@pytest.mark.parametrize("has_reported", [False, True])
+async def test_a_text_that_was_rolled_back_does_not_count(
+    session: AsyncSession, other: AsyncSession, *, has_reported: bool
+) -> None:
+    async with job_context(session, description="x", interval=0) as job:
+        job.entity["data"] = {"description": "y"}
+        if has_reported:
+            job.progress(0.5)
+            await shows(other, job, "y (50 %)")
+        session.rollback()
+        assert job.description == "x"
+        async with session.unit_of_work() as unit:
+            job.entity["data"] = {"description": "z"}
+            unit.rollback()
+        assert job.description == "x"
+    assert (await data_of(other, job))["description"] == "x"
+
+
 async def test_a_status_that_was_rolled_back_does_not_count(
     session: AsyncSession, other: AsyncSession
 ) -> None:

@@ -1033,3 +1033,30 @@ def test_the_errors_can_be_copied() -> None:
         for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
             assert (str(twin), vars(twin)) == (str(error), vars(error))
     assert not isinstance(JobDeletedError("j1"), PermissionDeniedError)
+
+
+@pytest.mark.every_loop
+async def test_a_mistaken_failure_is_corrected_although_its_note_was_overwritten(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    """The lease is over while a renewal is on its way, which overwrites what a recovery wrote."""
+    is_recovered = False
+
+    async def fails_it() -> bool:
+        return bool((await recover(other, grace=0)).failed)
+
+    async def handle(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal is_recovered
+        if isinstance(request.body, bytes) and b'"update"' in request.body and not is_recovered:
+            await until(fails_it)
+            is_recovered = True
+            assert "recovered" in data_of(server, job.id)
+        return await send(request)
+
+    async with watching(server, lease=1.0) as session:
+        async with job_context(session, description="x", stop_on="any") as job:
+            Relay(session, handle)
+            jobs_of(session).active.renew_all(older_than=0.0)
+            await until(lambda: is_recovered and held(server, job.id)["status"] == "running")
+            assert not job.stop_requested
+    assert held(server, job.id)["status"] == "done"

@@ -325,6 +325,17 @@ async def test_what_is_no_progress_is_one_warning(
         assert found.status is JobStatus.DONE, name
 
 
+async def test_nonsense_after_the_end_of_the_job_is_ignored_like_all_reports(
+    session: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with job_context(session, description="x") as job:
+        pass
+    job.progress(None)  # type: ignore[arg-type]
+    job.advance("half")  # type: ignore[arg-type]
+    job.stage("encode", weight="much")  # type: ignore[arg-type]
+    assert caplog.text == ""
+
+
 NUMBERS: list[tuple[Any, Any, str]] = [
     (Decimal("0.5"), None, "50 %"),
     (Fraction(1, 2), None, "50 %"),

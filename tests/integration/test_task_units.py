@@ -1242,3 +1242,14 @@ def test_a_call_over_a_portal_that_does_not_commit_is_warned_of(
 
     assert sent(tables) == []
     assert f"Job {job.id} created" in caplog.text
+
+
+async def test_a_block_is_entered_once(tables: Tables) -> None:
+    async with tables.session() as session:
+        block = session.unit_of_work()
+        async with block:
+            with pytest.raises(SessionStateError, match=r"call session\.unit_of_work\(\) again"):
+                await block.__aenter__()
+        with pytest.raises(SessionStateError, match="entered once"):
+            async with block:
+                pass
