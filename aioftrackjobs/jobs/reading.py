@@ -1,7 +1,7 @@
 """JobReader: reads what the server has of Jobs that run here, for many of them in one query.
 
 ``data`` of a Job is one text that is written as a whole, and other clients write it, too. So each
-write is preceded by a read, and keeps what they have written: see :mod:`aioftrackjobs.jobs.writing`.
+write is preceded by a read, and keeps what they have written: see :mod:`.writing`.
 
 The same rows show that a Job was stopped, or deleted, by another client.
 """
