@@ -22,9 +22,12 @@ from aioftrackjobs import AsyncSession, ConfigurationError, Job, JobStatus, job_
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.journal import Entry, Owner, this_process
 from aioftrackjobs.journal._file import JournalFile
+from aioftrackjobs.session import jobs_of
 from aioftrackjobs.timings import Timings
+from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, entries, journaled
+from .relay import Relay, Send
 from .waiting import until
 
 
@@ -357,13 +360,30 @@ async def test_an_odd_owner_ends_nothing(
 
 
 async def test_a_job_that_the_server_refuses_to_look_for_holds_up_no_other(
-    server: ServerHandle, other: AsyncSession, path: Path
+    server: ServerHandle, other: AsyncSession, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = other.create(Job, {"status": "running"})
+    jobs = [other.create(Job, {"status": "running"}) for _ in range(5)]
     await other.commit()
-    put(path, server, row(id="no\\id"), row(id=job.id), row(id="'"), row(id="%"))
-    async with journaled(server, path):
-        await until(lambda: server.inspector.job(job.id)["status"] == "failed")
+    refused = jobs[2].id
+    asked = 0
+
+    async def refuse(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal asked
+        if isinstance(request.body, bytes) and refused.encode() in request.body:
+            asked += 1
+            content = {"exception": "ParseError", "content": "no id", "error_code": "x"}
+            return WireResponse(200, json.dumps(content).encode())
+        return await send(request)
+
+    async with journaled(server, path) as session:
+        Relay(session, refuse)
+        put(path, server, *(row(id=job.id) for job in jobs), row(id="'"), row(id="%"))
+        assert await jobs_of(session).replay.deliver()
+        found = [server.inspector.job(job.id)["status"] for job in jobs]
+        assert found == ["failed", "failed", "running", "failed", "failed"]
+        assert refused in entries(path)
+        assert asked <= 8
+    assert len([text for text in caplog.messages if "cannot be delivered" in text]) == 1
 
 
 VALUES = st.one_of(
