@@ -282,7 +282,12 @@ class ProgressWriter:
                     raise
                 return
         for channel in channels:
-            channel.write()
+            try:
+                channel.write()
+            except BaseException as exc:
+                channel.drop()
+                if not self._background.survives(exc, "a progress report"):
+                    raise
 
 
 class ProgressWriters:

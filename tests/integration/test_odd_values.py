@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,15 @@ from typing import Any
 import anyio
 import pytest
 
-from aioftrackjobs import AsyncSession, Job, RunningJob, job_context
+from aioftrackjobs import AsyncSession, FtrackJobsError, Job, RunningJob, job_context
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import Lease
-from aioftrackjobs.session import connection_of
+from aioftrackjobs.session import connection_of, jobs_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from .journals import entries
 from .relay import Relay, Send
-from .settings import connected
+from .settings import QUICK, connected
 from .waiting import shows, until
 
 pytestmark = pytest.mark.every_loop
@@ -238,6 +241,95 @@ async def test_a_source_that_raises_anything_fails_its_upload_alone(
             with pytest.raises(BaseException) as caught:  # noqa: PT011 - of any kind
                 await session.create_component(source, name="a.bin", progress=progress)
             assert not isinstance(caught.value, AssertionError)
+
+
+#: What runs in the background, and fails once.
+STEPS = [
+    "aioftrackjobs.jobs.leases.ActiveJobs.renew_all",
+    "aioftrackjobs.jobs.lifecycle.JobLifecycle.renew_lease",
+    "aioftrackjobs.jobs.lifecycle.JobLifecycle._post_data",
+    "aioftrackjobs.jobs.channels.ProgressWriter._write_all",
+    "aioftrackjobs.jobs.channels.Channel.write",
+    "aioftrackjobs.jobs.reading.JobReader.read",
+    "aioftrackjobs.jobs.journal_replay.JournalReplay.deliver",
+    "aioftrackjobs.commit.queue.SendQueue.take",
+    "aioftrackjobs.commit.unit_of_work.UnitOfWork._merge",
+    "aioftrackjobs.journal._file.JournalFile.write",
+    "aioftrackjobs.journal._file.JournalFile.sync",
+    "aioftrackjobs.journal._file.JournalFile.inspect",
+    "aioftrackjobs.journal._file.JournalFile.claim",
+]
+
+
+@pytest.mark.parametrize("kind", [ZeroDivisionError, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("step", STEPS, ids=lambda step: step.partition(".")[2])
+async def test_a_fault_in_the_background_ends_its_own_piece_of_work(
+    server: ServerHandle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    kind: type[BaseException],
+) -> None:
+    if "journal._file" in step and not issubclass(kind, Exception):
+        pytest.skip("nothing in the thread of the journal runs code of others")
+    module, _, method = step.rpartition(".")
+    module, _, owner = module.rpartition(".")
+    target = getattr(importlib.import_module(module), owner)
+    run, left = getattr(target, method), [0]
+
+    def fail(self: Any, *args: Any, **options: Any) -> Any:
+        if left[0]:
+            left[0] -= 1
+            raise kind
+        return run(self, *args, **options)
+
+    monkeypatch.setattr(target, method, fail)
+    timings = replace(QUICK, job_read_interval=0.02, replay_interval=0.02, journal_retry=0.05)
+    path = tmp_path / "jobs.journal"
+    async with (
+        connected(server, journal=path, lease=0.06, timings=timings) as session,
+        beside(session, server) as job,
+    ):
+        left[0] = 1
+        for number in range(50):
+            job.progress(number / 100)
+            with suppress(FtrackJobsError):
+                await session.get(Job, job.id)
+            if not left[0]:
+                break
+            jobs_of(session).replay.wake()
+            await anyio.sleep(0.01)
+        left[0] = 0
+        job.progress(0.6)
+        await shows(session, job, "beside (60 %)")
+        await until(lambda: entries(path) == {job.id: None})
+
+
+# A task of anyio that is cancelled before its first turn leaves a coroutine that was never awaited;
+# another one takes its place.
+@pytest.mark.filterwarnings("ignore:.*BackgroundTasks._begin")
+def test_an_interruption_in_the_background_interrupts_the_program_and_fails_its_jobs(
+    server: ServerHandle,
+) -> None:
+    """As when Ctrl-C is pressed for the second time: it arrives in whatever code runs then."""
+    ids = list[str]()
+
+    async def main() -> None:
+        async with connected(server) as session, job_context(session, interval=0.01) as job:
+            ids.append(job.id)
+
+            async def interrupt(request: WireRequest, send: Send) -> WireResponse:
+                relay.end()
+                raise KeyboardInterrupt
+
+            relay = Relay(session, interrupt)
+            job.progress(0.5)
+            await anyio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+    (job_id,) = ids
+    assert server.inspector.job(job_id)["status"] == "failed"
 
 
 class Raising(logging.Handler):
