@@ -130,6 +130,7 @@ class BackgroundTasks:
         self.event_loop: EventLoop | None = None
         self.new_waiter: Callable[[], Waiter]
         self._call_in_loop: Callable[[Callable[[], None]], object]
+        self._entry: Callable[[object], Coroutine[Any, Any, None]] = self._begin
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
     async def start(self) -> None:
@@ -146,6 +147,13 @@ class BackgroundTasks:
         if library == "trio":
             import trio
 
+            # Ctrl-C is for the program: trio keeps it from its system tasks, but not from their
+            # children.
+            @trio.lowlevel.enable_ki_protection
+            async def begin(token: object) -> None:
+                await self._begin(token)
+
+            self._entry = begin
             trio.lowlevel.spawn_system_task(self._run, name=_NAME)
         else:
             import asyncio
@@ -256,7 +264,7 @@ class BackgroundTasks:
             self._start_in(self._group, context, token)
 
     def _start_in(self, group: anyio.abc.TaskGroup, context: Context, token: object) -> None:
-        context.run(partial(group.start_soon, self._begin, token, name=_NAME))
+        context.run(partial(group.start_soon, self._entry, token, name=_NAME))
 
     async def _begin(self, token: object) -> None:
         await self.wait_turns(self._to_begin[token][-1])

@@ -173,7 +173,7 @@ class DamageWatch:
                     database.execute(f"SELECT {columns} FROM {table} LIMIT 1").fetchone()
         except sqlite3.DatabaseError as exc:
             code = getattr(exc, "sqlite_errorcode", 0)
-            if is_damage(exc) or code == sqlite3.SQLITE_IOERR_SHORT_READ:
+            if is_damage(exc):
                 raise DamagedJournalError(str(exc)) from exc
             if code & 0xFF == sqlite3.SQLITE_ERROR:
                 raise UnusableJournalError(str(exc)) from exc

@@ -234,8 +234,9 @@ def _require_own_header(path: Path) -> None:
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Return whether *error* says that the content of a file is wrong."""
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+    code = getattr(error, "sqlite_errorcode", 0)
+    is_cut_off = code == sqlite3.SQLITE_IOERR_SHORT_READ
+    return is_cut_off or code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 # Making and replacing it

@@ -30,7 +30,7 @@ _SYNC_AFTER = 0.1
 #: Seconds between two heartbeats, if there is nothing to write, and between two looks for damage.
 _HEARTBEAT, _INSPECTION = 20.0, 0.4
 #: Seconds until a journal that is damaged or gone is made anew; and how often in how many seconds.
-_RENEWAL, _RENEWALS, _PERIOD = 0.3, 6, 60.0
+_RENEWAL, _RENEWALS, _PERIOD = 0.3, 30, 60.0
 
 
 class Writer:
@@ -111,12 +111,22 @@ class Writer:
             step()
         except Exception as exc:  # noqa: BLE001 - see above
             was_open = self._file is not None
-            problem = text_of(exc) or type_name(exc)
-            if _is_damage(exc):
+            error = self._cause_of(exc)
+            problem = text_of(error) or type_name(error)
+            if _is_damage(error):
                 problem += self._set_aside()
-            retry = _RENEWAL if _is_of_file(exc) and self._may_renew() else None
+            retry = _RENEWAL if _is_of_file(error) and self._may_renew() else None
             self._ledger.note_failure(problem, batch, was_open=was_open, retry=retry)
             self._close()
+
+    def _cause_of(self, error: Exception) -> Exception:
+        """Return the damage that has led to *error*; if there is none, *error* itself."""
+        if self._file is not None and isinstance(error, sqlite3.Error) and not _is_damage(error):
+            try:
+                self._file.inspect({})
+            except Exception as exc:  # noqa: BLE001 - it says more
+                return exc
+        return error
 
     def _may_renew(self) -> bool:
         """Return whether to make the file anew soon: something may damage it again and again."""

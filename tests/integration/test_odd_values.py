@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,6 +18,7 @@ from typing import Any
 
 import anyio
 import pytest
+import trio
 
 from aioftrackjobs import AsyncSession, FtrackJobsError, Job, RunningJob, job_context
 from aioftrackjobs.devserver import ServerHandle
@@ -330,6 +332,32 @@ def test_an_interruption_in_the_background_interrupts_the_program_and_fails_its_
         asyncio.run(main())
     (job_id,) = ids
     assert server.inspector.job(job_id)["status"] == "failed"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
+def test_ctrl_c_that_arrives_in_background_work_of_trio_is_for_the_program(
+    server: ServerHandle,
+) -> None:
+    ids = list[str]()
+
+    async def main() -> None:
+        async with connected(server) as session, job_context(session, interval=0.01) as job:
+            ids.append(job.id)
+
+            async def interrupted(request: WireRequest, send: Send) -> WireResponse:
+                relay.end()
+                signal.raise_signal(signal.SIGINT)
+                return await send(request)
+
+            relay = Relay(session, interrupted)
+            job.progress(0.5)
+            await anyio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        trio.run(main)
+    (job_id,) = ids
+    found = server.inspector.job(job_id)
+    assert (found["status"], found["description"]) == ("failed", "50 % - failed: interrupted")
 
 
 class Raising(logging.Handler):
