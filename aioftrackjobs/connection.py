@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +23,7 @@ from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import (
+    Bounds,
     HttpClient,
     HttpxTransport,
     OwnTransport,
@@ -119,6 +121,8 @@ class Connection:
         key = self.credentials.api_key.reveal()
         server_url = self.credentials.server_url
         api_url = server_url + API_PATH
+        # Connecting and waiting for the response may take the time-out each.
+        bounds = Bounds(2 * self._longest_wait(), self.timings.response_size)
         transport: Transport
         if self._given_transport is not None:
             transport = self._given_transport
@@ -130,11 +134,12 @@ class Connection:
                 server_url,
                 api_url=api_url,
                 timeout=self._timeout,
+                bounds=bounds,
                 secrets=(key,),
                 transfers=self._transfers,
             )
         else:
-            transport = HttpxTransport(self._given_client, secrets=(key,))
+            transport = HttpxTransport(self._given_client, secrets=(key,), bounds=bounds)
         self.api = ApiClient(
             transport,
             url=api_url,
@@ -147,6 +152,12 @@ class Connection:
         self.dispatcher.open(self.api)
         self._transport = transport
         return self
+
+    def _longest_wait(self) -> float:
+        """Return the time-out; that of a caller's client if that is longer."""
+        timeout = getattr(self._given_client, "timeout", None)
+        wait = getattr(timeout, "read", self._timeout)
+        return math.inf if wait is None else max(self._timeout, wait)
 
     def _require_new(self) -> None:
         if self.background.event_loop is not None:
@@ -211,6 +222,7 @@ class Connection:
         """
         return {
             "accept": "application/json",
+            "accept-encoding": "gzip, deflate",  # which are decoded here, up to a largest size
             "content-type": "application/json",
             "user-agent": f"aioftrackjobs/{__version__}",
             "ftrack-user": self.credentials.api_user.encode(),

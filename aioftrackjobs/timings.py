@@ -1,4 +1,4 @@
-"""The times that a session waits by itself, in one object, so that tests can shorten them."""
+"""The times that a session waits by itself, and a size, so that tests can make them smaller."""
 
 from __future__ import annotations
 
@@ -37,6 +37,8 @@ class Timings:
             if the refusal may pass.
         last_request_delay: Seconds in which the last request of a process that died arrives. It
             may register an upload.
+        response_size: Bytes of a response to an API call, at most, when it is decoded. A query with
+            a bigger one is an error; 500 rows rarely have tens of megabytes.
         claim_settling: Seconds from the claim to a Job until it is read back, at least. Another
             session that found the Job free at the same moment has written its own claim by then.
     """
@@ -55,6 +57,7 @@ class Timings:
     job_read_interval: float = 5.0
     refusal_limit: float = 86_400.0
     last_request_delay: float = 2.0
+    response_size: int = 128 * 1024 * 1024
     claim_settling: float = 0.5
 
     def __repr__(self) -> str:

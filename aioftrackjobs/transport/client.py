@@ -24,6 +24,7 @@ from anyio.to_thread import run_sync
 
 from aioftrackjobs.errors import ConfigurationError
 from aioftrackjobs.transport._base import OwnTransport
+from aioftrackjobs.transport._bounds import Bounds
 from aioftrackjobs.transport._files import FileTransport
 from aioftrackjobs.transport._httpx import HttpxTransport
 
@@ -35,15 +36,13 @@ _KEEPALIVE = 4.0
 #: official client. All that are set count, because tools such as conda set some of them unasked.
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
 
-#: The content codings of httpx's default that the standard library can decode.
-_ENCODINGS = (b"accept-encoding", b"gzip, deflate")
-
 
 def open_transport(
     server_url: str,
     *,
     api_url: str,
     timeout: float,
+    bounds: Bounds,
     secrets: tuple[str, ...],
     transfers: int,
 ) -> OwnTransport:
@@ -53,6 +52,7 @@ def open_transport(
         server_url: If it is not https, no certificates are loaded, because this takes long.
         api_url: The URL of API calls, whose redirections must not be followed.
         timeout: Seconds for each of connecting, sending and waiting for more of the response.
+        bounds: What a request and its response may take.
         secrets: Texts that must never appear in an error.
         transfers: Number of files that worker threads move at the same time.
 
@@ -65,7 +65,7 @@ def open_transport(
         max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE
     )
     if getproxies().keys() - {"no"}:
-        return _OwnHttpxTransport(_open_proxied(limits, timeout), secrets)
+        return _OwnHttpxTransport(_open_proxied(limits, timeout), secrets, bounds)
     is_secure = urlsplit(server_url).scheme == "https"
     # A context without certificates trusts no server, so that TLS fails and is never insecure.
     verify = load_certificates() if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -77,7 +77,7 @@ def open_transport(
         mounts=None if is_secure else {"https://": _LateSecureTransport(limits)},
     )
     return FileTransport(
-        _OwnHttpxTransport(ShortCut(client, transport, api_url), secrets),
+        _OwnHttpxTransport(ShortCut(client, transport, api_url), secrets, bounds),
         timeout=timeout,
         keepalive=_KEEPALIVE,
         load_certificates=(lambda: verify) if is_secure else load_certificates,
@@ -90,8 +90,10 @@ def open_transport(
 class _OwnHttpxTransport(HttpxTransport):
     """A transport over a client that is closed with it."""
 
-    def __init__(self, client: ShortCut | httpx.AsyncClient, secrets: tuple[str, ...]) -> None:
-        super().__init__(client, secrets=secrets)
+    def __init__(
+        self, client: ShortCut | httpx.AsyncClient, secrets: tuple[str, ...], bounds: Bounds
+    ) -> None:
+        super().__init__(client, secrets=secrets, bounds=bounds)
         self._own_client = client
 
     async def aclose(self) -> None:
@@ -209,7 +211,7 @@ class ShortCut:
         request = _ShortRequest(
             method,
             self._url,
-            headers=[*headers, _ENCODINGS],
+            headers=[*headers],
             content=content,
             extensions=self._extensions,
         )
