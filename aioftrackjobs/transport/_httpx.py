@@ -125,6 +125,8 @@ class HttpxTransport:
             allowance.add(len(request.body))
         async with self._exchange(request, allowance, follow_redirects=False) as response:
             error: FtrackJobsError
+            if not is_call:  # after a file has been sent
+                allowance = Allowance(self._bounds.seconds, SLOWEST_CALL)
             try:
                 with allowance.limit():
                     body = await self._read(response, allowance)
