@@ -43,6 +43,7 @@ class ServerStatus:
         last_error: Text of the latest failure.
         clock_offset: By how much its clock is ahead of this host's, as far as is known.
         on_clock_step: Called when that changes because a clock was set; gets the change.
+        on_success: Called whenever the server has carried out a request.
         pauses: Pauses between attempts, which end early when the server responds.
     """
 
@@ -54,12 +55,20 @@ class ServerStatus:
         self.clock_offset = timedelta(0)
         self._date: tuple[datetime, float] | None = None  # the server's, and when it arrived
         self.on_clock_step: Callable[[timedelta], None] = lambda _: None
+        self.on_success: Callable[[], None] = lambda: None
         self.pauses = Pauses(expedited_pause)
 
-    def note_response(self, headers: Mapping[str, str]) -> None:
-        """Note that the server responded; the header ``Date`` is the time of its clock."""
+    def note_response(self, headers: Mapping[str, str], *, is_success: bool = False) -> None:
+        """Note that the server responded; the header ``Date`` is the time of its clock.
+
+        Args:
+            headers: Those of the response.
+            is_success: Whether the server has carried out the request.
+        """
         self.last_success, self.failing_since = datetime.now(UTC), None
-        self.pauses.shorten()
+        self.pauses.shorten(also_asked=is_success)
+        if is_success:
+            self.on_success()
         date = decode_date(headers)
         if date is not None:
             self._date = date, time.monotonic()
@@ -231,7 +240,7 @@ class ApiClient:
             else:
                 self._server_status.note_failure(str(exc))
             raise
-        self._server_status.note_response(response.headers)
+        self._server_status.note_response(response.headers, is_success=True)
         return results
 
 
