@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -109,6 +110,7 @@ class Connection:
         )
         self.transfer_limiter = TransferLimiter(transfers)
         self._transport: Transport | None = None  # while it is open
+        self._reserved: Transport | None = None  # for urgent requests
         self._transfers = transfers
         self._closing = False
         self.is_closing = False
@@ -124,8 +126,9 @@ class Connection:
         # Connecting and waiting for the response may take the time-out each.
         bounds = Bounds(2 * self._longest_wait(), self.timings.response_size)
         transport: Transport
+        reserved: Transport
         if self._given_transport is not None:
-            transport = self._given_transport
+            transport = reserved = self._given_transport
         elif self._given_client is None:
             # Late, as it imports httpx: a session with a client of another kind needs none of it.
             from aioftrackjobs.transport.client import open_transport
@@ -135,22 +138,29 @@ class Connection:
                 api_url=api_url,
                 timeout=self._timeout,
                 bounds=bounds,
+                reserved_seconds=self.timings.reserved_limit,
                 secrets=(key,),
                 transfers=self._transfers,
             )
+            reserved = transport.reserved
         else:
             transport = HttpxTransport(self._given_client, secrets=(key,), bounds=bounds)
-        self.api = ApiClient(
-            transport,
-            url=api_url,
-            headers=self._headers(key),
-            redact=lambda text: redact(text, key),
-            server_status=self.server_status,
+            bounds = replace(bounds, seconds=self.timings.reserved_limit)
+            reserved = HttpxTransport(self._given_client, secrets=(key,), bounds=bounds)
+        self.api, reserved_api = (
+            ApiClient(
+                each,
+                url=api_url,
+                headers=self._headers(key),
+                redact=lambda text: redact(text, key),
+                server_status=self.server_status,
+            )
+            for each in (transport, reserved)
         )
         await self.background.start()
         self.journal.start(self.background.new_waiter, self.background.spawn)
-        self.dispatcher.open(self.api)
-        self._transport = transport
+        self.dispatcher.open(self.api, reserved_api)
+        self._transport, self._reserved = transport, reserved
         return self
 
     def _longest_wait(self) -> float:

@@ -37,6 +37,7 @@ class Timings:
             if the refusal may pass.
         last_request_delay: Seconds in which the last request of a process that died arrives. It
             may register an upload.
+        reserved_limit: Seconds that a request in the lane for urgent ones takes at most.
         response_size: Bytes of a response to an API call, at most, when it is decoded. A query with
             a bigger one is an error; 500 rows rarely have tens of megabytes.
         claim_settling: Seconds from the claim to a Job until it is read back, at least. Another
@@ -57,6 +58,7 @@ class Timings:
     job_read_interval: float = 5.0
     refusal_limit: float = 86_400.0
     last_request_delay: float = 2.0
+    reserved_limit: float = 20.0
     response_size: int = 128 * 1024 * 1024
     claim_settling: float = 0.5
 

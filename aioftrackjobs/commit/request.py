@@ -148,6 +148,8 @@ class PendingRequest:
         is_abandoned: Whether nobody waits for it any more: if it turns out that the server has not
             received it, it is withdrawn.
         unordered: Whether it neither waits for other requests nor lets others wait for it.
+        is_urgent: Whether no other request of the session may hold it up.
+        needs_new_connection: Whether it is not sent over a connection that was used before.
         is_repeatable: Whether it may be sent again when its response was lost.
         uncertain_because: Why it is not known what the server did; None if it is known.
         has_chosen_keys: Whether it creates entities under keys that users chose, so that it
@@ -174,6 +176,8 @@ class PendingRequest:
     is_sent: bool = False
     is_abandoned: bool = False
     unordered: bool = False
+    is_urgent: bool = False
+    needs_new_connection: bool = False
     is_repeatable: bool = True
     uncertain_because: TransportError | None = None
     has_chosen_keys: bool = False
