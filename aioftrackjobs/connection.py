@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import anyio.lowlevel
 
@@ -16,6 +16,7 @@ from aioftrackjobs._version import __version__
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.api_client import ApiClient, ServerStatus
 from aioftrackjobs.commit.dispatcher import Backlog, Dispatcher
+from aioftrackjobs.commit.request import Manner
 from aioftrackjobs.config import Credentials
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal import Journal
@@ -255,9 +256,11 @@ class Connection:
         assert self._transport is not None  # noqa: S101 - for type checkers
         return self._transport
 
-    async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
-        """Send *operations*, and return one undecoded result for each."""
-        return await self.dispatcher.call(operations)
+    async def call(
+        self, operations: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]
+    ) -> list[Any]:
+        """Send *operations* in some manner, and return one undecoded result for each."""
+        return await self.dispatcher.call(operations, **manner)
 
     def component_url(self, action: str, component_id: str) -> str:
         """Return the URL to ``get`` or ``remove`` a component at. It contains the API key."""

@@ -11,7 +11,7 @@ from uuid import UUID
 from aioftrackjobs.config import require_flag
 from aioftrackjobs.errors import ServerError
 from aioftrackjobs.jobs.attachments import Caller
-from aioftrackjobs.jobs.block import block_context, session_from
+from aioftrackjobs.jobs.block import GivenJob, block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.existing import JoinedLifecycle, RepeatedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
@@ -110,7 +110,7 @@ async def job_context(
     with jobs.active.count_block(), jobs.background.keep_alive_for_block():
         try:
             with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
-                await lifecycle.begin(job, user, data, take_over=take_over)
+                await lifecycle.begin(GivenJob(job, user, data, take_over))
             running = RunningJob(jobs, lifecycle.reporter, outer)
             _running.set(running)
             with lifecycle.others.stoppable():

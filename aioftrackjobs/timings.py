@@ -33,6 +33,8 @@ class Timings:
         job_read_interval: Seconds from one read of the Jobs that run to the next, at most. It shows
             that somebody else has stopped or deleted one. Jobs that report progress are read more
             often.
+        data_patience: Seconds from the read of a Job until the write that is made from it leaves,
+            at most. What takes longer is read again, and may then take twice as long.
         refusal_limit: Seconds for which the journal keeps a final status that the server refuses,
             if the refusal may pass.
         last_request_delay: Seconds in which the last request of a process that died arrives. It
@@ -56,6 +58,7 @@ class Timings:
     journal_busy_timeout: float = 2.0
     replay_interval: float = 60.0
     job_read_interval: float = 5.0
+    data_patience: float = 2.0
     refusal_limit: float = 86_400.0
     last_request_delay: float = 2.0
     reserved_limit: float = 20.0

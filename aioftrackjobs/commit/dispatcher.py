@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, Unpack
 
 import anyio
 import anyio.lowlevel
@@ -31,6 +31,7 @@ from aioftrackjobs.commit.lane import Lane, closed_error
 from aioftrackjobs.commit.queue import EntityOrder
 from aioftrackjobs.commit.request import (
     Applied,
+    Manner,
     NotApplied,
     Outcome,
     PendingRequest,
@@ -51,6 +52,9 @@ MAX_REQUESTS = 8
 
 #: The same in the lane for urgent requests, where each may hang for a while.
 RESERVED_REQUESTS = 16
+
+#: Times of the first patience up to which a request that was held back is not sent any more.
+_MOST_PATIENCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ class Dispatcher:
     ) -> None:
         self._retry = retry
         self._pauses = pauses
+        self._timings = timings
         self._background = background
         self.require_here = background.require_here
         make_lane = partial(
@@ -147,28 +152,31 @@ class Dispatcher:
         operations: Sequence[Operation],
         settle: Settle,
         *,
-        unordered: bool = False,
         uncertain_because: TransportError | None = None,
+        **manner: Unpack[Manner],
     ) -> PendingRequest:
         """Queue a commit.
 
         Args:
             operations: At least one.
             settle: Called once with the outcome, also if the caller has stopped waiting.
-            unordered: Do not wait for earlier requests about the same entities.
             uncertain_because: Why it is not known what the server did in an earlier attempt.
+            manner: How it is sent.
 
         Raises:
             SessionStateError: The session is not open.
         """
         if self.refusal is not None:
             raise SessionStateError(self.refusal)
-        request = PendingRequest.of_commit(
-            operations, settle, unordered=unordered, uncertain_because=uncertain_because
+        return self._enter(
+            PendingRequest.of_commit(
+                operations, settle, uncertain_because=uncertain_because, **manner
+            )
         )
-        return self._enter(request)
 
-    async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
+    async def call(
+        self, operations: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]
+    ) -> list[Any]:
         """Send *operations* in a request of their own, and return one result for each.
 
         Raises:
@@ -181,16 +189,18 @@ class Dispatcher:
         if not operations:
             return []
         await anyio.lowlevel.checkpoint_if_cancelled()
-        return await self.results(self.submit_call(operations))
+        return await self.results(self.submit_call(operations, **manner))
 
-    def submit_call(self, operations: Sequence[Mapping[str, JSONValue]]) -> PendingRequest:
+    def submit_call(
+        self, operations: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]
+    ) -> PendingRequest:
         """Queue a request of *operations*, for :meth:`results`.
 
         Raises:
             SessionStateError: The session is not open.
         """
         self.require_open()
-        return self._enter(PendingRequest.of_call(operations))
+        return self._enter(PendingRequest.of_call(operations, **manner))
 
     async def results(self, request: PendingRequest) -> list[Any]:
         """Wait for the end of *request*; return its results, or raise why there are none."""
@@ -252,7 +262,19 @@ class Dispatcher:
                     self._end_unsent(freed)
                 else:
                     for dependent in freed:
-                        self._lane_of(dependent).add(dependent)
+                        if self._is_outdated(dependent):
+                            self.withdraw(dependent)
+                        else:
+                            self._lane_of(dependent).add(dependent)
+
+    def _is_outdated(self, request: PendingRequest) -> bool:
+        """Return whether *request*, which was held back, was made from what is there no more.
+
+        An earlier request has changed the same entity. A caller whose patience has grown has read
+        the entity several times in vain, because the program changes it all the time.
+        """
+        patience = request.patience
+        return patience is not None and patience <= _MOST_PATIENCE * self._timings.data_patience
 
     def _end_unsent(self, freed: Sequence[PendingRequest]) -> None:
         """End requests that need not wait any more, and those behind them, without sending them."""

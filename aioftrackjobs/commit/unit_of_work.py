@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 from aioftrackjobs.commit.changes import (
     InFlightCommit,
@@ -29,6 +29,7 @@ from aioftrackjobs.commit.changes import (
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import (
     Applied,
+    Manner,
     NotApplied,
     Outcome,
     PendingRequest,
@@ -67,18 +68,21 @@ class UnitOfWork:
     Args:
         context: The entities of the session.
         dispatcher: Sends the commits.
-        unordered: Do not wait for the commits of other units about the same entities.
+        manner: How its commits are sent.
 
     Attributes:
         has_ended: Whether it refuses to record anything more.
     """
 
     def __init__(
-        self, context: UnitOfWorkContext, dispatcher: Dispatcher, *, unordered: bool = False
+        self,
+        context: UnitOfWorkContext,
+        dispatcher: Dispatcher,
+        **manner: Unpack[Manner],
     ) -> None:
         self._context = context
         self._dispatcher = dispatcher
-        self._unordered = unordered
+        self._manner = manner
         self._pending: list[RecordedChange] = []
         self._to_delete: set[int] = set()  # the id() of entities with a delete that has not ended
         self._uncertain: list[RecordedChange] = []
@@ -395,8 +399,8 @@ class UnitOfWork:
             request = self._dispatcher.submit(
                 operations,
                 commit,
-                unordered=self._unordered,
                 uncertain_because=uncertain_because,
+                **self._manner,
             )
         except BaseException:
             withdrawn = NotApplied(WithdrawnError("not sent"))

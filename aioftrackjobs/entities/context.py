@@ -15,11 +15,12 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 from weakref import WeakValueDictionary
 
 import anyio
 
+from aioftrackjobs.commit.request import Manner
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.ensure_turns import EnsureTurns
@@ -100,13 +101,9 @@ class EntityContext:
         """Return the units of work of tasks and blocks."""
         return tuple(self.tasks.all)
 
-    def new_unit(self, *, unordered: bool = False) -> UnitOfWork:
-        """Return a unit of work that no task has entered.
-
-        Args:
-            unordered: Do not wait for the commits of other units about the same entities.
-        """
-        return UnitOfWork(self, self.connection.dispatcher, unordered=unordered)
+    def new_unit(self, **manner: Unpack[Manner]) -> UnitOfWork:
+        """Return a unit of work that no task has entered, and whose commits are sent in a way."""
+        return UnitOfWork(self, self.connection.dispatcher, **manner)
 
     @asynccontextmanager
     async def enter_unit(self) -> AsyncIterator[UnitOfWork]:

@@ -14,7 +14,7 @@ from inspect import (
     isgeneratorfunction,
 )
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 from aioftrackjobs.commit.changes import creation_key
@@ -132,6 +132,22 @@ def _require_coroutine_function(function: object) -> None:
 
 
 # Arguments
+
+
+class GivenJob(NamedTuple):
+    """The arguments of ``job_context`` that say which Job a block is about.
+
+    Attributes:
+        job: A Job that exists, or its id; None to create one.
+        user: The user that sees the new Job, or its id or name; the session's own user if None.
+        data: What the program keeps in its ``data``.
+        take_over: Take it from an owner that may still run it.
+    """
+
+    job: Entity | str | UUID | None
+    user: Entity | str | UUID | None
+    data: Mapping[str, Any] | str | None
+    take_over: bool
 
 
 def check_arguments(

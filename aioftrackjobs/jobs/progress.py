@@ -13,6 +13,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple, TypeAlias
 from weakref import WeakSet
 
@@ -22,8 +23,10 @@ import anyio.lowlevel
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
-from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, ServerError
+from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
+from aioftrackjobs.jobs.writing import allows_no_read, may_pass, retry_after_of
+from aioftrackjobs.retry import Backoff, Pauses, RetryPolicy
 from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
@@ -102,26 +105,34 @@ def add_failure(text: object, reason: str) -> str:
 class Channel:
     """The progress reports of one Job.
 
-    The latest state is written, however often the channel is touched. A write that fails is
-    logged, and not repeated: the next touch leads to the next write.
+    The latest state is written, however often the channel is touched. A write that may have failed
+    is never repeated as it was: the Job is read again after a pause, and its state is written anew.
+    When the retry policy allows no further attempt, that is logged, and the next touch leads to the
+    next write.
 
     Attributes:
         is_touched: Whether a state is yet to be read for a write.
+        backoff: What is left of the attempts after a write that has failed.
+        peers: All channels of the same Job. One of them at a time reads and writes it, because
+            what one has read is outdated when another has written.
     """
+
+    peers: Sequence[Channel] = ()
 
     def __init__(self, writer: ProgressWriter, job: ReadableJob, post: Post) -> None:
         self.job = job
         self._writer = writer
         self._post = post
         self._request: PendingRequest | None = None
-        self._is_being_read = False
+        self._is_waiting = False  # for the read of the Job, or for another attempt
         self.is_touched = False
         self._is_stopped = False
+        self.backoff: Backoff | None = None
 
     def touch(self) -> None:
         """Have the state written soon. Never waits."""
         self.is_touched = not self._is_stopped
-        if self.is_touched and self._request is None and not self._is_being_read:
+        if self.is_touched and self._request is None and not self._is_waiting:
             self._writer.add(self)
 
     def close(self) -> None:
@@ -136,16 +147,32 @@ class Channel:
         if self._request is not None:
             await self._request.ended()
 
+    @property
+    def _is_busy(self) -> bool:
+        return self._is_waiting or self._request is not None
+
+    def _end_turn(self) -> None:
+        """Let what was touched meanwhile be written."""
+        for channel in self.peers or (self,):
+            if channel.is_touched and not channel._is_busy:
+                channel._writer.add(channel)
+
     def begin_read(self) -> bool:
         """Note that the Job is being read; return whether that is still of use."""
-        self._is_being_read, self.is_touched = self.is_touched, False
-        return self._is_being_read
+        if any(each._is_busy for each in self.peers):
+            return False  # it is added again when the turn of that one ends
+        self._is_waiting, self.is_touched = self.is_touched, False
+        return self._is_waiting
 
     def drop(self) -> None:
-        """Do not write now, because the Job could not be read."""
-        self._is_being_read = False
-        if self.is_touched:
-            self._writer.add(self)
+        """Do not write now: the Job could not be read, or there is no further attempt."""
+        self._is_waiting, self.backoff = False, None
+        self._end_turn()
+
+    def repeat(self) -> None:
+        """Read and write the Job again after a write that has failed."""
+        self._is_waiting = False
+        self.touch()
 
     def write(self) -> None:
         """Queue a write of the current state, unless the channel was stopped meanwhile.
@@ -153,7 +180,7 @@ class Channel:
         Only one is under way: a signal handler may touch the channel while its write is queued.
         """
         if self._is_stopped or self._request is not None:
-            self._is_being_read = False
+            self._is_waiting = False
             return
         self.is_touched = False
         try:
@@ -161,18 +188,24 @@ class Channel:
         except (FtrackJobsError, ValueError) as exc:  # others may keep in data what cannot be sent
             self._writer.log_failure(exc)
         finally:
-            self._is_being_read = False
+            self._is_waiting = False
+        if self._request is None:  # there was nothing to write
+            self._end_turn()
 
     def _settle(self, outcome: Outcome) -> None:
         self._request = None
-        if not (
-            isinstance(outcome, Applied)
-            or isinstance(outcome.error, WithdrawnError)
-            or self._is_stopped
-        ):
-            self._writer.log_failure(outcome.error)
-        if self.is_touched:
-            self._writer.add(self)
+        if isinstance(outcome, Applied):
+            self.backoff = None
+        elif not self._is_stopped:
+            if isinstance(outcome.error, WithdrawnError):  # it has waited for too long
+                self.is_touched = True
+            elif may_pass(outcome.error):
+                self._is_waiting = True
+                self._writer.repeat(self, outcome.error)
+                return
+            else:
+                self._writer.log_failure(outcome.error)
+        self._end_turn()
 
 
 class ProgressWriter:
@@ -181,6 +214,8 @@ class ProgressWriter:
     Args:
         background: Where the writer runs; it has a task only while there is something to write.
         reader: Reads the Jobs before they are written.
+        retry: For how long, and how often, writes are repeated.
+        pauses: Pauses between the attempts of all requests of the session.
         interval: Seconds from one round of writes to the next.
     """
 
@@ -188,11 +223,15 @@ class ProgressWriter:
         self,
         background: BackgroundTasks,
         reader: JobReader,
+        retry: RetryPolicy,
+        pauses: Pauses,
         *,
         interval: float,
     ) -> None:
         self._background = background
         self._reader = reader
+        self._retry, self._pauses = retry, pauses
+        self._failed: list[Channel] = []
         self._interval = interval
         self._channels = WeakSet[Channel]()
         self._touched: dict[Channel, None] = {}
@@ -221,6 +260,32 @@ class ProgressWriter:
             except FtrackJobsError:  # the session is closed: nothing is written any more
                 self._is_running = False
                 self._touched.clear()
+
+    def repeat(self, channel: Channel, error: FtrackJobsError) -> None:
+        """Write *channel* again after a pause, with all others that fail at the same time."""
+        self._failed.append(channel)
+        if len(self._failed) == 1:
+            try:
+                self._background.spawn(self._repeat_failed, error)
+            except FtrackJobsError:  # the session ends, and with it all Jobs that are left
+                self._failed.clear()
+
+    async def _repeat_failed(self, error: FtrackJobsError) -> None:
+        await anyio.lowlevel.checkpoint()
+        failed, self._failed = self._failed, []
+        budget = self._retry.budget
+        backoff = next((each.backoff for each in failed if each.backoff), self._retry.backoff())
+        for channel in failed:
+            channel.backoff = channel.backoff or backoff
+        if budget and not backoff.is_begun:
+            logger.warning("progress is written again for %g s: %s", budget, error)
+        if await self._pauses.wait(backoff, retry_after_of(error)):
+            for channel in failed:
+                channel.repeat()
+        else:
+            for channel in failed:
+                channel.drop()
+                self.log_failure(error)
 
     def log_failure(self, error: Exception) -> None:
         """Log that a write failed: in one line for all writes that fail at the same time."""
@@ -266,13 +331,12 @@ class ProgressWriter:
     async def _write(self, channels: Sequence[Channel]) -> None:
         try:
             await self._reader.read([channel.job for channel in channels])
-        except (ServerError, MalformedResponseError):
-            pass  # a server that allows no such query is no reason to report nothing
         except FtrackJobsError as exc:
-            for channel in channels:
-                channel.drop()
-                self.log_failure(exc)
-            return
+            if not allows_no_read(exc):  # which is no reason to report nothing
+                for channel in channels:
+                    channel.drop()
+                    self.log_failure(exc)
+                return
         for channel in channels:
             channel.write()
 
@@ -280,9 +344,10 @@ class ProgressWriter:
 class ProgressWriters:
     """The progress writers of a session: one for each interval that its Jobs use."""
 
-    def __init__(self, background: BackgroundTasks, reader: JobReader) -> None:
-        self._background = background
-        self._reader = reader
+    def __init__(
+        self, background: BackgroundTasks, reader: JobReader, retry: RetryPolicy, pauses: Pauses
+    ) -> None:
+        self._make = partial(ProgressWriter, background, reader, retry, pauses)
         self._writers: dict[float, ProgressWriter] = {}
 
     def __len__(self) -> int:
@@ -293,8 +358,7 @@ class ProgressWriters:
         if interval not in self._writers:
             # Idle writers are dropped: a daemon that computes its intervals would keep them all.
             self._writers = {key: each for key, each in self._writers.items() if not each.is_idle}
-            writer = ProgressWriter(self._background, self._reader, interval=interval)
-            self._writers[interval] = writer
+            self._writers[interval] = self._make(interval=interval)
         return self._writers[interval].open_channel(job, post)
 
 
@@ -360,6 +424,8 @@ class Channels:
         if interval not in self._by_interval:
             channel = self._writers.open_channel(interval, self._job, self._post)
             self._by_interval[interval] = channel
+            for each in self._by_interval.values():
+                each.peers = tuple(self._by_interval.values())
             self._for_reports = self._by_interval.get(self._interval)
         self._by_interval[interval].touch()
 

@@ -330,7 +330,7 @@ async def test_a_beginning_that_lost_to_another_session_writes_nothing_more(
                 lambda: (
                     not (
                         writer._touched
-                        or any(each._is_being_read or each._request for each in writer._channels)
+                        or any(each._is_waiting or each._request for each in writer._channels)
                     )
                 )
             )
