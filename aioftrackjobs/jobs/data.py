@@ -35,6 +35,9 @@ from aioftrackjobs.protocol.operations import NOT_SET
 #: Characters of a Job's text, which travels with each report.
 _LONGEST_TEXT = 2000
 
+#: The same of one that replaces a text which the server refuses.
+_LONGEST_PLAIN = 200
+
 #: Texts of reports that are kept: a program may have read one of them, and set it again.
 _LATEST = 8
 
@@ -134,13 +137,21 @@ class JobData:
         }
         self.extra = {**(self.extra or {}), **changed}
 
-    def compose(self, data: object, extra: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    def compose(
+        self,
+        data: object,
+        extra: Mapping[str, Any] | None = None,
+        *,
+        is_plain: bool = False,
+    ) -> Mapping[str, Any]:
         """Return the new content of *data*.
 
         Args:
             data: What the server holds: JSON text, or whatever else others have written.
             extra: Values to keep in it from now on.
+            is_plain: Whether the texts are short, and in ASCII, because the server refuses others.
         """
+        encodable = _plain if is_plain else _encodable
         composed = {**_read(data), **(self.extra or {}), **(extra or {})}
         base, progress = self.description, self.progress
         text = base or ""
@@ -154,13 +165,13 @@ class JobData:
         for key in ("base_description", LEASE, RECOVERED, TAKEN_OVER):
             composed.pop(key, None)
         if text:
-            composed["description"] = text = _encodable(text)
+            composed["description"] = text = encodable(text)
             if text != base and text not in self._latest:
                 self._latest = (*self._latest[1 - _LATEST :], text)
         elif base is not None or progress is not None or is_bare:
             composed.pop("description", None)
         if text and text != base:
-            composed["base_description"] = _encodable(base or "")
+            composed["base_description"] = encodable(base or "")
         if progress is not None:
             composed["progress"] = progress.fraction
             if progress.fraction is None:
@@ -244,13 +255,20 @@ def _read(data: object) -> dict[str, Any]:
 
 
 def _encodable(text: str) -> str:
-    """Return *text*, of limited length, without lone surrogates.
+    """Return *text*, of limited length, without what no server can keep.
 
-    File names that are no UTF-8 have such surrogates.
+    That is lone surrogates, which file names have that are no UTF-8, and the character NUL.
     """
     if len(text) > _LONGEST_TEXT:
         text = f"{text[: _LONGEST_TEXT - 1]}…"
-    return text.encode(errors="replace").decode()
+    return text.encode(errors="replace").decode().replace("\0", "?")
+
+
+def _plain(text: str) -> str:
+    """Return *text* in ASCII and without control characters, and of a length that all accept."""
+    cut = text if len(text) <= _LONGEST_PLAIN else f"{text[: _LONGEST_PLAIN - 3]}..."
+    printable = "".join(each if each.isprintable() else " " for each in cut)
+    return printable.encode("ascii", errors="replace").decode()
 
 
 class Assignments:

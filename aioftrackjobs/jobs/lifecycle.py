@@ -290,7 +290,7 @@ class JobLifecycle:
     def _post_data(self, settle: Settle) -> PendingRequest | None:
         if self.others.is_deleted or self.others.is_lost:
             return None
-        unit = self._jobs.entities.new_unit(patience=self._patience)
+        unit = self._jobs.entities.new_unit(is_urgent=True, patience=self._patience)
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
         if self.others.is_mistaken:
             values["status"] = JobStatus.RUNNING
