@@ -119,14 +119,23 @@ class Pauses:
 
     def __init__(self, expedited: float = 1.0) -> None:
         self._expedited = expedited
-        # When each began, and whether the server has asked for it.
+        # When each ends if there is a reason to try soon, and whether the server has asked for it.
         self._begun: dict[anyio.CancelScope, tuple[float, bool]] = {}
         self._expediting = 0  # blocks that are inside expedite()
 
-    async def wait(self, backoff: Backoff, retry_after: float | None = None) -> bool:
-        """Do as :meth:`Backoff.pause`; a pause that is cut short is followed by an attempt."""
+    async def wait(
+        self, backoff: Backoff, retry_after: float | None = None, *, least: float = 0.0
+    ) -> bool:
+        """Do as :meth:`Backoff.pause`; a pause that is cut short is followed by an attempt.
+
+        Args:
+            backoff: What is left of the attempts.
+            retry_after: Seconds for which the server asked not to be called.
+            least: Seconds to which it can be cut short, if they are more than usual.
+        """
         with anyio.CancelScope() as pause:
-            self._begun[pause] = anyio.current_time(), bool(retry_after)
+            soon = anyio.current_time() + max(self._expedited, least)
+            self._begun[pause] = soon, bool(retry_after)
             if self._expediting:
                 self.shorten()
             try:
@@ -141,9 +150,9 @@ class Pauses:
         Args:
             also_asked: Also those that the server asked for.
         """
-        for pause, (begun, is_asked) in self._begun.items():
+        for pause, (soon, is_asked) in self._begun.items():
             if also_asked or not is_asked:
-                pause.deadline = min(pause.deadline, begun + self._expedited)
+                pause.deadline = min(pause.deadline, soon)
 
     @contextmanager
     def expedite(self) -> Iterator[None]:

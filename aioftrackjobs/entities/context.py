@@ -287,7 +287,9 @@ class EntityContext:
                 for operation, result in zip(operations, results, strict=True)
             ]
 
-    async def fetch_page(self, expression: str) -> tuple[list[Entity], int | None]:
+    async def fetch_page(
+        self, expression: str, **manner: Unpack[Manner]
+    ) -> tuple[list[Entity], int | None]:
         """Return the entities that *expression* finds, and the offset of the next page, if any.
 
         Raises:
@@ -298,7 +300,7 @@ class EntityContext:
         """
         query = {"action": "query", "expression": expression}
         with self.reads.reading() as read:
-            (result,) = await self.connection.call([query])
+            (result,) = await self.connection.call([query], **manner)
             data = result.get("data") if isinstance(result, dict) else None
             if not isinstance(data, list):
                 raise MalformedResponseError("a query's result has no list of data", status=200)

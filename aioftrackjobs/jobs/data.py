@@ -203,6 +203,29 @@ def compose_final_data(data: object, final: Mapping[str, Any]) -> Mapping[str, A
     return {**kept, **final}
 
 
+#: What is sent of a Job's data at its end: all, with short texts in ASCII, or nothing.
+WHOLE, PLAIN, NOTHING = range(3)
+
+
+def level_after(refusals: int) -> int:
+    """Return what is sent after some *refusals*, which may be about it, and may pass.
+
+    After two of them it becomes less, and then begins again.
+    """
+    return (refusals - 1) % 3 if refusals else WHOLE
+
+
+def simplified(data: Mapping[str, Any], refusals: int) -> Mapping[str, Any] | None:
+    """Return what is sent of *data* after some *refusals*; None for nothing."""
+    level = level_after(refusals)
+    if level == WHOLE:
+        return data
+    if level == NOTHING:
+        return None
+    texts = {key: data.get(key) for key in ("description", "base_description")}
+    return {**data, **{key: _plain(text) for key, text in texts.items() if isinstance(text, str)}}
+
+
 def compose_recovered_data(
     data: object, reason: str, recovered: Mapping[str, Any]
 ) -> Mapping[str, Any]:
@@ -217,7 +240,7 @@ def compose_recovered_data(
     text = kept.get("description")
     kept.setdefault("base_description", text or "")
     kept.pop(LEASE, None)
-    return {**kept, "description": add_failure(text, reason), RECOVERED: recovered}
+    return {**kept, "description": _encodable(add_failure(text, reason)), RECOVERED: recovered}
 
 
 def is_mistaken_failure(status: object, data: Mapping[str, Any], holder: str) -> bool:

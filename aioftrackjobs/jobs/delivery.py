@@ -37,7 +37,7 @@ from aioftrackjobs.errors import (
     TransportError,
 )
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import JobData
+from aioftrackjobs.jobs.data import NOTHING, PLAIN, JobData, level_after
 from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.leases import ActiveJob
 from aioftrackjobs.jobs.writing import allows_no_read, retry_after_of, write_anew
@@ -50,9 +50,6 @@ _PATIENCE, _LEAST_PATIENCE = 3.0, 0.5
 
 #: Seconds between two attempts, at most, whatever the server asks for.
 _LONGEST_PAUSE = 2.0
-
-#: What the data of an attempt have: the whole text, a short one in ASCII, or nothing new.
-_WHOLE, _PLAIN, _NONE = range(3)
 
 #: Requests whose response is lost count as a refusal, if there are so many: a firewall may look
 #: into a text.
@@ -188,11 +185,6 @@ class Delivery:
             self.is_suspicious = True
         return False
 
-    @property
-    def _level(self) -> int:
-        """Which data are sent."""
-        return (self._refusals - 1) % 3 if self._refusals else _WHOLE
-
     def _post(self, *, is_known: bool) -> PendingRequest:
         """Queue a commit of the status, and of as much text as may be sent."""
         unit = self._jobs.entities.new_unit(
@@ -202,9 +194,9 @@ class Delivery:
             patience=self._to_leave,
         )
         values: dict[str, Any] = {"status": self._status}
-        level = self._level if is_known else _NONE
-        if level != _NONE:
-            values["data"] = self._compose(is_plain=level == _PLAIN)
+        level = level_after(self._refusals) if is_known else NOTHING
+        if level != NOTHING:
+            values["data"] = self._compose(is_plain=level == PLAIN)
         unit.set(self._job, **values)
         request = unit.post(partial(self._settle, level))
         if request.outcome is None:
@@ -218,7 +210,7 @@ class Delivery:
         """Take note of the end of an attempt, perhaps not of the latest one."""
         if isinstance(outcome, Applied) and not self._is_over:
             self._end(None)
-            self.lacks_text = level == _NONE
+            self.lacks_text = level == NOTHING
             self._scope.cancel()
 
     def _note_failure(self, error: Exception) -> None:
@@ -236,7 +228,7 @@ class Delivery:
             self._losses += not isinstance(error, ConnectError)
             self._refusals += self._losses % _LOSSES == 0 and not isinstance(error, ConnectError)
         else:  # what others keep in the data cannot be sent
-            self._refusals = self._level + 2  # the next level
+            self._refusals = level_after(self._refusals) + 2  # the next level
 
     async def write_text(self) -> None:
         """Write the text that the status was applied without; an error is only logged."""
