@@ -28,7 +28,7 @@ from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import ArgumentError
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
-from aioftrackjobs.jobs.progress import Progress, add_failure, compose_description
+from aioftrackjobs.jobs.progress import FAILURE, Progress, add_failure, compose_description
 from aioftrackjobs.models import Job, JobStatus, current_value, parse_job_data, remote_value
 from aioftrackjobs.protocol.operations import NOT_SET
 
@@ -288,8 +288,14 @@ def _encodable(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return *text* in ASCII and without control characters, and of a length that all accept."""
-    cut = text if len(text) <= _LONGEST_PLAIN else f"{text[: _LONGEST_PLAIN - 3]}..."
+    """Return *text* in ASCII and without control characters, and of a length that all accept.
+
+    Why a Job failed stands at its end, and is kept.
+    """
+    what, mark, why = text.rpartition(FAILURE)
+    parts = [what, f"{mark}{why}"] if mark else [text]
+    most = _LONGEST_PLAIN // len(parts)
+    cut = "".join(each if len(each) <= most else f"{each[: most - 3]}..." for each in parts)
     printable = "".join(each if each.isprintable() else " " for each in cut)
     return printable.encode("ascii", errors="replace").decode()
 

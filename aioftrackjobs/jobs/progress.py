@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 #: Characters of a message or of a reason; the jobs menu shows one line.
 LONGEST_LINE = 300
 
+#: What stands before the reason of a failure.
+FAILURE = "failed: "
+
 #: Seconds between two rounds of lease renewals.
 _RENEWAL_ROUND = 1.0
 
@@ -99,7 +102,7 @@ def compose_description(
 
 def add_failure(text: object, reason: str) -> str:
     """Return *text*, if there is any, followed by why the Job failed."""
-    return f"{text} - failed: {reason}" if text else f"failed: {reason}"
+    return f"{text} - {FAILURE}{reason}" if text else f"{FAILURE}{reason}"
 
 
 class Channel:

@@ -22,18 +22,29 @@ class Unruly:
         url: Its address.
         choose: Returns what to do with a request; None to pass it on.
         requests: All requests, in the order of their arrival.
+        connections: How many there were.
     """
 
     def __init__(self, server_url: str) -> None:
         self._port = int(server_url.rpartition(":")[2])
         self.choose: Callable[[Received], Act | None] = lambda _: None
         self.requests: list[Received] = []
+        self.connections = 0
+        self._dead = 0
         self.url = ""
 
+    def kill_connections(self) -> None:
+        """Respond to nothing over the connections that there are, as a firewall does."""
+        self._dead = self.connections
+
     async def serve(self, stream: ByteStream) -> None:
+        self.connections += 1
+        number = self.connections
         while True:
             request = await receive_request(stream)
             self.requests.append(request)
+            if number <= self._dead:
+                await anyio.sleep_forever()
             act = self.choose(request)
             if act is not None:
                 await act(stream)
