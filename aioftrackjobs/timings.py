@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Timings:
     """Times that are no part of the public API: users need not, and should not, tune them.
 
@@ -31,7 +31,7 @@ class Timings:
         replay_interval: Seconds until the journal is read again, if processes that left entries
             may be dead or alive, or if the server refused a request.
         job_read_interval: Seconds from one read of the Jobs that run to the next, at most. It shows
-            that somebody else has stopped or deleted one. Jobs that report progress are read more
+            that another client has stopped or deleted one. Jobs that report progress are read more
             often.
         data_patience: Seconds from the read of a Job until the write that is made from it leaves,
             at most. What takes longer is read again, and may then take twice as long.

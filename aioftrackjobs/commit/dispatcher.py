@@ -17,10 +17,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Unpack
+from typing import Any, NamedTuple, Unpack
 
 import anyio
 import anyio.lowlevel
@@ -57,8 +56,7 @@ RESERVED_REQUESTS = 16
 _MOST_PATIENCE = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+class Backlog(NamedTuple):
     """Commits that have not ended.
 
     Attributes:

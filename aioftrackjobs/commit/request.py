@@ -82,14 +82,14 @@ class WithdrawnError(FtrackJobsError):
     """The caller was cancelled before the request was sent, or that took too long."""
 
 
-@dataclass(slots=True)  # not frozen, which takes twice as long: there is one for each commit
+@dataclass(eq=False, slots=True)  # not frozen, which takes twice as long: one for each commit
 class Applied:
     """The server did all of it; one result for each operation, None where its response was lost."""
 
     results: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class NotApplied:
     """The server refused it, or never received it.
 
@@ -103,7 +103,7 @@ class NotApplied:
     done: Sequence[Operation] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Unknown:
     """It was sent, and what the server did is not known."""
 
@@ -169,8 +169,8 @@ class PendingRequest:
         dependents: Later requests that wait for it.
         is_queued: Whether no worker has taken it.
         is_sent: Whether the server may have received it.
-        is_abandoned: Whether nobody waits for it any more: if it turns out that the server has not
-            received it, it is withdrawn.
+        is_abandoned: Whether no caller waits for it any more. It is withdrawn if it turns out that
+            the server has not received it.
         unordered: As in :class:`Manner`.
         is_urgent: As in :class:`Manner`.
         needs_new_connection: As in :class:`Manner`.

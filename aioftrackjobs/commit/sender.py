@@ -284,7 +284,7 @@ class Withdrawal:
     """Stops the sending of a group whose requests are withdrawn before they leave.
 
     A caller that is cancelled withdraws its request if the server cannot have received it. Then
-    nobody waits for what the worker does for it: a pause before another attempt, or a connection
+    no caller waits for what the worker does for it: a pause before another attempt, or a connection
     that takes long. If all of a group is withdrawn, this ends at once, and the worker is free. If a
     part of it is, the connection is made for the others, and they are sent without that part.
 

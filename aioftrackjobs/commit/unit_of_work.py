@@ -1,4 +1,4 @@
-"""The unit of work: the changes that one flow has recorded, and what became of them.
+"""The unit of work: the changes that a task or a block has recorded, and their outcome.
 
 A commit takes what is recorded before its first ``await``, sends it, and settles it: afterwards
 every change is applied, pending again, or known to be uncertain. Changes that are recorded
@@ -282,6 +282,7 @@ class UnitOfWork:
                 continue  # it keeps its values, which can still be read
             for name, value in recorded.values.items():
                 forget_local(recorded.entity, name, value)
+                self._context.note_undone(recorded.entity, name, self)
         self._show_others([each.entity for each in dropped])
 
     def _show_others(self, entities: Iterable[Entity]) -> None:
@@ -381,12 +382,12 @@ class UnitOfWork:
         commit = InFlightCommit(taken, self._settle)
         request = self._submit(commit, operations, uncertain_because)
         match await self._dispatcher.wait(request):
+            case Applied():  # first, as nearly always
+                return
             case NotApplied(error):
                 raise error
             case Unknown(error):
                 raise CommitUncertainError(operations, self.resolve) from error
-            case Applied():
-                pass
 
     def _submit(
         self,

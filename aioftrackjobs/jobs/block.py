@@ -17,13 +17,11 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from aioftrackjobs.commit.changes import creation_key
 from aioftrackjobs.config import require, require_flag, require_seconds, require_text
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference
 from aioftrackjobs.errors import (
     ArgumentError,
-    EntityError,
     MultipleResultsFoundError,
     NoResultFoundError,
 )
@@ -231,8 +229,10 @@ async def find_user(entities: EntityContext, user: Entity | str | UUID) -> User:
     Raises:
         NoResultFoundError: There is none.
         MultipleResultsFoundError: There are several.
+        EntityError: It is recorded, and not yet committed.
     """
     if isinstance(user, Entity):
+        await entities.require_created(user.__ftrack_reference__())
         return cast("User", user)
     text = str(user)
     as_id = _uuid_text(text)
@@ -266,14 +266,10 @@ async def find_job(entities: EntityContext, job: Entity | str | UUID) -> Job:
         reference = job.__ftrack_reference__()
     else:
         reference = key_reference(entities.model(Job), str(job))
-    key = creation_key(reference)
-    if (creator := entities.creators.get(key)) is not None:
-        if (pending := creator.pending_creation(key)) is not None:
-            raise EntityError(f"{pending!r} is not yet created; commit it first")
-        await creator.settled()
+    await entities.require_created(reference)
     found = await fetch_entity(entities, reference)
     if not isinstance(found, Job):
-        raise NoResultFoundError(f'Job where id is "{key}"')
+        raise NoResultFoundError(f'Job where id is "{reference.key[0][1]}"')
     return found
 
 

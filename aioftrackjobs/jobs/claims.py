@@ -14,7 +14,7 @@ last one that wrote has the Job (Fischer's algorithm). A Job passes through thes
     status queued, claim of A          A has it; claim_job returns. If A dies, the claim ends.
         │  job_context(job=...) reads the Job, and checks that the claim is still that of A
         ▼
-    status running, lease of A         who comes late with a claim finds that it runs
+    status running, lease of A         a session whose claim is late finds that it runs
 
 It fails only if one session is late twice: its claim arrives more than the settling time after it
 has read that the Job is free, right after the read with which another session begins the Job, and
@@ -71,7 +71,7 @@ _REFUSALS = 20
 #: Seconds for taking out claims when the session closes.
 _CLOSING = 2.0
 
-#: How often a Job is taken from an owner who has written it again before noticing.
+#: How often a Job is taken from an owner that has written it again before it noticed.
 _REPETITIONS = 5
 
 
@@ -119,7 +119,7 @@ class Claims:
         self._lapsed = WeakSet[Job]()  # whose claims have ended before that
         self._busy: set[str] = set()  # Jobs that a task of this session claims or begins now
 
-    # One of many
+    # Claiming one of many Jobs
 
     async def claim(self, expression: str, *, spread: int) -> Job | None:
         """Claim one of the queued Jobs that *expression* finds; return None if all are taken.
@@ -240,7 +240,7 @@ class Claims:
         return _Claim(job, remote_value(job, "data"), lease, end, unit)
 
     async def _settle(self, began: float) -> None:
-        """Wait until who has read the Job at the same time as this session has written, too."""
+        """Wait until every session that has read the Job at the same time has written."""
         await anyio.sleep(max(self._settling, 2 * (anyio.current_time() - began)))
 
     async def _is_standing(self, claim: _Claim) -> bool:
@@ -283,7 +283,7 @@ class Claims:
                     if claim.end > anyio.current_time():
                         group.start_soon(self._withdraw, claim)
 
-    # A certain one
+    # Beginning a particular Job
 
     def enter(self, job: Job, began: float, *, take_over: bool) -> Beginning:
         """Check that *job* may be begun, and keep other tasks of this session from doing so.

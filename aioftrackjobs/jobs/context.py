@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.jobs.channels import ProgressWriters
 from aioftrackjobs.jobs.claims import Claims
 from aioftrackjobs.jobs.journal_replay import JournalReplay
 from aioftrackjobs.jobs.leases import ActiveJobs
-from aioftrackjobs.jobs.progress import ProgressWriters
 from aioftrackjobs.jobs.reading import JobReader
 
 

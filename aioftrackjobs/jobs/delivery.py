@@ -1,7 +1,7 @@
 """Delivery: sends the final status of a Job until the server has applied it, or the grace is over.
 
-A final status is sent when its program has nothing else to do, and nobody may ever look again. So
-nothing that goes wrong is taken for final, except that the Job was deleted or has another owner:
+A Job whose final status is lost stays running for ever. So nothing that goes wrong is taken for
+final, except that the Job was deleted or has another owner:
 
 - **A refusal** may pass, whatever it says: a server that restarts, or a proxy in front of it, may
   refuse anything for a moment.

@@ -1,10 +1,11 @@
 """Blocks about a Job that exists already: one runs it again, the other works on it for its owner.
 
-Who runs a Job again becomes its owner, unless it has one: see :mod:`aioftrackjobs.jobs.claims`.
+A session that runs a Job again becomes its owner, unless the Job has one: see
+:mod:`aioftrackjobs.jobs.claims`.
 
 A joined block writes progress as the owner does, right after a read of the Job, and keeps the
 owner's lease as it finds it. It writes nothing once the Job has ended. The text in the jobs menu
-shows what was reported last, by whichever of them.
+shows what was reported last, by the owner or by the joined block.
 
 If the owner is a block of the same session, the joined one reports through it.
 """

@@ -15,13 +15,11 @@ import logging
 
 import anyio
 
-from aioftrackjobs.errors import (
-    JobDeletedError,
-)
+from aioftrackjobs.errors import JobDeletedError
+from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData
 from aioftrackjobs.jobs.delivery import Delivery, EndingJob
-from aioftrackjobs.jobs.progress import Channels
 from aioftrackjobs.jobs.termination import is_final_refusal
 from aioftrackjobs.journal import Receipt
 from aioftrackjobs.models import JobStatus

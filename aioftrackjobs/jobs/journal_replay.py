@@ -47,7 +47,6 @@ from aioftrackjobs.jobs.termination import (
 )
 from aioftrackjobs.journal import Entry
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
-from aioftrackjobs.transfers.upload import remove_unregistered
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +138,8 @@ class JournalReplay:
             for start in range(0, len(jobs), _CHUNK):
                 is_complete &= await self._settle_jobs(jobs[start : start + _CHUNK])
             if uploads:
+                from aioftrackjobs.transfers.upload import remove_unregistered  # late: few crash
+
                 await anyio.sleep(self._connection.timings.last_request_delay)
                 is_complete &= await remove_unregistered(self._entities, uploads)
         except SessionStateError:

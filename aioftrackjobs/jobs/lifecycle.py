@@ -37,12 +37,13 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.jobs.attachments import Attachments, format_traceback
 from aioftrackjobs.jobs.block import GivenJob, find_user
+from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import Assignments, JobData, parse_given_data
-from aioftrackjobs.jobs.ending import End, describe_interruption, end_of_block
+from aioftrackjobs.jobs.ending import CLOSED, End, describe_interruption, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.interventions import Interventions
-from aioftrackjobs.jobs.progress import Channels, Progress, one_line
+from aioftrackjobs.jobs.progress import Progress, one_line
 from aioftrackjobs.jobs.reports import Reports
 from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
 from aioftrackjobs.models import Job, JobStatus, User, remote_value
@@ -54,9 +55,6 @@ logger = logging.getLogger(__name__)
 
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)
-
-#: Why a Job fails that runs when its session is closed.
-_CLOSED = "the session was closed while the Job was running"
 
 
 class JobLifecycle:
@@ -291,6 +289,7 @@ class JobLifecycle:
         if self.others.is_deleted or self.others.is_lost:
             return None
         unit = self._jobs.entities.new_unit(is_urgent=True, patience=self._patience)
+        lease = self._data.lease
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
         if self.others.is_mistaken:
             values["status"] = JobStatus.RUNNING
@@ -298,7 +297,8 @@ class JobLifecycle:
 
         def settle_write(outcome: Outcome) -> None:
             if isinstance(outcome, Applied):
-                self.others.note_written()
+                now = self._jobs.server.server_time().isoformat(timespec="seconds")
+                self.others.note_written(had_lapsed=lease is not None and now >= lease["until"])
                 self._patience = self._jobs.patience
             elif isinstance(outcome, NotApplied):
                 self.others.note_refusal(outcome.error)
@@ -368,7 +368,7 @@ class JobLifecycle:
         if self.others.is_lost or self.others.is_deleted:
             self._stop_running()
             return
-        reason = self._jobs.active.shutdown_reason or _CLOSED
+        reason = self._jobs.active.shutdown_reason or CLOSED
         end = self._end_decided() or End(JobStatus.FAILED, reason)
         report = self._start_ending(end)
         await report.deliver(end.status)
@@ -381,7 +381,7 @@ class JobLifecycle:
         """Record how the Job ends whose block was left without an error: done, if not decided.
 
         Raises:
-            JobDeletedError: Somebody has deleted it.
+            JobDeletedError: The Job was deleted.
             FtrackJobsError: That could not be delivered.
         """
         if self._is_closed:
@@ -457,17 +457,17 @@ class JobLifecycle:
         self, error: BaseException, task: asyncio.Task[Any] | None, seconds: float
     ) -> End:
         """Return how the Job ends whose block was left by *error*, in *task*, after *seconds*."""
-        describe = partial(describe_interruption, task=task, seconds=seconds)
-        if self.others.has_caused(error):  # as by a cancellation, the work may have ended before
-            status, text = self._decided or End(JobStatus.FAILED, str(error))
-        else:
-            status, text = end_of_block(error, self._decided, describe)
-        shutdown = self._jobs.active.shutdown_reason
-        if shutdown is not None and not (self._decided or isinstance(error, Exception)):
-            status, text = JobStatus.FAILED, shutdown
-        if self._jobs.active.is_closing and isinstance(error, SessionStateError):
-            status, text = self._decided or End(JobStatus.FAILED, _CLOSED)
-        return End(status, None if text is None else one_line(text, self._jobs.api_key))
+        active = self._jobs.active
+        end = end_of_block(
+            error,
+            self._decided,
+            partial(describe_interruption, task=task, seconds=seconds),
+            was_stopped=self.others.has_caused(error),
+            shutdown_reason=active.shutdown_reason,
+            is_closing=active.is_closing,
+        )
+        text = end.text and one_line(end.text, self._jobs.api_key)
+        return End(end.status, text)
 
     async def _report_failure(self, find_end: Callable[[], End], traceback: str | None) -> None:
         deadline = anyio.current_time() + self._grace
@@ -478,7 +478,7 @@ class JobLifecycle:
                 return
         end = find_end()
         if self.others.imposed_status is not None:
-            # Somebody else has said how it ends. Only what is ours is removed.
+            # Another client has set how it ends. Only what is ours is removed.
             self._data, end = JobData(None), End(self.others.imposed_status)
         report = self._start_ending(end)
         await report.deliver(end.status, deadline)

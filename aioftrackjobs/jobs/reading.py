@@ -1,9 +1,10 @@
 """JobReader: reads what the server has of Jobs that run here, for many of them in one query.
 
-``data`` of a Job is one text that is written as a whole, and others write it, too. So each write is
-preceded by a read, and takes over what others hold: see :mod:`aioftrackjobs.jobs.writing`.
+``data`` of a Job is one text that is written as a whole, and other clients write it, too. So each
+write is preceded by a read, and keeps what they have written: see
+:mod:`aioftrackjobs.jobs.writing`.
 
-The same rows show that a Job was stopped, or deleted, by somebody else.
+The same rows show that a Job was stopped, or deleted, by another client.
 """
 
 from __future__ import annotations
