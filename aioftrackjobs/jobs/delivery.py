@@ -42,6 +42,7 @@ from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.leases import ActiveJob
 from aioftrackjobs.jobs.writing import allows_no_read, retry_after_of, write_anew
 from aioftrackjobs.models import JobStatus, remote_value
+from aioftrackjobs.retry import Backoff
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Delivery:
         self._patience = max(_LEAST_PATIENCE, min(_PATIENCE, grace / 3))
         self._to_leave = jobs.patience  # see Manner.patience
         self._requests: list[PendingRequest] = []
+        self._awaited: PendingRequest | None = None  # the latest, while nothing else is done
         self._refusals = self._losses = 0
         self._scope = anyio.CancelScope()
         self._is_over = False
@@ -112,7 +114,7 @@ class Delivery:
         Args:
             deadline: When to give up, in the time of the event loop.
         """
-        backoff = replace(self._jobs.retry, budget=math.inf).backoff()
+        backoff: Backoff | None = None
         self._scope.deadline = deadline
         with self._scope:
             while not self._is_over:
@@ -130,6 +132,7 @@ class Delivery:
                 self._note_failure(error)
                 if isinstance(error, (ServerError, TransportError, WithdrawnError)):
                     # Otherwise nothing was sent.
+                    backoff = backoff or replace(self._jobs.retry, budget=math.inf).backoff()
                     with anyio.move_on_after(_LONGEST_PAUSE):
                         await self._jobs.server.pauses.wait(backoff, retry_after_of(error))
         for request in self._requests:
@@ -153,8 +156,10 @@ class Delivery:
             self._end(None)
             return None
         request = self._post(is_known=is_known)
+        self._awaited = request
         with anyio.move_on_after(self._patience):
             await request.ended()
+        self._awaited = None
         if request.outcome is None or isinstance(request.outcome, Applied):
             return None
         self._requests.remove(request)
@@ -211,7 +216,8 @@ class Delivery:
         if isinstance(outcome, Applied) and not self._is_over:
             self._end(None)
             self.lacks_text = level == NOTHING
-            self._scope.cancel()
+            if self._awaited is None or self._awaited.outcome is not outcome:
+                self._scope.cancel()
 
     def _note_failure(self, error: Exception) -> None:
         """Decide what the next attempt is like after this *error*."""
