@@ -42,7 +42,7 @@ class Timings:
         reserved_limit: Seconds that a request in the lane for urgent ones takes at most.
         response_size: Bytes of a response to an API call, at most, when it is decoded. A query with
             a bigger one is an error; 500 rows rarely have tens of megabytes.
-        claim_settling: Seconds from the claim to a Job until it is read back, at least. Another
+        claim_wait: Seconds from the claim to a Job until it is read back, at least. Another
             session that found the Job free at the same moment has written its own claim by then.
     """
 
@@ -63,7 +63,7 @@ class Timings:
     last_request_delay: float = 2.0
     reserved_limit: float = 20.0
     response_size: int = 128 * 1024 * 1024
-    claim_settling: float = 0.5
+    claim_wait: float = 0.5
 
     def __repr__(self) -> str:
         """Return only what differs from the defaults, for a short signature of the session."""

@@ -61,7 +61,7 @@ class EndingJob(ActiveJob, Protocol):
     """A Job that ends."""
 
     @property
-    def others(self) -> Interventions:
+    def interventions(self) -> Interventions:
         """What others do to it."""
         ...
 
@@ -150,9 +150,9 @@ class Delivery:
             Exception: The data cannot be sent.
         """
         is_known = await self._read()
-        if self._running.others.is_deleted:
+        if self._running.interventions.is_deleted:
             raise JobDeletedError(self._job.id)
-        if self._running.others.is_lost:
+        if self._running.interventions.is_taken_over:
             self._end(None)
             return None
         request = self._post(is_known=is_known)
@@ -227,7 +227,7 @@ class Delivery:
         elif isinstance(error, ServerError):
             self._refusals += not error.is_retryable
             if self._refusals > 1 and error.kind != f"HTTP {error.status}":  # not once, by a proxy
-                self._running.others.note_refusal(error)
+                self._running.interventions.note_refusal(error)
         elif isinstance(error, MalformedResponseError):
             self._refusals += 1
         elif isinstance(error, TransportError):
@@ -251,8 +251,7 @@ class Delivery:
 
     async def _write_text(self, patience: float, *, is_plain: bool) -> None:
         await self._jobs.reader.read_with_others(self._running)
-        others = self._running.others
-        if not (others.is_lost or others.is_deleted):
+        if not self._running.interventions.forbid_writes:
             unit = self._jobs.entities.new_unit(is_urgent=True, patience=patience)
             unit.set(self._job, data=self._compose(is_plain=is_plain))
             await unit.commit()
