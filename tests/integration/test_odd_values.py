@@ -247,6 +247,9 @@ async def test_a_source_that_raises_anything_fails_its_upload_alone(
 
 #: What runs in the background, and fails once.
 STEPS = [
+    "aioftrackjobs.jobs.final_report.FinalReport._encode",
+    "aioftrackjobs.jobs.channels.Channels.stop",
+    "aioftrackjobs.jobs.delivery.Delivery._attempt",
     "aioftrackjobs.jobs.leases.ActiveJobs.renew_all",
     "aioftrackjobs.jobs.lifecycle.JobLifecycle.renew_lease",
     "aioftrackjobs.jobs.lifecycle.JobLifecycle._post_data",
@@ -305,6 +308,13 @@ async def test_a_fault_in_the_background_ends_its_own_piece_of_work(
         job.progress(0.6)
         await shows(session, job, "beside (60 %)")
         await until(lambda: entries(path) == {job.id: None})
+        if step in STEPS[:3]:
+            async with job_context(session, description="ends") as ending:
+                ending.progress(0.5)
+                await shows(session, ending, "ends (50 %)")
+                left[0] = 1
+            assert server.inspector.job(ending.id)["status"] == "done"
+            assert not left[0]
 
 
 # A task of anyio that is cancelled before its first turn leaves a coroutine that was never awaited;
