@@ -76,7 +76,7 @@ class JournalReplay:
         self._refused_since: dict[str, float] = {}
         self._refusals = Counter[str]()  # of each Job
         self._woken: anyio.Event | None = None  # not None while it runs
-        self._rest = anyio.CancelScope()  # until the next time
+        self._rest: anyio.CancelScope | None = None  # until the next time
         self._looks_again = False
         self._retry_after: float | None = None
         self._logged_problem: str | None = None
@@ -85,7 +85,8 @@ class JournalReplay:
         """Deliver what the journal keeps, without delay for the caller."""
         if self._woken is not None:
             self._woken.set()
-            self._rest.cancel()
+            if self._rest is not None:
+                self._rest.cancel()
             return
         if self._connection.is_closing:
             return  # a later session does it
