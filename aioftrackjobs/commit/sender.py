@@ -47,6 +47,7 @@ from aioftrackjobs.errors import (
     TransportError,
     ValidationError,
 )
+from aioftrackjobs.protocol.results import AnyOperation
 from aioftrackjobs.protocol.wire import join_batches
 from aioftrackjobs.retry import Backoff, Pauses, RetryPolicy
 
@@ -141,10 +142,9 @@ class BatchSender:
             group = _not_ended(group)  # its caller may have withdrawn it meanwhile
         if not group:
             return (), []
-        count = sum([request.count_left for request in group])
         body = join_batches([request.encode() for request in group])
         with withdrawal.sending(group):
-            results = await self._api.send(body, count, group[0].call, withdrawal)
+            results = await self._api.send(body, withdrawal.operations, withdrawal)
         return withdrawal.group, results
 
     def _note_failure(
@@ -288,11 +288,10 @@ class Withdrawal:
 
     Attributes:
         group: What the current attempt sends.
-        replaced: The body that has left, and the number of its operations, if that was not all of
-            what the attempt began with.
+        replaced: The body that has left, if that was not all of what the attempt began with.
     """
 
-    replaced: tuple[bytes, int] | None
+    replaced: bytes | None
 
     def __init__(self, group: Sequence[PendingRequest], active: set[Withdrawal]) -> None:
         self.group, self.replaced = group, None
@@ -301,6 +300,12 @@ class Withdrawal:
         self._may_cancel = False
         self._marks_sent = False
         self._has_left = False
+
+    def operations(self) -> Sequence[AnyOperation]:
+        """Return what the group is sent as, in its order."""
+        if len(self.group) == 1:
+            return self.group[0].call or self.group[0].operations_left
+        return [each for request in self.group for each in request.operations_left]
 
     def stop_if_unneeded(self) -> None:
         """Stop what is being done for the group if all of it has ended."""
@@ -395,11 +400,10 @@ class Withdrawal:
             raise WithdrawnError("withdrawn before it was sent")
         self._has_left = True
         if is_changed:
-            body = join_batches([request.encode() for request in left])
-            count = sum([request.count_left for request in left])
-            self.group, self.replaced = left, (body, count)
+            self.group = left
+            self.replaced = join_batches([request.encode() for request in left])
         self._mark_sent()
-        return None if self.replaced is None else self.replaced[0]
+        return self.replaced
 
 
 def _not_ended(group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:

@@ -16,6 +16,8 @@ from aioftrackjobs import AsyncSession, FtrackJobsError, TransferError, Transpor
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.retry import NO_RETRIES
 
+from ..tables import result_of
+
 KEY = "VERY-SECRET-KEY-0123456789"
 SIGNED = "https://store.test/bucket/c1?X-Amz-Signature=TOPSECRETSIG"
 
@@ -43,7 +45,7 @@ class Studio:
                 results.append({"url": SIGNED, "headers": self._headers})
             else:
                 self.created.append(operation["entity_type"])
-                results.append({"action": "create", "data": {}})
+                results.append(result_of(operation))
         return httpx.Response(200, json=results)
 
 
