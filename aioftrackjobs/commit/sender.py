@@ -47,6 +47,7 @@ from aioftrackjobs.errors import (
     TransportError,
     ValidationError,
 )
+from aioftrackjobs.protocol.operations import Create
 from aioftrackjobs.protocol.results import AnyOperation
 from aioftrackjobs.protocol.wire import join_batches
 from aioftrackjobs.retry import Backoff, Pauses, RetryPolicy
@@ -136,7 +137,7 @@ class BatchSender:
     ) -> tuple[Sequence[PendingRequest], list[Any]]:
         """Send what is left of *group* once; return what has left, and its results."""
         group = await self._resolve_uncertain(group)
-        if group and group[0].has_chosen_keys:  # it travels alone
+        if group and group[0].has_chosen_keys:
             with withdrawal.sending(group, marks_sent=False):
                 await self._reconciler.check_chosen_keys(group, withdrawal)
             group = _not_ended(group)  # its caller may have withdrawn it meanwhile
@@ -200,12 +201,15 @@ class BatchSender:
         return ()
 
     async def _reconcile(
-        self, group: Sequence[PendingRequest], backoff: Backoff
+        self,
+        group: Sequence[PendingRequest],
+        backoff: Backoff,
+        refusal: ServerError | None = None,
     ) -> tuple[bool, Sequence[PendingRequest]]:
         """Ask what the server has done of *group*, again after a transient failure."""
         while True:
             try:
-                return await self._reconciler.reconcile(group)
+                return await self._reconciler.reconcile(group, refusal)
             except TransportError as exc:
                 if not (exc.is_retryable and await self._pauses.wait(backoff, exc.retry_after)):
                     raise
@@ -251,25 +255,26 @@ class BatchSender:
         """
         if not may_concern_one_commit(refusal):
             return _outcome_after(refusal, request)
+        is_plain = request.count_left == 1 and request.uncertain_because is None
+        if is_plain:
+            request.free_keys = frozenset()  # a single operation that was refused created nothing
+            if not any(isinstance(each, Create) for each in request.operations_left):
+                return NotApplied(refusal, request.done)
         try:
-            if await self._is_done_in_part(request, backoff):
+            any_done, unclear = await self._reconcile([request], backoff, refusal)
+            if any_done:
                 return None if request.count_left else request.applied([])
-            if not isinstance(refusal, _INDEPENDENT_OF_ORDER):
+            if not isinstance(refusal, _INDEPENDENT_OF_ORDER) and not unclear:
                 return await self._reconciler.send_in_stages(request, refusal)
         except TransportError as exc:
-            return Unknown(exc)
+            return NotApplied(refusal, request.done) if is_plain else Unknown(exc)
+        if unclear:
+            return _outcome_after(refusal, request)
         is_duplicate = isinstance(refusal, DuplicateEntryError)
         is_uncertain = request.uncertain_because is not None
         if is_duplicate and is_uncertain and not key_was_taken(request):
             return _outcome_after(refusal, request)  # what it duplicates may be its own
         return NotApplied(refusal, request.done)
-
-    async def _is_done_in_part(self, request: PendingRequest, backoff: Backoff) -> bool:
-        """Ask whether the server has kept any part of a *request* that it refused alone."""
-        if request.count_left == 1 and request.uncertain_because is None:
-            request.free_keys = frozenset()  # a single operation that was refused created nothing
-        any_done, _ = await self._reconcile([request], backoff)
-        return any_done
 
 
 class Withdrawal:

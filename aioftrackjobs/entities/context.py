@@ -46,6 +46,7 @@ from aioftrackjobs.models import (
     put_local,
     require_relation,
 )
+from aioftrackjobs.protocol.paging import next_offset
 from aioftrackjobs.protocol.query import bind, select
 from aioftrackjobs.protocol.values import JSONValue, key_part
 from aioftrackjobs.transport import redact
@@ -311,7 +312,7 @@ class EntityContext:
             raise QueryParameterError(
                 f"the rows are not entities; use session.call() for this query: {expression}"
             )
-        return entities, _next_offset(result)
+        return entities, next_offset(result)
 
     def owns(self, entity: Entity) -> bool:
         """Return whether *entity* belongs to this session."""
@@ -400,17 +401,3 @@ def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidKeyError(model.entity_type, model.primary_key_attributes, given)
         values[name] = part
     return values
-
-
-def _next_offset(result: dict[str, Any]) -> int | None:
-    """Return the offset of the page after a query's *result*; None if it is the last one."""
-    metadata = result.get("metadata") or {}
-    match metadata:
-        case {"next": {"offset": int() as offset}}:
-            return offset
-        case {"next": {"offset": None}}:
-            return None
-        case dict() if not metadata.get("next"):
-            return None
-        case _:  # if it were treated as the last page, rows would be missing
-            raise MalformedResponseError("a page does not say which page follows", status=200)

@@ -30,6 +30,7 @@ from aioftrackjobs.models._state import (
     settle,
     settle_created,
     settle_late,
+    was_created_here,
 )
 from aioftrackjobs.models._user import User
 from aioftrackjobs.models._values import require_relation, store
@@ -69,4 +70,5 @@ __all__ = [
     "settle_created",
     "settle_late",
     "store",
+    "was_created_here",
 ]
