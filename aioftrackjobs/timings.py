@@ -35,8 +35,8 @@ class Timings:
             often.
         refusal_limit: Seconds for which the journal keeps a final status that the server refuses,
             if the refusal may pass.
-        last_request_delay: Seconds in which the last request of a process that died arrives. It
-            may register an upload.
+        last_request_delay: Seconds after the end of a process in which its last request may still
+            be applied. It may register an upload.
         claim_settling: Seconds from the claim to a Job until it is read back, at least. Another
             session that found the Job free at the same moment has written its own claim by then.
     """
@@ -54,7 +54,7 @@ class Timings:
     replay_interval: float = 60.0
     job_read_interval: float = 5.0
     refusal_limit: float = 86_400.0
-    last_request_delay: float = 2.0
+    last_request_delay: float = 120.0
     claim_settling: float = 0.5
 
     def __repr__(self) -> str:

@@ -117,14 +117,13 @@ class JournalReplay:
         self._looks_again = await self._journal.claim()
         entries = self._journal.unsettled()
         jobs = [entry for entry in entries if entry.kind == "job"]
-        uploads = [entry.id for entry in entries if entry.kind == "upload"]
+        uploads = [entry for entry in entries if entry.kind == "upload"]
         is_complete, self._retry_after = True, None
         try:
             for start in range(0, len(jobs), _CHUNK):
                 is_complete &= await self._settle_jobs(jobs[start : start + _CHUNK])
-            if uploads:
-                await anyio.sleep(self._connection.timings.last_request_delay)
-                is_complete &= await remove_unregistered(self._entities, uploads)
+            if ids := await self._abandoned(uploads):
+                is_complete &= await remove_unregistered(self._entities, ids)
         except SessionStateError:
             raise
         except TransportError as exc:
@@ -140,6 +139,24 @@ class JournalReplay:
         if not self._looks_again:
             self._logged_problem = None
         return is_complete
+
+    async def _abandoned(self, uploads: Sequence[Entry]) -> list[str]:
+        """Return the ids of those *uploads* that no request of their process registers any more.
+
+        It waits for them a while, unless something else is to be delivered.
+        """
+        timings, now = self._connection.timings, time.time()
+        ends = {each: max(each.since, each.lost_at or 0.0) for each in uploads}
+        # A clock that was set back must not keep them for long.
+        left = {each: timings.last_request_delay - abs(now - end) for each, end in ends.items()}
+        pause = max(0.0, *left.values()) if left else 0.0
+        if pause:
+            pause = min(pause, timings.replay_interval)
+            with anyio.move_on_after(pause):
+                await (self._woken or anyio.Event()).wait()
+        waited = time.time() - now
+        self._looks_again |= any(seconds > waited for seconds in left.values())
+        return [each.id for each, seconds in left.items() if seconds <= waited]
 
     def _log_problem(self, problem: str) -> None:
         if problem != self._logged_problem:
