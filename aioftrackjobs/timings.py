@@ -1,11 +1,11 @@
-"""The times that a session waits by itself, in one object, so that tests can shorten them."""
+"""The times that a session waits by itself, and a size, so that tests can make them smaller."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Timings:
     """Times that are no part of the public API: users need not, and should not, tune them.
 
@@ -31,13 +31,18 @@ class Timings:
         replay_interval: Seconds until the journal is read again, if processes that left entries
             may be dead or alive, or if the server refused a request.
         job_read_interval: Seconds from one read of the Jobs that run to the next, at most. It shows
-            that somebody else has stopped or deleted one. Jobs that report progress are read more
+            that another client has stopped or deleted one. Jobs that report progress are read more
             often.
+        data_patience: Seconds from the read of a Job until the write that is made from it leaves,
+            at most. What takes longer is read again, and may then take twice as long.
         refusal_limit: Seconds for which the journal keeps a final status that the server refuses,
             if the refusal may pass.
         last_request_delay: Seconds after the end of a process in which its last request may still
             be applied. It may register an upload.
-        claim_settling: Seconds from the claim to a Job until it is read back, at least. Another
+        reserved_limit: Seconds that a request in the lane for urgent ones takes at most.
+        response_size: Bytes of a response to an API call, at most, when it is decoded. A query with
+            a bigger one is an error; 500 rows rarely have tens of megabytes.
+        claim_wait: Seconds from the claim to a Job until it is read back, at least. Another
             session that found the Job free at the same moment has written its own claim by then.
     """
 
@@ -53,9 +58,12 @@ class Timings:
     journal_busy_timeout: float = 2.0
     replay_interval: float = 60.0
     job_read_interval: float = 5.0
+    data_patience: float = 2.0
     refusal_limit: float = 86_400.0
     last_request_delay: float = 120.0
-    claim_settling: float = 0.5
+    reserved_limit: float = 20.0
+    response_size: int = 128 * 1024 * 1024
+    claim_wait: float = 0.5
 
     def __repr__(self) -> str:
         """Return only what differs from the defaults, for a short signature of the session."""

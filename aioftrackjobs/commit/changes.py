@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from aioftrackjobs.commit.request import Outcome, PendingRequest, Settle
-from aioftrackjobs.models import Entity, settle_late
+from aioftrackjobs.models import Entity, settle, settle_created, settle_late
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
 
@@ -58,6 +58,10 @@ class UnitOfWorkContext(Protocol):
 
         A read that began earlier must not overwrite them with older ones.
         """
+        ...
+
+    def note_undone(self, entity: Entity, name: str, unit: Any, /) -> None:
+        """Take note that a recorded change of *name* was rolled back."""
         ...
 
     def forget(self, entity: Entity) -> None:
@@ -107,9 +111,11 @@ def creation(
         UnserialisableValueError: One of the values has no wire form.
     """
     keys = entity.primary_key_attributes
-    own, updates = dict[str, Any](), list[RecordedChange]()
+    own: dict[str, Any] = {}
+    updates: list[RecordedChange] = []
     for name, value in values.items():
-        if isinstance(value, (Entity, tuple)):
+        # A text first: whether a value is an entity takes long to find out.
+        if not isinstance(value, str) and isinstance(value, (Entity, tuple)):
             change = {name: value}
             updates.append(
                 RecordedChange(Update(target, encode_values(target, change)), entity, change)
@@ -222,6 +228,30 @@ def split_done(
             not_created.add(target)
         (settled if ended else rest).append(each)
     return settled, rest
+
+
+def settle_applied(
+    context: UnitOfWorkContext, unit: object, taken: Sequence[RecordedChange]
+) -> None:
+    """Settle changes *taken* from *unit*, which the server has applied: values become remote."""
+    for recorded in taken if len(taken) == 1 else without_resets(taken):
+        entity, operation = recorded.entity, recorded.operation
+        if isinstance(operation, Delete):
+            context.forget(entity)
+        elif isinstance(operation, Create):
+            end_creation(context, unit, operation.target)
+            settle_created(entity)
+        for name, value in recorded.values.items():
+            settle(entity, name, value)
+        if recorded.values:
+            context.note_written(entity, recorded.values)
+
+
+def end_creation(context: UnitOfWorkContext, unit: object, target: Reference) -> None:
+    """Note that *unit* has no creation of *target* to commit any more."""
+    key = creation_key(target)
+    if context.creators.get(key) is unit:
+        del context.creators[key]
 
 
 def settle_found(

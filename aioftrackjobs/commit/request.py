@@ -41,14 +41,19 @@ A caller that is cancelled withdraws its request only before it is SENT, and the
 once (:class:`Withdrawal`). After that, the request goes on to its end without the caller, and its
 ``settle`` callback updates the unit of work; only if the attempt turns out not to have left, or the
 server was busy, it is withdrawn then.
+
+A request with ``patience`` has one attempt, and ends as NOT APPLIED or UNKNOWN where others would
+be sent again. Its values are made from what was read right before, as the ``data`` of a Job are:
+sent later, they would overwrite what others have written meanwhile. Its caller reads again.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypedDict, Unpack
 
 from aioftrackjobs.background import Waiter
 from aioftrackjobs.errors import (
@@ -85,17 +90,17 @@ _MISSING = ("EntityNotFoundError", "NotFoundError", "NoResultFound", 404, 410)
 
 
 class WithdrawnError(FtrackJobsError):
-    """The caller was cancelled before the request was sent."""
+    """The caller was cancelled before the request was sent, or that took too long."""
 
 
-@dataclass(slots=True)  # not frozen, which takes twice as long: there is one for each commit
+@dataclass(eq=False, slots=True)  # not frozen, which takes twice as long: one for each commit
 class Applied:
     """The server did all of it; one result for each operation, None where its response was lost."""
 
     results: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class NotApplied:
     """The server refused it, or never received it.
 
@@ -109,7 +114,7 @@ class NotApplied:
     done: Sequence[Operation] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Unknown:
     """It was sent, and what the server did is not known."""
 
@@ -134,6 +139,25 @@ class RequestOwner(Protocol):
         ...
 
 
+class Manner(TypedDict, total=False):
+    """How a request is sent.
+
+    Attributes:
+        unordered: Whether it neither waits for other requests about the same entities, nor lets
+            them wait.
+        is_urgent: Whether no other request of the session may hold it up.
+        needs_new_connection: Whether it is urgent, and not sent over a connection that was used
+            before, as such a one may be dead.
+        patience: Seconds within which it has to leave, in its only attempt, because its values were
+            made from what the server had when it was queued; None if they stay true.
+    """
+
+    unordered: bool
+    is_urgent: bool
+    needs_new_connection: bool
+    patience: float | None
+
+
 class PendingRequest:
     """A commit, or a call of another kind; the states are described at the top of this module.
 
@@ -156,9 +180,12 @@ class PendingRequest:
         dependents: Later requests that wait for it.
         is_queued: Whether no worker has taken it.
         is_sent: Whether the server may have received it.
-        is_abandoned: Whether nobody waits for it any more: if it turns out that the server has not
-            received it, it is withdrawn.
-        unordered: Whether it neither waits for other requests nor lets others wait for it.
+        is_abandoned: Whether no caller waits for it any more. It is withdrawn if it turns out that
+            the server has not received it.
+        unordered: As in :class:`Manner`.
+        is_urgent: As in :class:`Manner`.
+        needs_new_connection: As in :class:`Manner`.
+        patience: As in :class:`Manner`.
         is_repeatable: Whether it may be sent again when its response was lost.
         uncertain_because: Why it is not known what the server did; None if it is known.
         has_chosen_keys: Whether it creates entities under keys that users chose.
@@ -186,7 +213,10 @@ class PendingRequest:
     is_sent: bool = False
     is_abandoned: bool = False
     unordered: bool = False
+    is_urgent: bool = False
+    needs_new_connection: bool = False
     is_repeatable: bool = True
+    patience: float | None = None
     uncertain_because: TransportError | None = None
     has_chosen_keys: bool = False
     travels_alone: bool = False
@@ -207,19 +237,22 @@ class PendingRequest:
         operations: Sequence[Operation],
         settle: Settle,
         *,
-        unordered: bool = False,
         uncertain_because: TransportError | None = None,
+        **manner: Unpack[Manner],
     ) -> PendingRequest:
         """Return the request of a commit.
 
         Args:
             operations: At least one.
             settle: Called with the outcome.
-            unordered: Neither wait for other requests about the same entities, nor let them wait.
             uncertain_because: Why it is not known what the server did in an earlier attempt.
+            manner: How it is sent.
         """
         request = cls(len(operations))
         request.operations, request.settle = operations, settle
+        if manner:
+            request._set(manner)
+        unordered = request.unordered
         is_update = len(operations) == 1 and isinstance(operations[0], Update)  # as nearly always
         if not is_update:
             for operation in operations:  # not any(): this runs for each operation of a farm
@@ -228,7 +261,7 @@ class PendingRequest:
                 elif type(operation) is Delete:
                     request.travels_alone = True
         if unordered:
-            request.unordered = True
+            pass
         elif is_update:
             request.writes = (key_of(operations[0].target),)
         else:
@@ -246,15 +279,22 @@ class PendingRequest:
         return request
 
     @classmethod
-    def of_call(cls, wire: Sequence[Mapping[str, JSONValue]]) -> PendingRequest:
+    def of_call(
+        cls, wire: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]
+    ) -> PendingRequest:
         """Return the request of operations in their wire form, which travel by themselves."""
         request = cls(len(wire))
         request.call = wire
+        request._set(manner)
         keys = [each.get("entity_key") for each in wire if each.get("action") in _WRITES]
         parts = [tuple(str(value) for value in key) for key in keys if isinstance(key, list)]
         request.writes = [key[0] if len(key) == 1 else key for key in parts]
         request.is_repeatable = all(each.get("action") in _READS for each in wire)
         return request
+
+    def _set(self, manner: Manner) -> None:
+        for name, value in manner.items():
+            setattr(self, name, value)
 
     def encode(self) -> bytes:
         """Return what is left of its operations as a JSON list.
@@ -397,6 +437,11 @@ class PendingRequest:
             for waiter in self._waiters:
                 if not waiter.done():  # done: the task that waited was cancelled
                     waiter.set_result(None)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether its values are too old to be sent."""
+        return self.patience is not None and time.monotonic() - self.queued_at > self.patience
 
     def withdraw(self) -> None:
         """End it, now or when it turns out that the server has not received it."""

@@ -1,4 +1,4 @@
-"""The unit of work: the changes that one flow has recorded, and what became of them.
+"""The unit of work: the changes that a task or a block has recorded, and their outcome.
 
 A commit takes what is recorded before its first ``await``, sends it, and settles it: afterwards
 every change is applied, pending again, or known to be uncertain. Changes that are recorded
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 from aioftrackjobs.commit.changes import (
     InFlightCommit,
@@ -19,16 +19,18 @@ from aioftrackjobs.commit.changes import (
     creation,
     creation_key,
     encode_values,
+    end_creation,
     entities_of,
     latest_values,
     not_created,
+    settle_applied,
     settle_found,
     split_done,
-    without_resets,
 )
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import (
     Applied,
+    Manner,
     NotApplied,
     Outcome,
     PendingRequest,
@@ -50,8 +52,6 @@ from aioftrackjobs.models import (
     change_locally,
     forget_local,
     owner_of,
-    settle,
-    settle_created,
     was_created_here,
 )
 from aioftrackjobs.protocol.batching import fold
@@ -68,18 +68,21 @@ class UnitOfWork:
     Args:
         context: The entities of the session.
         dispatcher: Sends the commits.
-        unordered: Do not wait for the commits of other units about the same entities.
+        manner: How its commits are sent.
 
     Attributes:
         has_ended: Whether it refuses to record anything more.
     """
 
     def __init__(
-        self, context: UnitOfWorkContext, dispatcher: Dispatcher, *, unordered: bool = False
+        self,
+        context: UnitOfWorkContext,
+        dispatcher: Dispatcher,
+        **manner: Unpack[Manner],
     ) -> None:
         self._context = context
         self._dispatcher = dispatcher
-        self._unordered = unordered
+        self._manner = manner
         self._pending: list[RecordedChange] = []
         self._to_delete: set[int] = set()  # the id() of entities with a delete that has not ended
         self._uncertain: list[RecordedChange] = []
@@ -275,11 +278,12 @@ class UnitOfWork:
     def _undo(self, dropped: Sequence[RecordedChange]) -> None:
         for recorded in reversed(dropped):
             if isinstance(recorded.operation, Create):
-                self._note_end_of_creation(recorded.operation.target)
+                end_creation(self._context, self, recorded.operation.target)
                 self._context.forget(recorded.entity)
                 continue  # it keeps its values, which can still be read
             for name, value in recorded.values.items():
                 forget_local(recorded.entity, name, value)
+                self._context.note_undone(recorded.entity, name, self)
         self._show_others([each.entity for each in dropped])
 
     def _show_others(self, entities: Iterable[Entity]) -> None:
@@ -298,7 +302,7 @@ class UnitOfWork:
     def accept_uncertain(self) -> None:
         """Settle what is uncertain as applied: the caller has found it on the server."""
         accepted, self._uncertain = self._uncertain, []
-        self._settle_applied(accepted)
+        settle_applied(self._context, self, accepted)
 
     # Committing
 
@@ -373,18 +377,18 @@ class UnitOfWork:
     ) -> None:
         operations = fold([each.operation for each in taken])
         if not operations:
-            self._settle_applied(taken)
+            settle_applied(self._context, self, taken)
             self._update_to_delete()
             return
         commit = InFlightCommit(taken, self._settle)
         request = self._submit(commit, operations, uncertain_because)
         match await self._dispatcher.wait(request):
+            case Applied():  # first, as nearly always
+                return
             case NotApplied(error):
                 raise error
             case Unknown(error):
                 raise CommitUncertainError(operations, self.resolve) from error
-            case Applied():
-                pass
 
     def _submit(
         self,
@@ -397,8 +401,8 @@ class UnitOfWork:
             request = self._dispatcher.submit(
                 operations,
                 commit,
-                unordered=self._unordered,
                 uncertain_because=uncertain_because,
+                **self._manner,
             )
         except BaseException:
             withdrawn = NotApplied(WithdrawnError("not sent"))
@@ -418,12 +422,12 @@ class UnitOfWork:
                 request, taken = commit.request, commit.taken
                 if request is not None and request.uncertain_because is not None:
                     taken = settle_found(taken, request, results)
-                self._settle_applied(taken)
+                settle_applied(self._context, self, taken)
                 if request is not None:
                     self._merge(server_set_rows(request.operations, results))
             case NotApplied(done=done):
                 applied, rest = split_done(commit.taken, done)
-                self._settle_applied(applied)
+                settle_applied(self._context, self, applied)
                 self._return(rest, commit)
             case Unknown() if commit.rolled_back:
                 self._undo(commit.taken)
@@ -448,24 +452,6 @@ class UnitOfWork:
             self._context.merge(rows)
         except Exception:  # a reader of a user's own model may raise anything
             logger.warning("a commit was applied, but its response is odd", exc_info=True)
-
-    def _settle_applied(self, taken: Sequence[RecordedChange]) -> None:
-        for recorded in taken if len(taken) == 1 else without_resets(taken):
-            entity, operation = recorded.entity, recorded.operation
-            if isinstance(operation, Delete):
-                self._context.forget(entity)
-            elif isinstance(operation, Create):
-                self._note_end_of_creation(operation.target)
-                settle_created(entity)
-            for name, value in recorded.values.items():
-                settle(entity, name, value)
-            if recorded.values:
-                self._context.note_written(entity, recorded.values)
-
-    def _note_end_of_creation(self, target: Reference) -> None:
-        creators, key = self._context.creators, creation_key(target)
-        if creators.get(key) is self:
-            del creators[key]
 
     # For other units
 

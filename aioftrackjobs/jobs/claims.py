@@ -6,7 +6,7 @@ last one that wrote has the Job (Fischer's algorithm). A Job passes through thes
     status queued, no good lease       free
         │  write a lease that is marked as a claim
         ▼
-    status queued, claim of A          A waits for the settling time. If B found the Job free, too,
+    status queued, claim of A          A waits for a while. If B found the Job free, too,
         │                              B has written its claim by then, and A finds that of B.
         │  read back: still queued, and still the claim of A?
         ├─ no: A leaves the Job alone, and takes its own claim out if that is what stands there
@@ -14,11 +14,11 @@ last one that wrote has the Job (Fischer's algorithm). A Job passes through thes
     status queued, claim of A          A has it; claim_job returns. If A dies, the claim ends.
         │  job_context(job=...) reads the Job, and checks that the claim is still that of A
         ▼
-    status running, lease of A         who comes late with a claim finds that it runs
+    status running, lease of A         a session whose claim is late finds that it runs
 
-It fails only if one session is late twice: its claim arrives more than the settling time after it
+It fails only if one session is late twice: its claim arrives more than the waiting time after it
 has read that the Job is free, right after the read with which another session begins the Job, and
-that one's own write is late, too. Hence the settling time is at least twice the time that the
+that one's own write is late, too. Hence the waiting time is at least twice the time that the
 session itself needed from reading to writing, and a beginning that was late is read back again.
 
 A Job that was not claimed, and is begun by its id, is written as running at once, and then read
@@ -31,6 +31,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -51,6 +52,7 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.jobs.data import add_lease, remove_lease
 from aioftrackjobs.jobs.ownership import LEASE, LEASE_SECONDS, Lease, owned_error, owner_of
 from aioftrackjobs.jobs.termination import fetch_jobs
+from aioftrackjobs.jobs.writing import may_pass, retry_after_of, write_anew
 from aioftrackjobs.journal import this_process
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
 from aioftrackjobs.protocol.paging import find_clauses, split_paging
@@ -69,7 +71,7 @@ _REFUSALS = 20
 #: Seconds for taking out claims when the session closes.
 _CLOSING = 2.0
 
-#: How often a Job is taken from an owner who has written it again before noticing.
+#: How often a Job is taken from an owner that has written it again before it noticed.
 _REPETITIONS = 5
 
 
@@ -109,14 +111,15 @@ class Claims:
         self._entities = entities
         self._background = entities.connection.background
         self._server = entities.connection.server_status
-        self._settling = entities.connection.timings.claim_settling
+        self._pauses = entities.connection.server_status.pauses
+        self._waiting_time = entities.connection.timings.claim_wait
         self._holder = entities.connection.journal.holder
         self._has_leases, self._seconds = lease > 0, lease or LEASE_SECONDS
         self._claimed: dict[str, _Claim] = {}  # by the id of the Job, which is not begun yet
         self._lapsed = WeakSet[Job]()  # whose claims have ended before that
         self._busy: set[str] = set()  # Jobs that a task of this session claims or begins now
 
-    # One of many
+    # Claiming one of many Jobs
 
     async def claim(self, expression: str, *, spread: int) -> Job | None:
         """Claim one of the queued Jobs that *expression* finds; return None if all are taken.
@@ -132,6 +135,7 @@ class Claims:
         """
         size, unusable = _ROWS, set[str]()
         refusal: Exception | None = None
+        backoff = self._entities.connection.retry.backoff()
         while True:
             began = anyio.current_time()
             rows = await self._read(expression, size)
@@ -149,8 +153,11 @@ class Claims:
                         return job
                     if spread > 1:
                         spread = min(2 * spread, _ROWS)
-                except (ServerError, EntityError, ValueError) as exc:  # about this Job, perhaps
-                    if getattr(exc, "is_retryable", False):
+                except (FtrackJobsError, ValueError) as exc:  # about this Job, perhaps
+                    if may_pass(exc) and await self._pauses.wait(backoff, retry_after_of(exc)):
+                        continue  # the Jobs are read again: others may have written this one
+                    is_refusal = isinstance(exc, (ServerError, EntityError, ValueError))
+                    if may_pass(exc) or not is_refusal:
                         raise
                     logger.warning("%r cannot be claimed: %s", job, exc)
                     unusable.add(job.id)
@@ -199,7 +206,10 @@ class Claims:
                 await claim.unit.commit()
             except CommitUncertainError as exc:
                 uncertain = exc  # what can be read counts
-            await self._settle(began)
+            except FtrackJobsError:
+                is_standing = False  # it was not applied
+                raise
+            await self._wait_for_others(began)
             is_standing = await self._is_standing(claim)
             is_queued = remote_value(job, "status") == JobStatus.QUEUED
             if is_standing and is_queued:
@@ -226,12 +236,12 @@ class Claims:
         until = self._server.server_time() + timedelta(seconds=self._seconds)
         lease = Lease(self._holder, this_process(), until, is_claim=True).encode()
         end = anyio.current_time() + self._seconds
-        unit = self._entities.new_unit()
+        unit = self._entities.new_unit(patience=self._entities.connection.timings.data_patience)
         return _Claim(job, remote_value(job, "data"), lease, end, unit)
 
-    async def _settle(self, began: float) -> None:
-        """Wait until who has read the Job at the same time as this session has written, too."""
-        await anyio.sleep(max(self._settling, 2 * (anyio.current_time() - began)))
+    async def _wait_for_others(self, began: float) -> None:
+        """Wait until every session that has read the Job at the same time has written."""
+        await anyio.sleep(max(self._waiting_time, 2 * (anyio.current_time() - began)))
 
     async def _is_standing(self, claim: _Claim) -> bool:
         """Read the Job again; return whether *claim* is what stands in its data."""
@@ -251,15 +261,18 @@ class Claims:
         try:
             with self._background.keep_alive(), anyio.move_on_after(self._seconds):
                 await claim.unit.settled()
-                if await self._is_standing(claim):
-                    data = remote_value(claim.job, "data")
-                    unit = self._entities.new_unit()
-                    unit.set(claim.job, data=remove_lease(data, claim.before, claim.lease))
-                    await unit.commit()
+                await write_anew(self._entities.connection, partial(self._remove, claim))
         except (FtrackJobsError, ValueError) as exc:
             logger.warning("%r stays claimed for %g s: %s", claim.job, self._seconds, exc)
         finally:
             self._busy.discard(claim.job.id)
+
+    async def _remove(self, claim: _Claim, patience: float) -> None:
+        if await self._is_standing(claim):
+            data = remote_value(claim.job, "data")
+            unit = self._entities.new_unit(patience=patience)
+            unit.set(claim.job, data=remove_lease(data, claim.before, claim.lease))
+            await unit.commit()
 
     async def close(self) -> None:
         """Take out the claims to Jobs that were not begun; the session closes."""
@@ -270,7 +283,7 @@ class Claims:
                     if claim.end > anyio.current_time():
                         group.start_soon(self._withdraw, claim)
 
-    # A certain one
+    # Beginning a particular Job
 
     def enter(self, job: Job, began: float, *, take_over: bool) -> Beginning:
         """Check that *job* may be begun, and keep other tasks of this session from doing so.
@@ -307,7 +320,7 @@ class Claims:
         is_dead = lease.process.is_alive() is False
         return None if is_dead or lease.is_claim or lease.holder == self._holder else lease
 
-    def leave(self, job: Job) -> None:
+    def exit(self, job: Job) -> None:
         """Note that *job* was begun, or could not be."""
         self._busy.discard(job.id)
 
@@ -326,23 +339,23 @@ class Claims:
         """
         began = beginning.began
         former = None if beginning.former is None else beginning.former.holder
-        if beginning.is_claimed and anyio.current_time() - began <= self._settling:
+        if beginning.is_claimed and anyio.current_time() - began <= self._waiting_time:
             return
         for _ in range(_REPETITIONS):
-            await self._settle(began)
+            await self._wait_for_others(began)
             began = anyio.current_time()
             await fetch_jobs(self._entities, [job.id])
             owner = self._owner_of(job)
             if remote_value(job, "status") != JobStatus.RUNNING:
                 raise owned_error(job.id, None)  # it has been run meanwhile
-            if self._is_settled(owner):
+            if self._is_confirmed(owner):
                 return
             if owner is not None and not owner.is_claim and owner.holder != former:
                 break
             await write()
         raise owned_error(job.id, owner)
 
-    def _is_settled(self, owner: Lease | None) -> bool:
+    def _is_confirmed(self, owner: Lease | None) -> bool:
         if owner is None:
             return not self._has_leases
         return owner.holder == self._holder and not owner.is_claim

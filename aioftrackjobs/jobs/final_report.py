@@ -1,8 +1,7 @@
 """FinalReport: records the final status of a Job, whatever happens to the task that ran it.
 
 The final status is sent in the background of the session, where no cancellation reaches it, within
-a bounded time. It is sent again while the server is away, which is safe, because it sets absolute
-values.
+a bounded time: :mod:`aioftrackjobs.jobs.delivery` sends it until the server has applied it.
 
 With a journal, the final status is durable there before it is sent, and stays until the server has
 it. If it cannot be delivered in time, the replay of the journal delivers it later, and that is no
@@ -13,49 +12,20 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import replace
-from typing import Any, Protocol
 
 import anyio
 
-from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.errors import (
-    CommitUncertainError,
-    EntityError,
-    FtrackJobsError,
-    JobDeletedError,
-    ServerError,
-    TransportError,
-)
+from aioftrackjobs.errors import JobDeletedError
+from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData
-from aioftrackjobs.jobs.interventions import Interventions
-from aioftrackjobs.jobs.leases import ActiveJob
-from aioftrackjobs.jobs.progress import Channels
+from aioftrackjobs.jobs.delivery import Delivery, EndingJob
 from aioftrackjobs.jobs.termination import is_final_refusal
 from aioftrackjobs.journal import Receipt
-from aioftrackjobs.models import JobStatus, remote_value
-from aioftrackjobs.retry import Backoff
+from aioftrackjobs.models import JobStatus
 from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
-
-
-class EndingJob(ActiveJob, Protocol):
-    """A Job that ends."""
-
-    @property
-    def others(self) -> Interventions:
-        """What others do to it."""
-        ...
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether the server is known to have had the Job."""
-        ...
 
 
 class FinalReport:
@@ -109,11 +79,13 @@ class FinalReport:
             is_kept = receipt is not None and await journal.wait_until_written(receipt)
             deadline += anyio.current_time() - began  # the grace is for the server alone
             await self._send(status, deadline, is_quiet=is_quiet)
-        if self.error is None or is_final_refusal(self.error):
+        if self.error is None or isinstance(self.error, JobDeletedError):
             journal.release_job(job_id)
         elif receipt is not None:
             self._jobs.replay.wake()
-            if is_kept:  # otherwise it may be lost, and the caller has to know
+            if is_kept and not is_final_refusal(
+                self.error
+            ):  # otherwise it may be lost, and the caller has to know
                 logger.warning(
                     "%r: its final status waits in the journal: %s", self._job, self.error
                 )
@@ -135,8 +107,8 @@ class FinalReport:
         """Stop all reports; return whether none is in progress any more."""
         if not self._channels.are_used:
             return True
-        half = anyio.current_time() + self._grace / 2
-        with anyio.CancelScope(deadline=self._limit(min(deadline, half))) as scope:
+        quarter = anyio.current_time() + self._grace / 4
+        with anyio.CancelScope(deadline=self._limit(min(deadline, quarter))) as scope:
             await self._channels.stop()
         return not scope.cancelled_caught
 
@@ -144,82 +116,15 @@ class FinalReport:
         return min(deadline, self._jobs.active.shutdown_deadline)
 
     async def _send(self, status: JobStatus, deadline: float, *, is_quiet: bool) -> None:
-        """Send *status* again and again until the server has applied it, or the deadline comes."""
-        self.error = TransportError(f"no response within {self._grace:g} s")
-        backoff: Backoff | None = None
-        with anyio.CancelScope(deadline=self._limit(deadline)) as scope:
-            while self.error is not None:
-                # Unordered: it need not wait for a report that hangs; that sets no status.
-                unit = self._jobs.entities.new_unit(unordered=True)
-                try:
-                    await self._read(deadline)
-                    if self._running.others.is_lost:
-                        self.error = None
-                        return
-                    await self._commit(unit, status)
-                except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
-                    self.error = exc
-                    if isinstance(exc, ServerError) and not exc.is_retryable:
-                        self.error = await self._explain(exc, deadline)
-                    if not _may_succeed_soon(self.error):
-                        return
-                    if backoff is None:
-                        backoff = replace(self._jobs.retry, budget=math.inf).backoff()
-                    await self._jobs.server.pauses.wait(backoff, getattr(exc, "retry_after", None))
-                else:
-                    self.error = None
-            if not is_quiet:  # an older report may still arrive, and overwrite the data
-                self._jobs.background.spawn(self._write_data_again)
-        if scope.cancelled_caught and unit.last_error is not None:
-            self.error = unit.last_error
+        delivery = Delivery(self._jobs, self._running, self._data, status, grace=self._grace)
+        delivery.is_suspicious = not is_quiet
+        await delivery.run(self._limit(deadline))
+        self.error = delivery.error
+        if self.error is None and (delivery.lacks_text or not is_quiet):
+            # Without it, the reason is missing; and an older report may still overwrite it.
+            self._jobs.background.spawn(self._write_text, delivery)
 
-    async def _read(self, deadline: float) -> None:
-        """Read what others hold in the Job's data, unless that takes too long or is not possible.
-
-        The final status is more important than that.
-
-        Raises:
-            JobDeletedError: Somebody has deleted the Job.
-        """
-        now = anyio.current_time()
-        quarter = now + (self._limit(deadline) - now) / 4  # the status and a traceback follow
-        with anyio.CancelScope(deadline=quarter), suppress(FtrackJobsError):
-            await self._jobs.reader.read_with_others(self._running)
-        if self._running.others.is_deleted:
-            raise JobDeletedError(self._job.id)
-
-    async def _explain(self, refusal: ServerError, deadline: float) -> Exception:
-        """Return JobDeletedError if there is no such Job any more, otherwise the *refusal*."""
-        try:
-            await self._read(deadline)
-            self._running.others.note_refusal(refusal)
-        except JobDeletedError as exc:
-            return exc
-        return JobDeletedError(self._job.id) if self._running.others.is_deleted else refusal
-
-    async def _commit(self, unit: UnitOfWork, status: JobStatus) -> None:
-        try:
-            unit.set(self._job, status=status, data=self._compose())
-        except (EntityError, ValueError):  # others keep in it what cannot be sent: leave it alone
-            unit.set(self._job, status=status)
-        await unit.commit()
-
-    def _compose(self) -> Mapping[str, Any]:
-        return self._data.compose(remote_value(self._job, "data"))
-
-    async def _write_data_again(self) -> None:
+    async def _write_text(self, delivery: Delivery) -> None:
         with self._jobs.background.optional():
             await self._channels.stop()
-            unit = self._jobs.entities.new_unit()
-            try:
-                unit.set(self._job, data=self._compose())
-                await unit.commit()
-            except FtrackJobsError as exc:
-                logger.warning("%r: its last text was not written again: %s", self._job, exc)
-
-
-def _may_succeed_soon(error: Exception) -> bool:
-    """Return whether a status that was not delivered because of *error* may be delivered soon."""
-    if isinstance(error, ServerError):
-        return error.is_retryable
-    return isinstance(error, (TransportError, CommitUncertainError))
+            await delivery.write_text()

@@ -1,4 +1,4 @@
-"""Interventions: what others do to a running Job, as the reads of the Job show it.
+"""Interventions: what other clients do to a running Job, as the reads of the Job show it.
 
 They ask to stop it, set another status, change its text, fail it by mistake, take it over, or
 delete it. A Job that is gone, or has another owner, is left alone at once: nothing is written about
@@ -22,10 +22,10 @@ from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
 logger = logging.getLogger(__name__)
 
-#: What somebody else may set. A status that only the server knows means nothing here.
+#: Statuses that other clients may set. A status that only the server knows means nothing here.
 _OTHER_STATUSES = (JobStatus.QUEUED, JobStatus.DONE, JobStatus.FAILED)
 
-#: Texts of the latest reports: somebody may have read an older one, and written it again.
+#: Texts of the latest reports: another client may write an older one again.
 _OWN_TEXTS = 8
 
 #: Times that the owner of a Job reads it before a block that has joined the Job takes a failure by
@@ -34,7 +34,7 @@ _READS_OF_OWNER = 6
 
 
 class Interventions:
-    """Takes note of what others do to one Job, and ends its block if it has to.
+    """Takes note of what other clients do to one Job, and ends its block if it has to.
 
     Until the Job runs, there is nothing to note; see :meth:`begin`.
 
@@ -42,17 +42,17 @@ class Interventions:
         jobs: What the Jobs of the session share.
         stop_on: What ends the block: see :func:`job_context`.
         write_soon: Has the Job written soon.
-        adopt_text: Continues with a text that somebody else has given the Job.
+        adopt_text: Continues with a text that another client has given the Job.
         own_statuses: The statuses that the program of the block itself has set.
         leave: Has nothing written about the Job any more.
 
     Attributes:
-        stop_requested: Whether somebody wants the Job to stop.
+        stop_requested: Whether the Job is to stop.
         read_at: When the Job was last read, in monotonic seconds.
         is_missing: Whether the latest read has not found it.
         is_deleted: Whether it was there, and is there no more.
         is_mistaken: Whether a recovery has failed it although this session runs it.
-        is_lost: Whether another owner has taken it over.
+        is_taken_over: Whether another owner has taken it over.
         is_owner: Whether the block owns the Job, and has not only joined it.
         former: Names the session that the Job was taken from; None if it was not.
     """
@@ -80,18 +80,24 @@ class Interventions:
         self._is_over = False
         self._was_seen = False  # by a read: some users may create Jobs that they cannot read
         self._is_hidden = False  # from this user, who could write it
-        self._status: JobStatus | None = None  # that somebody else has set
+        self._status: JobStatus | None = None  # that another client has set
         self._known: object = None  # data in which there is nothing new, as most often
         self._own_texts: tuple[object, ...] = ()
+        self._has_lapsed = False  # its lease, since the latest read that shows it running
         self._recovered_at: float | None = None  # the first of the latest reads that show it
         self._patience = _READS_OF_OWNER * jobs.entities.connection.timings.job_read_interval
         self.read_at = 0.0
         self.is_missing = False
         self.is_deleted = False
         self.is_mistaken = False
-        self.is_lost = False
+        self.is_taken_over = False
         self.is_owner = True
         self.former: str | None = None
+
+    @property
+    def forbid_writes(self) -> bool:
+        """Whether nothing may be written about the Job any more."""
+        return self.is_deleted or self.is_taken_over
 
     def begin(self, job: Job) -> None:
         """Take note that *job* runs."""
@@ -113,7 +119,7 @@ class Interventions:
 
     def note_read(self, row: Mapping[str, Any] | None) -> None:
         """Take note of the *row* that the server has for the Job; None if it has none."""
-        if self.is_deleted or self.is_lost:
+        if self.forbid_writes:
             return
         self.read_at = time.monotonic()
         self.is_missing = row is None
@@ -128,14 +134,16 @@ class Interventions:
             return
         self._was_seen = True
         status, text = row.get("status"), row.get("data")
-        if status == JobStatus.RUNNING and text == self._known:
-            return
+        if status == JobStatus.RUNNING:
+            self._has_lapsed = False
+            if text == self._known:
+                return
         self._known = text
         data = parse_job_data(text)
         now = self._server.server_time()
         if self.is_owner and is_owned_by_other(data, self._holder, now, self.former):
-            self.lose(Lease.of(data), is_elsewhere=True)
-        if not (self._is_over or self.is_lost):
+            self.note_takeover(Lease.of(data), is_elsewhere=True)
+        if not (self._is_over or self.is_taken_over):
             self._note_values(status, data)
 
     def _note_values(self, status: object, data: Mapping[str, Any]) -> None:
@@ -143,7 +151,7 @@ class Interventions:
             self._recovered_at = None
             lease = Lease.of(data)
             holder = None if lease is None else lease.holder
-            if holder is None or holder != self.former:  # a late write of that one is no news
+            if holder is None or holder != self.former:  # else a late write of that one
                 self._note_text_of(data)
             if self.is_owner and self._active.has_leases and holder != self._holder:
                 self._known = None  # until that is written
@@ -153,7 +161,9 @@ class Interventions:
         if (request := stop_request_in(data)) is not None and not self.stop_requested:
             self.stop_requested.set_from(request)
             self._stop(ends_block=self._stop_on != "never")
-        if self.is_owner and is_mistaken_failure(status, data, self._holder):
+        if self.is_owner and (
+            is_mistaken_failure(status, data, self._holder) or self._has_lost_note(status, data)
+        ):
             self.is_mistaken = True
             self._write_soon()
         elif status in _OTHER_STATUSES and not self.stop_requested:
@@ -162,6 +172,16 @@ class Interventions:
             self.stop_requested.set("status", reason=f"its status was set to {status}")
             self._status = JobStatus(str(status))
             self._stop(ends_block=self._stop_on == "any")
+
+    def _has_lost_note(self, status: object, data: Mapping[str, Any]) -> bool:
+        """Return whether a write of this block has overwritten the note of a recovery.
+
+        That may be if the lease was over before the write was applied: then a recovery could fail
+        the Job between the read and the write.
+        """
+        lease = Lease.of(data)
+        is_own = lease is not None and lease.holder == self._holder
+        return status == JobStatus.FAILED and self._has_lapsed and is_own
 
     def _may_be_overruled(self, status: object, data: Mapping[str, Any]) -> bool:
         """Return whether a recovery has just failed the Job, whose owner elsewhere may live."""
@@ -178,8 +198,13 @@ class Interventions:
             is_report = isinstance(base, str) and base and text.startswith(f"{base} (")
             self._adopt_text(str(base) if is_report else text)
 
-    def note_written(self) -> None:
-        """Take note that the server has applied a write of the Job."""
+    def note_written(self, *, had_lapsed: bool) -> None:
+        """Take note that the server has applied a write of the Job.
+
+        Args:
+            had_lapsed: Whether the lease before it was over by then.
+        """
+        self._has_lapsed |= had_lapsed
         self._is_hidden = self.is_missing
         text = None if self._job is None else remote_value(self._job, "data")
         if isinstance(text, str) and f'"{STOP}"' not in text:  # one may not have been noted yet
@@ -201,16 +226,16 @@ class Interventions:
             self.stop_requested.set("deleted", reason="it was deleted")
             self._stop(ends_block=self._stop_on == "any")
 
-    def lose(self, owner: Lease | None = None, *, is_elsewhere: bool = False) -> None:
+    def note_takeover(self, owner: Lease | None = None, *, is_elsewhere: bool = False) -> None:
         """Leave the Job to another owner.
 
         Args:
             owner: The lease of the new owner; None if it has ended the Job already.
             is_elsewhere: Whether it is in another session.
         """
-        if self.is_lost or self.is_deleted or self._job is None:
+        if self.forbid_writes or self._job is None:
             return
-        self.is_lost, self._new_owner = True, owner
+        self.is_taken_over, self._new_owner = True, owner
         self._leave()
         by = "another" if owner is None else f"process {owner.process.pid} on {owner.process.host}"
         reason = f"it was taken over by {by}"
@@ -230,7 +255,7 @@ class Interventions:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Let the block be cancelled when somebody stops the Job.
+        """Let the block be cancelled when another client stops the Job.
 
         Raises:
             JobStoppedError: It was.
@@ -245,7 +270,7 @@ class Interventions:
         if self._scope.is_cancelled and self._job is not None:
             if self.is_deleted:
                 raise JobDeletedError(self._job.id)
-            if self.is_lost:
+            if self.is_taken_over:
                 raise owned_error(self._job.id, self._new_owner)
             stop = self.stop_requested
             raise JobStoppedError(self._job.id, stop.by, stop.reason)

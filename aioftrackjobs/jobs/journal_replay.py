@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,24 +24,29 @@ import anyio
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import (
     AuthenticationError,
+    EntityError,
     FtrackJobsError,
     ServerError,
     SessionStateError,
     TransportError,
 )
-from aioftrackjobs.jobs.data import RECOVERED, compose_final_data, compose_recovered_data
+from aioftrackjobs.jobs.data import (
+    RECOVERED,
+    compose_final_data,
+    compose_recovered_data,
+    simplified,
+)
 from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
-    fetch_jobs,
-    is_final_refusal,
+    Ends,
     lost_reason,
+    may_pass_later,
     recovery_note,
     terminate_jobs,
 )
 from aioftrackjobs.journal import Entry
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
-from aioftrackjobs.transfers.upload import remove_unregistered
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +74,9 @@ class JournalReplay:
         # A server may be away for longer than any caller waits for a commit.
         self._retry = replace(entities.connection.retry, budget=math.inf)
         self._refused_since: dict[str, float] = {}
+        self._refusals = Counter[str]()  # of each Job
         self._woken: anyio.Event | None = None  # not None while it runs
+        self._rest = anyio.CancelScope()  # until the next time
         self._looks_again = False
         self._retry_after: float | None = None
         self._logged_problem: str | None = None
@@ -77,6 +85,7 @@ class JournalReplay:
         """Deliver what the journal keeps, without delay for the caller."""
         if self._woken is not None:
             self._woken.set()
+            self._rest.cancel()
             return
         if self._connection.is_closing:
             return  # a later session does it
@@ -87,7 +96,10 @@ class JournalReplay:
         self._woken = anyio.Event()
 
     async def _run(self) -> None:
-        backoff = self._retry.backoff()
+        backoff, since = self._retry.backoff(), time.monotonic()
+        interval = self._connection.timings.replay_interval
+        rarely = replace(self._retry, first_delay=interval, longest_delay=interval, jitter=0.0)
+        pauses = self._connection.server_status.pauses
         try:
             while True:
                 self._woken = woken = anyio.Event()
@@ -96,13 +108,16 @@ class JournalReplay:
                     is_complete = await self.deliver()
                 if scope.cancel_called:
                     return  # the session is being closed: a later one goes on
-                if not is_complete:
-                    await backoff.pause(self._retry_after)
-                elif self._looks_again:
-                    with anyio.move_on_after(self._connection.timings.replay_interval):
-                        await woken.wait()
-                elif not woken.is_set():
-                    return
+                with anyio.CancelScope() as self._rest:
+                    if not is_complete:
+                        await pauses.wait(backoff, self._retry_after)
+                    elif self._looks_again:
+                        # Earlier if the server is seen to be well, but not again and again: the
+                        # longer it has refused something, the rarer.
+                        so_far = time.monotonic() - since
+                        await pauses.wait(rarely.backoff(), least=min(so_far, interval))
+                    elif not woken.is_set():
+                        return
         except SessionStateError:
             pass  # it is closed: a later session goes on
         finally:
@@ -121,8 +136,10 @@ class JournalReplay:
         is_complete, self._retry_after = True, None
         try:
             for start in range(0, len(jobs), _CHUNK):
-                is_complete &= await self._settle_jobs(jobs[start : start + _CHUNK])
+                is_complete &= await self._deliver_jobs(jobs[start : start + _CHUNK])
             if ids := await self._abandoned(uploads):
+                from aioftrackjobs.transfers.upload import remove_unregistered  # late: few crash
+
                 is_complete &= await remove_unregistered(self._entities, ids)
         except SessionStateError:
             raise
@@ -163,50 +180,66 @@ class JournalReplay:
             logger.warning("what the journal keeps cannot be delivered: %s", problem)
         self._logged_problem = problem
 
-    async def _settle_jobs(self, entries: Sequence[Entry]) -> bool:
+    async def _deliver_jobs(self, entries: Sequence[Entry]) -> bool:
         """Settle the entries of some Jobs; return whether nothing of them is left to deliver."""
-        found = await fetch_jobs(self._entities, [entry.id for entry in entries])
-        ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
-        is_complete = True
-        for entry in filter(self._journal.has, entries):  # it may have changed during the read
-            job = found.get(entry.id)
-            if job is None:
-                # The request that creates it may still be on its way since its process died, which
-                # may be long after the entry was written. One that was there before was deleted.
-                age = abs(time.time() - max(entry.since, entry.lost_at or 0.0))
-                if age < _CREATION_DEADLINE and not _has_begun(entry):
-                    is_complete = False
+        by_id = {entry.id: entry for entry in entries}
+        missing = set(by_id)
+
+        def decide(found: Mapping[str, Job]) -> Ends:
+            missing.difference_update(found)
+            ends: dict[Job, tuple[JobStatus, Mapping[str, Any] | None]] = {}
+            for job in found.values():
+                entry = by_id[job.id]
+                if not self._journal.has(entry):
+                    continue  # it has changed during the read
+                if (end := self._end_of(entry, job)) is None:
+                    self._journal.release_job(job.id)
                 else:
-                    self._journal.release_job(entry.id)
-            elif (end := self._end_of(entry, job)) is None:
-                self._journal.release_job(entry.id)
+                    status, data = end
+                    ends[job] = status, simplified(data, self._refusals[job.id])
+            return ends
+
+        errors = await terminate_jobs(self._entities, list(by_id), decide)
+        is_complete = True
+        for entry in entries:
+            if entry.id not in missing or not self._journal.has(entry):
+                continue
+            # The request that creates it may still be on its way since its process died, which may
+            # be long after the entry was written. One that was there before was deleted.
+            age = abs(time.time() - max(entry.since, entry.lost_at or 0.0))
+            if age < _CREATION_DEADLINE and not _has_begun(entry):
+                is_complete = False
             else:
-                ends[job] = end
-        for job, error in (await terminate_jobs(self._entities, ends)).items():
+                self._journal.release_job(entry.id)
+        for job_id, error in errors.items():
             if error is None:
-                self._refused_since.pop(job.id, None)
-                self._journal.release_job(job.id)
-            elif is_final_refusal(error) or self._is_refused_for_long(job, error):
-                self._journal.release_job(job.id)
-                logger.warning("%r: the server refuses its final status: %s", job, error)
-            elif isinstance(error, ServerError) and not error.is_retryable:
-                self._log_problem(f"{job!r}: {error}")
+                self._refused_since.pop(job_id, None)
+                del self._refusals[job_id]
+                self._journal.release_job(job_id)
+            elif not may_pass_later(error) or self._is_refused_for_long(job_id, error):
+                self._journal.release_job(job_id)
+                logger.warning("Job %s: the server refuses its final status: %s", job_id, error)
+            elif isinstance(error, EntityError) or (
+                isinstance(error, ServerError) and not error.is_retryable
+            ):
+                self._refusals[job_id] += 1
+                self._log_problem(f"Job {job_id}: {error}")
                 self._looks_again = True
             else:
                 self._retry_after = getattr(error, "retry_after", None) or self._retry_after
                 is_complete = False
         return is_complete
 
-    def _is_refused_for_long(self, job: Job, error: FtrackJobsError) -> bool:
+    def _is_refused_for_long(self, job_id: str, error: FtrackJobsError) -> bool:
         """Return whether *error*, which might have passed, has not passed for long."""
         if not isinstance(error, ServerError) or isinstance(error, AuthenticationError):
             return False
         if error.is_retryable:
             return False
-        since = self._refused_since.setdefault(job.id, time.monotonic())
+        since = self._refused_since.setdefault(job_id, time.monotonic())
         if time.monotonic() - since < self._connection.timings.refusal_limit:
             return False
-        del self._refused_since[job.id]
+        del self._refused_since[job_id]
         return True
 
     def _end_of(self, entry: Entry, job: Job) -> tuple[JobStatus, Mapping[str, Any]] | None:

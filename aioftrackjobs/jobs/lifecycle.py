@@ -14,12 +14,18 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import anyio
 import sniffio
 
-from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Settle
+from aioftrackjobs.commit.request import (
+    Applied,
+    NotApplied,
+    Outcome,
+    PendingRequest,
+    Settle,
+    WithdrawnError,
+)
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.queries import fetch_entity
 from aioftrackjobs.errors import (
@@ -30,16 +36,17 @@ from aioftrackjobs.errors import (
     SessionStateError,
 )
 from aioftrackjobs.jobs.attachments import Attachments, format_traceback
-from aioftrackjobs.jobs.block import find_user
+from aioftrackjobs.jobs.block import GivenJob, find_user
+from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import Assignments, JobData, parse_given_data
-from aioftrackjobs.jobs.ending import End, describe_interruption, end_of_block
+from aioftrackjobs.jobs.ending import CLOSED, End, describe_interruption, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.interventions import Interventions
-from aioftrackjobs.jobs.progress import Channels, Progress, one_line
+from aioftrackjobs.jobs.progress import Progress, one_line
 from aioftrackjobs.jobs.reports import Reports
 from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
-from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
+from aioftrackjobs.models import Job, JobStatus, User, remote_value
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,9 +55,6 @@ logger = logging.getLogger(__name__)
 
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)
-
-#: Why a Job fails that runs when its session is closed.
-_CLOSED = "the session was closed while the Job was running"
 
 
 class JobLifecycle:
@@ -82,11 +86,13 @@ class JobLifecycle:
         self._assignments: Assignments | None = None
         self._began_at = time.monotonic()
         self._lease_made_at = 0.0
+        self._patience = jobs.patience
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_begun = False
         self._is_closed = False
         self._is_new = False  # not a Job that existed already
+        self._may_run = False  # an earlier attempt to begin it has an unknown outcome
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
         self._stop_on: StopOn = stop_on
@@ -104,8 +110,8 @@ class JobLifecycle:
     # What the first request does not need is made after it.
 
     @cached_property
-    def others(self) -> Interventions:
-        """What others do to the Job."""
+    def interventions(self) -> Interventions:
+        """What other clients do to the Job."""
         return Interventions(
             self._jobs,
             self._stop_on,
@@ -143,21 +149,8 @@ class JobLifecycle:
 
     # The beginning
 
-    async def begin(
-        self,
-        job: Entity | str | UUID | None,
-        user: Entity | str | UUID | None,
-        data: Mapping[str, Any] | str | None,
-        *,
-        take_over: bool = False,
-    ) -> None:
+    async def begin(self, given: GivenJob) -> None:
         """Create the Job as running.
-
-        Args:
-            job: None; or, for a block about a Job that exists, that Job or its id.
-            user: The user that sees it, or its id or name; the session's own user if None.
-            data: What the program keeps in its ``data``.
-            take_over: Take it from an owner that may still run it.
 
         Raises:
             NoResultFoundError: There is no such Job or user.
@@ -165,13 +158,22 @@ class JobLifecycle:
             CommitUncertainError: It is not known whether the Job is running.
             SessionStateError: The session is not open, or is closed meanwhile.
         """
-        extra = self._adopt(data)
+        extra, user = self._adopt(given.data), given.user
         entities = self._jobs.entities
         owner = await (entities.current_user() if user is None else find_user(entities, user))
         self._beginning = unit = entities.new_unit()
         self._entity = entity = self._create(owner, extra, unit)
         self._is_new = True
-        await self._commit_beginning(unit, entity)
+        await self._record_in_journal(entity)
+        ahead = self._jobs.server.clock_offset
+        try:
+            await unit.commit()
+        except CommitUncertainError as exc:
+            if not await self._is_running():
+                settle = partial(self._resolve_beginning, unit)
+                raise CommitUncertainError(exc.operations, settle) from exc.__cause__
+            unit.accept_uncertain()
+        self._note_beginning(entity, ahead)
 
     def _adopt(self, data: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:
         """Continue with the description in the *data* that the program gives; return these."""
@@ -180,22 +182,16 @@ class JobLifecycle:
             self._data.adopt_description(extra)
         return extra
 
-    async def _commit_beginning(self, unit: UnitOfWork, entity: Job) -> None:
+    async def _record_in_journal(self, entity: Job) -> None:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
         await self._jobs.journal.record_job(entity.id)
         if self._jobs.active.is_closing:
             self._jobs.require_open()
-        server = self._jobs.server
-        ahead = server.clock_offset
-        try:
-            await unit.commit()
-        except CommitUncertainError as exc:
-            if not await self._is_running():
-                settle = partial(self._settle_beginning, unit)
-                raise CommitUncertainError(exc.operations, settle) from exc.__cause__
-            unit.accept_uncertain()
+
+    def _note_beginning(self, entity: Job, ahead: timedelta) -> None:
+        """Take note that the Job runs; the server's clock was known to be *ahead* before."""
         self._has_begun = self._data.is_running = True
-        self.others.begin(entity)
+        self.interventions.begin(entity)
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
         self._assignments = Assignments(
             self._jobs.entities,
@@ -206,7 +202,8 @@ class JobLifecycle:
         )
         self._task = current_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
-        self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
+        offset = self._jobs.server.clock_offset
+        self._jobs.active.add(self, renew_now=abs(offset - ahead) > _CLOCK_STEP)
 
     def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         values = {
@@ -224,10 +221,10 @@ class JobLifecycle:
         """
         with suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self)
-            is_unclear = self._has_begun and self.others.is_missing
+            is_unclear = self._has_begun and self.interventions.is_missing
             if is_unclear and (request := self._post_data(lambda _: None)) is not None:
                 await request.ended()  # it is there, but may not be read, or is refused, too
-        if self.others.is_deleted or (self.others.is_missing and not self._has_begun):
+        if self.interventions.is_deleted or (self.interventions.is_missing and not self._has_begun):
             raise JobDeletedError(self.entity.id) from refusal
 
     async def _is_running(self) -> bool:
@@ -238,7 +235,7 @@ class JobLifecycle:
             return False
         return isinstance(found, Job) and remote_value(found, "status") == JobStatus.RUNNING
 
-    async def _settle_beginning(self, unit: UnitOfWork) -> None:
+    async def _resolve_beginning(self, unit: UnitOfWork) -> None:
         """Settle what is uncertain about a Job whose block was never entered: the Job fails.
 
         Raises:
@@ -286,22 +283,27 @@ class JobLifecycle:
 
     def _may_write(self) -> bool:
         """Return whether anything may be written before the end: the final report comes last."""
-        return not (self._is_ending or self.others.is_deleted or self.others.is_lost)
+        return not (self._is_ending or self.interventions.forbid_writes)
 
     def _post_data(self, settle: Settle) -> PendingRequest | None:
-        if self.others.is_deleted or self.others.is_lost:
+        if self.interventions.forbid_writes:
             return None
-        unit = self._jobs.entities.new_unit()
+        unit = self._jobs.entities.new_unit(is_urgent=True, patience=self._patience)
+        lease = self._data.lease
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
-        if self.others.is_mistaken:
+        if self.interventions.is_mistaken:
             values["status"] = JobStatus.RUNNING
         unit.set(self.entity, **values)
 
         def settle_write(outcome: Outcome) -> None:
-            if isinstance(outcome, NotApplied):
-                self.others.note_refusal(outcome.error)
-            elif isinstance(outcome, Applied):
-                self.others.note_written()
+            if isinstance(outcome, Applied):
+                now = self._jobs.server.server_time().isoformat(timespec="seconds")
+                had_lapsed = lease is not None and now >= lease["until"]
+                self.interventions.note_written(had_lapsed=had_lapsed)
+                self._patience = self._jobs.patience
+            elif isinstance(outcome, NotApplied):
+                self.interventions.note_refusal(outcome.error)
+                self._patience *= 1 + isinstance(outcome.error, WithdrawnError)
             settle(outcome)
 
         return unit.post(settle_write)
@@ -312,7 +314,7 @@ class JobLifecycle:
         self._lease_made_at = time.monotonic()
         composed = self._data.compose(data, extra)
         if self._has_begun:
-            self.others.note_text(composed.get("description"))
+            self.interventions.note_text(composed.get("description"))
         elif STOP in composed:
             return without_stop_request(composed)
         return composed
@@ -323,9 +325,9 @@ class JobLifecycle:
         """Return whether it is the Job with this id."""
         return self._entity is not None and self._entity.id == job_id
 
-    def lose(self) -> None:
+    def note_takeover(self) -> None:
         """Leave the Job to another block of this session, which has taken it over."""
-        self.others.lose()
+        self.interventions.note_takeover()
 
     @property
     def has_begun(self) -> bool:
@@ -335,11 +337,11 @@ class JobLifecycle:
     @property
     def read_at(self) -> float:
         """When the Job was last read, in monotonic seconds."""
-        return self.others.read_at
+        return self.interventions.read_at
 
     def note_read(self, row: Mapping[str, Any] | None) -> None:
         """Take note of the *row* that the server has for the Job; None if it has none."""
-        self.others.note_read(row)
+        self.interventions.note_read(row)
 
     def _leave(self) -> None:
         """Leave the Job alone: it is gone, or has another owner."""
@@ -364,10 +366,10 @@ class JobLifecycle:
     async def close(self) -> None:
         """Record that the Job failed, because its session closes; its block then ends nothing."""
         self._is_closed = True
-        if self.others.is_lost or self.others.is_deleted:
+        if self.interventions.forbid_writes:
             self._stop_running()
             return
-        reason = self._jobs.active.shutdown_reason or _CLOSED
+        reason = self._jobs.active.shutdown_reason or CLOSED
         end = self._end_decided() or End(JobStatus.FAILED, reason)
         report = self._start_ending(end)
         await report.deliver(end.status)
@@ -380,18 +382,17 @@ class JobLifecycle:
         """Record how the Job ends whose block was left without an error: done, if not decided.
 
         Raises:
-            JobDeletedError: Somebody has deleted it.
+            JobDeletedError: The Job was deleted.
             FtrackJobsError: That could not be delivered.
         """
         if self._is_closed:
             return
-        if self.others.is_deleted:
-            self._stop_running()
-            raise JobDeletedError(self.entity.id)
-        if self.others.is_lost:
-            self._stop_running()
-        else:
+        if not self.interventions.forbid_writes:
             await self._finish(self._end_decided() or End(JobStatus.DONE))
+            return
+        self._stop_running()
+        if self.interventions.is_deleted:
+            raise JobDeletedError(self.entity.id)
 
     def _end_decided(self) -> End | None:
         """Return how the program has decided that the Job ends, if it has."""
@@ -420,7 +421,7 @@ class JobLifecycle:
 
     def _stop_running(self) -> None:
         self._is_ending = True
-        self.others.end()
+        self.interventions.end()
         self._jobs.active.discard(self)
         if self._assignments is not None:
             self._assignments.end()
@@ -430,17 +431,16 @@ class JobLifecycle:
         """Report that the block was left by *error*; an error of the report is only logged."""
         if self._is_closed:
             return
-        if self.others.is_lost:
+        if self.interventions.is_taken_over:
             self._stop_running()
             return
         seconds = time.monotonic() - self._began_at
         self._end_decided()
         self._stop_running()
-        if self.others.is_deleted:
+        if self.interventions.is_deleted:
             return
-        text = None
-        if with_traceback and isinstance(error, Exception) and not self.others.has_caused(error):
-            text = format_traceback(error, self._jobs.api_key)
+        is_own = isinstance(error, Exception) and not self.interventions.has_caused(error)
+        text = format_traceback(error, self._jobs.api_key) if with_traceback and is_own else None
         try:
             # In the background, while the task waits: see jobs.ending.
             find_end = partial(self._find_end, error, current_task(), seconds)
@@ -456,17 +456,16 @@ class JobLifecycle:
         self, error: BaseException, task: asyncio.Task[Any] | None, seconds: float
     ) -> End:
         """Return how the Job ends whose block was left by *error*, in *task*, after *seconds*."""
-        describe = partial(describe_interruption, task=task, seconds=seconds)
-        if self.others.has_caused(error):  # as by a cancellation, the work may have ended before
-            status, text = self._decided or End(JobStatus.FAILED, str(error))
-        else:
-            status, text = end_of_block(error, self._decided, describe)
-        shutdown = self._jobs.active.shutdown_reason
-        if shutdown is not None and not (self._decided or isinstance(error, Exception)):
-            status, text = JobStatus.FAILED, shutdown
-        if self._jobs.active.is_closing and isinstance(error, SessionStateError):
-            status, text = self._decided or End(JobStatus.FAILED, _CLOSED)
-        return End(status, None if text is None else one_line(text, self._jobs.api_key))
+        active = self._jobs.active
+        end = end_of_block(
+            error,
+            self._decided,
+            partial(describe_interruption, task=task, seconds=seconds),
+            was_stopped=self.interventions.has_caused(error),
+            shutdown_reason=active.shutdown_reason,
+            is_closing=active.is_closing,
+        )
+        return End(end.status, end.text and one_line(end.text, self._jobs.api_key))
 
     async def _report_failure(self, find_end: Callable[[], End], traceback: str | None) -> None:
         deadline = anyio.current_time() + self._grace
@@ -476,9 +475,9 @@ class JobLifecycle:
                     self._jobs.journal.release_job(self._entity.id)
                 return
         end = find_end()
-        if self.others.imposed_status is not None:
-            # Somebody else has said how it ends. Only what is ours is removed.
-            self._data, end = JobData(None), End(self.others.imposed_status)
+        if self.interventions.imposed_status is not None:
+            # Another client has set how it ends. Only what is ours is removed.
+            self._data, end = JobData(None), End(self.interventions.imposed_status)
         report = self._start_ending(end)
         await report.deliver(end.status, deadline)
         if report.error is not None:
@@ -494,7 +493,8 @@ class JobLifecycle:
         if self._entity is None or self._beginning is None:
             return False
         await self._beginning.settled()
-        if not self._has_begun and self._beginning.recorded_operations:
+        may_run = self._has_begun or self._may_run
+        if not may_run and self._beginning.recorded_operations:
             self._beginning.rollback()
             return False
         return True

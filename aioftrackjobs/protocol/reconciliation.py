@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update, Values
 from aioftrackjobs.protocol.paging import next_offset
@@ -37,8 +36,7 @@ from aioftrackjobs.protocol.values import (
 Row: TypeAlias = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ExistenceQuery:
+class ExistenceQuery(NamedTuple):
     """A query for the entities that exist among some.
 
     Attributes:
@@ -70,10 +68,9 @@ class ExistenceQuery:
     def without(self, references: Container[Reference]) -> ExistenceQuery:
         """Return the query for the other entities."""
         left = [each for each in self.references if each not in references]
-        return replace(self, references=left)
+        return self._replace(references=left)
 
 
-@dataclass(slots=True)
 class Findings:
     """What the server says about some entities.
 
@@ -83,9 +80,10 @@ class Findings:
         shown: Types of which queries show some.
     """
 
-    found: dict[Reference, Row] = field(default_factory=dict)
-    unanswered: set[Reference] = field(default_factory=set)
-    shown: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.found: dict[Reference, Row] = {}
+        self.unanswered: set[Reference] = set()
+        self.shown: set[str] = set()
 
     def add(self, query: ExistenceQuery, result: Any) -> ExistenceQuery | None:
         """Add the *result* of a *query*; return a query for those that are on a further page.

@@ -318,7 +318,7 @@ async def test_claims_that_were_never_begun_are_forgotten_when_they_have_ended(
         assert list(claims._claimed) == [made[-1].id]
         with pytest.raises(JobOwnedError, match="meanwhile"):
             async with job_context(session, job=held.id):
-                pytest.fail("it was run by somebody else")
+                pytest.fail("it was run by another session")
 
 
 async def test_a_session_that_closes_takes_out_its_claims(
@@ -339,7 +339,7 @@ async def test_a_session_that_closes_takes_out_its_claims(
 async def test_the_last_one_that_writes_has_the_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
-    """What another session writes until the settling time is over counts."""
+    """What another session writes until the waiting time is over counts."""
     (made,) = await queue(session, {"n": 1})
 
     async def overwrite(request: WireRequest, send: Send) -> WireResponse:
@@ -530,7 +530,7 @@ DAEMON = """
     from aioftrackjobs.timings import DEFAULT_TIMINGS
 
     async def main():
-        timings = replace(DEFAULT_TIMINGS, claim_settling=0.1)
+        timings = replace(DEFAULT_TIMINGS, claim_wait=0.1)
         async with AsyncSession(timings=timings) as session:
             while (job := await session.claim_job('Job where status is "queued"')) is not None:
                 print(job.id, flush=True)

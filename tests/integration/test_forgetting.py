@@ -13,8 +13,8 @@ from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import PendingRequest
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.jobs.channels import Channel
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
-from aioftrackjobs.jobs.progress import Channel
 from aioftrackjobs.session import connection_of, context_of, jobs_of
 
 from .waiting import until
@@ -35,7 +35,10 @@ async def alive(session: AsyncSession) -> dict[str, int]:
     await dispatcher.drain()
     # Workers end a few turns later, because there is no more work.
     await until(
-        lambda: not dispatcher._workers and not any(each._is_running for each in boards.values())
+        lambda: (
+            not dispatcher._ordinary._workers
+            and not any(each._is_running for each in boards.values())
+        )
     )
     gc.collect()
     kinds = [type(each) for each in gc.get_objects()]

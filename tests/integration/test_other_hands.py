@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,18 @@ async def add(session: AsyncSession, job_id: str, **values: Any) -> None:
 async def drop(session: AsyncSession, job_id: str) -> None:
     session.delete(await get(session, job_id))
     await session.commit()
+
+
+def drop_before(session: AsyncSession, other: AsyncSession, status: bytes, job_id: str) -> None:
+    """Let *other* delete a Job right before *session* writes *status* to it."""
+
+    async def relay(request: WireRequest, send: Send) -> WireResponse:
+        assert isinstance(request.body, bytes)
+        if b'"%b"' % status in request.body and await other.get(Job, job_id):
+            await drop(other, job_id)
+        return await send(request)
+
+    Relay(session, relay)
 
 
 def held(server: ServerHandle, job_id: str) -> dict[str, Any]:
@@ -588,9 +601,10 @@ async def test_a_thread_of_the_block_ends_first(server: ServerHandle, other: Asy
     async with watching(server) as session:
         with anyio.fail_after(20), pytest.raises(JobStoppedError):
             async with job_context(session, description="x") as job:
-                await add(other, job.id, stop=STOP)
-                result = await anyio.to_thread.run_sync(render, job)
-                await anyio.sleep_forever()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(partial(add, other, job.id, stop=STOP))
+                    result = await anyio.to_thread.run_sync(render, job)
+                    await anyio.sleep_forever()
     assert result == "half of it"
 
 
@@ -772,7 +786,7 @@ async def test_a_stop_request_is_seen_without_leases(
 async def test_another_status_ends_the_block_on_request(
     server: ServerHandle, other: AsyncSession, status: str
 ) -> None:
-    """What somebody else has set stays."""
+    """The status that another client has set stays."""
     async with watching(server) as session:
         with (
             anyio.fail_after(20),
@@ -873,7 +887,7 @@ async def test_the_blocks_error_wins_over_a_deletion(
 
 
 @pytest.mark.parametrize("interval", [0, 1])
-async def test_a_deletion_that_nobody_has_seen_before_the_end(
+async def test_a_deletion_that_no_read_has_shown_before_the_end(
     server: ServerHandle, other: AsyncSession, tmp_path: Path, interval: float
 ) -> None:
     async with journaled(server, tmp_path / "jobs.journal") as session:
@@ -891,16 +905,9 @@ async def test_a_deletion_right_before_the_final_status(
 ) -> None:
     """The read has still seen the Job, and the write is refused."""
     async with journaled(server, tmp_path / "jobs.journal") as session:
-
-        async def drop_before(request: WireRequest, send: Send) -> WireResponse:
-            assert isinstance(request.body, bytes)
-            if b'"done"' in request.body and await other.get(Job, job.id):
-                await drop(other, job.id)
-            return await send(request)
-
         with pytest.raises(JobDeletedError):
             async with job_context(session, description="x") as job:
-                Relay(session, drop_before)
+                drop_before(session, other, b"done", job.id)
         assert session.health.final_reports_pending == 0
 
 
@@ -910,14 +917,7 @@ async def test_a_job_that_is_deleted_during_its_beginning(
     job = other.create(Job, {"status": "queued", "data": {}})
     await other.commit()
     async with journaled(server, tmp_path / "jobs.journal") as session:
-
-        async def drop_before(request: WireRequest, send: Send) -> WireResponse:
-            assert isinstance(request.body, bytes)
-            if b'"running"' in request.body and await other.get(Job, job.id):
-                await drop(other, job.id)
-            return await send(request)
-
-        Relay(session, drop_before)
+        drop_before(session, other, b"running", job.id)
         with pytest.raises(JobDeletedError) as caught:
             async with job_context(session, job=job.id):
                 pass
@@ -959,22 +959,28 @@ async def test_a_job_that_is_deleted_during_an_outage(
 
 
 @pytest.mark.parametrize("exception", ["PermissionError", "ValidationError"])
-async def test_a_refusal_that_does_not_pass_is_an_error_and_nothing_waits_for_it(
+async def test_a_refusal_that_does_not_pass_is_an_error_and_yet_tried_again_later(
     server: ServerHandle, tmp_path: Path, exception: str
 ) -> None:
+    """The program has to know of it, and a server that is not well may not mean what it says."""
+    refuses = True
+
     async def refuse(request: WireRequest, send: Send) -> WireResponse:
         assert isinstance(request.body, bytes)
-        if b'"done"' in request.body:
+        if refuses and b'"done"' in request.body:
             error = {"exception": exception, "content": "no"}
             return WireResponse(200, json.dumps(error).encode())
         return await send(request)
 
-    async with journaled(server, tmp_path / "jobs.journal") as session:
+    timings = Timings(replay_interval=0.01)
+    async with journaled(server, tmp_path / "jobs.journal", timings=timings) as session:
         with pytest.raises(ServerError, match="no"):
-            async with job_context(session, description="x"):
+            async with job_context(session, description="x", grace=0.3) as job:
                 Relay(session, refuse)
-        assert session.health.final_reports_pending == 0
-        assert connection_of(session).journal.unsettled() == []
+        assert session.health.final_reports_pending == 1
+        refuses = False
+        await until(lambda: not session.health.final_reports_pending)
+    assert held(server, job.id)["status"] == "done"
 
 
 async def test_the_journal_gives_up_what_is_refused_for_ever(
@@ -992,7 +998,9 @@ async def test_the_journal_gives_up_what_is_refused_for_ever(
                 return WireResponse(200, json.dumps(answer).encode())
         return await send(request)
 
-    async with journaled(server, tmp_path / "jobs.journal", retry=NO_RETRIES) as session:
+    timings = Timings(replay_interval=0.01, refusal_limit=0.1)
+    options = {"retry": NO_RETRIES, "timings": timings}
+    async with journaled(server, tmp_path / "jobs.journal", **options) as session:
         async with job_context(session, description="x", grace=0.05):
             Relay(session, answer)
         assert session.health.final_reports_pending == 1
@@ -1035,3 +1043,30 @@ def test_the_errors_can_be_copied() -> None:
         for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
             assert (str(twin), vars(twin)) == (str(error), vars(error))
     assert not isinstance(JobDeletedError("j1"), PermissionDeniedError)
+
+
+@pytest.mark.every_loop
+async def test_a_mistaken_failure_is_corrected_although_its_note_was_overwritten(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    """The lease is over while a renewal is on its way, which overwrites what a recovery wrote."""
+    is_recovered = False
+
+    async def fails_it() -> bool:
+        return bool((await recover(other, grace=0)).failed)
+
+    async def handle(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal is_recovered
+        if isinstance(request.body, bytes) and b'"update"' in request.body and not is_recovered:
+            await until(fails_it)
+            is_recovered = True
+            assert "recovered" in data_of(server, job.id)
+        return await send(request)
+
+    async with watching(server, lease=1.0) as session:
+        async with job_context(session, description="x", stop_on="any") as job:
+            Relay(session, handle)
+            jobs_of(session).active.renew_all(older_than=0.0)
+            await until(lambda: is_recovered and held(server, job.id)["status"] == "running")
+            assert not job.stop_requested
+    assert held(server, job.id)["status"] == "done"

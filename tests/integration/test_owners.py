@@ -1,4 +1,4 @@
-"""Two owners: a Job that somebody runs is taken over on purpose, or joined, or left alone."""
+"""Two owners: a Job that is running is taken over on purpose, or joined, or left alone."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ async def test_what_counts_as_an_owner(
 async def test_an_owner_that_was_cut_off_leaves_a_job_alone_that_was_run_again(
     server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its lease was over, so that nobody had to take it over on purpose."""
+    """Its lease was over, so that it did not have to be taken over on purpose."""
     async with connected(server, lease=1) as session:
         with suppress(ZeroDivisionError):
             async with job_context(session, description="x") as job:
@@ -258,7 +258,7 @@ async def test_a_job_whose_end_is_being_reported_is_not_run_again_yet(
 async def test_sessions_that_begin_the_same_job_at_once_do_not_both_run_it(
     server: ServerHandle, session: AsyncSession
 ) -> None:
-    timings = replace(QUICK, claim_settling=DEFAULT_TIMINGS.claim_settling)
+    timings = replace(QUICK, claim_wait=DEFAULT_TIMINGS.claim_wait)
     outcomes: dict[str, list[str]] = {status: [] for status in ("queued", "running", "done")}
     jobs = {status: await job_of(session, None, status=status) for status in outcomes}
 
@@ -330,7 +330,7 @@ async def test_a_beginning_that_lost_to_another_session_writes_nothing_more(
                 lambda: (
                     not (
                         writer._touched
-                        or any(each._is_being_read or each._request for each in writer._channels)
+                        or any(each._is_waiting or each._request for each in writer._channels)
                     )
                 )
             )
@@ -564,7 +564,7 @@ async def test_a_job_is_taken_over_although_its_owner_reports_all_the_time(
     server: ServerHandle, session: AsyncSession
 ) -> None:
     """It overwrites a claim, unless that has stood for a while before it is read back."""
-    slow = replace(QUICK, claim_settling=DEFAULT_TIMINGS.claim_settling)
+    slow = replace(QUICK, claim_wait=DEFAULT_TIMINGS.claim_wait)
     async with (
         connected(server, timings=slow) as other,
         job_context(session, description="x", interval=0.001) as job,
