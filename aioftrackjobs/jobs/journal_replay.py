@@ -111,12 +111,14 @@ class JournalReplay:
                 with anyio.CancelScope() as self._rest:
                     if not is_complete:
                         await pauses.wait(backoff, self._retry_after)
+                    elif woken.is_set():
+                        pass  # something else is to be delivered
                     elif self._looks_again:
                         # Earlier if the server is seen to be well, but not again and again: the
                         # longer it has refused something, the rarer.
                         so_far = time.monotonic() - since
                         await pauses.wait(rarely.backoff(), least=min(so_far, interval))
-                    elif not woken.is_set():
+                    else:
                         return
         except SessionStateError:
             pass  # it is closed: a later session goes on
