@@ -288,7 +288,7 @@ class JobLifecycle:
     def _post_data(self, settle: Settle) -> PendingRequest | None:
         if self.interventions.forbid_writes:
             return None
-        unit = self._jobs.entities.new_unit(patience=self._patience)
+        unit = self._jobs.entities.new_unit(is_urgent=True, patience=self._patience)
         lease = self._data.lease
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
         if self.interventions.is_mistaken:
@@ -387,13 +387,12 @@ class JobLifecycle:
         """
         if self._is_closed:
             return
-        if self.interventions.is_deleted:
-            self._stop_running()
-            raise JobDeletedError(self.entity.id)
-        if self.interventions.is_taken_over:
-            self._stop_running()
-        else:
+        if not self.interventions.forbid_writes:
             await self._finish(self._end_decided() or End(JobStatus.DONE))
+            return
+        self._stop_running()
+        if self.interventions.is_deleted:
+            raise JobDeletedError(self.entity.id)
 
     def _end_decided(self) -> End | None:
         """Return how the program has decided that the Job ends, if it has."""
@@ -440,10 +439,8 @@ class JobLifecycle:
         self._stop_running()
         if self.interventions.is_deleted:
             return
-        text = None
         is_own = isinstance(error, Exception) and not self.interventions.has_caused(error)
-        if with_traceback and is_own:
-            text = format_traceback(error, self._jobs.api_key)
+        text = format_traceback(error, self._jobs.api_key) if with_traceback and is_own else None
         try:
             # In the background, while the task waits: see jobs.ending.
             find_end = partial(self._find_end, error, current_task(), seconds)
@@ -468,8 +465,7 @@ class JobLifecycle:
             shutdown_reason=active.shutdown_reason,
             is_closing=active.is_closing,
         )
-        text = end.text and one_line(end.text, self._jobs.api_key)
-        return End(end.status, text)
+        return End(end.status, end.text and one_line(end.text, self._jobs.api_key))
 
     async def _report_failure(self, find_end: Callable[[], End], traceback: str | None) -> None:
         deadline = anyio.current_time() + self._grace
