@@ -105,7 +105,7 @@ async def test_the_python_client_resubscribes_after_a_lost_connection(
             hub.publish(Event("a"))
             until(lambda: hub._connection is not lost and hub.connected)
             # It counts as connected before it has subscribed again, in another thread.
-            handle_until(session, lambda: hub.publish(Event("a", data={"n": 1})) and got)
+            handle_until(session, lambda: hub.publish(Event("a", data={"n": 1})) or got)
             assert got[0] == {"n": 1}
 
     await run_sync(work)
