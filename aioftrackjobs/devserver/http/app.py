@@ -11,12 +11,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from aioftrackjobs.devserver.api_errors import ApiError, RequestError
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
+from aioftrackjobs.devserver.http.event_endpoints import EventEndpoints
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
 from aioftrackjobs.devserver.http.responses import CORS, error_response
 from aioftrackjobs.devserver.options import Options, ServerOptions
@@ -38,6 +39,7 @@ def application_of(engine: Engine) -> Starlette:
     """Return the ASGI application that serves *engine*, and closes it when it ends."""
     database = DatabaseThread()
     files = FileEndpoints(engine, database)
+    events = EventEndpoints(engine, database)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -55,6 +57,8 @@ def application_of(engine: Engine) -> Starlette:
             Route("/component/thumbnail", files.thumbnail),
             Route("/img/thumbnail2.png", no_thumbnail),
             Route("/widget", files.widget),
+            Route("/socket.io/1/", events.handshake),
+            WebSocketRoute("/socket.io/1/websocket/{session}", events.websocket),
         ],
         middleware=[CORS],
         exception_handlers={

@@ -47,8 +47,8 @@ _COMPLETED_KEPT = 24 * 3600.0
 _SECRET_BYTES = 32
 _SALT_BYTES = 16
 _KEY_BYTES = 24
-#: Tables for data that is not in entities: digests of users' keys, the hash of the schemas, a secret, and
-#: the completed uploads in parts.
+#: Tables for data that is not in entities: digests of users' keys, the hash of the schemas, a
+#: secret, and the completed uploads in parts.
 _CREATE_INTERNALS = (
     "CREATE TABLE IF NOT EXISTS _fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
     "CREATE TABLE IF NOT EXISTS _api_key (digest BLOB, owner TEXT, salt TEXT,"
