@@ -9,7 +9,12 @@ from typing import Any, Protocol
 
 from aioftrackjobs.background import is_cancellation_of_task, type_name
 from aioftrackjobs.commit.request import WithdrawnError
-from aioftrackjobs.errors import FtrackJobsError, ServerError, TransportError
+from aioftrackjobs.errors import (
+    FtrackJobsError,
+    MalformedResponseError,
+    ServerError,
+    TransportError,
+)
 from aioftrackjobs.protocol.headers import (
     REDIRECTIONS,
     REPEATABLE,
@@ -19,6 +24,7 @@ from aioftrackjobs.protocol.headers import (
     is_same_server,
     without_query,
 )
+from aioftrackjobs.protocol.results import AnyOperation, first_problem
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import decode_response, encode_batch, redirection_refused
 from aioftrackjobs.retry import Pauses
@@ -119,11 +125,11 @@ class Sending(Departure, Protocol):
     """Follows a request until it leaves.
 
     Attributes:
-        replaced: The body that has left in place of the one that the request was made with, and
-            the number of operations in it; None if it was not replaced.
+        replaced: The body that has left in place of the one that the request was made with; None
+            if it was not replaced.
     """
 
-    replaced: tuple[bytes, int] | None
+    replaced: bytes | None
 
 
 class ApiClient:
@@ -159,21 +165,19 @@ class ApiClient:
         self, operations: Sequence[Mapping[str, JSONValue]], departure: Sending | None = None
     ) -> list[Any]:
         """Send *operations*, and return one result for each; raises as :meth:`send`."""
-        return await self.send(encode_batch(operations), len(operations), operations, departure)
+        return await self.send(encode_batch(operations), lambda: operations, departure)
 
     async def send(
         self,
         body: bytes,
-        count: int,
-        queries: Sequence[Mapping[str, JSONValue]] = (),
+        operations: Callable[[], Sequence[AnyOperation]],
         departure: Sending | None = None,
     ) -> list[Any]:
         """Send *body*, which is operations as JSON, and return one result for each.
 
         Args:
             body: A list in JSON.
-            count: Number of operations in it.
-            queries: Those among them that an error may quote.
+            operations: Returns the operations that have left.
             departure: Follows the request until it leaves, and may stop or change it before.
 
         Raises:
@@ -187,9 +191,9 @@ class ApiClient:
             request = WireRequest("POST", url, self._headers, body, departure)
             response = await self._exchange(request)
             if departure is not None and departure.replaced is not None:
-                body, count = departure.replaced
+                body = departure.replaced
             if response.status not in REDIRECTIONS:
-                results = self._decode(response, count, queries, url)
+                results = self._decode(response, operations(), url)
                 if has_moved:  # for ever, and the API is there: it may have been a proxy's login
                     self.url = url
                 return results
@@ -238,21 +242,19 @@ class ApiClient:
         raise error
 
     def _decode(
-        self,
-        response: WireResponse,
-        count: int,
-        queries: Sequence[Mapping[str, JSONValue]],
-        url: str,
+        self, response: WireResponse, operations: Sequence[AnyOperation], url: str
     ) -> list[Any]:
         try:
             results = decode_response(
                 response.status,
                 response.body,
-                count,
-                expression=_only_expression(queries),
+                len(operations),
+                expression=_only_expression(operations),
                 redact=self._redact,
                 url=url,
             )
+            if (problem := first_problem(operations, results)) is not None:
+                raise MalformedResponseError(problem, status=response.status, url=url)
         except (ServerError, TransportError) as exc:
             if not isinstance(exc, ServerError) or exc.kind == f"HTTP {exc.status}":
                 self.url = self._given_url  # if it was moved, it may have been moved back
@@ -266,7 +268,12 @@ class ApiClient:
         return results
 
 
-def _only_expression(operations: Sequence[Mapping[str, JSONValue]]) -> str | None:
+def _only_expression(operations: Sequence[AnyOperation]) -> str | None:
     """Return the expression of the query among *operations*; None unless there is just one."""
-    expressions = [str(each["expression"]) for each in operations if "expression" in each]
+    calls = operations if operations and isinstance(operations[0], Mapping) else ()
+    expressions = [
+        str(each["expression"])
+        for each in calls
+        if isinstance(each, Mapping) and "expression" in each
+    ]
     return expressions[0] if len(expressions) == 1 else None

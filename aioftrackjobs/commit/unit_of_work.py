@@ -52,6 +52,7 @@ from aioftrackjobs.models import (
     change_locally,
     forget_local,
     owner_of,
+    was_created_here,
 )
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Operation, Update
@@ -175,7 +176,8 @@ class UnitOfWork:
         if creator is not self and creator.is_creating(entity):
             raise EntityError(not_created(entity))
         if id(entity) not in self._to_delete:
-            self._record(RecordedChange(Delete(target), entity, {}))
+            delete = Delete(target, unseen=was_created_here(entity))
+            self._record(RecordedChange(delete, entity, {}))
             self._to_delete.add(id(entity))
 
     def _record(self, *recorded: RecordedChange) -> None:

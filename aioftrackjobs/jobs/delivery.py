@@ -187,6 +187,7 @@ class Delivery:
                     else:
                         await reader.read_with_others(self._running)
                 except FtrackJobsError as exc:
+                    self.error = exc
                     return allows_no_read(exc)
                 return True
             if not scope.cancelled_caught:
@@ -213,7 +214,8 @@ class Delivery:
         return request
 
     def _compose(self, *, is_plain: bool) -> Mapping[str, Any]:
-        return self._data.compose(remote_value(self._job, "data"), is_plain=is_plain)
+        self._data.is_plain = is_plain
+        return self._data.compose(remote_value(self._job, "data"))
 
     def _settle(self, level: int, outcome: Outcome) -> None:
         """Take note of the end of an attempt, perhaps not of the latest one."""

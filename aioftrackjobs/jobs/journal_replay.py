@@ -79,7 +79,7 @@ class JournalReplay:
         self._refused_since: dict[str, float] = {}
         self._refusals = Counter[str]()  # of each Job
         self._woken: anyio.Event | None = None  # not None while it runs
-        self._rest = anyio.CancelScope()  # until the next time
+        self._rest: anyio.CancelScope | None = None  # until the next time
         self._looks_again = False
         self._retry_after: float | None = None
         self._logged_problem: str | None = None
@@ -88,7 +88,8 @@ class JournalReplay:
         """Deliver what the journal keeps, without delay for the caller."""
         if self._woken is not None:
             self._woken.set()
-            self._rest.cancel()
+            if self._rest is not None:
+                self._rest.cancel()
             return
         if self._connection.is_closing:
             return  # a later session does it
@@ -115,12 +116,14 @@ class JournalReplay:
                 with anyio.CancelScope() as self._rest:
                     if not is_complete:
                         await pauses.wait(backoff, self._retry_after)
+                    elif woken.is_set():
+                        pass  # something else is to be delivered
                     elif self._looks_again:
                         # Earlier if the server is seen to be well, but not again and again: the
                         # longer it has refused something, the rarer.
                         so_far = time.monotonic() - since
                         await pauses.wait(rarely.backoff(), least=min(so_far, interval))
-                    elif not woken.is_set():
+                    else:
                         return
         except SessionStateError:
             pass  # it is closed: a later session goes on
@@ -136,18 +139,17 @@ class JournalReplay:
         self._looks_again = await self._journal.claim()
         entries = self._journal.unsettled()
         jobs = [entry for entry in entries if entry.kind == "job"]
-        uploads = [entry.id for entry in entries if entry.kind == "upload"]
+        uploads = [entry for entry in entries if entry.kind == "upload"]
         is_complete, self._retry_after = True, None
         try:
             for start in range(0, len(jobs), _CHUNK):
                 chunk = jobs[start : start + _CHUNK]
                 is_complete &= await self._deliver_in_parts(self._deliver_jobs, chunk)
-            if uploads:
+            if ids := await self._abandoned(uploads):
                 from aioftrackjobs.transfers.upload import remove_unregistered  # late: few crash
 
-                await anyio.sleep(self._connection.timings.last_request_delay)
                 remove = partial(remove_unregistered, self._entities)
-                is_complete &= await self._deliver_in_parts(remove, uploads)
+                is_complete &= await self._deliver_in_parts(remove, ids)
         except SessionStateError:
             raise
         except TransportError as exc:
@@ -187,6 +189,24 @@ class JournalReplay:
         middle = len(items) // 2
         is_complete = await self._deliver_in_parts(deliver, items[:middle])
         return await self._deliver_in_parts(deliver, items[middle:]) and is_complete
+
+    async def _abandoned(self, uploads: Sequence[Entry]) -> list[str]:
+        """Return the ids of those *uploads* that no request of their process registers any more.
+
+        It waits for them a while, unless something else is to be delivered.
+        """
+        timings, now = self._connection.timings, time.time()
+        ends = {each: max(each.since, each.lost_at or 0.0) for each in uploads}
+        # A clock that was set back must not keep them for long.
+        left = {each: timings.last_request_delay - abs(now - end) for each, end in ends.items()}
+        pause = max(0.0, *left.values()) if left else 0.0
+        if pause:
+            pause = min(pause, timings.replay_interval)
+            with anyio.move_on_after(pause):
+                await (self._woken or anyio.Event()).wait()
+        waited = time.time() - now
+        self._looks_again |= any(seconds > waited for seconds in left.values())
+        return [each.id for each, seconds in left.items() if seconds <= waited]
 
     def _log_problem(self, problem: str) -> None:
         if problem != self._logged_problem:

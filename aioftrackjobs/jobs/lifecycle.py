@@ -37,7 +37,15 @@ from aioftrackjobs.jobs.attachments import Attachments
 from aioftrackjobs.jobs.block import GivenJob, find_user
 from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import Assignments, JobData, parse_given_data
+from aioftrackjobs.jobs.data import (
+    NOTHING,
+    WHOLE,
+    Assignments,
+    JobData,
+    Refusals,
+    add_lease,
+    parse_given_data,
+)
 from aioftrackjobs.jobs.ending import CLOSED, End, describe_interruption, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.interventions import Interventions
@@ -86,6 +94,7 @@ class JobLifecycle:
         self._began_at = time.monotonic()
         self._lease_made_at = 0.0
         self._patience = jobs.patience
+        self._refusals = Refusals()
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_begun = False
@@ -288,8 +297,11 @@ class JobLifecycle:
         if self.interventions.forbid_writes:
             return None
         unit = self._jobs.entities.new_unit(is_urgent=True, patience=self._patience)
-        lease = self._data.lease
-        values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
+        lease, remote = self._data.lease, remote_value(self.entity, "data")
+        self._data.is_plain = self._refusals.level != WHOLE
+        values: dict[str, Any] = {"data": self._compose(remote)}
+        if self._refusals.level == NOTHING and self._data.lease is not None:
+            values["data"] = add_lease(remote, self._data.lease)
         if self.interventions.is_mistaken:
             values["status"] = JobStatus.RUNNING
         unit.set(self.entity, **values)
@@ -300,8 +312,11 @@ class JobLifecycle:
                 had_lapsed = lease is not None and now >= lease["until"]
                 self.interventions.note_written(had_lapsed=had_lapsed)
                 self._patience = self._jobs.patience
+                self._refusals.note_success()
             elif isinstance(outcome, NotApplied):
                 self.interventions.note_refusal(outcome.error)
+                if self._refusals.note(outcome.error):  # otherwise the lease ends
+                    self._channels.touch_for_lease()
                 self._patience *= 1 + isinstance(outcome.error, WithdrawnError)
             settle(outcome)
 

@@ -214,6 +214,13 @@ def settle_created(entity: Stateful) -> None:
     """
     for name in entity.empty_at_first:
         entity._remote.setdefault(name, None)
+    object.__setattr__(entity, "_is_own", True)
+
+
+def was_created_here(entity: Stateful) -> bool:
+    """Return whether the session has created *entity*, so that queries may not show it."""
+    is_own: bool = getattr(entity, "_is_own", False)
+    return is_own
 
 
 def settle_late(entity: Stateful, name: str, value: Any) -> None:
