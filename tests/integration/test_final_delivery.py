@@ -385,7 +385,8 @@ async def test_a_text_that_the_server_cannot_keep_does_not_end_the_lease(
     server: ServerHandle, kind: str
 ) -> None:
     """It travels with the renewals of the lease."""
-    cannot_keep = CANNOT_KEEP.get(kind, lambda text: "frame" in text)
+    any_new_text: Callable[[str], bool] = lambda text: "frame" in text
+    cannot_keep = CANNOT_KEEP.get(kind, any_new_text)
     refusal = respond(error("OperationalError", "500 X"))
     async with unruly(server.url) as proxy, connected(server, proxy.url, lease=0.9) as session:
         async with job_context(session, description="x", interval=0.01) as job:
