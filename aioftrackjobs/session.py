@@ -44,6 +44,7 @@ from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transfers.content import Uploadable
 from aioftrackjobs.transfers.control import ProgressCallback
@@ -134,7 +135,9 @@ class AsyncSession:
         timings: Timings = DEFAULT_TIMINGS,
         transport: Transport | None = None,
     ) -> None:
-        credentials = resolve_credentials(server_url, api_key, api_user)
+        key = Secret(api_key)
+        del api_key  # tracebacks with variables would show it
+        credentials = resolve_credentials(server_url, key, api_user)
         require_seconds("timeout", timeout, above=True)
         require(client is None or is_client(client), "client", "an async HTTP client", client)
         require_flag("strict_api", strict_api)
@@ -158,6 +161,8 @@ class AsyncSession:
         self._jobs = JobsContext(self._context, lease=lease)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_jobs"):  # a debugger shows it before it is complete
+            return f"<{type(self).__name__}>"
         return f"<{type(self).__name__} {self.api_user} at {self.server_url}>"
 
     async def __aenter__(self) -> Self:

@@ -21,6 +21,7 @@ from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent
 from aioftrackjobs.protocol.query import bind
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import redact
 
@@ -179,6 +180,6 @@ class Attachments:
             )
 
 
-def format_traceback(error: BaseException, *secrets: str) -> str:
+def format_traceback(error: BaseException, *secrets: Secret[str]) -> str:
     """Return the traceback of *error*, with causes, groups and notes, without *secrets*."""
     return redact("".join(traceback.format_exception(error)), *secrets)

@@ -24,6 +24,7 @@ from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, ServerError
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
@@ -39,7 +40,7 @@ _RENEWAL_ROUND = 1.0
 Post: TypeAlias = Callable[[Settle], PendingRequest | None]
 
 
-def one_line(text: str, *secrets: str) -> str:
+def one_line(text: str, *secrets: Secret[str]) -> str:
     """Return *text* in one line of limited length, without any of *secrets*."""
     # A text of many megabytes is cut before it is searched. Secrets are removed from the rest of
     # it before that is cut to its final length, which could leave a part of one.

@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from aioftrackjobs.secret import Secret, reveal
+
 _MD5_TAG = re.compile(r'(?:"([0-9a-f]{32})"|([0-9a-f]{32}))', re.IGNORECASE)
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.IGNORECASE)
 _MD5_SIZE = 16
@@ -49,10 +51,16 @@ def is_same_server(url: str, target: str) -> bool:
     )
 
 
-def without_query(url: str) -> str:
+def without_query(url: str | Secret[str]) -> str:
     """Return *url* without what may be secret in it: query, fragment, user name and password."""
-    parts = urlsplit(url)
+    parts = urlsplit(reveal(url))
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of *url*."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def decode_etag(headers: Mapping[str, str]) -> str | None:

@@ -14,14 +14,15 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, BinaryIO, TypeVar, cast
 
 from aioftrackjobs.protocol.headers import REDIRECTIONS
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport._base import FileBody, WireResponse, Write
-from aioftrackjobs.transport._httpx import describe, is_permanent
+from aioftrackjobs.transport._client_errors import describe, is_permanent
 
 T = TypeVar("T")
 
@@ -41,7 +42,7 @@ _SKIPPED = 64 * 1024
 #: Content codings that zlib decodes, and its window for all of them.
 _CODINGS, _ANY_WINDOW = ("gzip", "deflate"), zlib.MAX_WBITS | 32
 
-Headers = Sequence[tuple[str, str | bytes]]
+RawHeaders = Sequence[tuple[str, str | bytes]]
 
 
 class BrokenError(Exception):
@@ -219,7 +220,7 @@ class FileConnection:
             self._wire.start_tls(context, self._host)
 
     def put(
-        self, method: str, target: str, headers: Headers, body: FileBody
+        self, method: str, target: Secret[str], headers: Secret[RawHeaders], body: FileBody
     ) -> Generator[int, None, WireResponse]:
         """Send *body*; yield how many bytes were sent, and return the response."""
         broken: BrokenError | None = None
@@ -247,8 +248,8 @@ class FileConnection:
                 self._response = None  # the connection cannot be used again
         raise error
 
-    def get(self, method: str, target: str, headers: Headers) -> tuple[int, Mapping[str, str]]:
-        """Send a request without a body, and return status and headers of its response.
+    def get(self, method: str, target: Secret[str], headers: Secret[RawHeaders]) -> WireResponse:
+        """Send a request without a body, and return its response without the body.
 
         The body of a redirection is read, too, if it is short.
         """
@@ -258,7 +259,7 @@ class FileConnection:
             length = response.length
             if response.status in REDIRECTIONS and length is not None and length <= _SKIPPED:
                 response.read()
-        return response.status, _headers(response)
+        return WireResponse(response.status, b"", _headers(response))
 
     @property
     def body_size(self) -> int | None:
@@ -304,11 +305,13 @@ class FileConnection:
         if decoder is not None and not decoder.eof:
             raise BrokenError("the compressed content has no end")
 
-    def _send_head(self, method: str, target: str, headers: Headers) -> None:
+    def _send_head(self, method: str, target: Secret[str], headers: Secret[RawHeaders]) -> None:
         self._response = None
         try:
-            self._http.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-            for name, value in headers:
+            self._http.putrequest(
+                method, target.reveal(), skip_host=True, skip_accept_encoding=True
+            )
+            for name, value in headers.reveal():
                 self._http.putheader(name, value)
         except ValueError:  # which may quote a secret
             invalid = BrokenError("a header of the request is invalid", is_retryable=False)

@@ -23,6 +23,7 @@ import httpx
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.errors import ConfigurationError
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport._base import OwnTransport
 from aioftrackjobs.transport._files import FileTransport
 from aioftrackjobs.transport._httpx import HttpxTransport
@@ -44,7 +45,7 @@ def open_transport(
     *,
     api_url: str,
     timeout: float,
-    secrets: tuple[str, ...],
+    secrets: tuple[Secret[str], ...],
     transfers: int,
 ) -> OwnTransport:
     """Return a transport of our own to the server at *server_url*.
@@ -90,7 +91,9 @@ def open_transport(
 class _OwnHttpxTransport(HttpxTransport):
     """A transport over a client that is closed with it."""
 
-    def __init__(self, client: ShortCut | httpx.AsyncClient, secrets: tuple[str, ...]) -> None:
+    def __init__(
+        self, client: ShortCut | httpx.AsyncClient, secrets: tuple[Secret[str], ...]
+    ) -> None:
         super().__init__(client, secrets=secrets)
         self._own_client = client
 
