@@ -165,8 +165,7 @@ class UnitOfWork:
         """Record that *entity* is deleted; a second call changes nothing.
 
         Raises:
-            EntityError: Another unit of work has not created it yet. If the delete were sent
-                first, it would find nothing, and the entity would exist in the end.
+            EntityError: Another unit of work has yet to create it, after which it would exist.
         """
         target = entity.__ftrack_reference__()
         creator = self._context.creators.get(creation_key(target), self)
@@ -196,8 +195,8 @@ class UnitOfWork:
     def set(self, entity: Entity, **values: Any) -> None:
         """Record new *values* of *entity* without touching its local ones.
 
-        It is for reports about an entity that others may be editing: their unfinished changes are
-        neither seen nor sent.
+        It is for reports about an entity that other tasks may be changing: their unfinished
+        changes are neither seen nor sent.
 
         Raises:
             UnknownAttributeError: The type has no such attribute.
@@ -249,7 +248,7 @@ class UnitOfWork:
         self.drop(keep_uncertain=keep_uncertain)
 
     def drop(self, *, keep_uncertain: bool = False) -> None:
-        """Do as :meth:`rollback`, wherever this is."""
+        """Do as :meth:`rollback`, in any thread and without a running event loop."""
         dropped = self._take_pending()
         if not keep_uncertain:
             dropped, self._uncertain = [*self._uncertain, *dropped], []
@@ -264,10 +263,12 @@ class UnitOfWork:
 
     def _update_to_delete(self) -> None:
         """Note which entities are to be deleted: a change of one could never be applied."""
+        self._to_delete = {id(each.entity) for each in self._open_changes() if each.is_delete}
+
+    def _open_changes(self) -> list[RecordedChange]:
+        """Return all changes whose outcome is not known yet, whether or not they were sent."""
         in_flight = self._in_flight.taken if self._in_flight is not None else []
-        recorded = (*in_flight, *self._uncertain, *self._pending)
-        deletes = [each for each in recorded if each.is_delete]
-        self._to_delete = {id(each.entity) for each in deletes}
+        return [*in_flight, *self._uncertain, *self._pending]
 
     def _undo(self, dropped: Sequence[RecordedChange]) -> None:
         for recorded in reversed(dropped):
@@ -281,15 +282,11 @@ class UnitOfWork:
 
     def _show_others(self, entities: Iterable[Entity]) -> None:
         """Let *entities* show the values again that other units have recorded."""
-        left = {id(entity): entity for entity in entities if self._owns(entity)}
+        owner: object = self._context  # not of an entity whose creation was rolled back
+        left = {id(entity): entity for entity in entities if owner_of(entity) is owner}
         if left:
             for (key, name), value in self._values_of_others(left.values()).items():
                 change_locally(left[key], name, value)
-
-    def _owns(self, entity: Entity) -> bool:
-        """Return whether *entity* belongs to the session: it does not if it was rolled back."""
-        owner: object = owner_of(entity)
-        return owner is self._context
 
     def _values_of_others(self, entities: Iterable[Entity]) -> dict[tuple[int, str], Any]:
         """Return the latest values that other units have recorded, by id() and name."""
@@ -314,10 +311,10 @@ class UnitOfWork:
                 not exist any more. The operations are pending again.
             SessionStateError: The session is closed, or belongs to another event loop.
             ServerError: The server refused; the operations are pending again.
-            ConnectError: The request never left; the operations are pending again.
+            ConnectError: The request was not sent; the operations are pending again.
             UnserialisableValueError: An operation cannot be encoded; all are pending again.
-            CommitUncertainError: It was sent and no complete response came; or an earlier commit
-                has ended so, and it is still not known whether that was applied.
+            CommitUncertainError: It was sent, but no complete response arrived; or an earlier
+                commit ended so, and it is still not known whether that was applied.
         """
         if (refusal := self._dispatcher.refusal) is not None:
             raise SessionStateError(refusal)
@@ -423,7 +420,9 @@ class UnitOfWork:
                 if request is not None:
                     self._merge(server_set_rows(request.operations, results))
             case NotApplied(done=done):
-                self._return(self._settle_done(commit.taken, done), commit)
+                applied, rest = split_done(commit.taken, done)
+                self._settle_applied(applied)
+                self._return(rest, commit)
             case Unknown() if commit.rolled_back:
                 self._undo(commit.taken)
             case Unknown(error):
@@ -438,14 +437,6 @@ class UnitOfWork:
             self._undo(taken)
         else:
             self._pending[:0] = taken
-
-    def _settle_done(
-        self, taken: list[RecordedChange], done: Sequence[Operation]
-    ) -> list[RecordedChange]:
-        """Settle what the server has done of a commit that it refused; return the rest."""
-        settled, rest = split_done(taken, done)
-        self._settle_applied(settled)
-        return rest
 
     def _merge(self, rows: Sequence[Any]) -> None:
         """Merge the server's *rows* into the entities. The commit was applied in any case."""
@@ -502,6 +493,5 @@ class UnitOfWork:
 
     def is_creating(self, entity: Entity) -> bool:
         """Return whether it creates *entity*."""
-        in_flight = self._in_flight.taken if self._in_flight is not None else []
-        changes = (*in_flight, *self._uncertain, *self._pending)
-        return any(each.entity is entity and isinstance(each.operation, Create) for each in changes)
+        creations = [each for each in self._open_changes() if isinstance(each.operation, Create)]
+        return any(each.entity is entity for each in creations)
