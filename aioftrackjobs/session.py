@@ -485,7 +485,8 @@ class AsyncSession:
 
         Args:
             component: A component, or its id.
-            path: The file to write.
+            path: The file to write, or a link to it. A file that exists keeps its mode; a device
+                or pipe is refused.
             resume: Keep the files ``.NAME.part`` and ``.NAME.part.json`` beside *path* if the
                 download is interrupted, and continue from them if the server's file is the same.
             progress: As for :meth:`create_component`; the number of all bytes may be None.

@@ -384,12 +384,12 @@ async def test_a_file_that_opened_before_the_cancellation_is_closed(
 ) -> None:
     file = Noticed()
 
-    async def cancelled(call: Callable[[], object], **_: bool) -> None:
+    async def cancelled(call: Callable[[], object]) -> None:
         call()
         raise asyncio.CancelledError
 
     monkeypatch.setattr(content_module, "open_regular", lambda _: file)
-    monkeypatch.setattr(spool_module, "run_sync", cancelled)
+    monkeypatch.setattr(spool_module, "call_in_thread", cancelled)
     with pytest.raises(asyncio.CancelledError):
         await read("a.txt")
 
