@@ -6,7 +6,7 @@ import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
 from aioftrackjobs.background import mark_coroutine_functions
@@ -34,7 +34,6 @@ from aioftrackjobs.entities.arguments import (
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.ensure import ensure
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
-from aioftrackjobs.health import Health, check_health
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.ownership import LEASE_SECONDS, LONGEST_LEASE
 from aioftrackjobs.models import Entity, FileComponent, Job, User
@@ -44,11 +43,12 @@ from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.secret import Secret
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
-from aioftrackjobs.transfers.content import Uploadable
-from aioftrackjobs.transfers.control import ProgressCallback
-from aioftrackjobs.transfers.download import download
-from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import HttpClient, Transport, is_client
+
+if TYPE_CHECKING:
+    from aioftrackjobs.health import Health
+    from aioftrackjobs.transfers.content import Uploadable
+    from aioftrackjobs.transfers.control import ProgressCallback
 
 E = TypeVar("E", bound=Entity)
 
@@ -180,6 +180,8 @@ class AsyncSession:
     @property
     def health(self) -> Health:
         """Queued commits, undelivered final statuses and the latest failure, with their times."""
+        from aioftrackjobs.health import check_health  # late: few programs ask
+
         return check_health(self._connection)
 
     # Reading
@@ -381,6 +383,7 @@ class AsyncSession:
             QueryParameterError: There are no identifying keys, or one has no value in *data*, or
                 is a path or a list.
             MultipleResultsFoundError: Several entities have the identifying values.
+            EntityError: An entity in *data* is recorded, and not yet committed.
         """
         self._connection.require_open()
         require_values("data", data, optional=False)
@@ -454,6 +457,8 @@ class AsyncSession:
             TransportError: The server could not be reached.
             UnsupportedLocationError: This package cannot write to the location.
         """
+        from aioftrackjobs.transfers.upload import upload  # late: many never move a file
+
         self._connection.require_open()
         require_flag("checksum", checksum)
         is_place = location == "auto" or isinstance(location, Entity)
@@ -495,6 +500,8 @@ class AsyncSession:
             TransferError: The server has no such file, it is incomplete, or it cannot be written.
             TransportError: The server could not be reached.
         """
+        from aioftrackjobs.transfers.download import download  # late: many never move a file
+
         self._connection.require_open()
         key = id_of("component", component)
         require_path("path", path)

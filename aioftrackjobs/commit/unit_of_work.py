@@ -1,4 +1,4 @@
-"""The unit of work: the changes that one flow has recorded, and what became of them.
+"""The unit of work: the changes that a task or a block has recorded, and their outcome.
 
 A commit takes what is recorded before its first ``await``, sends it, and settles it: afterwards
 every change is applied, pending again, or known to be uncertain. Changes that are recorded
@@ -68,17 +68,24 @@ class UnitOfWork:
         context: The entities of the session.
         dispatcher: Sends the commits.
         unordered: Do not wait for the commits of other units about the same entities.
+        patience: Send each commit once, within so many seconds; None to send it until it is
+            applied.
 
     Attributes:
         has_ended: Whether it refuses to record anything more.
     """
 
     def __init__(
-        self, context: UnitOfWorkContext, dispatcher: Dispatcher, *, unordered: bool = False
+        self,
+        context: UnitOfWorkContext,
+        dispatcher: Dispatcher,
+        *,
+        unordered: bool = False,
+        patience: float | None = None,
     ) -> None:
         self._context = context
         self._dispatcher = dispatcher
-        self._unordered = unordered
+        self._unordered, self._patience = unordered, patience
         self._pending: list[RecordedChange] = []
         self._to_delete: set[int] = set()  # the id() of entities with a delete that has not ended
         self._uncertain: list[RecordedChange] = []
@@ -278,6 +285,7 @@ class UnitOfWork:
                 continue  # it keeps its values, which can still be read
             for name, value in recorded.values.items():
                 forget_local(recorded.entity, name, value)
+                self._context.note_undone(recorded.entity, name, self)
         self._show_others([each.entity for each in dropped])
 
     def _show_others(self, entities: Iterable[Entity]) -> None:
@@ -377,12 +385,12 @@ class UnitOfWork:
         commit = InFlightCommit(taken, self._settle)
         request = self._submit(commit, operations, uncertain_because)
         match await self._dispatcher.wait(request):
+            case Applied():  # first, as nearly always
+                return
             case NotApplied(error):
                 raise error
             case Unknown(error):
                 raise CommitUncertainError(operations, self.resolve) from error
-            case Applied():
-                pass
 
     def _submit(
         self,
@@ -396,6 +404,7 @@ class UnitOfWork:
                 operations,
                 commit,
                 unordered=self._unordered,
+                patience=self._patience,
                 uncertain_because=uncertain_because,
             )
         except BaseException:

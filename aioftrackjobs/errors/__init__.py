@@ -17,8 +17,8 @@
     │   ├── ValidationError        correct the value, the attribute or the entity type
     │   ├── DuplicateEntryError    use the entity that exists already
     │   └── QuerySyntaxError       correct the query
-    ├── JobStoppedError            somebody stopped the Job: go on with the next one
-    ├── JobDeletedError            somebody deleted the Job: its end is not recorded anywhere
+    ├── JobStoppedError            another client stopped the Job: go on with the next one
+    ├── JobDeletedError            another client deleted the Job: its end is not recorded
     ├── QueryParameterError        make placeholders and parameters of the query match
     ├── NoResultFoundError         handle that there is no such entity
     ├── MultipleResultsFoundError  make the criteria narrower

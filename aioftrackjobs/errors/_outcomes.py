@@ -91,7 +91,7 @@ class CommitUncertainError(FtrackJobsError):
             SessionStateError: The session is closed, or this error comes from another process.
         """
         if self._resolve is None:
-            raise SessionStateError("this error has lost its session, because it was copied")
+            raise SessionStateError("a copy of this error has no session; resolve the original")
         await self._resolve()
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -105,7 +105,7 @@ class CommitUncertainError(FtrackJobsError):
 
 
 class JobStoppedError(FtrackJobsError):
-    """The block of a Job was cancelled because somebody stopped the Job, which has failed.
+    """The block of a Job was cancelled by a stop request for the Job, which has failed.
 
     Attributes:
         job_id: The Job.
@@ -125,7 +125,7 @@ class JobStoppedError(FtrackJobsError):
 
 
 class JobDeletedError(FtrackJobsError):
-    """Somebody has deleted a Job while it was running, so that its end cannot be recorded.
+    """A Job was deleted while it was running, so that its end cannot be recorded.
 
     Attributes:
         job_id: The Job.
@@ -255,8 +255,8 @@ class JobOwnedError(FtrackJobsError):
 
     Attributes:
         job_id: Id of the Job.
-        host: Name of the host of its owner; None if the owner is not known, because somebody has
-            run the Job and ended it since this session has claimed or begun it.
+        host: Name of the host of its owner; None if the owner is not known, because another
+            session has run and ended the Job since this session has claimed or begun it.
         pid: Process id of its owner on that host.
         holder: Names the session of its owner, as in the lease.
         until: When the lease ends unless the owner renews it; None if the owner is another block
@@ -280,7 +280,7 @@ class JobOwnedError(FtrackJobsError):
 
     def __str__(self) -> str:
         if self.host is None:
-            return f"Job {self.job_id} was run by somebody else meanwhile; leave it alone"
+            return f"Job {self.job_id} was run by another session meanwhile; leave it alone"
         owner = f"process {self.pid} on {self.host}"
         if self.until is None:
             owner = f"another block of this session, in {owner}"

@@ -50,7 +50,6 @@ from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
 
 _STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers")
-_SEQUENCES = (list, tuple, Collection)  # may hold entities
 #: What pydantic keeps in an instance, made on first use: few entities ever need it.
 _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
     "__pydantic_fields_set__": set,
@@ -166,7 +165,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         put(self, "_local", local)
         for name, value in checked.items():
             if value is not None or name in given:  # an optional field that is not given is unset
-                local[name] = store(value) if isinstance(value, _SEQUENCES) else value
+                local[name] = value if isinstance(value, str) else store(value)
 
     # Identity
 

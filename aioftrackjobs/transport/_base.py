@@ -81,7 +81,7 @@ class Departure(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class WireRequest:
     """One HTTP request. Its repr shows neither URL nor headers, as both may carry secrets.
 
@@ -107,7 +107,7 @@ class WireRequest:
         return reveal(self.address)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class WireResponse:
     """One whole response.
 

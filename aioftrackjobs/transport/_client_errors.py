@@ -50,7 +50,7 @@ _PERMANENT = frozenset(
 #: address.
 _RAW = frozenset({"BadStatusLine", "UnknownProtocol"})
 _QUOTING = frozenset({"ClientResponseError", "HttpProcessingError", "RemoteProtocolError"})
-_QUOTED = re.compile(r"""(?:bytearray\()?b?["'].*""", re.DOTALL)
+_QUOTED = r"""(?s)(?:bytearray\()?b?["'].*"""
 
 _CERTIFICATES = "name a file with the certificates to trust in SSL_CERT_FILE or REQUESTS_CA_BUNDLE"
 #: What to do about errors of TLS, by a part of their text.
@@ -84,7 +84,7 @@ def describe(error: BaseException) -> str:
     if type(origin).__name__ in _RAW:
         text = ""
     elif any(kind.__name__ in _QUOTING for kind in type(origin).__mro__):
-        text = _QUOTED.sub("...", text)
+        text = re.sub(_QUOTED, "...", text)
     text += next((f"; {hint}" for part, hint in _HINTS.items() if part in text), "")
     return f"{type(origin).__name__}: {text}" if text else type(origin).__name__
 
