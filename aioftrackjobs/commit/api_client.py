@@ -57,10 +57,15 @@ class ServerStatus:
         self.on_clock_step: Callable[[timedelta], None] = lambda _: None
         self.pauses = Pauses(expedited_pause)
 
-    def note_response(self, headers: Mapping[str, str]) -> None:
-        """Note that the server responded; the header ``Date`` is the time of its clock."""
+    def note_response(self, headers: Mapping[str, str], *, is_success: bool = False) -> None:
+        """Note that the server responded; the header ``Date`` is the time of its clock.
+
+        Args:
+            headers: Those of the response.
+            is_success: Whether the server has carried out the request.
+        """
         self.last_success, self.failing_since = datetime.now(UTC), None
-        self.pauses.shorten()
+        self.pauses.shorten(also_asked=is_success)
         date = decode_date(headers)
         if date is not None:
             self._date = date, time.monotonic()
@@ -114,7 +119,7 @@ class ApiClient:
         server_status: Notes each response, and each failure to get one.
 
     Attributes:
-        url: The API's URL, from the next request on; a permanent redirection replaces it.
+        url: Where the next request goes: to the API's URL, or where that was moved for ever.
     """
 
     def __init__(
@@ -127,6 +132,7 @@ class ApiClient:
         server_status: ServerStatus | None = None,
     ) -> None:
         self._transport = transport
+        self._given_url = url
         self.url: str | Secret[str] = url
         self._headers = headers
         self._redact = redact
@@ -159,14 +165,18 @@ class ApiClient:
             TransportError: It was sent, and no complete response came.
             WithdrawnError: It was stopped before it left.
         """
-        url = self.url
-        for _ in range(1 + _REDIRECTIONS):
+        url, has_moved = self.url, False
+        for number in range(1 + _REDIRECTIONS):
             request = WireRequest("POST", url, self._headers, body, departure)
             response = await self._exchange(request)
             if departure is not None and departure.replaced is not None:
                 body, count = departure.replaced
             if response.status not in REDIRECTIONS:
-                return self._decode(response, count, queries, url)
+                results = self._decode(response, count, queries, url)
+                if has_moved:  # for ever, and the API is there: it may have been a proxy's login
+                    self.url = url
+                return results
+            has_moved = response.status == _PERMANENT and (has_moved or not number)
             url, departure = self._redirected(response, url), None  # it has left
         self._server_status.note_response(response.headers)
         problem = f"after {_REDIRECTIONS} other redirections"
@@ -187,8 +197,6 @@ class ApiClient:
         elif not is_same_server(reveal(url), target.reveal()):
             problem = "where the API key must not be sent"
         else:
-            if response.status == _PERMANENT:
-                self.url = target
             return target
         self._server_status.note_response(response.headers)
         location = self._redact(without_query(target)) or "nowhere"
@@ -229,8 +237,10 @@ class ApiClient:
         except (ServerError, TransportError) as exc:
             error = exc
         else:
-            self._server_status.note_response(response.headers)
+            self._server_status.note_response(response.headers, is_success=True)
             return results
+        if not isinstance(error, ServerError) or error.kind == f"HTTP {error.status}":
+            self.url = self._given_url  # if it was moved, it may have been moved back
         error.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
         if isinstance(error, ServerError):
             self._server_status.note_response(response.headers)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 from aioftrackjobs.commit.changes import (
     InFlightCommit,
@@ -19,16 +19,18 @@ from aioftrackjobs.commit.changes import (
     creation,
     creation_key,
     encode_values,
+    end_creation,
     entities_of,
     latest_values,
     not_created,
+    settle_applied,
     settle_found,
     split_done,
-    without_resets,
 )
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import (
     Applied,
+    Manner,
     NotApplied,
     Outcome,
     PendingRequest,
@@ -50,8 +52,6 @@ from aioftrackjobs.models import (
     change_locally,
     forget_local,
     owner_of,
-    settle,
-    settle_created,
 )
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Operation, Update
@@ -67,9 +67,7 @@ class UnitOfWork:
     Args:
         context: The entities of the session.
         dispatcher: Sends the commits.
-        unordered: Do not wait for the commits of other units about the same entities.
-        patience: Send each commit once, within so many seconds; None to send it until it is
-            applied.
+        manner: How its commits are sent.
 
     Attributes:
         has_ended: Whether it refuses to record anything more.
@@ -79,13 +77,11 @@ class UnitOfWork:
         self,
         context: UnitOfWorkContext,
         dispatcher: Dispatcher,
-        *,
-        unordered: bool = False,
-        patience: float | None = None,
+        **manner: Unpack[Manner],
     ) -> None:
         self._context = context
         self._dispatcher = dispatcher
-        self._unordered, self._patience = unordered, patience
+        self._manner = manner
         self._pending: list[RecordedChange] = []
         self._to_delete: set[int] = set()  # the id() of entities with a delete that has not ended
         self._uncertain: list[RecordedChange] = []
@@ -280,7 +276,7 @@ class UnitOfWork:
     def _undo(self, dropped: Sequence[RecordedChange]) -> None:
         for recorded in reversed(dropped):
             if isinstance(recorded.operation, Create):
-                self._note_end_of_creation(recorded.operation.target)
+                end_creation(self._context, self, recorded.operation.target)
                 self._context.forget(recorded.entity)
                 continue  # it keeps its values, which can still be read
             for name, value in recorded.values.items():
@@ -304,7 +300,7 @@ class UnitOfWork:
     def accept_uncertain(self) -> None:
         """Settle what is uncertain as applied: the caller has found it on the server."""
         accepted, self._uncertain = self._uncertain, []
-        self._settle_applied(accepted)
+        settle_applied(self._context, self, accepted)
 
     # Committing
 
@@ -379,7 +375,7 @@ class UnitOfWork:
     ) -> None:
         operations = fold([each.operation for each in taken])
         if not operations:
-            self._settle_applied(taken)
+            settle_applied(self._context, self, taken)
             self._update_to_delete()
             return
         commit = InFlightCommit(taken, self._settle)
@@ -403,9 +399,8 @@ class UnitOfWork:
             request = self._dispatcher.submit(
                 operations,
                 commit,
-                unordered=self._unordered,
-                patience=self._patience,
                 uncertain_because=uncertain_because,
+                **self._manner,
             )
         except BaseException:
             withdrawn = NotApplied(WithdrawnError("not sent"))
@@ -425,12 +420,12 @@ class UnitOfWork:
                 request, taken = commit.request, commit.taken
                 if request is not None and request.uncertain_because is not None:
                     taken = settle_found(taken, request, results)
-                self._settle_applied(taken)
+                settle_applied(self._context, self, taken)
                 if request is not None:
                     self._merge(server_set_rows(request.operations, results))
             case NotApplied(done=done):
                 applied, rest = split_done(commit.taken, done)
-                self._settle_applied(applied)
+                settle_applied(self._context, self, applied)
                 self._return(rest, commit)
             case Unknown() if commit.rolled_back:
                 self._undo(commit.taken)
@@ -455,24 +450,6 @@ class UnitOfWork:
             self._context.merge(rows)
         except Exception:  # a reader of a user's own model may raise anything
             logger.warning("a commit was applied, but its response is odd", exc_info=True)
-
-    def _settle_applied(self, taken: Sequence[RecordedChange]) -> None:
-        for recorded in taken if len(taken) == 1 else without_resets(taken):
-            entity, operation = recorded.entity, recorded.operation
-            if isinstance(operation, Delete):
-                self._context.forget(entity)
-            elif isinstance(operation, Create):
-                self._note_end_of_creation(operation.target)
-                settle_created(entity)
-            for name, value in recorded.values.items():
-                settle(entity, name, value)
-            if recorded.values:
-                self._context.note_written(entity, recorded.values)
-
-    def _note_end_of_creation(self, target: Reference) -> None:
-        creators, key = self._context.creators, creation_key(target)
-        if creators.get(key) is self:
-            del creators[key]
 
     # For other units
 

@@ -1,7 +1,7 @@
 """JobReader: reads what the server has of Jobs that run here, for many of them in one query.
 
 ``data`` of a Job is one text that is written as a whole, and other clients write it, too. So each
-write is preceded by a read, and keeps what they have written: see :mod:`aioftrackjobs.jobs.writing`.
+write is preceded by a read, and keeps what they have written: :mod:`aioftrackjobs.jobs.writing`.
 
 The same rows show that a Job was stopped, or deleted, by another client.
 """
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import anyio
 import anyio.lowlevel
 
+from aioftrackjobs.commit.request import Manner
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, TransportError
 from aioftrackjobs.models import Job, remote_value
@@ -71,15 +72,24 @@ class JobReader:
         self._gathering: _Round | None = None
         self._in_progress: _Round | None = None
 
-    async def read(self, jobs: Sequence[ReadableJob]) -> None:
-        """Read *jobs* now, in one query for each 500.
+    async def read(
+        self, jobs: Sequence[ReadableJob], *, needs_new_connection: bool = False
+    ) -> None:
+        """Read *jobs* now, in one query for each 500; nothing else of the session holds it up.
+
+        Args:
+            jobs: Jobs that run here.
+            needs_new_connection: Use no connection that was used before.
 
         Raises:
             ServerError: The server refused the query.
             TransportError: No complete response arrived.
         """
         for start in range(0, len(jobs), PAGE_SIZE):
-            await self._read(jobs[start : start + PAGE_SIZE])
+            await self._read(
+                jobs[start : start + PAGE_SIZE],
+                {"is_urgent": True, "needs_new_connection": needs_new_connection},
+            )
 
     async def read_with_others(self, job: ReadableJob) -> None:
         """Read *job* together with others whose turn comes now, as when many Jobs end at once.
@@ -113,8 +123,8 @@ class JobReader:
                 if self._in_progress is not None:
                     with anyio.move_on_after(timings.max_hold):
                         await self._in_progress.ended.wait()
-                for _ in range(timings.batching_turns):  # one response wakes many tasks
-                    await anyio.lowlevel.checkpoint()
+                # One response wakes many tasks.
+                await self._connection.background.wait_turns(timings.batching_turns)
                 self._gathering, self._in_progress = None, round_
                 await self.read(round_.jobs)
                 round_.error = None
@@ -127,14 +137,14 @@ class JobReader:
                 self._in_progress = None
             round_.ended.set()
 
-    async def _read(self, jobs: Sequence[ReadableJob]) -> None:
+    async def _read(self, jobs: Sequence[ReadableJob], manner: Manner) -> None:
         references = [job.entity.__ftrack_reference__() for job in jobs]
         query = {
             "action": "query",
             "expression": select(_ATTRIBUTES, "Job", key_criteria(references)),
         }
         with self._entities.reads.reading() as number:
-            (result,) = await self._connection.call([query])
+            (result,) = await self._connection.call([query], **manner)
             rows = _rows_by_id(result)
             changed = [row for job in jobs if (row := _changed_row(job.entity, rows)) is not None]
             if changed:  # few: decoding takes far longer than comparing
