@@ -19,7 +19,7 @@ from .score import Score
 from .servers import ENDED, Server
 
 #: The times of most sessions: an end of the Job that was begun by another session is not attacked.
-TIMINGS = replace(DEFAULT_TIMINGS, claim_settling=0.02, closing_linger=0.2)
+TIMINGS = replace(DEFAULT_TIMINGS, claim_wait=0.02, closing_linger=0.2)
 
 #: Retries that end soon.
 SHORT = RetryPolicy(budget=4.0)

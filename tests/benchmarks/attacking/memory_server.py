@@ -128,8 +128,13 @@ class Store:
         stop = None if query.limit is None else query.offset + query.limit
         page = found[query.offset : stop]
         following = None if stop is None or stop >= len(found) else stop
-        rows = [{"__entity_type__": kind, **row} for kind, row in page]
+        rows = [self._on_the_wire(kind, row) for kind, row in page]
         return {"action": "query", "data": rows, "metadata": {"next": {"offset": following}}}
+
+    def _on_the_wire(self, kind: str, row: Row) -> Row:
+        user = self.rows["User"].get(row.get("user_id", ""))
+        link = {} if user is None else {"user": {"__entity_type__": "User", **user}}
+        return {"__entity_type__": kind, **row, **link}
 
     def _with_links(self, row: Row) -> Row:
         user = self.rows["User"].get(row.get("user_id", ""), {})
