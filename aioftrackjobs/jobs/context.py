@@ -43,7 +43,7 @@ class JobsContext:
         self.active = ActiveJobs(
             connection.background,
             connection.server_status,
-            connection.journal.holder,
+            connection.journal,
             self.reader,
             seconds=lease,
             period=connection.timings.job_read_interval,
