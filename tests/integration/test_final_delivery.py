@@ -409,7 +409,10 @@ async def test_a_text_that_the_server_cannot_keep_does_not_end_the_lease(
     server: ServerHandle, kind: str
 ) -> None:
     """It travels with the renewals of the lease."""
-    cannot_keep = CANNOT_KEEP.get(kind, lambda text: "frame" in text)
+    def is_new(text: str) -> bool:
+        return "frame" in text
+
+    cannot_keep = CANNOT_KEEP.get(kind, is_new)
     refusal = respond(error("OperationalError", "500 X"))
     async with unruly(server.url) as proxy, connected(server, proxy.url, lease=0.9) as session:
         async with job_context(session, description="x", interval=0.01) as job:
