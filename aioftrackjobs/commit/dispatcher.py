@@ -259,10 +259,7 @@ class Dispatcher:
         self._pending.discard(request)
         request.is_queued = False
         try:
-            request.end(outcome)
-        except BaseException as exc:  # the other requests of its group are still to be ended
-            if not self._background.survives(exc, "the end of a request"):
-                raise
+            self._settle(request, outcome)
         finally:
             if freed := self._order.remove(request):
                 if self._closed:
@@ -273,6 +270,13 @@ class Dispatcher:
                             self.withdraw(dependent)
                         else:
                             self._lane_of(dependent).add(dependent)
+
+    def _settle(self, request: PendingRequest, outcome: Outcome) -> None:
+        try:
+            request.end(outcome)
+        except BaseException as exc:  # others are still to be ended
+            if not self._background.survives(exc, "the end of a request"):
+                raise
 
     def _is_outdated(self, request: PendingRequest) -> bool:
         """Return whether *request*, which was held back, was made from what is there no more.
@@ -290,7 +294,7 @@ class Dispatcher:
             request = ending.pop()
             self._pending.discard(request)
             request.is_queued = False
-            request.end(request.abandoned(closed_error()))
+            self._settle(request, request.abandoned(closed_error()))
             ending += self._order.remove(request)
 
     # What is pending
