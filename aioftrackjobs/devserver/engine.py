@@ -35,6 +35,7 @@ from aioftrackjobs.devserver.auth import (
 )
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.events.hub import EventHub
+from aioftrackjobs.devserver.events.updates import UNNOTED, UpdateEvents
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Storage, is_storable
 from aioftrackjobs.devserver.files.upload_tokens import UploadTokens
@@ -124,6 +125,8 @@ class Engine:
             )
             self._populate(options)
             self.api_keys = self._admit_users()
+            updates = UpdateEvents(self.model, self.hub, self.limits.event)
+            self._store.watch(updates.collect, UNNOTED)
             if options.database is not None:
                 fail_abandoned(self._services, self.api_user)
             made.pop_all()

@@ -158,6 +158,11 @@ class EventHub:
         for subscriber in list(connection.subscribers.values()):
             self._remove(subscriber)
 
+    @property
+    def has_listeners(self) -> bool:
+        """Whether there is a connection, or an observer."""
+        return self._connections > 0 or bool(self._observers)
+
     def observe(self, observer: Callable[[Event], None]) -> None:
         """Call *observer* with each event from now on, in the event loop; it must not fail."""
         self._observers.append(observer)
