@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any, Unpack
 import anyio.lowlevel
 
 from aioftrackjobs._version import __version__
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.commit.api_client import ApiClient, ServerStatus
 from aioftrackjobs.commit.dispatcher import Backlog, Dispatcher
 from aioftrackjobs.commit.request import Manner
@@ -23,9 +22,11 @@ from aioftrackjobs.journal import Journal
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import (
     Bounds,
+    Headers,
     HttpClient,
     HttpxTransport,
     OwnTransport,
@@ -34,7 +35,7 @@ from aioftrackjobs.transport import (
 )
 from aioftrackjobs.transport.limits import TransferLimiter
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 _LOOP_ENDED = (
     "the session was closed when the event loop ended in which it was opened; open one session in "
@@ -94,7 +95,7 @@ class Connection:
         self._given_transport = transport
         self._own_transport: OwnTransport | None = None
         self._strict_api = strict_api
-        self.background = BackgroundTasks(self._clean_up)
+        self.background = BackgroundTasks(self._clean_up, self._redact)
         self.server_status = ServerStatus(expedited_pause=timings.expedited_pause)
         self.dispatcher = Dispatcher(
             self.background,
@@ -121,7 +122,7 @@ class Connection:
         self._require_new()
         await self.journal.require_usable()
         self._require_new()  # another task may open it meanwhile
-        key = self.credentials.api_key.reveal()
+        key = self.credentials.api_key
         server_url = self.credentials.server_url
         api_url = server_url + API_PATH
         # Connecting and waiting for the response may take the time-out each.
@@ -153,7 +154,7 @@ class Connection:
                 each,
                 url=api_url,
                 headers=self._headers(key),
-                redact=lambda text: redact(text, key),
+                redact=self._redact,
                 server_status=self.server_status,
             )
             for each in (transport, reserved)
@@ -197,12 +198,14 @@ class Connection:
         for _ in range(self.timings.closing_turns):
             await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
         self.is_closing = True
-        await self.end_jobs()
+        with self.background.surviving("the end of the Jobs"):
+            await self.end_jobs()
         with anyio.move_on_after(self.closing_grace) as scope:
             with anyio.move_on_after(self.timings.closing_patience) as waiting:
                 await self.background.wait_released()
             if waiting.cancelled_caught:
-                await self.end_jobs()  # of blocks that were just being entered
+                with self.background.surviving("the end of the Jobs"):
+                    await self.end_jobs()  # of blocks that were just being entered
                 self.background.stop_optional()
                 self.dispatcher.withdraw_all()
                 await self.background.wait_released()
@@ -225,7 +228,10 @@ class Connection:
         finally:
             await self.journal.aclose()
 
-    def _headers(self, key: str) -> Mapping[str, str | bytes]:
+    def _redact(self, text: str) -> str:
+        return redact(text, self.credentials.api_key)
+
+    def _headers(self, key: Secret[str]) -> Headers:
         """Return the headers of API calls, and of no others: uploads go to other servers.
 
         Source:
@@ -262,12 +268,12 @@ class Connection:
         """Send *operations* in some manner, and return one undecoded result for each."""
         return await self.dispatcher.call(operations, **manner)
 
-    def component_url(self, action: str, component_id: str) -> str:
-        """Return the URL to ``get`` or ``remove`` a component at. It contains the API key."""
+    def component_url(self, action: str, component_id: str) -> Secret[str]:
+        """Return the URL to ``get`` or ``remove`` a component at, which contains the API key."""
         from aioftrackjobs.protocol.upload import component_url  # late: many never move a file
 
         server_url, api_user, api_key = self.credentials
-        return component_url(server_url, action, component_id, api_user, api_key.reveal())
+        return component_url(server_url, action, component_id, api_user, api_key)
 
     def require_open(self, *, anywhere: bool = False) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed.

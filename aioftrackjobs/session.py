@@ -40,6 +40,7 @@ from aioftrackjobs.models import Entity, FileComponent, Job, User
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import HttpClient, Transport, is_client
 
@@ -124,7 +125,9 @@ class AsyncSession:
         timings: Timings = DEFAULT_TIMINGS,
         transport: Transport | None = None,
     ) -> None:
-        credentials = resolve_credentials(server_url, api_key, api_user)
+        key = Secret(api_key)
+        del api_key  # tracebacks with variables would show it
+        credentials = resolve_credentials(server_url, key, api_user)
         require_seconds("timeout", timeout, above=True)
         require(client is None or is_client(client), "client", "an async HTTP client", client)
         require_flag("strict_api", strict_api)
@@ -148,6 +151,8 @@ class AsyncSession:
         self._jobs = JobsContext(self._context, lease=lease)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_jobs"):  # a debugger shows it before it is complete
+            return f"<{type(self).__name__}>"
         return f"<{type(self).__name__} {self.api_user} at {self.server_url}>"
 
     async def __aenter__(self) -> Self:
@@ -469,6 +474,7 @@ class AsyncSession:
         path: str | os.PathLike[str],
         *,
         resume: bool = False,
+        checksum: bool = True,
         progress: ProgressCallback | None = None,
     ) -> Path:
         """Download the file of *component* to *path*, and return the path.
@@ -478,11 +484,17 @@ class AsyncSession:
 
             await session.download(plate, "/tmp/plate.exr", resume=True)
 
+        It must have the size that the component has, and the MD5 digest in the response's headers.
+        The path has an attribute ``verified_by``: "digest" or "size", or None if the server has
+        told neither, so that the file may be incomplete.
+
         Args:
             component: A component, or its id.
-            path: The file to write.
+            path: The file to write, or a link to it. A file that exists keeps its mode; a device
+                or pipe is refused.
             resume: Keep the files ``.NAME.part`` and ``.NAME.part.json`` beside *path* if the
                 download is interrupted, and continue from them if the server's file is the same.
+            checksum: Verify the MD5 digest that a header has, or that an entity tag looks like.
             progress: As for :meth:`create_component`; the number of all bytes may be None.
 
         Raises:
@@ -495,6 +507,13 @@ class AsyncSession:
         key = id_of("component", component)
         require_path("path", path)
         require_flag("resume", resume)
+        require_flag("checksum", checksum)
         require_callback("progress", progress)
-        await download(self._context, key, Path(path), resume=resume, progress=progress)
-        return Path(path)
+        return await download(
+            self._context,
+            key,
+            Path(path),
+            resume=resume,
+            checksum=checksum,
+            progress=progress,
+        )

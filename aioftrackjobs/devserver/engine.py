@@ -7,7 +7,6 @@ time.
 from __future__ import annotations
 
 import logging
-import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -103,6 +102,7 @@ class Engine:
         )
         self.limits = options.limits or Limits()
         self.api_user = options.api_user
+        self._chosen: dict[str, str] = {}
         self.hub = EventHub(self.limits)
         self._contents = SeedContents(options.empty, read_fixture(options.fixture))
         with ExitStack() as made:
@@ -164,15 +164,18 @@ class Engine:
             new_batch = partial(self._services.batch, transaction, api_user)
             self._contents.fill(self.model, transaction, new_batch, api_user, parts)
             owner = owner_of(self.model, transaction, api_user)
-            if api_key or transaction.api_key(owner) is None:
-                transaction.set_api_key(owner, api_key or secrets.token_urlsafe(24))
+            if api_key:
+                transaction.set_api_key(owner, api_key)
+                self._chosen = {owner: api_key}
+            elif owner not in transaction.api_keys():
+                transaction.make_api_key(owner)
 
     def _admit_users(self) -> dict[str, str]:
         """Accept the keys of all users, and return them by name."""
         with self._store.transaction(writes=False) as transaction:
-            for owner, api_key in transaction.api_keys().items():
-                self.credentials.set_api_key(owner, api_key)
-            return api_keys(self.model, transaction)
+            for owner, digest in transaction.key_digests():
+                self.credentials.accept(owner, digest)
+            return api_keys(self.model, transaction, self._chosen)
 
     def parse(self, body: bytes, caller: Caller) -> Call:
         """Return the batch in the body of a ``POST /api``; this does not use the database.

@@ -17,7 +17,6 @@ Repeated attempts are safe, because they set absolute values. Before each one, t
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,7 +25,14 @@ from typing import Any, Protocol
 
 import anyio
 
-from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, WithdrawnError
+from aioftrackjobs.background import SafeLogger
+from aioftrackjobs.commit.request import (
+    Applied,
+    Manner,
+    Outcome,
+    PendingRequest,
+    WithdrawnError,
+)
 from aioftrackjobs.errors import (
     ConnectError,
     FtrackJobsError,
@@ -44,13 +50,16 @@ from aioftrackjobs.jobs.writing import allows_no_read, retry_after_of, write_ane
 from aioftrackjobs.models import JobStatus, remote_value
 from aioftrackjobs.retry import Backoff
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: Seconds until an attempt gets company, and the shortest such time for a short grace.
 _PATIENCE, _LEAST_PATIENCE = 3.0, 0.5
 
 #: Seconds between two attempts, at most, whatever the server asks for.
 _LONGEST_PAUSE = 2.0
+
+#: Seconds until another attempt if one could not be made.
+_FAULT_PAUSE = 0.05
 
 #: Requests whose response is lost count as a refusal, if there are so many: a firewall may look
 #: into a text.
@@ -98,6 +107,7 @@ class Delivery:
     ) -> None:
         self._jobs, self._running, self._data, self._status = jobs, running, data, status
         self._job = running.entity
+        self._grace = grace
         self._patience = max(_LEAST_PATIENCE, min(_PATIENCE, grace / 3))
         self._to_leave = jobs.patience  # see Manner.patience
         self._requests: list[PendingRequest] = []
@@ -130,13 +140,18 @@ class Delivery:
                     self.is_suspicious = True
                     continue
                 self._note_failure(error)
-                if isinstance(error, (ServerError, TransportError, WithdrawnError)):
-                    # Otherwise nothing was sent.
+                if not isinstance(error, (ServerError, TransportError, WithdrawnError)):
+                    await anyio.sleep(_FAULT_PAUSE)  # nothing was sent
+                else:
                     backoff = backoff or replace(self._jobs.retry, budget=math.inf).backoff()
                     with anyio.move_on_after(_LONGEST_PAUSE):
                         await self._jobs.server.pauses.wait(backoff, retry_after_of(error))
         for request in self._requests:
             request.withdraw()  # what has left may still be applied
+        if self.lacks_text:  # as a rule, another moment is enough
+            quarter = anyio.current_time() + self._grace / 4
+            with anyio.CancelScope(deadline=min(deadline, quarter)):
+                await self.write_text()
 
     def _end(self, error: Exception | None) -> None:
         self.error, self._is_over = error, True
@@ -178,11 +193,11 @@ class Delivery:
         for _ in range(2):
             with anyio.move_on_after(eighth) as scope:
                 try:
-                    if self.is_suspicious:
-                        await reader.read([self._running], needs_new_connection=True)
-                    else:
-                        await reader.read_with_others(self._running)
+                    await reader.read_with_others(
+                        self._running, needs_new_connection=self.is_suspicious
+                    )
                 except FtrackJobsError as exc:
+                    self.error = exc
                     return allows_no_read(exc)
                 return True
             if not scope.cancelled_caught:
@@ -196,6 +211,7 @@ class Delivery:
             unordered=True,  # it need not wait for a report that hangs; that sets no status
             is_urgent=True,
             needs_new_connection=self.is_suspicious,
+            is_dispensable=True,
             patience=self._to_leave,
         )
         values: dict[str, Any] = {"status": self._status}
@@ -209,7 +225,8 @@ class Delivery:
         return request
 
     def _compose(self, *, is_plain: bool) -> Mapping[str, Any]:
-        return self._data.compose(remote_value(self._job, "data"), is_plain=is_plain)
+        self._data.is_plain = is_plain
+        return self._data.compose(remote_value(self._job, "data"))
 
     def _settle(self, level: int, outcome: Outcome) -> None:
         """Take note of the end of an attempt, perhaps not of the latest one."""
@@ -245,13 +262,22 @@ class Delivery:
             except Exception as exc:  # noqa: BLE001 - the Job has ended, and that is said
                 if is_plain or isinstance(exc, SessionStateError):
                     logger.warning("%r: its last text was not written: %s", self._job, exc)
-                    return
+                    break
             else:
-                return
+                break
+        self.lacks_text = False
 
     async def _write_text(self, patience: float, *, is_plain: bool) -> None:
-        await self._jobs.reader.read_with_others(self._running)
+        manner: Manner = {
+            "is_urgent": True,
+            "needs_new_connection": self.is_suspicious,
+            "is_dispensable": True,
+            "patience": patience,
+        }
+        await self._jobs.reader.read_with_others(
+            self._running, needs_new_connection=self.is_suspicious
+        )
         if not self._running.interventions.forbid_writes:
-            unit = self._jobs.entities.new_unit(is_urgent=True, patience=patience)
+            unit = self._jobs.entities.new_unit(**manner)
             unit.set(self._job, data=self._compose(is_plain=is_plain))
             await unit.commit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Unpack
 
@@ -53,7 +53,7 @@ def application_of(engine: Engine) -> Starlette:
             Route("/api", BatchEndpoint(engine, database), methods=["POST"]),
             Route("/upload/{token}", files.upload, methods=["PUT"]),
             Route("/component/get", files.download),
-            Route("/component/remove", files.remove),
+            _get_only("/component/remove", files.remove),
             Route("/component/thumbnail", files.thumbnail),
             Route("/img/thumbnail2.png", no_thumbnail),
             Route("/widget", files.widget),
@@ -71,6 +71,13 @@ def application_of(engine: Engine) -> Starlette:
     close = weakref.finalize(app, engine.close)
     app.state.engine = engine
     return app
+
+
+def _get_only(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    """Return a route without HEAD, which Starlette adds to GET: GET has an effect here."""
+    route = Route(path, endpoint, methods=["GET"])
+    route.methods = {"GET"}
+    return route
 
 
 def _api_error_response(_: Request, error: Exception) -> Response:
