@@ -46,7 +46,7 @@ class UpdateEvents:
         self._hub = hub
         self._largest = int(largest * _SHARE)
         self._hub_id = uuid4().hex
-        self._names = _Names(model)
+        self._names = Names()
 
     def collect(self, transaction: Transaction) -> Callable[[], None] | None:
         """Return what publishes the events about *transaction* once it is committed."""
@@ -58,7 +58,7 @@ class UpdateEvents:
             return None
         user = self._user(transaction)
         self._keep(transaction, entities, user)
-        if not self._hub.has_listeners:
+        if not self._hub.has_listeners("ftrack.update"):
             return None
         events = [self._event(part, user, transaction.username) for part in self._parts(entities)]
         return lambda: self._hub.publish_soon(events)
@@ -132,11 +132,10 @@ def _is_same(one: Any, other: Any) -> bool:
     return type(one) is float and type(other) is float and isclose(one, other, rel_tol=1e-12)
 
 
-class _Names:
+class Names:
     """What entity types and attributes are called in events: the names of database columns."""
 
-    def __init__(self, model: Model) -> None:
-        self._model = model
+    def __init__(self) -> None:
         self._columns: dict[str, list[tuple[str, str]]] = {}
 
     def table(self, entity_type: EntityType) -> str:
@@ -165,7 +164,7 @@ class _Describer:
     """Describes the entities that one transaction has changed."""
 
     def __init__(
-        self, model: Model, names: _Names, transaction: Transaction, changes: list[Change]
+        self, model: Model, names: Names, transaction: Transaction, changes: list[Change]
     ) -> None:
         self._model = model
         self._names = names
