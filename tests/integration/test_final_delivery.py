@@ -409,6 +409,7 @@ async def test_a_text_that_the_server_cannot_keep_does_not_end_the_lease(
     server: ServerHandle, kind: str
 ) -> None:
     """It travels with the renewals of the lease."""
+
     def is_new(text: str) -> bool:
         return "frame" in text
 
