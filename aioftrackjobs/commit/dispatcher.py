@@ -224,14 +224,20 @@ class Dispatcher:
     def withdraw(self, request: PendingRequest) -> None:
         """End *request*, now or when it turns out that it was not received."""
         request.is_abandoned = True
-        if request.outcome is None and not request.is_sent:
+        if request.outcome is not None:
+            return
+        if not request.is_sent:
             withdrawn = WithdrawnError("withdrawn before it was sent")
             error = closed_error() if self._withdraws_all else withdrawn
             self._end(request, request.abandoned(error))
-            for lane in self._lanes:
-                lane.queue.note_withdrawn()
-                if lane.sender is not None:
-                    lane.sender.stop_unneeded()
+        elif request.is_dispensable:
+            self._end(request, Unknown(TransportError("given up before its response arrived")))
+        else:
+            return
+        for lane in self._lanes:
+            lane.queue.note_withdrawn()
+            if lane.sender is not None:
+                lane.sender.stop_unneeded()
 
     def _enter(self, request: PendingRequest) -> PendingRequest:
         request.number, request.queued_at = next(self._arrivals), time.monotonic()
