@@ -138,7 +138,7 @@ def resolve_journal(
     """Return the journal's file: *path*, else ``FTRACK_JOBS_JOURNAL``, else None.
 
     Raises:
-        ConfigurationError: The path begins with the home directory of nobody, or the current
+        ConfigurationError: The path begins with the home directory of no user, or the current
             directory, to which it is relative, was deleted.
     """
     env = os.environ if environment is None else environment

@@ -20,7 +20,7 @@ from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.data import compose_recovered_data
 from aioftrackjobs.jobs.leases import is_lost
 from aioftrackjobs.jobs.ownership import CLOCK_GRACE, Lease
-from aioftrackjobs.jobs.termination import fetch_jobs, lost_reason, recovery_note, terminate_jobs
+from aioftrackjobs.jobs.termination import Ends, lost_reason, recovery_note, terminate_jobs
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.session import AsyncSession, context_of, jobs_of
@@ -215,15 +215,17 @@ class _RecoveryRun:
 
     async def fail(self, lost: Mapping[str, RecoveredJob]) -> Iterator[RecoveredJob]:
         """Fail some Jobs, unless they have changed since they were judged."""
-        jobs = await fetch_jobs(self._entities, list(lost))
-        ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
-        for job in jobs.values():
-            before, again = lost[job.id], self._judge(job)
-            runs = remote_value(job, "status") == JobStatus.RUNNING
-            if runs and again.verdict is Verdict.FAILED and again.until == before.until:
-                ends[job] = JobStatus.FAILED, self._failure_data(job, before)
-        errors = await terminate_jobs(self._entities, ends)
-        by_id = {job.id: error for job, error in errors.items()}
+
+        def decide(found: Mapping[str, Job]) -> Ends:
+            ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
+            for job in found.values():
+                before, again = lost[job.id], self._judge(job)
+                runs = remote_value(job, "status") == JobStatus.RUNNING
+                if runs and again.verdict is Verdict.FAILED and again.until == before.until:
+                    ends[job] = JobStatus.FAILED, self._failure_data(job, before)
+            return ends
+
+        by_id = await terminate_jobs(self._entities, list(lost), decide)
         return (_with_outcome(job, by_id) for job in lost.values())
 
     def _failure_data(self, job: Job, judged: RecoveredJob) -> Mapping[str, Any]:

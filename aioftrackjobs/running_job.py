@@ -11,7 +11,7 @@ from uuid import UUID
 from aioftrackjobs.config import require_flag
 from aioftrackjobs.errors import ServerError
 from aioftrackjobs.jobs.attachments import Caller
-from aioftrackjobs.jobs.block import block_context, session_from
+from aioftrackjobs.jobs.block import GivenJob, block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.existing import JoinedLifecycle, RepeatedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
@@ -80,7 +80,7 @@ async def job_context(
             succeed within *grace*, the traceback is lost; a journal keeps only the reason.
         interval: Seconds between progress updates.
         stop_on: What ends the block from outside: "request" for a stop request in the Job's
-            ``data``, "any" also for another status that somebody sets, or a deletion, and "never"
+            ``data``, "any" also for a status that another client sets, or a deletion, and "never"
             for nothing. A block that goes on decides how the Job ends.
         take_over: Take *job* from an owner that may still run it. That one notices it within
             seconds, and from then on does not write the Job any more.
@@ -91,11 +91,12 @@ async def job_context(
         ArgumentError: An argument has a wrong type or value.
         TypeError: As a decorator: the function is no coroutine function.
         NoResultFoundError: There is no such Job or user.
-        JobStoppedError: Somebody has stopped the Job, so that the block was cancelled.
-        JobDeletedError: Somebody has deleted the Job, and the block ended without an error.
+        JobStoppedError: The block was cancelled because of a stop request.
+        JobDeletedError: The Job was deleted, and the block ended without an error.
         JobOwnedError: *job* is run, or claimed, by another session or block; or, with *stop_on*
             "any", another one has taken the Job over.
-        EntityError: The Job to *join* is not running.
+        EntityError: The Job to *join* is not running; or *job* or *user* is recorded, and not yet
+            committed.
         FtrackJobsError: The Job could not be marked running; or, after a block without an error,
             not done, and no journal keeps its final status for later.
     """
@@ -110,7 +111,7 @@ async def job_context(
     with jobs.active.count_block(), jobs.background.keep_alive_for_block():
         try:
             with jobs.background.keep_alive():  # closing waits for it, and then ends the Job
-                await lifecycle.begin(job, user, data, take_over=take_over)
+                await lifecycle.begin(GivenJob(job, user, data, take_over))
             running = RunningJob(jobs, lifecycle.reporter, outer)
             _running.set(running)
             with lifecycle.others.stoppable():
@@ -191,7 +192,7 @@ class RunningJob(Reporter):
 
     @property
     def stop_requested(self) -> StopRequest:
-        """Whether somebody wants the Job to stop: a flag, in any thread, that can be awaited."""
+        """Whether the Job is to stop: a flag, in any thread, that can be awaited."""
         return self._lifecycle.others.stop_requested
 
     @property
@@ -231,7 +232,7 @@ class RunningJob(Reporter):
             InvalidValueError: An attribute cannot have its value in *data*.
             TransferError: The file could not be read, or the server did not accept it.
             TransportError: The server could not be reached.
-            JobDeletedError: Somebody has deleted the Job.
+            JobDeletedError: The Job was deleted.
         """
         caller = Caller.find()  # a coroutine cannot see who has made it
         return self._attach(source, caller, name=name, data=data, report_progress=report_progress)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal, Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast, overload
 from uuid import UUID
 
 from aioftrackjobs.background import mark_coroutine_functions
@@ -36,7 +34,6 @@ from aioftrackjobs.entities.arguments import (
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.ensure import ensure
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
-from aioftrackjobs.health import Health, check_health
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.ownership import LEASE_SECONDS, LONGEST_LEASE
 from aioftrackjobs.models import Entity, FileComponent, Job, User
@@ -45,13 +42,12 @@ from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
-from aioftrackjobs.transfers.content import Uploadable
-from aioftrackjobs.transfers.control import ProgressCallback
-from aioftrackjobs.transfers.download import download
-from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import HttpClient, Transport, is_client
 
-logger = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from aioftrackjobs.health import Health
+    from aioftrackjobs.transfers.content import Uploadable
+    from aioftrackjobs.transfers.control import ProgressCallback
 
 E = TypeVar("E", bound=Entity)
 
@@ -84,36 +80,31 @@ class AsyncSession:
             job["status"] = "running"  # recorded, not sent yet
             await session.commit()  # sent, and applied by the server
 
-    Any number of tasks can share a session. The methods that communicate with the server are
-    awaited, and the others do no I/O. Names of queries, commits and components are those of the
-    official client.
+    Any number of tasks can share a session. Methods that communicate with the server are awaited;
+    the others do no I/O. Their names are those of the official client where it has them.
 
     Args:
         server_url: URL of the server. Default: ``FTRACK_SERVER`` of the environment.
         api_key: A personal or global API key. Default: ``FTRACK_API_KEY``, then ``FTRACK_APIKEY``.
         api_user: Name of the user as whom the session acts. Default: ``FTRACK_API_USER``.
-        timeout: Seconds that connecting, sending and each wait for data may take. A *client* keeps
-            its own timeouts.
-        client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to use. The session does not
-            close it.
+        timeout: Seconds that connecting, sending and each wait for data may take.
+        client: An ``httpx.AsyncClient`` or ``httpx2.AsyncClient`` to use, with its own timeouts.
+            The session does not close it.
         strict_api: Ask the server for HTTP status codes of errors. ``group by`` needs it.
-        group_commit: Send commits that wait at the same time in one request. Each commit still
+        group_commit: Send commits that wait at the same time in one request. Each one still
             succeeds or fails by itself.
         retry: When to repeat what is safe to repeat, such as the upload of a part of a file.
         journal: File on a local disk that keeps running Jobs, their final status and uploads over
-            a crash. Processes of one host may share it. Default: ``FTRACK_JOBS_JOURNAL``, else no
-            journal.
+            a crash. Processes of one host may share it. Default: ``FTRACK_JOBS_JOURNAL``, if set.
         lease: Seconds after which a running Job counts as lost if its process does not renew the
             lease, which it does three times in this period. 0 for no leases.
-        transfers: Number of uploads and downloads at the same time; others wait. API calls do not
-            wait for them.
+        transfers: Number of uploads and downloads at the same time; others wait.
         timings: Internal waiting times, for tests of this package.
         transport: Sends the requests in place of a client, for tests of this package.
 
     Raises:
-        ConfigurationError: The server, the key or the user is missing or unusable. The error names
-            all that is wrong. When the session opens: nothing can be written at the path of the
-            journal.
+        ConfigurationError: The server, the key or the user is missing or unusable; or, when the
+            session opens, the journal cannot be written.
         ArgumentError: Another argument has a wrong type or value.
     """
 
@@ -167,14 +158,9 @@ class AsyncSession:
             self._jobs.replay.wake()  # delivers what earlier processes have left in the journal
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._context.tasks.close(by_error=error is not None)
-        await self._connection.__aexit__(kind, error, trace)
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: Any) -> None:
+        self._context.tasks.close(by_error=kind is not None)
+        await self._connection.__aexit__(kind, *rest)
 
     @property
     def server_url(self) -> str:
@@ -189,6 +175,8 @@ class AsyncSession:
     @property
     def health(self) -> Health:
         """Queued commits, undelivered final statuses and the latest failure, with their times."""
+        from aioftrackjobs.health import check_health  # late: few programs ask
+
         return check_health(self._connection)
 
     # Reading
@@ -196,19 +184,16 @@ class AsyncSession:
     def query(self, expression: str, /, **parameters: object) -> Query[Entity]:
         """Return a query, which is sent when you use it: see :class:`Query`.
 
-        ::
-
-            query = session.query("Task where name is {name}", name="comp")
+        Example:
+            ``session.query("Task where name is {name}", name="comp")``
 
         Args:
-            expression: The text of the query. Without ``select ... from``, it loads the default
-                attributes of its type.
-            parameters: Values for the ``{name}`` placeholders, which are quoted. Without any, the
-                text stays as it is. Several values stand after ``in``: ``"id in {ids}"``.
+            expression: Its text. Without ``select``, it loads the default attributes of its type.
+            parameters: Values for the ``{name}`` placeholders, which are quoted; a list of values
+                after ``in``: ``"id in {ids}"``. Without any, the text stays as it is.
 
         Raises:
-            QueryParameterError: Placeholders and parameters do not match, or a parameter cannot
-                stand in a query, as a time without a time zone.
+            QueryParameterError: The parameters do not match, or a query cannot hold one of them.
         """
         self._connection.require_open(anywhere=True)
         require_text("expression", expression)
@@ -223,8 +208,8 @@ class AsyncSession:
 
         Args:
             kind: A model such as ``Job``, or the name of an entity type.
-            key: The id, as text or as a UUID object, or a list or tuple of the parts of a key with
-                several attributes, in the order of the schema.
+            key: The id, as text or UUID; or the parts of a key with several attributes, in the
+                order of the schema.
 
         Raises:
             InvalidKeyError: The key has the wrong number of parts, or one that is no id.
@@ -235,11 +220,7 @@ class AsyncSession:
     async def populate(
         self, entities: Entity | Iterable[Entity], projections: str | Sequence[str]
     ) -> None:
-        """Load more attributes of entities: ``await session.populate(jobs, "user.username")``.
-
-        Args:
-            entities: One or more entities, of any types.
-            projections: Attributes and paths, as in a query: ``"status, user.username"``.
+        """Load attributes of *entities*: ``await session.populate(jobs, "status, user.email")``.
 
         Raises:
             EntityError: One of *entities* does not belong to this session.
@@ -251,10 +232,8 @@ class AsyncSession:
     async def call(self, operations: Sequence[Mapping[str, object]]) -> list[Any]:
         """Send *operations* in one request, and return the result of each.
 
-        Times and entities are encoded in the operations and decoded in the results.
-
-        Source:
-            docs/protocol.md, section 2.
+        Times and entities are encoded in the operations and decoded in the results. The operations
+        are those of docs/protocol.md, section 2.
         """
         self._connection.require_open()
         encoded = [
@@ -277,7 +256,7 @@ class AsyncSession:
         """Return the user as whom the session acts, loaded once.
 
         Raises:
-            NoResultFoundError: With a global API key: there is no user of this name.
+            NoResultFoundError: There is no such user, which a global API key allows.
         """
         self._connection.require_open()
         return await self._context.current_user()
@@ -296,11 +275,7 @@ class AsyncSession:
             data: Values by attribute. A relation is an entity, or an id under its ``_id`` name.
 
         Raises:
-            InvalidValueError: An attribute cannot have its value.
-            UnknownAttributeError: The type has no such attribute.
-            UnknownEntityTypeError: The schemas are loaded, and have no such type.
-            InvalidKeyError: A key with several attributes is not complete.
-            UnserialisableValueError: JSON cannot hold a value.
+            EntityError: A value, a name or an incomplete key is refused; its class says which.
         """
         self._connection.require_open(anywhere=True)
         require_values("data", data)
@@ -366,8 +341,8 @@ class AsyncSession:
     def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
         """Give the current task a unit of work of its own inside an ``async with`` block.
 
-        No other task commits or rolls back what the task records in the block. At its end, the
-        block commits what is left; if it raises an error, it rolls back::
+        No other task commits or rolls back what it records there. The end of the block commits
+        what is left; an error rolls it back::
 
             async with session.unit_of_work():
                 session.create(Job, {"status": "queued"})
@@ -400,9 +375,10 @@ class AsyncSession:
             identifying_keys: The attributes to find it by. Default: all of *data*.
 
         Raises:
-            QueryParameterError: There are no identifying keys, one has no value in *data*, or it is
-                a path or a list, by which no entity can be found.
+            QueryParameterError: There are no identifying keys, or one has no value in *data*, or
+                is a path or a list.
             MultipleResultsFoundError: Several entities have the identifying values.
+            EntityError: An entity in *data* is recorded, and not yet committed.
         """
         self._connection.require_open()
         require_values("data", data, optional=False)
@@ -413,7 +389,7 @@ class AsyncSession:
     # Jobs
 
     async def claim_job(self, query: Query[Any] | str, *, spread: int = 8) -> Job | None:
-        """Claim one of the queued Jobs that *query* finds, for this session alone.
+        """Claim one of the queued Jobs that *query* finds, for this session; None if none is free.
 
         Any number of daemons may do so at the same time; each Job goes to one of them. It stays
         queued, with a lease, until :func:`job_context` begins it::
@@ -423,21 +399,17 @@ class AsyncSession:
                 async with job_context(session, job=job):
                     ...
 
-        The claim is written, and read back after half a second or more; so long a claim takes. If
-        the Job is not begun within the session's *lease*, or its process dies, it is free again.
+        A claim takes at least half a second: it is written, and then read back. If the Job is not
+        begun within the session's *lease*, or its process dies, it is free again.
 
         Args:
-            query: Finds Jobs. Only those that are queued, and free, count; so does its limit.
-            spread: The Job is one of the first so many that are free, at random, so that not all
+            query: Finds Jobs. Those that are not queued, or not free, do not count.
+            spread: The Job is one of the first *spread* free ones, at random, so that not all
                 daemons try the same one; 1 for the order of the query.
-
-        Returns:
-            The Job; None if there is none that is free.
 
         Raises:
             ServerError: The server refused the query, or the user may not change the Jobs.
-            TransportError: It could not be reached.
-            ArgumentError: An argument has a wrong type or value.
+            TransportError: The server could not be reached.
         """
         self._connection.require_open()
         require(isinstance(query, Query | str), "query", "a query of Jobs, or its text", query)
@@ -460,22 +432,19 @@ class AsyncSession:
         """Upload *source* to the server location, and create a component for it.
 
         It commits by itself. Large files are uploaded in parts, several at the same time. A part
-        that fails is repeated as the session's *retry* says.
+        that fails is repeated as the session's *retry* says::
 
-        Example:
-            ``plate = await session.create_component("plate.exr", {"name": "Plate"})``
+            plate = await session.create_component("plate.exr", {"name": "Plate"})
 
         Args:
             source: A path, bytes, a binary file object (its ``read`` may be async) or an async
-                iterator of bytes. A folder (``plates``), or a sequence of paths, is uploaded as a
-                zip archive (``plates.zip``).
+                iterator of bytes. A folder, or a sequence of paths, becomes a zip archive.
             data: Attributes of the component, such as its ``name``.
             location: The server location, which is also the meaning of "auto".
             name: File name with extension. Needed if *source* has no path.
             checksum: Verify with MD5 digests that the server has received what was sent.
-            progress: Called on the event loop with the number of bytes sent, and of all bytes, and
-                with the context variables of the caller. It must not block. An error that it raises
-                ends the upload.
+            progress: Called on the event loop, in the caller's context, with the number of bytes
+                sent and of all bytes. It must not block. An error of it ends the upload.
 
         Raises:
             TransferError: The file could not be read, or the server did not accept it.
@@ -483,16 +452,17 @@ class AsyncSession:
             TransportError: The server could not be reached.
             UnsupportedLocationError: This package cannot write to the location.
         """
+        from aioftrackjobs.transfers.upload import upload  # late: many never move a file
+
         self._connection.require_open()
         require_flag("checksum", checksum)
         is_place = location == "auto" or isinstance(location, Entity)
         require(is_place, "location", 'the server location or "auto"', location)
-        given = None if location == "auto" else location
         return await upload(
             self._context,
             source,
             data={} if data is None else data,
-            location=given,
+            location=None if location == "auto" else location,
             name=name,
             verified=checksum,
             progress=progress,
@@ -508,26 +478,24 @@ class AsyncSession:
     ) -> Path:
         """Download the file of *component* to *path*, and return the path.
 
-        The file is written beside *path* and replaces it when it is complete. After a lost
-        connection, the download continues where it was, as the session's *retry* says.
+        The file is written beside *path* and replaces it when it is complete. If a connection
+        breaks, the download continues where it was, as the session's *retry* says::
 
-        Example:
-            ``await session.download(plate, "/tmp/plate.exr", resume=True)``
+            await session.download(plate, "/tmp/plate.exr", resume=True)
 
         Args:
             component: A component, or its id.
             path: The file to write.
-            resume: Continue an earlier download with *resume* that was interrupted, if the file on
-                the server is still the same. An interrupted download leaves ``.NAME.part`` and
-                ``.NAME.part.json`` beside *path*.
-            progress: Called on the event loop with the number of bytes written, and of all bytes or
-                None, and with the context variables of the caller. It must not block. An error that
-                it raises ends the download.
+            resume: Keep the files ``.NAME.part`` and ``.NAME.part.json`` beside *path* if the
+                download is interrupted, and continue from them if the server's file is the same.
+            progress: As for :meth:`create_component`; the number of all bytes may be None.
 
         Raises:
             TransferError: The server has no such file, it is incomplete, or it cannot be written.
             TransportError: The server could not be reached.
         """
+        from aioftrackjobs.transfers.download import download  # late: many never move a file
+
         self._connection.require_open()
         key = id_of("component", component)
         require_path("path", path)

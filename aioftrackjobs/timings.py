@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Timings:
     """Times that are no part of the public API: users need not, and should not, tune them.
 
@@ -31,8 +31,10 @@ class Timings:
         replay_interval: Seconds until the journal is read again, if processes that left entries
             may be dead or alive, or if the server refused a request.
         job_read_interval: Seconds from one read of the Jobs that run to the next, at most. It shows
-            that somebody else has stopped or deleted one. Jobs that report progress are read more
+            that another client has stopped or deleted one. Jobs that report progress are read more
             often.
+        data_patience: Seconds from the read of a Job until the write that is made from it leaves,
+            at most. What takes longer is read again, and may then take twice as long.
         refusal_limit: Seconds for which the journal keeps a final status that the server refuses,
             if the refusal may pass.
         last_request_delay: Seconds in which the last request of a process that died arrives. It
@@ -53,6 +55,7 @@ class Timings:
     journal_busy_timeout: float = 2.0
     replay_interval: float = 60.0
     job_read_interval: float = 5.0
+    data_patience: float = 2.0
     refusal_limit: float = 86_400.0
     last_request_delay: float = 2.0
     claim_settling: float = 0.5

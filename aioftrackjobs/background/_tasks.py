@@ -51,22 +51,33 @@ _RESTARTS = 3
 class KeepAlive:
     """Keeps background tasks running inside ``with``; it can be entered any number of times."""
 
-    __slots__ = ("_background", "_blocks")
+    __slots__ = ("_background",)
 
-    def __init__(self, background: BackgroundTasks, *, blocks: int) -> None:
+    def __init__(self, background: BackgroundTasks) -> None:
         self._background = background
-        self._blocks = blocks
 
     def __enter__(self) -> None:
         self._background._kept_alive += 1
-        self._background._blocks += self._blocks
 
     def __exit__(self, *_: object) -> None:
         background = self._background
         background._kept_alive -= 1
-        background._blocks -= self._blocks
         if background._kept_alive == background._blocks or background._loop_is_shutting_down:
             background._note_exit()
+
+
+class _KeepAliveForBlock(KeepAlive):
+    """The same for a user's block."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        self._background._blocks += 1
+        super().__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._background._blocks -= 1
+        super().__exit__()
 
 
 class BackgroundTasks:
@@ -94,8 +105,8 @@ class BackgroundTasks:
         self._awaited: set[anyio.Event] = set()  # set when work ends that finish() waits for
         self._kept_alive = 0  # KeepAlive contexts that are entered
         self._blocks = 0  # those of them that were entered for a user's block
-        self._keep_alive = KeepAlive(self, blocks=0)
-        self._keep_alive_for_block = KeepAlive(self, blocks=1)
+        self._keep_alive = KeepAlive(self)
+        self._keep_alive_for_block = _KeepAliveForBlock(self)
         self._released: anyio.Event | None = None  # set when only blocks keep the tasks alive
         self._optional: set[Callable[[], object]] = set()  # what stops optional work
         self._stops_optional = False
@@ -241,7 +252,7 @@ class BackgroundTasks:
         return self._keep_alive
 
     def keep_alive_for_caller(self) -> AbstractContextManager[None]:
-        """Do as :meth:`keep_alive`, unless background work calls it: nobody waits for that."""
+        """Do as :meth:`keep_alive`, unless background work calls it: no caller waits for that."""
         return _NOTHING if _spawned_by.get() is self else self._keep_alive
 
     def keep_alive_for_block(self) -> KeepAlive:

@@ -60,6 +60,10 @@ class UnitOfWorkContext(Protocol):
         """
         ...
 
+    def note_undone(self, entity: Entity, name: str, unit: Any, /) -> None:
+        """Take note that a recorded change of *name* was rolled back."""
+        ...
+
     def forget(self, entity: Entity) -> None:
         """Detach an entity that does not exist on the server."""
         ...
@@ -107,9 +111,11 @@ def creation(
         UnserialisableValueError: One of the values has no wire form.
     """
     keys = entity.primary_key_attributes
-    own, updates = dict[str, Any](), list[RecordedChange]()
+    own: dict[str, Any] = {}
+    updates: list[RecordedChange] = []
     for name, value in values.items():
-        if isinstance(value, (Entity, tuple)):
+        # A text first: whether a value is an entity takes long to find out.
+        if not isinstance(value, str) and isinstance(value, (Entity, tuple)):
             change = {name: value}
             updates.append(
                 RecordedChange(Update(target, encode_values(target, change)), entity, change)

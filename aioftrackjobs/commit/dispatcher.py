@@ -22,10 +22,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import anyio
 import anyio.lowlevel
@@ -53,9 +52,11 @@ from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 #: concurrent requests are slower than few.
 MAX_REQUESTS = 8
 
+#: Times of the first patience up to which a request that was held back is not sent any more.
+_MOST_PATIENCE = 8
 
-@dataclass(frozen=True, slots=True)
-class Backlog:
+
+class Backlog(NamedTuple):
     """Commits that have not ended.
 
     Attributes:
@@ -146,6 +147,7 @@ class Dispatcher:
         settle: Settle,
         *,
         unordered: bool = False,
+        patience: float | None = None,
         uncertain_because: TransportError | None = None,
     ) -> PendingRequest:
         """Queue a commit.
@@ -154,6 +156,7 @@ class Dispatcher:
             operations: At least one.
             settle: Called once with the outcome, also if the caller has stopped waiting.
             unordered: Do not wait for earlier requests about the same entities.
+            patience: Send it once, within so many seconds; None to send it until it is applied.
             uncertain_because: Why it is not known what the server did in an earlier attempt.
 
         Raises:
@@ -162,7 +165,11 @@ class Dispatcher:
         if self.refusal is not None:
             raise SessionStateError(self.refusal)
         request = PendingRequest.of_commit(
-            operations, settle, unordered=unordered, uncertain_because=uncertain_because
+            operations,
+            settle,
+            unordered=unordered,
+            patience=patience,
+            uncertain_because=uncertain_because,
         )
         return self._enter(request)
 
@@ -250,9 +257,21 @@ class Dispatcher:
                     self._end_unsent(freed)
                 else:
                     for dependent in freed:
+                        if self._is_outdated(dependent):
+                            self.withdraw(dependent)
+                            continue
                         self._queue.add(dependent)
                         if not self._batching:
                             self._start_worker_for(dependent)
+
+    def _is_outdated(self, request: PendingRequest) -> bool:
+        """Return whether *request*, which was held back, was made from what is there no more.
+
+        An earlier request has changed the same entity. A caller whose patience has grown has read
+        the entity several times in vain, because the program changes it all the time.
+        """
+        patience = request.patience
+        return patience is not None and patience <= _MOST_PATIENCE * self._timings.data_patience
 
     def _end_unsent(self, freed: Sequence[PendingRequest]) -> None:
         """End requests that need not wait any more, and those behind them, without sending them."""

@@ -27,8 +27,7 @@ Source:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from aioftrackjobs.commit.api_client import ApiClient, Sending
 from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest
@@ -55,8 +54,7 @@ from aioftrackjobs.protocol.values import Reference
 _TOO_BIG = 413
 
 
-@dataclass(slots=True)
-class _Findings:
+class _Findings(NamedTuple):
     """What the server says.
 
     Attributes:
@@ -64,8 +62,8 @@ class _Findings:
         unanswered: Those about which it refuses queries.
     """
 
-    found: dict[Reference, Row] = field(default_factory=dict)
-    unanswered: set[Reference] = field(default_factory=set)
+    found: dict[Reference, Row]
+    unanswered: set[Reference]
 
 
 class Reconciler:
@@ -139,7 +137,7 @@ class Reconciler:
         self, queries: Sequence[ExistenceQuery], departure: Sending | None = None
     ) -> _Findings:
         """Send *queries* in one request; if it is refused, in halves, to find those at fault."""
-        findings = _Findings()
+        findings = _Findings({}, set())
         left = [queries]
         while left:
             part = left.pop()

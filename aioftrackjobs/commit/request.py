@@ -41,10 +41,15 @@ A caller that is cancelled withdraws its request only before it is SENT, and the
 once (:class:`Withdrawal`). After that, the request goes on to its end without the caller, and its
 ``settle`` callback updates the unit of work; only if the attempt turns out not to have left, or the
 server was busy, it is withdrawn then.
+
+A request with ``patience`` has one attempt, and ends as NOT APPLIED or UNKNOWN where others would
+be sent again. Its values are made from what was read right before, as the ``data`` of a Job are:
+sent later, they would overwrite what others have written meanwhile. Its caller reads again.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
@@ -74,17 +79,17 @@ _READS = (
 
 
 class WithdrawnError(FtrackJobsError):
-    """The caller was cancelled before the request was sent."""
+    """The caller was cancelled before the request was sent, or that took too long."""
 
 
-@dataclass(slots=True)  # not frozen, which takes twice as long: there is one for each commit
+@dataclass(eq=False, slots=True)  # not frozen, which takes twice as long: one for each commit
 class Applied:
     """The server did all of it; one result for each operation, None where its response was lost."""
 
     results: Sequence[Any]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class NotApplied:
     """The server refused it, or never received it.
 
@@ -98,7 +103,7 @@ class NotApplied:
     done: Sequence[Operation] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Unknown:
     """It was sent, and what the server did is not known."""
 
@@ -145,10 +150,12 @@ class PendingRequest:
         dependents: Later requests that wait for it.
         is_queued: Whether no worker has taken it.
         is_sent: Whether the server may have received it.
-        is_abandoned: Whether nobody waits for it any more: if it turns out that the server has not
-            received it, it is withdrawn.
+        is_abandoned: Whether no caller waits for it any more. It is withdrawn if it turns out that
+            the server has not received it.
         unordered: Whether it neither waits for other requests nor lets others wait for it.
         is_repeatable: Whether it may be sent again when its response was lost.
+        patience: Seconds within which it has to leave, in its only attempt, because its values were
+            made from what the server had when it was queued; None if they stay true.
         uncertain_because: Why it is not known what the server did; None if it is known.
         has_chosen_keys: Whether it creates entities under keys that users chose, so that it
             travels alone.
@@ -175,6 +182,7 @@ class PendingRequest:
     is_abandoned: bool = False
     unordered: bool = False
     is_repeatable: bool = True
+    patience: float | None = None
     uncertain_because: TransportError | None = None
     has_chosen_keys: bool = False
     free_keys: Set[Reference] | None = None
@@ -195,6 +203,7 @@ class PendingRequest:
         settle: Settle,
         *,
         unordered: bool = False,
+        patience: float | None = None,
         uncertain_because: TransportError | None = None,
     ) -> PendingRequest:
         """Return the request of a commit.
@@ -203,10 +212,11 @@ class PendingRequest:
             operations: At least one.
             settle: Called with the outcome.
             unordered: Neither wait for other requests about the same entities, nor let them wait.
+            patience: Send it once, within so many seconds; None to send it until it is applied.
             uncertain_because: Why it is not known what the server did in an earlier attempt.
         """
         request = cls(len(operations))
-        request.operations, request.settle = operations, settle
+        request.operations, request.settle, request.patience = operations, settle, patience
         is_update = len(operations) == 1 and isinstance(operations[0], Update)  # as nearly always
         if not is_update:
             for operation in operations:  # not any(): this runs for each operation of a farm
@@ -337,6 +347,11 @@ class PendingRequest:
             for waiter in self._waiters:
                 if not waiter.done():  # done: the task that waited was cancelled
                     waiter.set_result(None)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether its values are too old to be sent."""
+        return self.patience is not None and time.monotonic() - self.queued_at > self.patience
 
     def withdraw(self) -> None:
         """End it, now or when it turns out that the server has not received it."""

@@ -139,6 +139,10 @@ class BatchSender:
             with withdrawal.sending(group, marks_sent=False):
                 await self._reconciler.check_chosen_keys(group, withdrawal)
             group = _not_ended(group)  # its caller may have withdrawn it meanwhile
+        for request in group:
+            if request.patience is not None and request.is_stale:
+                request.withdraw()
+        group = _not_ended(group)
         if not group:
             return (), []
         count = sum([request.count_left for request in group])
@@ -153,9 +157,13 @@ class BatchSender:
         """Note what *error* says about *group*: not sent, or uncertain; end what ends by it."""
         for request in group:
             request.last_error = error
+            is_refusal = isinstance(error, ServerError) and not error.is_retryable
+            if request.patience is not None and not is_refusal:
+                self._end(request, _outcome_after(_own(error, group), request))
+                continue
             if not request.is_sent:
                 continue  # a query that had to come first has failed
-            if isinstance(error, ServerError) and not error.is_retryable:
+            if is_refusal:
                 continue  # a part may be applied: until that is known, it cannot be withdrawn
             if isinstance(error, (ConnectError, ServerError)):
                 if request.uncertain_because is None:
@@ -276,7 +284,7 @@ class Withdrawal:
     """Stops the sending of a group whose requests are withdrawn before they leave.
 
     A caller that is cancelled withdraws its request if the server cannot have received it. Then
-    nobody waits for what the worker does for it: a pause before another attempt, or a connection
+    no caller waits for what the worker does for it: a pause before another attempt, or a connection
     that takes long. If all of a group is withdrawn, this ends at once, and the worker is free. If a
     part of it is, the connection is made for the others, and they are sent without that part.
 
@@ -387,7 +395,9 @@ class Withdrawal:
         if self._has_left:
             return None
         for request in self.group if self._marks_sent else ():
-            if request.is_abandoned:  # meanwhile, when it was not known that it waits
+            is_stale = request.patience is not None and request.is_stale
+            if is_stale or request.is_abandoned:  # meanwhile, when it was not known that it waits
+                request.is_abandoned = True
                 request.note_unsent()
         left = _not_ended(self.group)
         is_changed = self._marks_sent and len(left) < len(self.group)

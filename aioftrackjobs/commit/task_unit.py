@@ -1,7 +1,7 @@
 """The unit of work of a task or a block, in which users' code records.
 
 Other tasks may change the same entities at the same time, and there is one local value of each
-attribute: the latest. So whoever takes a change back leaves the values that others have recorded.
+attribute: the latest. A task that takes a change back keeps the values that others have recorded.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MOST_NAMED = 5
 class TaskUnit(UnitOfWork):
     """A unit of work that a task records in, or several tasks inside a block.
 
-    If nobody is left that could commit it, it is rolled back.
+    If no task is left that could commit it, it is rolled back.
 
     Attributes:
         task: Returns the task that it belongs to, or None if that is gone; None if it belongs to
@@ -130,7 +130,7 @@ class TaskUnit(UnitOfWork):
             )
 
     def warn_of_rollback(self, by: str, owner: str) -> None:
-        """Warn of a rollback by another one than who has recorded.
+        """Warn of a rollback by another task than the one that has recorded.
 
         Args:
             by: Who rolls back.
@@ -174,13 +174,13 @@ class TaskUnit(UnitOfWork):
         return found
 
     def __del__(self) -> None:
-        # Nobody can commit it any more: entities must not show what will never be sent.
+        # No task can commit it any more: entities must not show what will never be sent.
         if self._pending and not sys.is_finalizing():
             if self.task is not None:
                 self._warn()
-            lost = [each.entity for each in self._pending if isinstance(each.operation, Create)]
+            created = [each.entity for each in self._pending if isinstance(each.operation, Create)]
             self.drop(keep_uncertain=True)
-            for entity in lost:
+            for entity in created:
                 adopt(entity, _NoOwner(self._context))
 
 

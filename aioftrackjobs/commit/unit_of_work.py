@@ -1,4 +1,4 @@
-"""The unit of work: the changes that one flow has recorded, and what became of them.
+"""The unit of work: the changes that a task or a block has recorded, and their outcome.
 
 A commit takes what is recorded before its first ``await``, sends it, and settles it: afterwards
 every change is applied, pending again, or known to be uncertain. Changes that are recorded
@@ -68,17 +68,24 @@ class UnitOfWork:
         context: The entities of the session.
         dispatcher: Sends the commits.
         unordered: Do not wait for the commits of other units about the same entities.
+        patience: Send each commit once, within so many seconds; None to send it until it is
+            applied.
 
     Attributes:
         has_ended: Whether it refuses to record anything more.
     """
 
     def __init__(
-        self, context: UnitOfWorkContext, dispatcher: Dispatcher, *, unordered: bool = False
+        self,
+        context: UnitOfWorkContext,
+        dispatcher: Dispatcher,
+        *,
+        unordered: bool = False,
+        patience: float | None = None,
     ) -> None:
         self._context = context
         self._dispatcher = dispatcher
-        self._unordered = unordered
+        self._unordered, self._patience = unordered, patience
         self._pending: list[RecordedChange] = []
         self._to_delete: set[int] = set()  # the id() of entities with a delete that has not ended
         self._uncertain: list[RecordedChange] = []
@@ -165,8 +172,7 @@ class UnitOfWork:
         """Record that *entity* is deleted; a second call changes nothing.
 
         Raises:
-            EntityError: Another unit of work has not created it yet. If the delete were sent
-                first, it would find nothing, and the entity would exist in the end.
+            EntityError: Another unit of work has yet to create it, after which it would exist.
         """
         target = entity.__ftrack_reference__()
         creator = self._context.creators.get(creation_key(target), self)
@@ -196,8 +202,8 @@ class UnitOfWork:
     def set(self, entity: Entity, **values: Any) -> None:
         """Record new *values* of *entity* without touching its local ones.
 
-        It is for reports about an entity that others may be editing: their unfinished changes are
-        neither seen nor sent.
+        It is for reports about an entity that other tasks may be changing: their unfinished
+        changes are neither seen nor sent.
 
         Raises:
             UnknownAttributeError: The type has no such attribute.
@@ -249,7 +255,7 @@ class UnitOfWork:
         self.drop(keep_uncertain=keep_uncertain)
 
     def drop(self, *, keep_uncertain: bool = False) -> None:
-        """Do as :meth:`rollback`, wherever this is."""
+        """Do as :meth:`rollback`, in any thread and without a running event loop."""
         dropped = self._take_pending()
         if not keep_uncertain:
             dropped, self._uncertain = [*self._uncertain, *dropped], []
@@ -264,10 +270,12 @@ class UnitOfWork:
 
     def _update_to_delete(self) -> None:
         """Note which entities are to be deleted: a change of one could never be applied."""
+        self._to_delete = {id(each.entity) for each in self._open_changes() if each.is_delete}
+
+    def _open_changes(self) -> list[RecordedChange]:
+        """Return all changes whose outcome is not known yet, whether or not they were sent."""
         in_flight = self._in_flight.taken if self._in_flight is not None else []
-        recorded = (*in_flight, *self._uncertain, *self._pending)
-        deletes = [each for each in recorded if each.is_delete]
-        self._to_delete = {id(each.entity) for each in deletes}
+        return [*in_flight, *self._uncertain, *self._pending]
 
     def _undo(self, dropped: Sequence[RecordedChange]) -> None:
         for recorded in reversed(dropped):
@@ -277,19 +285,16 @@ class UnitOfWork:
                 continue  # it keeps its values, which can still be read
             for name, value in recorded.values.items():
                 forget_local(recorded.entity, name, value)
+                self._context.note_undone(recorded.entity, name, self)
         self._show_others([each.entity for each in dropped])
 
     def _show_others(self, entities: Iterable[Entity]) -> None:
         """Let *entities* show the values again that other units have recorded."""
-        left = {id(entity): entity for entity in entities if self._owns(entity)}
+        owner: object = self._context  # not of an entity whose creation was rolled back
+        left = {id(entity): entity for entity in entities if owner_of(entity) is owner}
         if left:
             for (key, name), value in self._values_of_others(left.values()).items():
                 change_locally(left[key], name, value)
-
-    def _owns(self, entity: Entity) -> bool:
-        """Return whether *entity* belongs to the session: it does not if it was rolled back."""
-        owner: object = owner_of(entity)
-        return owner is self._context
 
     def _values_of_others(self, entities: Iterable[Entity]) -> dict[tuple[int, str], Any]:
         """Return the latest values that other units have recorded, by id() and name."""
@@ -314,10 +319,10 @@ class UnitOfWork:
                 not exist any more. The operations are pending again.
             SessionStateError: The session is closed, or belongs to another event loop.
             ServerError: The server refused; the operations are pending again.
-            ConnectError: The request never left; the operations are pending again.
+            ConnectError: The request was not sent; the operations are pending again.
             UnserialisableValueError: An operation cannot be encoded; all are pending again.
-            CommitUncertainError: It was sent and no complete response came; or an earlier commit
-                has ended so, and it is still not known whether that was applied.
+            CommitUncertainError: It was sent, but no complete response arrived; or an earlier
+                commit ended so, and it is still not known whether that was applied.
         """
         if (refusal := self._dispatcher.refusal) is not None:
             raise SessionStateError(refusal)
@@ -380,12 +385,12 @@ class UnitOfWork:
         commit = InFlightCommit(taken, self._settle)
         request = self._submit(commit, operations, uncertain_because)
         match await self._dispatcher.wait(request):
+            case Applied():  # first, as nearly always
+                return
             case NotApplied(error):
                 raise error
             case Unknown(error):
                 raise CommitUncertainError(operations, self.resolve) from error
-            case Applied():
-                pass
 
     def _submit(
         self,
@@ -399,6 +404,7 @@ class UnitOfWork:
                 operations,
                 commit,
                 unordered=self._unordered,
+                patience=self._patience,
                 uncertain_because=uncertain_because,
             )
         except BaseException:
@@ -423,7 +429,9 @@ class UnitOfWork:
                 if request is not None:
                     self._merge(server_set_rows(request.operations, results))
             case NotApplied(done=done):
-                self._return(self._settle_done(commit.taken, done), commit)
+                applied, rest = split_done(commit.taken, done)
+                self._settle_applied(applied)
+                self._return(rest, commit)
             case Unknown() if commit.rolled_back:
                 self._undo(commit.taken)
             case Unknown(error):
@@ -438,14 +446,6 @@ class UnitOfWork:
             self._undo(taken)
         else:
             self._pending[:0] = taken
-
-    def _settle_done(
-        self, taken: list[RecordedChange], done: Sequence[Operation]
-    ) -> list[RecordedChange]:
-        """Settle what the server has done of a commit that it refused; return the rest."""
-        settled, rest = split_done(taken, done)
-        self._settle_applied(settled)
-        return rest
 
     def _merge(self, rows: Sequence[Any]) -> None:
         """Merge the server's *rows* into the entities. The commit was applied in any case."""
@@ -502,6 +502,5 @@ class UnitOfWork:
 
     def is_creating(self, entity: Entity) -> bool:
         """Return whether it creates *entity*."""
-        in_flight = self._in_flight.taken if self._in_flight is not None else []
-        changes = (*in_flight, *self._uncertain, *self._pending)
-        return any(each.entity is entity and isinstance(each.operation, Create) for each in changes)
+        creations = [each for each in self._open_changes() if isinstance(each.operation, Create)]
+        return any(each.entity is entity for each in creations)

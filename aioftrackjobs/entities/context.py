@@ -7,19 +7,22 @@ from collections.abc import (
     AsyncIterator,
     Callable,
     Collection,
+    Coroutine,
     Hashable,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
+from types import TracebackType
 from typing import Any, TypeVar, overload
 from weakref import WeakValueDictionary
 
 import anyio
 
+from aioftrackjobs.commit.changes import creation_key
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.ensure_turns import EnsureTurns
@@ -28,12 +31,14 @@ from aioftrackjobs.entities.identity_map import IdentityMap, IncompleteRowError
 from aioftrackjobs.entities.task_units import TaskUnits
 from aioftrackjobs.errors import (
     CommitUncertainError,
+    EntityError,
     FtrackJobsError,
     InvalidKeyError,
     InvalidValueError,
     MalformedResponseError,
     NoResultFoundError,
     QueryParameterError,
+    SessionStateError,
     UnknownAttributeError,
 )
 from aioftrackjobs.models import (
@@ -46,13 +51,40 @@ from aioftrackjobs.models import (
     put_local,
     require_relation,
 )
+from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.query import bind, select
-from aioftrackjobs.protocol.values import JSONValue, key_part
+from aioftrackjobs.protocol.values import JSONValue, Reference, key_part
 from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
+
+
+class UnitBlock(AbstractAsyncContextManager[UnitOfWork]):
+    """A block with a unit of work of its own, to be entered once."""
+
+    def __init__(self, block: AbstractAsyncContextManager[UnitOfWork]) -> None:
+        self._block = block
+        self._is_entered = False
+
+    # No coroutines of their own: each would be one more frame in every traceback of the block.
+
+    def __aenter__(self) -> Coroutine[Any, Any, UnitOfWork]:
+        if self._is_entered:
+            raise SessionStateError(
+                "a unit of work is entered once; call session.unit_of_work() again for each block"
+            )
+        self._is_entered = True
+        return self._block.__aenter__()
+
+    def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> Coroutine[Any, Any, bool | None]:
+        return self._block.__aexit__(kind, error, trace)
 
 
 class EntityContext:
@@ -100,16 +132,17 @@ class EntityContext:
         """Return the units of work of tasks and blocks."""
         return tuple(self.tasks.all)
 
-    def new_unit(self, *, unordered: bool = False) -> UnitOfWork:
-        """Return a unit of work that no task has entered.
+    def new_unit(self, *, unordered: bool = False, patience: float | None = None) -> UnitOfWork:
+        """Return a unit of work that no task has entered; for arguments, see its class."""
+        dispatcher = self.connection.dispatcher
+        return UnitOfWork(self, dispatcher, unordered=unordered, patience=patience)
 
-        Args:
-            unordered: Do not wait for the commits of other units about the same entities.
-        """
-        return UnitOfWork(self, self.connection.dispatcher, unordered=unordered)
+    def enter_unit(self) -> UnitBlock:
+        """Return a block with a unit of work of its own."""
+        return UnitBlock(self._enter_unit())
 
     @asynccontextmanager
-    async def enter_unit(self) -> AsyncIterator[UnitOfWork]:
+    async def _enter_unit(self) -> AsyncIterator[UnitOfWork]:
         """Give the current task a unit of its own: committed on exit, rolled back on an error.
 
         Operations that a commit has left uncertain stay in the unit, so that
@@ -313,6 +346,20 @@ class EntityContext:
             )
         return entities, _next_offset(result)
 
+    async def require_created(self, reference: Reference) -> None:
+        """Wait for a commit in progress that creates an entity.
+
+        Raises:
+            EntityError: Its creation is recorded, and not yet committed.
+        """
+        key = creation_key(reference)
+        while (creator := self.creators.get(key)) is not None:
+            if (pending := creator.pending_creation(key)) is not None:
+                raise EntityError(f"{pending!r} is not yet created; commit it first")
+            if not creator.is_sending:
+                return  # it is not known, and what refers to it shows it
+            await creator.settled()
+
     def owns(self, entity: Entity) -> bool:
         """Return whether *entity* belongs to this session."""
         return owner_of(entity) is self
@@ -335,6 +382,11 @@ class EntityContext:
         if self.observers and id(entity) in self.observers:
             self.observers[id(entity)](name, value, unit)
         return value
+
+    def note_undone(self, entity: Entity, name: str, unit: UnitOfWork) -> None:
+        """Take note that a recorded change of *name* was rolled back."""
+        if self.observers and id(entity) in self.observers:
+            self.observers[id(entity)](name, NOT_SET, unit)
 
     def attributes_of(self, entity_type: str) -> tuple[str, ...]:
         """Return the attributes that the schemas give a type; empty if they are not loaded."""

@@ -28,7 +28,7 @@ from aioftrackjobs.protocol.query import equality_criteria, select
 _NOT_LOADED = object()
 
 #: A time as text, with a fraction of a second between the two groups.
-_FRACTION = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)[.,]\d+(\D.*)?")
+_FRACTION = r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)[.,]\d+(\D.*)?"
 
 
 async def ensure(
@@ -49,10 +49,14 @@ async def ensure(
         QueryParameterError: There are no identifying keys, or one has no value in *data*, or none
             by which an entity can be found.
         MultipleResultsFoundError: Several entities have the identifying values.
+        EntityError: An entity in *data* is recorded, and not yet committed.
     """
     model = context.model(kind)
     names = _identifying_names(model, data, identifying_keys)
     wanted = {name: model.checked_value(name, value, context) for name, value in data.items()}
+    for value in wanted.values():
+        if isinstance(value, Entity):
+            await context.require_created(value.__ftrack_reference__())
     criteria = equality_criteria(dict(_criterion(model, name, wanted[name]) for name in names))
     projections = dict.fromkeys((*model.primary_key_attributes, *data))
     expression = select(projections, model.entity_type, criteria)
@@ -110,7 +114,7 @@ def _criterion(model: type[Entity], name: str, value: object) -> tuple[str, obje
             f"a {model.entity_type} cannot be found by the {what} in {name!r}; "
             "name identifying_keys without it"
         )
-    if isinstance(value, str) and (match := _FRACTION.fullmatch(value)):
+    if isinstance(value, str) and (match := re.fullmatch(_FRACTION, value)):
         # If the attribute is a time, which is only known of typed models, the server keeps whole
         # seconds of it.
         return name, [value, match[1] + (match[2] or "")]
@@ -146,5 +150,5 @@ def _leave_when_settled(context: EntityContext, unit: UnitOfWork, turn: EnsureTu
 
     try:
         context.connection.background.spawn(leave)
-    except SessionStateError:  # it is closed: nobody will find anything
+    except SessionStateError:  # it is closed: no query will find anything
         context.ensuring.leave(turn)

@@ -12,7 +12,7 @@ import anyio
 from aioftrackjobs.models import Entity
 from aioftrackjobs.protocol.values import in_utc
 
-_TIME_TEXT = re.compile(r"\d{4}-\d\d-\d\d([T ]|$)")
+_TIME_TEXT = r"\d{4}-\d\d-\d\d([T ]|$)"
 
 
 class EnsureTurn:
@@ -95,7 +95,7 @@ def comparable(value: object) -> Hashable:
         return values[0] if len(values) == 1 else values
     if isinstance(value, Enum):
         return comparable(value.value)
-    if isinstance(value, str) and _TIME_TEXT.match(value):
+    if isinstance(value, str) and re.match(_TIME_TEXT, value):
         try:
             value = in_utc(datetime.fromisoformat(value))
         except ValueError:

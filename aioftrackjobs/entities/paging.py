@@ -64,7 +64,15 @@ async def _fetch(
 class RowReader:
     """Reads the rows of one query.
 
-    It is no generator: one that a loop leaves early would have to be closed.
+    Which method reads the next page changes on the way::
+
+        _read_first
+          ├─ no order, or that of the key ──> _read_after_key
+          │                                     └─ the server cannot compare keys ─┐
+          └─ an order, a limit or an offset ──────────────> _read_at_position <────┘
+                                                              └─ rows have moved ──> _read_unread
+
+    It is no generator, which would have to be closed when a loop ends early.
 
     Args:
         context: The session's entities.
@@ -74,8 +82,8 @@ class RowReader:
     def __init__(self, context: EntityContext, paged: PagedExpression) -> None:
         self._context = context
         self._paged = paged
-        self._left = paged.limit
-        self._read: Callable[[], Awaitable[list[Entity]]] | None = self._read_first
+        self._rows_left = paged.limit
+        self._read_next: Callable[[], Awaitable[list[Entity]]] | None = self._read_first
         self._clauses: Clauses | None = None
         self._names: tuple[str, ...] = ()
         self._seen: set[Key] = set()
@@ -88,22 +96,22 @@ class RowReader:
 
     async def page(self) -> list[Entity]:
         """Return the rows of the next page; none after the last one."""
-        while self._read is not None and self._left != 0:
-            if rows := await self._read():
+        while self._read_next is not None and self._rows_left != 0:
+            if rows := await self._read_next():
                 return rows
         return []
 
     def _size(self) -> int:
-        return PAGE_SIZE if self._left is None else min(PAGE_SIZE, self._left)
+        return PAGE_SIZE if self._rows_left is None else min(PAGE_SIZE, self._rows_left)
 
     def _key_of(self, row: Entity) -> Key:
         return tuple([remote_value(row, name) for name in self._names])
 
     def _take(self, rows: list[Entity]) -> list[Entity]:
         """Drop what is beyond the limit, note what was read, and return the rest."""
-        if self._left is not None:
-            del rows[self._left :]
-            self._left -= len(rows)
+        if self._rows_left is not None:
+            del rows[self._rows_left :]
+            self._rows_left -= len(rows)
         self._seen.update(map(self._key_of, rows))
         return rows
 
@@ -111,18 +119,18 @@ class RowReader:
         text, offset, limit = self._paged
         rows, following = await _fetch(self._context, text, offset, self._size())
         if following is None or not rows or (limit is not None and len(rows) >= limit):
-            self._read = None
+            self._read_next = None
             return rows[:limit]
         self._position, self._last = following, rows[-1]
-        self._read = self._read_at_position
+        self._read_next = self._read_at_position
         clauses = self._clauses = find_clauses(text)
         if clauses is not None:
             model = self._context.types.decoding_model(clauses.entity_type)
             self._names = model.primary_key_attributes
             if limit is None and clauses.is_ordered_by(self._names):
-                self._read, self._key = self._read_after_key, self._key_of(rows[-1])
+                self._read_next, self._key = self._read_after_key, self._key_of(rows[-1])
             elif limit is None and not offset and not clauses.order:
-                self._read, self._position = self._read_after_key, 0
+                self._read_next, self._position = self._read_after_key, 0
         return self._take(rows)
 
     async def _read_after_key(self) -> list[Entity]:
@@ -139,10 +147,10 @@ class RowReader:
             logger.info("the server cannot compare keys of %s", self._clauses.entity_type)
             self._clauses = self._clauses._replace(order=", ".join(self._names))
             self._text = self._clauses.after((), self._names)
-            self._read = self._read_at_position
+            self._read_next = self._read_at_position
             return []
         if following is None or not rows:
-            self._read = None
+            self._read_next = None
         if not rows:
             return rows
         self._compares_keys = bool(key)
@@ -167,10 +175,10 @@ class RowReader:
             del rows[0]
         elif self._clauses is not None:
             self._unread = await self._fetch_unread_keys(self._clauses)
-            self._read = self._read_unread
+            self._read_next = self._read_unread
             return []
         if following is None or not rows:
-            self._read = None
+            self._read_next = None
         else:
             self._position, self._last = following, rows[-1]
         if self._clauses is not None:
@@ -191,7 +199,7 @@ class RowReader:
         assert self._clauses is not None  # noqa: S101 - it has found the keys
         keys = self._unread[:PAGE_SIZE]
         if not keys:
-            self._read = None
+            self._read_next = None
             return []
         references = [
             Reference(self._clauses.entity_type, tuple(zip(self._names, key, strict=True)))

@@ -107,16 +107,16 @@ class TaskUnits:
     def roll_back(self) -> None:
         """Roll back the unit of work to act on.
 
-        If others may have recorded in it, a warning says so. A task that has failed before it
-        recorded anything hardly means what its parent has recorded; and all threads that record by
-        callbacks, outside of a block, do so in the unit of the session.
+        If others may have recorded in it, a warning says so. A task that fails before it
+        has recorded anything probably does not mean to drop the changes of its parent; and all
+        callbacks outside of a block record in the same unit, that of the session.
 
         Raises:
             SessionStateError: The session belongs to another event loop, thread or process.
         """
         unit = self.to_act_on()
         loop = self._background.event_loop
-        if loop is not None and unit.last_error is None:  # else it was refused: that is meant
+        if loop is not None and unit.last_error is None:  # a rollback after a refusal is meant
             task, owner = loop.current_task(), unit.task and unit.task()
             by = "a callback" if task is None else f"task {loop.name_of(task)!r}"
             if unit is self.default and loop.is_running():
@@ -132,7 +132,7 @@ class TaskUnits:
         if task is not None:
             is_current = unit is not None and unit.transaction == transaction
             unit = self._by_task.get(task) or (unit if is_current else None)
-        # What callbacks have recorded, no task has: the next commit of nothing else sends it.
+        # The changes of callbacks belong to no task. A task with nothing of its own commits them.
         if unit is None or (unit.is_settled and not self.default.is_settled):
             return self.default
         return unit

@@ -21,7 +21,6 @@ from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent
 from aioftrackjobs.protocol.query import bind
-from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import redact
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ _SECOND = 2
 #: Seconds that counting the attachments of a Job may take, because it is only for a warning.
 _COUNTING = 2.0
 
-#: Packages that call a coroutine function for somebody else.
+#: Packages that call a coroutine function for other code.
 _EVENT_LOOPS = frozenset({"aioftrackjobs", "anyio", "asyncio", "trio", "uvloop"})
 
 
@@ -122,6 +121,8 @@ class Attachments:
             TransferError: The file could not be read, or the server did not take it.
             TransportError: The server could not be reached.
         """
+        from aioftrackjobs.transfers.upload import upload  # late: many never move a file
+
         if not self._known:
             self._known = await self._count(job)
         component = await upload(
@@ -164,6 +165,8 @@ class Attachments:
         """Attach *text* as a text file; an error is only logged, as the Job failed by another."""
         content = text.encode(errors="replace")
         try:
+            from aioftrackjobs.transfers.upload import upload  # late: few Jobs fail
+
             if not self._known:
                 self._known = await self._count(job)
             await upload(self._entities, content, data={}, name=_TRACEBACK_NAME, job_id=job.id)

@@ -14,16 +14,14 @@ from inspect import (
     isgeneratorfunction,
 )
 from types import TracebackType
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from aioftrackjobs.commit.changes import creation_key
 from aioftrackjobs.config import require, require_flag, require_seconds, require_text
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference
 from aioftrackjobs.errors import (
     ArgumentError,
-    EntityError,
     MultipleResultsFoundError,
     NoResultFoundError,
 )
@@ -134,6 +132,22 @@ def _require_coroutine_function(function: object) -> None:
 # Arguments
 
 
+class GivenJob(NamedTuple):
+    """The arguments of ``job_context`` that say which Job a block is about.
+
+    Attributes:
+        job: A Job that exists, or its id; None to create one.
+        user: The user that sees the new Job, or its id or name; the session's own user if None.
+        data: What the program keeps in its ``data``.
+        take_over: Take it from an owner that may still run it.
+    """
+
+    job: Entity | str | UUID | None
+    user: Entity | str | UUID | None
+    data: Mapping[str, Any] | str | None
+    take_over: bool
+
+
 def check_arguments(
     session_type: type[object],
     session: Any,
@@ -215,8 +229,10 @@ async def find_user(entities: EntityContext, user: Entity | str | UUID) -> User:
     Raises:
         NoResultFoundError: There is none.
         MultipleResultsFoundError: There are several.
+        EntityError: It is recorded, and not yet committed.
     """
     if isinstance(user, Entity):
+        await entities.require_created(user.__ftrack_reference__())
         return cast("User", user)
     text = str(user)
     as_id = _uuid_text(text)
@@ -250,14 +266,10 @@ async def find_job(entities: EntityContext, job: Entity | str | UUID) -> Job:
         reference = job.__ftrack_reference__()
     else:
         reference = key_reference(entities.model(Job), str(job))
-    key = creation_key(reference)
-    if (creator := entities.creators.get(key)) is not None:
-        if (pending := creator.pending_creation(key)) is not None:
-            raise EntityError(f"{pending!r} is not yet created; commit it first")
-        await creator.settled()
+    await entities.require_created(reference)
     found = await fetch_entity(entities, reference)
     if not isinstance(found, Job):
-        raise NoResultFoundError(f'Job where id is "{key}"')
+        raise NoResultFoundError(f'Job where id is "{reference.key[0][1]}"')
     return found
 
 

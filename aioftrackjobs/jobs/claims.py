@@ -14,7 +14,7 @@ last one that wrote has the Job (Fischer's algorithm). A Job passes through thes
     status queued, claim of A          A has it; claim_job returns. If A dies, the claim ends.
         │  job_context(job=...) reads the Job, and checks that the claim is still that of A
         ▼
-    status running, lease of A         who comes late with a claim finds that it runs
+    status running, lease of A         a session whose claim is late finds that it runs
 
 It fails only if one session is late twice: its claim arrives more than the settling time after it
 has read that the Job is free, right after the read with which another session begins the Job, and
@@ -31,6 +31,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any, NamedTuple
 from weakref import WeakSet
 
@@ -51,6 +52,7 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.jobs.data import add_lease, remove_lease
 from aioftrackjobs.jobs.ownership import LEASE, LEASE_SECONDS, Lease, owned_error, owner_of
 from aioftrackjobs.jobs.termination import fetch_jobs
+from aioftrackjobs.jobs.writing import may_pass, retry_after_of, write_anew
 from aioftrackjobs.journal import this_process
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
 from aioftrackjobs.protocol.paging import find_clauses, split_paging
@@ -69,7 +71,7 @@ _REFUSALS = 20
 #: Seconds for taking out claims when the session closes.
 _CLOSING = 2.0
 
-#: How often a Job is taken from an owner who has written it again before noticing.
+#: How often a Job is taken from an owner that has written it again before it noticed.
 _REPETITIONS = 5
 
 
@@ -109,6 +111,7 @@ class Claims:
         self._entities = entities
         self._background = entities.connection.background
         self._server = entities.connection.server_status
+        self._pauses = entities.connection.server_status.pauses
         self._settling = entities.connection.timings.claim_settling
         self._holder = entities.connection.journal.holder
         self._has_leases, self._seconds = lease > 0, lease or LEASE_SECONDS
@@ -116,7 +119,7 @@ class Claims:
         self._lapsed = WeakSet[Job]()  # whose claims have ended before that
         self._busy: set[str] = set()  # Jobs that a task of this session claims or begins now
 
-    # One of many
+    # Claiming one of many Jobs
 
     async def claim(self, expression: str, *, spread: int) -> Job | None:
         """Claim one of the queued Jobs that *expression* finds; return None if all are taken.
@@ -132,6 +135,7 @@ class Claims:
         """
         size, unusable = _ROWS, set[str]()
         refusal: Exception | None = None
+        backoff = self._entities.connection.retry.backoff()
         while True:
             began = anyio.current_time()
             rows = await self._read(expression, size)
@@ -149,8 +153,11 @@ class Claims:
                         return job
                     if spread > 1:
                         spread = min(2 * spread, _ROWS)
-                except (ServerError, EntityError, ValueError) as exc:  # about this Job, perhaps
-                    if getattr(exc, "is_retryable", False):
+                except (FtrackJobsError, ValueError) as exc:  # about this Job, perhaps
+                    if may_pass(exc) and await self._pauses.wait(backoff, retry_after_of(exc)):
+                        continue  # the Jobs are read again: others may have written this one
+                    is_refusal = isinstance(exc, (ServerError, EntityError, ValueError))
+                    if may_pass(exc) or not is_refusal:
                         raise
                     logger.warning("%r cannot be claimed: %s", job, exc)
                     unusable.add(job.id)
@@ -199,6 +206,9 @@ class Claims:
                 await claim.unit.commit()
             except CommitUncertainError as exc:
                 uncertain = exc  # what can be read counts
+            except FtrackJobsError:
+                is_standing = False  # it was not applied
+                raise
             await self._settle(began)
             is_standing = await self._is_standing(claim)
             is_queued = remote_value(job, "status") == JobStatus.QUEUED
@@ -226,11 +236,11 @@ class Claims:
         until = self._server.server_time() + timedelta(seconds=self._seconds)
         lease = Lease(self._holder, this_process(), until, is_claim=True).encode()
         end = anyio.current_time() + self._seconds
-        unit = self._entities.new_unit()
+        unit = self._entities.new_unit(patience=self._entities.connection.timings.data_patience)
         return _Claim(job, remote_value(job, "data"), lease, end, unit)
 
     async def _settle(self, began: float) -> None:
-        """Wait until who has read the Job at the same time as this session has written, too."""
+        """Wait until every session that has read the Job at the same time has written."""
         await anyio.sleep(max(self._settling, 2 * (anyio.current_time() - began)))
 
     async def _is_standing(self, claim: _Claim) -> bool:
@@ -251,15 +261,18 @@ class Claims:
         try:
             with self._background.keep_alive(), anyio.move_on_after(self._seconds):
                 await claim.unit.settled()
-                if await self._is_standing(claim):
-                    data = remote_value(claim.job, "data")
-                    unit = self._entities.new_unit()
-                    unit.set(claim.job, data=remove_lease(data, claim.before, claim.lease))
-                    await unit.commit()
+                await write_anew(self._entities.connection, partial(self._remove, claim))
         except (FtrackJobsError, ValueError) as exc:
             logger.warning("%r stays claimed for %g s: %s", claim.job, self._seconds, exc)
         finally:
             self._busy.discard(claim.job.id)
+
+    async def _remove(self, claim: _Claim, patience: float) -> None:
+        if await self._is_standing(claim):
+            data = remote_value(claim.job, "data")
+            unit = self._entities.new_unit(patience=patience)
+            unit.set(claim.job, data=remove_lease(data, claim.before, claim.lease))
+            await unit.commit()
 
     async def close(self) -> None:
         """Take out the claims to Jobs that were not begun; the session closes."""
@@ -270,7 +283,7 @@ class Claims:
                     if claim.end > anyio.current_time():
                         group.start_soon(self._withdraw, claim)
 
-    # A certain one
+    # Beginning a particular Job
 
     def enter(self, job: Job, began: float, *, take_over: bool) -> Beginning:
         """Check that *job* may be begun, and keep other tasks of this session from doing so.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from aioftrackjobs.entities.context import EntityContext
+from aioftrackjobs.jobs.channels import ProgressWriters
 from aioftrackjobs.jobs.claims import Claims
 from aioftrackjobs.jobs.journal_replay import JournalReplay
 from aioftrackjobs.jobs.leases import ActiveJobs
-from aioftrackjobs.jobs.progress import ProgressWriters
 from aioftrackjobs.jobs.reading import JobReader
 
 
@@ -22,6 +22,7 @@ class JobsContext:
         journal: What a crash must not lose.
         server: What is known of the server: whether it responds, and its time.
         retry: How to repeat what may be repeated.
+        patience: Seconds from the read of a Job until the write that is made from it leaves.
         reader: Reads what others have written in them.
         active: The Jobs that run.
         claims: Which of the Jobs that exist already this session may begin.
@@ -36,6 +37,7 @@ class JobsContext:
         self.journal = connection.journal
         self.server = connection.server_status
         self.retry = connection.retry
+        self.patience = connection.timings.data_patience
         self.reader = JobReader(entities)
         self.active = ActiveJobs(
             connection.background,
@@ -46,7 +48,9 @@ class JobsContext:
             period=connection.timings.job_read_interval,
         )
         self.claims = Claims(entities, lease=lease)
-        self.progress = ProgressWriters(connection.background, self.reader)
+        self.progress = ProgressWriters(
+            connection.background, self.reader, connection.retry, connection.server_status.pauses
+        )
         self.replay = JournalReplay(entities)
         connection.end_jobs = self._end_jobs
 

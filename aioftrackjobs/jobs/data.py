@@ -9,7 +9,7 @@ each report starts from what the server holds, and changes only the keys of this
 - ``progress``: from 0 to 1, once some was reported;
 - ``lease``: who owns the Job, and until when, for as long as it runs;
 - ``recovered``: who found that the owner was gone, and when; only the owner may overrule that;
-- ``stop``: that somebody wants the Job to stop, which others write, see
+- ``stop``: a request to stop the Job, which other clients write, see
   :mod:`aioftrackjobs.jobs.stopping`; one that is left from an earlier run is removed;
 - ``taken_over``: from whom its owner has taken it over, and when;
 - ``previous_data``: what stood in ``data`` before, if that was no JSON object.
@@ -54,20 +54,20 @@ _OWN_KEYS = (*_FINAL_KEYS, "progress", "previous_data")
 _REPORTED = ("status", "data")
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class JobData:
     """What a Job reports about itself.
 
     Attributes:
         description: The base text; None to keep the text that the Job has.
         progress: The latest progress; None if none was reported.
-        is_done: Whether the work is done, so that its progress is no news any more.
+        is_done: Whether the work is done, so that its progress is not shown any more.
         result: What was done; None if nothing was said about it.
         failure_reason: Why the Job fails; None if it does not.
         lease: The owner of the Job, as ``data`` holds it; None for no lease.
         extra: Values of the program that go along with the next report.
         is_running: Whether the Job runs, so that others may report its progress.
-        taken_over: From whom the owner has taken the Job over; None if from nobody.
+        taken_over: From whom the owner has taken the Job over; None if it has not.
     """
 
     description: str | None
@@ -178,7 +178,7 @@ def add_lease(data: object, lease: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def remove_lease(data: object, before: object, lease: Mapping[str, Any]) -> object:
-    """Return *data* without *lease*: what was there *before* it, if nobody has changed it since."""
+    """Return *data* without *lease*: what was there *before* it, if it was not changed since."""
     kept = _read(data)
     if kept == add_lease(before, lease):
         return before

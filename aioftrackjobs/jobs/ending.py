@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import anyio
 
+from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.jobs.progress import text_of
 from aioftrackjobs.models import JobStatus
 
@@ -56,6 +57,10 @@ _EXACT = 10
 _SUSPENDED = (CoroutineType, AsyncGeneratorType, GeneratorType)
 
 
+#: Why a Job fails that runs when its session is closed.
+CLOSED = "the session was closed while the Job was running"
+
+
 class End(NamedTuple):
     """How a Job ends.
 
@@ -69,7 +74,13 @@ class End(NamedTuple):
 
 
 def end_of_block(
-    error: BaseException, decided: End | None, describe: Callable[[BaseException], str]
+    error: BaseException,
+    decided: End | None,
+    describe: Callable[[BaseException], str],
+    *,
+    was_stopped: bool = False,
+    shutdown_reason: str | None = None,
+    is_closing: bool = False,
 ) -> End:
     """Return how a Job ends whose block was left by *error*.
 
@@ -77,7 +88,16 @@ def end_of_block(
         error: The error, or a group of errors.
         decided: What the block has decided before.
         describe: Returns why the block was interrupted.
+        was_stopped: Whether *error* says that another user or program has stopped the Job.
+        shutdown_reason: Why all blocks are being cancelled; None if they are not.
+        is_closing: Whether the session is being closed.
     """
+    if is_closing and isinstance(error, SessionStateError):
+        return decided or End(JobStatus.FAILED, CLOSED)
+    if shutdown_reason is not None and not (decided or isinstance(error, Exception)):
+        return End(JobStatus.FAILED, shutdown_reason)
+    if was_stopped:  # as by a cancellation, the work may have ended before
+        return decided or End(JobStatus.FAILED, str(error))
     leaves = leaves_of(error)
     if any(map(_is_failure, leaves)):
         if decided is not None and decided.status is JobStatus.FAILED and decided.text:
@@ -202,7 +222,7 @@ def _message(error: BaseException | None) -> str | None:
             if not text.startswith(_SCOPES):
                 return text
             return text.partition(_SCOPE_REASON)[2] or None
-        error = error.__context__  # somebody has caught one, and raised another
+        error = error.__context__  # it was caught, and another one was raised
     return None
 
 

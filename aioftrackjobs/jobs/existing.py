@@ -1,10 +1,11 @@
 """Blocks about a Job that exists already: one runs it again, the other works on it for its owner.
 
-Who runs a Job again becomes its owner, unless it has one: see :mod:`aioftrackjobs.jobs.claims`.
+A session that runs a Job again becomes its owner, unless the Job has one: see
+:mod:`aioftrackjobs.jobs.claims`.
 
 A joined block writes progress as the owner does, right after a read of the Job, and keeps the
 owner's lease as it finds it. It writes nothing once the Job has ended. The text in the jobs menu
-shows what was reported last, by whichever of them.
+shows what was reported last, by the owner or by the joined block.
 
 If the owner is a block of the same session, the joined one reports through it.
 """
@@ -15,7 +16,6 @@ import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
-from uuid import UUID
 
 import anyio
 import sniffio
@@ -23,18 +23,23 @@ import sniffio
 from aioftrackjobs.commit.request import PendingRequest, Settle
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.errors import (
+    CommitUncertainError,
     EntityError,
     FtrackJobsError,
     JobOwnedError,
     ServerError,
     SessionStateError,
 )
-from aioftrackjobs.jobs.block import find_job
+from aioftrackjobs.jobs.block import GivenJob, find_job
+from aioftrackjobs.jobs.claims import Beginning
 from aioftrackjobs.jobs.data import parse_given_data
+from aioftrackjobs.jobs.ending import End
+from aioftrackjobs.jobs.leases import ActiveJob
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER, takeover_note
 from aioftrackjobs.jobs.stopping import current_task
-from aioftrackjobs.models import Entity, JobStatus, parse_job_data, remote_value
+from aioftrackjobs.jobs.writing import write_anew
+from aioftrackjobs.models import JobStatus, parse_job_data, remote_value
 
 logger = logging.getLogger(__name__)
 
@@ -42,58 +47,100 @@ logger = logging.getLogger(__name__)
 class RepeatedLifecycle(JobLifecycle):
     """Runs a Job that exists already, unless it has an owner."""
 
-    async def begin(
-        self,
-        job: Entity | str | UUID | None,
-        user: Entity | str | UUID | None,
-        data: Mapping[str, Any] | str | None,
-        *,
-        take_over: bool = False,
-    ) -> None:
-        """Mark the Job running; for arguments and errors, see :meth:`JobLifecycle.begin`."""
-        extra = self._adopt(data)
-        began = anyio.current_time()
-        entity = await find_job(self._jobs.entities, job or "")
+    async def begin(self, given: GivenJob) -> None:
+        """Mark the Job running; for errors, see :meth:`JobLifecycle.begin`."""
+        extra = self._adopt(given.data)
+        claims, ahead = self._jobs.claims, self._jobs.server.clock_offset
+        try:
+            write = partial(self._write_running, given, extra)
+            former, beginning = await write_anew(self._jobs.entities.connection, write)
+            try:
+                self._note_beginning(self.entity, ahead)
+                if former is not None:
+                    former.lose()
+                write_again = partial(self._write_again, extra)
+                await claims.confirm(self.entity, beginning, write_again)
+            finally:
+                claims.leave(self.entity)
+            self._jobs.require_open()
+        except ServerError as exc:
+            if self._entity is not None and not exc.is_retryable:
+                await self.require_existence(exc)
+            raise
+        except CommitUncertainError as exc:
+            raise CommitUncertainError(exc.operations, self._settle_running) from exc.__cause__
+        except JobOwnedError:
+            if self._entity is not None:  # otherwise nothing was written
+                if self._is_closed:  # the session was closed meanwhile, and has ended the Job
+                    self._jobs.require_open()
+                self.others.is_lost = True
+                self._leave()
+            raise
+
+    async def _write_running(
+        self, given: GivenJob, extra: Mapping[str, Any] | None, patience: float
+    ) -> tuple[ActiveJob | None, Beginning]:
+        """Read the Job, and set it running if it has no owner.
+
+        Returns:
+            The block of this session that it is taken from, if any, and its state before.
+        """
         claims, active = self._jobs.claims, self._jobs.active
+        began = anyio.current_time()
+        entity = await find_job(self._jobs.entities, given.job or "")
         former = active.find(entity.id)
-        if active.is_ending(entity.id) or (former is not None and not take_over):
+        if active.is_ending(entity.id) or (former is not None and not given.take_over):
             raise claims.owned_here(entity)
-        beginning = claims.enter(entity, began, take_over=take_over)
+        beginning = claims.enter(entity, began, take_over=given.take_over)
         try:
             note = takeover_note(beginning.former, self._jobs.server.server_time())
             self._data.taken_over = note
             self.others.former = beginning.former and beginning.former.holder
+            if self._entity is None:
+                self._data.adopt_description(remote_value(entity, "data"))
             self._entity = entity
-            self._data.adopt_description(remote_value(entity, "data"))
-            self._beginning = unit = self._set_running(extra)
-            await self._commit_beginning(unit, entity)
-            if former is not None:
-                former.lose()
-            await claims.confirm(entity, beginning, partial(self._write_again, extra))
-            self._jobs.require_open()
-        except ServerError as exc:
-            if not exc.is_retryable:
-                await self.require_existence(exc)
-            raise
-        except JobOwnedError:
-            if self._is_closed:  # the session was closed meanwhile, and has ended the Job itself
-                self._jobs.require_open()
-            self.others.is_lost = True
-            self._leave()
-            raise
-        finally:
+            await self._record_in_journal(entity)
+            self._beginning = unit = self._set_running(extra, patience)
+            try:
+                await unit.commit()
+            except CommitUncertainError:
+                self._may_run = True
+                if not await self._is_running():
+                    raise
+                unit.drop()  # by whom it was set running, confirm() finds out
+        except BaseException:
             claims.leave(entity)
+            raise
+        return former, beginning
 
     async def _write_again(self, extra: Mapping[str, Any] | None) -> None:
+        """Set the Job running again: its former owner has overwritten that."""
         self._jobs.require_open()
-        await self._set_running(extra).commit()
+        is_read = True  # right before
 
-    def _set_running(self, extra: Mapping[str, Any] | None) -> UnitOfWork:
+        async def write(patience: float) -> None:
+            nonlocal is_read
+            if not is_read:
+                await find_job(self._jobs.entities, self.entity)
+            is_read = False
+            await self._set_running(extra, patience).commit()
+
+        await write_anew(self._jobs.entities.connection, write)
+
+    def _set_running(self, extra: Mapping[str, Any] | None, patience: float) -> UnitOfWork:
         """Return a unit of work in which the Job is set running."""
-        unit = self._jobs.entities.new_unit()
+        unit = self._jobs.entities.new_unit(patience=patience)
         data = self._compose(remote_value(self.entity, "data"), extra)
         unit.set(self.entity, status=JobStatus.RUNNING, data=data)
         return unit
+
+    async def _settle_running(self) -> None:
+        """Let the Job fail, whether it was set running or not: its block was never entered.
+
+        Raises:
+            FtrackJobsError: That could not be delivered.
+        """
+        await self._finish(End(JobStatus.FAILED))
 
 
 class JoinedLifecycle(JobLifecycle):
@@ -106,22 +153,16 @@ class JoinedLifecycle(JobLifecycle):
         """The owner, if it is in this session."""
         return self._owner or self
 
-    async def begin(
-        self,
-        job: Entity | str | UUID | None,
-        user: Entity | str | UUID | None,
-        data: Mapping[str, Any] | str | None,
-        *,
-        take_over: bool = False,
-    ) -> None:
+    async def begin(self, given: GivenJob) -> None:
         """Join a Job that runs.
 
         Raises:
             NoResultFoundError: There is no such Job.
             EntityError: It is not running.
         """
+        data = given.data
         self._data.extra = parse_given_data(data) if isinstance(data, str) else data
-        found = await find_job(self._jobs.entities, job or "")
+        found = await find_job(self._jobs.entities, given.job or "")
         self._jobs.require_open()
         status = remote_value(found, "status")
         if status != JobStatus.RUNNING:
@@ -189,10 +230,13 @@ class JoinedLifecycle(JobLifecycle):
         with anyio.move_on_after(self._grace):
             await self._channels.stop()
             try:
-                await self._jobs.reader.read_with_others(self)
-                if remote_value(self.entity, "status") == JobStatus.RUNNING:
-                    unit = self._jobs.entities.new_unit()
-                    unit.set(self.entity, data=self._compose(remote_value(self.entity, "data")))
-                    await unit.commit()
+                await write_anew(self._jobs.entities.connection, self._write_report)
             except (FtrackJobsError, ValueError) as exc:
                 logger.warning("%r: its latest progress was not written: %s", self, exc)
+
+    async def _write_report(self, patience: float) -> None:
+        await self._jobs.reader.read_with_others(self)
+        if remote_value(self.entity, "status") == JobStatus.RUNNING:
+            unit = self._jobs.entities.new_unit(patience=patience)
+            unit.set(self.entity, data=self._compose(remote_value(self.entity, "data")))
+            await unit.commit()

@@ -1,8 +1,9 @@
 """FinalReport: records the final status of a Job, whatever happens to the task that ran it.
 
 The final status is sent in the background of the session, where no cancellation reaches it, within
-a bounded time. It is sent again while the server is away, which is safe, because it sets absolute
-values.
+a bounded time. While the server is away, it is written again and again; before each attempt the Job
+is read, because others may have written its data since. If it cannot be read, the status is written
+without a text, and the text follows in the background.
 
 With a journal, the final status is durable there before it is sent, and stays until the server has
 it. If it cannot be delivered in time, the replay of the journal delivers it later, and that is no
@@ -15,8 +16,8 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import anyio
@@ -30,15 +31,15 @@ from aioftrackjobs.errors import (
     ServerError,
     TransportError,
 )
+from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData
 from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.leases import ActiveJob
-from aioftrackjobs.jobs.progress import Channels
 from aioftrackjobs.jobs.termination import is_final_refusal
+from aioftrackjobs.jobs.writing import allows_no_read, may_pass, write_anew
 from aioftrackjobs.journal import Receipt
 from aioftrackjobs.models import JobStatus, remote_value
-from aioftrackjobs.retry import Backoff
 from aioftrackjobs.transport import redact
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,9 @@ class FinalReport:
         self._data = data
         self._channels = channels
         self._grace = grace
+        self._unit: UnitOfWork | None = None  # of the latest attempt
+        self._last_error: Exception | None = None  # of the attempt before
+        self._is_text_known = True
         self.error: Exception | None = None
 
     async def deliver(self, status: JobStatus, deadline: float | None = None) -> None:
@@ -144,49 +148,68 @@ class FinalReport:
         return min(deadline, self._jobs.active.shutdown_deadline)
 
     async def _send(self, status: JobStatus, deadline: float, *, is_quiet: bool) -> None:
-        """Send *status* again and again until the server has applied it, or the deadline comes."""
+        """Write *status* again and again until the server has applied it, or the deadline comes."""
         self.error = TransportError(f"no response within {self._grace:g} s")
-        backoff: Backoff | None = None
+        retry = replace(self._jobs.retry, budget=math.inf)
         with anyio.CancelScope(deadline=self._limit(deadline)) as scope:
-            while self.error is not None:
-                # Unordered: it need not wait for a report that hangs; that sets no status.
-                unit = self._jobs.entities.new_unit(unordered=True)
-                try:
-                    await self._read(deadline)
-                    if self._running.others.is_lost:
-                        self.error = None
-                        return
-                    await self._commit(unit, status)
-                except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
-                    self.error = exc
-                    if isinstance(exc, ServerError) and not exc.is_retryable:
-                        self.error = await self._explain(exc, deadline)
-                    if not _may_succeed_soon(self.error):
-                        return
-                    if backoff is None:
-                        backoff = replace(self._jobs.retry, budget=math.inf).backoff()
-                    await self._jobs.server.pauses.wait(backoff, getattr(exc, "retry_after", None))
-                else:
-                    self.error = None
-            if not is_quiet:  # an older report may still arrive, and overwrite the data
-                self._jobs.background.spawn(self._write_data_again)
-        if scope.cancelled_caught and unit.last_error is not None:
-            self.error = unit.last_error
+            try:
+                write = partial(self._write, status, deadline)
+                connection = self._jobs.entities.connection
+                await write_anew(connection, write, retry=retry, may_repeat=_may_succeed_soon)
+                self.error = None
+            except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
+                self.error = exc
+                if isinstance(exc, ServerError) and not exc.is_retryable:
+                    self.error = await self._explain(exc, deadline)
+        if scope.cancelled_caught:
+            last_error = None if self._unit is None else self._unit.last_error
+            self.error = last_error or self._last_error or self.error
+        elif self.error is None and not (self._is_text_known and is_quiet):
+            # Without a read, only the status was written; and an older report may still arrive.
+            self._jobs.background.spawn(self._write_text)
 
-    async def _read(self, deadline: float) -> None:
+    async def _write(self, status: JobStatus, deadline: float, patience: float) -> None:
+        # Unordered: it need not wait for a report that hangs; that sets no status.
+        unit = self._jobs.entities.new_unit(unordered=True, patience=patience)
+        try:
+            self._is_text_known = await self._read(deadline)
+            self._unit = unit
+            if self._running.others.is_lost:
+                return
+            values = {"data": self._compose()} if self._is_text_known else {}
+            try:
+                unit.set(self._job, status=status, **values)
+            except (EntityError, ValueError):  # others keep in it what cannot be sent: leave it
+                unit.set(self._job, status=status)
+            await unit.commit()
+        except Exception as exc:
+            # Not how to settle a commit: that would send it as it was.
+            cause = exc.__cause__ if isinstance(exc, CommitUncertainError) else None
+            self._last_error = cause if isinstance(cause, TransportError) else exc
+            raise
+
+    async def _read(self, deadline: float) -> bool:
         """Read what others hold in the Job's data, unless that takes too long or is not possible.
 
         The final status is more important than that.
 
+        Returns:
+            Whether the data may be written: nothing in it is unknown that could be read.
+
         Raises:
-            JobDeletedError: Somebody has deleted the Job.
+            JobDeletedError: The Job was deleted.
         """
-        now = anyio.current_time()
+        now, is_known = anyio.current_time(), False
         quarter = now + (self._limit(deadline) - now) / 4  # the status and a traceback follow
-        with anyio.CancelScope(deadline=quarter), suppress(FtrackJobsError):
-            await self._jobs.reader.read_with_others(self._running)
+        with anyio.CancelScope(deadline=quarter):
+            try:
+                await self._jobs.reader.read_with_others(self._running)
+                is_known = True
+            except FtrackJobsError as exc:
+                is_known = allows_no_read(exc)
         if self._running.others.is_deleted:
             raise JobDeletedError(self._job.id)
+        return is_known
 
     async def _explain(self, refusal: ServerError, deadline: float) -> Exception:
         """Return JobDeletedError if there is no such Job any more, otherwise the *refusal*."""
@@ -197,29 +220,26 @@ class FinalReport:
             return exc
         return JobDeletedError(self._job.id) if self._running.others.is_deleted else refusal
 
-    async def _commit(self, unit: UnitOfWork, status: JobStatus) -> None:
-        try:
-            unit.set(self._job, status=status, data=self._compose())
-        except (EntityError, ValueError):  # others keep in it what cannot be sent: leave it alone
-            unit.set(self._job, status=status)
-        await unit.commit()
-
     def _compose(self) -> Mapping[str, Any]:
         return self._data.compose(remote_value(self._job, "data"))
 
-    async def _write_data_again(self) -> None:
+    async def _write_text(self) -> None:
         with self._jobs.background.optional():
             await self._channels.stop()
-            unit = self._jobs.entities.new_unit()
             try:
-                unit.set(self._job, data=self._compose())
-                await unit.commit()
-            except FtrackJobsError as exc:
+                await write_anew(self._jobs.entities.connection, self._write_data)
+            except (FtrackJobsError, ValueError) as exc:
                 logger.warning("%r: its last text was not written again: %s", self._job, exc)
 
+    async def _write_data(self, patience: float) -> None:
+        await self._jobs.reader.read_with_others(self._running)
+        others = self._running.others
+        if not (others.is_lost or others.is_deleted):
+            unit = self._jobs.entities.new_unit(patience=patience)
+            unit.set(self._job, data=self._compose())
+            await unit.commit()
 
-def _may_succeed_soon(error: Exception) -> bool:
+
+def _may_succeed_soon(error: object) -> bool:
     """Return whether a status that was not delivered because of *error* may be delivered soon."""
-    if isinstance(error, ServerError):
-        return error.is_retryable
-    return isinstance(error, (TransportError, CommitUncertainError))
+    return may_pass(error) or isinstance(error, (TransportError, CommitUncertainError))

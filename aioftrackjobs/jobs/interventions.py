@@ -1,4 +1,4 @@
-"""Interventions: what others do to a running Job, as the reads of the Job show it.
+"""Interventions: what other clients do to a running Job, as the reads of the Job show it.
 
 They ask to stop it, set another status, change its text, fail it by mistake, take it over, or
 delete it. A Job that is gone, or has another owner, is left alone at once: nothing is written about
@@ -22,10 +22,10 @@ from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
 logger = logging.getLogger(__name__)
 
-#: What somebody else may set. A status that only the server knows means nothing here.
+#: Statuses that other clients may set. A status that only the server knows means nothing here.
 _OTHER_STATUSES = (JobStatus.QUEUED, JobStatus.DONE, JobStatus.FAILED)
 
-#: Texts of the latest reports: somebody may have read an older one, and written it again.
+#: Texts of the latest reports: another client may write an older one again.
 _OWN_TEXTS = 8
 
 #: Times that the owner of a Job reads it before a block that has joined the Job takes a failure by
@@ -34,7 +34,7 @@ _READS_OF_OWNER = 6
 
 
 class Interventions:
-    """Takes note of what others do to one Job, and ends its block if it has to.
+    """Takes note of what other clients do to one Job, and ends its block if it has to.
 
     Until the Job runs, there is nothing to note; see :meth:`begin`.
 
@@ -42,12 +42,12 @@ class Interventions:
         jobs: What the Jobs of the session share.
         stop_on: What ends the block: see :func:`job_context`.
         write_soon: Has the Job written soon.
-        adopt_text: Continues with a text that somebody else has given the Job.
+        adopt_text: Continues with a text that another client has given the Job.
         own_statuses: The statuses that the program of the block itself has set.
         leave: Has nothing written about the Job any more.
 
     Attributes:
-        stop_requested: Whether somebody wants the Job to stop.
+        stop_requested: Whether the Job is to stop.
         read_at: When the Job was last read, in monotonic seconds.
         is_missing: Whether the latest read has not found it.
         is_deleted: Whether it was there, and is there no more.
@@ -80,9 +80,10 @@ class Interventions:
         self._is_over = False
         self._was_seen = False  # by a read: some users may create Jobs that they cannot read
         self._is_hidden = False  # from this user, who could write it
-        self._status: JobStatus | None = None  # that somebody else has set
+        self._status: JobStatus | None = None  # that another client has set
         self._known: object = None  # data in which there is nothing new, as most often
         self._own_texts: tuple[object, ...] = ()
+        self._has_lapsed = False  # its lease, since the latest read that shows it running
         self._recovered_at: float | None = None  # the first of the latest reads that show it
         self._patience = _READS_OF_OWNER * jobs.entities.connection.timings.job_read_interval
         self.read_at = 0.0
@@ -128,8 +129,10 @@ class Interventions:
             return
         self._was_seen = True
         status, text = row.get("status"), row.get("data")
-        if status == JobStatus.RUNNING and text == self._known:
-            return
+        if status == JobStatus.RUNNING:
+            self._has_lapsed = False
+            if text == self._known:
+                return
         self._known = text
         data = parse_job_data(text)
         now = self._server.server_time()
@@ -143,7 +146,7 @@ class Interventions:
             self._recovered_at = None
             lease = Lease.of(data)
             holder = None if lease is None else lease.holder
-            if holder is None or holder != self.former:  # a late write of that one is no news
+            if holder is None or holder != self.former:  # else a late write of that one
                 self._note_text_of(data)
             if self.is_owner and self._active.has_leases and holder != self._holder:
                 self._known = None  # until that is written
@@ -153,7 +156,9 @@ class Interventions:
         if (request := stop_request_in(data)) is not None and not self.stop_requested:
             self.stop_requested.set_from(request)
             self._stop(ends_block=self._stop_on != "never")
-        if self.is_owner and is_mistaken_failure(status, data, self._holder):
+        if self.is_owner and (
+            is_mistaken_failure(status, data, self._holder) or self._has_lost_note(status, data)
+        ):
             self.is_mistaken = True
             self._write_soon()
         elif status in _OTHER_STATUSES and not self.stop_requested:
@@ -162,6 +167,16 @@ class Interventions:
             self.stop_requested.set("status", reason=f"its status was set to {status}")
             self._status = JobStatus(str(status))
             self._stop(ends_block=self._stop_on == "any")
+
+    def _has_lost_note(self, status: object, data: Mapping[str, Any]) -> bool:
+        """Return whether a write of this block has overwritten the note of a recovery.
+
+        That may be if the lease was over before the write was applied: then a recovery could fail
+        the Job between the read and the write.
+        """
+        lease = Lease.of(data)
+        is_own = lease is not None and lease.holder == self._holder
+        return status == JobStatus.FAILED and self._has_lapsed and is_own
 
     def _may_be_overruled(self, status: object, data: Mapping[str, Any]) -> bool:
         """Return whether a recovery has just failed the Job, whose owner elsewhere may live."""
@@ -178,8 +193,13 @@ class Interventions:
             is_report = isinstance(base, str) and base and text.startswith(f"{base} (")
             self._adopt_text(str(base) if is_report else text)
 
-    def note_written(self) -> None:
-        """Take note that the server has applied a write of the Job."""
+    def note_written(self, *, had_lapsed: bool) -> None:
+        """Take note that the server has applied a write of the Job.
+
+        Args:
+            had_lapsed: Whether the lease before it was over by then.
+        """
+        self._has_lapsed |= had_lapsed
         self._is_hidden = self.is_missing
         text = None if self._job is None else remote_value(self._job, "data")
         if isinstance(text, str) and f'"{STOP}"' not in text:  # one may not have been noted yet
@@ -230,7 +250,7 @@ class Interventions:
 
     @contextmanager
     def stoppable(self) -> Iterator[None]:
-        """Let the block be cancelled when somebody stops the Job.
+        """Let the block be cancelled when another client stops the Job.
 
         Raises:
             JobStoppedError: It was.

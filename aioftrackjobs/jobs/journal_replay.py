@@ -32,7 +32,7 @@ from aioftrackjobs.jobs.data import RECOVERED, compose_final_data, compose_recov
 from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
-    fetch_jobs,
+    Ends,
     is_final_refusal,
     lost_reason,
     recovery_note,
@@ -40,7 +40,6 @@ from aioftrackjobs.jobs.termination import (
 )
 from aioftrackjobs.journal import Entry
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
-from aioftrackjobs.transfers.upload import remove_unregistered
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +122,8 @@ class JournalReplay:
             for start in range(0, len(jobs), _CHUNK):
                 is_complete &= await self._settle_jobs(jobs[start : start + _CHUNK])
             if uploads:
+                from aioftrackjobs.transfers.upload import remove_unregistered  # late: few crash
+
                 await anyio.sleep(self._connection.timings.last_request_delay)
                 is_complete &= await remove_unregistered(self._entities, uploads)
         except SessionStateError:
@@ -148,48 +149,59 @@ class JournalReplay:
 
     async def _settle_jobs(self, entries: Sequence[Entry]) -> bool:
         """Settle the entries of some Jobs; return whether nothing of them is left to deliver."""
-        found = await fetch_jobs(self._entities, [entry.id for entry in entries])
-        ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
-        is_complete = True
-        for entry in filter(self._journal.has, entries):  # it may have changed during the read
-            job = found.get(entry.id)
-            if job is None:
-                # The request that creates it may still be on its way since its process died, which
-                # may be long after the entry was written. One that was there before was deleted.
-                age = abs(time.time() - max(entry.since, entry.lost_at or 0.0))
-                if age < _CREATION_DEADLINE and not _has_begun(entry):
-                    is_complete = False
+        by_id = {entry.id: entry for entry in entries}
+        missing = set(by_id)
+
+        def decide(found: Mapping[str, Job]) -> Ends:
+            missing.difference_update(found)
+            ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
+            for job in found.values():
+                entry = by_id[job.id]
+                if not self._journal.has(entry):
+                    continue  # it has changed during the read
+                if (end := self._end_of(entry, job)) is None:
+                    self._journal.release_job(job.id)
                 else:
-                    self._journal.release_job(entry.id)
-            elif (end := self._end_of(entry, job)) is None:
-                self._journal.release_job(entry.id)
+                    ends[job] = end
+            return ends
+
+        errors = await terminate_jobs(self._entities, list(by_id), decide)
+        is_complete = True
+        for entry in entries:
+            if entry.id not in missing or not self._journal.has(entry):
+                continue
+            # The request that creates it may still be on its way since its process died, which may
+            # be long after the entry was written. One that was there before was deleted.
+            age = abs(time.time() - max(entry.since, entry.lost_at or 0.0))
+            if age < _CREATION_DEADLINE and not _has_begun(entry):
+                is_complete = False
             else:
-                ends[job] = end
-        for job, error in (await terminate_jobs(self._entities, ends)).items():
+                self._journal.release_job(entry.id)
+        for job_id, error in errors.items():
             if error is None:
-                self._refused_since.pop(job.id, None)
-                self._journal.release_job(job.id)
-            elif is_final_refusal(error) or self._is_refused_for_long(job, error):
-                self._journal.release_job(job.id)
-                logger.warning("%r: the server refuses its final status: %s", job, error)
+                self._refused_since.pop(job_id, None)
+                self._journal.release_job(job_id)
+            elif is_final_refusal(error) or self._is_refused_for_long(job_id, error):
+                self._journal.release_job(job_id)
+                logger.warning("Job %s: the server refuses its final status: %s", job_id, error)
             elif isinstance(error, ServerError) and not error.is_retryable:
-                self._log_problem(f"{job!r}: {error}")
+                self._log_problem(f"Job {job_id}: {error}")
                 self._looks_again = True
             else:
                 self._retry_after = getattr(error, "retry_after", None) or self._retry_after
                 is_complete = False
         return is_complete
 
-    def _is_refused_for_long(self, job: Job, error: FtrackJobsError) -> bool:
+    def _is_refused_for_long(self, job_id: str, error: FtrackJobsError) -> bool:
         """Return whether *error*, which might have passed, has not passed for long."""
         if not isinstance(error, ServerError) or isinstance(error, AuthenticationError):
             return False
         if error.is_retryable:
             return False
-        since = self._refused_since.setdefault(job.id, time.monotonic())
+        since = self._refused_since.setdefault(job_id, time.monotonic())
         if time.monotonic() - since < self._connection.timings.refusal_limit:
             return False
-        del self._refused_since[job.id]
+        del self._refused_since[job_id]
         return True
 
     def _end_of(self, entry: Entry, job: Job) -> tuple[JobStatus, Mapping[str, Any]] | None:

@@ -3,7 +3,7 @@
 The session that runs a Job renews the Job's lease for as long as its process lives. If the process
 dies, or loses the server, the lease ends, and any other session may then fail the Job.
 
-In between, one query for all Jobs of the session shows which of them somebody else has stopped,
+In between, one query for all Jobs of the session shows which of them another client has stopped,
 ended or deleted.
 """
 
@@ -36,6 +36,9 @@ RENEWALS = 3
 #: host: its event loop may be blocked, or the process be stopped. A process that has given up one
 #: of its Jobs looks the same, so that this must end some time.
 LIVING_GRACE = 86_400.0
+
+#: Jobs that the warning of a session that closes names.
+_MOST_NAMES = 10
 
 
 class ActiveJob(ReadableJob, Protocol):
@@ -242,7 +245,7 @@ class ActiveJobs:
             pass  # it is closed
         except ServerError as exc:  # that does not pass: once is enough to say it
             if not self._has_warned:
-                logger.warning("it cannot be seen whether somebody stops Jobs: %s", exc)
+                logger.warning("stop requests for Jobs cannot be read: %s", exc)
             self._has_warned = True
         except FtrackJobsError as exc:
             logger.debug("the Jobs that run were not read: %s", exc)
@@ -292,7 +295,9 @@ class ActiveJobs:
         self.is_closing = True
         running = tuple(self._jobs)
         if running:
-            names = ", ".join(map(repr, running))
+            names = ", ".join(map(repr, running[:_MOST_NAMES]))
+            if len(running) > _MOST_NAMES:
+                names += f" and {len(running) - _MOST_NAMES} more"
             logger.warning(
                 "the session is closed while Jobs are running; this ends them: %s", names
             )

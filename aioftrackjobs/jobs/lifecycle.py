@@ -14,12 +14,18 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 import anyio
 import sniffio
 
-from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Settle
+from aioftrackjobs.commit.request import (
+    Applied,
+    NotApplied,
+    Outcome,
+    PendingRequest,
+    Settle,
+    WithdrawnError,
+)
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.queries import fetch_entity
 from aioftrackjobs.errors import (
@@ -30,16 +36,17 @@ from aioftrackjobs.errors import (
     SessionStateError,
 )
 from aioftrackjobs.jobs.attachments import Attachments, format_traceback
-from aioftrackjobs.jobs.block import find_user
+from aioftrackjobs.jobs.block import GivenJob, find_user
+from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import Assignments, JobData, parse_given_data
-from aioftrackjobs.jobs.ending import End, describe_interruption, end_of_block
+from aioftrackjobs.jobs.ending import CLOSED, End, describe_interruption, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.interventions import Interventions
-from aioftrackjobs.jobs.progress import Channels, Progress, one_line
+from aioftrackjobs.jobs.progress import Progress, one_line
 from aioftrackjobs.jobs.reports import Reports
 from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
-from aioftrackjobs.models import Entity, Job, JobStatus, User, remote_value
+from aioftrackjobs.models import Job, JobStatus, User, remote_value
 
 if TYPE_CHECKING:
     import asyncio
@@ -48,9 +55,6 @@ logger = logging.getLogger(__name__)
 
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)
-
-#: Why a Job fails that runs when its session is closed.
-_CLOSED = "the session was closed while the Job was running"
 
 
 class JobLifecycle:
@@ -82,11 +86,13 @@ class JobLifecycle:
         self._assignments: Assignments | None = None
         self._began_at = time.monotonic()
         self._lease_made_at = 0.0
+        self._patience = jobs.patience
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_begun = False
         self._is_closed = False
         self._is_new = False  # not a Job that existed already
+        self._may_run = False  # an earlier attempt to begin it has an unknown outcome
         self._beginning: UnitOfWork | None = None
         self._entity: Job | None = None
         self._stop_on: StopOn = stop_on
@@ -143,21 +149,8 @@ class JobLifecycle:
 
     # The beginning
 
-    async def begin(
-        self,
-        job: Entity | str | UUID | None,
-        user: Entity | str | UUID | None,
-        data: Mapping[str, Any] | str | None,
-        *,
-        take_over: bool = False,
-    ) -> None:
+    async def begin(self, given: GivenJob) -> None:
         """Create the Job as running.
-
-        Args:
-            job: None; or, for a block about a Job that exists, that Job or its id.
-            user: The user that sees it, or its id or name; the session's own user if None.
-            data: What the program keeps in its ``data``.
-            take_over: Take it from an owner that may still run it.
 
         Raises:
             NoResultFoundError: There is no such Job or user.
@@ -165,13 +158,22 @@ class JobLifecycle:
             CommitUncertainError: It is not known whether the Job is running.
             SessionStateError: The session is not open, or is closed meanwhile.
         """
-        extra = self._adopt(data)
+        extra, user = self._adopt(given.data), given.user
         entities = self._jobs.entities
         owner = await (entities.current_user() if user is None else find_user(entities, user))
         self._beginning = unit = entities.new_unit()
         self._entity = entity = self._create(owner, extra, unit)
         self._is_new = True
-        await self._commit_beginning(unit, entity)
+        await self._record_in_journal(entity)
+        ahead = self._jobs.server.clock_offset
+        try:
+            await unit.commit()
+        except CommitUncertainError as exc:
+            if not await self._is_running():
+                settle = partial(self._settle_beginning, unit)
+                raise CommitUncertainError(exc.operations, settle) from exc.__cause__
+            unit.accept_uncertain()
+        self._note_beginning(entity, ahead)
 
     def _adopt(self, data: Mapping[str, Any] | str | None) -> Mapping[str, Any] | None:
         """Continue with the description in the *data* that the program gives; return these."""
@@ -180,20 +182,14 @@ class JobLifecycle:
             self._data.adopt_description(extra)
         return extra
 
-    async def _commit_beginning(self, unit: UnitOfWork, entity: Job) -> None:
+    async def _record_in_journal(self, entity: Job) -> None:
         # Before the request leaves: whenever this process dies, a later one can fail the Job.
         await self._jobs.journal.record_job(entity.id)
         if self._jobs.active.is_closing:
             self._jobs.require_open()
-        server = self._jobs.server
-        ahead = server.clock_offset
-        try:
-            await unit.commit()
-        except CommitUncertainError as exc:
-            if not await self._is_running():
-                settle = partial(self._settle_beginning, unit)
-                raise CommitUncertainError(exc.operations, settle) from exc.__cause__
-            unit.accept_uncertain()
+
+    def _note_beginning(self, entity: Job, ahead: timedelta) -> None:
+        """Take note that the Job runs; the server's clock was known to be *ahead* before."""
         self._has_begun = self._data.is_running = True
         self.others.begin(entity)
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
@@ -206,7 +202,8 @@ class JobLifecycle:
         )
         self._task = current_task()
         # Leases are in the server's time, known from its responses: this one may be the first.
-        self._jobs.active.add(self, renew_now=abs(server.clock_offset - ahead) > _CLOCK_STEP)
+        offset = self._jobs.server.clock_offset
+        self._jobs.active.add(self, renew_now=abs(offset - ahead) > _CLOCK_STEP)
 
     def _create(self, user: User, extra: Mapping[str, Any] | None, unit: UnitOfWork) -> Job:
         values = {
@@ -291,17 +288,21 @@ class JobLifecycle:
     def _post_data(self, settle: Settle) -> PendingRequest | None:
         if self.others.is_deleted or self.others.is_lost:
             return None
-        unit = self._jobs.entities.new_unit()
+        unit = self._jobs.entities.new_unit(patience=self._patience)
+        lease = self._data.lease
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
         if self.others.is_mistaken:
             values["status"] = JobStatus.RUNNING
         unit.set(self.entity, **values)
 
         def settle_write(outcome: Outcome) -> None:
-            if isinstance(outcome, NotApplied):
+            if isinstance(outcome, Applied):
+                now = self._jobs.server.server_time().isoformat(timespec="seconds")
+                self.others.note_written(had_lapsed=lease is not None and now >= lease["until"])
+                self._patience = self._jobs.patience
+            elif isinstance(outcome, NotApplied):
                 self.others.note_refusal(outcome.error)
-            elif isinstance(outcome, Applied):
-                self.others.note_written()
+                self._patience *= 1 + isinstance(outcome.error, WithdrawnError)
             settle(outcome)
 
         return unit.post(settle_write)
@@ -367,7 +368,7 @@ class JobLifecycle:
         if self.others.is_lost or self.others.is_deleted:
             self._stop_running()
             return
-        reason = self._jobs.active.shutdown_reason or _CLOSED
+        reason = self._jobs.active.shutdown_reason or CLOSED
         end = self._end_decided() or End(JobStatus.FAILED, reason)
         report = self._start_ending(end)
         await report.deliver(end.status)
@@ -380,7 +381,7 @@ class JobLifecycle:
         """Record how the Job ends whose block was left without an error: done, if not decided.
 
         Raises:
-            JobDeletedError: Somebody has deleted it.
+            JobDeletedError: The Job was deleted.
             FtrackJobsError: That could not be delivered.
         """
         if self._is_closed:
@@ -456,17 +457,17 @@ class JobLifecycle:
         self, error: BaseException, task: asyncio.Task[Any] | None, seconds: float
     ) -> End:
         """Return how the Job ends whose block was left by *error*, in *task*, after *seconds*."""
-        describe = partial(describe_interruption, task=task, seconds=seconds)
-        if self.others.has_caused(error):  # as by a cancellation, the work may have ended before
-            status, text = self._decided or End(JobStatus.FAILED, str(error))
-        else:
-            status, text = end_of_block(error, self._decided, describe)
-        shutdown = self._jobs.active.shutdown_reason
-        if shutdown is not None and not (self._decided or isinstance(error, Exception)):
-            status, text = JobStatus.FAILED, shutdown
-        if self._jobs.active.is_closing and isinstance(error, SessionStateError):
-            status, text = self._decided or End(JobStatus.FAILED, _CLOSED)
-        return End(status, None if text is None else one_line(text, self._jobs.api_key))
+        active = self._jobs.active
+        end = end_of_block(
+            error,
+            self._decided,
+            partial(describe_interruption, task=task, seconds=seconds),
+            was_stopped=self.others.has_caused(error),
+            shutdown_reason=active.shutdown_reason,
+            is_closing=active.is_closing,
+        )
+        text = end.text and one_line(end.text, self._jobs.api_key)
+        return End(end.status, text)
 
     async def _report_failure(self, find_end: Callable[[], End], traceback: str | None) -> None:
         deadline = anyio.current_time() + self._grace
@@ -477,7 +478,7 @@ class JobLifecycle:
                 return
         end = find_end()
         if self.others.imposed_status is not None:
-            # Somebody else has said how it ends. Only what is ours is removed.
+            # Another client has set how it ends. Only what is ours is removed.
             self._data, end = JobData(None), End(self.others.imposed_status)
         report = self._start_ending(end)
         await report.deliver(end.status, deadline)
@@ -494,7 +495,8 @@ class JobLifecycle:
         if self._entity is None or self._beginning is None:
             return False
         await self._beginning.settled()
-        if not self._has_begun and self._beginning.recorded_operations:
+        may_run = self._has_begun or self._may_run
+        if not may_run and self._beginning.recorded_operations:
             self._beginning.rollback()
             return False
         return True

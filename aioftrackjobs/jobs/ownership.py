@@ -17,7 +17,7 @@ from aioftrackjobs.journal import Process
 LEASE = "lease"
 
 #: The key that a session writes which takes a Job over: from whom, and when. It stays after the
-#: end, so that the former owner finds out however late it looks.
+#: end, so that the former owner sees it at its next read, however late.
 TAKEN_OVER = "taken_over"
 
 #: The statuses in which a Job may have an owner.
@@ -37,8 +37,8 @@ class Lease(NamedTuple):
         holder: Names the session that owns the Job.
         process: The process of that session.
         until: When the lease ends unless its owner renews it.
-        is_claim: Whether its owner is about to run the Job, which is still queued. Who runs a
-            Job does not give way to a claim: it was written too late.
+        is_claim: Whether its owner is about to run the Job, which is still queued. A session
+            that runs a Job ignores a claim, which was written too late.
     """
 
     holder: str
@@ -79,7 +79,7 @@ class Lease(NamedTuple):
 
 
 def owner_of(status: object, data: Mapping[str, Any], now: datetime) -> Lease | None:
-    """Return the lease of whoever owns a Job at *now*, the time of the server; None if nobody does.
+    """Return the lease of a Job's owner at *now*, the time of the server; None if it has none.
 
     A Job that is done or failed has no owner, whatever lease its last one has left. A queued Job
     may be claimed, and a running one may be run by a program that writes no leases.
@@ -114,7 +114,7 @@ def is_owned_by_other(
 
 
 def takeover_note(former: Lease | None, now: datetime) -> dict[str, Any] | None:
-    """Return what a Job's data hold under :data:`TAKEN_OVER`; None if nobody has run it before."""
+    """Return what a Job's data hold under :data:`TAKEN_OVER`; None if it was not run before."""
     if former is None:
         return None
     return {"holder": former.holder, "at": now.isoformat(timespec="seconds")}

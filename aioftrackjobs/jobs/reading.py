@@ -1,17 +1,16 @@
 """JobReader: reads what the server has of Jobs that run here, for many of them in one query.
 
-``data`` of a Job is one text that is written as a whole, and others write it, too. So each write is
-preceded by a read, and takes over what others hold. ftrack has no conditional update: what somebody
-writes after the server has read a Job for us and before it applies our write is overwritten. That
-is the time of about one request.
+``data`` of a Job is one text that is written as a whole, and other clients write it, too. So each
+write is preceded by a read, and keeps what they have written: see :mod:`aioftrackjobs.jobs.writing`.
 
-The same rows show that a Job was stopped, or deleted, by somebody else.
+The same rows show that a Job was stopped, or deleted, by another client.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from copy import copy
 from typing import Any, Protocol
 
 import anyio
@@ -105,7 +104,7 @@ class JobReader:
                     self._gathering = None
                 round_.scope.cancel()
         if round_.error is not None:
-            raise TransportError(str(round_.error)) from round_.error
+            raise copy(round_.error) from round_.error  # others raise it, too
 
     async def _run(self, round_: _Round) -> None:
         timings = self._connection.timings

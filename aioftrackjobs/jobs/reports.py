@@ -27,6 +27,11 @@ _stages: ContextVar[tuple[Stage, Any] | None] = ContextVar("aioftrackjobs_stages
 class ProgressReceiver(Protocol):
     """A Job that runs."""
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is reported about it any more."""
+        ...
+
     def show_progress(self, progress: Progress) -> None:
         """Have *progress* written soon. Never waits; may be called from any thread."""
         ...
@@ -60,7 +65,7 @@ class Reports:
             problem: What makes no sense.
             depth: The frame that passed it, counted from here on as 1.
         """
-        if not self._has_warned:
+        if not (self._has_warned or self.job.has_ended):
             self._has_warned = True
             logger.warning(
                 "%r: %s cannot be shown as progress; the work goes on, and further reports like "

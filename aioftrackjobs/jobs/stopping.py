@@ -1,4 +1,4 @@
-"""What happens to a running Job when somebody else stops, ends or deletes it.
+"""What happens to a running Job when another client stops, ends or deletes it.
 
 A stop request is a value under ``stop`` in the ``data`` of a Job::
 
@@ -31,20 +31,20 @@ STOP = "stop"
 #: Characters of each part of a stop request that are shown.
 _LONGEST_PART = 200
 
-#: Seconds between two looks whether a block has left its shields.
+#: Seconds between two checks whether a block has left its shields.
 _SHIELD_PAUSE = 0.02
 
 #: What ends the block of a Job.
 StopOn: TypeAlias = Literal["request", "any", "never"]
 STOP_ON: tuple[StopOn, ...] = get_args(StopOn)
 
-#: How somebody has interfered with a Job: asked to stop it, set another status, taken it over, or
-#: deleted it.
+#: How another client has interfered with a Job: by a stop request, another status, a takeover or
+#: a deletion.
 Kind: TypeAlias = Literal["request", "status", "taken over", "deleted"]
 
 
 class StopRequest:
-    """Whether somebody wants a running Job to stop: a flag for loops and threads, and awaitable.
+    """Whether a running Job is to stop: a flag for loops and threads, and awaitable.
 
     ::
 
@@ -53,16 +53,16 @@ class StopRequest:
                 break
             render(frame)
 
-        await job.stop_requested  # returns when somebody stops the Job
+        await job.stop_requested  # returns when the Job is to stop
 
     It can be read in any thread, and awaited in the event loop of the session. It is true as well
     if another program has set its status, or has deleted it; *kind* tells these
     apart.
 
     Attributes:
-        kind: "request" for a stop request, "status" if somebody else has set its status, "taken
-            over" if it has another owner, "deleted" if it is gone; None as long as nobody wants
-            the Job to stop.
+        kind: "request" for a stop request, "status" if another client has set its status, "taken
+            over" if it has another owner, "deleted" if it is gone; None as long as the Job is not
+            to stop.
         by: Who it was, if that is known.
         reason: Why, if that is known.
         at: When, if that is known.
@@ -91,7 +91,7 @@ class StopRequest:
         return self.wait().__await__()
 
     async def wait(self) -> StopRequest:
-        """Wait until somebody wants the Job to stop; return this object.
+        """Wait until the Job is to stop; return this object.
 
         Raises:
             SessionStateError: The session belongs to another event loop, thread or process.
@@ -110,7 +110,7 @@ class StopRequest:
         reason: str | None = None,
         at: datetime | None = None,
     ) -> None:
-        """Note that somebody wants the Job to stop, and wake who waits. The first one counts."""
+        """Note that the Job is to stop, and wake all waiters. Only the first call has an effect."""
         if self.kind is not None:
             return
         self.by, self.reason, self.at = by, reason, at

@@ -7,11 +7,11 @@ Jobs, and how they end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeAlias
 
-from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest
+from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, WithdrawnError
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import (
@@ -21,10 +21,12 @@ from aioftrackjobs.errors import (
     JobDeletedError,
     PermissionDeniedError,
     QuerySyntaxError,
+    TransportError,
     ValidationError,
 )
+from aioftrackjobs.jobs.writing import may_pass, retry_after_of
 from aioftrackjobs.journal import this_process
-from aioftrackjobs.models import Entity, Job, JobStatus
+from aioftrackjobs.models import Entity, Job, JobStatus, remote_value
 from aioftrackjobs.protocol.query import key_criteria, select
 from aioftrackjobs.protocol.values import Reference
 
@@ -39,6 +41,9 @@ _FINAL_REFUSALS = (
     QuerySyntaxError,
     ValidationError,
 )
+
+#: The new status and data of some Jobs.
+Ends: TypeAlias = Mapping[Job, tuple[JobStatus, Mapping[str, Any]]]
 
 _PROJECTIONS = ("id", "status", "data", "created_at", "user.username")
 
@@ -70,27 +75,58 @@ async def fetch_jobs(entities: EntityContext, ids: Sequence[str]) -> dict[str, J
 
 
 async def terminate_jobs(
-    entities: EntityContext, ends: Mapping[Job, tuple[JobStatus, Mapping[str, Any]]]
-) -> dict[Job, FtrackJobsError | None]:
-    """Write the end of some Jobs, in their order, and return the error of each, if any.
+    entities: EntityContext, ids: Sequence[str], decide: Callable[[Mapping[str, Job]], Ends]
+) -> dict[str, FtrackJobsError | None]:
+    """Write the end of some Jobs, and return the error of each that was written, if any.
 
-    They share requests, but not outcomes: each Job is a commit of its own.
+    They share requests, but not outcomes: each Job is a commit of its own. Those whose commit may
+    be repeated are read again before, and what is written is decided anew.
 
     Args:
         entities: The entities of the session that writes.
-        ends: The new status and data of each Job.
+        ids: The ids of the Jobs.
+        decide: Gets those of the Jobs that the server has, as they are now, and returns the new
+            status and data of each that it does not leave alone.
 
     Raises:
+        ServerError: The server refused the query of the Jobs.
         SessionStateError: The session is closed.
+        TransportError: No complete response to this query arrived.
     """
-    errors: dict[Job, FtrackJobsError | None] = {}
+    connection = entities.connection
+    backoff, patience = connection.retry.backoff(), connection.timings.data_patience
+    errors: dict[str, FtrackJobsError | None] = {}
+    left, written = ids, dict[str, JobStatus]()
+    while True:
+        found = await fetch_jobs(entities, left)
+        ends = decide(found)
+        for each in left:
+            error = errors.pop(each, None)
+            if isinstance(error, TransportError) and each in found:
+                status = remote_value(found[each], "status")
+                if found[each] not in ends and status == written[each]:
+                    errors[each] = None  # only the response was lost
+        errors |= await _write_ends(entities, ends, patience)
+        written |= {job.id: status for job, (status, _) in ends.items()}
+        passing = {each: error for each, error in errors.items() if may_pass(error)}
+        left = list(passing)
+        pause = max((retry_after_of(error) or 0.0 for error in passing.values()), default=0.0)
+        if not left or not await connection.server_status.pauses.wait(backoff, pause):
+            return errors
+        patience *= 1 + any(isinstance(error, WithdrawnError) for error in passing.values())
+
+
+async def _write_ends(
+    entities: EntityContext, ends: Ends, patience: float
+) -> dict[str, FtrackJobsError | None]:
+    errors: dict[str, FtrackJobsError | None] = {}
     requests: list[PendingRequest] = []
     for job, (status, data) in ends.items():
 
         def settle(outcome: Outcome, job: Job = job) -> None:
-            errors[job] = None if isinstance(outcome, Applied) else outcome.error
+            errors[job.id] = None if isinstance(outcome, Applied) else outcome.error
 
-        unit = entities.new_unit()
+        unit = entities.new_unit(patience=patience)
         try:
             unit.set(job, status=status, data=data)
         except (EntityError, ValueError):  # others keep in it what cannot be sent: leave it alone

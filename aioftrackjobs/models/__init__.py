@@ -10,8 +10,14 @@ from aioftrackjobs.models._component import (
     SequenceComponent,
 )
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import new_id
-from aioftrackjobs.models._job import Job, JobComponent, JobStatus, job_data_text, parse_job_data
+from aioftrackjobs.models._job import (
+    Job,
+    JobComponent,
+    JobStatus,
+    User,
+    job_data_text,
+    parse_job_data,
+)
 from aioftrackjobs.models._registry import EntityTypes
 from aioftrackjobs.models._state import (
     Change,
@@ -31,8 +37,7 @@ from aioftrackjobs.models._state import (
     settle_created,
     settle_late,
 )
-from aioftrackjobs.models._user import User
-from aioftrackjobs.models._values import require_relation, store
+from aioftrackjobs.models._values import new_id, require_relation, store
 
 __all__ = [
     "Change",

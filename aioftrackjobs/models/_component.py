@@ -10,8 +10,8 @@ from pydantic import Field
 from aioftrackjobs.config import require
 from aioftrackjobs.errors import UnsupportedLocationError
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import Computed, new_id
-from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
+from aioftrackjobs.models._values import Computed, new_id
+from aioftrackjobs.protocol.upload import SERVER_LOCATION_ID
 
 
 class Component(Entity):

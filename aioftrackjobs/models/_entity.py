@@ -11,13 +11,7 @@ Attributes that the server has beyond them are kept, too.
 
 from __future__ import annotations
 
-from collections.abc import (
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    MutableMapping,
-)
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import (
@@ -40,44 +34,30 @@ from aioftrackjobs.errors import (
     UnknownAttributeError,
 )
 from aioftrackjobs.models._collection import Collection
-from aioftrackjobs.models._fields import verbatim_fields
-from aioftrackjobs.models._state import Change, Owner, as_plain, attach, merge_into
-from aioftrackjobs.models._text import label_parts, short_repr
+from aioftrackjobs.models._state import Change, Owner, attach, merge_into
 from aioftrackjobs.models._values import (
     MAPS,
     PLAIN,
     invalid_value,
     prepare,
     require_flat,
-    require_relation,
     store,
+    validated,
+    verbatim_fields,
 )
+from aioftrackjobs.models._views import dump, label_parts, short_repr
 from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
 
 _STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers")
-#: Types of values that may be lists of entities.
-_SEQUENCES = (list, tuple, Collection)
 #: What pydantic keeps in an instance, made on first use: few entities ever need it.
 _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
     "__pydantic_fields_set__": set,
     "__pydantic_extra__": dict,
     "__pydantic_private__": lambda: None,
 }
-
-
 #: Names of pydantic that warn when they are read of an instance, as completion does.
 _DEPRECATED = frozenset({"__fields__", "__fields_set__", "model_computed_fields", "model_fields"})
-
-
-class _NoDefault:
-    """The default of an argument that need not be given, as help() shows it."""
-
-    def __repr__(self) -> str:
-        return "(an error)"
-
-
-_NO_DEFAULT: Any = _NoDefault()
 
 
 class Entity(BaseModel, MutableMapping[str, Any]):
@@ -134,8 +114,8 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for base in cls.__bases__:
-            # If the type of a field was not yet defined where the field is declared, pydantic would
-            # look the type up in the module of the subclass, which may not have it.
+            # Otherwise pydantic could look up the type of an inherited field in the module of the
+            # subclass, which may not have it.
             is_foreign = base is not Entity and base.__module__ != cls.__module__
             if is_foreign and issubclass(base, Entity):
                 base.model_rebuild(raise_errors=False)
@@ -185,7 +165,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         put(self, "_local", local)
         for name, value in checked.items():
             if value is not None or name in given:  # an optional field that is not given is unset
-                local[name] = store(value) if isinstance(value, _SEQUENCES) else value
+                local[name] = value if isinstance(value, str) else store(value)
 
     # Identity
 
@@ -285,8 +265,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         """Return the value of *name*, or *default* if the type has no such attribute.
 
         Raises:
-            NotLoadedError: The type has the attribute, but it is not loaded. The server may have a
-                value, which the default would hide.
+            NotLoadedError: The attribute is not loaded. The default could hide its value.
         """
         try:
             return self[name]
@@ -313,10 +292,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """Names of all attributes of the type; empty for a generic type without its schema.
-
-        The session loads the schemas when it first needs them: see :meth:`AsyncSession.schemas`.
-        """
+        """Names of all attributes of the type; empty for a generic type without its schema."""
         declared = tuple(type(self).model_fields)
         from_schema = self._owner.attributes_of(self.entity_type) if self._owner else ()
         if not self.is_typed and not from_schema:
@@ -347,9 +323,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     def _require_known(self, name: str) -> None:
         if name not in self.__pydantic_fields__:
-            known = self.attributes
-            if (known and name not in known) or not isinstance(name, str):
-                raise UnknownAttributeError(self.entity_type, name, known)
+            error = self._missing(name)
+            if isinstance(error, UnknownAttributeError):
+                raise error
 
     def _check(self, name: str, value: Any) -> Any:
         self._require_known(name)
@@ -362,44 +338,19 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     def checked_value(cls, name: str, value: Any, owner: Owner | None = None) -> Any:
         """Return *value* validated and converted, as the attribute *name* stores it.
 
-        Args:
-            name: Name of the attribute.
-            value: Its new value.
-            owner: Removes secrets from the text of an error.
-
         Raises:
-            InvalidValueError: The attribute cannot have this value.
+            InvalidValueError: The attribute cannot have this value. The *owner* removes secrets
+                from its text.
             UnserialisableValueError: JSON cannot hold it.
         """
         if type(value) is str and name in cls._verbatim:
             return value
         try:
-            return cls._validated(name, value, owner)
+            return validated(cls, cls.entity_type, name, value, owner)
         except InvalidValueError as exc:
             if owner is not None:
                 exc.hide(owner.redact)
             raise
-
-    @classmethod
-    def _validated(cls, name: str, value: Any, owner: Owner | None) -> Any:
-        given = value = prepare(cls.entity_type, name, value)
-        if name in cls.__pydantic_fields__:
-            scratch = cls.__new__(cls)
-            object.__setattr__(scratch, "__pydantic_fields_set__", set())
-            object.__setattr__(scratch, "__pydantic_extra__", {})
-            error: InvalidValueError | None = None
-            try:
-                cls.__pydantic_validator__.validate_assignment(scratch, name, value)
-            except ValidationError as exc:
-                error = invalid_value(cls.entity_type, exc)
-            if error is not None:
-                raise error  # outside the handler: pydantic's error says the same with less
-            value = scratch.__dict__[name]
-        if type(value) is not str or name in MAPS:
-            require_flat(cls, cls.entity_type, name, given, value)
-        if owner is not None and name in owner.relations_of(cls.entity_type):
-            require_relation(cls.entity_type, name, value)
-        return store(value)
 
     if not TYPE_CHECKING:  # so that a type checker finds a misspelt attribute of a typed model
 
@@ -435,14 +386,13 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         """Return the value of *name*; set it to *default* first if a new entity has none.
 
         Raises:
-            NotLoadedError: The attribute is not loaded. The server may have a value, which the
-                default would overwrite.
+            NotLoadedError: The attribute is not loaded. The default could overwrite its value.
         """
         if name not in self and self._is_new:
             self[name] = default
         return self[name]
 
-    def pop(self, name: str, default: Any = _NO_DEFAULT) -> Any:
+    def pop(self, name: str, default: Any = NOT_SET) -> Any:
         """Take back the local change of *name*, and return the value from before.
 
         Raises:
@@ -452,7 +402,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         try:
             value = self[name]
         except UnknownAttributeError:
-            if default is _NO_DEFAULT:
+            if default is NOT_SET:
                 raise
             return default
         del self[name]
@@ -479,8 +429,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
         Args:
             entity: The entity to copy from. Its local values become local changes here.
-            merged: Maps what was merged already; this entity is added. For callers that walk a
-                graph of entities.
+            merged: What a caller that walks a graph has merged already; this entity is added.
         """
         require(isinstance(entity, Entity), "entity", "an entity", entity)
         if merged is not None:
@@ -499,14 +448,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
 
     @model_serializer(mode="plain")
     def _dump(self, info: SerializationInfo) -> dict[str, Any]:
-        plain = as_plain(self)
-        included = plain.keys() if info.include is None else set(info.include)
-        excluded = _excluded_names(info.exclude)
-        return {
-            name: value
-            for name, value in plain.items()
-            if name in included and name not in excluded
-        }
+        return dump(self, info)
 
     @classmethod
     def model_construct(  # type: ignore[override]  # pydantic's plugin gives it another one
@@ -518,11 +460,9 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         return made
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a detached entity with the same values, changed by *update*.
+        """Return a detached entity with the same values, changed by *update*, which is validated.
 
-        Args:
-            update: New values by attribute, which are validated; the key may be among them.
-            deep: Has no effect: copies share the values of the original.
+        The key may be among the new values. The copy shares the others, whatever *deep* says.
         """
         require_values("update", update)
         copy = self.__deepcopy__()
@@ -535,7 +475,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         return {"remote": self._remote, "local": self._local}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore a pickled entity, which belongs to no session."""
+        """Restore a copied or pickled entity, which belongs to no session."""
         attach(self, None)
         self._remote.update(state["remote"])
         self._local.update(state["local"])
@@ -546,27 +486,14 @@ class Entity(BaseModel, MutableMapping[str, Any]):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Return a detached entity: a session has only one instance for a key."""
         copy = type(self).__new__(type(self))
-        attach(copy, None)
-        copy._remote.update(self._remote)
-        copy._local.update(self._local)
+        copy.__setstate__(self.__getstate__())
         return copy
 
 
 def require_entity_type(model: type[Entity]) -> None:
-    """Check that *model* declares an entity type.
-
-    Raises:
-        EntityError: It declares none.
-    """
+    """Raise an EntityError if *model* declares no entity type."""
     if model.entity_type == Entity.entity_type:
         raise EntityError(
             f"{model.__name__} has no entity type; declare one in the class: "
             'entity_type: ClassVar[str] = "Task"'
         )
-
-
-def _excluded_names(exclude: Any) -> set[Any]:
-    """Return the names that pydantic's *exclude* leaves out as a whole, not in part."""
-    if isinstance(exclude, Mapping):
-        return {name for name, part in exclude.items() if part in (True, ...)}
-    return set(exclude or ())

@@ -1,4 +1,4 @@
-"""The Job, which users see in the jobs menu, and its attachments."""
+"""The Job, which users see in the jobs menu, its user, and its attachments."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from pydantic import Field
 from aioftrackjobs.errors import InvalidValueError, NotLoadedError, UnserialisableValueError
 from aioftrackjobs.models._component import Component
 from aioftrackjobs.models._entity import Entity
-from aioftrackjobs.models._fields import Before, Computed, NonTextValidator, UtcDatetime, new_id
-from aioftrackjobs.models._text import names_of, texts_of
-from aioftrackjobs.models._user import User
-from aioftrackjobs.models._values import NotAllowedError
+from aioftrackjobs.models._values import (
+    Before,
+    Computed,
+    NonTextValidator,
+    NotAllowedError,
+    UtcDatetime,
+    new_id,
+)
+from aioftrackjobs.models._views import names_of, texts_of
 from aioftrackjobs.protocol.values import encode_value, standard_value
 
 #: The only value of ``type`` with which clients may create a Job (docs/protocol.md, section 5.2).
@@ -92,6 +97,53 @@ def _plain_text(value: object) -> object:
             if plain is value:
                 raise UnserialisableValueError("Job.data", type(value).__name__)
             return plain
+
+
+class User(Entity):
+    """A person, or a program with an account of its own.
+
+    Source:
+        docs/protocol.md, section 5.5.
+    """
+
+    entity_type: ClassVar[str] = "User"
+    is_typed: ClassVar[bool] = True
+    default_projections: ClassVar[tuple[str, ...]] = (
+        "id",
+        "username",
+        "first_name",
+        "last_name",
+        "email",
+        "is_active",
+        "user_type_id",
+        "thumbnail_id",
+    )
+    immutable_attributes: ClassVar[frozenset[str]] = frozenset({"resource_type"})
+
+    id: str = Field(default_factory=new_id, min_length=1)
+    username: str | None = None
+    first_name: str | None = None
+    last_name: str | None = None
+    email: str | None = None
+    is_active: bool | None = None
+    is_otp_enabled: bool | None = None
+    is_totp_enabled: bool | None = None
+    require_details_update: bool | None = None
+    resource_type: str = "user"
+    user_type_id: str | None = None
+    user_type: Entity | None = None
+    thumbnail_id: str | None = None
+    thumbnail: Entity | None = None
+    thumbnail_url: Computed = None
+    custom_attributes: Any = None
+    metadata: Any = None
+    allocations: MutableSequence[Entity] | None = None
+    appointments: MutableSequence[Entity] | None = None
+    assignments: MutableSequence[Entity] | None = None
+    dashboard_resources: MutableSequence[Entity] | None = None
+    memberships: MutableSequence[Entity] | None = None
+    timelogs: MutableSequence[Entity] | None = None
+    user_security_roles: MutableSequence[Entity] | None = None
 
 
 class Job(Entity):

@@ -17,8 +17,7 @@ from aioftrackjobs.models._component import (
     SequenceComponent,
 )
 from aioftrackjobs.models._entity import Entity, require_entity_type
-from aioftrackjobs.models._job import Job, JobComponent
-from aioftrackjobs.models._user import User
+from aioftrackjobs.models._job import Job, JobComponent, User
 from aioftrackjobs.protocol.schemas import COMPOSITE_KEYS, EntitySchema, decode_schema
 
 TYPED: Mapping[str, type[Entity]] = {

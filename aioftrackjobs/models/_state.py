@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 from aioftrackjobs.protocol.operations import NOT_SET
-from aioftrackjobs.protocol.values import ENTITY_TYPE, Referable
+from aioftrackjobs.protocol.values import ENTITY_TYPE
 
 logger = logging.getLogger(__name__)
 
@@ -263,29 +263,3 @@ def merge_into(target: Any, source: Stateful) -> list[Change]:
                 Change(type="local_attribute", name=name, old_value=old, new_value=value)
             )
     return changes
-
-
-def as_plain(entity: Any, path: tuple[Any, ...] = ()) -> dict[str, Any]:
-    """Return the loaded values of *entity* as plain ones, for a dump by pydantic.
-
-    Entities may refer to each other in a cycle. One that is on the *path* from the outermost
-    entity becomes a reference: its type and its key.
-    """
-    reference = {ENTITY_TYPE: entity.entity_type}
-    if any(entity is outer for outer in path):
-        keys = entity.primary_key_attributes
-        return reference | {name: entity._current(name) for name in keys}
-    inner = (*path, entity)
-    return reference | {name: _plain_value(entity._current(name), inner) for name in entity}
-
-
-def _plain_value(value: Any, path: tuple[Any, ...]) -> Any:
-    match value:
-        case Referable():  # an entity
-            return as_plain(value, path)
-        case tuple() | list():
-            return [_plain_value(item, path) for item in value]
-        case Mapping():
-            return {name: _plain_value(item, path) for name, item in value.items()}
-        case _:
-            return value

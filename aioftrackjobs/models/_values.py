@@ -1,4 +1,4 @@
-"""Values of attributes: converted where they enter, and refused where no attribute can have them.
+"""Values of attributes: their types, how they are converted and validated, and what is refused.
 
 pydantic validates the values of declared fields. Its errors become :class:`InvalidValueError`,
 which names the entity type and the attribute.
@@ -7,21 +7,30 @@ which names the entity type and the attribute.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from contextlib import suppress
+from datetime import UTC, date, datetime, time
+from typing import Annotated, Any, TypeAlias
+from uuid import uuid4
 
-from pydantic import BaseModel, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
 
 from aioftrackjobs.errors import InvalidValueError, UnserialisableValueError
 from aioftrackjobs.models._collection import Collection
-from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, Referable, stored_value
+from aioftrackjobs.models._state import Owner
+from aioftrackjobs.protocol.values import (
+    ENTITY_TYPE,
+    VALUE_TYPE,
+    Referable,
+    stored_time,
+    stored_value,
+)
 
 #: Relations that all entity types have under these names, if they have them at all.
 MAPS = ("metadata", "custom_attributes")
 
 #: Types of most values, which are validated as they are.
 PLAIN = frozenset({str, int, float, bool, type(None), dict})
-
 
 _RELATION = (
     "it must be an entity, a list of entities or None; an id goes into the attribute with _id"
@@ -41,6 +50,76 @@ _REASONS = {
 }
 
 
+# Types of fields
+
+
+class Before(BeforeValidator):
+    """A validator before pydantic's own; it shows no address of its function in ``help()``."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self.func, '__name__', self.func)})"
+
+
+class After(AfterValidator):
+    """The same after pydantic's own validation."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({getattr(self.func, '__name__', self.func)})"
+
+
+def _date_as_time(value: object) -> object:
+    """Return a date as the server stores it in a time; it does not depend on a time zone."""
+    if isinstance(value, str) and len(value) == len("2026-01-02"):
+        with suppress(ValueError):
+            value = date.fromisoformat(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return datetime.combine(value, time(), UTC)
+    if isinstance(value, int | float):  # pydantic would take it for seconds since 1970
+        raise ValueError("it must be a valid datetime")  # noqa: TRY004 - pydantic's
+    return value
+
+
+#: A time in UTC and in whole seconds, as the server stores it. One without a zone is refused.
+UtcDatetime: TypeAlias = Annotated[datetime, Before(_date_as_time), After(stored_time)]
+
+#: A value that the server computes, such as ``{"url": ...}``. Its keys are not documented.
+Computed: TypeAlias = dict[str, Any] | None
+
+
+def new_id() -> str:
+    """Return a random key for a new entity: clients make the keys, the server takes them.
+
+    Source:
+        docs/protocol.md, section 5.1, ``{uid}``.
+    """
+    return str(uuid4())
+
+
+#: Validators of the base class of all entities. They check whole entities, no fields.
+BASE_VALIDATORS = frozenset({"_refuse_other_types"})
+
+
+class NonTextValidator(Before):
+    """A validator that converts other values and returns every text unchanged."""
+
+
+def verbatim_fields(model: type[BaseModel]) -> frozenset[str]:
+    """Return the fields of *model* that accept any text unchanged: it needs no validation."""
+    decorators = model.__pydantic_decorators__
+    own = decorators.model_validators.keys() - BASE_VALIDATORS
+    if own or decorators.field_validators or decorators.validators or decorators.root_validators:
+        return frozenset()
+    if any(option.startswith("str_") for option in model.model_config):
+        return frozenset()
+    return frozenset(
+        name
+        for name, field in model.__pydantic_fields__.items()
+        if field.annotation in (str, str | None)
+        and not field.frozen
+        and all(isinstance(each, NonTextValidator) for each in field.metadata)
+    )
+
+
 class NotAllowedError(ValueError):
     """A value is none of those that an attribute can have; for validators of fields.
 
@@ -54,6 +133,9 @@ class NotAllowedError(ValueError):
         *most, last = [repr(each) for each in self.allowed]
         listed = f"{', '.join(most)} or {last}" if most else last
         super().__init__(f"it must be {kind}: {listed}")
+
+
+# Conversion
 
 
 def prepare(entity_type: str, name: str, value: Any) -> Any:
@@ -78,6 +160,35 @@ def prepare(entity_type: str, name: str, value: Any) -> Any:
     return stored_value(value)
 
 
+def validated(
+    model: type[BaseModel], entity_type: str, name: str, value: Any, owner: Owner | None
+) -> Any:
+    """Return *value* validated and converted, as entities of *model* store it under *name*.
+
+    Raises:
+        InvalidValueError: The attribute cannot have this value.
+        UnserialisableValueError: JSON cannot hold it.
+    """
+    given = value = prepare(entity_type, name, value)
+    if name in model.__pydantic_fields__:
+        scratch = model.__new__(model)
+        object.__setattr__(scratch, "__pydantic_fields_set__", set())
+        object.__setattr__(scratch, "__pydantic_extra__", {})
+        error: InvalidValueError | None = None
+        try:
+            model.__pydantic_validator__.validate_assignment(scratch, name, value)
+        except ValidationError as exc:
+            error = invalid_value(entity_type, exc)
+        if error is not None:
+            raise error  # outside the handler: pydantic's error says the same with less
+        value = scratch.__dict__[name]
+    if type(value) is not str or name in MAPS:
+        require_flat(model, entity_type, name, given, value)
+    if owner is not None and name in owner.relations_of(entity_type):
+        require_relation(entity_type, name, value)
+    return store(value)
+
+
 def store(value: Any) -> Any:
     """Return *value* as entities store it: a list of entities becomes a tuple.
 
@@ -87,6 +198,9 @@ def store(value: Any) -> Any:
     if isinstance(value, (list, tuple, Collection)) and all(map(_is_entity, value)):
         return tuple(value)
     return value
+
+
+# Refusals
 
 
 def require_relation(entity_type: str, name: str, value: object) -> None:

@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-_MD5_TAG = re.compile(r'(?:"([0-9a-f]{32})"|([0-9a-f]{32}))', re.IGNORECASE)
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.IGNORECASE)
+# Texts, which re compiles when a file is moved.
+_MD5_TAG = r'(?i)(?:"([0-9a-f]{32})"|([0-9a-f]{32}))'
+_CONTENT_RANGE = r"(?i)bytes (\d+)-(\d+)/(\d+|\*)"
 _MD5_SIZE = 16
 
 #: Redirections that keep the method and the body of a request.
@@ -76,7 +77,7 @@ def decode_md5_etag(headers: Mapping[str, str]) -> str | None:
         return None
     if "x-amz-server-side-encryption-customer-algorithm" in headers:
         return None
-    match = _MD5_TAG.fullmatch(headers.get("etag", "").strip())
+    match = re.fullmatch(_MD5_TAG, headers.get("etag", "").strip())
     return (match[1] or match[2]).lower() if match else None
 
 
@@ -95,7 +96,7 @@ def decode_content_md5(headers: Mapping[str, str]) -> bytes | None:
 
 def decode_content_range(headers: Mapping[str, str]) -> tuple[int, int | None] | None:
     """Return the offset of a part of a file, and the size of the whole, if that is known."""
-    match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    match = re.fullmatch(_CONTENT_RANGE, headers.get("content-range", "").strip())
     if match is None:
         return None
     return int(match[1]), None if match[3] == "*" else int(match[3])

@@ -15,18 +15,18 @@ from typing import NamedTuple
 
 from aioftrackjobs.protocol.query import quote
 
-# Anchored at the end: there, the words can be neither in a literal, which ends in a quote, nor
-# in a subquery, which ends in a parenthesis.
-_PAGING = re.compile(
-    r"(?:\s+offset\s+(?P<offset>\d{1,18}))?(?:\s+limit\s+(?P<limit>\d{1,18}))?"
-    r"(?:\s+offset\s+(?P<late_offset>\d{1,18}))?\s*$",
-    re.IGNORECASE,
+# Texts, which re compiles when it first needs them.
+#: Anchored at the end: there, the words can be neither in a literal, which ends in a quote, nor
+#: in a subquery, which ends in a parenthesis.
+_PAGING = (
+    r"(?i)(?:\s+offset\s+(?P<offset>\d{1,18}))?(?:\s+limit\s+(?P<limit>\d{1,18}))?"
+    r"(?:\s+offset\s+(?P<late_offset>\d{1,18}))?\s*$"
 )
-_TOKEN = re.compile(
-    r"""(?P<literal>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|(?P<bracket>[()])|(?P<word>[\w+\-.:]+)""",
-    re.DOTALL,
+_LITERAL_OR_WORD = (
+    r"""(?s)(?P<literal>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')"""
+    r"|(?P<bracket>[()])|(?P<word>[\w+\-.:]+)"
 )
-_ASCENDING = re.compile(r"\s+asc(?:ending)?$", re.IGNORECASE)
+_ASCENDING = r"(?i)\s+asc(?:ending)?$"
 
 
 class PagedExpression(NamedTuple):
@@ -39,7 +39,7 @@ class PagedExpression(NamedTuple):
 
 def split_paging(expression: str) -> PagedExpression:
     """Return *expression* with its own ``offset`` and ``limit`` taken off the end."""
-    match = _PAGING.search(expression)
+    match = re.search(_PAGING, expression)
     if match is None:  # the pattern matches the empty end of any text
         return PagedExpression(expression)
     offset = match["offset"] or match["late_offset"] or 0
@@ -66,7 +66,7 @@ class Clauses(NamedTuple):
 
     def is_ordered_by(self, key: Sequence[str]) -> bool:
         """Return whether the rows are sorted by the attributes *key*, in ascending order."""
-        orders = [_ASCENDING.sub("", order.strip()) for order in self.order.split(",")]
+        orders = [re.sub(_ASCENDING, "", order.strip()) for order in self.order.split(",")]
         return orders == list(key)
 
     def after(self, key: Sequence[tuple[str, str]], names: Sequence[str]) -> str:
@@ -134,7 +134,7 @@ def find_clauses(text: str) -> Clauses | None:
 def _outer_words(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield the words outside of literals and parentheses, with their places in *text*."""
     depth = 0
-    for token in _TOKEN.finditer(text):
+    for token in re.finditer(_LITERAL_OR_WORD, text):
         match token["bracket"]:
             case "(":
                 depth += 1

@@ -14,9 +14,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update, Values
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
@@ -34,8 +33,7 @@ from aioftrackjobs.protocol.values import (
 Row: TypeAlias = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ExistenceQuery:
+class ExistenceQuery(NamedTuple):
     """A query for the entities that exist among some.
 
     Attributes:

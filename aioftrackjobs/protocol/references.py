@@ -50,7 +50,8 @@ def linked_ids(operations: Sequence[Operation]) -> list[str]:
 
 def _texts(value: object) -> list[str]:
     """Return all texts in *value*, in no particular order."""
-    texts, left = list[str](), [value]
+    texts: list[str] = []
+    left = [value]
     for each in left:  # the list grows during the loop
         if isinstance(each, str):
             texts.append(each)
@@ -86,14 +87,5 @@ def _repeats(row: Mapping[str, Any], operation: Operation) -> bool:
     if isinstance(operation, Delete):
         return False
     entity_type, key = operation.target
-    sent = operation.values
-    for name, value in row.items():
-        if name in sent:
-            if sent[name] != value:
-                return False
-        elif name == ENTITY_TYPE:
-            if value != entity_type:
-                return False
-        elif (name, value) not in key:
-            return False
-    return True
+    sent = {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
+    return row.items() <= sent.items()

@@ -10,8 +10,7 @@ import hashlib
 import json
 import reprlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from aioftrackjobs.errors import MalformedResponseError
 
@@ -49,8 +48,7 @@ _SCALARS = ("string", "boolean", "integer", "number", "variable", None)
 _COLLECTIONS = ("array", "mapped_array")
 
 
-@dataclass(frozen=True, slots=True)
-class EntitySchema:
+class EntitySchema(NamedTuple):
     """What a client needs to know about one entity type.
 
     Attributes:

@@ -1,7 +1,7 @@
-"""Uploads and component URLs: payloads, file names and URLs.
+"""Uploads, component URLs, and the locations that every ftrack server has.
 
 Source:
-    docs/protocol.md, sections 6.3 to 6.5.
+    docs/protocol.md, section 6.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 from aioftrackjobs.protocol.values import JSONValue
@@ -18,6 +18,29 @@ _MIB = 1024 * 1024
 
 #: HTTP statuses of a URL that is not valid, or not any more; and an error code of stores.
 _NOT_PERMITTED, _BAD_REQUEST, _EXPIRED = (401, 403, 410), 400, b"<Code>ExpiredToken</Code>"
+
+#: Ids of the locations.
+ORIGIN_LOCATION_ID = "ce9b348f-8809-11e3-821c-20c9d081909b"
+UNMANAGED_LOCATION_ID = "cb268ecc-8809-11e3-a7e2-20c9d081909b"
+REVIEW_LOCATION_ID = "cd41be70-8809-11e3-b98a-20c9d081909b"
+CONNECT_LOCATION_ID = "07b82a97-8cf9-11e3-9383-20c9d081909b"
+SERVER_LOCATION_ID = "3a372bde-05bc-11e4-8908-20c9d081909b"
+
+
+class BuiltinLocation(NamedTuple):
+    """A location whose id and name are the same on every server."""
+
+    id: str
+    name: str
+
+
+BUILTIN_LOCATIONS = (
+    BuiltinLocation(ORIGIN_LOCATION_ID, "ftrack.origin"),
+    BuiltinLocation(UNMANAGED_LOCATION_ID, "ftrack.unmanaged"),
+    BuiltinLocation(REVIEW_LOCATION_ID, "ftrack.review"),
+    BuiltinLocation(CONNECT_LOCATION_ID, "ftrack.connect"),
+    BuiltinLocation(SERVER_LOCATION_ID, "ftrack.server"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,10 +44,9 @@ from aioftrackjobs.devserver.faults.kinds import (
     TooManyRequests,
     Truncate,
 )
-from aioftrackjobs.testing._credentials import FtrackCredentials
 from aioftrackjobs.testing._fake import FakeServer, FakeTransport
 from aioftrackjobs.testing._process import ServerProcess, ServerProcessError
-from aioftrackjobs.testing._server import FtrackServer
+from aioftrackjobs.testing._server import FtrackCredentials, FtrackServer
 
 __all__ = [
     "BadGateway",

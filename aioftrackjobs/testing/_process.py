@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from aioftrackjobs.devserver.serving.handle import EntityInspector
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.session import AsyncSession
-from aioftrackjobs.testing._credentials import FtrackCredentials
+from aioftrackjobs.testing._server import FtrackCredentials
 
 #: The child process reads its settings from standard input, because every user can read a command
 #: line. It imports modules from the same places as its parent, which need not have them installed.

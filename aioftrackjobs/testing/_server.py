@@ -1,10 +1,10 @@
-"""FtrackServer: a server as tests see it, with its faults and its entities."""
+"""FtrackServer: a server as tests see it, with its faults, its entities and its credentials."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from anyio.from_thread import start_blocking_portal
 
@@ -12,10 +12,33 @@ from aioftrackjobs.devserver import Faults, ServerHandle, running
 from aioftrackjobs.devserver.serving.handle import EntityInspector
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import AsyncSession
-from aioftrackjobs.testing._credentials import FtrackCredentials
 
 #: Shorter delays than by default, because tests with faults would spend most of their time in them.
 _SHORT_DELAYS = RetryPolicy(first_delay=0.01, longest_delay=0.1)
+
+
+class FtrackCredentials(NamedTuple):
+    """URL, key and user of a server, in the order of the arguments of a session.
+
+    Use it as ``AsyncSession(*credentials)`` or ``ftrack_api.Session(*credentials)``. Its ``repr``
+    does not show the key.
+    """
+
+    server_url: str
+    api_key: str
+    api_user: str
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(server_url={self.server_url!r}, api_user={self.api_user!r})"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The environment variables for these credentials."""
+        return {
+            "FTRACK_SERVER": self.server_url,
+            "FTRACK_API_KEY": self.api_key,
+            "FTRACK_API_USER": self.api_user,
+        }
 
 
 class FtrackServer(EntityInspector):

@@ -41,9 +41,8 @@ from aioftrackjobs.models import (
     JobComponent,
     Location,
 )
-from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
-from aioftrackjobs.protocol.upload import PartSizes
+from aioftrackjobs.protocol.upload import SERVER_LOCATION_ID, PartSizes
 from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.transfers.content import Content, Uploadable, open_content
 from aioftrackjobs.transfers.control import Detached, ProgressCallback, run_in_background

@@ -76,7 +76,7 @@ class Departure(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class WireRequest:
     """One HTTP request. Its repr shows neither URL nor headers, as both may carry secrets.
 
@@ -95,7 +95,7 @@ class WireRequest:
         return f"<{type(self).__name__} {self.method}>"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class WireResponse:
     """One whole response.
 

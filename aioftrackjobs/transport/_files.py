@@ -305,7 +305,7 @@ class FileTransport:
         connection.start_tls(self._certificates)
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _FileDownload:
     """A response whose body has not been received."""
 

@@ -301,7 +301,7 @@ class Trace:
             if info["request"].method != b"CONNECT":
                 if step == "send_request_headers":
                     self._stream = None
-                    # It costs much for each step, and nothing more is of interest.
+                    # No further step is of interest, and each call takes time.
                     info["request"].extensions.pop("trace", None)
                     body = self._departure.leave(may_replace=True)
                     if body is not None:

@@ -14,18 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-_SECRET_PARAMETERS = re.compile(
-    r"(?i)\b(api_?key|token|sig|signature|x-(?:amz|goog)-[\w-]+)=[^&\s\"'<>]*"
-)
+# Texts, which re compiles when it first needs them: most sessions never do.
+_PARAMETERS = r"(?i)\b(api_?key|token|sig|signature|x-(?:amz|goog)-[\w-]+)=[^&\s\"'<>]*"
 #: An address up to its server, and the rest of it.
-_ADDRESS = re.compile(r"(?i)\b(https?://[^/?#\s\"'<>]+)[/?#][^\s\"'<>]*")
+_ADDRESS = r"(?i)\b(https?://[^/?#\s\"'<>]+)[/?#][^\s\"'<>]*"
 #: As the libraries of HTTP/2 log it: ``(b'ftrack-api-key', b'...')`` or ``ftrack-api-key: ...``.
-_KEY_HEADER = re.compile(r"(?i)(ftrack-api-key['\"]?\s*[,:=]\s*b?['\"]?)[^'\",;)\s]+")
-_LOCATION = re.compile(r"(?i)\b(location['\"]?, *b?['\"])[^'\"]*")
-_COOKIES = re.compile(r"(?i)(set-cookie['\"]?, *b?['\"])[^'\"]*")
+_KEY_HEADER = r"(?i)(ftrack-api-key['\"]?\s*[,:=]\s*b?['\"]?)[^'\",;)\s]+"
+_LOCATION = r"(?i)\b(location['\"]?, *b?['\"])[^'\"]*"
+_COOKIES = r"(?i)(set-cookie['\"]?, *b?['\"])[^'\"]*"
 #: User name and password of a proxy, in its URL and in the repr of aiohttp's ``BasicAuth``.
-_PROXY_USER = re.compile(r"(?<=://)[^\s/?#@'\"]+@")
-_PASSWORD = re.compile(r"(?i)\b(password=)('[^']*'|\"[^\"]*\")")
+_PROXY_USER = r"(?<=://)[^\s/?#@'\"]+@"
+_BASIC_AUTH = r"(?i)\b(password=)('[^']*'|\"[^\"]*\")"
 _CLIENT_LOGGERS = (
     "httpx",
     "httpx2",
@@ -51,9 +50,10 @@ def redact(text: str, *secrets: str) -> str:
             text = text.replace(secret, "***")
     # Most texts contain neither, and the expressions take many times as long as these checks.
     if "://" in text:
-        text = _PROXY_USER.sub("***@", text)
+        text = re.sub(_PROXY_USER, "***@", text)
     if "=" in text:
-        text = _SECRET_PARAMETERS.sub(r"\1=***", _PASSWORD.sub(r"\1***", text))
+        text = re.sub(_BASIC_AUTH, r"\1***", text)
+        text = re.sub(_PARAMETERS, r"\1=***", text)
     return text
 
 
@@ -63,10 +63,12 @@ class _RedactingFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
         if _sends_file.get():
-            redacted = _LOCATION.sub(r"\1***", _ADDRESS.sub(r"\1/***", message))
+            redacted = re.sub(_ADDRESS, r"\1/***", message)
+            redacted = re.sub(_LOCATION, r"\1***", redacted)
         else:
             redacted = redact(message)
-        redacted = _KEY_HEADER.sub(r"\1***", _COOKIES.sub(r"\1***", redacted))
+        redacted = re.sub(_COOKIES, r"\1***", redacted)
+        redacted = re.sub(_KEY_HEADER, r"\1***", redacted)
         if redacted != message:
             record.msg, record.args = redacted, ()
         return True

@@ -217,6 +217,7 @@ def test_every_module_and_attribute_that_is_named_exists(page: str) -> None:
         for part in [] if name is None else name[1][1:].split("."):
             if inspect.ismodule(value) and not hasattr(value, part):
                 importlib.import_module(f"{value.__name__}.{part}")
+            assert hasattr(value, part), span
             value = getattr(value, part)
 
 

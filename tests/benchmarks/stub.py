@@ -27,8 +27,8 @@ from uuid import NAMESPACE_URL, uuid4, uuid5
 from measuring import FILE_SIZE, JOBS, PAGE, USERS
 
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
-from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
 from aioftrackjobs.protocol.schemas import schema_hash
+from aioftrackjobs.protocol.upload import SERVER_LOCATION_ID
 
 #: Bytes that are received or sent at once.
 CHUNK = 1 << 20

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from aioftrackjobs.devserver import ServerStartError, create_app, running
-from aioftrackjobs.protocol.locations import BUILTIN_LOCATIONS
+from aioftrackjobs.protocol.upload import BUILTIN_LOCATIONS
 
 from .caller import Caller, names_in, query, update
 

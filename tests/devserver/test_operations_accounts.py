@@ -287,13 +287,19 @@ async def test_a_widget_has_an_address_that_expires(api: Caller) -> None:
         {"name": "info", "entity_type": "Task"},
         {"name": "info", "entity_type": "Tsk", "entity_key": ["x"]},
         {"name": "info", "entity_type": "Task", "entity_key": ["a", "b"]},
-        {"name": "info", "entity_type": "Task", "entity_key": ["gone"]},
     ],
 )
 async def test_widgets_that_do_not_exist_are_refused(api: Caller, fields: dict[str, Any]) -> None:
     error = await api.refused({"action": "get_widget_url", **fields})
 
-    assert error["exception"] in {"ValidationError", "EntityNotFoundError"}
+    assert error["exception"] == "ValidationError"
+
+
+async def test_a_widget_about_an_entity_that_does_not_exist_is_refused(api: Caller) -> None:
+    about = {"name": "info", "entity_type": "Task", "entity_key": ["gone"]}
+    error = await api.refused({"action": "get_widget_url", **about})
+
+    assert error["exception"] == "EntityNotFoundError"
 
 
 @pytest.mark.parametrize(

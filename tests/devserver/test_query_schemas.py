@@ -10,6 +10,7 @@ import pytest
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.schema.loader import load_model
 from aioftrackjobs.devserver.schema.model import Model
+from aioftrackjobs.protocol.values import ENTITY_TYPE
 
 from .caller import Caller, query
 from .recorded import DOCUMENTS
@@ -31,9 +32,11 @@ async def test_all_types_and_all_their_attributes_can_be_queried(recorded: Calle
             for name, fragment in document["properties"].items()
             if not fragment.get("restricted_projection")
         ]
-        await recorded.call(
+        plain, selected = await recorded.call(
             query(document["id"]), query(f"select {', '.join(names)} from {document['id']}")
         )
+        assert len(selected["data"]) == len(plain["data"])
+        assert all(row.keys() <= {ENTITY_TYPE, *names} for row in selected["data"])
 
 
 def minimal(document: dict[str, Any], known: dict[str, str]) -> dict[str, Any] | None:

@@ -25,6 +25,7 @@ from aioftrackjobs.connection import Connection
 from aioftrackjobs.devserver import ServerHandle
 
 from .settings import SETTINGS, AnyClient, Setting, connected
+from .waiting import until
 
 T = TypeVar("T")
 
@@ -158,6 +159,7 @@ class Fault:
         about: Bytes in the head of a request, or in the beginning of its body, that select it.
         sent: Break the connection after so many bytes of the request were sent.
         received: Break the connection after so many bytes of the response were received.
+        when: Not before this is true. A client may lose what it has not read by then.
         response: Status line and headers of a response that the proxy sends instead of the server.
         damage: Overwrite the body of the request.
         then: Called when the fault happens.
@@ -167,6 +169,7 @@ class Fault:
     times: int = 1
     sent: int | None = None
     received: int | None = None
+    when: Callable[[], object] = lambda: True
     response: bytes | None = None
     damage: bool = False
     then: Callable[[], object] = lambda: None
@@ -248,7 +251,8 @@ class _Exchange:
         with suppress(anyio.BrokenResourceError):
             async for data in self._server:
                 self._received += len(data)
-                if self._is_due(self._received, "received"):
+                if self._fault is not None and self._is_due(self._received, "received"):
+                    await until(self._fault.when)
                     break
                 await self._client.send(data)
         self._end(scope)

@@ -318,7 +318,7 @@ async def test_claims_that_were_never_begun_are_forgotten_when_they_have_ended(
         assert list(claims._claimed) == [made[-1].id]
         with pytest.raises(JobOwnedError, match="meanwhile"):
             async with job_context(session, job=held.id):
-                pytest.fail("it was run by somebody else")
+                pytest.fail("it was run by another session")
 
 
 async def test_a_session_that_closes_takes_out_its_claims(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ from .outages import OUTAGES, Outage, relayed
 from .relay import Relay, Send
 from .waiting import until
 
-#: Seconds: whoever waits for so long exceeds the time limit of the test.
+#: Seconds: a test that waits for so long exceeds its time limit.
 NEVER = 600.0
 
 #: Closing waits only for what has a limit of its own.
@@ -46,7 +47,7 @@ def opened(server: ServerHandle, url: str | None = None, timings: Timings = TIME
 
 
 class Blocks:
-    """Blocks of Jobs in tasks that nobody cancels when the session closes.
+    """Blocks of Jobs in tasks that are not cancelled when the session closes.
 
     Attributes:
         jobs: The Jobs that have begun.
@@ -72,6 +73,10 @@ class Blocks:
         await until(lambda: len(self.jobs) > count)
         return self.jobs[-1]
 
+    def cancel(self) -> None:
+        """Cancel the tasks of all blocks."""
+        self._group.cancel_scope.cancel()
+
     async def _run(
         self,
         session: AsyncSession,
@@ -90,6 +95,20 @@ class Blocks:
                 raise
         else:
             self.ends.append("left")
+
+
+@asynccontextmanager
+async def outliving(
+    server: ServerHandle, *uses: Callable[[RunningJob], Awaitable[object]] | None
+) -> AsyncIterator[Blocks]:
+    """Give blocks whose session was closed, and let them be left; each awaits one of *uses*."""
+    async with anyio.create_task_group() as group:
+        blocks = Blocks(group)
+        async with opened(server) as session:
+            for use in uses:
+                await blocks.enter(session, use)
+        yield blocks
+        blocks.leave.set()
 
 
 class Gate:
@@ -121,13 +140,8 @@ async def close(session: AsyncSession) -> None:
 async def test_jobs_that_run_fail_when_their_session_is_closed(
     server: ServerHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with anyio.create_task_group() as group:
-        blocks = Blocks(group)
-        async with opened(server) as session:
-            for _ in range(3):
-                await blocks.enter(session)
+    async with outliving(server, None, None, None) as blocks:
         failed = ends_of(server, *blocks.jobs)
-        blocks.leave.set()
 
     assert failed == [("failed", f"Render - failed: {REASON}")] * 3
     assert all(job.id in caplog.text for job in blocks.jobs)
@@ -143,14 +157,8 @@ async def fail(_: RunningJob) -> None:
 async def test_a_block_that_is_left_after_that_raises_only_its_own_error(
     server: ServerHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with anyio.create_task_group() as group:
-        blocks = Blocks(group)
-        async with opened(server) as session:
-            await blocks.enter(session)
-            await blocks.enter(session, fail)
+    async with outliving(server, None, fail) as blocks:
         caplog.clear()
-        blocks.leave.set()
-        await until(lambda: len(blocks.ends) == 2)
 
     assert {str(each) for each in blocks.ends} == {"left", "mine"}
     assert caplog.records == []
@@ -160,13 +168,10 @@ async def test_a_block_that_is_left_after_that_raises_only_its_own_error(
 async def test_a_block_that_is_cancelled_after_that_is_just_cancelled(
     server: ServerHandle, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with anyio.create_task_group() as group:
-        blocks = Blocks(group)
-        async with opened(server) as session:
-            await blocks.enter(session)
+    async with outliving(server, None) as blocks:
         failed = ends_of(server, *blocks.jobs)
         caplog.clear()
-        group.cancel_scope.cancel()
+        blocks.cancel()
 
     assert isinstance(blocks.ends[0], anyio.get_cancelled_exc_class())
     assert ends_of(server, *blocks.jobs) == failed
@@ -184,13 +189,9 @@ async def test_in_such_a_block_progress_does_nothing_and_an_attachment_is_refuse
         with pytest.raises(SessionStateError, match="closed"):
             await job.attach(b"text", name="report.txt")
 
-    async with anyio.create_task_group() as group:
-        blocks = Blocks(group)
-        async with opened(server) as session:
-            await blocks.enter(session, use)
+    async with outliving(server, use) as blocks:
         failed = ends_of(server, *blocks.jobs)
         caplog.clear()
-        blocks.leave.set()
 
     assert blocks.ends == ["left"]
     assert ends_of(server, *blocks.jobs) == failed
@@ -542,3 +543,17 @@ async def test_the_journal_forgets_jobs_that_closing_has_ended(
         blocks.leave.set()
 
     assert JobStatus(server.inspector.job(blocks.jobs[0].id)["status"]) is JobStatus.FAILED
+
+
+async def test_the_warning_of_many_jobs_names_some_and_their_number(
+    server: ServerHandle, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with anyio.create_task_group() as group:
+        blocks = Blocks(group)
+        async with opened(server) as session:
+            for _ in range(30):
+                await blocks.enter(session)
+        blocks.leave.set()
+    (text,) = (each.getMessage() for each in caplog.records if "is closed while" in each.msg)
+    assert text.count("<Job ") == 10
+    assert text.endswith(" and 20 more")

@@ -23,19 +23,30 @@ from .waiting import shows, until
 
 
 class Begun:
-    """Runs a block as a Job that waits until it is cancelled."""
+    """Runs a block as a Job that waits until it is cancelled.
+
+    Attributes:
+        jobs: The Jobs that have begun.
+        inside: Set when a block has begun.
+        seconds: How long the latest block has run.
+    """
 
     def __init__(self, session: AsyncSession) -> None:
         self._session = session
         self.jobs: list[RunningJob] = []
         self.inside = anyio.Event()
+        self.seconds = 0.0
 
     async def run(self, decide: Callable[[RunningJob], object] = lambda _: None) -> None:
         async with job_context(self._session, description="Render") as job:
             self.jobs.append(job)
             decide(job)
             self.inside.set()
-            await anyio.sleep_forever()
+            entered = time.monotonic()
+            try:
+                await anyio.sleep_forever()
+            finally:
+                self.seconds = time.monotonic() - entered
 
 
 @pytest.fixture
@@ -280,6 +291,24 @@ async def test_a_text_that_is_set_after_data_stays_when_these_are_taken_back(
     assert (await data_of(other, job))["description"] == "z"
 
 
+@pytest.mark.parametrize("has_reported", [False, True])
+async def test_a_text_that_was_rolled_back_does_not_count(
+    session: AsyncSession, other: AsyncSession, *, has_reported: bool
+) -> None:
+    async with job_context(session, description="x", interval=0) as job:
+        job.entity["data"] = {"description": "y"}
+        if has_reported:
+            job.progress(0.5)
+            await shows(other, job, "y (50 %)")
+        session.rollback()
+        assert job.description == "x"
+        async with session.unit_of_work() as unit:
+            job.entity["data"] = {"description": "z"}
+            unit.rollback()
+        assert job.description == "x"
+    assert (await data_of(other, job))["description"] == "x"
+
+
 async def test_a_status_that_was_rolled_back_does_not_count(
     session: AsyncSession, other: AsyncSession
 ) -> None:
@@ -482,13 +511,27 @@ async def _move_on_after(work: Work, limit: float) -> None:
         raise TimeoutError
 
 
-async def time_out(begun: Begun, limited: Callable[[Work, float], Awaitable[None]]) -> None:
-    """Run the block with a short limit, or with a longer one if it was not entered in time."""
+async def require_timed_out(
+    begun: Begun, other: AsyncSession, limited: Callable[[Work, float], Awaitable[None]]
+) -> None:
+    """Let a limit end the block, and check that the Job says so, and after how many seconds.
+
+    The limit is a short one, or a longer one if the block was not entered in time.
+    """
     for limit in (0.1, 1.0, 10.0):
+        started = time.monotonic()
         with pytest.raises(TimeoutError):
             await limited(begun.run, limit)
         if begun.jobs:
-            return
+            break
+    longest = time.monotonic() - started
+
+    status, text = await end_of(other, begun.jobs[0])
+    assert status == "failed"
+    match = re.fullmatch(r"Render - failed: timed out after ([\d.]+) s", str(text))
+    assert match, text
+    rounded = 0.5 * 0.1 ** len(match[1].partition(".")[2])
+    assert begun.seconds - rounded <= float(match[1]) <= longest + rounded
 
 
 @pytest.mark.asyncio_only
@@ -506,11 +549,7 @@ async def time_out(begun: Begun, limited: Callable[[Work, float], Awaitable[None
 async def test_a_timeout_of_asyncio_is_the_reason(
     begun: Begun, other: AsyncSession, limited: Callable[[Work, float], Awaitable[None]]
 ) -> None:
-    await time_out(begun, limited)
-
-    status, text = await end_of(other, begun.jobs[0])
-    assert status == "failed"
-    assert re.fullmatch(r"Render - failed: timed out after [\d.]+ s", str(text))
+    await require_timed_out(begun, other, limited)
 
 
 @pytest.mark.every_loop
@@ -518,15 +557,7 @@ async def test_a_timeout_of_asyncio_is_the_reason(
 async def test_a_deadline_of_anyio_is_the_reason(
     begun: Begun, other: AsyncSession, limited: Callable[[Work, float], Awaitable[None]]
 ) -> None:
-    began = time.monotonic()
-    await time_out(begun, limited)
-    took = time.monotonic() - began
-
-    status, text = await end_of(other, begun.jobs[0])
-    assert status == "failed"
-    match = re.fullmatch(r"Render - failed: timed out after ([\d.]+) s", str(text))
-    assert match, text
-    assert 0 < float(match[1]) <= took + 0.1, "it is rounded"
+    await require_timed_out(begun, other, limited)
 
 
 @pytest.mark.asyncio_only

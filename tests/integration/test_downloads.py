@@ -20,8 +20,9 @@ from aioftrackjobs import AsyncSession, FileComponent, TransferError, TransportE
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transfers.partial_file import PartialFile
-from aioftrackjobs.transport import _files
+from aioftrackjobs.transport import _files, _httpx
 
+from .waiting import cancelled_after
 from .wires import Received, listening, receive_request, response
 
 if TYPE_CHECKING:
@@ -80,15 +81,32 @@ def left(target: Path) -> set[str]:
     return {path.name for path in target.parent.iterdir()}
 
 
+def break_off(proxy: FaultProxy, target: Path, body: bytes = BODY, **what: Any) -> None:
+    """Plan a download that breaks off in the middle, when a part of it is on the disk."""
+    parts = target.parent
+
+    def is_kept() -> bool:
+        return any(path.stat().st_size for path in parts.glob("*.part"))
+
+    proxy.plan(GET, received=len(body) // 2, when=is_kept, **what)
+
+
+@pytest.fixture
+def blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each piece is written as it arrives, also by a client that gathers larger blocks."""
+    monkeypatch.setattr(_httpx, "_BLOCK", 1)
+
+
 # Within a call
 
 
 @BODIES
+@pytest.mark.usefixtures("blocks")
 async def test_a_download_resumes_where_it_broke_off(
     session: AsyncSession, proxy: FaultProxy, target: Path, body: bytes
 ) -> None:
     component = await put(session, body)
-    proxy.plan(GET, received=len(body) // 2)
+    break_off(proxy, target, body)
     seen: list[tuple[int, int | None]] = []
 
     await session.download(component, target, progress=lambda *counts: seen.append(counts))
@@ -103,13 +121,13 @@ async def test_a_download_resumes_where_it_broke_off(
     assert seen[-1] == (len(body), len(body))
 
 
-@pytest.mark.parametrize("received", [1000, None], ids=["resumed", "whole"])
+@pytest.mark.parametrize("is_resumed", [True, False], ids=["resumed", "whole"])
 async def test_a_download_asks_for_a_new_url_when_that_of_the_store_has_expired(
-    no_retries: AsyncSession, proxy: FaultProxy, target: Path, received: int | None
+    no_retries: AsyncSession, proxy: FaultProxy, target: Path, *, is_resumed: bool
 ) -> None:
     component = await put(no_retries)
-    if received is not None:
-        proxy.plan(GET, received=received)
+    if is_resumed:
+        break_off(proxy, target)
         with pytest.raises(TransportError):
             await no_retries.download(component, target, resume=True)
     proxy.plan(GET, response=b"HTTP/1.1 403 Forbidden", times=2)
@@ -117,6 +135,8 @@ async def test_a_download_asks_for_a_new_url_when_that_of_the_store_has_expired(
     await no_retries.download(component, target, resume=True)
 
     assert target.read_bytes() == BODY
+    *_, last = proxy.requests(GET)
+    assert (b"if-range" in last) == is_resumed
 
 
 async def test_a_download_that_is_forbidden_asks_for_few_urls(
@@ -151,26 +171,30 @@ async def test_a_file_that_changed_meanwhile_is_downloaded_anew(
 ) -> None:
     component = await put(session)
     changed = BODY[::-1]
-    proxy.plan(
-        GET, received=len(BODY) // 2, then=lambda: (files / component.id).write_bytes(changed)
-    )
+    break_off(proxy, target, then=lambda: (files / component.id).write_bytes(changed))
 
     await session.download(component, target)
 
     assert target.read_bytes() == changed
+    assert b"if-range" in proxy.requests(GET)[1]
 
 
+@pytest.mark.parametrize(
+    "response",
+    [b"416 No\r\ncontent-range: bytes */5", b"206 Odd\r\ncontent-range: bytes 1-2/5"],
+    ids=["refused", "another"],
+)
 async def test_a_download_begins_anew_if_the_range_does_not_exist(
-    session: AsyncSession, proxy: FaultProxy, target: Path
+    session: AsyncSession, proxy: FaultProxy, target: Path, response: bytes
 ) -> None:
     component = await put(session)
-    proxy.plan(GET, received=len(BODY) // 2)
-    proxy.plan(b"if-range", response=b"HTTP/1.1 416 No\r\ncontent-range: bytes */5")
-    proxy.plan(b"if-range", response=b"HTTP/1.1 206 Odd\r\ncontent-range: bytes 1-2/5")
+    break_off(proxy, target)
+    proxy.plan(b"if-range", response=b"HTTP/1.1 " + response)
 
     await session.download(component, target)
 
     assert target.read_bytes() == BODY
+    assert [b"if-range" in head for head in proxy.requests(GET)] == [False, True, False]
 
 
 @pytest.mark.parametrize("status", [b"503 Busy", b"429 Slow"])
@@ -217,16 +241,14 @@ async def test_attempts_that_break_off_at_the_same_place_spend_the_budget(
 
 @BODIES
 @pytest.mark.every_client
+@pytest.mark.usefixtures("blocks")
 async def test_a_later_call_resumes_where_an_earlier_one_broke_off(
     no_retries: AsyncSession, proxy: FaultProxy, target: Path, body: bytes
 ) -> None:
     component = await put(no_retries, body)
-    for _ in range(10):  # a client may lose what it holds when the connection breaks
-        proxy.plan(GET, received=len(body) // 2)
-        with pytest.raises(TransportError):
-            await no_retries.download(component, target, resume=True)
-        if left(target):
-            break
+    break_off(proxy, target, body)
+    with pytest.raises(TransportError):
+        await no_retries.download(component, target, resume=True)
     assert left(target) == {".plate.exr.part", ".plate.exr.part.json"}
     kept = (target.parent / ".plate.exr.part").stat().st_size
     seen: list[int] = []
@@ -243,7 +265,7 @@ async def test_without_resume_nothing_is_left(
     no_retries: AsyncSession, proxy: FaultProxy, target: Path
 ) -> None:
     component = await put(no_retries)
-    proxy.plan(GET, received=len(BODY) // 2)
+    break_off(proxy, target)
 
     with pytest.raises(TransportError):
         await no_retries.download(component, target)
@@ -346,16 +368,8 @@ async def test_cancelled_downloads_lose_no_connections(
     ):
         component = await put(session)
         for checkpoints in range(0, 160, 4):
-            with anyio.CancelScope() as scope:
-
-                async def cancel(scope: anyio.CancelScope, count: int) -> None:
-                    for _ in range(count):
-                        await anyio.lowlevel.checkpoint()
-                    scope.cancel()
-
-                async with anyio.create_task_group() as group:
-                    group.start_soon(cancel, scope, checkpoints)
-                    await session.download(component, target)
+            async with cancelled_after(checkpoints):
+                await session.download(component, target)
             assert left(target) <= {"plate.exr"}
             if target.exists():
                 assert target.read_bytes() == BODY
@@ -510,6 +524,29 @@ async def test_a_range_of_another_file_is_rejected(target: Path) -> None:
         await session.download("an-id", target)
 
     assert target.read_bytes() == new
+
+
+async def test_what_was_read_before_a_connection_breaks_is_kept(target: Path) -> None:
+    async def breaking() -> AsyncIterator[bytes]:
+        yield b"some "
+        yield b"of "
+        raise httpx.ReadError("gone")
+
+    ranges: list[str | None] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        ranges.append(request.headers.get("range"))
+        tag = {"etag": '"1"'}
+        if len(ranges) == 1:
+            return httpx.Response(200, headers=tag | {"content-length": "12"}, content=breaking())
+        return httpx.Response(
+            206, headers=tag | {"content-range": "bytes 8-11/12"}, content=b"them"
+        )
+
+    await fetch(httpx.AsyncClient(transport=httpx.MockTransport(respond)), target)
+
+    assert target.read_bytes() == b"some of them"
+    assert ranges == [None, "bytes=8-"]
 
 
 async def test_without_a_strong_tag_a_download_begins_anew(target: Path) -> None:

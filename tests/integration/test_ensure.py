@@ -9,18 +9,21 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import anyio
+import anyio.lowlevel
 import arrow
 import pytest
 
 from aioftrackjobs import (
     AsyncSession,
     Entity,
+    EntityError,
     FtrackJobsError,
     InvalidValueError,
     Job,
     JobStatus,
     QueryParameterError,
     User,
+    job_context,
 )
 from aioftrackjobs.transport import WireRequest, WireResponse
 
@@ -262,3 +265,27 @@ async def test_queries_compare_times_in_whole_seconds(session: AsyncSession) -> 
     assert log["start"] == MOMENT.replace(microsecond=0)
     later = MOMENT + timedelta(seconds=1)
     assert await session.query("Timelog where start < {t}", t=later).all() == [log]
+
+
+async def test_what_is_not_yet_created_is_refused_before_anything_is_sent(
+    session: AsyncSession,
+) -> None:
+    user = session.create(User, {"username": "new"})
+    with pytest.raises(EntityError, match="commit it first"):
+        await session.ensure(Job, {"user": user, "status": JobStatus.QUEUED}, ["user"])
+    with pytest.raises(EntityError, match="commit it first"):
+        async with job_context(session, user=user):
+            pass
+    assert await count(session, "Job") == 0
+
+
+async def test_what_is_being_created_is_waited_for(session: AsyncSession) -> None:
+    user = session.create(User, {"username": "new"})
+    async with anyio.create_task_group() as group:
+        group.start_soon(session.commit)
+        await anyio.lowlevel.checkpoint()
+        job = await session.ensure(Job, {"user": user, "status": JobStatus.QUEUED}, ["user"])
+    async with job_context(session, user=user):
+        pass
+    assert job["user"] is user
+    assert await count(session, "Job") == 2

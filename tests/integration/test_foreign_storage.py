@@ -16,6 +16,8 @@ from aioftrackjobs import AsyncSession, FtrackJobsError, TransferError, Transpor
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.retry import NO_RETRIES
 
+from .waiting import cancelled_after
+
 KEY = "VERY-SECRET-KEY-0123456789"
 SIGNED = "https://store.test/bucket/c1?X-Amz-Signature=TOPSECRETSIG"
 
@@ -218,16 +220,8 @@ async def test_a_cancelled_upload_never_registers_a_component_without_its_file(
     session: AsyncSession, other: AsyncSession, server: ServerHandle, tmp_path: Path
 ) -> None:
     for count in range(0, 120, 3):
-        with anyio.CancelScope() as scope:
-
-            async def cancel(scope: anyio.CancelScope, count: int) -> None:
-                for _ in range(count):
-                    await anyio.lowlevel.checkpoint()
-                scope.cancel()
-
-            async with anyio.create_task_group() as group:
-                group.start_soon(cancel, scope, count)
-                await session.create_component(b"hello", name="a.txt")
+        async with cancelled_after(count):
+            await session.create_component(b"hello", name="a.txt")
 
     for component in await other.query("select id from Component").all():
         await other.download(component, tmp_path / "x")

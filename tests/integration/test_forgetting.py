@@ -13,8 +13,8 @@ from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import PendingRequest
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.jobs.channels import Channel
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
-from aioftrackjobs.jobs.progress import Channel
 from aioftrackjobs.session import connection_of, context_of, jobs_of
 
 from .waiting import until

@@ -30,7 +30,7 @@ from aioftrackjobs.session import connection_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .relay import Relay, Send
-from .waiting import until
+from .waiting import cancelled_after, until
 
 
 async def fetch(session: AsyncSession, job_id: str) -> Job:
@@ -198,17 +198,9 @@ async def test_a_cancellation_during_the_entry_leaves_no_running_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
     for checkpoints in range(30):
-        with anyio.CancelScope() as scope:
-
-            async def cancel(scope: anyio.CancelScope, count: int) -> None:
-                for _ in range(count):
-                    await anyio.lowlevel.checkpoint()
-                scope.cancel()
-
-            async with anyio.create_task_group() as group:
-                group.start_soon(cancel, scope, checkpoints)
-                async with job_context(session):
-                    await anyio.sleep_forever()
+        async with cancelled_after(checkpoints):
+            async with job_context(session):
+                await anyio.sleep_forever()
 
     assert await other.query('Job where status is "running"').all() == []
 
@@ -242,7 +234,7 @@ async def test_a_user_by_id_name_or_entity(session: AsyncSession, other: AsyncSe
 async def test_a_name_that_looks_like_an_id_and_an_id_that_looks_like_a_name(
     session: AsyncSession, other: AsyncSession
 ) -> None:
-    """Nobody gets Jobs of others by taking their id as a name, or their name as an id."""
+    """No user gets the Jobs of another by taking that user's id as a name, or name as an id."""
     maya = await session.ensure(User, {"username": "maya"})
     named = await session.ensure(User, {"username": maya.id})
     lonely = await session.ensure(User, {"username": str(uuid4())})

@@ -141,6 +141,7 @@ async def test_a_stage_is_of_its_own_job(session: AsyncSession, other: AsyncSess
                 outer.message = "busy"
                 inner.message = "busy too"
                 await shows(other, outer, "outer (0 %, first: busy)")
+                await shows(other, inner, "inner (50 %, part: busy too)")
 
 
 async def test_stages_that_make_no_sense_are_one_warning(

@@ -96,6 +96,18 @@ async def drop(session: AsyncSession, job_id: str) -> None:
     await session.commit()
 
 
+def drop_before(session: AsyncSession, other: AsyncSession, status: bytes, job_id: str) -> None:
+    """Let *other* delete a Job right before *session* writes *status* to it."""
+
+    async def relay(request: WireRequest, send: Send) -> WireResponse:
+        assert isinstance(request.body, bytes)
+        if b'"%b"' % status in request.body and await other.get(Job, job_id):
+            await drop(other, job_id)
+        return await send(request)
+
+    Relay(session, relay)
+
+
 def held(server: ServerHandle, job_id: str) -> dict[str, Any]:
     return server.inspector.job(job_id)
 
@@ -772,7 +784,7 @@ async def test_a_stop_request_is_seen_without_leases(
 async def test_another_status_ends_the_block_on_request(
     server: ServerHandle, other: AsyncSession, status: str
 ) -> None:
-    """What somebody else has set stays."""
+    """The status that another client has set stays."""
     async with watching(server) as session:
         with (
             anyio.fail_after(20),
@@ -873,7 +885,7 @@ async def test_the_blocks_error_wins_over_a_deletion(
 
 
 @pytest.mark.parametrize("interval", [0, 1])
-async def test_a_deletion_that_nobody_has_seen_before_the_end(
+async def test_a_deletion_that_no_read_has_shown_before_the_end(
     server: ServerHandle, other: AsyncSession, tmp_path: Path, interval: float
 ) -> None:
     async with journaled(server, tmp_path / "jobs.journal") as session:
@@ -891,16 +903,9 @@ async def test_a_deletion_right_before_the_final_status(
 ) -> None:
     """The read has still seen the Job, and the write is refused."""
     async with journaled(server, tmp_path / "jobs.journal") as session:
-
-        async def drop_before(request: WireRequest, send: Send) -> WireResponse:
-            assert isinstance(request.body, bytes)
-            if b'"done"' in request.body and await other.get(Job, job.id):
-                await drop(other, job.id)
-            return await send(request)
-
         with pytest.raises(JobDeletedError):
             async with job_context(session, description="x") as job:
-                Relay(session, drop_before)
+                drop_before(session, other, b"done", job.id)
         assert session.health.final_reports_pending == 0
 
 
@@ -910,14 +915,7 @@ async def test_a_job_that_is_deleted_during_its_beginning(
     job = other.create(Job, {"status": "queued", "data": {}})
     await other.commit()
     async with journaled(server, tmp_path / "jobs.journal") as session:
-
-        async def drop_before(request: WireRequest, send: Send) -> WireResponse:
-            assert isinstance(request.body, bytes)
-            if b'"running"' in request.body and await other.get(Job, job.id):
-                await drop(other, job.id)
-            return await send(request)
-
-        Relay(session, drop_before)
+        drop_before(session, other, b"running", job.id)
         with pytest.raises(JobDeletedError) as caught:
             async with job_context(session, job=job.id):
                 pass
@@ -1035,3 +1033,30 @@ def test_the_errors_can_be_copied() -> None:
         for twin in (copy.copy(error), pickle.loads(pickle.dumps(error))):
             assert (str(twin), vars(twin)) == (str(error), vars(error))
     assert not isinstance(JobDeletedError("j1"), PermissionDeniedError)
+
+
+@pytest.mark.every_loop
+async def test_a_mistaken_failure_is_corrected_although_its_note_was_overwritten(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    """The lease is over while a renewal is on its way, which overwrites what a recovery wrote."""
+    is_recovered = False
+
+    async def fails_it() -> bool:
+        return bool((await recover(other, grace=0)).failed)
+
+    async def handle(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal is_recovered
+        if isinstance(request.body, bytes) and b'"update"' in request.body and not is_recovered:
+            await until(fails_it)
+            is_recovered = True
+            assert "recovered" in data_of(server, job.id)
+        return await send(request)
+
+    async with watching(server, lease=1.0) as session:
+        async with job_context(session, description="x", stop_on="any") as job:
+            Relay(session, handle)
+            jobs_of(session).active.renew_all(older_than=0.0)
+            await until(lambda: is_recovered and held(server, job.id)["status"] == "running")
+            assert not job.stop_requested
+    assert held(server, job.id)["status"] == "done"

@@ -1,4 +1,4 @@
-"""Two owners: a Job that somebody runs is taken over on purpose, or joined, or left alone."""
+"""Two owners: a Job that is running is taken over on purpose, or joined, or left alone."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ async def test_what_counts_as_an_owner(
 async def test_an_owner_that_was_cut_off_leaves_a_job_alone_that_was_run_again(
     server: ServerHandle, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its lease was over, so that nobody had to take it over on purpose."""
+    """Its lease was over, so that it did not have to be taken over on purpose."""
     async with connected(server, lease=1) as session:
         with suppress(ZeroDivisionError):
             async with job_context(session, description="x") as job:
@@ -330,7 +330,7 @@ async def test_a_beginning_that_lost_to_another_session_writes_nothing_more(
                 lambda: (
                     not (
                         writer._touched
-                        or any(each._is_being_read or each._request for each in writer._channels)
+                        or any(each._is_waiting or each._request for each in writer._channels)
                     )
                 )
             )

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
@@ -237,12 +238,18 @@ async def test_after_the_end_of_the_block_a_report_does_nothing(
 
 
 @pytest.mark.every_loop
-async def test_a_report_to_a_closed_session_does_nothing(server: ServerHandle) -> None:
+async def test_a_report_to_a_closed_session_does_nothing(
+    server: ServerHandle, caplog: pytest.LogCaptureFixture
+) -> None:
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         async with job_context(session, description="Copy") as job:
             pass
+    ended = server.inspector.job(job.id)
     job.progress(0.5)
     await run_sync(job.progress, 0.5)
+
+    assert server.inspector.job(job.id) == ended
+    assert caplog.messages == []
 
 
 def test_a_report_after_the_end_of_the_event_loop_does_nothing(server: ServerHandle) -> None:
@@ -255,11 +262,14 @@ def test_a_report_after_the_end_of_the_event_loop_does_nothing(server: ServerHan
         jobs.append(await context.__aenter__())
 
     asyncio.run(main())
-    for report in (partial(jobs[0].progress, 0.5), jobs[0].advance, jobs[0].finish):
-        report()
-        thread = threading.Thread(target=report)
-        thread.start()
-        thread.join()
+    left_open = server.inspector.job(jobs[0].id)
+    with ThreadPoolExecutor(1) as thread:
+        for report in (partial(jobs[0].progress, 0.5), jobs[0].advance, jobs[0].finish):
+            assert report() is None
+            assert thread.submit(report).result() is None
+
+    assert server.inspector.job(jobs[0].id) == left_open
+    assert left_open["status"] == "running"
 
 
 # What makes no sense
@@ -313,6 +323,17 @@ async def test_what_is_no_progress_is_one_warning(
         found = await other.get(Job, job.id)
         assert found is not None
         assert found.status is JobStatus.DONE, name
+
+
+async def test_nonsense_after_the_end_of_the_job_is_ignored_like_all_reports(
+    session: AsyncSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with job_context(session, description="x") as job:
+        pass
+    job.progress(None)  # type: ignore[arg-type]
+    job.advance("half")  # type: ignore[arg-type]
+    job.stage("encode", weight="much")  # type: ignore[arg-type]
+    assert caplog.text == ""
 
 
 NUMBERS: list[tuple[Any, Any, str]] = [
@@ -523,6 +544,7 @@ async def test_a_callback_of_an_upload_finds_the_job(
         component = await session.create_component(b"x" * 100_000, name="a.bin", progress=show)
         await shows(other, job, "Publish (100 %, uploading)")
         job.progress(0)
+        await shows(other, job, "Publish (0 %)")
         await session.download(component, tmp_path / "a.bin", progress=show)
         await shows(other, job, "Publish (100 %, uploading)")
 

@@ -142,8 +142,20 @@ async def test_a_session_that_is_not_open_describes_itself(
     server: ServerHandle, state: Callable[[ServerHandle], Any]
 ) -> None:
     async with state(server) as session:
-        for use in LOCAL.values():
-            use(session)
+        found = {name: use(session) for name, use in LOCAL.items()}
+
+    assert found == {
+        "server_url": server.url,
+        "api_user": server.api_user,
+        "health": True,
+        "recorded_operations": (),
+        "uncertain_operations": (),
+        "created": [],
+        "modified": [],
+        "deleted": [],
+        "rollback": None,
+        "repr": f"<AsyncSession {server.api_user} at {server.url}>",
+    }
 
 
 async def test_what_an_open_session_gave_is_refused_when_it_is_closed(

@@ -12,7 +12,7 @@ import gc
 import logging
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 from weakref import ref
@@ -53,6 +53,13 @@ async def jobs(session: AsyncSession, tables: Tables) -> list[Job]:
     tables.batches.clear()
     tables.arrived = anyio.Event()
     return made
+
+
+async def at_once(work: Callable[[Job, str], Coroutine[Any, Any, None]], jobs: list[Job]) -> None:
+    """Run *work* in a task for each Job, with a text of its own."""
+    async with anyio.create_task_group() as group:
+        for number, job in enumerate(jobs):
+            group.start_soon(work, job, str(number))
 
 
 def sent(tables: Tables) -> list[tuple[str, object]]:
@@ -292,9 +299,7 @@ async def test_a_commit_in_a_task_of_its_own_is_that_of_the_caller(
         assert session.recorded_operations == ()
         assert tables.data_of(job) == data
 
-    async with anyio.create_task_group() as group:
-        for number, job in enumerate(jobs):
-            group.start_soon(work, job, str(number))
+    await at_once(work, jobs)
 
 
 async def test_a_task_of_a_task_group_commits_what_its_parent_has_recorded(
@@ -306,9 +311,7 @@ async def test_a_task_of_a_task_group_commits_what_its_parent_has_recorded(
             group.start_soon(session.commit)
         assert tables.data_of(job) == data
 
-    async with anyio.create_task_group() as group:
-        for number, job in enumerate(jobs):
-            group.start_soon(work, job, str(number))
+    await at_once(work, jobs)
 
 
 @pytest.mark.asyncio_only
@@ -342,9 +345,7 @@ async def test_a_worker_thread_commits_what_its_task_has_recorded(
         await anyio.to_thread.run_sync(lambda: anyio.from_thread.run(session.commit))
         assert tables.data_of(job) == data
 
-    async with anyio.create_task_group() as group:
-        for number, job in enumerate(jobs):
-            group.start_soon(work, job, str(number))
+    await at_once(work, jobs)
 
 
 async def test_a_worker_thread_records_in_the_unit_of_its_task(
@@ -362,9 +363,7 @@ async def test_a_worker_thread_records_in_the_unit_of_its_task(
         await anyio.to_thread.run_sync(in_thread)
         assert session.recorded_operations == ()
 
-    async with anyio.create_task_group() as group:
-        for number, job in enumerate(jobs):
-            group.start_soon(work, job, str(number))
+    await at_once(work, jobs)
 
     assert len(tables.batches) <= 3
     assert sorted(sent(tables)) == [(kind, n) for kind in ("create", "update") for n in "012"]
@@ -1243,3 +1242,14 @@ def test_a_call_over_a_portal_that_does_not_commit_is_warned_of(
 
     assert sent(tables) == []
     assert f"Job {job.id} created" in caplog.text
+
+
+async def test_a_block_is_entered_once(tables: Tables) -> None:
+    async with tables.session() as session:
+        block = session.unit_of_work()
+        async with block:
+            with pytest.raises(SessionStateError, match=r"call session\.unit_of_work\(\) again"):
+                await block.__aenter__()
+        with pytest.raises(SessionStateError, match="entered once"):
+            async with block:
+                pass

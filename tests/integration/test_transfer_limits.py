@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,24 @@ def path(tmp_path: Path) -> Path:
     return path
 
 
+@asynccontextmanager
+async def held(
+    watch: Watch,
+    send: Callable[[Path], Coroutine[Any, Any, object]],
+    path: Path,
+    count: int,
+    admitted: int = 8,
+) -> AsyncIterator[None]:
+    """Start *count* transfers, and hold them once the *admitted* ones send."""
+    watch.hold()
+    async with anyio.create_task_group() as group:
+        for _ in range(count):
+            group.start_soon(send, path)
+        await watch.until_sending(admitted)
+        yield
+        watch.release()
+
+
 async def send_in_parts(session: AsyncSession, source: Any) -> Any:
     return await upload(context_of(session), source, data={}, sizes=SIZES)
 
@@ -93,12 +112,8 @@ async def send_in_parts(session: AsyncSession, source: Any) -> Any:
 async def test_a_hundred_uploads_open_only_as_many_files_and_requests_as_are_admitted(
     session: AsyncSession, watch: Watch, path: Path
 ) -> None:
-    watch.hold()
-    async with anyio.create_task_group() as group:
-        for _ in range(100):
-            group.start_soon(session.create_component, path)
-        await watch.until_sending(8)
-        watch.release()
+    async with held(watch, session.create_component, path, 100):
+        pass
 
     assert (watch.files, watch.bodies) == (8, 8)
     assert len(await session.query("select id from Component").all()) == 100
@@ -107,12 +122,8 @@ async def test_a_hundred_uploads_open_only_as_many_files_and_requests_as_are_adm
 async def test_the_parts_of_all_files_share_the_admitted_requests(
     session: AsyncSession, watch: Watch, path: Path
 ) -> None:
-    watch.hold()
-    async with anyio.create_task_group() as group:
-        for _ in range(20):
-            group.start_soon(send_in_parts, session, path)
-        await watch.until_sending(8)
-        watch.release()
+    async with held(watch, partial(send_in_parts, session), path, 20):
+        pass
 
     assert (watch.files, watch.bodies) == (8, 8)
 
@@ -120,33 +131,21 @@ async def test_the_parts_of_all_files_share_the_admitted_requests(
 async def test_api_calls_do_not_wait_for_transfers(
     session: AsyncSession, watch: Watch, path: Path
 ) -> None:
-    watch.hold()
-    async with anyio.create_task_group() as group:
-        for _ in range(12):
-            group.start_soon(session.create_component, path)
-        await watch.until_sending(8)
-
+    async with held(watch, session.create_component, path, 12):
         with anyio.fail_after(10):
             job = session.create(Job, {})
             await session.commit()
             assert await session.get(Job, job["id"]) is job
 
-        watch.release()
-
 
 async def test_a_transfer_that_waits_for_admission_can_be_cancelled(
     session: AsyncSession, watch: Watch, path: Path
 ) -> None:
-    watch.hold()
-    async with anyio.create_task_group() as group:
-        for _ in range(8):
-            group.start_soon(session.create_component, path)
-        await watch.until_sending(8)
+    async with held(watch, session.create_component, path, 8):
         async with anyio.create_task_group() as waiting_group:
             waiting_group.start_soon(session.create_component, path)
             await anyio.wait_all_tasks_blocked()
             waiting_group.cancel_scope.cancel()
-        watch.release()
 
     await session.create_component(path)
     assert watch.files == 8
@@ -161,12 +160,8 @@ async def test_the_number_of_transfers_is_an_option_of_the_session(
         server.url, server.api_key, server.api_user, transfers=count
     ) as session:
         watch = Watch(session, monkeypatch)
-        watch.hold()
-        async with anyio.create_task_group() as group:
-            for _ in range(4):
-                group.start_soon(send_in_parts, session, path)
-            await watch.until_sending(count)
-            watch.release()
+        async with held(watch, partial(send_in_parts, session), path, 4, admitted=count):
+            pass
 
     assert (watch.files, watch.bodies) == (count, count)
 

@@ -38,6 +38,8 @@ from aioftrackjobs.transfers import multipart as multipart_module
 from aioftrackjobs.transfers import upload as upload_module
 from aioftrackjobs.transfers.upload import upload
 
+from .waiting import cancelled_after
+
 if TYPE_CHECKING:
     from tests.integration.conftest import FaultProxy
 
@@ -558,16 +560,8 @@ async def test_cancelled_uploads_lose_no_connections(tmp_path: Path, path: Path)
         AsyncSession(server.url, server.api_key, server.api_user, client=client) as session,
     ):
         for checkpoints in range(0, 200, 5):
-            with anyio.CancelScope() as scope:
-
-                async def cancel(scope: anyio.CancelScope, count: int) -> None:
-                    for _ in range(count):
-                        await anyio.lowlevel.checkpoint()
-                    scope.cancel()
-
-                async with anyio.create_task_group() as group:
-                    group.start_soon(cancel, scope, checkpoints)
-                    await send(session, path)
+            async with cancelled_after(checkpoints):
+                await send(session, path)
 
         registered = len(await components(session))
         files = [each for each in (tmp_path / "files").iterdir() if not each.name.startswith(".")]

@@ -1,10 +1,12 @@
-"""Waits for conditions that send no notification."""
+"""Waits for conditions that send no notification, and cancels at a moment of choice."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 
 import anyio
+import anyio.lowlevel
 
 from aioftrackjobs import AsyncSession, Job, RunningJob
 
@@ -47,3 +49,18 @@ async def shows(session: AsyncSession, job: Job | RunningJob, text: str) -> None
     except TimeoutError:
         assert seen == [text]
         raise
+
+
+@asynccontextmanager
+async def cancelled_after(checkpoints: int) -> AsyncIterator[None]:
+    """Cancel the block after so many checkpoints, unless it has ended by then."""
+    with anyio.CancelScope() as scope:
+
+        async def cancel() -> None:
+            for _ in range(checkpoints):
+                await anyio.lowlevel.checkpoint()
+            scope.cancel()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(cancel)
+            yield

@@ -19,7 +19,7 @@ from aioftrackjobs.devserver.api_errors import ApiError, EntityNotFoundError, Va
 from aioftrackjobs.devserver.files.storage import IncomingFile, is_storable
 from aioftrackjobs.devserver.files.thumbnails import picture_of
 from aioftrackjobs.devserver.mutations.batch import Batch
-from aioftrackjobs.protocol.locations import SERVER_LOCATION_ID
+from aioftrackjobs.protocol.upload import SERVER_LOCATION_ID
 
 _BLOCK = 1024 * 1024
 #: Pixels on the longer side of a review image.

@@ -23,7 +23,7 @@ from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.schema.quirks import USER_TYPE
 from aioftrackjobs.devserver.seed.fixtures import NO_FIXTURE, Fixture, load_fixture
 from aioftrackjobs.devserver.store.database import Transaction
-from aioftrackjobs.protocol.locations import BUILTIN_LOCATIONS
+from aioftrackjobs.protocol.upload import BUILTIN_LOCATIONS
 
 #: Parts of the data, each of which needs those before it.
 _PARTS = ("basics", "vocabulary", "workflows", "project")

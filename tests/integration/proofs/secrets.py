@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import traceback
-from types import TracebackType
 from typing import Self
 
 #: A key that is found wherever it occurs, because nothing else contains it.
@@ -36,12 +35,7 @@ class SecretWatch(logging.Handler):
         logging.captureWarnings(True)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         logging.captureWarnings(False)
         root = logging.getLogger()
         root.removeHandler(self)

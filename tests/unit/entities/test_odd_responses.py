@@ -280,7 +280,7 @@ def _refused(types: EntityTypes) -> Sequence[tuple[type[Entity], str]]:
         (Entity, "Entity has no entity type"),
         (Nameless, "Nameless has no entity type"),
         (OtherTask, "Task is: derive it from that"),
-        (OtherUser, "models._user.User is: derive"),
+        (OtherUser, "models._job.User is: derive"),
         (Metadata, r"primary_key_attributes: .* = \('parent_id', 'key'\)"),
     ]
 

@@ -7,7 +7,8 @@ from typing import cast
 import pytest
 
 from aioftrackjobs.commit.request import Applied, PendingRequest, Settle
-from aioftrackjobs.jobs.progress import Channel, Progress, ProgressWriter, compose_description
+from aioftrackjobs.jobs.channels import Channel, ProgressWriter
+from aioftrackjobs.jobs.progress import Progress, compose_description
 from aioftrackjobs.jobs.reading import ReadableJob
 
 

@@ -1,12 +1,17 @@
-"""The short text of an entity, in logs, errors and at a prompt: ``<User 17 "maya">``.
+"""How an entity looks outside: its short text, and its values as plain ones.
 
-It never fails, as it is needed where something else has failed, and is never long.
+The short text, ``<User 17 "maya">``, stands in logs, in errors and at a prompt. It never fails, as
+it is needed where something else has failed, and is never long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol
+
+from pydantic import SerializationInfo
+
+from aioftrackjobs.protocol.values import ENTITY_TYPE, Referable
 
 #: Characters of one value that are shown.
 _LONGEST = 40
@@ -61,3 +66,46 @@ def _line(text: str) -> str:
     """Return the beginning of *text* in one line."""
     line = " ".join(text[: 4 * _LONGEST].split())
     return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
+
+
+def dump(entity: Any, info: SerializationInfo) -> dict[str, Any]:
+    """Return what pydantic's ``model_dump`` returns for *entity* with the options of *info*."""
+    plain = _as_plain(entity)
+    included = plain.keys() if info.include is None else set(info.include)
+    excluded = _excluded_names(info.exclude)
+    return {
+        name: value for name, value in plain.items() if name in included and name not in excluded
+    }
+
+
+def _excluded_names(exclude: Any) -> set[Any]:
+    """Return the names that pydantic's *exclude* leaves out as a whole, not in part."""
+    if isinstance(exclude, Mapping):
+        return {name for name, part in exclude.items() if part in (True, ...)}
+    return set(exclude or ())
+
+
+def _as_plain(entity: Any, path: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """Return the loaded values of *entity* as plain ones.
+
+    Entities may refer to each other in a cycle. One that is on the *path* from the outermost
+    entity becomes a reference: its type and its key.
+    """
+    reference = {ENTITY_TYPE: entity.entity_type}
+    if any(entity is outer for outer in path):
+        keys = entity.primary_key_attributes
+        return reference | {name: entity._current(name) for name in keys}
+    inner = (*path, entity)
+    return reference | {name: _plain_value(entity._current(name), inner) for name in entity}
+
+
+def _plain_value(value: Any, path: tuple[Any, ...]) -> Any:
+    match value:
+        case Referable():  # an entity
+            return _as_plain(value, path)
+        case tuple() | list():
+            return [_plain_value(item, path) for item in value]
+        case Mapping():
+            return {name: _plain_value(item, path) for name, item in value.items()}
+        case _:
+            return value

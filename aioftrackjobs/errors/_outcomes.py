@@ -1,0 +1,304 @@
+"""Results of requests, transfers and Jobs other than success."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from functools import partial
+
+from aioftrackjobs.errors._usage import FtrackJobsError, SessionStateError
+
+#: HTTP status code.
+_TOO_MANY_REQUESTS = 429
+
+
+class TransportError(FtrackJobsError):
+    """No complete response arrived. The server may have acted on the request.
+
+    Attributes:
+        retry_after: Seconds to wait before the next attempt, if the server or a proxy said so.
+        is_retryable: Whether another attempt may succeed.
+    """
+
+    retry_after: float | None = None
+    is_retryable: bool = True
+
+
+class ConnectError(TransportError):
+    """The request never left this machine, so it is safe to repeat it."""
+
+
+class MalformedResponseError(TransportError):
+    """The response is not one of ftrack: it is HTML, for example, or incomplete.
+
+    Attributes:
+        problem: What is wrong with it.
+        status: HTTP status code.
+        excerpt: The first characters of the body.
+        url: The address that it came from; empty if that is not known.
+    """
+
+    def __init__(self, problem: str, *, status: int, excerpt: str = "", url: str = "") -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.status = status
+        self.excerpt = excerpt
+        self.url = url
+
+    def __str__(self) -> str:
+        source = f" from {self.url}" if self.url else ""
+        shown = f": {self.excerpt!r}" if self.excerpt else ""
+        return f"HTTP {self.status}{source}, {self.problem}{shown}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Pickle and copy call a class with positional arguments only.
+        make = partial(type(self), status=self.status, excerpt=self.excerpt, url=self.url)
+        return make, (self.problem,), self.__dict__
+
+
+class CommitUncertainError(FtrackJobsError):
+    """A commit was sent, but no complete response says whether it was applied.
+
+    The session has retried for as long as its *retry* allows. The operations are not pending any
+    more, so that nothing is sent twice by accident. :meth:`resolve` or the next commit settles
+    them::
+
+        try:
+            await session.commit()
+        except CommitUncertainError as error:
+            await anyio.sleep(60)
+            await error.resolve()
+
+    Attributes:
+        operations: The operations of the commit.
+    """
+
+    def __init__(
+        self,
+        operations: Sequence[object],
+        resolve: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
+        super().__init__(operations)
+        self.operations = tuple(operations)
+        self._resolve = resolve
+
+    async def resolve(self) -> None:
+        """Find out what the server has applied, and send the rest: nothing is applied twice.
+
+        Raises:
+            CommitUncertainError: It is still unknown.
+            ServerError: The server refused the rest, which is pending again.
+            SessionStateError: The session is closed, or this error comes from another process.
+        """
+        if self._resolve is None:
+            raise SessionStateError("a copy of this error has no session; resolve the original")
+        await self._resolve()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.operations,)  # without the session
+
+    def __str__(self) -> str:
+        return (
+            f"it is unknown whether a commit of {len(self.operations)} operation(s) was applied; "
+            "await resolve() on this error, or commit again"
+        )
+
+
+class JobStoppedError(FtrackJobsError):
+    """The block of a Job was cancelled by a stop request for the Job, which has failed.
+
+    Attributes:
+        job_id: The Job.
+        by: Who stopped it; None if that is not known.
+        reason: Why; None if that is not known.
+    """
+
+    def __init__(self, job_id: str, by: str | None = None, reason: str | None = None) -> None:
+        super().__init__(job_id, by, reason)
+        self.job_id = job_id
+        self.by = by
+        self.reason = reason
+
+    def __str__(self) -> str:
+        text = "stopped" if self.by is None else f"stopped by {self.by}"
+        return text if self.reason is None else f"{text}: {self.reason}"
+
+
+class JobDeletedError(FtrackJobsError):
+    """A Job was deleted while it was running, so that its end cannot be recorded.
+
+    Attributes:
+        job_id: The Job.
+    """
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__(job_id)
+        self.job_id = job_id
+
+    def __str__(self) -> str:
+        return f"Job {self.job_id} was deleted while it was running"
+
+
+class ServerError(FtrackJobsError):
+    """The server refused the request. It applied nothing of it.
+
+    Attributes:
+        kind: Error class as the server names it, e.g. ``"ValidationError"``.
+        detail: The server's own text, unchanged.
+        status: HTTP status code; 200 for an error in the body of a response (without *strict_api*).
+        code: The server's ``error_code``, mostly None.
+        expression: The query that was refused, if it was a query.
+        retry_after: Seconds to wait before the next attempt, if the server or a proxy said so.
+        url: The address that was called, if the error suggests that it is the wrong one.
+    """
+
+    retry_after: float | None = None
+    url: str | None = None
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether another attempt may succeed, because there were only too many requests."""
+        return self.status == _TOO_MANY_REQUESTS
+
+    def __init__(
+        self,
+        kind: str,
+        detail: str,
+        *,
+        status: int = 200,
+        code: str | None = None,
+        expression: str | None = None,
+    ) -> None:
+        super().__init__(kind, detail)
+        self.kind = kind
+        self.detail = detail
+        self.status = status
+        self.code = code
+        self.expression = expression
+
+    def __str__(self) -> str:
+        text = f"{self.kind}: {self.detail}"
+        if self.expression is not None and self.expression not in self.detail:
+            text += f"\n  in query: {self.expression}"
+        if self.url is not None:
+            text += f"\n  at {self.url}, which may be the wrong address"
+        return text
+
+
+class AuthenticationError(ServerError):
+    """The API key is unknown, or it is not a key of the user."""
+
+
+class PermissionDeniedError(ServerError):
+    """The user does not have the permission for this."""
+
+
+class ValidationError(ServerError):
+    """A value, an attribute or an entity type is not allowed."""
+
+
+class DuplicateEntryError(ServerError):
+    """There is an entity with this key already."""
+
+
+class QuerySyntaxError(ServerError):
+    """The server could not parse a query.
+
+    Attributes:
+        line: Line of the mistake, from 1; None if the server does not say.
+        column: Column of the mistake, from 1; None if the server does not say.
+    """
+
+    line: int | None = None
+    column: int | None = None
+
+
+class _QueryResultError(FtrackJobsError):
+    """A query has found too few or too many entities.
+
+    Attributes:
+        expression: The query.
+    """
+
+    def __init__(self, expression: str) -> None:
+        super().__init__(expression)
+        self.expression = expression
+
+
+class NoResultFoundError(_QueryResultError):
+    """A query that must find one entity has found none.
+
+    Attributes:
+        expression: The query.
+    """
+
+    def __str__(self) -> str:
+        return f"no result for: {self.expression}"
+
+
+class MultipleResultsFoundError(_QueryResultError):
+    """A query that must find one entity has found several.
+
+    Attributes:
+        expression: The query.
+    """
+
+    def __str__(self) -> str:
+        return f"more than one result for: {self.expression}"
+
+
+class JobOwnedError(FtrackJobsError):
+    """Another session runs the Job, or is about to. Nothing was written to it.
+
+    Only if two sessions begin the same Job at the same moment, the one that raises this has
+    written to it, and the other one has overwritten that.
+
+    Attributes:
+        job_id: Id of the Job.
+        host: Name of the host of its owner; None if the owner is not known, because another
+            session has run and ended the Job since this session has claimed or begun it.
+        pid: Process id of its owner on that host.
+        holder: Names the session of its owner, as in the lease.
+        until: When the lease ends unless the owner renews it; None if the owner is another block
+            of this session.
+    """
+
+    def __init__(
+        self,
+        job_id: str,
+        host: str | None = None,
+        pid: int | None = None,
+        holder: str | None = None,
+        until: datetime | None = None,
+    ) -> None:
+        super().__init__(job_id, host, pid, holder, until)
+        self.job_id = job_id
+        self.host = host
+        self.pid = pid
+        self.holder = holder
+        self.until = until
+
+    def __str__(self) -> str:
+        if self.host is None:
+            return f"Job {self.job_id} was run by another session meanwhile; leave it alone"
+        owner = f"process {self.pid} on {self.host}"
+        if self.until is None:
+            owner = f"another block of this session, in {owner}"
+        else:
+            owner += f", with a lease until {self.until:%Y-%m-%d %H:%M:%S %Z}"
+        return (
+            f"Job {self.job_id} belongs to {owner}; wait for its end, "
+            "or pass join=True to work on it for its owner, or take_over=True to take it away"
+        )
+
+
+class TransferError(FtrackJobsError):
+    """A file could not be uploaded or downloaded."""
+
+
+class FileChangedError(TransferError):
+    """A file grew, shrank or vanished while it was uploaded."""
+
+
+class UnsupportedLocationError(TransferError):
+    """This package cannot store files in the location, or load files from it."""
