@@ -38,6 +38,10 @@ _LOOP_ENDED = (
 )
 
 
+#: Seconds that a request in a thread may take to connect, and to wait for data.
+_THREAD_TIMEOUT = 10.0
+
+
 class Connection:
     """Opens on entry, closes on exit; it sends nothing before the first call.
 
@@ -236,6 +240,25 @@ class Connection:
     async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
         """Send *operations*, and return one undecoded result for each."""
         return await self.dispatcher.call(operations)
+
+    def call_in_thread(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
+        """Send *operations* as :meth:`call` does, but in any thread, which this blocks.
+
+        Raises:
+            FtrackJobsError: There is no complete response, or the server refused.
+        """
+        from aioftrackjobs.transport.client import send_in_thread  # late: few sessions need it
+
+        timeout = min(self._timeout, _THREAD_TIMEOUT)
+        return self.api.call_in_thread(lambda request: send_in_thread(request, timeout), operations)
+
+    @property
+    def may_call_in_thread(self) -> bool:
+        """Whether :meth:`call_in_thread` reaches the server as the session does.
+
+        A client of the caller's cannot be used in another thread, and may take another way.
+        """
+        return self._own_transport is not None
 
     def component_url(self, action: str, component_id: str) -> str:
         """Return the URL to ``get`` or ``remove`` a component at. It contains the API key."""

@@ -189,12 +189,12 @@ class _Watchdog:
             self._pass_on(bytes(set(received) - set(numbers)))
             arrived += len(numbers)
             count = max(arrived, self._handled)  # the event loop may have taken the wake-ups away
-            if count > 1:
-                break
             if count and deadline == math.inf:
                 self.signal = self.signal or signal.Signals(numbers[0])
                 deadline = time.monotonic() + self._grace
                 self._notify()
+            if count > 1:
+                break
         _exit_now(self.signal or self._numbers[0])
 
     def _pass_on(self, received: bytes) -> None:

@@ -171,6 +171,22 @@ class ApiClient:
         problem = f"after {_REDIRECTIONS} other redirections"
         raise redirection_refused(response.status, self.url, without_query(url), problem)
 
+    def call_in_thread(
+        self,
+        send: Callable[[WireRequest], WireResponse],
+        operations: Sequence[Mapping[str, JSONValue]],
+    ) -> list[Any]:
+        """Send *operations* by a function that blocks; does as :meth:`call`, in any thread.
+
+        Raises:
+            FtrackJobsError: As :meth:`send`; also if it is redirected.
+        """
+        request = WireRequest("POST", self.url, self._headers, encode_batch(operations))
+        response = send(request)
+        return decode_response(
+            response.status, response.body, len(operations), redact=self._redact, url=self.url
+        )
+
     def _redirected(self, response: WireResponse, url: str) -> str:
         """Return where to send a request again that *url* redirects.
 

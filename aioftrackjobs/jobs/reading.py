@@ -9,7 +9,7 @@ The same rows show that a Job was stopped, or deleted, by another client.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from typing import Any, Protocol
 
@@ -63,9 +63,14 @@ class JobReader:
 
     Args:
         entities: The entities of the session.
+
+    Attributes:
+        before_read: Awaited before each read; None as a rule. See
+            :mod:`aioftrackjobs.jobs.blocked_loop`.
     """
 
     def __init__(self, entities: EntityContext) -> None:
+        self.before_read: Callable[[], Awaitable[None]] | None = None
         self._entities = entities
         self._connection = entities.connection
         self._gathering: _Round | None = None
@@ -128,6 +133,8 @@ class JobReader:
             round_.ended.set()
 
     async def _read(self, jobs: Sequence[ReadableJob]) -> None:
+        if (wait := self.before_read) is not None:
+            await wait()
         references = [job.entity.__ftrack_reference__() for job in jobs]
         query = {
             "action": "query",
