@@ -114,7 +114,7 @@ async def job_context(
                 await lifecycle.begin(GivenJob(job, user, data, take_over))
             running = RunningJob(jobs, lifecycle.reporter, outer)
             _running.set(running)
-            with lifecycle.others.stoppable():
+            with lifecycle.interventions.stoppable():
                 yield running
         except BaseException as error:
             await lifecycle.end_failed(error, with_traceback=attach_traceback)
@@ -193,7 +193,7 @@ class RunningJob(Reporter):
     @property
     def stop_requested(self) -> StopRequest:
         """Whether the Job is to stop: a flag, in any thread, that can be awaited."""
-        return self._lifecycle.others.stop_requested
+        return self._lifecycle.interventions.stop_requested
 
     @property
     def description(self) -> str | None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from aioftrackjobs.background import mark_coroutine_functions
@@ -39,7 +39,6 @@ from aioftrackjobs.jobs.ownership import LEASE_SECONDS, LONGEST_LEASE
 from aioftrackjobs.models import Entity, FileComponent, Job, User
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
-from aioftrackjobs.protocol.values import JSONValue, encode_value
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import HttpClient, Transport, is_client
@@ -236,11 +235,7 @@ class AsyncSession:
         are those of docs/protocol.md, section 2.
         """
         self._connection.require_open()
-        encoded = [
-            cast("Mapping[str, JSONValue]", encode_value(operation, f"operations[{index}]"))
-            for index, operation in enumerate(list_of_operations(operations))
-        ]
-        return await self._context.call(encoded)
+        return await self._context.call(list_of_operations(operations))
 
     async def server_information(self) -> dict[str, Any]:
         """Return what the server says of itself, loaded once (docs/protocol.md, section 2.4)."""

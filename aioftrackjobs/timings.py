@@ -39,7 +39,7 @@ class Timings:
             if the refusal may pass.
         last_request_delay: Seconds in which the last request of a process that died arrives. It
             may register an upload.
-        claim_settling: Seconds from the claim to a Job until it is read back, at least. Another
+        claim_wait: Seconds from the claim to a Job until it is read back, at least. Another
             session that found the Job free at the same moment has written its own claim by then.
     """
 
@@ -58,7 +58,7 @@ class Timings:
     data_patience: float = 2.0
     refusal_limit: float = 86_400.0
     last_request_delay: float = 2.0
-    claim_settling: float = 0.5
+    claim_wait: float = 0.5
 
     def __repr__(self) -> str:
         """Return only what differs from the defaults, for a short signature of the session."""

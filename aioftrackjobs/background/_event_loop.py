@@ -89,10 +89,13 @@ class EventLoop(ABC):
 
     Attributes:
         new_waiter: Makes what one task of the loop waits for.
+        checkpoint: Lets other tasks run, as ``anyio.lowlevel.checkpoint``, which asks each time
+            which event loop it is in; that takes several times as long.
         is_released: Whether it refuses nothing any more, because the session is closed.
     """
 
     new_waiter: Callable[[], Waiter]
+    checkpoint: Callable[[], Coroutine[Any, Any, None]]
 
     def __init__(self) -> None:
         self._process = os.getpid()
@@ -165,6 +168,7 @@ class _AsyncioLoop(EventLoop):
         self._running_loop, self._task_of = asyncio.get_running_loop, asyncio.current_task
         self._loop = asyncio.get_running_loop()
         self.new_waiter = self._loop.create_future
+        self.checkpoint = partial(asyncio.sleep, 0)
 
     def require_here(self) -> None:
         # For each change that is recorded: without a system call, unlike get_running_loop().
@@ -202,6 +206,7 @@ class _TrioLoop(EventLoop):
         self._running_task = trio.lowlevel.current_task
         self._loop = trio.lowlevel.current_trio_token()
         self.new_waiter = lambda: _EventWaiter(trio.Event())
+        self.checkpoint = trio.lowlevel.checkpoint
         self._at_end: dict[Any, Callable[[Any], object]] | None = None
         self._stop_watching: Callable[[], None]
 

@@ -206,10 +206,15 @@ class BackgroundTasks:
         context.run(partial(group.start_soon, self._begin, token, name=_NAME))
 
     async def _begin(self, token: object) -> None:
-        for _ in range(self._to_begin[token][-1]):
-            await anyio.lowlevel.checkpoint()
+        await self.wait_turns(self._to_begin[token][-1])
         _, function, args, _ = self._to_begin.pop(token)
         await function(*args)
+
+    async def wait_turns(self, count: int) -> None:
+        """Wait for some turns of the event loop."""
+        assert self.event_loop is not None  # noqa: S101 - for type checkers
+        for _ in range(count):
+            await self.event_loop.checkpoint()
 
     async def finish(self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any) -> None:
         """Run ``function(*args)`` to its end, however often the caller is cancelled meanwhile.

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 from aioftrackjobs.commit.request import Outcome, PendingRequest, Settle
-from aioftrackjobs.models import Entity, settle_late
+from aioftrackjobs.models import Entity, settle, settle_created, settle_late
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.protocol.values import JSONValue, Reference, encode_value
 
@@ -228,6 +228,30 @@ def split_done(
             not_created.add(target)
         (settled if ended else rest).append(each)
     return settled, rest
+
+
+def settle_applied(
+    context: UnitOfWorkContext, unit: object, taken: Sequence[RecordedChange]
+) -> None:
+    """Settle changes *taken* from *unit*, which the server has applied: values become remote."""
+    for recorded in taken if len(taken) == 1 else without_resets(taken):
+        entity, operation = recorded.entity, recorded.operation
+        if isinstance(operation, Delete):
+            context.forget(entity)
+        elif isinstance(operation, Create):
+            end_creation(context, unit, operation.target)
+            settle_created(entity)
+        for name, value in recorded.values.items():
+            settle(entity, name, value)
+        if recorded.values:
+            context.note_written(entity, recorded.values)
+
+
+def end_creation(context: UnitOfWorkContext, unit: object, target: Reference) -> None:
+    """Note that *unit* has no creation of *target* to commit any more."""
+    key = creation_key(target)
+    if context.creators.get(key) is unit:
+        del context.creators[key]
 
 
 def settle_found(

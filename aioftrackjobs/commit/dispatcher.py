@@ -357,7 +357,9 @@ class Dispatcher:
             has_work = (may_send_commits and queue.commits) or queue.calls or queue.groups
             if has_work and not self._batching and self._workers < self._max_requests:
                 work = partial(self._work, may_send_commits=may_send_commits)
-                self._background.spawn(work, turns=self._timings.batching_turns)
+                # Only commits share requests, so that a call need not wait for others.
+                turns = self._timings.batching_turns if may_send_commits and queue.commits else 0
+                self._background.spawn(work, turns=turns)
                 self._workers += 1
                 self._batching += 1
         except SessionStateError:  # the background tasks have ended: nothing can be sent any more
@@ -395,8 +397,7 @@ class Dispatcher:
                 is_batching = True
                 # After a commit, the commits that it has held back may be sent.
                 may_send_commits = bool(group[0].operations) or self._may_send_commits()
-                for _ in range(self._timings.batching_turns):
-                    await anyio.lowlevel.checkpoint()
+                await self._background.wait_turns(self._timings.batching_turns)
         finally:
             self._batching -= is_batching
             self._workers -= 1

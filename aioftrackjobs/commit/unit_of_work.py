@@ -19,12 +19,13 @@ from aioftrackjobs.commit.changes import (
     creation,
     creation_key,
     encode_values,
+    end_creation,
     entities_of,
     latest_values,
     not_created,
+    settle_applied,
     settle_found,
     split_done,
-    without_resets,
 )
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import (
@@ -50,8 +51,6 @@ from aioftrackjobs.models import (
     change_locally,
     forget_local,
     owner_of,
-    settle,
-    settle_created,
 )
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Operation, Update
@@ -280,7 +279,7 @@ class UnitOfWork:
     def _undo(self, dropped: Sequence[RecordedChange]) -> None:
         for recorded in reversed(dropped):
             if isinstance(recorded.operation, Create):
-                self._note_end_of_creation(recorded.operation.target)
+                end_creation(self._context, self, recorded.operation.target)
                 self._context.forget(recorded.entity)
                 continue  # it keeps its values, which can still be read
             for name, value in recorded.values.items():
@@ -304,7 +303,7 @@ class UnitOfWork:
     def accept_uncertain(self) -> None:
         """Settle what is uncertain as applied: the caller has found it on the server."""
         accepted, self._uncertain = self._uncertain, []
-        self._settle_applied(accepted)
+        settle_applied(self._context, self, accepted)
 
     # Committing
 
@@ -379,7 +378,7 @@ class UnitOfWork:
     ) -> None:
         operations = fold([each.operation for each in taken])
         if not operations:
-            self._settle_applied(taken)
+            settle_applied(self._context, self, taken)
             self._update_to_delete()
             return
         commit = InFlightCommit(taken, self._settle)
@@ -425,12 +424,12 @@ class UnitOfWork:
                 request, taken = commit.request, commit.taken
                 if request is not None and request.uncertain_because is not None:
                     taken = settle_found(taken, request, results)
-                self._settle_applied(taken)
+                settle_applied(self._context, self, taken)
                 if request is not None:
                     self._merge(server_set_rows(request.operations, results))
             case NotApplied(done=done):
                 applied, rest = split_done(commit.taken, done)
-                self._settle_applied(applied)
+                settle_applied(self._context, self, applied)
                 self._return(rest, commit)
             case Unknown() if commit.rolled_back:
                 self._undo(commit.taken)
@@ -455,24 +454,6 @@ class UnitOfWork:
             self._context.merge(rows)
         except Exception:  # a reader of a user's own model may raise anything
             logger.warning("a commit was applied, but its response is odd", exc_info=True)
-
-    def _settle_applied(self, taken: Sequence[RecordedChange]) -> None:
-        for recorded in taken if len(taken) == 1 else without_resets(taken):
-            entity, operation = recorded.entity, recorded.operation
-            if isinstance(operation, Delete):
-                self._context.forget(entity)
-            elif isinstance(operation, Create):
-                self._note_end_of_creation(operation.target)
-                settle_created(entity)
-            for name, value in recorded.values.items():
-                settle(entity, name, value)
-            if recorded.values:
-                self._context.note_written(entity, recorded.values)
-
-    def _note_end_of_creation(self, target: Reference) -> None:
-        creators, key = self._context.creators, creation_key(target)
-        if creators.get(key) is self:
-            del creators[key]
 
     # For other units
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from aioftrackjobs.config import require, require_name
 from aioftrackjobs.errors import EntityError
 from aioftrackjobs.models import Entity, Owner, owner_of
+from aioftrackjobs.protocol.values import JSONValue, encode_value
 
 
 def check_owned(owner: Owner, entity: object, argument: str = "entity") -> None:
@@ -59,18 +60,20 @@ def list_of_names(argument: str, names: object, *, several: bool = False) -> lis
     return found
 
 
-def list_of_operations(operations: object) -> list[Mapping[str, object]]:
-    """Return *operations* as a list.
+def list_of_operations(operations: object) -> list[Mapping[str, JSONValue]]:
+    """Return *operations* as a list, in their wire form.
 
     Raises:
         ArgumentError: They are no mappings.
+        UnserialisableValueError: One of their values has no wire form.
     """
     is_several = isinstance(operations, Iterable) and not isinstance(operations, str | Mapping)
     require(is_several, "operations", "a sequence of mappings", operations)
-    found = list(cast("Iterable[Mapping[str, object]]", operations))
-    for each in found:
+    encoded: list[Any] = []
+    for index, each in enumerate(cast("Iterable[object]", operations)):
         require(isinstance(each, Mapping), "each of operations", "a mapping", each)
-    return found
+        encoded.append(encode_value(each, f"operations[{index}]"))
+    return encoded
 
 
 def id_of(argument: str, entity: object) -> str:

@@ -78,9 +78,9 @@ async def ensure(
         await unit.commit()
     except BaseException:
         unit.rollback()
-        _leave_when_settled(context, unit, turn)
+        _end_when_settled(context, unit, turn)
         raise
-    context.ensuring.leave(turn)
+    context.ensuring.end(turn)
     return entity
 
 
@@ -139,16 +139,16 @@ def _differs(entity: Entity, name: str, wanted: object) -> bool:
     return bool(found != wanted)
 
 
-def _leave_when_settled(context: EntityContext, unit: UnitOfWork, turn: EnsureTurn) -> None:
+def _end_when_settled(context: EntityContext, unit: UnitOfWork, turn: EnsureTurn) -> None:
     """End *turn* when its commit has: that of a cancelled call may still be on its way."""
 
     async def leave() -> None:
         try:
             await unit.settled()
         finally:
-            context.ensuring.leave(turn)
+            context.ensuring.end(turn)
 
     try:
         context.connection.background.spawn(leave)
     except SessionStateError:  # it is closed: no query will find anything
-        context.ensuring.leave(turn)
+        context.ensuring.end(turn)

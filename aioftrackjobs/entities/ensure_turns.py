@@ -72,7 +72,7 @@ class EnsureTurns:
         own.setdefault(turn.identity, []).append(turn)
         return earlier
 
-    def leave(self, turn: EnsureTurn) -> None:
+    def end(self, turn: EnsureTurn) -> None:
         """End *turn*: those that wait for it go on."""
         turn.ended.set()
         group = self._groups[turn.entity_type, turn.names]

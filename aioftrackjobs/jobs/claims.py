@@ -6,7 +6,7 @@ last one that wrote has the Job (Fischer's algorithm). A Job passes through thes
     status queued, no good lease       free
         │  write a lease that is marked as a claim
         ▼
-    status queued, claim of A          A waits for the settling time. If B found the Job free, too,
+    status queued, claim of A          A waits for a while. If B found the Job free, too,
         │                              B has written its claim by then, and A finds that of B.
         │  read back: still queued, and still the claim of A?
         ├─ no: A leaves the Job alone, and takes its own claim out if that is what stands there
@@ -16,9 +16,9 @@ last one that wrote has the Job (Fischer's algorithm). A Job passes through thes
         ▼
     status running, lease of A         a session whose claim is late finds that it runs
 
-It fails only if one session is late twice: its claim arrives more than the settling time after it
+It fails only if one session is late twice: its claim arrives more than the waiting time after it
 has read that the Job is free, right after the read with which another session begins the Job, and
-that one's own write is late, too. Hence the settling time is at least twice the time that the
+that one's own write is late, too. Hence the waiting time is at least twice the time that the
 session itself needed from reading to writing, and a beginning that was late is read back again.
 
 A Job that was not claimed, and is begun by its id, is written as running at once, and then read
@@ -112,7 +112,7 @@ class Claims:
         self._background = entities.connection.background
         self._server = entities.connection.server_status
         self._pauses = entities.connection.server_status.pauses
-        self._settling = entities.connection.timings.claim_settling
+        self._waiting_time = entities.connection.timings.claim_wait
         self._holder = entities.connection.journal.holder
         self._has_leases, self._seconds = lease > 0, lease or LEASE_SECONDS
         self._claimed: dict[str, _Claim] = {}  # by the id of the Job, which is not begun yet
@@ -209,7 +209,7 @@ class Claims:
             except FtrackJobsError:
                 is_standing = False  # it was not applied
                 raise
-            await self._settle(began)
+            await self._wait_for_others(began)
             is_standing = await self._is_standing(claim)
             is_queued = remote_value(job, "status") == JobStatus.QUEUED
             if is_standing and is_queued:
@@ -239,9 +239,9 @@ class Claims:
         unit = self._entities.new_unit(patience=self._entities.connection.timings.data_patience)
         return _Claim(job, remote_value(job, "data"), lease, end, unit)
 
-    async def _settle(self, began: float) -> None:
+    async def _wait_for_others(self, began: float) -> None:
         """Wait until every session that has read the Job at the same time has written."""
-        await anyio.sleep(max(self._settling, 2 * (anyio.current_time() - began)))
+        await anyio.sleep(max(self._waiting_time, 2 * (anyio.current_time() - began)))
 
     async def _is_standing(self, claim: _Claim) -> bool:
         """Read the Job again; return whether *claim* is what stands in its data."""
@@ -320,7 +320,7 @@ class Claims:
         is_dead = lease.process.is_alive() is False
         return None if is_dead or lease.is_claim or lease.holder == self._holder else lease
 
-    def leave(self, job: Job) -> None:
+    def exit(self, job: Job) -> None:
         """Note that *job* was begun, or could not be."""
         self._busy.discard(job.id)
 
@@ -339,23 +339,23 @@ class Claims:
         """
         began = beginning.began
         former = None if beginning.former is None else beginning.former.holder
-        if beginning.is_claimed and anyio.current_time() - began <= self._settling:
+        if beginning.is_claimed and anyio.current_time() - began <= self._waiting_time:
             return
         for _ in range(_REPETITIONS):
-            await self._settle(began)
+            await self._wait_for_others(began)
             began = anyio.current_time()
             await fetch_jobs(self._entities, [job.id])
             owner = self._owner_of(job)
             if remote_value(job, "status") != JobStatus.RUNNING:
                 raise owned_error(job.id, None)  # it has been run meanwhile
-            if self._is_settled(owner):
+            if self._is_confirmed(owner):
                 return
             if owner is not None and not owner.is_claim and owner.holder != former:
                 break
             await write()
         raise owned_error(job.id, owner)
 
-    def _is_settled(self, owner: Lease | None) -> bool:
+    def _is_confirmed(self, owner: Lease | None) -> bool:
         if owner is None:
             return not self._has_leases
         return owner.holder == self._holder and not owner.is_claim

@@ -57,11 +57,11 @@ class RepeatedLifecycle(JobLifecycle):
             try:
                 self._note_beginning(self.entity, ahead)
                 if former is not None:
-                    former.lose()
+                    former.note_takeover()
                 write_again = partial(self._write_again, extra)
                 await claims.confirm(self.entity, beginning, write_again)
             finally:
-                claims.leave(self.entity)
+                claims.exit(self.entity)
             self._jobs.require_open()
         except ServerError as exc:
             if self._entity is not None and not exc.is_retryable:
@@ -73,7 +73,7 @@ class RepeatedLifecycle(JobLifecycle):
             if self._entity is not None:  # otherwise nothing was written
                 if self._is_closed:  # the session was closed meanwhile, and has ended the Job
                     self._jobs.require_open()
-                self.others.is_lost = True
+                self.interventions.is_taken_over = True
                 self._leave()
             raise
 
@@ -95,7 +95,7 @@ class RepeatedLifecycle(JobLifecycle):
         try:
             note = takeover_note(beginning.former, self._jobs.server.server_time())
             self._data.taken_over = note
-            self.others.former = beginning.former and beginning.former.holder
+            self.interventions.former = beginning.former and beginning.former.holder
             if self._entity is None:
                 self._data.adopt_description(remote_value(entity, "data"))
             self._entity = entity
@@ -109,7 +109,7 @@ class RepeatedLifecycle(JobLifecycle):
                     raise
                 unit.drop()  # by whom it was set running, confirm() finds out
         except BaseException:
-            claims.leave(entity)
+            claims.exit(entity)
             raise
         return former, beginning
 
@@ -173,8 +173,8 @@ class JoinedLifecycle(JobLifecycle):
         self._data.description = self._data.description or None  # its owner may give it one yet
         self._data.is_running = True
         self._entity, self._has_begun = found, True
-        self.others.is_owner = False
-        self.others.begin(found)
+        self.interventions.is_owner = False
+        self.interventions.begin(found)
         self._task = current_task()
         self._jobs.active.add_guest(self, is_read=True)
         if self._data.extra:

@@ -49,7 +49,7 @@ class EndingJob(ActiveJob, Protocol):
     """A Job that ends."""
 
     @property
-    def others(self) -> Interventions:
+    def interventions(self) -> Interventions:
         """What others do to it."""
         ...
 
@@ -174,7 +174,7 @@ class FinalReport:
         try:
             self._is_text_known = await self._read(deadline)
             self._unit = unit
-            if self._running.others.is_lost:
+            if self._running.interventions.is_taken_over:
                 return
             values = {"data": self._compose()} if self._is_text_known else {}
             try:
@@ -207,7 +207,7 @@ class FinalReport:
                 is_known = True
             except FtrackJobsError as exc:
                 is_known = allows_no_read(exc)
-        if self._running.others.is_deleted:
+        if self._running.interventions.is_deleted:
             raise JobDeletedError(self._job.id)
         return is_known
 
@@ -215,10 +215,10 @@ class FinalReport:
         """Return JobDeletedError if there is no such Job any more, otherwise the *refusal*."""
         try:
             await self._read(deadline)
-            self._running.others.note_refusal(refusal)
+            self._running.interventions.note_refusal(refusal)
         except JobDeletedError as exc:
             return exc
-        return JobDeletedError(self._job.id) if self._running.others.is_deleted else refusal
+        return JobDeletedError(self._job.id) if self._running.interventions.is_deleted else refusal
 
     def _compose(self) -> Mapping[str, Any]:
         return self._data.compose(remote_value(self._job, "data"))
@@ -233,8 +233,7 @@ class FinalReport:
 
     async def _write_data(self, patience: float) -> None:
         await self._jobs.reader.read_with_others(self._running)
-        others = self._running.others
-        if not (others.is_lost or others.is_deleted):
+        if not self._running.interventions.forbid_writes:
             unit = self._jobs.entities.new_unit(patience=patience)
             unit.set(self._job, data=self._compose())
             await unit.commit()

@@ -52,7 +52,7 @@ class Interventions:
         is_missing: Whether the latest read has not found it.
         is_deleted: Whether it was there, and is there no more.
         is_mistaken: Whether a recovery has failed it although this session runs it.
-        is_lost: Whether another owner has taken it over.
+        is_taken_over: Whether another owner has taken it over.
         is_owner: Whether the block owns the Job, and has not only joined it.
         former: Names the session that the Job was taken from; None if it was not.
     """
@@ -90,9 +90,14 @@ class Interventions:
         self.is_missing = False
         self.is_deleted = False
         self.is_mistaken = False
-        self.is_lost = False
+        self.is_taken_over = False
         self.is_owner = True
         self.former: str | None = None
+
+    @property
+    def forbid_writes(self) -> bool:
+        """Whether nothing may be written about the Job any more."""
+        return self.is_deleted or self.is_taken_over
 
     def begin(self, job: Job) -> None:
         """Take note that *job* runs."""
@@ -114,7 +119,7 @@ class Interventions:
 
     def note_read(self, row: Mapping[str, Any] | None) -> None:
         """Take note of the *row* that the server has for the Job; None if it has none."""
-        if self.is_deleted or self.is_lost:
+        if self.forbid_writes:
             return
         self.read_at = time.monotonic()
         self.is_missing = row is None
@@ -137,8 +142,8 @@ class Interventions:
         data = parse_job_data(text)
         now = self._server.server_time()
         if self.is_owner and is_owned_by_other(data, self._holder, now, self.former):
-            self.lose(Lease.of(data), is_elsewhere=True)
-        if not (self._is_over or self.is_lost):
+            self.note_takeover(Lease.of(data), is_elsewhere=True)
+        if not (self._is_over or self.is_taken_over):
             self._note_values(status, data)
 
     def _note_values(self, status: object, data: Mapping[str, Any]) -> None:
@@ -221,16 +226,16 @@ class Interventions:
             self.stop_requested.set("deleted", reason="it was deleted")
             self._stop(ends_block=self._stop_on == "any")
 
-    def lose(self, owner: Lease | None = None, *, is_elsewhere: bool = False) -> None:
+    def note_takeover(self, owner: Lease | None = None, *, is_elsewhere: bool = False) -> None:
         """Leave the Job to another owner.
 
         Args:
             owner: The lease of the new owner; None if it has ended the Job already.
             is_elsewhere: Whether it is in another session.
         """
-        if self.is_lost or self.is_deleted or self._job is None:
+        if self.forbid_writes or self._job is None:
             return
-        self.is_lost, self._new_owner = True, owner
+        self.is_taken_over, self._new_owner = True, owner
         self._leave()
         by = "another" if owner is None else f"process {owner.process.pid} on {owner.process.host}"
         reason = f"it was taken over by {by}"
@@ -265,7 +270,7 @@ class Interventions:
         if self._scope.is_cancelled and self._job is not None:
             if self.is_deleted:
                 raise JobDeletedError(self._job.id)
-            if self.is_lost:
+            if self.is_taken_over:
                 raise owned_error(self._job.id, self._new_owner)
             stop = self.stop_requested
             raise JobStoppedError(self._job.id, stop.by, stop.reason)

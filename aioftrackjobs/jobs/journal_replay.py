@@ -120,7 +120,7 @@ class JournalReplay:
         is_complete, self._retry_after = True, None
         try:
             for start in range(0, len(jobs), _CHUNK):
-                is_complete &= await self._settle_jobs(jobs[start : start + _CHUNK])
+                is_complete &= await self._deliver_jobs(jobs[start : start + _CHUNK])
             if uploads:
                 from aioftrackjobs.transfers.upload import remove_unregistered  # late: few crash
 
@@ -147,7 +147,7 @@ class JournalReplay:
             logger.warning("what the journal keeps cannot be delivered: %s", problem)
         self._logged_problem = problem
 
-    async def _settle_jobs(self, entries: Sequence[Entry]) -> bool:
+    async def _deliver_jobs(self, entries: Sequence[Entry]) -> bool:
         """Settle the entries of some Jobs; return whether nothing of them is left to deliver."""
         by_id = {entry.id: entry for entry in entries}
         missing = set(by_id)

@@ -54,7 +54,7 @@ class ActiveJob(ReadableJob, Protocol):
         """Return whether it is the Job with this id."""
         ...
 
-    def lose(self) -> None:
+    def note_takeover(self) -> None:
         """Leave the Job to another block of this session, which has taken it over."""
         ...
 

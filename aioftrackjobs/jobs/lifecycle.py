@@ -110,8 +110,8 @@ class JobLifecycle:
     # What the first request does not need is made after it.
 
     @cached_property
-    def others(self) -> Interventions:
-        """What others do to the Job."""
+    def interventions(self) -> Interventions:
+        """What other clients do to the Job."""
         return Interventions(
             self._jobs,
             self._stop_on,
@@ -170,7 +170,7 @@ class JobLifecycle:
             await unit.commit()
         except CommitUncertainError as exc:
             if not await self._is_running():
-                settle = partial(self._settle_beginning, unit)
+                settle = partial(self._resolve_beginning, unit)
                 raise CommitUncertainError(exc.operations, settle) from exc.__cause__
             unit.accept_uncertain()
         self._note_beginning(entity, ahead)
@@ -191,7 +191,7 @@ class JobLifecycle:
     def _note_beginning(self, entity: Job, ahead: timedelta) -> None:
         """Take note that the Job runs; the server's clock was known to be *ahead* before."""
         self._has_begun = self._data.is_running = True
-        self.others.begin(entity)
+        self.interventions.begin(entity)
         self._jobs.require_open()  # it would not be among the Jobs that closing ends
         self._assignments = Assignments(
             self._jobs.entities,
@@ -221,10 +221,10 @@ class JobLifecycle:
         """
         with suppress(FtrackJobsError):
             await self._jobs.reader.read_with_others(self)
-            is_unclear = self._has_begun and self.others.is_missing
+            is_unclear = self._has_begun and self.interventions.is_missing
             if is_unclear and (request := self._post_data(lambda _: None)) is not None:
                 await request.ended()  # it is there, but may not be read, or is refused, too
-        if self.others.is_deleted or (self.others.is_missing and not self._has_begun):
+        if self.interventions.is_deleted or (self.interventions.is_missing and not self._has_begun):
             raise JobDeletedError(self.entity.id) from refusal
 
     async def _is_running(self) -> bool:
@@ -235,7 +235,7 @@ class JobLifecycle:
             return False
         return isinstance(found, Job) and remote_value(found, "status") == JobStatus.RUNNING
 
-    async def _settle_beginning(self, unit: UnitOfWork) -> None:
+    async def _resolve_beginning(self, unit: UnitOfWork) -> None:
         """Settle what is uncertain about a Job whose block was never entered: the Job fails.
 
         Raises:
@@ -283,25 +283,26 @@ class JobLifecycle:
 
     def _may_write(self) -> bool:
         """Return whether anything may be written before the end: the final report comes last."""
-        return not (self._is_ending or self.others.is_deleted or self.others.is_lost)
+        return not (self._is_ending or self.interventions.forbid_writes)
 
     def _post_data(self, settle: Settle) -> PendingRequest | None:
-        if self.others.is_deleted or self.others.is_lost:
+        if self.interventions.forbid_writes:
             return None
         unit = self._jobs.entities.new_unit(patience=self._patience)
         lease = self._data.lease
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
-        if self.others.is_mistaken:
+        if self.interventions.is_mistaken:
             values["status"] = JobStatus.RUNNING
         unit.set(self.entity, **values)
 
         def settle_write(outcome: Outcome) -> None:
             if isinstance(outcome, Applied):
                 now = self._jobs.server.server_time().isoformat(timespec="seconds")
-                self.others.note_written(had_lapsed=lease is not None and now >= lease["until"])
+                had_lapsed = lease is not None and now >= lease["until"]
+                self.interventions.note_written(had_lapsed=had_lapsed)
                 self._patience = self._jobs.patience
             elif isinstance(outcome, NotApplied):
-                self.others.note_refusal(outcome.error)
+                self.interventions.note_refusal(outcome.error)
                 self._patience *= 1 + isinstance(outcome.error, WithdrawnError)
             settle(outcome)
 
@@ -313,7 +314,7 @@ class JobLifecycle:
         self._lease_made_at = time.monotonic()
         composed = self._data.compose(data, extra)
         if self._has_begun:
-            self.others.note_text(composed.get("description"))
+            self.interventions.note_text(composed.get("description"))
         elif STOP in composed:
             return without_stop_request(composed)
         return composed
@@ -324,9 +325,9 @@ class JobLifecycle:
         """Return whether it is the Job with this id."""
         return self._entity is not None and self._entity.id == job_id
 
-    def lose(self) -> None:
+    def note_takeover(self) -> None:
         """Leave the Job to another block of this session, which has taken it over."""
-        self.others.lose()
+        self.interventions.note_takeover()
 
     @property
     def has_begun(self) -> bool:
@@ -336,11 +337,11 @@ class JobLifecycle:
     @property
     def read_at(self) -> float:
         """When the Job was last read, in monotonic seconds."""
-        return self.others.read_at
+        return self.interventions.read_at
 
     def note_read(self, row: Mapping[str, Any] | None) -> None:
         """Take note of the *row* that the server has for the Job; None if it has none."""
-        self.others.note_read(row)
+        self.interventions.note_read(row)
 
     def _leave(self) -> None:
         """Leave the Job alone: it is gone, or has another owner."""
@@ -365,7 +366,7 @@ class JobLifecycle:
     async def close(self) -> None:
         """Record that the Job failed, because its session closes; its block then ends nothing."""
         self._is_closed = True
-        if self.others.is_lost or self.others.is_deleted:
+        if self.interventions.forbid_writes:
             self._stop_running()
             return
         reason = self._jobs.active.shutdown_reason or CLOSED
@@ -386,13 +387,12 @@ class JobLifecycle:
         """
         if self._is_closed:
             return
-        if self.others.is_deleted:
-            self._stop_running()
-            raise JobDeletedError(self.entity.id)
-        if self.others.is_lost:
-            self._stop_running()
-        else:
+        if not self.interventions.forbid_writes:
             await self._finish(self._end_decided() or End(JobStatus.DONE))
+            return
+        self._stop_running()
+        if self.interventions.is_deleted:
+            raise JobDeletedError(self.entity.id)
 
     def _end_decided(self) -> End | None:
         """Return how the program has decided that the Job ends, if it has."""
@@ -421,7 +421,7 @@ class JobLifecycle:
 
     def _stop_running(self) -> None:
         self._is_ending = True
-        self.others.end()
+        self.interventions.end()
         self._jobs.active.discard(self)
         if self._assignments is not None:
             self._assignments.end()
@@ -431,17 +431,16 @@ class JobLifecycle:
         """Report that the block was left by *error*; an error of the report is only logged."""
         if self._is_closed:
             return
-        if self.others.is_lost:
+        if self.interventions.is_taken_over:
             self._stop_running()
             return
         seconds = time.monotonic() - self._began_at
         self._end_decided()
         self._stop_running()
-        if self.others.is_deleted:
+        if self.interventions.is_deleted:
             return
-        text = None
-        if with_traceback and isinstance(error, Exception) and not self.others.has_caused(error):
-            text = format_traceback(error, self._jobs.api_key)
+        is_own = isinstance(error, Exception) and not self.interventions.has_caused(error)
+        text = format_traceback(error, self._jobs.api_key) if with_traceback and is_own else None
         try:
             # In the background, while the task waits: see jobs.ending.
             find_end = partial(self._find_end, error, current_task(), seconds)
@@ -462,12 +461,11 @@ class JobLifecycle:
             error,
             self._decided,
             partial(describe_interruption, task=task, seconds=seconds),
-            was_stopped=self.others.has_caused(error),
+            was_stopped=self.interventions.has_caused(error),
             shutdown_reason=active.shutdown_reason,
             is_closing=active.is_closing,
         )
-        text = end.text and one_line(end.text, self._jobs.api_key)
-        return End(end.status, text)
+        return End(end.status, end.text and one_line(end.text, self._jobs.api_key))
 
     async def _report_failure(self, find_end: Callable[[], End], traceback: str | None) -> None:
         deadline = anyio.current_time() + self._grace
@@ -477,9 +475,9 @@ class JobLifecycle:
                     self._jobs.journal.release_job(self._entity.id)
                 return
         end = find_end()
-        if self.others.imposed_status is not None:
+        if self.interventions.imposed_status is not None:
             # Another client has set how it ends. Only what is ours is removed.
-            self._data, end = JobData(None), End(self.others.imposed_status)
+            self._data, end = JobData(None), End(self.interventions.imposed_status)
         report = self._start_ending(end)
         await report.deliver(end.status, deadline)
         if report.error is not None:

@@ -1,7 +1,7 @@
 """JobReader: reads what the server has of Jobs that run here, for many of them in one query.
 
 ``data`` of a Job is one text that is written as a whole, and other clients write it, too. So each
-write is preceded by a read, and keeps what they have written: see :mod:`aioftrackjobs.jobs.writing`.
+write is preceded by a read, and keeps what they have written: :mod:`aioftrackjobs.jobs.writing`.
 
 The same rows show that a Job was stopped, or deleted, by another client.
 """
@@ -118,8 +118,8 @@ class JobReader:
                 if self._in_progress is not None:
                     with anyio.move_on_after(timings.max_hold):
                         await self._in_progress.ended.wait()
-                for _ in range(timings.batching_turns):  # one response wakes many tasks
-                    await anyio.lowlevel.checkpoint()
+                # One response wakes many tasks.
+                await self._connection.background.wait_turns(timings.batching_turns)
                 self._gathering, self._in_progress = None, round_
                 await self.read(round_.jobs)
                 round_.error = None

@@ -115,7 +115,7 @@ class FileDownload:
             self._meter.finish(self._file.size)
         finally:
             with anyio.CancelScope(shield=True):
-                await run_sync(self._file.leave)
+                await run_sync(self._file.close)
 
     async def _attempt(self) -> None:
         for renewals in count():

@@ -135,7 +135,7 @@ class FileUpload:
             await self._send_parts(parts)
         self._meter.finish(self._content.size)
 
-    async def settled(self) -> None:
+    async def completion_ended(self) -> None:
         """Wait until no request that was sent can make a file any more, even after a cancellation.
 
         The dispatcher goes on with a completion whose caller was cancelled.

@@ -123,7 +123,7 @@ class PartialFile:
         self._note.unlink(missing_ok=True)
         self._file.close()  # last, because this releases the lock
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close the file, and remove it unless a later call may continue it."""
         if self._file is None or self._file.closed:
             return

@@ -177,15 +177,17 @@ class _Registration:
                 resolved, the file stays or is removed.
             FtrackJobsError: There is no component, and the file is removed.
         """
-        await self._settle(self._unit.commit, file_upload)
+        await self._commit_or_withdraw(self._unit.commit, file_upload)
 
-    async def _settle(self, commit: Callable[[], Awaitable[None]], file_upload: FileUpload) -> None:
+    async def _commit_or_withdraw(
+        self, commit: Callable[[], Awaitable[None]], file_upload: FileUpload
+    ) -> None:
         try:
             await commit()
         except CommitUncertainError as exc:
 
             async def resolve() -> None:
-                await self._settle(self._unit.resolve, file_upload)
+                await self._commit_or_withdraw(self._unit.resolve, file_upload)
 
             raise CommitUncertainError(exc.operations, resolve) from exc.__cause__
         except BaseException as exc:
@@ -201,7 +203,7 @@ class _Registration:
         """
 
         async def remove() -> None:
-            await file_upload.settled()
+            await file_upload.completion_ended()
             if not await self._unregister():
                 return
             if file_upload.has_begun:

@@ -50,7 +50,7 @@ SETTINGS = (
 
 #: The times of most sessions: half a second less for the beginning of a Job that exists already,
 #: and for closing while the server does not respond.
-QUICK = replace(DEFAULT_TIMINGS, claim_settling=0.02, closing_linger=0.05)
+QUICK = replace(DEFAULT_TIMINGS, claim_wait=0.02, closing_linger=0.05)
 
 
 @asynccontextmanager

@@ -339,7 +339,7 @@ async def test_a_session_that_closes_takes_out_its_claims(
 async def test_the_last_one_that_writes_has_the_job(
     session: AsyncSession, other: AsyncSession
 ) -> None:
-    """What another session writes until the settling time is over counts."""
+    """What another session writes until the waiting time is over counts."""
     (made,) = await queue(session, {"n": 1})
 
     async def overwrite(request: WireRequest, send: Send) -> WireResponse:
@@ -530,7 +530,7 @@ DAEMON = """
     from aioftrackjobs.timings import DEFAULT_TIMINGS
 
     async def main():
-        timings = replace(DEFAULT_TIMINGS, claim_settling=0.1)
+        timings = replace(DEFAULT_TIMINGS, claim_wait=0.1)
         async with AsyncSession(timings=timings) as session:
             while (job := await session.claim_job('Job where status is "queued"')) is not None:
                 print(job.id, flush=True)

@@ -323,7 +323,7 @@ async def test_two_downloads_do_not_continue_the_same_file(
 
     with pytest.raises(TransferError, match="being downloaded already"):
         await no_retries.download(component, target, resume=True)
-    other.leave()
+    other.close()
     await no_retries.download(component, target, resume=True)
 
     assert target.read_bytes() == SMALL
@@ -351,7 +351,7 @@ def test_a_file_that_became_the_target_is_not_written_to(
     second.write([b"other"])
 
     assert target.read_bytes() == b"whole"
-    second.leave()
+    second.close()
     assert left(target) == {"plate.exr"}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -600,9 +601,10 @@ async def test_a_thread_of_the_block_ends_first(server: ServerHandle, other: Asy
     async with watching(server) as session:
         with anyio.fail_after(20), pytest.raises(JobStoppedError):
             async with job_context(session, description="x") as job:
-                await add(other, job.id, stop=STOP)
-                result = await anyio.to_thread.run_sync(render, job)
-                await anyio.sleep_forever()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(partial(add, other, job.id, stop=STOP))
+                    result = await anyio.to_thread.run_sync(render, job)
+                    await anyio.sleep_forever()
     assert result == "half of it"
 
 

@@ -258,7 +258,7 @@ async def test_a_job_whose_end_is_being_reported_is_not_run_again_yet(
 async def test_sessions_that_begin_the_same_job_at_once_do_not_both_run_it(
     server: ServerHandle, session: AsyncSession
 ) -> None:
-    timings = replace(QUICK, claim_settling=DEFAULT_TIMINGS.claim_settling)
+    timings = replace(QUICK, claim_wait=DEFAULT_TIMINGS.claim_wait)
     outcomes: dict[str, list[str]] = {status: [] for status in ("queued", "running", "done")}
     jobs = {status: await job_of(session, None, status=status) for status in outcomes}
 
@@ -564,7 +564,7 @@ async def test_a_job_is_taken_over_although_its_owner_reports_all_the_time(
     server: ServerHandle, session: AsyncSession
 ) -> None:
     """It overwrites a claim, unless that has stood for a while before it is read back."""
-    slow = replace(QUICK, claim_settling=DEFAULT_TIMINGS.claim_settling)
+    slow = replace(QUICK, claim_wait=DEFAULT_TIMINGS.claim_wait)
     async with (
         connected(server, timings=slow) as other,
         job_context(session, description="x", interval=0.001) as job,

@@ -56,6 +56,7 @@ def test_every_error_is_exported_listed_and_has_its_place_in_the_tree() -> None:
     }
 
     assert found == set(errors.__all__)
+    assert {getattr(errors, name).__module__ for name in found} == {errors.__name__}
     assert found <= set(aioftrackjobs.__all__)
     assert errors.__doc__ is not None
     assert all(name in errors.__doc__ for name in found)
