@@ -156,6 +156,7 @@ class BlockedLoopGuard:
         """Renew all leases; return whether that is done."""
         ids = self._jobs.owned_ids()
         self._may_write, self._reader.before_read = True, self._interrupt
+        self._reader.blocks += 1
         try:
             chunks = (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
             return all(self._renew(chunk) for chunk in chunks)

@@ -67,10 +67,13 @@ class JobReader:
     Attributes:
         before_read: Awaited before each read; None as a rule. See
             :mod:`aioftrackjobs.jobs.blocked_loop`.
+        blocks: How often the event loop was found to be blocked. A response that it has while it is
+            blocked is old when the loop comes back.
     """
 
     def __init__(self, entities: EntityContext) -> None:
         self.before_read: Callable[[], Awaitable[None]] | None = None
+        self.blocks = 0
         self._entities = entities
         self._connection = entities.connection
         self._gathering: _Round | None = None
@@ -141,7 +144,10 @@ class JobReader:
             "expression": select(_ATTRIBUTES, "Job", key_criteria(references)),
         }
         with self._entities.reads.reading() as number:
+            blocks = self.blocks
             (result,) = await self._connection.call([query])
+            if self.blocks != blocks:
+                (result,) = await self._connection.call([query])
             rows = _rows_by_id(result)
             changed = [row for job in jobs if (row := _changed_row(job.entity, rows)) is not None]
             if changed:  # few: decoding takes far longer than comparing
