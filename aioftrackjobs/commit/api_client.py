@@ -56,10 +56,15 @@ class ServerStatus:
         self.on_clock_step: Callable[[timedelta], None] = lambda _: None
         self.pauses = Pauses(expedited_pause)
 
-    def note_response(self, headers: Mapping[str, str]) -> None:
-        """Note that the server responded; the header ``Date`` is the time of its clock."""
+    def note_response(self, headers: Mapping[str, str], *, is_success: bool = False) -> None:
+        """Note that the server responded; the header ``Date`` is the time of its clock.
+
+        Args:
+            headers: Those of the response.
+            is_success: Whether the server has carried out the request.
+        """
         self.last_success, self.failing_since = datetime.now(UTC), None
-        self.pauses.shorten()
+        self.pauses.shorten(also_asked=is_success)
         date = decode_date(headers)
         if date is not None:
             self._date = date, time.monotonic()
@@ -113,7 +118,7 @@ class ApiClient:
         server_status: Notes each response, and each failure to get one.
 
     Attributes:
-        url: The API's URL, from the next request on; a permanent redirection replaces it.
+        url: Where the next request goes: to the API's URL, or where that was moved for ever.
     """
 
     def __init__(
@@ -126,7 +131,7 @@ class ApiClient:
         server_status: ServerStatus | None = None,
     ) -> None:
         self._transport = transport
-        self.url = url
+        self.url = self._given_url = url
         self._headers = headers
         self._redact = redact
         self._server_status = server_status or ServerStatus()
@@ -158,14 +163,18 @@ class ApiClient:
             TransportError: It was sent, and no complete response came.
             WithdrawnError: It was stopped before it left.
         """
-        url = self.url
-        for _ in range(1 + _REDIRECTIONS):
+        url, has_moved = self.url, False
+        for number in range(1 + _REDIRECTIONS):
             request = WireRequest("POST", url, self._headers, body, departure)
             response = await self._exchange(request)
             if departure is not None and departure.replaced is not None:
                 body, count = departure.replaced
             if response.status not in REDIRECTIONS:
-                return self._decode(response, count, queries, url)
+                results = self._decode(response, count, queries, url)
+                if has_moved:  # for ever, and the API is there: it may have been a proxy's login
+                    self.url = url
+                return results
+            has_moved = response.status == _PERMANENT and (has_moved or not number)
             url, departure = self._redirected(response, url), None  # it has left
         self._server_status.note_response(response.headers)
         problem = f"after {_REDIRECTIONS} other redirections"
@@ -201,8 +210,6 @@ class ApiClient:
         elif not is_same_server(url, target):
             problem = "where the API key must not be sent"
         else:
-            if response.status == _PERMANENT:
-                self.url = target
             return target
         self._server_status.note_response(response.headers)
         location = without_query(target) if target else "nowhere"
@@ -241,13 +248,15 @@ class ApiClient:
                 url=url,
             )
         except (ServerError, TransportError) as exc:
+            if not isinstance(exc, ServerError) or exc.kind == f"HTTP {exc.status}":
+                self.url = self._given_url  # if it was moved, it may have been moved back
             exc.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
             if isinstance(exc, ServerError):
                 self._server_status.note_response(response.headers)
             else:
                 self._server_status.note_failure(str(exc))
             raise
-        self._server_status.note_response(response.headers)
+        self._server_status.note_response(response.headers, is_success=True)
         return results
 
 

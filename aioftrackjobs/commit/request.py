@@ -53,7 +53,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypedDict, Unpack
 
 from aioftrackjobs.background import Waiter
 from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
@@ -128,6 +128,25 @@ class RequestOwner(Protocol):
         ...
 
 
+class Manner(TypedDict, total=False):
+    """How a request is sent.
+
+    Attributes:
+        unordered: Whether it neither waits for other requests about the same entities, nor lets
+            them wait.
+        is_urgent: Whether no other request of the session may hold it up.
+        needs_new_connection: Whether it is urgent, and not sent over a connection that was used
+            before, as such a one may be dead.
+        patience: Seconds within which it has to leave, in its only attempt, because its values were
+            made from what the server had when it was queued; None if they stay true.
+    """
+
+    unordered: bool
+    is_urgent: bool
+    needs_new_connection: bool
+    patience: float | None
+
+
 class PendingRequest:
     """A commit, or a call of another kind; the states are described at the top of this module.
 
@@ -152,10 +171,11 @@ class PendingRequest:
         is_sent: Whether the server may have received it.
         is_abandoned: Whether no caller waits for it any more. It is withdrawn if it turns out that
             the server has not received it.
-        unordered: Whether it neither waits for other requests nor lets others wait for it.
+        unordered: As in :class:`Manner`.
+        is_urgent: As in :class:`Manner`.
+        needs_new_connection: As in :class:`Manner`.
+        patience: As in :class:`Manner`.
         is_repeatable: Whether it may be sent again when its response was lost.
-        patience: Seconds within which it has to leave, in its only attempt, because its values were
-            made from what the server had when it was queued; None if they stay true.
         uncertain_because: Why it is not known what the server did; None if it is known.
         has_chosen_keys: Whether it creates entities under keys that users chose, so that it
             travels alone.
@@ -181,6 +201,8 @@ class PendingRequest:
     is_sent: bool = False
     is_abandoned: bool = False
     unordered: bool = False
+    is_urgent: bool = False
+    needs_new_connection: bool = False
     is_repeatable: bool = True
     patience: float | None = None
     uncertain_because: TransportError | None = None
@@ -202,28 +224,29 @@ class PendingRequest:
         operations: Sequence[Operation],
         settle: Settle,
         *,
-        unordered: bool = False,
-        patience: float | None = None,
         uncertain_because: TransportError | None = None,
+        **manner: Unpack[Manner],
     ) -> PendingRequest:
         """Return the request of a commit.
 
         Args:
             operations: At least one.
             settle: Called with the outcome.
-            unordered: Neither wait for other requests about the same entities, nor let them wait.
-            patience: Send it once, within so many seconds; None to send it until it is applied.
             uncertain_because: Why it is not known what the server did in an earlier attempt.
+            manner: How it is sent.
         """
         request = cls(len(operations))
-        request.operations, request.settle, request.patience = operations, settle, patience
+        request.operations, request.settle = operations, settle
+        if manner:
+            request._set(manner)
+        unordered = request.unordered
         is_update = len(operations) == 1 and isinstance(operations[0], Update)  # as nearly always
         if not is_update:
             for operation in operations:  # not any(): this runs for each operation of a farm
                 if type(operation) is Create and not operation.fresh and has_chosen_key(operation):
                     request.has_chosen_keys = True
         if unordered:
-            request.unordered = True
+            pass
         elif is_update:
             request.writes = (key_of(operations[0].target),)
         else:
@@ -241,15 +264,22 @@ class PendingRequest:
         return request
 
     @classmethod
-    def of_call(cls, wire: Sequence[Mapping[str, JSONValue]]) -> PendingRequest:
+    def of_call(
+        cls, wire: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]
+    ) -> PendingRequest:
         """Return the request of operations in their wire form, which travel by themselves."""
         request = cls(len(wire))
         request.call = wire
+        request._set(manner)
         keys = [each.get("entity_key") for each in wire if each.get("action") in _WRITES]
         parts = [tuple(str(value) for value in key) for key in keys if isinstance(key, list)]
         request.writes = [key[0] if len(key) == 1 else key for key in parts]
         request.is_repeatable = all(each.get("action") in _READS for each in wire)
         return request
+
+    def _set(self, manner: Manner) -> None:
+        for name, value in manner.items():
+            setattr(self, name, value)
 
     def encode(self) -> bytes:
         """Return what is left of its operations as a JSON list.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 from aioftrackjobs.commit.changes import (
     InFlightCommit,
@@ -30,6 +30,7 @@ from aioftrackjobs.commit.changes import (
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import (
     Applied,
+    Manner,
     NotApplied,
     Outcome,
     PendingRequest,
@@ -66,9 +67,7 @@ class UnitOfWork:
     Args:
         context: The entities of the session.
         dispatcher: Sends the commits.
-        unordered: Do not wait for the commits of other units about the same entities.
-        patience: Send each commit once, within so many seconds; None to send it until it is
-            applied.
+        manner: How its commits are sent.
 
     Attributes:
         has_ended: Whether it refuses to record anything more.
@@ -78,13 +77,11 @@ class UnitOfWork:
         self,
         context: UnitOfWorkContext,
         dispatcher: Dispatcher,
-        *,
-        unordered: bool = False,
-        patience: float | None = None,
+        **manner: Unpack[Manner],
     ) -> None:
         self._context = context
         self._dispatcher = dispatcher
-        self._unordered, self._patience = unordered, patience
+        self._manner = manner
         self._pending: list[RecordedChange] = []
         self._to_delete: set[int] = set()  # the id() of entities with a delete that has not ended
         self._uncertain: list[RecordedChange] = []
@@ -402,9 +399,8 @@ class UnitOfWork:
             request = self._dispatcher.submit(
                 operations,
                 commit,
-                unordered=self._unordered,
-                patience=self._patience,
                 uncertain_because=uncertain_because,
+                **self._manner,
             )
         except BaseException:
             withdrawn = NotApplied(WithdrawnError("not sent"))

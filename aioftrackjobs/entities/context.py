@@ -17,12 +17,13 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 from weakref import WeakValueDictionary
 
 import anyio
 
 from aioftrackjobs.commit.changes import creation_key
+from aioftrackjobs.commit.request import Manner
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.ensure_turns import EnsureTurns
@@ -132,10 +133,9 @@ class EntityContext:
         """Return the units of work of tasks and blocks."""
         return tuple(self.tasks.all)
 
-    def new_unit(self, *, unordered: bool = False, patience: float | None = None) -> UnitOfWork:
-        """Return a unit of work that no task has entered; for arguments, see its class."""
-        dispatcher = self.connection.dispatcher
-        return UnitOfWork(self, dispatcher, unordered=unordered, patience=patience)
+    def new_unit(self, **manner: Unpack[Manner]) -> UnitOfWork:
+        """Return a unit of work that no task has entered, and whose commits are sent in a way."""
+        return UnitOfWork(self, self.connection.dispatcher, **manner)
 
     def enter_unit(self) -> UnitBlock:
         """Return a block with a unit of work of its own."""
@@ -323,7 +323,9 @@ class EntityContext:
                 for operation, result in zip(operations, results, strict=True)
             ]
 
-    async def fetch_page(self, expression: str) -> tuple[list[Entity], int | None]:
+    async def fetch_page(
+        self, expression: str, **manner: Unpack[Manner]
+    ) -> tuple[list[Entity], int | None]:
         """Return the entities that *expression* finds, and the offset of the next page, if any.
 
         Raises:
@@ -334,7 +336,7 @@ class EntityContext:
         """
         query = {"action": "query", "expression": expression}
         with self.reads.reading() as read:
-            (result,) = await self.connection.call([query])
+            (result,) = await self.connection.call([query], **manner)
             data = result.get("data") if isinstance(result, dict) else None
             if not isinstance(data, list):
                 raise MalformedResponseError("a query's result has no list of data", status=200)

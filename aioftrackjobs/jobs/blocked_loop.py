@@ -203,8 +203,11 @@ class BlockedLoopGuard:
                 return
             self._written = self._written or anyio.Event()
             written = self._written
-        with anyio.move_on_after(_PATIENCE):
+        with anyio.move_on_after(_PATIENCE) as scope:
             await written.wait()
+        if scope.cancelled_caught:
+            with self._lock:
+                self._is_writing = False  # other reads do not wait for it again
 
 
 def _renewals(rows: Iterable[Any], lease: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:

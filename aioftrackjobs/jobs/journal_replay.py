@@ -13,6 +13,7 @@ import json
 import logging
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -23,18 +24,24 @@ import anyio
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import (
     AuthenticationError,
+    EntityError,
     FtrackJobsError,
     ServerError,
     SessionStateError,
     TransportError,
 )
-from aioftrackjobs.jobs.data import RECOVERED, compose_final_data, compose_recovered_data
+from aioftrackjobs.jobs.data import (
+    RECOVERED,
+    compose_final_data,
+    compose_recovered_data,
+    simplified,
+)
 from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
     Ends,
-    is_final_refusal,
     lost_reason,
+    may_pass_later,
     recovery_note,
     terminate_jobs,
 )
@@ -67,7 +74,9 @@ class JournalReplay:
         # A server may be away for longer than any caller waits for a commit.
         self._retry = replace(entities.connection.retry, budget=math.inf)
         self._refused_since: dict[str, float] = {}
+        self._refusals = Counter[str]()  # of each Job
         self._woken: anyio.Event | None = None  # not None while it runs
+        self._rest = anyio.CancelScope()  # until the next time
         self._looks_again = False
         self._retry_after: float | None = None
         self._logged_problem: str | None = None
@@ -76,6 +85,7 @@ class JournalReplay:
         """Deliver what the journal keeps, without delay for the caller."""
         if self._woken is not None:
             self._woken.set()
+            self._rest.cancel()
             return
         if self._connection.is_closing:
             return  # a later session does it
@@ -86,7 +96,10 @@ class JournalReplay:
         self._woken = anyio.Event()
 
     async def _run(self) -> None:
-        backoff = self._retry.backoff()
+        backoff, since = self._retry.backoff(), time.monotonic()
+        interval = self._connection.timings.replay_interval
+        rarely = replace(self._retry, first_delay=interval, longest_delay=interval, jitter=0.0)
+        pauses = self._connection.server_status.pauses
         try:
             while True:
                 self._woken = woken = anyio.Event()
@@ -95,13 +108,16 @@ class JournalReplay:
                     is_complete = await self.deliver()
                 if scope.cancel_called:
                     return  # the session is being closed: a later one goes on
-                if not is_complete:
-                    await backoff.pause(self._retry_after)
-                elif self._looks_again:
-                    with anyio.move_on_after(self._connection.timings.replay_interval):
-                        await woken.wait()
-                elif not woken.is_set():
-                    return
+                with anyio.CancelScope() as self._rest:
+                    if not is_complete:
+                        await pauses.wait(backoff, self._retry_after)
+                    elif self._looks_again:
+                        # Earlier if the server is seen to be well, but not again and again: the
+                        # longer it has refused something, the rarer.
+                        so_far = time.monotonic() - since
+                        await pauses.wait(rarely.backoff(), least=min(so_far, interval))
+                    elif not woken.is_set():
+                        return
         except SessionStateError:
             pass  # it is closed: a later session goes on
         finally:
@@ -154,7 +170,7 @@ class JournalReplay:
 
         def decide(found: Mapping[str, Job]) -> Ends:
             missing.difference_update(found)
-            ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
+            ends: dict[Job, tuple[JobStatus, Mapping[str, Any] | None]] = {}
             for job in found.values():
                 entry = by_id[job.id]
                 if not self._journal.has(entry):
@@ -162,7 +178,8 @@ class JournalReplay:
                 if (end := self._end_of(entry, job)) is None:
                     self._journal.release_job(job.id)
                 else:
-                    ends[job] = end
+                    status, data = end
+                    ends[job] = status, simplified(data, self._refusals[job.id])
             return ends
 
         errors = await terminate_jobs(self._entities, list(by_id), decide)
@@ -180,11 +197,15 @@ class JournalReplay:
         for job_id, error in errors.items():
             if error is None:
                 self._refused_since.pop(job_id, None)
+                del self._refusals[job_id]
                 self._journal.release_job(job_id)
-            elif is_final_refusal(error) or self._is_refused_for_long(job_id, error):
+            elif not may_pass_later(error) or self._is_refused_for_long(job_id, error):
                 self._journal.release_job(job_id)
                 logger.warning("Job %s: the server refuses its final status: %s", job_id, error)
-            elif isinstance(error, ServerError) and not error.is_retryable:
+            elif isinstance(error, EntityError) or (
+                isinstance(error, ServerError) and not error.is_retryable
+            ):
+                self._refusals[job_id] += 1
                 self._log_problem(f"Job {job_id}: {error}")
                 self._looks_again = True
             else:

@@ -288,7 +288,7 @@ class JobLifecycle:
     def _post_data(self, settle: Settle) -> PendingRequest | None:
         if self.interventions.forbid_writes:
             return None
-        unit = self._jobs.entities.new_unit(patience=self._patience)
+        unit = self._jobs.entities.new_unit(is_urgent=True, patience=self._patience)
         lease = self._data.lease
         values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
         if self.interventions.is_mistaken:

@@ -13,6 +13,9 @@ from aioftrackjobs.transport import redact
 #: Characters of a message or of a reason; the jobs menu shows one line.
 LONGEST_LINE = 300
 
+#: What stands before the reason of a failure.
+FAILURE = "failed: "
+
 
 def one_line(text: str, *secrets: str) -> str:
     """Return *text* in one line of limited length, without any of *secrets*."""
@@ -71,4 +74,4 @@ def compose_description(
 
 def add_failure(text: object, reason: str) -> str:
     """Return *text*, if there is any, followed by why the Job failed."""
-    return f"{text} - failed: {reason}" if text else f"failed: {reason}"
+    return f"{text} - {FAILURE}{reason}" if text else f"{FAILURE}{reason}"

@@ -71,6 +71,9 @@ class FileTransport:
         cookies: Cookies of earlier responses, because a load balancer may need them.
         secrets: Texts that must never appear in an error.
         threads: Number of threads that may work at the same time.
+
+    Attributes:
+        reserved: That of *api*.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class FileTransport:
         secrets: tuple[str, ...],
         threads: int,
     ) -> None:
-        self._api = api
+        self._api, self.reserved = api, api.reserved
         self._timeout = timeout
         self._keepalive = keepalive
         self._load_certificates = load_certificates

@@ -666,4 +666,4 @@ async def test_a_query_whose_response_was_lost_is_withdrawn_between_two_attempts
             group.cancel_scope.cancel()
         await turns()
         assert dispatcher.is_idle, "no worker waits for the next attempt"
-        assert not dispatcher._workers
+        assert not dispatcher._ordinary._workers
