@@ -141,7 +141,9 @@ class JournalReplay:
                 from aioftrackjobs.transfers.upload import remove_unregistered  # late: few crash
 
                 await anyio.sleep(self._connection.timings.last_request_delay)
-                is_complete &= await remove_unregistered(self._entities, uploads)
+                is_complete &= await remove_unregistered(
+                    self._entities, uploads, self._refused_since
+                )
         except SessionStateError:
             raise
         except TransportError as exc:
