@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import select
@@ -19,11 +18,12 @@ import anyio
 import anyio.lowlevel
 import sniffio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.config import require, require_seconds
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.session import AsyncSession, connection_of, jobs_of
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

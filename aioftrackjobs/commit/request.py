@@ -56,9 +56,16 @@ from itertools import chain
 from typing import Any, Protocol, TypeAlias, TypedDict, Unpack
 
 from aioftrackjobs.background import Waiter
-from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
+from aioftrackjobs.errors import (
+    FtrackJobsError,
+    PermissionDeniedError,
+    ServerError,
+    TransportError,
+    UnserialisableValueError,
+    ValidationError,
+)
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update, encode_operation
-from aioftrackjobs.protocol.reconciliation import Row, done_among, has_chosen_key
+from aioftrackjobs.protocol.reconciliation import Findings, done_among, has_chosen_key
 from aioftrackjobs.protocol.references import created_ids, linked_ids
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch
@@ -76,6 +83,10 @@ _READS = (
     "get_widget_url",
     "get_upload_metadata",  # signs a URL, and leaves nothing on the server
 )
+
+#: Names and HTTP statuses of a refusal because there is no such entity. What a real server answers
+#: is not known (docs/protocol.md, section 10.3).
+_MISSING = ("EntityNotFoundError", "NotFoundError", "NoResultFound", 404, 410)
 
 
 class WithdrawnError(FtrackJobsError):
@@ -177,8 +188,9 @@ class PendingRequest:
         patience: As in :class:`Manner`.
         is_repeatable: Whether it may be sent again when its response was lost.
         uncertain_because: Why it is not known what the server did; None if it is known.
-        has_chosen_keys: Whether it creates entities under keys that users chose, so that it
-            travels alone.
+        has_chosen_keys: Whether it creates entities under keys that users chose.
+        travels_alone: Whether it shares no request with others: a refusal must be its own, because
+            the server cannot say which of these entities, or of those that it deletes, are its.
         free_keys: Those of these entities that did not exist before it was sent; None if that is
             not known.
         last_error: Why the latest attempt to send it failed.
@@ -207,6 +219,7 @@ class PendingRequest:
     patience: float | None = None
     uncertain_because: TransportError | None = None
     has_chosen_keys: bool = False
+    travels_alone: bool = False
     free_keys: Set[Reference] | None = None
     last_error: FtrackJobsError | None = None
     outcome: Outcome | None = None
@@ -244,7 +257,9 @@ class PendingRequest:
         if not is_update:
             for operation in operations:  # not any(): this runs for each operation of a farm
                 if type(operation) is Create and not operation.fresh and has_chosen_key(operation):
-                    request.has_chosen_keys = True
+                    request.has_chosen_keys = request.travels_alone = True
+                elif type(operation) is Delete:
+                    request.travels_alone = True
         if unordered:
             pass
         elif is_update:
@@ -331,11 +346,56 @@ class PendingRequest:
         created = {each.target for each in self.done if isinstance(each, Create)}
         return (self.chosen if self.free_keys is None else self.free_keys) - created
 
-    def note_found(self, found: Mapping[Reference, Row]) -> bool:
-        """Mark as done what must be done if the entities *found* exist; True if anything is."""
-        left = self._indices_left()
-        done = done_among(self.operations_left, found, self.may_have_created)
+    def note_found(self, findings: Findings, refusal: ServerError | None = None) -> bool:
+        """Mark as done what must be done according to *findings*; return whether anything is.
+
+        Args:
+            findings: What the server says.
+            refusal: How it has refused this request, which was alone; None if it has not.
+        """
+        left, operations = self._indices_left(), self.operations_left
+        in_doubt = self.uncertain_because is not None
+        deletes = [each for each in operations if isinstance(each, Delete)]
+        # Of a part of a commit that was refused, the rest may be done, but not what queries hide.
+        hidden = findings.missing(each.target for each in deletes if each.unseen)
+        if in_doubt and refusal is not None and _says_missing(refusal):
+            hidden = set()
+        elif not in_doubt and self.count == 1:
+            hidden = {each.target for each in deletes}
+        done = done_among(
+            operations,
+            findings.found,
+            self.may_have_created,
+            findings.unanswered | hidden,
+            with_updates=refusal is not None and in_doubt,
+        )
         return self._note_done([left[place] for place in done])
+
+    def is_unclear(self, findings: Findings, refusal: ServerError) -> bool:
+        """Return whether an earlier attempt may have been applied, although this one was refused.
+
+        Args:
+            findings: What the server says.
+            refusal: How it has refused this request, which was alone.
+        """
+        if self.uncertain_because is None:
+            return False
+        found, silent = findings.found, findings.unanswered
+        # These do not depend on what the server has, so that the earlier attempt was refused, too.
+        is_constant = isinstance(refusal, (PermissionDeniedError, ValidationError))
+        for each in self.operations_left:
+            target = each.target
+            if isinstance(each, Delete):
+                is_unclear = target not in found
+            elif is_constant:
+                is_unclear = False
+            elif isinstance(each, Create):
+                is_unclear = target in silent or bool(findings.missing([target]))
+            else:
+                is_unclear = target in silent if _says_missing(refusal) else target not in found
+            if is_unclear:
+                return True
+        return False
 
     def note_done(self, operations: Sequence[Operation]) -> None:
         """Mark as done those of its operations that are among *operations*."""
@@ -412,3 +472,7 @@ def key_of(reference: Reference) -> Key:
     """Return the key by which requests know the entity."""
     key = reference.key
     return key[0][1] if len(key) == 1 else tuple([value for _, value in key])
+
+
+def _says_missing(refusal: ServerError) -> bool:
+    return refusal.kind in _MISSING or refusal.status in _MISSING

@@ -7,11 +7,11 @@ meanwhile wait for the next commit.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NoReturn, Unpack
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.changes import (
     InFlightCommit,
     RecordedChange,
@@ -52,13 +52,14 @@ from aioftrackjobs.models import (
     change_locally,
     forget_local,
     owner_of,
+    was_created_here,
 )
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Operation, Update
 from aioftrackjobs.protocol.references import server_set_rows
 from aioftrackjobs.protocol.values import Reference
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 
 class UnitOfWork:
@@ -175,7 +176,8 @@ class UnitOfWork:
         if creator is not self and creator.is_creating(entity):
             raise EntityError(not_created(entity))
         if id(entity) not in self._to_delete:
-            self._record(RecordedChange(Delete(target), entity, {}))
+            delete = Delete(target, unseen=was_created_here(entity))
+            self._record(RecordedChange(delete, entity, {}))
             self._to_delete.add(id(entity))
 
     def _record(self, *recorded: RecordedChange) -> None:

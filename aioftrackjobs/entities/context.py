@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -22,6 +21,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.changes import creation_key
 from aioftrackjobs.commit.request import Manner
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
@@ -53,11 +53,12 @@ from aioftrackjobs.models import (
     require_relation,
 )
 from aioftrackjobs.protocol.operations import NOT_SET
+from aioftrackjobs.protocol.paging import next_offset
 from aioftrackjobs.protocol.query import bind, select
 from aioftrackjobs.protocol.values import JSONValue, Reference, key_part
 from aioftrackjobs.transport import redact
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
 
@@ -346,7 +347,7 @@ class EntityContext:
             raise QueryParameterError(
                 f"the rows are not entities; use session.call() for this query: {expression}"
             )
-        return entities, _next_offset(result)
+        return entities, next_offset(result)
 
     async def require_created(self, reference: Reference) -> None:
         """Wait for a commit in progress that creates an entity.
@@ -454,17 +455,3 @@ def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidKeyError(model.entity_type, model.primary_key_attributes, given)
         values[name] = part
     return values
-
-
-def _next_offset(result: dict[str, Any]) -> int | None:
-    """Return the offset of the page after a query's *result*; None if it is the last one."""
-    metadata = result.get("metadata") or {}
-    match metadata:
-        case {"next": {"offset": int() as offset}}:
-            return offset
-        case {"next": {"offset": None}}:
-            return None
-        case dict() if not metadata.get("next"):
-            return None
-        case _:  # if it were treated as the last page, rows would be missing
-            raise MalformedResponseError("a page does not say which page follows", status=200)

@@ -13,7 +13,6 @@ Jobs before it writes them, and waits there for a write that this thread has beg
 from __future__ import annotations
 
 import json
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,7 +20,7 @@ from typing import Any, Protocol
 
 import anyio
 
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
 from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.jobs.reading import JobReader
@@ -30,7 +29,7 @@ from aioftrackjobs.protocol.operations import Update, encode_operation
 from aioftrackjobs.protocol.query import key_criteria, select
 from aioftrackjobs.protocol.values import Reference
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: Sends operations and returns their results, in a thread; raises FtrackJobsError.
 Call = Callable[[Sequence[Mapping[str, Any]]], Sequence[Any]]

@@ -9,7 +9,6 @@ ended or deleted.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
 from aioftrackjobs.jobs.blocked_loop import BlockedLoopGuard
@@ -28,7 +27,7 @@ from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
 from aioftrackjobs.journal import Journal, Process, this_process
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: How often a lease is renewed before it would end.
 RENEWALS = 3
@@ -255,11 +254,12 @@ class ActiveJobs:
         try:
             while self._readable():
                 await anyio.sleep(self._period)
-                if self._seconds:
-                    self.renew_all(older_than=self._interval - self._period / 2)
-                if not self._is_reading:  # a read that hangs must not hold up renewals
-                    self._background.spawn(self._read_all)
-                    self._is_reading = True
+                with self._background.surviving("a round of lease renewals"):
+                    if self._seconds:
+                        self.renew_all(older_than=self._interval - self._period / 2)
+                    if not self._is_reading:  # a read that hangs must not hold up renewals
+                        self._background.spawn(self._read_all)
+                        self._is_reading = True
         except SessionStateError:
             pass  # it is closed
         finally:
@@ -285,7 +285,8 @@ class ActiveJobs:
     def renew_all(self, *, older_than: float) -> None:
         """Renew all leases that were written more than *older_than* seconds ago."""
         for job in tuple(self._jobs):
-            job.renew_lease(older_than)
+            with self._background.surviving("the renewal of a lease"):
+                job.renew_lease(older_than)
 
     def _handle_clock_step(self, change: timedelta) -> None:
         """Renew all leases if the server's clock has moved so far that they may end too early."""
@@ -332,9 +333,14 @@ class ActiveJobs:
             logger.warning(
                 "the session is closed while Jobs are running; this ends them: %s", names
             )
+
+        async def close(job: ActiveJob) -> None:
+            with self._background.surviving("the end of a Job when the session closes"):
+                await job.close()
+
         async with anyio.create_task_group() as group:
             for job in (*running, *self._guests):
-                group.start_soon(job.close)
+                group.start_soon(close, job)
         while self._ending:
             self._all_reported = anyio.Event()
             await self._all_reported.wait()

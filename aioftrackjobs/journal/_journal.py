@@ -194,7 +194,7 @@ class Journal:
         """
         if self._path is None:
             return
-        from aioftrackjobs.journal._file import find_problem  # late, as in start()
+        from aioftrackjobs.journal._place import find_problem  # late, as in start()
 
         problem: str | None = None
         with anyio.move_on_after(self._timings.journal_stall_limit):

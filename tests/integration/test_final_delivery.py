@@ -374,3 +374,27 @@ async def test_a_text_that_the_server_cannot_keep_does_not_stay_in_the_journal(
             await until(lambda: not session.health.final_reports_pending)
     found = server.inspector.job(job.id)
     assert (found["status"], found["description"]) == ("done", "x - ?")
+
+
+# While a Job runs
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("kind", ["what is not ASCII", "any new text"])
+async def test_a_text_that_the_server_cannot_keep_does_not_end_the_lease(
+    server: ServerHandle, kind: str
+) -> None:
+    """It travels with the renewals of the lease."""
+    any_new_text: Callable[[str], bool] = lambda text: "frame" in text
+    cannot_keep = CANNOT_KEEP.get(kind, any_new_text)
+    refusal = respond(error("OperationalError", "500 X"))
+    async with unruly(server.url) as proxy, connected(server, proxy.url, lease=0.9) as session:
+        async with job_context(session, description="x", interval=0.01) as job:
+            proxy.choose = lambda request: refusal if cannot_keep(texts(request)) else None
+            job.progress(0.5, "frame \N{CLAPPER BOARD}")
+            for _ in range(2):
+                lease = lease_of(server, job.id)
+                await until(lambda: lease_of(server, job.id) > lease)  # noqa: B023
+            proxy.choose = lambda _: None
+            job.progress(0.6, "frame \N{CLAPPER BOARD}")
+            await until(lambda: shown(server, job.id) == "x (60 %, frame \N{CLAPPER BOARD})")
