@@ -82,7 +82,7 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
         return
     shutdown = ShutdownCoordinator(session, grace)
     error: BaseException | None = None
-    with _Watchdog(numbers, grace, shutdown.begin_soon) as watchdog:
+    with _Watchdog(numbers, grace, shutdown.note, shutdown.begin_soon) as watchdog:
         shutdown.watchdog = watchdog
         try:
             async with anyio.create_task_group() as group:
@@ -118,6 +118,7 @@ class _Watchdog:
     Args:
         numbers: The signals.
         grace: Seconds from the first signal.
+        note: Called with each signal, in the main thread, before that goes on.
         notify: Called in the thread when the first signal has arrived.
 
     Attributes:
@@ -125,11 +126,15 @@ class _Watchdog:
     """
 
     def __init__(
-        self, numbers: Sequence[signal.Signals], grace: float, notify: Callable[[], object]
+        self,
+        numbers: Sequence[signal.Signals],
+        grace: float,
+        note: Callable[[signal.Signals], object],
+        notify: Callable[[], object],
     ) -> None:
         self._numbers = numbers
         self._grace = grace
-        self._notify = notify
+        self._note, self._notify = note, notify
         self._process = os.getpid()
         self._handled = 0
         self._is_over = False
@@ -167,6 +172,7 @@ class _Watchdog:
             return
         self.signal = self.signal or signal.Signals(number)
         self._handled += 1
+        self._note(self.signal)
         with suppress(BlockingIOError):  # it is full, so that the thread is awake
             os.write(self._wakeup, _WAKE)
         handler = self._before[signal.Signals(number)]
@@ -247,6 +253,13 @@ class ShutdownCoordinator:
         self._jobs_cancelled = anyio.Event()
         self.block = anyio.CancelScope()
 
+    def note(self, number: signal.Signals) -> None:
+        """Give the Jobs that end from now on the signal as their reason.
+
+        Another session, whose block is around this one, may cancel them first.
+        """
+        self._active.shutdown_reason = f"stopped by {number.name}"
+
     def begin_soon(self) -> None:
         """Have the Jobs ended; in any thread."""
         with suppress(SessionStateError):  # the event loop has ended
@@ -257,7 +270,7 @@ class ShutdownCoordinator:
         await self._begin.wait()
         number = self.watchdog.signal or _SIGNALS[0]
         logger.warning("%s: all Jobs end, within %g s", number.name, self._grace)
-        self._active.shutdown_reason = f"stopped by {number.name}"
+        self.note(number)
         self._active.shutdown_deadline = anyio.current_time() + self._grace
         self.block.cancel()
         for _ in range(_CANCELLING_TURNS):
