@@ -26,6 +26,7 @@ import httpx
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.errors import ConfigurationError, TransportError
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport._base import OwnTransport, WireRequest, WireResponse
 from aioftrackjobs.transport._bounds import Bounds, ExceededError
 from aioftrackjobs.transport._files import FileTransport
@@ -53,7 +54,7 @@ def open_transport(
     timeout: float,
     bounds: Bounds,
     reserved_seconds: float,
-    secrets: tuple[str, ...],
+    secrets: tuple[Secret[str], ...],
     transfers: int,
 ) -> OwnTransport:
     """Return a transport of our own to the server at *server_url*.
@@ -137,10 +138,12 @@ def send_in_thread(request: WireRequest, timeout: float) -> WireResponse:
     deadline = time.monotonic() + 2 * timeout
     try:
         with httpx.Client(verify=verify, trust_env=is_proxied, timeout=timeout) as client:
-            headers = [(name.encode("ascii"), value) for name, value in encoded(request.headers)]
             received = bytearray()
             with client.stream(
-                request.method, request.url, content=body, headers=headers
+                request.method,
+                request.url,
+                content=body,
+                headers=[(name.encode("ascii"), value) for name, value in encoded(request.headers)],
             ) as response:
                 for piece in response.iter_bytes():
                     received += piece
@@ -158,7 +161,7 @@ class _OwnHttpxTransport(HttpxTransport):
     def __init__(
         self,
         client: ShortCut | httpx.AsyncClient | _LateClient,
-        secrets: tuple[str, ...],
+        secrets: tuple[Secret[str], ...],
         bounds: Bounds,
         reserved: _OwnHttpxTransport | None = None,
     ) -> None:
