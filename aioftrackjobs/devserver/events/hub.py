@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 Event: TypeAlias = dict[str, Any]
 #: Handshakes without a WebSocket that are remembered; the oldest is forgotten first.
 _MOST_SESSIONS = 10_000
+#: Seconds in which the event loop of a server that runs does what it is asked to.
+_LONGEST_TURN = 10.0
 #: Bytes of a waiting frame beside its text.
 _BARE = 64
 
@@ -220,7 +222,7 @@ class EventHub:
             return 0
         found = Future[int]()
         self._loop.call_soon_threadsafe(lambda: found.set_result(len(self.publish(event))))
-        return found.result()
+        return found.result(_LONGEST_TURN)
 
     def _publish_all(self, events: list[Event]) -> None:
         for event in events:
