@@ -144,14 +144,21 @@ class Delivery:
                     await anyio.sleep(_FAULT_PAUSE)  # nothing was sent
                 else:
                     backoff = backoff or replace(self._jobs.retry, budget=math.inf).backoff()
-                    with anyio.move_on_after(_LONGEST_PAUSE):
-                        await self._jobs.server.pauses.wait(backoff, retry_after_of(error))
+                    await self._pause(backoff, retry_after_of(error))
         for request in self._requests:
             request.withdraw()  # what has left may still be applied
         if self.lacks_text:  # as a rule, another moment is enough
             quarter = anyio.current_time() + self._grace / 4
             with anyio.CancelScope(deadline=min(deadline, quarter)):
                 await self.write_text()
+
+    async def _pause(self, backoff: Backoff, retry_after: float | None) -> None:
+        try:
+            with anyio.move_on_after(_LONGEST_PAUSE):
+                await self._jobs.server.pauses.wait(backoff, retry_after)
+        except Exception:  # a function of the user's retry policy has raised
+            logger.warning("a retry policy has failed", exc_info=True)
+            await anyio.sleep(_FAULT_PAUSE)
 
     def _end(self, error: Exception | None) -> None:
         self.error, self._is_over = error, True

@@ -5,9 +5,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import gc
+import logging
 import os
 import pickle
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,7 +32,7 @@ from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import WireRequest
 
 from .frames import leaks, number_of_frames
-from .settings import QUICK
+from .settings import QUICK, Setting
 from .wires import Received, listening, receive_request, responding, response
 
 KEY = "VERY-SECRET/KEY+0123456789"
@@ -444,3 +448,35 @@ def test_a_secret_is_shown_nowhere() -> None:
     assert copy.copy(secret) is copy.deepcopy(secret) is secret
     assert secret == Secret(KEY) != Secret("other")
     assert len({secret, Secret(KEY)}) == 1
+
+
+@pytest.mark.every_client
+async def test_no_output_of_a_debugger_shows_it(
+    setting: Setting, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Logs of all libraries, tasks, and warnings of what was left open."""
+    caplog.set_level(logging.DEBUG)
+    shown: list[str] = []
+    if setting.backend == "asyncio":
+        asyncio.get_running_loop().set_debug(True)
+        asyncio.get_running_loop().slow_callback_duration = 0.0
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        async with running(api_key=KEY) as server, fronting(server) as front:
+            async with AsyncSession(front.url, KEY, server.api_user) as session:
+                component = await session.create_component(b"0123", name="x")
+                front.about = "/component/get"
+                async with anyio.create_task_group() as group:
+                    group.start_soon(session.download, component, tmp_path / "x")
+                    await anyio.wait_all_tasks_blocked()
+                    if setting.backend == "asyncio":
+                        shown += map(repr, asyncio.all_tasks())
+                    shown += [repr(each) for each in anyio.get_running_tasks()]
+                    shown += [repr(session), repr(vars(session)), repr(session.health)]
+                    group.cancel_scope.cancel()
+            gc.collect()
+    shown += [f"{each.name}: {each.getMessage()} {each.args}" for each in caplog.records]
+    shown += [str(each.message) for each in warned]
+
+    assert len(shown) > 20
+    assert [text for text in shown for secret in front.secrets if secret in text] == []

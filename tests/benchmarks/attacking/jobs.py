@@ -385,7 +385,7 @@ ERRORS: tuple[Callable[[], BaseException], ...] = (
     TextlessError,
     lambda: ValueError("x" * 20_000_000),
     lambda: ExceptionGroup("many", [TextlessError() for _ in range(50)]),
-    lambda: type("E\ud800\0", (Exception,), {})("odd name"),
+    lambda: type("E🎬 \n", (Exception,), {})("odd name"),
     lambda: KeyError(Raising()),
     lambda: OSError(Raising(), Raising(), Raising()),
     lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "why"),
