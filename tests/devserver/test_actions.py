@@ -95,9 +95,9 @@ async def test_an_action_is_discovered_and_launched_with_its_form(server: Server
         task = server.inspector.find("select id from Task limit 1")[0]
         (maya,) = server.inspector.find('select id from User where username is "maya"')
         with serving_action(server, "maya") as action:
-            (item,) = server.actions.discover([task], user="maya")
+            (item,) = server.actions.discover([task], user="maya", timeout=20)
             assert item == ITEM
-            assert server.actions.launch(item, [task], user="maya") == FORM
+            assert server.actions.launch(item, [task], user="maya", timeout=20) == FORM
             values = {"frames": "1001-1010"}
             reply = server.actions.launch(item, [task], user="maya", values=values)
             assert reply == {"success": True, "message": "1001-1010"}
@@ -124,7 +124,7 @@ async def test_an_action_is_for_its_user_and_its_selection(server: ServerHandle)
             with pytest.raises(LookupError, match="no connected client has the action 'render'"):
                 server.actions.launch("render", [project], user="tom")
             selection = [{"entityId": "x", "entityType": "task"}]
-            assert server.actions.discover(selection, user="maya") == [ITEM]
+            assert server.actions.discover(selection, user="maya", timeout=20) == [ITEM]
 
     await run_sync(work)
 

@@ -87,10 +87,10 @@ async def test_the_python_client_replies_to_heartbeats() -> None:
                 reader(code, *rest)
 
             session.event_hub._handle_packet = count
-            until(lambda: beats.count("2") > 20)
+            until(lambda: beats.count("2") > 15)
             assert session.event_hub.connected
 
-    async with running(limits=Limits(heartbeat=0.1)) as server:
+    async with running(limits=Limits(heartbeat=0.4)) as server:
         await run_sync(work, server)
 
 
