@@ -24,6 +24,8 @@ class ServerOptions(TypedDict, total=False):
         api_key: Key of *api_user*; made up, or kept from the database, if not given.
         global_api_key: Key that acts for any active user; there is none if not given.
         limits: How much one request may use.
+        trusted_hosts: Names by which the server may be called, and whose pages may call it, beside
+            IP addresses, names without a dot, and those that end in ``.localhost`` or ``.test``.
         empty: Create nothing in a new database but that user and the built-in locations.
         fixture: JSON file of entities to load, or the entities themselves.
     """
@@ -35,6 +37,7 @@ class ServerOptions(TypedDict, total=False):
     api_key: str | None
     global_api_key: str | None
     limits: Limits | None
+    trusted_hosts: Iterable[str]
     empty: bool
     fixture: FixtureSource | None
 
@@ -50,5 +53,6 @@ class Options:
     api_key: str | None = field(default=None, repr=False)
     global_api_key: str | None = field(default=None, repr=False)
     limits: Limits | None = None
+    trusted_hosts: Iterable[str] = ()
     empty: bool = False
     fixture: FixtureSource | None = None

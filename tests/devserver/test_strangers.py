@@ -48,9 +48,9 @@ async def test_no_key_is_in_a_database(tmp_path: Path) -> None:
 
 
 async def test_a_chosen_key_stays_valid_if_the_next_server_is_not_given_it(tmp_path: Path) -> None:
-    for options in ({"api_key": "chosen"}, {}, {}):
+    for api_key in ("chosen", None, None):
         async with (
-            running(database=tmp_path / "ftrack.db", **options) as server,
+            running(database=tmp_path / "ftrack.db", api_key=api_key) as server,
             httpx.AsyncClient(base_url=server.url) as http,
         ):
             for key in ("chosen", server.api_key):

@@ -135,11 +135,12 @@ class FileEndpoints:
 
     async def _check_credentials(self, request: Request) -> None:
         query, headers = request.query_params, request.headers
-        await self._blocking(
-            self._engine.authenticate,
+        # At first without the database: others must not wait for those who have no key.
+        identity = self._engine.credentials.check(
             query.get("username") or headers.get("ftrack-user"),
             query.get("apiKey") or headers.get("ftrack-api-key"),
         )
+        await self._blocking(self._engine.check_user, identity)
 
 
 class _ComponentFile(FileResponse):
