@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import logging
+import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 import anyio.lowlevel
 
 from aioftrackjobs._version import __version__
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.commit.api_client import ApiClient, ServerStatus
 from aioftrackjobs.commit.dispatcher import Backlog, Dispatcher
+from aioftrackjobs.commit.request import Manner
 from aioftrackjobs.config import Credentials
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal import Journal
@@ -22,6 +24,7 @@ from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import (
+    Bounds,
     HttpClient,
     HttpxTransport,
     OwnTransport,
@@ -30,7 +33,7 @@ from aioftrackjobs.transport import (
 )
 from aioftrackjobs.transport.limits import TransferLimiter
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 _LOOP_ENDED = (
     "the session was closed when the event loop ended in which it was opened; open one session in "
@@ -90,7 +93,7 @@ class Connection:
         self._given_transport = transport
         self._own_transport: OwnTransport | None = None
         self._strict_api = strict_api
-        self.background = BackgroundTasks(self._clean_up)
+        self.background = BackgroundTasks(self._clean_up, self._redact)
         self.server_status = ServerStatus(expedited_pause=timings.expedited_pause)
         self.dispatcher = Dispatcher(
             self.background,
@@ -107,6 +110,7 @@ class Connection:
         )
         self.transfer_limiter = TransferLimiter(transfers)
         self._transport: Transport | None = None  # while it is open
+        self._reserved: Transport | None = None  # for urgent requests
         self._transfers = transfers
         self._closing = False
         self.is_closing = False
@@ -119,9 +123,12 @@ class Connection:
         key = self.credentials.api_key.reveal()
         server_url = self.credentials.server_url
         api_url = server_url + API_PATH
+        # Connecting and waiting for the response may take the time-out each.
+        bounds = Bounds(2 * self._longest_wait(), self.timings.response_size)
         transport: Transport
+        reserved: Transport
         if self._given_transport is not None:
-            transport = self._given_transport
+            transport = reserved = self._given_transport
         elif self._given_client is None:
             # Late, as it imports httpx: a session with a client of another kind needs none of it.
             from aioftrackjobs.transport.client import open_transport
@@ -130,23 +137,37 @@ class Connection:
                 server_url,
                 api_url=api_url,
                 timeout=self._timeout,
+                bounds=bounds,
+                reserved_seconds=self.timings.reserved_limit,
                 secrets=(key,),
                 transfers=self._transfers,
             )
+            reserved = transport.reserved
         else:
-            transport = HttpxTransport(self._given_client, secrets=(key,))
-        self.api = ApiClient(
-            transport,
-            url=api_url,
-            headers=self._headers(key),
-            redact=lambda text: redact(text, key),
-            server_status=self.server_status,
+            transport = HttpxTransport(self._given_client, secrets=(key,), bounds=bounds)
+            bounds = replace(bounds, seconds=self.timings.reserved_limit)
+            reserved = HttpxTransport(self._given_client, secrets=(key,), bounds=bounds)
+        self.api, reserved_api = (
+            ApiClient(
+                each,
+                url=api_url,
+                headers=self._headers(key),
+                redact=self._redact,
+                server_status=self.server_status,
+            )
+            for each in (transport, reserved)
         )
         await self.background.start()
         self.journal.start(self.background.new_waiter, self.background.spawn)
-        self.dispatcher.open(self.api)
-        self._transport = transport
+        self.dispatcher.open(self.api, reserved_api)
+        self._transport, self._reserved = transport, reserved
         return self
+
+    def _longest_wait(self) -> float:
+        """Return the time-out; that of a caller's client if that is longer."""
+        timeout = getattr(self._given_client, "timeout", None)
+        wait = getattr(timeout, "read", self._timeout)
+        return math.inf if wait is None else max(self._timeout, wait)
 
     def _require_new(self) -> None:
         if self.background.event_loop is not None:
@@ -175,12 +196,14 @@ class Connection:
         for _ in range(self.timings.closing_turns):
             await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
         self.is_closing = True
-        await self.end_jobs()
+        with self.background.surviving("the end of the Jobs"):
+            await self.end_jobs()
         with anyio.move_on_after(self.closing_grace) as scope:
             with anyio.move_on_after(self.timings.closing_patience) as waiting:
                 await self.background.wait_released()
             if waiting.cancelled_caught:
-                await self.end_jobs()  # of blocks that were just being entered
+                with self.background.surviving("the end of the Jobs"):
+                    await self.end_jobs()  # of blocks that were just being entered
                 self.background.stop_optional()
                 self.dispatcher.withdraw_all()
                 await self.background.wait_released()
@@ -203,6 +226,9 @@ class Connection:
         finally:
             await self.journal.aclose()
 
+    def _redact(self, text: str) -> str:
+        return redact(text, self.credentials.api_key.reveal())
+
     def _headers(self, key: str) -> Mapping[str, str | bytes]:
         """Return the headers of API calls, and of no others: uploads go to other servers.
 
@@ -211,6 +237,7 @@ class Connection:
         """
         return {
             "accept": "application/json",
+            "accept-encoding": "gzip, deflate",  # which are decoded here, up to a largest size
             "content-type": "application/json",
             "user-agent": f"aioftrackjobs/{__version__}",
             "ftrack-user": self.credentials.api_user.encode(),
@@ -233,9 +260,11 @@ class Connection:
         assert self._transport is not None  # noqa: S101 - for type checkers
         return self._transport
 
-    async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
-        """Send *operations*, and return one undecoded result for each."""
-        return await self.dispatcher.call(operations)
+    async def call(
+        self, operations: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]
+    ) -> list[Any]:
+        """Send *operations* in some manner, and return one undecoded result for each."""
+        return await self.dispatcher.call(operations, **manner)
 
     def component_url(self, action: str, component_id: str) -> str:
         """Return the URL to ``get`` or ``remove`` a component at. It contains the API key."""

@@ -20,7 +20,8 @@ class RetryPolicy:
     """Exponential back-off with jitter, within a budget of time.
 
     A pause of a session is cut short, to one second, when the server responds to another request,
-    and while the final status of a Job waits to be sent.
+    and while the final status of a Job waits to be sent. A server may ask for a longer pause, of a
+    minute at most; that is cut short when it carries out another request.
 
     Attributes:
         budget: Seconds from the first attempt to the beginning of the last; 0 for one attempt.
@@ -66,6 +67,10 @@ class RetryPolicy:
 NO_RETRIES = RetryPolicy(budget=0)
 
 
+#: Seconds that a server can make a pause longer. It may ask for a day, and be well a moment later.
+LONGEST_ASKED = 60.0
+
+
 class Backoff:
     """What is left of a policy's budget for one piece of work."""
 
@@ -84,7 +89,7 @@ class Backoff:
         """Wait until another attempt is due.
 
         Args:
-            retry_after: Seconds for which the server asked not to be called.
+            retry_after: Seconds for which the server asked not to be called; a minute counts.
 
         Returns:
             Whether there is another attempt. If the budget allows none, at once.
@@ -92,7 +97,7 @@ class Backoff:
         policy = self._policy
         delay = self._delay * (1 - policy.jitter * policy.chance())
         self._delay = min(2 * self._delay, policy.longest_delay)
-        pause = max(delay, retry_after or 0.0)
+        pause = max(delay, min(retry_after or 0.0, LONGEST_ASKED))
         if policy.clock() + pause > self._end:
             return False
         self._pauses += 1
@@ -105,7 +110,8 @@ class Pauses:
 
     If the server responds again, no request should wait for the end of a long pause. If a caller
     can wait for a limited time only, as for the final status of a Job, many attempts should fit
-    into that time. A pause that the server asked for is never cut short.
+    into that time. A pause that the server asked for is cut short only when it carries out another
+    request: then it does not mean it any more.
 
     Args:
         expedited: Seconds that a pause takes at most when there is a reason to try soon.
@@ -113,27 +119,40 @@ class Pauses:
 
     def __init__(self, expedited: float = 1.0) -> None:
         self._expedited = expedited
-        self._begun: dict[anyio.CancelScope, float] = {}
+        # When each ends if there is a reason to try soon, and whether the server has asked for it.
+        self._begun: dict[anyio.CancelScope, tuple[float, bool]] = {}
         self._expediting = 0  # blocks that are inside expedite()
 
-    async def wait(self, backoff: Backoff, retry_after: float | None = None) -> bool:
-        """Do as :meth:`Backoff.pause`; a pause that is cut short is followed by an attempt."""
-        if retry_after:
-            return await backoff.pause(retry_after)
+    async def wait(
+        self, backoff: Backoff, retry_after: float | None = None, *, least: float = 0.0
+    ) -> bool:
+        """Do as :meth:`Backoff.pause`; a pause that is cut short is followed by an attempt.
+
+        Args:
+            backoff: What is left of the attempts.
+            retry_after: Seconds for which the server asked not to be called.
+            least: Seconds to which it can be cut short, if they are more than usual.
+        """
         with anyio.CancelScope() as pause:
-            self._begun[pause] = anyio.current_time()
+            soon = anyio.current_time() + max(self._expedited, least)
+            self._begun[pause] = soon, bool(retry_after)
             if self._expediting:
                 self.shorten()
             try:
-                return await backoff.pause()
+                return await backoff.pause(retry_after)
             finally:
                 del self._begun[pause]
         return True
 
-    def shorten(self) -> None:
-        """Let no pause that has begun take longer than the expedited time in all."""
-        for pause, begun in self._begun.items():
-            pause.deadline = min(pause.deadline, begun + self._expedited)
+    def shorten(self, *, also_asked: bool = False) -> None:
+        """Let no pause that has begun take longer than the expedited time in all.
+
+        Args:
+            also_asked: Also those that the server asked for.
+        """
+        for pause, (soon, is_asked) in self._begun.items():
+            if also_asked or not is_asked:
+                pause.deadline = min(pause.deadline, soon)
 
     @contextmanager
     def expedite(self) -> Iterator[None]:

@@ -469,6 +469,7 @@ class AsyncSession:
         path: str | os.PathLike[str],
         *,
         resume: bool = False,
+        checksum: bool = True,
         progress: ProgressCallback | None = None,
     ) -> Path:
         """Download the file of *component* to *path*, and return the path.
@@ -478,11 +479,16 @@ class AsyncSession:
 
             await session.download(plate, "/tmp/plate.exr", resume=True)
 
+        It must have the size that the component has, and the MD5 digest in the response's headers.
+        The path has an attribute ``verified_by``: "digest" or "size", or None if the server has
+        told neither, so that the file may be incomplete.
+
         Args:
             component: A component, or its id.
             path: The file to write.
             resume: Keep the files ``.NAME.part`` and ``.NAME.part.json`` beside *path* if the
                 download is interrupted, and continue from them if the server's file is the same.
+            checksum: Verify the MD5 digest that a header has, or that an entity tag looks like.
             progress: As for :meth:`create_component`; the number of all bytes may be None.
 
         Raises:
@@ -495,6 +501,13 @@ class AsyncSession:
         key = id_of("component", component)
         require_path("path", path)
         require_flag("resume", resume)
+        require_flag("checksum", checksum)
         require_callback("progress", progress)
-        await download(self._context, key, Path(path), resume=resume, progress=progress)
-        return Path(path)
+        return await download(
+            self._context,
+            key,
+            Path(path),
+            resume=resume,
+            checksum=checksum,
+            progress=progress,
+        )

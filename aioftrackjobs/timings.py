@@ -1,4 +1,4 @@
-"""The times that a session waits by itself, in one object, so that tests can shorten them."""
+"""The times that a session waits by itself, and a size, so that tests can make them smaller."""
 
 from __future__ import annotations
 
@@ -37,8 +37,11 @@ class Timings:
             at most. What takes longer is read again, and may then take twice as long.
         refusal_limit: Seconds for which the journal keeps a final status that the server refuses,
             if the refusal may pass.
-        last_request_delay: Seconds in which the last request of a process that died arrives. It
-            may register an upload.
+        last_request_delay: Seconds after the end of a process in which its last request may still
+            be applied. It may register an upload.
+        reserved_limit: Seconds that a request in the lane for urgent ones takes at most.
+        response_size: Bytes of a response to an API call, at most, when it is decoded. A query with
+            a bigger one is an error; 500 rows rarely have tens of megabytes.
         claim_wait: Seconds from the claim to a Job until it is read back, at least. Another
             session that found the Job free at the same moment has written its own claim by then.
     """
@@ -52,12 +55,14 @@ class Timings:
     expedited_pause: float = 1.0
     journal_stall_limit: float = 5.0
     journal_retry: float = 10.0
-    journal_busy_timeout: float = 2.0
+    journal_busy_timeout: float = 0.8
     replay_interval: float = 60.0
     job_read_interval: float = 5.0
     data_patience: float = 2.0
     refusal_limit: float = 86_400.0
-    last_request_delay: float = 2.0
+    last_request_delay: float = 120.0
+    reserved_limit: float = 20.0
+    response_size: int = 128 * 1024 * 1024
     claim_wait: float = 0.5
 
     def __repr__(self) -> str:

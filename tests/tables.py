@@ -26,6 +26,7 @@ import anyio
 import anyio.lowlevel
 
 from aioftrackjobs import AsyncSession, ConnectError, Entity, TransportError
+from aioftrackjobs.protocol.schemas import COMPOSITE_KEYS
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import Download, WireRequest, WireResponse
 
@@ -195,6 +196,16 @@ class Tables:
 
     def data_of(self, job: Entity) -> object:
         return self.rows[job["id"]].get("data")
+
+
+def result_of(operation: Wire) -> Wire:
+    """Return what a server responds that has applied *operation*, under the usual key."""
+    if operation["action"] == "delete":
+        return {"action": "delete", "data": True}
+    names = COMPOSITE_KEYS.get(operation["entity_type"], ("id",))
+    key = dict(zip(names, operation["entity_key"], strict=True))
+    row = {"__entity_type__": operation["entity_type"], **key, **operation["entity_data"]}
+    return {"action": operation["action"], "data": row}
 
 
 def _json(content: object) -> WireResponse:

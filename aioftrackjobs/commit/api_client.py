@@ -7,8 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from aioftrackjobs.background import is_cancellation_of_task, type_name
 from aioftrackjobs.commit.request import WithdrawnError
-from aioftrackjobs.errors import FtrackJobsError, ServerError, TransportError
+from aioftrackjobs.errors import (
+    FtrackJobsError,
+    MalformedResponseError,
+    ServerError,
+    TransportError,
+)
 from aioftrackjobs.protocol.headers import (
     REDIRECTIONS,
     REPEATABLE,
@@ -18,6 +24,7 @@ from aioftrackjobs.protocol.headers import (
     is_same_server,
     without_query,
 )
+from aioftrackjobs.protocol.results import AnyOperation, first_problem
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import decode_response, encode_batch, redirection_refused
 from aioftrackjobs.retry import Pauses
@@ -25,6 +32,9 @@ from aioftrackjobs.transport import Departure, Transport, WireRequest, WireRespo
 
 #: The header ``Date`` has whole seconds, and its response takes a while to arrive.
 _DATE_PRECISION = timedelta(seconds=2)
+
+#: A difference between two clocks that a single response does not prove.
+_ODD_OFFSET = timedelta(days=1)
 
 #: Redirections of one request that are followed, and the status of one that holds for ever.
 _REDIRECTIONS, _PERMANENT = 5, 308
@@ -53,17 +63,37 @@ class ServerStatus:
         self.last_error: str | None = None
         self.clock_offset = timedelta(0)
         self._date: tuple[datetime, float] | None = None  # the server's, and when it arrived
+        self._doubted_offset: timedelta | None = None
         self.on_clock_step: Callable[[timedelta], None] = lambda _: None
         self.pauses = Pauses(expedited_pause)
 
-    def note_response(self, headers: Mapping[str, str]) -> None:
-        """Note that the server responded; the header ``Date`` is the time of its clock."""
+    def note_response(self, headers: Mapping[str, str], *, is_success: bool = False) -> None:
+        """Note that the server responded; the header ``Date`` is the time of its clock.
+
+        Args:
+            headers: Those of the response.
+            is_success: Whether the server has carried out the request.
+        """
         self.last_success, self.failing_since = datetime.now(UTC), None
-        self.pauses.shorten()
+        self.pauses.shorten(also_asked=is_success)
         date = decode_date(headers)
-        if date is not None:
+        if date is not None and self._is_believed(date - self.last_success):
             self._date = date, time.monotonic()
             self._set_clock_offset(date - self.last_success)
+
+    def _is_believed(self, offset: timedelta) -> bool:
+        """Return whether *offset* may be that of the server's clock.
+
+        A single response with an absurd date must not give leases an absurd end: an offset of more
+        than a day has to be seen in two responses, one after the other.
+        """
+        doubted, self._doubted_offset = self._doubted_offset, None
+        if abs(offset - self.clock_offset) <= _ODD_OFFSET:
+            return True
+        if doubted is not None and abs(offset - doubted) <= _ODD_OFFSET:
+            return True
+        self._doubted_offset = offset
+        return False
 
     def _set_clock_offset(self, offset: timedelta) -> None:
         """Keep an offset that differs by more than the precision of the header."""
@@ -95,11 +125,11 @@ class Sending(Departure, Protocol):
     """Follows a request until it leaves.
 
     Attributes:
-        replaced: The body that has left in place of the one that the request was made with, and
-            the number of operations in it; None if it was not replaced.
+        replaced: The body that has left in place of the one that the request was made with; None
+            if it was not replaced.
     """
 
-    replaced: tuple[bytes, int] | None
+    replaced: bytes | None
 
 
 class ApiClient:
@@ -113,7 +143,7 @@ class ApiClient:
         server_status: Notes each response, and each failure to get one.
 
     Attributes:
-        url: The API's URL, from the next request on; a permanent redirection replaces it.
+        url: Where the next request goes: to the API's URL, or where that was moved for ever.
     """
 
     def __init__(
@@ -126,7 +156,7 @@ class ApiClient:
         server_status: ServerStatus | None = None,
     ) -> None:
         self._transport = transport
-        self.url = url
+        self.url = self._given_url = url
         self._headers = headers
         self._redact = redact
         self._server_status = server_status or ServerStatus()
@@ -135,21 +165,19 @@ class ApiClient:
         self, operations: Sequence[Mapping[str, JSONValue]], departure: Sending | None = None
     ) -> list[Any]:
         """Send *operations*, and return one result for each; raises as :meth:`send`."""
-        return await self.send(encode_batch(operations), len(operations), operations, departure)
+        return await self.send(encode_batch(operations), lambda: operations, departure)
 
     async def send(
         self,
         body: bytes,
-        count: int,
-        queries: Sequence[Mapping[str, JSONValue]] = (),
+        operations: Callable[[], Sequence[AnyOperation]],
         departure: Sending | None = None,
     ) -> list[Any]:
         """Send *body*, which is operations as JSON, and return one result for each.
 
         Args:
             body: A list in JSON.
-            count: Number of operations in it.
-            queries: Those among them that an error may quote.
+            operations: Returns the operations that have left.
             departure: Follows the request until it leaves, and may stop or change it before.
 
         Raises:
@@ -158,14 +186,18 @@ class ApiClient:
             TransportError: It was sent, and no complete response came.
             WithdrawnError: It was stopped before it left.
         """
-        url = self.url
-        for _ in range(1 + _REDIRECTIONS):
+        url, has_moved = self.url, False
+        for number in range(1 + _REDIRECTIONS):
             request = WireRequest("POST", url, self._headers, body, departure)
             response = await self._exchange(request)
             if departure is not None and departure.replaced is not None:
-                body, count = departure.replaced
+                body = departure.replaced
             if response.status not in REDIRECTIONS:
-                return self._decode(response, count, queries, url)
+                results = self._decode(response, operations(), url)
+                if has_moved:  # for ever, and the API is there: it may have been a proxy's login
+                    self.url = url
+                return results
+            has_moved = response.status == _PERMANENT and (has_moved or not number)
             url, departure = self._redirected(response, url), None  # it has left
         self._server_status.note_response(response.headers)
         problem = f"after {_REDIRECTIONS} other redirections"
@@ -185,8 +217,6 @@ class ApiClient:
         elif not is_same_server(url, target):
             problem = "where the API key must not be sent"
         else:
-            if response.status == _PERMANENT:
-                self.url = target
             return target
         self._server_status.note_response(response.headers)
         location = without_query(target) if target else "nowhere"
@@ -200,8 +230,11 @@ class ApiClient:
         except FtrackJobsError as exc:
             self._server_status.note_failure(str(exc))
             raise
-        except Exception as exc:  # noqa: BLE001 - a transport of the caller's may raise anything
-            reason = type(exc).__name__
+        except BaseException as exc:  # a transport or a hook of the caller's may raise anything
+            is_interruption = isinstance(exc, (GeneratorExit, KeyboardInterrupt))
+            if is_interruption or is_cancellation_of_task(exc):
+                raise
+            reason = type_name(exc)
         # Outside of the except clause: the foreign error may quote headers with the API key, so
         # that this one must not refer to it.
         error = TransportError(f"the transport failed: {reason}")
@@ -209,33 +242,38 @@ class ApiClient:
         raise error
 
     def _decode(
-        self,
-        response: WireResponse,
-        count: int,
-        queries: Sequence[Mapping[str, JSONValue]],
-        url: str,
+        self, response: WireResponse, operations: Sequence[AnyOperation], url: str
     ) -> list[Any]:
         try:
             results = decode_response(
                 response.status,
                 response.body,
-                count,
-                expression=_only_expression(queries),
+                len(operations),
+                expression=_only_expression(operations),
                 redact=self._redact,
                 url=url,
             )
+            if (problem := first_problem(operations, results)) is not None:
+                raise MalformedResponseError(problem, status=response.status, url=url)
         except (ServerError, TransportError) as exc:
+            if not isinstance(exc, ServerError) or exc.kind == f"HTTP {exc.status}":
+                self.url = self._given_url  # if it was moved, it may have been moved back
             exc.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
             if isinstance(exc, ServerError):
                 self._server_status.note_response(response.headers)
             else:
                 self._server_status.note_failure(str(exc))
             raise
-        self._server_status.note_response(response.headers)
+        self._server_status.note_response(response.headers, is_success=True)
         return results
 
 
-def _only_expression(operations: Sequence[Mapping[str, JSONValue]]) -> str | None:
+def _only_expression(operations: Sequence[AnyOperation]) -> str | None:
     """Return the expression of the query among *operations*; None unless there is just one."""
-    expressions = [str(each["expression"]) for each in operations if "expression" in each]
+    calls = operations if operations and isinstance(operations[0], Mapping) else ()
+    expressions = [
+        str(each["expression"])
+        for each in calls
+        if isinstance(each, Mapping) and "expression" in each
+    ]
     return expressions[0] if len(expressions) == 1 else None

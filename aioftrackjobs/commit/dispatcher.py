@@ -5,17 +5,12 @@ sent; what was sent runs to its end, because the tasks that send belong to the s
 the caller's, a cancellation would break a connection in the middle of a request, and leave unknown
 what the server did.
 
-*Group commit* (a term of databases): a render farm commits many small changes at once, and a
-request costs the server far more than the operations in it. So commits share requests. A session
-without a request in progress sends a commit at once, and a lone commit never waits. Commits that
-arrive while a request is in progress are held back, and travel together in the next one, which is
-sent when that request ends. The slower the server is, the larger the groups are. A request that
-takes longer than ``Timings.max_hold`` holds back no more, so that one slow request does not stop
-all others.
-
-Workers take requests from the queue, at most :data:`MAX_REQUESTS` of them. Before a worker takes a
-group it waits for a few turns of the event loop: the tasks that the latest response has woken
-commit again within them, so that their commits are in the group.
+Requests travel in two *lanes* (:mod:`aioftrackjobs.commit.lane`). Nearly all are in the ordinary
+one. The other one is reserved for urgent requests: the final status of a Job, and the renewal of
+its lease, must not wait until slow queries, commits and uploads of the same session have ended. It
+has connections of its own, each for one request, because a connection that was good a moment ago
+may be dead. While the ordinary lane is free, urgent requests travel in it and share its requests,
+so that the other lane costs nothing.
 """
 
 from __future__ import annotations
@@ -24,16 +19,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import anyio
 import anyio.lowlevel
 
 from aioftrackjobs.background import BackgroundTasks, Waiter
 from aioftrackjobs.commit.api_client import ApiClient
-from aioftrackjobs.commit.queue import EntityOrder, SendQueue
+from aioftrackjobs.commit.lane import Lane, closed_error
+from aioftrackjobs.commit.queue import EntityOrder
 from aioftrackjobs.commit.request import (
     Applied,
+    Manner,
     NotApplied,
     Outcome,
     PendingRequest,
@@ -51,6 +48,9 @@ from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 #: Requests in progress at once. httpcore scans all of its pool at each event, so that many
 #: concurrent requests are slower than few.
 MAX_REQUESTS = 8
+
+#: The same in the lane for urgent requests, where each may hang for a while.
+RESERVED_REQUESTS = 16
 
 #: Times of the first patience up to which a request that was held back is not sent any more.
 _MOST_PATIENCE = 8
@@ -103,31 +103,35 @@ class Dispatcher:
         max_requests: int = MAX_REQUESTS,
         timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
-        self._sender: BatchSender | None = None
         self._retry = retry
         self._pauses = pauses
+        self._timings = timings
         self._background = background
         self.require_here = background.require_here
-        self._group_commit = group_commit
-        self._max_requests = max_requests
-        self._timings = timings
+        make_lane = partial(
+            Lane, background, self._end, self.abandon, group_commit=group_commit, timings=timings
+        )
+        self._ordinary = make_lane(max_requests=max_requests)
+        self._reserved = make_lane(max_requests=RESERVED_REQUESTS)
+        self._lanes = (self._ordinary, self._reserved)
         self._order = EntityOrder()
-        self._queue = SendQueue(group_commit=group_commit)
         self._pending: set[PendingRequest] = set()
         self._arrivals = count()
-        self._workers = 0
-        self._batching = 0  # workers that wait for more commits before they take a group
-        self._commits_in_progress: dict[object, float] = {}  # when each began, the oldest first
-        self._is_watching = False
         self._withdraws_all = False
         self._closed = False
         self.refusal: str | None = (
             "the session is not open; write: async with AsyncSession(...) as session:"
         )
 
-    def open(self, api: ApiClient) -> None:
-        """Accept requests from now on, and send them by *api*."""
-        self._sender = BatchSender(api, self._end, self._retry, self._pauses)
+    def open(self, api: ApiClient, reserved_api: ApiClient | None = None) -> None:
+        """Accept requests from now on.
+
+        Args:
+            api: Sends them.
+            reserved_api: Sends those in the reserved lane; *api* if None.
+        """
+        for lane, each in zip(self._lanes, (api, reserved_api or api), strict=True):
+            lane.sender = BatchSender(each, self._end, self._retry, self._pauses)
         event_loop = self._background.event_loop
         assert event_loop is not None  # noqa: S101 - for type checkers
         self.require_here, self.new_waiter = event_loop.require_here, event_loop.new_waiter
@@ -146,34 +150,31 @@ class Dispatcher:
         operations: Sequence[Operation],
         settle: Settle,
         *,
-        unordered: bool = False,
-        patience: float | None = None,
         uncertain_because: TransportError | None = None,
+        **manner: Unpack[Manner],
     ) -> PendingRequest:
         """Queue a commit.
 
         Args:
             operations: At least one.
             settle: Called once with the outcome, also if the caller has stopped waiting.
-            unordered: Do not wait for earlier requests about the same entities.
-            patience: Send it once, within so many seconds; None to send it until it is applied.
             uncertain_because: Why it is not known what the server did in an earlier attempt.
+            manner: How it is sent.
 
         Raises:
             SessionStateError: The session is not open.
         """
         if self.refusal is not None:
             raise SessionStateError(self.refusal)
-        request = PendingRequest.of_commit(
-            operations,
-            settle,
-            unordered=unordered,
-            patience=patience,
-            uncertain_because=uncertain_because,
+        return self._enter(
+            PendingRequest.of_commit(
+                operations, settle, uncertain_because=uncertain_because, **manner
+            )
         )
-        return self._enter(request)
 
-    async def call(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
+    async def call(
+        self, operations: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]
+    ) -> list[Any]:
         """Send *operations* in a request of their own, and return one result for each.
 
         Raises:
@@ -186,16 +187,18 @@ class Dispatcher:
         if not operations:
             return []
         await anyio.lowlevel.checkpoint_if_cancelled()
-        return await self.results(self.submit_call(operations))
+        return await self.results(self.submit_call(operations, **manner))
 
-    def submit_call(self, operations: Sequence[Mapping[str, JSONValue]]) -> PendingRequest:
+    def submit_call(
+        self, operations: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]
+    ) -> PendingRequest:
         """Queue a request of *operations*, for :meth:`results`.
 
         Raises:
             SessionStateError: The session is not open.
         """
         self.require_open()
-        return self._enter(PendingRequest.of_call(operations))
+        return self._enter(PendingRequest.of_call(operations, **manner))
 
     async def results(self, request: PendingRequest) -> list[Any]:
         """Wait for the end of *request*; return its results, or raise why there are none."""
@@ -223,25 +226,25 @@ class Dispatcher:
         request.is_abandoned = True
         if request.outcome is None and not request.is_sent:
             withdrawn = WithdrawnError("withdrawn before it was sent")
-            error = _closed_error() if self._withdraws_all else withdrawn
+            error = closed_error() if self._withdraws_all else withdrawn
             self._end(request, request.abandoned(error))
-            self._queue.note_withdrawn()
-            if self._sender is not None:
-                self._sender.stop_unneeded()
+            for lane in self._lanes:
+                lane.queue.note_withdrawn()
+                if lane.sender is not None:
+                    lane.sender.stop_unneeded()
 
     def _enter(self, request: PendingRequest) -> PendingRequest:
         request.number, request.queued_at = next(self._arrivals), time.monotonic()
         request.owner = self
         self._pending.add(request)
         if self._order.add(request):
-            self._queue.add(request)
-            if not self._batching:
-                self._start_worker_for(request)
+            self._lane_of(request).add(request)
         return request
 
-    def _start_worker_for(self, request: PendingRequest) -> None:
-        """Start a worker for *request*, which was just queued and none is about to take."""
-        self._start_worker(may_send_commits=request.unordered or self._may_send_commits())
+    def _lane_of(self, request: PendingRequest) -> Lane:
+        if not request.is_urgent or (self._ordinary.is_free and not request.needs_new_connection):
+            return self._ordinary
+        return self._reserved
 
     def _end(self, request: PendingRequest, outcome: Outcome) -> None:
         """End *request*, and release what waited for it; when closing, end that too."""
@@ -251,6 +254,9 @@ class Dispatcher:
         request.is_queued = False
         try:
             request.end(outcome)
+        except BaseException as exc:  # the other requests of its group are still to be ended
+            if not self._background.survives(exc, "the end of a request"):
+                raise
         finally:
             if freed := self._order.remove(request):
                 if self._closed:
@@ -259,10 +265,8 @@ class Dispatcher:
                     for dependent in freed:
                         if self._is_outdated(dependent):
                             self.withdraw(dependent)
-                            continue
-                        self._queue.add(dependent)
-                        if not self._batching:
-                            self._start_worker_for(dependent)
+                        else:
+                            self._lane_of(dependent).add(dependent)
 
     def _is_outdated(self, request: PendingRequest) -> bool:
         """Return whether *request*, which was held back, was made from what is there no more.
@@ -280,7 +284,7 @@ class Dispatcher:
             request = ending.pop()
             self._pending.discard(request)
             request.is_queued = False
-            request.end(request.abandoned(_closed_error()))
+            request.end(request.abandoned(closed_error()))
             ending += self._order.remove(request)
 
     # What is pending
@@ -299,7 +303,8 @@ class Dispatcher:
     @property
     def is_idle(self) -> bool:
         """Whether all requests have ended, and nothing of them is kept."""
-        return not self._pending and self._order.is_empty and self._queue.is_empty
+        queues_are_empty = all(lane.queue.is_empty for lane in self._lanes)
+        return not self._pending and self._order.is_empty and queues_are_empty
 
     # Closing
 
@@ -313,7 +318,7 @@ class Dispatcher:
             self.withdraw(request)
             is_read = not request.operations and request.is_repeatable
             if is_read or request.uncertain_because is not None:
-                self._end(request, request.abandoned(_closed_error()))
+                self._end(request, request.abandoned(closed_error()))
 
     async def drain(self) -> None:
         """Wait until all requests have ended."""
@@ -331,106 +336,7 @@ class Dispatcher:
         if not self._closed:
             self.refusal = why or "the session is closed; open a new one"
         self._closed = True
-        while group := self._take():
-            for request in group:
-                self._end(request, request.abandoned(_closed_error()))
-
-    # Sending
-
-    def _may_send_commits(self) -> bool:
-        """Return whether commits may be sent now, or wait for the end of those in progress."""
-        if not self._commits_in_progress or not self._group_commit:
-            return True
-        oldest = next(iter(self._commits_in_progress.values()))
-        return time.monotonic() - oldest >= self._timings.max_hold
-
-    def _start_worker(self, *, may_send_commits: bool = True) -> None:
-        """Start a worker if there is something to send, and none that will send it.
-
-        Args:
-            may_send_commits: Whether commits may be sent now.
-        """
-        try:
-            queue = self._queue
-            if queue.commits and not may_send_commits:
-                self._watch()
-            has_work = (may_send_commits and queue.commits) or queue.calls or queue.groups
-            if has_work and not self._batching and self._workers < self._max_requests:
-                work = partial(self._work, may_send_commits=may_send_commits)
-                # Only commits share requests, so that a call need not wait for others.
-                turns = self._timings.batching_turns if may_send_commits and queue.commits else 0
-                self._background.spawn(work, turns=turns)
-                self._workers += 1
-                self._batching += 1
-        except SessionStateError:  # the background tasks have ended: nothing can be sent any more
-            self.abandon()
-
-    def _watch(self) -> None:
-        """Have commits sent after a while even if those in progress take long."""
-        if not self._is_watching:
-            self._background.spawn(self._send_held_commits)
-            self._is_watching = True
-
-    async def _send_held_commits(self) -> None:
-        try:
-            while self._queue.commits:
-                await anyio.sleep(self._timings.max_hold)
-                if self._may_send_commits():
-                    self._start_worker()
-        finally:
-            self._is_watching = False
-
-    async def _work(self, *, may_send_commits: bool) -> None:
-        """Take groups and send them, until there is nothing to send."""
-        is_batching = True
-        try:
-            while True:
-                group = self._take(may_send_commits=may_send_commits)
-                self._batching -= 1
-                is_batching = False
-                if not group:
-                    return
-                # What does not fit into this request travels beside it, in another worker's.
-                self._start_worker(may_send_commits=may_send_commits)
-                await self._send(group)
-                self._batching += 1
-                is_batching = True
-                # After a commit, the commits that it has held back may be sent.
-                may_send_commits = bool(group[0].operations) or self._may_send_commits()
-                await self._background.wait_turns(self._timings.batching_turns)
-        finally:
-            self._batching -= is_batching
-            self._workers -= 1
-            # If the event loop shuts down and has cancelled this worker, the background tasks go
-            # on while a caller waits, and another worker sends what is left.
-            self._start_worker(may_send_commits=self._may_send_commits())
-
-    def _take(self, *, may_send_commits: bool = True) -> Sequence[PendingRequest]:
-        group = self._queue.take(may_send_commits=may_send_commits)
-        for request in group:
-            request.is_queued = False
-        return group
-
-    async def _send(self, group: Sequence[PendingRequest]) -> None:
-        assert self._sender is not None  # noqa: S101 - nothing is queued before it is opened
-        in_progress = object()
-        if group[0].operations:
-            self._commits_in_progress[in_progress] = time.monotonic()
-        try:
-            self._queue.groups.extend(await self._sender.send(group))
-            if self._closed:
-                self.abandon()  # there may be no worker left to send them
-        except BaseException:
-            # The task is cancelled, or there is a defect in this package. Callers may be waiting.
-            interrupted = Unknown(TransportError("interrupted while waiting for the response"))
-            for request in group:
-                if request.outcome is None:
-                    abandoned = request.abandoned(_closed_error())
-                    self._end(request, interrupted if request.is_sent else abandoned)
-            raise
-        finally:
-            self._commits_in_progress.pop(in_progress, None)
-
-
-def _closed_error() -> SessionStateError:
-    return SessionStateError("the session was closed before the request was sent")
+        for lane in self._lanes:
+            lane.is_closed = True
+        for lane in self._lanes:
+            lane.end_queued()

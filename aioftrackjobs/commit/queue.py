@@ -107,9 +107,10 @@ def _size(request: PendingRequest) -> float:
 
     A commit that cannot be encoded travels alone so that its error does not end other commits. A
     commit with a key that a user chose travels alone because a refused group is reconciled by
-    asking which entities exist, and under such a key there may be the entity of another client.
+    asking which entities exist, and under such a key there may be the entity of another client. One
+    with a delete does because a refusal must be its own: a query may hide what it did not delete.
     """
-    if request.has_chosen_keys:
+    if request.travels_alone:
         return inf
     try:
         return len(request.encode())

@@ -5,6 +5,12 @@ But the client makes the ids: no other entity can have an id that was made for o
 So the server is asked which of the entities exist. If a created one exists, the create was
 applied; if a deleted one is gone, the delete was. Updates set absolute values, and are sent again.
 
+What the server does not answer is not known. Nor is an entity gone because one query does not find
+it: its answer may be that to another request, or queries may hide the entity. So, unless the same
+answer shows others of its type, it is asked for twice; and if no query has ever shown it
+(``Delete.unseen``), the delete is sent again. A delete that was refused, and was never in doubt, is
+not done, whatever a query says.
+
 Under a key that a *user* chose there may be the entity of another client. A commit with such keys
 travels alone, and before it is sent the server is asked which of them are free:
 
@@ -26,8 +32,9 @@ Source:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any
 
 from aioftrackjobs.commit.api_client import ApiClient, Sending
 from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest
@@ -41,7 +48,9 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, encode_operation
 from aioftrackjobs.protocol.reconciliation import (
     ExistenceQuery,
-    Row,
+    Findings,
+    absence_queries,
+    any_query,
     chosen_key_queries,
     existence_queries,
     is_ambiguous,
@@ -52,18 +61,6 @@ from aioftrackjobs.protocol.values import Reference
 
 #: HTTP status code: the request is too big.
 _TOO_BIG = 413
-
-
-class _Findings(NamedTuple):
-    """What the server says.
-
-    Attributes:
-        found: The entities that exist.
-        unanswered: Those about which it refuses queries.
-    """
-
-    found: dict[Reference, Row]
-    unanswered: set[Reference]
 
 
 class Reconciler:
@@ -99,45 +96,63 @@ class Reconciler:
                 request.free_keys = request.chosen - findings.found.keys()
 
     async def reconcile(
-        self, group: Sequence[PendingRequest]
+        self, group: Sequence[PendingRequest], refusal: ServerError | None = None
     ) -> tuple[bool, Sequence[PendingRequest]]:
         """Mark as done what the server has done of *group*.
 
+        Args:
+            group: The requests.
+            refusal: How the server has refused the only one of *group*; None if it has not.
+
         Returns:
-            Whether it has done anything, and the requests about which it refuses queries.
+            Whether it has done anything, and the requests about which it refuses queries; after a
+            *refusal*, those that an earlier attempt may have applied.
 
         Raises:
             TransportError: No complete response came back, or all queries were refused.
         """
-        queries = existence_queries(each for request in group for each in request.operations_left)
+        operations = [each for request in group for each in request.operations_left]
+        in_doubt = any(request.uncertain_because is not None for request in group)
+        with_updates = refusal is not None and in_doubt
+        queries = existence_queries(operations, with_updates=with_updates)
         if not queries:
             return False, ()
         try:
             findings = await self._ask(queries)
+            if gone := findings.missing(each.target for each in operations if _deletes(each)):
+                again = await self._ask(absence_queries(gone))
+                findings.found |= again.found
+                findings.unanswered |= again.unanswered
+            if with_updates:
+                made = [each.target for each in operations if isinstance(each, Create)]
+                await self._look_for_types(findings, findings.missing(made))
         except ServerError as exc:
             unanswered = TransportError(f"the server does not say what it did: {exc}")
             unanswered.retry_after, unanswered.is_retryable = exc.retry_after, exc.is_retryable
             raise unanswered from exc
         any_done = False
         for request in group:
-            any_done |= request.note_found(findings.found)
+            any_done |= request.note_found(findings, refusal)
             created = request.may_have_created
             ambiguous = is_ambiguous(request.operations_left, findings.found, created)
             if ambiguous and request.uncertain_because is None:
                 request.uncertain_because = TransportError(
                     "an entity that it creates exists by now, with other values"
                 )
+        if refusal is not None:
+            return any_done, [each for each in group if each.is_unclear(findings, refusal)]
+        silent = findings.unanswered
         return any_done, [
             request
             for request in group
-            if any(each.target in findings.unanswered for each in request.operations_left)
+            if any(each.target in silent for each in request.operations_left)
         ]
 
     async def _ask(
         self, queries: Sequence[ExistenceQuery], departure: Sending | None = None
-    ) -> _Findings:
+    ) -> Findings:
         """Send *queries* in one request; if it is refused, in halves, to find those at fault."""
-        findings = _Findings({}, set())
+        findings = Findings()
         left = [queries]
         while left:
             part = left.pop()
@@ -152,14 +167,22 @@ class Reconciler:
                     middle = len(part) // 2
                     left += [part[:middle], part[middle:]]
                 continue
-            try:
-                for query, result in zip(part, results, strict=True):
-                    for reference, row in query.found(result).items():
-                        known = findings.found.get(reference, {})
-                        findings.found[reference] = {**known, **row}
-            except (LookupError, TypeError):
-                raise MalformedResponseError("a query's result has no rows", status=200) from None
+            for query, result in zip(part, results, strict=True):
+                try:
+                    more = findings.add(query, result)
+                except (LookupError, TypeError):
+                    problem = "a query's result has no rows, or those of another query"
+                    raise MalformedResponseError(problem, status=200) from None
+                left += [[more]] if more is not None else []
         return findings
+
+    async def _look_for_types(self, findings: Findings, missing: Iterable[Reference]) -> None:
+        """Note in *findings* of which types of the *missing* ones queries show any entity."""
+        kinds = {each.entity_type: each for each in missing}
+        for kind, each in kinds.items():
+            with suppress(ServerError):
+                (result,) = await self._api.call([any_query(each)])
+                findings.shown.update([kind] if result["data"] else [])
 
     async def send_in_stages(self, request: PendingRequest, refusal: ServerError) -> Outcome:
         """Send a refused *request* in parts, so that no part refers to what it creates itself.
@@ -205,6 +228,10 @@ def may_concern_one_commit(refusal: ServerError) -> bool:
         return False
     by_ftrack = refusal.kind != f"HTTP {refusal.status}"  # a proxy in between names no error
     return by_ftrack or refusal.status == _TOO_BIG
+
+
+def _deletes(operation: Operation) -> bool:
+    return isinstance(operation, Delete)
 
 
 def key_was_taken(request: PendingRequest) -> bool:

@@ -53,12 +53,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias, TypedDict, Unpack
 
 from aioftrackjobs.background import Waiter
-from aioftrackjobs.errors import FtrackJobsError, TransportError, UnserialisableValueError
+from aioftrackjobs.errors import (
+    FtrackJobsError,
+    PermissionDeniedError,
+    ServerError,
+    TransportError,
+    UnserialisableValueError,
+    ValidationError,
+)
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update, encode_operation
-from aioftrackjobs.protocol.reconciliation import Row, done_among, has_chosen_key
+from aioftrackjobs.protocol.reconciliation import Findings, done_among, has_chosen_key
 from aioftrackjobs.protocol.references import created_ids, linked_ids
 from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.protocol.wire import encode_batch
@@ -76,6 +83,10 @@ _READS = (
     "get_widget_url",
     "get_upload_metadata",  # signs a URL, and leaves nothing on the server
 )
+
+#: Names and HTTP statuses of a refusal because there is no such entity. What a real server answers
+#: is not known (docs/protocol.md, section 10.3).
+_MISSING = ("EntityNotFoundError", "NotFoundError", "NoResultFound", 404, 410)
 
 
 class WithdrawnError(FtrackJobsError):
@@ -128,6 +139,25 @@ class RequestOwner(Protocol):
         ...
 
 
+class Manner(TypedDict, total=False):
+    """How a request is sent.
+
+    Attributes:
+        unordered: Whether it neither waits for other requests about the same entities, nor lets
+            them wait.
+        is_urgent: Whether no other request of the session may hold it up.
+        needs_new_connection: Whether it is urgent, and not sent over a connection that was used
+            before, as such a one may be dead.
+        patience: Seconds within which it has to leave, in its only attempt, because its values were
+            made from what the server had when it was queued; None if they stay true.
+    """
+
+    unordered: bool
+    is_urgent: bool
+    needs_new_connection: bool
+    patience: float | None
+
+
 class PendingRequest:
     """A commit, or a call of another kind; the states are described at the top of this module.
 
@@ -152,13 +182,15 @@ class PendingRequest:
         is_sent: Whether the server may have received it.
         is_abandoned: Whether no caller waits for it any more. It is withdrawn if it turns out that
             the server has not received it.
-        unordered: Whether it neither waits for other requests nor lets others wait for it.
+        unordered: As in :class:`Manner`.
+        is_urgent: As in :class:`Manner`.
+        needs_new_connection: As in :class:`Manner`.
+        patience: As in :class:`Manner`.
         is_repeatable: Whether it may be sent again when its response was lost.
-        patience: Seconds within which it has to leave, in its only attempt, because its values were
-            made from what the server had when it was queued; None if they stay true.
         uncertain_because: Why it is not known what the server did; None if it is known.
-        has_chosen_keys: Whether it creates entities under keys that users chose, so that it
-            travels alone.
+        has_chosen_keys: Whether it creates entities under keys that users chose.
+        travels_alone: Whether it shares no request with others: a refusal must be its own, because
+            the server cannot say which of these entities, or of those that it deletes, are its.
         free_keys: Those of these entities that did not exist before it was sent; None if that is
             not known.
         last_error: Why the latest attempt to send it failed.
@@ -181,10 +213,13 @@ class PendingRequest:
     is_sent: bool = False
     is_abandoned: bool = False
     unordered: bool = False
+    is_urgent: bool = False
+    needs_new_connection: bool = False
     is_repeatable: bool = True
     patience: float | None = None
     uncertain_because: TransportError | None = None
     has_chosen_keys: bool = False
+    travels_alone: bool = False
     free_keys: Set[Reference] | None = None
     last_error: FtrackJobsError | None = None
     outcome: Outcome | None = None
@@ -202,28 +237,31 @@ class PendingRequest:
         operations: Sequence[Operation],
         settle: Settle,
         *,
-        unordered: bool = False,
-        patience: float | None = None,
         uncertain_because: TransportError | None = None,
+        **manner: Unpack[Manner],
     ) -> PendingRequest:
         """Return the request of a commit.
 
         Args:
             operations: At least one.
             settle: Called with the outcome.
-            unordered: Neither wait for other requests about the same entities, nor let them wait.
-            patience: Send it once, within so many seconds; None to send it until it is applied.
             uncertain_because: Why it is not known what the server did in an earlier attempt.
+            manner: How it is sent.
         """
         request = cls(len(operations))
-        request.operations, request.settle, request.patience = operations, settle, patience
+        request.operations, request.settle = operations, settle
+        if manner:
+            request._set(manner)
+        unordered = request.unordered
         is_update = len(operations) == 1 and isinstance(operations[0], Update)  # as nearly always
         if not is_update:
             for operation in operations:  # not any(): this runs for each operation of a farm
                 if type(operation) is Create and not operation.fresh and has_chosen_key(operation):
-                    request.has_chosen_keys = True
+                    request.has_chosen_keys = request.travels_alone = True
+                elif type(operation) is Delete:
+                    request.travels_alone = True
         if unordered:
-            request.unordered = True
+            pass
         elif is_update:
             request.writes = (key_of(operations[0].target),)
         else:
@@ -241,15 +279,22 @@ class PendingRequest:
         return request
 
     @classmethod
-    def of_call(cls, wire: Sequence[Mapping[str, JSONValue]]) -> PendingRequest:
+    def of_call(
+        cls, wire: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]
+    ) -> PendingRequest:
         """Return the request of operations in their wire form, which travel by themselves."""
         request = cls(len(wire))
         request.call = wire
+        request._set(manner)
         keys = [each.get("entity_key") for each in wire if each.get("action") in _WRITES]
         parts = [tuple(str(value) for value in key) for key in keys if isinstance(key, list)]
         request.writes = [key[0] if len(key) == 1 else key for key in parts]
         request.is_repeatable = all(each.get("action") in _READS for each in wire)
         return request
+
+    def _set(self, manner: Manner) -> None:
+        for name, value in manner.items():
+            setattr(self, name, value)
 
     def encode(self) -> bytes:
         """Return what is left of its operations as a JSON list.
@@ -301,11 +346,56 @@ class PendingRequest:
         created = {each.target for each in self.done if isinstance(each, Create)}
         return (self.chosen if self.free_keys is None else self.free_keys) - created
 
-    def note_found(self, found: Mapping[Reference, Row]) -> bool:
-        """Mark as done what must be done if the entities *found* exist; True if anything is."""
-        left = self._indices_left()
-        done = done_among(self.operations_left, found, self.may_have_created)
+    def note_found(self, findings: Findings, refusal: ServerError | None = None) -> bool:
+        """Mark as done what must be done according to *findings*; return whether anything is.
+
+        Args:
+            findings: What the server says.
+            refusal: How it has refused this request, which was alone; None if it has not.
+        """
+        left, operations = self._indices_left(), self.operations_left
+        in_doubt = self.uncertain_because is not None
+        deletes = [each for each in operations if isinstance(each, Delete)]
+        # Of a part of a commit that was refused, the rest may be done, but not what queries hide.
+        hidden = findings.missing(each.target for each in deletes if each.unseen)
+        if in_doubt and refusal is not None and _says_missing(refusal):
+            hidden = set()
+        elif not in_doubt and self.count == 1:
+            hidden = {each.target for each in deletes}
+        done = done_among(
+            operations,
+            findings.found,
+            self.may_have_created,
+            findings.unanswered | hidden,
+            with_updates=refusal is not None and in_doubt,
+        )
         return self._note_done([left[place] for place in done])
+
+    def is_unclear(self, findings: Findings, refusal: ServerError) -> bool:
+        """Return whether an earlier attempt may have been applied, although this one was refused.
+
+        Args:
+            findings: What the server says.
+            refusal: How it has refused this request, which was alone.
+        """
+        if self.uncertain_because is None:
+            return False
+        found, silent = findings.found, findings.unanswered
+        # These do not depend on what the server has, so that the earlier attempt was refused, too.
+        is_constant = isinstance(refusal, (PermissionDeniedError, ValidationError))
+        for each in self.operations_left:
+            target = each.target
+            if isinstance(each, Delete):
+                is_unclear = target not in found
+            elif is_constant:
+                is_unclear = False
+            elif isinstance(each, Create):
+                is_unclear = target in silent or bool(findings.missing([target]))
+            else:
+                is_unclear = target in silent if _says_missing(refusal) else target not in found
+            if is_unclear:
+                return True
+        return False
 
     def note_done(self, operations: Sequence[Operation]) -> None:
         """Mark as done those of its operations that are among *operations*."""
@@ -382,3 +472,7 @@ def key_of(reference: Reference) -> Key:
     """Return the key by which requests know the entity."""
     key = reference.key
     return key[0][1] if len(key) == 1 else tuple([value for _, value in key])
+
+
+def _says_missing(refusal: ServerError) -> bool:
+    return refusal.kind in _MISSING or refusal.status in _MISSING

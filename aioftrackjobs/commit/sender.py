@@ -19,7 +19,6 @@ Source:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -27,6 +26,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.reconciler import Reconciler, key_was_taken, may_concern_one_commit
 from aioftrackjobs.commit.request import (
@@ -47,10 +47,12 @@ from aioftrackjobs.errors import (
     TransportError,
     ValidationError,
 )
+from aioftrackjobs.protocol.operations import Create
+from aioftrackjobs.protocol.results import AnyOperation
 from aioftrackjobs.protocol.wire import join_batches
 from aioftrackjobs.retry import Backoff, Pauses, RetryPolicy
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 E = TypeVar("E", bound=FtrackJobsError)
 
@@ -135,7 +137,7 @@ class BatchSender:
     ) -> tuple[Sequence[PendingRequest], list[Any]]:
         """Send what is left of *group* once; return what has left, and its results."""
         group = await self._resolve_uncertain(group)
-        if group and group[0].has_chosen_keys:  # it travels alone
+        if group and group[0].has_chosen_keys:
             with withdrawal.sending(group, marks_sent=False):
                 await self._reconciler.check_chosen_keys(group, withdrawal)
             group = _not_ended(group)  # its caller may have withdrawn it meanwhile
@@ -145,10 +147,9 @@ class BatchSender:
         group = _not_ended(group)
         if not group:
             return (), []
-        count = sum([request.count_left for request in group])
         body = join_batches([request.encode() for request in group])
         with withdrawal.sending(group):
-            results = await self._api.send(body, count, group[0].call, withdrawal)
+            results = await self._api.send(body, withdrawal.operations, withdrawal)
         return withdrawal.group, results
 
     def _note_failure(
@@ -208,12 +209,15 @@ class BatchSender:
         return ()
 
     async def _reconcile(
-        self, group: Sequence[PendingRequest], backoff: Backoff
+        self,
+        group: Sequence[PendingRequest],
+        backoff: Backoff,
+        refusal: ServerError | None = None,
     ) -> tuple[bool, Sequence[PendingRequest]]:
         """Ask what the server has done of *group*, again after a transient failure."""
         while True:
             try:
-                return await self._reconciler.reconcile(group)
+                return await self._reconciler.reconcile(group, refusal)
             except TransportError as exc:
                 if not (exc.is_retryable and await self._pauses.wait(backoff, exc.retry_after)):
                     raise
@@ -259,25 +263,26 @@ class BatchSender:
         """
         if not may_concern_one_commit(refusal):
             return _outcome_after(refusal, request)
+        is_plain = request.count_left == 1 and request.uncertain_because is None
+        if is_plain:
+            request.free_keys = frozenset()  # a single operation that was refused created nothing
+            if not any(isinstance(each, Create) for each in request.operations_left):
+                return NotApplied(refusal, request.done)
         try:
-            if await self._is_done_in_part(request, backoff):
+            any_done, unclear = await self._reconcile([request], backoff, refusal)
+            if any_done:
                 return None if request.count_left else request.applied([])
-            if not isinstance(refusal, _INDEPENDENT_OF_ORDER):
+            if not isinstance(refusal, _INDEPENDENT_OF_ORDER) and not unclear:
                 return await self._reconciler.send_in_stages(request, refusal)
         except TransportError as exc:
-            return Unknown(exc)
+            return NotApplied(refusal, request.done) if is_plain else Unknown(exc)
+        if unclear:
+            return _outcome_after(refusal, request)
         is_duplicate = isinstance(refusal, DuplicateEntryError)
         is_uncertain = request.uncertain_because is not None
         if is_duplicate and is_uncertain and not key_was_taken(request):
             return _outcome_after(refusal, request)  # what it duplicates may be its own
         return NotApplied(refusal, request.done)
-
-    async def _is_done_in_part(self, request: PendingRequest, backoff: Backoff) -> bool:
-        """Ask whether the server has kept any part of a *request* that it refused alone."""
-        if request.count_left == 1 and request.uncertain_because is None:
-            request.free_keys = frozenset()  # a single operation that was refused created nothing
-        any_done, _ = await self._reconcile([request], backoff)
-        return any_done
 
 
 class Withdrawal:
@@ -296,11 +301,10 @@ class Withdrawal:
 
     Attributes:
         group: What the current attempt sends.
-        replaced: The body that has left, and the number of its operations, if that was not all of
-            what the attempt began with.
+        replaced: The body that has left, if that was not all of what the attempt began with.
     """
 
-    replaced: tuple[bytes, int] | None
+    replaced: bytes | None
 
     def __init__(self, group: Sequence[PendingRequest], active: set[Withdrawal]) -> None:
         self.group, self.replaced = group, None
@@ -309,6 +313,12 @@ class Withdrawal:
         self._may_cancel = False
         self._marks_sent = False
         self._has_left = False
+
+    def operations(self) -> Sequence[AnyOperation]:
+        """Return what the group is sent as, in its order."""
+        if len(self.group) == 1:
+            return self.group[0].call or self.group[0].operations_left
+        return [each for request in self.group for each in request.operations_left]
 
     def stop_if_unneeded(self) -> None:
         """Stop what is being done for the group if all of it has ended."""
@@ -405,11 +415,10 @@ class Withdrawal:
             raise WithdrawnError("withdrawn before it was sent")
         self._has_left = True
         if is_changed:
-            body = join_batches([request.encode() for request in left])
-            count = sum([request.count_left for request in left])
-            self.group, self.replaced = left, (body, count)
+            self.group = left
+            self.replaced = join_batches([request.encode() for request in left])
         self._mark_sent()
-        return None if self.replaced is None else self.replaced[0]
+        return self.replaced
 
 
 def _not_ended(group: Sequence[PendingRequest]) -> Sequence[PendingRequest]:

@@ -7,11 +7,11 @@ meanwhile wait for the next commit.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.changes import (
     InFlightCommit,
     RecordedChange,
@@ -30,6 +30,7 @@ from aioftrackjobs.commit.changes import (
 from aioftrackjobs.commit.dispatcher import Dispatcher
 from aioftrackjobs.commit.request import (
     Applied,
+    Manner,
     NotApplied,
     Outcome,
     PendingRequest,
@@ -51,13 +52,14 @@ from aioftrackjobs.models import (
     change_locally,
     forget_local,
     owner_of,
+    was_created_here,
 )
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Operation, Update
 from aioftrackjobs.protocol.references import server_set_rows
 from aioftrackjobs.protocol.values import Reference
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 
 class UnitOfWork:
@@ -66,9 +68,7 @@ class UnitOfWork:
     Args:
         context: The entities of the session.
         dispatcher: Sends the commits.
-        unordered: Do not wait for the commits of other units about the same entities.
-        patience: Send each commit once, within so many seconds; None to send it until it is
-            applied.
+        manner: How its commits are sent.
 
     Attributes:
         has_ended: Whether it refuses to record anything more.
@@ -78,13 +78,11 @@ class UnitOfWork:
         self,
         context: UnitOfWorkContext,
         dispatcher: Dispatcher,
-        *,
-        unordered: bool = False,
-        patience: float | None = None,
+        **manner: Unpack[Manner],
     ) -> None:
         self._context = context
         self._dispatcher = dispatcher
-        self._unordered, self._patience = unordered, patience
+        self._manner = manner
         self._pending: list[RecordedChange] = []
         self._to_delete: set[int] = set()  # the id() of entities with a delete that has not ended
         self._uncertain: list[RecordedChange] = []
@@ -178,7 +176,8 @@ class UnitOfWork:
         if creator is not self and creator.is_creating(entity):
             raise EntityError(not_created(entity))
         if id(entity) not in self._to_delete:
-            self._record(RecordedChange(Delete(target), entity, {}))
+            delete = Delete(target, unseen=was_created_here(entity))
+            self._record(RecordedChange(delete, entity, {}))
             self._to_delete.add(id(entity))
 
     def _record(self, *recorded: RecordedChange) -> None:
@@ -402,9 +401,8 @@ class UnitOfWork:
             request = self._dispatcher.submit(
                 operations,
                 commit,
-                unordered=self._unordered,
-                patience=self._patience,
                 uncertain_because=uncertain_because,
+                **self._manner,
             )
         except BaseException:
             withdrawn = NotApplied(WithdrawnError("not sent"))

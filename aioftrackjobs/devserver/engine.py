@@ -34,6 +34,7 @@ from aioftrackjobs.devserver.auth import (
     owner_of,
 )
 from aioftrackjobs.devserver.errors import ServerStartError
+from aioftrackjobs.devserver.events.hub import EventHub
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Storage, is_storable
 from aioftrackjobs.devserver.files.upload_tokens import UploadTokens
@@ -100,6 +101,7 @@ class Engine:
 
     Attributes:
         api_user: The user that the server was started for.
+        hub: Delivers events between its clients.
 
     Raises:
         ServerStartError: If an option cannot be used; then nothing of the server stays.
@@ -113,6 +115,7 @@ class Engine:
         self.limits = options.limits or Limits()
         self.api_user = options.api_user
         self._chosen: dict[str, str] = {}
+        self.hub = EventHub(self.limits)
         self._contents = SeedContents(options.empty, read_fixture(options.fixture))
         with ExitStack() as made:
             self.storage = Storage(options.storage)

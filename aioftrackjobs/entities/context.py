@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -17,12 +16,14 @@ from collections.abc import (
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from itertools import count
 from types import TracebackType
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar, Unpack, overload
 from weakref import WeakValueDictionary
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.changes import creation_key
+from aioftrackjobs.commit.request import Manner
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.ensure_turns import EnsureTurns
@@ -52,11 +53,12 @@ from aioftrackjobs.models import (
     require_relation,
 )
 from aioftrackjobs.protocol.operations import NOT_SET
+from aioftrackjobs.protocol.paging import next_offset
 from aioftrackjobs.protocol.query import bind, select
 from aioftrackjobs.protocol.values import JSONValue, Reference, key_part
 from aioftrackjobs.transport import redact
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
 
@@ -132,10 +134,9 @@ class EntityContext:
         """Return the units of work of tasks and blocks."""
         return tuple(self.tasks.all)
 
-    def new_unit(self, *, unordered: bool = False, patience: float | None = None) -> UnitOfWork:
-        """Return a unit of work that no task has entered; for arguments, see its class."""
-        dispatcher = self.connection.dispatcher
-        return UnitOfWork(self, dispatcher, unordered=unordered, patience=patience)
+    def new_unit(self, **manner: Unpack[Manner]) -> UnitOfWork:
+        """Return a unit of work that no task has entered, and whose commits are sent in a way."""
+        return UnitOfWork(self, self.connection.dispatcher, **manner)
 
     def enter_unit(self) -> UnitBlock:
         """Return a block with a unit of work of its own."""
@@ -323,7 +324,9 @@ class EntityContext:
                 for operation, result in zip(operations, results, strict=True)
             ]
 
-    async def fetch_page(self, expression: str) -> tuple[list[Entity], int | None]:
+    async def fetch_page(
+        self, expression: str, **manner: Unpack[Manner]
+    ) -> tuple[list[Entity], int | None]:
         """Return the entities that *expression* finds, and the offset of the next page, if any.
 
         Raises:
@@ -334,7 +337,7 @@ class EntityContext:
         """
         query = {"action": "query", "expression": expression}
         with self.reads.reading() as read:
-            (result,) = await self.connection.call([query])
+            (result,) = await self.connection.call([query], **manner)
             data = result.get("data") if isinstance(result, dict) else None
             if not isinstance(data, list):
                 raise MalformedResponseError("a query's result has no list of data", status=200)
@@ -344,7 +347,7 @@ class EntityContext:
             raise QueryParameterError(
                 f"the rows are not entities; use session.call() for this query: {expression}"
             )
-        return entities, _next_offset(result)
+        return entities, next_offset(result)
 
     async def require_created(self, reference: Reference) -> None:
         """Wait for a commit in progress that creates an entity.
@@ -452,17 +455,3 @@ def _with_key(model: type[Entity], data: Mapping[str, Any]) -> dict[str, Any]:
             raise InvalidKeyError(model.entity_type, model.primary_key_attributes, given)
         values[name] = part
     return values
-
-
-def _next_offset(result: dict[str, Any]) -> int | None:
-    """Return the offset of the page after a query's *result*; None if it is the last one."""
-    metadata = result.get("metadata") or {}
-    match metadata:
-        case {"next": {"offset": int() as offset}}:
-            return offset
-        case {"next": {"offset": None}}:
-            return None
-        case dict() if not metadata.get("next"):
-            return None
-        case _:  # if it were treated as the last page, rows would be missing
-            raise MalformedResponseError("a page does not say which page follows", status=200)

@@ -26,14 +26,17 @@ from weakref import WeakSet
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.errors import ArgumentError
+from aioftrackjobs.errors import ArgumentError, EntityError, ServerError
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
-from aioftrackjobs.jobs.progress import Progress, add_failure, compose_description
+from aioftrackjobs.jobs.progress import FAILURE, Progress, add_failure, compose_description
 from aioftrackjobs.models import Job, JobStatus, current_value, parse_job_data, remote_value
 from aioftrackjobs.protocol.operations import NOT_SET
 
 #: Characters of a Job's text, which travels with each report.
 _LONGEST_TEXT = 2000
+
+#: The same of one that replaces a text which the server refuses.
+_LONGEST_PLAIN = 200
 
 #: Texts of reports that are kept: a program may have read one of them, and set it again.
 _LATEST = 8
@@ -79,6 +82,7 @@ class JobData:
     extra: Mapping[str, Any] | None = None
     is_running: bool = False
     taken_over: Mapping[str, Any] | None = None
+    is_plain: bool = False
     _latest: tuple[str, ...] = ()
 
     def adopt_description(self, data: object) -> None:
@@ -141,6 +145,7 @@ class JobData:
             data: What the server holds: JSON text, or whatever else others have written.
             extra: Values to keep in it from now on.
         """
+        encodable = _plain if self.is_plain else _encodable
         composed = {**_read(data), **(self.extra or {}), **(extra or {})}
         base, progress = self.description, self.progress
         text = base or ""
@@ -154,13 +159,13 @@ class JobData:
         for key in ("base_description", LEASE, RECOVERED, TAKEN_OVER):
             composed.pop(key, None)
         if text:
-            composed["description"] = text = _encodable(text)
+            composed["description"] = text = encodable(text)
             if text != base and text not in self._latest:
                 self._latest = (*self._latest[1 - _LATEST :], text)
         elif base is not None or progress is not None or is_bare:
             composed.pop("description", None)
         if text and text != base:
-            composed["base_description"] = _encodable(base or "")
+            composed["base_description"] = encodable(base or "")
         if progress is not None:
             composed["progress"] = progress.fraction
             if progress.fraction is None:
@@ -192,6 +197,53 @@ def compose_final_data(data: object, final: Mapping[str, Any]) -> Mapping[str, A
     return {**kept, **final}
 
 
+#: What is sent of a Job's data at its end: all, with short texts in ASCII, or nothing.
+WHOLE, PLAIN, NOTHING = range(3)
+
+
+def level_after(refusals: int) -> int:
+    """Return what is sent after some *refusals*, which may be about it, and may pass.
+
+    After two of them it becomes less, and then begins again.
+    """
+    return (refusals - 1) % 3 if refusals else WHOLE
+
+
+class Refusals:
+    """The refusals of what is written while a Job runs, one after the other."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @property
+    def level(self) -> int:
+        """What is sent."""
+        return level_after(self._count)
+
+    def note(self, error: Exception) -> bool:
+        """Note an *error*; return whether to write again soon, and perhaps less."""
+        is_refusal = isinstance(error, ServerError) and not error.is_retryable
+        if not (is_refusal or isinstance(error, EntityError)):
+            return False
+        self._count += 1
+        return self._count % 4 > 0  # all that there is was tried
+
+    def note_success(self) -> None:
+        """Note that the server has applied a write: the next one has everything again."""
+        self._count = 0 if self.level == WHOLE else 1
+
+
+def simplified(data: Mapping[str, Any], refusals: int) -> Mapping[str, Any] | None:
+    """Return what is sent of *data* after some *refusals*; None for nothing."""
+    level = level_after(refusals)
+    if level == WHOLE:
+        return data
+    if level == NOTHING:
+        return None
+    texts = {key: data.get(key) for key in ("description", "base_description")}
+    return {**data, **{key: _plain(text) for key, text in texts.items() if isinstance(text, str)}}
+
+
 def compose_recovered_data(
     data: object, reason: str, recovered: Mapping[str, Any]
 ) -> Mapping[str, Any]:
@@ -206,7 +258,7 @@ def compose_recovered_data(
     text = kept.get("description")
     kept.setdefault("base_description", text or "")
     kept.pop(LEASE, None)
-    return {**kept, "description": add_failure(text, reason), RECOVERED: recovered}
+    return {**kept, "description": _encodable(add_failure(text, reason)), RECOVERED: recovered}
 
 
 def is_mistaken_failure(status: object, data: Mapping[str, Any], holder: str) -> bool:
@@ -244,13 +296,26 @@ def _read(data: object) -> dict[str, Any]:
 
 
 def _encodable(text: str) -> str:
-    """Return *text*, of limited length, without lone surrogates.
+    """Return *text*, of limited length, without what no server can keep.
 
-    File names that are no UTF-8 have such surrogates.
+    That is lone surrogates, which file names have that are no UTF-8, and the character NUL.
     """
     if len(text) > _LONGEST_TEXT:
         text = f"{text[: _LONGEST_TEXT - 1]}…"
-    return text.encode(errors="replace").decode()
+    return text.encode(errors="replace").decode().replace("\0", "?")
+
+
+def _plain(text: str) -> str:
+    """Return *text* in ASCII and without control characters, and of a length that all accept.
+
+    Why a Job failed stands at its end, and is kept.
+    """
+    what, mark, why = text.rpartition(FAILURE)
+    parts = [what, f"{mark}{why}"] if mark else [text]
+    most = _LONGEST_PLAIN // len(parts)
+    cut = "".join(each if len(each) <= most else f"{each[: most - 3]}..." for each in parts)
+    printable = "".join(each if each.isprintable() else " " for each in cut)
+    return printable.encode("ascii", errors="replace").decode()
 
 
 class Assignments:

@@ -10,38 +10,48 @@ session runs by now, or that has ended otherwise, is left alone.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger, text_of, type_name
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import (
     AuthenticationError,
+    EntityError,
     FtrackJobsError,
     ServerError,
     SessionStateError,
     TransportError,
 )
-from aioftrackjobs.jobs.data import RECOVERED, compose_final_data, compose_recovered_data
+from aioftrackjobs.jobs.data import (
+    RECOVERED,
+    compose_final_data,
+    compose_recovered_data,
+    simplified,
+)
 from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other
 from aioftrackjobs.jobs.termination import (
     END_STATUSES,
     Ends,
-    is_final_refusal,
     lost_reason,
+    may_pass_later,
     recovery_note,
     terminate_jobs,
 )
 from aioftrackjobs.journal import Entry
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
+
+T = TypeVar("T")
 
 #: Jobs that are read and written together.
 _CHUNK = 100
@@ -67,7 +77,9 @@ class JournalReplay:
         # A server may be away for longer than any caller waits for a commit.
         self._retry = replace(entities.connection.retry, budget=math.inf)
         self._refused_since: dict[str, float] = {}
+        self._refusals = Counter[str]()  # of each Job
         self._woken: anyio.Event | None = None  # not None while it runs
+        self._rest: anyio.CancelScope | None = None  # until the next time
         self._looks_again = False
         self._retry_after: float | None = None
         self._logged_problem: str | None = None
@@ -76,6 +88,8 @@ class JournalReplay:
         """Deliver what the journal keeps, without delay for the caller."""
         if self._woken is not None:
             self._woken.set()
+            if self._rest is not None:
+                self._rest.cancel()
             return
         if self._connection.is_closing:
             return  # a later session does it
@@ -86,22 +100,31 @@ class JournalReplay:
         self._woken = anyio.Event()
 
     async def _run(self) -> None:
-        backoff = self._retry.backoff()
+        backoff, since = self._retry.backoff(), time.monotonic()
+        interval = self._connection.timings.replay_interval
+        rarely = replace(self._retry, first_delay=interval, longest_delay=interval, jitter=0.0)
+        pauses = self._connection.server_status.pauses
         try:
             while True:
                 self._woken = woken = anyio.Event()
                 is_complete = False
-                with self._connection.background.optional() as scope:
+                background = self._connection.background
+                with background.optional() as scope, background.surviving("the journal's replay"):
                     is_complete = await self.deliver()
                 if scope.cancel_called:
                     return  # the session is being closed: a later one goes on
-                if not is_complete:
-                    await backoff.pause(self._retry_after)
-                elif self._looks_again:
-                    with anyio.move_on_after(self._connection.timings.replay_interval):
-                        await woken.wait()
-                elif not woken.is_set():
-                    return
+                with anyio.CancelScope() as self._rest:
+                    if not is_complete:
+                        await pauses.wait(backoff, self._retry_after)
+                    elif woken.is_set():
+                        pass  # something else is to be delivered
+                    elif self._looks_again:
+                        # Earlier if the server is seen to be well, but not again and again: the
+                        # longer it has refused something, the rarer.
+                        so_far = time.monotonic() - since
+                        await pauses.wait(rarely.backoff(), least=min(so_far, interval))
+                    else:
+                        return
         except SessionStateError:
             pass  # it is closed: a later session goes on
         finally:
@@ -116,16 +139,17 @@ class JournalReplay:
         self._looks_again = await self._journal.claim()
         entries = self._journal.unsettled()
         jobs = [entry for entry in entries if entry.kind == "job"]
-        uploads = [entry.id for entry in entries if entry.kind == "upload"]
+        uploads = [entry for entry in entries if entry.kind == "upload"]
         is_complete, self._retry_after = True, None
         try:
             for start in range(0, len(jobs), _CHUNK):
-                is_complete &= await self._deliver_jobs(jobs[start : start + _CHUNK])
-            if uploads:
+                chunk = jobs[start : start + _CHUNK]
+                is_complete &= await self._deliver_in_parts(self._deliver_jobs, chunk)
+            if ids := await self._abandoned(uploads):
                 from aioftrackjobs.transfers.upload import remove_unregistered  # late: few crash
 
-                await anyio.sleep(self._connection.timings.last_request_delay)
-                is_complete &= await remove_unregistered(self._entities, uploads)
+                remove = partial(remove_unregistered, self._entities)
+                is_complete &= await self._deliver_in_parts(remove, ids)
         except SessionStateError:
             raise
         except TransportError as exc:
@@ -142,6 +166,48 @@ class JournalReplay:
             self._logged_problem = None
         return is_complete
 
+    async def _deliver_in_parts(
+        self, deliver: Callable[[Sequence[T]], Awaitable[bool]], items: Sequence[T]
+    ) -> bool:
+        """Deliver *items*, and if they are refused together, each half by itself.
+
+        One of them may have an id, or something else, that the server does not accept, or that
+        leads to a fault here. It must not hold up the others.
+        """
+        try:
+            return await deliver(items)
+        except (SessionStateError, TransportError, AuthenticationError):
+            raise
+        except Exception as exc:
+            if isinstance(exc, ServerError) and exc.is_retryable:
+                raise
+            if len(items) == 1:
+                name = getattr(items[0], "id", items[0])
+                self._log_problem(f"{name}: {text_of(exc) or type_name(exc)}")
+                self._looks_again = True
+                return True
+        middle = len(items) // 2
+        is_complete = await self._deliver_in_parts(deliver, items[:middle])
+        return await self._deliver_in_parts(deliver, items[middle:]) and is_complete
+
+    async def _abandoned(self, uploads: Sequence[Entry]) -> list[str]:
+        """Return the ids of those *uploads* that no request of their process registers any more.
+
+        It waits for them a while, unless something else is to be delivered.
+        """
+        timings, now = self._connection.timings, time.time()
+        ends = {each: max(each.since, each.lost_at or 0.0) for each in uploads}
+        # A clock that was set back must not keep them for long.
+        left = {each: timings.last_request_delay - abs(now - end) for each, end in ends.items()}
+        pause = max(0.0, *left.values()) if left else 0.0
+        if pause:
+            pause = min(pause, timings.replay_interval)
+            with anyio.move_on_after(pause):
+                await (self._woken or anyio.Event()).wait()
+        waited = time.time() - now
+        self._looks_again |= any(seconds > waited for seconds in left.values())
+        return [each.id for each, seconds in left.items() if seconds <= waited]
+
     def _log_problem(self, problem: str) -> None:
         if problem != self._logged_problem:
             logger.warning("what the journal keeps cannot be delivered: %s", problem)
@@ -154,7 +220,7 @@ class JournalReplay:
 
         def decide(found: Mapping[str, Job]) -> Ends:
             missing.difference_update(found)
-            ends: dict[Job, tuple[JobStatus, Mapping[str, Any]]] = {}
+            ends: dict[Job, tuple[JobStatus, Mapping[str, Any] | None]] = {}
             for job in found.values():
                 entry = by_id[job.id]
                 if not self._journal.has(entry):
@@ -162,7 +228,8 @@ class JournalReplay:
                 if (end := self._end_of(entry, job)) is None:
                     self._journal.release_job(job.id)
                 else:
-                    ends[job] = end
+                    status, data = end
+                    ends[job] = status, simplified(data, self._refusals[job.id])
             return ends
 
         errors = await terminate_jobs(self._entities, list(by_id), decide)
@@ -180,11 +247,15 @@ class JournalReplay:
         for job_id, error in errors.items():
             if error is None:
                 self._refused_since.pop(job_id, None)
+                del self._refusals[job_id]
                 self._journal.release_job(job_id)
-            elif is_final_refusal(error) or self._is_refused_for_long(job_id, error):
+            elif not may_pass_later(error) or self._is_refused_for_long(job_id, error):
                 self._journal.release_job(job_id)
                 logger.warning("Job %s: the server refuses its final status: %s", job_id, error)
-            elif isinstance(error, ServerError) and not error.is_retryable:
+            elif isinstance(error, EntityError) or (
+                isinstance(error, ServerError) and not error.is_retryable
+            ):
+                self._refusals[job_id] += 1
                 self._log_problem(f"Job {job_id}: {error}")
                 self._looks_again = True
             else:
@@ -244,8 +315,9 @@ def _read_final_report(entry: Entry) -> tuple[JobStatus, Mapping[str, Any]] | No
     if entry.final_report is None:
         return None
     report = _parse(entry.final_report)
+    data = report.get("data")
     try:
-        return JobStatus(report["status"]), dict(report["data"])
+        return JobStatus(report["status"]), data if isinstance(data, dict) else {}
     except (ValueError, LookupError, TypeError):
         logger.warning("Job %s: what the journal keeps as its final status is none", entry.id)
         return None
@@ -254,6 +326,6 @@ def _read_final_report(entry: Entry) -> tuple[JobStatus, Mapping[str, Any]] | No
 def _parse(text: str | None) -> Mapping[str, Any]:
     try:
         report = json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return report if isinstance(report, dict) else {}

@@ -13,6 +13,9 @@ from aioftrackjobs.transport import redact
 #: Characters of a message or of a reason; the jobs menu shows one line.
 LONGEST_LINE = 300
 
+#: What stands before the reason of a failure.
+FAILURE = "failed: "
+
 
 def one_line(text: str, *secrets: str) -> str:
     """Return *text* in one line of limited length, without any of *secrets*."""
@@ -20,14 +23,6 @@ def one_line(text: str, *secrets: str) -> str:
     # it before that is cut to its final length, which could leave a part of one.
     line = " ".join(redact(text[: 10 * LONGEST_LINE], *secrets).split())
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
-
-
-def text_of(value: object) -> str | None:
-    """Return ``str(value)``; None for None, and if that raises an error."""
-    try:
-        return None if value is None else str(value)
-    except Exception:  # noqa: BLE001 - a broken __str__ is no reason to end the work
-        return None
 
 
 class Progress(NamedTuple):
@@ -71,4 +66,4 @@ def compose_description(
 
 def add_failure(text: object, reason: str) -> str:
     """Return *text*, if there is any, followed by why the Job failed."""
-    return f"{text} - failed: {reason}" if text else f"failed: {reason}"
+    return f"{text} - {FAILURE}{reason}" if text else f"{FAILURE}{reason}"

@@ -8,7 +8,6 @@ The same rows show that a Job was stopped, or deleted, by another client.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Protocol
@@ -16,12 +15,14 @@ from typing import Any, Protocol
 import anyio
 import anyio.lowlevel
 
+from aioftrackjobs.background import SafeLogger
+from aioftrackjobs.commit.request import Manner
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, TransportError
 from aioftrackjobs.models import Job, remote_value
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: What is read of a Job.
 _ATTRIBUTES = ("id", "status", "data")
@@ -71,15 +72,24 @@ class JobReader:
         self._gathering: _Round | None = None
         self._in_progress: _Round | None = None
 
-    async def read(self, jobs: Sequence[ReadableJob]) -> None:
-        """Read *jobs* now, in one query for each 500.
+    async def read(
+        self, jobs: Sequence[ReadableJob], *, needs_new_connection: bool = False
+    ) -> None:
+        """Read *jobs* now, in one query for each 500; nothing else of the session holds it up.
+
+        Args:
+            jobs: Jobs that run here.
+            needs_new_connection: Use no connection that was used before.
 
         Raises:
             ServerError: The server refused the query.
             TransportError: No complete response arrived.
         """
         for start in range(0, len(jobs), PAGE_SIZE):
-            await self._read(jobs[start : start + PAGE_SIZE])
+            await self._read(
+                jobs[start : start + PAGE_SIZE],
+                {"is_urgent": True, "needs_new_connection": needs_new_connection},
+            )
 
     async def read_with_others(self, job: ReadableJob) -> None:
         """Read *job* together with others whose turn comes now, as when many Jobs end at once.
@@ -127,14 +137,14 @@ class JobReader:
                 self._in_progress = None
             round_.ended.set()
 
-    async def _read(self, jobs: Sequence[ReadableJob]) -> None:
+    async def _read(self, jobs: Sequence[ReadableJob], manner: Manner) -> None:
         references = [job.entity.__ftrack_reference__() for job in jobs]
         query = {
             "action": "query",
             "expression": select(_ATTRIBUTES, "Job", key_criteria(references)),
         }
         with self._entities.reads.reading() as number:
-            (result,) = await self._connection.call([query])
+            (result,) = await self._connection.call([query], **manner)
             rows = _rows_by_id(result)
             changed = [row for job in jobs if (row := _changed_row(job.entity, rows)) is not None]
             if changed:  # few: decoding takes far longer than comparing

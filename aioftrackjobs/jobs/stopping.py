@@ -56,8 +56,7 @@ class StopRequest:
         await job.stop_requested  # returns when the Job is to stop
 
     It can be read in any thread, and awaited in the event loop of the session. It is true as well
-    if another program has set its status, or has deleted it; *kind* tells these
-    apart.
+    if another client has set the Job's status, or has deleted it: see *kind*.
 
     Attributes:
         kind: "request" for a stop request, "status" if another client has set its status, "taken

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias
 
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, WithdrawnError
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import (
     DuplicateEntryError,
     EntityError,
@@ -26,14 +25,14 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.jobs.writing import may_pass, retry_after_of
 from aioftrackjobs.journal import this_process
-from aioftrackjobs.models import Entity, Job, JobStatus, remote_value
+from aioftrackjobs.models import Job, JobStatus, remote_value
 from aioftrackjobs.protocol.query import key_criteria, select
 from aioftrackjobs.protocol.values import Reference
 
 #: Statuses that only the owner of a Job may change again.
 END_STATUSES = (JobStatus.DONE, JobStatus.FAILED)
 
-#: Refusals that concern the Job, and do not pass by themselves.
+#: Refusals that concern the Job, and rarely pass by themselves.
 _FINAL_REFUSALS = (
     DuplicateEntryError,
     JobDeletedError,
@@ -42,8 +41,8 @@ _FINAL_REFUSALS = (
     ValidationError,
 )
 
-#: The new status and data of some Jobs.
-Ends: TypeAlias = Mapping[Job, tuple[JobStatus, Mapping[str, Any]]]
+#: The new status and data of some Jobs; None for those that they have.
+Ends: TypeAlias = Mapping[Job, tuple[JobStatus, Mapping[str, Any] | None]]
 
 _PROJECTIONS = ("id", "status", "data", "created_at", "user.username")
 
@@ -66,12 +65,12 @@ def recovery_note(holder: str | None, now: datetime) -> dict[str, Any]:
 
 
 async def fetch_jobs(entities: EntityContext, ids: Sequence[str]) -> dict[str, Job]:
-    """Return the Jobs with *ids* that the server has, in their present state."""
+    """Return the Jobs with *ids*, up to 500, that the server has, in their present state."""
     if not ids:
         return {}
     criteria = key_criteria([Reference("Job", (("id", each),)) for each in ids])
-    query: Query[Entity] = Query(entities, select(_PROJECTIONS, "Job", criteria))
-    return {job.id: job for job in await query.of(Job).all()}
+    rows, _ = await entities.fetch_page(select(_PROJECTIONS, "Job", criteria), is_urgent=True)
+    return {job.id: job for job in rows if isinstance(job, Job)}
 
 
 async def terminate_jobs(
@@ -126,9 +125,9 @@ async def _write_ends(
         def settle(outcome: Outcome, job: Job = job) -> None:
             errors[job.id] = None if isinstance(outcome, Applied) else outcome.error
 
-        unit = entities.new_unit(patience=patience)
+        unit = entities.new_unit(is_urgent=True, patience=patience)
         try:
-            unit.set(job, status=status, data=data)
+            unit.set(job, status=status, **({} if data is None else {"data": data}))
         except (EntityError, ValueError):  # others keep in it what cannot be sent: leave it alone
             unit.set(job, status=status)
         requests.append(unit.post(settle))
@@ -138,8 +137,14 @@ async def _write_ends(
 
 
 def is_final_refusal(error: Exception) -> bool:
-    """Return whether there is no use in trying again, not even after hours.
+    """Return whether the caller has to know of *error*, although it may pass after hours."""
+    return isinstance(error, _FINAL_REFUSALS) or not may_pass_later(error)
 
-    A user that may not log in now may do so tomorrow, and errors that are not known may pass.
+
+def may_pass_later(error: Exception) -> bool:
+    """Return whether there is any use in trying again, after minutes or hours.
+
+    A user that may not do it now may do so tomorrow; and what a server says that is not well may
+    not be meant.
     """
-    return isinstance(error, _FINAL_REFUSALS) or not isinstance(error, FtrackJobsError)
+    return isinstance(error, FtrackJobsError) and not isinstance(error, JobDeletedError)

@@ -36,6 +36,7 @@ from aioftrackjobs.models._state import (
     settle,
     settle_created,
     settle_late,
+    was_created_here,
 )
 from aioftrackjobs.models._values import new_id, require_relation, store
 
@@ -74,4 +75,5 @@ __all__ = [
     "settle_created",
     "settle_late",
     "store",
+    "was_created_here",
 ]

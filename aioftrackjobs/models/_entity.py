@@ -49,7 +49,7 @@ from aioftrackjobs.models._views import dump, label_parts, short_repr
 from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import ENTITY_TYPE, Reference
 
-_STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers")
+_STATE = ("_owner", "_remote", "_local", "_reference", "_read_numbers", "_is_own")
 #: What pydantic keeps in an instance, made on first use: few entities ever need it.
 _PYDANTIC_STATE: Mapping[str, Callable[[], object]] = {
     "__pydantic_fields_set__": set,
@@ -110,6 +110,7 @@ class Entity(BaseModel, MutableMapping[str, Any]):
         _local: dict[str, Any] = PrivateAttr()
         _reference: Reference | None = PrivateAttr()  # cached, because a key does not change
         _read_numbers: Mapping[str, int] = PrivateAttr()  # see entities/freshness.py
+        _is_own: bool = PrivateAttr()  # set when the session has created it
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -8,14 +8,14 @@ class imports this one.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import ENTITY_TYPE
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 
 class Owner(Protocol):
@@ -214,6 +214,13 @@ def settle_created(entity: Stateful) -> None:
     """
     for name in entity.empty_at_first:
         entity._remote.setdefault(name, None)
+    object.__setattr__(entity, "_is_own", True)
+
+
+def was_created_here(entity: Stateful) -> bool:
+    """Return whether the session has created *entity*, so that queries may not show it."""
+    is_own: bool = getattr(entity, "_is_own", False)
+    return is_own
 
 
 def settle_late(entity: Stateful, name: str, value: Any) -> None:

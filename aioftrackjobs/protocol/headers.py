@@ -1,7 +1,7 @@
 """HTTP headers: entity tags, digests and ranges of a body, dates, and when to retry.
 
 Source:
-    RFC 9110, sections 6.6.1, 8.8.3, 10.2.3 and 14.4; RFC 1864.
+    RFC 9110, sections 6.6.1, 8.8.3, 10.2.3 and 14.4; RFC 1864, 3230 and 9530.
 """
 
 from __future__ import annotations
@@ -11,12 +11,17 @@ import binascii
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from itertools import chain
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
 # Texts, which re compiles when a file is moved.
 _MD5_TAG = r'(?i)(?:"([0-9a-f]{32})"|([0-9a-f]{32}))'
-_CONTENT_RANGE = r"(?i)bytes (\d+)-(\d+)/(\d+|\*)"
+_CONTENT_RANGE = r"(?i)bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)"
 _MD5_SIZE = 16
+
+#: The years in which a date of a server may be: far enough from the ends of what Python can hold
+#: that a lease or a pause can be added to it.
+_YEARS = range(1970, 3000)
 
 #: Redirections that keep the method and the body of a request.
 REPEATABLE = (307, 308)
@@ -81,17 +86,28 @@ def decode_md5_etag(headers: Mapping[str, str]) -> str | None:
     return (match[1] or match[2]).lower() if match else None
 
 
-def decode_content_md5(headers: Mapping[str, str]) -> bytes | None:
-    """Return the MD5 digest of a whole body; None if no header contains one."""
-    encoded = headers.get("content-md5")
-    for entry in headers.get("x-goog-hash", "").split(","):
+def decode_content_md5(headers: Mapping[str, str], *, is_part: bool = False) -> bytes | None:
+    """Return the MD5 digest of a whole file; None if no header contains one.
+
+    Args:
+        headers: Those of the response.
+        is_part: Whether its body is a part of the file, so that some of them are about that.
+    """
+    encoded = None if is_part else headers.get("content-md5")
+    names = ["x-goog-hash", "digest", "repr-digest"] + ([] if is_part else ["content-digest"])
+    for entry in chain.from_iterable(headers.get(name, "").split(",") for name in names):
         kind, _, value = entry.strip().partition("=")
-        encoded = value if kind == "md5" else encoded
+        encoded = value.strip(":") if kind.lower() == "md5" else encoded
     try:
         digest = base64.b64decode(encoded or "", validate=True)
     except (binascii.Error, ValueError):
         return None
     return digest if len(digest) == _MD5_SIZE else None
+
+
+def decode_media_type(headers: Mapping[str, str]) -> str:
+    """Return the type of a body in lower case, without parameters; empty if it is not known."""
+    return headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def decode_content_range(headers: Mapping[str, str]) -> tuple[int, int | None] | None:
@@ -117,7 +133,10 @@ def decode_retry_after(headers: Mapping[str, str], now: datetime) -> float | Non
 
 
 def decode_date(headers: Mapping[str, str]) -> datetime | None:
-    """Return the server's time, in whole seconds; None if there is none (section 6.6.1)."""
+    """Return the server's time, in whole seconds; None if there is none (section 6.6.1).
+
+    What is no date between the years 1970 and 3000 is none.
+    """
     return _moment(headers.get("date", "").strip())
 
 
@@ -126,6 +145,8 @@ def _moment(text: str) -> datetime | None:
 
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        moment = aware.astimezone(UTC)  # which may be in a year that there is not
+    except Exception:  # noqa: BLE001 - a header may have anything in it
         return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return moment if moment.year in _YEARS else None

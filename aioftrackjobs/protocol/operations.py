@@ -50,9 +50,15 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """An entity is deleted."""
+    """An entity is deleted.
+
+    Attributes:
+        unseen: Whether no query has shown the entity, as far as is known. Queries may hide it, so
+            that it is not gone because they do not find it.
+    """
 
     target: Reference
+    unseen: bool = field(default=False, compare=False)
 
 
 Operation: TypeAlias = Create | Update | Delete

@@ -4,15 +4,16 @@ A page that begins at a position, ``offset 500``, is not where it was if rows be
 so that they are not found any more. One that begins after a key, ``id > "..."``, always is.
 
 Source:
-    docs/protocol.md, sections 4.2 and 4.7.
+    docs/protocol.md, sections 4.2, 4.7 and 4.9.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
+from aioftrackjobs.errors import MalformedResponseError
 from aioftrackjobs.protocol.query import quote
 
 # Texts, which re compiles when it first needs them.
@@ -143,3 +144,22 @@ def _outer_words(text: str) -> Iterator[tuple[str, int, int]]:
             case _ if not depth:
                 # A literal is a word here, too, which no clause begins with.
                 yield token[0], token.start(), token.end()
+
+
+def next_offset(result: Mapping[str, Any]) -> int | None:
+    """Return the offset of the page after a query's *result*; None if it is the last one.
+
+    Raises:
+        MalformedResponseError: It does not say that. If it were taken for the last page, rows
+            would be missing.
+    """
+    metadata = result.get("metadata") or {}
+    match metadata:
+        case {"next": {"offset": int() as offset}}:
+            return offset
+        case {"next": {"offset": None}}:
+            return None
+        case dict() if not metadata.get("next"):
+            return None
+        case _:
+            raise MalformedResponseError("a page does not say which page follows", status=200)

@@ -5,6 +5,8 @@ set absolute values and may be repeated; a delete is done if its entity does not
 that a user chose there may be the entity of another client: whether the key was free before, and
 the values of the entity that is there now, distinguish the two.
 
+What a question did not answer is unknown, and not absent.
+
 Source:
     docs/protocol.md, section 2.2: that a refused batch leaves nothing behind is an assumption, and
     a server may reorder a batch so that an entity is referred to before it exists.
@@ -13,11 +15,12 @@ Source:
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
 
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update, Values
+from aioftrackjobs.protocol.paging import next_offset
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
 from aioftrackjobs.protocol.references import created_ids, referenced_ids
 from aioftrackjobs.protocol.values import (
@@ -55,13 +58,59 @@ class ExistenceQuery(NamedTuple):
         """Return the entities that exist according to the *result* of the query.
 
         Raises:
-            LookupError: The result has another shape.
+            LookupError: The result has another shape, or rows that were not asked for.
             TypeError: As well.
         """
         names = [name for name, _ in self.references[0].key]
-        rows = {tuple(row[name] for name in names): row for row in result["data"]}
-        found = {each: rows.get(tuple(value for _, value in each.key)) for each in self.references}
-        return {reference: row for reference, row in found.items() if row is not None}
+        asked = {_folded(value for _, value in each.key): each for each in self.references}
+        return {asked[_folded(row[name] for name in names)]: row for row in result["data"]}
+
+    def without(self, references: Container[Reference]) -> ExistenceQuery:
+        """Return the query for the other entities."""
+        left = [each for each in self.references if each not in references]
+        return self._replace(references=left)
+
+
+class Findings:
+    """What the server says about some entities.
+
+    Attributes:
+        found: Those that exist, with the values that were queried.
+        unanswered: Those about which it does not answer.
+        shown: Types of which queries show some.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[Reference, Row] = {}
+        self.unanswered: set[Reference] = set()
+        self.shown: set[str] = set()
+
+    def add(self, query: ExistenceQuery, result: Any) -> ExistenceQuery | None:
+        """Add the *result* of a *query*; return a query for those that are on a further page.
+
+        Raises:
+            LookupError: It is not the result of this query.
+            TypeError: As well.
+        """
+        found = query.found(result)
+        for reference, row in found.items():
+            self.found[reference] = {**self.found.get(reference, {}), **row}
+            self.shown.add(reference.entity_type)
+        more = query.without(found)
+        if next_offset(result) is None or not more.references:
+            return None
+        if not found:
+            self.unanswered.update(more.references)
+            return None
+        return more
+
+    def missing(self, references: Iterable[Reference]) -> set[Reference]:
+        """Return those of *references* that were not found, with nothing else of their types.
+
+        Queries may hide these types, or the answer may be that to another question.
+        """
+        known, shown = self.found.keys() | self.unanswered, self.shown
+        return {each for each in references if each not in known and each.entity_type not in shown}
 
 
 def chosen_key_queries(operations: Iterable[Operation]) -> list[ExistenceQuery]:
@@ -69,11 +118,22 @@ def chosen_key_queries(operations: Iterable[Operation]) -> list[ExistenceQuery]:
     return _pages((each.target, ()) for each in operations if has_chosen_key(each))
 
 
-def existence_queries(operations: Iterable[Operation]) -> list[ExistenceQuery]:
+def _folded(key: Iterable[object]) -> tuple[str, ...]:
+    """Return the values of a *key* in the form in which they are compared: servers ignore case."""
+    return tuple([str(value).lower() for value in key])
+
+
+def existence_queries(
+    operations: Iterable[Operation], *, with_updates: bool = False
+) -> list[ExistenceQuery]:
     """Return the queries before *operations* are sent again.
 
     If a user chose the key of a create, existence alone does not show whose the entity is, so that
     its values are queried too. A link has nothing but its key, so its existence is enough.
+
+    Args:
+        operations: What is left of some commits.
+        with_updates: Whether to ask for the values that updates set, too.
     """
     targets: list[tuple[Reference, tuple[str, ...]]] = []
     for each in operations:
@@ -81,7 +141,20 @@ def existence_queries(operations: Iterable[Operation]) -> list[ExistenceQuery]:
             targets.append((each.target, discriminating_attributes(each.values)))
         elif not isinstance(each, Update):
             targets.append((each.target, ()))
+        elif with_updates:
+            targets.append((each.target, tuple(sorted(each.values))))
     return _pages(targets)
+
+
+def absence_queries(references: Iterable[Reference]) -> list[ExistenceQuery]:
+    """Return the queries that ask once more for entities that seem to be gone."""
+    return _pages((each, ()) for each in references)
+
+
+def any_query(reference: Reference) -> dict[str, JSONValue]:
+    """Return the query, in its wire form, for any entity of a type."""
+    names = ", ".join(name for name, _ in reference.key)
+    return {"action": "query", "expression": f"select {names} from {reference.entity_type} limit 1"}
 
 
 def _pages(targets: Iterable[tuple[Reference, tuple[str, ...]]]) -> list[ExistenceQuery]:
@@ -110,6 +183,9 @@ def done_among(
     operations: Sequence[Operation],
     found: Mapping[Reference, Row],
     free: Collection[Reference] = (),
+    unknown: Collection[Reference] = (),
+    *,
+    with_updates: bool = False,
 ) -> list[int]:
     """Return the indices of those *operations* of one commit that need not be sent again.
 
@@ -121,6 +197,9 @@ def done_among(
         found: The entities that exist, with the values that were queried.
         free: Entities under keys that users chose which count as created by the commit if they
             exist with its values.
+        unknown: Entities that may exist although they are not among those found.
+        with_updates: Whether an update is done whose values the entity has. It is no reason not to
+            send it, but if it was refused, this tells that an earlier attempt was applied.
     """
     ends = {each.target: place for place, each in enumerate(operations) if isinstance(each, Delete)}
     ours = {target for target in free if target in found} - _differing(operations, found)
@@ -130,12 +209,14 @@ def done_among(
         target = operation.target
         end = ends.get(target)
         if end is not None:
-            is_done = place <= end and target not in found
+            is_done = place <= end and target not in found and target not in unknown
         elif isinstance(operation, Create):
             # A second create of the same entity is refused.
             exists = target in (ours if has_chosen_key(operation) else found)
             is_done = exists and target not in begun
             begun.add(target)
+        elif with_updates and isinstance(operation, Update):
+            is_done = target in found and has_values(operation, found[target])
         else:
             is_done = False
         if is_done:
@@ -226,6 +307,17 @@ def discriminating_attributes(values: Values) -> tuple[str, ...]:
     other clients may add to collections and other containers.
     """
     return tuple(sorted(name for name, value in values.items() if _is_discriminating(value)))
+
+
+def has_values(update: Update, row: Mapping[str, Any]) -> bool:
+    """Return whether the server's *row* has all values of *update*, as far as can be compared."""
+    empty = [name for name, value in update.values.items() if value is None]
+    compared = len(discriminating_attributes(update.values)) + len(empty)
+    return (
+        compared == len(update.values)
+        and agrees(update.values, row)
+        and all(name in row and row[name] is None for name in empty)
+    )
 
 
 def _is_discriminating(value: object) -> bool:

@@ -22,6 +22,9 @@ from aioftrackjobs.errors import TransferError
 #: Pieces that one system call writes; every system accepts at least as many (POSIX, IOV_MAX).
 _AT_ONCE = 16
 
+#: Bytes that are read at once to be hashed.
+_HASHED_AT_ONCE = 1 << 20
+
 
 class PartialFile:
     """The bytes so far; every method blocks.
@@ -110,9 +113,22 @@ class PartialFile:
                 pieces[:1] = [rest] if rest else []
 
     def md5(self) -> bytes:
-        """Return the MD5 digest of the bytes since a :meth:`restart` that wanted it."""
-        assert self._digest is not None  # noqa: S101 - it was wanted
+        """Return the MD5 digest of all bytes, which are read again unless they were hashed."""
+        if self._digest is None:
+            assert self._file is not None  # noqa: S101 - open comes first
+            self._file.seek(0)
+            self._digest = hashlib.md5(usedforsecurity=False)
+            while block := self._file.read(_HASHED_AT_ONCE):
+                self._digest.update(block)
         return self._digest.digest()
+
+    def is_text(self) -> bool:
+        """Return whether the file begins as HTML, XML or JSON do."""
+        assert self._file is not None  # noqa: S101 - open comes first
+        self._file.seek(0)
+        head = self._file.read(64).lstrip(b"\xef\xbb\xbf \t\r\n")
+        self._file.seek(0, os.SEEK_END)
+        return head.startswith((b"<", b"{"))
 
     def finish(self) -> None:
         """Move the file to its target."""

@@ -12,10 +12,12 @@ from aioftrackjobs.transport._base import (
     Write,
     is_client,
 )
+from aioftrackjobs.transport._bounds import Bounds
 from aioftrackjobs.transport._httpx import HttpxTransport
 from aioftrackjobs.transport._redaction import hide_secrets, redact
 
 __all__ = [
+    "Bounds",
     "Departure",
     "Download",
     "FileBody",

@@ -153,6 +153,11 @@ class Transport(Protocol):
 class OwnTransport(Transport, Protocol):
     """A transport that a session has opened, and closes."""
 
+    @property
+    def reserved(self) -> Transport:
+        """Sends requests over connections of its own, each of which is opened for one request."""
+        ...
+
     async def aclose(self) -> None:
         """Close all connections."""
         ...

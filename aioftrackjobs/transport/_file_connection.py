@@ -3,6 +3,10 @@
 How a cancelled transfer stops here: a thread waits for the peer at most ``_SLICE`` seconds, then
 checks whether it was stopped. So it ends soon after a cancellation, whatever the peer does, and
 closes the socket itself; no thread closes a socket that another thread uses.
+
+How a peer is kept from holding it up: the waits for each ``STEP`` bytes of a file, and for the head
+of a response, are added up, and may take the time-out in all. What is received besides the file
+itself, such as interim responses, headers and the frames of chunks, has a largest size.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 
 from aioftrackjobs.protocol.headers import REDIRECTIONS
 from aioftrackjobs.transport._base import FileBody, WireResponse, Write
+from aioftrackjobs.transport._bounds import ANY_WINDOW, CODINGS, STEP
 from aioftrackjobs.transport._httpx import describe, is_permanent
 
 T = TypeVar("T")
@@ -38,8 +43,8 @@ _EARLY_RESPONSE = 1.0
 #: Bytes of the body of a redirection that are read to reuse the connection.
 _SKIPPED = 64 * 1024
 
-#: Content codings that zlib decodes, and its window for all of them.
-_CODINGS, _ANY_WINDOW = ("gzip", "deflate"), zlib.MAX_WBITS | 32
+#: Bytes of the response to an upload, at most, and of what is received besides a file.
+_LONGEST_RESPONSE = 1024 * 1024
 
 Headers = Sequence[tuple[str, str | bytes]]
 
@@ -70,11 +75,13 @@ class _Wire(io.RawIOBase):
 
     Args:
         sock: Closed by :meth:`shut`. The thread of the event loop must create this object.
-        timeout: Seconds for which the peer may accept or send nothing; None for no limit.
+        timeout: Seconds that the waits for the peer may take until it moves on; None for no limit.
     """
 
     def __init__(self, sock: socket.socket, timeout: float | None) -> None:
         super().__init__()
+        self._moved = self._extra = 0  # bytes of the file, and others, since it last moved on
+        self._waited = 0.0
         self._socket = sock
         self._socket.settimeout(_SLICE)
         self.timeout = timeout
@@ -83,11 +90,15 @@ class _Wire(io.RawIOBase):
         self.makefile("rb")
 
     def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        def shake_hands() -> bool:
+            secure.do_handshake()
+            return True
+
         secure = context.wrap_socket(
             self._socket, server_hostname=host, do_handshake_on_connect=False
         )
         self._socket = secure
-        self._repeat(secure.do_handshake, "no response to the TLS handshake")
+        self._repeat(shake_hands, "no response to the TLS handshake")
 
     def sendall(self, data: bytes | memoryview) -> None:
         unsent = memoryview(data)
@@ -95,22 +106,39 @@ class _Wire(io.RawIOBase):
             # After a time-out OpenSSL requires the same bytes again.
             count = self._repeat(lambda: self._socket.send(unsent), "the server accepted no data")  # noqa: B023
             unsent = unsent[count:]
+            self.move_on(count)
 
     def _repeat(self, operation: Callable[[], T], problem: str) -> T:
         """Return the result of *operation*, which is repeated until the time-out."""
-        deadline: float | None = None
         while True:
             self._check()
             started = time.monotonic()
             try:
-                return operation()
+                result = operation()
             except TimeoutError as exc:
                 if _is_system_error(exc):
                     raise
-            if self.timeout is not None:
-                deadline = started + self.timeout if deadline is None else deadline
-                if time.monotonic() >= deadline:
-                    raise TimeoutError(f"{problem} for {self.timeout:g} s")
+                result = None
+            if (late := self._add_wait(started, problem)) is not None:
+                raise late
+            if result is not None:
+                return result
+
+    def _add_wait(self, started: float, problem: str) -> TimeoutError | None:
+        """Add the time since *started* to the waits; return an error if they are too long."""
+        self._waited += time.monotonic() - started
+        if self.timeout is None or self._waited < self.timeout:
+            return None
+        if self._moved or self._extra:
+            problem = problem.replace("no ", "too little ", 1)
+        return TimeoutError(f"{problem} for {self.timeout:g} s")
+
+    def move_on(self, moved: int = STEP) -> None:
+        """Note that bytes of a file were moved: after enough of them, the peer has more time."""
+        self._moved += moved
+        if self._moved >= STEP:
+            self._moved = self._extra = 0
+            self._waited = 0.0
 
     def _check(self) -> None:
         if self.is_stopped or not self._loop_thread.is_alive():  # the program ends
@@ -121,7 +149,6 @@ class _Wire(io.RawIOBase):
         self._reader = io.BufferedReader(self)
         self._is_direct = False
         self._failure: OSError | None = None
-        self._silence = 0.0
         return self._reader
 
     def readable(self) -> bool:
@@ -131,7 +158,11 @@ class _Wire(io.RawIOBase):
         """Receive bytes for the reader; None makes the reader return the bytes that it has."""
         if self._is_direct:
             return None
-        return self._repeat(lambda: self._socket.recv_into(buffer), "no data arrived")
+        count = self._repeat(lambda: self._socket.recv_into(buffer), "no data arrived")
+        self._extra += count
+        if self._extra > _LONGEST_RESPONSE:
+            raise ConnectionAbortedError("the response has too much besides a file")
+        return count
 
     def read_into(self, buffer: memoryview) -> int | None:
         """Read bytes of a body; return how many: 0 at its end, None if the peer sent none yet.
@@ -152,25 +183,25 @@ class _Wire(io.RawIOBase):
 
         TLS gives at most 16 KiB at once, so that this loop does little else.
         """
-        count, receive = 0, self._socket.recv_into
+        count, receive, started = 0, self._socket.recv_into, time.monotonic()
         try:
             while count < len(buffer) and not self.is_stopped:
                 received = receive(buffer[count:])
                 if not received:
                     return count
                 count += received
+                if time.monotonic() - started > _SLICE:
+                    break
         except OSError as exc:
-            is_silent = isinstance(exc, TimeoutError) and not _is_system_error(exc)
-            if not is_silent:
+            if not isinstance(exc, TimeoutError) or _is_system_error(exc):
                 self._failure = exc  # raised by the next read, so that earlier bytes are not lost
-            elif not count:
-                self._silence += _SLICE
-                if self.timeout is not None and self._silence >= self.timeout:
-                    raise TimeoutError(f"no data arrived for {self.timeout:g} s") from None
-        if not count:
-            return None
-        self._silence = 0.0
-        return count
+        late = self._add_wait(started, "no data arrived")
+        self.move_on(count)
+        if late is not None and self._waited:
+            self._failure = late
+        if not count and isinstance(self._failure, TimeoutError):
+            raise self._failure
+        return count or None
 
     def is_readable(self) -> bool:
         """Return whether data arrived or the peer closed the connection."""
@@ -238,7 +269,10 @@ class FileConnection:
             broken, self._wire.timeout = exc, _EARLY_RESPONSE
         try:
             with network_errors():
+                self._wire.move_on()
                 response = self._response = self._http.getresponse()
+                if (response.length or 0) > _LONGEST_RESPONSE:
+                    raise ConnectionAbortedError("the response is too big")
                 return WireResponse(response.status, response.read(), _headers(response))
         except BrokenError as exc:
             error = broken or exc
@@ -292,20 +326,22 @@ class FileConnection:
         """Receive a body that is compressed, or ends with a last chunk or with the connection."""
         response = self._require_response()
         coding = response.headers.get("content-encoding", "").strip().lower()
-        decoder = zlib.decompressobj(_ANY_WINDOW) if coding in _CODINGS else None
+        decoder = zlib.decompressobj(ANY_WINDOW) if coding in CODINGS else None
         while True:
             with network_errors():
                 received = response.read1(_PIECE)
-                piece = received if decoder is None else decoder.decompress(received)
             if not received:
                 break
-            write([piece])
-            yield len(piece)
+            self._wire.move_on(len(received))
+            for piece in [received] if decoder is None else _decoded(decoder, received):
+                write([piece])
+                yield len(piece)
         if decoder is not None and not decoder.eof:
             raise BrokenError("the compressed content has no end")
 
     def _send_head(self, method: str, target: str, headers: Headers) -> None:
         self._response = None
+        self._wire.move_on()
         try:
             self._http.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
             for name, value in headers:
@@ -351,6 +387,18 @@ class FileConnection:
     def is_stale(self) -> bool:
         """Whether the server closed the connection while it was not used."""
         return self._wire.is_readable()
+
+
+def _decoded(decoder: zlib._Decompress, received: bytes) -> Iterator[bytes]:
+    """Decode what was *received*, in pieces of limited size: a few bytes may become very many."""
+    while received and not decoder.eof:
+        with network_errors():
+            piece = decoder.decompress(received, _PIECE)
+        yield piece
+        received = decoder.unconsumed_tail
+        if not received and len(piece) == _PIECE:
+            with network_errors():
+                yield decoder.decompress(b"")
 
 
 def _headers(response: HTTPResponse) -> dict[str, str]:

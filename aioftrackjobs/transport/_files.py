@@ -7,7 +7,6 @@ seconds at a time. Between two turns, the event loop reports progress, and may e
 
 from __future__ import annotations
 
-import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
@@ -24,6 +23,7 @@ import httpx
 from anyio.to_thread import run_sync
 
 from aioftrackjobs._version import __version__
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.errors import ConnectError, TransportError
 from aioftrackjobs.protocol.headers import REDIRECTIONS
 from aioftrackjobs.transport._base import (
@@ -44,7 +44,7 @@ from aioftrackjobs.transport._file_connection import (
 from aioftrackjobs.transport._httpx import encoded
 from aioftrackjobs.transport._redaction import redact
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 T = TypeVar("T")
 
@@ -71,6 +71,9 @@ class FileTransport:
         cookies: Cookies of earlier responses, because a load balancer may need them.
         secrets: Texts that must never appear in an error.
         threads: Number of threads that may work at the same time.
+
+    Attributes:
+        reserved: That of *api*.
     """
 
     def __init__(
@@ -84,7 +87,7 @@ class FileTransport:
         secrets: tuple[str, ...],
         threads: int,
     ) -> None:
-        self._api = api
+        self._api, self.reserved = api, api.reserved
         self._timeout = timeout
         self._keepalive = keepalive
         self._load_certificates = load_certificates

@@ -15,6 +15,7 @@ from collections.abc import (
     Mapping,
 )
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from itertools import takewhile
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -22,7 +23,12 @@ from urllib.parse import urlsplit
 import anyio
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.errors import ConnectError, FtrackJobsError, TransportError
+from aioftrackjobs.errors import (
+    ConnectError,
+    FtrackJobsError,
+    MalformedResponseError,
+    TransportError,
+)
 from aioftrackjobs.transport._base import (
     ClientResponse,
     Departure,
@@ -31,6 +37,17 @@ from aioftrackjobs.transport._base import (
     WireRequest,
     WireResponse,
     Write,
+)
+from aioftrackjobs.transport._bounds import (
+    CODINGS,
+    NO_BOUNDS,
+    SLOWEST_CALL,
+    SLOWEST_FILE,
+    STEP,
+    Allowance,
+    Body,
+    Bounds,
+    ExceededError,
 )
 from aioftrackjobs.transport._redaction import hide_secrets, hiding_addresses, redact
 
@@ -88,39 +105,76 @@ class HttpxTransport:
     Args:
         client: An ``httpx.AsyncClient`` on any httpx transport, or a client with its interface.
         secrets: Texts that must never appear in an error.
+        bounds: What a request and its response may take.
     """
 
-    def __init__(self, client: HttpClient, *, secrets: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, client: HttpClient, *, secrets: tuple[str, ...] = (), bounds: Bounds = NO_BOUNDS
+    ) -> None:
         self._client = client
+        self._bounds = bounds
         self._uses_aiohttp = _is_of(getattr(client, "_transport", None), "httpx_aiohttp")
         self._secrets = secrets
         hide_secrets()
 
     async def send(self, request: WireRequest) -> WireResponse:
         """Send *request*, and return its whole response; no redirection is followed."""
-        async with self._exchange(request, follow_redirects=False) as response:
+        is_call = isinstance(request.body, bytes)
+        allowance = Allowance(self._bounds.seconds, SLOWEST_CALL if is_call else SLOWEST_FILE)
+        if isinstance(request.body, bytes):
+            allowance.add(len(request.body))
+        async with self._exchange(request, allowance, follow_redirects=False) as response:
+            error: FtrackJobsError
+            if not is_call:  # after a file has been sent
+                allowance = Allowance(self._bounds.seconds, SLOWEST_CALL)
             try:
-                body = await response.aread()
+                with allowance.limit():
+                    body = await self._read(response, allowance)
+            except ExceededError as exc:
+                error = MalformedResponseError(
+                    f"the response is not read to its end, because {exc}",
+                    status=response.status_code,
+                    url=_origin(request.url),
+                )
+                error.is_retryable = False
             except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
                 error = self._translate(exc, request.url)
             else:
                 return WireResponse(response.status_code, body, dict(response.headers))
         raise error
 
+    async def _read(self, response: ClientResponse, allowance: Allowance) -> bytes:
+        """Return the decoded body, which has a largest size."""
+        coding = response.headers.get("content-encoding", "").strip().lower()
+        coding = "" if coding == "identity" else coding
+        is_read = getattr(response, "is_stream_consumed", False)  # as that of a mock may be
+        if hasattr(response, "aiter_raw") and not is_read and coding in ("", *CODINGS):
+            found = response.aiter_raw()
+        else:  # the client decodes it, in pieces whose size it chooses
+            found, coding = response.aiter_bytes(), ""
+        body = Body(self._bounds.size, coding)
+        async with aclosing(cast("AsyncGenerator[bytes, None]", found)) as pieces:
+            async for piece in pieces:
+                body.add(piece)
+                allowance.add(len(piece))
+        return body.content()
+
     @asynccontextmanager
     async def stream(self, request: WireRequest) -> AsyncIterator[Download]:
         """Send *request*, follow redirections, and give its response before the body is read."""
-        async with self._exchange(request, follow_redirects=True) as response:
-            yield _HttpxDownload(response, lambda exc: self._translate(exc, request.url))
+        allowance = Allowance(self._bounds.seconds, SLOWEST_FILE)
+        async with self._exchange(request, allowance, follow_redirects=True) as response:
+            translate = partial(self._translate, url=request.url)
+            yield _HttpxDownload(response, translate, allowance)
 
     @asynccontextmanager
     async def _exchange(
-        self, request: WireRequest, *, follow_redirects: bool
+        self, request: WireRequest, allowance: Allowance, *, follow_redirects: bool
     ) -> AsyncIterator[ClientResponse]:
         body: bytes | AnnouncedBody | _Body | None
         trace: Trace | None = None
         if not isinstance(request.body, bytes | None):
-            body = _Body(request.body)
+            body = _Body(request.body, allowance)
         elif request.departure is None or request.body is None:
             body = request.body
         elif self._uses_aiohttp:
@@ -138,11 +192,12 @@ class HttpxTransport:
             if trace is not None and isinstance(getattr(outgoing, "extensions", None), dict):
                 outgoing.extensions["trace"] = trace
             send = self._client.send(outgoing, stream=True, follow_redirects=follow_redirects)
-            if request.method == "POST":  # an API call, whose address is no secret
-                response = await send
-            else:
-                with hiding_addresses():
+            with allowance.limit():
+                if request.method == "POST":  # an API call, whose address is no secret
                     response = await send
+                else:
+                    with hiding_addresses():
+                        response = await send
         except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
             own = body.failure if isinstance(body, AnnouncedBody | _Body) else None
             error = own or self._translate(exc, request.url)
@@ -172,6 +227,8 @@ class HttpxTransport:
         """
         if isinstance(exc, FtrackJobsError):  # our own
             return exc
+        if isinstance(exc, ExceededError):
+            return TransportError(f"no complete response from {_origin(url)}: {exc}")
         if was_not_sent(exc):
             error = ConnectError(f"cannot reach {_origin(url)}: {self._reason(exc)}")
             error.is_retryable = not is_permanent(exc)
@@ -196,13 +253,21 @@ class _HttpxDownload:
     Args:
         response: The response of the client.
         translate: Returns our error for an error of the client.
+        allowance: Time for the next bytes.
     """
 
     def __init__(
-        self, response: ClientResponse, translate: Callable[[Exception], FtrackJobsError]
+        self,
+        response: ClientResponse,
+        translate: Callable[[Exception], FtrackJobsError],
+        allowance: Allowance,
     ) -> None:
         self._response = response
         self._translate = translate
+        self._allowance = allowance
+        self._moved = 0  # since the allowance was renewed
+        self._is_complete = False
+        self._failure: FtrackJobsError | None = None
         self.status = response.status_code
         self.headers: Mapping[str, str] = dict(response.headers)
         length = self.headers.get("content-length", "")
@@ -211,39 +276,62 @@ class _HttpxDownload:
 
     async def save(self, write: Write, note: Callable[[], object]) -> None:
         """Give the body to *write* in blocks, in worker threads."""
-        block: list[bytes | memoryview] = []
-        gathered = 0
-        error: FtrackJobsError | None = None
         found = cast("AsyncGenerator[bytes, None]", self._response.aiter_bytes())
         async with aclosing(found) as pieces:
-            while True:
+            while self._failure is None and not self._is_complete:
+                block: list[bytes | memoryview] = []
                 try:
-                    piece = await anext(pieces, None)
-                except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
-                    piece, error = None, self._translate(exc)
-                if piece is not None:
-                    block.append(piece)
-                    gathered += len(piece)
-                if block and (piece is None or gathered >= _BLOCK):
+                    with self._allowance.limit():
+                        await self._receive(pieces, block, note)
+                except ExceededError as exc:
+                    self._failure = self._translate(exc)
+                if block:
                     await run_sync(write, block)
-                    block, gathered = [], 0
-                note()
-                if piece is None:
-                    break
-        if error is not None:
-            raise error
+                    note()
+        if self._failure is not None:
+            raise self._failure
+
+    async def _receive(
+        self,
+        pieces: AsyncIterator[bytes],
+        block: list[bytes | memoryview],
+        note: Callable[[], object],
+    ) -> None:
+        """Fill *block* with what arrives."""
+        gathered = 0
+        while gathered < _BLOCK:
+            try:
+                piece = await anext(pieces)
+            except StopAsyncIteration:
+                self._is_complete = True
+                return
+            except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
+                self._failure = self._translate(exc)
+                return
+            block.append(piece)
+            gathered += len(piece)
+            self._moved += len(piece)
+            if self._moved >= STEP:
+                self._allowance.renew()
+                self._moved = 0
+            note()
 
 
 class _Body:
     """Chunks to send.
+
+    Args:
+        body: The chunks.
+        allowance: Time for sending each of them; none passes while one is made.
 
     Attributes:
         failure: The error that the chunks ended with. aiohttp reads them in its own task, and
             raises a different error, which does not refer to this one.
     """
 
-    def __init__(self, body: AsyncIterable[bytes]) -> None:
+    def __init__(self, body: AsyncIterable[bytes], allowance: Allowance) -> None:
         self._chunks = aiter(body)
+        self._allowance = allowance
         self.failure: Exception | None = None
 
     def __aiter__(self) -> AsyncIterator[bytes]:
@@ -251,12 +339,15 @@ class _Body:
 
     async def __anext__(self) -> bytes:
         try:
-            return await anext(self._chunks)
+            with self._allowance.suspend():
+                chunk = await anext(self._chunks)
         except StopAsyncIteration:
             raise
         except Exception as exc:
             self.failure = exc
             raise
+        self._allowance.renew(len(chunk))
+        return chunk
 
     async def aclose(self) -> None:
         """Close the generator of the chunks, because trio warns of generators that stay open."""

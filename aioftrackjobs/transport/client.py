@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import os
 import ssl
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,6 +26,7 @@ from anyio.to_thread import run_sync
 
 from aioftrackjobs.errors import ConfigurationError
 from aioftrackjobs.transport._base import OwnTransport
+from aioftrackjobs.transport._bounds import Bounds
 from aioftrackjobs.transport._files import FileTransport
 from aioftrackjobs.transport._httpx import HttpxTransport
 
@@ -31,12 +34,12 @@ from aioftrackjobs.transport._httpx import HttpxTransport
 #: connection that is being closed fails.
 _KEEPALIVE = 4.0
 
+#: A connection for each request: one that was good a moment ago may be dead by now.
+_NO_KEEPALIVE = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+
 #: Variables that name certificates of authorities: those of OpenSSL and httpx, and that of the
 #: official client. All that are set count, because tools such as conda set some of them unasked.
 _CERTIFICATE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE")
-
-#: The content codings of httpx's default that the standard library can decode.
-_ENCODINGS = (b"accept-encoding", b"gzip, deflate")
 
 
 def open_transport(
@@ -44,6 +47,8 @@ def open_transport(
     *,
     api_url: str,
     timeout: float,
+    bounds: Bounds,
+    reserved_seconds: float,
     secrets: tuple[str, ...],
     transfers: int,
 ) -> OwnTransport:
@@ -53,6 +58,8 @@ def open_transport(
         server_url: If it is not https, no certificates are loaded, because this takes long.
         api_url: The URL of API calls, whose redirections must not be followed.
         timeout: Seconds for each of connecting, sending and waiting for more of the response.
+        bounds: What a request and its response may take.
+        reserved_seconds: The same time for those that have connections of their own.
         secrets: Texts that must never appear in an error.
         transfers: Number of files that worker threads move at the same time.
 
@@ -64,8 +71,14 @@ def open_transport(
     limits = httpx.Limits(
         max_connections=None, max_keepalive_connections=20, keepalive_expiry=_KEEPALIVE
     )
+    reserved_bounds = replace(bounds, seconds=reserved_seconds)
     if getproxies().keys() - {"no"}:
-        return _OwnHttpxTransport(_open_proxied(limits, timeout), secrets)
+        certificates = load_certificates()  # once; httpx would load them for each proxy
+        open_proxied = partial(_open_proxied, timeout=timeout, certificates=certificates)
+        client = open_proxied(limits)
+        late = _LateClient(partial(open_proxied, _NO_KEEPALIVE))
+        reserved = _OwnHttpxTransport(late, secrets, reserved_bounds)
+        return _OwnHttpxTransport(client, secrets, bounds, reserved)
     is_secure = urlsplit(server_url).scheme == "https"
     # A context without certificates trusts no server, so that TLS fails and is never insecure.
     verify = load_certificates() if is_secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -76,8 +89,18 @@ def open_transport(
         transport=transport,
         mounts=None if is_secure else {"https://": _LateSecureTransport(limits)},
     )
+    reserved_transport = _LateTransport(
+        partial(httpx.AsyncHTTPTransport, verify=verify, limits=_NO_KEEPALIVE)
+    )
     return FileTransport(
-        _OwnHttpxTransport(ShortCut(client, transport, api_url), secrets),
+        _OwnHttpxTransport(
+            ShortCut(client, transport, api_url),
+            secrets,
+            bounds,
+            _OwnHttpxTransport(
+                ShortCut(client, reserved_transport, api_url), secrets, reserved_bounds
+            ),
+        ),
         timeout=timeout,
         keepalive=_KEEPALIVE,
         load_certificates=(lambda: verify) if is_secure else load_certificates,
@@ -88,15 +111,77 @@ def open_transport(
 
 
 class _OwnHttpxTransport(HttpxTransport):
-    """A transport over a client that is closed with it."""
+    """A transport over a client that is closed with it, as its *reserved* transport is."""
 
-    def __init__(self, client: ShortCut | httpx.AsyncClient, secrets: tuple[str, ...]) -> None:
-        super().__init__(client, secrets=secrets)
+    def __init__(
+        self,
+        client: ShortCut | httpx.AsyncClient | _LateClient,
+        secrets: tuple[str, ...],
+        bounds: Bounds,
+        reserved: _OwnHttpxTransport | None = None,
+    ) -> None:
+        super().__init__(client, secrets=secrets, bounds=bounds)
         self._own_client = client
+        self.reserved = reserved or self
+
+    async def aclose(self) -> None:
+        """Close the clients."""
+        if self.reserved is not self:
+            await self.reserved.aclose()
+        await self._own_client.aclose()
+
+
+class _LateTransport(httpx.AsyncBaseTransport):
+    """A transport that is opened when it is first needed.
+
+    Args:
+        open_transport: Opens it.
+    """
+
+    def __init__(self, open_transport: Callable[[], httpx.AsyncHTTPTransport]) -> None:
+        self._open = open_transport
+        self._opened: httpx.AsyncHTTPTransport | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send *request*, and return its response when its headers have arrived."""
+        if self._opened is None:
+            self._opened = self._open()
+        return await self._opened.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        if self._opened is not None:
+            await self._opened.aclose()
+
+
+class _LateClient:
+    """An ``httpx.AsyncClient`` that is opened when it is first needed.
+
+    Args:
+        open_client: Opens it.
+    """
+
+    def __init__(self, open_client: Callable[[], httpx.AsyncClient]) -> None:
+        self._open = open_client
+        self._opened: httpx.AsyncClient | None = None
+        self.is_closed = False
+
+    def build_request(self, method: str, url: str, **options: Any) -> httpx.Request:
+        """Return a request for :meth:`send`."""
+        if self._opened is None:
+            self._opened = self._open()
+        return self._opened.build_request(method, url, **options)
+
+    async def send(self, request: Any, *, stream: bool, follow_redirects: bool) -> httpx.Response:
+        """Send *request*, and return its response when its headers have arrived."""
+        assert self._opened is not None  # noqa: S101 - it has built the request
+        return await self._opened.send(request, stream=stream, follow_redirects=follow_redirects)
 
     async def aclose(self) -> None:
         """Close the client."""
-        await self._own_client.aclose()
+        self.is_closed = True
+        if self._opened is not None:
+            await self._opened.aclose()
 
 
 class _LateSecureTransport(httpx.AsyncBaseTransport):
@@ -150,7 +235,9 @@ def load_certificates() -> ssl.SSLContext:
     return context
 
 
-def _open_proxied(limits: httpx.Limits, timeout: float) -> httpx.AsyncClient:
+def _open_proxied(
+    limits: httpx.Limits, *, timeout: float, certificates: ssl.SSLContext
+) -> httpx.AsyncClient:
     """Return a client that uses the proxies that the environment names."""
     try:
         return httpx.AsyncClient(
@@ -158,7 +245,7 @@ def _open_proxied(limits: httpx.Limits, timeout: float) -> httpx.AsyncClient:
             limits=limits,
             follow_redirects=False,
             trust_env=True,
-            verify=load_certificates(),  # once; httpx would load them for each proxy
+            verify=certificates,
         )
     except ImportError:
         problem = "for a SOCKS proxy (ALL_PROXY) install httpx[socks]"
@@ -209,7 +296,7 @@ class ShortCut:
         request = _ShortRequest(
             method,
             self._url,
-            headers=[*headers, _ENCODINGS],
+            headers=[*headers],
             content=content,
             extensions=self._extensions,
         )
@@ -230,5 +317,6 @@ class ShortCut:
         return response
 
     async def aclose(self) -> None:
-        """Close the client."""
+        """Close the client, and the transport."""
         await self._client.aclose()
+        await self._transport.aclose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from aioftrackjobs import AsyncSession
 from aioftrackjobs.session import connection_of
@@ -25,14 +26,18 @@ class Relay:
     def __init__(
         self, session: AsyncSession, handle: Callable[[WireRequest, Send], Awaitable[WireResponse]]
     ) -> None:
-        self._transport = connection_of(session).transport
+        connection = connection_of(session)
+        reserved = connection._reserved
+        assert reserved is not None
         self._handle = handle
-        self._send = self._transport.send
-        self._transport.send = self._relay  # type: ignore[method-assign]
+        self._sends = {each: each.send for each in (connection.transport, reserved)}
+        for transport, send in self._sends.items():
+            transport.send = partial(self._relay, send)  # type: ignore[method-assign]
 
-    async def _relay(self, request: WireRequest) -> WireResponse:
-        return await self._handle(request, self._send)
+    async def _relay(self, send: Send, request: WireRequest) -> WireResponse:
+        return await self._handle(request, send)
 
     def end(self) -> None:
         """Let the session send its requests by itself again."""
-        self._transport.send = self._send  # type: ignore[method-assign]
+        for transport, send in self._sends.items():
+            transport.send = send  # type: ignore[method-assign]

@@ -222,6 +222,7 @@ CASES: dict[str, list[Case]] = {
         *each(lambda s, v: s.download(v, "x"), "component", (None, 5, "", " ", b"id", ["id"])),
         *each(lambda s, v: s.download("id", v), "path", (None, 5, "", b"x", ["x"], "a\0b")),
         *flags(lambda s, v: s.download("id", "x", resume=v), "resume"),
+        *flags(lambda s, v: s.download("id", "x", checksum=v), "checksum"),
         *callbacks(lambda s, v: s.download("id", "x", progress=v), "progress"),
     ],
     "job_context": [

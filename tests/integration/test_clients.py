@@ -25,6 +25,7 @@ from aioftrackjobs import (
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.retry import NO_RETRIES
 
+from ..tables import result_of
 from .settings import AnyClient, Setting
 from .wires import Received, listening, responding, response
 
@@ -189,7 +190,7 @@ class Elsewhere:
             "headers": {"Content-Disposition": 'attachment; filename="größe.txt"'},
         }
         results: list[object] = [
-            metadata if operation["action"] == "get_upload_metadata" else {"data": {}}
+            metadata if operation["action"] == "get_upload_metadata" else result_of(operation)
             for operation in json.loads(request.body)
         ]
         body = json.dumps(results).encode()

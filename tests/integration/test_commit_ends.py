@@ -29,7 +29,7 @@ from aioftrackjobs import (
 from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import connection_of
 
-from ..tables import Tables, turns
+from ..tables import Tables, result_of, turns
 
 URL = "https://ftrack.test"
 API = f"{URL}/api"
@@ -43,15 +43,7 @@ async def session() -> AsyncIterator[AsyncSession]:
 
 def applied(request: httpx.Request) -> httpx.Response:
     """Respond as a server that applies everything."""
-    results = []
-    for operation in json.loads(request.content):
-        data = {
-            "__entity_type__": operation["entity_type"],
-            "id": operation["entity_key"][0],
-            **operation.get("entity_data", {}),
-        }
-        results.append({"action": operation["action"], "data": data})
-    return httpx.Response(200, json=results)
+    return httpx.Response(200, json=[result_of(each) for each in json.loads(request.content)])
 
 
 def refused(_: httpx.Request) -> httpx.Response:
@@ -468,12 +460,9 @@ async def test_a_commit_respects_retry_after(
 ) -> None:
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
     headers = {"retry-after": date if form == "date" else form}
-    done = [{"action": "create", "data": {}}]
+    refusals = [httpx.Response(status, headers=headers, text="later")]
     respx_mock.post(API, content__contains="create").mock(
-        side_effect=[
-            httpx.Response(status, headers=headers, text="later"),
-            httpx.Response(200, json=done),
-        ]
+        side_effect=lambda request: refusals.pop() if refusals else applied(request)
     )
     respx_mock.post(API).respond(json=[{"action": "query", "data": []}])  # is it applied?
     time = Time()
@@ -666,4 +655,4 @@ async def test_a_query_whose_response_was_lost_is_withdrawn_between_two_attempts
             group.cancel_scope.cancel()
         await turns()
         assert dispatcher.is_idle, "no worker waits for the next attempt"
-        assert not dispatcher._workers
+        assert not dispatcher._ordinary._workers

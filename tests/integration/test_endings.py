@@ -21,6 +21,7 @@ from aioftrackjobs.session import connection_of, context_of
 from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
+from ..tables import result_of
 from .relay import Relay, Send
 from .waiting import until
 
@@ -450,9 +451,11 @@ async def test_a_closed_client_is_an_error_and_nothing_is_uncertain() -> None:
 async def test_a_commit_whose_response_is_malformed_is_applied_all_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def respond(_: httpx.Request) -> httpx.Response:
-        row = {"__entity_type__": "Metadata", "malformed": 1}
-        return httpx.Response(200, json=[{"action": "create", "data": row}])
+    def respond(request: httpx.Request) -> httpx.Response:
+        (operation,) = json.loads(request.content)
+        result = result_of(operation)
+        result["data"]["user"] = {"__entity_type__": "Metadata", "malformed": 1}
+        return httpx.Response(200, json=[result])
 
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(respond)) as client,

@@ -11,7 +11,7 @@ import os
 import socket
 import ssl
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import _connect, _files
 from aioftrackjobs.transport._file_connection import FileConnection
 
+from ..tables import result_of
 from .waiting import until
 from .wires import Received, listening, receive_request, responding, response
 
@@ -87,14 +88,21 @@ class Peers:
                 if request.method == "GET":
                     return response("200 OK")
                 target = {"url": f"{url}/x?X-Amz-Signature=SIGNED", "headers": {}}
-                operations = json.loads(request.body)
-                return response("200 OK", json.dumps([target for _ in operations]).encode())
+                return response("200 OK", _results(request, target))
 
             async with responding(announce) as port:
                 options = {"retry": NO_RETRIES, **options}
                 server = f"http://127.0.0.1:{port}"
                 async with AsyncSession(server, KEY, "user", **options) as session:
                     yield session
+
+
+def _results(request: Received, target: Mapping[str, object]) -> bytes:
+    """Return the results of an upload's *request*: the *target*, or what was created."""
+    operations = json.loads(request.body)
+    return json.dumps(
+        [result_of(each) if "entity_key" in each else target for each in operations]
+    ).encode()
 
 
 @pytest.fixture(params=["plain", "tls"])

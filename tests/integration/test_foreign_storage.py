@@ -16,6 +16,7 @@ from aioftrackjobs import AsyncSession, FtrackJobsError, TransferError, Transpor
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.retry import NO_RETRIES
 
+from ..tables import result_of
 from .waiting import cancelled_after
 
 KEY = "VERY-SECRET-KEY-0123456789"
@@ -45,7 +46,7 @@ class Studio:
                 results.append({"url": SIGNED, "headers": self._headers})
             else:
                 self.created.append(operation["entity_type"])
-                results.append({"action": "create", "data": {}})
+                results.append(result_of(operation))
         return httpx.Response(200, json=results)
 
 

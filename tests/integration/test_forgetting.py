@@ -35,7 +35,10 @@ async def alive(session: AsyncSession) -> dict[str, int]:
     await dispatcher.drain()
     # Workers end a few turns later, because there is no more work.
     await until(
-        lambda: not dispatcher._workers and not any(each._is_running for each in boards.values())
+        lambda: (
+            not dispatcher._ordinary._workers
+            and not any(each._is_running for each in boards.values())
+        )
     )
     gc.collect()
     kinds = [type(each) for each in gc.get_objects()]

@@ -92,7 +92,7 @@ async def test_callers_who_give_up_and_try_again_leave_nothing_queued(tables: Ta
                     impatient.start_soon(create, session)
                     await turns(2)
                     scope.cancel()
-        assert len(dispatcher._queue.commits) <= 2
+        assert len(dispatcher._ordinary.queue.commits) <= 2
         tables.gate.set()
 
     assert len(tables.rows) == MAX_REQUESTS

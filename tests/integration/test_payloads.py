@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import Official
 
 from ..amounts import amount
+from ..tables import result_of
 
 SEQUENCES = amount(40, 1000)
 SAVED = {("Job", "j0"), ("Job", "j1"), ("User", "u0")}
@@ -161,7 +162,7 @@ async def our_payload(sequence: list[Step]) -> list[dict[str, Any]]:
             rows = [{"__entity_type__": kind, "id": key}] if is_known else []  # the key is free
             return httpx.Response(200, json=[{"data": rows, "metadata": {}}] * len(operations))
         sent.extend(operations)
-        return httpx.Response(200, json=[{"action": "delete", "data": True}] * len(operations))
+        return httpx.Response(200, json=[result_of(each) for each in operations])
 
     async with (
         httpx.AsyncClient(transport=httpx.MockTransport(answer)) as client,

@@ -18,6 +18,7 @@ from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import jobs_of
 from aioftrackjobs.transport import Download, WireRequest, WireResponse
 
+from ..tables import result_of
 from .waiting import until
 
 
@@ -42,7 +43,8 @@ class Wire:
             await self.gate.wait()
             if self.away:
                 raise ConnectError("away")
-        results = [{"action": each["action"], "data": {}} for each in operations]
+        odd = {"action": "query", "data": {}}  # it does not say what others have written
+        results = [result_of(each) if "entity_key" in each else odd for each in operations]
         return WireResponse(200, json.dumps(results).encode())
 
     def stream(self, request: WireRequest) -> AbstractAsyncContextManager[Download]:

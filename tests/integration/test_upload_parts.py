@@ -38,6 +38,7 @@ from aioftrackjobs.transfers import multipart as multipart_module
 from aioftrackjobs.transfers import upload as upload_module
 from aioftrackjobs.transfers.upload import upload
 
+from ..tables import result_of
 from .waiting import cancelled_after
 
 if TYPE_CHECKING:
@@ -425,7 +426,7 @@ class ExpiringStore:
                 assert sorted(self.accepted[self.completed]) == [*range(1, PARTS + 1)]
                 results.append({})
             else:
-                results.append({"action": operation["action"], "data": {}})
+                results.append(result_of(operation))
         return httpx.Response(200, json=results)
 
     def _announce(self, parts: int) -> dict[str, Any]:
@@ -696,10 +697,12 @@ class Store:
                     {"part_number": each, "signed_url": f"https://store.test/{each}?SECRET"}
                     for each in numbers
                 ]
-                results.append({"upload_id": "u1", "urls": urls, "component_id": "c1"})
+                results.append({"upload_id": "u1", "urls": urls})
+            elif operation["action"] == "complete_multipart_upload":
+                self.completed += operation["parts"]
+                results.append({"action": operation["action"]})
             else:
-                self.completed += operation.get("parts", [])
-                results.append({"action": operation["action"], "data": {}})
+                results.append(result_of(operation))
         return httpx.Response(200, json=results)
 
 

@@ -78,7 +78,7 @@ WAYS: list[Away] = [not_connected, refused, no_handshake, no_tunnel, retry_after
 
 def is_idle(session: AsyncSession) -> bool:
     dispatcher = connection_of(session).dispatcher
-    return dispatcher.is_idle and not dispatcher._workers
+    return dispatcher.is_idle and not dispatcher._ordinary._workers
 
 
 async def commit(session: AsyncSession) -> None:

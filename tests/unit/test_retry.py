@@ -1,5 +1,6 @@
 """When something is tried again."""
 
+import math
 from collections.abc import Callable
 
 import anyio
@@ -123,6 +124,24 @@ async def test_expediting_cuts_no_pause_short_that_the_server_asked_for() -> Non
         assert await pauses.wait(policy(time).backoff(), 30)
         pauses.shorten()
     assert time.pauses == [30]
+
+
+async def test_a_success_ends_also_the_pauses_that_the_server_asked_for() -> None:
+    pauses = Pauses(expedited=0.01)
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            group.start_soon(waiting, pauses, LONG.backoff(), 86_400)
+            await anyio.wait_all_tasks_blocked()
+            pauses.shorten()
+            await anyio.wait_all_tasks_blocked()
+            pauses.shorten(also_asked=True)
+
+
+@pytest.mark.parametrize("asked", [60.5, 86_400, math.inf])
+async def test_a_server_can_ask_for_a_minute_at_most(asked: float) -> None:
+    time = Time()
+    assert await policy(time, budget=1000).backoff().pause(asked)
+    assert time.pauses == [60]
 
 
 async def test_expediting_does_not_extend_the_budget() -> None:

@@ -17,6 +17,8 @@ CLOSE: Final = "aioftrackjobs.close"
 _BLOCK = 64 * 1024
 #: Entry in a request's scope: the sender of a batch that is read, or the error of reading it.
 READ: Final = "aioftrackjobs.read"
+#: Extension of a WebSocket's scope: closes its connection, and discards what is not sent yet.
+ABORT: Final = "aioftrackjobs.abort"
 
 
 class ClientConnection:
@@ -94,11 +96,12 @@ class Connections:
         return time.monotonic() < self._down_until
 
     @contextmanager
-    def track(self, connection: ClientConnection) -> Iterator[None]:
-        """Track a request for the length of the block."""
+    def track(self, connection: ClientConnection, *, is_busy: bool = True) -> Iterator[None]:
+        """Track a request, or a WebSocket, which is never *busy*, for the length of the block."""
         connection.generation = self._generation
         self._connections.add(connection)
-        self._add(connection)
+        if is_busy:
+            self._add(connection)
         try:
             yield
         finally:

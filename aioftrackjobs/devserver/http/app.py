@@ -12,12 +12,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from aioftrackjobs.devserver.api_errors import ApiError, RequestError
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
+from aioftrackjobs.devserver.http.event_endpoints import EventEndpoints
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
 from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import CORS, error_response
@@ -43,6 +44,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
     database = DatabaseThread()
     reader = BatchReader(engine, database)
     files = FileEndpoints(engine, database)
+    events = EventEndpoints(engine, database)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -60,6 +62,8 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
             Route("/component/thumbnail", files.thumbnail),
             Route("/img/thumbnail2.png", no_thumbnail),
             Route("/widget", files.widget),
+            Route("/socket.io/1/", events.handshake),
+            WebSocketRoute("/socket.io/1/websocket/{session}", events.websocket),
         ],
         middleware=[Middleware(TrustedMiddleware, hosts=trusted_hosts), CORS],
         exception_handlers={

@@ -31,6 +31,9 @@ from aioftrackjobs.devserver.serving.uvicorn_server import UvicornServer, uvicor
 logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8090
+#: Bytes of a WebSocket's frame that are read for each character of the largest event, so that
+#: events that are too big by a little are answered with an error.
+_LARGEST_FRAME = 8
 
 
 class _Runner:
@@ -100,7 +103,8 @@ class _Runner:
                 with closing(engine):
                     app = FaultMiddleware(application_of(engine, hosts), self._faults)
                     self._handle = handle_of(url_of(*listener.getsockname()[:2]), engine, app)
-                    self._serve(listener, app, engine.interrupt)
+                    largest = engine.limits.event * _LARGEST_FRAME
+                    self._serve(listener, app, engine.interrupt, largest)
         except BaseException as error:
             if self._ready.is_set():
                 logger.exception("the server ended by itself")
@@ -111,8 +115,10 @@ class _Runner:
             self._ready.set()
             self._on_end()
 
-    def _serve(self, listener: socket.socket, app: ASGIApp, interrupt: Callable[[], None]) -> None:
-        self._server = uvicorn_server(app, self._ready)
+    def _serve(
+        self, listener: socket.socket, app: ASGIApp, interrupt: Callable[[], None], largest: int
+    ) -> None:
+        self._server = uvicorn_server(app, self._ready, largest)
         self._server.interrupt = interrupt
         if not self._stopping:
             self._server.run(sockets=[listener])

@@ -1,0 +1,150 @@
+"""Which operation a result belongs to: results that belong to others must not count as an answer.
+
+A proxy, a cache or a defect of a server may answer with the response to another request, with a
+result twice, or with none. Such a response is valid JSON of the right length. But the result of a
+write names its action and the key of its entity, and most other results say what they are about.
+
+What a real server may answer is not refused: a row of a subtype (a ``Shot`` for a
+``TypedContext``), more attributes than were sent, or a key in another case. The result of a delete
+is ``true`` alone, so that the result of another delete cannot be told from it.
+
+Source:
+    docs/protocol.md, sections 2.3, 2.4, 3.5, 3.6, 4.6, 4.9 and 6.3.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
+from aioftrackjobs.protocol.values import ENTITY_TYPE, JSONValue
+
+#: An operation as an object, or in its wire form.
+AnyOperation: TypeAlias = "Operation | Mapping[str, JSONValue]"
+
+_ACTIONS: Mapping[type[Operation], str] = {Create: "create", Update: "update", Delete: "delete"}
+
+#: Types without subtypes, so that each row says this very type.
+_CONCRETE_TYPES = frozenset(
+    {
+        "ComponentLocation",
+        "ContainerComponent",
+        "FileComponent",
+        "Job",
+        "JobComponent",
+        "SequenceComponent",
+        "User",
+    }
+)
+
+_QUERY_TARGET = re.compile(r"\s*(?:select\s.*?\sfrom\s+)?(\w+)", re.DOTALL)
+
+
+def first_problem(operations: Sequence[AnyOperation], results: Sequence[Any]) -> str | None:
+    """Return what is wrong with the first of *results* that is none of its operation.
+
+    Args:
+        operations: What was sent, in its order.
+        results: As many results.
+
+    Returns:
+        A text for an error; None if each result may be that of its operation.
+    """
+    for index, operation in enumerate(operations):
+        result = results[index]
+        if isinstance(operation, (Update, Create, Delete)):
+            if _is_of_write(operation, result):
+                continue
+            problem = f"not that of the {_ACTIONS[type(operation)]} of {operation.target}"
+        else:
+            action = operation.get("action")
+            if _is_of_call(action, operation, result):
+                continue
+            problem = f"not that of a {action}"
+        return f"result {index + 1} of {len(results)} is {problem}"
+    return None
+
+
+def _is_of_write(operation: Operation, result: Any) -> bool:
+    """Return whether *result* has the action and the key of *operation*."""
+    entity_type, key = operation.target
+    try:
+        data = result["data"]
+        if result["action"] != _ACTIONS[type(operation)]:
+            return False
+        if type(operation) is Delete:
+            return data is True
+        for name, value in key:  # no all(): this runs for each operation of a farm
+            found = data[name]
+            if found != value and str(found).lower() != value.lower():
+                return False
+        return entity_type not in _CONCRETE_TYPES or _is_row_of(entity_type, data)
+    except (LookupError, TypeError):
+        return False
+
+
+def _is_row_of(entity_type: str, row: Mapping[str, Any]) -> bool:
+    return bool(row.get(ENTITY_TYPE, entity_type) == entity_type)
+
+
+def _is_of_call(action: object, operation: Mapping[str, JSONValue], result: Any) -> bool:
+    if isinstance(result, dict) and result.get("action", action) != action:
+        return False
+    check = _CHECKS.get(str(action))
+    return check is None or check(operation, result)
+
+
+def _is_of_wire_write(operation: Mapping[str, JSONValue], result: Any) -> bool:
+    match result:
+        case {"action": str(), "data": data}:
+            pass
+        case _:
+            return False
+    if operation["action"] == "delete":
+        return data is True
+    if not isinstance(data, dict):
+        return False
+    key, values = operation.get("entity_key"), operation.get("entity_data")
+    if key is None and isinstance(values, Mapping):
+        key = values.get("id")
+    # The names of the key's attributes are in the schemas only.
+    parts = key if isinstance(key, Sequence) and not isinstance(key, str) else [key]
+    found = {str(value).lower() for value in data.values() if isinstance(value, (str, int))}
+    return found.issuperset(str(part).lower() for part in parts if part is not None)
+
+
+def _is_of_query(operation: Mapping[str, JSONValue], result: Any) -> bool:
+    rows = result.get("data") if isinstance(result, dict) else None
+    if not isinstance(rows, list):
+        return False
+    target = _QUERY_TARGET.match(str(operation.get("expression", "")))
+    if target is None or (entity_type := target[1]) not in _CONCRETE_TYPES:
+        return True
+    return all(not isinstance(row, dict) or _is_row_of(entity_type, row) for row in rows)
+
+
+def _is_list_of_schemas(_: object, result: Any) -> bool:
+    return isinstance(result, list) and bool(result)
+
+
+def _is_server_information(_: object, result: Any) -> bool:
+    return isinstance(result, dict) and "data" not in result
+
+
+def _is_about_component(operation: Mapping[str, JSONValue], result: Any) -> bool:
+    component_id = operation.get("component_id")
+    return isinstance(result, dict) and result.get("component_id", component_id) == component_id
+
+
+_CHECKS: Mapping[str, Callable[[Mapping[str, JSONValue], Any], bool]] = {
+    "create": _is_of_wire_write,
+    "update": _is_of_wire_write,
+    "delete": _is_of_wire_write,
+    "query": _is_of_query,
+    "query_schemas": _is_list_of_schemas,
+    "query_server_information": _is_server_information,
+    "get_upload_metadata": _is_about_component,
+    "complete_multipart_upload": _is_about_component,
+}

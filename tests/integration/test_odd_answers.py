@@ -1,0 +1,177 @@
+"""Answers that are JSON of the right form and belong to another request, or to none."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import pytest
+
+from aioftrackjobs import AsyncSession, CommitUncertainError, Job, MalformedResponseError
+from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.transport import WireRequest, WireResponse
+
+from .relay import Relay, Send
+from .settings import connected
+
+#: What arrives in place of the results of the writes that were sent, by name.
+ODD: dict[str, Callable[[list[dict[str, Any]]], object]] = {
+    "null": lambda writes: [None] * len(writes),
+    "lists": lambda writes: [[]] * len(writes),
+    "objects": lambda writes: [{}] * len(writes),
+    "true": lambda writes: [True] * len(writes),
+    "too few": lambda writes: [_applied(each) for each in writes[1:]],
+    "too many": lambda writes: [_applied(each) for each in [*writes, *writes]],
+    "another query": lambda writes: [{"action": "query", "data": [], "metadata": {}}] * len(writes),
+    "another entity": lambda writes: [_applied({**each, "entity_key": ["x"]}) for each in writes],
+    "another action": lambda writes: [
+        {**_applied(each), "action": "create" if each["action"] != "create" else "update"}
+        for each in writes
+    ],
+    "another type": lambda writes: [
+        _applied({**each, "entity_type": "User", "action": "update"}) for each in writes
+    ],
+    "deleted": lambda writes: [{"action": "delete", "data": True}] * len(writes),
+    "no key": lambda writes: [{"action": each["action"], "data": {}} for each in writes],
+}
+
+
+def _applied(write: dict[str, Any]) -> dict[str, object]:
+    row = {"__entity_type__": write["entity_type"], "id": write["entity_key"][0]}
+    return {"action": write["action"], "data": row}
+
+
+def answering(
+    odd: Callable[[list[dict[str, Any]]], object], *, times: int, arrives: bool
+) -> Callable[[WireRequest, Send], Any]:
+    """Return a handler for a relay: the first requests with writes are answered oddly.
+
+    Args:
+        odd: Returns the answer.
+        times: How many of them.
+        arrives: Whether they reach the server all the same.
+    """
+    left = times
+
+    async def handle(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal left
+        assert isinstance(request.body, bytes)
+        operations = json.loads(request.body)
+        if not left or operations[0]["action"] not in ("create", "update", "delete"):
+            return await send(request)
+        left -= 1
+        if arrives:
+            await send(request)
+        return WireResponse(200, json.dumps(odd(operations)).encode())
+
+    return handle
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("arrives", [False, True], ids=["not applied", "applied"])
+@pytest.mark.parametrize("name", ODD)
+async def test_an_odd_answer_neither_loses_nor_repeats_a_commit(
+    server: ServerHandle, name: str, *, arrives: bool
+) -> None:
+    async with connected(server, retry=RetryPolicy(first_delay=0.001)) as session:
+        kept = session.create(Job, {"status": "queued", "data": {"is": "old"}})
+        await session.commit()
+        Relay(session, answering(ODD[name], times=1, arrives=arrives))
+
+        made = session.create(Job, {"status": "queued", "data": {"is": "made"}})
+        kept["data"] = {"is": "new"}
+        await session.commit()
+
+        assert session.recorded_operations == session.uncertain_operations == ()
+    assert {job["id"]: job["data"] for job in server.inspector.jobs()} == {
+        made.id: {"is": "made"},
+        kept.id: {"is": "new"},
+    }
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("name", [name for name in ODD if name != "deleted"])
+async def test_a_delete_with_an_odd_answer_is_done(server: ServerHandle, name: str) -> None:
+    async with connected(server, retry=RetryPolicy(first_delay=0.001)) as session:
+        job = session.create(Job, {"status": "queued"})
+        await session.commit()
+        Relay(session, answering(ODD[name], times=1, arrives=False))
+
+        session.delete(job)
+        await session.commit()
+
+    assert server.inspector.jobs() == []
+
+
+@pytest.mark.every_loop
+async def test_each_of_many_commits_in_one_request_gets_its_own_result(
+    server: ServerHandle,
+) -> None:
+    """The results come in another order, so that it is not known which commit was applied."""
+    async with connected(server, retry=RetryPolicy(first_delay=0.001)) as session:
+        jobs = [session.create(Job, {"status": "queued", "data": {"n": 0}}) for _ in range(9)]
+        await session.commit()
+        handle = answering(
+            lambda writes: [_applied(each) for each in writes[::-1]], times=9, arrives=False
+        )
+        Relay(session, handle)
+
+        async def change(job: Job) -> None:
+            job["data"] = {"n": 1}
+            await session.commit()
+
+        async with anyio.create_task_group() as group:
+            for job in jobs:
+                group.start_soon(change, job)
+
+    assert [job["data"] for job in server.inspector.jobs()] == [{"n": 1}] * len(jobs)
+
+
+async def test_a_server_that_answers_nothing_else_leaves_a_commit_uncertain(
+    server: ServerHandle,
+) -> None:
+    async with connected(server, retry=NO_RETRIES) as session:
+        relay = Relay(session, answering(ODD["null"], times=1, arrives=False))
+        session.create(Job, {"status": "queued"})
+        with pytest.raises(CommitUncertainError) as caught:
+            await session.commit()
+
+        assert isinstance(caught.value.__cause__, MalformedResponseError)
+        assert "result 1 of 1 is not that of the create of Job(" in str(caught.value.__cause__)
+        assert session.health.last_error == str(caught.value.__cause__)
+        relay.end()
+        await caught.value.resolve()
+
+    assert len(server.inspector.jobs()) == 1
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        {"action": "query", "data": [{"__entity_type__": "User", "id": "u"}]},
+        {"action": "query", "data": {"__entity_type__": "Job", "id": "j"}},
+        {"action": "update", "data": {"__entity_type__": "Job", "id": "j"}},
+        {"action": "delete", "data": True},
+        {"action": "query", "data": None},
+        None,
+        [],
+    ],
+    ids=json.dumps,
+)
+async def test_the_answer_to_another_request_is_none_to_a_query(
+    session: AsyncSession, result: object
+) -> None:
+    job = session.create(Job, {"status": "queued"})
+    await session.commit()
+    odd = [json.dumps([result]).encode()] * 2
+
+    async def handle(request: WireRequest, send: Send) -> WireResponse:
+        return WireResponse(200, odd.pop()) if odd else await send(request)
+
+    Relay(session, handle)
+
+    assert await session.query("select id from Job").of(Job).all() == [job]
+    assert not odd
