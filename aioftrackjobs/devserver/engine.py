@@ -47,7 +47,7 @@ from aioftrackjobs.devserver.limits import (
     slow_among_writes,
 )
 from aioftrackjobs.devserver.options import Options
-from aioftrackjobs.devserver.schema.loader import builtin_model, load_model
+from aioftrackjobs.devserver.schema.loader import builtin_model, load_model, read_schemas
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.seed.demo_project import SeedContents
 from aioftrackjobs.devserver.seed.fixtures import read_fixture
@@ -110,7 +110,9 @@ class Engine:
     def __init__(self, options: Options) -> None:
         _check_credentials(options)
         self.model, sql = (
-            _builtin() if options.schemas is None else _prepared(load_model(options.schemas))
+            _builtin()
+            if options.schemas is None
+            else _prepared(load_model(read_schemas(options.schemas)))
         )
         self.limits = options.limits or Limits()
         self.api_user = options.api_user
@@ -174,6 +176,7 @@ class Engine:
             new_batch = partial(self._services.batch, transaction, api_user)
             self._contents.fill(self.model, transaction, new_batch, api_user, parts)
             owner = owner_of(self.model, transaction, api_user)
+            self.credentials.administrators = frozenset({owner})
             if api_key:
                 transaction.set_api_key(owner, api_key)
                 self._chosen = {owner: api_key}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TypedDict
 
 from aioftrackjobs.devserver.limits import Limits
+from aioftrackjobs.devserver.schema.loader import SchemaSource
 from aioftrackjobs.devserver.seed.fixtures import FixtureSource
 
 DEFAULT_API_USER = "developer"
@@ -19,7 +20,8 @@ class ServerOptions(TypedDict, total=False):
     Attributes:
         database: SQLite file; in memory if not given.
         storage: Folder for files; a temporary one if not given.
-        schemas: Documents as ``query_schemas`` returns them; built-in ones if not given.
+        schemas: JSON file of documents as ``query_schemas`` returns them, or the documents
+            themselves; built-in ones if not given.
         api_user: User the server is made for; added if there is no such user.
         api_key: Key of *api_user*; made up, or kept from the database, if not given.
         global_api_key: Key that acts for any active user; there is none if not given.
@@ -32,7 +34,7 @@ class ServerOptions(TypedDict, total=False):
 
     database: str | Path | None
     storage: str | Path | None
-    schemas: Iterable[Mapping[str, Any]] | None
+    schemas: SchemaSource | None
     api_user: str
     api_key: str | None
     global_api_key: str | None
@@ -48,7 +50,7 @@ class Options:
 
     database: str | Path | None = None
     storage: str | Path | None = None
-    schemas: Iterable[Mapping[str, Any]] | None = None
+    schemas: SchemaSource | None = None
     api_user: str = DEFAULT_API_USER
     api_key: str | None = field(default=None, repr=False)
     global_api_key: str | None = field(default=None, repr=False)

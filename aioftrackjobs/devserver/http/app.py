@@ -22,6 +22,7 @@ from aioftrackjobs.devserver.http.event_endpoints import EventEndpoints
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
 from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import CORS, error_response
+from aioftrackjobs.devserver.http.start_page import start_page
 from aioftrackjobs.devserver.http.trusted import TrustedMiddleware
 from aioftrackjobs.devserver.options import Options, ServerOptions
 
@@ -58,6 +59,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
             Route("/api", BatchEndpoint(engine, database, reader), methods=["POST"]),
             Route("/upload/{token}", files.upload, methods=["PUT"]),
             Route("/component/get", files.download),
+            Route("/", start_page),
             _get_only("/component/remove", files.remove),
             Route("/component/thumbnail", files.thumbnail),
             Route("/img/thumbnail2.png", no_thumbnail),

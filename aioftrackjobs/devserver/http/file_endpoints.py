@@ -93,7 +93,7 @@ class FileEndpoints:
         size = request.query_params.get("size") or str(_THUMBNAIL_SIZE)
         if not re.fullmatch(r"[1-9][0-9]{0,4}", size):
             raise RequestError("The parameter 'size' must be a number of pixels.")
-        make = functools.partial(picture_of, path, min(int(size), LARGEST_SIZE))
+        make = functools.partial(picture_of, path, min(int(size), LARGEST_SIZE), keeps_png=True)
         picture, kind = await run_sync(make, limiter=self._pictures)
         return Response(picture, media_type=kind)
 
