@@ -14,10 +14,10 @@ import sqlite3
 import threading
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
@@ -33,6 +33,7 @@ from aioftrackjobs.devserver.api_errors import (
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.limits import BoundedCache, Clock, Meter, unlimited, unmetered
 from aioftrackjobs.devserver.schema.model import Model
+from aioftrackjobs.devserver.store.change_log import Change, ChangeLog
 from aioftrackjobs.devserver.store.statements import Statements
 from aioftrackjobs.protocol.schemas import schema_hash
 
@@ -95,6 +96,9 @@ class Transaction:
 
     def __init__(self, store: Connection, read: Meter, clock: Clock) -> None:
         self.tables = store.sql.tables
+        #: The user who makes the changes.
+        self.username = ""
+        self._log = store.log
         self._sql = store.sql
         self._connection = store.connection
         self._driver = store.driver
@@ -164,6 +168,14 @@ class Transaction:
         sql = self._sql.text("delete", table, tuple(key))
         return self._driver.execute(sql, tuple(key.values())).rowcount
 
+    def changes(self) -> Iterator[Change]:
+        """Yield what was changed since the last call."""
+        return iter(()) if self._log is None else self._log.take()
+
+    def forget(self, table: str, column: str, highest: int) -> None:
+        """Remove the rows whose *column* is *highest* at most."""
+        self._driver.execute(f'DELETE FROM "{table}" WHERE "{column}" <= ?', (highest,))
+
     def set_api_key(self, owner: str, api_key: str) -> None:
         """Accept a chosen API key for *owner*, and no earlier one; only its digest is stored."""
         self._remove_api_keys(owner)
@@ -216,6 +228,10 @@ class Transaction:
         return self._driver.execute(sql, (upload,)).fetchone() is not None
 
 
+#: Called before a commit; returns a function that is called after it.
+Watcher: TypeAlias = Callable[[Transaction], Callable[[], None] | None]
+
+
 class Connection:
     """A connection to a database, with one transaction after the other; from any thread.
 
@@ -239,6 +255,8 @@ class Connection:
         self._lock = threading.Lock()
         self._clock = unlimited
         self._is_beside = is_beside
+        self.log: ChangeLog | None = None
+        self._watcher: Watcher = lambda _: None
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=database),
             poolclass=StaticPool,
@@ -284,7 +302,9 @@ class Connection:
             self._clock = clock
             try:
                 self.driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-                yield Transaction(self, read, clock)
+                transaction = Transaction(self, read, clock)
+                yield transaction
+                after_commit = self._watcher(transaction) if writes else None
                 self._commit()
             except (sqlite3.OperationalError, sa.exc.OperationalError) as error:
                 code = _code(error)
@@ -299,6 +319,8 @@ class Connection:
                 self._clock = unlimited
                 if self.driver.in_transaction:  # a full disk has ended it already
                     self.driver.execute("ROLLBACK")
+            if after_commit is not None:
+                after_commit()  # before the lock is free, so that events are in order
 
     def _commit(self) -> None:
         try:
@@ -337,6 +359,7 @@ class Database(Connection):
 
     Attributes:
         secret: The secret that signs addresses; stored with the entities.
+        log: What the running transaction has changed; None until :meth:`watch` is called.
 
     Raises:
         ServerStartError: If the database cannot be used, or was made for another model.
@@ -390,6 +413,16 @@ class Database(Connection):
     def is_lasting(self) -> bool:
         """Whether it is in a file, so that the next server can use it."""
         return self.database != _IN_MEMORY
+
+    def watch(self, watcher: Watcher, ignored: Iterable[str]) -> None:
+        """Call *watcher* before the end of each transaction that writes, from now on.
+
+        What it returns is called after the commit; it must not fail. Rows of the *ignored* tables
+        do not count as changes.
+        """
+        with self._lock:
+            self.log = ChangeLog(self.driver, self.sql.tables, ignored)
+            self._watcher = watcher
 
     def save(self) -> sqlite3.Connection:
         """Return a copy of the database in memory."""
