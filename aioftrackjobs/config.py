@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
 from inspect import iscoroutinefunction
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -14,6 +16,9 @@ from aioftrackjobs.errors import ArgumentError, ConfigurationError
 
 #: Numbers from here on are too long to show.
 _LONG = 10**15
+
+#: Ports that a URL need not name, and addresses of this host.
+_DEFAULT_PORTS, _LOOPBACK = {"http": 80, "https": 443}, ("127.0.0.1", "::1")
 
 #: What the settings are called in the text of an error.
 _NAMES = {"server_url": "server URL", "api_key": "API key", "api_user": "API user"}
@@ -101,6 +106,30 @@ def _setting(
         if text := environment.get(name, "").strip():
             return text, []
     return "", [f"no {_NAMES[argument]} (argument {argument} or {variables[0]})"]
+
+
+def server_identity(url: str) -> str:
+    """Return what identifies the server at *url*, however that is spelled.
+
+    The scheme is no part of it: a server that has both redirects from one to the other. All names
+    of the loopback interface are one, ``localhost``.
+    """
+    parts = urlsplit(url)
+    port = None if parts.port == _DEFAULT_PORTS.get(parts.scheme) else parts.port
+    host = _host_of(parts.hostname or "")
+    return f"{host}{'' if port is None else f':{port}'}{parts.path.rstrip('/')}"
+
+
+def _host_of(name: str) -> str:
+    """Return one spelling for all those of a host."""
+    name = name.rstrip(".")
+    with suppress(UnicodeError):
+        name = name.encode("idna").decode()
+    with suppress(OSError):  # also the short forms of an address
+        name = socket.inet_ntop(socket.AF_INET, socket.inet_aton(name))
+    with suppress(OSError):
+        name = socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, name))
+    return "localhost" if name in _LOOPBACK else name.lower()
 
 
 def resolve_journal(

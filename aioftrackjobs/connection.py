@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +12,7 @@ from typing import Any, Unpack
 import anyio.lowlevel
 
 from aioftrackjobs._version import __version__
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.commit.api_client import ApiClient, ServerStatus
 from aioftrackjobs.commit.dispatcher import Backlog, Dispatcher
 from aioftrackjobs.commit.request import Manner
@@ -34,7 +33,7 @@ from aioftrackjobs.transport import (
 )
 from aioftrackjobs.transport.limits import TransferLimiter
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 _LOOP_ENDED = (
     "the session was closed when the event loop ended in which it was opened; open one session in "
@@ -94,7 +93,7 @@ class Connection:
         self._given_transport = transport
         self._own_transport: OwnTransport | None = None
         self._strict_api = strict_api
-        self.background = BackgroundTasks(self._clean_up)
+        self.background = BackgroundTasks(self._clean_up, self._redact)
         self.server_status = ServerStatus(expedited_pause=timings.expedited_pause)
         self.dispatcher = Dispatcher(
             self.background,
@@ -154,7 +153,7 @@ class Connection:
                 each,
                 url=api_url,
                 headers=self._headers(key),
-                redact=lambda text: redact(text, key),
+                redact=self._redact,
                 server_status=self.server_status,
             )
             for each in (transport, reserved)
@@ -198,15 +197,20 @@ class Connection:
         for _ in range(self.timings.closing_turns):
             await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
         self.is_closing = True
-        await self.end_jobs()
+        with self.background.surviving("the end of the Jobs"):
+            await self.end_jobs()
         with anyio.move_on_after(self.closing_grace) as scope:
             with anyio.move_on_after(self.timings.closing_patience) as waiting:
                 await self.background.wait_released()
             if not waiting.cancelled_caught:
-                with anyio.move_on_after(self.timings.closing_patience):
+                with (
+                    anyio.move_on_after(self.timings.closing_patience),
+                    self.background.surviving("the look for late writes"),
+                ):
                     await self.dispatcher.late_writes.look()
             else:
-                await self.end_jobs()  # of blocks that were just being entered
+                with self.background.surviving("the end of the Jobs"):
+                    await self.end_jobs()  # of blocks that were just being entered
                 self.background.stop_optional()
                 self.dispatcher.withdraw_all()
                 await self.background.wait_released()
@@ -228,6 +232,9 @@ class Connection:
                 await self._own_transport.aclose()
         finally:
             await self.journal.aclose()
+
+    def _redact(self, text: str) -> str:
+        return redact(text, self.credentials.api_key.reveal())
 
     def _headers(self, key: str) -> Mapping[str, str | bytes]:
         """Return the headers of API calls, and of no others: uploads go to other servers.

@@ -1,9 +1,9 @@
 """Recovery: fails the running Jobs that have no owner any more, on any host, from any host.
 
 It fails exactly the Jobs whose owner is dead, as far as that can be seen from here, or whose lease
-has ended. Right before it writes, it reads the Jobs again, and leaves those alone that have
-changed. So it may run twice, and on two hosts at once. An owner that was only cut off from the
-server overrules it with the final status.
+has ended, unless their owner is seen to live on this host. Right before it writes, it reads the
+Jobs again, and leaves those alone that have changed. So it may run twice, and on two hosts at once.
+An owner that was only cut off from the server overrules it with the final status.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from aioftrackjobs.config import require, require_flag, require_name, require_se
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.data import compose_recovered_data
+from aioftrackjobs.jobs.leases import is_lost
 from aioftrackjobs.jobs.ownership import CLOCK_GRACE, Lease
 from aioftrackjobs.jobs.termination import Ends, lost_reason, recovery_note, terminate_jobs
 from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_value
@@ -36,7 +37,7 @@ class Verdict(StrEnum):
     FAILED = "failed"
     """It was lost, and has failed now; in a dry run, it would have failed."""
     ALIVE = "alive"
-    """Its owner lives, or its lease has not ended."""
+    """Its lease has not ended, or its owner is seen to live on this host."""
     UNOWNED = "unowned"
     """It has no lease, and *without_lease* was not given."""
     CHANGED = "changed"
@@ -189,7 +190,7 @@ class _RecoveryRun:
         lease = Lease.of(data)
         text = data.get("description")
         owner = None if lease is None else f"{lease.process.host}:{lease.process.pid}"
-        verdict, reason = self._verdict(lease)
+        verdict, reason = self._verdict(job, lease)
         user = job.get("user")
         return RecoveredJob(
             id=job.id,
@@ -202,13 +203,13 @@ class _RecoveryRun:
             reason=reason,
         )
 
-    def _verdict(self, lease: Lease | None) -> tuple[Verdict, str | None]:
+    def _verdict(self, job: Job, lease: Lease | None) -> tuple[Verdict, str | None]:
         now = self._server.server_time()
         if lease is None:
             if not self._without_lease:
                 return Verdict.UNOWNED, None
             return Verdict.FAILED, f"no owner is known at {now:%Y-%m-%d %H:%M:%S} UTC"
-        if not lease.is_over(now, self._grace):
+        if not is_lost(job.id, lease, now, self._grace):
             return Verdict.ALIVE, None
         return Verdict.FAILED, lost_reason(lease.process.host, min(lease.until, now))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from aioftrackjobs.background import SafeLogger, text_of
 from aioftrackjobs.config import require_flag
 from aioftrackjobs.errors import ServerError
 from aioftrackjobs.jobs.attachments import Caller
@@ -15,7 +15,6 @@ from aioftrackjobs.jobs.block import GivenJob, block_context, session_from
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.existing import JoinedLifecycle, RepeatedLifecycle
 from aioftrackjobs.jobs.lifecycle import JobLifecycle
-from aioftrackjobs.jobs.progress import text_of
 from aioftrackjobs.jobs.reports import Reporter, current_work
 from aioftrackjobs.jobs.stages import Work
 from aioftrackjobs.jobs.stopping import StopOn, StopRequest
@@ -25,7 +24,7 @@ from aioftrackjobs.session import AsyncSession, jobs_of
 if TYPE_CHECKING:
     from aioftrackjobs.transfers.content import Uploadable
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: Seconds between progress updates of one Job.
 INTERVAL = 1.0
@@ -282,8 +281,9 @@ class RunningJob(Reporter):
         self._decide(JobStatus.FAILED, reason)
 
     def _decide(self, status: JobStatus, text: object) -> None:
+        line = text_of(text)
         with self._reports.lock:
-            is_first = self._lifecycle.decide(status, text_of(text))
+            is_first = self._lifecycle.decide(status, line)
         if not (is_first or self._lifecycle.has_ended):
             logger.warning(
                 "%r: its end was decided before; it is not changed to %s",

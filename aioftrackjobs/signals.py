@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import sys
@@ -17,10 +16,11 @@ import anyio
 import anyio.lowlevel
 import sniffio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.config import require, require_seconds
 from aioftrackjobs.session import AsyncSession, connection_of, jobs_of
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 

@@ -55,7 +55,7 @@ class Timings:
     expedited_pause: float = 1.0
     journal_stall_limit: float = 5.0
     journal_retry: float = 10.0
-    journal_busy_timeout: float = 2.0
+    journal_busy_timeout: float = 0.8
     replay_interval: float = 60.0
     job_read_interval: float = 5.0
     data_patience: float = 2.0

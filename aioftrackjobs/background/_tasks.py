@@ -13,12 +13,16 @@ only after all tasks have ended.
 The cancellation of asyncio ignores shields: ``asyncio.timeout`` or a second ``cancel()`` breaks
 into a shielded scope. So what must run to its end runs here, and its caller only waits for it; the
 waiter keeps waiting even when it is cancelled.
+
+A fault ends the piece of work that has it, and nothing else: the work of all Jobs runs side by side
+here. :meth:`BackgroundTasks.survives` decides what is a fault. It guards each piece of work that is
+spawned; a loop whose next round matters guards each round by :meth:`BackgroundTasks.surviving`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,10 +32,14 @@ import anyio.lowlevel
 import sniffio
 
 from aioftrackjobs.background._event_loop import EventLoop, Waiter, loop_caller, running_event_loop
+from aioftrackjobs.background._faults import SafeLogger, Surviving, is_cancellation_of_task
+from aioftrackjobs.background._texts import format_error, leaves_of, type_name
 from aioftrackjobs.errors import SessionStateError
 
 if TYPE_CHECKING:
     import asyncio
+
+logger = SafeLogger(__name__)
 
 Work = tuple[Context, Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...], int]
 CleanUp = Callable[[], Coroutine[Any, Any, None]]
@@ -46,6 +54,9 @@ _NOTHING = nullcontext()
 
 #: How often work is started again if the shutdown of the event loop has cancelled it.
 _RESTARTS = 3
+
+#: Kinds of faults that are known, so that each is logged once.
+_KNOWN_FAULTS = 100
 
 
 class KeepAlive:
@@ -83,19 +94,21 @@ class _KeepAliveForBlock(KeepAlive):
 class BackgroundTasks:
     """Runs background work from :meth:`start` to :meth:`aclose`.
 
-    Work handles its own errors: an error that escapes is a defect, cancels the other work, and is
-    raised by the next :meth:`spawn` and by :meth:`aclose`.
+    An error that escapes from work is logged, and the other work goes on.
 
     Args:
         clean_up: Awaited when all work has ended, for whatever reason.
+        redact: Removes secrets from the text of an error that is logged.
 
     Attributes:
         event_loop: The event loop that runs the work; None before :meth:`start`.
         new_waiter: Makes what one task of this event loop waits for.
     """
 
-    def __init__(self, clean_up: CleanUp) -> None:
+    def __init__(self, clean_up: CleanUp, redact: Callable[[str], str] = str) -> None:
         self._clean_up = clean_up
+        self._redact = redact
+        self._faults = set[tuple[str, str]]()
         self._group: anyio.abc.TaskGroup | None = None
         self._context = copy_context()
         # What has not begun, because there is no group or because its task has not had its first
@@ -117,6 +130,7 @@ class BackgroundTasks:
         self.event_loop: EventLoop | None = None
         self.new_waiter: Callable[[], Waiter]
         self._call_in_loop: Callable[[Callable[[], None]], object]
+        self._entry: Callable[[object], Coroutine[Any, Any, None]] = self._begin
         self._task: asyncio.Task[None] | None = None  # asyncio keeps only weak references to tasks
 
     async def start(self) -> None:
@@ -133,6 +147,13 @@ class BackgroundTasks:
         if library == "trio":
             import trio
 
+            # Ctrl-C is for the program: trio keeps it from its system tasks, but not from their
+            # children.
+            @trio.lowlevel.enable_ki_protection
+            async def begin(token: object) -> None:
+                await self._begin(token)
+
+            self._entry = begin
             trio.lowlevel.spawn_system_task(self._run, name=_NAME)
         else:
             import asyncio
@@ -167,9 +188,49 @@ class BackgroundTasks:
             SessionStateError: The event loop has ended.
         """
         try:
-            self._call_in_loop(function)
+            self._call_in_loop(partial(self._call, function))
         except RuntimeError as exc:  # that of trio is one, too
             raise SessionStateError("the event loop of the session has ended") from exc
+
+    def _call(self, function: Callable[[], None]) -> None:
+        with self.surviving(_name_of(function)):  # trio crashes by an error in a callback
+            function()
+
+    # Faults
+
+    def surviving(self, what: str) -> Surviving:
+        """Return a context for one round of work that goes on after a fault of it.
+
+        Cancellations pass, and so does the SessionStateError of a session that is closed.
+
+        Args:
+            what: Names the work in the log.
+        """
+        return Surviving(self.survives, what)
+
+    def survives(self, error: BaseException, what: str) -> bool:
+        """Return whether *error* is a fault, which is logged then, so that other work goes on.
+
+        An interruption by Ctrl-C is handed over to the program.
+        """
+        if isinstance(error, (GeneratorExit, SessionStateError)) or is_cancellation_of_task(error):
+            return False
+        if self._task is not None and any(
+            isinstance(each, KeyboardInterrupt) for each in leaves_of(error)
+        ):
+            # Here it would end the work of all Jobs, which have their final status to send.
+            with suppress(RuntimeError):  # it has ended by this, or something else
+                self._call_in_loop(_interrupt)
+            return True
+        fault = (what, type_name(error))
+        if fault in self._faults:
+            logger.debug("%s failed again: %s", what, error)
+            return True
+        if len(self._faults) < _KNOWN_FAULTS:
+            self._faults.add(fault)
+        text = format_error(error, self._redact)
+        logger.error("%s failed, and everything else goes on: %s", what, text)
+        return True
 
     def spawn(
         self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, turns: int = 0
@@ -203,12 +264,18 @@ class BackgroundTasks:
             self._start_in(self._group, context, token)
 
     def _start_in(self, group: anyio.abc.TaskGroup, context: Context, token: object) -> None:
-        context.run(partial(group.start_soon, self._begin, token, name=_NAME))
+        context.run(partial(group.start_soon, self._entry, token, name=_NAME))
 
     async def _begin(self, token: object) -> None:
         await self.wait_turns(self._to_begin[token][-1])
         _, function, args, _ = self._to_begin.pop(token)
-        await function(*args)
+        try:
+            await function(*args)
+        except SessionStateError:
+            pass  # it is closed
+        except BaseException as exc:
+            if not self.survives(exc, _name_of(function)):
+                raise
 
     async def wait_turns(self, count: int) -> None:
         """Wait for some turns of the event loop."""
@@ -224,15 +291,21 @@ class BackgroundTasks:
 
         Raises:
             SessionStateError: The background work has ended, or is in another event loop.
+            Exception: What *function* raises.
         """
         self.require_here()
         finished = False
+        failure: Exception | None = None
 
         async def run(ended: anyio.Event) -> None:
-            nonlocal finished
+            nonlocal finished, failure
             try:
                 await function(*args)
                 finished = True
+            except Exception as exc:
+                if is_cancellation_of_task(exc):
+                    raise
+                failure, finished = exc, True
             finally:
                 ended.set()
 
@@ -246,6 +319,10 @@ class BackgroundTasks:
                 self._awaited.discard(ended)
                 if finished:
                     break
+        if failure is not None and (
+            cancellation is None or not self.survives(failure, _name_of(function))
+        ):
+            raise failure
         if cancellation is not None:
             raise cancellation
 
@@ -322,7 +399,7 @@ class BackgroundTasks:
         A second call waits for the end of the first.
 
         Raises:
-            SessionStateError: An error has escaped from the work, or it is in another event loop.
+            SessionStateError: It is in another event loop, or the clean-up has failed.
         """
         self.require_here()
         if not self._is_closing and not self._stopping.is_set():
@@ -411,3 +488,14 @@ async def _wait_out(event: anyio.Event) -> BaseException | None:
         except anyio.get_cancelled_exc_class() as exc:  # asyncio's own ignores the shield
             cancellation = exc
     return cancellation
+
+
+def _interrupt() -> None:
+    """Interrupt the program, as Ctrl-C does: asyncio lets this out of its event loop."""
+    raise KeyboardInterrupt
+
+
+def _name_of(function: object) -> str:
+    while isinstance(function, partial):
+        function = function.func
+    return str(getattr(function, "__qualname__", type_name(function)))

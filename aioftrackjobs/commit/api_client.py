@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
+from aioftrackjobs.background import is_cancellation_of_task, type_name
 from aioftrackjobs.commit.request import WithdrawnError
 from aioftrackjobs.errors import (
     FtrackJobsError,
@@ -31,6 +32,9 @@ from aioftrackjobs.transport import Departure, Transport, WireRequest, WireRespo
 
 #: The header ``Date`` has whole seconds, and its response takes a while to arrive.
 _DATE_PRECISION = timedelta(seconds=2)
+
+#: A difference between two clocks that a single response does not prove.
+_ODD_OFFSET = timedelta(days=1)
 
 #: Redirections of one request that are followed, and the status of one that holds for ever.
 _REDIRECTIONS, _PERMANENT = 5, 308
@@ -59,6 +63,7 @@ class ServerStatus:
         self.last_error: str | None = None
         self.clock_offset = timedelta(0)
         self._date: tuple[datetime, float] | None = None  # the server's, and when it arrived
+        self._doubted_offset: timedelta | None = None
         self.on_clock_step: Callable[[timedelta], None] = lambda _: None
         self.pauses = Pauses(expedited_pause)
 
@@ -72,9 +77,23 @@ class ServerStatus:
         self.last_success, self.failing_since = datetime.now(UTC), None
         self.pauses.shorten(also_asked=is_success)
         date = decode_date(headers)
-        if date is not None:
+        if date is not None and self._is_believed(date - self.last_success):
             self._date = date, time.monotonic()
             self._set_clock_offset(date - self.last_success)
+
+    def _is_believed(self, offset: timedelta) -> bool:
+        """Return whether *offset* may be that of the server's clock.
+
+        A single response with an absurd date must not give leases an absurd end: an offset of more
+        than a day has to be seen in two responses, one after the other.
+        """
+        doubted, self._doubted_offset = self._doubted_offset, None
+        if abs(offset - self.clock_offset) <= _ODD_OFFSET:
+            return True
+        if doubted is not None and abs(offset - doubted) <= _ODD_OFFSET:
+            return True
+        self._doubted_offset = offset
+        return False
 
     def _set_clock_offset(self, offset: timedelta) -> None:
         """Keep an offset that differs by more than the precision of the header."""
@@ -211,8 +230,11 @@ class ApiClient:
         except FtrackJobsError as exc:
             self._server_status.note_failure(str(exc))
             raise
-        except Exception as exc:  # noqa: BLE001 - a transport of the caller's may raise anything
-            reason = type(exc).__name__
+        except BaseException as exc:  # a transport or a hook of the caller's may raise anything
+            is_interruption = isinstance(exc, (GeneratorExit, KeyboardInterrupt))
+            if is_interruption or is_cancellation_of_task(exc):
+                raise
+            reason = type_name(exc)
         # Outside of the except clause: the foreign error may quote headers with the API key, so
         # that this one must not refer to it.
         error = TransportError(f"the transport failed: {reason}")

@@ -207,9 +207,11 @@ class InFlightCommit:
 
     def __call__(self, outcome: Outcome) -> None:
         """Settle the commit with *outcome*."""
-        self.settle(self, outcome)
-        if self.on_end is not None:
-            self.on_end(outcome)
+        try:
+            self.settle(self, outcome)
+        finally:
+            if self.on_end is not None:
+                self.on_end(outcome)
 
 
 def split_done(

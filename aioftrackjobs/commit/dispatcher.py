@@ -270,6 +270,9 @@ class Dispatcher:
             self.late_writes.note_applied(done)
         try:
             request.end(outcome)
+        except BaseException as exc:  # the other requests of its group are still to be ended
+            if not self._background.survives(exc, "the end of a request"):
+                raise
         finally:
             if freed := self._order.remove(request):
                 if self._closed:

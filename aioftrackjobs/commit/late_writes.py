@@ -187,7 +187,8 @@ class LateWrites:
                 }
                 for each in due.values():
                     each.looks += 1
-                await self._look(due)
+                with self._background.surviving("the look for late writes"):
+                    await self._look(due)
                 self._watched = {
                     target: each
                     for target, each in self._watched.items()

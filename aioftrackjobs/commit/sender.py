@@ -19,7 +19,6 @@ Source:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
@@ -27,6 +26,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.reconciler import Reconciler, key_was_taken, may_concern_one_commit
 from aioftrackjobs.commit.request import (
@@ -52,7 +52,7 @@ from aioftrackjobs.protocol.results import AnyOperation
 from aioftrackjobs.protocol.wire import join_batches
 from aioftrackjobs.retry import Backoff, Pauses, RetryPolicy
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 E = TypeVar("E", bound=FtrackJobsError)
 

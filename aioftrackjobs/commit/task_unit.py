@@ -7,12 +7,12 @@ attribute: the latest. A task that takes a change back keeps the values that oth
 from __future__ import annotations
 
 import inspect
-import logging
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeAlias
 from weakref import ref
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.changes import InFlightCommit, RecordedChange, creation_key, not_created
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.errors import EntityError
@@ -20,7 +20,7 @@ from aioftrackjobs.models import Entity, adopt, owner_of
 from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Update
 from aioftrackjobs.protocol.references import linked_ids
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: How many changes a warning names.
 _MOST_NAMED = 5

@@ -7,11 +7,11 @@ meanwhile wait for the next commit.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Container, Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, NoReturn, Unpack
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.changes import (
     InFlightCommit,
     RecordedChange,
@@ -59,7 +59,7 @@ from aioftrackjobs.protocol.operations import NOT_SET, Create, Delete, Operation
 from aioftrackjobs.protocol.references import server_set_rows
 from aioftrackjobs.protocol.values import Reference
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 
 class UnitOfWork:

@@ -21,7 +21,7 @@ from importlib import import_module
 
 from aioftrackjobs.errors import MissingExtraError
 
-for _package in ("lark", "sqlalchemy", "starlette", "uvicorn"):
+for _package in ("lark", "sqlalchemy", "starlette", "uvicorn", "websockets"):
     try:
         import_module(_package)
     except ImportError as _error:

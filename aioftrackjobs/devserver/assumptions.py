@@ -102,6 +102,14 @@ ASSUMPTIONS: tuple[str, ...] = (
     "context, and then itself as 'plate v1'.",
     "time_logged is the sum of the timelogs of that context alone, not of those below it; "
     "bid_time_logged_difference is the bid less that.",
+    "Event hub: ids of subscribers are unique on their connection. What cannot be done is said in "
+    "the acknowledgement, or, for a frame without a number that is no event, in a frame of type 7; "
+    "the socket stays open. The server changes nothing in an event, and keeps none for clients "
+    "that are not connected. Expressions: '*' at the end stands for any rest, values are texts, "
+    "and comparing a number by order is false.",
+    "Event hub: a heartbeat every 5 s; a client that sends nothing for 60 s is disconnected, as is "
+    "one for which 8 Mi characters wait. A frame takes 1 Mi characters, a connection 1000 "
+    "subscriptions.",
     "Deleting a component leaves its file until the server's storage folder is removed, or "
     "/component/remove is called, which also removes the parts of uploads that are not completed.",
 )

@@ -5,17 +5,16 @@ Credentials are the name of a user, and a key that belongs to that user.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
-from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aioftrackjobs.devserver.api_errors import InvalidCredentialsError
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.schema.model import EntityType, Model
-from aioftrackjobs.devserver.store.database import Transaction
+from aioftrackjobs.devserver.store.database import Transaction, key_digest
 
 #: Values that every client can send in a header and every server receives unchanged: visible
 #: ASCII, with blanks only inside (RFC 9110, section 5.5).
@@ -65,9 +64,8 @@ class Credentials:
     """
 
     def __init__(self, global_api_key: str | None = None) -> None:
-        self._digests: dict[str, bytes] = {}
-        self._owners = defaultdict[bytes, frozenset[str]](frozenset)
-        self._global_digest = None if global_api_key is None else _digest(global_api_key)
+        self._owners: dict[bytes, frozenset[str]] = {}
+        self._global_digest = None if global_api_key is None else key_digest(global_api_key)
 
     def check(self, username: str | None, api_key: str | None) -> Identity:
         """Return the identity of the pair; the caller compares the name with the owners.
@@ -77,7 +75,7 @@ class Credentials:
         """
         if not username or not api_key:
             raise InvalidCredentialsError
-        digest = _digest(api_key)
+        digest = key_digest(api_key)
         owners = self._owners.get(digest, frozenset())
         is_global = self._global_digest is not None and hmac.compare_digest(
             digest, self._global_digest
@@ -88,21 +86,17 @@ class Credentials:
 
     def clear(self) -> None:
         """Remove all personal keys."""
-        self._digests.clear()
         self._owners.clear()
 
+    def accept(self, owner: str, digest: bytes) -> None:
+        """Accept the key with this digest for *owner*, beside others."""
+        self._owners[digest] = self._owners.get(digest, frozenset()) | {owner}
+
     def set_api_key(self, owner: str, api_key: str) -> None:
-        """Accept *api_key* for *owner*, and no longer an earlier one."""
-        earlier, digest = self._digests.get(owner), _digest(api_key)
-        if earlier is not None:
-            self._owners[earlier] -= {owner}
-        self._digests[owner] = digest
-        self._owners[digest] |= {owner}
-
-
-def _digest(api_key: str) -> bytes:
-    """Return the digest by which keys are looked up: its timing reveals nothing of the key."""
-    return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).digest()
+        """Accept *api_key* for *owner*, and no longer earlier ones."""
+        kept = {digest: owners - {owner} for digest, owners in self._owners.items()}
+        self._owners = {digest: owners for digest, owners in kept.items() if owners}
+        self.accept(owner, key_digest(api_key))
 
 
 def user_type(model: Model) -> EntityType | None:
@@ -127,9 +121,14 @@ def owner_of(model: Model, transaction: Transaction, username: str) -> str:
     return owner
 
 
-def api_keys(model: Model, transaction: Transaction) -> dict[str, str]:
-    """Return the keys of all users that have one and still exist, by name."""
-    user, keys = user_type(model), transaction.api_keys()
+def api_keys(
+    model: Model, transaction: Transaction, chosen: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the known keys of all users that have one and still exist, by name.
+
+    Of *chosen* keys the database has digests only; they are given by owner.
+    """
+    user, keys = user_type(model), transaction.api_keys() | dict(chosen or {})
     if user is None:
         return keys
     rows = {owner: transaction.read(user.root, {user.primary_key[0]: owner}) for owner in keys}

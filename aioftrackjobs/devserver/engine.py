@@ -7,7 +7,6 @@ time.
 from __future__ import annotations
 
 import logging
-import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -34,6 +33,7 @@ from aioftrackjobs.devserver.auth import (
     owner_of,
 )
 from aioftrackjobs.devserver.errors import ServerStartError
+from aioftrackjobs.devserver.events.hub import EventHub
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Storage, is_storable
 from aioftrackjobs.devserver.files.upload_tokens import UploadTokens
@@ -88,6 +88,7 @@ class Engine:
 
     Attributes:
         api_user: The user that the server was started for.
+        hub: Delivers events between its clients.
 
     Raises:
         ServerStartError: If an option cannot be used; then nothing of the server stays.
@@ -100,6 +101,8 @@ class Engine:
         )
         self.limits = options.limits or Limits()
         self.api_user = options.api_user
+        self._chosen: dict[str, str] = {}
+        self.hub = EventHub(self.limits)
         self._contents = SeedContents(options.empty, read_fixture(options.fixture))
         with ExitStack() as made:
             self.storage = Storage(options.storage)
@@ -158,15 +161,18 @@ class Engine:
             new_batch = partial(self._services.batch, transaction, api_user)
             self._contents.fill(self.model, transaction, new_batch, api_user, parts)
             owner = owner_of(self.model, transaction, api_user)
-            if api_key or transaction.api_key(owner) is None:
-                transaction.set_api_key(owner, api_key or secrets.token_urlsafe(24))
+            if api_key:
+                transaction.set_api_key(owner, api_key)
+                self._chosen = {owner: api_key}
+            elif owner not in transaction.api_keys():
+                transaction.make_api_key(owner)
 
     def _admit_users(self) -> dict[str, str]:
         """Accept the keys of all users, and return them by name."""
         with self._store.transaction(writes=False) as transaction:
-            for owner, api_key in transaction.api_keys().items():
-                self.credentials.set_api_key(owner, api_key)
-            return api_keys(self.model, transaction)
+            for owner, digest in transaction.key_digests():
+                self.credentials.accept(owner, digest)
+            return api_keys(self.model, transaction, self._chosen)
 
     def parse(self, body: bytes, caller: Caller) -> Call:
         """Return the batch in the body of a ``POST /api``; this does not use the database.
@@ -227,7 +233,7 @@ class Engine:
         self.api_keys = self._admit_users()
 
     def authenticate(self, username: str | None, api_key: str | None) -> None:
-        """Check the credentials of a request for a file.
+        """Check the credentials of a request that is no batch.
 
         Raises:
             InvalidCredentialsError: If they are not those of an active user.

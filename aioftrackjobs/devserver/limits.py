@@ -27,6 +27,13 @@ class Limits:
         uploads: Uploads, parts of files among them, that are received at the same time.
         queue_timeout: Seconds that other uploads and big responses wait until they are refused.
             Long, as the official JavaScript client does not repeat a part that is refused.
+        event: Characters of a frame on the event hub.
+        waiting_events: Characters that wait until a client of the event hub reads them; it is
+            disconnected when there are more.
+        subscriptions: Subscriptions of one connection to the event hub.
+        event_connections: Connections to the event hub.
+        heartbeat: Seconds within which clients of the event hub expect a heartbeat; they get
+            three, and are disconnected if they send nothing in four times as many seconds.
 
     Raises:
         ValueError: If one of them is not positive.
@@ -42,6 +49,11 @@ class Limits:
     parts: int = 10_000
     uploads: int = 16
     queue_timeout: float = 300.0
+    event: int = _MIB
+    waiting_events: int = 8 * _MIB
+    subscriptions: int = 1000
+    event_connections: int = 4000
+    heartbeat: float = 15.0
 
     def __post_init__(self) -> None:
         for limit in fields(self):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import (
     AsyncIterator,
     Callable,
@@ -22,6 +21,7 @@ from weakref import WeakValueDictionary
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.changes import creation_key
 from aioftrackjobs.commit.request import Manner
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
@@ -58,7 +58,7 @@ from aioftrackjobs.protocol.query import bind, select
 from aioftrackjobs.protocol.values import JSONValue, Reference, key_part
 from aioftrackjobs.transport import redact
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 E = TypeVar("E", bound=Entity)
 

@@ -13,10 +13,10 @@ Each row is returned once, if it meets the criteria when its page is read.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import MalformedResponseError, ServerError
 from aioftrackjobs.models import Entity, remote_value
@@ -24,7 +24,7 @@ from aioftrackjobs.protocol.paging import Clauses, PagedExpression, find_clauses
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria
 from aioftrackjobs.protocol.values import Reference
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: Keys that one request reads. The fewer requests, the less can change between them.
 _KEYS_PAGE = 10_000

@@ -12,7 +12,6 @@ committed or rolled back. It does not act on what its parent records after that.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from contextvars import ContextVar
 from functools import partial
@@ -20,13 +19,13 @@ from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, ref
 
-from aioftrackjobs.background import EventLoop
+from aioftrackjobs.background import EventLoop, SafeLogger
 from aioftrackjobs.commit.changes import UnitOfWorkContext
 from aioftrackjobs.commit.task_unit import NOTHING, Entry, TaskUnit, describe
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import SessionStateError
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: The unit of work that a task has entered, made or inherited, for each session.
 _units: ContextVar[Mapping[TaskUnits, Entry]] = ContextVar("aioftrackjobs_units")

@@ -6,28 +6,27 @@ one attachment of a Job for download, so that a second one leads to a warning.
 
 from __future__ import annotations
 
-import logging
 import sys
-import traceback
 import warnings
 from collections.abc import Mapping
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
+from anyio.to_thread import run_sync
 
+from aioftrackjobs.background import SafeLogger, format_error
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.models import Entity, FileComponent, Job, JobComponent
 from aioftrackjobs.protocol.query import bind
-from aioftrackjobs.transport import redact
 
 if TYPE_CHECKING:
     from aioftrackjobs.transfers.content import Uploadable
     from aioftrackjobs.transfers.control import ProgressCallback
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: The name of the file that holds a traceback.
 _TRACEBACK_NAME = "traceback.txt"
@@ -161,12 +160,23 @@ class Attachments:
                 logger.debug("%r: its attachments were not counted: %s", job, exc)
         return len(found)
 
-    async def add_traceback(self, job: Job, text: str) -> None:
-        """Attach *text* as a text file; an error is only logged, as the Job failed by another."""
-        content = text.encode(errors="replace")
+    async def add_traceback(self, job: Job, error: Exception) -> None:
+        """Attach the traceback of *error*, with causes, groups and notes, as a text file.
+
+        If that fails, it is only logged, because the Job has failed by another error.
+        """
         try:
             from aioftrackjobs.transfers.upload import upload  # late: few Jobs fail
 
+            # In a thread: source files are read, on disks that may be slow, or hang.
+            text = await run_sync(
+                format_error,
+                error,
+                self._entities.redact,
+                abandon_on_cancel=True,
+                limiter=anyio.CapacityLimiter(1),  # the program may use all common threads
+            )
+            content = text.encode(errors="replace")
             if not self._known:
                 self._known = await self._count(job)
             await upload(self._entities, content, data={}, name=_TRACEBACK_NAME, job_id=job.id)
@@ -180,8 +190,3 @@ class Attachments:
                 "one of them for download",
                 job,
             )
-
-
-def format_traceback(error: BaseException, *secrets: str) -> str:
-    """Return the traceback of *error*, with causes, groups and notes, without *secrets*."""
-    return redact("".join(traceback.format_exception(error)), *secrets)

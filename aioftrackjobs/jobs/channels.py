@@ -7,7 +7,6 @@ states in between are never sent.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from weakref import WeakSet
 import anyio
 import anyio.lowlevel
 
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.commit.queue import GROUP_OPERATIONS
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError
@@ -26,7 +25,7 @@ from aioftrackjobs.jobs.reading import JobReader, ReadableJob
 from aioftrackjobs.jobs.writing import allows_no_read, may_pass, retry_after_of
 from aioftrackjobs.retry import Backoff, Pauses, RetryPolicy
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: Seconds between two rounds of lease renewals.
 _RENEWAL_ROUND = 1.0
@@ -119,7 +118,7 @@ class Channel:
         self.is_touched = False
         try:
             self._request = self._post(self._settle)
-        except (FtrackJobsError, ValueError) as exc:  # others may keep in data what cannot be sent
+        except Exception as exc:  # noqa: BLE001 - others may keep in data what cannot be sent
             self._writer.log_failure(exc)
         finally:
             self._is_waiting = False
@@ -207,21 +206,28 @@ class ProgressWriter:
     async def _repeat_failed(self, error: FtrackJobsError) -> None:
         await anyio.lowlevel.checkpoint()
         failed, self._failed = self._failed, []
+        may_repeat = False
+        try:
+            may_repeat = await self._pause(failed, error)
+        finally:  # also if a function of the user's retry policy has raised
+            for channel in failed:
+                if may_repeat:
+                    channel.repeat()
+                else:
+                    channel.drop()
+                    self.log_failure(error)
+
+    async def _pause(self, failed: Sequence[Channel], error: FtrackJobsError) -> bool:
+        """Wait for another attempt to write *failed* channels; return whether there is one."""
         budget = self._retry.budget
         backoff = next((each.backoff for each in failed if each.backoff), self._retry.backoff())
         for channel in failed:
             channel.backoff = channel.backoff or backoff
         if budget and not backoff.is_begun:
             logger.warning("progress is written again for %g s: %s", budget, error)
-        if await self._pauses.wait(backoff, retry_after_of(error)):
-            for channel in failed:
-                channel.repeat()
-        else:
-            for channel in failed:
-                channel.drop()
-                self.log_failure(error)
+        return await self._pauses.wait(backoff, retry_after_of(error))
 
-    def log_failure(self, error: Exception) -> None:
+    def log_failure(self, error: BaseException) -> None:
         """Log that a write failed: in one line for all writes that fail at the same time."""
         self._failures += 1
         if self._failures > 1:
@@ -231,7 +237,7 @@ class ProgressWriter:
         except FtrackJobsError:  # the session ends, and with it all Jobs that are left
             logger.warning("progress was not written; the work goes on: %s", error)
 
-    async def _log_failures(self, error: Exception) -> None:
+    async def _log_failures(self, error: BaseException) -> None:
         await anyio.lowlevel.checkpoint()
         number, self._failures = self._failures, 0
         jobs = "" if number == 1 else f" for {number} Jobs"
@@ -243,7 +249,8 @@ class ProgressWriter:
                 pause = self._next_round - time.monotonic()
                 await anyio.sleep(max(pause, 0))
                 self._next_round = time.monotonic() + self._interval
-                await self._write_all()
+                with self._background.surviving("a round of progress reports"):
+                    await self._write_all()
         except FtrackJobsError:
             logger.warning("progress is not written any more", exc_info=True)
         finally:
@@ -265,14 +272,22 @@ class ProgressWriter:
     async def _write(self, channels: Sequence[Channel]) -> None:
         try:
             await self._reader.read([channel.job for channel in channels])
-        except FtrackJobsError as exc:
-            if not allows_no_read(exc):  # which is no reason to report nothing
+        except BaseException as exc:
+            # That no read is allowed is no reason to report nothing.
+            if not (isinstance(exc, FtrackJobsError) and allows_no_read(exc)):
                 for channel in channels:
                     channel.drop()
                     self.log_failure(exc)
+                if not isinstance(exc, FtrackJobsError):
+                    raise
                 return
         for channel in channels:
-            channel.write()
+            try:
+                channel.write()
+            except BaseException as exc:
+                channel.drop()
+                if not self._background.survives(exc, "a progress report"):
+                    raise
 
 
 class ProgressWriters:

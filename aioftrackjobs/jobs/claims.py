@@ -27,7 +27,6 @@ back after the same time.
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
@@ -37,6 +36,7 @@ from weakref import WeakSet
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query
@@ -58,7 +58,7 @@ from aioftrackjobs.models import Entity, Job, JobStatus, parse_job_data, remote_
 from aioftrackjobs.protocol.paging import find_clauses, split_paging
 from aioftrackjobs.protocol.query import has_projections
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 _IS_QUEUED = 'status is "queued"'
 
@@ -262,7 +262,7 @@ class Claims:
             with self._background.keep_alive(), anyio.move_on_after(self._seconds):
                 await claim.unit.settled()
                 await write_anew(self._entities.connection, partial(self._remove, claim))
-        except (FtrackJobsError, ValueError) as exc:
+        except Exception as exc:  # noqa: BLE001 - others may keep anything in its data
             logger.warning("%r stays claimed for %g s: %s", claim.job, self._seconds, exc)
         finally:
             self._busy.discard(claim.job.id)

@@ -42,7 +42,7 @@ class JobsContext:
         self.active = ActiveJobs(
             connection.background,
             connection.server_status,
-            connection.journal.holder,
+            connection.journal,
             self.reader,
             seconds=lease,
             period=connection.timings.job_read_interval,

@@ -26,7 +26,7 @@ from weakref import WeakSet
 
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
-from aioftrackjobs.errors import ArgumentError
+from aioftrackjobs.errors import ArgumentError, EntityError, ServerError
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
 from aioftrackjobs.jobs.progress import FAILURE, Progress, add_failure, compose_description
 from aioftrackjobs.models import Job, JobStatus, current_value, parse_job_data, remote_value
@@ -82,6 +82,7 @@ class JobData:
     extra: Mapping[str, Any] | None = None
     is_running: bool = False
     taken_over: Mapping[str, Any] | None = None
+    is_plain: bool = False
     _latest: tuple[str, ...] = ()
 
     def adopt_description(self, data: object) -> None:
@@ -137,21 +138,14 @@ class JobData:
         }
         self.extra = {**(self.extra or {}), **changed}
 
-    def compose(
-        self,
-        data: object,
-        extra: Mapping[str, Any] | None = None,
-        *,
-        is_plain: bool = False,
-    ) -> Mapping[str, Any]:
+    def compose(self, data: object, extra: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """Return the new content of *data*.
 
         Args:
             data: What the server holds: JSON text, or whatever else others have written.
             extra: Values to keep in it from now on.
-            is_plain: Whether the texts are short, and in ASCII, because the server refuses others.
         """
-        encodable = _plain if is_plain else _encodable
+        encodable = _plain if self.is_plain else _encodable
         composed = {**_read(data), **(self.extra or {}), **(extra or {})}
         base, progress = self.description, self.progress
         text = base or ""
@@ -213,6 +207,30 @@ def level_after(refusals: int) -> int:
     After two of them it becomes less, and then begins again.
     """
     return (refusals - 1) % 3 if refusals else WHOLE
+
+
+class Refusals:
+    """The refusals of what is written while a Job runs, one after the other."""
+
+    def __init__(self) -> None:
+        self._count = 0
+
+    @property
+    def level(self) -> int:
+        """What is sent."""
+        return level_after(self._count)
+
+    def note(self, error: Exception) -> bool:
+        """Note an *error*; return whether to write again soon, and perhaps less."""
+        is_refusal = isinstance(error, ServerError) and not error.is_retryable
+        if not (is_refusal or isinstance(error, EntityError)):
+            return False
+        self._count += 1
+        return self._count % 4 > 0  # all that there is was tried
+
+    def note_success(self) -> None:
+        """Note that the server has applied a write: the next one has everything again."""
+        self._count = 0 if self.level == WHOLE else 1
 
 
 def simplified(data: Mapping[str, Any], refusals: int) -> Mapping[str, Any] | None:

@@ -17,7 +17,6 @@ Repeated attempts are safe, because they set absolute values. Before each one, t
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,6 +25,7 @@ from typing import Any, Protocol
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, WithdrawnError
 from aioftrackjobs.errors import (
     ConnectError,
@@ -44,13 +44,16 @@ from aioftrackjobs.jobs.writing import allows_no_read, retry_after_of, write_ane
 from aioftrackjobs.models import JobStatus, remote_value
 from aioftrackjobs.retry import Backoff
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: Seconds until an attempt gets company, and the shortest such time for a short grace.
 _PATIENCE, _LEAST_PATIENCE = 3.0, 0.5
 
 #: Seconds between two attempts, at most, whatever the server asks for.
 _LONGEST_PAUSE = 2.0
+
+#: Seconds until another attempt if one could not be made.
+_FAULT_PAUSE = 0.05
 
 #: Requests whose response is lost count as a refusal, if there are so many: a firewall may look
 #: into a text.
@@ -130,8 +133,9 @@ class Delivery:
                     self.is_suspicious = True
                     continue
                 self._note_failure(error)
-                if isinstance(error, (ServerError, TransportError, WithdrawnError)):
-                    # Otherwise nothing was sent.
+                if not isinstance(error, (ServerError, TransportError, WithdrawnError)):
+                    await anyio.sleep(_FAULT_PAUSE)  # nothing was sent
+                else:
                     backoff = backoff or replace(self._jobs.retry, budget=math.inf).backoff()
                     with anyio.move_on_after(_LONGEST_PAUSE):
                         await self._jobs.server.pauses.wait(backoff, retry_after_of(error))
@@ -183,6 +187,7 @@ class Delivery:
                     else:
                         await reader.read_with_others(self._running)
                 except FtrackJobsError as exc:
+                    self.error = exc
                     return allows_no_read(exc)
                 return True
             if not scope.cancelled_caught:
@@ -209,7 +214,8 @@ class Delivery:
         return request
 
     def _compose(self, *, is_plain: bool) -> Mapping[str, Any]:
-        return self._data.compose(remote_value(self._job, "data"), is_plain=is_plain)
+        self._data.is_plain = is_plain
+        return self._data.compose(remote_value(self._job, "data"))
 
     def _settle(self, level: int, outcome: Outcome) -> None:
         """Take note of the end of an attempt, perhaps not of the latest one."""

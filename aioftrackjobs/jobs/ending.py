@@ -14,7 +14,6 @@ in its callbacks. Nothing is guessed: where nothing is found, the block was just
 from __future__ import annotations
 
 import gc
-import logging
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -31,11 +30,11 @@ from typing import Any, NamedTuple
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger, leaves_of, text_of, type_name
 from aioftrackjobs.errors import SessionStateError
-from aioftrackjobs.jobs.progress import text_of
 from aioftrackjobs.models import JobStatus
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: What a cancel scope of anyio writes into a CancelledError, with the reason behind it if it has
 #: one. Earlier versions of anyio write "by" for "via".
@@ -50,6 +49,9 @@ _BY_FAILURE = "cancelled because another task failed"
 
 #: Coroutines that are followed from a task inwards, and tasks that are followed from it outwards.
 _DEEPEST, _FARTHEST = 500, 50
+
+#: Cancellations that one after the other were raised in the place of another.
+_LONGEST_CHAIN = 100
 
 #: Seconds from here on are shown without decimal places.
 _EXACT = 10
@@ -97,7 +99,16 @@ def end_of_block(
     if shutdown_reason is not None and not (decided or isinstance(error, Exception)):
         return End(JobStatus.FAILED, shutdown_reason)
     if was_stopped:  # as by a cancellation, the work may have ended before
-        return decided or End(JobStatus.FAILED, str(error))
+        return decided or End(JobStatus.FAILED, text_of(error))
+    try:
+        return _judge(error, decided, describe)
+    except BaseException:  # noqa: BLE001 - a class of the user's may raise whatever it is asked
+        return End(JobStatus.FAILED, type_name(error))
+
+
+def _judge(
+    error: BaseException, decided: End | None, describe: Callable[[BaseException], str]
+) -> End:
     leaves = leaves_of(error)
     if any(map(_is_failure, leaves)):
         if decided is not None and decided.status is JobStatus.FAILED and decided.text:
@@ -109,13 +120,6 @@ def end_of_block(
     if interruption is None:  # sys.exit() or sys.exit(0)
         return End(JobStatus.DONE)
     return End(JobStatus.FAILED, describe(interruption))
-
-
-def leaves_of(error: BaseException) -> list[BaseException]:
-    """Return the errors inside nested groups, or the error itself."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for member in error.exceptions for leaf in leaves_of(member)]
 
 
 def is_cancellation(error: BaseException) -> bool:
@@ -132,8 +136,16 @@ def is_interruption(error: BaseException) -> bool:
 
 def _is_failure(error: BaseException) -> bool:
     if isinstance(error, SystemExit):
-        return not (error.code is None or (isinstance(error.code, int) and error.code == 0))
+        return _exit_code(error) != 0
     return not is_interruption(error)
+
+
+def _exit_code(error: SystemExit) -> int | None:
+    """Return the number that the process exits with; None for a text, which exits with 1."""
+    code: object = SystemExit.__dict__["code"].__get__(error)  # not what a subclass says
+    if code is None:
+        return 0
+    return int.__index__(code) if isinstance(code, int) else None
 
 
 def describe_failure(error: BaseException) -> str:
@@ -150,14 +162,15 @@ def describe_error(error: BaseException) -> str:
             return "interrupted"
         case GeneratorExit():
             return "closed before its end"
-        case SystemExit(code=int() | None as code):
-            return f"the process exits with {int(code or 0)}"
-        case SystemExit(code=shown):  # the interpreter prints it, and exits with 1
-            return text_of(shown) or "the process exits with 1"
+        case SystemExit() if (code := _exit_code(error)) is not None:
+            return f"the process exits with {code}"
+        case SystemExit():  # the interpreter prints it, and exits with 1
+            shown = text_of(SystemExit.__dict__["code"].__get__(error))
+            return shown or "the process exits with 1"
         case _ if is_cancellation(error):
             return "cancelled"
         case _:
-            return ": ".join(filter(None, (type(error).__name__, text_of(error))))
+            return ": ".join(filter(None, (type_name(error), text_of(error))))
 
 
 # Interruptions
@@ -173,6 +186,14 @@ def describe_interruption(error: BaseException, task: Any, seconds: float) -> st
     """
     if not is_cancellation(error):
         return describe_error(error)
+    try:
+        return _describe_cancellation(error, task, seconds)
+    except Exception:  # in a program that has changed parts of asyncio
+        logger.debug("the reason of a cancellation was not found", exc_info=True)
+        return "cancelled"
+
+
+def _describe_cancellation(error: BaseException, task: Any, seconds: float) -> str:
     digits = 0 if seconds >= _EXACT else 1 if seconds >= 1 else 2
     timed_out = f"timed out after {seconds:.{digits}f} s"
     source = getattr(error, "source", None)
@@ -186,13 +207,7 @@ def describe_interruption(error: BaseException, task: Any, seconds: float) -> st
     if isinstance(reason, str) and reason.strip():
         failure = reason.partition(_NURSERY_REASON)[2] if source == "nursery" else ""
         return f"{_BY_FAILURE}: {failure}" if failure else f"cancelled: {reason}"
-    if task is None:
-        return "cancelled"
-    try:
-        return _find_reason(task, timed_out)
-    except Exception:  # in a program that has changed parts of asyncio
-        logger.debug("the reason of a cancellation was not found", exc_info=True)
-        return "cancelled"
+    return "cancelled" if task is None else _find_reason(task, timed_out)
 
 
 def _find_reason(task: Any, timed_out: str) -> str:
@@ -217,7 +232,9 @@ def _is_interrupted() -> bool:
 
 def _message(error: BaseException | None) -> str | None:
     """Return the message of a CancelledError of asyncio, or the reason of anyio's cancel scope."""
-    while error is not None and is_cancellation(error):
+    for _ in range(_LONGEST_CHAIN):
+        if error is None or not is_cancellation(error):
+            break
         if error.args and (text := text_of(error.args[0])):
             if not text.startswith(_SCOPES):
                 return text

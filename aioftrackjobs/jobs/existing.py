@@ -12,14 +12,13 @@ If the owner is a block of the same session, the joined one reports through it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import anyio
-import sniffio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.request import PendingRequest, Settle
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.errors import (
@@ -28,7 +27,6 @@ from aioftrackjobs.errors import (
     FtrackJobsError,
     JobOwnedError,
     ServerError,
-    SessionStateError,
 )
 from aioftrackjobs.jobs.block import GivenJob, find_job
 from aioftrackjobs.jobs.claims import Beginning
@@ -41,7 +39,7 @@ from aioftrackjobs.jobs.stopping import current_task
 from aioftrackjobs.jobs.writing import write_anew
 from aioftrackjobs.models import JobStatus, parse_job_data, remote_value
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 
 class RepeatedLifecycle(JobLifecycle):
@@ -223,7 +221,7 @@ class JoinedLifecycle(JobLifecycle):
         if self._channels.are_used:
             try:
                 await self._jobs.background.finish(self._write_last)
-            except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
+            except Exception as exc:  # noqa: BLE001 - the block's own error must come out
                 logger.warning("%r: its latest progress was not written: %s", self, exc)
 
     async def _write_last(self) -> None:

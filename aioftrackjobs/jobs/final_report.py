@@ -11,10 +11,10 @@ error.
 from __future__ import annotations
 
 import json
-import logging
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.errors import JobDeletedError
 from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
@@ -25,7 +25,7 @@ from aioftrackjobs.journal import Receipt
 from aioftrackjobs.models import JobStatus
 from aioftrackjobs.transport import redact
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 
 class FinalReport:
@@ -72,9 +72,12 @@ class FinalReport:
         deadline = deadline or anyio.current_time() + self._grace
         receipt: Receipt | None = None
         if journal.state != "off":
-            receipt = journal.record_final_report(job_id, self._encode(status))
+            with self._jobs.background.surviving("the record of a final status"):
+                receipt = journal.record_final_report(job_id, self._encode(status))
         with self._jobs.server.pauses.expedite():
-            is_quiet = await self._stop_reports(deadline)  # while the journal is written
+            is_quiet = False
+            with self._jobs.background.surviving("the end of the progress reports"):
+                is_quiet = await self._stop_reports(deadline)  # while the journal is written
             began = anyio.current_time()
             is_kept = receipt is not None and await journal.wait_until_written(receipt)
             deadline += anyio.current_time() - began  # the grace is for the server alone
@@ -83,9 +86,8 @@ class FinalReport:
             journal.release_job(job_id)
         elif receipt is not None:
             self._jobs.replay.wake()
-            if is_kept and not is_final_refusal(
-                self.error
-            ):  # otherwise it may be lost, and the caller has to know
+            # Otherwise it may be lost, and the caller has to know.
+            if is_kept and not is_final_refusal(self.error):
                 logger.warning(
                     "%r: its final status waits in the journal: %s", self._job, self.error
                 )

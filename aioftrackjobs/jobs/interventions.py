@@ -7,12 +7,12 @@ it any more, and nothing waits for it.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.errors import JobDeletedError, JobStoppedError, ServerError
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import RECOVERED, is_mistaken_failure
@@ -20,7 +20,7 @@ from aioftrackjobs.jobs.ownership import Lease, is_owned_by_other, owned_error
 from aioftrackjobs.jobs.stopping import STOP, BlockScope, StopOn, StopRequest, stop_request_in
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: Statuses that other clients may set. A status that only the server knows means nothing here.
 _OTHER_STATUSES = (JobStatus.QUEUED, JobStatus.DONE, JobStatus.FAILED)
@@ -278,7 +278,9 @@ class Interventions:
     def has_caused(self, error: BaseException) -> bool:
         """Return whether *error* says that the block of this Job was stopped."""
         job_id = None if self._job is None else self._job.id
-        return isinstance(error, JobStoppedError) and error.job_id == job_id
+        # By its type, as except does: a class of the user's may have a __class__ that raises.
+        is_stop = issubclass(type(error), JobStoppedError)
+        return is_stop and cast("JobStoppedError", error).job_id == job_id
 
     @property
     def imposed_status(self) -> JobStatus | None:

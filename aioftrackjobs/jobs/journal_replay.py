@@ -10,17 +10,18 @@ session runs by now, or that has ended otherwise, is left alone.
 from __future__ import annotations
 
 import json
-import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger, text_of, type_name
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import (
     AuthenticationError,
@@ -48,7 +49,9 @@ from aioftrackjobs.jobs.termination import (
 from aioftrackjobs.journal import Entry
 from aioftrackjobs.models import Job, JobStatus, parse_job_data, remote_value
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
+
+T = TypeVar("T")
 
 #: Jobs that are read and written together.
 _CHUNK = 100
@@ -76,7 +79,7 @@ class JournalReplay:
         self._refused_since: dict[str, float] = {}
         self._refusals = Counter[str]()  # of each Job
         self._woken: anyio.Event | None = None  # not None while it runs
-        self._rest = anyio.CancelScope()  # until the next time
+        self._rest: anyio.CancelScope | None = None  # until the next time
         self._looks_again = False
         self._retry_after: float | None = None
         self._logged_problem: str | None = None
@@ -85,7 +88,8 @@ class JournalReplay:
         """Deliver what the journal keeps, without delay for the caller."""
         if self._woken is not None:
             self._woken.set()
-            self._rest.cancel()
+            if self._rest is not None:
+                self._rest.cancel()
             return
         if self._connection.is_closing:
             return  # a later session does it
@@ -104,7 +108,8 @@ class JournalReplay:
             while True:
                 self._woken = woken = anyio.Event()
                 is_complete = False
-                with self._connection.background.optional() as scope:
+                background = self._connection.background
+                with background.optional() as scope, background.surviving("the journal's replay"):
                     is_complete = await self.deliver()
                 if scope.cancel_called:
                     return  # the session is being closed: a later one goes on
@@ -138,11 +143,13 @@ class JournalReplay:
         is_complete, self._retry_after = True, None
         try:
             for start in range(0, len(jobs), _CHUNK):
-                is_complete &= await self._deliver_jobs(jobs[start : start + _CHUNK])
+                chunk = jobs[start : start + _CHUNK]
+                is_complete &= await self._deliver_in_parts(self._deliver_jobs, chunk)
             if ids := await self._abandoned(uploads):
                 from aioftrackjobs.transfers.upload import remove_unregistered  # late: few crash
 
-                is_complete &= await remove_unregistered(self._entities, ids)
+                remove = partial(remove_unregistered, self._entities)
+                is_complete &= await self._deliver_in_parts(remove, ids)
         except SessionStateError:
             raise
         except TransportError as exc:
@@ -158,6 +165,30 @@ class JournalReplay:
         if not self._looks_again:
             self._logged_problem = None
         return is_complete
+
+    async def _deliver_in_parts(
+        self, deliver: Callable[[Sequence[T]], Awaitable[bool]], items: Sequence[T]
+    ) -> bool:
+        """Deliver *items*, and if they are refused together, each half by itself.
+
+        One of them may have an id, or something else, that the server does not accept, or that
+        leads to a fault here. It must not hold up the others.
+        """
+        try:
+            return await deliver(items)
+        except (SessionStateError, TransportError, AuthenticationError):
+            raise
+        except Exception as exc:
+            if isinstance(exc, ServerError) and exc.is_retryable:
+                raise
+            if len(items) == 1:
+                name = getattr(items[0], "id", items[0])
+                self._log_problem(f"{name}: {text_of(exc) or type_name(exc)}")
+                self._looks_again = True
+                return True
+        middle = len(items) // 2
+        is_complete = await self._deliver_in_parts(deliver, items[:middle])
+        return await self._deliver_in_parts(deliver, items[middle:]) and is_complete
 
     async def _abandoned(self, uploads: Sequence[Entry]) -> list[str]:
         """Return the ids of those *uploads* that no request of their process registers any more.
@@ -284,8 +315,9 @@ def _read_final_report(entry: Entry) -> tuple[JobStatus, Mapping[str, Any]] | No
     if entry.final_report is None:
         return None
     report = _parse(entry.final_report)
+    data = report.get("data")
     try:
-        return JobStatus(report["status"]), dict(report["data"])
+        return JobStatus(report["status"]), data if isinstance(data, dict) else {}
     except (ValueError, LookupError, TypeError):
         logger.warning("Job %s: what the journal keeps as its final status is none", entry.id)
         return None
@@ -294,6 +326,6 @@ def _read_final_report(entry: Entry) -> tuple[JobStatus, Mapping[str, Any]] | No
 def _parse(text: str | None) -> Mapping[str, Any]:
     try:
         report = json.loads(text or "null")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return report if isinstance(report, dict) else {}

@@ -9,28 +9,32 @@ ended or deleted.
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
+from weakref import WeakValueDictionary
 
 import anyio
 
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
 from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
-from aioftrackjobs.journal import Process, this_process
+from aioftrackjobs.journal import Journal, Process, this_process
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: How often a lease is renewed before it would end.
 RENEWALS = 3
 
+#: Seconds from the end of a lease for which its owner is waited for if its process lives on this
+#: host: its event loop may be blocked, or the process be stopped. A process that has given up one
+#: of its Jobs looks the same, so that this must end some time.
+LIVING_GRACE = 86_400.0
 #: Jobs that the warning of a session that closes names.
 _MOST_NAMES = 10
 
@@ -64,13 +68,39 @@ class ActiveJob(ReadableJob, Protocol):
         ...
 
 
+#: What each session of this process runs, by its holder in leases.
+_of_sessions = WeakValueDictionary[str, "ActiveJobs"]()
+
+
+def is_lost(job_id: str, lease: Lease, now: datetime, grace: float) -> bool:
+    """Return whether the running Job with a *lease* has no owner any more, as seen from here.
+
+    That is stricter than :meth:`.Lease.is_over`, which decides who may run a Job: an owner on this
+    host that lives keeps its Job although it has not renewed the lease in time.
+
+    Args:
+        job_id: The id of the Job.
+        lease: What its data hold.
+        now: The time of the server.
+        grace: Seconds by which clocks may differ.
+    """
+    if not lease.is_over(now, grace):
+        return False
+    if lease.process == this_process():  # known, and not only likely
+        session = _of_sessions.get(lease.holder)
+        return session is None or not session.holds(job_id)
+    if lease.is_claim or not lease.process.is_alive():
+        return True
+    return (now - lease.until).total_seconds() > LIVING_GRACE
+
+
 class ActiveJobs:
     """The Jobs that a session runs: renews their leases, reads them, cancels them at a shutdown.
 
     Args:
         background: Where leases are renewed.
         server: Knows the time of the server.
-        holder: Names the session in leases.
+        journal: Names the session in leases, and keeps final statuses that are not delivered.
         reader: Reads what others have written in the Jobs.
         seconds: How long a lease lasts; 0 for no leases.
         period: Seconds from one read of the Jobs to the next; less if leases are renewed more
@@ -86,7 +116,7 @@ class ActiveJobs:
         self,
         background: BackgroundTasks,
         server: ServerStatus,
-        holder: str,
+        journal: Journal,
         reader: JobReader,
         *,
         seconds: float,
@@ -94,7 +124,7 @@ class ActiveJobs:
     ) -> None:
         self._background = background
         self._server = server
-        self._holder = holder
+        self._journal = journal
         self._reader = reader
         self._seconds = seconds
         self._interval = seconds / RENEWALS
@@ -108,6 +138,7 @@ class ActiveJobs:
         self._blocks = 0
         self._all_left: anyio.Event | None = None
         server.on_clock_step = self._handle_clock_step
+        _of_sessions[journal.holder] = self
         self.shutdown_reason: str | None = None
         self.shutdown_deadline = math.inf
         self.is_closing = False
@@ -129,7 +160,7 @@ class ActiveJobs:
             # Found out late: a process may make a session and fork before it is opened.
             self._process = self._process or this_process()
             until = self._server.server_time() + timedelta(seconds=self._seconds)
-            self._lease = Lease(self._holder, self._process, until).encode()
+            self._lease = Lease(self._journal.holder, self._process, until).encode()
             self._lease_made_at = made_at
         return self._lease
 
@@ -175,6 +206,11 @@ class ActiveJobs:
         """Return the Job with this id that this session owns; None if it owns none."""
         return next((job for job in self._jobs if job.is_job(job_id)), None)
 
+    def holds(self, job_id: str) -> bool:
+        """Return whether this session runs the Job with this id, or is to end it; in any thread."""
+        owned = (*tuple(self._jobs), *tuple(self._ending))
+        return self._journal.keeps_job(job_id) or any(job.is_job(job_id) for job in owned)
+
     def is_ending(self, job_id: str) -> bool:
         """Return whether this session is reporting how the Job with this id ended."""
         return any(job.is_job(job_id) for job in self._ending)
@@ -187,11 +223,12 @@ class ActiveJobs:
         try:
             while self._readable():
                 await anyio.sleep(self._period)
-                if self._seconds:
-                    self.renew_all(older_than=self._interval - self._period / 2)
-                if not self._is_reading:  # a read that hangs must not hold up renewals
-                    self._background.spawn(self._read_all)
-                    self._is_reading = True
+                with self._background.surviving("a round of lease renewals"):
+                    if self._seconds:
+                        self.renew_all(older_than=self._interval - self._period / 2)
+                    if not self._is_reading:  # a read that hangs must not hold up renewals
+                        self._background.spawn(self._read_all)
+                        self._is_reading = True
         except SessionStateError:
             pass  # it is closed
         finally:
@@ -217,7 +254,8 @@ class ActiveJobs:
     def renew_all(self, *, older_than: float) -> None:
         """Renew all leases that were written more than *older_than* seconds ago."""
         for job in tuple(self._jobs):
-            job.renew_lease(older_than)
+            with self._background.surviving("the renewal of a lease"):
+                job.renew_lease(older_than)
 
     def _handle_clock_step(self, change: timedelta) -> None:
         """Renew all leases if the server's clock has moved so far that they may end too early."""
@@ -263,9 +301,14 @@ class ActiveJobs:
             logger.warning(
                 "the session is closed while Jobs are running; this ends them: %s", names
             )
+
+        async def close(job: ActiveJob) -> None:
+            with self._background.surviving("the end of a Job when the session closes"):
+                await job.close()
+
         async with anyio.create_task_group() as group:
             for job in (*running, *self._guests):
-                group.start_soon(job.close)
+                group.start_soon(close, job)
         while self._ending:
             self._all_reported = anyio.Event()
             await self._all_reported.wait()

@@ -7,7 +7,6 @@ ended. An error of the block wins over an error of a report.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -16,8 +15,8 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import anyio
-import sniffio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.request import (
     Applied,
     NotApplied,
@@ -33,13 +32,20 @@ from aioftrackjobs.errors import (
     FtrackJobsError,
     JobDeletedError,
     ServerError,
-    SessionStateError,
 )
-from aioftrackjobs.jobs.attachments import Attachments, format_traceback
+from aioftrackjobs.jobs.attachments import Attachments
 from aioftrackjobs.jobs.block import GivenJob, find_user
 from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import Assignments, JobData, parse_given_data
+from aioftrackjobs.jobs.data import (
+    NOTHING,
+    WHOLE,
+    Assignments,
+    JobData,
+    Refusals,
+    add_lease,
+    parse_given_data,
+)
 from aioftrackjobs.jobs.ending import CLOSED, End, describe_interruption, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.interventions import Interventions
@@ -51,7 +57,7 @@ from aioftrackjobs.models import Job, JobStatus, User, remote_value
 if TYPE_CHECKING:
     import asyncio
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: A change of the server's clock, as seen from here, that the delay of a response cannot explain.
 _CLOCK_STEP = timedelta(seconds=5)
@@ -78,7 +84,8 @@ class JobLifecycle:
         stop_on: StopOn = "request",
     ) -> None:
         self._jobs = jobs
-        self._data = JobData(description)
+        # A subclass of str may have methods of its own, which would run in the background.
+        self._data = JobData(None if description is None else str.__str__(description))
         self._grace = grace
         self._interval = interval
         self._decided: End | None = None
@@ -87,6 +94,7 @@ class JobLifecycle:
         self._began_at = time.monotonic()
         self._lease_made_at = 0.0
         self._patience = jobs.patience
+        self._refusals = Refusals()
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_begun = False
@@ -289,8 +297,11 @@ class JobLifecycle:
         if self.interventions.forbid_writes:
             return None
         unit = self._jobs.entities.new_unit(is_urgent=True, patience=self._patience)
-        lease = self._data.lease
-        values: dict[str, Any] = {"data": self._compose(remote_value(self.entity, "data"))}
+        lease, remote = self._data.lease, remote_value(self.entity, "data")
+        self._data.is_plain = self._refusals.level != WHOLE
+        values: dict[str, Any] = {"data": self._compose(remote)}
+        if self._refusals.level == NOTHING and self._data.lease is not None:
+            values["data"] = add_lease(remote, self._data.lease)
         if self.interventions.is_mistaken:
             values["status"] = JobStatus.RUNNING
         unit.set(self.entity, **values)
@@ -301,8 +312,11 @@ class JobLifecycle:
                 had_lapsed = lease is not None and now >= lease["until"]
                 self.interventions.note_written(had_lapsed=had_lapsed)
                 self._patience = self._jobs.patience
+                self._refusals.note_success()
             elif isinstance(outcome, NotApplied):
                 self.interventions.note_refusal(outcome.error)
+                if self._refusals.note(outcome.error):  # otherwise the lease ends
+                    self._channels.touch_for_lease()
                 self._patience *= 1 + isinstance(outcome.error, WithdrawnError)
             settle(outcome)
 
@@ -439,14 +453,15 @@ class JobLifecycle:
         self._stop_running()
         if self.interventions.is_deleted:
             return
-        is_own = isinstance(error, Exception) and not self.interventions.has_caused(error)
-        text = format_traceback(error, self._jobs.api_key) if with_traceback and is_own else None
+        attached = None
+        if isinstance(error, Exception) and not self.interventions.has_caused(error):
+            attached = error if with_traceback else None
         try:
             # In the background, while the task waits: see jobs.ending.
             find_end = partial(self._find_end, error, current_task(), seconds)
             with self._jobs.active.count_report(self):
-                await self._jobs.background.finish(self._report_failure, find_end, text)
-        except (SessionStateError, sniffio.AsyncLibraryNotFoundError) as exc:
+                await self._jobs.background.finish(self._report_failure, find_end, attached)
+        except Exception as exc:  # noqa: BLE001 - the block's own error must come out
             logger.warning("%r: its failure was not reported: %s", self, exc)
         except anyio.get_cancelled_exc_class():
             if isinstance(error, Exception):
@@ -467,7 +482,9 @@ class JobLifecycle:
         )
         return End(end.status, end.text and one_line(end.text, self._jobs.api_key))
 
-    async def _report_failure(self, find_end: Callable[[], End], traceback: str | None) -> None:
+    async def _report_failure(
+        self, find_end: Callable[[], End], attached: Exception | None
+    ) -> None:
         deadline = anyio.current_time() + self._grace
         with anyio.CancelScope(deadline=deadline):
             if not await self._may_exist():
@@ -482,9 +499,9 @@ class JobLifecycle:
         await report.deliver(end.status, deadline)
         if report.error is not None:
             logger.warning("%r: its failure was not reported: %s", self, report.error)
-        elif traceback is not None and end.status is JobStatus.FAILED:
+        elif attached is not None and end.status is JobStatus.FAILED:
             with anyio.CancelScope(deadline=deadline) as scope:
-                await self.attachments.add_traceback(self.entity, traceback)
+                await self.attachments.add_traceback(self.entity, attached)
             if scope.cancelled_caught:
                 logger.warning("%r: there was no time to attach its traceback", self)
 

@@ -25,14 +25,6 @@ def one_line(text: str, *secrets: str) -> str:
     return line if len(line) <= LONGEST_LINE else f"{line[: LONGEST_LINE - 1]}…"
 
 
-def text_of(value: object) -> str | None:
-    """Return ``str(value)``; None for None, and if that raises an error."""
-    try:
-        return None if value is None else str(value)
-    except Exception:  # noqa: BLE001 - a broken __str__ is no reason to end the work
-        return None
-
-
 class Progress(NamedTuple):
     """How far a Job is.
 

@@ -8,7 +8,6 @@ The same rows show that a Job was stopped, or deleted, by another client.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Protocol
@@ -16,13 +15,14 @@ from typing import Any, Protocol
 import anyio
 import anyio.lowlevel
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.commit.request import Manner
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, MalformedResponseError, TransportError
 from aioftrackjobs.models import Job, remote_value
 from aioftrackjobs.protocol.query import PAGE_SIZE, key_criteria, select
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: What is read of a Job.
 _ATTRIBUTES = ("id", "status", "data")

@@ -6,17 +6,17 @@ for what it is passed: a report must never end the work that it is about.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sized
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self, TypeVar, cast
 
-from aioftrackjobs.jobs.progress import Progress, text_of
-from aioftrackjobs.jobs.stages import Work, number, show_value
+from aioftrackjobs.background import SafeLogger, show_value, text_of
+from aioftrackjobs.jobs.progress import Progress
+from aioftrackjobs.jobs.stages import Work, number, plain
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 T = TypeVar("T")
 
@@ -106,11 +106,16 @@ class Reporter:
             total: The value of *done* at the end of the work.
         """
         work = self._work()
-        if total is None and isinstance(message, (int, float)):
-            message, total = None, message
+        if total is None and issubclass(type(message), (int, float)):
+            message, total = None, cast("float", message)
+        # Values of the user's are read before the lock is taken: they may run any code, and block.
+        text = text_of(message)
+        given, whole = plain(done), plain(total)
         with self._reports.lock:
-            problem = work.progress(done, message, total)
+            problem = work.progress(given, text, whole)
             self._reports.send(work)
+        if message is not None and text is None:
+            problem = problem or "a message without a text"
         if problem is not None:
             self._reports.warn(problem)
 
@@ -125,8 +130,11 @@ class Reporter:
             message: What the Job is doing; the number that is done by now if None.
         """
         work = self._work()
+        text, given = text_of(message), plain(amount)
+        if message is not None and text is None:
+            text = ""  # it replaces the last one, and no count takes its place
         with self._reports.lock:
-            problem = work.advance(amount, message)
+            problem = work.advance(given, text)
             self._reports.send(work)
         if problem is not None:
             self._reports.warn(problem)
@@ -142,9 +150,9 @@ class Reporter:
 
     @message.setter
     def message(self, text: str | None) -> None:
-        work = self._work()
+        work, plain_text = self._work(), text_of(text)
         with self._reports.lock:
-            work.message = text_of(text)
+            work.message = plain_text
             self._reports.send(work)
 
     def track(
@@ -157,8 +165,8 @@ class Reporter:
             total: How many items there are, if they have no length, and if that is not the total of
                 the stage.
         """
-        if total is None and isinstance(items, Sized):
-            total = len(items)
+        if total is None:
+            total = _length(items)
         return _Tracked(self._reports, self._work(), items, total)
 
     def stage(self, name: str, *, weight: float = 1, total: float | None = None) -> Stage:
@@ -204,10 +212,11 @@ class Stage(Reporter):
         super().__init__(reports)
         known_weight = number(weight)
         known_total = None if total is None else number(total)
+        text = text_of(name) or ""
         with reports.lock:
             self._own = Work(
                 within,
-                text_of(name) or "",
+                text,
                 1.0 if known_weight is None else known_weight,
                 known_total or None,
             )
@@ -283,6 +292,14 @@ def current_work(reports: Reports) -> Work:
         if (work := stage.work_for(reports)) is not None:
             return work
     return reports.work
+
+
+def _length(items: object) -> int | None:
+    """Return how many *items* there are; None if they do not say that."""
+    try:
+        return len(items) if isinstance(items, Sized) else None
+    except Exception:  # noqa: BLE001 - the work is to iterate over them, whatever their length
+        return None
 
 
 class _Tracked(AsyncIterator[T]):

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 
-from aioftrackjobs.jobs.progress import Progress, text_of
+from aioftrackjobs.background import show_value
+from aioftrackjobs.jobs.progress import Progress
 
 #: By how much sums of fractions may be wrong: not enough to show.
 _TOLERANCE = 1e-6
@@ -88,10 +89,9 @@ class Work:
             return 0.0
         return sum(each.share * each.fraction for each in self._stages if each.share)
 
-    def progress(self, done: object, message: object, total: object) -> str | None:
+    def progress(self, done: object, message: str | None, total: object) -> str | None:
         """Set how much is done: a fraction, or an amount of *total*."""
-        text = message if type(message) is str else text_of(message)
-        self._latest_message = text
+        self._latest_message = message
         amount = number(done)
         whole = None if total is None else number(total)
         if amount is None or (total is not None and not whole):
@@ -113,13 +113,13 @@ class Work:
         self._count = amount if whole is not None else fraction * (self._total or 0.0)
         self._done = fraction - self._done_in_stages()
         self._measured = True
-        return "a message without a text" if message is not None and text is None else None
+        return None
 
-    def advance(self, amount: object, message: object) -> str | None:
+    def advance(self, amount: object, message: str | None) -> str | None:
         """Add to what is done, in the unit of the total; without a total, it is only counted."""
         added = number(amount)
         if message is not None:
-            self._latest_message = text_of(message)
+            self._latest_message = message
         if added is None:
             return show_value(amount)
         self._count += added
@@ -204,11 +204,11 @@ def number(value: object) -> float | None:
     if type(value) is int and value.bit_length() < _BITS:
         value = float(value)
     elif type(value) is not float:
-        if isinstance(value, (str, bytes, bytearray)):
+        if issubclass(type(value), (str, bytes, bytearray)):
             return None
         try:
             value = float(value)  # type: ignore[arg-type]  # a Decimal or a number of numpy, too
-        except Exception:  # noqa: BLE001 - any object may be passed
+        except BaseException:  # noqa: BLE001 - any object may be passed, as to text_of()
             return None
     if not math.isfinite(value) or value < -_TOLERANCE:
         return None
@@ -224,9 +224,21 @@ def show_number(value: float) -> str:
     return str(int(value)) if value.is_integer() else f"{value:.6g}"
 
 
-def show_value(value: object) -> str:
-    """Return a text of any value, for a warning about it."""
-    try:
-        return repr(value)[:60]
-    except Exception:  # noqa: BLE001 - the value is wrong in any case
-        return type(value).__name__
+class _Odd:
+    """Stands for a value that is no number."""
+
+    __slots__ = ("_shown",)
+
+    def __init__(self, value: object) -> None:
+        self._shown = show_value(value)
+
+    def __repr__(self) -> str:
+        return self._shown
+
+
+def plain(value: object) -> object:
+    """Return *value* as a number that runs no code of the user's, or what stands for it."""
+    if value is None or type(value) is float or type(value) is int:
+        return value
+    known = number(value)
+    return _Odd(value) if known is None else known

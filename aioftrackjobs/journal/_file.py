@@ -11,28 +11,46 @@ each statement the thread waits for the GIL, which a busy event loop releases ev
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
 import sqlite3
-import stat
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from aioftrackjobs.config import server_identity
+from aioftrackjobs.journal._damage import DamageWatch, salvage
 from aioftrackjobs.journal._entry import Entry, Key, Owner
-from aioftrackjobs.journal._process import Process
+from aioftrackjobs.journal._place import (
+    DamagedJournalError,
+    UnusableJournalError,
+    create,
+    fill,
+    make_private,
+    require_ordinary,
+    require_own,
+    set_aside,
+)
+from aioftrackjobs.journal._presence import is_present, note_opened
+from aioftrackjobs.journal._rows import (
+    ENTRY_COLUMNS,
+    OWNER_COLUMNS,
+    UNKNOWN_HOST,
+    EntryRow,
+    OwnerRow,
+    as_bytes,
+    check_entry,
+    check_owner,
+    decode_text,
+    show_row,
+)
 from aioftrackjobs.timings import DEFAULT_TIMINGS
 
 #: Seconds between two attempts if another process writes and SQLite does not wait by itself.
 _POLL = 0.02
-
-#: Written into the file; a file with a higher number is of a later version of this package.
-_VERSION = 1
 
 #: Seconds between two heartbeats, at least: most batches need none.
 _HEARTBEAT_INTERVAL = 5.0
@@ -40,31 +58,6 @@ _HEARTBEAT_INTERVAL = 5.0
 #: Seconds without a heartbeat after which a process of which this host knows nothing counts as
 #: dead; and for how many seconds that has to be observed, by a clock that cannot be set.
 _SILENCE, _OBSERVED_SILENCE = 120.0, 45.0
-
-_TABLES = """
-CREATE TABLE IF NOT EXISTS owners (
-    token TEXT PRIMARY KEY,
-    host TEXT NOT NULL,
-    pid INTEGER NOT NULL,
-    place TEXT NOT NULL,
-    started TEXT NOT NULL,
-    seen REAL NOT NULL,
-    ended INTEGER NOT NULL DEFAULT 0
-) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS entries (
-    server TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    id TEXT NOT NULL,
-    api_user TEXT NOT NULL,
-    owner TEXT NOT NULL,
-    holder TEXT NOT NULL,
-    since REAL NOT NULL,
-    final_report TEXT,
-    lost_host TEXT,
-    lost_at REAL,
-    PRIMARY KEY (server, kind, id)
-) WITHOUT ROWID;
-"""
 
 
 def _fields(number: int) -> str:
@@ -78,30 +71,8 @@ _REPLACE = (
 _INSERT_ONE = f"{_REPLACE} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ALL = f"{_REPLACE} SELECT ?, ?, ?, {_fields(7)} FROM json_each(?)"
 
-#: Errors of the operating system that say that a path is wrong, and not that a disk fails.
-_WRONG_PATH = frozenset(
-    {
-        errno.EACCES,
-        errno.EINVAL,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENOENT,
-        errno.ENAMETOOLONG,
-        errno.ENOTDIR,
-        errno.EPERM,
-        errno.EROFS,
-    }
-)
-
-#: Characters of the file's name that the name of a temporary file beside it begins with.
-_PREFIX = 32
-
-#: What a session leaves to others when it ends. Its Jobs may still run, in the same process.
-_LEFT_AT_THE_END = " AND (final_report IS NOT NULL OR kind = 'upload')"
-
-
-class UnusableJournalError(Exception):
-    """The file cannot be used as a journal."""
+#: Owners that are not in the file any more: their last heartbeat.
+_NEVER = 0.0
 
 
 class JournalFile:
@@ -112,10 +83,13 @@ class JournalFile:
         owner: The session that writes.
         busy_timeout: Seconds to wait for other processes that write.
 
+    Attributes:
+        set_aside_rows: How many rows that cannot be used were moved to another table.
+
     Raises:
         OSError: It cannot be made.
-        sqlite3.Error: It cannot be used.
-        UnusableJournalError: It is of a later version.
+        sqlite3.Error: It cannot be used, or is damaged.
+        UnusableJournalError: It is no journal, or one of a later version.
     """
 
     def __init__(
@@ -125,13 +99,19 @@ class JournalFile:
         *,
         busy_timeout: float = DEFAULT_TIMINGS.journal_busy_timeout,
     ) -> None:
+        note_opened(owner.token)
         self._owner = owner
+        self._server = server_identity(owner.server_url)
         self._busy_timeout = busy_timeout
         self._heartbeat_at = -math.inf
         self._wal: int | None = None
+        self.set_aside_rows = 0
         # The last heartbeat of owners that may be dead or alive, and since when it is the same.
         self._seen: dict[str, tuple[float, float]] = {}
-        _create(path)
+        create(path)
+        require_ordinary(path)
+        require_own(path)
+        make_private(path)
         self._database = sqlite3.connect(
             path, isolation_level=None, check_same_thread=False, timeout=busy_timeout
         )
@@ -144,14 +124,17 @@ class JournalFile:
 
     def _prepare(self) -> None:
         execute = self._database.execute
+        self._database.text_factory = decode_text
+        fill(self._database)
         self._use_wal()
         execute("PRAGMA synchronous = NORMAL")  # see sync()
-        (version,) = execute("PRAGMA user_version").fetchone()
-        if version > _VERSION:
-            raise UnusableJournalError(f"it is of version {version}, and this is {_VERSION}")
-        if version < _VERSION:
-            self._database.executescript(_TABLES)
-            execute(f"PRAGMA user_version = {_VERSION}")
+        try:
+            for columns, table in ((ENTRY_COLUMNS, "entries"), (OWNER_COLUMNS, "owners")):
+                execute(f"SELECT {columns} FROM {table} LIMIT 0")
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise
+            raise DamagedJournalError(str(exc)) from exc
 
     def _use_wal(self) -> None:
         """Switch to WAL mode, which fails at once while another process does the same."""
@@ -176,21 +159,31 @@ class JournalFile:
         self._wal_path = Path(f"{row[2]}-wal")
         self._place = self._path.stat()
         self._wal = os.open(self._wal_path, os.O_RDWR)
+        self._watch = DamageWatch(self._path, self._wal)
 
     def _check_place(self) -> None:
         """Raise unless other processes that open the journal see what is written.
 
         A file that was deleted, or replaced, can still be written, but no other process reads it.
         """
-        assert self._wal is not None  # noqa: S101 - for type checkers
         try:
             is_there = os.path.samestat(self._path.stat(), self._place) and os.path.samestat(
-                self._wal_path.stat(), os.fstat(self._wal)
+                self._wal_path.stat(), os.fstat(self._log)
             )
         except FileNotFoundError:
             is_there = False
         if not is_there:
             raise UnusableJournalError("it was deleted, or replaced by another file")
+
+    @property
+    def log_path(self) -> Path:
+        """The write-ahead log."""
+        return self._wal_path
+
+    @property
+    def _log(self) -> int:
+        assert self._wal is not None  # noqa: S101 - for type checkers
+        return self._wal
 
     def sync(self) -> None:
         """Make what was written outlive a power cut, in the file that other processes open.
@@ -199,9 +192,33 @@ class JournalFile:
             OSError: The disk does not accept it.
             UnusableJournalError: The file was deleted, or replaced.
         """
-        assert self._wal is not None  # noqa: S101 - for type checkers
-        os.fsync(self._wal)
+        os.fsync(self._log)
         self._check_place()
+
+    def inspect(self, expected: Mapping[Key, str | None]) -> None:
+        """Check that another process would find what was written, if it has changed since.
+
+        Args:
+            expected: The final reports of this session's entries by their keys.
+
+        Raises:
+            UnusableJournalError: It would not.
+        """
+        self._check_place()
+        if self._watch.has_changed():
+            self._watch.check_log()
+            self._watch.check_rows(self._owner, self._server, expected)
+
+    def set_aside(self) -> Path | None:
+        """Move the file to another name; return that, or None if another one is in its place."""
+        with suppress(FileNotFoundError):
+            if os.path.samestat(self._path.stat(), self._place):
+                return set_aside(self._path)
+        return None
+
+    def salvage(self, damaged: Path) -> int:
+        """Copy the entries of other sessions that can be read in a file that was moved."""
+        return salvage(damaged, self._database, self._owner.token)
 
     def close(self) -> None:
         """Close the file."""
@@ -231,6 +248,7 @@ class JournalFile:
         if not deleted and not self._is_heartbeat_due(now):
             if entries:
                 self._insert(self._database.execute, entries)  # a transaction of its own
+                self._watch.note_write()
             return
         with self._transaction() as execute:
             self._beat(execute, now)
@@ -240,12 +258,13 @@ class JournalFile:
                 execute(
                     "DELETE FROM entries WHERE owner = ? AND server = ? AND (kind, id) IN"
                     f" (SELECT {_fields(2)} FROM json_each(?))",
-                    (self._owner.token, self._owner.server_url, json.dumps(deleted)),
+                    (self._owner.token, self._server, json.dumps(deleted)),
                 )
+        self._watch.note_write()
 
     def _insert(self, execute: Callable[..., Any], entries: Sequence[Entry]) -> None:
         owner = self._owner
-        ours = (owner.server_url, owner.api_user, owner.token)
+        ours = (self._server, owner.api_user, owner.token)
         if len(entries) == 1:
             execute(_INSERT_ONE, (*ours, *entries[0]))
         else:  # tuples travel as lists, in the order of their fields
@@ -262,7 +281,8 @@ class JournalFile:
         process = self._owner.process
         execute(
             "INSERT INTO owners (token, host, pid, place, started, seen) VALUES (?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (token) DO UPDATE SET seen = excluded.seen",
+            " ON CONFLICT (token) DO UPDATE SET host = excluded.host, pid = excluded.pid, place ="
+            " excluded.place, started = excluded.started, seen = excluded.seen",
             (
                 self._owner.token,
                 process.host,
@@ -285,36 +305,86 @@ class JournalFile:
         me = self._owner
         with self._transaction() as execute:
             self._beat(execute, now)
+            owners, rows = self._read(execute, now)
+            of_owner: dict[str, list[EntryRow]] = {row.token: [] for row in owners}
+            for row in rows:
+                if row.server == self._server and row.api_user == me.api_user:
+                    of_owner.setdefault(row.owner, []).append(row)
+            of_owner.pop(me.token, None)
+            self._seen = {key: each for key, each in self._seen.items() if key in of_owner}
+            known = {row.token: row for row in owners}
             undecided = False
-            keys = set[Key]()
-            owners = execute("SELECT * FROM owners WHERE token != ?", (me.token,)).fetchall()
-            self._seen = {row[0]: self._seen[row[0]] for row in owners if row[0] in self._seen}
-            for token, host, pid, place, started, seen, ended in owners:
-                alive = Process(host, pid, place, started).is_alive()
-                if alive is None and self._is_silent(token, seen, now):
-                    alive = False
-                undecided |= alive is None
-                if alive is not False and not ended:
-                    continue
-                only = "" if alive is False else _LEFT_AT_THE_END
-                taken = (
-                    f"owner = ?{only} AND server = ? AND api_user = ?",
-                    (token, me.server_url, me.api_user),
-                )
-                keys.update(execute(f"SELECT kind, id FROM entries WHERE {taken[0]}", taken[1]))
-                execute(
-                    "UPDATE entries SET owner = ?, lost_host = coalesce(lost_host, ?),"
-                    f" lost_at = coalesce(lost_at, ?) WHERE {taken[0]}",
-                    (me.token, host, seen, *taken[1]),
-                )
-                self._forget(execute, token)
-            mine = execute(
-                "SELECT kind, id, holder, since, final_report, lost_host, lost_at FROM entries"
-                " WHERE owner = ? ORDER BY since",
-                (me.token,),
-            ).fetchall()
-        entries = (Entry(*row) for row in mine)
-        return [entry for entry in entries if entry.key in keys], undecided
+            taken: list[Entry] = []
+            for token, theirs in of_owner.items():
+                # The row of an owner may be lost by damage; if it lives, it writes it again.
+                owner = known.get(token) or OwnerRow(token, None, UNKNOWN_HOST, _NEVER, ended=False)
+                is_alive = self._is_alive(owner, now)
+                undecided |= is_alive is None
+                if is_alive is False or owner.ended:
+                    # What a session leaves to others when it ends: its Jobs may still run, in the
+                    # same process.
+                    taken += self._take(execute, owner, theirs, all_=is_alive is False)
+        return sorted(taken, key=lambda entry: entry.since), undecided
+
+    def _read(
+        self, execute: Callable[..., Any], now: float
+    ) -> tuple[list[OwnerRow], list[EntryRow]]:
+        """Return all rows that can be used, and move the others into a table of their own."""
+        owners: list[OwnerRow] = []
+        entries: list[EntryRow] = []
+        odd: list[tuple[str, Sequence[Any]]] = []
+        for row in execute(f"SELECT {OWNER_COLUMNS} FROM owners").fetchall():
+            if (owner := check_owner(row)) is None:
+                odd.append(("owners", row))
+            else:
+                owners.append(owner)
+        for row in execute(f"SELECT {ENTRY_COLUMNS} FROM entries").fetchall():
+            if (entry := check_entry(row)) is None:
+                odd.append(("entries", row))
+            else:
+                entries.append(entry)
+        for table, row in odd:
+            execute("INSERT INTO set_aside VALUES (?, ?, ?)", (now, table, show_row(row)))
+            key = row[:1] if table == "owners" else row[:3]
+            names = ("token",) if table == "owners" else ("server", "kind", "id")
+            # By their bytes: what is no text cannot be compared as one.
+            where = " AND ".join(f"CAST({name} AS BLOB) IS ?" for name in names)
+            execute(f"DELETE FROM {table} WHERE {where}", tuple(map(as_bytes, key)))
+        self.set_aside_rows += len(odd)
+        return owners, entries
+
+    def _is_alive(self, owner: OwnerRow, now: float) -> bool | None:
+        alive: bool | None = None
+        if owner.process is not None:
+            mine = self._owner.token
+            alive = is_present(
+                owner.token, owner.process, owner.seen, now, log=self._log, own_token=mine
+            )
+        if alive is None and self._is_silent(owner.token, owner.seen, now):
+            return False
+        return alive
+
+    def _take(
+        self,
+        execute: Callable[..., Any],
+        owner: OwnerRow,
+        theirs: Sequence[EntryRow],
+        *,
+        all_: bool,
+    ) -> list[Entry]:
+        """Take over all of an owner's entries, or those that its session has left at its end."""
+        taken = [
+            row.entry._replace(
+                lost_host=row.entry.lost_host or owner.host,
+                lost_at=row.entry.lost_at or owner.seen or row.entry.since,
+            )
+            for row in theirs
+            if all_ or row.entry.final_report is not None or row.entry.kind == "upload"
+        ]
+        if taken:
+            self._insert(execute, taken)
+        self._forget(execute, owner.token)
+        return taken
 
     def _is_silent(self, token: str, seen: float, now: float) -> bool:
         """Return whether an owner has written no heartbeat for long.
@@ -341,57 +411,3 @@ class JournalFile:
             " AND NOT EXISTS (SELECT 1 FROM entries WHERE owner = owners.token)",
             (token,),
         )
-
-
-def find_problem(path: Path) -> str | None:
-    """Make the file unless it is there; return why *path* can hold no journal, None if it may.
-
-    A disk that fails or is full is no such reason, as it may work later.
-    """
-    try:
-        folder = Path(os.path.realpath(path)).parent
-        with suppress(FileNotFoundError):  # SQLite needs a file whose name is longer
-            path.with_name(f"{path.name}-journal").stat()
-        _create(path)
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            return "it is a folder" if stat.S_ISDIR(mode) else "it is no ordinary file"
-        if not _is_permitted(path, os.R_OK | os.W_OK):
-            return "this process may not write to it"
-        if not _is_permitted(folder, os.W_OK | os.X_OK):
-            return f"this process may not write to its folder {folder}, where SQLite needs files"
-        sqlite3.connect(path).close()
-    except OSError as exc:
-        if exc.errno == errno.ENOENT and not folder.is_dir():
-            return f"there is no folder {folder}"
-        return exc.strerror if exc.errno in _WRONG_PATH else None
-    except (ValueError, sqlite3.OperationalError) as exc:
-        return str(exc)
-    return None
-
-
-def _is_permitted(path: Path, mode: int) -> bool:
-    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
-
-
-def _create(path: Path) -> None:
-    """Make the file unless it is there, so that only its owner can read it.
-
-    This package never opens a file that others may have opened. If it did, closing it again would
-    release the locks that other sessions of this process hold on it, and another process could
-    then delete their entries (sqlite.org/howtocorrupt.html, 2.2).
-    """
-    if path.exists():
-        return
-    path = Path(os.path.realpath(path))  # it may be a symbolic link to a file that is not there
-    descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name[:_PREFIX]}.")
-    os.close(descriptor)
-    try:
-        os.link(made, path)
-    except FileExistsError:
-        pass  # another process was faster
-    except (OSError, NotImplementedError, AttributeError):  # a file system without hard links
-        with suppress(FileExistsError):
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
-    finally:
-        Path(made).unlink()

@@ -87,6 +87,10 @@ class Journal:
         """Return whether *entry* is still true, without changes."""
         return self._ledger.has(entry)
 
+    def keeps_job(self, job_id: str) -> bool:
+        """Return whether this session has something to report about the Job with this id."""
+        return any(entry.key == ("job", job_id) for entry in self._ledger.entries())
+
     # Recording
 
     async def record_job(self, job_id: str) -> bool:
@@ -190,7 +194,7 @@ class Journal:
         """
         if self._path is None:
             return
-        from aioftrackjobs.journal._file import find_problem  # late, as in start()
+        from aioftrackjobs.journal._place import find_problem  # late, as in start()
 
         problem: str | None = None
         with anyio.move_on_after(self._timings.journal_stall_limit):

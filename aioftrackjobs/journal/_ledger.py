@@ -13,7 +13,6 @@ at once, without success; then everything that is still true is written again.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -22,13 +21,13 @@ from queue import Empty, SimpleQueue
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
-from aioftrackjobs.background import Waiter
+from aioftrackjobs.background import SafeLogger, Waiter
 from aioftrackjobs.journal._entry import Entry, Key
 
 if TYPE_CHECKING:
     from aioftrackjobs.journal._file import JournalFile
 
-logger = logging.getLogger("aioftrackjobs.journal")
+logger = SafeLogger("aioftrackjobs.journal")
 
 JournalState: TypeAlias = Literal["off", "working", "failing"]
 Work: TypeAlias = "Callable[[JournalFile], Any]"
@@ -107,6 +106,7 @@ class Ledger:
         self._in_progress: list[Receipt] = []  # those of the batch that is being written
         self._problem: str | None = None
         self._retry_at = 0.0
+        self._to_log: list[str] = []  # once the lock is free: a handler may ask for the health
         self._is_open = False
 
     @property
@@ -217,8 +217,9 @@ class Ledger:
             for receipt in late:
                 receipt.is_settled = True
             if late:
-                self._fail(f"it takes longer than {stall_limit:g} s")
-            return late
+                self._fail(f"it takes longer than {stall_limit:g} s", self._retry)
+        self._log()
+        return late
 
     # For the writer, in its thread
 
@@ -239,6 +240,15 @@ class Ledger:
             # Something may be recorded before this line: its wake-up is in the queue then.
             with suppress(Empty):
                 self._wakeups.get(timeout=until - now)
+
+    def written(self) -> dict[Key, str | None]:
+        """Return the final reports of the entries that the file has to have, by their keys."""
+        with self._lock:
+            return {
+                key: entry.final_report
+                for key, entry in self._entries.items()
+                if key in self._in_file and key not in self._unwritten
+            }
 
     def take(self) -> Batch:
         """Take all that is to be written."""
@@ -275,11 +285,17 @@ class Ledger:
         """Note that the file can be written."""
         with self._lock:
             if self._problem is not None:
-                logger.warning("the journal %s works again", self._path)
+                self._to_log.append(f"the journal {self._path} works again")
             self._problem, self._retry_at = None, 0.0
+        self._log()
 
     def note_failure(
-        self, problem: str, batch: Batch | None = None, *, was_open: bool = True
+        self,
+        problem: str,
+        batch: Batch | None = None,
+        *,
+        was_open: bool = True,
+        retry: float | None = None,
     ) -> None:
         """Note that the file cannot be used, so that it is written anew after a while.
 
@@ -287,6 +303,7 @@ class Ledger:
             problem: What is wrong with it.
             batch: What was to be written, if anything was.
             was_open: Whether the file may have any part of the batch.
+            retry: Seconds until it is tried again; as for a file that fails if None.
         """
         with self._lock:
             if batch is not None:
@@ -298,16 +315,21 @@ class Ledger:
             # All that is true, not only the batch: another file may be in its place by then.
             self._unwritten |= dict.fromkeys(self._entries)
             self._defer()
-            self._fail(problem)
+            self._fail(problem, self._retry if retry is None else min(retry, self._retry))
+        self._log()
 
-    def _fail(self, problem: str) -> None:
+    def _fail(self, problem: str, retry: float) -> None:
         """Leave the file alone for a while."""
         if self._problem is None:
-            logger.warning(
-                "the journal %s cannot be used: %s; the work goes on without it, but what a crash "
-                "of this process leaves behind is not known after it",
-                self._path,
-                problem,
+            self._to_log.append(
+                f"the journal {self._path} cannot be used: {problem}; the work goes on without it, "
+                "but what a crash of this process leaves behind is not known after it"
             )
         self._problem = problem
-        self._retry_at = time.monotonic() + self._retry
+        self._retry_at = time.monotonic() + retry
+
+    def _log(self) -> None:
+        with self._lock:
+            texts, self._to_log = self._to_log, []
+        for text in texts:
+            logger.warning("%s", text)

@@ -38,6 +38,11 @@ class Process(NamedTuple):
     place: str = ""
     started: str = ""
 
+    @property
+    def boot(self) -> str:
+        """The boot of the kernel that it runs in; empty if that is not known."""
+        return self.place.partition(" ")[0]
+
     def is_alive(self) -> bool | None:
         """Return whether it lives; None if that cannot be seen from here."""
         here = this_process()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping, MutableSequence
 from datetime import date
 from enum import Enum, StrEnum
@@ -27,6 +28,11 @@ from aioftrackjobs.protocol.values import encode_value, standard_value
 
 #: The only value of ``type`` with which clients may create a Job (docs/protocol.md, section 5.2).
 API_JOB = "api_job"
+
+
+#: Characters that not every database can keep, and surrogates, which not every text may have. JSON
+#: has another way to write them.
+_RARE = re.compile("[\ud800-\udfff\U00010000-\U0010ffff]")
 
 
 class JobStatus(StrEnum):
@@ -83,7 +89,12 @@ def job_data_text(value: object) -> object:
     if not isinstance(value, Mapping):
         return value
     encode_value(value, "Job.data")  # raises an error with the path of an unsuitable value
-    return json.dumps(value, ensure_ascii=False, default=_plain_text)
+    text = json.dumps(value, ensure_ascii=False, default=_plain_text)
+    return text if text.isascii() else _RARE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    return json.dumps(found[0])[1:-1]
 
 
 def _plain_text(value: object) -> object:

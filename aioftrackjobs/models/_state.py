@@ -8,14 +8,14 @@ class imports this one.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.protocol.operations import NOT_SET
 from aioftrackjobs.protocol.values import ENTITY_TYPE
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 
 class Owner(Protocol):

@@ -16,8 +16,12 @@ from urllib.parse import urljoin, urlsplit, urlunsplit
 
 # Texts, which re compiles when a file is moved.
 _MD5_TAG = r'(?i)(?:"([0-9a-f]{32})"|([0-9a-f]{32}))'
-_CONTENT_RANGE = r"(?i)bytes (\d+)-(\d+)/(\d+|\*)"
+_CONTENT_RANGE = r"(?i)bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)"
 _MD5_SIZE = 16
+
+#: The years in which a date of a server may be: far enough from the ends of what Python can hold
+#: that a lease or a pause can be added to it.
+_YEARS = range(1970, 3000)
 
 #: Redirections that keep the method and the body of a request.
 REPEATABLE = (307, 308)
@@ -129,7 +133,10 @@ def decode_retry_after(headers: Mapping[str, str], now: datetime) -> float | Non
 
 
 def decode_date(headers: Mapping[str, str]) -> datetime | None:
-    """Return the server's time, in whole seconds; None if there is none (section 6.6.1)."""
+    """Return the server's time, in whole seconds; None if there is none (section 6.6.1).
+
+    What is no date between the years 1970 and 3000 is none.
+    """
     return _moment(headers.get("date", "").strip())
 
 
@@ -138,6 +145,8 @@ def _moment(text: str) -> datetime | None:
 
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+        aware = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+        moment = aware.astimezone(UTC)  # which may be in a year that there is not
+    except Exception:  # noqa: BLE001 - a header may have anything in it
         return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    return moment if moment.year in _YEARS else None

@@ -19,7 +19,7 @@ from typing import TypeAlias, TypeVar
 
 import anyio
 
-from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.background import BackgroundTasks, is_cancellation_of_task
 from aioftrackjobs.errors import FtrackJobsError, SessionStateError, TransferError, TransportError
 from aioftrackjobs.protocol.headers import decode_retry_after
 from aioftrackjobs.retry import Backoff, RetryPolicy
@@ -208,12 +208,14 @@ async def run_in_background(
     """
     ended = anyio.Event()
     results: list[T] = []
-    errors: list[Exception] = []
+    errors: list[BaseException] = []
 
     async def run() -> None:
         try:
             results.append(await stop_token.guard(work))
-        except Exception as exc:  # noqa: BLE001 - raised in the caller's task
+        except BaseException as exc:  # raised in the caller's task, whose source or client it is of
+            if isinstance(exc, GeneratorExit) or is_cancellation_of_task(exc):
+                raise
             errors.append(exc)
         finally:
             ended.set()

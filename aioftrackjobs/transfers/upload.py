@@ -15,13 +15,13 @@ Source:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import anyio
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.config import require_callback, require_name, require_values
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.context import EntityContext
@@ -49,7 +49,7 @@ from aioftrackjobs.transfers.control import Detached, ProgressCallback, run_in_b
 from aioftrackjobs.transfers.multipart import FileUpload
 from aioftrackjobs.transport import WireRequest
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 #: HTTP statuses: of success, of a file that is gone, and of failures that may pass.
 _SUCCESS, _GONE, _SERVER_FAULT, _BUSY = 2, (404, 410), 500, (408, 429)

@@ -7,7 +7,6 @@ seconds at a time. Between two turns, the event loop reports progress, and may e
 
 from __future__ import annotations
 
-import logging
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
@@ -24,6 +23,7 @@ import httpx
 from anyio.to_thread import run_sync
 
 from aioftrackjobs._version import __version__
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.errors import ConnectError, TransportError
 from aioftrackjobs.protocol.headers import REDIRECTIONS
 from aioftrackjobs.transport._base import (
@@ -44,7 +44,7 @@ from aioftrackjobs.transport._file_connection import (
 from aioftrackjobs.transport._httpx import encoded
 from aioftrackjobs.transport._redaction import redact
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 T = TypeVar("T")
 

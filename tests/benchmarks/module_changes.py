@@ -61,6 +61,10 @@ class Recorder:
                 self.modules.append(module)
 
 
+USER = {"__entity_type__": "User", "id": "1", "username": "maya"}
+JOBS: dict[str, dict[str, object]] = {}  #: what was written, by id
+
+
 async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Serve one connection: each operation succeeds."""
     try:
@@ -84,9 +88,11 @@ async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 def result(operation: dict[str, object]) -> dict[str, object]:
     """Return the result of an operation."""
     if operation["action"] == "query":
-        user = {"__entity_type__": "User", "id": "1", "username": "maya"}
-        return {"action": "query", "data": [user], "metadata": {}}
+        of_jobs = " from Job " in str(operation["expression"])
+        rows = [*JOBS.values()] if of_jobs else [USER]
+        return {"action": "query", "data": rows, "metadata": {}}
     (key,) = operation["entity_key"]  # type: ignore[misc]
+    JOBS.setdefault(key, {}).update(operation["entity_data"], id=key)  # type: ignore[call-overload]
     written = {"__entity_type__": operation["entity_type"], "id": key}
     return {"action": operation["action"], "data": written}
 

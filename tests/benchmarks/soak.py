@@ -1,6 +1,6 @@
 """``kill -9`` of daemons at random moments: at the end no Job of a killed process is running.
 
-    python tests/benchmarks/soak.py [--kills 200] [--seed N] [--daemons 2]
+    python tests/benchmarks/soak.py [--kills 200] [--seed N] [--daemons 2] [--damage]
 
 Each daemon runs Jobs with progress, attachments and failures. It is killed, and another one starts
 on the same journal and delivers the pending reports of the killed one. One daemon is never killed:
@@ -10,6 +10,9 @@ Each daemon logs the Jobs that it has seen end; these must have the logged statu
 their files. All other Jobs of the killed daemons must have failed as lost. No file may be left to
 which no component refers, and the journal may only have entries of the daemon that is alive. The
 benchmark reports violations together with the seed, which repeats them.
+
+With ``--damage``, bytes of the journal are overwritten or cut off before each kill, while it is in
+use: so long before that the daemons may notice it.
 """
 
 from __future__ import annotations
@@ -95,6 +98,9 @@ LASTING = 20
 #: a Job whose creation never arrived.
 _ATTEMPTS = 300
 
+#: Seconds in which damage of the journal is noticed, and the journal made anew.
+_NOTICED = 2.0
+
 #: A part of the description of a lost Job.
 LOST = "worker process ended unexpectedly"
 
@@ -142,6 +148,9 @@ async def run(options: argparse.Namespace) -> None:
             for kill in range(options.kills):
                 index = kill % options.daemons
                 await asyncio.sleep(chance.random() * 0.6)
+                if options.damage:
+                    damage(folder, chance)
+                    await asyncio.sleep(_NOTICED)
                 daemons[index].kill()
                 await daemons[index].wait()
                 daemons[index] = await start(
@@ -162,6 +171,21 @@ async def run(options: argparse.Namespace) -> None:
     print(f"{options.kills} kills in {time.monotonic() - started:.0f} s, seed {options.seed}")
     if problems:
         sys.exit("\n".join([f"seed {options.seed}: {len(problems)} problems", *problems[:20]]))
+
+
+def damage(folder: Path, chance: random.Random) -> None:
+    """Overwrite some bytes of the journal or of its log, or cut it off."""
+    path = folder / chance.choice(["journal", "journal-wal"])
+    try:
+        size = path.stat().st_size
+        if chance.random() < 0.2:
+            os.truncate(path, chance.randrange(size + 1))
+        else:
+            with path.open("r+b") as file:
+                file.seek(chance.randrange(max(size, 1)))
+                file.write(chance.randbytes(chance.choice([1, 10, 100, 5000])))
+    except FileNotFoundError:  # it is being made anew
+        return
 
 
 async def deliver(server: ServerHandle, folder: Path) -> None:
@@ -236,6 +260,7 @@ def main() -> None:
     parser.add_argument(
         "--daemons", type=int, default=2, help="that are killed, one after the other"
     )
+    parser.add_argument("--damage", action="store_true", help="the journal before each kill")
     parser.add_argument("--seed", type=int, default=random.randrange(10**9))
     asyncio.run(run(parser.parse_args()))
 

@@ -82,5 +82,10 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def stored(folder: Path) -> Path:
+    """Return where a server keeps the files of components, if its storage is *folder*."""
+    return folder / "components"
+
+
 def new_id() -> str:
     return str(uuid4())

@@ -28,7 +28,7 @@ from aioftrackjobs.devserver.store.database import Database
 from aioftrackjobs.devserver.store.statements import Statements
 
 from ..amounts import amount
-from .caller import Caller, create, names_in, new_id, update
+from .caller import Caller, create, names_in, new_id, stored, update
 from .served import API_KEY, Served, served
 from .test_uploads import get
 from .waiting import until
@@ -184,12 +184,12 @@ async def check(server: Served, folder: Path, written: Written) -> None:
         assert first == second  # one batch changes both
         assert first in (step, step + 1)  # the last one may have had no response
     for component_id, content in written.files.items():
-        assert (folder / "files" / component_id).read_bytes() == content
-    for path in (folder / "files").iterdir():
+        assert (stored(folder / "files") / component_id).read_bytes() == content
+    for path in stored(folder / "files").iterdir():
         if not path.name.startswith("."):
             assert hashlib.md5(path.read_bytes()).hexdigest() == written.sent[path.name]
     # Incomplete files are removed; parts stay for clients that resume their upload.
-    names = [name for name in names_in(folder / "files") if name.startswith(".")]
+    names = [name for name in names_in(stored(folder / "files")) if name.startswith(".")]
     assert all(name.startswith(PART) for name in names)
 
 
@@ -215,7 +215,7 @@ async def test_a_killed_server_loses_nothing_it_has_acknowledged(tmp_path: Path)
 
     assert len(written.batches) > ROUNDS
     assert len(written.files) > 0
-    parts = [name for name in names_in(tmp_path / "files") if name.startswith(PART)]
+    parts = [name for name in names_in(stored(tmp_path / "files")) if name.startswith(PART)]
     assert len(parts) <= PARTS * (written.completed_without_response + 1)
     database = sqlite3.connect(tmp_path / "ftrack.db")
     assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)

@@ -16,7 +16,7 @@ from aioftrackjobs.devserver.api import encode_media
 from aioftrackjobs.devserver.api.background import Background
 from aioftrackjobs.devserver.files import thumbnails
 
-from .caller import Caller, names_in, new_id
+from .caller import Caller, names_in, new_id, stored
 from .test_uploads import get
 
 UNDER_WAY = {"queued", "running"}
@@ -222,7 +222,7 @@ async def test_running_jobs_fail_when_the_server_stops(
             assert job["status"] == "failed"
             assert job["data"]["error"] == "The server was stopped."
     again.state.engine.close()
-    assert names_in(storage) == [source]
+    assert names_in(stored(storage)) == [source]
 
 
 async def test_jobs_of_a_killed_server_fail_when_it_starts_again(

@@ -24,7 +24,7 @@ from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.devserver.files.storage import INCOMING
 
 from ..amounts import amount
-from .caller import Caller, create, names_in, new_id, query, update
+from .caller import Caller, create, names_in, new_id, query, stored, update
 from .malformed import Malformed, Malformer
 from .test_javascript import REAL_SCHEMAS
 
@@ -112,7 +112,7 @@ def check_body(body: Any, shown: str) -> None:
 
 
 def only_complete_files(folder: Path) -> bool:
-    return not any(name.startswith(INCOMING) for name in names_in(folder))
+    return not any(name.startswith(INCOMING) for name in names_in(stored(folder)))
 
 
 @pytest.mark.long

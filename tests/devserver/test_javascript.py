@@ -19,7 +19,7 @@ from anyio.to_thread import run_sync
 
 from aioftrackjobs.devserver import ServerHandle, running
 
-from .caller import names_in
+from .caller import names_in, stored
 
 PROGRAMS = Path(__file__).parent / "javascript"
 #: Schemas of a real server; not part of the repository.
@@ -111,7 +111,7 @@ async def test_files_are_uploaded_in_one_part_or_many(
         report = await node(server, programs, "uploads.mjs", str(size), str(chunk))
 
     assert report == {"inParts": in_parts}
-    assert len(names_in(tmp_path)) == 1
+    assert len(names_in(stored(tmp_path))) == 1
 
 
 async def test_a_wrong_key_rejects_every_call(server: ServerHandle, programs: Path) -> None:

@@ -23,7 +23,7 @@ from aioftrackjobs.devserver.files.storage import EARLIER, INCOMING, PART, Stora
 from aioftrackjobs.devserver.store import database
 from aioftrackjobs.devserver.store.database import Database
 
-from .caller import Caller, create, names_in, new_id
+from .caller import Caller, create, names_in, new_id, stored
 from .test_uploads import calling, get
 
 PIECES = [b"a" * 5000, b"b" * 5000, b"c" * 17]
@@ -99,7 +99,7 @@ async def test_parts_become_the_file(kept: Caller, tmp_path: Path) -> None:
     assert result["component_id"] == upload.component_id
     assert (await kept.http.get(result["url"])).content == CONTENT
     assert (await get(kept, upload.component_id)).content == CONTENT
-    assert names_in(tmp_path) == [upload.component_id]
+    assert names_in(stored(tmp_path)) == [upload.component_id]
 
 
 async def test_parts_may_be_sent_at_once_and_again(kept: Caller, tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ async def test_parts_may_be_sent_at_once_and_again(kept: Caller, tmp_path: Path)
     await kept.call(upload.completion())
 
     assert (await get(kept, upload.component_id)).content == CONTENT
-    assert names_in(tmp_path) == [upload.component_id]
+    assert names_in(stored(tmp_path)) == [upload.component_id]
 
 
 async def test_the_digest_of_the_whole_is_checked_if_it_was_announced(kept: Caller) -> None:
@@ -172,19 +172,19 @@ async def test_the_size_must_be_what_was_announced(kept: Caller, tmp_path: Path)
 
     assert too_long.status_code == 413
     assert "the parts have 10005" in error["content"]
-    assert [name for name in names_in(tmp_path) if not name.startswith(PART)] == []
+    assert [name for name in names_in(stored(tmp_path)) if not name.startswith(PART)] == []
 
 
 async def test_a_refused_batch_completes_nothing(kept: Caller, tmp_path: Path) -> None:
     upload = await announced(kept)
     await upload.put_all()
-    before = names_in(tmp_path)
+    before = names_in(stored(tmp_path))
 
     await kept.refused(upload.completion(), {"action": "query", "expression": "("})
     twice = await kept.refused(upload.completion(), upload.completion())
 
     assert "completed twice" in twice["content"]
-    assert names_in(tmp_path) == before
+    assert names_in(stored(tmp_path)) == before
 
 
 @pytest.mark.parametrize("earlier", [None, b"earlier"])
@@ -195,19 +195,19 @@ async def test_a_commit_that_fails_leaves_what_was_there(
     upload = await announced(kept)
     await upload.put_all()
     if earlier is not None:
-        (tmp_path / upload.component_id).write_bytes(earlier)
-    before = names_in(tmp_path)
+        (stored(tmp_path) / upload.component_id).write_bytes(earlier)
+    before = names_in(stored(tmp_path))
     dangling = {"action": "create", "entity_type": "Job", "entity_data": {"user_id": "nobody"}}
 
     error = await kept.refused(upload.completion(), dangling)
 
     assert error["exception"] == "IntegrityError"
-    assert names_in(tmp_path) == before
+    assert names_in(stored(tmp_path)) == before
     if earlier is not None:
-        assert (tmp_path / upload.component_id).read_bytes() == earlier
+        assert (stored(tmp_path) / upload.component_id).read_bytes() == earlier
     await kept.call(upload.completion())
     assert (await get(kept, upload.component_id)).content == CONTENT
-    assert names_in(tmp_path) == [upload.component_id]
+    assert names_in(stored(tmp_path)) == [upload.component_id]
 
 
 async def test_the_file_is_in_place_before_the_commit(
@@ -219,7 +219,7 @@ async def test_the_file_is_in_place_before_the_commit(
     commit = Database._commit
 
     def committing(store: Database) -> None:
-        seen.append((tmp_path / upload.component_id).is_file())
+        seen.append((stored(tmp_path) / upload.component_id).is_file())
         commit(store)
 
     monkeypatch.setattr(Database, "_commit", committing)
@@ -242,7 +242,7 @@ async def test_a_completion_may_be_repeated(tmp_path: Path, checked: bool) -> No
         assert (await get(api, upload.component_id)).content == CONTENT
 
     assert result["component_id"] == upload.component_id
-    assert names_in(tmp_path / "files") == [upload.component_id]
+    assert names_in(stored(tmp_path / "files")) == [upload.component_id]
 
 
 async def test_a_completion_is_not_repeated_for_another_file(kept: Caller, tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ async def test_a_completion_is_not_repeated_for_another_file(kept: Caller, tmp_p
     await kept.call(upload.completion())
 
     for content in (CONTENT + b"!", bytes(len(CONTENT)), None):
-        path = tmp_path / upload.component_id
+        path = stored(tmp_path) / upload.component_id
         path.unlink() if content is None else path.write_bytes(content)
         error = await kept.refused(upload.completion())
         assert error["exception"] == "TransferError"
@@ -273,9 +273,9 @@ async def test_a_file_of_the_same_size_is_not_taken_for_an_upload(
 ) -> None:
     upload = await announced(kept)
     await upload.put_all()
-    for part in tmp_path.glob(f"{PART}*"):
+    for part in stored(tmp_path).glob(f"{PART}*"):
         part.unlink()
-    (tmp_path / upload.component_id).write_bytes(bytes(len(CONTENT)))
+    (stored(tmp_path) / upload.component_id).write_bytes(bytes(len(CONTENT)))
 
     assert (await kept.refused(upload.completion()))["exception"] == "TransferError"
 
@@ -324,10 +324,10 @@ async def test_parts_that_are_never_completed_are_removed_with_the_server(tmp_pa
     async with httpx.AsyncClient(transport=transport, base_url="http://ftrack.test") as http:
         api = Caller(http, engine.api_user, engine.api_key)
         await (await announced(api)).put(1, PIECES[0])
-        assert len(names_in(tmp_path)) == 1
+        assert len(names_in(stored(tmp_path))) == 1
     engine.close()
 
-    assert names_in(tmp_path) == []
+    assert names_in(stored(tmp_path)) == []
 
 
 async def test_an_upload_is_carried_on_with_the_next_server(tmp_path: Path) -> None:
@@ -341,8 +341,8 @@ async def test_an_upload_is_carried_on_with_the_next_server(tmp_path: Path) -> N
         await upload.put(2, PIECES[1])
         await upload.api.call(upload.completion())
 
-    assert (tmp_path / "files" / upload.component_id).read_bytes() == CONTENT
-    assert names_in(tmp_path / "files") == [upload.component_id]
+    assert (stored(tmp_path / "files") / upload.component_id).read_bytes() == CONTENT
+    assert names_in(stored(tmp_path / "files")) == [upload.component_id]
 
 
 async def test_removing_a_component_removes_its_parts_and_no_others(
@@ -357,7 +357,7 @@ async def test_removing_a_component_removes_its_parts_and_no_others(
     await kept.call(other.completion())
 
     assert (removed.status_code, again.status_code) == (200, 404)
-    assert names_in(tmp_path) == [other.component_id]
+    assert names_in(stored(tmp_path)) == [other.component_id]
 
 
 def left_behind(folder: Path) -> None:
@@ -365,9 +365,10 @@ def left_behind(folder: Path) -> None:
     two_days_ago = time.time() - 2 * 24 * 3600
     for age in ("old", "young"):
         for name in (*(f"{prefix}{age}" for prefix in (INCOMING, PART, EARLIER)), age):
-            (folder / name).touch()
+            stored(folder).mkdir(exist_ok=True)
+            (stored(folder) / name).touch()
             if age == "old":
-                os.utime(folder / name, (two_days_ago, two_days_ago))
+                os.utime(stored(folder) / name, (two_days_ago, two_days_ago))
 
 
 def test_what_a_dead_server_left_is_removed(tmp_path: Path) -> None:
@@ -376,7 +377,7 @@ def test_what_a_dead_server_left_is_removed(tmp_path: Path) -> None:
 
     Storage(tmp_path).close()
 
-    assert names_in(tmp_path) == [f"{PART}young", "old", "young"]
+    assert names_in(stored(tmp_path)) == [f"{PART}young", "old", "young"]
 
 
 def test_what_is_arriving_at_another_server_is_left_alone(tmp_path: Path) -> None:
@@ -384,7 +385,7 @@ def test_what_is_arriving_at_another_server_is_left_alone(tmp_path: Path) -> Non
         left_behind(tmp_path)
         with closing(Storage(tmp_path)):
             young = [f"{EARLIER}old", f"{EARLIER}young", f"{INCOMING}young", f"{PART}young"]
-            assert names_in(tmp_path) == [*young, "old", "young"]
+            assert names_in(stored(tmp_path)) == [*young, "old", "young"]
 
 
 def test_a_folder_without_locks_is_swept_in_time(
@@ -395,8 +396,8 @@ def test_a_folder_without_locks_is_swept_in_time(
 
     Storage(tmp_path).close()
 
-    assert {f"{INCOMING}young", f"{PART}young"} <= set(names_in(tmp_path))
-    assert not {f"{INCOMING}old", f"{PART}old"} & set(names_in(tmp_path))
+    assert {f"{INCOMING}young", f"{PART}young"} <= set(names_in(stored(tmp_path)))
+    assert not {f"{INCOMING}old", f"{PART}old"} & set(names_in(stored(tmp_path)))
 
 
 async def test_a_server_that_runs_for_long_sweeps_too(
@@ -404,10 +405,10 @@ async def test_a_server_that_runs_for_long_sweeps_too(
 ) -> None:
     left_behind(tmp_path)
     await (await announced(kept)).put(1, PIECES[0])
-    assert f"{PART}old" in names_in(tmp_path)
+    assert f"{PART}old" in names_in(stored(tmp_path))
 
     kept.http._transport.app.state.engine.storage._next_sweep = 0  # type: ignore[attr-defined]
     await (await announced(kept)).put(1, PIECES[0])
 
-    assert not {f"{INCOMING}old", f"{PART}old"} & set(names_in(tmp_path))
-    assert {f"{INCOMING}young", f"{PART}young"} <= set(names_in(tmp_path))
+    assert not {f"{INCOMING}old", f"{PART}old"} & set(names_in(stored(tmp_path)))
+    assert {f"{INCOMING}young", f"{PART}young"} <= set(names_in(stored(tmp_path)))

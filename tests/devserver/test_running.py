@@ -179,8 +179,8 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*_: object) -> None:
         raise OSError("out of memory")
 
-    def failing_server(app: Any, ready: threading.Event) -> uvicorn_server.UvicornServer:
-        server = uvicorn_server.uvicorn_server(app, ready)
+    def failing_server(*arguments: Any) -> uvicorn_server.UvicornServer:
+        server = uvicorn_server.uvicorn_server(*arguments)
         server.on_tick = fail  # type: ignore[assignment,method-assign]
         return server
 

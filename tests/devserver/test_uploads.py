@@ -20,7 +20,7 @@ from aioftrackjobs.devserver.files.storage import IncomingFile
 from aioftrackjobs.devserver.http import upload_receiver
 from aioftrackjobs.devserver.serving import uvicorn_server
 
-from .caller import Caller, create, names_in, new_id
+from .caller import Caller, create, names_in, new_id, stored
 from .waiting import until
 
 CONTENT = b"frame 1001\n" * 1000
@@ -145,7 +145,7 @@ async def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
             await put(api, metadata, half())
         await http.aclose()
 
-    assert names_in(tmp_path) == []
+    assert names_in(stored(tmp_path)) == []
 
 
 async def test_an_upload_that_cannot_be_written_ends_and_leaves_nothing(
@@ -172,7 +172,7 @@ async def test_an_upload_that_cannot_be_written_ends_and_leaves_nothing(
     engine.close()
 
     assert response.status_code == 500
-    assert names_in(tmp_path) == []
+    assert names_in(stored(tmp_path)) == []
 
 
 @asynccontextmanager
@@ -231,8 +231,8 @@ async def test_a_stop_cuts_off_an_upload_that_does_not_end(
             metadata = await announce(api, new_id(), checksum=CHECKSUM)
 
             tasks.start_soon(put, api, metadata, stalled())
-            await until(lambda: names_in(tmp_path))
-        assert names_in(tmp_path) == []
+            await until(lambda: names_in(stored(tmp_path)))
+        assert names_in(stored(tmp_path)) == []
         tasks.cancel_scope.cancel()
 
 

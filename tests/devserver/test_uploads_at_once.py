@@ -13,7 +13,7 @@ import pytest
 from aioftrackjobs.devserver import Limits
 from aioftrackjobs.devserver.files.storage import IncomingFile, Storage
 
-from .caller import names_in, new_id
+from .caller import names_in, new_id, stored
 from .test_uploads import CHECKSUM, CONTENT, announce, calling, put, stalled
 from .waiting import until
 
@@ -33,7 +33,7 @@ async def test_an_upload_that_stops_arriving_is_abandoned_and_leaves_nothing(
             await stream.send(CONTENT[:100])
             with anyio.fail_after(10):
                 result = b"".join([chunk async for chunk in stream])
-        left = names_in(tmp_path)
+        left = names_in(stored(tmp_path))
 
     head, _, body = result.decode().partition("\r\n\r\n")
     assert head.startswith("HTTP/1.1 408")
@@ -87,7 +87,7 @@ async def test_many_uploads_wait_for_their_turn(
     assert watched.most == 3
     # Two consumers for each, one to wait for them, and the server's own.
     assert watched.threads <= before + 3 * 3 + 3
-    assert len(names_in(tmp_path)) == 50
+    assert len(names_in(stored(tmp_path))) == 50
 
 
 async def test_an_upload_that_waits_too_long_gets_retry_after(
@@ -112,7 +112,7 @@ async def test_an_upload_that_waits_too_long_gets_retry_after(
     assert refused.headers["retry-after"] == "5"
     assert refused.json()["exception"] == "TransferError"
     assert "2 uploads are running" in refused.json()["content"]
-    assert names_in(tmp_path) == []
+    assert names_in(stored(tmp_path)) == []
 
 
 async def test_a_client_that_disconnects_releases_its_slot(monkeypatch: pytest.MonkeyPatch) -> None:

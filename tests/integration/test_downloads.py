@@ -41,14 +41,12 @@ async def no_pause(_: float) -> None:
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """The server's storage."""
-    folder = tmp_path / "files"
-    folder.mkdir()
-    return folder
+    return tmp_path / "components"
 
 
 @pytest.fixture
 async def server(files: Path) -> AsyncIterator[ServerHandle]:
-    async with running(storage=files) as handle:
+    async with running(storage=files.parent) as handle:
         yield handle
 
 

@@ -9,13 +9,14 @@ import json
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 
-from aioftrackjobs import AsyncSession, Job, JobDeletedError, ServerError, job_context
+from aioftrackjobs import AsyncSession, Job, JobDeletedError, ServerError, job_context, recover
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import Delay, SeenRequest
 from aioftrackjobs.timings import DEFAULT_TIMINGS
@@ -358,6 +359,29 @@ async def test_what_waits_in_the_journal_is_sent_when_the_server_is_seen_to_be_w
         assert server.inspector.job(job.id)["status"] == "done"
 
 
+async def test_recover_leaves_alone_what_a_live_process_holds(
+    server: ServerHandle, other: AsyncSession, tmp_path: Path
+) -> None:
+    """It has ended, so that its lease is not renewed any more."""
+    async with unruly(server.url) as proxy:
+        path = tmp_path / "jobs.journal"
+        async with connected(server, proxy.url, journal=path, lease=0.5) as session:
+            async with job_context(session, description="x", grace=0.3) as job:
+                proxy.choose = first(10_000, respond(error("OperationalError", "500 X")))
+
+            async def is_over() -> bool:
+                return bool(lease_of(server, job.id) < datetime.now(UTC).isoformat())
+
+            await until(is_over)
+            for each in (other, session):
+                assert not (await recover(each, grace=0.0)).failed
+            proxy.choose = lambda _: None
+            await session.query("User limit 1").all()
+            await until(lambda: not session.health.final_reports_pending)
+    found = server.inspector.job(job.id)
+    assert (found["status"], found["description"]) == ("done", "x")
+
+
 @pytest.mark.every_loop
 async def test_a_text_that_the_server_cannot_keep_does_not_stay_in_the_journal(
     server: ServerHandle, tmp_path: Path
@@ -370,7 +394,33 @@ async def test_a_text_that_the_server_cannot_keep_does_not_stay_in_the_journal(
                 proxy.choose = first(10_000, respond(b""), when=lambda _: True)
                 job.finish("\N{CLAPPER BOARD}")
             refusal = respond(error("OperationalError", "500 X"))
-            proxy.choose = lambda request: None if texts(request).isascii() else refusal
+            proxy.choose = lambda each: None if texts(each).isascii() else refusal
             await until(lambda: not session.health.final_reports_pending)
     found = server.inspector.job(job.id)
     assert (found["status"], found["description"]) == ("done", "x - ?")
+
+
+# While a Job runs
+
+
+@pytest.mark.every_loop
+@pytest.mark.parametrize("kind", ["what is not ASCII", "any new text"])
+async def test_a_text_that_the_server_cannot_keep_does_not_end_the_lease(
+    server: ServerHandle, kind: str
+) -> None:
+    """It travels with the renewals of the lease."""
+    def is_new(text: str) -> bool:
+        return "frame" in text
+
+    cannot_keep = CANNOT_KEEP.get(kind, is_new)
+    refusal = respond(error("OperationalError", "500 X"))
+    async with unruly(server.url) as proxy, connected(server, proxy.url, lease=0.9) as session:
+        async with job_context(session, description="x", interval=0.01) as job:
+            proxy.choose = lambda request: refusal if cannot_keep(texts(request)) else None
+            job.progress(0.5, "frame \N{CLAPPER BOARD}")
+            for _ in range(2):
+                lease = lease_of(server, job.id)
+                await until(lambda: lease_of(server, job.id) > lease)  # noqa: B023
+            proxy.choose = lambda _: None
+            job.progress(0.6, "frame \N{CLAPPER BOARD}")
+            await until(lambda: shown(server, job.id) == "x (60 %, frame \N{CLAPPER BOARD})")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import stat
 import subprocess
 import sys
 import textwrap
@@ -171,19 +170,6 @@ def test_sessions_of_one_process_do_not_unlock_the_file_for_others(path: Path) -
         assert seen_by_another_process() == ["a", "b", "c"]
         write(first, "d")
         assert seen_by_another_process() == ["a", "b", "c", "d"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="there are no such modes")
-def test_a_file_that_is_there_is_left_as_it_is(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as database:
-        database.execute("CREATE TABLE theirs (id)")
-    path.chmod(0o640)
-
-    written_by(path, DEAD, "a")
-
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert claimed(path, "one") == {"a"}
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no process forks")

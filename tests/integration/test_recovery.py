@@ -619,45 +619,91 @@ async def test_nothing_of_a_live_daemon_is_touched(
     assert (await fetch(session, job.id)).status is JobStatus.FAILED
 
 
+SUSPENDED = """
+    import asyncio, sys
+    from aioftrackjobs import AsyncSession, job_context
+
+    async def main():
+        async with AsyncSession(lease=2) as session, job_context(session) as job:
+            print(job.id, flush=True)
+            await asyncio.to_thread(sys.stdin.read)
+
+    asyncio.run(main())
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no process can be stopped")
-async def test_a_daemon_that_was_suspended_overrules_a_recovery(
-    server: ServerHandle, session: AsyncSession, tmp_path: Path
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+async def test_a_daemon_that_is_suspended_lives_as_far_as_that_can_be_seen(
+    server: ServerHandle,
+    session: AsyncSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    is_elsewhere: bool,
 ) -> None:
-    """Its journal is left alone because it lives; its Jobs only until their leases end."""
-    code = """
-        import asyncio, sys
-        from aioftrackjobs import AsyncSession, job_context
-
-        async def main():
-            async with AsyncSession(lease=2) as session, job_context(session) as job:
-                print(job.id, flush=True)
-                await asyncio.to_thread(sys.stdin.read)
-
-        asyncio.run(main())
-    """
+    """Another host sees only that its leases end; the daemon overrules what that one does."""
     journal = tmp_path / "journal"
-    async with daemon(server, journal, code=code) as process:
+    async with daemon(server, journal, code=SUSPENDED) as process:
         assert process.stdout is not None
         assert process.stdin is not None
         job_id = (await process.stdout.receive()).decode().strip()
         process.send_signal(signal.SIGSTOP)
-        async with AsyncSession(
-            server.url, server.api_key, server.api_user, journal=journal
-        ) as later:
+        async with journaled(server, journal) as later:
             assert await jobs_of(later).replay.deliver()
-            (found,) = (await recover(later, grace=60)).jobs
-            assert found.verdict is Verdict.ALIVE
-
-            async def has_failed() -> bool:
-                return bool((await recover(later, grace=0)).failed)
-
-            await until(has_failed)
-            assert (await fetch(session, job_id)).status is JobStatus.FAILED
+            lease = Lease.of(json.loads((await fetch(session, job_id))["data"]))
+            assert lease is not None
+            await until(lambda: lease.is_over(connection_of(later).server_status.server_time(), 0))
+            if is_elsewhere:
+                monkeypatch.setattr(
+                    "aioftrackjobs.journal._process.this_process", lambda: ELSEWHERE
+                )
+            (found,) = (await recover(later, grace=0)).jobs
+            assert found.verdict is (Verdict.FAILED if is_elsewhere else Verdict.ALIVE)
+            monkeypatch.undo()
         process.send_signal(signal.SIGCONT)
         await process.stdin.aclose()
         await process.wait()
     assert process.returncode == 0
     assert (await fetch(session, job_id)).status is JobStatus.DONE
+
+
+@pytest.mark.parametrize(
+    ("left", "is_claim", "verdict"),
+    [
+        pytest.param(-3600, False, Verdict.ALIVE, id="an-hour"),
+        pytest.param(-90_000, False, Verdict.FAILED, id="more-than-a-day"),
+        pytest.param(-3600, True, Verdict.FAILED, id="a-claim"),
+    ],
+)
+@pytest.mark.skipif(not this_process().place, reason="the system does not tell")
+async def test_a_live_process_of_this_host_keeps_its_job_for_a_day(
+    session: AsyncSession, left: float, is_claim: bool, verdict: Verdict
+) -> None:
+    here = this_process()
+    async with await anyio.open_process([sys.executable, "-c", "input()"]) as child:
+        started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+        lease = Lease("them", here._replace(pid=child.pid, started=started), now(), is_claim)
+        lease = lease._replace(until=now() + timedelta(seconds=left))
+        job = session.create(Job, {"status": "running", "data": {LEASE: lease.encode()}})
+        await session.commit()
+        (found,) = (await recover(session, dry_run=True)).jobs
+        assert (found.id, found.verdict) == (job.id, verdict)
+        child.kill()
+        await child.wait()
+        assert [each.id for each in (await recover(session)).failed] == [job.id]
+
+
+async def test_a_session_of_this_process_keeps_the_jobs_that_it_runs(
+    server: ServerHandle, session: AsyncSession, other: AsyncSession
+) -> None:
+    async with job_context(session, description="x") as job:
+        mine = await fetch(other, job.id)
+        data = json.loads(mine["data"])
+        data[LEASE] |= {"until": (now() - timedelta(hours=1)).isoformat()}
+        mine["data"] = data  # as if its event loop had not renewed it
+        await other.commit()
+        assert [each.verdict for each in (await recover(other, grace=0)).jobs] == [Verdict.ALIVE]
+    assert (await fetch(other, job.id)).status is JobStatus.DONE
 
 
 async def test_a_job_that_was_taken_over_is_left_to_its_new_owner(

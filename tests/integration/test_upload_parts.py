@@ -565,7 +565,11 @@ async def test_cancelled_uploads_lose_no_connections(tmp_path: Path, path: Path)
                 await send(session, path)
 
         registered = len(await components(session))
-        files = [each for each in (tmp_path / "files").iterdir() if not each.name.startswith(".")]
+        files = [
+            each
+            for each in (tmp_path / "files" / "components").iterdir()
+            if not each.name.startswith(".")
+        ]
         assert len(files) == registered
         component = await send(session, path)
         assert await stored(session, component, tmp_path) == BODY
@@ -622,7 +626,7 @@ async def test_a_file_completed_after_its_upload_was_cancelled_is_removed(
             group.cancel_scope.cancel()
         release.set()
 
-    assert list((tmp_path / "files").iterdir()) == []
+    assert list((tmp_path / "files" / "components").iterdir()) == []
 
 
 async def test_a_session_that_closes_ends_its_transfers(

@@ -63,7 +63,7 @@ class Studio:
 @asynccontextmanager
 async def opened(folder: Path) -> AsyncIterator[Studio]:
     async with running(storage=folder) as handle:
-        yield Studio(handle, folder)
+        yield Studio(handle, folder / "components")
 
 
 @pytest.fixture

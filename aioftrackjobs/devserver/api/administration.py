@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from functools import partial
 from typing import Any
@@ -74,10 +73,10 @@ def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     user = request.row("User", operation.get("entity_key"))
     if user is None or user.get("username") is None:  # groups have their ids in the same table
         raise EntityNotFoundError("'entity_key' must be the id of an existing user.")
-    owner, api_key = operation["entity_key"], secrets.token_urlsafe(24)
+    owner = operation["entity_key"]
     if not request.caller.identity.may_act_as(owner):
         raise PermissionDeniedError("A personal API key resets its own user's key only.")
-    request.transaction.set_api_key(owner, api_key)
+    api_key = request.transaction.reset_api_key(owner)
     # Only after the commit: a refused batch leaves the earlier key valid.
     request.after_commit.append(partial(request.services.credentials.set_api_key, owner, api_key))
     return {"action": "reset_remote", "data": {"api_key": api_key}}

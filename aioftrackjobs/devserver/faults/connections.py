@@ -13,6 +13,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 #: Extension of a request's scope: closes its connection when it is called.
 CLOSE: Final = "aioftrackjobs.close"
+#: Extension of a WebSocket's scope: closes its connection, and discards what is not sent yet.
+ABORT: Final = "aioftrackjobs.abort"
 
 
 class ClientConnection:
@@ -81,11 +83,12 @@ class Connections:
         return time.monotonic() < self._down_until
 
     @contextmanager
-    def track(self, connection: ClientConnection) -> Iterator[None]:
-        """Track a request for the length of the block."""
+    def track(self, connection: ClientConnection, *, is_busy: bool = True) -> Iterator[None]:
+        """Track a request, or a WebSocket, which is never *busy*, for the length of the block."""
         connection.generation = self._generation
         self._connections.add(connection)
-        self._add(connection)
+        if is_busy:
+            self._add(connection)
         try:
             yield
         finally:

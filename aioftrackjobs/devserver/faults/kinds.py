@@ -11,9 +11,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, TypeAlias, get_args
 
-RequestKind: TypeAlias = Literal["call", "upload", "download", "other"]
+RequestKind: TypeAlias = Literal["call", "upload", "download", "other", "event", "heartbeat"]
 #: Names of the matchers that come with the server.
-Named: TypeAlias = Literal["any", "calls", "reads", "writes", "uploads", "downloads"]
+Named: TypeAlias = Literal[
+    "any", "calls", "reads", "writes", "uploads", "downloads", "events", "heartbeats"
+]
 
 #: The actions of operations that write.
 WRITING = frozenset(
@@ -23,13 +25,14 @@ WRITING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SeenRequest:
-    """One request for matchers, without credentials and signatures.
+    """One request for matchers, without credentials and signatures; or an event to be sent.
 
     Attributes:
-        method: The HTTP method.
-        path: Path without the signed part that addresses of uploads have.
-        kind: A batch of operations, the upload of a file or a part, a download, or another one.
-        operations: The operations of a batch; empty for other requests.
+        method: The HTTP method; ``SEND`` for events and heartbeats.
+        path: Path without the signed part that addresses of uploads have; topic of an event.
+        kind: A batch of operations, the upload of a file or a part, a download, or another one;
+            an event that the hub sends to a client, or a heartbeat.
+        operations: The operations of a batch; the event itself; empty for others.
     """
 
     method: str
@@ -59,13 +62,18 @@ Matcher: TypeAlias = Callable[[SeenRequest], bool]
 #: Which requests a fault is for: the name of a matcher, or a function.
 On: TypeAlias = Named | Matcher
 
+#: What the event hub sends, and clients do not request.
+_SENT = frozenset({"event", "heartbeat"})
+
 _MATCHERS: Mapping[str, Matcher] = {
-    "any": lambda _: True,
+    "any": lambda request: request.kind not in _SENT,
     "calls": lambda request: request.kind == "call",
     "reads": lambda request: request.kind == "call" and not request.writes,
     "writes": lambda request: request.writes,
     "uploads": lambda request: request.kind == "upload",
     "downloads": lambda request: request.kind == "download",
+    "events": lambda request: request.kind == "event",
+    "heartbeats": lambda request: request.kind == "heartbeat",
 }
 
 
@@ -91,10 +99,16 @@ class Fault:
     Attributes:
         name: Its name in options.
         on: The requests it is for, unless its plan names others.
+        kinds: Requests that it can be injected into; all but events and heartbeats if empty.
     """
 
     name: ClassVar[str]
     on: ClassVar[Named] = "any"
+    kinds: ClassVar[frozenset[RequestKind]] = frozenset()
+
+    def fits(self, request: SeenRequest) -> bool:
+        """Return whether it can be injected into *request*."""
+        return request.kind in self.kinds if self.kinds else request.kind not in _SENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +183,10 @@ class Hang(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Drop(Fault):
-    """The connection is closed without a response."""
+    """The connection is closed without a response; with *on* ``events``, in place of an event."""
 
     name: ClassVar[str] = "drop"
+    kinds: ClassVar[frozenset[RequestKind]] = frozenset(get_args(RequestKind))
     applied: bool = False
 
 
@@ -192,15 +207,16 @@ class Truncate(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Delay(Fault):
-    """The request takes longer.
+    """The request takes longer; with *on* ``events``, an event and those after it.
 
-    It is run even if its client has disconnected meanwhile.
+    A request is run even if its client has disconnected meanwhile.
 
     Attributes:
         seconds: How much longer.
     """
 
     name: ClassVar[str] = "delay"
+    kinds: ClassVar[frozenset[RequestKind]] = frozenset(get_args(RequestKind))
     seconds: float = 1.0
     applied: bool = False
 
@@ -261,6 +277,33 @@ class Restart(Fault):
 
 
 @dataclass(frozen=True, slots=True)
+class Duplicate(Fault):
+    """An event is sent twice to one client."""
+
+    name: ClassVar[str] = "duplicate"
+    on: ClassVar[Named] = "events"
+    kinds: ClassVar[frozenset[RequestKind]] = frozenset({"event"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reorder(Fault):
+    """An event is sent to one client after the next one, or with the next heartbeat."""
+
+    name: ClassVar[str] = "reorder"
+    on: ClassVar[Named] = "events"
+    kinds: ClassVar[frozenset[RequestKind]] = frozenset({"event"})
+
+
+@dataclass(frozen=True, slots=True)
+class StopHeartbeats(Fault):
+    """One client gets no more heartbeats on its connection."""
+
+    name: ClassVar[str] = "stop-heartbeats"
+    on: ClassVar[Named] = "heartbeats"
+    kinds: ClassVar[frozenset[RequestKind]] = frozenset({"heartbeat"})
+
+
+@dataclass(frozen=True, slots=True)
 class LosePower(Fault):
     """The server's process is killed, as by ``kill -9``; only for a process of its own."""
 
@@ -287,6 +330,9 @@ FAULTS: tuple[type[Fault], ...] = (
     Corrupt,
     NotAtomic,
     Restart,
+    Duplicate,
+    Reorder,
+    StopHeartbeats,
     LosePower,
 )
 

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aioftrackjobs.devserver.faults import kinds
 from aioftrackjobs.devserver.faults.connections import ClientConnection, Connections
+from aioftrackjobs.devserver.faults.event_faults import FaultyEvents
 from aioftrackjobs.devserver.faults.plan import Due, Faults, MatcherError
 
 _KINDS: Mapping[tuple[str, str], kinds.RequestKind] = {
@@ -41,10 +42,17 @@ class FaultMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, or inject a fault into it."""
+        connection = ClientConnection(scope, receive, send)
+        if scope["type"] == "websocket":
+            with self.connections.track(connection, is_busy=False):
+                if self.connections.is_down:
+                    connection.close()
+                else:
+                    await self._app(scope, receive, FaultyEvents(self.faults, connection).send)
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        connection = ClientConnection(scope, receive, send)
         with self.connections.track(connection):
             if self.connections.is_down:
                 await connection.drop()

@@ -114,8 +114,9 @@ class Faults:
             times: Number of requests at most; 1 if *probability* is not given either.
             probability: Share of the requests, more than 0, at most 1.
             on: Which requests: ``"any"``, ``"calls"`` (batches of operations), ``"reads"`` or
-                ``"writes"`` of these, ``"uploads"``, ``"downloads"``, or a function that takes
-                a :class:`SeenRequest`. If not given, those that *fault* is made for.
+                ``"writes"`` of these, ``"uploads"``, ``"downloads"``, ``"events"`` that the hub
+                sends to a client, ``"heartbeats"``, or a function that takes a
+                :class:`SeenRequest`. If not given, those that *fault* is made for.
 
         Raises:
             ValueError: If an argument is wrong, or *fault* would kill a process that is not the
@@ -201,7 +202,7 @@ def _is_due(rule: Rule, request: SeenRequest) -> bool:
     if rule.left == 0:
         return False
     try:
-        if not rule.matches(request):
+        if not rule.fault.fits(request) or not rule.matches(request):
             return False
     except Exception as exc:
         raise MatcherError(rule.fault, f"{type(exc).__name__}: {exc}") from exc

@@ -24,6 +24,9 @@ from aioftrackjobs.devserver.errors import ServerStartError
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 #: Prefixes of files that are not complete, or about to be replaced; no component's file has one.
 INCOMING, PART, EARLIER = ".incoming-", ".part-", ".earlier-"
+#: The folder of the server's own in the one that the user names: it serves and removes all files
+#: that are in there, and none beside it.
+_FOLDER = "components"
 #: Seconds after which such a file is abandoned.
 _ABANDONED = 24 * 3600.0
 #: Seconds between two searches for abandoned files.
@@ -36,12 +39,12 @@ def is_storable(component_id: object) -> bool:
 
 
 def _usable(name: str | Path | None) -> Path:
-    """Return the folder *name*, created if it is missing; a new temporary one for None."""
+    """Return the folder for files in *name*, created if it is missing; a temporary one for None."""
     try:
         if name is None:
             return Path(tempfile.mkdtemp(prefix="aioftrackjobs-"))
-        folder = Path(name)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = Path(name) / _FOLDER
+        folder.mkdir(0o700, parents=True, exist_ok=True)
         # Permissions, read-only mounts and quotas: only creating a file shows that one can.
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, ValueError) as error:
@@ -148,7 +151,10 @@ class _FolderLock:
 
 
 class Storage:
-    """A folder with one file for each component; a temporary one unless one is named.
+    """One file for each component, in a folder inside *folder*, or else in a temporary one.
+
+    Attributes:
+        folder: The folder with the files, in which nothing else is.
 
     Raises:
         ServerStartError: If no files can be stored in it.

@@ -21,6 +21,8 @@ else:
 #: Pixels on the longer side that a client may request.
 LARGEST_SIZE = 4096
 _JPEG_QUALITY = 85
+#: What is read: formats that Pillow decodes by itself. For others it runs programs, as for EPS.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
 def picture_of(path: Path, size: int) -> tuple[bytes, str]:
@@ -45,7 +47,7 @@ def picture_of(path: Path, size: int) -> tuple[bytes, str]:
 
 
 def _made(path: Path, size: int) -> tuple[bytes, str]:
-    with pillow.open(path) as image:
+    with pillow.open(path, formats=_FORMATS) as image:
         image.draft("RGB", (size, size))
         upright = pillow_operations.exif_transpose(image)
         upright.thumbnail((size, size))

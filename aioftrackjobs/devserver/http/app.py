@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Unpack
 
@@ -11,12 +11,13 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 
 from aioftrackjobs.devserver.api_errors import ApiError, RequestError
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
+from aioftrackjobs.devserver.http.event_endpoints import EventEndpoints
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
 from aioftrackjobs.devserver.http.responses import CORS, error_response
 from aioftrackjobs.devserver.options import Options, ServerOptions
@@ -38,6 +39,7 @@ def application_of(engine: Engine) -> Starlette:
     """Return the ASGI application that serves *engine*, and closes it when it ends."""
     database = DatabaseThread()
     files = FileEndpoints(engine, database)
+    events = EventEndpoints(engine, database)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -51,10 +53,12 @@ def application_of(engine: Engine) -> Starlette:
             Route("/api", BatchEndpoint(engine, database), methods=["POST"]),
             Route("/upload/{token}", files.upload, methods=["PUT"]),
             Route("/component/get", files.download),
-            Route("/component/remove", files.remove),
+            _get_only("/component/remove", files.remove),
             Route("/component/thumbnail", files.thumbnail),
             Route("/img/thumbnail2.png", no_thumbnail),
             Route("/widget", files.widget),
+            Route("/socket.io/1/", events.handshake),
+            WebSocketRoute("/socket.io/1/websocket/{session}", events.websocket),
         ],
         middleware=[CORS],
         exception_handlers={
@@ -67,6 +71,13 @@ def application_of(engine: Engine) -> Starlette:
     close = weakref.finalize(app, engine.close)
     app.state.engine = engine
     return app
+
+
+def _get_only(path: str, endpoint: Callable[[Request], Awaitable[Response]]) -> Route:
+    """Return a route without HEAD, which Starlette adds to GET: GET has an effect here."""
+    route = Route(path, endpoint, methods=["GET"])
+    route.methods = {"GET"}
+    return route
 
 
 def _api_error_response(_: Request, error: Exception) -> Response:

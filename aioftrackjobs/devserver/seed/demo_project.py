@@ -7,7 +7,6 @@ reference, sections 5.5 and 6.1), and the same on every new server otherwise.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -72,7 +71,7 @@ class SeedContents:
             ServerStartError: If an entry of the fixture cannot be loaded.
             ApiError: If the schemas do not allow the rest; also when the transaction ends.
         """
-        if not transaction.api_keys():
+        if not transaction.key_digests():
             batch = new_batch()
             for part in parts:
                 for entity_type, values in _entities(part):
@@ -93,7 +92,7 @@ class SeedContents:
             has_users = _add_user(model, transaction, batch, username, *users[username])
             if has_users and username != api_user:
                 owner = owner_of(model, transaction, username)
-                transaction.set_api_key(owner, secrets.token_urlsafe(24))
+                transaction.make_api_key(owner)
 
 
 def _entities(part: str) -> Iterator[tuple[str, Mapping[str, Any]]]:

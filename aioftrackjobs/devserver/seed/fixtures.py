@@ -20,7 +20,6 @@ among them gets an API key.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,8 +114,8 @@ def load_fixture(
             raise fixture.error(number, error.content) from None
     for username in fixture.usernames:
         owner = owner_of(model, transaction, username)
-        if transaction.api_key(owner) is None:
-            transaction.set_api_key(owner, secrets.token_urlsafe(24))
+        if owner not in transaction.api_keys():
+            transaction.make_api_key(owner)
 
 
 class _Loader:

@@ -31,6 +31,9 @@ from aioftrackjobs.devserver.serving.uvicorn_server import UvicornServer, uvicor
 logger = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8090
+#: Bytes of a WebSocket's frame that are read for each character of the largest event, so that
+#: events that are too big by a little are answered with an error.
+_LARGEST_FRAME = 8
 
 
 class _Runner:
@@ -99,7 +102,7 @@ class _Runner:
                 with closing(engine):
                     app = FaultMiddleware(application_of(engine), self._faults)
                     self._handle = handle_of(url_of(*listener.getsockname()[:2]), engine, app)
-                    self._serve(listener, app)
+                    self._serve(listener, app, engine.limits.event * _LARGEST_FRAME)
         except BaseException as error:
             if self._ready.is_set():
                 logger.exception("the server ended by itself")
@@ -110,8 +113,8 @@ class _Runner:
             self._ready.set()
             self._on_end()
 
-    def _serve(self, listener: socket.socket, app: ASGIApp) -> None:
-        self._server = uvicorn_server(app, self._ready)
+    def _serve(self, listener: socket.socket, app: ASGIApp, largest_frame: int) -> None:
+        self._server = uvicorn_server(app, self._ready, largest_frame)
         if not self._stopping:
             self._server.run(sockets=[listener])
             if not self._stopping:

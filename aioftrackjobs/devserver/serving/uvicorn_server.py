@@ -15,10 +15,11 @@ import uvicorn
 from pydantic_core import to_json
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
 from aioftrackjobs.devserver.api_errors import RequestError, error_body
-from aioftrackjobs.devserver.faults.connections import CLOSE
+from aioftrackjobs.devserver.faults.connections import ABORT, CLOSE
 
 #: Seconds that running requests get when the server stops.
 _STOP_GRACE = 1
@@ -118,15 +119,38 @@ class _HttpProtocol(H11Protocol):
         self.transport.close()
 
 
-def uvicorn_server(app: ASGIApp, ready: threading.Event) -> UvicornServer:
-    """Return a server of *app* that sets *ready* when it accepts requests."""
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    """WebSockets that the application can abort, and whose addresses are not logged."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.conn.debug = False  # at that level it logs addresses and headers
+        self._served: ASGIApp = self.app
+        self.app = self._run_app
+
+    async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # uvicorn logs the path and the query of its own scope; those have credentials.
+        self.scope = {**self.scope, "path": "/socket.io/1/websocket", "query_string": b""}
+        ends = {CLOSE: self.transport.close, ABORT: self.transport.abort}
+        extensions = {**scope.get("extensions", {}), **ends}
+        await self._served({**scope, "extensions": extensions}, receive, send)
+
+
+def uvicorn_server(app: ASGIApp, ready: threading.Event, largest_frame: int) -> UvicornServer:
+    """Return a server of *app* that sets *ready* when it accepts requests.
+
+    A WebSocket with a frame of more than *largest_frame* bytes is closed.
+    """
     config = uvicorn.Config(
         app,
         http=_HttpProtocol,
         loop="asyncio",  # or uvloop where it is installed, which hangs when the server fails
         access_log=False,
         log_config=None,
-        ws="none",
+        ws=_WebSocketProtocol,
+        ws_max_size=largest_frame,
+        ws_ping_interval=None,  # the event hub has heartbeats of its own
+        ws_per_message_deflate=False,  # clients are on this machine or near it
         lifespan="on",
         server_header=False,
     )

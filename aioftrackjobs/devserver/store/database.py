@@ -6,12 +6,16 @@ their text is made once for each set of columns and handed to the driver as it i
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import os
 import secrets
 import sqlite3
 import threading
 import time
+from base64 import urlsafe_b64encode
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,8 @@ from aioftrackjobs.devserver.store.statements import Statements
 from aioftrackjobs.protocol.schemas import schema_hash
 
 _IN_MEMORY = ":memory:"
+#: What SQLite adds to the name of a database for its other files.
+_SIDE_FILES = ("-wal", "-shm", "-journal")
 #: Rows that are read before their size is counted.
 _AT_ONCE = 1000
 #: Bytes of a row beside its texts.
@@ -39,11 +45,14 @@ _BARE = 16
 _COMPLETED_KEPT = 24 * 3600.0
 #: The size of the digest that signs addresses.
 _SECRET_BYTES = 32
-#: Tables for data that is not in entities: keys of users, the hash of the schemas, a secret, and
-#: the completed uploads in parts.
+_SALT_BYTES = 16
+_KEY_BYTES = 24
+#: Tables for data that is not in entities: digests of users' keys, the hash of the schemas, a
+#: secret, and the completed uploads in parts.
 _CREATE_INTERNALS = (
     "CREATE TABLE IF NOT EXISTS _fact (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    "CREATE TABLE IF NOT EXISTS _personal_key (owner TEXT PRIMARY KEY, api_key TEXT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS _api_key (digest BLOB, owner TEXT, salt TEXT,"
+    " PRIMARY KEY (digest, owner))",
     "CREATE TABLE IF NOT EXISTS _completed (upload TEXT PRIMARY KEY, at REAL NOT NULL)",
 )
 
@@ -52,6 +61,19 @@ def _size_of(rows: Sequence[sa.Row[Any]]) -> int:
     """Return about how many bytes *rows* have; fast, as it is called for every row."""
     texts = [len(each) for row in rows for each in row if type(each) is str or type(each) is bytes]
     return _BARE * len(rows) + sum(texts)
+
+
+def key_digest(api_key: str) -> bytes:
+    """Return what is stored of an API key: it shows nothing of the key, nor does its timing."""
+    return hashlib.sha256(api_key.encode("utf-8", "surrogatepass")).digest()
+
+
+def _make_private(database: Path) -> None:
+    """Let the file be read by its owner only, as it has secrets; SQLite's other files follow it."""
+    os.close(os.open(database, os.O_RDWR | os.O_CREAT, 0o600))
+    for path in (database, *(database.with_name(database.name + end) for end in _SIDE_FILES)):
+        with suppress(OSError):  # it is not there, or belongs to another user
+            path.chmod(0o600)
 
 
 class Transaction:
@@ -63,6 +85,7 @@ class Transaction:
         self._connection = store.connection
         self._driver = store.driver
         self._read = read
+        self._secret = store.secret
 
     def fetch(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
         """Return all rows of *statement*.
@@ -124,20 +147,45 @@ class Transaction:
         sql = self._sql.text("delete", table, tuple(key))
         return self._driver.execute(sql, tuple(key.values())).rowcount
 
-    def api_key(self, owner: str) -> str | None:
-        """Return the API key of *owner*, None if there is none."""
-        sql = "SELECT api_key FROM _personal_key WHERE owner = ?"
-        row = self._driver.execute(sql, (owner,)).fetchone()
-        return row[0] if row else None
-
     def set_api_key(self, owner: str, api_key: str) -> None:
-        """Store an API key for *owner*, in place of an earlier one."""
-        sql = "INSERT OR REPLACE INTO _personal_key VALUES (?, ?)"
-        self._driver.execute(sql, (owner, api_key))
+        """Accept a chosen API key for *owner*, and no earlier one; only its digest is stored."""
+        self._remove_api_keys(owner)
+        self._add_api_key(owner, api_key, None)
+
+    def reset_api_key(self, owner: str) -> str:
+        """Return a new API key for *owner*, and accept no earlier one."""
+        self._remove_api_keys(owner)
+        return self.make_api_key(owner)
+
+    def _remove_api_keys(self, owner: str) -> None:
+        self._driver.execute("DELETE FROM _api_key WHERE owner = ?", (owner,))
+
+    def make_api_key(self, owner: str) -> str:
+        """Return a new API key for *owner*, which is accepted beside a chosen one.
+
+        It can be made again from what is stored, so that the next server knows it, too.
+        """
+        salt = secrets.token_hex(_SALT_BYTES)
+        api_key = self._made_key(owner, salt)
+        self._add_api_key(owner, api_key, salt)
+        return api_key
+
+    def _add_api_key(self, owner: str, api_key: str, salt: str | None) -> None:
+        sql = "INSERT OR REPLACE INTO _api_key VALUES (?, ?, ?)"
+        self._driver.execute(sql, (key_digest(api_key), owner, salt))
+
+    def _made_key(self, owner: str, salt: str) -> str:
+        made = hmac.digest(self._secret, f"api-key\0{owner}\0{salt}".encode(), "sha256")
+        return urlsafe_b64encode(made[:_KEY_BYTES]).decode()
+
+    def key_digests(self) -> list[tuple[str, bytes]]:
+        """Return the digests of all API keys, each with its owner."""
+        return self._driver.execute("SELECT owner, digest FROM _api_key").fetchall()
 
     def api_keys(self) -> dict[str, str]:
-        """Return the API keys of all owners."""
-        return dict(self._driver.execute("SELECT owner, api_key FROM _personal_key"))
+        """Return the API keys of all owners, but not those that were chosen."""
+        made = "SELECT owner, salt FROM _api_key WHERE salt IS NOT NULL"
+        return {owner: self._made_key(owner, salt) for owner, salt in self._driver.execute(made)}
 
     def complete(self, upload: str) -> None:
         """Record that an upload in parts is complete, in case the client repeats its request."""
@@ -175,12 +223,15 @@ class Database:
             connect_args={"check_same_thread": False, "isolation_level": None},
         )
         try:
+            if self.is_lasting:
+                _make_private(Path(self.database))
             self.connection = self._engine.connect()
             self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
             self._prepare(model)
-        except (sa.exc.DatabaseError, sqlite3.DatabaseError, ValueError) as error:
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError, ValueError, OSError) as error:
             self._engine.dispose()
             reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+            reason = getattr(reason, "strerror", None) or reason
             raise ServerStartError("database", self.database, str(reason)) from error
         except ServerStartError:
             self.close()

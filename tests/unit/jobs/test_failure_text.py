@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from aioftrackjobs.jobs.attachments import format_traceback
+from aioftrackjobs.background import format_error
 from aioftrackjobs.jobs.ending import describe_failure
 from aioftrackjobs.jobs.progress import one_line
+from aioftrackjobs.transport import redact
 
 KEY = "SECRET-KEY"
 
@@ -64,7 +65,7 @@ def test_a_traceback_has_causes_and_no_secrets() -> None:
         except KeyError as exc:
             raise ValueError("outer") from exc
     except ValueError as error:
-        text = format_traceback(error, KEY)
+        text = format_error(error, lambda text: redact(text, KEY))
 
     assert "ValueError: outer" in text
     assert "KeyError" in text

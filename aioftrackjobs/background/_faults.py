@@ -1,0 +1,132 @@
+"""What becomes of a fault in background work: it ends no more than the piece of work that has it.
+
+A *fault* is an error that the work has not expected: a defect of this package, or a value or a
+function of the user's that raises. It is logged once, and everything else goes on. Two things are
+no faults: a cancellation of the task, and an interruption by Ctrl-C, which is for the program.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import sniffio
+
+from aioftrackjobs.background._texts import leaves_of, show_value, text_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+
+class SafeLogger:
+    """The logger of a module, which raises no error of a handler, a filter or an argument.
+
+    What is logged is about work that goes on, or about an error that is more important. A handler
+    of the program that fails must not change that.
+
+    Args:
+        name: The name of the logger.
+    """
+
+    __slots__ = ("_logger",)
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(name)
+
+    def debug(self, message: str, *args: object, exc_info: bool = False) -> None:
+        """Log at the level DEBUG."""
+        self._log(logging.DEBUG, message, args, exc_info=exc_info)
+
+    def info(self, message: str, *args: object) -> None:
+        """Log at the level INFO."""
+        self._log(logging.INFO, message, args)
+
+    def warning(
+        self, message: str, *args: object, exc_info: bool = False, stacklevel: int = 1
+    ) -> None:
+        """Log at the level WARNING.
+
+        Args:
+            message: With a ``%`` place for each of *args*.
+            args: What is shown there.
+            exc_info: Whether to add the traceback of the error that is being handled.
+            stacklevel: Which frame logs, counted from the caller as 1.
+        """
+        self._log(logging.WARNING, message, args, exc_info=exc_info, depth=stacklevel)
+
+    def error(self, message: str, *args: object) -> None:
+        """Log at the level ERROR."""
+        self._log(logging.ERROR, message, args)
+
+    def _log(
+        self,
+        level: int,
+        message: str,
+        args: tuple[Any, ...],
+        *,
+        exc_info: bool = False,
+        depth: int = 1,
+    ) -> None:
+        if not self._logger.isEnabledFor(level):
+            return
+        shown = [_shown(each) if isinstance(each, BaseException) else each for each in args]
+        try:
+            self._logger.log(level, message, *shown, exc_info=exc_info, stacklevel=depth + 2)
+        except KeyboardInterrupt:  # it arrives while a handler waits for its output
+            raise
+        except BaseException:  # noqa: BLE001 - there is no other place to report it to
+            return
+
+
+def _shown(error: BaseException) -> str:
+    text = text_of(error)
+    return show_value(error) if text is None else text
+
+
+class Surviving:
+    """A context whose block may fail: a fault of it is logged, and the work goes on after it.
+
+    It can be entered any number of times.
+
+    Args:
+        survives: Logs an error if it is a fault, and returns whether it is.
+        what: Names the work in the log.
+    """
+
+    __slots__ = ("_survives", "_what")
+
+    def __init__(self, survives: Callable[[BaseException, str], bool], what: str) -> None:
+        self._survives = survives
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        return error is not None and self._survives(error, self._what)
+
+
+def is_cancellation_of_task(error: BaseException) -> bool:
+    """Return whether *error* is, or has in it, the cancellation of the running task.
+
+    A foreign function may raise a CancelledError of asyncio although nobody has cancelled the task.
+    """
+    try:
+        kind = anyio.get_cancelled_exc_class()
+        library = sniffio.current_async_library()
+    except Exception:  # noqa: BLE001 - there is no event loop any more
+        return True
+    is_kind = any(isinstance(each, kind) for each in leaves_of(error))
+    if not is_kind or library != "asyncio":
+        return is_kind
+    import asyncio
+
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -1,0 +1,1 @@
+"""The event hub: frames, expressions, routing, and events about what batches change."""

@@ -1,0 +1,279 @@
+"""The event hub: who subscribes to what, and which event goes to which connection.
+
+An event is delivered once to each connection that has a subscriber whose subscription matches it,
+and whose own description matches the event's target; also to its publisher. Nothing is kept for
+clients that are not connected.
+
+All of it runs in the event loop of the server. Other threads use :meth:`EventHub.publish_soon`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from aioftrackjobs.devserver.events import frames
+from aioftrackjobs.devserver.events.expressions import Expression, parse, value_at
+from aioftrackjobs.devserver.limits import Limits
+
+logger = logging.getLogger(__name__)
+
+Event: TypeAlias = dict[str, Any]
+#: Handshakes without a WebSocket that are remembered; the oldest is forgotten first.
+_MOST_SESSIONS = 10_000
+#: Bytes of a waiting frame beside its text.
+_BARE = 64
+
+
+class Connection:
+    """One connected client: what it subscribes to, and the frames that wait to be sent.
+
+    Attributes:
+        username: The user who has made the handshake.
+        is_slow: It did not read its frames in time, and is to be disconnected.
+    """
+
+    def __init__(self, username: str, limit: int) -> None:
+        self.username = username
+        self.subscribers: dict[str, Subscriber] = {}
+        self.is_slow = False
+        self._waiting = deque[str]([frames.CONNECT])
+        self._room = limit
+        self._changed = asyncio.Event()
+
+    def put(self, frame: str) -> None:
+        """Let *frame* wait until it is sent; a client that lets too many wait is slow."""
+        self._room -= len(frame) + _BARE
+        self.is_slow = self.is_slow or self._room < 0
+        if not self.is_slow:
+            self._waiting.append(frame)
+        self._changed.set()
+
+    async def take(self) -> str | None:
+        """Return the next frame to be sent, None if the client is slow."""
+        while not self._waiting and not self.is_slow:
+            self._changed.clear()
+            await self._changed.wait()
+        if self.is_slow:
+            return None
+        frame = self._waiting.popleft()
+        self._room += len(frame) + _BARE
+        return frame
+
+    async def wait_slow(self) -> None:
+        """Return when the client is slow, however long the last frame takes to be sent."""
+        while not self.is_slow:
+            self._changed.clear()
+            await self._changed.wait()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Subscriber:
+    """One subscription of a client.
+
+    Attributes:
+        description: What the client says of it, with an ``id``; targets are tested against this.
+    """
+
+    connection: Connection
+    description: Event
+    subscription: Expression
+
+
+class _Index:
+    """Subscribers, found by the values that their subscriptions need.
+
+    A thousand subscriptions that each name a topic and a project cost one look-up, not a thousand
+    tests.
+    """
+
+    def __init__(self) -> None:
+        #: By the fields that must have certain values, and these values.
+        self._shapes = defaultdict[tuple[str, ...], dict[tuple[Any, ...], set[Subscriber]]](dict)
+
+    def add(self, subscriber: Subscriber) -> None:
+        fields, values = self._place(subscriber)
+        self._shapes[fields].setdefault(values, set()).add(subscriber)
+
+    def remove(self, subscriber: Subscriber) -> None:
+        fields, values = self._place(subscriber)
+        groups = self._shapes[fields]
+        groups[values].discard(subscriber)
+        if not groups[values]:
+            del groups[values]
+        if not groups:
+            del self._shapes[fields]
+
+    def candidates(self, event: Event) -> Iterator[Subscriber]:
+        """Yield the subscribers whose subscriptions may match."""
+        for fields, groups in self._shapes.items():
+            values = tuple(value_at(event, field) for field in fields)
+            with suppress(TypeError):  # a list or an object equals no text
+                yield from groups.get(values, ())
+
+    @staticmethod
+    def _place(subscriber: Subscriber) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        equal = sorted(subscriber.subscription.equal.items())
+        return tuple(field for field, _ in equal), tuple(value for _, value in equal)
+
+
+class EventHub:
+    """The connections of one server, and the events between them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._sessions: dict[str, str] = {}
+        self._index = _Index()
+        self._by_id = defaultdict[str, set[Subscriber]](set)
+        self._observers: list[Callable[[Event], None]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._connections = 0
+
+    def open_session(self, username: str) -> str:
+        """Return the id of a new session, for which *username* may open one WebSocket."""
+        session = secrets.token_hex(16)
+        self._sessions[session] = username
+        if len(self._sessions) > _MOST_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        return session
+
+    def connect(self, session: str) -> Connection | None:
+        """Return the connection of a session; None if there is no such one, or too many."""
+        username = self._sessions.pop(session, None)
+        if username is None or self._connections >= self._limits.event_connections:
+            return None
+        self._loop = asyncio.get_running_loop()
+        self._connections += 1
+        return Connection(username, self._limits.waiting_events)
+
+    def disconnect(self, connection: Connection) -> None:
+        """Remove a connection with its subscribers."""
+        self._connections -= 1
+        for subscriber in list(connection.subscribers.values()):
+            self._remove(subscriber)
+
+    def observe(self, observer: Callable[[Event], None]) -> None:
+        """Call *observer* with each event from now on, in the event loop; it must not fail."""
+        self._observers.append(observer)
+
+    def receive(self, connection: Connection, text: str) -> None:
+        """Do what a frame from a client says; what is wrong with it goes back to the client."""
+        packet_id = ""
+        try:
+            self._check_size(text)
+            frame = frames.read_frame(text)
+            packet_id = frame.packet_id
+            if frame.kind == "5":
+                self._receive_event(connection, frame.event())
+        except (frames.FrameError, ValueError) as error:
+            packet_id = packet_id or getattr(error, "packet_id", "")
+            # The Python client itself repeats subscriptions when it starts.
+            logger.info("an event of %s is refused: %s", connection.username, error)
+            if packet_id:
+                connection.put(frames.acknowledgement(packet_id, str(error)))
+            elif isinstance(error, frames.FrameError):
+                # Not for a subscription without a number: the JavaScript client would connect
+                # anew, and subscribe again, without end.
+                connection.put(frames.error_frame(str(error)))
+        else:
+            if packet_id and frame.kind == "5":
+                connection.put(frames.acknowledgement(packet_id))
+
+    def publish(self, event: Event) -> list[Subscriber]:
+        """Deliver *event*, and return the subscribers that it is for.
+
+        Raises:
+            ValueError: If its target is no expression.
+        """
+        found = self._subscribers_for(event)
+        connections = dict.fromkeys(subscriber.connection for subscriber in found)
+        if connections:
+            frame = frames.event_frame(event)
+            for connection in connections:
+                connection.put(frame)
+        for observer in self._observers:
+            observer(event)
+        return found
+
+    def publish_soon(self, events: list[Event]) -> None:
+        """Deliver *events* of the server's own from any thread, in order."""
+        if self._loop is None:  # no client has been connected: only observers are interested
+            self._publish_all(events)
+        else:
+            with suppress(RuntimeError):  # the server is stopping, and its loop is closed
+                self._loop.call_soon_threadsafe(self._publish_all, events)
+
+    def _publish_all(self, events: list[Event]) -> None:
+        for event in events:
+            self.publish(event)
+
+    def _check_size(self, text: str) -> None:
+        # The number of the frame is read first, so that its sender learns which one is too big.
+        if len(text) > self._limits.event:
+            head = frames.read_frame(text[: text.find("{")] if "{" in text else text[:40])
+            raise frames.FrameError(
+                f"An event takes {self._limits.event} characters at most.", head.packet_id
+            )
+
+    def _receive_event(self, connection: Connection, event: Event) -> None:
+        match event:
+            case {"topic": "ftrack.meta.subscribe", "data": data}:
+                self._subscribe(connection, data)
+            case {"topic": "ftrack.meta.unsubscribe", "data": {"subscriber": {"id": str(own_id)}}}:
+                subscriber = connection.subscribers.get(own_id)
+                if subscriber is None:
+                    raise ValueError(f"There is no subscriber {own_id!r} on this connection.")
+                self._remove(subscriber)
+            case {"topic": "ftrack.meta.subscribe" | "ftrack.meta.unsubscribe"}:
+                raise ValueError("The event needs 'data' with a 'subscriber' that has an 'id'.")
+            case _:
+                self.publish(event)
+
+    def _subscribe(self, connection: Connection, data: Any) -> None:
+        match data:
+            case {"subscriber": {"id": str(own_id)} as description, "subscription": str(text)}:
+                pass
+            case _:
+                raise ValueError(
+                    "A subscription needs 'data' with a 'subscriber' that has an 'id', and a "
+                    "'subscription' that is an expression."
+                )
+        if own_id in connection.subscribers:
+            raise ValueError(f"There is a subscriber {own_id!r} on this connection already.")
+        if len(connection.subscribers) >= self._limits.subscriptions:
+            raise ValueError(f"A connection takes {self._limits.subscriptions} subscriptions.")
+        subscriber = Subscriber(connection, description, parse(text))
+        connection.subscribers[own_id] = subscriber
+        self._index.add(subscriber)
+        self._by_id[own_id].add(subscriber)
+
+    def _remove(self, subscriber: Subscriber) -> None:
+        own_id = subscriber.description["id"]
+        del subscriber.connection.subscribers[own_id]
+        self._index.remove(subscriber)
+        self._by_id[own_id].discard(subscriber)
+        if not self._by_id[own_id]:
+            del self._by_id[own_id]
+
+    def _subscribers_for(self, event: Event) -> list[Subscriber]:
+        text = event.get("target") or ""
+        if not isinstance(text, str):
+            raise ValueError("The 'target' of an event is an expression.")  # noqa: TRY004
+        if not text.strip():
+            found = self._index.candidates(event)
+            return [each for each in found if each.subscription.matches(event)]
+        target = parse(text)
+        own_id = target.equal.get("id")
+        # Replies name the one subscriber that they are for.
+        some = self._index.candidates(event) if own_id is None else self._by_id.get(own_id, ())
+        return [
+            each
+            for each in some
+            if target.matches(each.description) and each.subscription.matches(event)
+        ]
