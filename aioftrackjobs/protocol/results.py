@@ -133,7 +133,7 @@ def _is_of_query(operation: Mapping[str, JSONValue], result: Any) -> bool:
     asked = _QUERY_OF_IDS.search(expression) if rows else None
     if asked is None:
         return True
-    ids = {each.strip(' "').lower() for each in asked[1].split(",")}
+    ids = {each.lower() for each in re.findall(r'"([^"]*)"', asked[1])}
     found = [row["id"] for row in rows if isinstance(row, dict) and "id" in row]
     return all(str(each).lower() in ids for each in found)
 
