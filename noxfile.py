@@ -61,6 +61,7 @@ def long(session: nox.Session) -> None:
     install(session, "tests")
     run_tests(session, "--hypothesis-profile=long", "--timeout=1800", "-m", "long")
     session.run("python", "tests/benchmarks/soak.py")
+    session.run("python", "tests/benchmarks/attacks.py")
 
 
 @nox.session

@@ -13,6 +13,7 @@ from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 from aioftrackjobs.errors import ArgumentError, ConfigurationError
+from aioftrackjobs.secret import Secret, reveal
 
 #: Numbers from here on are too long to show.
 _LONG = 10**15
@@ -22,22 +23,6 @@ _DEFAULT_PORTS, _LOOPBACK = {"http": 80, "https": 443}, ("127.0.0.1", "::1")
 
 #: What the settings are called in the text of an error.
 _NAMES = {"server_url": "server URL", "api_key": "API key", "api_user": "API user"}
-
-
-class Secret:
-    """A text that is not shown if it is printed, logged or dumped by mistake."""
-
-    __slots__ = ("_text",)
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __repr__(self) -> str:
-        return "<secret>"
-
-    def reveal(self) -> str:
-        """Return the text."""
-        return self._text
 
 
 class Credentials(NamedTuple):
@@ -51,12 +36,12 @@ class Credentials(NamedTuple):
 
     server_url: str
     api_user: str
-    api_key: Secret
+    api_key: Secret[str]
 
 
 def resolve_credentials(
     server_url: str | None = None,
-    api_key: str | None = None,
+    api_key: str | Secret[str | None] | None = None,
     api_user: str | None = None,
     *,
     environment: Mapping[str, str] | None = None,
@@ -75,9 +60,19 @@ def resolve_credentials(
     Source:
         docs/protocol.md, section 8.4.
     """
-    env = os.environ if environment is None else environment
+    given = (server_url, api_key, api_user)
+    credentials, problems = _resolve(*given, os.environ if environment is None else environment)
+    if problems:
+        raise ConfigurationError(problems)
+    return credentials
+
+
+def _resolve(
+    server_url: object, api_key: object, api_user: object, env: Mapping[str, str]
+) -> tuple[Credentials, list[str]]:
+    """Return credentials, and what is wrong with them; raise no error, which would show *env*."""
     url, url_problems = _setting("server_url", server_url, env, "FTRACK_SERVER")
-    key, key_problems = _setting("api_key", api_key, env, "FTRACK_API_KEY", "FTRACK_APIKEY")
+    key, key_problems = _setting("api_key", reveal(api_key), env, "FTRACK_API_KEY", "FTRACK_APIKEY")
     user, user_problems = _setting("api_user", api_user, env, "FTRACK_API_USER")
     url = url.rstrip("/")
     problems = [
@@ -85,9 +80,7 @@ def resolve_credentials(
         *(key_problems or _key_problems(key)),
         *(user_problems or _user_problems(user)),
     ]
-    if problems:
-        raise ConfigurationError(problems)
-    return Credentials(url, user, Secret(key))
+    return Credentials(url, user, Secret(key)), problems
 
 
 def _setting(

@@ -22,9 +22,11 @@ from aioftrackjobs.journal import Journal
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
 from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import (
     Bounds,
+    Headers,
     HttpClient,
     HttpxTransport,
     OwnTransport,
@@ -121,7 +123,7 @@ class Connection:
         self._require_new()
         await self.journal.require_usable()
         self._require_new()  # another task may open it meanwhile
-        key = self.credentials.api_key.reveal()
+        key = self.credentials.api_key
         server_url = self.credentials.server_url
         api_url = server_url + API_PATH
         # Connecting and waiting for the response may take the time-out each.
@@ -234,9 +236,9 @@ class Connection:
             await self.journal.aclose()
 
     def _redact(self, text: str) -> str:
-        return redact(text, self.credentials.api_key.reveal())
+        return redact(text, self.credentials.api_key)
 
-    def _headers(self, key: str) -> Mapping[str, str | bytes]:
+    def _headers(self, key: Secret[str]) -> Headers:
         """Return the headers of API calls, and of no others: uploads go to other servers.
 
         Source:
@@ -273,12 +275,12 @@ class Connection:
         """Send *operations* in some manner, and return one undecoded result for each."""
         return await self.dispatcher.call(operations, **manner)
 
-    def component_url(self, action: str, component_id: str) -> str:
-        """Return the URL to ``get`` or ``remove`` a component at. It contains the API key."""
+    def component_url(self, action: str, component_id: str) -> Secret[str]:
+        """Return the URL to ``get`` or ``remove`` a component at, which contains the API key."""
         from aioftrackjobs.protocol.upload import component_url  # late: many never move a file
 
         server_url, api_user, api_key = self.credentials
-        return component_url(server_url, action, component_id, api_user, api_key.reveal())
+        return component_url(server_url, action, component_id, api_user, api_key)
 
     def require_open(self, *, anywhere: bool = False) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed.

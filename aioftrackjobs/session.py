@@ -40,6 +40,7 @@ from aioftrackjobs.models import Entity, FileComponent, Job, User
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
 from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import HttpClient, Transport, is_client
 
@@ -124,7 +125,9 @@ class AsyncSession:
         timings: Timings = DEFAULT_TIMINGS,
         transport: Transport | None = None,
     ) -> None:
-        credentials = resolve_credentials(server_url, api_key, api_user)
+        key = Secret(api_key)
+        del api_key  # tracebacks with variables would show it
+        credentials = resolve_credentials(server_url, key, api_user)
         require_seconds("timeout", timeout, above=True)
         require(client is None or is_client(client), "client", "an async HTTP client", client)
         require_flag("strict_api", strict_api)
@@ -148,6 +151,8 @@ class AsyncSession:
         self._jobs = JobsContext(self._context, lease=lease)
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_jobs"):  # a debugger shows it before it is complete
+            return f"<{type(self).__name__}>"
         return f"<{type(self).__name__} {self.api_user} at {self.server_url}>"
 
     async def __aenter__(self) -> Self:
@@ -485,7 +490,8 @@ class AsyncSession:
 
         Args:
             component: A component, or its id.
-            path: The file to write.
+            path: The file to write, or a link to it. A file that exists keeps its mode; a device
+                or pipe is refused.
             resume: Keep the files ``.NAME.part`` and ``.NAME.part.json`` beside *path* if the
                 download is interrupted, and continue from them if the server's file is the same.
             checksum: Verify the MD5 digest that a header has, or that an entity tag looks like.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -215,20 +216,26 @@ def _is_secret(row: Row) -> bool:
 
 @contextmanager
 def _opened(target: Path) -> Iterator[IO[str]]:
-    """Open a temporary file that replaces *target* when it is complete."""
+    """Open a temporary file that replaces *target* when it is complete, and keeps its mode."""
     if target == STDOUT:
         yield sys.stdout
         sys.stdout.flush()
         return
     try:
+        mode = target.stat().st_mode if target.exists() else None
+        if mode is not None and not stat.S_ISREG(mode):
+            raise UnusablePathError("FILE", target, "it is no regular file")
+        target = Path(os.path.realpath(target))  # what a link points to
         stream: Any = NamedTemporaryFile(  # noqa: SIM115 - closed below, before it is moved
-            "w", dir=target.parent, prefix=f".{target.name}-", delete=False, encoding="utf-8"
+            "w", dir=target.parent, prefix=".dump-", delete=False, encoding="utf-8"
         )
     except OSError as error:
         raise UnusablePathError("FILE", target, error.strerror or str(error)) from error
     try:
         with stream:
             yield stream
+        if mode is not None:
+            Path(stream.name).chmod(stat.S_IMODE(mode))
         os.replace(stream.name, target)  # noqa: PTH105
     except OSError as error:
         Path(stream.name).unlink(missing_ok=True)

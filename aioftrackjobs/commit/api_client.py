@@ -28,7 +28,8 @@ from aioftrackjobs.protocol.results import AnyOperation, first_problem
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import decode_response, encode_batch, redirection_refused
 from aioftrackjobs.retry import Pauses
-from aioftrackjobs.transport import Departure, Transport, WireRequest, WireResponse
+from aioftrackjobs.secret import Secret, reveal
+from aioftrackjobs.transport import Departure, Headers, Transport, WireRequest, WireResponse
 
 #: The header ``Date`` has whole seconds, and its response takes a while to arrive.
 _DATE_PRECISION = timedelta(seconds=2)
@@ -151,12 +152,13 @@ class ApiClient:
         transport: Transport,
         *,
         url: str,
-        headers: Mapping[str, str | bytes],
+        headers: Headers,
         redact: Callable[[str], str] = str,
         server_status: ServerStatus | None = None,
     ) -> None:
         self._transport = transport
-        self.url = self._given_url = url
+        self._given_url = url
+        self.url: str | Secret[str] = url
         self._headers = headers
         self._redact = redact
         self._server_status = server_status or ServerStatus()
@@ -201,26 +203,27 @@ class ApiClient:
             url, departure = self._redirected(response, url), None  # it has left
         self._server_status.note_response(response.headers)
         problem = f"after {_REDIRECTIONS} other redirections"
-        raise redirection_refused(response.status, self.url, without_query(url), problem)
+        origin, last = without_query(self.url), without_query(url)
+        raise redirection_refused(response.status, origin, last, problem)
 
-    def _redirected(self, response: WireResponse, url: str) -> str:
+    def _redirected(self, response: WireResponse, url: str | Secret[str]) -> Secret[str]:
         """Return where to send a request again that *url* redirects.
 
         Raises:
             ServerError: Method and body would not be kept, or the API key must not go there.
         """
-        target = decode_location(url, response.headers)
-        if target is None:
+        target = Secret(decode_location(reveal(url), response.headers) or "")
+        if not target.reveal():
             problem = "which is no address"
         elif response.status not in REPEATABLE:
             problem = "which would turn the request into another one"
-        elif not is_same_server(url, target):
+        elif not is_same_server(reveal(url), target.reveal()):
             problem = "where the API key must not be sent"
         else:
             return target
         self._server_status.note_response(response.headers)
-        location = without_query(target) if target else "nowhere"
-        raise redirection_refused(response.status, url, self._redact(location), problem)
+        location = self._redact(without_query(target)) or "nowhere"
+        raise redirection_refused(response.status, without_query(url), location, problem)
 
     async def _exchange(self, request: WireRequest) -> WireResponse:
         try:
@@ -242,7 +245,7 @@ class ApiClient:
         raise error
 
     def _decode(
-        self, response: WireResponse, operations: Sequence[AnyOperation], url: str
+        self, response: WireResponse, operations: Sequence[AnyOperation], url: str | Secret[str]
     ) -> list[Any]:
         try:
             results = decode_response(
@@ -251,21 +254,27 @@ class ApiClient:
                 len(operations),
                 expression=_only_expression(operations),
                 redact=self._redact,
-                url=url,
+                url=without_query(url),
             )
             if (problem := first_problem(operations, results)) is not None:
-                raise MalformedResponseError(problem, status=response.status, url=url)
+                raise MalformedResponseError(
+                    problem, status=response.status, url=without_query(url)
+                )
         except (ServerError, TransportError) as exc:
-            if not isinstance(exc, ServerError) or exc.kind == f"HTTP {exc.status}":
-                self.url = self._given_url  # if it was moved, it may have been moved back
-            exc.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
-            if isinstance(exc, ServerError):
-                self._server_status.note_response(response.headers)
-            else:
-                self._server_status.note_failure(str(exc))
-            raise
-        self._server_status.note_response(response.headers, is_success=True)
-        return results
+            error = exc
+        else:
+            self._server_status.note_response(response.headers, is_success=True)
+            return results
+        if not isinstance(error, ServerError) or error.kind == f"HTTP {error.status}":
+            self.url = self._given_url  # if it was moved, it may have been moved back
+        error.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
+        if isinstance(error, ServerError):
+            self._server_status.note_response(response.headers)
+        else:
+            self._server_status.note_failure(str(error))
+        # Without the frames that have read the body, and their error: it may contain secrets.
+        error.__context__ = None
+        raise error.with_traceback(None)
 
 
 def _only_expression(operations: Sequence[AnyOperation]) -> str | None:

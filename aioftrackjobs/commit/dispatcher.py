@@ -237,14 +237,20 @@ class Dispatcher:
     def withdraw(self, request: PendingRequest) -> None:
         """End *request*, now or when it turns out that it was not received."""
         request.is_abandoned = True
-        if request.outcome is None and not request.is_sent:
+        if request.outcome is not None:
+            return
+        if not request.is_sent:
             withdrawn = WithdrawnError("withdrawn before it was sent")
             error = closed_error() if self._withdraws_all else withdrawn
             self._end(request, request.abandoned(error))
-            for lane in self._lanes:
-                lane.queue.note_withdrawn()
-                if lane.sender is not None:
-                    lane.sender.stop_unneeded()
+        elif request.is_dispensable:
+            self._end(request, Unknown(TransportError("given up before its response arrived")))
+        else:
+            return
+        for lane in self._lanes:
+            lane.queue.note_withdrawn()
+            if lane.sender is not None:
+                lane.sender.stop_unneeded()
 
     def _enter(self, request: PendingRequest) -> PendingRequest:
         request.number, request.queued_at = next(self._arrivals), time.monotonic()
@@ -269,10 +275,7 @@ class Dispatcher:
             done = request.operations if isinstance(outcome, Applied) else request.done
             self.late_writes.note_applied(done)
         try:
-            request.end(outcome)
-        except BaseException as exc:  # the other requests of its group are still to be ended
-            if not self._background.survives(exc, "the end of a request"):
-                raise
+            self._settle(request, outcome)
         finally:
             if freed := self._order.remove(request):
                 if self._closed:
@@ -287,6 +290,13 @@ class Dispatcher:
     def _is_pending(self, target: Reference) -> bool:
         """Return whether a commit that changes *target* has not ended."""
         return any(each.target == target for one in self._pending for each in one.operations)
+
+    def _settle(self, request: PendingRequest, outcome: Outcome) -> None:
+        try:
+            request.end(outcome)
+        except BaseException as exc:  # others are still to be ended
+            if not self._background.survives(exc, "the end of a request"):
+                raise
 
     def _is_outdated(self, request: PendingRequest) -> bool:
         """Return whether *request*, which was held back, was made from what is there no more.
@@ -304,7 +314,7 @@ class Dispatcher:
             request = ending.pop()
             self._pending.discard(request)
             request.is_queued = False
-            request.end(request.abandoned(closed_error()))
+            self._settle(request, request.abandoned(closed_error()))
             ending += self._order.remove(request)
 
     # What is pending

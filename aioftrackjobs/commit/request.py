@@ -148,6 +148,8 @@ class Manner(TypedDict, total=False):
         is_urgent: Whether no other request of the session may hold it up.
         needs_new_connection: Whether it is urgent, and not sent over a connection that was used
             before, as such a one may be dead.
+        is_dispensable: Whether its end does not matter any more when its caller gives it up, so
+            that its connection is closed then.
         patience: Seconds within which it has to leave, in its only attempt, because its values were
             made from what the server had when it was queued; None if they stay true.
     """
@@ -155,6 +157,7 @@ class Manner(TypedDict, total=False):
     unordered: bool
     is_urgent: bool
     needs_new_connection: bool
+    is_dispensable: bool
     patience: float | None
 
 
@@ -185,6 +188,7 @@ class PendingRequest:
         unordered: As in :class:`Manner`.
         is_urgent: As in :class:`Manner`.
         needs_new_connection: As in :class:`Manner`.
+        is_dispensable: As in :class:`Manner`.
         patience: As in :class:`Manner`.
         is_repeatable: Whether it may be sent again when its response was lost.
         uncertain_because: Why it is not known what the server did; None if it is known.
@@ -215,6 +219,7 @@ class PendingRequest:
     unordered: bool = False
     is_urgent: bool = False
     needs_new_connection: bool = False
+    is_dispensable: bool = False
     is_repeatable: bool = True
     patience: float | None = None
     uncertain_because: TransportError | None = None

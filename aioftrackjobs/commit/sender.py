@@ -332,8 +332,12 @@ class Withdrawal:
         return [each for request in self.group for each in request.operations_left]
 
     def stop_if_unneeded(self) -> None:
-        """Stop what is being done for the group if all of it has ended."""
-        if self._may_cancel and self._scope is not None and self._is_over:
+        """Stop what is being done for the group if all of it has ended.
+
+        That is safe, too, when it has left: then the connection is closed.
+        """
+        may_cancel = self._may_cancel or self._has_left
+        if may_cancel and self._scope is not None and self._is_over:
             self._scope.cancel()
 
     @property

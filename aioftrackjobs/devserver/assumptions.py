@@ -110,6 +110,14 @@ ASSUMPTIONS: tuple[str, ...] = (
     "Event hub: a heartbeat every 5 s; a client that sends nothing for 60 s is disconnected, as is "
     "one for which 8 Mi characters wait. A frame takes 1 Mi characters, a connection 1000 "
     "subscriptions.",
+    "ftrack.update: a batch is one event, or several if it does not fit into a frame. It has what "
+    "the operations and the server itself have changed, in any table; entityType is the alias of "
+    "the type in lower case. A value of a custom attribute is a change of its entity, under its "
+    "key. parents are empty outside of projects. There is no clientToken and no pushToken. That "
+    "changes of Jobs are events is an extension: no source shows that.",
+    "The type Event has a row for each entity in these events, with ascending ids: action is "
+    "'update.task' or the like, data is the entity in the event, as JSON. The last 50 000 are "
+    "kept.",
     "Deleting a component leaves its file until the server's storage folder is removed, or "
     "/component/remove is called, which also removes the parts of uploads that are not completed.",
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -33,7 +33,9 @@ from aioftrackjobs.devserver.auth import (
     owner_of,
 )
 from aioftrackjobs.devserver.errors import ServerStartError
+from aioftrackjobs.devserver.events.actions import Actions
 from aioftrackjobs.devserver.events.hub import EventHub
+from aioftrackjobs.devserver.events.updates import UNNOTED, UpdateEvents
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Storage, is_storable
 from aioftrackjobs.devserver.files.upload_tokens import UploadTokens
@@ -89,6 +91,7 @@ class Engine:
     Attributes:
         api_user: The user that the server was started for.
         hub: Delivers events between its clients.
+        actions: Launches actions of these clients.
 
     Raises:
         ServerStartError: If an option cannot be used; then nothing of the server stays.
@@ -124,6 +127,9 @@ class Engine:
             )
             self._populate(options)
             self.api_keys = self._admit_users()
+            updates = UpdateEvents(self.model, self.hub, self.limits.event)
+            self._store.watch(updates.collect, UNNOTED)
+            self.actions = Actions(self.hub, self.model, self._user_id, self.api_user)
             if options.database is not None:
                 fail_abandoned(self._services, self.api_user)
             made.pop_all()
@@ -241,6 +247,12 @@ class Engine:
         identity = self.credentials.check(username, api_key)
         with self._store.transaction(writes=False) as transaction:
             acting_user(self.model, transaction, identity)
+
+    def _user_id(self, username: str) -> str | None:
+        """Return the id of a user; None if there is none, or if the schemas have no users."""
+        with suppress(KeyError), self._store.transaction(writes=False) as transaction:
+            return owner_of(self.model, transaction, username)
+        return None
 
     def file_of(self, component_id: str) -> tuple[Path, str]:
         """Return where the file of a component is, and the name to save it under.

@@ -401,11 +401,11 @@ class EntityContext:
 
     def redact(self, text: str) -> str:
         """Return *text* without the API key, and without other secrets."""
-        return redact(text, self.connection.credentials.api_key.reveal())
+        return redact(text, self.connection.credentials.api_key)
 
     def component_url(self, component_id: str) -> str:
         """Return the URL of a component's file. It contains the API key."""
-        return self.connection.component_url("get", component_id)
+        return self.connection.component_url("get", component_id).reveal()
 
     # As the context of the units of work
 

@@ -8,6 +8,7 @@ from aioftrackjobs.jobs.claims import Claims
 from aioftrackjobs.jobs.journal_replay import JournalReplay
 from aioftrackjobs.jobs.leases import ActiveJobs
 from aioftrackjobs.jobs.reading import JobReader
+from aioftrackjobs.secret import Secret
 
 
 class JobsContext:
@@ -63,6 +64,6 @@ class JobsContext:
         self.entities.connection.require_open()
 
     @property
-    def api_key(self) -> str:
+    def api_key(self) -> Secret[str]:
         """The API key, which must not appear in any text."""
-        return self.entities.connection.credentials.api_key.reveal()
+        return self.entities.connection.credentials.api_key

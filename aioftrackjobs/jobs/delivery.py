@@ -26,7 +26,13 @@ from typing import Any, Protocol
 import anyio
 
 from aioftrackjobs.background import SafeLogger
-from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, WithdrawnError
+from aioftrackjobs.commit.request import (
+    Applied,
+    Manner,
+    Outcome,
+    PendingRequest,
+    WithdrawnError,
+)
 from aioftrackjobs.errors import (
     ConnectError,
     FtrackJobsError,
@@ -101,6 +107,7 @@ class Delivery:
     ) -> None:
         self._jobs, self._running, self._data, self._status = jobs, running, data, status
         self._job = running.entity
+        self._grace = grace
         self._patience = max(_LEAST_PATIENCE, min(_PATIENCE, grace / 3))
         self._to_leave = jobs.patience  # see Manner.patience
         self._requests: list[PendingRequest] = []
@@ -137,10 +144,21 @@ class Delivery:
                     await anyio.sleep(_FAULT_PAUSE)  # nothing was sent
                 else:
                     backoff = backoff or replace(self._jobs.retry, budget=math.inf).backoff()
-                    with anyio.move_on_after(_LONGEST_PAUSE):
-                        await self._jobs.server.pauses.wait(backoff, retry_after_of(error))
+                    await self._pause(backoff, retry_after_of(error))
         for request in self._requests:
             request.withdraw()  # what has left may still be applied
+        if self.lacks_text:  # as a rule, another moment is enough
+            quarter = anyio.current_time() + self._grace / 4
+            with anyio.CancelScope(deadline=min(deadline, quarter)):
+                await self.write_text()
+
+    async def _pause(self, backoff: Backoff, retry_after: float | None) -> None:
+        try:
+            with anyio.move_on_after(_LONGEST_PAUSE):
+                await self._jobs.server.pauses.wait(backoff, retry_after)
+        except Exception:  # a function of the user's retry policy has raised
+            logger.warning("a retry policy has failed", exc_info=True)
+            await anyio.sleep(_FAULT_PAUSE)
 
     def _end(self, error: Exception | None) -> None:
         self.error, self._is_over = error, True
@@ -182,10 +200,9 @@ class Delivery:
         for _ in range(2):
             with anyio.move_on_after(eighth) as scope:
                 try:
-                    if self.is_suspicious:
-                        await reader.read([self._running], needs_new_connection=True)
-                    else:
-                        await reader.read_with_others(self._running)
+                    await reader.read_with_others(
+                        self._running, needs_new_connection=self.is_suspicious
+                    )
                 except FtrackJobsError as exc:
                     self.error = exc
                     return allows_no_read(exc)
@@ -201,6 +218,7 @@ class Delivery:
             unordered=True,  # it need not wait for a report that hangs; that sets no status
             is_urgent=True,
             needs_new_connection=self.is_suspicious,
+            is_dispensable=True,
             patience=self._to_leave,
         )
         values: dict[str, Any] = {"status": self._status}
@@ -251,13 +269,22 @@ class Delivery:
             except Exception as exc:  # noqa: BLE001 - the Job has ended, and that is said
                 if is_plain or isinstance(exc, SessionStateError):
                     logger.warning("%r: its last text was not written: %s", self._job, exc)
-                    return
+                    break
             else:
-                return
+                break
+        self.lacks_text = False
 
     async def _write_text(self, patience: float, *, is_plain: bool) -> None:
-        await self._jobs.reader.read_with_others(self._running)
+        manner: Manner = {
+            "is_urgent": True,
+            "needs_new_connection": self.is_suspicious,
+            "is_dispensable": True,
+            "patience": patience,
+        }
+        await self._jobs.reader.read_with_others(
+            self._running, needs_new_connection=self.is_suspicious
+        )
         if not self._running.interventions.forbid_writes:
-            unit = self._jobs.entities.new_unit(is_urgent=True, patience=patience)
+            unit = self._jobs.entities.new_unit(**manner)
             unit.set(self._job, data=self._compose(is_plain=is_plain))
             await unit.commit()

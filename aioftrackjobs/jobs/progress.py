@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport import redact
 
 #: Characters of a message or of a reason; the jobs menu shows one line.
@@ -17,7 +18,7 @@ LONGEST_LINE = 300
 FAILURE = "failed: "
 
 
-def one_line(text: str, *secrets: str) -> str:
+def one_line(text: str, *secrets: Secret[str]) -> str:
     """Return *text* in one line of limited length, without any of *secrets*."""
     # A text of many megabytes is cut before it is searched. Secrets are removed from the rest of
     # it before that is cut to its final length, which could leave a part of one.

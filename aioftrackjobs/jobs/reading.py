@@ -46,13 +46,15 @@ class _Round:
 
     Attributes:
         jobs: The Jobs.
+        needs_new_connection: Whether the query takes no connection that was used before.
         ended: Set when they were read, or could not be read.
         error: Why they could not be read.
         waiting: How many tasks wait for it; when none does, it ends.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, needs_new_connection: bool) -> None:
         self.jobs: list[ReadableJob] = []
+        self.needs_new_connection = needs_new_connection
         self.ended = anyio.Event()
         self.error: FtrackJobsError | None = TransportError("the read was interrupted")
         self.waiting = 0
@@ -69,8 +71,9 @@ class JobReader:
     def __init__(self, entities: EntityContext) -> None:
         self._entities = entities
         self._connection = entities.connection
-        self._gathering: _Round | None = None
-        self._in_progress: _Round | None = None
+        # Those that need a new connection, and the others.
+        self._gathering: dict[bool, _Round] = {}
+        self._in_progress: dict[bool, _Round] = {}
 
     async def read(
         self, jobs: Sequence[ReadableJob], *, needs_new_connection: bool = False
@@ -88,21 +91,32 @@ class JobReader:
         for start in range(0, len(jobs), PAGE_SIZE):
             await self._read(
                 jobs[start : start + PAGE_SIZE],
-                {"is_urgent": True, "needs_new_connection": needs_new_connection},
+                {
+                    "is_urgent": True,
+                    "needs_new_connection": needs_new_connection,
+                    "is_dispensable": True,
+                },
             )
 
-    async def read_with_others(self, job: ReadableJob) -> None:
+    async def read_with_others(
+        self, job: ReadableJob, *, needs_new_connection: bool = False
+    ) -> None:
         """Read *job* together with others whose turn comes now, as when many Jobs end at once.
 
         While one query is in progress, the Jobs for the next one gather, but not for long.
 
+        Args:
+            job: A Job that runs here.
+            needs_new_connection: Use no connection that was used before.
+
         Raises:
             FtrackJobsError: As :meth:`read`.
         """
-        if self._gathering is None:
-            self._connection.background.spawn(self._run, round_ := _Round())
-            self._gathering = round_
-        round_ = self._gathering
+        round_ = self._gathering.get(needs_new_connection)
+        if round_ is None:
+            round_ = _Round(needs_new_connection=needs_new_connection)
+            self._connection.background.spawn(self._run, round_)
+            self._gathering[needs_new_connection] = round_
         round_.jobs.append(job)
         round_.waiting += 1
         try:
@@ -110,31 +124,34 @@ class JobReader:
         finally:
             round_.waiting -= 1
             if not round_.waiting:
-                if self._gathering is round_:
-                    self._gathering = None
+                self._leave(round_, self._gathering)
                 round_.scope.cancel()
         if round_.error is not None:
             raise copy(round_.error) from round_.error  # others raise it, too
 
+    @staticmethod
+    def _leave(round_: _Round, place: dict[bool, _Round]) -> None:
+        if place.get(round_.needs_new_connection) is round_:
+            del place[round_.needs_new_connection]
+
     async def _run(self, round_: _Round) -> None:
-        timings = self._connection.timings
+        timings, key = self._connection.timings, round_.needs_new_connection
         try:
             with round_.scope:
-                if self._in_progress is not None:
+                if (before := self._in_progress.get(key)) is not None:
                     with anyio.move_on_after(timings.max_hold):
-                        await self._in_progress.ended.wait()
+                        await before.ended.wait()
                 # One response wakes many tasks.
                 await self._connection.background.wait_turns(timings.batching_turns)
-                self._gathering, self._in_progress = None, round_
-                await self.read(round_.jobs)
+                self._leave(round_, self._gathering)
+                self._in_progress[key] = round_
+                await self.read(round_.jobs, needs_new_connection=key)
                 round_.error = None
         except FtrackJobsError as exc:
             round_.error = exc
         finally:
-            if self._gathering is round_:
-                self._gathering = None
-            if self._in_progress is round_:
-                self._in_progress = None
+            self._leave(round_, self._gathering)
+            self._leave(round_, self._in_progress)
             round_.ended.set()
 
     async def _read(self, jobs: Sequence[ReadableJob], manner: Manner) -> None:

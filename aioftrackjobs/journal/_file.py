@@ -209,6 +209,11 @@ class JournalFile:
             self._watch.check_log()
             self._watch.check_rows(self._owner, self._server, expected)
 
+    def require_unlocked(self) -> None:
+        """Raise sqlite3.OperationalError if another process does not let this one write."""
+        with self._transaction():
+            pass
+
     def set_aside(self) -> Path | None:
         """Move the file to another name; return that, or None if another one is in its place."""
         with suppress(FileNotFoundError):

@@ -29,6 +29,8 @@ logger = SafeLogger("aioftrackjobs.journal")
 _SYNC_AFTER = 0.1
 #: Seconds between two heartbeats, if there is nothing to write, and between two looks for damage.
 _HEARTBEAT, _INSPECTION = 20.0, 0.4
+#: Seconds without a write after which a look also finds out whether the file is locked.
+_IDLE = 0.3
 #: Seconds until a journal that is damaged or gone is made anew; and how often in how many seconds.
 _RENEWAL, _RENEWALS, _PERIOD = 0.3, 30, 60.0
 
@@ -61,7 +63,7 @@ class Writer:
         self._file: JournalFile | None = None
         self._presence = PresenceLock(owner.token)
         self._unsynced_since: float | None = None
-        self._beat_at = self._inspected_at = -math.inf
+        self._beat_at = self._inspected_at = self._written_at = -math.inf
         self._renewals: list[float] = []
         self._damaged: list[Path] = []  # files that were moved, and have entries to save
 
@@ -162,6 +164,7 @@ class Writer:
         file = self._file
         self._beat_at = time.monotonic()
         file.write(time.time(), batch.entries, batch.gone)
+        self._written_at = time.monotonic()
         if batch.entries and self._unsynced_since is None:
             self._unsynced_since = time.monotonic()
         for receipt in batch.receipts:
@@ -197,6 +200,8 @@ class Writer:
             return
         self._inspected_at = time.monotonic()
         self._file.inspect(self._ledger.written())
+        if self._inspected_at - self._written_at >= _IDLE:  # otherwise the writes have shown it
+            self._file.require_unlocked()
 
     def _close(self) -> None:
         file, self._file = self._file, None
@@ -222,7 +227,11 @@ def _is_damage(error: Exception) -> bool:
 
 
 def _is_of_file(error: Exception) -> bool:
-    """Return whether *error* comes from the file, and not from the disk or from other processes."""
+    """Return whether *error* may come from the file, and not from the disk or other processes.
+
+    While one session moves the file aside, another one may find only a part of it.
+    """
     if isinstance(error, sqlite3.Error) and not _is_damage(error):
-        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_ERROR
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        return code in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
     return isinstance(error, (sqlite3.Error, UnusableJournalError))

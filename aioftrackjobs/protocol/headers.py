@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from aioftrackjobs.secret import Secret, reveal
+
 # Texts, which re compiles when a file is moved.
 _MD5_TAG = r'(?i)(?:"([0-9a-f]{32})"|([0-9a-f]{32}))'
 _CONTENT_RANGE = r"(?i)bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)"
@@ -55,10 +57,16 @@ def is_same_server(url: str, target: str) -> bool:
     )
 
 
-def without_query(url: str) -> str:
+def without_query(url: str | Secret[str]) -> str:
     """Return *url* without what may be secret in it: query, fragment, user name and password."""
-    parts = urlsplit(url)
+    parts = urlsplit(reveal(url))
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def origin_of(url: str) -> str:
+    """Return scheme, host and port of *url*."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def decode_etag(headers: Mapping[str, str]) -> str | None:

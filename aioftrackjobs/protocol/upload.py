@@ -10,9 +10,10 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote_plus, urlencode
 
 from aioftrackjobs.protocol.values import JSONValue
+from aioftrackjobs.secret import Secret
 
 _MIB = 1024 * 1024
 
@@ -47,7 +48,7 @@ BUILTIN_LOCATIONS = (
 class UploadTarget:
     """URL and headers for the upload of a component's file. The URL grants write access."""
 
-    url: str
+    url: Secret[str]
     headers: Mapping[str, str]
 
     def __repr__(self) -> str:
@@ -64,7 +65,7 @@ class PartTargets:
     """
 
     upload_id: str
-    urls: Sequence[str]
+    urls: Sequence[Secret[str]]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({len(self.urls)} urls)"
@@ -197,7 +198,7 @@ def decode_upload_target(result: Mapping[str, Any]) -> UploadTarget:
     """
     headers = result.get("headers") or {}
     return UploadTarget(
-        str(result["url"]), {str(name): str(value) for name, value in headers.items()}
+        Secret(str(result["url"])), {str(name): str(value) for name, value in headers.items()}
     )
 
 
@@ -207,7 +208,7 @@ def decode_part_targets(result: Mapping[str, Any], count: int) -> PartTargets:
     Raises:
         KeyError: One is missing.
     """
-    urls = {int(each["part_number"]): str(each["signed_url"]) for each in result["urls"]}
+    urls = {int(each["part_number"]): Secret(str(each["signed_url"])) for each in result["urls"]}
     return PartTargets(str(result["upload_id"]), [urls[number + 1] for number in range(count)])
 
 
@@ -224,7 +225,9 @@ def may_have_expired(status: int, body: bytes = b"") -> bool:
     return status in _NOT_PERMITTED or (status == _BAD_REQUEST and _EXPIRED in body)
 
 
-def component_url(server_url: str, action: str, component_id: str, user: str, key: str) -> str:
+def component_url(
+    server_url: str, action: str, component_id: str, user: str, key: Secret[str]
+) -> Secret[str]:
     """Return the URL to ``get`` or ``remove`` a component at. It contains the API key."""
-    query = urlencode({"id": component_id, "username": user, "apiKey": key})
-    return f"{server_url}/component/{action}?{query}"
+    query = urlencode({"id": component_id, "username": user})
+    return Secret(f"{server_url}/component/{action}?{query}&apiKey={quote_plus(key.reveal())}")

@@ -58,6 +58,8 @@ class FtrackServer(EntityInspector):
         api_user: Name of the user as whom clients act.
         api_key: API key of that user.
         faults: Injects faults, and knows which were injected.
+        actions: Discovers and launches actions of connected clients, as the web interface does, and
+            has the ``messages`` that clients have sent to it.
     """
 
     def __init__(self, handle: ServerHandle) -> None:
@@ -66,6 +68,7 @@ class FtrackServer(EntityInspector):
         self.api_user = handle.api_user
         self.api_key = handle.api_key
         self.faults: Faults = handle.faults
+        self.actions = handle.actions
         self._handle = handle
         self._saved = handle.inspector.save()
 

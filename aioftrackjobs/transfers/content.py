@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import stat
 import tempfile
 import threading
 from collections.abc import (
@@ -43,7 +44,14 @@ from aioftrackjobs.transfers.archive import (
     open_regular,
     transfer_errors,
 )
-from aioftrackjobs.transfers.spool import CHUNK, BytesLike, open_in_thread, pack, spool
+from aioftrackjobs.transfers.spool import (
+    CHUNK,
+    BytesLike,
+    call_in_thread,
+    open_in_thread,
+    pack,
+    spool,
+)
 
 T = TypeVar("T", bytes, memoryview)
 
@@ -58,6 +66,9 @@ class Readable(Protocol):
         """Return up to *size* bytes; none at the end."""
         ...
 
+
+#: Bytes up to which a file that occupies no disk may be made by the system when it is read.
+_PAGES = 1024 * 1024
 
 #: Characters of a text that may be a path.
 _LONGEST_PATH = 1024
@@ -188,6 +199,8 @@ async def open_content(source: Uploadable, name: str | None = None) -> AsyncIter
     """
     file, name = await _open(source, name)
     try:
+        if PurePath(name).name in ("", "..") or "\0" in name:
+            raise TransferError(f"{name!r} is no file name; name the file, as in 'plate.exr'")
         with transfer_errors(f"{name} cannot be read"):
             start = await run_sync(file.tell)
             end, modified = await run_sync(_end_and_time, file)
@@ -207,22 +220,31 @@ async def _open(source: Uploadable, name: str | None) -> tuple[BinaryIO, str]:
             name = _archive_name(name, await run_sync(lambda: path.resolve().name))
             return await pack(lambda: members_of_directory(path), name), name
         try:
-            return await open_in_thread(lambda _: open_regular(path)), name or path.name
+            file = await open_in_thread(lambda _: open_regular(path))
         except TransferError:
             if isinstance(source, str) and ("\n" in source or len(source) > _LONGEST_PATH):
                 raise TransferError(_TEXT) from None
             raise
+        name = name or path.name
+        is_ready = False
+        try:
+            with transfer_errors(f"{name} cannot be read"):
+                is_ready = await run_sync(_has_size, file)
+            return file if is_ready else await spool(file, name), name
+        finally:
+            if not is_ready:
+                file.close()
     is_bytes = isinstance(source, (BytesLike, AsyncIterable))
     if is_bytes or callable(getattr(source, "read", None)):
         if not name:
             raise TransferError("a source without a path needs a name")
         if isinstance(source, bytes):
             return io.BytesIO(source), name
-        if _is_plain_file(source):
+        if await run_sync(_is_plain_file, source):
             return cast("BinaryIO", source), name
         return await spool(source, name), name
     if isinstance(source, (Sequence, Iterator)):
-        paths = await run_sync(_paths, source)
+        paths = await call_in_thread(lambda: _paths(source))
         name = _archive_name(name, await run_sync(common_name, paths))
         return await pack(lambda: members_of_files(paths), name), name
     raise TransferError(
@@ -256,10 +278,20 @@ def _archive_name(given: str | None, default: str) -> str:
 
 def _is_plain_file(source: object) -> bool:
     """Return whether *source* can be read at any position at no cost, unlike a compressed file."""
-    raw = source.raw if isinstance(source, (io.BufferedReader, io.BufferedRandom)) else source
-    if type(raw) is io.BytesIO or type(raw) is io.FileIO:
-        return not raw.closed and raw.seekable() and raw.readable()
-    return False
+    raw: Any = source.raw if isinstance(source, (io.BufferedReader, io.BufferedRandom)) else source
+    if type(raw) not in (io.BytesIO, io.FileIO) or raw.closed or not raw.readable():
+        return False
+    return type(raw) is io.BytesIO or (raw.seekable() and _has_size(raw))
+
+
+def _has_size(file: io.FileIO | BinaryIO) -> bool:
+    """Return whether *file* is on a disk, so that its size is that of its content.
+
+    Devices have none; files of the system, as in ``/proc`` and ``/sys``, have 0 or a whole page.
+    """
+    found = os.fstat(file.fileno())
+    is_made = not getattr(found, "st_blocks", 1) and found.st_size <= _PAGES
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0 and not is_made
 
 
 def _end_and_time(file: BinaryIO) -> tuple[int, int | None]:

@@ -15,7 +15,6 @@ Source:
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from functools import partial
 from itertools import count
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Self, Type
 import anyio
 from anyio.to_thread import run_sync
 
+from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, TransferError
 from aioftrackjobs.models import Entity, remote_value
@@ -52,7 +52,7 @@ from aioftrackjobs.transfers.control import (
 from aioftrackjobs.transfers.partial_file import PartialFile
 from aioftrackjobs.transport import Download, WireRequest
 
-logger = logging.getLogger(__name__)
+logger = SafeLogger(__name__)
 
 _WHOLE, _PART, _NO_SUCH_RANGE = 200, 206, 416
 

@@ -46,6 +46,7 @@ from aioftrackjobs.protocol.upload import (
     Part,
     PartSizes,
     PartTargets,
+    UploadTarget,
     decode_part_targets,
     decode_upload_target,
     encode_upload_completion,
@@ -53,6 +54,7 @@ from aioftrackjobs.protocol.upload import (
     may_have_expired,
     upload_file_name,
 )
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transfers.content import Content, HashUpdate
 from aioftrackjobs.transfers.control import (
     RENEWALS,
@@ -151,12 +153,12 @@ class FileUpload:
             file_size=self._content.size,
             **details,
         )
-        (result,) = await self._connection.call([operation])
+        result = Secret((await self._connection.call([operation]))[0])
         self.has_begun = True
-        try:
-            return decode(result)
-        except (KeyError, TypeError, ValueError, AttributeError):
-            raise MalformedResponseError("no URLs to upload to", status=200) from None
+        urls = _decoded(decode, result)
+        if isinstance(urls, MalformedResponseError):
+            raise urls
+        return urls
 
     def _attempts(self) -> Attempts:
         return Attempts(self._connection.retry, self.stop_token)
@@ -173,7 +175,7 @@ class FileUpload:
         async def put() -> WireResponse:
             nonlocal target
             for renewals in count():
-                response, _ = await self._put(target.url, whole, target.headers)
+                response, _ = await self._put(target, whole)
                 if renewals == RENEWALS or not may_have_expired(response.status, response.body):
                     break
                 target = await announce()
@@ -249,7 +251,8 @@ class FileUpload:
         """Send a part, and note its ETag; return without it if the server began a new upload."""
         while True:
             targets = progress.targets
-            response, digest = await self._put(targets.urls[part.number - 1], part)
+            target = UploadTarget(targets.urls[part.number - 1], {})
+            response, digest = await self._put(target, part)
             if not may_have_expired(response.status, response.body) or not await renew(targets):
                 break
             if progress.targets.upload_id != targets.upload_id:
@@ -302,12 +305,9 @@ class FileUpload:
 
     # Requests
 
-    async def _put(
-        self, url: str, part: Part, headers: Mapping[str, str] | None = None
-    ) -> tuple[WireResponse, str]:
+    async def _put(self, target: UploadTarget, part: Part) -> tuple[WireResponse, str]:
         """Send a part; return the response, and the MD5 digest of the bytes if they were hashed."""
-        outgoing = {name.lower(): value for name, value in (headers or {}).items()}
-        outgoing["content-length"] = str(part.stop - part.start)
+        url = target.url
         # A file that is sent whole was hashed before, because the server needs the digest first.
         is_whole = part.stop - part.start == self._content.size
         is_hashed = self._verified and not is_whole
@@ -315,11 +315,11 @@ class FileUpload:
             md5 = hashlib.md5(usedforsecurity=False)
             update = md5.update if is_hashed else None
             body = _Body(self._content, part, update, self.stop_token, self._meter)
-            request = WireRequest("PUT", url, outgoing, body)
+            request = WireRequest("PUT", url, _headers(target, part), body)
             async with self._connection.transfer_limiter.requests:
                 response = await self._connection.transport.send(request)
-            location = decode_location(url, response.headers)
-            if response.status not in REPEATABLE or location is None:
+            location = Secret(decode_location(url.reveal(), response.headers) or "")
+            if response.status not in REPEATABLE or not location.reveal():
                 break
             url = location
         return response, md5.hexdigest()
@@ -336,6 +336,19 @@ class FileUpload:
             raise RetryableError(
                 TransferError(f"the response to the upload of {self._file_name!r} is an HTML page")
             )
+
+
+def _decoded(decode: Callable[[Any], T], result: Secret[Any]) -> T | MalformedResponseError:
+    """Return the URLs in *result*, or an error, which has no frames with them."""
+    try:
+        return decode(result.reveal())
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return MalformedResponseError("no URLs to upload to", status=200)
+
+
+def _headers(target: UploadTarget, part: Part) -> dict[str, str]:
+    headers = {name.lower(): value for name, value in target.headers.items()}
+    return {**headers, "content-length": str(part.stop - part.start)}
 
 
 class _PartsProgress:

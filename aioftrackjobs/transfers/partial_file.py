@@ -4,6 +4,9 @@ An ordinary partial file has a random name, and is removed if the download fails
 (``.NAME.part``) stays, so that a later call can continue it. A note beside it (``.NAME.part.json``)
 says what it contains: the component, and the entity tag (ETag) of the file on the server. Without a
 note for the same component the bytes of an earlier call are discarded.
+
+The target is a regular file, or a new one. If it is a symbolic link, the file that it points to is
+replaced, and the link stays, as with ``cp`` or ``curl``. A file that is replaced keeps its mode.
 """
 
 from __future__ import annotations
@@ -11,13 +14,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
 from aioftrackjobs.errors import TransferError
+from aioftrackjobs.transfers.archive import open_regular
+
+#: Do not follow a link, nor wait for the other end of a pipe, that others have placed there.
+_NO_OTHERS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+
+#: Bytes of a name on common file systems.
+_LONGEST_NAME = 255
+
+#: What a path may be that is no regular file, nor a device.
+_KINDS = {stat.S_IFDIR: "directory", stat.S_IFIFO: "named pipe", stat.S_IFSOCK: "socket"}
 
 #: Pieces that one system call writes; every system accepts at least as many (POSIX, IOV_MAX).
 _AT_ONCE = 16
@@ -40,12 +55,10 @@ class PartialFile:
     """
 
     def __init__(self, target: Path, component_id: str, *, lasting: bool) -> None:
-        self._target = target
+        self._given = target
         self._component_id = component_id
         self._lasting = lasting
-        own = "" if lasting else f".{uuid4().hex[:8]}"
-        self._path = target.with_name(f".{target.name}{own}.part")
-        self._note = target.with_name(f"{self._path.name}.json")
+        self._target = self._path = self._note = target  # until it is opened
         self._file: IO[bytes] | None = None
         # When the program ends, the file is closed while a thread may still write to it.
         self._lock = threading.Lock()
@@ -57,18 +70,30 @@ class PartialFile:
         """Create the file, or open the file of an earlier call.
 
         Raises:
-            TransferError: The target is a directory, or another download continues the same file.
+            TransferError: The target is a directory, or no regular file, or another download
+                continues the same file.
             OSError: The file cannot be written.
         """
-        if self._target.is_dir():
-            raise TransferError(f"{self._target} is a directory; name the file to write")
+        mode = self._mode_of_target()
+        # The program may change its current directory before the download ends.
+        self._target = Path(os.path.realpath(self._given))
+        end = ".part" if self._lasting else f".{uuid4().hex[:8]}.part"
+        self._path = _beside(self._target, end)
+        self._note = self._path.with_name(f"{self._path.name}.json")
         flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        flags |= getattr(os, "O_NOFOLLOW", 0) if self._lasting else os.O_EXCL
+        flags |= _NO_OTHERS if self._lasting else os.O_EXCL
         while self._file is None:
-            file = os.fdopen(os.open(self._path, flags, 0o666), "r+b", buffering=0)
+            # Others must not read it if they may not read the target.
+            descriptor = os.open(self._path, flags, 0o666 if mode is None else 0o600)
+            file = os.fdopen(descriptor, "r+b", buffering=0)
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                file.close()
+                raise TransferError(f"{self._path} is in the way; remove it")
+            if mode is not None:
+                _set_mode(file, mode)
             if self._lasting and not _lock(file):
                 file.close()
-                raise TransferError(f"{self._target} is being downloaded already")
+                raise TransferError(f"{self._given} is being downloaded already")
             if self._is_at_path(file):
                 self._file = file
             else:  # another download had it locked, has finished, and made it the target
@@ -95,7 +120,9 @@ class PartialFile:
             self._note.unlink(missing_ok=True)
             if tag is not None:
                 noted = {"component_id": self._component_id, "etag": tag}
-                self._note.write_text(json.dumps(noted), "utf-8")
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+                with os.fdopen(os.open(self._note, flags, 0o600), "w", encoding="utf-8") as note:
+                    json.dump(noted, note)
 
     def write(self, block: Sequence[bytes | memoryview]) -> None:
         """Append the pieces of *block*."""
@@ -131,8 +158,17 @@ class PartialFile:
         return head.startswith((b"<", b"{"))
 
     def finish(self) -> None:
-        """Move the file to its target."""
+        """Move the file to its target.
+
+        Raises:
+            TransferError: The target is no regular file any more.
+            OSError: The file could not be written.
+        """
         assert self._file is not None  # noqa: S101 - open comes first
+        if (mode := self._mode_of_target()) is not None:
+            _set_mode(self._file, mode)
+        # Network file systems report a full disk when a file is closed.
+        os.close(os.dup(self._file.fileno()))
         if os.name == "nt":  # Windows does not rename open files
             self._file.close()
         self._path.replace(self._target)
@@ -146,8 +182,24 @@ class PartialFile:
         with self._lock:
             self._file.close()
         if not (self._lasting and self.size and self.tag is not None):
-            self._path.unlink(missing_ok=True)
-            self._note.unlink(missing_ok=True)
+            with suppress(OSError):  # the error of the download says more
+                self._path.unlink(missing_ok=True)
+                self._note.unlink(missing_ok=True)
+
+    def _mode_of_target(self) -> int | None:
+        """Return the permissions of the target; None if there is none yet.
+
+        Raises:
+            TransferError: It is no regular file.
+        """
+        try:
+            mode = self._given.stat().st_mode
+        except FileNotFoundError:  # also if a link leads nowhere yet
+            return None
+        if not stat.S_ISREG(mode):
+            kind = _KINDS.get(stat.S_IFMT(mode), "device")
+            raise TransferError(f"{self._given} is a {kind}; name the file to write")
+        return stat.S_IMODE(mode) & 0o777
 
     def _write_some(self, pieces: list[memoryview]) -> int:
         """Write *pieces* by one system call; return how many bytes the system has accepted."""
@@ -166,10 +218,32 @@ class PartialFile:
 
     def _noted_tag(self) -> str | None:
         try:
-            noted = json.loads(self._note.read_text("utf-8"))
+            with open_regular(self._note, follow=False) as note:
+                noted = json.loads(note.read())
             return str(noted["etag"]) if noted["component_id"] == self._component_id else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (TransferError, OSError, ValueError, KeyError, TypeError):
             return None
+
+
+def _beside(target: Path, end: str) -> Path:
+    """Return a hidden path beside *target*, with its name as far as the file system allows."""
+    name = target.name
+    try:
+        limit = os.pathconf(target.parent, "PC_NAME_MAX")
+    except (AttributeError, OSError, ValueError):
+        limit = _LONGEST_NAME
+    room = limit - len(f".{end}.json")
+    if len(os.fsencode(name)) > room:
+        # Two long names may begin with the same characters.
+        mark = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}"
+        name = os.fsencode(name)[: room - len(mark)].decode(errors="ignore") + mark
+    return target.with_name(f".{name}{end}")
+
+
+def _set_mode(file: IO[bytes], mode: int) -> None:
+    if hasattr(os, "fchmod"):
+        with suppress(PermissionError):  # some network file systems have no modes
+            os.fchmod(file.fileno(), mode)
 
 
 def _lock(file: IO[bytes]) -> bool:

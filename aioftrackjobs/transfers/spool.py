@@ -6,16 +6,24 @@ A copy stays in memory while it is small, and moves to a temporary file when it 
 from __future__ import annotations
 
 import inspect
+import io
+import socket
 import tempfile
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, closing, contextmanager, nullcontext, suppress
-from typing import Any, BinaryIO, TypeAlias, cast
+from contextvars import copy_context
+from functools import partial
+from typing import Any, BinaryIO, TypeAlias, TypeVar, cast
 
+import anyio
 from anyio.to_thread import run_sync
 
+from aioftrackjobs.background import loop_caller
 from aioftrackjobs.errors import TransferError
 from aioftrackjobs.transfers.archive import Member, transfer_errors, write_archive
+
+T = TypeVar("T")
 
 BytesLike: TypeAlias = bytes | bytearray | memoryview
 
@@ -25,6 +33,33 @@ CHUNK = 2 * 1024 * 1024
 
 #: Bytes of a copy that are kept in memory.
 _IN_MEMORY = 4 * 1024 * 1024
+
+
+async def call_in_thread(function: Callable[[], T]) -> T:
+    """Return the result of *function*, which may block for ever, in a thread of its own.
+
+    If the caller is cancelled, the thread goes on, but does not keep the program from ending, as
+    the worker threads of anyio would under asyncio.
+    """
+    ended = anyio.Event()
+    call_in_loop = loop_caller()
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(function())
+        except BaseException as exc:  # noqa: BLE001 - raised in the caller's task
+            errors.append(exc)
+        with suppress(RuntimeError):  # the event loop has ended
+            call_in_loop(ended.set)
+
+    run_here = partial(copy_context().run, run)
+    threading.Thread(target=run_here, name="aioftrackjobs source", daemon=True).start()
+    await ended.wait()
+    for error in errors:
+        raise error
+    return results[0]
 
 
 async def open_in_thread(open_file: Callable[[threading.Event], BinaryIO]) -> BinaryIO:
@@ -45,7 +80,7 @@ async def open_in_thread(open_file: Callable[[threading.Event], BinaryIO]) -> Bi
         return file
 
     try:
-        return await run_sync(run, abandon_on_cancel=True)
+        return await call_in_thread(run)
     except BaseException:
         # The thread appends the file and then checks the event; this sets the event and then
         # checks the list. So at least one of the two sees the file of the other, and closes it.
@@ -106,7 +141,12 @@ async def _pieces(source: Any, name: str) -> AsyncGenerator[BytesLike, None]:
         for start in range(0, len(view), CHUNK):
             yield view[start : start + CHUNK]
     elif callable(read):
-        while piece := _require_bytes(await _read(read, name), name):
+        descriptor, read = _stream(source, read)
+        while True:
+            if descriptor is not None:
+                await _readable(descriptor)
+            if not (piece := _require_bytes(await _read(read, name), name)):
+                break
             yield piece
     else:
         iterator = aiter(source)
@@ -127,11 +167,32 @@ def _flat(buffer: BytesLike) -> memoryview:
         return memoryview(view.tobytes())
 
 
+def _stream(source: Any, read: Callable[[int], Any]) -> tuple[int | None, Callable[[int], Any]]:
+    """Return the descriptor by which *source* can be waited for, and what reads from it then.
+
+    Only what the standard library opens, because other objects may have data although their
+    descriptor has none.
+    """
+    is_buffered = type(source) in (io.BufferedReader, io.BufferedRandom)
+    raw = source.raw if is_buffered else source
+    if type(raw) not in (io.FileIO, socket.SocketIO) or raw.closed:
+        return None, read
+    # A plain read would wait until all of its bytes have arrived.
+    return raw.fileno(), source.read1 if is_buffered else read
+
+
+async def _readable(descriptor: int) -> None:
+    """Wait until a stream has data, or has ended; a cancellation ends this at once."""
+    with suppress(OSError, NotImplementedError):  # files and some devices cannot be waited for
+        await anyio.wait_readable(descriptor)
+
+
 async def _read(read: Callable[[int], Any], name: str) -> object:
     try:
         if inspect.iscoroutinefunction(read):
             return await read(CHUNK)
-        return await run_sync(read, CHUNK)
+        piece = await call_in_thread(partial(read, CHUNK))
+        return await piece if inspect.isawaitable(piece) else piece
     except UnicodeDecodeError as exc:
         raise TransferError(f"{name} is read as text: open it in binary mode") from exc
     except (OSError, TypeError, ValueError) as exc:  # TypeError: no such argument; Value: closed

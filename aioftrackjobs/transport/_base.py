@@ -11,8 +11,13 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+from aioftrackjobs.secret import Secret, reveal
+
 #: Appends pieces to a file; blocks.
 Write: TypeAlias = Callable[[Sequence[bytes | memoryview]], object]
+
+#: Headers of a request.
+Headers: TypeAlias = Mapping[str, str | bytes | Secret[str]]
 
 
 @runtime_checkable
@@ -81,18 +86,25 @@ class WireRequest:
     """One HTTP request. Its repr shows neither URL nor headers, as both may carry secrets.
 
     Attributes:
+        address: Its URL; in a Secret if it gives access to anything.
+        headers: By name; in a Secret, a value that no variable may show.
         body: Bytes, or an iterator of chunks that are read while they are sent.
         departure: Follows a request with bytes until it leaves, and may stop it before.
     """
 
     method: str
-    url: str
-    headers: Mapping[str, str | bytes] = field(default_factory=dict)
+    address: str | Secret[str]
+    headers: Headers = field(default_factory=dict)
     body: bytes | AsyncIterable[bytes] | None = None
     departure: Departure | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.method}>"
+
+    @property
+    def url(self) -> str:
+        """The address in plain text."""
+        return reveal(self.address)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

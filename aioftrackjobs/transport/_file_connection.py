@@ -18,15 +18,16 @@ import ssl
 import threading
 import time
 import zlib
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, BinaryIO, TypeVar, cast
 
 from aioftrackjobs.protocol.headers import REDIRECTIONS
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport._base import FileBody, WireResponse, Write
 from aioftrackjobs.transport._bounds import ANY_WINDOW, CODINGS, STEP
-from aioftrackjobs.transport._httpx import describe, is_permanent
+from aioftrackjobs.transport._client_errors import describe, is_permanent
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ _SKIPPED = 64 * 1024
 #: Bytes of the response to an upload, at most, and of what is received besides a file.
 _LONGEST_RESPONSE = 1024 * 1024
 
-Headers = Sequence[tuple[str, str | bytes]]
+RawHeaders = Sequence[tuple[str, str | bytes]]
 
 
 class BrokenError(Exception):
@@ -250,7 +251,7 @@ class FileConnection:
             self._wire.start_tls(context, self._host)
 
     def put(
-        self, method: str, target: str, headers: Headers, body: FileBody
+        self, method: str, target: Secret[str], headers: Secret[RawHeaders], body: FileBody
     ) -> Generator[int, None, WireResponse]:
         """Send *body*; yield how many bytes were sent, and return the response."""
         broken: BrokenError | None = None
@@ -281,8 +282,8 @@ class FileConnection:
                 self._response = None  # the connection cannot be used again
         raise error
 
-    def get(self, method: str, target: str, headers: Headers) -> tuple[int, Mapping[str, str]]:
-        """Send a request without a body, and return status and headers of its response.
+    def get(self, method: str, target: Secret[str], headers: Secret[RawHeaders]) -> WireResponse:
+        """Send a request without a body, and return its response without the body.
 
         The body of a redirection is read, too, if it is short.
         """
@@ -292,7 +293,7 @@ class FileConnection:
             length = response.length
             if response.status in REDIRECTIONS and length is not None and length <= _SKIPPED:
                 response.read()
-        return response.status, _headers(response)
+        return WireResponse(response.status, b"", _headers(response))
 
     @property
     def body_size(self) -> int | None:
@@ -339,12 +340,14 @@ class FileConnection:
         if decoder is not None and not decoder.eof:
             raise BrokenError("the compressed content has no end")
 
-    def _send_head(self, method: str, target: str, headers: Headers) -> None:
+    def _send_head(self, method: str, target: Secret[str], headers: Secret[RawHeaders]) -> None:
         self._response = None
         self._wire.move_on()
         try:
-            self._http.putrequest(method, target, skip_host=True, skip_accept_encoding=True)
-            for name, value in headers:
+            self._http.putrequest(
+                method, target.reveal(), skip_host=True, skip_accept_encoding=True
+            )
+            for name, value in headers.reveal():
                 self._http.putheader(name, value)
         except ValueError:  # which may quote a secret
             invalid = BrokenError("a header of the request is invalid", is_retryable=False)

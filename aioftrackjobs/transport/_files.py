@@ -11,7 +11,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from http.cookiejar import CookieJar
 from typing import Any, TypeVar
@@ -25,7 +25,7 @@ from anyio.to_thread import run_sync
 from aioftrackjobs._version import __version__
 from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.errors import ConnectError, TransportError
-from aioftrackjobs.protocol.headers import REDIRECTIONS
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport._base import (
     Download,
     FileBody,
@@ -38,11 +38,16 @@ from aioftrackjobs.transport._connect import connect
 from aioftrackjobs.transport._file_connection import (
     BrokenError,
     FileConnection,
-    Headers,
+    RawHeaders,
     network_errors,
 )
 from aioftrackjobs.transport._httpx import encoded
 from aioftrackjobs.transport._redaction import redact
+from aioftrackjobs.transport._redirects import (
+    MOST_REDIRECTIONS,
+    redirected,
+    too_many_redirections,
+)
 
 logger = SafeLogger(__name__)
 
@@ -50,9 +55,6 @@ T = TypeVar("T")
 
 #: Seconds after which a thread returns to the event loop.
 _TURN = 0.1
-
-#: Redirections of a download that are followed, as many as httpx follows.
-_REDIRECTIONS = 20
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -84,7 +86,7 @@ class FileTransport:
         keepalive: float,
         load_certificates: Callable[[], ssl.SSLContext],
         cookies: CookieJar,
-        secrets: tuple[str, ...],
+        secrets: tuple[Secret[str], ...],
         threads: int,
     ) -> None:
         self._api, self.reserved = api, api.reserved
@@ -106,9 +108,10 @@ class FileTransport:
         return self._send_file(request, body)
 
     async def _send_file(self, request: WireRequest, body: FileBody) -> WireResponse:
-        url = self._parse(request.url)
+        url = self._parse(request)
         async with self._connected(url) as connection:
-            steps = connection.put(request.method, _target(url), self._headers(request, url), body)
+            outgoing = self._headers(request, url)
+            steps = connection.put(request.method, _target(url), outgoing, body)
             response = await self._move(connection, steps, body.sent)
             logger.debug("%s to %s: HTTP %d", request.method, connection.origin, response.status)
             return response
@@ -116,20 +119,21 @@ class FileTransport:
     @asynccontextmanager
     async def stream(self, request: WireRequest) -> AsyncIterator[Download]:
         """Send *request*, follow redirections, and give access to its response."""
-        url = self._parse(request.url)
-        for _ in range(1 + _REDIRECTIONS):
+        for _ in range(1 + MOST_REDIRECTIONS):
+            url = self._parse(request)
             async with self._connected(url) as connection:
                 outgoing = self._headers(request, url)
                 get = partial(connection.get, request.method, _target(url), outgoing)
-                status, headers = await self._run(connection, get)
-                logger.debug("%s to %s: HTTP %d", request.method, connection.origin, status)
-                location = headers.get("location") if status in REDIRECTIONS else None
-                if location is None:
-                    receive = partial(self._receive, connection)
-                    yield _FileDownload(status, headers, connection.body_size, receive)
+                head = await self._run(connection, get)
+                logger.debug("%s to %s: HTTP %d", request.method, connection.origin, head.status)
+                receive = partial(self._receive, connection)
+                found = _FileDownload(head.status, head.headers, connection.body_size, receive)
+                following = redirected(request, found, *self._secrets)
+                if following is None:
+                    yield found
                     return
-            url = self._parse(location, url)
-        raise TransportError(f"more than {_REDIRECTIONS} redirections to {_text(url)}")
+            request = following
+        raise too_many_redirections(request)
 
     async def aclose(self) -> None:
         """Close *api* and the idle connections; a connection in use is closed after its use."""
@@ -142,15 +146,15 @@ class FileTransport:
 
     # Requests
 
-    def _parse(self, text: str, base: httpx.URL | None = None) -> httpx.URL:
+    def _parse(self, request: WireRequest) -> Secret[httpx.URL]:
         try:
-            url = httpx.URL(text) if base is None else base.join(text)
+            url = Secret(httpx.URL(request.url))
         except (httpx.InvalidURL, ValueError):
             problem = "the URL of a file is invalid"
         else:
-            if url.scheme in _PORTS and url.host:
+            if url.reveal().scheme in _PORTS and url.reveal().host:
                 return url
-            problem = f"the URL of a file has the scheme {url.scheme!r}"
+            problem = f"the URL of a file has the scheme {url.reveal().scheme!r}"
         error = ConnectError(problem)
         error.is_retryable = False
         raise error
@@ -160,20 +164,20 @@ class FileTransport:
     ) -> None:
         await self._move(connection, connection.receive(write), lambda _: note())
 
-    def _headers(self, request: WireRequest, url: httpx.URL) -> Headers:
+    def _headers(self, request: WireRequest, url: Secret[httpx.URL]) -> Secret[RawHeaders]:
         """Return the headers of *request*, and those of every request."""
         defaults = {
-            "host": url.netloc.decode("ascii"),
+            "host": url.reveal().netloc.decode("ascii"),
             "accept": "*/*",
             "accept-encoding": "identity",
             "user-agent": f"aioftrackjobs/{__version__}",
         }
-        carrier = Request(str(url))  # noqa: S310 - only carries the cookies
+        carrier = Request(str(url.reveal()))  # noqa: S310 - only carries the cookies
         self._cookies.add_cookie_header(carrier)
         if (cookie := carrier.get_header("Cookie")) is not None:
             defaults["cookie"] = cookie
         given = {name.lower(): value for name, value in encoded(request.headers)}
-        return [*(defaults | given).items()]
+        return Secret([*(defaults | given).items()])
 
     # Threads
 
@@ -253,11 +257,13 @@ class FileTransport:
     # Connections
 
     @asynccontextmanager
-    async def _connected(self, url: httpx.URL) -> AsyncIterator[FileConnection]:
+    async def _connected(self, url: Secret[httpx.URL]) -> AsyncIterator[FileConnection]:
         """Give a connection to the server of *url*; reused if its response is read to the end."""
-        host = url.raw_host.decode("ascii")
-        origin = (url.scheme, host, url.port or _PORTS[url.scheme])
-        connection = self._take_idle(origin) or await self._connect(origin, url)
+        host = url.reveal().raw_host.decode("ascii")
+        scheme = url.reveal().scheme
+        origin = (scheme, host, url.reveal().port or _PORTS[scheme])
+        place = f"{scheme}://{url.reveal().netloc.decode('ascii')}"
+        connection = self._take_idle(origin) or await self._connect(origin, place)
         try:
             yield connection
         except BaseException:
@@ -282,15 +288,15 @@ class FileTransport:
             connection.close()
         return None
 
-    async def _connect(self, origin: _Origin, url: httpx.URL) -> FileConnection:
+    async def _connect(self, origin: _Origin, place: str) -> FileConnection:
         scheme, host, port = origin
         try:
             with network_errors():
                 sock = await connect(host, port, self._timeout)
         except BrokenError as exc:
-            error = self._translate(exc, _text(url), ConnectError)
+            error = self._translate(exc, place, ConnectError)
         else:
-            connection = FileConnection(sock, _text(url), host, self._timeout)
+            connection = FileConnection(sock, place, host, self._timeout)
             try:
                 if scheme == "https":
                     start_tls = partial(self._start_tls, connection)
@@ -313,16 +319,11 @@ class _FileDownload:
     """A response whose body has not been received."""
 
     status: int
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = field(repr=False)
     size: int | None
     save: Callable[[Write, Callable[[], object]], Coroutine[Any, Any, None]]
 
 
-def _target(url: httpx.URL) -> str:
+def _target(url: Secret[httpx.URL]) -> Secret[str]:
     """Return the target of a request: path and query."""
-    return url.raw_path.decode("ascii")
-
-
-def _text(url: httpx.URL) -> str:
-    """Return *url* without path and query, which may carry secrets."""
-    return f"{url.scheme}://{url.netloc.decode('ascii')}"
+    return Secret(url.reveal().raw_path.decode("ascii"))

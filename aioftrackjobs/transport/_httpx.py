@@ -1,8 +1,4 @@
-"""Transport over ``httpx.AsyncClient``, or a client with the same interface.
-
-The meaning of an error is found by the names of its classes, because the client belongs to the
-caller: httpx2 has its own classes under the names of httpx, and it or aiohttp may not be installed.
-"""
+"""Transport over ``httpx.AsyncClient``, or a client with the same interface."""
 
 from __future__ import annotations
 
@@ -11,14 +7,12 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
-    Iterator,
     Mapping,
 )
 from contextlib import aclosing, asynccontextmanager, suppress
 from functools import partial
-from itertools import takewhile
+from types import TracebackType
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import anyio
 from anyio.to_thread import run_sync
@@ -29,10 +23,13 @@ from aioftrackjobs.errors import (
     MalformedResponseError,
     TransportError,
 )
+from aioftrackjobs.protocol.headers import origin_of
+from aioftrackjobs.secret import Secret, reveal
 from aioftrackjobs.transport._base import (
     ClientResponse,
     Departure,
     Download,
+    Headers,
     HttpClient,
     WireRequest,
     WireResponse,
@@ -49,54 +46,16 @@ from aioftrackjobs.transport._bounds import (
     Bounds,
     ExceededError,
 )
+from aioftrackjobs.transport._client_errors import describe, is_of, is_permanent, was_not_sent
 from aioftrackjobs.transport._redaction import hide_secrets, hiding_addresses, redact
+from aioftrackjobs.transport._redirects import (
+    MOST_REDIRECTIONS,
+    redirected,
+    too_many_redirections,
+)
 
 #: Bytes of a download that are written at once.
 _BLOCK = 1024 * 1024
-
-#: Errors of httpx and httpx2 that are raised before the request leaves this machine.
-_NOT_SENT = frozenset(
-    {
-        "ConnectError",
-        "ConnectTimeout",
-        "LocalProtocolError",
-        "PoolTimeout",
-        "ProxyError",
-        "UnsupportedProtocol",
-    }
-)
-
-#: The same of aiohttp. httpx-aiohttp 0.2 turns every ClientConnectionError into a ConnectTimeout,
-#: even if the server has read the request and then closed the connection. So the cause decides.
-_NOT_SENT_AIOHTTP = frozenset(
-    {
-        "ClientConnectorError",
-        "ClientHttpProxyError",
-        "ConnectionTimeoutError",
-        "InvalidURL",
-        "NonHttpUrlClientError",
-    }
-)
-
-#: Errors that every further attempt would raise again.
-_PERMANENT = frozenset(
-    {
-        "ClientConnectorCertificateError",
-        "InvalidURL",
-        "LocalProtocolError",
-        "NonHttpUrlClientError",
-        "SSLCertVerificationError",
-        "UnsupportedProtocol",
-    }
-)
-
-_CERTIFICATES = "name a file with the certificates to trust in SSL_CERT_FILE or REQUESTS_CA_BUNDLE"
-#: What to do about errors of TLS, by a part of their text.
-_HINTS = {
-    "local issuer certificate": _CERTIFICATES,
-    "self-signed certificate": _CERTIFICATES,
-    "WRONG_VERSION_NUMBER": "the server may speak http there, not https",
-}
 
 
 class HttpxTransport:
@@ -109,11 +68,15 @@ class HttpxTransport:
     """
 
     def __init__(
-        self, client: HttpClient, *, secrets: tuple[str, ...] = (), bounds: Bounds = NO_BOUNDS
+        self,
+        client: HttpClient,
+        *,
+        secrets: tuple[Secret[str], ...] = (),
+        bounds: Bounds = NO_BOUNDS,
     ) -> None:
         self._client = client
         self._bounds = bounds
-        self._uses_aiohttp = _is_of(getattr(client, "_transport", None), "httpx_aiohttp")
+        self._uses_aiohttp = is_of(getattr(client, "_transport", None), "httpx_aiohttp")
         self._secrets = secrets
         hide_secrets()
 
@@ -123,7 +86,7 @@ class HttpxTransport:
         allowance = Allowance(self._bounds.seconds, SLOWEST_CALL if is_call else SLOWEST_FILE)
         if isinstance(request.body, bytes):
             allowance.add(len(request.body))
-        async with self._exchange(request, allowance, follow_redirects=False) as response:
+        async with self._exchange(request, allowance) as response:
             error: FtrackJobsError
             if not is_call:  # after a file has been sent
                 allowance = Allowance(self._bounds.seconds, SLOWEST_CALL)
@@ -134,11 +97,11 @@ class HttpxTransport:
                 error = MalformedResponseError(
                     f"the response is not read to its end, because {exc}",
                     status=response.status_code,
-                    url=_origin(request.url),
+                    url=origin_of(request.url),
                 )
                 error.is_retryable = False
             except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
-                error = self._translate(exc, request.url)
+                error = self._translate(exc, request)
             else:
                 return WireResponse(response.status_code, body, dict(response.headers))
         raise error
@@ -162,15 +125,45 @@ class HttpxTransport:
     @asynccontextmanager
     async def stream(self, request: WireRequest) -> AsyncIterator[Download]:
         """Send *request*, follow redirections, and give its response before the body is read."""
-        allowance = Allowance(self._bounds.seconds, SLOWEST_FILE)
-        async with self._exchange(request, allowance, follow_redirects=True) as response:
-            translate = partial(self._translate, url=request.url)
-            yield _HttpxDownload(response, translate, allowance)
+        origin = origin_of(request.url)
+        for _ in range(1 + MOST_REDIRECTIONS):
+            is_foreign = origin_of(request.url) != origin
+            allowance = Allowance(self._bounds.seconds, SLOWEST_FILE)
+            async with self._exchange(request, allowance, is_foreign=is_foreign) as response:
+                translate = partial(self._translate, request=request)
+                found = _HttpxDownload(response, translate, allowance)
+                following = redirected(request, found, *self._secrets)
+                if following is None:
+                    yield found
+                    return
+            request = following
+        raise too_many_redirections(request)
 
     @asynccontextmanager
     async def _exchange(
-        self, request: WireRequest, allowance: Allowance, *, follow_redirects: bool
+        self, request: WireRequest, allowance: Allowance, *, is_foreign: bool = False
     ) -> AsyncIterator[ClientResponse]:
+        response = await self._begin(request, allowance, is_foreign=is_foreign)
+        if isinstance(response, Exception):  # outside a handler, without httpx's error as context
+            raise response
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _begin(
+        self, request: WireRequest, allowance: Allowance, *, is_foreign: bool
+    ) -> ClientResponse | Exception:
+        """Return the response when its headers have arrived, or an error, which is not raised here.
+
+        The frames of this error would be those of the client, with addresses and headers.
+
+        Args:
+            request: What to send.
+            allowance: The time for it.
+            is_foreign: Whether it was redirected to a server that must not get the authentication
+                of the client.
+        """
         body: bytes | AnnouncedBody | _Body | None
         trace: Trace | None = None
         if not isinstance(request.body, bytes | None):
@@ -182,67 +175,74 @@ class HttpxTransport:
         else:
             body, trace = request.body, Trace(request.departure)
         try:
-            headers = [(name.encode("ascii"), value) for name, value in encoded(request.headers)]
-            if isinstance(body, AnnouncedBody):
-                headers.append((b"content-length", str(len(body)).encode()))
-            self._require_open()
-            outgoing = self._client.build_request(
-                request.method, request.url, content=body, headers=headers
+            if self._client.is_closed:
+                return _closed()
+            outgoing = Secret(self._build(request, body))
+            if trace is not None and isinstance(
+                getattr(outgoing.reveal(), "extensions", None), dict
+            ):
+                outgoing.reveal().extensions["trace"] = trace
+            anonymous: dict[str, Any] = {}
+            if is_foreign:
+                outgoing.reveal().headers.pop("authorization", None)
+                if getattr(self._client, "auth", None) is not None:
+                    anonymous = {"auth": None}
+            send = self._client.send(
+                outgoing.reveal(), stream=True, follow_redirects=False, **anonymous
             )
-            if trace is not None and isinstance(getattr(outgoing, "extensions", None), dict):
-                outgoing.extensions["trace"] = trace
-            send = self._client.send(outgoing, stream=True, follow_redirects=follow_redirects)
             with allowance.limit():
                 if request.method == "POST":  # an API call, whose address is no secret
-                    response = await send
-                else:
-                    with hiding_addresses():
-                        response = await send
+                    return await send
+                with hiding_addresses():
+                    return await send
         except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
             own = body.failure if isinstance(body, AnnouncedBody | _Body) else None
-            error = own or self._translate(exc, request.url)
-        else:
-            try:
-                yield response
-            finally:
-                await response.aclose()
-            return
+            return own or self._translate(exc, request)
         finally:
             if isinstance(body, _Body):
                 await body.aclose()
             if trace is not None:
                 await trace.aclose()
-        raise error  # outside the handler, so that its context does not refer to httpx's error
 
-    def _require_open(self) -> None:
-        if self._client.is_closed:
-            error = ConnectError("the HTTP client is closed")
-            error.is_retryable = False
-            raise error
+    def _build(self, request: WireRequest, body: Any) -> Any:
+        """Return *request* as the client sends it."""
+        headers = [(name.encode("ascii"), value) for name, value in encoded(request.headers)]
+        if isinstance(body, AnnouncedBody):
+            headers.append((b"content-length", str(len(body)).encode()))
+        return self._client.build_request(
+            request.method, request.url, content=body, headers=headers
+        )
 
-    def _translate(self, exc: Exception, url: str) -> FtrackJobsError:
+    def _translate(self, exc: Exception, request: WireRequest) -> FtrackJobsError:
         """Return our error for an error of the client.
 
         Never chain the two: the request of the client's error has secrets in its URL and headers.
         """
-        if isinstance(exc, FtrackJobsError):  # our own
-            return exc
+        if isinstance(exc, FtrackJobsError):  # our own, which has passed through the client
+            return exc.with_traceback(None)
+        place = origin_of(request.url)
         if isinstance(exc, ExceededError):
-            return TransportError(f"no complete response from {_origin(url)}: {exc}")
+            return TransportError(f"no complete response from {place}: {exc}")
         if was_not_sent(exc):
-            error = ConnectError(f"cannot reach {_origin(url)}: {self._reason(exc)}")
+            error = ConnectError(f"cannot reach {place}: {self._reason(exc)}")
             error.is_retryable = not is_permanent(exc)
             return error
-        return TransportError(f"no complete response from {_origin(url)}: {self._reason(exc)}")
+        return TransportError(f"no complete response from {place}: {self._reason(exc)}")
 
     def _reason(self, exc: Exception) -> str:
         return redact(describe(exc), *self._secrets)
 
 
-def encoded(headers: Mapping[str, str | bytes]) -> list[tuple[str, bytes]]:
+def _closed() -> ConnectError:
+    error = ConnectError("the HTTP client is closed")
+    error.is_retryable = False
+    return error
+
+
+def encoded(headers: Headers) -> list[tuple[str, bytes]]:
     """Return *headers* with text in UTF-8, in which servers expect the name of a file."""
     return [
-        (name, value if isinstance(value, bytes) else value.encode())
+        (name, value if isinstance(value, bytes) else reveal(value).encode())
         for name, value in headers.items()
     ]
 
@@ -325,14 +325,22 @@ class _Body:
         allowance: Time for sending each of them; none passes while one is made.
 
     Attributes:
-        failure: The error that the chunks ended with. aiohttp reads them in its own task, and
-            raises a different error, which does not refer to this one.
+        failure: The error that the chunks ended with, without the frames of the client that it
+            passes through. aiohttp reads the chunks in its own task, and raises a different error,
+            which does not refer to this one.
     """
 
     def __init__(self, body: AsyncIterable[bytes], allowance: Allowance) -> None:
         self._chunks = aiter(body)
         self._allowance = allowance
-        self.failure: Exception | None = None
+        self._failed: tuple[Exception, TracebackType | None] | None = None
+
+    @property
+    def failure(self) -> Exception | None:
+        if self._failed is None:
+            return None
+        error, frames = self._failed
+        return error.with_traceback(frames)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
@@ -344,7 +352,7 @@ class _Body:
         except StopAsyncIteration:
             raise
         except Exception as exc:
-            self.failure = exc
+            self._failed = exc, exc.__traceback__
             raise
         self._allowance.renew(len(chunk))
         return chunk
@@ -451,54 +459,3 @@ class AnnouncedBody:
             self.failure = exc
             raise
         yield self._body
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-
-
-# What errors mean
-
-
-def is_permanent(error: BaseException) -> bool:
-    """Return whether another attempt would fail, too: a bad address or certificate."""
-    return any(type(each).__name__ in _PERMANENT for each in _chain(error))
-
-
-def was_not_sent(error: BaseException) -> bool:
-    """Return whether the request certainly did not leave this machine."""
-    origin = _original(error)
-    names = _NOT_SENT_AIOHTTP if _is_of(origin, "aiohttp") else _NOT_SENT
-    return any(kind.__name__ in names for kind in type(origin).__mro__)
-
-
-def describe(error: BaseException) -> str:
-    """Return the name of *error* and its text, or if it has none the text of its cause.
-
-    A cancellation ends the search: its text only names a scope of the event loop.
-    """
-    origin = _original(error)
-    failures = takewhile(lambda each: isinstance(each, Exception), _chain(origin))
-    text = next(filter(None, map(str, failures)), "")
-    text += next((f"; {hint}" for part, hint in _HINTS.items() if part in text), "")
-    return f"{type(origin).__name__}: {text}" if text else type(origin).__name__
-
-
-def _original(error: BaseException) -> BaseException:
-    """Return the error of aiohttp that httpx-aiohttp translated; else *error* itself."""
-    cause = error.__cause__
-    return cause if cause is not None and _is_of(cause, "aiohttp") else error
-
-
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    following: BaseException | None = error
-    while following is not None and id(following) not in seen:
-        seen.add(id(following))
-        yield following
-        following = following.__cause__ or following.__context__
-
-
-def _is_of(value: object, package: str) -> bool:
-    return any(kind.__module__.partition(".")[0] == package for kind in type(value).__mro__)

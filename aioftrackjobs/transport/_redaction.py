@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
+from aioftrackjobs.secret import Secret
+
 # Texts, which re compiles when it first needs them: most sessions never do.
 _PARAMETERS = r"(?i)\b(api_?key|token|sig|signature|x-(?:amz|goog)-[\w-]+)=[^&\s\"'<>]*"
 #: An address up to its server, and the rest of it.
@@ -43,11 +45,11 @@ _CLIENT_LOGGERS = (
 _sends_file: ContextVar[bool] = ContextVar("aioftrackjobs_sends_file", default=False)
 
 
-def redact(text: str, *secrets: str) -> str:
+def redact(text: str, *secrets: Secret[str]) -> str:
     """Return *text* without secret URL parameters, passwords and any of *secrets*."""
     for secret in secrets:
-        if secret:
-            text = text.replace(secret, "***")
+        if secret.reveal():
+            text = text.replace(secret.reveal(), "***")
     # Most texts contain neither, and the expressions take many times as long as these checks.
     if "://" in text:
         text = re.sub(_PROXY_USER, "***@", text)

@@ -25,6 +25,7 @@ import httpx
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.errors import ConfigurationError
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport._base import OwnTransport
 from aioftrackjobs.transport._bounds import Bounds
 from aioftrackjobs.transport._files import FileTransport
@@ -49,7 +50,7 @@ def open_transport(
     timeout: float,
     bounds: Bounds,
     reserved_seconds: float,
-    secrets: tuple[str, ...],
+    secrets: tuple[Secret[str], ...],
     transfers: int,
 ) -> OwnTransport:
     """Return a transport of our own to the server at *server_url*.
@@ -116,7 +117,7 @@ class _OwnHttpxTransport(HttpxTransport):
     def __init__(
         self,
         client: ShortCut | httpx.AsyncClient | _LateClient,
-        secrets: tuple[str, ...],
+        secrets: tuple[Secret[str], ...],
         bounds: Bounds,
         reserved: _OwnHttpxTransport | None = None,
     ) -> None:

@@ -22,7 +22,7 @@ from aioftrackjobs.devserver.faults.kinds import Delay, SeenRequest
 from aioftrackjobs.timings import DEFAULT_TIMINGS
 
 from .settings import connected
-from .unruly import Act, respond, swallow, unruly
+from .unruly import Act, Unruly, respond, swallow, unruly
 from .waiting import until
 from .wires import Received, response
 
@@ -293,6 +293,35 @@ async def test_a_final_status_takes_a_new_connection(server: ServerHandle) -> No
 
 
 @pytest.mark.every_loop
+async def test_many_jobs_get_through_after_all_requests_were_swallowed_for_a_while(
+    server: ServerHandle,
+) -> None:
+    """Those that were given up must not take all workers."""
+    ends: list[str] = []
+
+    async def run(session: AsyncSession, proxy: Unruly) -> None:
+        with suppress(ZeroDivisionError):
+            async with job_context(session, description="x", attach_traceback=False) as job:
+                running.append(job.id)
+                await until(lambda: len(running) == 20)
+                proxy.choose = swallow_until(over_at)
+                raise ZeroDivisionError
+        ends.append(server.inspector.job(job.id)["status"])
+
+    running: list[str] = []
+    over_at = anyio.current_time() + 6
+    async with unruly(server.url) as proxy, connected(server, proxy.url) as session:
+        async with anyio.create_task_group() as group:
+            for _ in range(20):
+                group.start_soon(run, session, proxy)
+    assert ends == ["failed"] * 20
+
+
+def swallow_until(time: float) -> Callable[[Received], Act | None]:
+    return lambda _: swallow if anyio.current_time() < time else None
+
+
+@pytest.mark.every_loop
 async def test_a_slow_server_gets_its_time(server: ServerHandle) -> None:
     """A second attempt does not end the first one."""
 
@@ -310,8 +339,8 @@ def is_final_write(request: SeenRequest) -> bool:
 # Requests that hold the session up
 
 
-def of_users(request: Received) -> bool:
-    return b"from User" in request.body
+def is_slow(request: Received) -> bool:
+    return any(each in request.body for each in (b"from User", b'"Note"', b"get_upload_metadata"))
 
 
 @pytest.mark.every_client
@@ -321,15 +350,23 @@ async def test_nothing_of_the_session_holds_up_leases_and_final_statuses(
     async def read(session: AsyncSession) -> None:
         await session.query("select username from User limit 1").all()
 
+    async def write(session: AsyncSession) -> None:
+        async with session.unit_of_work():
+            session.create("Note", {"content": "x"})
+
+    async def upload(session: AsyncSession) -> None:
+        await session.create_component(b"x", name="x.txt")
+
     async with unruly(server.url) as proxy:
         async with connected(server, proxy.url, lease=0.9) as session:
             async with anyio.create_task_group() as group:
                 async with job_context(session, description="x") as job:
                     await session.current_user()
-                    proxy.choose = first(100, swallow, when=of_users)
-                    for _ in range(20):
-                        group.start_soon(read, session)
-                    await until(lambda: sum(map(of_users, proxy.requests)) >= 8)
+                    before = sum(map(is_slow, proxy.requests))
+                    proxy.choose = first(100, swallow, when=is_slow)
+                    for work in (write, upload, read) * 8:
+                        group.start_soon(work, session)
+                    await until(lambda: sum(map(is_slow, proxy.requests)) >= before + 8)
                     lease = lease_of(server, job.id)
                     await until(lambda: lease_of(server, job.id) != lease)
                 assert server.inspector.job(job.id)["status"] == "done"
@@ -409,6 +446,7 @@ async def test_a_text_that_the_server_cannot_keep_does_not_end_the_lease(
     server: ServerHandle, kind: str
 ) -> None:
     """It travels with the renewals of the lease."""
+
     def is_new(text: str) -> bool:
         return "frame" in text
 

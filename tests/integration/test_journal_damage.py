@@ -9,8 +9,8 @@ import shutil
 import sqlite3
 import stat
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -183,6 +183,27 @@ async def test_damage_of_an_idle_journal_is_noticed_told_once_and_repaired(
     assert "works again" in texts[1]
 
 
+async def test_a_lock_on_an_idle_journal_is_noticed(server: ServerHandle, path: Path) -> None:
+    timings = Timings(journal_retry=0.05, journal_busy_timeout=0.05)
+    async with (
+        journaled(server, path, timings=timings) as session,
+        job_context(session) as job,
+        closing_later(sqlite3.connect(path, isolation_level=None)) as database,
+    ):
+        database.execute("BEGIN EXCLUSIVE")
+        await until(lambda: session.health.journal == "failing")
+        assert "locked" in (session.health.journal_problem or "")
+        database.execute("ROLLBACK")
+        await until(lambda: session.health.journal == "working")
+        assert found_after_a_kill(path) == {job.id}
+
+
+@asynccontextmanager
+async def closing_later(database: sqlite3.Connection) -> AsyncIterator[sqlite3.Connection]:
+    with closing(database):
+        yield database
+
+
 async def test_a_folder_in_the_place_of_the_journal_is_waited_out(
     server: ServerHandle, path: Path
 ) -> None:
@@ -209,6 +230,7 @@ async def test_a_file_of_another_program_in_its_place_is_left_alone(
             assert path.read_text() == "a letter"
 
 
+@pytest.mark.every_loop
 async def test_all_sessions_go_on_with_the_new_file_and_entries_of_the_dead_are_saved(
     server: ServerHandle, other: AsyncSession, path: Path
 ) -> None:
@@ -306,6 +328,7 @@ ODD_ROWS = [
 ]
 
 
+@pytest.mark.every_loop
 async def test_odd_rows_are_set_aside_with_one_warning_and_the_others_delivered(
     server: ServerHandle, other: AsyncSession, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

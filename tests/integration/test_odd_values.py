@@ -20,7 +20,15 @@ import anyio
 import pytest
 import trio
 
-from aioftrackjobs import AsyncSession, FtrackJobsError, Job, RunningJob, job_context
+from aioftrackjobs import (
+    AsyncSession,
+    ConnectError,
+    FtrackJobsError,
+    Job,
+    RetryPolicy,
+    RunningJob,
+    job_context,
+)
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.session import connection_of, jobs_of
@@ -417,6 +425,52 @@ async def test_log_handlers_that_raise_change_nothing(
                     raise LookupError("on purpose")
             assert server.inspector.job(job.id)["status"] == "failed"
             await until(lambda: handler.count)
+
+
+async def test_a_log_handler_may_ask_for_the_health_of_the_session(
+    server: ServerHandle, tmp_path: Path
+) -> None:
+    """Also when it is told that the journal fails, in the journal's own thread."""
+    path, seen = tmp_path / "jobs.journal", list[str]()
+
+    class Asking(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            seen.append(session.health.journal)
+
+    async with connected(server, journal=path) as session, beside(session, server):
+        handler = Asking()
+        logging.getLogger("aioftrackjobs").addHandler(handler)
+        try:
+            path.unlink()
+            await until(lambda: "failing" in seen)
+        finally:
+            logging.getLogger("aioftrackjobs").removeHandler(handler)
+
+
+@pytest.mark.parametrize("function", ["sleep", "chance"])
+async def test_a_retry_policy_that_raises_keeps_no_job_running(
+    server: ServerHandle, session: AsyncSession, function: str
+) -> None:
+    def fail(*_: object) -> Any:
+        raise ZeroDivisionError
+
+    options: dict[str, Any] = {function: fail}
+    policy = RetryPolicy(**options)
+    async with beside(session, server), connected(server, retry=policy) as odd:
+        async with job_context(odd, interval=0.01) as job:
+            left = [2]
+
+            async def lose(request: WireRequest, send: Send) -> WireResponse:
+                if left[0]:
+                    left[0] -= 1
+                    raise ConnectError("gone")
+                return await send(request)
+
+            Relay(odd, lose)
+            job.progress(0.5)
+            await until(lambda: not left[0])
+            left[0] = 2
+        assert server.inspector.job(job.id)["status"] == "done"
 
 
 # Errors of blocks

@@ -284,7 +284,7 @@ async def test_a_redirection_to_https_finds_the_authority_of_the_environment(
     async with (
         responding(move) as port,
         AsyncSession(
-            f"http://127.0.0.1:{port}", server.api_key, server.api_user, retry=NO_RETRIES
+            f"http://localhost:{port}", server.api_key, server.api_user, retry=NO_RETRIES
         ) as session,
     ):
         await session.download(component.id, tmp_path / "a.txt")

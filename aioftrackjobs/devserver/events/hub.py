@@ -14,6 +14,7 @@ import logging
 import secrets
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -131,7 +132,7 @@ class EventHub:
         self._sessions: dict[str, str] = {}
         self._index = _Index()
         self._by_id = defaultdict[str, set[Subscriber]](set)
-        self._observers: list[Callable[[Event], None]] = []
+        self._observers = defaultdict[str, list[Callable[[Event], None]]](list)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections = 0
 
@@ -158,9 +159,13 @@ class EventHub:
         for subscriber in list(connection.subscribers.values()):
             self._remove(subscriber)
 
-    def observe(self, observer: Callable[[Event], None]) -> None:
-        """Call *observer* with each event from now on, in the event loop; it must not fail."""
-        self._observers.append(observer)
+    def has_listeners(self, topic: str) -> bool:
+        """Return whether an event of this topic may interest a client or an observer."""
+        return self._connections > 0 or topic in self._observers
+
+    def observe(self, topic: str, observer: Callable[[Event], None]) -> None:
+        """Call *observer* with each event of a topic, in the event loop; it must not fail."""
+        self._observers[topic].append(observer)
 
     def receive(self, connection: Connection, text: str) -> None:
         """Do what a frame from a client says; what is wrong with it goes back to the client."""
@@ -197,7 +202,7 @@ class EventHub:
             frame = frames.event_frame(event)
             for connection in connections:
                 connection.put(frame)
-        for observer in self._observers:
+        for observer in self._observers.get(event["topic"], ()):
             observer(event)
         return found
 
@@ -208,6 +213,14 @@ class EventHub:
         else:
             with suppress(RuntimeError):  # the server is stopping, and its loop is closed
                 self._loop.call_soon_threadsafe(self._publish_all, events)
+
+    def publish_from_thread(self, event: Event) -> int:
+        """Deliver *event* from another thread, and return the number of its subscribers."""
+        if self._loop is None:  # no client has been connected
+            return 0
+        found = Future[int]()
+        self._loop.call_soon_threadsafe(lambda: found.set_result(len(self.publish(event))))
+        return found.result()
 
     def _publish_all(self, events: list[Event]) -> None:
         for event in events:

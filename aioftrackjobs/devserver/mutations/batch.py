@@ -33,6 +33,7 @@ class Batch:
     ) -> None:
         self._model = model
         self._transaction = transaction
+        transaction.username = username
         self._defaults = Defaults(model, transaction, username)
         self._serializer = serializer
         #: Entities created or changed, with their rows; None where a row must be read again.

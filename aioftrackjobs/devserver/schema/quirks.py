@@ -23,6 +23,8 @@ BY_ACTING_USER = frozenset({("AssetVersion", "user_id")})
 UNIQUE: Mapping[str, str] = {"User": "username", "Timer": "user_id"}
 #: Keys that delete the entity when their target is deleted, as required keys do.
 CASCADING_KEYS = frozenset({"parent_id", "in_reply_to_id"})
+#: Types whose entities outlive what they name by a bare ``parent_id``: the history of the others.
+OUTLIVING = frozenset({"Event"})
 #: Relations to a parent, if that is of the same family.
 PARENT_RELATIONS = ("parent", "container", "in_reply_to")
 

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from aioftrackjobs.devserver.engine import Engine, Snapshot
+from aioftrackjobs.devserver.events.actions import Actions
 from aioftrackjobs.devserver.faults.connections import Connections
 from aioftrackjobs.devserver.faults.middleware import FaultMiddleware
 from aioftrackjobs.devserver.faults.plan import Faults
@@ -117,6 +118,7 @@ class Inspector(EntityInspector):
                 "was not closed?"
             )
         self._engine.restore(saved)
+        self._engine.actions.messages.clear()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ class ServerHandle:
         api_keys: Keys of all users that have one, by name.
         faults: The faults that are planned, and those that were injected.
         inspector: Reads its entities and files without a client.
+        actions: Discovers and launches actions of connected clients, as the web interface does.
     """
 
     url: str
@@ -137,13 +140,16 @@ class ServerHandle:
     api_keys: Mapping[str, str] = field(repr=False)
     faults: Faults
     inspector: Inspector = field(repr=False)
+    actions: Actions = field(repr=False)
 
 
 def handle_of(url: str, engine: Engine, app: FaultMiddleware) -> ServerHandle:
     """Return the handle of the server made of *engine* and *app* that is reached at *url*."""
     inspector = Inspector(engine, app.connections)
     keys = dict(engine.api_keys)
-    return ServerHandle(url, engine.api_user, engine.api_key, keys, app.faults, inspector)
+    return ServerHandle(
+        url, engine.api_user, engine.api_key, keys, app.faults, inspector, engine.actions
+    )
 
 
 def _plain(value: Any) -> Any:

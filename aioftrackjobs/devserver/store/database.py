@@ -14,10 +14,10 @@ import sqlite3
 import threading
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy.pool import StaticPool
@@ -31,6 +31,7 @@ from aioftrackjobs.devserver.api_errors import (
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.limits import Meter, unmetered
 from aioftrackjobs.devserver.schema.model import Model
+from aioftrackjobs.devserver.store.change_log import Change, ChangeLog
 from aioftrackjobs.devserver.store.statements import Statements
 from aioftrackjobs.protocol.schemas import schema_hash
 
@@ -81,6 +82,9 @@ class Transaction:
 
     def __init__(self, store: Database, read: Meter = unmetered) -> None:
         self.tables = store.sql.tables
+        #: The user who makes the changes.
+        self.username = ""
+        self._log = store.log
         self._sql = store.sql
         self._connection = store.connection
         self._driver = store.driver
@@ -147,6 +151,14 @@ class Transaction:
         sql = self._sql.text("delete", table, tuple(key))
         return self._driver.execute(sql, tuple(key.values())).rowcount
 
+    def changes(self) -> Iterator[Change]:
+        """Yield what was changed since the last call."""
+        return iter(()) if self._log is None else self._log.take()
+
+    def forget(self, table: str, column: str, highest: int) -> None:
+        """Remove the rows whose *column* is *highest* at most."""
+        self._driver.execute(f'DELETE FROM "{table}" WHERE "{column}" <= ?', (highest,))
+
     def set_api_key(self, owner: str, api_key: str) -> None:
         """Accept a chosen API key for *owner*, and no earlier one; only its digest is stored."""
         self._remove_api_keys(owner)
@@ -199,6 +211,10 @@ class Transaction:
         return self._driver.execute(sql, (upload,)).fetchone() is not None
 
 
+#: Called before a commit; returns a function that is called after it.
+Watcher: TypeAlias = Callable[[Transaction], Callable[[], None] | None]
+
+
 class Database:
     """A database with the entities of a model, whose SQL is *sql*.
 
@@ -206,6 +222,7 @@ class Database:
 
     Attributes:
         secret: The secret that signs addresses; stored with the entities.
+        log: What the running transaction has changed; None until :meth:`watch` is called.
 
     Raises:
         ServerStartError: If the database cannot be used, or was made for another model.
@@ -215,6 +232,8 @@ class Database:
         self.database = _IN_MEMORY if database is None else str(database)
         self.sql = sql
         self.secret = b""
+        self.log: ChangeLog | None = None
+        self._watcher: Watcher = lambda _: None
         self._lock = threading.Lock()
         self._engine = sa.create_engine(
             sa.URL.create("sqlite", database=self.database),
@@ -271,6 +290,16 @@ class Database:
         """Whether it is in a file, so that the next server can use it."""
         return self.database != _IN_MEMORY
 
+    def watch(self, watcher: Watcher, ignored: Iterable[str]) -> None:
+        """Call *watcher* before the end of each transaction that writes, from now on.
+
+        What it returns is called after the commit; it must not fail. Rows of the *ignored* tables
+        do not count as changes.
+        """
+        with self._lock:
+            self.log = ChangeLog(self.driver, self.sql.tables, ignored)
+            self._watcher = watcher
+
     @contextmanager
     def transaction(self, *, writes: bool = True, read: Meter = unmetered) -> Iterator[Transaction]:
         """Enter a transaction; an error rolls it back, a clean exit commits it.
@@ -285,12 +314,16 @@ class Database:
         with self._lock:
             self.driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
             try:
-                yield Transaction(self, read)
+                transaction = Transaction(self, read)
+                yield transaction
+                after_commit = self._watcher(transaction) if writes else None
                 self._commit()
             except BaseException:
                 if self.driver.in_transaction:  # a full disk has ended it already
                     self.driver.execute("ROLLBACK")
                 raise
+            if after_commit is not None:
+                after_commit()  # before the lock is free, so that events are in order
 
     def _commit(self) -> None:
         try:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import sqlalchemy as sa
 
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Series
-from aioftrackjobs.devserver.schema.quirks import SUMS
+from aioftrackjobs.devserver.schema.quirks import OUTLIVING, SUMS
 from aioftrackjobs.devserver.schema.relations import summed_by
 
 
@@ -68,7 +68,7 @@ def _remove_generic_children(parent: sa.Table, tables: Iterable[sa.Table]) -> No
     if "id" not in parent.c:
         return
     for child in tables:
-        if {"parent_id", "parent_type"} <= set(child.c.keys()):
+        if child.name not in OUTLIVING and {"parent_id", "parent_type"} <= set(child.c.keys()):
             add_trigger(
                 parent,
                 f"{parent.name}_deletes_children_in_{child.name}",

@@ -10,6 +10,7 @@ import pytest
 from aioftrackjobs.background import format_error
 from aioftrackjobs.jobs.ending import describe_failure
 from aioftrackjobs.jobs.progress import one_line
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport import redact
 
 KEY = "SECRET-KEY"
@@ -44,7 +45,7 @@ class BrokenError(Exception):
     ],
 )
 async def test_a_failure_is_one_line(error: BaseException, line: str) -> None:
-    assert one_line(describe_failure(error), KEY) == line
+    assert one_line(describe_failure(error), Secret(KEY)) == line
 
 
 async def test_a_cancellation_says_so() -> None:
@@ -65,7 +66,7 @@ def test_a_traceback_has_causes_and_no_secrets() -> None:
         except KeyError as exc:
             raise ValueError("outer") from exc
     except ValueError as error:
-        text = format_error(error, lambda text: redact(text, KEY))
+        text = format_error(error, lambda text: redact(text, Secret(KEY)))
 
     assert "ValueError: outer" in text
     assert "KeyError" in text

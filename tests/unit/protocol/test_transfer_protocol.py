@@ -25,6 +25,7 @@ from aioftrackjobs.protocol.upload import (
     encode_upload_completion,
     encode_upload_request,
 )
+from aioftrackjobs.secret import Secret
 
 MIB = 1024**2
 GIB = 1024**3
@@ -87,7 +88,7 @@ def test_urls_of_parts_are_ordered_and_not_shown() -> None:
 
     targets = decode_part_targets({"upload_id": "u1", "urls": urls}, 2)
 
-    assert targets == PartTargets("u1", ["https://s/1", "https://s/2"])
+    assert targets == PartTargets("u1", [Secret("https://s/1"), Secret("https://s/2")])
     assert "https" not in repr(targets)
     with pytest.raises(KeyError):
         decode_part_targets({"upload_id": "u1", "urls": urls}, 3)

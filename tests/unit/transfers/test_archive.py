@@ -259,11 +259,7 @@ async def test_an_archive_is_abandoned_when_its_caller_is_cancelled(
         finally:
             ended.set()
 
-    async def in_thread(call: Any, *args: Any, **_: bool) -> Any:
-        return await asyncio.to_thread(call, *args)
-
     monkeypatch.setattr(spool_module, "write_archive", write_slowly)
-    monkeypatch.setattr(spool_module, "run_sync", in_thread)
     task = asyncio.create_task(packed(plates))
     await asyncio.to_thread(started.wait, 5)
     task.cancel()

@@ -362,12 +362,7 @@ async def test_a_file_that_opens_after_the_cancellation_is_closed(
         go_on.wait(5)
         return file
 
-    async def in_thread(call: Callable[[], object], **_: bool) -> object:
-        return await asyncio.to_thread(call)
-
     monkeypatch.setattr(content_module, "open_regular", open_slowly)
-    # Not run_sync of anyio, whose thread may call the loop of the test after it has closed.
-    monkeypatch.setattr(spool_module, "run_sync", in_thread)
     task = asyncio.create_task(read("a.txt"))
     await asyncio.to_thread(started.wait, 5)
     task.cancel()
@@ -384,12 +379,12 @@ async def test_a_file_that_opened_before_the_cancellation_is_closed(
 ) -> None:
     file = Noticed()
 
-    async def cancelled(call: Callable[[], object], **_: bool) -> None:
+    async def cancelled(call: Callable[[], object]) -> None:
         call()
         raise asyncio.CancelledError
 
     monkeypatch.setattr(content_module, "open_regular", lambda _: file)
-    monkeypatch.setattr(spool_module, "run_sync", cancelled)
+    monkeypatch.setattr(spool_module, "call_in_thread", cancelled)
     with pytest.raises(asyncio.CancelledError):
         await read("a.txt")
 

@@ -12,7 +12,7 @@ import httpx2
 import pytest
 from aiohttp.client_reqrep import ConnectionKey
 
-from aioftrackjobs.transport._httpx import describe, is_permanent, was_not_sent
+from aioftrackjobs.transport._client_errors import describe, is_permanent, was_not_sent
 
 E = TypeVar("E", bound=BaseException)
 

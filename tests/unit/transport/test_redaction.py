@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport import WireRequest, hide_secrets, redact
 
 
@@ -26,7 +27,7 @@ from aioftrackjobs.transport import WireRequest, hide_secrets, redact
     ],
 )
 def test_secret_parameters_are_hidden(text: str, expected: str) -> None:
-    assert redact(text, "SECRET") == expected
+    assert redact(text, Secret("SECRET")) == expected
 
 
 @pytest.mark.parametrize("client", ["httpx", "httpx2"])

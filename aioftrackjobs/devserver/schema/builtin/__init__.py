@@ -24,6 +24,7 @@ __all__ = ["BUILTIN_SCHEMAS", "Document"]
 BUILTIN_SCHEMAS: tuple[Document, ...] = (
     jobs.JOB,
     jobs.JOB_COMPONENT,
+    jobs.EVENT,
     jobs.SETTING,
     jobs.METADATA,
     files.COMPONENT,

@@ -46,6 +46,26 @@ JOB_COMPONENT = entity(
     computed="url",
 )
 
+EVENT = entity(
+    "Event",
+    {
+        "id": {"type": "integer", "alias_for": "socialid"},
+        "action": text(alias="action"),
+        "created_at": moment(),
+        "data": json_text(),
+        "insert": text(alias="insert"),
+        "parent_id": text(),
+        "parent_type": text(),
+        "project_id": key("Project.id", alias="showid"),
+        "user_id": key("User.user_id", alias="userid"),
+        "project": ref("Project", alias="show"),
+        "user": ref("User"),
+    },
+    required="id",
+    immutable="id",
+    alias="SocialEvent",
+)
+
 SETTING = entity(
     "Setting",
     {
