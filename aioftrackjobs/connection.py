@@ -106,6 +106,7 @@ class Connection:
             retry=retry,
             pauses=self.server_status.pauses,
             group_commit=group_commit,
+            timeout=timeout,
             timings=timings,
         )
         self.journal = Journal(
@@ -207,7 +208,13 @@ class Connection:
         with anyio.move_on_after(self.closing_grace) as scope:
             with anyio.move_on_after(self.timings.closing_patience) as waiting:
                 await self.background.wait_released()
-            if waiting.cancelled_caught:
+            if not waiting.cancelled_caught:
+                with (
+                    anyio.move_on_after(self.timings.closing_patience),
+                    self.background.surviving("the look for late writes"),
+                ):
+                    await self.dispatcher.late_writes.look()
+            else:
                 with self.background.surviving("the end of the Jobs"):
                     await self.end_jobs()  # of blocks that were just being entered
                 self.background.stop_optional()
