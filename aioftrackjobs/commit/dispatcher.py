@@ -271,7 +271,7 @@ class Dispatcher:
             return  # it was withdrawn meanwhile, and what waited for it has been released
         self._pending.discard(request)
         request.is_queued = False
-        if self.late_writes.are_watched and request.operations:
+        if self.late_writes.watched and request.operations:
             done = request.operations if isinstance(outcome, Applied) else request.done
             self.late_writes.note_applied(done)
         try:

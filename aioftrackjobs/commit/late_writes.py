@@ -125,6 +125,9 @@ class LateWrites:
         write: Queues a commit.
         is_pending: Whether a commit of an entity has not ended.
         timeout: Seconds after which a request counts as lost.
+
+    Attributes:
+        watched: The entities that a lost request may still change.
     """
 
     def __init__(
@@ -142,27 +145,22 @@ class LateWrites:
         self._is_pending = is_pending
         self._timeout = timeout
         self._longest = max(_TIMEOUTS * timeout, _SHORTEST)
-        self._watched: dict[Reference, _Watched] = {}
+        self.watched: dict[Reference, _Watched] = {}
         self._is_running = False
-
-    @property
-    def are_watched(self) -> bool:
-        """Whether there are entities that a lost request may still change."""
-        return bool(self._watched)
 
     def note_lost(self, operations: Sequence[Operation]) -> None:
         """Note that a request with *operations* has had no response."""
         now = anyio.current_time()
         for each in operations:
-            watched = self._watched.get(each.target)
+            watched = self.watched.get(each.target)
             if watched is None:
-                if len(self._watched) >= _MOST:
+                if len(self.watched) >= _MOST:
                     continue
-                watched = self._watched[each.target] = _Watched(now)
+                watched = self.watched[each.target] = _Watched(now)
             if each not in watched.sent:
                 watched.sent.append(each)
             watched.began, watched.looks = now, 0
-        if not self._is_running and self._watched:
+        if not self._is_running and self.watched:
             try:
                 self._background.spawn(self._run)
                 self._is_running = True
@@ -172,26 +170,26 @@ class LateWrites:
     def note_applied(self, operations: Sequence[Operation]) -> None:
         """Note that a commit of *operations* was applied."""
         for each in operations:
-            if (watched := self._watched.get(each.target)) is not None:
+            if (watched := self.watched.get(each.target)) is not None:
                 watched.note_applied(each)
 
     async def _run(self) -> None:
         try:
-            while self._watched:
-                await anyio.sleep_until(min(map(self._next_look, self._watched.values())))
+            while self.watched:
+                await anyio.sleep_until(min(map(self._next_look, self.watched.values())))
                 now = anyio.current_time()
                 due = {
                     target: each
-                    for target, each in self._watched.items()
+                    for target, each in self.watched.items()
                     if self._next_look(each) <= now
                 }
                 for each in due.values():
                     each.looks += 1
                 with self._background.surviving("the look for late writes"):
                     await self._look(due)
-                self._watched = {
+                self.watched = {
                     target: each
-                    for target, each in self._watched.items()
+                    for target, each in self.watched.items()
                     if self._next_look(each) <= each.began + self._longest
                 }
         except SessionStateError:
@@ -204,8 +202,8 @@ class LateWrites:
 
     async def look(self) -> None:
         """Look at all entities now, and say which may still change: the session closes."""
-        await self._look(self._watched)
-        if risky := [str(target) for target, each in self._watched.items() if each.is_at_risk]:
+        await self._look(self.watched)
+        if risky := [str(target) for target, each in self.watched.items() if each.is_at_risk]:
             logger.warning(
                 "the session closes while requests that got no response may still be applied, and "
                 "bring back old values of %s",

@@ -73,19 +73,12 @@ def server_set_rows(
     rows: list[Mapping[str, Any]] = []
     included: set[Reference] = set()
     for operation, result in zip(operations, results, strict=True):
-        row = result["data"] if type(result) is dict and "data" in result else None
-        if type(row) is not dict:  # a delete has none
+        if result is None or isinstance(operation, Delete):
             continue
+        row, (entity_type, key) = result["data"], operation.target
         # All in one function: this runs for each operation of a farm.
-        target = operation.target
-        if isinstance(operation, Delete):
-            is_repeated = False
-        else:
-            entity_type, key = target
-            sent = {ENTITY_TYPE: entity_type, **operation.values}
-            sent.update(key)
-            is_repeated = row.items() <= sent.items()
-        if not is_repeated or (included and target in included):
-            included.add(target)
+        sent = {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
+        if not row.items() <= sent.items() or (included and operation.target in included):
+            included.add(operation.target)
             rows.append(row)
     return rows

@@ -16,13 +16,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias
+from contextlib import suppress
+from typing import Any, TypeAlias, cast
 
-from aioftrackjobs.protocol.operations import Delete, Operation
+from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.protocol.values import ENTITY_TYPE, JSONValue
 
 #: An operation as an object, or in its wire form.
 AnyOperation: TypeAlias = "Operation | Mapping[str, JSONValue]"
+
+#: Operations whose result contains a row, by their action.
+_WITH_ROW: Mapping[str, type[Operation]] = {"create": Create, "update": Update}
 
 #: Types without subtypes, so that each row says this very type.
 _CONCRETE_TYPES = frozenset(
@@ -55,32 +59,37 @@ def first_problem(operations: Sequence[AnyOperation], results: Sequence[Any]) ->
     Returns:
         A text for an error; None if each result may be that of its operation.
     """
+    if not operations:
+        return None
+    if isinstance(operations[0], Mapping):
+        find: Callable[[Any, Any], str | None] = _problem_of_call
+    else:
+        with suppress(LookupError, TypeError):
+            # What nearly all results are, in one expression: a farm has many of them.
+            writes = cast("Sequence[Operation]", operations)
+            sent = [(type(each), each.target) for each in writes]
+            if sent == [
+                (_WITH_ROW[each["action"]], (row[ENTITY_TYPE], (("id", row["id"]),)))
+                for each in results
+                for row in (each["data"],)
+            ]:
+                return None
+        find = _problem_of_write
     for index, operation in enumerate(operations):
-        result = results[index]
-        if isinstance(operation, Mapping):
-            action = operation.get("action")
-            if _is_of_call(action, operation, result):
-                continue
-            problem = f"not that of a {action}"
-        else:
-            entity_type, key = operation.target
-            try:  # what nearly all results are, in one expression: there is one for each operation
-                data = result["data"]
-                if (
-                    result["action"] == operation.action
-                    and data[ENTITY_TYPE] == entity_type
-                    and data[key[0][0]] == key[0][1]
-                    and len(key) == 1
-                    and type(operation) is not Delete
-                ):
-                    continue
-            except (LookupError, TypeError):
-                pass
-            if _is_of_write(operation, result):
-                continue
-            problem = f"not that of the {operation.action} of {operation.target}"
-        return f"result {index + 1} of {len(results)} is {problem}"
+        if (problem := find(operation, results[index])) is not None:
+            return f"result {index + 1} of {len(results)} is {problem}"
     return None
+
+
+def _problem_of_write(operation: Operation, result: Any) -> str | None:
+    if _is_of_write(operation, result):
+        return None
+    return f"not that of the {operation.action} of {operation.target}"
+
+
+def _problem_of_call(operation: Mapping[str, JSONValue], result: Any) -> str | None:
+    action = operation.get("action")
+    return None if _is_of_call(action, operation, result) else f"not that of a {action}"
 
 
 def _is_of_write(operation: Operation, result: Any) -> bool:

@@ -143,7 +143,7 @@ def send_in_thread(request: WireRequest, timeout: float) -> WireResponse:
                 request.method,
                 request.url,
                 content=body,
-                headers=[(name.encode("ascii"), value) for name, value in encoded(request.headers)],
+                headers=encoded(request.headers),
             ) as response:
                 for piece in response.iter_bytes():
                     received += piece
