@@ -28,7 +28,7 @@ from aioftrackjobs.background import BackgroundTasks, Waiter
 from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.lane import Lane, closed_error
 from aioftrackjobs.commit.late_writes import LateWrites
-from aioftrackjobs.commit.queue import EntityOrder
+from aioftrackjobs.commit.order import EntityOrder
 from aioftrackjobs.commit.request import (
     Applied,
     Manner,
@@ -257,13 +257,13 @@ class Dispatcher:
         request.owner = self
         self._pending.add(request)
         if self._order.add(request):
-            self._lane_of(request).add(request)
+            lane = self._urgent_lane_of(request) if request.is_urgent else self._ordinary
+            lane.add(request)
         return request
 
-    def _lane_of(self, request: PendingRequest) -> Lane:
-        if not request.is_urgent or (self._ordinary.is_free and not request.needs_new_connection):
-            return self._ordinary
-        return self._reserved
+    def _urgent_lane_of(self, request: PendingRequest) -> Lane:
+        is_ordinary = self._ordinary.is_free and not request.needs_new_connection
+        return self._ordinary if is_ordinary else self._reserved
 
     def _end(self, request: PendingRequest, outcome: Outcome) -> None:
         """End *request*, and release what waited for it; when closing, end that too."""
@@ -284,8 +284,10 @@ class Dispatcher:
                     for dependent in freed:
                         if self._is_outdated(dependent):
                             self.withdraw(dependent)
+                        elif dependent.is_urgent:
+                            self._urgent_lane_of(dependent).add(dependent)
                         else:
-                            self._lane_of(dependent).add(dependent)
+                            self._ordinary.add(dependent)
 
     def _is_pending(self, target: Reference) -> bool:
         """Return whether a commit that changes *target* has not ended."""

@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 
 from aioftrackjobs.background import BackgroundTasks, SafeLogger
-from aioftrackjobs.commit.queue import GROUP_OPERATIONS
+from aioftrackjobs.commit.lane import GROUP_OPERATIONS
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob

@@ -18,13 +18,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
+from aioftrackjobs.protocol.operations import Delete, Operation
 from aioftrackjobs.protocol.values import ENTITY_TYPE, JSONValue
 
 #: An operation as an object, or in its wire form.
 AnyOperation: TypeAlias = "Operation | Mapping[str, JSONValue]"
-
-_ACTIONS: Mapping[type[Operation], str] = {Create: "create", Update: "update", Delete: "delete"}
 
 #: Types without subtypes, so that each row says this very type.
 _CONCRETE_TYPES = frozenset(
@@ -59,15 +57,28 @@ def first_problem(operations: Sequence[AnyOperation], results: Sequence[Any]) ->
     """
     for index, operation in enumerate(operations):
         result = results[index]
-        if isinstance(operation, (Update, Create, Delete)):
-            if _is_of_write(operation, result):
-                continue
-            problem = f"not that of the {_ACTIONS[type(operation)]} of {operation.target}"
-        else:
+        if isinstance(operation, Mapping):
             action = operation.get("action")
             if _is_of_call(action, operation, result):
                 continue
             problem = f"not that of a {action}"
+        else:
+            entity_type, key = operation.target
+            try:  # what nearly all results are, in one expression: there is one for each operation
+                data = result["data"]
+                if (
+                    result["action"] == operation.action
+                    and data[ENTITY_TYPE] == entity_type
+                    and data[key[0][0]] == key[0][1]
+                    and len(key) == 1
+                    and type(operation) is not Delete
+                ):
+                    continue
+            except (LookupError, TypeError):
+                pass
+            if _is_of_write(operation, result):
+                continue
+            problem = f"not that of the {operation.action} of {operation.target}"
         return f"result {index + 1} of {len(results)} is {problem}"
     return None
 
@@ -77,14 +88,12 @@ def _is_of_write(operation: Operation, result: Any) -> bool:
     entity_type, key = operation.target
     try:
         data = result["data"]
-        if result["action"] != _ACTIONS[type(operation)]:
+        if result["action"] != operation.action:
             return False
-        if type(operation) is Delete:
+        if isinstance(operation, Delete):
             return data is True
-        for name, value in key:  # no all(): this runs for each operation of a farm
-            found = data[name]
-            if found != value and str(found).lower() != value.lower():
-                return False
+        if any(str(data[name]).lower() != value.lower() for name, value in key):
+            return False
         return entity_type not in _CONCRETE_TYPES or _is_row_of(entity_type, data)
     except (LookupError, TypeError):
         return False

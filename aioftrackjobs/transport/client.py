@@ -143,7 +143,7 @@ def send_in_thread(request: WireRequest, timeout: float) -> WireResponse:
                 request.method,
                 request.url,
                 content=body,
-                headers=[(name.encode("ascii"), value) for name, value in encoded(request.headers)],
+                headers=encoded(request.headers),
             ) as response:
                 for piece in response.iter_bytes():
                     received += piece
@@ -312,20 +312,19 @@ class ShortCut:
         client: Sends all other requests; closed with this object.
         transport: The transport of the client.
         url: The address; its redirections are not followed.
+
+    Attributes:
+        is_closed: Whether it accepts no more requests.
     """
 
     def __init__(
         self, client: httpx.AsyncClient, transport: httpx.AsyncBaseTransport, url: str
     ) -> None:
+        self.is_closed = False
         self._client = client
         self._transport = transport
         self._text, self._url = url, httpx.URL(url)
         self._extensions = {"timeout": client.timeout.as_dict()}
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it accepts no more requests."""
-        return self._client.is_closed
 
     def build_request(
         self,
@@ -363,5 +362,6 @@ class ShortCut:
 
     async def aclose(self) -> None:
         """Close the client, and the transport."""
+        self.is_closed = True
         await self._client.aclose()
         await self._transport.aclose()

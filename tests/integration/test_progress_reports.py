@@ -12,7 +12,7 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, Job, job_context
-from aioftrackjobs.commit.queue import GROUP_OPERATIONS
+from aioftrackjobs.commit.lane import GROUP_OPERATIONS
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.retry import NO_RETRIES
