@@ -145,8 +145,9 @@ class Delivery:
                 else:
                     backoff = backoff or replace(self._jobs.retry, budget=math.inf).backoff()
                     await self._pause(backoff, retry_after_of(error))
-        for request in self._requests:
-            request.withdraw()  # what has left may still be applied
+        for request in self._requests:  # what has left may still be applied
+            if self.error is None or request.needs_new_connection:  # others need these workers
+                request.withdraw()
         if self.lacks_text:  # as a rule, another moment is enough
             quarter = anyio.current_time() + self._grace / 4
             with anyio.CancelScope(deadline=min(deadline, quarter)):

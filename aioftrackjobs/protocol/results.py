@@ -39,6 +39,11 @@ _CONCRETE_TYPES = frozenset(
     }
 )
 
+#: The whole criteria of a query by ids, which cannot find an entity with another id.
+_QUERY_OF_IDS = re.compile(
+    r'\swhere id in \(("[^"\\]*"(?:, ?"[^"\\]*")*)\)(?:\s+(?:offset|limit) \d+)*\s*$'
+)
+
 _QUERY_TARGET = re.compile(r"\s*(?:select\s.*?\sfrom\s+)?(\w+)", re.DOTALL)
 
 
@@ -119,10 +124,24 @@ def _is_of_query(operation: Mapping[str, JSONValue], result: Any) -> bool:
     rows = result.get("data") if isinstance(result, dict) else None
     if not isinstance(rows, list):
         return False
-    target = _QUERY_TARGET.match(str(operation.get("expression", "")))
-    if target is None or (entity_type := target[1]) not in _CONCRETE_TYPES:
+    expression = str(operation.get("expression", ""))
+    target = _QUERY_TARGET.match(expression)
+    if target is not None and target[1] in _CONCRETE_TYPES:
+        kinds = {row.get(ENTITY_TYPE, target[1]) for row in rows if _is_row(row)}
+        if kinds - {target[1]}:
+            return False
+    asked = _QUERY_OF_IDS.search(expression) if rows else None
+    if asked is None:
         return True
-    return all(not isinstance(row, dict) or _is_row_of(entity_type, row) for row in rows)
+    ids = {each.lower() for each in re.findall(r'"([^"]*)"', asked[1])}
+    found = [row["id"] for row in rows if isinstance(row, dict) and "id" in row]
+    return all(str(each).lower() in ids for each in found)
+
+
+def _is_row(row: object) -> bool:
+    """Return whether *row* names an entity type, or none; what cannot be a row is refused later."""
+    kind = row.get(ENTITY_TYPE, "None") if isinstance(row, dict) else None
+    return isinstance(kind, str) and kind.isidentifier()
 
 
 def _is_list_of_schemas(_: object, result: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import anyio
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -36,8 +38,9 @@ class EventEndpoints:
             request.headers.get(header) or request.query_params.get(parameter)
             for header, parameter in (("ftrack-user", "api_user"), ("ftrack-api-key", "api_key"))
         )
+        identity = self._engine.credentials.check(user, key)
         async with self._database.turn:
-            await self._database.run(self._engine.authenticate, user, key)
+            await self._database.run(self._engine.check_user, identity)
         session = self._engine.hub.open_session(user or "")
         close = self._heartbeat * _SILENT
         return PlainTextResponse(f"{session}:{self._heartbeat:g}:{close:g}:websocket")
@@ -84,15 +87,13 @@ class EventEndpoints:
 
 async def _send(websocket: WebSocket, connection: Connection) -> None:
     """Send what waits, as fast as the client reads it."""
-    while (frame := await connection.take()) is not None:
-        try:
-            await websocket.send_text(frame)
-        except WebSocketDisconnect:
-            return
+    with suppress(WebSocketDisconnect):
+        while True:
+            await websocket.send_text(await connection.take())
 
 
 async def _cut_off_when_slow(websocket: WebSocket, connection: Connection) -> None:
-    await connection.wait_slow()
+    await connection.slow.wait()
     _abort(websocket)
 
 
