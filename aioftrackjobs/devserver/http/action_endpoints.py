@@ -21,7 +21,7 @@ from starlette.responses import Response
 from aioftrackjobs.devserver.api_errors import EntityNotFoundError, RequestError
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
-from aioftrackjobs.devserver.http.requests import read_body
+from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import json_response
 
 #: Requests that wait for replies at the same time, each in a thread.
@@ -31,9 +31,10 @@ _AT_ONCE = 8
 class ActionEndpoints:
     """The endpoints for actions of the clients of *engine*."""
 
-    def __init__(self, engine: Engine, database: DatabaseThread) -> None:
+    def __init__(self, engine: Engine, database: DatabaseThread, reader: BatchReader) -> None:
         self._engine = engine
         self._database = database
+        self._reader = reader
         self._waiting = anyio.CapacityLimiter(_AT_ONCE)
 
     async def discover(self, request: Request) -> Response:
@@ -63,11 +64,11 @@ class ActionEndpoints:
     async def _read(self, request: Request) -> tuple[str, dict[str, Any]]:
         """Return the caller and the body of a request."""
         user = request.headers.get("ftrack-user")
-        async with self._database.turn:
-            key = request.headers.get("ftrack-api-key")
-            await self._database.run(self._engine.authenticate, user, key)
         try:
-            data = from_json(await read_body(request, self._engine.limits) or b"{}")
+            async with self._reader.read(request) as (caller, body):
+                async with self._database.turn:
+                    await self._database.run(self._engine.check_user, caller.identity)
+                data = from_json(body or b"{}")
         except ValueError as error:
             raise RequestError(f"The request body is not JSON: {error}.") from None
         if not isinstance(data, dict):
