@@ -267,6 +267,8 @@ class ApiClient:
     def _decode(
         self, response: WireResponse, operations: Sequence[AnyOperation], url: str | Secret[str]
     ) -> list[Any]:
+        # Only an address that the server has redirected to may contain secrets.
+        shown = url if isinstance(url, str) else without_query(url)
         try:
             results = decode_response(
                 response.status,
@@ -274,14 +276,12 @@ class ApiClient:
                 len(operations),
                 expression=_only_expression(operations),
                 redact=self._redact,
-                url=without_query(url),
+                url=shown,
             )
             if (problem := first_problem(operations, results)) is not None:
-                raise MalformedResponseError(
-                    problem, status=response.status, url=without_query(url)
-                )
+                raise MalformedResponseError(problem, status=response.status, url=shown)
         except (ServerError, TransportError) as exc:
-            error = exc
+            error, results = exc, []  # a traceback with variables would show them
         else:
             self._server_status.note_response(response.headers, is_success=True)
             return results
