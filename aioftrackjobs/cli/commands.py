@@ -96,6 +96,12 @@ def serve(
         bool,
         typer.Option("--public", help="Allow other machines to connect. Needs --api-key."),
     ] = False,
+    trusted_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="Name by which clients call the server. Can be repeated."
+        ),
+    ] = None,
     global_api_key: Annotated[
         str | None, typer.Option(help="API key that is valid for any user. Default: none.")
     ] = None,
@@ -138,6 +144,7 @@ def serve(
         fixture=fixture,
         empty=empty,
         public=public,
+        trusted_hosts=trusted_host or (),
         global_api_key=global_api_key,
         limits=limits,
         faults=faults,

@@ -206,6 +206,26 @@ class ApiClient:
         origin, last = without_query(self.url), without_query(url)
         raise redirection_refused(response.status, origin, last, problem)
 
+    def call_in_thread(
+        self,
+        send: Callable[[WireRequest], WireResponse],
+        operations: Sequence[Mapping[str, JSONValue]],
+    ) -> list[Any]:
+        """Send *operations* by a function that blocks; does as :meth:`call`, in any thread.
+
+        Raises:
+            FtrackJobsError: As :meth:`send`; also if it is redirected.
+        """
+        request = WireRequest("POST", self.url, self._headers, encode_batch(operations))
+        response = send(request)
+        return decode_response(
+            response.status,
+            response.body,
+            len(operations),
+            redact=self._redact,
+            url=without_query(reveal(self.url)),
+        )
+
     def _redirected(self, response: WireResponse, url: str | Secret[str]) -> Secret[str]:
         """Return where to send a request again that *url* redirects.
 

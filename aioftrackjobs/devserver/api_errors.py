@@ -137,6 +137,13 @@ class BusyError(TransferError):
         self.retry_after = retry_after
 
 
+class DatabaseLockedError(BusyError):
+    """Another process writes to the database."""
+
+    def __init__(self) -> None:
+        super().__init__("The database is in use by another program; try again.", 1)
+
+
 class UnsupportedOperationError(ApiError):
     """A real server supports this; this one does not."""
 

@@ -45,11 +45,13 @@ class Identity:
     Attributes:
         owners: The owners of the key: ids of users, or names where schemas have no users.
         is_global: The key is not the user's own but one that acts for any user.
+        is_administrator: The key is that of a user who manages the others.
     """
 
     username: str
     owners: frozenset[str] = frozenset()
     is_global: bool = False
+    is_administrator: bool = False
 
     def may_act_as(self, owner: object) -> bool:
         """Return whether the key belongs to *owner*, or acts for any user."""
@@ -61,10 +63,14 @@ class Credentials:
 
     A key belongs to a user's id, not to the name: otherwise a client that renames users could
     act as others. The database knows which user has the name, and whether that user is active.
+
+    Attributes:
+        administrators: Owners of keys who may reset the keys of others.
     """
 
     def __init__(self, global_api_key: str | None = None) -> None:
         self._owners: dict[bytes, frozenset[str]] = {}
+        self.administrators: frozenset[str] = frozenset()
         self._global_digest = None if global_api_key is None else key_digest(global_api_key)
 
     def check(self, username: str | None, api_key: str | None) -> Identity:
@@ -82,7 +88,7 @@ class Credentials:
         )
         if not owners and not is_global:
             raise InvalidCredentialsError
-        return Identity(username, owners, is_global)
+        return Identity(username, owners, is_global, bool(owners & self.administrators))
 
     def clear(self) -> None:
         """Remove all personal keys."""

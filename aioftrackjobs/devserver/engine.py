@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -20,6 +20,7 @@ from pydantic_core import from_json
 
 from aioftrackjobs.devserver.api.background import Background
 from aioftrackjobs.devserver.api.dispatcher import Dispatcher
+from aioftrackjobs.devserver.api.query import parsed_early
 from aioftrackjobs.devserver.api.request import Caller, Completion, Services
 from aioftrackjobs.devserver.api.server_jobs import fail_abandoned
 from aioftrackjobs.devserver.api.uploads import COMPLETE, assemble_uploads
@@ -39,9 +40,16 @@ from aioftrackjobs.devserver.events.updates import UNNOTED, UpdateEvents
 from aioftrackjobs.devserver.files.multipart import Parts
 from aioftrackjobs.devserver.files.storage import Storage, is_storable
 from aioftrackjobs.devserver.files.upload_tokens import UploadTokens
-from aioftrackjobs.devserver.limits import Limits, NeedsSlotError, ResponseCap
+from aioftrackjobs.devserver.limits import (
+    Clock,
+    Limits,
+    NeedsSlotError,
+    ResponseCap,
+    SlowQueryError,
+    slow_among_writes,
+)
 from aioftrackjobs.devserver.options import Options
-from aioftrackjobs.devserver.schema.loader import builtin_model, load_model
+from aioftrackjobs.devserver.schema.loader import builtin_model, load_model, read_schemas
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.seed.demo_project import SeedContents
 from aioftrackjobs.devserver.seed.fixtures import read_fixture
@@ -49,6 +57,11 @@ from aioftrackjobs.devserver.store.database import Database
 from aioftrackjobs.devserver.store.statements import Statements
 
 logger = logging.getLogger(__name__)
+
+#: Seconds that queries may keep other requests waiting; those that take longer are read beside.
+_SHORT = 0.05
+#: The same in a batch that also writes, which cannot be done beside others.
+_LONGEST_AMONG_WRITES = 0.5
 
 
 @dataclass(slots=True)
@@ -100,7 +113,9 @@ class Engine:
     def __init__(self, options: Options) -> None:
         _check_credentials(options)
         self.model, sql = (
-            _builtin() if options.schemas is None else _prepared(load_model(options.schemas))
+            _builtin()
+            if options.schemas is None
+            else _prepared(load_model(read_schemas(options.schemas)))
         )
         self.limits = options.limits or Limits()
         self.api_user = options.api_user
@@ -167,6 +182,7 @@ class Engine:
             new_batch = partial(self._services.batch, transaction, api_user)
             self._contents.fill(self.model, transaction, new_batch, api_user, parts)
             owner = owner_of(self.model, transaction, api_user)
+            self.credentials.administrators = frozenset({owner})
             if api_key:
                 transaction.set_api_key(owner, api_key)
                 self._chosen = {owner: api_key}
@@ -189,7 +205,7 @@ class Engine:
         operations = _read_batch(body)
         self.limits.check_batch(operations)
         self._dispatcher.check(operations)
-        return Call(operations, caller)
+        return Call([parsed_early(self.limits, each) for each in operations], caller)
 
     def assemble(self, call: Call) -> None:
         """Assemble the files of uploads that *call* completes; takes as long as copying them.
@@ -199,20 +215,51 @@ class Engine:
         """
         assemble_uploads(self._services, call.operations, call.completions)
 
-    def respond(self, call: Call, largest: int) -> bytes:
+    def respond(
+        self, call: Call, largest: int, is_awaited: Callable[[], bool] = lambda: False
+    ) -> bytes:
         """Return the response to *call* as JSON; if there is an error, nothing of it is done.
 
         Args:
             call: The batch.
             largest: Bytes that the response may take.
+            is_awaited: Returns whether other requests wait for the end of this one.
 
         Raises:
             NeedsSlotError: If it takes more, and the limits of the server allow that.
+            SlowQueryError: If it only reads, and takes so long that :meth:`respond_beside` has to
+                do it.
             ApiError: If an operation cannot be done, or the response is too big.
         """
+        if self._dispatcher.writes(call.operations):
+            seconds, slow = self.limits.query, slow_among_writes
+            clock = Clock(seconds, slow, short=_LONGEST_AMONG_WRITES, is_awaited=is_awaited)
+        else:
+            clock = Clock(_SHORT * 4, SlowQueryError, short=_SHORT, is_awaited=is_awaited)
+        cap = self._cap(largest)
+        return self._dispatcher.run(call.operations, call.caller, call.completions, cap, clock)
+
+    def respond_beside(self, call: Call, largest: int) -> bytes:
+        """Do the same as :meth:`respond` for a batch that only reads, while others go on.
+
+        Raises:
+            NeedsSlotError: As there.
+            ApiError: Also if its queries take longer than is allowed.
+        """
+        clock = Clock(self.limits.query, self.limits.query_too_slow)
+        with self._store.beside() as store:
+            return self._dispatcher.run(
+                call.operations, call.caller, {}, self._cap(largest), clock, store
+            )
+
+    def _cap(self, largest: int) -> ResponseCap:
         is_all = largest >= self.limits.response
-        cap = ResponseCap(largest, self.limits.response_too_big if is_all else NeedsSlotError)
-        return self._dispatcher.run(call.operations, call.caller, call.completions, cap)
+        return ResponseCap(largest, self.limits.response_too_big if is_all else NeedsSlotError)
+
+    def interrupt(self) -> None:
+        """Make what runs end soon; from any thread."""
+        self._services.background.stopping.set()
+        self._store.interrupt()
 
     def query(self, expression: str) -> bytes:
         """Return the response to a query that comes from no client; its entities are whole.
@@ -222,8 +269,7 @@ class Engine:
         """
         operation = {"action": "query", "expression": expression}
         caller = Caller(Identity("", is_global=True), "", denormalize=True)
-        cap = ResponseCap(self.limits.response, self.limits.response_too_big)
-        return self._dispatcher.run([operation], caller, {}, cap)
+        return self._dispatcher.run([operation], caller, {}, self._cap(self.limits.response))
 
     def save(self) -> Snapshot:
         """Return a copy of all entities."""
@@ -238,13 +284,12 @@ class Engine:
         self.credentials.clear()
         self.api_keys = self._admit_users()
 
-    def authenticate(self, username: str | None, api_key: str | None) -> None:
-        """Check the credentials of a request that is no batch.
+    def check_user(self, identity: Identity) -> None:
+        """Check the user that a request acts for.
 
         Raises:
-            InvalidCredentialsError: If they are not those of an active user.
+            InvalidCredentialsError: If it is not an active user, or the key is another's.
         """
-        identity = self.credentials.check(username, api_key)
         with self._store.transaction(writes=False) as transaction:
             acting_user(self.model, transaction, identity)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from threading import Lock
+from time import monotonic
+from typing import Any, Final, TypeAlias
 
 from aioftrackjobs.devserver.api_errors import RequestError, ValidationError
 
@@ -19,6 +22,8 @@ class Limits:
         request: Bytes in the body of a ``POST /api``.
         response: Bytes of the response to one, and about the bytes of what is read for it.
         idle: Seconds that the next piece of a body, an upload or a response may take.
+        body: Seconds that the whole body of a ``POST /api`` may take, and that it waits for others.
+        query: Seconds that the queries of one request may take.
         operations: Operations in a batch.
         expression: Characters in a query.
         list_entries: Entries of any list in an operation.
@@ -42,6 +47,8 @@ class Limits:
     request: int = 32 * _MIB
     response: int = 64 * _MIB
     idle: float = 30.0
+    body: float = 60.0
+    query: float = 20.0
     operations: int = 20_000
     expression: int = 512 * 1024
     list_entries: int = 20_000
@@ -105,13 +112,74 @@ class Limits:
             "the other, by 'offset' and 'limit' at the end of the query."
         )
 
+    def query_too_slow(self) -> ValidationError:
+        """Return the error for queries that take too long."""
+        return ValidationError(
+            f"The queries of a request take {self.query:g} s at most: ask for less, or by criteria "
+            "that need fewer relations."
+        )
+
     def request_too_big(self) -> RequestError:
         """Return the error for a body that is too big."""
         return RequestError(f"A request takes {self.request} bytes at most.", status=413)
 
 
+class Clock:
+    """The time that the queries of one request may take.
+
+    Args:
+        seconds: The time; less than that only if others wait, see *short*.
+        short: Seconds after which it ends if others wait.
+        is_awaited: Returns whether others wait.
+        error: Makes the error if the time is over.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        error: Callable[[], Exception],
+        *,
+        short: float = math.inf,
+        is_awaited: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._began = monotonic()
+        self._seconds = seconds
+        self._short = short
+        self._is_awaited = is_awaited
+        self.error = error
+
+    def is_over(self) -> bool:
+        """Return whether the time is over."""
+        taken = monotonic() - self._began
+        return taken > self._seconds or (taken > self._short and self._is_awaited())
+
+    def check(self) -> None:
+        """Check the time, where no query runs.
+
+        Raises:
+            Exception: The one given, if the time is over.
+        """
+        if self.is_over():
+            raise self.error()
+
+
+#: For what no client requests.
+unlimited: Final = Clock(math.inf, AssertionError)
+
+
 #: Takes a number of bytes, and raises an error when the sum is more than is allowed.
 Meter: TypeAlias = Callable[[int], None]
+
+
+def slow_among_writes() -> ValidationError:
+    """Return the error for a query that takes too long where other requests cannot go on."""
+    return ValidationError(
+        "This query takes too long for a batch that also writes: send it in a batch of its own."
+    )
+
+
+class SlowQueryError(Exception):
+    """The queries of a request take so long that they must not keep others waiting."""
 
 
 class NeedsSlotError(Exception):
@@ -141,6 +209,51 @@ class ResponseCap:
                 raise self._error()
 
         return spend
+
+
+class BoundedCache(MutableMapping[Any, Any]):
+    """A cache for several threads that is bounded by the size of its values.
+
+    Those that were not used for the longest time go first. A value that takes more than an eighth
+    of the room is not kept.
+    """
+
+    def __init__(self, room: int, size_of: Callable[[Any], int]) -> None:
+        self.size = 0
+        self._room = room
+        self._size_of = size_of
+        self._values: dict[Any, Any] = {}
+        self._lock = Lock()
+
+    def __getitem__(self, key: Any) -> Any:
+        with self._lock:
+            value = self._values[key] = self._values.pop(key)
+        return value
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        size = self._size_of(value)
+        with self._lock:
+            self._remove(key)
+            if size > self._room // 8:
+                return
+            while self._values and self.size + size > self._room:
+                self._remove(next(iter(self._values)))
+            self._values[key] = value
+            self.size += size
+
+    def __delitem__(self, key: Any) -> None:
+        with self._lock:
+            self._remove(key)
+
+    def _remove(self, key: Any) -> None:
+        if key in self._values:
+            self.size -= self._size_of(self._values.pop(key))
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(list(self._values))
+
+    def __len__(self) -> int:
+        return len(self._values)
 
 
 def unmetered(_: int) -> None:

@@ -88,15 +88,16 @@ async def test_an_image_is_encoded_as_a_jpeg(api: Caller) -> None:
     assert (row["name"], row["size"]) == ("ftrackreview-image", len(made.content))
 
 
+@pytest.mark.parametrize("original", [False, "False", "false"])
 async def test_a_video_is_copied_and_the_source_removed_if_it_is_not_to_be_kept(
-    api: Caller,
+    api: Caller, original: object
 ) -> None:
     source = await upload(api, b"moving pictures", ".mp4")
     task, *_ = await api.query("Task")
     asset = await api.create("Asset", name="plate", parent=task)
     version = await api.create("AssetVersion", asset_id=asset["id"])
 
-    job_id = await encode(api, source, keep_original=False, version_id=version["id"])
+    job_id = await encode(api, source, keep_original=original, version_id=version["id"])
     job = await ended(api, job_id)
 
     (output,) = job["data"]["output"]
@@ -168,6 +169,7 @@ async def test_an_error_of_ours_fails_the_job_too(
         ({"version_id": "gone"}, "EntityNotFoundError"),
         ({"version_id": []}, "EntityNotFoundError"),
         ({"keep_original": 1}, "ValidationError"),
+        ({"keep_original": "yes"}, "ValidationError"),
     ],
 )
 async def test_malformed_encodings_are_refused_and_leave_nothing(

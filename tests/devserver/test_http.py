@@ -97,7 +97,7 @@ async def test_bodies_that_are_no_batch_are_refused_with_400(api: Caller, body: 
     ("method", "path", "status"),
     [
         ("GET", "/api", 405),
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("POST", "/apis", 404),
         ("PUT", "/upload/forged", 403),
         ("PUT", "/upload/é", 403),

@@ -446,9 +446,9 @@ async def test_small_operations_have_the_shapes_that_the_client_reads(
         assert requests.get(page, timeout=10).status_code == 200
         with pytest.raises(ftrack_api.exception.ServerError, match="ValidationError"):
             session.reset_remote("password", entity=user)
-        with pytest.raises(ftrack_api.exception.ServerError, match="PermissionError"):
-            session.reset_remote("api_key", entity=user)
         maya = session_of(server, api_user="maya", api_key=server.api_keys["maya"])
+        with pytest.raises(ftrack_api.exception.ServerError, match="PermissionError"):
+            maya.reset_remote("api_key", entity=maya.query("User where username is noor").one())
         api_key = maya.reset_remote("api_key", entity=user)["api_key"]
         maya.close()
         other = session_of(server, api_user="maya", api_key=api_key)

@@ -73,12 +73,23 @@ async def test_a_personal_key_resets_no_other_users_key(api: Caller) -> None:
     """Otherwise a client could act as any user with two requests."""
     maya = Caller(api.http, "maya", key_of(api, "maya"))
 
-    error = await api.refused(reset(await user_id(api, "maya")))
-    strict = await api.post(reset(await user_id(api, "maya")), **{"ftrack-strict-api": "true"})
+    for other in (api.user, "noor"):
+        error = await maya.refused(reset(await user_id(api, other)))
+        strict = await maya.post(reset(await user_id(api, other)), **{"ftrack-strict-api": "true"})
 
-    assert error["exception"] == "PermissionError"
-    assert (strict.status_code, strict.json()) == (403, error)
-    assert await maya.query("Job") == []
+        assert error["exception"] == "PermissionError"
+        assert (strict.status_code, strict.json()) == (403, error)
+    assert await api.query("Job") == []
+    assert await Caller(api.http, "noor", key_of(api, "noor")).query("Job") == []
+
+
+async def test_an_administrator_resets_any_users_key(api: Caller) -> None:
+    """The user that the server is started for is one."""
+    (result,) = await api.call(reset(await user_id(api, "maya")))
+
+    assert await Caller(api.http, "maya", result["data"]["api_key"]).query("Job") == []
+    old = Caller(api.http, "maya", key_of(api, "maya"))
+    assert (await old.refused(query("Job")))["exception"] == "InvalidCredentialsError"
 
 
 async def test_a_global_key_resets_any_users_key(anybody: Caller) -> None:

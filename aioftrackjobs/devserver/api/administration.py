@@ -66,7 +66,7 @@ def _user_information(request: ApiRequest) -> dict[str, Any]:
 def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     """Do ``reset_remote``: give a user a new API key in place of the earlier one.
 
-    A key lets its holder act as the user, so a personal key resets no other user's key.
+    A key lets its holder act as the user, so only administrators reset other users' keys.
     """
     if operation.get("reset_type") != "api_key" or operation.get("entity_type") != "User":
         raise ValidationError("Only the 'api_key' of a 'User' can be reset.")
@@ -74,8 +74,11 @@ def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     if user is None or user.get("username") is None:  # groups have their ids in the same table
         raise EntityNotFoundError("'entity_key' must be the id of an existing user.")
     owner = operation["entity_key"]
-    if not request.caller.identity.may_act_as(owner):
-        raise PermissionDeniedError("A personal API key resets its own user's key only.")
+    identity = request.caller.identity
+    if not (identity.may_act_as(owner) or identity.is_administrator):
+        raise PermissionDeniedError(
+            "The key of another user is reset by an administrator, or with a global key."
+        )
     api_key = request.transaction.reset_api_key(owner)
     # Only after the commit: a refused batch leaves the earlier key valid.
     request.after_commit.append(partial(request.services.credentials.set_api_key, owner, api_key))

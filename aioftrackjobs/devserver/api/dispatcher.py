@@ -22,7 +22,8 @@ from aioftrackjobs.devserver.api_errors import (
     UnsupportedOperationError,
     ValidationError,
 )
-from aioftrackjobs.devserver.limits import Meter, ResponseCap
+from aioftrackjobs.devserver.limits import Clock, Meter, ResponseCap, unlimited
+from aioftrackjobs.devserver.store.database import Connection
 from aioftrackjobs.protocol.schemas import schema_hash
 
 #: A real server supports these; here they are refused as unsupported, not as unknown (section 2.3).
@@ -109,12 +110,18 @@ class Dispatcher:
             if name not in self._actions:
                 raise _unknown_action(name)
 
+    def writes(self, operations: Iterable[Operation]) -> bool:
+        """Return whether one of *operations*, which :meth:`check` has accepted, writes."""
+        return any(self._actions[operation["action"]].writes for operation in operations)
+
     def run(
         self,
         operations: Sequence[Operation],
         caller: Caller,
         completions: Mapping[str, Completion],
         cap: ResponseCap,
+        clock: Clock = unlimited,
+        store: Connection | None = None,
     ) -> bytes:
         """Return the results of *operations* as JSON; either all of them are done or none.
 
@@ -123,13 +130,16 @@ class Dispatcher:
             caller: The sender.
             completions: The uploads in parts that they complete, by upload id.
             cap: How many bytes may be read, and sent.
+            clock: How long the queries may take.
+            store: Where they are done, if not in the database itself.
 
         Raises:
             ApiError: If one of them cannot be done.
         """
         actions = [self._actions[operation["action"]] for operation in operations]
-        writes = any(action.writes for action in actions)
-        transaction = self._services.store.transaction(writes=writes, read=cap.meter())
+        writes = self.writes(operations)
+        store = store or self._services.store
+        transaction = store.transaction(writes=writes, read=cap.meter(), clock=clock)
         with ExitStack() as kept_files, transaction as entered:
             request = ApiRequest(self._services, entered, caller, completions, cap.meter())
             _check_user(request, writes=writes)

@@ -69,6 +69,8 @@ def _encoding_of(request: ApiRequest, operation: Operation) -> _Encoding:
     if source is None:
         raise EntityNotFoundError(f"There is no Component {component_id}.")
     keep_original = operation.get("keep_original", True)
+    if isinstance(keep_original, str):  # as the official Python client sends it
+        keep_original = {"true": True, "false": False}.get(keep_original.lower())
     if not isinstance(keep_original, bool):
         raise ValidationError("'keep_original' must be true or false.")
     kind = mimetypes.guess_type(f"x{source.get('file_type') or ''}")[0] or ""

@@ -12,6 +12,7 @@ from aioftrackjobs.devserver.api.request import ApiRequest, Operation
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.entities.loader import Loader
 from aioftrackjobs.devserver.entities.projections import select
+from aioftrackjobs.devserver.limits import Limits
 from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
@@ -30,16 +31,18 @@ _SEARCHED = (
     "content",
     "comment",
 )
+#: Characters of an expression that is parsed before it is the turn of its request.
+_LONG = 8 * 1024
 #: Attributes that name the context of an entity; the first that its type has counts.
 _PLACES = ("context_id", "parent_id", "task_id")
 
 
 def run_query(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     """Do a ``query``."""
-    expression = operation.get("expression")
-    if not isinstance(expression, str):
+    query = _parsed(request.services.limits, operation.get("expression"))
+    if query is None:
         raise ValidationError("A query needs an 'expression'.")
-    return {"action": "query", **_found(request, _parsed(request, expression))}
+    return {"action": "query", **_found(request, query)}
 
 
 def run_search(request: ApiRequest, operation: Operation) -> dict[str, Any]:
@@ -57,8 +60,21 @@ def run_search(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     return {"action": "search", **_found(request, query)}
 
 
-def _parsed(request: ApiRequest, expression: str) -> ast.Query:
-    request.services.limits.check_expression(expression)
+def parsed_early(limits: Limits, operation: Any) -> Any:
+    """Return *operation*, a long query in it parsed, which takes long and needs no database."""
+    expression = operation.get("expression")
+    if not isinstance(expression, str) or len(expression) < _LONG:
+        return operation
+    return {**operation, "expression": _parsed(limits, expression)}
+
+
+def _parsed(limits: Limits, expression: object) -> ast.Query | None:
+    """Return the syntax tree of an expression that may be parsed already; None if it is neither."""
+    if isinstance(expression, ast.Query):
+        return expression
+    if not isinstance(expression, str):
+        return None
+    limits.check_expression(expression)
     return parse(expression)
 
 
@@ -68,9 +84,9 @@ def _searched_query(request: ApiRequest, operation: Operation) -> ast.Query:
         raise ValidationError("'entity_type' must be a name.")
     if expression is None and name:
         return ast.Query(request.services.model.type(name).name)
-    if not isinstance(expression, str):
+    query = _parsed(request.services.limits, expression)
+    if query is None:
         raise ValidationError("A search needs an 'expression' or an 'entity_type'.")
-    query = _parsed(request, expression)
     if name and query.entity_type != name:
         raise ValidationError(f"'expression' is about {query.entity_type}, not about {name}.")
     if query.group_by:
@@ -148,7 +164,7 @@ def _found(request: ApiRequest, query: ast.Query) -> dict[str, Any]:
 
 def _entities(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
     model, transaction = request.services.model, request.transaction
-    compiler = Compiler(model, transaction.tables)
+    compiler = Compiler(model, transaction.tables, transaction.clock.check)
     selection = select(model, query)
     columns = selection.columns(model)
     statement = compiler.select(query, columns)
@@ -164,7 +180,8 @@ def _groups(request: ApiRequest, query: ast.Query) -> tuple[list[Any], bool]:
             "'group by' needs strict mode: send the header 'ftrack-api-options: strict:1'."
         )
     transaction = request.transaction
-    compiler = Compiler(request.services.model, transaction.tables)
+    model, check = request.services.model, transaction.clock.check
+    compiler = Compiler(model, transaction.tables, check)
     statement, names = compiler.select_groups(query)
     found, more = _page(query, transaction.fetch(statement))
     return [dict(zip(names, row, strict=True)) for row in found], more

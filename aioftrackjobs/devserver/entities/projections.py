@@ -12,6 +12,7 @@ from aioftrackjobs.devserver.query.binder import cannot_be_cast, cast_target, no
 from aioftrackjobs.devserver.query.joins import start_columns
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Relation
 from aioftrackjobs.devserver.schema.quirks import NESTED_VALUES
+from aioftrackjobs.devserver.store.custom_attributes import always_exist
 from aioftrackjobs.devserver.store.tables import TYPE
 
 _LONGEST_PATH = 24
@@ -100,3 +101,5 @@ def _add(model: Model, selection: Selection, path: Path) -> None:
         below.entity_type = cast_target(model, relation, step)
     if rest:
         _add(model, below, tuple(rest))
+    elif always_exist(below.entity_type):
+        below.names["value"] = None  # a custom attribute is nothing without it

@@ -13,6 +13,10 @@ from starlette.types import Message, Receive, Scope, Send
 
 #: Extension of a request's scope: closes its connection when it is called.
 CLOSE: Final = "aioftrackjobs.close"
+#: Bytes of a body that arrive at once.
+_BLOCK = 64 * 1024
+#: Entry in a request's scope: the sender of a batch that is read, or the error of reading it.
+READ: Final = "aioftrackjobs.read"
 #: Extension of a WebSocket's scope: closes its connection, and discards what is not sent yet.
 ABORT: Final = "aioftrackjobs.abort"
 
@@ -22,6 +26,7 @@ class ClientConnection:
 
     Attributes:
         generation: How often :meth:`Connections.settle` was called before the request.
+        body: The body, if it was read.
     """
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -29,17 +34,17 @@ class ClientConnection:
         self.scope = scope
         self.send = send
         self._receive = receive
-        self._read: list[Message] = []
+        self._replayed: Iterator[Message] | None = None
+        self.body: bytes | None = None
+
+    def replay(self, body: bytes) -> None:
+        """Make :meth:`receive` return the *body*, which is read, once more."""
+        self.body, self._replayed = body, _messages(body)
 
     async def receive(self) -> Message:
-        """Return the next message, beginning with those that :meth:`body` has read."""
-        return self._read.pop(0) if self._read else await self._receive()
-
-    async def body(self) -> bytes:
-        """Return the whole body; :meth:`receive` returns it again."""
-        while not self._read or self._read[-1].get("more_body", False):
-            self._read.append(await self._receive())
-        return b"".join(message.get("body", b"") for message in self._read)
+        """Return the next message."""
+        message = next(self._replayed, None) if self._replayed is not None else None
+        return await self._receive() if message is None else message
 
     def close(self) -> None:
         """Close the connection when everything is sent.
@@ -64,6 +69,14 @@ class ClientConnection:
         """Close the connection, and wait until it is closed."""
         self.close()
         await self.wait_closed()
+
+
+def _messages(body: bytes) -> Iterator[Message]:
+    """Yield the messages by which *body* arrives."""
+    for start in range(0, max(1, len(body)), _BLOCK):
+        end = start + _BLOCK
+        more = end < len(body)
+        yield {"type": "http.request", "body": body[start:end], "more_body": more}
 
 
 class Connections:

@@ -9,15 +9,19 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic_core import from_json, to_json
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from aioftrackjobs.devserver.api_errors import ApiError
 from aioftrackjobs.devserver.faults import kinds
-from aioftrackjobs.devserver.faults.connections import ClientConnection, Connections
+from aioftrackjobs.devserver.faults.connections import READ, ClientConnection, Connections
 from aioftrackjobs.devserver.faults.event_faults import FaultyEvents
 from aioftrackjobs.devserver.faults.plan import Due, Faults, MatcherError
 
@@ -35,10 +39,11 @@ _TICK = 0.05
 class FaultMiddleware:
     """Injects the faults that are planned in *faults* into requests to *app*."""
 
-    def __init__(self, app: ASGIApp, faults: Faults) -> None:
+    def __init__(self, app: Starlette, faults: Faults) -> None:
         self.faults = faults
         self.connections = Connections()
         self._app = app
+        self._reader = app.state.reader
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass one request on, or inject a fault into it."""
@@ -59,7 +64,34 @@ class FaultMiddleware:
             elif not self.faults.planned:
                 await self._app(scope, receive, send)
             else:
-                await self._respond(connection, await _seen_request(connection))
+                await self._seen(connection)
+
+    async def _seen(self, connection: ClientConnection) -> None:
+        """Show a request to the matchers; the body of a batch is read for that.
+
+        A batch that the application refuses to read is none of theirs.
+        """
+        scope = connection.scope
+        method, path = scope["method"], scope["path"]
+        if path.startswith("/upload/"):
+            path = "/upload"
+        kind = _KINDS.get((method, path), "other")
+        if kind != "call":
+            await self._respond(connection, kinds.SeenRequest(method, path, kind))
+            return
+        async with AsyncExitStack() as held:
+            try:
+                reading = self._reader.read(Request(scope, connection.receive))
+                scope[READ], body = await held.enter_async_context(reading)
+            except ClientDisconnect:
+                return
+            except ApiError as error:
+                scope[READ] = error
+                await self._app(scope, connection.receive, connection.send)
+            else:
+                connection.replay(body)
+                seen = kinds.SeenRequest(method, path, kind, _operations(body))
+                await self._respond(connection, seen)
 
     async def _respond(self, connection: ClientConnection, request: kinds.SeenRequest) -> None:
         try:
@@ -118,16 +150,6 @@ class FaultMiddleware:
             await self._app(connection.scope, connection.receive, connection.send)
             return
         await connection.drop()
-
-
-async def _seen_request(connection: ClientConnection) -> kinds.SeenRequest:
-    """Return a request for matchers; the body of a batch is read for that."""
-    method, path = connection.scope["method"], connection.scope["path"]
-    if path.startswith("/upload/"):
-        path = "/upload"
-    kind = _KINDS.get((method, path), "other")
-    operations = _operations(await connection.body()) if kind == "call" else ()
-    return kinds.SeenRequest(method, path, kind, operations)
 
 
 def _operations(body: bytes) -> tuple[dict[str, Any], ...]:
@@ -191,7 +213,10 @@ class _NotAtomicBatch:
 
     async def respond(self) -> bool:
         """Send the response, and return whether the batch was refused."""
-        body = await self._connection.body()
+        body = self._connection.body
+        if body is None:  # it is no batch
+            await self._app(self._connection.scope, self._connection.receive, self._connection.send)
+            return False
         response = await self._response_to(body)
         if response.is_refusal:
             await self._keep(_operations(body))

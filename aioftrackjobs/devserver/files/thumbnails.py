@@ -25,10 +25,11 @@ _JPEG_QUALITY = 85
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 
 
-def picture_of(path: Path, size: int) -> tuple[bytes, str]:
+def picture_of(path: Path, size: int, *, keeps_png: bool = False) -> tuple[bytes, str]:
     """Return a picture of the image in a file that fits into *size* pixels, and its type.
 
-    It is never larger than the image. An image with transparency becomes a PNG, others a JPEG.
+    It is never larger than the image. An image with transparency becomes a PNG, others a JPEG; if
+    *keeps_png*, every PNG becomes one.
 
     Raises:
         EntityNotFoundError: If the file holds no image, or one that is too big.
@@ -39,25 +40,26 @@ def picture_of(path: Path, size: int) -> tuple[bytes, str]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pillow.DecompressionBombWarning)
-            return _made(path, size)
+            return _made(path, size, keeps_png=keeps_png)
     except FileNotFoundError:
         raise EntityNotFoundError("There is no file for this component.") from None
     except Exception as error:  # noqa: BLE001 - decoders raise any error on broken files
         raise EntityNotFoundError(f"No picture can be made of this file: {error}") from None
 
 
-def _made(path: Path, size: int) -> tuple[bytes, str]:
+def _made(path: Path, size: int, *, keeps_png: bool) -> tuple[bytes, str]:
     with pillow.open(path, formats=_FORMATS) as image:
         image.draft("RGB", (size, size))
         upright = pillow_operations.exif_transpose(image)
         upright.thumbnail((size, size))
-        has_alpha = upright.has_transparency_data
+        is_png = upright.has_transparency_data or (keeps_png and image.format == "PNG")
         written = io.BytesIO()
-        if has_alpha:
-            upright.convert("RGBA").save(written, "PNG")
+        if is_png:
+            mode = "RGBA" if upright.has_transparency_data else "RGB"
+            upright.convert(mode).save(written, "PNG")
         else:
             upright.convert("RGB").save(written, "JPEG", quality=_JPEG_QUALITY)
-    return written.getvalue(), "image/png" if has_alpha else "image/jpeg"
+    return written.getvalue(), "image/png" if is_png else "image/jpeg"
 
 
 def placeholder(size: int = 64) -> bytes:

@@ -20,8 +20,7 @@ from starlette.responses import Response
 
 from aioftrackjobs.devserver.api_errors import EntityNotFoundError, RequestError
 from aioftrackjobs.devserver.engine import Engine
-from aioftrackjobs.devserver.http.backpressure import DatabaseThread
-from aioftrackjobs.devserver.http.requests import read_body
+from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import json_response
 
 #: Requests that wait for replies at the same time, each in a thread.
@@ -31,9 +30,9 @@ _AT_ONCE = 8
 class ActionEndpoints:
     """The endpoints for actions of the clients of *engine*."""
 
-    def __init__(self, engine: Engine, database: DatabaseThread) -> None:
+    def __init__(self, engine: Engine, reader: BatchReader) -> None:
         self._engine = engine
-        self._database = database
+        self._reader = reader
         self._waiting = anyio.CapacityLimiter(_AT_ONCE)
 
     async def discover(self, request: Request) -> Response:
@@ -62,17 +61,15 @@ class ActionEndpoints:
 
     async def _read(self, request: Request) -> tuple[str, dict[str, Any]]:
         """Return the caller and the body of a request."""
-        user = request.headers.get("ftrack-user")
-        async with self._database.turn:
-            key = request.headers.get("ftrack-api-key")
-            await self._database.run(self._engine.authenticate, user, key)
+        async with self._reader.read(request) as (caller, body):
+            pass
         try:
-            data = from_json(await read_body(request, self._engine.limits) or b"{}")
+            data = from_json(body or b"{}")
         except ValueError as error:
             raise RequestError(f"The request body is not JSON: {error}.") from None
         if not isinstance(data, dict):
             raise RequestError("The request body must be a JSON object.")
-        return user or "", data
+        return caller.identity.username, data
 
     async def _run(self, function: Callable[[], Any]) -> Any:
         try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Unpack
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
@@ -20,7 +21,10 @@ from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
 from aioftrackjobs.devserver.http.event_endpoints import EventEndpoints
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
+from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import CORS, error_response
+from aioftrackjobs.devserver.http.start_page import start_page
+from aioftrackjobs.devserver.http.trusted import TrustedMiddleware
 from aioftrackjobs.devserver.options import Options, ServerOptions
 
 
@@ -33,15 +37,17 @@ def create_app(**options: Unpack[ServerOptions]) -> Starlette:
     Raises:
         ServerStartError: If an option cannot be used.
     """
-    return application_of(Engine(Options(**options)))
+    made_from = Options(**options)
+    return application_of(Engine(made_from), made_from.trusted_hosts)
 
 
-def application_of(engine: Engine) -> Starlette:
+def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
     """Return the ASGI application that serves *engine*, and closes it when it ends."""
     database = DatabaseThread()
+    reader = BatchReader(engine, database)
     files = FileEndpoints(engine, database)
     events = EventEndpoints(engine, database)
-    actions = ActionEndpoints(engine, database)
+    actions = ActionEndpoints(engine, reader)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -52,9 +58,10 @@ def application_of(engine: Engine) -> Starlette:
 
     app = Starlette(
         routes=[
-            Route("/api", BatchEndpoint(engine, database), methods=["POST"]),
+            Route("/api", BatchEndpoint(engine, database, reader), methods=["POST"]),
             Route("/upload/{token}", files.upload, methods=["PUT"]),
             Route("/component/get", files.download),
+            Route("/", start_page),
             _get_only("/component/remove", files.remove),
             Route("/component/thumbnail", files.thumbnail),
             Route("/img/thumbnail2.png", no_thumbnail),
@@ -65,7 +72,7 @@ def application_of(engine: Engine) -> Starlette:
             Route("/socket.io/1/", events.handshake),
             WebSocketRoute("/socket.io/1/websocket/{session}", events.websocket),
         ],
-        middleware=[CORS],
+        middleware=[Middleware(TrustedMiddleware, hosts=trusted_hosts), CORS],
         exception_handlers={
             ApiError: _api_error_response,
             HTTPException: _http_error_response,
@@ -75,6 +82,7 @@ def application_of(engine: Engine) -> Starlette:
     )
     close = weakref.finalize(app, engine.close)
     app.state.engine = engine
+    app.state.reader = reader
     return app
 
 

@@ -82,6 +82,10 @@ class DatabaseThread:
         # The limiter that all share could be full of threads that wait for clients.
         self._thread = anyio.CapacityLimiter(1)
 
+    def is_awaited(self) -> bool:
+        """Return whether requests wait for their turn; from any thread."""
+        return self.turn.statistics().tasks_waiting > 0
+
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Return what *function* returns; the caller holds :attr:`turn`."""
         return await run_sync(function, *arguments, limiter=self._thread)

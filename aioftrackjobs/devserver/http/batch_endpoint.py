@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from contextlib import closing
 from time import monotonic
 
 import anyio
@@ -19,18 +19,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from aioftrackjobs.devserver.api.request import Caller
-from aioftrackjobs.devserver.api_errors import ApiError
+from aioftrackjobs.devserver.api_errors import ApiError, DatabaseLockedError
 from aioftrackjobs.devserver.engine import Call, Engine
 from aioftrackjobs.devserver.http.backpressure import (
     BIG_TOTAL,
     SMALL,
     DatabaseThread,
     Slot,
-    is_big,
 )
-from aioftrackjobs.devserver.http.requests import caller_of, read_body
+from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import batch_error_response, json_response
-from aioftrackjobs.devserver.limits import NeedsSlotError
+from aioftrackjobs.devserver.limits import NeedsSlotError, SlowQueryError
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +39,10 @@ _PARSED_AT_ONCE = 64 * 1024
 _BLOCK = 64 * 1024
 #: Seconds of waiting after which the server checks that the client is still connected.
 _CHECK_AFTER = 0.2
+#: Requests that read beside others, as their queries take long.
+_SLOW = 2
+#: Seconds for which a request tries again if another process writes, and between two tries.
+_LOCKED_FOR, _LOCKED_PAUSE = 5.0, 0.05
 #: Rounds of the event loop until it has noticed that a connection has ended.
 _ROUNDS = 3
 
@@ -47,12 +50,14 @@ _ROUNDS = 3
 class BatchEndpoint:
     """The endpoint for batches of operations."""
 
-    def __init__(self, engine: Engine, database: DatabaseThread) -> None:
+    def __init__(self, engine: Engine, database: DatabaseThread, reader: BatchReader) -> None:
         self._engine = engine
         self._database = database
         self._limits = engine.limits
-        self._big_bodies = anyio.CapacityLimiter(max(1, BIG_TOTAL // self._limits.request))
+        self._reader = reader
         self._big_responses = anyio.CapacityLimiter(max(1, BIG_TOTAL // self._limits.response))
+        self._slow = anyio.CapacityLimiter(_SLOW)
+        self._slow_threads = anyio.CapacityLimiter(_SLOW)
         self._assembling = anyio.CapacityLimiter(2)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,51 +75,65 @@ class BatchEndpoint:
 
     async def _respond(self, request: Request, slot: Slot) -> bytes:
         """Return the response; *slot* is held if it is big."""
-        # Before the body is read: a caller without valid credentials must not take up memory.
-        caller = caller_of(request, self._engine.credentials)
-        async with self._big_bodies if is_big(request.scope) else nullcontext():
-            with closing(await self._read(request, caller)) as call:
+        async with self._reader.read(request) as (caller, body):
+            with closing(await self._parsed(body, caller)) as call:
                 if call.completes_uploads:
                     # This takes long and does not use the database: other requests go on.
                     await run_sync(self._engine.assemble, call, limiter=self._assembling)
-                try:
-                    return await self._run(call, request, slot)
-                except NeedsSlotError:
-                    await slot.acquire(
-                        self._limits.queue_timeout,
-                        "Other clients have not read their responses, and there is no room for "
-                        "this one.",
-                    )
-                    await _check_presence(request)
-                    return await self._run(call, request, slot)
+                return await self._run(call, request, slot)
 
-    async def _read(self, request: Request, caller: Caller) -> Call:
-        body = await read_body(request, self._limits)
+    async def _parsed(self, body: bytes, caller: Caller) -> Call:
         if len(body) <= _PARSED_AT_ONCE:
             return self._engine.parse(body, caller)
         return await run_sync(self._engine.parse, body, caller)
 
     async def _run(self, call: Call, request: Request, slot: Slot) -> bytes:
-        """Run *call* when it is its turn.
+        """Run *call*: at first in its turn, and beside others if it turns out to take long.
 
         Raises:
             ClientDisconnect: If the client has left meanwhile.
-            NeedsSlotError: If the response is big and no slot is free; then nothing is done.
         """
-        is_big_response, began = False, monotonic()
-        try:
-            async with self._database.turn:
-                if monotonic() - began > _CHECK_AFTER:
-                    await _check_presence(request)
-                largest = self._limits.response
-                if not slot.acquire_nowait():
-                    largest = min(SMALL, largest)
-                response = await self._database.run(self._engine.respond, call, largest)
-            is_big_response = len(response) > SMALL
-            return response
-        finally:
-            if not is_big_response:
-                slot.release()
+        run, gives_up_at = self._in_turn, monotonic() + _LOCKED_FOR
+        while True:
+            try:
+                response = await run(call, request, slot)
+            except NeedsSlotError:
+                await slot.acquire(
+                    self._limits.queue_timeout,
+                    "Other clients have not read their responses, and there is no room for "
+                    "this one.",
+                )
+            except SlowQueryError:
+                run = self._beside
+            except DatabaseLockedError:
+                if monotonic() > gives_up_at:
+                    raise
+                await anyio.sleep(_LOCKED_PAUSE)
+            else:
+                if len(response) <= SMALL:
+                    slot.release()
+                return response
+            await _check_presence(request)
+
+    async def _in_turn(self, call: Call, request: Request, slot: Slot) -> bytes:
+        began = monotonic()
+        async with self._database.turn:
+            if monotonic() - began > _CHECK_AFTER:
+                await _check_presence(request)
+            largest, awaited = self._largest(slot), self._database.is_awaited
+            return await self._database.run(self._engine.respond, call, largest, awaited)
+
+    async def _beside(self, call: Call, request: Request, slot: Slot) -> bytes:
+        with Slot(self._slow) as place:
+            await place.acquire(self._limits.query, "Other queries take long, too.")
+            await _check_presence(request)
+            respond, largest = self._engine.respond_beside, self._largest(slot)
+            return await run_sync(respond, call, largest, limiter=self._slow_threads)
+
+    def _largest(self, slot: Slot) -> int:
+        """Return the bytes that a response may take now."""
+        largest = self._limits.response
+        return largest if slot.acquire_nowait() else min(SMALL, largest)
 
     async def _send(self, response: bytes, request: Request, send: Send) -> None:
         """Send *response*; a big one in blocks, so that a client that stops reading is noticed."""

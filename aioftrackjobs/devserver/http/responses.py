@@ -1,4 +1,4 @@
-"""Responses over HTTP: everything is JSON, errors too; pages from any origin may read them."""
+"""Responses over HTTP: everything is JSON, errors too; pages of other origins may read them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class _JsonErrors(CORSMiddleware):
         return refused
 
 
-#: Pages from any origin may call: the credentials are in headers, which a page must know.
+#: For all pages that :mod:`aioftrackjobs.devserver.http.trusted` lets through.
 CORS = Middleware(
     _JsonErrors,
     allow_origin_regex=".*",

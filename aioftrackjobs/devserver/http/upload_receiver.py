@@ -26,6 +26,8 @@ from aioftrackjobs.devserver.limits import Limits
 _BLOCK = 1024 * 1024
 #: Blocks that a consumer may have waiting or in work; this bounds an upload's memory.
 _AHEAD = 4
+#: Bytes a second that an upload has to bring on average, after its first minute.
+_SLOWEST = 16 * 1024
 
 
 class _Consumer:
@@ -102,7 +104,7 @@ async def _forward(
     """
     arrived, chunks, size = 0, list[bytes](), 0
     try:
-        async with aclosing(pieces_of(request, limits)) as pieces:
+        async with aclosing(pieces_of(request, limits, limits.body, _SLOWEST)) as pieces:
             async for chunk in pieces:
                 arrived, size = arrived + len(chunk), size + len(chunk)
                 if arrived > expected:

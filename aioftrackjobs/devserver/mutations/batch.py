@@ -13,6 +13,7 @@ from typing import Any
 from aioftrackjobs.devserver.api_errors import EntityNotFoundError, ValidationError
 from aioftrackjobs.devserver.entities.serializer import Entity, Serializer
 from aioftrackjobs.devserver.mutations.collections import Collections
+from aioftrackjobs.devserver.mutations.custom_values import check_custom_value
 from aioftrackjobs.devserver.mutations.defaults import Defaults
 from aioftrackjobs.devserver.mutations.embedding import Embedding
 from aioftrackjobs.devserver.mutations.hierarchy import Hierarchy
@@ -50,8 +51,10 @@ class Batch:
         if operation.get("entity_key") is not None:
             self._merge_key(declared, payload.values, operation["entity_key"])
         key = {name: payload.values.get(name) for name in declared.primary_key}
-        if always_exist(declared) and self._exists(declared, key):
-            return self._change(declared, self._row(declared, key), payload)
+        if always_exist(declared):
+            self._check_custom_value(key, operation)
+            if self._exists(declared, key):
+                return self._change(declared, self._row(declared, key), payload)
         return self._make(declared, payload)
 
     def update(self, operation: Operation) -> Entity:
@@ -59,6 +62,8 @@ class Batch:
         declared = self._entity_type(operation)
         key = read_key(declared, operation.get("entity_key"))
         data = operation.get("entity_data", {})
+        if always_exist(declared):
+            self._check_custom_value(key, operation)
         if always_exist(declared) and not self._exists(declared, key):
             payload = read_payload(self._model, declared, data)
             self._merge_key(declared, payload.values, operation["entity_key"])
@@ -66,6 +71,12 @@ class Batch:
         row = self._row(declared, key)
         entity_type = declared if declared.shared else self._model.types[row[TYPE]]
         return self._change(entity_type, row, read_payload(self._model, entity_type, data))
+
+    def _check_custom_value(self, key: Mapping[str, Any], operation: Operation) -> None:
+        data = operation.get("entity_data")
+        if isinstance(data, Mapping):
+            configuration_id, value = key["configuration_id"], data.get("value")
+            check_custom_value(self._model, self._transaction, configuration_id, value)
 
     def delete(self, operation: Operation) -> bool:
         """Delete an entity, and by cascade what depends on it.
@@ -202,6 +213,7 @@ class Batch:
         complete = {name: row.get(name) for name in entity_type.attributes} | dict(row)
         entity = self._serializer.changed(entity_type, complete, shown)
         entity.update(payload.references)
+        entity.update(payload.moments)
         return entity
 
     def _replace_collections(

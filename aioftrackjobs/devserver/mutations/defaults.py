@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from aioftrackjobs.devserver.api_errors import DuplicateEntryError
 from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
-from aioftrackjobs.devserver.schema.quirks import BY_ACTING_USER, SERVER_DEFAULTS, UNIQUE
+from aioftrackjobs.devserver.schema.quirks import BY_ACTING_USER, MADE_UP, SERVER_DEFAULTS, UNIQUE
 from aioftrackjobs.devserver.schema.values import LARGEST_INTEGER, now_text, untyped
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import TYPE
@@ -81,6 +81,8 @@ class Defaults:
             return self._acting_user()
         if attribute.type == "boolean":
             return 0
+        if (entity_type.name, name) in MADE_UP:
+            return str(uuid4())
         if (entity_type.name, name) in SERVER_DEFAULTS:
             return self._server_default(entity_type, attribute)
         if name in entity_type.required:

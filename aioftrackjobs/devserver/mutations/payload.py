@@ -21,11 +21,13 @@ class Payload:
         values: By attribute, as they are stored.
         references: New targets of relations in wire form, for the result.
         collections: Complete new members of relations to many, by key.
+        moments: Dates as they were sent, for the result.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
     references: dict[str, Any] = field(default_factory=dict)
     collections: list[tuple[Relation, list[Key]]] = field(default_factory=list)
+    moments: dict[str, Any] = field(default_factory=dict)
 
 
 def read_payload(model: Model, entity_type: EntityType, data: Any) -> Payload:
@@ -47,6 +49,8 @@ def read_payload(model: Model, entity_type: EntityType, data: Any) -> Payload:
             continue  # the database computes it; the value in a dump may be out of date
         if attribute is not None and not attribute.hidden:
             _set(payload, name, decode(entity_type.name, attribute, value), entity_type)
+            if attribute.is_datetime and isinstance(value, Mapping):
+                payload.moments[name] = value
         elif name in entity_type.relations:
             _relate(model, entity_type, payload, entity_type.relations[name], value)
         else:

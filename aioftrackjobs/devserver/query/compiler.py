@@ -6,8 +6,8 @@ false, except the null tests; ``any`` and ``has`` are always true or false.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import sqlalchemy as sa
 from pydantic_core import to_json
@@ -29,12 +29,23 @@ from aioftrackjobs.devserver.store.tables import ROW
 
 #: SQLite refuses expressions nested deeper than 1000; clients write long flat lists.
 _WIDEST = 100
+#: Comparisons with the same paths that become a list.
+_GROUPED = 10
+
+#: The paths of values by which entities are found.
+Key: TypeAlias = tuple[ast.Path, ...]
 
 
 class Compiler:
     """Compiles queries against one model and its tables."""
 
-    def __init__(self, model: Model, tables: Mapping[str, sa.Table]) -> None:
+    def __init__(
+        self,
+        model: Model,
+        tables: Mapping[str, sa.Table],
+        check_time: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._check_time = check_time
         self._model = model
         self._tables = tables
         self._binder = Binder(model)
@@ -95,6 +106,7 @@ class Compiler:
 
     def _bind_value(self, path: ast.Path, scope: Scope) -> tuple[Attribute, sa.ColumnElement[Any]]:
         """Return the attribute and the column of *path*, for sorting, grouping and subqueries."""
+        self._check_time()
         bound = self._binder.value(scope.entity_type, path)
 
         def follow(hops: Sequence[Hop], at: Scope) -> sa.ColumnElement[Any]:
@@ -105,11 +117,14 @@ class Compiler:
         return bound.attribute, follow(bound.hops, scope)
 
     def _condition(self, expression: ast.Expression, scope: Scope) -> Condition:
+        self._check_time()
         match expression:
             case ast.And(operands=operands):
                 return _joined("AND", [self._condition(each, scope) for each in operands])
             case ast.Or(operands=operands):
-                return _joined("OR", [self._condition(each, scope) for each in operands])
+                others, groups = _grouped(operands)
+                conditions = [self._condition(each, scope) for each in others]
+                return _joined("OR", [*conditions, *self._in_groups(groups, scope)])
             case ast.Not(operand=operand):
                 return sa.not_(self._condition(operand, scope).self_group())
             case ast.RelationTest(path=path, criteria=criteria):
@@ -163,6 +178,38 @@ class Compiler:
             lambda attribute, column: _in_list(attribute, column, values, negated=negated),
         )
 
+    def _in_groups(
+        self, groups: Mapping[Key, list[ast.Expression]], scope: Scope
+    ) -> Iterator[Condition]:
+        """Yield the conditions of *groups*: that values are those of one of its members."""
+        for paths, members in groups.items():
+            rows = [_key_in(member) or {} for member in members]
+            bound = [self._binder.value(scope.entity_type, path) for path in paths]
+            if len(paths) == 1:
+                values = tuple(row[paths[0]] for row in rows)
+                yield self._membership(ast.Membership(paths[0], values, negated=False), scope)
+            elif any(each.attribute.type == "variable" for each in bound):
+                yield from (self._condition(member, scope) for member in members)
+            else:
+                yield self._in_rows(paths, bound, rows, scope)
+
+    def _in_rows(
+        self,
+        paths: Key,
+        bound: Sequence[BoundPath],
+        rows: Sequence[Mapping[ast.Path, ast.Literal]],
+        scope: Scope,
+    ) -> Condition:
+        """Return the condition that the values at *paths* are those of one of *rows*."""
+        listed = [
+            [value_of(each.attribute, row[path]) for path, each in zip(paths, bound, strict=True)]
+            for row in rows
+        ]
+        row = sa.func.json_each(sa.literal(to_json(listed).decode())).table_valued("value")
+        parts = [sa.func.json_extract(row.c.value, f"$[{n}]") for n in range(len(bound))]
+        columns = [_column(each, scope) for each in bound]
+        return sa.tuple_(*columns).in_(sa.select(*parts))
+
     def _subquery(self, query: ast.Query) -> sa.Select[Any]:
         projections = query.projections or ()
         if len(projections) != 1 or isinstance(projections[0], ast.Aggregate):
@@ -182,6 +229,40 @@ def _column(path: BoundPath, scope: Scope) -> sa.ColumnElement[Any]:
     if path.through is None:
         return scope.source.c[name]
     return scope.value_beyond(path.through, lambda inner: inner.source.c[name])
+
+
+def _grouped(
+    operands: tuple[ast.Expression, ...],
+) -> tuple[list[ast.Expression], dict[Key, list[ast.Expression]]]:
+    """Return what of *operands* stays, and groups of those that ask for values at the same paths.
+
+    Clients find entities by a long list of keys, each a comparison, or several if a key has
+    several parts. As one parameter it costs little, and needs no statement of its own.
+    """
+    others: list[ast.Expression] = []
+    groups: dict[Key, list[ast.Expression]] = {}
+    for operand in operands:
+        key = tuple(_key_in(operand) or ())
+        groups.setdefault(key, []).append(operand)
+    for key, members in list(groups.items()):
+        if not key or len(members) < _GROUPED:
+            others += groups.pop(key)
+    return others, groups
+
+
+def _key_in(operand: ast.Expression) -> dict[ast.Path, ast.Literal] | None:
+    """Return the values by path that *operand* asks for, if it asks for nothing else."""
+    comparisons = operand.operands if isinstance(operand, ast.And) else (operand,)
+    row: dict[ast.Path, ast.Literal] = {}
+    for each in comparisons:
+        if not isinstance(each, ast.Comparison) or each.operator != "is" or each.path in row:
+            return None
+        if each.value.is_null or "\0" in each.value.text:
+            return None
+        if len(each.path) > 1 and len(comparisons) > 1:
+            return None
+        row[each.path] = each.value
+    return row
 
 
 def _joined(word: str, conditions: list[Condition]) -> Condition:

@@ -6,12 +6,13 @@ exhaust the stack here.
 
 from __future__ import annotations
 
-from functools import cache, lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from lark import Lark, Token, Transformer, UnexpectedInput, v_args
 
+from aioftrackjobs.devserver.limits import BoundedCache
 from aioftrackjobs.devserver.query import ast, errors
 from aioftrackjobs.devserver.schema.values import LARGEST_INTEGER
 
@@ -29,13 +30,24 @@ _LONGEST_NUMBER = 100
 _LONGEST_OPENED = 500
 
 
-@lru_cache(maxsize=512)
+#: Characters of the texts whose trees are cached; a tree takes 20 to 80 bytes for each.
+_CACHED = 256 * 1024
+_trees = BoundedCache(_CACHED, lambda cached: cached[0])
+
+
 def parse(text: str) -> ast.Query:
     """Return the syntax tree of *text*.
 
     Raises:
         ParseError: Saying where the text stops being a query, and what could stand there.
     """
+    cached: tuple[int, ast.Query] | None = _trees.get(text)
+    if cached is None:
+        cached = _trees[text] = (len(text), _parsed(text))
+    return cached[1]
+
+
+def _parsed(text: str) -> ast.Query:
     try:
         tree: Any = _parser().parse(text)
     except UnexpectedInput as error:

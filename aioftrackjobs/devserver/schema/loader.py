@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic_core import from_json
 
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.errors import ServerStartError
@@ -23,6 +27,26 @@ from aioftrackjobs.devserver.schema.relations import (
     resolve_relations,
 )
 from aioftrackjobs.devserver.schema.values import decode
+
+#: Name of a file with schema documents, or the documents themselves.
+SchemaSource: TypeAlias = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
+
+
+def read_schemas(source: SchemaSource) -> Any:
+    """Return the documents of *source*, which are not checked yet.
+
+    Raises:
+        ServerStartError: If there is no such file, or it is not JSON.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return source
+    name = os.fspath(source)
+    try:
+        return from_json(Path(name).read_bytes())
+    except OSError as error:
+        raise ServerStartError("schemas", name, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise ServerStartError("schemas", name, f"not JSON: {error}") from error
 
 
 def load_model(schemas: Iterable[object]) -> Model:

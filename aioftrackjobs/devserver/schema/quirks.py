@@ -19,6 +19,10 @@ SERVER_DEFAULTS: Mapping[tuple[str, str], str] = {
 }
 #: Attributes that name the acting user, unless clients send another.
 BY_ACTING_USER = frozenset({("AssetVersion", "user_id")})
+#: Required attributes for which the server makes up a unique value if clients send none.
+MADE_UP = frozenset({("User", "username")})
+#: The id of the user ``jenkins``, which the tests of the official Python client expect.
+JENKINS = "d07ae5d0-66e1-11e1-b5e9-f23c91df25eb"
 #: Unique attributes: a user's name, and the user of a running timer.
 UNIQUE: Mapping[str, str] = {"User": "username", "Timer": "user_id"}
 #: Keys that delete the entity when their target is deleted, as required keys do.

@@ -19,7 +19,7 @@ from pydantic_core import from_json
 from aioftrackjobs.devserver.auth import owner_of, user_type
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.schema.model import Model
-from aioftrackjobs.devserver.schema.quirks import USER_TYPE
+from aioftrackjobs.devserver.schema.quirks import JENKINS, USER_TYPE
 from aioftrackjobs.devserver.seed.fixtures import NO_FIXTURE, Fixture, load_fixture
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.protocol.upload import BUILTIN_LOCATIONS
@@ -32,6 +32,8 @@ _USERS = {
     "noor": ("Noor", "Supervisor"),
     "jenkins": ("Jenkins", "Build"),
 }
+#: Ids of users, by name, that are not made from the name.
+_IDS = {"jenkins": JENKINS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def _add_user(
     if user is None:
         return False
     values = {
-        "id": str(uuid5(NAMESPACE_URL, f"ftrack:User/{username}")),
+        "id": _IDS.get(username) or str(uuid5(NAMESPACE_URL, f"ftrack:User/{username}")),
         "username": username,
         "first_name": first_name or username.capitalize(),
         "last_name": last_name,

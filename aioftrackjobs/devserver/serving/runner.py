@@ -99,10 +99,12 @@ class _Runner:
         try:
             with closing(bind(*self._address)) as listener:
                 engine = Engine(self._options)
+                hosts = (self._address[0], *self._options.trusted_hosts)
                 with closing(engine):
-                    app = FaultMiddleware(application_of(engine), self._faults)
+                    app = FaultMiddleware(application_of(engine, hosts), self._faults)
                     self._handle = handle_of(url_of(*listener.getsockname()[:2]), engine, app)
-                    self._serve(listener, app, engine.limits.event * _LARGEST_FRAME)
+                    largest = engine.limits.event * _LARGEST_FRAME
+                    self._serve(listener, app, engine.interrupt, largest)
         except BaseException as error:
             if self._ready.is_set():
                 logger.exception("the server ended by itself")
@@ -113,8 +115,11 @@ class _Runner:
             self._ready.set()
             self._on_end()
 
-    def _serve(self, listener: socket.socket, app: ASGIApp, largest_frame: int) -> None:
-        self._server = uvicorn_server(app, self._ready, largest_frame)
+    def _serve(
+        self, listener: socket.socket, app: ASGIApp, interrupt: Callable[[], None], largest: int
+    ) -> None:
+        self._server = uvicorn_server(app, self._ready, largest)
+        self._server.interrupt = interrupt
         if not self._stopping:
             self._server.run(sockets=[listener])
             if not self._stopping:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import anyio
@@ -23,6 +24,10 @@ from aioftrackjobs.devserver.faults.connections import ABORT, CLOSE
 
 #: Seconds that running requests get when the server stops.
 _STOP_GRACE = 1
+#: Seconds that they get to end when their queries were interrupted.
+_INTERRUPT_GRACE = 0.2
+#: Seconds that a connection may wait for a request, and the connections that may do so.
+_LONGEST_IDLE, _MOST_IDLE = 30.0, 500
 #: Seconds between two checks whether they have ended.
 _POLL = 0.002
 #: Seconds between two renewals of the header `Date`.
@@ -30,10 +35,15 @@ _TICK = 1
 
 
 class UvicornServer(uvicorn.Server):
-    """A uvicorn server that says when it is ready, stops at once, and leaves signals alone."""
+    """A uvicorn server that says when it is ready, stops at once, and leaves signals alone.
+
+    Attributes:
+        interrupt: Is called when the grace of running requests is over.
+    """
 
     def __init__(self, config: uvicorn.Config, ready: threading.Event) -> None:
         super().__init__(config)
+        self.interrupt: Callable[[], None] = lambda: None
         self._ready = ready
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
@@ -62,10 +72,9 @@ class UvicornServer(uvicorn.Server):
             listener.close()
         for connection in list(state.connections):
             connection.shutdown()
-        with anyio.move_on_after(_STOP_GRACE):
-            # uvicorn removes what has ended from both sets, and signals nothing.
-            while state.connections or state.tasks:  # noqa: ASYNC110
-                await asyncio.sleep(_POLL)
+        if not await _ended(state, _STOP_GRACE):
+            self.interrupt()  # what runs in threads cannot be cancelled
+            await _ended(state, _INTERRUPT_GRACE)
         await _cut_off(state)
         await self.lifespan.shutdown()
 
@@ -73,6 +82,16 @@ class UvicornServer(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to the program: uvicorn would take them for itself."""
         yield
+
+
+async def _ended(state: ServerState, seconds: float) -> bool:
+    """Wait for the end of all requests and connections; return whether they end in time."""
+    with anyio.move_on_after(seconds):
+        # uvicorn removes what has ended from both sets, and signals nothing.
+        while state.connections or state.tasks:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL)
+        return True
+    return False
 
 
 async def _cut_off(state: ServerState) -> None:
@@ -91,8 +110,10 @@ class _HttpProtocol(H11Protocol):
     uvicorn's own option changes a global logger, and any program may change that back.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, idle: dict[_HttpProtocol, None], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._idle = idle
+        self._end_of_idling: asyncio.TimerHandle | None = None
         self.access_log = False
         self._served: ASGIApp = self.app
         self.app = self._run_app
@@ -100,7 +121,45 @@ class _HttpProtocol(H11Protocol):
     async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the application, and let it close the connection."""
         scope["extensions"] = {CLOSE: self.transport.close}
-        await self._served(scope, receive, send)
+        self._end_idling()
+        try:
+            await self._served(scope, receive, send)
+        finally:
+            self._begin_idling()
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for the first request."""
+        super().connection_made(transport)
+        self._begin_idling()
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Leave the connection to another protocol."""
+        self._end_idling()
+        super().handle_websocket_upgrade(event)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self._end_idling()
+        super().connection_lost(exc)
+
+    def _begin_idling(self) -> None:
+        """Close the connection if no request begins in time, or too many connections are idle.
+
+        uvicorn would wait for ever for the rest of the headers, or of a body that was refused.
+        """
+        if self.transport.is_closing():
+            return
+        if len(self._idle) >= _MOST_IDLE:
+            longest = next(iter(self._idle))
+            longest._end_idling()
+            longest.transport.abort()
+        self._idle[self] = None
+        self._end_of_idling = self.loop.call_later(_LONGEST_IDLE, self.transport.abort)
+
+    def _end_idling(self) -> None:
+        self._idle.pop(self, None)
+        if self._end_of_idling is not None:
+            self._end_of_idling.cancel()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP with a JSON error object, as all errors are."""
@@ -158,7 +217,7 @@ def uvicorn_server(app: ASGIApp, ready: threading.Event, largest_frame: int) -> 
     """
     config = uvicorn.Config(
         app,
-        http=_HttpProtocol,
+        http=partial(_HttpProtocol, idle={}),  # type: ignore[arg-type]
         loop="asyncio",  # or uvloop where it is installed, which hangs when the server fails
         access_log=False,
         log_config=None,

@@ -24,12 +24,14 @@ from sqlalchemy.pool import StaticPool
 
 from aioftrackjobs.devserver.api_errors import (
     ApiError,
+    BusyError,
+    DatabaseLockedError,
     DuplicateEntryError,
     IntegrityError,
     ValidationError,
 )
 from aioftrackjobs.devserver.errors import ServerStartError
-from aioftrackjobs.devserver.limits import Meter, unmetered
+from aioftrackjobs.devserver.limits import BoundedCache, Clock, Meter, unlimited, unmetered
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.change_log import Change, ChangeLog
 from aioftrackjobs.devserver.store.statements import Statements
@@ -38,6 +40,14 @@ from aioftrackjobs.protocol.schemas import schema_hash
 _IN_MEMORY = ":memory:"
 #: What SQLite adds to the name of a database for its other files.
 _SIDE_FILES = ("-wal", "-shm", "-journal")
+#: Steps of SQLite's virtual machine between two checks of the time: about a millisecond.
+_STEPS = 20_000
+#: Characters of the statements whose compiled form is cached; it takes up to 600 bytes for each.
+_COMPILED = 128 * 1024
+#: Characters of one statement that the driver may cache; it keeps 128, whatever their length.
+_LONGEST_CACHED = 64 * 1024
+#: Milliseconds that SQLite waits for another process; then other requests go on meanwhile.
+_LOCK_WAIT = 100
 #: Rows that are read before their size is counted.
 _AT_ONCE = 1000
 #: Bytes of a row beside its texts.
@@ -77,10 +87,14 @@ def _make_private(database: Path) -> None:
             path.chmod(0o600)
 
 
+#: Codes of SQLite's errors that say nothing about the statement.
+_PASSING = frozenset({sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+
 class Transaction:
     """A transaction of one batch; others see its changes after the commit."""
 
-    def __init__(self, store: Database, read: Meter = unmetered) -> None:
+    def __init__(self, store: Connection, read: Meter, clock: Clock) -> None:
         self.tables = store.sql.tables
         #: The user who makes the changes.
         self.username = ""
@@ -90,6 +104,7 @@ class Transaction:
         self._driver = store.driver
         self._read = read
         self._secret = store.secret
+        self.clock = clock
 
     def fetch(self, statement: sa.Select[Any], /, **parameters: Any) -> Sequence[sa.Row[Any]]:
         """Return all rows of *statement*.
@@ -104,6 +119,8 @@ class Transaction:
                     self._read(_size_of(rows))
                     found.extend(rows)
         except (sa.exc.OperationalError, OverflowError) as error:
+            if _code(error) in _PASSING:
+                raise
             reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
             raise ValidationError(f"The database cannot run this query: {reason}.") from None
         return found
@@ -215,7 +232,127 @@ class Transaction:
 Watcher: TypeAlias = Callable[[Transaction], Callable[[], None] | None]
 
 
-class Database:
+class Connection:
+    """A connection to a database, with one transaction after the other; from any thread.
+
+    Raises:
+        sa.exc.DatabaseError: If the database cannot be opened.
+    """
+
+    def __init__(
+        self,
+        sql: Statements,
+        database: str,
+        secret: bytes,
+        stopping: threading.Event,
+        *,
+        is_beside: bool = False,
+    ) -> None:
+        self.sql = sql
+        self.database = database
+        self.secret = secret
+        self._stopping = stopping
+        self._lock = threading.Lock()
+        self._clock = unlimited
+        self._is_beside = is_beside
+        self.log: ChangeLog | None = None
+        self._watcher: Watcher = lambda _: None
+        self._engine = sa.create_engine(
+            sa.URL.create("sqlite", database=database),
+            poolclass=StaticPool,
+            # Transactions are begun and ended here, not by the driver.
+            connect_args={"check_same_thread": False, "isolation_level": None},
+        )
+        compiled = BoundedCache(_COMPILED, lambda statement: len(statement.string))
+        self.connection = self._engine.connect().execution_options(compiled_cache=compiled)
+        sa.event.listen(self._engine, "before_cursor_execute", self._check_length)
+        self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
+        self.driver.execute("PRAGMA foreign_keys = ON")
+        self.driver.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT}")
+        self.driver.set_progress_handler(self._is_over, _STEPS)
+
+    def _check_length(self, _: object, __: object, statement: str, *___: object) -> None:
+        """Refuse a statement that the driver would cache, and that is long; beside it may run."""
+        is_kept = not self._is_beside and self._clock is not unlimited
+        if is_kept and len(statement) > _LONGEST_CACHED:
+            raise self._clock.error()
+
+    def _is_over(self) -> bool:
+        """Return whether SQLite must give up what it does."""
+        return self._stopping.is_set() or self._clock.is_over()
+
+    @contextmanager
+    def transaction(
+        self, *, writes: bool = True, read: Meter = unmetered, clock: Clock = unlimited
+    ) -> Iterator[Transaction]:
+        """Enter a transaction; an error rolls it back, a clean exit commits it.
+
+        Args:
+            writes: Whether it changes anything.
+            read: Counts the bytes that its queries find.
+            clock: Says when its queries have taken too long.
+
+        Raises:
+            IntegrityError: If at its end a foreign key points at nothing.
+            DatabaseLockedError: If another process writes.
+            BusyError: If the server stops.
+            ApiError: The one of *clock*, if a query takes too long.
+        """
+        with self._lock:
+            self._clock = clock
+            try:
+                self.driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
+                transaction = Transaction(self, read, clock)
+                yield transaction
+                after_commit = self._watcher(transaction) if writes else None
+                self._commit()
+            except (sqlite3.OperationalError, sa.exc.OperationalError) as error:
+                code = _code(error)
+                if code not in _PASSING:
+                    raise
+                if self._stopping.is_set():
+                    raise BusyError("The server stops.", 1) from None
+                if code == sqlite3.SQLITE_INTERRUPT:
+                    raise clock.error() from None
+                raise DatabaseLockedError from None
+            finally:
+                self._clock = unlimited
+                if self.driver.in_transaction:  # a full disk has ended it already
+                    self.driver.execute("ROLLBACK")
+            if after_commit is not None:
+                after_commit()  # before the lock is free, so that events are in order
+
+    def _commit(self) -> None:
+        try:
+            self.driver.execute("COMMIT")
+        except sqlite3.IntegrityError:
+            raise self._broken_reference() from None
+
+    def _broken_reference(self) -> ApiError:
+        broken = self.driver.execute("PRAGMA foreign_key_check").fetchone()
+        if broken is None:
+            return IntegrityError("A reference points at an entity that does not exist.")
+        table, row, target, number = broken
+        key = next(
+            line[3]
+            for line in self.driver.execute(f'PRAGMA foreign_key_list("{table}")')
+            if line[0] == number
+        )
+        found = self.driver.execute(
+            f'SELECT "_type", "{key}" FROM "{table}" WHERE "_row" = ?', (row,)
+        ).fetchone()
+        return IntegrityError(
+            f"{key} of a {found[0]} is '{found[1]}', but there is no such {target}."
+        )
+
+    def close(self) -> None:
+        """Close the connection, when its transaction has ended."""
+        with self._lock:
+            self.connection.close()
+            self._engine.dispose()
+
+
+class Database(Connection):
     """A database with the entities of a model, whose SQL is *sql*.
 
     Safe to use from several threads: transactions wait for each other.
@@ -229,41 +366,28 @@ class Database:
     """
 
     def __init__(self, model: Model, sql: Statements, database: str | Path | None = None) -> None:
-        self.database = _IN_MEMORY if database is None else str(database)
-        self.sql = sql
-        self.secret = b""
-        self.log: ChangeLog | None = None
-        self._watcher: Watcher = lambda _: None
-        self._lock = threading.Lock()
-        self._engine = sa.create_engine(
-            sa.URL.create("sqlite", database=self.database),
-            poolclass=StaticPool,
-            # Transactions are begun and ended here, not by the driver.
-            connect_args={"check_same_thread": False, "isolation_level": None},
-        )
+        name = _IN_MEMORY if database is None else str(database)
         try:
-            if self.is_lasting:
-                _make_private(Path(self.database))
-            self.connection = self._engine.connect()
-            self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
+            if name != _IN_MEMORY:
+                _make_private(Path(name))
+            super().__init__(sql, name, b"", threading.Event())
+        except (sa.exc.DatabaseError, OSError, ValueError) as error:
+            raise _start_error(name, error) from error
+        try:
             self._prepare(model)
-        except (sa.exc.DatabaseError, sqlite3.DatabaseError, ValueError, OSError) as error:
-            self._engine.dispose()
-            reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
-            reason = getattr(reason, "strerror", None) or reason
-            raise ServerStartError("database", self.database, str(reason)) from error
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+            self.close()
+            raise _start_error(name, error) from error
         except ServerStartError:
             self.close()
             raise
 
     def _prepare(self, model: Model) -> None:
         """Create the tables of a new database; refuse one that was made for other schemas."""
-        self.driver.execute("PRAGMA foreign_keys = ON")
         if self.is_lasting:
             self.driver.execute("PRAGMA journal_mode = WAL")
             # Safe when the process is killed; only a loss of power can lose the last commits.
             self.driver.execute("PRAGMA synchronous = NORMAL")
-            self.driver.execute("PRAGMA busy_timeout = 2000")
         self.driver.execute("BEGIN IMMEDIATE")
         for sql in _CREATE_INTERNALS:
             self.driver.execute(sql)
@@ -300,54 +424,6 @@ class Database:
             self.log = ChangeLog(self.driver, self.sql.tables, ignored)
             self._watcher = watcher
 
-    @contextmanager
-    def transaction(self, *, writes: bool = True, read: Meter = unmetered) -> Iterator[Transaction]:
-        """Enter a transaction; an error rolls it back, a clean exit commits it.
-
-        Args:
-            writes: Whether it changes anything.
-            read: Counts the bytes that its queries find.
-
-        Raises:
-            IntegrityError: If at its end a foreign key points at nothing.
-        """
-        with self._lock:
-            self.driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
-            try:
-                transaction = Transaction(self, read)
-                yield transaction
-                after_commit = self._watcher(transaction) if writes else None
-                self._commit()
-            except BaseException:
-                if self.driver.in_transaction:  # a full disk has ended it already
-                    self.driver.execute("ROLLBACK")
-                raise
-            if after_commit is not None:
-                after_commit()  # before the lock is free, so that events are in order
-
-    def _commit(self) -> None:
-        try:
-            self.driver.execute("COMMIT")
-        except sqlite3.IntegrityError:
-            raise self._broken_reference() from None
-
-    def _broken_reference(self) -> ApiError:
-        broken = self.driver.execute("PRAGMA foreign_key_check").fetchone()
-        if broken is None:
-            return IntegrityError("A reference points at an entity that does not exist.")
-        table, row, target, number = broken
-        key = next(
-            line[3]
-            for line in self.driver.execute(f'PRAGMA foreign_key_list("{table}")')
-            if line[0] == number
-        )
-        found = self.driver.execute(
-            f'SELECT "_type", "{key}" FROM "{table}" WHERE "_row" = ?', (row,)
-        ).fetchone()
-        return IntegrityError(
-            f"{key} of a {found[0]} is '{found[1]}', but there is no such {target}."
-        )
-
     def save(self) -> sqlite3.Connection:
         """Return a copy of the database in memory."""
         copy = sqlite3.connect(_IN_MEMORY, check_same_thread=False)
@@ -360,8 +436,30 @@ class Database:
         with self._lock:
             saved.backup(self.driver)
 
-    def close(self) -> None:
-        """Close the database."""
-        with self._lock:
-            self.connection.close()
-            self._engine.dispose()
+    @contextmanager
+    def beside(self) -> Iterator[Connection]:
+        """Enter another connection, for what takes long; it reads what is stored now."""
+        other = Connection(self.sql, self.database, self.secret, self._stopping, is_beside=True)
+        try:
+            if not self.is_lasting:
+                with self._lock:
+                    self.driver.backup(other.driver)
+            yield other
+        finally:
+            other.close()
+
+    def interrupt(self) -> None:
+        """Make all queries end, here and beside, because the server stops."""
+        self._stopping.set()
+
+
+def _code(error: BaseException) -> int | None:
+    """Return SQLite's code of *error*, if it has one."""
+    found = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    code: int | None = getattr(found, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF  # without the details
+
+
+def _start_error(database: str, error: BaseException) -> ServerStartError:
+    reason = error.orig if isinstance(error, sa.exc.DBAPIError) else error
+    return ServerStartError("database", database, getattr(reason, "strerror", None) or str(reason))

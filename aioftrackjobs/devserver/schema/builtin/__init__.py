@@ -1,87 +1,35 @@
-"""The built-in entity types, as schema documents.
+"""The built-in entity types, as schema documents in JSON files.
 
 They follow the recorded response of a real server (docs/protocol.md, section 5), without the
-relations to types that are not declared here. Order matters: the schema hash depends on it.
+relations to types that are not declared here.
 """
 
 from __future__ import annotations
 
-from aioftrackjobs.devserver.schema.builtin import (
-    contexts,
-    customization,
-    files,
-    jobs,
-    people,
-    publishing,
-    reviews,
-    vocabulary,
-    workflows,
-)
-from aioftrackjobs.devserver.schema.builtin.fragments import Document
+from importlib.resources import files
+from typing import Any, TypeAlias
+
+from pydantic_core import from_json
 
 __all__ = ["BUILTIN_SCHEMAS", "Document"]
 
-BUILTIN_SCHEMAS: tuple[Document, ...] = (
-    jobs.JOB,
-    jobs.JOB_COMPONENT,
-    jobs.EVENT,
-    jobs.SETTING,
-    jobs.METADATA,
-    files.COMPONENT,
-    files.FILE_COMPONENT,
-    files.CONTAINER_COMPONENT,
-    files.SEQUENCE_COMPONENT,
-    files.COMPONENT_LOCATION,
-    files.LOCATION,
-    people.RESOURCE,
-    people.USER,
-    people.USER_TYPE,
-    people.GROUP,
-    people.MEMBERSHIP,
-    people.APPOINTMENT,
-    people.TIMELOG,
-    people.TIMER,
-    contexts.CONTEXT,
-    contexts.PROJECT,
-    contexts.TYPED_CONTEXT,
-    contexts.TASK,
-    contexts.SHOT,
-    contexts.SEQUENCE,
-    contexts.FOLDER,
-    contexts.MILESTONE,
-    vocabulary.STATUS,
-    vocabulary.STATE,
-    vocabulary.TYPE,
-    vocabulary.PRIORITY,
-    vocabulary.OBJECT_TYPE,
-    workflows.PROJECT_SCHEMA,
-    workflows.PROJECT_SCHEMA_OVERRIDE,
-    workflows.PROJECT_SCHEMA_OBJECT_TYPE,
-    workflows.WORKFLOW_SCHEMA,
-    workflows.WORKFLOW_SCHEMA_STATUS,
-    workflows.TASK_TYPE_SCHEMA,
-    workflows.TASK_TYPE_SCHEMA_TYPE,
-    workflows.SCHEMA,
-    workflows.SCHEMA_STATUS,
-    workflows.SCHEMA_TYPE,
-    publishing.ASSET,
-    publishing.ASSET_TYPE,
-    publishing.ASSET_VERSION,
-    publishing.NOTE,
-    publishing.NOTE_CATEGORY,
-    publishing.NOTE_LABEL,
-    reviews.NOTE_LABEL_LINK,
-    reviews.NOTE_COMPONENT,
-    reviews.RECIPIENT,
-    reviews.REVIEW_SESSION,
-    reviews.REVIEW_SESSION_OBJECT,
-    customization.CUSTOM_ATTRIBUTE_TYPE,
-    customization.CUSTOM_ATTRIBUTE_GROUP,
-    customization.CUSTOM_ATTRIBUTE_CONFIGURATION,
-    customization.CUSTOM_ATTRIBUTE_LINK_CONFIGURATION,
-    customization.CUSTOM_ATTRIBUTE_VALUE,
-    *customization.VALUES,
-    customization.CUSTOM_ATTRIBUTE_LINK,
-    customization.CUSTOM_ATTRIBUTE_LINK_FROM,
-    *customization.LINKS,
+Document: TypeAlias = dict[str, Any]
+
+#: The files; their order matters, as the hash of the schemas depends on it.
+_FILES = (
+    "jobs",
+    "files",
+    "people",
+    "contexts",
+    "vocabulary",
+    "workflows",
+    "publishing",
+    "reviews",
+    "customization",
+)
+
+BUILTIN_SCHEMAS: tuple[Document, ...] = tuple(
+    document
+    for name in _FILES
+    for document in from_json(files(__package__).joinpath(f"{name}.json").read_bytes())
 )

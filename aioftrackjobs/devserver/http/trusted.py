@@ -1,0 +1,87 @@
+"""Which names the server is called by, and which pages may call it.
+
+A page of a stranger can make a browser call this server: under a name of the page's own, which
+leads to this machine (DNS rebinding), or as a request from another origin. So both are checked,
+before anything else.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from aioftrackjobs.devserver.api_errors import RequestError
+from aioftrackjobs.devserver.http.responses import error_response
+
+#: Ends of names that are in no public DNS (RFC 6761).
+_RESERVED = (".localhost", ".test")
+
+
+class TrustedMiddleware:
+    """Refuses requests to other hosts, and from pages of other origins, than are trusted.
+
+    Args:
+        app: The application.
+        hosts: Names that are trusted beside those that no stranger can have.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str] = ()) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        reason = self._untrusted(Headers(scope=scope)) if "headers" in scope else None
+        if reason is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1008, "reason": reason})
+        else:
+            error = RequestError(f"{reason}; allow it by trusted_hosts (--trusted-host).", 403)
+            await error_response(error)(scope, receive, send)
+
+    def _untrusted(self, headers: Headers) -> str | None:
+        """Return why a request is refused; None if it is not."""
+        host = _name_of(f"//{headers.get('host', '')}")
+        if not self._is_trusted(host) and not _is_address(host):
+            return f"This server is not called '{host}'"
+        origin = headers.get("origin")
+        if origin is not None:
+            name = _name_of(origin)
+            if name != host and not self._is_trusted(name):
+                return f"Pages of '{origin}' must not call this server"
+        return None
+
+    def _is_trusted(self, name: str) -> bool:
+        """Return whether no stranger can have *name*, or it was allowed."""
+        if name in self._hosts:
+            return True
+        if _is_address(name):
+            return ipaddress.ip_address(name).is_loopback
+        # Names without a dot are of the local network; a request may also have no host at all.
+        is_local = "." not in name and ":" not in name and name != _UNREADABLE
+        return is_local or name.endswith(_RESERVED)
+
+
+#: Stands for what is no address, as the origin ``null`` of pages in files and frames.
+_UNREADABLE = "null"
+
+
+def _name_of(url: str) -> str:
+    try:
+        return (urlsplit(url).hostname or "") if "//" in url else _UNREADABLE
+    except ValueError:
+        return _UNREADABLE
+
+
+def _is_address(name: str) -> bool:
+    """Return whether *name* is an IP address, which needs no DNS."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
