@@ -33,12 +33,15 @@ ASSUMPTIONS: tuple[str, ...] = (
     "A personal key acts as its user only, a global key as any active user, and for reading also "
     "as one who does not exist; inactive and deleted users are refused. A key stays with its user "
     "also when the name changes. The keys of serve, of the seed and of fixtures are personal.",
-    "A personal key resets its own user's key only; another's is a PermissionError. A global key "
-    "resets any. There are no other permissions: every user may change everything, and may set "
-    "attributes that name another user.",
+    "The user that the server is started for is an administrator, whose key resets any user's key, "
+    "as a global key does. Another personal key resets its own user's key only; others' are a "
+    "PermissionError. There are no other permissions: every user may change everything, and may "
+    "set attributes that name another user.",
+    "A user without a name gets a unique one.",
+    "Values of custom attributes are checked against the type of their attribute.",
     "A new key is valid at once, and the earlier one no longer.",
-    "Pages from any origin may call (CORS), with credentials; other cross-origin requests are "
-    "refused with 400 and a JSON object.",
+    "Pages of this machine and of trusted hosts may call (CORS), with credentials; others, and "
+    "requests under other names, are refused with 403 and a JSON object.",
     "Usernames are unique, and a user has one running timer.",
     "Entities have a value of each custom attribute for their kind, object type and project, and "
     "of hierarchical ones. It starts as the configuration's default at that time, also after its "

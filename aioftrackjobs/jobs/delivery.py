@@ -133,7 +133,7 @@ class Delivery:
                     error = await self._attempt()
                 except (SessionStateError, JobDeletedError) as exc:
                     self._end(exc)
-                    return
+                    continue
                 except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
                     error = exc
                 if error is None:  # there is no response yet

@@ -20,6 +20,7 @@ from starlette.responses import Response
 
 from aioftrackjobs.devserver.api_errors import EntityNotFoundError, RequestError
 from aioftrackjobs.devserver.engine import Engine
+from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import json_response
 
@@ -30,8 +31,9 @@ _AT_ONCE = 8
 class ActionEndpoints:
     """The endpoints for actions of the clients of *engine*."""
 
-    def __init__(self, engine: Engine, reader: BatchReader) -> None:
+    def __init__(self, engine: Engine, database: DatabaseThread, reader: BatchReader) -> None:
         self._engine = engine
+        self._database = database
         self._reader = reader
         self._waiting = anyio.CapacityLimiter(_AT_ONCE)
 
@@ -61,10 +63,11 @@ class ActionEndpoints:
 
     async def _read(self, request: Request) -> tuple[str, dict[str, Any]]:
         """Return the caller and the body of a request."""
-        async with self._reader.read(request) as (caller, body):
-            pass
         try:
-            data = from_json(body or b"{}")
+            async with self._reader.read(request) as (caller, body):
+                async with self._database.turn:
+                    await self._database.run(self._engine.check_user, caller.identity)
+                data = from_json(body or b"{}")
         except ValueError as error:
             raise RequestError(f"The request body is not JSON: {error}.") from None
         if not isinstance(data, dict):

@@ -47,7 +47,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
     reader = BatchReader(engine, database)
     files = FileEndpoints(engine, database)
     events = EventEndpoints(engine, database)
-    actions = ActionEndpoints(engine, reader)
+    actions = ActionEndpoints(engine, database, reader)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
