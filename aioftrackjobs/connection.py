@@ -206,11 +206,11 @@ class Connection:
         with self.background.surviving("the end of the Jobs"):
             await self.end_jobs()
         with anyio.move_on_after(self.closing_grace) as scope:
-            with anyio.move_on_after(self.timings.closing_patience) as waiting:
+            with anyio.move_on_after(self.timings.closing_wait) as waiting:
                 await self.background.wait_released()
             if not waiting.cancelled_caught:
                 with (
-                    anyio.move_on_after(self.timings.closing_patience),
+                    anyio.move_on_after(self.timings.closing_wait),
                     self.background.surviving("the look for late writes"),
                 ):
                     await self.dispatcher.late_writes.look()

@@ -12,7 +12,7 @@ class Timings:
     Attributes:
         closing_grace: Seconds that closing waits for the responses that other tasks wait for. What
             takes longer is cut off.
-        closing_patience: Seconds after which closing gives up what these tasks have not sent yet,
+        closing_wait: Seconds after which closing gives up what these tasks have not sent yet,
             their transfers, and what a later session can do as well.
         closing_linger: Seconds that closing waits at last for responses that no task waits for.
         closing_turns: Turns of the event loop in which a task that was just cancelled comes to
@@ -33,7 +33,7 @@ class Timings:
         job_read_interval: Seconds from one read of the Jobs that run to the next, at most. It shows
             that another client has stopped or deleted one. Jobs that report progress are read more
             often.
-        data_patience: Seconds from the read of a Job until the write that is made from it leaves,
+        data_send_limit: Seconds from the read of a Job until the write that is made from it leaves,
             at most. What takes longer is read again, and may then take twice as long.
         refusal_limit: Seconds for which the journal keeps a final status that the server refuses,
             if the refusal may pass.
@@ -47,7 +47,7 @@ class Timings:
     """
 
     closing_grace: float = 10.0
-    closing_patience: float = 1.0
+    closing_wait: float = 1.0
     closing_linger: float = 0.5
     closing_turns: int = 5
     max_hold: float = 0.25
@@ -58,7 +58,7 @@ class Timings:
     journal_busy_timeout: float = 0.8
     replay_interval: float = 60.0
     job_read_interval: float = 5.0
-    data_patience: float = 2.0
+    data_send_limit: float = 2.0
     refusal_limit: float = 86_400.0
     last_request_delay: float = 120.0
     reserved_limit: float = 20.0

@@ -53,8 +53,8 @@ MAX_REQUESTS = 8
 #: The same in the lane for urgent requests, where each may hang for a while.
 RESERVED_REQUESTS = 16
 
-#: Times of the first patience up to which a request that was held back is not sent any more.
-_MOST_PATIENCE = 8
+#: Multiple of the first ``send_within`` up to which a request that was held back is not sent.
+_LONGEST_LIMIT = 8
 
 
 class Backlog(NamedTuple):
@@ -303,11 +303,14 @@ class Dispatcher:
     def _is_outdated(self, request: PendingRequest) -> bool:
         """Return whether *request*, which was held back, was made from what is there no more.
 
-        An earlier request has changed the same entity. A caller whose patience has grown has read
+        An earlier request has changed the same entity. A caller whose limit has grown has read
         the entity several times in vain, because the program changes it all the time.
         """
-        patience = request.patience
-        return patience is not None and patience <= _MOST_PATIENCE * self._timings.data_patience
+        send_within = request.send_within
+        return (
+            send_within is not None
+            and send_within <= _LONGEST_LIMIT * self._timings.data_send_limit
+        )
 
     def _end_unsent(self, freed: Sequence[PendingRequest]) -> None:
         """End requests that need not wait any more, and those behind them, without sending them."""

@@ -42,9 +42,9 @@ once (:class:`Withdrawal`). After that, the request goes on to its end without t
 ``settle`` callback updates the unit of work; only if the attempt turns out not to have left, or the
 server was busy, it is withdrawn then.
 
-A request with ``patience`` has one attempt, and ends as NOT APPLIED or UNKNOWN where others would
-be sent again. Its values are made from what was read right before, as the ``data`` of a Job are:
-sent later, they would overwrite what others have written meanwhile. Its caller reads again.
+A request with ``send_within`` has one attempt, and ends as NOT APPLIED or UNKNOWN where others
+would be sent again. Its values are made from what was read right before, as the ``data`` of a Job
+are: sent later, they would overwrite what others have written meanwhile. Its caller reads again.
 """
 
 from __future__ import annotations
@@ -150,15 +150,15 @@ class Manner(TypedDict, total=False):
             before, as such a one may be dead.
         is_dispensable: Whether its end does not matter any more when its caller gives it up, so
             that its connection is closed then.
-        patience: Seconds within which it has to leave, in its only attempt, because its values were
-            made from what the server had when it was queued; None if they stay true.
+        send_within: Seconds within which it has to leave, in its only attempt, because its values
+            were made from what the server had when it was queued; None if they stay true.
     """
 
     unordered: bool
     is_urgent: bool
     needs_new_connection: bool
     is_dispensable: bool
-    patience: float | None
+    send_within: float | None
 
 
 class PendingRequest:
@@ -190,7 +190,7 @@ class PendingRequest:
         is_urgent: As in :class:`Manner`.
         needs_new_connection: As in :class:`Manner`.
         is_dispensable: As in :class:`Manner`.
-        patience: As in :class:`Manner`.
+        send_within: As in :class:`Manner`.
         is_repeatable: Whether it may be sent again when its response was lost.
         uncertain_because: Why it is not known what the server did; None if it is known.
         has_chosen_keys: Whether it creates entities under keys that users chose.
@@ -223,7 +223,7 @@ class PendingRequest:
     needs_new_connection: bool = False
     is_dispensable: bool = False
     is_repeatable: bool = True
-    patience: float | None = None
+    send_within: float | None = None
     uncertain_because: TransportError | None = None
     has_chosen_keys: bool = False
     travels_alone: bool = False
@@ -443,7 +443,7 @@ class PendingRequest:
     @property
     def is_stale(self) -> bool:
         """Whether its values are too old to be sent."""
-        return self.patience is not None and time.monotonic() - self.queued_at > self.patience
+        return self.send_within is not None and time.monotonic() - self.queued_at > self.send_within
 
     def withdraw(self) -> None:
         """End it, now or when it turns out that the server has not received it."""

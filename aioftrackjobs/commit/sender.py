@@ -151,7 +151,7 @@ class BatchSender:
                 await self._reconciler.check_chosen_keys(group, withdrawal)
             group = _not_ended(group)  # its caller may have withdrawn it meanwhile
         for request in group:
-            if request.patience is not None and request.is_stale:
+            if request.send_within is not None and request.is_stale:
                 request.withdraw()
         group = _not_ended(group)
         if not group:
@@ -170,7 +170,7 @@ class BatchSender:
             is_refusal = isinstance(error, ServerError) and not error.is_retryable
             if request.is_sent and not isinstance(error, (ConnectError, ServerError)):
                 self._note_lost(request.operations_left)
-            if request.patience is not None and not is_refusal:
+            if request.send_within is not None and not is_refusal:
                 self._end(request, _outcome_after(_own(error, group), request))
                 continue
             if not request.is_sent:
@@ -420,7 +420,7 @@ class Withdrawal:
         if self._has_left:
             return None
         for request in self.group if self._marks_sent else ():
-            is_stale = request.patience is not None and request.is_stale
+            is_stale = request.send_within is not None and request.is_stale
             if is_stale or request.is_abandoned:  # meanwhile, when it was not known that it waits
                 request.is_abandoned = True
                 request.note_unsent()

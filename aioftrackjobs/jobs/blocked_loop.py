@@ -41,7 +41,7 @@ _LONGEST_CHECK = 15.0
 _CHUNK = 100
 
 #: Seconds that an event loop waits for a write of the thread, at most.
-_PATIENCE = 5.0
+_LONGEST_WAIT = 5.0
 
 #: Seconds after which an event loop that is still blocked counts as dead: its leases end.
 _LONGEST_BLOCK = 86_400.0
@@ -202,7 +202,7 @@ class BlockedLoopGuard:
                 return
             self._written = self._written or anyio.Event()
             written = self._written
-        with anyio.move_on_after(_PATIENCE) as scope:
+        with anyio.move_on_after(_LONGEST_WAIT) as scope:
             await written.wait()
         if scope.cancelled_caught:
             with self._lock:

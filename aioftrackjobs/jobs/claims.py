@@ -236,7 +236,9 @@ class Claims:
         until = self._server.server_time() + timedelta(seconds=self._seconds)
         lease = Lease(self._holder, this_process(), until, is_claim=True).encode()
         end = anyio.current_time() + self._seconds
-        unit = self._entities.new_unit(patience=self._entities.connection.timings.data_patience)
+        unit = self._entities.new_unit(
+            send_within=self._entities.connection.timings.data_send_limit
+        )
         return _Claim(job, remote_value(job, "data"), lease, end, unit)
 
     async def _wait_for_others(self, began: float) -> None:
@@ -267,10 +269,10 @@ class Claims:
         finally:
             self._busy.discard(claim.job.id)
 
-    async def _remove(self, claim: _Claim, patience: float) -> None:
+    async def _remove(self, claim: _Claim, send_within: float) -> None:
         if await self._is_standing(claim):
             data = remote_value(claim.job, "data")
-            unit = self._entities.new_unit(patience=patience)
+            unit = self._entities.new_unit(send_within=send_within)
             unit.set(claim.job, data=remove_lease(data, claim.before, claim.lease))
             await unit.commit()
 

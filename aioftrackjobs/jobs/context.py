@@ -23,7 +23,7 @@ class JobsContext:
         journal: What a crash must not lose.
         server: What is known of the server: whether it responds, and its time.
         retry: How to repeat what may be repeated.
-        patience: Seconds from the read of a Job until the write that is made from it leaves.
+        send_within: Seconds from the read of a Job until the write that is made from it leaves.
         reader: Reads what others have written in them.
         active: The Jobs that run.
         claims: Which of the Jobs that exist already this session may begin.
@@ -38,7 +38,7 @@ class JobsContext:
         self.journal = connection.journal
         self.server = connection.server_status
         self.retry = connection.retry
-        self.patience = connection.timings.data_patience
+        self.send_within = connection.timings.data_send_limit
         self.reader = JobReader(entities)
         self.active = ActiveJobs(
             connection.background,

@@ -53,7 +53,7 @@ from aioftrackjobs.retry import Backoff
 logger = SafeLogger(__name__)
 
 #: Seconds until an attempt gets company, and the shortest such time for a short grace.
-_PATIENCE, _LEAST_PATIENCE = 3.0, 0.5
+_ATTEMPT, _SHORTEST_ATTEMPT = 3.0, 0.5
 
 #: Seconds between two attempts, at most, whatever the server asks for.
 _LONGEST_PAUSE = 2.0
@@ -108,8 +108,8 @@ class Delivery:
         self._jobs, self._running, self._data, self._status = jobs, running, data, status
         self._job = running.entity
         self._grace = grace
-        self._patience = max(_LEAST_PATIENCE, min(_PATIENCE, grace / 3))
-        self._to_leave = jobs.patience  # see Manner.patience
+        self._attempt_limit = max(_SHORTEST_ATTEMPT, min(_ATTEMPT, grace / 3))
+        self._send_within = jobs.send_within  # see Manner.send_within
         self._requests: list[PendingRequest] = []
         self._awaited: PendingRequest | None = None  # the latest, while nothing else is done
         self._refusals = self._losses = 0
@@ -180,7 +180,7 @@ class Delivery:
             return None
         request = self._post(is_known=is_known)
         self._awaited = request
-        with anyio.move_on_after(self._patience):
+        with anyio.move_on_after(self._attempt_limit):
             await request.ended()
         self._awaited = None
         if request.outcome is None or isinstance(request.outcome, Applied):
@@ -220,7 +220,7 @@ class Delivery:
             is_urgent=True,
             needs_new_connection=self.is_suspicious,
             is_dispensable=True,
-            patience=self._to_leave,
+            send_within=self._send_within,
         )
         values: dict[str, Any] = {"status": self._status}
         level = level_after(self._refusals) if is_known else NOTHING
@@ -248,7 +248,7 @@ class Delivery:
         """Decide what the next attempt is like after this *error*."""
         self.error = error
         if isinstance(error, WithdrawnError):
-            self._to_leave *= 2
+            self._send_within *= 2
         elif isinstance(error, ServerError):
             self._refusals += not error.is_retryable
             if self._refusals > 1 and error.kind != f"HTTP {error.status}":  # not once, by a proxy
@@ -275,12 +275,12 @@ class Delivery:
                 break
         self.lacks_text = False
 
-    async def _write_text(self, patience: float, *, is_plain: bool) -> None:
+    async def _write_text(self, send_within: float, *, is_plain: bool) -> None:
         manner: Manner = {
             "is_urgent": True,
             "needs_new_connection": self.is_suspicious,
             "is_dispensable": True,
-            "patience": patience,
+            "send_within": send_within,
         }
         await self._jobs.reader.read_with_others(
             self._running, needs_new_connection=self.is_suspicious

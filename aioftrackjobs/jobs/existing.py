@@ -76,7 +76,7 @@ class RepeatedLifecycle(JobLifecycle):
             raise
 
     async def _write_running(
-        self, given: GivenJob, extra: Mapping[str, Any] | None, patience: float
+        self, given: GivenJob, extra: Mapping[str, Any] | None, send_within: float
     ) -> tuple[ActiveJob | None, Beginning]:
         """Read the Job, and set it running if it has no owner.
 
@@ -98,7 +98,7 @@ class RepeatedLifecycle(JobLifecycle):
                 self._data.adopt_description(remote_value(entity, "data"))
             self._entity = entity
             await self._record_in_journal(entity)
-            self._beginning = unit = self._set_running(extra, patience)
+            self._beginning = unit = self._set_running(extra, send_within)
             try:
                 await unit.commit()
             except CommitUncertainError:
@@ -116,18 +116,18 @@ class RepeatedLifecycle(JobLifecycle):
         self._jobs.require_open()
         is_read = True  # right before
 
-        async def write(patience: float) -> None:
+        async def write(send_within: float) -> None:
             nonlocal is_read
             if not is_read:
                 await find_job(self._jobs.entities, self.entity)
             is_read = False
-            await self._set_running(extra, patience).commit()
+            await self._set_running(extra, send_within).commit()
 
         await write_anew(self._jobs.entities.connection, write)
 
-    def _set_running(self, extra: Mapping[str, Any] | None, patience: float) -> UnitOfWork:
+    def _set_running(self, extra: Mapping[str, Any] | None, send_within: float) -> UnitOfWork:
         """Return a unit of work in which the Job is set running."""
-        unit = self._jobs.entities.new_unit(patience=patience)
+        unit = self._jobs.entities.new_unit(send_within=send_within)
         data = self._compose(remote_value(self.entity, "data"), extra)
         unit.set(self.entity, status=JobStatus.RUNNING, data=data)
         return unit
@@ -232,9 +232,9 @@ class JoinedLifecycle(JobLifecycle):
             except (FtrackJobsError, ValueError) as exc:
                 logger.warning("%r: its latest progress was not written: %s", self, exc)
 
-    async def _write_report(self, patience: float) -> None:
+    async def _write_report(self, send_within: float) -> None:
         await self._jobs.reader.read_with_others(self)
         if remote_value(self.entity, "status") == JobStatus.RUNNING:
-            unit = self._jobs.entities.new_unit(patience=patience)
+            unit = self._jobs.entities.new_unit(send_within=send_within)
             unit.set(self.entity, data=self._compose(remote_value(self.entity, "data")))
             await unit.commit()

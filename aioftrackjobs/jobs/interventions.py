@@ -85,7 +85,9 @@ class Interventions:
         self._own_texts: tuple[object, ...] = ()
         self._has_lapsed = False  # its lease, since the latest read that shows it running
         self._recovered_at: float | None = None  # the first of the latest reads that show it
-        self._patience = _READS_OF_OWNER * jobs.entities.connection.timings.job_read_interval
+        self._owner_reads_within = (
+            _READS_OF_OWNER * jobs.entities.connection.timings.job_read_interval
+        )
         self.read_at = 0.0
         self.is_missing = False
         self.is_deleted = False
@@ -188,7 +190,7 @@ class Interventions:
         if self.is_owner or status != JobStatus.FAILED or RECOVERED not in data:
             return False
         self._recovered_at = self._recovered_at or self.read_at
-        return self.read_at - self._recovered_at < self._patience
+        return self.read_at - self._recovered_at < self._owner_reads_within
 
     def _note_text_of(self, data: Mapping[str, Any]) -> None:
         text, base = data.get("description"), data.get("base_description")

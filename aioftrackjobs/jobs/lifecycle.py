@@ -93,7 +93,7 @@ class JobLifecycle:
         self._assignments: Assignments | None = None
         self._began_at = time.monotonic()
         self._lease_made_at = 0.0
-        self._patience = jobs.patience
+        self._send_within = jobs.send_within
         self._refusals = Refusals()
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
@@ -296,7 +296,7 @@ class JobLifecycle:
     def _post_data(self, settle: Settle) -> PendingRequest | None:
         if self.interventions.forbid_writes:
             return None
-        unit = self._jobs.entities.new_unit(is_urgent=True, patience=self._patience)
+        unit = self._jobs.entities.new_unit(is_urgent=True, send_within=self._send_within)
         lease, remote = self._data.lease, remote_value(self.entity, "data")
         self._data.is_plain = self._refusals.level != WHOLE
         values: dict[str, Any] = {"data": self._compose(remote)}
@@ -311,13 +311,13 @@ class JobLifecycle:
                 now = self._jobs.server.server_time().isoformat(timespec="seconds")
                 had_lapsed = lease is not None and now >= lease["until"]
                 self.interventions.note_written(had_lapsed=had_lapsed)
-                self._patience = self._jobs.patience
+                self._send_within = self._jobs.send_within
                 self._refusals.note_success()
             elif isinstance(outcome, NotApplied):
                 self.interventions.note_refusal(outcome.error)
                 if self._refusals.note(outcome.error):  # otherwise the lease ends
                     self._channels.touch_for_lease()
-                self._patience *= 1 + isinstance(outcome.error, WithdrawnError)
+                self._send_within *= 1 + isinstance(outcome.error, WithdrawnError)
             settle(outcome)
 
         return unit.post(settle_write)

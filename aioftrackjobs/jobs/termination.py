@@ -93,7 +93,7 @@ async def terminate_jobs(
         TransportError: No complete response to this query arrived.
     """
     connection = entities.connection
-    backoff, patience = connection.retry.backoff(), connection.timings.data_patience
+    backoff, send_within = connection.retry.backoff(), connection.timings.data_send_limit
     errors: dict[str, FtrackJobsError | None] = {}
     left, written = ids, dict[str, JobStatus]()
     while True:
@@ -105,18 +105,18 @@ async def terminate_jobs(
                 status = remote_value(found[each], "status")
                 if found[each] not in ends and status == written[each]:
                     errors[each] = None  # only the response was lost
-        errors |= await _write_ends(entities, ends, patience)
+        errors |= await _write_ends(entities, ends, send_within)
         written |= {job.id: status for job, (status, _) in ends.items()}
         passing = {each: error for each, error in errors.items() if may_pass(error)}
         left = list(passing)
         pause = max((retry_after_of(error) or 0.0 for error in passing.values()), default=0.0)
         if not left or not await connection.server_status.pauses.wait(backoff, pause):
             return errors
-        patience *= 1 + any(isinstance(error, WithdrawnError) for error in passing.values())
+        send_within *= 1 + any(isinstance(error, WithdrawnError) for error in passing.values())
 
 
 async def _write_ends(
-    entities: EntityContext, ends: Ends, patience: float
+    entities: EntityContext, ends: Ends, send_within: float
 ) -> dict[str, FtrackJobsError | None]:
     errors: dict[str, FtrackJobsError | None] = {}
     requests: list[PendingRequest] = []
@@ -125,7 +125,7 @@ async def _write_ends(
         def settle(outcome: Outcome, job: Job = job) -> None:
             errors[job.id] = None if isinstance(outcome, Applied) else outcome.error
 
-        unit = entities.new_unit(is_urgent=True, patience=patience)
+        unit = entities.new_unit(is_urgent=True, send_within=send_within)
         try:
             unit.set(job, status=status, **({} if data is None else {"data": data}))
         except (EntityError, ValueError):  # others keep in it what cannot be sent: leave it alone

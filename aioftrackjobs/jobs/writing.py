@@ -5,7 +5,7 @@ not sent again as it was, because others may have written since: the Job is read
 are composed anew. ftrack has no conditional update. So what others write is overwritten only if the
 server applies it after it has read the Job for us and before it applies our write. That is:
 
-- the time of about one request, as a rule, and :attr:`Timings.data_patience` at most until the
+- the time of about one request, as a rule, and :attr:`Timings.data_send_limit` at most until the
   request leaves; if the server refuses a group of commits that it is in, a few requests more;
 - what a network or a slow server holds back of a request whose response was lost: it may be applied
   after the next read.
@@ -53,7 +53,7 @@ async def write_anew(
 
     Args:
         connection: The connection of the session.
-        write: Reads a Job, and commits what it makes of that in a unit of work with the patience
+        write: Reads a Job, and commits what it makes of that in a unit of work with the limit
             that it is given.
         retry: For how long, and how often, it is called again; that of the session if None.
         may_repeat: Whether it is called again after an error; :func:`may_pass` if None.
@@ -62,16 +62,16 @@ async def write_anew(
         FtrackJobsError: As *write*, if no further attempt is allowed, or would help.
     """
     backoff = (retry or connection.retry).backoff()
-    patience = connection.timings.data_patience
+    send_within = connection.timings.data_send_limit
     while True:
         try:
-            return await write(patience)
+            return await write(send_within)
         except FtrackJobsError as exc:
             if not (may_repeat or may_pass)(exc):
                 raise
             if not await connection.server_status.pauses.wait(backoff, retry_after_of(exc)):
                 raise
-            patience *= 1 + isinstance(exc, WithdrawnError)
+            send_within *= 1 + isinstance(exc, WithdrawnError)
 
 
 def may_pass(error: object) -> bool:

@@ -26,7 +26,7 @@ from aioftrackjobs.devserver import ServerHandle
 ROOT = Path(__file__).parents[2]
 
 #: Seconds that anything here may take; reached only by a failing test.
-PATIENCE = 20.0
+TIME_LIMIT = 20.0
 
 _KEPT = ("PATH", "SYSTEMROOT", "LD_LIBRARY_PATH")
 
@@ -51,7 +51,7 @@ class Program:
 
     async def shows(self, text: str) -> None:
         """Wait until *text* is in the output."""
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(TIME_LIMIT):
             while text not in self.out + self.err:
                 ended = self._process.poll()
                 assert ended is None or text in self.out + self.err, f"{ended}: {self.err}"
@@ -59,7 +59,7 @@ class Program:
 
     async def end(self) -> int:
         """Wait for the end, and return the exit code."""
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(TIME_LIMIT):
             while (code := self._process.poll()) is None:  # noqa: ASYNC110 - it is a process
                 await anyio.sleep(0.02)
         return code
@@ -266,7 +266,7 @@ def until() -> Callable[[Callable[[], Awaitable[bool]]], Awaitable[None]]:
     """Wait until a condition holds."""
 
     async def wait(holds: Callable[[], Awaitable[bool]]) -> None:
-        with anyio.fail_after(PATIENCE):
+        with anyio.fail_after(TIME_LIMIT):
             while not await holds():  # noqa: ASYNC110 - of another process
                 await anyio.sleep(0.05)
 

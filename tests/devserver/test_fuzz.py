@@ -31,7 +31,7 @@ from .test_javascript import REAL_SCHEMAS
 COUNT = amount(500, 10_000)
 SEED = int(os.environ.get("FUZZ_SEED", "20261121"))
 #: Seconds that one response may take; a hang is longer.
-_PATIENCE = 20
+_TIME_LIMIT = 20
 
 
 @pytest.fixture(autouse=True)
@@ -46,7 +46,7 @@ async def fuzz(server: ServerHandle, count: int, seed: int) -> None:
     credentials = {"ftrack-user": server.api_user, "ftrack-api-key": server.api_key}
     encoded = {name: value.encode() for name, value in credentials.items()}
     malformer = Malformer(Random(seed), encoded)
-    async with httpx.AsyncClient(base_url=server.url, timeout=_PATIENCE) as http:
+    async with httpx.AsyncClient(base_url=server.url, timeout=_TIME_LIMIT) as http:
         api = Caller(http, server.api_user, server.api_key)
         for number in range(count):
             if number % 500 == 0:
@@ -138,7 +138,7 @@ def exchanged(server: ServerHandle, sent: bytes) -> bytes:
     """Return all that comes back for *sent* on a connection whose writing side then ends."""
     address = urlsplit(server.url)
     assert address.hostname is not None
-    with socket.create_connection((address.hostname, address.port), timeout=_PATIENCE) as peer:
+    with socket.create_connection((address.hostname, address.port), timeout=_TIME_LIMIT) as peer:
         peer.sendall(sent)
         peer.shutdown(socket.SHUT_WR)
         received = b""
@@ -168,7 +168,7 @@ def exchanged(server: ServerHandle, sent: bytes) -> bytes:
     ids=lambda sent: repr(sent[:24]) + str(len(sent)),
 )
 async def test_what_is_no_http_ends_the_connection(server: ServerHandle, sent: bytes) -> None:
-    with anyio.fail_after(_PATIENCE):
+    with anyio.fail_after(_TIME_LIMIT):
         received = await run_sync(exchanged, server, sent)
 
     assert b" 500 " not in received.partition(b"\r\n")[0]

@@ -37,7 +37,7 @@ from .waiting import until
 NEVER = 600.0
 
 #: Closing waits only for what has a limit of its own.
-TIMES = Timings(closing_grace=NEVER, closing_patience=0.1, closing_linger=0.1)
+TIMES = Timings(closing_grace=NEVER, closing_wait=0.1, closing_linger=0.1)
 
 REASON = "the session was closed while the Job was running"
 

@@ -324,7 +324,7 @@ async def test_a_write_that_could_not_leave_in_time_is_not_sent(
     async with job_context(other, description="x") as job:
         found = await session.get(Job, job.id)
         assert found is not None
-        unit = context_of(session).new_unit(patience=-1.0)
+        unit = context_of(session).new_unit(send_within=-1.0)
         unit.set(found, data="{}")
         with pytest.raises(WithdrawnError):
             await unit.commit()

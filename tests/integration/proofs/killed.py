@@ -22,7 +22,7 @@ _WORKERS = 20
 #: The server is killed within so many seconds after work went on.
 _LONGEST_LIFE = 0.6
 #: Acknowledgements after a restart that show that work goes on, and seconds they may take.
-_SIGNS, _PATIENCE = 20, 30.0
+_SIGNS, _TIME_LIMIT = 20, 30.0
 
 
 class Load:
@@ -51,7 +51,7 @@ class Load:
         """Wait until work is acknowledged again; return whether it was, in time."""
         self._awaited = self.acknowledged + _SIGNS
         self._goes_on = anyio.Event()
-        with anyio.move_on_after(_PATIENCE):
+        with anyio.move_on_after(_TIME_LIMIT):
             await self._goes_on.wait()
         return self._goes_on.is_set()
 
@@ -147,7 +147,7 @@ async def prove_kills(kills: int, seed: int, folder: Path) -> Outcome:
 
 async def _empty(session: AsyncSession, outcome: Outcome) -> None:
     """Wait until the journal has delivered what it keeps."""
-    with anyio.move_on_after(_PATIENCE):
+    with anyio.move_on_after(_TIME_LIMIT):
         while session.health.final_reports_pending:  # noqa: ASYNC110 - health is a snapshot
             await anyio.sleep(0.05)
     left = session.health.final_reports_pending
