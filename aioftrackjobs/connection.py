@@ -43,6 +43,10 @@ _LOOP_ENDED = (
 )
 
 
+#: Seconds that a request in a thread may take to connect, and to wait for data.
+_THREAD_TIMEOUT = 10.0
+
+
 class Connection:
     """Opens on entry, closes on exit; it sends nothing before the first call.
 
@@ -102,6 +106,7 @@ class Connection:
             retry=retry,
             pauses=self.server_status.pauses,
             group_commit=group_commit,
+            timeout=timeout,
             timings=timings,
         )
         self.journal = Journal(
@@ -203,7 +208,13 @@ class Connection:
         with anyio.move_on_after(self.closing_grace) as scope:
             with anyio.move_on_after(self.timings.closing_patience) as waiting:
                 await self.background.wait_released()
-            if waiting.cancelled_caught:
+            if not waiting.cancelled_caught:
+                with (
+                    anyio.move_on_after(self.timings.closing_patience),
+                    self.background.surviving("the look for late writes"),
+                ):
+                    await self.dispatcher.late_writes.look()
+            else:
                 with self.background.surviving("the end of the Jobs"):
                     await self.end_jobs()  # of blocks that were just being entered
                 self.background.stop_optional()
@@ -267,6 +278,25 @@ class Connection:
     ) -> list[Any]:
         """Send *operations* in some manner, and return one undecoded result for each."""
         return await self.dispatcher.call(operations, **manner)
+
+    def call_in_thread(self, operations: Sequence[Mapping[str, JSONValue]]) -> list[Any]:
+        """Send *operations* as :meth:`call` does, but in any thread, which this blocks.
+
+        Raises:
+            FtrackJobsError: There is no complete response, or the server refused.
+        """
+        from aioftrackjobs.transport.client import send_in_thread  # late: few sessions need it
+
+        timeout = min(self._timeout, _THREAD_TIMEOUT)
+        return self.api.call_in_thread(lambda request: send_in_thread(request, timeout), operations)
+
+    @property
+    def may_call_in_thread(self) -> bool:
+        """Whether :meth:`call_in_thread` reaches the server as the session does.
+
+        A client of the caller's cannot be used in another thread, and may take another way.
+        """
+        return self._own_transport is not None
 
     def component_url(self, action: str, component_id: str) -> Secret[str]:
         """Return the URL to ``get`` or ``remove`` a component at, which contains the API key."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
+import select
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
-from queue import Empty, SimpleQueue
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from types import FrameType, TracebackType
 from typing import NoReturn
 
@@ -18,6 +20,7 @@ import sniffio
 
 from aioftrackjobs.background import SafeLogger
 from aioftrackjobs.config import require, require_seconds
+from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.session import AsyncSession, connection_of, jobs_of
 
 logger = SafeLogger(__name__)
@@ -30,6 +33,9 @@ _EXIT_BY_SIGNAL = 128
 
 #: Seconds that a process which exits at once takes for its log and its output, at most.
 _FLUSH_TIMEOUT = 1.0
+
+#: Wakes the thread of a watchdog: no signal has this number; and bytes that it reads at once.
+_WAKE, _PIECE = b"\0", 4096
 
 #: Turns of the event loop in which a task that was just cancelled begins to end its Job.
 _CANCELLING_TURNS = 10
@@ -74,22 +80,22 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
     if sys.platform == "win32" or not numbers:
         yield
         return
-    with _Watchdog(numbers, grace) as watchdog:
-        shutdown = ShutdownCoordinator(session, grace, watchdog)
-        error: BaseException | None = None
+    shutdown = ShutdownCoordinator(session, grace)
+    error: BaseException | None = None
+    with _Watchdog(numbers, grace, shutdown.note, shutdown.begin_soon) as watchdog:
+        shutdown.watchdog = watchdog
         try:
-            with anyio.open_signal_receiver(*numbers) as signals, watchdog.listening():
-                async with anyio.create_task_group() as group:
-                    group.start_soon(shutdown.watch, signals)
-                    with shutdown.block:
-                        try:
-                            yield
-                        except (GeneratorExit, anyio.get_cancelled_exc_class()):
-                            raise
-                        except BaseException as exc:  # noqa: BLE001 - raised below, not in a group
-                            error = exc
-                    await shutdown.finish()
-                    group.cancel_scope.cancel()
+            async with anyio.create_task_group() as group:
+                group.start_soon(shutdown.watch)
+                with shutdown.block:
+                    try:
+                        yield
+                    except (GeneratorExit, anyio.get_cancelled_exc_class()):
+                        raise
+                    except BaseException as exc:  # noqa: BLE001 - raised below, not in a group
+                        error = exc
+                await shutdown.finish()
+                group.cancel_scope.cancel()
         except anyio.get_cancelled_exc_class():
             if watchdog.signal is None:
                 raise
@@ -104,68 +110,124 @@ async def shutdown_on_signals(session: AsyncSession, *, grace: float = 10.0) -> 
 class _Watchdog:
     """Exits the process when the grace after a signal is over, or when a second signal arrives.
 
-    It receives signals in a Python handler, and waits in a thread of its own, so that neither a
-    call that blocks the event loop nor the shutdown of the interpreter delays it.
+    It waits in a thread of its own, and the system wakes that directly (``signal.set_wakeup_fd``):
+    a call that blocks the event loop does not delay it, nor does the shutdown of the interpreter.
+    Two signals count as two even if the main thread comes to handle them only once. What handles
+    signals is the same from the first to the last moment, so that none gets lost in between.
 
     Args:
         numbers: The signals.
         grace: Seconds from the first signal.
+        note: Called with each signal, in the main thread, before that goes on.
+        notify: Called in the thread when the first signal has arrived.
 
     Attributes:
         signal: The first signal; None until one arrives.
     """
 
-    def __init__(self, numbers: Sequence[signal.Signals], grace: float) -> None:
+    def __init__(
+        self,
+        numbers: Sequence[signal.Signals],
+        grace: float,
+        note: Callable[[signal.Signals], object],
+        notify: Callable[[], object],
+    ) -> None:
         self._numbers = numbers
         self._grace = grace
+        self._note, self._notify = note, notify
         self._process = os.getpid()
-        # The only way to wake a thread that is safe in a signal handler: its put() is reentrant.
-        self._received = SimpleQueue[int | None]()
+        self._handled = 0
+        self._is_over = False
         self.signal: signal.Signals | None = None
 
     def __enter__(self) -> _Watchdog:
+        self._before = {number: signal.getsignal(number) for number in self._numbers}
+        self._pipe, self._wakeup = os.pipe()
+        os.set_blocking(self._wakeup, False)
+        _wakeups.add(self._wakeup)
+        outer = signal.set_wakeup_fd(self._wakeup, warn_on_full_buffer=False)
+        self._outer, self._others = outer, None if outer < 0 else os.dup(outer)
+        for number in self._numbers:
+            signal.signal(number, self._receive)
         threading.Thread(target=self._wait, name="aioftrackjobs signals", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.signal is None:
-            self._received.put(None)
+            for number, handler in self._before.items():
+                signal.signal(number, handler)  # which handles first what has arrived
+        if self.signal is not None:  # each further signal is a second one, to the very end
+            for number in self._numbers:
+                signal.signal(number, self._receive)
             return
-        for number in self._numbers:  # from now on, each signal is a second one
-            signal.signal(number, self._receive)
+        if (current := signal.set_wakeup_fd(self._outer)) != self._wakeup:
+            signal.set_wakeup_fd(current)
+        self._is_over = True
+        os.write(self._wakeup, _WAKE)
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Receive signals, and then pass them to the handlers that are installed already."""
-        before = {number: signal.getsignal(number) for number in self._numbers}
-
-        def handle(number: int, frame: FrameType | None) -> None:
-            self._receive(number, frame)
-            if callable(handler := before[signal.Signals(number)]):
-                handler(number, frame)
-
-        for number in self._numbers:
-            signal.signal(number, handle)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a fork, which has neither the thread nor the event loop
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+            return
         self.signal = self.signal or signal.Signals(number)
-        self._received.put(number)
+        self._handled += 1
+        self._note(self.signal)
+        with suppress(BlockingIOError):  # it is full, so that the thread is awake
+            os.write(self._wakeup, _WAKE)
+        handler = self._before[signal.Signals(number)]
+        if isinstance(getattr(handler, "__self__", None), _Watchdog) and callable(handler):
+            handler(number, frame)  # that of another session
 
     def _wait(self) -> None:
-        number = self._received.get()
-        if number is None:
-            return
-        with suppress(Empty):
-            self._received.get(timeout=self._grace)
-        _exit_now(number)
+        poll = select.poll()
+        poll.register(self._pipe, select.POLLIN)
+        deadline, arrived = math.inf, 0
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0 or not poll.poll(None if left == math.inf else left * 1000):
+                break
+            received = os.read(self._pipe, _PIECE)
+            if self._is_over:
+                self._close()
+                return
+            numbers = [number for number in received if number in self._numbers]
+            self._pass_on(bytes(set(received) - set(numbers)))
+            arrived += len(numbers)
+            count = max(arrived, self._handled)  # the event loop may have taken the wake-ups away
+            if count and deadline == math.inf:
+                self.signal = self.signal or signal.Signals(numbers[0])
+                deadline = time.monotonic() + self._grace
+                self._notify()
+            if count > 1:
+                break
+        _exit_now(self.signal or self._numbers[0])
+
+    def _pass_on(self, received: bytes) -> None:
+        """Wake the event loop for other signals, as the system would without this."""
+        if self._others is not None:
+            with suppress(OSError):
+                os.write(self._others, received)
+
+    def _close(self) -> None:
+        _wakeups.discard(self._wakeup)
+        for file in (self._pipe, self._wakeup, self._others):
+            if file is not None:
+                os.close(file)
+
+
+#: Where the system announces signals to the watchdogs.
+_wakeups = set[int]()
+
+
+def _note_fork() -> None:
+    """Let a forked process announce its signals no more to the watchdog of the one that forked."""
+    if _wakeups and (current := signal.set_wakeup_fd(-1)) not in _wakeups:
+        signal.set_wakeup_fd(current)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)
 
 
 class ShutdownCoordinator:
@@ -174,28 +236,41 @@ class ShutdownCoordinator:
     Args:
         session: The session whose Jobs are ended.
         grace: Seconds from the signal to the end of the process, at most.
-        watchdog: Exits the process when that time is over.
 
     Attributes:
         block: The cancel scope of the user's block.
+        watchdog: Exits the process when the grace is over.
     """
 
-    def __init__(self, session: AsyncSession, grace: float, watchdog: _Watchdog) -> None:
+    watchdog: _Watchdog
+
+    def __init__(self, session: AsyncSession, grace: float) -> None:
         self._connection = connection_of(session)
         self._active = jobs_of(session).active
         self._grace = grace
-        self._watchdog = watchdog
+        self._begin = anyio.Event()
         self._task = anyio.get_current_task().id
         self._jobs_cancelled = anyio.Event()
         self.block = anyio.CancelScope()
 
-    async def watch(self, signals: AsyncIterator[signal.Signals]) -> None:
-        """Wait for a signal, then cancel the block and the Jobs."""
-        number = await anext(signals)
-        while self._watchdog.signal is None:  # asyncio also delivers signals that its forks get
-            number = await anext(signals)
-        logger.warning("%s: all Jobs end, within %g s", number.name, self._grace)
+    def note(self, number: signal.Signals) -> None:
+        """Give the Jobs that end from now on the signal as their reason.
+
+        Another session, whose block is around this one, may cancel them first.
+        """
         self._active.shutdown_reason = f"stopped by {number.name}"
+
+    def begin_soon(self) -> None:
+        """Have the Jobs ended; in any thread."""
+        with suppress(SessionStateError):  # the event loop has ended
+            self._connection.background.call_in_loop(self._begin.set)
+
+    async def watch(self) -> None:
+        """Wait for a signal, then cancel the block and the Jobs."""
+        await self._begin.wait()
+        number = self.watchdog.signal or _SIGNALS[0]
+        logger.warning("%s: all Jobs end, within %g s", number.name, self._grace)
+        self.note(number)
         self._active.shutdown_deadline = anyio.current_time() + self._grace
         self.block.cancel()
         for _ in range(_CANCELLING_TURNS):
@@ -214,7 +289,7 @@ class ShutdownCoordinator:
 
     async def finish(self) -> None:
         """Wait until the final status of all Jobs is recorded; the session may use what is left."""
-        if self._watchdog.signal is not None:
+        if self.watchdog.signal is not None:
             await self._jobs_cancelled.wait()
             # The block is over: the tasks that are left were started outside of it.
             self._active.cancel_all(keep=())
@@ -246,8 +321,9 @@ def _exit_out_of_groups(exit_: SystemExit) -> None:
 def _exit_now(number: int) -> NoReturn:
     # In a thread with a time limit: another thread may hold a lock of the log, or a pipe be full.
     flush = threading.Thread(target=_flush, daemon=True)
-    flush.start()
-    flush.join(_FLUSH_TIMEOUT)
+    with suppress(RuntimeError):  # the interpreter shuts down, and starts no threads any more
+        flush.start()
+        flush.join(_FLUSH_TIMEOUT)
     os._exit(_EXIT_BY_SIGNAL + number)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -190,6 +191,50 @@ def schemas(server: _Server = None, api_user: _ApiUser = None, api_key: _ApiKey 
     from aioftrackjobs.cli.dump import write_schemas
 
     anyio.run(write_schemas, ServerOptions(server, api_user, api_key))
+
+
+_Selection = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TYPE:ID", help="Entities that are selected, such as Task:9c1f."),
+]
+
+
+@app.command()
+def discover(
+    selection: _Selection = None,
+    server: _Server = None,
+    api_user: _ApiUser = None,
+    api_key: _ApiKey = None,
+) -> None:
+    """Show the actions that programs offer on a server of "serve"."""
+    from aioftrackjobs.cli.actions import ask, selection_of
+
+    options = ServerOptions(server, api_user, api_key)
+    found = ask(options, "discover", selection=selection_of(selection or ()))
+    print(json.dumps(found["items"], indent=2, ensure_ascii=False))
+
+
+@app.command()
+def launch(
+    action: Annotated[str, typer.Argument(help="Identifier of the action.")],
+    selection: _Selection = None,
+    value: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Value for the action's form. Can be repeated."),
+    ] = None,
+    server: _Server = None,
+    api_user: _ApiUser = None,
+    api_key: _ApiKey = None,
+) -> None:
+    """Launch an action on a server of "serve", and show its result or its form."""
+    from aioftrackjobs.cli.actions import ask, selection_of, values_of
+
+    options = ServerOptions(server, api_user, api_key)
+    body = {"selection": selection_of(selection or ()), "values": values_of(value or ())}
+    reply = ask(options, "launch", item=action, **body)["reply"]
+    print(json.dumps(reply, indent=2, ensure_ascii=False))
+    if isinstance(reply, dict) and reply.get("success") is False:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -206,6 +206,26 @@ class ApiClient:
         origin, last = without_query(self.url), without_query(url)
         raise redirection_refused(response.status, origin, last, problem)
 
+    def call_in_thread(
+        self,
+        send: Callable[[WireRequest], WireResponse],
+        operations: Sequence[Mapping[str, JSONValue]],
+    ) -> list[Any]:
+        """Send *operations* by a function that blocks; does as :meth:`call`, in any thread.
+
+        Raises:
+            FtrackJobsError: As :meth:`send`; also if it is redirected.
+        """
+        request = WireRequest("POST", self.url, self._headers, encode_batch(operations))
+        response = send(request)
+        return decode_response(
+            response.status,
+            response.body,
+            len(operations),
+            redact=self._redact,
+            url=without_query(reveal(self.url)),
+        )
+
     def _redirected(self, response: WireResponse, url: str | Secret[str]) -> Secret[str]:
         """Return where to send a request again that *url* redirects.
 
@@ -247,6 +267,8 @@ class ApiClient:
     def _decode(
         self, response: WireResponse, operations: Sequence[AnyOperation], url: str | Secret[str]
     ) -> list[Any]:
+        # Only an address that the server has redirected to may contain secrets.
+        shown = url if isinstance(url, str) else without_query(url)
         try:
             results = decode_response(
                 response.status,
@@ -254,14 +276,12 @@ class ApiClient:
                 len(operations),
                 expression=_only_expression(operations),
                 redact=self._redact,
-                url=without_query(url),
+                url=shown,
             )
             if (problem := first_problem(operations, results)) is not None:
-                raise MalformedResponseError(
-                    problem, status=response.status, url=without_query(url)
-                )
+                raise MalformedResponseError(problem, status=response.status, url=shown)
         except (ServerError, TransportError) as exc:
-            error = exc
+            error, results = exc, []  # a traceback with variables would show them
         else:
             self._server_status.note_response(response.headers, is_success=True)
             return results

@@ -27,7 +27,8 @@ import anyio.lowlevel
 from aioftrackjobs.background import BackgroundTasks, Waiter
 from aioftrackjobs.commit.api_client import ApiClient
 from aioftrackjobs.commit.lane import Lane, closed_error
-from aioftrackjobs.commit.queue import EntityOrder
+from aioftrackjobs.commit.late_writes import LateWrites
+from aioftrackjobs.commit.order import EntityOrder
 from aioftrackjobs.commit.request import (
     Applied,
     Manner,
@@ -41,7 +42,7 @@ from aioftrackjobs.commit.request import (
 from aioftrackjobs.commit.sender import BatchSender
 from aioftrackjobs.errors import SessionStateError, TransportError
 from aioftrackjobs.protocol.operations import Operation
-from aioftrackjobs.protocol.values import JSONValue
+from aioftrackjobs.protocol.values import JSONValue, Reference
 from aioftrackjobs.retry import Pauses, RetryPolicy
 from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 
@@ -83,12 +84,14 @@ class Dispatcher:
         pauses: Pauses between the attempts of all requests of the session.
         group_commit: Whether commits may share a request.
         max_requests: Requests in progress at once.
+        timeout: Seconds after which a request counts as lost.
         timings: Times that tests shorten.
 
     Attributes:
         refusal: Why no requests are accepted; None if they are.
         require_here: Raises SessionStateError in another event loop, thread or process.
         new_waiter: Makes what a task waits for.
+        late_writes: Puts right what lost requests change after they were repeated.
     """
 
     new_waiter: Callable[[], Waiter]
@@ -101,6 +104,7 @@ class Dispatcher:
         pauses: Pauses,
         group_commit: bool = True,
         max_requests: int = MAX_REQUESTS,
+        timeout: float = 60.0,
         timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self._retry = retry
@@ -114,6 +118,13 @@ class Dispatcher:
         self._ordinary = make_lane(max_requests=max_requests)
         self._reserved = make_lane(max_requests=RESERVED_REQUESTS)
         self._lanes = (self._ordinary, self._reserved)
+        self.late_writes = LateWrites(
+            background,
+            read=self.call,
+            write=lambda operations: self.submit(operations, lambda _: None),
+            is_pending=self._is_pending,
+            timeout=timeout,
+        )
         self._order = EntityOrder()
         self._pending: set[PendingRequest] = set()
         self._arrivals = count()
@@ -131,7 +142,9 @@ class Dispatcher:
             reserved_api: Sends those in the reserved lane; *api* if None.
         """
         for lane, each in zip(self._lanes, (api, reserved_api or api), strict=True):
-            lane.sender = BatchSender(each, self._end, self._retry, self._pauses)
+            lane.sender = BatchSender(
+                each, self._end, self._retry, self._pauses, self.late_writes.note_lost
+            )
         event_loop = self._background.event_loop
         assert event_loop is not None  # noqa: S101 - for type checkers
         self.require_here, self.new_waiter = event_loop.require_here, event_loop.new_waiter
@@ -244,13 +257,13 @@ class Dispatcher:
         request.owner = self
         self._pending.add(request)
         if self._order.add(request):
-            self._lane_of(request).add(request)
+            lane = self._urgent_lane_of(request) if request.is_urgent else self._ordinary
+            lane.add(request)
         return request
 
-    def _lane_of(self, request: PendingRequest) -> Lane:
-        if not request.is_urgent or (self._ordinary.is_free and not request.needs_new_connection):
-            return self._ordinary
-        return self._reserved
+    def _urgent_lane_of(self, request: PendingRequest) -> Lane:
+        is_ordinary = self._ordinary.is_free and not request.needs_new_connection
+        return self._ordinary if is_ordinary else self._reserved
 
     def _end(self, request: PendingRequest, outcome: Outcome) -> None:
         """End *request*, and release what waited for it; when closing, end that too."""
@@ -258,6 +271,9 @@ class Dispatcher:
             return  # it was withdrawn meanwhile, and what waited for it has been released
         self._pending.discard(request)
         request.is_queued = False
+        if self.late_writes.are_watched and request.operations:
+            done = request.operations if isinstance(outcome, Applied) else request.done
+            self.late_writes.note_applied(done)
         try:
             self._settle(request, outcome)
         finally:
@@ -268,8 +284,14 @@ class Dispatcher:
                     for dependent in freed:
                         if self._is_outdated(dependent):
                             self.withdraw(dependent)
+                        elif dependent.is_urgent:
+                            self._urgent_lane_of(dependent).add(dependent)
                         else:
-                            self._lane_of(dependent).add(dependent)
+                            self._ordinary.add(dependent)
+
+    def _is_pending(self, target: Reference) -> bool:
+        """Return whether a commit that changes *target* has not ended."""
+        return any(each.target == target for one in self._pending for each in one.operations)
 
     def _settle(self, request: PendingRequest, outcome: Outcome) -> None:
         try:

@@ -16,18 +16,126 @@ woken commit again within them, so that their commits are in the group.
 from __future__ import annotations
 
 import time
+from bisect import insort
+from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import inf
+from operator import attrgetter
 
 import anyio
 import anyio.lowlevel
 
 from aioftrackjobs.background import BackgroundTasks
-from aioftrackjobs.commit.queue import GROUP_OPERATIONS, SendQueue
 from aioftrackjobs.commit.request import PendingRequest, Unknown
 from aioftrackjobs.commit.sender import BatchSender, End
-from aioftrackjobs.errors import SessionStateError, TransportError
+from aioftrackjobs.errors import SessionStateError, TransportError, UnserialisableValueError
 from aioftrackjobs.timings import Timings
+
+#: Limits of a group of commits that share a request. A commit above one of them travels alone.
+GROUP_OPERATIONS, GROUP_BYTES = 500, 4 * 1024 * 1024
+
+_by_arrival = attrgetter("number")
+
+
+class SendQueue:
+    """Requests that may be sent, in the order of arrival.
+
+    Args:
+        group_commit: Whether commits may share a request.
+
+    Attributes:
+        commits: Commits, which share requests.
+        calls: Calls of other kinds, each of which travels by itself.
+        groups: Groups of commits to be sent again, each in one request: halves of a group that was
+            refused.
+    """
+
+    def __init__(self, *, group_commit: bool) -> None:
+        self._group_operations = GROUP_OPERATIONS if group_commit else 1
+        self.commits: list[PendingRequest] = []
+        self.calls: list[PendingRequest] = []
+        self.groups: deque[Sequence[PendingRequest]] = deque()
+        self._withdrawn = 0  # in commits and calls, at most
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it contains no requests, also none that were withdrawn."""
+        return not (self.commits or self.calls or self.groups)
+
+    def add(self, request: PendingRequest) -> None:
+        """Put *request* in its place."""
+        queue = self.commits if request.operations else self.calls
+        if not queue or queue[-1].number < request.number:
+            queue.append(request)
+        else:  # it was held back, and others that arrived later were not
+            insort(queue, request, key=_by_arrival)
+
+    def take(self, *, may_send_commits: bool = True) -> Sequence[PendingRequest]:
+        """Take what the next request carries; nothing if there is nothing to send.
+
+        Args:
+            may_send_commits: Whether that may be commits, besides groups that are sent again.
+        """
+        if self.groups:
+            return self.groups.popleft()
+        for queue in (self.commits, self.calls):
+            _drop_ended(queue)
+        commits, calls = self.commits if may_send_commits else [], self.calls
+        if calls and not (commits and commits[0].number < calls[0].number):
+            return [calls.pop(0)]
+        return self._take_commits() if commits else []
+
+    def _take_commits(self) -> list[PendingRequest]:
+        """Take as many commits as one request may carry, but at least one."""
+        group: list[PendingRequest] = []
+        operations = place = 0
+        size = 0.0
+        for place, request in enumerate(self.commits):  # noqa: B007 - used below
+            if request.outcome is not None:
+                continue  # withdrawn
+            operations += request.count_left
+            size += _size(request)
+            if group and (operations > self._group_operations or size > GROUP_BYTES):
+                break
+            group.append(request)
+        else:
+            place += 1
+        del self.commits[:place]
+        return group
+
+    def note_withdrawn(self) -> None:
+        """Drop withdrawn requests when they may be most of what waits here.
+
+        While the server hangs, callers may give up and try again for as long as it does.
+        """
+        self._withdrawn += 1
+        if 2 * self._withdrawn > len(self.commits) + len(self.calls):
+            self._withdrawn = 0
+            for queue in (self.commits, self.calls):
+                queue[:] = [request for request in queue if request.outcome is None]
+
+
+def _size(request: PendingRequest) -> float:
+    """Return the bytes of *request*; infinite if it has to travel alone.
+
+    A commit that cannot be encoded travels alone so that its error does not end other commits. A
+    commit with a key that a user chose travels alone because a refused group is reconciled by
+    asking which entities exist, and under such a key there may be the entity of another client. One
+    with a delete does because a refusal must be its own: a query may hide what it did not delete.
+    """
+    if request.travels_alone:
+        return inf
+    try:
+        return len(request.encode())
+    except UnserialisableValueError:
+        return inf
+
+
+def _drop_ended(queue: list[PendingRequest]) -> None:
+    """Remove requests that have ended from the front of *queue*."""
+    if queue and queue[0].outcome is not None:
+        del queue[: next((i for i, each in enumerate(queue) if each.outcome is None), len(queue))]
 
 
 class Lane:

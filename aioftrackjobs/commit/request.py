@@ -169,6 +169,7 @@ class PendingRequest:
 
     Attributes:
         operations: The operations of a commit; none for another call.
+        operations_left: Those of them that the server is not known to have applied.
         call: The operations of another call, in their wire form.
         count: Number of operations.
         count_left: Number of those that the server is not known to have applied.
@@ -203,6 +204,7 @@ class PendingRequest:
     """
 
     operations: Sequence[Operation] = ()
+    operations_left: Sequence[Operation] = ()
     call: Sequence[Mapping[str, JSONValue]] = ()
     settle: Settle | None = None
     writes: Sequence[Key] = ()
@@ -254,7 +256,8 @@ class PendingRequest:
             manner: How it is sent.
         """
         request = cls(len(operations))
-        request.operations, request.settle = operations, settle
+        request.operations = request.operations_left = operations
+        request.settle = settle
         if manner:
             request._set(manner)
         unordered = request.unordered
@@ -321,15 +324,8 @@ class PendingRequest:
     # What is left of it: less than all only after a refusal or a lost response
 
     @property
-    def operations_left(self) -> Sequence[Operation]:
-        """The operations of a commit that are not known to be done."""
-        if not self._results:
-            return self.operations
-        return [self.operations[index] for index in self._indices_left()]
-
-    @property
     def done(self) -> Sequence[Operation]:
-        """The other operations of a commit."""
+        """The operations of a commit that the server is known to have applied."""
         return [self.operations[index] for index in sorted(self._results or ())]
 
     def _indices_left(self) -> list[int]:
@@ -412,6 +408,7 @@ class PendingRequest:
         if indices:
             self._results = (self._results or {}) | dict.fromkeys(indices)
             self.count_left = self.count - len(self._results)
+            self.operations_left = [self.operations[index] for index in self._indices_left()]
             self._body = None
         return bool(indices)
 

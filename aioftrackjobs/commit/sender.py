@@ -47,7 +47,7 @@ from aioftrackjobs.errors import (
     TransportError,
     ValidationError,
 )
-from aioftrackjobs.protocol.operations import Create
+from aioftrackjobs.protocol.operations import Create, Operation
 from aioftrackjobs.protocol.results import AnyOperation
 from aioftrackjobs.protocol.wire import join_batches
 from aioftrackjobs.retry import Backoff, Pauses, RetryPolicy
@@ -77,14 +77,23 @@ class BatchSender:
         end: Called with each outcome.
         retry: For how long, and how often, a request is repeated after a transient failure.
         pauses: Pauses between the attempts of all requests of the session.
+        note_lost: Called with the operations of each attempt that had no response.
     """
 
-    def __init__(self, api: ApiClient, end: End, retry: RetryPolicy, pauses: Pauses) -> None:
+    def __init__(
+        self,
+        api: ApiClient,
+        end: End,
+        retry: RetryPolicy,
+        pauses: Pauses,
+        note_lost: Callable[[Sequence[Operation]], object] = lambda _: None,
+    ) -> None:
         self._api = api
         self._reconciler = Reconciler(api)
         self._end = end
         self._retry = retry
         self._pauses = pauses
+        self._note_lost = note_lost
         self._withdrawals: set[Withdrawal] = set()
 
     def stop_unneeded(self) -> None:
@@ -159,6 +168,8 @@ class BatchSender:
         for request in group:
             request.last_error = error
             is_refusal = isinstance(error, ServerError) and not error.is_retryable
+            if request.is_sent and not isinstance(error, (ConnectError, ServerError)):
+                self._note_lost(request.operations_left)
             if request.patience is not None and not is_refusal:
                 self._end(request, _outcome_after(_own(error, group), request))
                 continue

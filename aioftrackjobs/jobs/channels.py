@@ -18,7 +18,7 @@ import anyio
 import anyio.lowlevel
 
 from aioftrackjobs.background import BackgroundTasks, SafeLogger
-from aioftrackjobs.commit.queue import GROUP_OPERATIONS
+from aioftrackjobs.commit.lane import GROUP_OPERATIONS
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
@@ -29,6 +29,9 @@ logger = SafeLogger(__name__)
 
 #: Seconds between two rounds of lease renewals.
 _RENEWAL_ROUND = 1.0
+
+#: Seconds after a refusal until the Job is written again: at first, and at most.
+_REFUSAL_PAUSE, _LONGEST_REFUSAL_PAUSE = 1.0, 60.0
 
 #: Queues a write of a Job's current state, and calls back with the outcome; None if there is
 #: nothing to write.
@@ -41,7 +44,8 @@ class Channel:
     The latest state is written, however often the channel is touched. A write that may have failed
     is never repeated as it was: the Job is read again after a pause, and its state is written anew.
     When the retry policy allows no further attempt, that is logged, and the next touch leads to the
-    next write.
+    next write. After a refusal that comes after a pause, each time after a longer one, and apart
+    from other Jobs: together with them it would have all of them sent again.
 
     Attributes:
         is_touched: Whether a state is yet to be read for a write.
@@ -60,6 +64,7 @@ class Channel:
         self._is_waiting = False  # for the read of the Job, or for another attempt
         self.is_touched = False
         self._is_stopped = False
+        self._pause = 0.0  # after the latest refusal
         self.backoff: Backoff | None = None
 
     def touch(self) -> None:
@@ -128,7 +133,7 @@ class Channel:
     def _settle(self, outcome: Outcome) -> None:
         self._request = None
         if isinstance(outcome, Applied):
-            self.backoff = None
+            self.backoff, self._pause = None, 0.0
         elif not self._is_stopped:
             if isinstance(outcome.error, WithdrawnError):  # it has waited for too long
                 self.is_touched = True
@@ -138,7 +143,19 @@ class Channel:
                 return
             else:
                 self._writer.log_failure(outcome.error)
+                self._is_waiting = True
+                self._pause = min(max(2 * self._pause, _REFUSAL_PAUSE), _LONGEST_REFUSAL_PAUSE)
+                self._writer.write_apart(self, self._pause)
+                return
         self._end_turn()
+
+    def end_pause(self) -> bool:
+        """End the pause after a refusal; return whether the Job is to be read, and written."""
+        self._is_waiting = False
+        if self.is_touched and self.begin_read():
+            return True
+        self._end_turn()
+        return False
 
 
 class ProgressWriter:
@@ -226,6 +243,18 @@ class ProgressWriter:
         if budget and not backoff.is_begun:
             logger.warning("progress is written again for %g s: %s", budget, error)
         return await self._pauses.wait(backoff, retry_after_of(error))
+
+    def write_apart(self, channel: Channel, pause: float) -> None:
+        """Write *channel* after a pause in seconds, if it is touched by then; not with others."""
+        try:
+            self._background.spawn(self._write_after, channel, pause)
+        except FtrackJobsError:  # the session ends, and with it all Jobs that are left
+            channel.close()
+
+    async def _write_after(self, channel: Channel, pause: float) -> None:
+        await anyio.sleep(pause)
+        if channel.end_pause():
+            await self._write([channel])
 
     def log_failure(self, error: BaseException) -> None:
         """Log that a write failed: in one line for all writes that fail at the same time."""

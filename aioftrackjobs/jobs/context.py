@@ -45,6 +45,7 @@ class JobsContext:
             connection.server_status,
             connection.journal,
             self.reader,
+            connection,
             seconds=lease,
             period=connection.timings.job_read_interval,
         )

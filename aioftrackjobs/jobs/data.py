@@ -212,8 +212,7 @@ def level_after(refusals: int) -> int:
 class Refusals:
     """The refusals of what is written while a Job runs, one after the other."""
 
-    def __init__(self) -> None:
-        self._count = 0
+    _count = 0
 
     @property
     def level(self) -> int:

@@ -133,7 +133,7 @@ class Delivery:
                     error = await self._attempt()
                 except (SessionStateError, JobDeletedError) as exc:
                     self._end(exc)
-                    return
+                    continue
                 except Exception as exc:  # noqa: BLE001 - kept, and raised or logged at the end
                     error = exc
                 if error is None:  # there is no response yet
@@ -145,8 +145,9 @@ class Delivery:
                 else:
                     backoff = backoff or replace(self._jobs.retry, budget=math.inf).backoff()
                     await self._pause(backoff, retry_after_of(error))
-        for request in self._requests:
-            request.withdraw()  # what has left may still be applied
+        for request in self._requests:  # what has left may still be applied
+            if self.error is None or request.needs_new_connection:  # others need these workers
+                request.withdraw()
         if self.lacks_text:  # as a rule, another moment is enough
             quarter = anyio.current_time() + self._grace / 4
             with anyio.CancelScope(deadline=min(deadline, quarter)):

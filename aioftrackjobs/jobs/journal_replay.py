@@ -148,7 +148,9 @@ class JournalReplay:
             if ids := await self._abandoned(uploads):
                 from aioftrackjobs.transfers.upload import remove_unregistered  # late: few crash
 
-                remove = partial(remove_unregistered, self._entities)
+                remove = partial(
+                    remove_unregistered, self._entities, refused_since=self._refused_since
+                )
                 is_complete &= await self._deliver_in_parts(remove, ids)
         except SessionStateError:
             raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ import anyio
 from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
+from aioftrackjobs.jobs.blocked_loop import BlockedLoopGuard
 from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
 from aioftrackjobs.journal import Journal, Process, this_process
@@ -35,6 +36,7 @@ RENEWALS = 3
 #: host: its event loop may be blocked, or the process be stopped. A process that has given up one
 #: of its Jobs looks the same, so that this must end some time.
 LIVING_GRACE = 86_400.0
+
 #: Jobs that the warning of a session that closes names.
 _MOST_NAMES = 10
 
@@ -65,6 +67,19 @@ class ActiveJob(ReadableJob, Protocol):
 
     async def close(self) -> None:
         """End the Job if it is owned here, in limited time, although its block goes on."""
+        ...
+
+
+class ThreadCalls(Protocol):
+    """What of a connection can be used in a thread."""
+
+    @property
+    def may_call_in_thread(self) -> bool:
+        """Whether :meth:`call_in_thread` reaches the server as the session does."""
+        ...
+
+    def call_in_thread(self, operations: Sequence[Mapping[str, Any]], /) -> Sequence[Any]:
+        """Send *operations*, and return the result of each."""
         ...
 
 
@@ -102,6 +117,7 @@ class ActiveJobs:
         server: Knows the time of the server.
         journal: Names the session in leases, and keeps final statuses that are not delivered.
         reader: Reads what others have written in the Jobs.
+        connection: Reaches the server in a thread, while the event loop is blocked.
         seconds: How long a lease lasts; 0 for no leases.
         period: Seconds from one read of the Jobs to the next; less if leases are renewed more
             often.
@@ -118,6 +134,7 @@ class ActiveJobs:
         server: ServerStatus,
         journal: Journal,
         reader: JobReader,
+        connection: ThreadCalls,
         *,
         seconds: float,
         period: float,
@@ -129,6 +146,10 @@ class ActiveJobs:
         self._seconds = seconds
         self._interval = seconds / RENEWALS
         self._period = min(self._interval, period) if seconds else period
+        self._connection = connection
+        self._guard = BlockedLoopGuard(
+            background, reader, self, connection.call_in_thread, interval=self._interval
+        )
         self._jobs: dict[ActiveJob, None] = {}
         self._guests: dict[ActiveJob, bool] = {}
         self._lease: Mapping[str, Any] | None = None
@@ -176,6 +197,8 @@ class ActiveJobs:
         if self._seconds and renew_now:
             job.renew_lease(0.0)
         self._start_watching()
+        if self._seconds and self._connection.may_call_in_thread:
+            self._guard.start()
 
     def _start_watching(self) -> None:
         if not self._is_watching:
@@ -201,6 +224,14 @@ class ActiveJobs:
         """Leave *job* alone: it ends, or has never begun."""
         self._jobs.pop(job, None)
         self._guests.pop(job, None)
+
+    def owned_ids(self) -> list[str]:
+        """Return the ids of the Jobs whose leases are renewed; in any thread."""
+        return [job.entity.id for job in tuple(self._jobs)]
+
+    def is_being_ended(self) -> bool:
+        """Return whether the session or the process ends, and with it all Jobs; in any thread."""
+        return self.is_closing or self.shutdown_reason is not None
 
     def find(self, job_id: str) -> ActiveJob | None:
         """Return the Job with this id that this session owns; None if it owns none."""
@@ -293,6 +324,7 @@ class ActiveJobs:
     async def close(self) -> None:
         """End the Jobs that still run, all together, and wait for those that end by themselves."""
         self.is_closing = True
+        self._guard.end()
         running = tuple(self._jobs)
         if running:
             names = ", ".join(map(repr, running[:_MOST_NAMES]))

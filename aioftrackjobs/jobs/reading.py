@@ -8,7 +8,7 @@ The same rows show that a Job was stopped, or deleted, by another client.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
 from typing import Any, Protocol
 
@@ -66,9 +66,17 @@ class JobReader:
 
     Args:
         entities: The entities of the session.
+
+    Attributes:
+        before_read: Awaited before each read; None as a rule. See
+            :mod:`aioftrackjobs.jobs.blocked_loop`.
+        blocks: How often the event loop was found to be blocked. A response that it has while it is
+            blocked is old when the loop comes back.
     """
 
     def __init__(self, entities: EntityContext) -> None:
+        self.before_read: Callable[[], Awaitable[None]] | None = None
+        self.blocks = 0
         self._entities = entities
         self._connection = entities.connection
         # Those that need a new connection, and the others.
@@ -155,13 +163,18 @@ class JobReader:
             round_.ended.set()
 
     async def _read(self, jobs: Sequence[ReadableJob], manner: Manner) -> None:
+        if (wait := self.before_read) is not None:
+            await wait()
         references = [job.entity.__ftrack_reference__() for job in jobs]
         query = {
             "action": "query",
             "expression": select(_ATTRIBUTES, "Job", key_criteria(references)),
         }
         with self._entities.reads.reading() as number:
+            blocks = self.blocks
             (result,) = await self._connection.call([query], **manner)
+            if self.blocks != blocks:
+                (result,) = await self._connection.call([query], **manner)
             rows = _rows_by_id(result)
             changed = [row for job in jobs if (row := _changed_row(job.entity, rows)) is not None]
             if changed:  # few: decoding takes far longer than comparing

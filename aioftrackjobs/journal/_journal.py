@@ -33,6 +33,9 @@ class Journal:
         server_url: The server of the Jobs.
         api_user: The user of the session.
         timings: Times that tests shorten.
+
+    Attributes:
+        holder: The name of the session in leases and in its entries.
     """
 
     def __init__(
@@ -46,14 +49,9 @@ class Journal:
         self._path = path
         self._server_url, self._api_user = server_url, api_user
         self._timings = timings
-        self._holder = uuid4().hex
+        self.holder = uuid4().hex
         self._ledger = Ledger(path, retry=timings.journal_retry)
         self._is_watched = False
-
-    @property
-    def holder(self) -> str:
-        """The name of the session in leases and in its entries."""
-        return self._holder
 
     @property
     def state(self) -> JournalState:
@@ -108,7 +106,7 @@ class Journal:
     async def _record_and_wait(self, kind: str, id_: str) -> bool:
         if self._path is None:
             return False
-        receipt = self._record(Entry(kind, id_, self._holder, time.time()))
+        receipt = self._record(Entry(kind, id_, self.holder, time.time()))
         return await self.wait_until_written(receipt)
 
     def record_final_report(self, job_id: str, report: str) -> Receipt:
@@ -117,7 +115,7 @@ class Journal:
         Returns:
             A receipt for :meth:`wait_until_written`.
         """
-        return self._record(Entry("job", job_id, self._holder, time.time(), report))
+        return self._record(Entry("job", job_id, self.holder, time.time(), report))
 
     def _record(self, entry: Entry) -> Receipt:
         receipt = Receipt()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, Literal, TypeAlias, assert_never
+from typing import Any, ClassVar, Final, Literal, TypeAlias, assert_never
 
 from aioftrackjobs.protocol.values import ENTITY_TYPE, JSONValue, Reference
 
@@ -35,6 +35,8 @@ class Create:
         fresh: Whether its key was made for it, so that no other entity can have it.
     """
 
+    action: ClassVar[str] = "create"
+
     target: Reference
     values: Values = field(default_factory=dict)
     fresh: bool = field(default=False, compare=False)
@@ -43,6 +45,8 @@ class Create:
 @dataclass(slots=True)  # not frozen, which takes twice as long: there is one for each change
 class Update:
     """Attributes of an entity get new *values*, in their wire form."""
+
+    action: ClassVar[str] = "update"
 
     target: Reference
     values: Values = field(default_factory=dict)
@@ -57,6 +61,8 @@ class Delete:
             that it is not gone because they do not find it.
     """
 
+    action: ClassVar[str] = "delete"
+
     target: Reference
     unseen: bool = field(default=False, compare=False)
 
@@ -70,15 +76,15 @@ def encode_operation(operation: Operation) -> dict[str, JSONValue]:
     values: Any
     # No match statement: this runs for each operation of a farm, and isinstance is faster.
     if isinstance(operation, Update):
-        action, values = "update", {ENTITY_TYPE: entity_type, **operation.values}
+        values = {ENTITY_TYPE: entity_type, **operation.values}
     elif isinstance(operation, Create):
-        action, values = "create", {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
+        values = {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
     elif isinstance(operation, Delete):
-        action, values = "delete", None
+        values = None
     else:
         assert_never(operation)
     wire: dict[str, JSONValue] = {
-        "action": action,
+        "action": operation.action,
         "entity_type": entity_type,
         "entity_key": [key[0][1]] if len(key) == 1 else [value for _, value in key],
     }

@@ -151,6 +151,11 @@ def absence_queries(references: Iterable[Reference]) -> list[ExistenceQuery]:
     return _pages((each, ()) for each in references)
 
 
+def value_queries(names: Mapping[Reference, Iterable[str]]) -> list[ExistenceQuery]:
+    """Return the queries for attributes of entities, given by their *names*."""
+    return _pages((target, tuple(sorted(each))) for target, each in names.items())
+
+
 def any_query(reference: Reference) -> dict[str, JSONValue]:
     """Return the query, in its wire form, for any entity of a type."""
     names = ", ".join(name for name, _ in reference.key)
@@ -311,13 +316,14 @@ def discriminating_attributes(values: Values) -> tuple[str, ...]:
 
 def has_values(update: Update, row: Mapping[str, Any]) -> bool:
     """Return whether the server's *row* has all values of *update*, as far as can be compared."""
-    empty = [name for name, value in update.values.items() if value is None]
-    compared = len(discriminating_attributes(update.values)) + len(empty)
-    return (
-        compared == len(update.values)
-        and agrees(update.values, row)
-        and all(name in row and row[name] is None for name in empty)
+    return all(
+        name in row and same_value(value, row[name]) for name, value in update.values.items()
     )
+
+
+def same_value(sent: Any, found: Any) -> bool:
+    """Return whether *found* is what a server returns for *sent*; lists are never compared."""
+    return found is None if sent is None else _is_discriminating(sent) and _same(sent, found)
 
 
 def _is_discriminating(value: object) -> bool:

@@ -73,19 +73,19 @@ def server_set_rows(
     rows: list[Mapping[str, Any]] = []
     included: set[Reference] = set()
     for operation, result in zip(operations, results, strict=True):
-        row = result.get("data") if isinstance(result, dict) else None
-        if not isinstance(row, dict):
+        row = result["data"] if type(result) is dict and "data" in result else None
+        if type(row) is not dict:  # a delete has none
             continue
-        if (included and operation.target in included) or not _repeats(row, operation):
-            included.add(operation.target)
+        # All in one function: this runs for each operation of a farm.
+        target = operation.target
+        if isinstance(operation, Delete):
+            is_repeated = False
+        else:
+            entity_type, key = target
+            sent = {ENTITY_TYPE: entity_type, **operation.values}
+            sent.update(key)
+            is_repeated = row.items() <= sent.items()
+        if not is_repeated or (included and target in included):
+            included.add(target)
             rows.append(row)
     return rows
-
-
-def _repeats(row: Mapping[str, Any], operation: Operation) -> bool:
-    """Return whether *row* has no values but those of *operation*."""
-    if isinstance(operation, Delete):
-        return False
-    entity_type, key = operation.target
-    sent = {ENTITY_TYPE: entity_type, **dict(key), **operation.values}
-    return row.items() <= sent.items()

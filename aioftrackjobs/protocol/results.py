@@ -18,13 +18,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
+from aioftrackjobs.protocol.operations import Delete, Operation
 from aioftrackjobs.protocol.values import ENTITY_TYPE, JSONValue
 
 #: An operation as an object, or in its wire form.
 AnyOperation: TypeAlias = "Operation | Mapping[str, JSONValue]"
-
-_ACTIONS: Mapping[type[Operation], str] = {Create: "create", Update: "update", Delete: "delete"}
 
 #: Types without subtypes, so that each row says this very type.
 _CONCRETE_TYPES = frozenset(
@@ -37,6 +35,11 @@ _CONCRETE_TYPES = frozenset(
         "SequenceComponent",
         "User",
     }
+)
+
+#: The whole criteria of a query by ids, which cannot find an entity with another id.
+_QUERY_OF_IDS = re.compile(
+    r'\swhere id in \(("[^"\\]*"(?:, ?"[^"\\]*")*)\)(?:\s+(?:offset|limit) \d+)*\s*$'
 )
 
 _QUERY_TARGET = re.compile(r"\s*(?:select\s.*?\sfrom\s+)?(\w+)", re.DOTALL)
@@ -54,15 +57,28 @@ def first_problem(operations: Sequence[AnyOperation], results: Sequence[Any]) ->
     """
     for index, operation in enumerate(operations):
         result = results[index]
-        if isinstance(operation, (Update, Create, Delete)):
-            if _is_of_write(operation, result):
-                continue
-            problem = f"not that of the {_ACTIONS[type(operation)]} of {operation.target}"
-        else:
+        if isinstance(operation, Mapping):
             action = operation.get("action")
             if _is_of_call(action, operation, result):
                 continue
             problem = f"not that of a {action}"
+        else:
+            entity_type, key = operation.target
+            try:  # what nearly all results are, in one expression: there is one for each operation
+                data = result["data"]
+                if (
+                    result["action"] == operation.action
+                    and data[ENTITY_TYPE] == entity_type
+                    and data[key[0][0]] == key[0][1]
+                    and len(key) == 1
+                    and type(operation) is not Delete
+                ):
+                    continue
+            except (LookupError, TypeError):
+                pass
+            if _is_of_write(operation, result):
+                continue
+            problem = f"not that of the {operation.action} of {operation.target}"
         return f"result {index + 1} of {len(results)} is {problem}"
     return None
 
@@ -72,14 +88,12 @@ def _is_of_write(operation: Operation, result: Any) -> bool:
     entity_type, key = operation.target
     try:
         data = result["data"]
-        if result["action"] != _ACTIONS[type(operation)]:
+        if result["action"] != operation.action:
             return False
-        if type(operation) is Delete:
+        if isinstance(operation, Delete):
             return data is True
-        for name, value in key:  # no all(): this runs for each operation of a farm
-            found = data[name]
-            if found != value and str(found).lower() != value.lower():
-                return False
+        if any(str(data[name]).lower() != value.lower() for name, value in key):
+            return False
         return entity_type not in _CONCRETE_TYPES or _is_row_of(entity_type, data)
     except (LookupError, TypeError):
         return False
@@ -119,10 +133,24 @@ def _is_of_query(operation: Mapping[str, JSONValue], result: Any) -> bool:
     rows = result.get("data") if isinstance(result, dict) else None
     if not isinstance(rows, list):
         return False
-    target = _QUERY_TARGET.match(str(operation.get("expression", "")))
-    if target is None or (entity_type := target[1]) not in _CONCRETE_TYPES:
+    expression = str(operation.get("expression", ""))
+    target = _QUERY_TARGET.match(expression)
+    if target is not None and target[1] in _CONCRETE_TYPES:
+        kinds = {row.get(ENTITY_TYPE, target[1]) for row in rows if _is_row(row)}
+        if kinds - {target[1]}:
+            return False
+    asked = _QUERY_OF_IDS.search(expression) if rows else None
+    if asked is None:
         return True
-    return all(not isinstance(row, dict) or _is_row_of(entity_type, row) for row in rows)
+    ids = {each.lower() for each in re.findall(r'"([^"]*)"', asked[1])}
+    found = [row["id"] for row in rows if isinstance(row, dict) and "id" in row]
+    return all(str(each).lower() in ids for each in found)
+
+
+def _is_row(row: object) -> bool:
+    """Return whether *row* names an entity type, or none; what cannot be a row is refused later."""
+    kind = row.get(ENTITY_TYPE, "None") if isinstance(row, dict) else None
+    return isinstance(kind, str) and kind.isidentifier()
 
 
 def _is_list_of_schemas(_: object, result: Any) -> bool:

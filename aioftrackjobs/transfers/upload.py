@@ -15,6 +15,8 @@ Source:
 
 from __future__ import annotations
 
+import json
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -47,7 +49,7 @@ from aioftrackjobs.protocol.values import Reference
 from aioftrackjobs.transfers.content import Content, Uploadable, open_content
 from aioftrackjobs.transfers.control import Detached, ProgressCallback, run_in_background
 from aioftrackjobs.transfers.multipart import FileUpload
-from aioftrackjobs.transport import WireRequest
+from aioftrackjobs.transport import WireRequest, WireResponse
 
 logger = SafeLogger(__name__)
 
@@ -245,7 +247,10 @@ class _Registration:
 
 async def _remove_soon(connection: Connection, component_id: str) -> None:
     """Remove a file that no component refers to; later in the background if that fails now."""
-    if not await _remove_bytes(connection, component_id):
+    problem = await _remove_bytes(connection, component_id)
+    if problem is not None:
+        if problem:
+            _warn(component_id, problem)
         with suppress(SessionStateError):  # it closes: the journal keeps that for a later session
             connection.background.spawn(_remove_later, connection, component_id)
 
@@ -254,7 +259,7 @@ async def _remove_later(connection: Connection, component_id: str) -> None:
     backoff = connection.retry.backoff()
     with connection.background.optional():
         while await backoff.pause():
-            if await _remove_bytes(connection, component_id):
+            if await _remove_bytes(connection, component_id) is None:
                 return
     logger.warning(
         "the file of component %s, whose upload failed, could not be removed%s",
@@ -263,10 +268,23 @@ async def _remove_later(connection: Connection, component_id: str) -> None:
     )
 
 
-async def _remove_bytes(connection: Connection, component_id: str) -> bool:
-    """Remove a file that no component refers to; return False if that may succeed later.
+def _warn(component_id: str, problem: str) -> None:
+    logger.warning(
+        "the server does not remove the file of component %s, whose upload failed: %s",
+        component_id,
+        problem,
+    )
 
-    If that fails, the file takes space but is not visible, and the journal still has it.
+
+async def _remove_bytes(connection: Connection, component_id: str) -> str | None:
+    """Remove a file that no component refers to.
+
+    Only the server itself knows that a file is gone. A page, a redirection or a status that any
+    gateway may send says nothing about it.
+
+    Returns:
+        None if it is gone, and forgotten by the journal. Otherwise that may come later, and this is
+        how the server has refused it; empty if it did not.
     """
     url = connection.component_url("remove", component_id)
     with anyio.move_on_after(_REMOVAL_TIMEOUT):
@@ -274,22 +292,39 @@ async def _remove_bytes(connection: Connection, component_id: str) -> bool:
             response = await connection.transport.send(WireRequest("GET", url))
         except FtrackJobsError:
             logger.debug("the file of %s could not be removed", component_id, exc_info=True)
-            return False
-        if response.status // 100 == _SUCCESS or response.status in _GONE:
+            return ""
+        if _is_gone(response):
             connection.journal.release_upload(component_id)
-            return True
+            return None
         if response.status < _SERVER_FAULT and response.status not in _BUSY:
-            logger.warning(
-                "the server does not remove the file of component %s, whose upload failed: HTTP %d",
-                component_id,
-                response.status,
-            )
-            return True
-    return False
+            return f"HTTP {response.status}"
+    return ""
 
 
-async def remove_unregistered(context: EntityContext, component_ids: Sequence[str]) -> bool:
+def _is_gone(response: WireResponse) -> bool:
+    """Return whether the server says that a file is removed, or was not there."""
+    if response.status // 100 == _SUCCESS:
+        is_page = "html" in response.headers.get("content-type", "").lower()
+        return not (is_page or response.body.lstrip().startswith(b"<"))
+    if response.status not in _GONE:
+        return False
+    try:
+        error = json.loads(response.body)
+    except ValueError:
+        return False
+    return isinstance(error, dict) and "exception" in error
+
+
+async def remove_unregistered(
+    context: EntityContext, component_ids: Sequence[str], refused_since: dict[str, float]
+) -> bool:
     """Remove the files of interrupted uploads, unless a component refers to them.
+
+    Args:
+        context: The entities of the session.
+        component_ids: Their components.
+        refused_since: Since when the server refuses to, by component, in monotonic seconds. After
+            :attr:`Timings.refusal_limit` a file is left where it is.
 
     Returns:
         Whether no file has to be tried again.
@@ -308,5 +343,22 @@ async def remove_unregistered(context: EntityContext, component_ids: Sequence[st
             if component_id in registered:
                 context.connection.journal.release_upload(component_id)
             else:
-                done &= await _remove_bytes(context.connection, component_id)
+                done &= await _is_removed(context.connection, component_id, refused_since)
     return done
+
+
+async def _is_removed(
+    connection: Connection, component_id: str, refused_since: dict[str, float]
+) -> bool:
+    """Remove a file; return whether it need not be tried again."""
+    problem = await _remove_bytes(connection, component_id)
+    if not problem:
+        return problem is None
+    if component_id not in refused_since:
+        _warn(component_id, f"{problem}; it is tried again")
+    since = refused_since.setdefault(component_id, time.monotonic())
+    if time.monotonic() - since < connection.timings.refusal_limit:
+        return False
+    del refused_since[component_id]
+    connection.journal.release_upload(component_id)
+    return True

@@ -10,11 +10,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-
-import anyio
 
 #: Bytes a second that an API call has to move, besides the seconds that it may wait.
 SLOWEST_CALL = 16 * 1024
@@ -48,62 +44,6 @@ class Bounds:
 
 #: For clients of tests.
 NO_BOUNDS = Bounds(math.inf, 2**63)
-
-
-class Allowance:
-    """The time that is left for one exchange. It passes inside of :meth:`limit` only.
-
-    Args:
-        seconds: As in :class:`Bounds`.
-        rate: Bytes a second by which it grows.
-    """
-
-    def __init__(self, seconds: float, rate: float) -> None:
-        self._seconds, self._rate = seconds, rate
-        self._left = seconds
-        self._scope: anyio.CancelScope | None = None
-
-    def add(self, moved: int) -> None:
-        """Grow, because so many bytes were moved, or are about to be."""
-        if self._scope is None:
-            self._left += moved / self._rate
-        else:
-            self._scope.deadline += moved / self._rate
-
-    def renew(self, moved: int = 0) -> None:
-        """Begin again, and grow: all that came before took no longer than it may."""
-        self._left = self._seconds + moved / self._rate
-        if self._scope is not None:
-            self._scope.deadline = anyio.current_time() + self._left
-
-    @contextmanager
-    def limit(self) -> Iterator[None]:
-        """End the block when no time is left.
-
-        Raises:
-            ExceededError: It was ended.
-        """
-        with anyio.CancelScope(deadline=anyio.current_time() + self._left) as scope:
-            self._scope = scope
-            try:
-                yield
-            finally:
-                self._scope, self._left = None, scope.deadline - anyio.current_time()
-        if scope.cancelled_caught:
-            raise ExceededError(f"it takes longer than {self._seconds:g} s")
-
-    @contextmanager
-    def suspend(self) -> Iterator[None]:
-        """Let no time pass in the block, inside of :meth:`limit`: this side has to do something."""
-        scope = self._scope
-        if scope is None:
-            yield
-            return
-        left, scope.deadline = scope.deadline - anyio.current_time(), math.inf
-        try:
-            yield
-        finally:
-            scope.deadline = anyio.current_time() + left
 
 
 class Body:

@@ -176,7 +176,7 @@ class FileTransport:
         self._cookies.add_cookie_header(carrier)
         if (cookie := carrier.get_header("Cookie")) is not None:
             defaults["cookie"] = cookie
-        given = {name.lower(): value for name, value in encoded(request.headers)}
+        given = {name.decode().lower(): value for name, value in encoded(request.headers)}
         return Secret([*(defaults | given).items()])
 
     # Threads

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Iterator,
     Mapping,
 )
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, cast
@@ -27,7 +29,6 @@ from aioftrackjobs.protocol.headers import origin_of
 from aioftrackjobs.secret import Secret, reveal
 from aioftrackjobs.transport._base import (
     ClientResponse,
-    Departure,
     Download,
     Headers,
     HttpClient,
@@ -41,12 +42,12 @@ from aioftrackjobs.transport._bounds import (
     SLOWEST_CALL,
     SLOWEST_FILE,
     STEP,
-    Allowance,
     Body,
     Bounds,
     ExceededError,
 )
 from aioftrackjobs.transport._client_errors import describe, is_of, is_permanent, was_not_sent
+from aioftrackjobs.transport._departure import AnnouncedBody, Trace
 from aioftrackjobs.transport._redaction import hide_secrets, hiding_addresses, redact
 from aioftrackjobs.transport._redirects import (
     MOST_REDIRECTIONS,
@@ -175,22 +176,18 @@ class HttpxTransport:
         else:
             body, trace = request.body, Trace(request.departure)
         try:
-            if self._client.is_closed:
-                return _closed()
-            outgoing = Secret(self._build(request, body))
-            if trace is not None and isinstance(
-                getattr(outgoing.reveal(), "extensions", None), dict
-            ):
-                outgoing.reveal().extensions["trace"] = trace
-            anonymous: dict[str, Any] = {}
-            if is_foreign:
-                outgoing.reveal().headers.pop("authorization", None)
-                if getattr(self._client, "auth", None) is not None:
-                    anonymous = {"auth": None}
-            send = self._client.send(
-                outgoing.reveal(), stream=True, follow_redirects=False, **anonymous
-            )
             with allowance.limit():
+                if self._client.is_closed:
+                    return _closed()
+                anonymous: dict[str, Any] = {}
+                if is_foreign and getattr(self._client, "auth", None) is not None:
+                    anonymous = {"auth": None}
+                send = self._client.send(
+                    self._build(request, body, trace, is_foreign=is_foreign),
+                    stream=True,
+                    follow_redirects=False,
+                    **anonymous,
+                )
                 if request.method == "POST":  # an API call, whose address is no secret
                     return await send
                 with hiding_addresses():
@@ -204,14 +201,21 @@ class HttpxTransport:
             if trace is not None:
                 await trace.aclose()
 
-    def _build(self, request: WireRequest, body: Any) -> Any:
-        """Return *request* as the client sends it."""
-        headers = [(name.encode("ascii"), value) for name, value in encoded(request.headers)]
+    def _build(
+        self, request: WireRequest, body: Any, trace: Trace | None, *, is_foreign: bool
+    ) -> Any:
+        """Return *request* as the client sends it; its caller must not keep it in a variable."""
+        headers = encoded(request.headers)
         if isinstance(body, AnnouncedBody):
             headers.append((b"content-length", str(len(body)).encode()))
-        return self._client.build_request(
-            request.method, request.url, content=body, headers=headers
+        built = self._client.build_request(
+            request.method, reveal(request.address), content=body, headers=headers
         )
+        if trace is not None and isinstance(getattr(built, "extensions", None), dict):
+            built.extensions["trace"] = trace
+        if is_foreign:
+            built.headers.pop("authorization", None)
+        return built
 
     def _translate(self, exc: Exception, request: WireRequest) -> FtrackJobsError:
         """Return our error for an error of the client.
@@ -239,12 +243,68 @@ def _closed() -> ConnectError:
     return error
 
 
-def encoded(headers: Headers) -> list[tuple[str, bytes]]:
+def encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
     """Return *headers* with text in UTF-8, in which servers expect the name of a file."""
     return [
-        (name, value if isinstance(value, bytes) else reveal(value).encode())
+        (name.encode("ascii"), value if isinstance(value, bytes) else reveal(value).encode())
         for name, value in headers.items()
     ]
+
+
+class Allowance:
+    """The time that is left for one exchange. It passes inside of :meth:`limit` only.
+
+    Args:
+        seconds: As in :class:`Bounds`.
+        rate: Bytes a second by which it grows.
+    """
+
+    def __init__(self, seconds: float, rate: float) -> None:
+        self._seconds, self._rate = seconds, rate
+        self._left = seconds
+        self._scope: anyio.CancelScope | None = None
+
+    def add(self, moved: int) -> None:
+        """Grow, because so many bytes were moved, or are about to be."""
+        if self._scope is None:
+            self._left += moved / self._rate
+        else:
+            self._scope.deadline += moved / self._rate
+
+    def renew(self, moved: int = 0) -> None:
+        """Begin again, and grow: all that came before took no longer than it may."""
+        self._left = self._seconds + moved / self._rate
+        if self._scope is not None:
+            self._scope.deadline = anyio.current_time() + self._left
+
+    @contextmanager
+    def limit(self) -> Iterator[None]:
+        """End the block when no time is left.
+
+        Raises:
+            ExceededError: It was ended.
+        """
+        with anyio.CancelScope(deadline=anyio.current_time() + self._left) as scope:
+            self._scope = scope
+            try:
+                yield
+            finally:
+                self._scope, self._left = None, scope.deadline - anyio.current_time()
+        if scope.cancelled_caught:
+            raise ExceededError(f"it takes longer than {self._seconds:g} s")
+
+    @contextmanager
+    def suspend(self) -> Iterator[None]:
+        """Let no time pass in the block, inside of :meth:`limit`: this side has to do something."""
+        scope = self._scope
+        if scope is None:
+            yield
+            return
+        left, scope.deadline = scope.deadline - anyio.current_time(), math.inf
+        try:
+            yield
+        finally:
+            scope.deadline = anyio.current_time() + left
 
 
 class _HttpxDownload:
@@ -362,100 +422,3 @@ class _Body:
         if isinstance(self._chunks, AsyncGenerator):
             with suppress(RuntimeError):  # aiohttp's task is running it, and ends it
                 await self._chunks.aclose()
-
-
-# When a request leaves this machine. Until then it can be stopped, and the server never sees it. A
-# client of httpx first connects, which may take as long as its timeout. httpcore announces each
-# step to the extension ``trace`` of a request. In some steps a cancellation is safe. In between it
-# is not: httpcore 1.0 would keep a connection in its pool that no request can use any more. There
-# the request is stopped by an error at the next step.
-
-#: The steps of httpcore in which a request waits for the network before it leaves.
-_CONNECTING = frozenset(
-    {"connect_tcp", "connect_unix_socket", "setup_socks5_connection", "start_tls"}
-)
-
-
-class Trace:
-    """Reports the steps of httpcore, as the extension ``trace`` of a request."""
-
-    def __init__(self, departure: Departure) -> None:
-        self._departure = departure
-        self._stream: Any = None  # the connection, before httpcore keeps it
-
-    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
-        step, _, phase = event.rpartition(".")
-        step = step.rpartition(".")[2]
-        if step in _CONNECTING:
-            if phase == "started":
-                self._departure.wait()
-                return
-            self._stream = info.get("return_value") or self._stream
-            try:
-                self._departure.proceed()
-            except Exception:
-                await self.aclose()
-                raise
-        elif phase == "started" and "request" in info:
-            if info["request"].method != b"CONNECT":
-                if step == "send_request_headers":
-                    self._stream = None
-                    # No further step is of interest, and each call takes time.
-                    info["request"].extensions.pop("trace", None)
-                    body = self._departure.leave(may_replace=True)
-                    if body is not None:
-                        _replace_body(info["request"], body)
-            elif step == "receive_response_headers":  # of a proxy, which connects meanwhile
-                self._departure.wait()
-            else:
-                self._departure.proceed()
-
-    async def aclose(self) -> None:
-        """Close a connection that was stopped before httpcore has noted it."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            with anyio.CancelScope(shield=True):
-                await stream.aclose()
-
-
-class _Bytes:
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self._body
-
-
-def _replace_body(request: Any, body: bytes) -> None:
-    """Let httpcore send *body*: it reads headers and body of its *request* after this."""
-    length = str(len(body)).encode()
-    request.headers = [
-        (name, length if name.lower() == b"content-length" else value)
-        for name, value in request.headers
-    ]
-    request.stream = _Bytes(body)
-
-
-class AnnouncedBody:
-    """A body that reports when its first byte leaves: aiohttp has no ``trace``.
-
-    Attributes:
-        failure: The error of the departure; aiohttp raises a different one.
-    """
-
-    def __init__(self, body: bytes, departure: Departure) -> None:
-        self._body = body
-        self._departure = departure
-        self.failure: Exception | None = None
-        departure.wait()
-
-    def __len__(self) -> int:
-        return len(self._body)
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            self._departure.leave(may_replace=False)
-        except Exception as exc:
-            self.failure = exc
-            raise
-        yield self._body

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import os
 import ssl
+import time
 from collections.abc import AsyncIterable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
@@ -24,12 +25,15 @@ import anyio
 import httpx
 from anyio.to_thread import run_sync
 
-from aioftrackjobs.errors import ConfigurationError
+from aioftrackjobs.errors import ConfigurationError, TransportError
 from aioftrackjobs.secret import Secret
-from aioftrackjobs.transport._base import OwnTransport
-from aioftrackjobs.transport._bounds import Bounds
+from aioftrackjobs.transport._base import OwnTransport, WireRequest, WireResponse
+from aioftrackjobs.transport._bounds import Bounds, ExceededError
 from aioftrackjobs.transport._files import FileTransport
-from aioftrackjobs.transport._httpx import HttpxTransport
+from aioftrackjobs.transport._httpx import HttpxTransport, encoded
+
+#: Bytes of a response that a thread reads: more than those of a hundred Jobs.
+_MOST_IN_THREAD = 64 * 1024 * 1024
 
 #: Seconds that an idle connection is kept. Common servers close it after 5 s, and a request on a
 #: connection that is being closed fails.
@@ -109,6 +113,46 @@ def open_transport(
         secrets=secrets,
         threads=transfers,
     )
+
+
+def send_in_thread(request: WireRequest, timeout: float) -> WireResponse:
+    """Send *request* over a connection of its own, and return its response; blocks the thread.
+
+    It goes the way that the requests of :func:`open_transport` go: through the same proxies, and
+    with the same certificates.
+
+    Args:
+        request: Has its whole body.
+        timeout: Seconds for each of connecting, sending and waiting for more of the response,
+            which may take twice as long in all.
+
+    Raises:
+        ConfigurationError: The environment names certificates that cannot be used.
+        TransportError: No complete response arrived.
+    """
+    is_secure = urlsplit(request.url).scheme == "https"
+    is_proxied = bool(getproxies().keys() - {"no"})
+    needs_certificates = is_secure or is_proxied
+    verify = load_certificates() if needs_certificates else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    body = cast("bytes | None", request.body)
+    deadline = time.monotonic() + 2 * timeout
+    try:
+        with httpx.Client(verify=verify, trust_env=is_proxied, timeout=timeout) as client:
+            received = bytearray()
+            with client.stream(
+                request.method,
+                request.url,
+                content=body,
+                headers=encoded(request.headers),
+            ) as response:
+                for piece in response.iter_bytes():
+                    received += piece
+                    if len(received) > _MOST_IN_THREAD or time.monotonic() > deadline:
+                        raise ExceededError  # noqa: TRY301 - it ends as all others
+            return WireResponse(response.status_code, bytes(received), dict(response.headers))
+    except Exception as exc:  # noqa: BLE001 - its text may quote a secret, and its request does
+        reason = type(exc).__name__
+    raise TransportError(f"no complete response: {reason}")
 
 
 class _OwnHttpxTransport(HttpxTransport):
@@ -268,20 +312,19 @@ class ShortCut:
         client: Sends all other requests; closed with this object.
         transport: The transport of the client.
         url: The address; its redirections are not followed.
+
+    Attributes:
+        is_closed: Whether it accepts no more requests.
     """
 
     def __init__(
         self, client: httpx.AsyncClient, transport: httpx.AsyncBaseTransport, url: str
     ) -> None:
+        self.is_closed = False
         self._client = client
         self._transport = transport
         self._text, self._url = url, httpx.URL(url)
         self._extensions = {"timeout": client.timeout.as_dict()}
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it accepts no more requests."""
-        return self._client.is_closed
 
     def build_request(
         self,
@@ -319,5 +362,6 @@ class ShortCut:
 
     async def aclose(self) -> None:
         """Close the client, and the transport."""
+        self.is_closed = True
         await self._client.aclose()
         await self._transport.aclose()

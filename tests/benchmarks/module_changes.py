@@ -89,7 +89,11 @@ def result(operation: dict[str, object]) -> dict[str, object]:
     """Return the result of an operation."""
     if operation["action"] == "query":
         of_jobs = " from Job " in str(operation["expression"])
-        rows = [*JOBS.values()] if of_jobs else [USER]
+        rows = (
+            [JOBS[key] for key in JOBS if key in str(operation["expression"])]
+            if of_jobs
+            else [USER]
+        )
         return {"action": "query", "data": rows, "metadata": {}}
     (key,) = operation["entity_key"]  # type: ignore[misc]
     JOBS.setdefault(key, {}).update(operation["entity_data"], id=key)  # type: ignore[call-overload]

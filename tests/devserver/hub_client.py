@@ -13,6 +13,7 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 
 from aioftrackjobs.devserver import ServerHandle
+from aioftrackjobs.testing import ServerProcess
 
 
 class HubClient:
@@ -64,14 +65,16 @@ class HubClient:
         return not self.events
 
 
-async def handshake(server: ServerHandle, **sent: Any) -> httpx.Response:
+async def handshake(server: ServerHandle | ServerProcess, **sent: Any) -> httpx.Response:
     credentials = {"ftrack-user": server.api_user, "ftrack-api-key": server.api_key}
     async with httpx.AsyncClient(base_url=server.url) as http:
         return await http.get("/socket.io/1/", **({"headers": credentials} | sent))
 
 
 @asynccontextmanager
-async def connected(server: ServerHandle, **options: Any) -> AsyncIterator[HubClient]:
+async def connected(
+    server: ServerHandle | ServerProcess, **options: Any
+) -> AsyncIterator[HubClient]:
     session = (await handshake(server)).text.partition(":")[0]
     url = f"ws{server.url.removeprefix('http')}/socket.io/1/websocket/{session}"
     async with connect(url, compression=None, **options) as socket:

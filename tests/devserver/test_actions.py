@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import httpx
 import pytest
 from anyio.to_thread import run_sync
 
+from aioftrackjobs.cli import main
+from aioftrackjobs.cli.actions import ask
+from aioftrackjobs.cli.arguments import ServerOptions
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.testing._server import FtrackServer
 
@@ -90,9 +95,9 @@ async def test_an_action_is_discovered_and_launched_with_its_form(server: Server
         task = server.inspector.find("select id from Task limit 1")[0]
         (maya,) = server.inspector.find('select id from User where username is "maya"')
         with serving_action(server, "maya") as action:
-            (item,) = server.actions.discover([task], user="maya")
+            (item,) = server.actions.discover([task], user="maya", timeout=20)
             assert item == ITEM
-            assert server.actions.launch(item, [task], user="maya") == FORM
+            assert server.actions.launch(item, [task], user="maya", timeout=20) == FORM
             values = {"frames": "1001-1010"}
             reply = server.actions.launch(item, [task], user="maya", values=values)
             assert reply == {"success": True, "message": "1001-1010"}
@@ -119,9 +124,61 @@ async def test_an_action_is_for_its_user_and_its_selection(server: ServerHandle)
             with pytest.raises(LookupError, match="no connected client has the action 'render'"):
                 server.actions.launch("render", [project], user="tom")
             selection = [{"entityId": "x", "entityType": "task"}]
-            assert server.actions.discover(selection, user="maya") == [ITEM]
+            assert server.actions.discover(selection, user="maya", timeout=20) == [ITEM]
 
     await run_sync(work)
+
+
+async def test_actions_through_http_and_commands(
+    server: ServerHandle, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTRACK_SERVER", server.url)
+    monkeypatch.setenv("FTRACK_API_USER", "maya")
+    monkeypatch.setenv("FTRACK_API_KEY", server.api_keys["maya"])
+
+    def command(*arguments: str) -> Any:
+        monkeypatch.setattr("sys.argv", ["aioftrackjobs", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return ended.value.code, json.loads(out) if out else err
+
+    def work() -> None:
+        task = server.inspector.find("select id from Task limit 1")[0]
+        selected = f"Task:{task['id']}"
+        with serving_action(server, "maya"):
+            assert command("discover", selected) == (0, [ITEM])
+            assert command("launch", "render", selected) == (0, FORM)
+            filled = ("--value", "frames=1-2")
+            done = {"success": True, "message": "1-2"}
+            assert command("launch", "render", selected, *filled) == (0, done)
+            messages = ask(ServerOptions(), "messages")["messages"]
+            assert [each["message"] for each in messages] == ["Submitted"]
+            code, error = command("launch", "other", selected)
+            assert (code, error) == (1, "No connected client has the action 'other' for maya.\n")
+            assert command("launch", "render", "nothing")[0] == 2
+
+    await run_sync(work)
+
+
+async def test_actions_need_credentials_and_a_body(server: ServerHandle) -> None:
+    credentials = {"ftrack-user": server.api_user, "ftrack-api-key": server.api_key}
+    async with httpx.AsyncClient(base_url=server.url) as http:
+        for path in ("discover", "launch", "messages"):
+            assert (await http.post(f"/actions/{path}", json={})).status_code == 401
+        http.headers.update(credentials)
+        for path, body in (
+            ("discover", b"{"),
+            ("discover", b"[]"),
+            ("discover", b'{"selection": [5]}'),
+            ("discover", b'{"selection": 5}'),
+            ("launch", b"{}"),
+            ("launch", b'{"item": {}}'),
+            ("launch", b'{"item": "a", "values": 5}'),
+        ):
+            response = await http.post(f"/actions/{path}", content=body)
+            assert (response.status_code, response.json()["exception"]) == (400, "RequestError")
 
 
 async def test_without_clients_there_are_no_actions(server: ServerHandle) -> None:

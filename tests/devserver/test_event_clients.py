@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.devserver import Limits, ServerHandle, running
-from aioftrackjobs.testing import Drop
+from aioftrackjobs.testing import Drop, ServerProcess
 
+from .hub_client import connected
 from .test_javascript import node, programs  # noqa: F401 - a fixture
 
 with warnings.catch_warnings():
@@ -85,10 +87,10 @@ async def test_the_python_client_replies_to_heartbeats() -> None:
                 reader(code, *rest)
 
             session.event_hub._handle_packet = count
-            until(lambda: beats.count("2") > 20)
+            until(lambda: beats.count("2") > 15)
             assert session.event_hub.connected
 
-    async with running(limits=Limits(heartbeat=0.1)) as server:
+    async with running(limits=Limits(heartbeat=0.4)) as server:
         await run_sync(work, server)
 
 
@@ -120,3 +122,24 @@ async def test_the_javascript_client_gets_events_and_replies_and_reconnects(
     )
     assert await node(server, programs, "events.mjs") == {"answer": 2}
     assert [each.fault for each in server.faults.injected] == [Drop()]
+
+
+async def test_the_javascript_client_reconnects_after_the_server_was_killed(
+    tmp_path: Path,
+    programs: Path,  # noqa: F811
+) -> None:
+    with ServerProcess(tmp_path) as server:
+
+        async def kill_at_event() -> None:
+            async with connected(server) as client:
+                await client.subscribe("topic=lose", id="killer")
+                waiting.set()
+                await client.event()
+                await run_sync(server.kill)
+                await run_sync(server.start)
+
+        waiting = anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kill_at_event)
+            await waiting.wait()
+            assert await node(server, programs, "events.mjs") == {"answer": 2}

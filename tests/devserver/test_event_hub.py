@@ -238,8 +238,8 @@ async def test_a_second_subscription_of_javascript_does_not_end_its_socket(
 
 
 async def test_heartbeats_keep_a_connection_whose_client_replies() -> None:
-    async with running(limits=Limits(heartbeat=0.15)) as server, connected(server) as client:
-        for _ in range(30):  # 1.5 s: longer than a silent client would be kept
+    async with running(limits=Limits(heartbeat=0.4)) as server, connected(server) as client:
+        for _ in range(18):  # 2.4 s: longer than a silent client would be kept
             assert await client.frame() == "2::"
             await client.socket.send("2:::")
 

@@ -12,18 +12,22 @@ import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.devserver import ServerHandle, running
+from aioftrackjobs.testing import ServerProcess
 
 from .caller import names_in, stored
 
 PROGRAMS = Path(__file__).parent / "javascript"
 #: Schemas of a real server; not part of the repository.
 REAL_SCHEMAS = Path(__file__).parents[3] / "shared" / "schemas" / "all.json"
+#: A server in this process or in one of its own.
+Served: TypeAlias = ServerHandle | ServerProcess
+
 _INSTALL_SECONDS = 120
 _RUN_SECONDS = 60
 
@@ -48,7 +52,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-async def node(server: ServerHandle, programs: Path, name: str, *arguments: str) -> Any:
+async def node(server: Served, programs: Path, name: str, *arguments: str) -> Any:
     """Run a program against *server*, and return what it reports."""
     environment = {
         "PATH": os.environ["PATH"],

@@ -209,6 +209,46 @@ async def test_a_huge_batch_is_split_so_that_clients_can_read_it() -> None:
         assert names == [f"f{n}" for n in range(100)]
 
 
+async def test_schemas_of_another_kind_end_in_no_failure() -> None:
+    """Types that the server knows something about, without what it knows."""
+    import httpx
+
+    def schema(name: str, key: str, **properties: Any) -> dict[str, Any]:
+        return {
+            "id": name,
+            "type": "object",
+            "properties": {key: {"type": "string"}, **properties},
+            "primary_key": [key],
+            "required": [key],
+            "immutable": [key],
+            "default_projections": [key],
+            "system_projections": [],
+            "alias_for": None,
+        }
+
+    text = {"type": "string"}
+    schemas = [
+        schema("Event", "id", data=text),
+        schema("CustomAttributeValue", "name", value=text),
+        schema("CustomAttributeConfiguration", "code"),
+        schema("Context", "path", parent_id=text),
+        schema("Thing", "id", parent_id=text, alias_for=text),
+        schema("User", "id", username=text),
+    ]
+    async with (
+        running(schemas=schemas) as server,
+        connected(server) as client,
+        httpx.AsyncClient(base_url=server.url) as http,
+    ):
+        await client.subscribe("topic=*")
+        remote = Caller(http, server.api_user, server.api_key)
+        await remote.create("CustomAttributeValue", name="n", value="v")
+        await remote.create("Context", path="p", parent_id="above")
+        await remote.create("Thing", id="t", parent_id="p")
+        await remote.call(update("CustomAttributeValue", "n", value="w"), delete("Thing", "t"))
+        assert [each["action"] for each in await entities_of(client)] == ["add"]
+
+
 async def test_strange_schemas_end_in_no_failure(recorded: Caller) -> None:
     project = await first(recorded, "Project")
     folder = await recorded.create("Folder", name="f", parent_id=project["id"])

@@ -302,7 +302,7 @@ async def test_at_most_eight_requests_are_in_progress(
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
-        for _ in range(5):
+        for _ in range(20):
             await anyio.lowlevel.checkpoint()
         under_way -= 1
         return httpx.Response(200, json=[{"action": "query", "data": [], "metadata": {}}])

@@ -125,13 +125,14 @@ async def run_jobs(
         async with unruly(server.url) as proxy, connected(server, proxy.url) as session:
             async with job_context(session, description=name, **options) as job:
                 proxy.choose = choices[name]
-            found = server.inspector.job(job.id)
-            ends[name] = f"{found['status']}: {found['description']}"
+            status = server.inspector.job(job.id)["status"]
+            await until(lambda: shown(server, job.id))  # it may follow
+            ends[name] = f"{status}: {shown(server, job.id)}"
 
     names = list(choices)
-    for start in range(0, len(names), 60):
+    for start in range(0, len(names), 30):
         async with anyio.create_task_group() as group:
-            for name in names[start : start + 60]:
+            for name in names[start : start + 30]:
                 group.start_soon(run, name)
     return ends
 

@@ -22,9 +22,9 @@ from aioftrackjobs import (
     UnserialisableValueError,
     ValidationError,
 )
-from aioftrackjobs.commit import queue
+from aioftrackjobs.commit import lane
 from aioftrackjobs.commit.dispatcher import MAX_REQUESTS
-from aioftrackjobs.commit.queue import GROUP_OPERATIONS
+from aioftrackjobs.commit.lane import GROUP_OPERATIONS
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import Delay, Drop, NotAtomic
 from aioftrackjobs.retry import RetryPolicy
@@ -149,7 +149,7 @@ async def test_what_a_request_carries_is_bounded(tables: Tables) -> None:
 
 
 async def test_its_bytes_are_bounded_too(tables: Tables, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "GROUP_BYTES", 10_000)
+    monkeypatch.setattr(lane, "GROUP_BYTES", 10_000)
     async with tables.session() as session, anyio.create_task_group() as group:
         for _ in range(10):
             group.start_soon(create, session, "ä" * 1_000)

@@ -18,7 +18,7 @@ from aioftrackjobs import (
     ServerError,
     SessionStateError,
 )
-from aioftrackjobs.commit import queue
+from aioftrackjobs.commit import lane
 from aioftrackjobs.commit.dispatcher import MAX_REQUESTS, Dispatcher
 from aioftrackjobs.models import remote_value
 from aioftrackjobs.session import connection_of
@@ -48,7 +48,7 @@ async def create(session: AsyncSession, data: str = "{}") -> Job:
 async def test_a_task_with_huge_commits_does_not_starve_others(
     tables: Tables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "GROUP_OPERATIONS", 10)
+    monkeypatch.setattr(lane, "GROUP_OPERATIONS", 10)
     rounds, huge_commits = 20, 0
     async with tables.session() as session, anyio.create_task_group() as group:
 

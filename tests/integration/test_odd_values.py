@@ -265,7 +265,7 @@ STEPS = [
     "aioftrackjobs.jobs.channels.Channel.write",
     "aioftrackjobs.jobs.reading.JobReader.read",
     "aioftrackjobs.jobs.journal_replay.JournalReplay.deliver",
-    "aioftrackjobs.commit.queue.SendQueue.take",
+    "aioftrackjobs.commit.lane.SendQueue.take",
     "aioftrackjobs.commit.unit_of_work.UnitOfWork._merge",
     "aioftrackjobs.journal._file.JournalFile.write",
     "aioftrackjobs.journal._file.JournalFile.sync",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import anyio
@@ -12,14 +12,20 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, Job, job_context
-from aioftrackjobs.commit.queue import GROUP_OPERATIONS
+from aioftrackjobs.commit.lane import GROUP_OPERATIONS
+from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import jobs_of
 from aioftrackjobs.transport import Download, WireRequest, WireResponse
 
 from ..tables import result_of
+from .relay import Relay, Send
+from .settings import connected
 from .waiting import until
+
+#: Longer than any test takes.
+NEVER = 3600.0
 
 
 class Wire:
@@ -205,3 +211,42 @@ async def test_a_job_that_has_ended_is_not_reported_any_more(
     await turns()
 
     assert wire.reports == []
+
+
+async def test_a_job_that_is_refused_is_written_apart_from_the_others(
+    server: ServerHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Together with them, each round would be sent again and again in smaller parts."""
+    monkeypatch.setattr("aioftrackjobs.jobs.channels._REFUSAL_PAUSE", NEVER)
+    monkeypatch.setattr("aioftrackjobs.jobs.channels._LONGEST_REFUSAL_PAUSE", NEVER)
+    rounds, refusals = 0, 0
+
+    async def refuse(request: WireRequest, send: Send) -> WireResponse:
+        nonlocal rounds, refusals
+        body = request.body if isinstance(request.body, bytes) else b""
+        if b'"update"' in body and b'"done"' not in body:
+            if refused.id.encode() in body:
+                refusals += 1
+                return WireResponse(200, b'{"exception": "ValidationError", "content": "no"}')
+            rounds += 1
+        return await send(request)
+
+    async with connected(server) as session, AsyncExitStack() as blocks:
+        jobs = [
+            await blocks.enter_async_context(job_context(session, interval=0.01)) for _ in range(8)
+        ]
+        refused = jobs[3]
+        relay = Relay(session, refuse)
+
+        async def report_until(condition: Callable[[], bool]) -> None:
+            while not condition():
+                for job in jobs:
+                    job.progress(rounds % 100 / 100)
+                await anyio.sleep(0.01)
+
+        with anyio.fail_after(20):
+            await report_until(lambda: refusals > 0 and rounds > 5)
+            before, rounds = refusals, 0
+            await report_until(lambda: rounds > 5)
+        assert refusals == before
+        relay.end()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import trustme
+from anyio.to_thread import run_sync
 
 from aioftrackjobs import (
     AsyncSession,
@@ -18,10 +19,12 @@ from aioftrackjobs import (
     ConnectError,
     FtrackJobsError,
     Job,
+    TransportError,
     job_context,
 )
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.session import connection_of
 
 from .settings import Setting
 from .wires import Proxy, Received, listening, over_tls, responding, response
@@ -290,3 +293,44 @@ async def test_a_redirection_to_https_finds_the_authority_of_the_environment(
         await session.download(component.id, tmp_path / "a.txt")
 
     assert (tmp_path / "a.txt").read_bytes() == b"hello"
+
+
+# A thread that calls the server while the event loop is blocked
+
+
+async def call_in_thread(session: AsyncSession) -> list[object]:
+    operations = [{"action": "query", "expression": "select id from User"}]
+    (result,) = await run_sync(connection_of(session).call_in_thread, operations)
+    found: list[object] = result["data"]
+    return found
+
+
+@pytest.mark.own_client
+async def test_a_thread_calls_through_the_proxy_of_the_session(
+    server: ServerHandle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy = Proxy()
+    async with listening(proxy.handle) as port:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+        async with AsyncSession(server.url, server.api_key, server.api_user) as session:
+            assert await call_in_thread(session)
+    assert [request.target for request in proxy.received] == [f"{server.url}/api"]
+
+
+@pytest.mark.own_client
+async def test_a_thread_trusts_the_authorities_of_the_session(
+    server: ServerHandle, secure_url: str, authority_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncSession(secure_url, server.api_key, server.api_user) as session:
+        with pytest.raises(TransportError) as caught:
+            await call_in_thread(session)
+        monkeypatch.setenv("SSL_CERT_FILE", authority_file)
+        assert await call_in_thread(session)
+    assert server.api_key not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_a_thread_does_not_go_past_a_client_of_the_callers(
+    setting: Setting, server: ServerHandle
+) -> None:
+    async with session_of(setting, server.url, server) as session:
+        assert connection_of(session).may_call_in_thread is (setting.client == "own")

@@ -142,6 +142,9 @@ FAULTS: dict[str, Respond] = {
     "is no HTTP": lambda request: f"!{echo(request)}\r\n\r\n".encode(),
     "repeats a result": lambda _: response("200 OK", f'[{{"url": "{KEY}"}}, {{}}]'.encode()),
     "has an odd result": odd_result,
+    "answers another call": lambda _: response(
+        "200 OK", f'[{{"action": "update", "data": {{"id": "{KEY}"}}}}]'.encode()
+    ),
     "has no result": lambda _: response("200 OK", f'{{"url": "{KEY}"}}'.encode()),
     "breaks off": broken_off,
     "redirects to another host": moved("http://localhost:9/x"),

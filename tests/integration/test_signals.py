@@ -15,6 +15,9 @@ from aioftrackjobs.devserver import ServerHandle
 from .test_process_ends import line, rest
 from .test_recovery import daemon, settled
 
+#: Steps of a shutdown at which another signal arrives.
+STEPS = 12
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals")
 
 #: Jobs in the block itself, in its tasks, and in a task that only asyncio knows.
@@ -369,3 +372,124 @@ async def test_without_a_signal_the_block_runs_as_without_it(session: AsyncSessi
             scope.cancel()
             await anyio.sleep_forever()
     assert scope.cancelled_caught
+
+
+AT_ONCE = """
+    import os
+    import signal
+    import sys
+    import anyio
+    from aioftrackjobs import AsyncSession, shutdown_on_signals, signals
+
+    async def main():
+        async with AsyncSession() as session:
+            try:
+                async with shutdown_on_signals(session, grace=600):
+                    sys.setprofile(profile)
+                    os.kill(os.getpid(), signal.SIGINT)
+                    await anyio.sleep_forever()
+            finally:
+                if left > 0:
+                    os.kill(os.getpid(), signal.SIGINT)
+                with anyio.CancelScope(shield=True):
+                    await anyio.sleep_forever()
+
+    def profile(frame, event, argument):  # a signal at some moment of the shutdown
+        global left
+        is_ours = frame.f_back.f_code.co_filename == signals.__file__
+        if event == "call" and is_ours and frame.f_code.co_name in STEPS:
+            left -= 1
+            if not left:
+                sys.setprofile(None)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    STEPS, left = ("__exit__", "__aexit__", "signal", "_exit_out_of_groups"), int(sys.argv[1])
+    anyio.run(main, backend="BACKEND")
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_a_second_signal_at_any_moment_of_the_shutdown_ends_the_process(
+    server: ServerHandle, tmp_path: Path, backend: str
+) -> None:
+    code = AT_ONCE.replace("BACKEND", backend)
+
+    async def run(moment: int) -> None:
+        async with daemon(server, tmp_path / "journal", moment, code=code) as process:
+            await process.wait()
+        assert process.returncode == 128 + signal.SIGINT, moment
+
+    with anyio.fail_after(50):
+        for first in range(1, 1 + STEPS, 3):
+            async with anyio.create_task_group() as group:
+                for moment in range(first, first + 3):
+                    group.start_soon(run, moment)
+
+
+TWO_SESSIONS = """
+    import anyio
+    from aioftrackjobs import AsyncSession, job_context, shutdown_on_signals
+
+    async def main():
+        async with (
+            AsyncSession() as one,
+            AsyncSession() as other,
+            shutdown_on_signals(one),
+            shutdown_on_signals(other),
+            job_context(one, description="one"),
+            job_context(other, description="other"),
+        ):
+            print("ready", flush=True)
+            await anyio.sleep_forever()
+
+    anyio.run(main, backend="BACKEND")
+"""
+
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+async def test_a_signal_ends_the_jobs_of_two_sessions(
+    server: ServerHandle, session: AsyncSession, tmp_path: Path, backend: str
+) -> None:
+    code = TWO_SESSIONS.replace("BACKEND", backend)
+    async with daemon(server, tmp_path / "journal", code=code) as process:
+        assert await line(process) == "ready"
+        process.send_signal(signal.SIGTERM)
+        errors = await rest(process)
+        await process.wait()
+
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    jobs = await session.query("Job").all()
+    assert all("failed: stopped by SIGTERM" in job["data"] for job in jobs), jobs
+    assert len(jobs) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the lock of another system may differ")
+async def test_a_call_that_never_comes_back_to_the_interpreter_delays_nothing(
+    server: ServerHandle, tmp_path: Path
+) -> None:
+    """Python runs handlers only between two instructions of the main thread."""
+    code = """
+        import ctypes
+        import signal
+        import threading
+        import anyio
+        from aioftrackjobs import AsyncSession, shutdown_on_signals
+
+        async def main():
+            async with AsyncSession() as session, shutdown_on_signals(session, grace=600):
+                libc = ctypes.CDLL(None)
+                lock = ctypes.create_string_buffer(64)
+                libc.pthread_mutex_lock(lock)
+                print("ready", flush=True)
+                libc.pthread_mutex_lock(lock)  # a deadlock, which no signal interrupts
+
+        anyio.run(main)
+    """
+    async with daemon(server, tmp_path / "journal", code=code) as process:
+        assert await line(process) == "ready"
+        process.send_signal(signal.SIGTERM)
+        assert process.stderr is not None
+        process.send_signal(signal.SIGINT)
+        await process.wait()
+
+    assert process.returncode in (128 + signal.SIGTERM, 128 + signal.SIGINT)

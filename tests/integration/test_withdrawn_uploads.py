@@ -34,7 +34,7 @@ from aioftrackjobs.timings import Timings
 from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import WireRequest, WireResponse
 
-from .journals import entries, journaled
+from .journals import DEAD, entries, journaled
 from .relay import Relay, Send
 from .waiting import until
 
@@ -303,3 +303,76 @@ async def test_uploads_that_a_session_left_are_removed_by_the_next_one(
     async with journaled(studio.handle, path, timings=Timings(last_request_delay=0.0)) as session:
         assert await jobs_of(session).replay.deliver()
     assert entries(path).keys() == {"1" * 32}
+
+
+PAGE = {"content-type": "text/html; charset=utf-8"}
+REFUSAL = b'{"exception": "EntityNotFoundError", "content": "There is no file."}'
+
+
+@pytest.mark.parametrize(
+    ("response", "is_gone"),
+    [
+        pytest.param(WireResponse(200, b"{}"), True, id="removed"),
+        pytest.param(WireResponse(204, b""), True, id="removed, without content"),
+        pytest.param(WireResponse(404, REFUSAL), True, id="the server has no such file"),
+        pytest.param(WireResponse(410, REFUSAL), True, id="it has it no more"),
+        pytest.param(WireResponse(404, b""), False, id="404 of a gateway"),
+        pytest.param(WireResponse(404, b"<h1>Not found</h1>", PAGE), False, id="404 page"),
+        pytest.param(WireResponse(404, b"[]"), False, id="404, and another JSON"),
+        pytest.param(WireResponse(200, b"sign in", PAGE), False, id="page"),
+        pytest.param(WireResponse(200, b" \n<!DOCTYPE html>"), False, id="page of no type"),
+        pytest.param(WireResponse(302, b"", {"location": "/login"}), False, id="redirection"),
+        pytest.param(WireResponse(400, REFUSAL), False, id="400"),
+        pytest.param(WireResponse(401, b""), False, id="401"),
+        pytest.param(WireResponse(403, b""), False, id="403"),
+        pytest.param(WireResponse(408, b""), False, id="408"),
+        pytest.param(WireResponse(429, b"", {"retry-after": "1"}), False, id="429"),
+        pytest.param(WireResponse(503, b"<html>", PAGE), False, id="503"),
+    ],
+)
+async def test_only_the_server_itself_knows_that_a_file_is_gone(
+    studio: Studio, tmp_path: Path, response: WireResponse, is_gone: bool
+) -> None:
+    path = tmp_path / "jobs.journal"
+    leave_upload(studio, path)
+    timings = Timings(last_request_delay=0.0)
+    async with journaled(
+        studio.handle, path, timings=timings, retry=RetryPolicy(first_delay=0.01)
+    ) as session:
+        tried = 0
+
+        async def respond(request: WireRequest, send: Send) -> WireResponse:
+            nonlocal tried
+            if "remove" not in request.url:
+                return await send(request)
+            tried += 1
+            return response if tried < 3 else await send(request)
+
+        Relay(session, respond)
+        await until(lambda: entries(path) == {})
+    assert tried == (1 if is_gone else 3)
+
+
+async def test_a_removal_that_is_refused_for_long_is_given_up(
+    studio: Studio, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "jobs.journal"
+    leave_upload(studio, path)
+    timings = Timings(last_request_delay=0.0, refusal_limit=0.2)
+    async with journaled(
+        studio.handle, path, timings=timings, retry=RetryPolicy(first_delay=0.01)
+    ) as session:
+
+        async def forbid(request: WireRequest, send: Send) -> WireResponse:
+            return WireResponse(403, b"") if "remove" in request.url else await send(request)
+
+        Relay(session, forbid)
+        await until(lambda: entries(path) == {})
+    assert caplog.text.count("does not remove the file") == 1
+
+
+def leave_upload(studio: Studio, path: Path) -> None:
+    """Leave an upload in a journal, as a process that was killed in the midst of it."""
+    file = JournalFile(path, Owner("dead", DEAD, studio.handle.url, studio.handle.api_user))
+    file.write(time.time(), [Entry("upload", "0" * 32, "dead", 1.0)], [])
+    file.close()

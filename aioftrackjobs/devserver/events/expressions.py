@@ -25,7 +25,7 @@ from typing import Any
 from lark import Lark, Token, Transformer, UnexpectedInput, UnexpectedToken, v_args
 
 #: Characters of an expression, and conditions within conditions: more than people write.
-LONGEST = 16 * 1024
+LONGEST = 4 * 1024
 _DEEPEST = 50
 _MISSING = object()
 _OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {

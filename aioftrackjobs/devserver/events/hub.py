@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 Event: TypeAlias = dict[str, Any]
 #: Handshakes without a WebSocket that are remembered; the oldest is forgotten first.
 _MOST_SESSIONS = 10_000
+#: Seconds in which the event loop of a server that runs does what it is asked to.
+_LONGEST_TURN = 10.0
 #: Bytes of a waiting frame beside its text.
 _BARE = 64
 
@@ -37,13 +39,13 @@ class Connection:
 
     Attributes:
         username: The user who has made the handshake.
-        is_slow: It did not read its frames in time, and is to be disconnected.
+        slow: Set when it did not read its frames in time, and is to be disconnected.
     """
 
     def __init__(self, username: str, limit: int) -> None:
         self.username = username
         self.subscribers: dict[str, Subscriber] = {}
-        self.is_slow = False
+        self.slow = asyncio.Event()
         self._waiting = deque[str]([frames.CONNECT])
         self._room = limit
         self._changed = asyncio.Event()
@@ -51,27 +53,21 @@ class Connection:
     def put(self, frame: str) -> None:
         """Let *frame* wait until it is sent; a client that lets too many wait is slow."""
         self._room -= len(frame) + _BARE
-        self.is_slow = self.is_slow or self._room < 0
-        if not self.is_slow:
+        if self._room < 0:
+            self.slow.set()
+            self._waiting.clear()
+        else:
             self._waiting.append(frame)
-        self._changed.set()
+            self._changed.set()
 
-    async def take(self) -> str | None:
-        """Return the next frame to be sent, None if the client is slow."""
-        while not self._waiting and not self.is_slow:
+    async def take(self) -> str:
+        """Return the next frame to be sent."""
+        while not self._waiting:
             self._changed.clear()
             await self._changed.wait()
-        if self.is_slow:
-            return None
         frame = self._waiting.popleft()
         self._room += len(frame) + _BARE
         return frame
-
-    async def wait_slow(self) -> None:
-        """Return when the client is slow, however long the last frame takes to be sent."""
-        while not self.is_slow:
-            self._changed.clear()
-            await self._changed.wait()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -220,7 +216,7 @@ class EventHub:
             return 0
         found = Future[int]()
         self._loop.call_soon_threadsafe(lambda: found.set_result(len(self.publish(event))))
-        return found.result()
+        return found.result(_LONGEST_TURN)
 
     def _publish_all(self, events: list[Event]) -> None:
         for event in events:

@@ -106,7 +106,8 @@ class UpdateEvents:
     def _keep(self, transaction: Transaction, entities: list[Event], user: Row | None) -> None:
         """Add a row of the type Event for each entity, and remove old ones."""
         event_type = self._model.types.get(_EVENT)
-        if event_type is None or "id" not in event_type.attributes:
+        own_id = None if event_type is None else event_type.attributes.get("id")
+        if event_type is None or own_id is None or own_id.type != "integer":
             return
         last, now = transaction.highest(event_type.root, {}, "id") or 0, now_text()
         for number, entity in enumerate(entities, last + 1):
@@ -217,14 +218,14 @@ class _Describer:
         """Add a custom attribute to the description of the entity that has its value."""
         row = after or before
         assert row is not None  # noqa: S101 - a change has one of them
-        configuration = self._read(_CONFIGURATION, row["configuration_id"])
-        owners = (self._read(owner, row["entity_id"]) for owner in _OWNERS)
+        configuration = self._read(_CONFIGURATION, row.get("configuration_id"))
+        owners = (self._read(owner, row.get("entity_id")) for owner in _OWNERS)
         owner = next(filter(None, owners), None)
-        old, new = (each and each["value"] for each in (before, after))
+        old, new = (each and each.get("value") for each in (before, after))
         if configuration is None or owner is None or old == new:
             return
         entity = self._entity(owner, "update")
-        entity["changes"][configuration["key"]] = {"old": old, "new": new}
+        entity["changes"][str(configuration.get("key"))] = {"old": old, "new": new}
         entity["keys"] = list(entity["changes"])
 
     def _entity(self, row: Row, action: str) -> Event:
@@ -277,7 +278,7 @@ class _Describer:
         return None
 
     def _read(self, name: str, own_id: Any) -> Row | None:
-        if name not in self._model.types:
+        if name not in self._model.types or "id" not in self._model.root(name).attributes:
             return None
         place = (self._model.types[name].root, own_id)
         if place not in self._rows:

@@ -16,6 +16,7 @@ from starlette.routing import Route, WebSocketRoute
 
 from aioftrackjobs.devserver.api_errors import ApiError, RequestError
 from aioftrackjobs.devserver.engine import Engine
+from aioftrackjobs.devserver.http.action_endpoints import ActionEndpoints
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
 from aioftrackjobs.devserver.http.event_endpoints import EventEndpoints
@@ -46,6 +47,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
     reader = BatchReader(engine, database)
     files = FileEndpoints(engine, database)
     events = EventEndpoints(engine, database)
+    actions = ActionEndpoints(engine, database, reader)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -64,6 +66,9 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
             Route("/component/thumbnail", files.thumbnail),
             Route("/img/thumbnail2.png", no_thumbnail),
             Route("/widget", files.widget),
+            Route("/actions/discover", actions.discover, methods=["POST"]),
+            Route("/actions/launch", actions.launch, methods=["POST"]),
+            Route("/actions/messages", actions.messages, methods=["POST"]),
             Route("/socket.io/1/", events.handshake),
             WebSocketRoute("/socket.io/1/websocket/{session}", events.websocket),
         ],

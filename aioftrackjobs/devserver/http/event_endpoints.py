@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import anyio
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -85,15 +87,13 @@ class EventEndpoints:
 
 async def _send(websocket: WebSocket, connection: Connection) -> None:
     """Send what waits, as fast as the client reads it."""
-    while (frame := await connection.take()) is not None:
-        try:
-            await websocket.send_text(frame)
-        except WebSocketDisconnect:
-            return
+    with suppress(WebSocketDisconnect):
+        while True:
+            await websocket.send_text(await connection.take())
 
 
 async def _cut_off_when_slow(websocket: WebSocket, connection: Connection) -> None:
-    await connection.wait_slow()
+    await connection.slow.wait()
     _abort(websocket)
 
 

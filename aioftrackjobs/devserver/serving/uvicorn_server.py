@@ -187,6 +187,21 @@ class _WebSocketProtocol(WebSocketsSansIOProtocol):
         self._served: ASGIApp = self.app
         self.app = self._run_app
 
+    # Older versions of uvicorn let the transport's buffer grow as long as a client does not read.
+
+    def pause_writing(self) -> None:
+        """Let messages wait until the client has read."""
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        """Go on."""
+        self.writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what waits for a client that is gone."""
+        super().connection_lost(exc)
+        self.writable.set()
+
     async def _run_app(self, scope: Scope, receive: Receive, send: Send) -> None:
         # uvicorn logs the path and the query of its own scope; those have credentials.
         self.scope = {**self.scope, "path": "/socket.io/1/websocket", "query_string": b""}

@@ -97,6 +97,8 @@ def test_results_in_another_order_or_doubled_are_refused() -> None:
 
 
 QUERY: dict[str, Any] = {"action": "query", "expression": "select id from Job where id is j"}
+BY_ID = {**QUERY, "expression": 'select id from Job where id in ("j", "k") offset 0 limit 500'}
+SUBQUERY = {**QUERY, "expression": 'Job where id in (select id from Job where id in ("k"))'}
 CREATE: dict[str, Any] = {
     "action": "create",
     "entity_type": "Job",
@@ -117,6 +119,12 @@ URLS: dict[str, Any] = {"action": "get_upload_metadata", "component_id": "c"}
         (QUERY, result("query", None), False),
         (QUERY, result("query", [{"__entity_type__": "User", "id": "u"}]), False),
         (QUERY, None, False),
+        (SUBQUERY, result("query", [ROW]), True),
+        (BY_ID, result("query", [ROW]), True),
+        (BY_ID, result("query", [{**ROW, "id": "J"}]), True),
+        (BY_ID, result("query", []), True),
+        (BY_ID, result("query", [{**ROW, "id": "another"}]), False),
+        (BY_ID, result("query", [ROW, {**ROW, "id": "another"}]), False),
         (QUERY, [], False),
         (
             {**QUERY, "expression": "Component"},

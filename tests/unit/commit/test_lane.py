@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aioftrackjobs.commit import queue as queues
-from aioftrackjobs.commit.queue import GROUP_OPERATIONS, SendQueue
+from aioftrackjobs.commit import lane as lanes
+from aioftrackjobs.commit.lane import GROUP_OPERATIONS, SendQueue
 from aioftrackjobs.commit.request import NotApplied, Outcome, PendingRequest, WithdrawnError
 from aioftrackjobs.protocol.operations import Update
 from aioftrackjobs.protocol.values import Reference
@@ -90,7 +90,7 @@ def test_no_more_operations_share_a_request_than_are_allowed(
 
 def test_no_more_bytes_share_a_request_than_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = [commit(number) for number in range(4)]
-    monkeypatch.setattr(queues, "GROUP_BYTES", 2 * len(requests[0].encode()))
+    monkeypatch.setattr(lanes, "GROUP_BYTES", 2 * len(requests[0].encode()))
 
     assert taken(filled(*requests)) == [[0, 1], [2, 3]]
 
