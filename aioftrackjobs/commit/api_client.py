@@ -217,14 +217,10 @@ class ApiClient:
             FtrackJobsError: As :meth:`send`; also if it is redirected.
         """
         request = WireRequest("POST", self.url, self._headers, encode_batch(operations))
-        response = send(request)
-        return decode_response(
-            response.status,
-            response.body,
-            len(operations),
-            redact=self._redact,
-            url=without_query(reveal(self.url)),
-        )
+        results, error = self._read(send(request), operations, self.url)
+        if error is not None:
+            raise error
+        return results
 
     def _redirected(self, response: WireResponse, url: str | Secret[str]) -> Secret[str]:
         """Return where to send a request again that *url* redirects.
@@ -267,6 +263,28 @@ class ApiClient:
     def _decode(
         self, response: WireResponse, operations: Sequence[AnyOperation], url: str | Secret[str]
     ) -> list[Any]:
+        """Return the results in *response*, and note what it says of the server."""
+        results, error = self._read(response, operations, url)
+        if error is None:
+            self._server_status.note_response(response.headers, is_success=True)
+            return results
+        if not isinstance(error, ServerError) or error.kind == f"HTTP {error.status}":
+            self.url = self._given_url  # if it was moved, it may have been moved back
+        error.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
+        if isinstance(error, ServerError):
+            self._server_status.note_response(response.headers)
+        else:
+            self._server_status.note_failure(str(error))
+        raise error
+
+    def _read(
+        self, response: WireResponse, operations: Sequence[AnyOperation], url: str | Secret[str]
+    ) -> tuple[list[Any], ServerError | TransportError | None]:
+        """Return the results in *response*, or the error to raise, in any thread.
+
+        The error is without the frames that have read the body, and without their error: a
+        traceback with variables would show what the body contains.
+        """
         # Only an address that the server has redirected to may contain secrets.
         shown = url if isinstance(url, str) else without_query(url)
         try:
@@ -281,20 +299,9 @@ class ApiClient:
             if (problem := first_problem(operations, results)) is not None:
                 raise MalformedResponseError(problem, status=response.status, url=shown)
         except (ServerError, TransportError) as exc:
-            error, results = exc, []  # a traceback with variables would show them
-        else:
-            self._server_status.note_response(response.headers, is_success=True)
-            return results
-        if not isinstance(error, ServerError) or error.kind == f"HTTP {error.status}":
-            self.url = self._given_url  # if it was moved, it may have been moved back
-        error.retry_after = decode_retry_after(response.headers, datetime.now(UTC))
-        if isinstance(error, ServerError):
-            self._server_status.note_response(response.headers)
-        else:
-            self._server_status.note_failure(str(error))
-        # Without the frames that have read the body, and their error: it may contain secrets.
-        error.__context__ = None
-        raise error.with_traceback(None)
+            exc.__context__ = None
+            return [], exc.with_traceback(None)
+        return results, None
 
 
 def _only_expression(operations: Sequence[AnyOperation]) -> str | None:

@@ -63,7 +63,6 @@ class ActionEndpoints:
 
     async def _read(self, request: Request) -> tuple[str, dict[str, Any]]:
         """Return the caller and the body of a request."""
-        user = request.headers.get("ftrack-user")
         try:
             async with self._reader.read(request) as (caller, body):
                 async with self._database.turn:
@@ -73,7 +72,7 @@ class ActionEndpoints:
             raise RequestError(f"The request body is not JSON: {error}.") from None
         if not isinstance(data, dict):
             raise RequestError("The request body must be a JSON object.")
-        return user or "", data
+        return caller.identity.username, data
 
     async def _run(self, function: Callable[[], Any]) -> Any:
         try:
