@@ -19,7 +19,7 @@ from aioftrackjobs.devserver.serving.handle import handle_of
 from aioftrackjobs.session import AsyncSession
 from aioftrackjobs.testing._server import FtrackServer
 
-_URL = "http://ftrack.fake"
+_URL = "http://ftrack.test"
 
 
 class FakeServer(FtrackServer):
