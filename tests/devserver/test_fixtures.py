@@ -169,7 +169,7 @@ async def test_a_fixture_replaces_a_seeded_user() -> None:
         pytest.param(entity("Job", id="j", stats="queued"), "status", id="unknown-attribute"),
         pytest.param(entity("Job", id="j", status=5), "status", id="wrong-value"),
         pytest.param(entity("JobComponent", job_id="j"), "component_id", id="no-key"),
-        pytest.param(entity("User", id="u"), "username is required", id="not-complete"),
+        pytest.param(entity("Location", id="l"), "name is required", id="not-complete"),
         pytest.param(
             entity("Job", id="j", user_id="missing"),
             "user_id leads nowhere: there is no Resource 'missing'",

@@ -87,6 +87,7 @@ async def test_custom_attributes_are_created_generally_and_read_specifically(
         "configuration_id": "c-fps",
         "entity_id": task,
         "key": "fps",
+        "value": 25,
     } in row["custom_attributes"]
     assert await values_of(api, task) == {"fps": 25, "note": "none"}
     assert await api.query("UserCustomAttributeValue") == []

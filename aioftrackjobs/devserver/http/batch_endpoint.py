@@ -34,13 +34,13 @@ from aioftrackjobs.devserver.limits import NeedsSlotError, SlowQueryError
 logger = logging.getLogger(__name__)
 
 #: Bytes of a body that is parsed faster than it is passed to a thread.
-_PARSED_AT_ONCE = 64 * 1024
+_PARSED_AT_ONCE = 16 * 1024
 #: Bytes that are passed to a socket at once; the socket holds them beside the response.
 _BLOCK = 64 * 1024
 #: Seconds of waiting after which the server checks that the client is still connected.
 _CHECK_AFTER = 0.2
 #: Requests that read beside others, as their queries take long.
-_SLOW = 2
+_SLOW = 1
 #: Seconds for which a request tries again if another process writes, and between two tries.
 _LOCKED_FOR, _LOCKED_PAUSE = 5.0, 0.05
 #: Rounds of the event loop until it has noticed that a connection has ended.
@@ -58,6 +58,8 @@ class BatchEndpoint:
         self._big_responses = anyio.CapacityLimiter(max(1, BIG_TOTAL // self._limits.response))
         self._slow = anyio.CapacityLimiter(_SLOW)
         self._slow_threads = anyio.CapacityLimiter(_SLOW)
+        # One at a time: several would keep the interpreter from all other requests.
+        self._parsing = anyio.CapacityLimiter(1)
         self._assembling = anyio.CapacityLimiter(2)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +87,7 @@ class BatchEndpoint:
     async def _parsed(self, body: bytes, caller: Caller) -> Call:
         if len(body) <= _PARSED_AT_ONCE:
             return self._engine.parse(body, caller)
-        return await run_sync(self._engine.parse, body, caller)
+        return await run_sync(self._engine.parse, body, caller, limiter=self._parsing)
 
     async def _run(self, call: Call, request: Request, slot: Slot) -> bytes:
         """Run *call*: at first in its turn, and beside others if it turns out to take long.
