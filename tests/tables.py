@@ -159,9 +159,9 @@ class Tables:
             (kind,) = re.findall(r"from (\w+)", operation["expression"])
             if kind in self.hides:
                 raise RefusalError("ServerError", "no user may query this")
-            queried = [
-                self.rows.get(each) for each in re.findall(r'"([^"]+)"', operation["expression"])
-            ]
+            expression = operation["expression"]
+            ids = re.findall(r'"([^"]+)"', expression) if " where " in expression else self.rows
+            queried = [self.rows.get(each) for each in ids]
             data = [row for row in queried if row and row.get("__entity_type__", kind) == kind]
             return {"action": "query", "data": data}
         key = operation["entity_key"][0]

@@ -123,9 +123,15 @@ class Reconciler:
                 again = await self._ask(absence_queries(gone))
                 findings.found |= again.found
                 findings.unanswered |= again.unanswered
-            if with_updates:
-                made = [each.target for each in operations if isinstance(each, Create)]
-                await self._look_for_types(findings, findings.missing(made))
+            if refusal is not None:
+                # A server may have applied a part of what it has refused.
+                doubtful = [
+                    each.target
+                    for each in operations
+                    if (isinstance(each, Create) and in_doubt)
+                    or (isinstance(each, Delete) and each.unseen and len(operations) > 1)
+                ]
+                await self._look_for_types(findings, findings.missing(doubtful))
         except ServerError as exc:
             unanswered = TransportError(f"the server does not say what it did: {exc}")
             unanswered.retry_after, unanswered.is_retryable = exc.retry_after, exc.is_retryable

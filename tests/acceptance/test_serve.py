@@ -123,6 +123,7 @@ def test_options_are_those_of_the_server(
         *("--api-user", "farm", "--api-key", "it's a secret", "--global-api-key", "for all"),
         *("--schemas", str(schemas), "--fixture", str(fixture), "--max-upload", "1"),
         *("--fault", "refuse:1x:on=writes", "--fault", "delay:0.5", "--seed", "42"),
+        *("--trusted-host", "ftrack.studio.example"),
     )
 
     assert (ended.code, ended.out) == (0, "")
@@ -133,6 +134,7 @@ def test_options_are_those_of_the_server(
     assert served == {
         "host": "0.0.0.0",
         "port": 0,
+        "trusted_hosts": ["ftrack.studio.example"],
         "public": True,
         "empty": True,
         "database": tmp_path / "studio.db",
@@ -178,7 +180,7 @@ def test_port_in_use_is_one_line(command: Callable[..., Any]) -> None:
     ("option", "content", "reason"),
     [
         pytest.param("--database", "this is a poem", "file is not a database", id="database"),
-        pytest.param("--database", None, "unable to open database file", id="no-folder"),
+        pytest.param("--database", None, "No such file or directory", id="no-folder"),
         pytest.param("--storage", "a file", "File exists", id="storage-is-a-file"),
         pytest.param("--schemas", None, "No such file or directory", id="no-schemas"),
         pytest.param("--schemas", "[{", "not JSON", id="schemas-cut-off"),
