@@ -275,7 +275,7 @@ class Dispatcher:
             done = request.operations if isinstance(outcome, Applied) else request.done
             self.late_writes.note_applied(done)
         try:
-            self._settle(request, outcome)
+            request.end(outcome)
         finally:
             if freed := self._order.remove(request):
                 if self._closed:
@@ -293,12 +293,9 @@ class Dispatcher:
         """Return whether a commit that changes *target* has not ended."""
         return any(each.target == target for one in self._pending for each in one.operations)
 
-    def _settle(self, request: PendingRequest, outcome: Outcome) -> None:
-        try:
-            request.end(outcome)
-        except BaseException as exc:  # others are still to be ended
-            if not self._background.survives(exc, "the end of a request"):
-                raise
+    def survives(self, error: BaseException) -> bool:
+        """Return whether *error* of the end of a request is a fault; others have to end, too."""
+        return self._background.survives(error, "the end of a request")
 
     def _is_outdated(self, request: PendingRequest) -> bool:
         """Return whether *request*, which was held back, was made from what is there no more.
@@ -319,7 +316,7 @@ class Dispatcher:
             request = ending.pop()
             self._pending.discard(request)
             request.is_queued = False
-            self._settle(request, request.abandoned(closed_error()))
+            request.end(request.abandoned(closed_error()))
             ending += self._order.remove(request)
 
     # What is pending

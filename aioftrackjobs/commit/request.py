@@ -138,6 +138,10 @@ class RequestOwner(Protocol):
         """End *request*, now or when it turns out that the server has not received it."""
         ...
 
+    def survives(self, error: BaseException, /) -> bool:
+        """Return whether *error* of the end of a request is logged, and everything else goes on."""
+        ...
+
 
 class Manner(TypedDict, total=False):
     """How a request is sent.
@@ -435,6 +439,9 @@ class PendingRequest:
         try:
             if settle is not None:
                 settle(outcome)
+        except BaseException as exc:
+            if not self.owner.survives(exc):
+                raise
         finally:
             for waiter in self._waiters:
                 if not waiter.done():  # done: the task that waited was cancelled

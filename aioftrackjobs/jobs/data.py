@@ -42,7 +42,7 @@ _LONGEST_PLAIN = 200
 _LATEST = 8
 
 #: The beginning of a text that is progress alone.
-_PERCENTAGE = re.compile(r"\d{1,3} %(, |$)")
+_PERCENTAGE = r"\d{1,3} %(, |$)"
 
 #: The key that a recovery writes, see :func:`compose_recovered_data`.
 RECOVERED = "recovered"
@@ -112,13 +112,13 @@ class JobData:
     def adopt_text(self, text: str) -> None:
         """Continue with *text*, unless it is that of an earlier report."""
         shown = self._progress_in(text)
-        if text not in self._latest and not (shown and _PERCENTAGE.match(shown)):
+        if text not in self._latest and not (shown and re.match(_PERCENTAGE, shown)):
             self.description = text
 
     def _is_report(self, text: str) -> bool:
         """Return whether *text* may be a report of a block that has joined the Job."""
         shown = self._progress_in(text)
-        return bool(shown and (self.description != "" or _PERCENTAGE.match(shown)))
+        return bool(shown and (self.description != "" or re.match(_PERCENTAGE, shown)))
 
     def _progress_in(self, text: str) -> str | None:
         """Return what may be progress in *text*, if that is the base text with something else."""

@@ -32,7 +32,7 @@ API_JOB = "api_job"
 
 #: Characters that not every database can keep, and surrogates, which not every text may have. JSON
 #: has another way to write them.
-_RARE = re.compile("[\ud800-\udfff\U00010000-\U0010ffff]")
+_RARE = "[\ud800-\udfff\U00010000-\U0010ffff]"
 
 
 class JobStatus(StrEnum):
@@ -90,7 +90,7 @@ def job_data_text(value: object) -> object:
         return value
     encode_value(value, "Job.data")  # raises an error with the path of an unsuitable value
     text = json.dumps(value, ensure_ascii=False, default=_plain_text)
-    return text if text.isascii() else _RARE.sub(_escape, text)
+    return text if text.isascii() else re.sub(_RARE, _escape, text)
 
 
 def _escape(found: re.Match[str]) -> str:

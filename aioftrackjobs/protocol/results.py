@@ -42,11 +42,11 @@ _CONCRETE_TYPES = frozenset(
 )
 
 #: The whole criteria of a query by ids, which cannot find an entity with another id.
-_QUERY_OF_IDS = re.compile(
+_QUERY_OF_IDS = (  # a text, which re compiles when it first needs it: importing takes no time
     r'\swhere id in \(("[^"\\]*"(?:, ?"[^"\\]*")*)\)(?:\s+(?:offset|limit) \d+)*\s*$'
 )
 
-_QUERY_TARGET = re.compile(r"\s*(?:select\s.*?\sfrom\s+)?(\w+)", re.DOTALL)
+_QUERY_TARGET = r"(?s)\s*(?:select\s.*?\sfrom\s+)?(\w+)"
 
 
 def first_problem(operations: Sequence[AnyOperation], results: Sequence[Any]) -> str | None:
@@ -143,12 +143,12 @@ def _is_of_query(operation: Mapping[str, JSONValue], result: Any) -> bool:
     if not isinstance(rows, list):
         return False
     expression = str(operation.get("expression", ""))
-    target = _QUERY_TARGET.match(expression)
+    target = re.match(_QUERY_TARGET, expression)
     if target is not None and target[1] in _CONCRETE_TYPES:
         kinds = {row.get(ENTITY_TYPE, target[1]) for row in rows if _is_row(row)}
         if kinds - {target[1]}:
             return False
-    asked = _QUERY_OF_IDS.search(expression) if rows else None
+    asked = re.search(_QUERY_OF_IDS, expression) if rows else None
     if asked is None:
         return True
     ids = {each.lower() for each in re.findall(r'"([^"]*)"', asked[1])}
