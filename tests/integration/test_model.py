@@ -461,6 +461,8 @@ class Machine(RuleBasedStateMachine):
                         return each
                 case Update(values=values) if key not in present or "user_id" in values:
                     return each
+                case Delete() if key not in present and len(changes) == 1:
+                    return each  # it was never in doubt, so that the refusal stands
                 case Delete():
                     present.discard(key)
         return None
