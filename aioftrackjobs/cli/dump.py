@@ -2,7 +2,8 @@
 
 A dump is a list of entities in wire format, each with its stored values and foreign keys. It leaves
 out relations, because the foreign keys have them, and computed values, such as URLs that contain an
-API key. It also leaves out attributes and settings whose names say that they are secret.
+API key. It also leaves out attributes and settings whose names say that they are secret, and the
+events, which repeat the values of all that has ever changed.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ Row = dict[str, JSONValue]
 _PAGE = 500
 #: Names of entity types, attributes and settings that are never written.
 _SECRET = re.compile(r"api_?key|pass(word|wd|phrase)|secret|token|credential", re.IGNORECASE)
+#: The type whose rows hold values of other entities, secret ones too.
+_HISTORY = "Event"
 #: Attributes that hold the name of a setting.
 _NAMING = ("name", "key", "group")
 
@@ -101,7 +104,9 @@ async def read_entities(session: AsyncSession, types: Sequence[str] = ()) -> Asy
     order = sorted(types or documents, key=lambda name: -len(documents[name]["properties"]))
     written = set[tuple[JSONValue, ...]]()
     for name in order:
-        if _SECRET.search(name):
+        if _SECRET.search(name) or name == _HISTORY:
+            if types:
+                print(f"Left out {name}: its rows may hold secrets.", file=sys.stderr)
             continue
         keys = documents[name]["primary_key"]
         try:

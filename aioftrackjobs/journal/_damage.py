@@ -21,7 +21,7 @@ from array import array
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from aioftrackjobs.journal._entry import Key, Owner
 from aioftrackjobs.journal._place import DamagedJournalError, UnusableJournalError, is_damage
@@ -46,13 +46,17 @@ _MOST = 16
 #: Seconds in which two changes of a file may have the same time; and that a write takes.
 _CLOCK, _WRITE = 0.05, 0.02
 
+#: Looks at a log of which others write a part, or begin it anew, while it is read.
+_LOOKS = 6
+
 
 class _Read(NamedTuple):
     """What was read of the log.
 
     Attributes:
         header: Its header.
-        frames: How many frames follow that belong together.
+        frames: How many frames follow that are in use. Later ones may be of a process that has died
+            before its transaction was committed, and are overwritten.
         checksum: A checksum of all these bytes.
     """
 
@@ -104,22 +108,22 @@ class DamageWatch:
         Raises:
             DamagedJournalError: Another process could not read all of it.
         """
-        if not self._is_whole():
+        for _ in range(_LOOKS):
+            if self._is_whole():
+                return
             time.sleep(_WRITE)  # another process may have been writing
-            if not self._is_whole():
-                raise DamagedJournalError("its log is damaged")
+        raise DamagedJournalError("its log is damaged")
 
     def _is_whole(self) -> bool:
+        # Before the content: what is in use by now stays as it is until the log begins anew.
+        in_use = _frames_in_use(self._path)
         content = os.pread(self._log, os.fstat(self._log).st_size, 0)
         before, header = self._read, content[: _HEADER.size]
         if not content:
             return not before.frames
-        if len(header) < _HEADER.size:
+        if (layout := _layout_of(header)) is None:
             return False
-        magic, _, page, _, *salts, first, second = _HEADER.unpack(header)
-        byte_order = "big" if magic & 1 else "little"
-        if magic & ~1 != _MAGIC or _sum(header[:24], 0, 0, byte_order) != (first, second):
-            return False
+        byte_order, page, salts, first, second = layout
         size = _FRAME.size + page
         start, done = _HEADER.size, 0
         if header == before.header:
@@ -127,11 +131,12 @@ class DamageWatch:
             start += done * size
             if zlib.crc32(content[:start]) != before.checksum:
                 return False
+        kept = done
         if done:
             first, second = _FRAME.unpack_from(content, start - size)[4:]
         limit = done + _MOST
         while start + size <= len(content):
-            *_, one, other, found, found_too = _FRAME.unpack_from(content, start)
+            _, is_commit, one, other, found, found_too = _FRAME.unpack_from(content, start)
             if [one, other] != salts:
                 break
             if done < limit:
@@ -139,17 +144,13 @@ class DamageWatch:
                 if _sum(frame, first, second, byte_order) != (found, found_too):
                     break
             first, second, start, done = found, found_too, start + size, done + 1
-        is_whole = done >= self._committed(content, start, size, salts)
-        if is_whole:
-            self._read = _Read(header, done, zlib.crc32(content[:start]))
-        return is_whole
-
-    def _committed(self, content: bytes, start: int, size: int, salts: list[int]) -> int:
-        """Return how many frames there have to be, if there may be more from *start* on."""
-        following = range(start, len(content) - _FRAME.size + 1, size)
-        is_odd = any(list(_FRAME.unpack_from(content, at)[2:4]) == salts for at in following)
-        # Some may be of a process that has died before the end of its transaction.
-        return _frames_in_use(self._path) if is_odd else 0
+            if is_commit if in_use is None else done <= in_use:
+                kept = done
+        # Others may be of a process that has died while it wrote them.
+        if done < in_use if in_use is not None else _has_frames(content[start:], size, salts):
+            return False
+        self._read = _Read(header, kept, zlib.crc32(content[: _HEADER.size + kept * size]))
+        return True
 
     def check_rows(self, owner: Owner, server: str, expected: Mapping[Key, str | None]) -> None:
         """Check that another process finds what this session has written.
@@ -187,8 +188,25 @@ class DamageWatch:
                 raise UnusableJournalError("entries were deleted or altered by another program")
 
 
-def _frames_in_use(path: Path) -> int:
-    """Return how many frames the log has according to its index; many if that is not known.
+def _has_frames(content: bytes, size: int, salts: list[int]) -> bool:
+    """Return whether *content* has frames of the log with these *salts*."""
+    places = range(0, len(content) - _FRAME.size + 1, size)
+    return any(list(_FRAME.unpack_from(content, place)[2:4]) == salts for place in places)
+
+
+def _layout_of(header: bytes) -> tuple[Literal["big", "little"], int, list[int], int, int] | None:
+    """Return byte order, page size, salts and checksum in a log's *header*; None if damaged."""
+    if len(header) < _HEADER.size:
+        return None
+    magic, _, page, _, *salts, first, second = _HEADER.unpack(header)
+    byte_order: Literal["big", "little"] = "big" if magic & 1 else "little"
+    if magic & ~1 != _MAGIC or _sum(header[:24], 0, 0, byte_order) != (first, second):
+        return None
+    return byte_order, page, salts, first, second
+
+
+def _frames_in_use(path: Path) -> int | None:
+    """Return how many frames the log has according to its index; None if that is not known.
 
     The index is read in the memory of this process. To open its file and close it again would
     release the locks on it that other sessions of this process hold.
@@ -201,7 +219,7 @@ def _frames_in_use(path: Path) -> int:
                     with open("/proc/self/mem", "rb", buffering=0) as memory:  # noqa: PTH123
                         memory.seek(place)
                         return int.from_bytes(memory.read(4), sys.byteorder)
-    return _MASK
+    return None
 
 
 def _sum(content: bytes, first: int, second: int, byte_order: str) -> tuple[int, int]:

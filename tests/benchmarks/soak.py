@@ -193,9 +193,19 @@ async def deliver(server: ServerHandle, folder: Path) -> None:
     credentials = (server.url, server.api_key, server.api_user)
     async with AsyncSession(*credentials, journal=folder / "journal") as session:
         for _ in range(_ATTEMPTS):
-            if await jobs_of(session).replay.deliver():
+            # An upload is removed when no last request can register it any more.
+            if await jobs_of(session).replay.deliver() and not left_behind(folder):
                 break
             await asyncio.sleep(0.5)
+
+
+def left_behind(folder: Path) -> list[tuple[str, str]]:
+    """Return the kinds and ids of the entries in the journal whose process has ended."""
+    with closing(sqlite3.connect(folder / "journal")) as database:
+        return database.execute(
+            "SELECT kind, id FROM entries JOIN owners ON owners.token = entries.owner"
+            " WHERE owners.ended"
+        ).fetchall()
 
 
 def read_logs(folder: Path) -> dict[str, set[tuple[str, ...]]]:
@@ -241,11 +251,8 @@ def check_files(
     for component_id, size in logged["attached"]:
         if server.inspector.content(component_id) != b"x" * int(size):
             yield f"the file {component_id} is damaged"
+    left = left_behind(folder)
     with closing(sqlite3.connect(folder / "journal")) as database:
-        left = database.execute(
-            "SELECT kind, id FROM entries JOIN owners ON owners.token = entries.owner"
-            " WHERE owners.ended"
-        ).fetchall()
         uploads = {key for (key,) in database.execute("SELECT id FROM entries WHERE kind='upload'")}
     yield from (f"{kind} {key}: it is still in the journal" for kind, key in left)
     registered = {each["id"] for each in server.inspector.find("select id from Component")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 
 from aioftrackjobs import AsyncSession
@@ -41,3 +42,12 @@ class Relay:
         """Let the session send its requests by itself again."""
         for transport, send in self._sends.items():
             transport.send = send  # type: ignore[method-assign]
+
+
+def cut_off(session: AsyncSession) -> Relay:
+    """Let no request of an open session reach its server, in any lane, until the relay ends."""
+
+    async def lead_astray(request: WireRequest, send: Send) -> WireResponse:
+        return await send(replace(request, address="http://127.0.0.1:9/api"))
+
+    return Relay(session, lead_astray)

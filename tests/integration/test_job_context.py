@@ -29,7 +29,7 @@ from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import connection_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 
-from .relay import Relay, Send
+from .relay import Relay, Send, cut_off
 from .waiting import cancelled_after, until
 
 
@@ -482,7 +482,7 @@ async def test_the_blocks_error_wins_over_an_error_of_the_reporting(
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         with pytest.raises(ValueError, match="the block"):
             async with job_context(session, grace=0.2) as job:
-                connection_of(session).api.url = "http://127.0.0.1:9/api"
+                cut_off(session)
                 raise ValueError("the block")
 
     assert f"{job.id}" in caplog.text
@@ -493,21 +493,20 @@ async def test_a_done_that_cannot_be_reported_is_an_error(server: ServerHandle) 
     async with AsyncSession(server.url, server.api_key, server.api_user) as session:
         with pytest.raises(Exception, match="cannot reach"):
             async with job_context(session, grace=0.2):
-                connection_of(session).api.url = "http://127.0.0.1:9/api"
+                cut_off(session)
 
 
 async def test_the_final_status_is_sent_again_while_the_server_does_not_respond(
     session: AsyncSession, other: AsyncSession, server: ServerHandle
 ) -> None:
-    """The Job is read first, for half of the grace."""
+    """The Job is read first, for a quarter of the grace at most."""
     async with anyio.create_task_group() as group, job_context(session, grace=3) as job:
-        dispatcher, api = connection_of(session).dispatcher, connection_of(session).api
-        real, api.url = api.url, "http://127.0.0.1:9/api"
+        dispatcher, outage = connection_of(session).dispatcher, cut_off(session)
 
         async def come_back() -> None:
             while not dispatcher.backlog().sent:
                 await anyio.lowlevel.checkpoint()
-            api.url = real
+            outage.end()
 
         group.start_soon(come_back)
 
@@ -518,11 +517,10 @@ async def test_progress_that_cannot_be_written_does_not_stop_the_work(
     session: AsyncSession, other: AsyncSession, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with job_context(session, description="Render", interval=0) as job:
-        api = connection_of(session).api
-        real, api.url = api.url, "http://127.0.0.1:9/api"
+        outage = cut_off(session)
         job.progress(0.25)
         await until(lambda: "trying again" in caplog.text)
-        api.url = real
+        outage.end()
 
     assert json.loads((await fetch(other, job.id))["data"])["progress"] == 0.25
 

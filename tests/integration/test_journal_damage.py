@@ -8,6 +8,8 @@ import random
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
@@ -21,7 +23,9 @@ from hypothesis import strategies as st
 from aioftrackjobs import AsyncSession, ConfigurationError, Job, JobStatus, job_context
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.journal import Entry, Owner, this_process
+from aioftrackjobs.journal._damage import DamageWatch
 from aioftrackjobs.journal._file import JournalFile
+from aioftrackjobs.journal._place import DamagedJournalError
 from aioftrackjobs.session import jobs_of
 from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
@@ -577,3 +581,38 @@ async def test_a_damaged_journal_of_before_is_moved_and_what_can_be_read_is_deli
 
         await until(lambda: failed() > 0)
     assert len(list(path.parent.glob("*.damaged-1"))) == 1
+
+
+# What looks like damage, and is none
+
+DIES_IN_A_TRANSACTION = """
+import os, sqlite3, sys
+database = sqlite3.connect(sys.argv[1], isolation_level=None)
+database.execute("PRAGMA cache_size = 1")  # so that the log gets pages before the end
+database.execute("BEGIN IMMEDIATE")
+for number in range(2000):
+    database.execute("INSERT INTO entries VALUES (?)", (f"{number:0100}",))
+os._exit(0)
+"""
+
+
+def test_what_a_dead_process_has_not_committed_may_be_overwritten(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("CREATE TABLE entries (id TEXT)")
+        log = os.open(log_of(path), os.O_RDONLY)
+        try:
+            watch = DamageWatch(path, log)
+            watch.check_log()
+            committed = os.fstat(log).st_size
+            subprocess.run([sys.executable, "-c", DIES_IN_A_TRANSACTION, path], check=True)
+            assert os.fstat(log).st_size > committed, "it has written a part of its transaction"
+            watch.check_log()
+            for number in range(5):
+                database.execute("INSERT INTO entries VALUES (?)", (f"of the living {number}",))
+                watch.check_log()
+            overwrite(log_of(path), committed + 100, random.randbytes(100))
+            with pytest.raises(DamagedJournalError, match="its log is damaged"):
+                watch.check_log()
+        finally:
+            os.close(log)

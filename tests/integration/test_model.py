@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 from uuid import uuid4
 
 import pytest
@@ -42,6 +42,7 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.commit.request import (
     Applied,
+    Manner,
     NotApplied,
     Outcome,
     PendingRequest,
@@ -108,8 +109,8 @@ class Spy:
         operations: Sequence[Operation],
         settle: Settle,
         *,
-        unordered: bool,
         uncertain_because: TransportError | None,
+        **manner: Unpack[Manner],
     ) -> PendingRequest:
         sending = self._flow.note_submitted(operations, is_repeated=uncertain_because is not None)
         self._ledger.append(sending)
@@ -123,7 +124,7 @@ class Spy:
             self._flow.note_ended(sending, outcome)
 
         request: PendingRequest = self._dispatcher.submit(
-            operations, note, unordered=unordered, uncertain_because=uncertain_because
+            operations, note, uncertain_because=uncertain_because, **manner
         )
         return request
 

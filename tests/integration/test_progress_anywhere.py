@@ -392,7 +392,7 @@ MESSAGES: list[tuple[Any, str]] = [
     ("bad \udc80", "50 %, bad ?"),
     ("two\n\tlines", "50 %, two lines"),
     ("", "50 %"),
-    ("nul \0", "50 %, nul \0"),
+    ("nul \0", "50 %, nul ?"),
 ]
 
 

@@ -322,7 +322,8 @@ async def test_every_type_can_be_read_by_key(session: AsyncSession) -> None:
         name, keys = document["id"], document["primary_key"]
         paged = f"select {keys[0]} from {name} where {keys[0]} > {{key}} order by {', '.join(keys)}"
 
-        rows = await session.query(paged, key="").all()
+        is_text = document["properties"][keys[0]]["type"] == "string"
+        rows = await session.query(paged, key="" if is_text else 0).all()
 
         assert all(isinstance(row, Entity) for row in rows), name
 

@@ -14,8 +14,8 @@ import pytest
 from aioftrackjobs import AsyncSession, FtrackJobsError, Location, job_context
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.retry import NO_RETRIES
-from aioftrackjobs.session import connection_of
 
+from .relay import cut_off
 from .waiting import until
 
 KEY = "VERY-SECRET-KEY-0123456789"
@@ -149,7 +149,7 @@ async def test_progress_that_fails_logs_no_key(
     ) as session:
         with pytest.raises(FtrackJobsError):
             async with job_context(session, interval=0, grace=0.1) as job:
-                connection_of(session).api.url = "http://127.0.0.1:9/api"
+                cut_off(session)
                 job.progress(0.5)
                 await until(lambda: "progress was not written" in caplog.text)
 
