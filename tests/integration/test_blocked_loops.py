@@ -17,6 +17,7 @@ from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.session import jobs_of
 
+from ..amounts import amount
 from .journals import ELSEWHERE
 from .settings import connected
 from .test_process_ends import line, rest
@@ -34,7 +35,7 @@ DAEMON = """
         return not os.path.exists(FLAG)
 
     async def main():
-        async with AsyncSession(lease=3) as session:
+        async with AsyncSession(lease=SECONDS) as session:
             async with job_context(session, description="x", interval=0.01) as job:
                 job.progress(0.5, "before")
                 async with job_context(session) as another:
@@ -43,6 +44,8 @@ DAEMON = """
 
     anyio.run(main, backend="BACKEND")
 """
+#: The length of its leases.
+SECONDS = 1.5
 SLEEP = "while goes_on(): time.sleep(0.01)"
 COMPUTE = "while goes_on(): sum(range(100))"
 
@@ -53,7 +56,9 @@ WAIT = "while not os.path.exists(FLAG + 'ged'): await anyio.sleep(0.01)"
 
 def program(*steps: str, backend: str = "asyncio") -> str:
     block = f"\n{' ' * 20}".join(steps)
-    return DAEMON.replace("BLOCK", block).replace("BACKEND", backend)
+    return (
+        DAEMON.replace("BLOCK", block).replace("BACKEND", backend).replace("SECONDS", f"{SECONDS}")
+    )
 
 
 async def jobs_in(process: anyio.abc.Process) -> list[str]:
@@ -78,13 +83,16 @@ async def renewed(session: AsyncSession, job_id: str, times: int = 1) -> None:
 
     async def is_renewed() -> bool:
         left = (await end_of_lease(session, job_id)) - before
-        return left.total_seconds() > times * 3
+        return left.total_seconds() > times * SECONDS
 
     await until(is_renewed)
 
 
-@pytest.mark.parametrize("backend", ["asyncio", "trio"])
-@pytest.mark.parametrize("block", [SLEEP, COMPUTE])
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("backend", "block"),
+    [("asyncio", SLEEP), ("trio", COMPUTE), ("asyncio", COMPUTE), ("trio", SLEEP)][: amount(2, 4)],
+)
 async def test_a_blocked_event_loop_keeps_its_leases_and_what_others_write(
     server: ServerHandle, session: AsyncSession, tmp_path: Path, backend: str, block: str
 ) -> None:

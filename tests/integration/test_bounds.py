@@ -31,6 +31,8 @@ from .wires import listening, receive_request, response
 MIB = 1024 * 1024
 #: Seconds that a server may be silent. An exchange has twice as many.
 TIMEOUT = 0.5
+#: For servers that never pause, each of which has the event loop to itself.
+SHORT = 0.2
 SMALL = replace(DEFAULT_TIMINGS, response_size=MIB)
 
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -103,12 +105,17 @@ async def attack(
     do: Callable[[AsyncSession, str], Awaitable[object]],
     *requests: str,
 ) -> dict[str, str]:
-    """Return by which error each request to one of *peers* ends."""
+    """Return by which error each request to one of *peers* ends.
+
+    What never pauses takes turns, so that it takes no time from the others: a connection would
+    exceed its own limit.
+    """
     ends: dict[str, str] = {}
 
     async def run(name: str) -> None:
         pieces, pause = peers[name]
-        options: dict[str, Any] = {"timeout": TIMEOUT, "retry": NO_RETRIES, "timings": SMALL}
+        timeout = TIMEOUT if pause else SHORT
+        options: dict[str, Any] = {"timeout": timeout, "retry": NO_RETRIES, "timings": SMALL}
         async with sending(pieces, pause, requests=requests) as url:
             async with AsyncSession(url, "KEY", "maya", **options) as session:
                 try:
@@ -119,8 +126,12 @@ async def attack(
                     ends[name] = "no error"
 
     async with anyio.create_task_group() as group:
-        for name in peers:
-            group.start_soon(run, name)
+        for name, (_, pause) in peers.items():
+            if pause:
+                group.start_soon(run, name)
+    for name, (_, pause) in peers.items():
+        if not pause:
+            await run(name)
     return ends
 
 
@@ -133,7 +144,6 @@ async def test_a_query_ends_whatever_the_server_sends() -> None:
     assert set(ends.values()) == {"TransportError", "MalformedResponseError"}
 
 
-@pytest.mark.every_loop
 async def test_a_commit_ends_as_uncertain_whatever_the_server_sends() -> None:
     async def commit(session: AsyncSession, _: str) -> None:
         session.create("Note", {"content": "x"})
@@ -152,7 +162,6 @@ async def test_a_download_ends_whatever_the_server_sends(tmp_path: Path) -> None
     assert ends == dict.fromkeys(ENDLESS, "TransportError")
 
 
-@pytest.mark.every_client
 async def test_an_upload_ends_whatever_the_store_sends() -> None:
     async def create(session: AsyncSession, _: str) -> None:
         await session.create_component(b"x" * 100, name="x.txt")
