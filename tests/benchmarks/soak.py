@@ -256,7 +256,9 @@ def check_files(
         uploads = {key for (key,) in database.execute("SELECT id FROM entries WHERE kind='upload'")}
     yield from (f"{kind} {key}: it is still in the journal" for kind, key in left)
     registered = {each["id"] for each in server.inspector.find("select id from Component")}
-    for file in {path.name for path in (folder / "files").iterdir()} - registered - uploads:
+    for file in (
+        {path.name for path in (folder / "files" / "components").iterdir()} - registered - uploads
+    ):
         yield f"the file {file} belongs to no component"
 
 
