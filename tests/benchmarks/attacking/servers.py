@@ -143,7 +143,9 @@ class Server:
 def started(name: ServerName) -> Iterator[Server]:
     """Start a server in a process of its own; it ends with the block."""
     path = Path(__file__).with_name("memory_server.py")
-    command = [sys.executable, "-c", _EMBEDDED] if name == "embedded" else [sys.executable, path]
+    command = (
+        [sys.executable, "-c", _EMBEDDED] if name == "embedded" else [sys.executable, str(path)]
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
