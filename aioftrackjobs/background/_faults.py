@@ -116,7 +116,7 @@ class Surviving:
 def is_cancellation_of_task(error: BaseException) -> bool:
     """Return whether *error* is, or has in it, the cancellation of the running task.
 
-    A foreign function may raise a CancelledError of asyncio although nobody has cancelled the task.
+    A foreign function may raise a CancelledError of asyncio although the task was not cancelled.
     """
     try:
         kind = anyio.get_cancelled_exc_class()

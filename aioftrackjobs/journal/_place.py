@@ -154,7 +154,7 @@ def _beside(path: Path, suffix: str) -> Path:
 
 
 def make_private(path: Path) -> None:
-    """Let only its owner read the journal, whoever has made it.
+    """Let only its owner read the journal, whichever program has made it.
 
     Raises:
         UnusableJournalError: It belongs to another user.

@@ -204,7 +204,7 @@ def done_among(
             exist with its values.
         unknown: Entities that may exist although they are not among those found.
         with_updates: Whether an update is done whose values the entity has. It is no reason not to
-            send it, but if it was refused, this tells that an earlier attempt was applied.
+            send it, but if it was refused, this shows that an earlier attempt was applied.
     """
     ends = {each.target: place for place, each in enumerate(operations) if isinstance(each, Delete)}
     ours = {target for target in free if target in found} - _differing(operations, found)

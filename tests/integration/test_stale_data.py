@@ -21,6 +21,7 @@ import pytest
 from aioftrackjobs import (
     AsyncSession,
     ConnectError,
+    Entity,
     Job,
     RetryPolicy,
     RunningJob,
@@ -245,14 +246,20 @@ async def test_a_final_status_before_which_the_job_cannot_be_read_leaves_the_dat
         assert others.lost() == {}
 
 
+async def queued(server: ServerHandle, other: AsyncSession) -> Entity:
+    """Create a queued Job of the user of the sessions."""
+    job = other.create("Job", {"status": "queued", "data": json.dumps({"description": "x"})})
+    job["user"] = await other.query(f'User where username is "{server.api_user}"').one()
+    await other.commit()
+    return job
+
+
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_job_that_exists_begins_anew_if_that_fails(
     server: ServerHandle, other: AsyncSession, fault: str
 ) -> None:
     others = Others(server, other)
-    job = other.create("Job", {"status": "queued", "data": json.dumps({"description": "x"})})
-    job["user"] = await other.query(f'User where username is "{server.api_user}"').one()
-    await other.commit()
+    job = await queued(server, other)
     async with watching(server) as session:
         Faults(session, others, in_turn(fault, fault))
         async with job_context(session, job=job["id"]):
@@ -266,9 +273,7 @@ async def test_a_claim_that_fails_is_made_anew(
     server: ServerHandle, other: AsyncSession, fault: str
 ) -> None:
     others = Others(server, other)
-    job = other.create("Job", {"status": "queued", "data": json.dumps({"description": "x"})})
-    job["user"] = await other.query(f'User where username is "{server.api_user}"').one()
-    await other.commit()
+    job = await queued(server, other)
     async with watching(server) as session:
         Faults(session, others, in_turn(fault, fault))
         claimed = await session.claim_job("Job")
