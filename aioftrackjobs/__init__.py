@@ -15,6 +15,7 @@ from aioftrackjobs._version import __version__
 
 if TYPE_CHECKING:
     from aioftrackjobs.commit.unit_of_work import UnitOfWork
+    from aioftrackjobs.config.retry import RetryPolicy
     from aioftrackjobs.entities.queries import Query
     from aioftrackjobs.errors import (
         ArgumentError,
@@ -69,7 +70,6 @@ if TYPE_CHECKING:
     )
     from aioftrackjobs.protocol.operations import Create, Delete, Update
     from aioftrackjobs.recovery import RecoveredJob, Recovery, Verdict, recover
-    from aioftrackjobs.retry import RetryPolicy
     from aioftrackjobs.running_job import RunningJob, current_job, job_context
     from aioftrackjobs.session import AsyncSession
     from aioftrackjobs.signals import shutdown_on_signals
@@ -161,7 +161,7 @@ _MODULES = {
     "Query": "entities.queries",
     "RecoveredJob": "recovery",
     "Recovery": "recovery",
-    "RetryPolicy": "retry",
+    "RetryPolicy": "config.retry",
     "RunningJob": "running_job",
     "Stage": "jobs.reports",
     "SequenceComponent": "models",

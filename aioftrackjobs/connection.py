@@ -16,14 +16,14 @@ from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.commit.api_client import ApiClient, ServerStatus
 from aioftrackjobs.commit.dispatcher import Backlog, Dispatcher
 from aioftrackjobs.commit.request import Manner
-from aioftrackjobs.config import Credentials
+from aioftrackjobs.config.retry import RetryPolicy
+from aioftrackjobs.config.secret import Secret
+from aioftrackjobs.config.settings import Credentials
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.journal import Journal
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import API_PATH
-from aioftrackjobs.retry import RetryPolicy
-from aioftrackjobs.secret import Secret
-from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import (
     Bounds,
     Headers,

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from aioftrackjobs.config import require, require_flag, require_name, require_seconds
+from aioftrackjobs.config.settings import require, require_flag, require_name, require_seconds
 from aioftrackjobs.entities.queries import Query
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.data import compose_recovered_data

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from aioftrackjobs.background import SafeLogger, text_of
-from aioftrackjobs.config import require_flag
+from aioftrackjobs.config.settings import require_flag
 from aioftrackjobs.errors import ServerError
 from aioftrackjobs.jobs.attachments import Caller
 from aioftrackjobs.jobs.block import GivenJob, block_context, session_from

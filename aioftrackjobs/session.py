@@ -11,7 +11,9 @@ from uuid import UUID
 
 from aioftrackjobs.background import mark_coroutine_functions
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
-from aioftrackjobs.config import (
+from aioftrackjobs.config.retry import RetryPolicy
+from aioftrackjobs.config.secret import Secret
+from aioftrackjobs.config.settings import (
     require,
     require_callback,
     require_count,
@@ -23,6 +25,7 @@ from aioftrackjobs.config import (
     resolve_credentials,
     resolve_journal,
 )
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.arguments import (
     check_owned,
@@ -39,9 +42,6 @@ from aioftrackjobs.jobs.ownership import LEASE_SECONDS, LONGEST_LEASE
 from aioftrackjobs.models import Entity, FileComponent, Job, User
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
-from aioftrackjobs.retry import RetryPolicy
-from aioftrackjobs.secret import Secret
-from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import HttpClient, Transport, is_client
 
 if TYPE_CHECKING:

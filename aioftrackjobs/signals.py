@@ -19,7 +19,7 @@ import anyio.lowlevel
 import sniffio
 
 from aioftrackjobs.background import SafeLogger
-from aioftrackjobs.config import require, require_seconds
+from aioftrackjobs.config.settings import require, require_seconds
 from aioftrackjobs.errors import SessionStateError
 from aioftrackjobs.session import AsyncSession, connection_of, jobs_of
 

@@ -26,8 +26,8 @@ import anyio
 import anyio.lowlevel
 
 from aioftrackjobs import AsyncSession, ConnectError, Entity, TransportError
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.protocol.schemas import COMPOSITE_KEYS
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.transport import Download, WireRequest, WireResponse
 
 Wire = dict[str, Any]

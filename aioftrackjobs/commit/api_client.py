@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 from aioftrackjobs.background import is_cancellation_of_task, type_name
 from aioftrackjobs.commit.request import WithdrawnError
+from aioftrackjobs.config.retry import Pauses
+from aioftrackjobs.config.secret import Secret, reveal
 from aioftrackjobs.errors import (
     FtrackJobsError,
     MalformedResponseError,
@@ -27,8 +29,6 @@ from aioftrackjobs.protocol.headers import (
 from aioftrackjobs.protocol.results import AnyOperation, first_problem
 from aioftrackjobs.protocol.values import JSONValue
 from aioftrackjobs.protocol.wire import decode_response, encode_batch, redirection_refused
-from aioftrackjobs.retry import Pauses
-from aioftrackjobs.secret import Secret, reveal
 from aioftrackjobs.transport import Departure, Headers, Transport, WireRequest, WireResponse
 
 #: The header ``Date`` has whole seconds, and its response takes a while to arrive.

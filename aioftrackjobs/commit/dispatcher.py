@@ -40,11 +40,11 @@ from aioftrackjobs.commit.request import (
     WithdrawnError,
 )
 from aioftrackjobs.commit.sender import BatchSender
+from aioftrackjobs.config.retry import Pauses, RetryPolicy
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.errors import SessionStateError, TransportError
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.values import JSONValue, Reference
-from aioftrackjobs.retry import Pauses, RetryPolicy
-from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 
 #: Requests in progress at once. httpcore scans all of its pool at each event, so that many
 #: concurrent requests are slower than few.

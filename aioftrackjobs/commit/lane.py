@@ -29,8 +29,8 @@ import anyio.lowlevel
 from aioftrackjobs.background import BackgroundTasks
 from aioftrackjobs.commit.request import PendingRequest, Unknown
 from aioftrackjobs.commit.sender import BatchSender, End
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.errors import SessionStateError, TransportError, UnserialisableValueError
-from aioftrackjobs.timings import Timings
 
 #: Limits of a group of commits that share a request. A commit above one of them travels alone.
 GROUP_OPERATIONS, GROUP_BYTES = 500, 4 * 1024 * 1024

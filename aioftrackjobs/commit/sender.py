@@ -36,6 +36,7 @@ from aioftrackjobs.commit.request import (
     Unknown,
     WithdrawnError,
 )
+from aioftrackjobs.config.retry import Backoff, Pauses, RetryPolicy
 from aioftrackjobs.errors import (
     AuthenticationError,
     ConnectError,
@@ -50,7 +51,6 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.protocol.operations import Create, Operation
 from aioftrackjobs.protocol.results import AnyOperation
 from aioftrackjobs.protocol.wire import join_batches
-from aioftrackjobs.retry import Backoff, Pauses, RetryPolicy
 
 logger = SafeLogger(__name__)
 

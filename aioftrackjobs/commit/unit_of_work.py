@@ -38,7 +38,7 @@ from aioftrackjobs.commit.request import (
     Unknown,
     WithdrawnError,
 )
-from aioftrackjobs.config import require
+from aioftrackjobs.config.settings import require
 from aioftrackjobs.errors import (
     CommitUncertainError,
     EntityError,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 from uuid import UUID
 
-from aioftrackjobs.config import require, require_name
+from aioftrackjobs.config.settings import require, require_name
 from aioftrackjobs.errors import EntityError
 from aioftrackjobs.models import Entity, Owner, owner_of
 from aioftrackjobs.protocol.values import JSONValue, encode_value

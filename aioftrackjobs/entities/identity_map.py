@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar, overload
 from weakref import WeakValueDictionary
 
-from aioftrackjobs.config import require
+from aioftrackjobs.config.settings import require
 from aioftrackjobs.errors import MalformedResponseError
 from aioftrackjobs.models import Entity, EntityTypes, Owner, attach, detach, forget_reference, load
 from aioftrackjobs.protocol.values import ENTITY_TYPE, VALUE_TYPE, Reference, decode_tagged

@@ -7,7 +7,7 @@ from typing import Generic, TypeVar, cast
 
 import anyio
 
-from aioftrackjobs.config import require
+from aioftrackjobs.config.settings import require
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.paging import RowReader, fetch_rows
 from aioftrackjobs.errors import (

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 from uuid import UUID
 
-from aioftrackjobs.config import require, require_flag, require_seconds, require_text
+from aioftrackjobs.config.settings import require, require_flag, require_seconds, require_text
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference
 from aioftrackjobs.errors import (

@@ -20,10 +20,10 @@ import anyio.lowlevel
 from aioftrackjobs.background import BackgroundTasks, SafeLogger
 from aioftrackjobs.commit.lane import GROUP_OPERATIONS
 from aioftrackjobs.commit.request import Applied, Outcome, PendingRequest, Settle, WithdrawnError
+from aioftrackjobs.config.retry import Backoff, Pauses, RetryPolicy
 from aioftrackjobs.errors import FtrackJobsError
 from aioftrackjobs.jobs.reading import JobReader, ReadableJob
 from aioftrackjobs.jobs.writing import allows_no_read, may_pass, retry_after_of
-from aioftrackjobs.retry import Backoff, Pauses, RetryPolicy
 
 logger = SafeLogger(__name__)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.jobs.channels import ProgressWriters
 from aioftrackjobs.jobs.claims import Claims
 from aioftrackjobs.jobs.journal_replay import JournalReplay
 from aioftrackjobs.jobs.leases import ActiveJobs
 from aioftrackjobs.jobs.reading import JobReader
-from aioftrackjobs.secret import Secret
 
 
 class JobsContext:

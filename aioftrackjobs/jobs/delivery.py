@@ -33,6 +33,7 @@ from aioftrackjobs.commit.request import (
     PendingRequest,
     WithdrawnError,
 )
+from aioftrackjobs.config.retry import Backoff
 from aioftrackjobs.errors import (
     ConnectError,
     FtrackJobsError,
@@ -48,7 +49,6 @@ from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.leases import ActiveJob
 from aioftrackjobs.jobs.writing import allows_no_read, retry_after_of, write_anew
 from aioftrackjobs.models import JobStatus, remote_value
-from aioftrackjobs.retry import Backoff
 
 logger = SafeLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from aioftrackjobs.secret import Secret
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.transport import redact
 
 #: Characters of a message or of a reason; the jobs menu shows one line.

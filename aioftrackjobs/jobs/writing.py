@@ -18,6 +18,8 @@ from typing import Any, Protocol, TypeVar
 
 from aioftrackjobs.commit.api_client import ServerStatus
 from aioftrackjobs.commit.request import WithdrawnError
+from aioftrackjobs.config.retry import RetryPolicy
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.errors import (
     CommitUncertainError,
     FtrackJobsError,
@@ -25,8 +27,6 @@ from aioftrackjobs.errors import (
     ServerError,
     TransportError,
 )
-from aioftrackjobs.retry import RetryPolicy
-from aioftrackjobs.timings import Timings
 
 T = TypeVar("T")
 

@@ -21,7 +21,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from aioftrackjobs.config import server_identity
+from aioftrackjobs.config.settings import server_identity
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS
 from aioftrackjobs.journal._damage import DamageWatch, salvage
 from aioftrackjobs.journal._entry import Entry, Key, Owner
 from aioftrackjobs.journal._place import (
@@ -47,7 +48,6 @@ from aioftrackjobs.journal._rows import (
     decode_text,
     show_row,
 )
-from aioftrackjobs.timings import DEFAULT_TIMINGS
 
 #: Seconds between two attempts if another process writes and SQLite does not wait by itself.
 _POLL = 0.02

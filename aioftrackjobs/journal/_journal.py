@@ -13,11 +13,11 @@ import anyio
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.background import Waiter, loop_caller, turn_end_caller
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.errors import ConfigurationError, SessionStateError
 from aioftrackjobs.journal._entry import Entry, Owner
 from aioftrackjobs.journal._ledger import JournalState, Ledger, Receipt
 from aioftrackjobs.journal._process import this_process
-from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 
 if TYPE_CHECKING:
     from aioftrackjobs.journal._file import JournalFile

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from aioftrackjobs.config import require
+from aioftrackjobs.config.settings import require
 from aioftrackjobs.errors import UnsupportedLocationError
 from aioftrackjobs.models._entity import Entity
 from aioftrackjobs.models._values import Computed, new_id

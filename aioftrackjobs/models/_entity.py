@@ -24,7 +24,7 @@ from pydantic import (
     model_validator,
 )
 
-from aioftrackjobs.config import require, require_values
+from aioftrackjobs.config.settings import require, require_values
 from aioftrackjobs.errors import (
     EntityError,
     ImmutableAttributeError,

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from itertools import chain
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-from aioftrackjobs.secret import Secret, reveal
+from aioftrackjobs.config.secret import Secret, reveal
 
 # Texts, which re compiles when a file is moved.
 _MD5_TAG = r'(?i)(?:"([0-9a-f]{32})"|([0-9a-f]{32}))'

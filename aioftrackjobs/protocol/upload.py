@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 from urllib.parse import quote_plus, urlencode
 
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.protocol.values import JSONValue
-from aioftrackjobs.secret import Secret
 
 _MIB = 1024 * 1024
 

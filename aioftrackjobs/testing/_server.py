@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from anyio.from_thread import start_blocking_portal
 
+from aioftrackjobs.config.retry import RetryPolicy
 from aioftrackjobs.devserver import Faults, ServerHandle, running
 from aioftrackjobs.devserver.serving.handle import EntityInspector
-from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import AsyncSession
 
 #: Shorter delays than by default, because tests with faults would spend most of their time in them.

@@ -20,9 +20,9 @@ from typing import TypeAlias, TypeVar
 import anyio
 
 from aioftrackjobs.background import BackgroundTasks, is_cancellation_of_task
+from aioftrackjobs.config.retry import Backoff, RetryPolicy
 from aioftrackjobs.errors import FtrackJobsError, SessionStateError, TransferError, TransportError
 from aioftrackjobs.protocol.headers import decode_retry_after
-from aioftrackjobs.retry import Backoff, RetryPolicy
 
 T = TypeVar("T")
 

@@ -26,6 +26,7 @@ from typing import Any, NoReturn, TypeVar
 import anyio
 
 from aioftrackjobs.commit.request import PendingRequest
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.errors import (
     ConnectError,
@@ -54,7 +55,6 @@ from aioftrackjobs.protocol.upload import (
     may_have_expired,
     upload_file_name,
 )
-from aioftrackjobs.secret import Secret
 from aioftrackjobs.transfers.content import Content, HashUpdate
 from aioftrackjobs.transfers.control import (
     RENEWALS,

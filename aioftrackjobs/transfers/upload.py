@@ -24,7 +24,7 @@ from typing import Any
 import anyio
 
 from aioftrackjobs.background import SafeLogger
-from aioftrackjobs.config import require_callback, require_name, require_values
+from aioftrackjobs.config.settings import require_callback, require_name, require_values
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference

@@ -11,7 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from aioftrackjobs.secret import Secret, reveal
+from aioftrackjobs.config.secret import Secret, reveal
 
 #: Appends pieces to a file; blocks.
 Write: TypeAlias = Callable[[Sequence[bytes | memoryview]], object]

@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from typing import Any, BinaryIO, TypeVar, cast
 
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.protocol.headers import REDIRECTIONS
-from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport._base import FileBody, WireResponse, Write
 from aioftrackjobs.transport._bounds import ANY_WINDOW, CODINGS, STEP
 from aioftrackjobs.transport._client_errors import describe, is_permanent

@@ -24,8 +24,8 @@ from anyio.to_thread import run_sync
 
 from aioftrackjobs._version import __version__
 from aioftrackjobs.background import SafeLogger
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.errors import ConnectError, TransportError
-from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport._base import (
     Download,
     FileBody,

@@ -19,6 +19,7 @@ from typing import Any, cast
 import anyio
 from anyio.to_thread import run_sync
 
+from aioftrackjobs.config.secret import Secret, reveal
 from aioftrackjobs.errors import (
     ConnectError,
     FtrackJobsError,
@@ -26,7 +27,6 @@ from aioftrackjobs.errors import (
     TransportError,
 )
 from aioftrackjobs.protocol.headers import origin_of
-from aioftrackjobs.secret import Secret, reveal
 from aioftrackjobs.transport._base import (
     ClientResponse,
     Download,

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from aioftrackjobs.secret import Secret
+from aioftrackjobs.config.secret import Secret
 
 # Texts, which re compiles when it first needs them: most sessions never do.
 _PARAMETERS = r"(?i)\b(api_?key|token|sig|signature|x-(?:amz|goog)-[\w-]+)=[^&\s\"'<>]*"

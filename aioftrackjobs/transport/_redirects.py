@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from urllib.parse import unquote
 
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.errors import ConnectError, TransportError
 from aioftrackjobs.protocol.headers import (
     REDIRECTIONS,
@@ -16,7 +17,6 @@ from aioftrackjobs.protocol.headers import (
     is_same_server,
     origin_of,
 )
-from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport._base import Download, WireRequest
 
 #: Redirections of one download that are followed, as many as common clients follow.

@@ -25,8 +25,8 @@ import anyio
 import httpx
 from anyio.to_thread import run_sync
 
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.errors import ConfigurationError, TransportError
-from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport._base import OwnTransport, WireRequest, WireResponse
 from aioftrackjobs.transport._bounds import Bounds, ExceededError
 from aioftrackjobs.transport._files import FileTransport

@@ -14,7 +14,7 @@ import pytest
 from anyio.to_thread import run_sync
 
 from aioftrackjobs import CommitUncertainError, Job, job_context
-from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.testing import ServerProcess, ServerProcessError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

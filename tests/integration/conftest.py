@@ -20,7 +20,7 @@ from anyio.abc import SocketAttribute, SocketStream
 from anyio.to_thread import run_sync
 
 from aioftrackjobs import AsyncSession
-from aioftrackjobs.config import Credentials
+from aioftrackjobs.config.settings import Credentials
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.devserver import ServerHandle
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from aioftrackjobs import AsyncSession
 from aioftrackjobs.background import BackgroundTasks
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Journal, Process, this_process
-from aioftrackjobs.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .relay import Relay, Send

@@ -12,8 +12,8 @@ import httpx2
 from httpx_aiohttp import HttpxAiohttpClient
 
 from aioftrackjobs import AsyncSession
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.timings import DEFAULT_TIMINGS
 
 AnyClient: TypeAlias = httpx.AsyncClient | httpx2.AsyncClient
 

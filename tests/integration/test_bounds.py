@@ -23,8 +23,8 @@ from aioftrackjobs import (
     MalformedResponseError,
     TransportError,
 )
-from aioftrackjobs.retry import NO_RETRIES
-from aioftrackjobs.timings import DEFAULT_TIMINGS
+from aioftrackjobs.config.retry import NO_RETRIES
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS
 
 from .wires import listening, receive_request, response
 

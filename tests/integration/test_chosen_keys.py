@@ -30,9 +30,9 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.commit.request import Applied, NotApplied, Outcome, PendingRequest, Unknown
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.config.retry import RetryPolicy
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import NotAtomic
-from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import context_of
 
 from ..tables import Tables, turns

@@ -30,10 +30,10 @@ from aioftrackjobs import (
     TransportError,
     job_context,
 )
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Process, this_process
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import jobs_of
 from aioftrackjobs.testing import Delay, Drop, ServerProcess
 from aioftrackjobs.transport import WireRequest, WireResponse
@@ -527,7 +527,7 @@ DAEMON = """
     import anyio
     from dataclasses import replace
     from aioftrackjobs import AsyncSession, job_context
-    from aioftrackjobs.timings import DEFAULT_TIMINGS
+    from aioftrackjobs.config.timings import DEFAULT_TIMINGS
 
     async def main():
         timings = replace(DEFAULT_TIMINGS, claim_wait=0.1)

@@ -22,8 +22,8 @@ from aioftrackjobs import (
     TransferError,
     TransportError,
 )
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.retry import NO_RETRIES
 
 from ..tables import result_of
 from .settings import AnyClient, Setting

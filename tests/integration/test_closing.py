@@ -22,9 +22,9 @@ from aioftrackjobs import (
     SessionStateError,
     job_context,
 )
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.session import connection_of
-from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from ..tables import turns

@@ -26,7 +26,7 @@ from aioftrackjobs import (
     TransportError,
     ValidationError,
 )
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import connection_of
 
 from ..tables import Tables, result_of, turns

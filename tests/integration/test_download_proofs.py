@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from aioftrackjobs import AsyncSession, FileComponent, TransferError
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
 
 pytestmark = pytest.mark.every_loop
 

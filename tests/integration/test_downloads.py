@@ -17,8 +17,8 @@ import pytest
 from anyio.abc import ByteStream
 
 from aioftrackjobs import AsyncSession, FileComponent, TransferError, TransportError
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.devserver import ServerHandle, running
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transfers.partial_file import PartialFile
 from aioftrackjobs.transport import _files, _httpx
 

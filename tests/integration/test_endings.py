@@ -14,11 +14,11 @@ import httpx
 import pytest
 
 from aioftrackjobs import AsyncSession, Job, JobStatus, RunningJob, job_context
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import Drop
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import connection_of, context_of
-from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from ..tables import result_of

@@ -16,7 +16,7 @@ from aioftrackjobs import (
     TransferError,
     job_context,
 )
-from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.testing import (
     BadGateway,
     Corrupt,

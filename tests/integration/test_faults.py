@@ -20,7 +20,7 @@ from aioftrackjobs import (
     SessionStateError,
     TransportError,
 )
-from aioftrackjobs.retry import NO_RETRIES
+from aioftrackjobs.config.retry import NO_RETRIES
 
 pytestmark = pytest.mark.every_client
 

@@ -29,9 +29,9 @@ from aioftrackjobs import (
     TransferError,
     TransportError,
 )
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.protocol.upload import PartSizes
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import context_of
 from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import _connect, _files

@@ -17,9 +17,9 @@ import anyio
 import pytest
 
 from aioftrackjobs import AsyncSession, Job, JobDeletedError, ServerError, job_context, recover
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import Delay, SeenRequest
-from aioftrackjobs.timings import DEFAULT_TIMINGS
 
 from ..amounts import amount
 from .settings import connected

@@ -15,6 +15,8 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, Health, Job, job_context, recover
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import Drop, TooManyRequests
 from aioftrackjobs.errors import (
@@ -26,9 +28,7 @@ from aioftrackjobs.errors import (
 from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Entry, Owner
 from aioftrackjobs.journal._file import JournalFile
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import connection_of, jobs_of
-from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, ELSEWHERE, journaled

@@ -13,8 +13,8 @@ import httpx
 import pytest
 
 from aioftrackjobs import AsyncSession, FtrackJobsError, TransferError, TransportError
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.retry import NO_RETRIES
 
 from ..tables import result_of
 from .waiting import cancelled_after

@@ -12,10 +12,10 @@ import pytest
 from anyio.abc import ByteStream
 
 from aioftrackjobs import AsyncSession, CommitUncertainError, Job, User
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import Drop
 from aioftrackjobs.models import remote_value
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import context_of
 
 from .wires import listening, receive_request, response

@@ -25,10 +25,10 @@ from aioftrackjobs import (
 from aioftrackjobs.commit import lane
 from aioftrackjobs.commit.dispatcher import MAX_REQUESTS
 from aioftrackjobs.commit.lane import GROUP_OPERATIONS
+from aioftrackjobs.config.retry import RetryPolicy
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import Delay, Drop, NotAtomic
-from aioftrackjobs.retry import RetryPolicy
-from aioftrackjobs.timings import Timings
 
 from ..tables import Tables, turns
 from .waiting import until

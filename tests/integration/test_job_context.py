@@ -24,8 +24,8 @@ from aioftrackjobs import (
     current_job,
     job_context,
 )
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import connection_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 

@@ -22,13 +22,13 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, FileComponent, Job, JobStatus, job_context
+from aioftrackjobs.config.retry import NO_RETRIES
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.journal import Entry, Journal, Owner, this_process
 from aioftrackjobs.journal._file import JournalFile
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import connection_of, jobs_of
-from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, Watch, entries, journaled, opened

@@ -21,13 +21,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aioftrackjobs import AsyncSession, ConfigurationError, Job, JobStatus, job_context
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.journal import Entry, Owner, this_process
 from aioftrackjobs.journal._damage import DamageWatch
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.journal._place import DamagedJournalError
 from aioftrackjobs.session import jobs_of
-from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, entries, journaled
@@ -300,7 +300,7 @@ def put(path: Path, server: ServerHandle, *rows: dict[str, object], **owner: obj
 
 
 def _address(server: ServerHandle) -> str:
-    from aioftrackjobs.config import server_identity
+    from aioftrackjobs.config.settings import server_identity
 
     return server_identity(server.url)
 

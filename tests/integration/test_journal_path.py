@@ -16,10 +16,10 @@ import anyio
 import pytest
 
 from aioftrackjobs import AsyncSession, ConfigurationError, job_context
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.journal import Journal
 from aioftrackjobs.journal._file import JournalFile
-from aioftrackjobs.timings import Timings
 
 from .journals import entries, journaled, opened
 from .waiting import until

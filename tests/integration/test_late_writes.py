@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from aioftrackjobs import Job, TransportError, job_context
+from aioftrackjobs.config.retry import RetryPolicy
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.retry import RetryPolicy
 from aioftrackjobs.session import connection_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 

@@ -20,9 +20,9 @@ from aioftrackjobs import (
 )
 from aioftrackjobs.commit import lane
 from aioftrackjobs.commit.dispatcher import MAX_REQUESTS, Dispatcher
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.models import remote_value
 from aioftrackjobs.session import connection_of
-from aioftrackjobs.timings import Timings
 
 from ..tables import Tables, turns
 from .waiting import until

@@ -51,11 +51,11 @@ from aioftrackjobs.commit.request import (
     WithdrawnError,
 )
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.models import owner_of, remote_value
 from aioftrackjobs.protocol.batching import fold
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import connection_of, context_of
 
 from ..amounts import amount

@@ -10,8 +10,8 @@ import anyio
 import pytest
 
 from aioftrackjobs import AsyncSession, CommitUncertainError, Job, MalformedResponseError
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .relay import Relay, Send

@@ -31,12 +31,12 @@ from aioftrackjobs import (
     job_context,
     recover,
 )
+from aioftrackjobs.config.retry import NO_RETRIES
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
 from aioftrackjobs.jobs.stopping import StopOn
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import connection_of, jobs_of
-from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import ELSEWHERE, journaled

@@ -13,10 +13,10 @@ import anyio.lowlevel
 import pytest
 
 from aioftrackjobs import AsyncSession, ConnectError, Job, JobStatus, job_context, recover
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.devserver.faults.kinds import TooManyRequests
 from aioftrackjobs.recovery import RecoveredJob
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 
 from .journals import Watch, entries, journaled
 from .waiting import until

@@ -34,11 +34,11 @@ from aioftrackjobs import (
     job_context,
     recover,
 )
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER, Lease
 from aioftrackjobs.journal import Process, this_process
 from aioftrackjobs.session import jobs_of
-from aioftrackjobs.timings import DEFAULT_TIMINGS
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from .journals import DEAD, ELSEWHERE

@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from aioftrackjobs import AsyncSession, JobStatus
-from aioftrackjobs.config import server_identity
+from aioftrackjobs.config.settings import server_identity
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.journal import Entry, Owner, Process, this_process
 from aioftrackjobs.journal._file import JournalFile

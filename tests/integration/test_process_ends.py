@@ -305,7 +305,7 @@ async def test_a_program_ends_although_its_journal_hangs(
         import asyncio, threading
         from aioftrackjobs import AsyncSession, job_context
         from aioftrackjobs.journal._file import JournalFile
-        from aioftrackjobs.timings import Timings
+        from aioftrackjobs.config.timings import Timings
 
         hangs = threading.Event()
 

@@ -13,9 +13,9 @@ import pytest
 
 from aioftrackjobs import AsyncSession, Job, job_context
 from aioftrackjobs.commit.lane import GROUP_OPERATIONS
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.errors import ConnectError
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import jobs_of
 from aioftrackjobs.transport import Download, WireRequest, WireResponse
 

@@ -22,8 +22,8 @@ from aioftrackjobs import (
     TransportError,
     job_context,
 )
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import connection_of
 
 from .settings import Setting

@@ -32,12 +32,12 @@ from aioftrackjobs import (
     job_context,
     recover,
 )
+from aioftrackjobs.config.retry import NO_RETRIES
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import LEASE, Lease
 from aioftrackjobs.journal import Process, this_process
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import connection_of, jobs_of
-from aioftrackjobs.timings import Timings
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from ..amounts import amount

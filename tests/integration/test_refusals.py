@@ -18,7 +18,7 @@ from aioftrackjobs import (
     PermissionDeniedError,
     ServerError,
 )
-from aioftrackjobs.retry import RetryPolicy
+from aioftrackjobs.config.retry import RetryPolicy
 from aioftrackjobs.transport import WireRequest, WireResponse
 
 from ..tables import RefusalError, Tables, Wire

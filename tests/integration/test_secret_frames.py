@@ -24,10 +24,10 @@ import pytest
 from anyio.abc import ByteStream
 
 from aioftrackjobs import AsyncSession, FtrackJobsError, TransportError, job_context
+from aioftrackjobs.config.retry import NO_RETRIES
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.protocol.upload import PartSizes
-from aioftrackjobs.retry import NO_RETRIES
-from aioftrackjobs.secret import Secret
 from aioftrackjobs.session import context_of
 from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import WireRequest

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from aioftrackjobs import AsyncSession, FtrackJobsError, Location, job_context
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle, running
-from aioftrackjobs.retry import NO_RETRIES
 
 from .relay import cut_off
 from .waiting import until

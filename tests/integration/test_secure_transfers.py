@@ -15,9 +15,9 @@ import trustme
 from anyio.abc import ByteStream
 
 from aioftrackjobs import AsyncSession, ConnectError, TransferError, TransportError
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.protocol.upload import PartSizes
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import context_of
 from aioftrackjobs.transfers.upload import upload
 

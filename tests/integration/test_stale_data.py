@@ -30,8 +30,8 @@ from aioftrackjobs import (
     recover,
 )
 from aioftrackjobs.commit.request import WithdrawnError
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.retry import NO_RETRIES
 from aioftrackjobs.session import context_of, jobs_of
 from aioftrackjobs.transport import WireRequest, WireResponse
 

@@ -27,11 +27,11 @@ from aioftrackjobs import (
     TransferError,
     TransportError,
 )
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.protocol.upload import PartSizes, encode_upload_completion
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import context_of
-from aioftrackjobs.timings import Timings
 from aioftrackjobs.transfers import content as content_module
 from aioftrackjobs.transfers import control as control_module
 from aioftrackjobs.transfers import multipart as multipart_module

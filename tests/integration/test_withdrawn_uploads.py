@@ -22,15 +22,15 @@ from aioftrackjobs import (
     ServerError,
     job_context,
 )
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
+from aioftrackjobs.config.timings import Timings
 from aioftrackjobs.devserver import ServerHandle, running
 from aioftrackjobs.errors import ConnectError, TransportError
 from aioftrackjobs.journal import Entry, Owner, this_process
 from aioftrackjobs.journal._file import JournalFile
 from aioftrackjobs.protocol.upload import PartSizes
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.session import context_of, jobs_of
 from aioftrackjobs.testing import BadGateway, Drop, Hang, NotAtomic, Refuse, SeenRequest
-from aioftrackjobs.timings import Timings
 from aioftrackjobs.transfers.upload import upload
 from aioftrackjobs.transport import WireRequest, WireResponse
 

@@ -22,8 +22,8 @@ from aioftrackjobs import (
     ServerError,
     job_context,
 )
+from aioftrackjobs.config.retry import NO_RETRIES
 from aioftrackjobs.devserver import ServerHandle
-from aioftrackjobs.retry import NO_RETRIES
 
 from .wires import Received, over_tls, responding, response
 

@@ -13,7 +13,8 @@ from contextlib import suppress
 import pytest
 
 import aioftrackjobs
-from aioftrackjobs import devserver, errors, recovery, retry, testing
+from aioftrackjobs import devserver, errors, recovery, testing
+from aioftrackjobs.config import retry
 from aioftrackjobs.errors import FtrackJobsError
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 
 from aioftrackjobs import AsyncSession, RetryPolicy
-from aioftrackjobs.timings import DEFAULT_TIMINGS
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS
 
 from .proxy import Proxy
 from .score import Score

@@ -26,6 +26,7 @@ from aioftrackjobs.commit.request import (
     Unknown,
     WithdrawnError,
 )
+from aioftrackjobs.config.retry import NO_RETRIES, Pauses, RetryPolicy
 from aioftrackjobs.errors import (
     DuplicateEntryError,
     SessionStateError,
@@ -34,7 +35,6 @@ from aioftrackjobs.errors import (
 )
 from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update
 from aioftrackjobs.protocol.values import Reference
-from aioftrackjobs.retry import NO_RETRIES, Pauses, RetryPolicy
 
 from ...tables import Tables
 

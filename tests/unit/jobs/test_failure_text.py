@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from aioftrackjobs.background import format_error
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.jobs.ending import describe_failure
 from aioftrackjobs.jobs.progress import one_line
-from aioftrackjobs.secret import Secret
 from aioftrackjobs.transport import redact
 
 KEY = "SECRET-KEY"

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.protocol.headers import (
     decode_content_md5,
     decode_content_range,
@@ -25,7 +26,6 @@ from aioftrackjobs.protocol.upload import (
     encode_upload_completion,
     encode_upload_request,
 )
-from aioftrackjobs.secret import Secret
 
 MIB = 1024**2
 GIB = 1024**3

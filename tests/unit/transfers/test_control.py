@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from aioftrackjobs.config.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.errors import TransferError
-from aioftrackjobs.retry import NO_RETRIES, RetryPolicy
 from aioftrackjobs.transfers.control import Attempts, Meter, RetryableError, StoppedError, StopToken
 
 

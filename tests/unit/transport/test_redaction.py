@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from aioftrackjobs.secret import Secret
+from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.transport import WireRequest, hide_secrets, redact
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
+from aioftrackjobs.config.secret import Secret, reveal
 from aioftrackjobs.errors import ArgumentError, ConfigurationError
-from aioftrackjobs.secret import Secret, reveal
 
 #: Numbers from here on are too long to show.
 _LONG = 10**15

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aioftrackjobs.retry import NO_RETRIES, Backoff, Pauses, RetryPolicy
+from aioftrackjobs.config.retry import NO_RETRIES, Backoff, Pauses, RetryPolicy
 
 
 class Time:

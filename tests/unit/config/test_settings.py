@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aioftrackjobs.config import resolve_credentials
+from aioftrackjobs.config.settings import resolve_credentials
 from aioftrackjobs.errors import ConfigurationError
 
 ENVIRONMENT = {
