@@ -44,6 +44,7 @@ class Timings:
             a bigger one is an error; 500 rows rarely have tens of megabytes.
         claim_wait: Seconds from the claim to a Job until it is read back, at least. Another
             session that found the Job free at the same moment has written its own claim by then.
+        join_wait: Seconds that a command waits for the Job that it is run as, to join it.
     """
 
     closing_grace: float = 10.0
@@ -64,6 +65,7 @@ class Timings:
     reserved_limit: float = 20.0
     response_size: int = 128 * 1024 * 1024
     claim_wait: float = 0.5
+    join_wait: float = 15.0
 
     def __repr__(self) -> str:
         """Return only what differs from the defaults, for a short signature of the session."""
