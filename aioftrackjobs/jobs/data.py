@@ -27,6 +27,7 @@ from weakref import WeakSet
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import ArgumentError, EntityError, ServerError
+from aioftrackjobs.jobs.ending import End
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
 from aioftrackjobs.jobs.progress import FAILURE, Progress, add_failure, compose_description
 from aioftrackjobs.models import Job, JobStatus, current_value, parse_job_data, remote_value
@@ -175,6 +176,15 @@ class JobData:
         if self.taken_over is not None:
             composed[TAKEN_OVER] = self.taken_over
         return composed
+
+    def note_end(self, end: End, decided: End | None) -> None:
+        """Take note of how the Job ends, and of what its block had *decided* before."""
+        self.is_running = False
+        self.is_done = end.status is JobStatus.DONE
+        if end.status is JobStatus.FAILED:
+            self.failure_reason = end.text
+        if decided is not None and decided.status is JobStatus.DONE:
+            self.result = decided.text
 
 
 def add_lease(data: object, lease: Mapping[str, Any]) -> Mapping[str, Any]:
