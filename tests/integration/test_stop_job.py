@@ -21,6 +21,7 @@ from aioftrackjobs import (
     NoResultFoundError,
     job_context,
 )
+from aioftrackjobs.config.timings import DEFAULT_TIMINGS
 from aioftrackjobs.devserver import ServerHandle
 from aioftrackjobs.jobs.ownership import Lease
 from aioftrackjobs.journal import Process
@@ -87,13 +88,14 @@ async def test_a_job_of_the_same_session_stops_at_once(server: ServerHandle) -> 
 
 
 async def test_a_request_that_the_owner_overwrites_is_written_again(
-    session: AsyncSession, other: AsyncSession
+    server: ServerHandle, other: AsyncSession
 ) -> None:
-    """The owner reads, we write, and the owner writes what it has read."""
+    """The owner reads, we write, and the owner writes what it has read before we read it back."""
     job = other.create(Job, {"status": "running", "data": {"lease": lease_of(minutes=3)}})
     await other.commit()
     old = job["data"]
-    async with anyio.create_task_group() as group:
+    timings = replace(QUICK, claim_wait=DEFAULT_TIMINGS.claim_wait)
+    async with connected(server, timings=timings) as session, anyio.create_task_group() as group:
         group.start_soon(session.stop_job, job.id, "enough")
         await until(lambda: _has_stop(other, job))
         job["data"] = {**json.loads(old), "n": 1}
