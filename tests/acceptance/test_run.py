@@ -88,7 +88,7 @@ async def test_failure_has_a_reason_and_a_log(
     program = run("--", "sh", script)
     assert await program.end() == 3
 
-    status, data, names, job = await only_job()
+    status, data, names, _ = await only_job()
     assert (status, names) == ("failed", ["sh.log"])
     assert data["description"] == "sh - failed: exit code 3: Error: no license"
     (link,) = await session.query("select component from JobComponent").all()
@@ -229,8 +229,9 @@ async def test_nested_commands_share_the_job(
     child.write_text(
         "import anyio, os\nfrom aioftrackjobs import AsyncSession, job_context\n"
         "async def main():\n"
+        "    given = os.environ['FTRACK_JOB_ID']\n"
         "    async with AsyncSession() as session:\n"
-        "        async with job_context(session, job=os.environ['FTRACK_JOB_ID'], join=True) as job:\n"
+        "        async with job_context(session, job=given, join=True) as job:\n"
         "            await job.attach(b'x', name='from_python.txt')\n"
         "            job.progress(0.75, 'in Python')\n"
         "anyio.run(main)\n"
