@@ -191,9 +191,8 @@ async def test_stop_request_ends_the_command(
         return bool(await session.query('Job where status is "running"').all())
 
     await until(runs)
-    _, data, _, job = await only_job()
-    job["data"] = json.dumps({**data, "stop": {"by": "maya", "reason": "wrong shot"}})
-    await session.commit()
+    _, _, _, job = await only_job()
+    await session.stop_job(job, "wrong shot", by="maya")
 
     assert await program.end() == 143
     status, data, _, _ = await only_job()

@@ -123,10 +123,8 @@ def _runs(pid: int) -> bool:
 async def test_stop_request_ends_the_command(session: AsyncSession, other: AsyncSession) -> None:
     async def stop() -> None:
         await until(lambda: other.query('Job where status is "running"').all())
-        (job,) = await other.query("Job").all()
-        data = {**json.loads(job["data"]), "stop": {"by": "maya", "reason": "wrong shot"}}
-        job["data"] = json.dumps(data)
-        await other.commit()
+        (job,) = await other.query("Job").of(Job).all()
+        await other.stop_job(job, "wrong shot", by="maya")
 
     command = _sh("while :; do echo openjd_progress: 5; sleep 0.01; done")
     async with anyio.create_task_group() as group:
