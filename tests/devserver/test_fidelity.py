@@ -12,7 +12,8 @@ import pytest
 from aioftrackjobs.devserver import ServerStartError, create_app, running
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 
-from .caller import Caller
+from .caller import Caller, create, delete, new_id, update
+from .test_operations_accounts import key_of
 
 
 async def test_a_user_without_a_name_gets_one(api: Caller) -> None:
@@ -123,3 +124,95 @@ async def test_the_answer_to_a_create_has_the_moment_as_it_was_sent(api: Caller)
     job = await api.create("Job", finished_at=sent)
 
     assert job["finished_at"] == sent
+
+
+async def _user(api: Caller, username: str) -> str:
+    (user,) = await api.query(f"User where username is {username}")
+    key: str = user["id"]
+    return key
+
+
+async def _recipients(api: Caller, note_id: str) -> set[str]:
+    rows = await api.query(f"Recipient where note_id is {note_id}")
+    return {row["resource_id"] for row in rows}
+
+
+async def test_caller_and_author_of_a_note_are_recipients(api: Caller) -> None:
+    maya, noor, caller = [await _user(api, name) for name in ("maya", "noor", api.user)]
+    await api.call(
+        create("Note", id="n", content="Too dark", user_id=maya),
+        create("Recipient", note_id="n", resource_id=noor),
+        create("Recipient", note_id="n", resource_id=caller),
+        update("Note", "n", recipients=[{"note_id": "n", "resource_id": noor}]),
+    )
+
+    assert await _recipients(api, "n") == {maya, noor, caller}
+
+
+async def test_a_note_that_is_deleted_at_once_has_no_recipients(api: Caller) -> None:
+    author = await _user(api, api.user)
+
+    await api.call(create("Note", id="n", user_id=author), delete("Note", "n"))
+
+    assert await _recipients(api, "n") == set()
+
+
+async def test_the_first_label_of_a_note_is_its_category(api: Caller) -> None:
+    one, other, *_ = await api.query("select name from NoteCategory")
+    await api.call(create("Note", id="n", user_id=await _user(api, "maya")))
+
+    async def category() -> object:
+        (note,) = await api.query("select category_id from Note where id is n")
+        return note["category_id"]
+
+    for label in (one, other):
+        await api.call(create("NoteLabelLink", note_id="n", label_id=label["id"]))
+        assert await category() == one["id"]
+    await api.call(delete("NoteLabelLink", "n", one["id"]))
+    assert await category() == other["id"]
+    await api.call(delete("NoteLabel", other["id"]))
+    assert await category() is None
+
+
+async def test_former_statuses_are_kept_as_status_changes(api: Caller) -> None:
+    task, *_ = await api.query("select status_id from Task")
+    old, new, deleted = task["status_id"], new_id(), new_id()
+    await api.call(create("Status", id=new, name="n"), create("Status", id=deleted, name="d"))
+    maya = Caller(api.http, "maya", key_of(api, "maya"))
+
+    for status in (new, new, deleted):
+        await maya.update("Task", task["id"], status_id=status, bid=1)
+    await api.update("Task", task["id"], status_id=old)
+    await api.call(delete("Status", deleted))
+
+    (found,) = await api.query(
+        "select status_changes.from_status_id, status_changes.status_id, "
+        "status_changes.user.username, status_changes.parent_type, status_changes.date "
+        f"from Task where id is {task['id']}"
+    )
+    assert [(each["from_status_id"], each["status_id"]) for each in found["status_changes"]] == [
+        (old, new),
+        (new, None),
+        (None, old),
+    ]
+    users = [each["user"].get("username") for each in found["status_changes"]]
+    assert users == ["maya", None, api.user]  # the second one is a reference to the first
+    assert all(each["date"] and each["parent_type"] == "task" for each in found["status_changes"])
+    await api.call(delete("Task", task["id"]))
+    assert await api.query(f"StatusChange where parent_id is {task['id']}") == []
+
+
+async def test_status_changes_of_versions_have_their_parent(api: Caller) -> None:
+    shot, *_ = await api.query("Shot")
+    first, second, *_ = await api.query("Status")
+    kind, *_ = await api.query("AssetType")
+    await api.call(
+        create("Asset", id="a", name="plate", context_id=shot["id"], type_id=kind["id"]),
+        create("AssetVersion", id="v", asset_id="a", status_id=first["id"]),
+        update("AssetVersion", "v", status_id=second["id"]),
+    )
+
+    (change,) = await api.query("select parent.version from AssetVersionStatusChange")
+
+    assert change["parent"]["id"] == "v"
+    assert await api.query("TypedContextStatusChange") == []

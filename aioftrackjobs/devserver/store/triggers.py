@@ -14,6 +14,22 @@ from aioftrackjobs.devserver.schema.model import EntityType, Model, Series
 from aioftrackjobs.devserver.schema.quirks import OUTLIVING, SUMS
 from aioftrackjobs.devserver.schema.relations import summed_by
 
+_STATUS_CHANGE = (
+    "id",
+    "parent_id",
+    "parent_type",
+    "status_id",
+    "from_status_id",
+    "user_id",
+    "date",
+)
+_HEX = "hex(randomblob({}))"
+#: SQL for a new id in the form of a UUID, and for the present time.
+_NEW_ID = "lower({}||'-'||{}||'-4'||substr({},2)||'-a'||substr({},2)||'-'||{})".format(
+    *map(_HEX.format, (4, 2, 2, 2, 6))
+)
+_NOW = "replace(datetime('now'), ' ', 'T')"
+
 
 def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:
     """Add the triggers of *tables* to their creation."""
@@ -32,6 +48,8 @@ def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:
     for joining, column, end in sorted(_unconstrained_ends(model, tables)):
         _cascade(tables[joining], column, tables[end], removes=True)
     _add_derived_values(model, tables)
+    _add_status_changes(model, tables)
+    _add_note_categories(tables)
 
 
 def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]]:
@@ -164,6 +182,56 @@ def _add_flag(table: sa.Table, series: Series) -> None:
     ):
         name = f"{table.name}_flags_{flag}_on_{event[:6].lower()}"
         add_trigger(table, name, f'AFTER {event} ON "{table.name}"', statement)
+
+
+def _add_status_changes(model: Model, tables: Mapping[str, sa.Table]) -> None:
+    """Keep a StatusChange whenever an entity gets another status, or loses a deleted one."""
+    user = model.types.get("User")
+    if not _has(tables, "StatusChange", _STATUS_CHANGE) or user is None:
+        return
+    if not _has(tables, user.root, ("id", "username")) or not _has(tables, "Status", ("id",)):
+        return
+    owners = {
+        entity_type.root: entity_type.table_name
+        for entity_type in model.types.values()
+        for relation in entity_type.relations.values()
+        if model.types[relation.target].root == "StatusChange" and relation.many
+        if _has(tables, entity_type.root, ("id", "status_id"))
+    }
+    former = '(SELECT "id" FROM "Status" WHERE "id" = OLD."status_id")'
+    author = f'(SELECT "id" FROM "{user.root}" WHERE "username" = acting_user())'
+    columns = ", ".join(f'"{name}"' for name in _STATUS_CHANGE)
+    for root, name in owners.items():
+        add_trigger(
+            tables[root],
+            f"{root}_keeps_status_changes",
+            f'AFTER UPDATE OF "status_id" ON "{root}" WHEN OLD."status_id" IS NOT NEW."status_id"',
+            f'INSERT INTO "StatusChange" ("_type", {columns}) VALUES (\'StatusChange\', {_NEW_ID}, '
+            f'NEW."id", \'{name}\', NEW."status_id", {former}, {author}, {_NOW})',
+        )
+
+
+def _add_note_categories(tables: Mapping[str, sa.Table]) -> None:
+    """Make the first label of a note its category, which older clients read."""
+    ends = ("note_id", "label_id")
+    if not _has(tables, "Note", ("id", "category_id")) or not _has(tables, "NoteLabelLink", ends):
+        return
+    first = (
+        '(SELECT "label_id" FROM "NoteLabelLink" WHERE "note_id" = "Note"."id" '
+        'ORDER BY "_row" LIMIT 1)'
+    )
+    for event, row, former in (("INSERT", "NEW", "NULL"), ("DELETE", "OLD", 'OLD."label_id"')):
+        add_trigger(
+            tables["NoteLabelLink"],
+            f"Note_follows_labels_on_{event.lower()}",
+            f'AFTER {event} ON "NoteLabelLink"',
+            f'UPDATE "Note" SET "category_id" = {first} '
+            f'WHERE "id" = {row}."note_id" AND "category_id" IS {former}',
+        )
+
+
+def _has(tables: Mapping[str, sa.Table], name: str, columns: Iterable[str]) -> bool:
+    return name in tables and set(columns) <= set(tables[name].c.keys())
 
 
 def add_trigger(table: sa.Table, name: str, when: str, statement: str) -> None:
