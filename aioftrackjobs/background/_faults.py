@@ -13,11 +13,15 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import sniffio
 
-from aioftrackjobs.background._texts import leaves_of, show_value, text_of
+from aioftrackjobs.background._texts import format_error, leaves_of, show_value, text_of, type_name
+from aioftrackjobs.errors import SessionStateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+
+#: Kinds of faults that are known, so that each is logged once.
+_KNOWN_FAULTS = 100
 
 
 class SafeLogger:
@@ -83,6 +87,53 @@ class SafeLogger:
 def _shown(error: BaseException) -> str:
     text = text_of(error)
     return show_value(error) if text is None else text
+
+
+logger = SafeLogger(__name__)
+
+
+class FaultGuard:
+    """Decides which errors of background work are faults, and logs each kind of them once.
+
+    Args:
+        redact: Removes secrets from the text of an error that is logged.
+
+    Attributes:
+        interrupt_program: Hands an interruption by Ctrl-C over to the program; None where Ctrl-C
+            does not reach background work.
+    """
+
+    def __init__(self, redact: Callable[[str], str]) -> None:
+        self._redact = redact
+        self._known = set[tuple[str, str]]()
+        self.interrupt_program: Callable[[], None] | None = None
+
+    def survives(self, error: BaseException, what: str) -> bool:
+        """Return whether *error* is a fault, which is logged then, so that other work goes on.
+
+        An interruption by Ctrl-C is handed over to the program.
+
+        Args:
+            error: What has ended a piece of work.
+            what: Names the work in the log.
+        """
+        if isinstance(error, (GeneratorExit, SessionStateError)) or is_cancellation_of_task(error):
+            return False
+        if self.interrupt_program is not None and any(
+            isinstance(each, KeyboardInterrupt) for each in leaves_of(error)
+        ):
+            # Here it would end the work of all Jobs, which have their final status to send.
+            self.interrupt_program()
+            return True
+        fault = (what, type_name(error))
+        if fault in self._known:
+            logger.debug("%s failed again: %s", what, error)
+            return True
+        if len(self._known) < _KNOWN_FAULTS:
+            self._known.add(fault)
+        text = format_error(error, self._redact)
+        logger.error("%s failed, and everything else goes on: %s", what, text)
+        return True
 
 
 class Surviving:

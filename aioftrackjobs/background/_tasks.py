@@ -15,8 +15,8 @@ into a shielded scope. So what must run to its end runs here, and its caller onl
 waiter keeps waiting even when it is cancelled.
 
 A fault ends the piece of work that has it, and nothing else: the work of all Jobs runs side by side
-here. :meth:`BackgroundTasks.survives` decides what is a fault. It guards each piece of work that is
-spawned; a loop whose next round matters guards each round by :meth:`BackgroundTasks.surviving`.
+here. :class:`.FaultGuard` decides what is a fault. It guards each piece of work that is spawned; a
+loop whose next round matters guards each round by :meth:`BackgroundTasks.surviving`.
 """
 
 from __future__ import annotations
@@ -32,14 +32,12 @@ import anyio.lowlevel
 import sniffio
 
 from aioftrackjobs.background._event_loop import EventLoop, Waiter, loop_caller, running_event_loop
-from aioftrackjobs.background._faults import SafeLogger, Surviving, is_cancellation_of_task
-from aioftrackjobs.background._texts import format_error, leaves_of, type_name
+from aioftrackjobs.background._faults import FaultGuard, Surviving, is_cancellation_of_task
+from aioftrackjobs.background._texts import type_name
 from aioftrackjobs.errors import SessionStateError
 
 if TYPE_CHECKING:
     import asyncio
-
-logger = SafeLogger(__name__)
 
 Work = tuple[Context, Callable[..., Coroutine[Any, Any, None]], tuple[Any, ...], int]
 CleanUp = Callable[[], Coroutine[Any, Any, None]]
@@ -54,9 +52,6 @@ _NOTHING = nullcontext()
 
 #: How often work is started again if the shutdown of the event loop has cancelled it.
 _RESTARTS = 3
-
-#: Kinds of faults that are known, so that each is logged once.
-_KNOWN_FAULTS = 100
 
 
 class KeepAlive:
@@ -107,8 +102,7 @@ class BackgroundTasks:
 
     def __init__(self, clean_up: CleanUp, redact: Callable[[str], str] = str) -> None:
         self._clean_up = clean_up
-        self._redact = redact
-        self._faults = set[tuple[str, str]]()
+        self._guard = FaultGuard(redact)
         self._group: anyio.abc.TaskGroup | None = None
         self._context = copy_context()
         # What has not begun, because there is no group or because its task has not had its first
@@ -159,6 +153,7 @@ class BackgroundTasks:
             import asyncio
 
             self._task = asyncio.get_running_loop().create_task(self._run(), name=_NAME)
+            self._guard.interrupt_program = self._interrupt_program
         try:
             await self._started.wait()
         except BaseException:
@@ -196,7 +191,7 @@ class BackgroundTasks:
         with self.surviving(_name_of(function)):  # trio crashes by an error in a callback
             function()
 
-    # Faults
+    # Faults: see FaultGuard
 
     def surviving(self, what: str) -> Surviving:
         """Return a context for one round of work that goes on after a fault of it.
@@ -209,28 +204,13 @@ class BackgroundTasks:
         return Surviving(self.survives, what)
 
     def survives(self, error: BaseException, what: str) -> bool:
-        """Return whether *error* is a fault, which is logged then, so that other work goes on.
+        """Return whether *error* is a fault, which is logged then, so that other work goes on."""
+        return self._guard.survives(error, what)
 
-        An interruption by Ctrl-C is handed over to the program.
-        """
-        if isinstance(error, (GeneratorExit, SessionStateError)) or is_cancellation_of_task(error):
-            return False
-        if self._task is not None and any(
-            isinstance(each, KeyboardInterrupt) for each in leaves_of(error)
-        ):
-            # Here it would end the work of all Jobs, which have their final status to send.
-            with suppress(RuntimeError):  # it has ended by this, or something else
-                self._call_in_loop(_interrupt)
-            return True
-        fault = (what, type_name(error))
-        if fault in self._faults:
-            logger.debug("%s failed again: %s", what, error)
-            return True
-        if len(self._faults) < _KNOWN_FAULTS:
-            self._faults.add(fault)
-        text = format_error(error, self._redact)
-        logger.error("%s failed, and everything else goes on: %s", what, text)
-        return True
+    def _interrupt_program(self) -> None:
+        """Interrupt the program as Ctrl-C does: asyncio lets this out of its event loop."""
+        with suppress(RuntimeError):  # it has ended by this, or something else
+            self._call_in_loop(_interrupt)
 
     def spawn(
         self, function: Callable[..., Coroutine[Any, Any, None]], *args: Any, turns: int = 0
@@ -491,7 +471,6 @@ async def _wait_out(event: anyio.Event) -> BaseException | None:
 
 
 def _interrupt() -> None:
-    """Interrupt the program, as Ctrl-C does: asyncio lets this out of its event loop."""
     raise KeyboardInterrupt
 
 

@@ -33,6 +33,9 @@ class Timings:
         job_read_interval: Seconds from one read of the Jobs that run to the next, at most. It shows
             that another client has stopped or deleted one. Jobs that report progress are read more
             often.
+        job_poll_first: Seconds from one read of Jobs that are waited for to the next, after one of
+            them has changed. Each pause is longer than the one before.
+        job_poll_longest: The longest of these pauses.
         data_send_limit: Seconds from the read of a Job until the write that is made from it leaves,
             at most. What takes longer is read again, and may then take twice as long.
         refusal_limit: Seconds for which the journal keeps a final status that the server refuses,
@@ -58,6 +61,8 @@ class Timings:
     journal_busy_timeout: float = 0.8
     replay_interval: float = 60.0
     job_read_interval: float = 5.0
+    job_poll_first: float = 1.0
+    job_poll_longest: float = 10.0
     data_send_limit: float = 2.0
     refusal_limit: float = 86_400.0
     last_request_delay: float = 120.0

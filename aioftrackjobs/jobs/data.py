@@ -27,8 +27,10 @@ from weakref import WeakSet
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import ArgumentError, EntityError, ServerError
+from aioftrackjobs.jobs.ending import End
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
 from aioftrackjobs.jobs.progress import FAILURE, Progress, add_failure, compose_description
+from aioftrackjobs.jobs.stopping import STOP
 from aioftrackjobs.models import Job, JobStatus, current_value, parse_job_data, remote_value
 from aioftrackjobs.protocol.operations import NOT_SET
 
@@ -176,6 +178,15 @@ class JobData:
             composed[TAKEN_OVER] = self.taken_over
         return composed
 
+    def note_end(self, end: End, decided: End | None) -> None:
+        """Take note of how the Job ends, and of what its block had *decided* before."""
+        self.is_running = False
+        self.is_done = end.status is JobStatus.DONE
+        if end.status is JobStatus.FAILED:
+            self.failure_reason = end.text
+        if decided is not None and decided.status is JobStatus.DONE:
+            self.result = decided.text
+
 
 def add_lease(data: object, lease: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return the content of *data* with *lease*."""
@@ -258,6 +269,28 @@ def compose_recovered_data(
     kept.setdefault("base_description", text or "")
     kept.pop(LEASE, None)
     return {**kept, "description": _encodable(add_failure(text, reason)), RECOVERED: recovered}
+
+
+def add_stop(data: object, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content of *data* with a stop *request* in it."""
+    return {**_read(data), STOP: request}
+
+
+def compose_stopped_data(
+    data: object, reason: str, request: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the content of *data* of a Job that is stopped before it begins, or without an owner.
+
+    Args:
+        data: What the server holds.
+        reason: Why the Job fails; it is added to the text.
+        request: The stop request, which stays.
+    """
+    kept = dict(add_stop(data, request))
+    text = kept.get("description")
+    kept.setdefault("base_description", text or "")
+    kept.pop(LEASE, None)
+    return {**kept, "description": _encodable(add_failure(text, reason))}
 
 
 def is_mistaken_failure(status: object, data: Mapping[str, Any], holder: str) -> bool:

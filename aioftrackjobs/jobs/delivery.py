@@ -43,6 +43,7 @@ from aioftrackjobs.errors import (
     SessionStateError,
     TransportError,
 )
+from aioftrackjobs.jobs.attachments import Attachments
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import NOTHING, PLAIN, JobData, level_after
 from aioftrackjobs.jobs.interventions import Interventions
@@ -72,6 +73,11 @@ class EndingJob(ActiveJob, Protocol):
     @property
     def interventions(self) -> Interventions:
         """What others do to it."""
+        ...
+
+    @property
+    def attachments(self) -> Attachments:
+        """What is attached to it."""
         ...
 
     @property

@@ -11,6 +11,7 @@ error.
 from __future__ import annotations
 
 import json
+import math
 
 import anyio
 
@@ -20,6 +21,7 @@ from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
 from aioftrackjobs.jobs.data import JobData
 from aioftrackjobs.jobs.delivery import Delivery, EndingJob
+from aioftrackjobs.jobs.ending import End
 from aioftrackjobs.jobs.termination import is_final_refusal
 from aioftrackjobs.journal import Receipt
 from aioftrackjobs.models import JobStatus
@@ -36,6 +38,7 @@ class FinalReport:
         running: The Job.
         data: What it reports.
         channels: What may still be writing the Job's data.
+        end: How it ended.
         grace: Seconds that the delivery may take.
 
     Attributes:
@@ -49,6 +52,7 @@ class FinalReport:
         running: EndingJob,
         data: JobData,
         channels: Channels,
+        end: End,
         *,
         grace: float,
     ) -> None:
@@ -57,23 +61,41 @@ class FinalReport:
         self._job = running.entity
         self._data = data
         self._channels = channels
+        self._status = end.status
         self._grace = grace
         self.error: Exception | None = None
 
-    async def deliver(self, status: JobStatus, deadline: float | None = None) -> None:
-        """Record that the Job ended with *status*; to be run in the background.
+    async def deliver_or_log(
+        self, deadline: float = math.inf, error: Exception | None = None
+    ) -> None:
+        """Do as :meth:`deliver`, and log why that was not possible.
 
         Args:
-            status: How the Job ended.
-            deadline: In the time of the event loop; the grace from now on if None.
+            deadline: In the time of the event loop; it is not later than the grace from now on.
+            error: What a Job that has failed gets attached, with its traceback; None for nothing.
+        """
+        await self.deliver(deadline)
+        if self.error is not None:
+            logger.warning("%r: its failure was not reported: %s", self._job, self.error)
+        elif error is not None and self._status is JobStatus.FAILED:
+            with anyio.CancelScope(deadline=deadline) as scope:
+                await self._running.attachments.add_traceback(self._job, error)
+            if scope.cancelled_caught:
+                logger.warning("%r: there was no time to attach its traceback", self._job)
+
+    async def deliver(self, deadline: float = math.inf) -> None:
+        """Record the final status of the Job; to be run in the background.
+
+        Args:
+            deadline: In the time of the event loop; it is not later than the grace from now on.
         """
         journal, job_id = self._jobs.journal, self._job.id
         self._data.lease = None  # a Job that has ended has no owner
-        deadline = deadline or anyio.current_time() + self._grace
+        deadline = min(deadline, anyio.current_time() + self._grace)
         receipt: Receipt | None = None
         if journal.state != "off":
             with self._jobs.background.surviving("the record of a final status"):
-                receipt = journal.record_final_report(job_id, self._encode(status))
+                receipt = journal.record_final_report(job_id, self._encode())
         with self._jobs.server.pauses.expedite():
             is_quiet = False
             with self._jobs.background.surviving("the end of the progress reports"):
@@ -81,9 +103,10 @@ class FinalReport:
             began = anyio.current_time()
             is_kept = receipt is not None and await journal.wait_until_written(receipt)
             deadline += anyio.current_time() - began  # the grace is for the server alone
-            await self._send(status, deadline, is_quiet=is_quiet)
+            await self._send(deadline, is_quiet=is_quiet)
         if self.error is None or isinstance(self.error, JobDeletedError):
             journal.release_job(job_id)
+            self._jobs.poll.wake([job_id])
         elif receipt is not None:
             self._jobs.replay.wake()
             # Otherwise it may be lost, and the caller has to know.
@@ -93,7 +116,7 @@ class FinalReport:
                 )
                 self.error = None
 
-    def _encode(self, status: JobStatus) -> str:
+    def _encode(self) -> str:
         """Return the final report as the journal keeps it, without the API key."""
         key = self._jobs.api_key
         # Each value is redacted by itself: in JSON text, a replaced key could take a quote along.
@@ -103,7 +126,7 @@ class FinalReport:
         }
         # If it has begun and the server has no such Job later, it was deleted.
         has_begun = self._running.has_begun
-        return json.dumps({"status": status.value, "data": data, "has_begun": has_begun})
+        return json.dumps({"status": self._status.value, "data": data, "has_begun": has_begun})
 
     async def _stop_reports(self, deadline: float) -> bool:
         """Stop all reports; return whether none is in progress any more."""
@@ -117,8 +140,8 @@ class FinalReport:
     def _limit(self, deadline: float) -> float:
         return min(deadline, self._jobs.active.shutdown_deadline)
 
-    async def _send(self, status: JobStatus, deadline: float, *, is_quiet: bool) -> None:
-        delivery = Delivery(self._jobs, self._running, self._data, status, grace=self._grace)
+    async def _send(self, deadline: float, *, is_quiet: bool) -> None:
+        delivery = Delivery(self._jobs, self._running, self._data, self._status, grace=self._grace)
         delivery.is_suspicious = not is_quiet
         await delivery.run(self._limit(deadline))
         self.error = delivery.error

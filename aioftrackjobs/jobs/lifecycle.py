@@ -17,14 +17,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 
 from aioftrackjobs.background import SafeLogger
-from aioftrackjobs.commit.request import (
-    Applied,
-    NotApplied,
-    Outcome,
-    PendingRequest,
-    Settle,
-    WithdrawnError,
-)
+from aioftrackjobs.commit.request import PendingRequest, Settle
 from aioftrackjobs.commit.unit_of_work import UnitOfWork
 from aioftrackjobs.entities.queries import fetch_entity
 from aioftrackjobs.errors import (
@@ -37,21 +30,14 @@ from aioftrackjobs.jobs.attachments import Attachments
 from aioftrackjobs.jobs.block import GivenJob, find_user
 from aioftrackjobs.jobs.channels import Channels
 from aioftrackjobs.jobs.context import JobsContext
-from aioftrackjobs.jobs.data import (
-    NOTHING,
-    WHOLE,
-    Assignments,
-    JobData,
-    Refusals,
-    add_lease,
-    parse_given_data,
-)
+from aioftrackjobs.jobs.data import Assignments, JobData, parse_given_data
 from aioftrackjobs.jobs.ending import CLOSED, End, describe_interruption, end_of_block
 from aioftrackjobs.jobs.final_report import FinalReport
 from aioftrackjobs.jobs.interventions import Interventions
 from aioftrackjobs.jobs.progress import Progress, one_line
 from aioftrackjobs.jobs.reports import Reports
 from aioftrackjobs.jobs.stopping import STOP, StopOn, current_task, without_stop_request
+from aioftrackjobs.jobs.writing import RunningWrites
 from aioftrackjobs.models import Job, JobStatus, User, remote_value
 
 if TYPE_CHECKING:
@@ -93,8 +79,6 @@ class JobLifecycle:
         self._assignments: Assignments | None = None
         self._began_at = time.monotonic()
         self._lease_made_at = 0.0
-        self._send_within = jobs.send_within
-        self._refusals = Refusals()
         self._task: asyncio.Task[Any] | None = None
         self._is_ending = False
         self._has_begun = False
@@ -138,6 +122,17 @@ class JobLifecycle:
             self._post_data,
             self._may_write,
             interval=self._interval,
+        )
+
+    @cached_property
+    def _writes(self) -> RunningWrites:
+        return RunningWrites(
+            self._jobs.entities,
+            self.entity,
+            self._data,
+            self._compose,
+            self.interventions,
+            write_soon=self._channels.touch_for_lease,
         )
 
     @cached_property
@@ -294,33 +289,7 @@ class JobLifecycle:
         return not (self._is_ending or self.interventions.forbid_writes)
 
     def _post_data(self, settle: Settle) -> PendingRequest | None:
-        if self.interventions.forbid_writes:
-            return None
-        unit = self._jobs.entities.new_unit(is_urgent=True, send_within=self._send_within)
-        lease, remote = self._data.lease, remote_value(self.entity, "data")
-        self._data.is_plain = self._refusals.level != WHOLE
-        values: dict[str, Any] = {"data": self._compose(remote)}
-        if self._refusals.level == NOTHING and self._data.lease is not None:
-            values["data"] = add_lease(remote, self._data.lease)
-        if self.interventions.is_mistaken:
-            values["status"] = JobStatus.RUNNING
-        unit.set(self.entity, **values)
-
-        def settle_write(outcome: Outcome) -> None:
-            if isinstance(outcome, Applied):
-                now = self._jobs.server.server_time().isoformat(timespec="seconds")
-                had_lapsed = lease is not None and now >= lease["until"]
-                self.interventions.note_written(had_lapsed=had_lapsed)
-                self._send_within = self._jobs.send_within
-                self._refusals.note_success()
-            elif isinstance(outcome, NotApplied):
-                self.interventions.note_refusal(outcome.error)
-                if self._refusals.note(outcome.error):  # otherwise the lease ends
-                    self._channels.touch_for_lease()
-                self._send_within *= 1 + isinstance(outcome.error, WithdrawnError)
-            settle(outcome)
-
-        return unit.post(settle_write)
+        return None if self.interventions.forbid_writes else self._writes.post(settle)
 
     def _compose(self, data: object, extra: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         """Return the new content of *data*, with a lease that begins now."""
@@ -385,10 +354,7 @@ class JobLifecycle:
             return
         reason = self._jobs.active.shutdown_reason or CLOSED
         end = self._end_decided() or End(JobStatus.FAILED, reason)
-        report = self._start_ending(end)
-        await report.deliver(end.status)
-        if report.error is not None:
-            logger.warning("%r: its failure was not reported: %s", self, report.error)
+        await self._start_ending(end).deliver_or_log()
 
     # The end
 
@@ -418,20 +384,14 @@ class JobLifecycle:
     async def _finish(self, end: End) -> None:
         report = self._start_ending(end)
         with self._jobs.active.count_report(self):
-            await self._jobs.background.finish(report.deliver, end.status)
+            await self._jobs.background.finish(report.deliver)
         if report.error is not None:
             raise report.error
 
     def _start_ending(self, end: End) -> FinalReport:
-        report = FinalReport(self._jobs, self, self._data, self._channels, grace=self._grace)
         self._stop_running()
-        self._data.is_running = False
-        self._data.is_done = end.status is JobStatus.DONE
-        if end.status is JobStatus.FAILED:
-            self._data.failure_reason = end.text
-        if self._decided is not None and self._decided.status is JobStatus.DONE:
-            self._data.result = self._decided.text
-        return report
+        self._data.note_end(end, self._decided)
+        return FinalReport(self._jobs, self, self._data, self._channels, end, grace=self._grace)
 
     def _stop_running(self) -> None:
         self._is_ending = True
@@ -495,15 +455,7 @@ class JobLifecycle:
         if self.interventions.imposed_status is not None:
             # Another client has set how it ends. Only what is ours is removed.
             self._data, end = JobData(None), End(self.interventions.imposed_status)
-        report = self._start_ending(end)
-        await report.deliver(end.status, deadline)
-        if report.error is not None:
-            logger.warning("%r: its failure was not reported: %s", self, report.error)
-        elif attached is not None and end.status is JobStatus.FAILED:
-            with anyio.CancelScope(deadline=deadline) as scope:
-                await self.attachments.add_traceback(self.entity, attached)
-            if scope.cancelled_caught:
-                logger.warning("%r: there was no time to attach its traceback", self)
+        await self._start_ending(end).deliver_or_log(deadline, attached)
 
     async def _may_exist(self) -> bool:
         """Return whether the server may know the Job; a beginning that was not sent is dropped."""
