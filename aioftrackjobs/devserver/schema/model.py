@@ -173,10 +173,16 @@ class EntityType:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """All entity types that a server serves."""
+    """All entity types that a server serves.
+
+    Attributes:
+        ignores_unknown: Attributes that a type does not have are ignored in writes, as by servers
+            of another age, and not refused.
+    """
 
     documents: tuple[dict[str, Any], ...]
     types: dict[str, EntityType]
+    ignores_unknown: bool = False
 
     def type(self, name: str) -> EntityType:
         """Return the type called *name*.
