@@ -136,7 +136,6 @@ def test_a_function_that_cannot_be_called_is_refused_where_it_is_decorated(
         {"choices": {"quality": _launch}},
         {"choices": [1]},
     ],
-    ids=str,
 )
 def test_wrong_options_are_refused_where_they_are_given(options: dict[str, Any]) -> None:
     with pytest.raises(ArgumentError):
