@@ -90,6 +90,11 @@ class DatabaseThread:
         """Return what *function* returns; the caller holds :attr:`turn`."""
         return await run_sync(function, *arguments, limiter=self._thread)
 
+    async def run_in_turn(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Return what *function* returns, when it is its turn."""
+        async with self.turn:
+            return await self.run(function, *arguments)
+
 
 def is_big(scope: Scope) -> bool:
     """Return whether a request announces a big body, or does not announce how big it is."""
