@@ -48,7 +48,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
     files = FileEndpoints(engine, database)
     events = EventEndpoints(engine, database)
     actions = ActionEndpoints(engine, database, reader)
-    pages = Pages(engine, database.run_in_turn)
+    pages = Pages(engine, database.run)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:

@@ -30,7 +30,7 @@ from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.pages.rendering import html_response
 
 Result = TypeVar("Result")
-#: Runs a function in the thread of the database, when it is its turn.
+#: Runs a function in the thread of the database, in its turn.
 Run: TypeAlias = Callable[..., Awaitable[Any]]
 
 #: Seconds that a log-in lasts.

@@ -18,7 +18,7 @@ class Pages:
 
     Args:
         engine: The server.
-        run: Runs a function in the thread of the database, when it is its turn.
+        run: Runs a function in the thread of the database, in its turn.
 
     Attributes:
         streams: Keep pages in browsers up to date.
