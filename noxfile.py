@@ -49,6 +49,13 @@ def run_tests(session: nox.Session, *options: str) -> None:
 
 
 @nox.session
+def browser(session: nox.Session) -> None:
+    """Test the pages of the server in Chromium, if there is one; arguments go to pytest."""
+    install(session, "browser")
+    session.run("pytest", "-n", "2", "tests/browser", *session.posargs)
+
+
+@nox.session
 def clients(session: nox.Session) -> None:
     """Run all integration tests on each HTTP client and event loop, not only what needs them."""
     install(session, "tests")
