@@ -154,6 +154,7 @@ def all_done(names: Iterable[str]) -> dict[str, str]:
     return {name: f"done: {name}" for name in names}
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.every_client
 async def test_a_final_status_gets_through_after_one_refusal(
@@ -166,6 +167,7 @@ async def test_a_final_status_gets_through_after_one_refusal(
     assert ends == all_done(kinds)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 async def test_a_final_status_gets_through_after_some_refusals(server: ServerHandle) -> None:
     kinds = some(REFUSALS)
@@ -287,6 +289,7 @@ async def test_what_others_keep_and_cannot_be_sent_does_not_keep_a_status_back(
 # Requests that are swallowed
 
 
+@pytest.mark.slow
 @pytest.mark.every_loop
 async def test_a_final_status_gets_through_although_requests_are_swallowed(
     server: ServerHandle,
@@ -312,6 +315,7 @@ async def test_a_final_status_takes_a_new_connection(server: ServerHandle) -> No
         assert server.inspector.job(job.id)["status"] == "done"
 
 
+@pytest.mark.slow
 @pytest.mark.every_loop
 async def test_many_jobs_get_through_after_all_requests_were_swallowed_for_a_while(
     server: ServerHandle,
@@ -463,6 +467,7 @@ async def test_a_text_that_the_server_cannot_keep_does_not_stay_in_the_journal(
 # While a Job runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["what is not ASCII", "any new text"])
 async def test_a_text_that_the_server_cannot_keep_does_not_end_the_lease(
     server: ServerHandle, kind: str

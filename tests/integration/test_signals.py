@@ -420,6 +420,7 @@ AT_ONCE = """
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 async def test_a_second_signal_at_any_moment_of_the_shutdown_ends_the_process(
     server: ServerHandle, tmp_path: Path, backend: str
