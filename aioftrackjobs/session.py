@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, overload
 from uuid import UUID
 
 from aioftrackjobs.background import mark_coroutine_functions
@@ -15,10 +14,8 @@ from aioftrackjobs.config.retry import RetryPolicy
 from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.config.settings import (
     require,
-    require_callback,
     require_count,
     require_flag,
-    require_path,
     require_seconds,
     require_text,
     require_values,
@@ -29,7 +26,6 @@ from aioftrackjobs.config.timings import DEFAULT_TIMINGS, Timings
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.entities.arguments import (
     check_owned,
-    id_of,
     list_of_names,
     list_of_operations,
     list_of_owned,
@@ -38,16 +34,17 @@ from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.entities.ensure import ensure
 from aioftrackjobs.entities.queries import Query, fetch_entity, key_reference, populate
 from aioftrackjobs.jobs.context import JobsContext
+from aioftrackjobs.jobs.of_session import JobsOfSession
 from aioftrackjobs.jobs.ownership import LEASE_SECONDS, LONGEST_LEASE
-from aioftrackjobs.models import Entity, FileComponent, Job, User
+from aioftrackjobs.models import Entity, User
 from aioftrackjobs.protocol.operations import Operation
 from aioftrackjobs.protocol.query import bind
+from aioftrackjobs.transfers.of_session import FilesOfSession
 from aioftrackjobs.transport import HttpClient, Transport, is_client
 
 if TYPE_CHECKING:
+    from aioftrackjobs.events.hub import EventHub
     from aioftrackjobs.health import Health
-    from aioftrackjobs.transfers.content import Uploadable
-    from aioftrackjobs.transfers.control import ProgressCallback
 
 E = TypeVar("E", bound=Entity)
 
@@ -70,7 +67,7 @@ def jobs_of(session: AsyncSession) -> JobsContext:
     return session._jobs
 
 
-class AsyncSession:
+class AsyncSession(JobsOfSession, FilesOfSession):
     """A connection to an ftrack server, with its entities and their uncommitted changes.
 
     ::
@@ -149,6 +146,7 @@ class AsyncSession:
         )
         self._context = EntityContext(self._connection)
         self._jobs = JobsContext(self._context, lease=lease)
+        self._events: EventHub | None = None
 
     def __repr__(self) -> str:
         if not hasattr(self, "_jobs"):  # a debugger shows it before it is complete
@@ -179,9 +177,19 @@ class AsyncSession:
     @property
     def health(self) -> Health:
         """Queued commits, undelivered final statuses and the latest failure, with their times."""
-        from aioftrackjobs.health import check_health  # late: few programs ask
+        from aioftrackjobs.health import EventHubHealth, check_health  # late: few programs ask
 
-        return check_health(self._connection)
+        events = EventHubHealth() if self._events is None else self._events.health()
+        return check_health(self._connection, events)
+
+    @property
+    def events(self) -> EventHub:
+        """The event hub, which connects when it is first used: see :class:`EventHub`."""
+        if self._events is None:
+            from aioftrackjobs.events.hub import EventHub  # late: few programs listen
+
+            self._events = EventHub(self._context)
+        return self._events
 
     # Reading
 
@@ -385,135 +393,3 @@ class AsyncSession:
         if identifying_keys is not None:
             identifying_keys = list_of_names("identifying_keys", identifying_keys, several=True)
         return await ensure(self._context, kind, data, identifying_keys)
-
-    # Jobs
-
-    async def claim_job(self, query: Query[Any] | str, *, spread: int = 8) -> Job | None:
-        """Claim one of the queued Jobs that *query* finds, for this session; None if none is free.
-
-        Any number of daemons may do so at the same time; each Job goes to one of them. It stays
-        queued, with a lease, until :func:`job_context` begins it::
-
-            job = await session.claim_job('Job where status is "queued" order by created_at')
-            if job is not None:
-                async with job_context(session, job=job):
-                    ...
-
-        A claim takes at least half a second: it is written, and then read back. If the Job is not
-        begun within the session's *lease*, or its process dies, it is free again.
-
-        Args:
-            query: Finds Jobs. Those that are not queued, or not free, do not count.
-            spread: The Job is one of the first *spread* free ones, at random, so that not all
-                daemons try the same one; 1 for the order of the query.
-
-        Raises:
-            ServerError: The server refused the query, or the user may not change the Jobs.
-            TransportError: The server could not be reached.
-        """
-        self._connection.require_open()
-        require(isinstance(query, Query | str), "query", "a query of Jobs, or its text", query)
-        require_count("spread", spread)
-        expression = query if isinstance(query, str) else query.expression
-        return await self._jobs.claims.claim(expression, spread=spread)
-
-    # Files
-
-    async def create_component(
-        self,
-        source: Uploadable,
-        data: Mapping[str, Any] | None = None,
-        location: Entity | Literal["auto"] = "auto",
-        *,
-        name: str | None = None,
-        checksum: bool = True,
-        progress: ProgressCallback | None = None,
-    ) -> FileComponent:
-        """Upload *source* to the server location, and create a component for it.
-
-        It commits by itself. Large files are uploaded in parts, several at the same time. A part
-        that fails is repeated as the session's *retry* says::
-
-            plate = await session.create_component("plate.exr", {"name": "Plate"})
-
-        Args:
-            source: A path, bytes, a binary file object (its ``read`` may be async) or an async
-                iterator of bytes. A folder, or a sequence of paths, becomes a zip archive.
-            data: Attributes of the component, such as its ``name``.
-            location: The server location, which is also the meaning of "auto".
-            name: File name with extension. Needed if *source* has no path.
-            checksum: Verify with MD5 digests that the server has received what was sent.
-            progress: Called on the event loop, in the caller's context, with the number of bytes
-                sent and of all bytes. It must not block. An error of it ends the upload.
-
-        Raises:
-            TransferError: The file could not be read, or the server did not accept it.
-            FileChangedError: The file changed while it was uploaded.
-            TransportError: The server could not be reached.
-            UnsupportedLocationError: This package cannot write to the location.
-        """
-        from aioftrackjobs.transfers.upload import upload  # late: many never move a file
-
-        self._connection.require_open()
-        require_flag("checksum", checksum)
-        is_place = location == "auto" or isinstance(location, Entity)
-        require(is_place, "location", 'the server location or "auto"', location)
-        return await upload(
-            self._context,
-            source,
-            data={} if data is None else data,
-            location=None if location == "auto" else location,
-            name=name,
-            verified=checksum,
-            progress=progress,
-        )
-
-    async def download(
-        self,
-        component: Entity | str | UUID,
-        path: str | os.PathLike[str],
-        *,
-        resume: bool = False,
-        checksum: bool = True,
-        progress: ProgressCallback | None = None,
-    ) -> Path:
-        """Download the file of *component* to *path*, and return the path.
-
-        The file is written beside *path* and replaces it when it is complete. If a connection
-        breaks, the download continues where it was, as the session's *retry* says::
-
-            await session.download(plate, "/tmp/plate.exr", resume=True)
-
-        It must have the size that the component has, and the MD5 digest in the response's headers.
-        The path has an attribute ``verified_by``: "digest" or "size", or None if the server has
-        told neither, so that the file may be incomplete.
-
-        Args:
-            component: A component, or its id.
-            path: The file to write, or a link to it. A file that exists keeps its mode; a device
-                or pipe is refused.
-            resume: Keep the files ``.NAME.part`` and ``.NAME.part.json`` beside *path* if the
-                download is interrupted, and continue from them if the server's file is the same.
-            checksum: Verify the MD5 digest that a header has, or that an entity tag looks like.
-            progress: As for :meth:`create_component`; the number of all bytes may be None.
-
-        Raises:
-            TransferError: The server has no such file, it is incomplete, or it cannot be written.
-            TransportError: The server could not be reached.
-        """
-        from aioftrackjobs.transfers.download import download  # late: many never move a file
-
-        self._connection.require_open()
-        key = id_of("component", component)
-        require_path("path", path)
-        require_flag("resume", resume)
-        require_flag("checksum", checksum)
-        require_callback("progress", progress)
-        return await download(
-            self._context,
-            key,
-            Path(path),
-            resume=resume,
-            checksum=checksum,
-            progress=progress,
-        )

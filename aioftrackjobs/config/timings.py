@@ -33,6 +33,9 @@ class Timings:
         job_read_interval: Seconds from one read of the Jobs that run to the next, at most. It shows
             that another client has stopped or deleted one. Jobs that report progress are read more
             often.
+        job_poll_first: Seconds from one read of Jobs that are waited for to the next, after one of
+            them has changed. Each pause is longer than the one before.
+        job_poll_longest: The longest of these pauses.
         data_send_limit: Seconds from the read of a Job until the write that is made from it leaves,
             at most. What takes longer is read again, and may then take twice as long.
         refusal_limit: Seconds for which the journal keeps a final status that the server refuses,
@@ -44,6 +47,13 @@ class Timings:
             a bigger one is an error; 500 rows rarely have tens of megabytes.
         claim_wait: Seconds from the claim to a Job until it is read back, at least. Another
             session that found the Job free at the same moment has written its own claim by then.
+        event_acknowledgement: Seconds after which a subscription counts as made if the event hub
+            has not acknowledged it.
+        event_refusal_pause: Seconds between two attempts to connect to an event hub that refuses
+            the credentials.
+        event_outbox: Events that wait to be sent to the event hub, at most.
+        event_cursor_interval: Seconds from one read of the ``Event`` table to the next, while no
+            event of the hub wakes it.
     """
 
     closing_grace: float = 10.0
@@ -58,12 +68,18 @@ class Timings:
     journal_busy_timeout: float = 0.8
     replay_interval: float = 60.0
     job_read_interval: float = 5.0
+    job_poll_first: float = 1.0
+    job_poll_longest: float = 10.0
     data_send_limit: float = 2.0
     refusal_limit: float = 86_400.0
     last_request_delay: float = 120.0
     reserved_limit: float = 20.0
     response_size: int = 128 * 1024 * 1024
     claim_wait: float = 0.5
+    event_acknowledgement: float = 10.0
+    event_refusal_pause: float = 30.0
+    event_outbox: int = 1000
+    event_cursor_interval: float = 60.0
 
     def __repr__(self) -> str:
         """Return only what differs from the defaults, for a short signature of the session."""

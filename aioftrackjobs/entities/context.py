@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import (
     AsyncIterator,
+    Awaitable,
     Callable,
     Collection,
     Coroutine,
@@ -107,6 +108,7 @@ class EntityContext:
         tasks: The units of work of the tasks that use the session.
         creators: The unit of work that is to create an entity, by the key of the entity.
         count: Numbers the changes in the order in which they are recorded.
+        wait_for_job: Waits for the end of a Job, for some seconds at most.
         observers: Called with each change that the program records of an entity, by the ``id()``
             of the entity: the name and value, and the unit of work. The value is NOT_SET if a
             change was taken back. Running Jobs are observed.
@@ -121,6 +123,7 @@ class EntityContext:
         self.creators = WeakValueDictionary[Hashable, UnitOfWork]()
         self.count: Iterator[int] = count()
         self.tasks = TaskUnits(self, connection)
+        self.wait_for_job: Callable[[Any, float | None], Awaitable[Any]]
         self.observers = dict[int, Callable[[str, object, UnitOfWork], None]]()
         self._schemas: list[dict[str, Any]] | None = None
         self._information: dict[str, Any] | None = None

@@ -9,6 +9,7 @@ from aioftrackjobs.jobs.claims import Claims
 from aioftrackjobs.jobs.journal_replay import JournalReplay
 from aioftrackjobs.jobs.leases import ActiveJobs
 from aioftrackjobs.jobs.reading import JobReader
+from aioftrackjobs.jobs.waiting import JobPoll
 
 
 class JobsContext:
@@ -27,6 +28,7 @@ class JobsContext:
         reader: Reads what others have written in them.
         active: The Jobs that run.
         claims: Which of the Jobs that exist already this session may begin.
+        poll: Reads Jobs that tasks wait for.
         progress: What writes their progress and renews their leases.
         replay: Delivers what the journal keeps.
     """
@@ -50,6 +52,8 @@ class JobsContext:
             period=connection.timings.job_read_interval,
         )
         self.claims = Claims(entities, lease=lease)
+        self.poll = JobPoll(entities, self.reader)
+        entities.wait_for_job = self.poll.wait_for_one
         self.progress = ProgressWriters(
             connection.background, self.reader, connection.retry, connection.server_status.pauses
         )
@@ -57,6 +61,7 @@ class JobsContext:
         connection.end_jobs = self._end_jobs
 
     async def _end_jobs(self) -> None:
+        self.poll.close()
         await self.active.close()
         await self.claims.close()
 

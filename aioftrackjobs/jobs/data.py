@@ -30,6 +30,7 @@ from aioftrackjobs.errors import ArgumentError, EntityError, ServerError
 from aioftrackjobs.jobs.ending import End
 from aioftrackjobs.jobs.ownership import LEASE, TAKEN_OVER
 from aioftrackjobs.jobs.progress import FAILURE, Progress, add_failure, compose_description
+from aioftrackjobs.jobs.stopping import STOP
 from aioftrackjobs.models import Job, JobStatus, current_value, parse_job_data, remote_value
 from aioftrackjobs.protocol.operations import NOT_SET
 
@@ -268,6 +269,28 @@ def compose_recovered_data(
     kept.setdefault("base_description", text or "")
     kept.pop(LEASE, None)
     return {**kept, "description": _encodable(add_failure(text, reason)), RECOVERED: recovered}
+
+
+def add_stop(data: object, request: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the content of *data* with a stop *request* in it."""
+    return {**_read(data), STOP: request}
+
+
+def compose_stopped_data(
+    data: object, reason: str, request: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the content of *data* of a Job that is stopped before it begins, or without an owner.
+
+    Args:
+        data: What the server holds.
+        reason: Why the Job fails; it is added to the text.
+        request: The stop request, which stays.
+    """
+    kept = dict(add_stop(data, request))
+    text = kept.get("description")
+    kept.setdefault("base_description", text or "")
+    kept.pop(LEASE, None)
+    return {**kept, "description": _encodable(add_failure(text, reason))}
 
 
 def is_mistaken_failure(status: object, data: Mapping[str, Any], holder: str) -> bool:

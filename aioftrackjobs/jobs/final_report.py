@@ -106,6 +106,7 @@ class FinalReport:
             await self._send(deadline, is_quiet=is_quiet)
         if self.error is None or isinstance(self.error, JobDeletedError):
             journal.release_job(job_id)
+            self._jobs.poll.wake([job_id])
         elif receipt is not None:
             self._jobs.replay.wake()
             # Otherwise it may be lost, and the caller has to know.

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from weakref import WeakValueDictionary
@@ -281,6 +281,19 @@ class ActiveJobs:
             logger.debug("the Jobs that run were not read: %s", exc)
         finally:
             self._is_reading = False
+
+    def wake(self, ids: Collection[str]) -> None:
+        """Read those of the Jobs with *ids* now that the session runs: others have written them."""
+        jobs = [job for job in self._readable() if any(map(job.is_job, ids))]
+        if jobs:
+            with suppress(SessionStateError):  # it is closed
+                self._background.spawn(self._read_now, jobs)
+
+    async def _read_now(self, jobs: Sequence[ActiveJob]) -> None:
+        try:
+            await self._reader.read(jobs)
+        except FtrackJobsError as exc:  # the next round reads them, too
+            logger.debug("Jobs that others have written were not read: %s", exc)
 
     def renew_all(self, *, older_than: float) -> None:
         """Renew all leases that were written more than *older_than* seconds ago."""

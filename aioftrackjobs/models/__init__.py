@@ -13,10 +13,13 @@ from aioftrackjobs.models._entity import Entity
 from aioftrackjobs.models._job import (
     Job,
     JobComponent,
+    JobState,
     JobStatus,
     User,
     job_data_text,
+    known_state,
     parse_job_data,
+    state_in,
 )
 from aioftrackjobs.models._registry import EntityTypes
 from aioftrackjobs.models._state import (
@@ -51,6 +54,7 @@ __all__ = [
     "FileComponent",
     "Job",
     "JobComponent",
+    "JobState",
     "JobStatus",
     "Location",
     "Owner",
@@ -64,6 +68,7 @@ __all__ = [
     "forget_local",
     "forget_reference",
     "job_data_text",
+    "known_state",
     "load",
     "new_id",
     "owner_of",
@@ -74,6 +79,7 @@ __all__ = [
     "settle",
     "settle_created",
     "settle_late",
+    "state_in",
     "store",
     "was_created_here",
 ]

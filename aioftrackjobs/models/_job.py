@@ -1,4 +1,4 @@
-"""The Job, which users see in the jobs menu, its user, and its attachments."""
+"""The Job, which users see in the jobs menu, its state, its user, and its attachments."""
 
 from __future__ import annotations
 
@@ -6,15 +6,22 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, MutableSequence
+from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum, StrEnum
 from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from aioftrackjobs.errors import InvalidValueError, NotLoadedError, UnserialisableValueError
+from aioftrackjobs.errors import (
+    EntityError,
+    InvalidValueError,
+    NotLoadedError,
+    UnserialisableValueError,
+)
 from aioftrackjobs.models._component import Component
 from aioftrackjobs.models._entity import Entity
+from aioftrackjobs.models._state import remote_value
 from aioftrackjobs.models._values import (
     Before,
     Computed,
@@ -45,6 +52,9 @@ class JobStatus(StrEnum):
 
 
 _STATUSES = {status.value: status for status in JobStatus}
+
+#: The statuses with which waiting for a Job ends.
+_ENDS = (JobStatus.DONE, JobStatus.FAILED)
 
 
 def parse_job_data(data: object) -> dict[str, Any]:
@@ -216,6 +226,27 @@ class Job(Entity):
             raise InvalidValueError(self.entity_type, "description", text, "it must be a text")
         self["data"] = {**self._parsed_data(), "description": text}
 
+    async def wait(self, timeout: float | None = None) -> JobState:
+        """Wait until the Job is done, has failed or is deleted, wherever it runs.
+
+        Example: ``state = await job.wait(timeout=60)``
+
+        It is as :meth:`AsyncSession.wait_for` with one Job.
+
+        Args:
+            timeout: Seconds after which the state is returned although the Job has not ended:
+                ``state.has_ended`` is false then. None to wait for ever.
+
+        Raises:
+            EntityError: The Job belongs to no session, or is not yet committed.
+            SessionStateError: The session is closed.
+            ServerError: The server refuses to return the Job.
+        """
+        if not self._owner:
+            raise EntityError(f"{self!r} belongs to no session")
+        state: JobState = await self._owner.wait_for_job(self, timeout)
+        return state
+
     def _label(self) -> list[str]:
         status, data = self._current("status"), self._current("data")
         description = parse_job_data(data).get("description") if data else None
@@ -240,3 +271,70 @@ class JobComponent(Entity):
     job_id: str | None = None
     job: Job | None = None
     url: Computed = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobState:
+    """What a Job was like when it was read; it does not change any more.
+
+    ::
+
+        state = await job.wait(timeout=60)
+        if state.is_failed:
+            print(state.description)  # "Render sh010 - failed: OSError: disk full"
+
+    Attributes:
+        id: The id of the Job.
+        status: Its status; None if it is deleted, or was not read before a time-out.
+        description: Its text in the jobs menu, with the reason of a failure or a result.
+        progress: From 0 to 1; None if none was reported.
+        is_deleted: Whether the server has no such Job, or has none that the user may read.
+        entity: The Job, with the values that the server has.
+    """
+
+    id: str
+    status: JobStatus | str | None = None
+    description: str | None = None
+    progress: float | None = None
+    is_deleted: bool = False
+    entity: Job | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the Job is done, has failed, or is deleted."""
+        return self.is_deleted or self.status in _ENDS
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the Job is done."""
+        return self.status == JobStatus.DONE
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether the Job has failed."""
+        return self.status == JobStatus.FAILED
+
+    def __str__(self) -> str:
+        status = "deleted" if self.is_deleted else self.status or "not read"
+        return f"{self.description} ({status})" if self.description else str(status)
+
+
+def state_in(job: Job, row: Mapping[str, Any] | None) -> JobState:
+    """Return the state of *job* in a *row* of a response; None if there is no such row."""
+    if row is None:
+        return JobState(job.id, is_deleted=True, entity=job)
+    data, status = parse_job_data(row.get("data")), _read_status(row.get("status"))
+    text, share = data.get("description"), data.get("progress")
+    is_number = isinstance(share, int | float) and not isinstance(share, bool)
+    return JobState(
+        job.id,
+        status=status if isinstance(status, str) else None,
+        description=text if isinstance(text, str) else None,
+        progress=share if is_number else None,
+        entity=job,
+    )
+
+
+def known_state(job: Job) -> JobState:
+    """Return the state of *job* in the latest values that were loaded, if any."""
+    return state_in(job, {name: remote_value(job, name) for name in ("status", "data")})

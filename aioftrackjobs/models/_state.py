@@ -8,7 +8,7 @@ class imports this one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ClassVar, Literal, Protocol, TypedDict
 
 from aioftrackjobs.background import SafeLogger
@@ -51,6 +51,10 @@ class Owner(Protocol):
 
     def component_url(self, component_id: str) -> str:
         """Return the URL of a component's file. It contains the API key."""
+        ...
+
+    def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
+        """Return the state of *job* when it has ended, or after some seconds."""
         ...
 
 
@@ -143,6 +147,9 @@ class _Gone:
 
     def component_url(self, component_id: str) -> str:
         raise NotImplementedError  # a location is not asked without an owner
+
+    def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
+        raise NotImplementedError  # a Job does not wait without an owner
 
 
 _GONE = _Gone()

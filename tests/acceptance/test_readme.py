@@ -89,6 +89,7 @@ async def names(session: AsyncSession, tmp_path: Path) -> dict[str, Any]:
         """The work of the reader's program."""
 
     job = session.create(Job, {"user": await session.current_user(), "status": "running"})
+    ended = [session.create(Job, {"status": status}) for status in ("failed", "done")]
     await session.commit()
     task = await session.query("select id from Task limit 1").first()
     assert task is not None
@@ -105,7 +106,9 @@ async def names(session: AsyncSession, tmp_path: Path) -> dict[str, Any]:
         "job_context": aioftrackjobs.job_context,
         "job_id": job.id,
         "path": tmp_path / "report.pdf",
+        "publish_id": ended[1].id,
         "render": work,
+        "render_job": ended[0],
         "shots": ["sh010", "sh020"],
         "ssl_context": ssl.create_default_context(),
         "task_id": task["id"],

@@ -49,8 +49,14 @@ SETTINGS = (
 )
 
 #: The times of most sessions: half a second less for the beginning of a Job that exists already,
-#: and for closing while the server does not respond.
-QUICK = replace(DEFAULT_TIMINGS, claim_wait=0.02, closing_linger=0.05)
+#: and for closing while the server does not respond; Jobs that are waited for are read more often.
+QUICK = replace(
+    DEFAULT_TIMINGS,
+    claim_wait=0.02,
+    closing_linger=0.05,
+    job_poll_first=0.02,
+    job_poll_longest=0.1,
+)
 
 
 @asynccontextmanager

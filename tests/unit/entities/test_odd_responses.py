@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any, ClassVar
 
 import pytest
@@ -31,6 +31,9 @@ class IgnoringOwner:
 
     def redact(self, text: str) -> str:
         return text.replace("SECRET", "***")
+
+    def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
+        raise NotImplementedError
 
     def component_url(self, component_id: str) -> str:
         return component_id

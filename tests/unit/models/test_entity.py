@@ -7,7 +7,7 @@ import json
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from datetime import UTC, date, datetime, timedelta, timezone
 from enum import Enum
 from typing import Any, ClassVar
@@ -63,6 +63,9 @@ class Book:
 
     def redact(self, text: str) -> str:
         return text.replace("SECRET", "***")
+
+    def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
+        raise NotImplementedError
 
     def component_url(self, component_id: str) -> str:
         return f"https://ftrack.test/{component_id}"

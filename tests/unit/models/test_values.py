@@ -7,7 +7,7 @@ import pickle
 import re
 import rlcompleter
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -64,6 +64,9 @@ class Owner:
 
     def redact(self, text: str) -> str:
         return text.replace(KEY, "***")
+
+    def wait_for_job(self, job: Any, timeout: float | None, /) -> Awaitable[Any]:
+        raise NotImplementedError
 
     def component_url(self, component_id: str) -> str:
         return component_id

@@ -1,0 +1,137 @@
+"""JobsOfSession: the methods of a session about Jobs that others run, or that nobody runs yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+from uuid import UUID
+
+from aioftrackjobs.config.settings import require, require_count, require_text
+from aioftrackjobs.entities.queries import Query
+from aioftrackjobs.jobs.context import JobsContext
+from aioftrackjobs.jobs.stop_writing import stop_job
+from aioftrackjobs.jobs.waiting import JobWatch, jobs_of_session, require_created
+from aioftrackjobs.models import Job, JobState
+
+
+class JobsOfSession:
+    """What :class:`AsyncSession` does with Jobs that it does not run."""
+
+    _jobs: JobsContext
+
+    async def claim_job(self, query: Query[Any] | str, *, spread: int = 8) -> Job | None:
+        """Claim one of the queued Jobs that *query* finds, for this session; None if none is free.
+
+        Any number of daemons may do so at the same time; each Job goes to one of them. It stays
+        queued, with a lease, until :func:`job_context` begins it::
+
+            job = await session.claim_job('Job where status is "queued" order by created_at')
+            if job is not None:
+                async with job_context(session, job=job):
+                    ...
+
+        A claim takes at least half a second: it is written, and then read back. If the Job is not
+        begun within the session's *lease*, or its process dies, it is free again.
+
+        Args:
+            query: Finds Jobs. Those that are not queued, or not free, do not count.
+            spread: The Job is one of the first *spread* free ones, at random, so that not all
+                daemons try the same one; 1 for the order of the query.
+
+        Raises:
+            ServerError: The server refused the query, or the user may not change the Jobs.
+            TransportError: The server could not be reached.
+        """
+        self._jobs.require_open()
+        require(isinstance(query, Query | str), "query", "a query of Jobs, or its text", query)
+        require_count("spread", spread)
+        expression = query if isinstance(query, str) else query.expression
+        return await self._jobs.claims.claim(expression, spread=spread)
+
+    async def wait_for(
+        self, jobs: Job | str | UUID | Iterable[Job | str | UUID], *, timeout: float | None = None
+    ) -> list[JobState]:
+        """Wait until *jobs* are done, failed or deleted, wherever they run; return their states.
+
+        ::
+
+            for state in await session.wait_for(jobs, timeout=3600):
+                if not state.is_done:
+                    print(state.id, state)  # Render sh010 - failed: OSError: disk full (failed)
+
+        The session reads the Jobs from time to time: after a second, and less and less often, up
+        to every ten seconds, as long as none of them changes. All tasks that wait share the
+        queries. While the server does not respond, they go on waiting. The entities have the
+        values that were read.
+
+        Args:
+            jobs: Jobs of this session, or their ids; one or several.
+            timeout: Seconds after which the states are returned although not all Jobs have ended:
+                ``has_ended`` of some is false then. None to wait for ever.
+
+        Returns:
+            The state of each Job, in the order of *jobs*.
+
+        Raises:
+            EntityError: A Job belongs to another session, or is not yet committed.
+            SessionStateError: The session is closed, also while this waits.
+            ServerError: The server refuses to return the Jobs, three times.
+        """
+        self._jobs.require_open()
+        found = jobs_of_session(self._jobs.entities, jobs)
+        await require_created(self._jobs.entities, found)
+        return await self._jobs.poll.wait_for(found, timeout)
+
+    def watch(self, jobs: Job | str | UUID | Iterable[Job | str | UUID]) -> JobWatch:
+        """Return the changes of *jobs*, until all have ended, for ``async for``.
+
+        ::
+
+            async for job in session.watch(jobs):
+                print(job.id, job.status, job.description, job.progress)
+
+        The first read gives the state of each Job; after that, each :class:`JobState` has another
+        status, text or progress than the one before. If the loop is slower than the changes, it
+        gets the latest state of each Job. They are read, and errors are raised, as by
+        :meth:`wait_for`.
+
+        Args:
+            jobs: Jobs of this session, or their ids; one or several.
+        """
+        self._jobs.require_open()
+        return JobWatch(self._jobs.poll, self._jobs.entities, jobs)
+
+    async def stop_job(
+        self, job: Job | str | UUID, reason: str | None = None, *, by: str | None = None
+    ) -> JobState:
+        """Stop a Job, wherever it runs: it fails as "stopped by maya: wrong shot".
+
+        ::
+
+            state = await session.stop_job(job, "wrong shot")
+            if not state.has_ended:
+                state = await job.wait(timeout=60)
+
+        A request to stop is written into the ``data`` of a Job that runs; the rest of it stays. A
+        session of this package sees that within seconds, and cancels the block. A Job that waits
+        in a queue, or whose owner is dead, fails at once. One that has ended is left alone.
+
+        Args:
+            job: A Job of any session, or its id.
+            reason: Why, for the text of the Job.
+            by: Who stops it; the user of the session if None.
+
+        Returns:
+            The state of the Job now. If it has not ended, it has the request.
+
+        Raises:
+            NoResultFoundError: There is no such Job.
+            ServerError: The user may not change the Job.
+            TransportError: The server could not be reached.
+        """
+        self._jobs.require_open()
+        require_text("reason", reason, optional=True)
+        require_text("by", by, optional=True)
+        is_job = isinstance(job, Job) or bool(str(job))
+        require(is_job and isinstance(job, Job | str | UUID), "job", "a Job, or its id", job)
+        return await stop_job(self._jobs, job, reason, by)
