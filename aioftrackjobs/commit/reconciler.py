@@ -9,7 +9,8 @@ What the server does not answer is not known. Nor is an entity gone because one 
 it: its answer may be that to another request, or queries may hide the entity. So, unless the same
 answer shows others of its type, it is asked for twice; and if no query has ever shown it
 (``Delete.unseen``), the delete is sent again. A delete that was refused, and was never in doubt, is
-not done, whatever a query says.
+not done, whatever a query says; unless what its commit has created shows that the server does not
+roll back what it has refused.
 
 Under a key that a *user* chose there may be the entity of another client. A commit with such keys
 travels alone, and before it is sent the server is asked which of them are free:
