@@ -59,6 +59,7 @@ from aioftrackjobs.protocol.reconciliation import (
     untouched,
 )
 from aioftrackjobs.protocol.values import Reference
+from aioftrackjobs.protocol.wire import is_foreign
 
 #: HTTP status code: the request is too big.
 _TOO_BIG = 413
@@ -233,8 +234,7 @@ def may_concern_one_commit(refusal: ServerError) -> bool:
     """Return whether *refusal* of a group may be about one commit rather than all requests."""
     if isinstance(refusal, AuthenticationError) or refusal.is_retryable:
         return False
-    by_ftrack = refusal.kind != f"HTTP {refusal.status}"  # a proxy in between names no error
-    return by_ftrack or refusal.status == _TOO_BIG
+    return not is_foreign(refusal) or refusal.status == _TOO_BIG
 
 
 def _deletes(operation: Operation) -> bool:

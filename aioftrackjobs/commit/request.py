@@ -68,7 +68,7 @@ from aioftrackjobs.protocol.operations import Create, Delete, Operation, Update,
 from aioftrackjobs.protocol.reconciliation import Findings, done_among, has_chosen_key
 from aioftrackjobs.protocol.references import created_ids, linked_ids
 from aioftrackjobs.protocol.values import JSONValue, Reference
-from aioftrackjobs.protocol.wire import encode_batch
+from aioftrackjobs.protocol.wire import encode_batch, is_foreign
 
 #: An entity as requests know it: its id, or the values of a key of several parts. The type is left
 #: out, since a reference may call a Task a Context.
@@ -493,4 +493,4 @@ def key_of(reference: Reference) -> Key:
 
 
 def _says_missing(refusal: ServerError) -> bool:
-    return refusal.kind in _MISSING or refusal.status in _MISSING
+    return not is_foreign(refusal) and (refusal.kind in _MISSING or refusal.status in _MISSING)
