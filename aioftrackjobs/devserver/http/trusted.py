@@ -8,7 +8,8 @@ before anything else.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -32,10 +33,14 @@ class TrustedMiddleware:
     def __init__(self, app: ASGIApp, hosts: Iterable[str] = ()) -> None:
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
+        self._reason = lru_cache(maxsize=64)(self._untrusted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        reason = self._untrusted(Headers(scope=scope)) if "headers" in scope else None
+        reason = None
+        if "headers" in scope:
+            headers = Headers(scope=scope)
+            reason = self._reason(headers.get("host", ""), headers.get("origin"))
         if reason is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -44,12 +49,11 @@ class TrustedMiddleware:
             error = RequestError(f"{reason}; allow it by trusted_hosts (--trusted-host).", 403)
             await error_response(error)(scope, receive, send)
 
-    def _untrusted(self, headers: Headers) -> str | None:
+    def _untrusted(self, called: str, origin: str | None) -> str | None:
         """Return why a request is refused; None if it is not."""
-        host = _name_of(f"//{headers.get('host', '')}")
+        host = _name_of(f"//{called}")
         if not self._is_trusted(host) and not _is_address(host):
             return f"This server is not called '{host}'"
-        origin = headers.get("origin")
         if origin is not None:
             name = _name_of(origin)
             if name != host and not self._is_trusted(name):
@@ -57,18 +61,22 @@ class TrustedMiddleware:
         return None
 
     def _is_trusted(self, name: str) -> bool:
-        """Return whether no stranger can have *name*, or it was allowed."""
-        if name in self._hosts:
-            return True
-        if _is_address(name):
-            return ipaddress.ip_address(name).is_loopback
-        # Names without a dot are of the local network; a request may also have no host at all.
-        is_local = "." not in name and ":" not in name and name != _UNREADABLE
-        return is_local or name.endswith(_RESERVED)
+        return is_trusted(name, self._hosts)
 
 
 #: Stands for what is no address, as the origin ``null`` of pages in files and frames.
 _UNREADABLE = "null"
+
+
+def is_trusted(name: str, hosts: Collection[str]) -> bool:
+    """Return whether no stranger can have *name*, or it is one of *hosts*."""
+    if name in hosts:
+        return True
+    if _is_address(name):
+        return ipaddress.ip_address(name).is_loopback
+    # Names without a dot are of the local network; a request may also have no host at all.
+    is_local = "." not in name and ":" not in name and name != _UNREADABLE
+    return is_local or name.endswith(_RESERVED)
 
 
 def _name_of(url: str) -> str:
