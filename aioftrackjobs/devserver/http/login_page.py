@@ -11,13 +11,13 @@ import html
 from collections.abc import Iterable, Mapping
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+import anyio
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from aioftrackjobs.devserver.api_errors import InvalidCredentialsError, RequestError
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.http.backpressure import DatabaseThread
-from aioftrackjobs.devserver.http.requests import pieces_of
 from aioftrackjobs.devserver.http.trusted import is_trusted
 
 #: Bytes of a form; and seconds that it may take.
@@ -67,17 +67,19 @@ class LoginPage:
 
     async def _form(self, request: Request) -> dict[str, str]:
         body = b""
-        async for piece in pieces_of(request, self._engine.limits, _SECONDS):
-            body += piece
-            if len(body) > _LARGEST:
-                raise RequestError("The form is too big.", status=413)
+        with anyio.move_on_after(_SECONDS) as time:
+            async for piece in request.stream():
+                body += piece
+                if len(body) > _LARGEST:
+                    raise RequestError("The form is too big.", status=413)
+        if time.cancelled_caught:
+            raise self._engine.limits.too_slow()
         form = dict(parse_qsl(body.decode("utf-8", "replace")))
         return {name: form.get(name, "") for name in ("api_user", "api_key")}
 
     async def _check(self, given: Mapping[str, str | None]) -> None:
         identity = self._engine.credentials.check(given.get("api_user"), given.get("api_key"))
-        async with self._database.turn:
-            await self._database.run(self._engine.check_user, identity)
+        await self._database.run(self._engine.check_user, identity)
 
     def _page(self, request: Request, user: str, note: str, status: int) -> Response:
         shown = {"identifier": request.query_params.get("identifier", ""), "note": note}
