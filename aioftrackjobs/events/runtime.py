@@ -20,7 +20,7 @@ from aioftrackjobs.events.publisher import Publisher
 from aioftrackjobs.events.router import Router
 from aioftrackjobs.events.subscriptions import Subscription
 from aioftrackjobs.health import EventHubHealth
-from aioftrackjobs.protocol.changes import EntityNames
+from aioftrackjobs.protocol.changes import NO_NAMES, EntityNames
 
 logger = SafeLogger(__name__)
 
@@ -75,7 +75,6 @@ class HubRuntime:
             note_loss=self.router.note_loss,
             note_state=self._note_state,
         )
-        self.router.send = self._link.send_now
         self.router.subscriptions.add(self.publisher.replies)
         self._tasks = BackgroundTasks(anyio.lowlevel.checkpoint, connection.redact)
         self._group: anyio.abc.TaskGroup | None = None
@@ -84,7 +83,8 @@ class HubRuntime:
         self._announcing = 0  # handlers that the router is about to get
         self._dropped = 0  # by subscriptions that have ended
         self._changed: list[Waiter] = []
-        self._have_names = False
+        self._wants_names = False
+        self._has_tried_names = False  # since the hub was connected
         self._names_lock = anyio.Lock()
         connection.start_events = self._start_if_needed
         connection.end_events = self._close
@@ -133,18 +133,29 @@ class HubRuntime:
             await anyio.sleep_forever()
 
     async def _load_names(self) -> None:
-        """Load the schemas, for the names in update events; without them, columns stay columns."""
+        """Load the schemas, for the names in update events; without them, columns stay columns.
+
+        It is tried once, and again when the hub is connected.
+        """
+        self._wants_names = True
         async with self._names_lock:
-            if self._have_names:
+            if self._has_tried_names or self.router.names is not NO_NAMES:
                 return
+            problem = "they take too long"
             with anyio.move_on_after(_NAMES_LIMIT):
                 try:
                     documents = await self._entities.schemas()
                 except FtrackJobsError as exc:
-                    logger.warning("events have the names of columns, without schemas: %s", exc)
+                    problem = str(exc)
                 else:
                     self.router.names = EntityNames(documents)
-                    self._have_names = True
+                    return
+            self._has_tried_names = True
+            logger.warning("events have the names of columns, without schemas: %s", problem)
+
+    async def _retry_names(self) -> None:
+        self._has_tried_names = False
+        await self._load_names()
 
     # Subscriptions
 
@@ -219,6 +230,8 @@ class HubRuntime:
             self._outbox.abandon(self._link.refusal)
         if self._link.state == "connected" and self._group is not None:
             self._group.start_soon(self._activate_late, self._link.reconnects)
+            if self._wants_names and self.router.names is NO_NAMES:
+                self._group.start_soon(self._retry_names)
         self._note_change()
 
     async def _activate_late(self, reconnects: int) -> None:
