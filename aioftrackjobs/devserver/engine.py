@@ -54,7 +54,7 @@ from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.seed.demo_project import SeedContents
 from aioftrackjobs.devserver.seed.fixtures import read_fixture
 from aioftrackjobs.devserver.store.database import Database
-from aioftrackjobs.devserver.store.statements import Statements
+from aioftrackjobs.devserver.store.tables import Tables
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ class Engine:
 
     def __init__(self, options: Options) -> None:
         _check_credentials(options)
-        self.model, sql = (
+        self.model, tables = (
             _builtin()
             if options.schemas is None
             else _prepared(load_model(read_schemas(options.schemas)))
@@ -125,7 +125,7 @@ class Engine:
         with ExitStack() as made:
             self.storage = Storage(options.storage)
             made.callback(self.storage.close)
-            self._store = Database(self.model, sql, options.database)
+            self._store = Database(self.model, tables, options.database)
             made.callback(self._store.close)
             self.uploads = UploadTokens(self.limits, self._store.secret)
             self.parts = Parts(self.storage, lasting=self._store.is_lasting)
@@ -316,13 +316,13 @@ class Engine:
 
 
 @cache
-def _builtin() -> tuple[Model, Statements]:
-    """Return model and statements of the built-in schemas; cached, as they take most of a start."""
+def _builtin() -> tuple[Model, Tables]:
+    """Return model and tables of the built-in schemas; cached, as they take most of a start."""
     return _prepared(builtin_model())
 
 
-def _prepared(model: Model) -> tuple[Model, Statements]:
-    return model, Statements(model)
+def _prepared(model: Model) -> tuple[Model, Tables]:
+    return model, Tables(model)
 
 
 def _check_credentials(options: Options) -> None:

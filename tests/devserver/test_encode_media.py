@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import threading
 from typing import Any
 
@@ -14,7 +15,6 @@ import pytest
 from aioftrackjobs.devserver import create_app
 from aioftrackjobs.devserver.api import encode_media
 from aioftrackjobs.devserver.api.background import Background
-from aioftrackjobs.devserver.files import thumbnails
 
 from .caller import Caller, names_in, new_id, stored
 from .test_uploads import get
@@ -139,7 +139,7 @@ async def test_a_component_without_a_file_fails(api: Caller) -> None:
 async def test_without_pillow_an_image_cannot_be_encoded(
     api: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thumbnails, "HAS_PILLOW", False)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     source = await upload(api, image(), ".png")
 
     job = await ended(api, await encode(api, source))

@@ -14,8 +14,6 @@ import pytest
 
 from aioftrackjobs.devserver import Limits
 from aioftrackjobs.devserver.http.backpressure import BIG_TOTAL, SMALL, Slot
-from aioftrackjobs.devserver.schema.loader import builtin_model
-from aioftrackjobs.devserver.store.statements import Statements
 
 from ..amounts import amount
 from .caller import Caller, create, new_id, query
@@ -133,16 +131,3 @@ async def test_a_request_that_gives_up_waiting_takes_no_slot() -> None:
             pytest.fail("there was no slot")
 
     assert limiter.borrowed_tokens == 0
-
-
-def test_statements_of_made_up_shapes_are_not_kept_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("aioftrackjobs.devserver.store.statements._KEPT", 10)
-    sql = Statements(builtin_model())
-    columns = ["id", "status", "type", "data"]
-
-    texts = {sql.text("insert", "Job", (), shape) for shape in itertools.permutations(columns)}
-
-    assert len(texts) == 24
-    assert len(sql._texts) <= 10

@@ -17,7 +17,7 @@ from aioftrackjobs.devserver.query import ast
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.schema.loader import builtin_model
-from aioftrackjobs.devserver.store.tables import build_tables
+from aioftrackjobs.devserver.store.tables import Tables
 
 from .query_printer import print_query
 
@@ -91,15 +91,16 @@ def rows() -> dict[str, list[Row]]:
 @pytest.fixture(scope="module")
 def find() -> Iterator[Callable[[ast.Query], list[str]]]:
     """Returns the keys that the database finds for a query, in order."""
-    metadata, tables = build_tables(builtin_model())
-    compiler = Compiler(builtin_model(), tables)
+    tables = Tables(builtin_model())
+    compiler = Compiler(builtin_model(), tables.clauses)
     database = sa.create_engine("sqlite://", poolclass=sa.pool.NullPool)
     with database.connect() as connection:
-        metadata.create_all(connection)
+        for sql in tables.creating:
+            connection.exec_driver_sql(sql)
         for name, entities in rows().items():
             root = builtin_model().types[name].root
             for row in entities:
-                connection.execute(tables[root].insert().values(_type=name, **row))
+                connection.execute(tables.clauses[root].insert().values(_type=name, **row))
 
         def find(query: ast.Query) -> list[str]:
             statement = compiler.select(query, ["id"])

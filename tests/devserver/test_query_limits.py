@@ -10,7 +10,7 @@ from aioftrackjobs.devserver.api_errors import ParseError
 from aioftrackjobs.devserver.query.compiler import Compiler
 from aioftrackjobs.devserver.query.parser import parse
 from aioftrackjobs.devserver.schema.loader import builtin_model
-from aioftrackjobs.devserver.store.tables import build_tables
+from aioftrackjobs.devserver.store.tables import Tables
 
 from .caller import Caller, query
 
@@ -154,15 +154,16 @@ async def test_a_path_has_eleven_steps_at_most(api: Caller) -> None:
     ],
 )
 def test_queries_use_an_index(expression: str, index: str) -> None:
-    metadata, tables = build_tables(builtin_model())
-    compiler, parsed = Compiler(builtin_model(), tables), parse(expression)
+    tables = Tables(builtin_model())
+    compiler, parsed = Compiler(builtin_model(), tables.clauses), parse(expression)
     statement = compiler.select(parsed, ["_row"])
     compiled = statement.compile(
         dialect=sqlite.dialect(paramstyle="named"), compile_kwargs={"render_postcompile": True}
     )
     database = sa.create_engine("sqlite://", poolclass=sa.pool.NullPool)
     with database.connect() as connection:
-        metadata.create_all(connection)
+        for sql in tables.creating:
+            connection.exec_driver_sql(sql)
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}", compiled.params)
 
         assert index in "\n".join(str(row[3]) for row in plan)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import io
+import sys
 from typing import Any
 
 import httpx
 import pytest
-
-from aioftrackjobs.devserver.files import thumbnails
 
 from .caller import Caller, new_id
 from .test_encode_media import image, pillow, upload
@@ -51,7 +50,7 @@ async def test_a_file_that_is_no_image_has_no_thumbnail(
 ) -> None:
     text = await upload(api, b"words", ".png")
     bomb = await upload(api, image((200, 200)), ".png")
-    monkeypatch.setattr(pillow, "MAX_IMAGE_PIXELS", 100)
+    monkeypatch.setattr("aioftrackjobs.devserver.files.thumbnails._MOST_PIXELS", 100)
 
     responses = [await thumbnail(api, each) for each in (text, bomb, new_id())]
 
@@ -69,7 +68,7 @@ async def test_the_size_of_a_thumbnail_is_a_number(api: Caller, size: str) -> No
 async def test_without_pillow_thumbnails_are_refused(
     api: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thumbnails, "HAS_PILLOW", False)
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
     component_id = await upload(api, image(), ".png")
 
     assert (await thumbnail(api, component_id)).status_code == 501

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 import zlib
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from aioftrackjobs.devserver.api_errors import EntityNotFoundError, UnsupportedOperationError
 
-try:
-    import PIL.Image as pillow  # noqa: N813 - the name that Pillow's users know
-    import PIL.ImageOps as pillow_operations  # noqa: N813
-except ImportError:  # the server does everything else without it
-    HAS_PILLOW = False
-else:
-    HAS_PILLOW = True
-
 #: Pixels on the longer side that a client may request.
 LARGEST_SIZE = 4096
+#: Pixels of an image that is read, each of which takes up to 16 bytes meanwhile.
+_MOST_PIXELS = 64_000_000
 _JPEG_QUALITY = 85
 #: What is read: formats that Pillow decodes by itself. For others it runs programs, as for EPS.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
@@ -35,30 +30,33 @@ def picture_of(path: Path, size: int, *, keeps_png: bool = False) -> tuple[bytes
         EntityNotFoundError: If the file holds no image, or one that is too big.
         UnsupportedOperationError: If Pillow is not installed.
     """
-    if not HAS_PILLOW:
-        raise UnsupportedOperationError("Pictures need Pillow: install aioftrackjobs[server].")
+    try:  # here, because most servers make no picture
+        image, operations = import_module("PIL.Image"), import_module("PIL.ImageOps")
+    except ImportError:
+        message = "Pictures need Pillow: install aioftrackjobs[server]."
+        raise UnsupportedOperationError(message) from None
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", pillow.DecompressionBombWarning)
-            return _made(path, size, keeps_png=keeps_png)
+        with image.open(path, formats=_FORMATS) as opened:
+            return _made(opened, operations, size, keeps_png=keeps_png)
     except FileNotFoundError:
         raise EntityNotFoundError("There is no file for this component.") from None
     except Exception as error:  # noqa: BLE001 - decoders raise any error on broken files
         raise EntityNotFoundError(f"No picture can be made of this file: {error}") from None
 
 
-def _made(path: Path, size: int, *, keeps_png: bool) -> tuple[bytes, str]:
-    with pillow.open(path, formats=_FORMATS) as image:
-        image.draft("RGB", (size, size))
-        upright = pillow_operations.exif_transpose(image)
-        upright.thumbnail((size, size))
-        is_png = upright.has_transparency_data or (keeps_png and image.format == "PNG")
-        written = io.BytesIO()
-        if is_png:
-            mode = "RGBA" if upright.has_transparency_data else "RGB"
-            upright.convert(mode).save(written, "PNG")
-        else:
-            upright.convert("RGB").save(written, "JPEG", quality=_JPEG_QUALITY)
+def _made(image: Any, operations: Any, size: int, *, keeps_png: bool) -> tuple[bytes, str]:
+    if image.width * image.height > _MOST_PIXELS:
+        raise ValueError(f"it has more than {_MOST_PIXELS} pixels")
+    image.draft("RGB", (size, size))
+    upright = operations.exif_transpose(image)
+    upright.thumbnail((size, size))
+    is_png = upright.has_transparency_data or (keeps_png and image.format == "PNG")
+    written = io.BytesIO()
+    if is_png:
+        mode = "RGBA" if upright.has_transparency_data else "RGB"
+        upright.convert(mode).save(written, "PNG")
+    else:
+        upright.convert("RGB").save(written, "JPEG", quality=_JPEG_QUALITY)
     return written.getvalue(), "image/png" if is_png else "image/jpeg"
 
 

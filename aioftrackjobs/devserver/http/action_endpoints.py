@@ -65,8 +65,7 @@ class ActionEndpoints:
         """Return the caller and the body of a request."""
         try:
             async with self._reader.read(request) as (caller, body):
-                async with self._database.turn:
-                    await self._database.run(self._engine.check_user, caller.identity)
+                await self._database.run(self._engine.check_user, caller.identity)
                 data = from_json(body or b"{}")
         except ValueError as error:
             raise RequestError(f"The request body is not JSON: {error}.") from None

@@ -7,11 +7,13 @@ client has read it. So memory is bounded however many clients there are.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Self, TypeVar
 
 import anyio
-from anyio.to_thread import run_sync
 from starlette.types import Scope
 
 from aioftrackjobs.devserver.api_errors import BusyError
@@ -71,24 +73,30 @@ class Slot:
 
 
 class DatabaseThread:
-    """Runs functions in a worker thread, one at a time: there is one database.
+    """A thread that runs one function after the other: there is one database.
 
-    Attributes:
-        turn: Held by the request whose functions may run.
+    It goes on with the next one without the event loop, so that many small requests cost few
+    changes between the two threads.
     """
 
     def __init__(self) -> None:
-        self.turn = anyio.Lock(fast_acquire=True)
-        # The limiter that all share could be full of threads that wait for clients.
-        self._thread = anyio.CapacityLimiter(1)
+        self._thread = ThreadPoolExecutor(1, "aioftrackjobs-database")
+        self._unfinished = 0
 
     def is_awaited(self) -> bool:
-        """Return whether requests wait for their turn; from any thread."""
-        return self.turn.statistics().tasks_waiting > 0
+        """Return whether others wait for the end of the function that runs; from any thread."""
+        return self._unfinished > 1
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Return what *function* returns; the caller holds :attr:`turn`."""
-        return await run_sync(function, *arguments, limiter=self._thread)
+        """Return what *function* returns; it runs to its end even if the caller is cancelled."""
+        self._unfinished += 1
+        try:
+            with anyio.CancelScope(shield=True):
+                loop = asyncio.get_running_loop()
+                result = await loop.run_in_executor(self._thread, partial(function, *arguments))
+            return result  # noqa: RET504 - to mypy, the scope may swallow errors
+        finally:
+            self._unfinished -= 1
 
 
 def is_big(scope: Scope) -> bool:

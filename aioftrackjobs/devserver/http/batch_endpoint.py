@@ -8,6 +8,7 @@ runs again. Small responses never wait for clients that do not read big ones.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator
 from contextlib import closing
 from time import monotonic
@@ -35,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 #: Bytes of a body that is parsed faster than it is passed to a thread.
 _PARSED_AT_ONCE = 16 * 1024
+#: Bytes of a body whose response is likely to be big: it would be made twice without a slot.
+_LIKELY_BIG = 64 * 1024
 #: Bytes that are passed to a socket at once; the socket holds them beside the response.
 _BLOCK = 64 * 1024
 #: Seconds of waiting after which the server checks that the client is still connected.
@@ -78,6 +81,8 @@ class BatchEndpoint:
     async def _respond(self, request: Request, slot: Slot) -> bytes:
         """Return the response; *slot* is held if it is big."""
         async with self._reader.read(request) as (caller, body):
+            if len(body) > _LIKELY_BIG:
+                slot.acquire_nowait()
             with closing(await self._parsed(body, caller)) as call:
                 if call.completes_uploads:
                     # This takes long and does not use the database: other requests go on.
@@ -97,8 +102,9 @@ class BatchEndpoint:
         """
         run, gives_up_at = self._in_turn, monotonic() + _LOCKED_FOR
         while True:
+            largest = self._limits.response if slot.is_held else min(SMALL, self._limits.response)
             try:
-                response = await run(call, request, slot)
+                response = await run(call, request, largest)
             except NeedsSlotError:
                 await slot.acquire(
                     self._limits.queue_timeout,
@@ -117,25 +123,28 @@ class BatchEndpoint:
                 return response
             await _check_presence(request)
 
-    async def _in_turn(self, call: Call, request: Request, slot: Slot) -> bytes:
+    async def _in_turn(self, call: Call, request: Request, largest: int) -> bytes:
         began = monotonic()
-        async with self._database.turn:
-            if monotonic() - began > _CHECK_AFTER:
-                await _check_presence(request)
-            largest, awaited = self._largest(slot), self._database.is_awaited
-            return await self._database.run(self._engine.respond, call, largest, awaited)
 
-    async def _beside(self, call: Call, request: Request, slot: Slot) -> bytes:
+        def respond() -> bytes | None:
+            if monotonic() - began > _CHECK_AFTER:
+                return None
+            return self._engine.respond(call, largest, self._database.is_awaited)
+
+        response = await self._database.run(respond)
+        if response is None:  # it has waited so long that the client may have left
+            await _check_presence(request)
+            began = math.inf
+            response = await self._database.run(respond)
+            assert response is not None  # noqa: S101 - the only reason is gone
+        return response
+
+    async def _beside(self, call: Call, request: Request, largest: int) -> bytes:
         with Slot(self._slow) as place:
             await place.acquire(self._limits.query, "Other queries take long, too.")
             await _check_presence(request)
-            respond, largest = self._engine.respond_beside, self._largest(slot)
+            respond = self._engine.respond_beside
             return await run_sync(respond, call, largest, limiter=self._slow_threads)
-
-    def _largest(self, slot: Slot) -> int:
-        """Return the bytes that a response may take now."""
-        largest = self._limits.response
-        return largest if slot.acquire_nowait() else min(SMALL, largest)
 
     async def _send(self, response: bytes, request: Request, send: Send) -> None:
         """Send *response*; a big one in blocks, so that a client that stops reading is noticed."""

@@ -39,8 +39,7 @@ class EventEndpoints:
             for header, parameter in (("ftrack-user", "api_user"), ("ftrack-api-key", "api_key"))
         )
         identity = self._engine.credentials.check(user, key)
-        async with self._database.turn:
-            await self._database.run(self._engine.check_user, identity)
+        await self._database.run(self._engine.check_user, identity)
         session = self._engine.hub.open_session(user or "")
         close = self._heartbeat * _SILENT
         return PlainTextResponse(f"{session}:{self._heartbeat:g}:{close:g}:websocket")

@@ -48,8 +48,7 @@ class FileEndpoints:
         self._uploads = anyio.CapacityLimiter(engine.limits.uploads)
 
     async def _blocking(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        async with self._database.turn:
-            return await self._database.run(function, *arguments)
+        return await self._database.run(function, *arguments)
 
     async def upload(self, request: Request) -> Response:
         """Receive the file that was announced for this address."""

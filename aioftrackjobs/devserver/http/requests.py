@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import anyio
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Scope
 
 from aioftrackjobs.devserver.api.request import Caller
-from aioftrackjobs.devserver.api_errors import ApiError, RequestError
+from aioftrackjobs.devserver.api_errors import ApiError
 from aioftrackjobs.devserver.auth import Credentials
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.faults.connections import READ
 from aioftrackjobs.devserver.http.backpressure import BIG_TOTAL, DatabaseThread, Slot, is_big
-from aioftrackjobs.devserver.limits import Limits
 
 _TRUE = frozenset({"1", "true"})
 
@@ -46,10 +45,16 @@ def caller_of(request: Request, credentials: Credentials) -> Caller:
     options = _options_in(headers)
     return Caller(
         identity,
-        str(request.base_url),
+        _base_url(request.scope, headers),
         denormalize="denormalize" in options,
         strict="strict" in options or is_strict(headers),
     )
+
+
+def _base_url(scope: Scope, headers: Mapping[str, str]) -> str:
+    """Return the address by which a client has reached the server."""
+    host = headers.get("host") or "{}:{}".format(*scope.get("server") or ("localhost", 80))
+    return f"{scope['scheme']}://{host}{scope.get('root_path', '')}/"
 
 
 class BatchReader:
@@ -78,52 +83,29 @@ class BatchReader:
         caller = caller_of(request, self._engine.credentials)
         with Slot(self._big_bodies) as slot:
             if is_big(request.scope):
-                async with self._database.turn:  # a key may be that of a user who is gone
-                    await self._database.run(self._engine.check_user, caller.identity)
+                # a key may be that of a user who is gone
+                await self._database.run(self._engine.check_user, caller.identity)
                 await slot.acquire(self._limits.body, "Other clients send big requests.")
             yield caller, await self._body(request)
 
     async def _body(self, request: Request) -> bytes:
+        limits = self._limits
         announced = request.headers.get("content-length", "")
-        if announced.isdecimal() and int(announced[:20]) > self._limits.request:
-            raise self._limits.request_too_big()
-        chunks, size = list[bytes](), 0
-        async with aclosing(pieces_of(request, self._limits, self._limits.body)) as pieces:
-            async for chunk in pieces:
+        if announced.isdecimal() and int(announced[:20]) > limits.request:
+            raise limits.request_too_big()
+        chunks, size, more = list[bytes](), 0, True
+        ends_at = anyio.current_time() + limits.body
+        with anyio.move_on_at(min(ends_at, anyio.current_time() + limits.idle)) as time:
+            while more:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunk, more = message.get("body", b""), message.get("more_body", False)
                 size += len(chunk)
-                if size > self._limits.request:
-                    raise self._limits.request_too_big()
+                if size > limits.request:
+                    raise limits.request_too_big()
                 chunks.append(chunk)
+                time.deadline = min(ends_at, anyio.current_time() + limits.idle)
+        if more:
+            raise limits.too_slow()
         return b"".join(chunks)
-
-
-async def pieces_of(
-    request: Request, limits: Limits, seconds: float, pace: float = math.inf
-) -> AsyncGenerator[bytes, None]:
-    """Yield the body in the pieces in which it arrives.
-
-    Args:
-        request: The request.
-        limits: They say how long the next piece may take.
-        seconds: How long the whole body may take.
-        pace: Bytes that prolong this by a second.
-
-    Raises:
-        RequestError: If the next piece or the whole takes too long.
-        ClientDisconnect: If it ends too early.
-    """
-    stream, ends_at = request.stream(), anyio.current_time() + seconds
-    while True:
-        try:
-            with anyio.fail_after(min(limits.idle, ends_at - anyio.current_time())):
-                piece = await anext(stream, None)
-        except TimeoutError:
-            raise RequestError(
-                f"Nothing arrived for {limits.idle:g} s, or the whole takes too long; the request "
-                "is abandoned.",
-                status=408,
-            ) from None
-        if piece is None:
-            return
-        ends_at += len(piece) / pace
-        yield piece

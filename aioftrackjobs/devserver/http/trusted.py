@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -32,10 +33,14 @@ class TrustedMiddleware:
     def __init__(self, app: ASGIApp, hosts: Iterable[str] = ()) -> None:
         self._app = app
         self._hosts = frozenset(host.lower() for host in hosts)
+        self._reason = lru_cache(maxsize=64)(self._untrusted)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or refuse it."""
-        reason = self._untrusted(Headers(scope=scope)) if "headers" in scope else None
+        reason = None
+        if "headers" in scope:
+            headers = Headers(scope=scope)
+            reason = self._reason(headers.get("host", ""), headers.get("origin"))
         if reason is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "websocket":
@@ -44,12 +49,11 @@ class TrustedMiddleware:
             error = RequestError(f"{reason}; allow it by trusted_hosts (--trusted-host).", 403)
             await error_response(error)(scope, receive, send)
 
-    def _untrusted(self, headers: Headers) -> str | None:
+    def _untrusted(self, called: str, origin: str | None) -> str | None:
         """Return why a request is refused; None if it is not."""
-        host = _name_of(f"//{headers.get('host', '')}")
+        host = _name_of(f"//{called}")
         if not self._is_trusted(host) and not _is_address(host):
             return f"This server is not called '{host}'"
-        origin = headers.get("origin")
         if origin is not None:
             name = _name_of(origin)
             if name != host and not self._is_trusted(name):

@@ -7,7 +7,7 @@ a worker thread for each block would leave the digest idle a third of the time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from queue import SimpleQueue
 from threading import Semaphore
@@ -19,7 +19,6 @@ from starlette.requests import ClientDisconnect, Request
 from aioftrackjobs.devserver.api_errors import RequestError, TransferError
 from aioftrackjobs.devserver.files.storage import IncomingFile
 from aioftrackjobs.devserver.files.upload_tokens import AnnouncedUpload, check_digest
-from aioftrackjobs.devserver.http.requests import pieces_of
 from aioftrackjobs.devserver.limits import Limits
 
 #: Bytes in a block: with small ones the threads would exchange the interpreter lock too often.
@@ -104,7 +103,7 @@ async def _forward(
     """
     arrived, chunks, size = 0, list[bytes](), 0
     try:
-        async with aclosing(pieces_of(request, limits, limits.body, _SLOWEST)) as pieces:
+        async with aclosing(_pieces_of(request, limits)) as pieces:
             async for chunk in pieces:
                 arrived, size = arrived + len(chunk), size + len(chunk)
                 if arrived > expected:
@@ -125,3 +124,23 @@ async def _feed(consumers: list[_Consumer], chunks: list[bytes]) -> None:
     block = b"".join(chunks)
     for consumer in consumers:
         await consumer.feed(block)
+
+
+async def _pieces_of(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    """Yield the body in the pieces in which it arrives.
+
+    Raises:
+        RequestError: If the next piece or the whole takes too long.
+        ClientDisconnect: If it ends too early.
+    """
+    stream, ends_at = request.stream(), anyio.current_time() + limits.body
+    while True:
+        try:
+            with anyio.fail_after(min(limits.idle, ends_at - anyio.current_time())):
+                piece = await anext(stream, None)
+        except TimeoutError:
+            raise limits.too_slow() from None
+        if piece is None:
+            return
+        ends_at += len(piece) / _SLOWEST
+        yield piece

@@ -42,7 +42,7 @@ class Compiler:
     def __init__(
         self,
         model: Model,
-        tables: Mapping[str, sa.Table],
+        tables: Mapping[str, sa.TableClause],
         check_time: Callable[[], None] = lambda: None,
     ) -> None:
         self._check_time = check_time

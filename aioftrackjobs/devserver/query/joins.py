@@ -19,7 +19,7 @@ def start_columns(relation: Relation) -> tuple[str, ...]:
 def starting_keys(
     relation: Relation,
     model: Model,
-    tables: Mapping[str, sa.Table],
+    tables: Mapping[str, sa.TableClause],
     found: sa.FromClause,
     conditions: Sequence[sa.ColumnElement[Any]],
 ) -> tuple[str, sa.Select[Any]]:
@@ -37,7 +37,7 @@ def starting_keys(
 
 
 def membership_conditions(
-    relation: Relation, found: sa.FromClause, table: sa.Table
+    relation: Relation, found: sa.FromClause, table: sa.TableClause
 ) -> list[sa.ColumnElement[bool]]:
     """Return the conditions on related rows, *found* in *table*, besides their keys."""
     conditions: list[sa.ColumnElement[bool]] = []
@@ -61,7 +61,7 @@ def membership_conditions(
 def _within_tree(
     relation: Relation,
     model: Model,
-    tables: Mapping[str, sa.Table],
+    tables: Mapping[str, sa.TableClause],
     found: sa.FromClause,
     conditions: Sequence[sa.ColumnElement[Any]],
 ) -> sa.Select[Any]:
@@ -81,7 +81,7 @@ def _within_tree(
 
 
 def reached(
-    relation: Relation, model: Model, tables: Mapping[str, sa.Table], target: sa.Table
+    relation: Relation, model: Model, tables: Mapping[str, sa.TableClause], target: sa.TableClause
 ) -> tuple[list[sa.ColumnElement[Any]], sa.FromClause, sa.ColumnElement[bool]]:
     """Return the start keys of a relation as columns, the join with *target*, and a condition.
 
@@ -106,7 +106,7 @@ def reached(
     return [*ends], target, sa.tuple_(*ends).in_(sa.select(*parts))
 
 
-def _walk(tree: str, target: sa.Table, keys: sa.Select[Any]) -> sa.CTE:
+def _walk(tree: str, target: sa.TableClause, keys: sa.Select[Any]) -> sa.CTE:
     node, further = target.alias(), target.alias()
     if tree == "up":
         first = sa.select(node.c.id.label("start"), node.c.parent_id.label("id"))

@@ -26,12 +26,14 @@ class Scope:
     """
 
     model: Model
-    tables: Mapping[str, sa.Table]
+    tables: Mapping[str, sa.TableClause]
     entity_type: EntityType
     source: sa.FromClause
 
     @classmethod
-    def of(cls, model: Model, tables: Mapping[str, sa.Table], entity_type: EntityType) -> Scope:
+    def of(
+        cls, model: Model, tables: Mapping[str, sa.TableClause], entity_type: EntityType
+    ) -> Scope:
         """Return a new scope for all entities of a type."""
         return cls(model, tables, entity_type, tables[entity_type.root].alias())
 

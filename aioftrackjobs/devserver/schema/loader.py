@@ -13,7 +13,6 @@ from pydantic_core import from_json
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
-from aioftrackjobs.devserver.schema.documents import check_documents
 from aioftrackjobs.devserver.schema.inheritance import (
     aliases_of,
     discriminators_of,
@@ -55,7 +54,13 @@ def load_model(schemas: Iterable[object]) -> Model:
     Raises:
         ServerStartError: If one of them is not a valid document.
     """
-    documents = check_documents(schemas)
+    # Imports pydantic, which takes a tenth of a start, and built-in schemas do not need.
+    from aioftrackjobs.devserver.schema.documents import check_documents
+
+    return _model_of(check_documents(schemas))
+
+
+def _model_of(documents: dict[str, dict[str, Any]]) -> Model:
     lineages = {name: lineage_of(name, documents) for name in documents}
     for name, lineage in lineages.items():
         if lineages[lineage[-1]] != lineage[-1:]:
@@ -75,7 +80,7 @@ def load_model(schemas: Iterable[object]) -> Model:
 @cache
 def builtin_model() -> Model:
     """Return the model of the built-in schemas; cached, as a model never changes."""
-    return load_model(BUILTIN_SCHEMAS)
+    return _model_of({document["id"]: document for document in BUILTIN_SCHEMAS})
 
 
 def _check_defaults(model: Model) -> None:

@@ -166,13 +166,11 @@ class _Loader:
         hierarchy = Hierarchy(self._model, self._transaction)
         hierarchy.move(entity_type, row.get("id", ""), row)
         hierarchy.check()
-        for column in self._transaction.tables[entity_type.root].columns:
-            value = row.get(column.name)
-            for foreign_key in column.foreign_keys:
-                there = foreign_key.column
-                if value is not None and not self._has(there.table.name, {there.name: value}):
-                    wanted = f"there is no {there.table.name} '{value}'"
-                    raise ValidationError(f"{column.name} leads nowhere: {wanted}.")
+        for name, (table, column) in self._transaction.references[entity_type.root].items():
+            value = row.get(name)
+            if value is not None and not self._has(table, {column: value}):
+                wanted = f"there is no {table} '{value}'"
+                raise ValidationError(f"{name} leads nowhere: {wanted}.")
 
     def _set_fixed(
         self, entity_type: EntityType, key: Mapping[str, Any], data: Mapping[str, Any]

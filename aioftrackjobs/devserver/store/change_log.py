@@ -43,7 +43,10 @@ class ChangeLog:
     """The changes of entities in the running transaction of one connection."""
 
     def __init__(
-        self, driver: sqlite3.Connection, tables: Mapping[str, sa.Table], ignored: Iterable[str]
+        self,
+        driver: sqlite3.Connection,
+        tables: Mapping[str, sa.TableClause],
+        ignored: Iterable[str],
     ) -> None:
         self._driver = driver
         self._columns: dict[str, list[str]] = {}
@@ -89,7 +92,7 @@ class ChangeLog:
         return dict(zip(self._columns[name], texts, strict=True))
 
 
-def _old(column: sa.Column[Any]) -> str:
+def _old(column: sa.ColumnClause[Any]) -> str:
     """Return SQL for the earlier value of *column*; JSON takes no bytes, of which some are made."""
     value = f'OLD."{column.name}"'
     if type(column.type) in {sa.Text, sa.Integer, sa.Float}:

@@ -10,13 +10,11 @@ to entities that are created afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from aioftrackjobs.devserver.schema.model import EntityType, Model
-from aioftrackjobs.devserver.store.triggers import add_trigger
+from aioftrackjobs.devserver.store.triggers import Columns, trigger
 
 _CONFIGURATION, _VALUE = "CustomAttributeConfiguration", "CustomAttributeValue"
 #: Attributes that decide to which entities a configuration applies.
@@ -71,55 +69,44 @@ def always_exist(entity_type: EntityType) -> bool:
     return entity_type.shared and set(entity_type.primary_key) == _KEY
 
 
-def add_custom_attribute_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
-    """Add triggers that create the values to the creation of *tables*, if schemas have them."""
-    configuration, value = tables.get(_CONFIGURATION), tables.get(_VALUE)
-    if configuration is None or value is None:
-        return
-    if not {"id", "default", *_CRITERIA} <= set(configuration.c.keys()):
-        return
-    if not {"configuration_id", "entity_id", "value"} <= set(value.c.keys()):
-        return
-    for kind in _KINDS:
-        if _is_known(model, tables, kind):
-            _add(model, tables, kind)
+def custom_attribute_triggers(model: Model, columns: Columns) -> Iterator[str]:
+    """Yield SQL that creates the triggers which add the values, if the schemas have them."""
+    known, value = columns.get(_CONFIGURATION, frozenset()), columns.get(_VALUE, frozenset())
+    if {"id", "default", *_CRITERIA} <= known and {*_KEY, "value"} <= value:
+        for kind in _KINDS:
+            if _is_known(model, columns, kind):
+                yield from _triggers(model, kind)
 
 
-def _is_known(model: Model, tables: Mapping[str, sa.Table], kind: _Kind) -> bool:
+def _is_known(model: Model, columns: Columns, kind: _Kind) -> bool:
     known = model.types.get(kind.entity_type)
-    if known is None or not {"id", *kind.criteria} <= set(tables[known.root].c.keys()):
+    if known is None or not {"id", *kind.criteria} <= columns[known.root]:
         return False
     needs = {"asset": {"Context"}, "assetversion": {"Asset", "Context"}}.get(kind.name, set())
-    return needs <= tables.keys() and (
-        "Context" not in needs or "project_id" in tables["Context"].c
+    return needs <= columns.keys() and (
+        "Context" not in needs or "project_id" in columns["Context"]
     )
 
 
-def _add(model: Model, tables: Mapping[str, sa.Table], kind: _Kind) -> None:
-    owner = tables[model.types[kind.entity_type].root]
+def _triggers(model: Model, kind: _Kind) -> Iterator[str]:
+    owner = model.types[kind.entity_type].root
     statement = _statement(model, owner, kind)
     of_owner = f'{statement} AND o."_row" = NEW."_row"'
     of_configuration = f'{statement} AND c."_row" = NEW."_row"'
     criteria = ", ".join(f'"{name}"' for name in _CRITERIA)
     changed = ", ".join(f'"{name}"' for name in kind.criteria)
+    deleted = f'{statement} AND c."id" = OLD."configuration_id" AND o."id" = OLD."entity_id"'
     for table, event, each in (
         (owner, "INSERT", of_owner),
-        (owner, f"UPDATE OF {changed}" if changed else "", of_owner),
-        (tables[_CONFIGURATION], "INSERT", of_configuration),
-        (tables[_CONFIGURATION], f"UPDATE OF {criteria}", of_configuration),
+        *([(owner, f"UPDATE OF {changed}", of_owner)] if changed else ()),
+        (_CONFIGURATION, "INSERT", of_configuration),
+        (_CONFIGURATION, f"UPDATE OF {criteria}", of_configuration),
+        (_VALUE, "DELETE", deleted),  # clients expect that it still exists
     ):
-        if event:
-            name = f"{table.name}_adds_values_of_{kind.name}_on_{event[:6].lower()}"
-            add_trigger(table, name, f'AFTER {event} ON "{table.name}"', each)
-    add_trigger(
-        tables[_VALUE],
-        f"{_VALUE}_is_added_again_to_{kind.name}",
-        f'AFTER DELETE ON "{_VALUE}"',
-        f'{statement} AND c."id" = OLD."configuration_id" AND o."id" = OLD."entity_id"',
-    )
+        yield trigger(table, f"adds_values_of_{kind.name}", event, each)
 
 
-def _statement(model: Model, owner: sa.Table, kind: _Kind) -> str:
+def _statement(model: Model, owner: str, kind: _Kind) -> str:
     """Return SQL that adds missing values; conditions can be appended to it."""
     names = sorted(model.types[kind.entity_type].concrete)
     types = ", ".join("'" + name.replace("'", "''") + "'" for name in names)
@@ -135,6 +122,6 @@ def _statement(model: Model, owner: sa.Table, kind: _Kind) -> str:
         f'INSERT OR IGNORE INTO "{_VALUE}" ("_type", "configuration_id", "entity_id", "value") '
         f'SELECT \'{_VALUE}\', c."id", o."id", '
         'CASE WHEN c."is_hierarchical" THEN NULL ELSE c."default" END '
-        f'FROM "{_CONFIGURATION}" AS c, "{owner.name}" AS o '
+        f'FROM "{_CONFIGURATION}" AS c, "{owner}" AS o '
         f'WHERE o."_type" IN ({types}) AND ({matches}) AND {project}'
     )

@@ -34,7 +34,7 @@ from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.limits import BoundedCache, Clock, Meter, unlimited, unmetered
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.store.change_log import Change, ChangeLog
-from aioftrackjobs.devserver.store.statements import Statements
+from aioftrackjobs.devserver.store.tables import ROW, Tables
 from aioftrackjobs.protocol.schemas import schema_hash
 
 _IN_MEMORY = ":memory:"
@@ -95,11 +95,12 @@ class Transaction:
     """A transaction of one batch; others see its changes after the commit."""
 
     def __init__(self, store: Connection, read: Meter, clock: Clock) -> None:
-        self.tables = store.sql.tables
+        #: The tables in queries, and the columns with a foreign key, see :class:`Tables`.
+        self.tables = store.tables.clauses
+        self.references = store.tables.references
         #: The user who makes the changes.
         self.username = ""
         self._log = store.log
-        self._sql = store.sql
         self._connection = store.connection
         self._driver = store.driver
         self._read = read
@@ -127,7 +128,7 @@ class Transaction:
 
     def read(self, table: str, key: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return the row with the given *key*, None if there is none."""
-        sql = self._sql.text("read", table, tuple(key))
+        sql = f'SELECT * FROM "{table}"{_where(key)}'
         cursor = self._driver.execute(sql, tuple(key.values()))
         row = cursor.fetchone()
         if row is None:
@@ -136,12 +137,13 @@ class Transaction:
 
     def lowest(self, table: str, order: str, column: str) -> Any:
         """Return *column* of the row with the lowest *order*, None if there is none."""
-        row = self._driver.execute(self._sql.text("lowest", table, (), (order, column))).fetchone()
+        sql = f'SELECT "{column}" FROM "{table}" ORDER BY "{order}", "{ROW}" LIMIT 1'
+        row = self._driver.execute(sql).fetchone()
         return row[0] if row else None
 
     def highest(self, table: str, key: Mapping[str, Any], column: str) -> Any:
         """Return the highest *column* of the rows that *key* finds, None if there is none."""
-        sql = self._sql.text("highest", table, tuple(key), (column,))
+        sql = f'SELECT max("{column}") FROM "{table}"{_where(key)}'
         return self._driver.execute(sql, tuple(key.values())).fetchone()[0]
 
     def insert(self, table: str, values: Mapping[str, Any]) -> None:
@@ -150,8 +152,9 @@ class Transaction:
         Raises:
             DuplicateEntryError: If there is a row with its key.
         """
+        names, places = '", "'.join(values), ", ".join("?" * len(values))
         try:
-            sql = self._sql.text("insert", table, (), tuple(values))
+            sql = f'INSERT INTO "{table}" ("{names}") VALUES ({places})'
             self._driver.execute(sql, tuple(values.values()))
         except sqlite3.IntegrityError:
             raise DuplicateEntryError(f"There is a {table} with this key already.") from None
@@ -160,12 +163,13 @@ class Transaction:
         """Change the rows that *key* finds, and return their number."""
         if not values:
             return 0
-        sql = self._sql.text("update", table, tuple(key), tuple(values))
+        changes = '" = ?, "'.join(values)
+        sql = f'UPDATE "{table}" SET "{changes}" = ?{_where(key)}'
         return self._driver.execute(sql, (*values.values(), *key.values())).rowcount
 
     def delete(self, table: str, key: Mapping[str, Any]) -> int:
         """Remove the rows that *key* finds, and return their number."""
-        sql = self._sql.text("delete", table, tuple(key))
+        sql = f'DELETE FROM "{table}"{_where(key)}'
         return self._driver.execute(sql, tuple(key.values())).rowcount
 
     def changes(self) -> Iterator[Change]:
@@ -228,6 +232,13 @@ class Transaction:
         return self._driver.execute(sql, (upload,)).fetchone() is not None
 
 
+def _where(key: Iterable[str]) -> str:
+    """Return SQL for the rows that have the values of *key*, which are parameters."""
+    return "".join(
+        f' {"AND" if number else "WHERE"} "{name}" = ?' for number, name in enumerate(key)
+    )
+
+
 #: Called before a commit; returns a function that is called after it.
 Watcher: TypeAlias = Callable[[Transaction], Callable[[], None] | None]
 
@@ -241,14 +252,14 @@ class Connection:
 
     def __init__(
         self,
-        sql: Statements,
+        tables: Tables,
         database: str,
         secret: bytes,
         stopping: threading.Event,
         *,
         is_beside: bool = False,
     ) -> None:
-        self.sql = sql
+        self.tables = tables
         self.database = database
         self.secret = secret
         self._stopping = stopping
@@ -353,7 +364,7 @@ class Connection:
 
 
 class Database(Connection):
-    """A database with the entities of a model, whose SQL is *sql*.
+    """A database with the entities of a model, in these *tables*.
 
     Safe to use from several threads: transactions wait for each other.
 
@@ -365,12 +376,12 @@ class Database(Connection):
         ServerStartError: If the database cannot be used, or was made for another model.
     """
 
-    def __init__(self, model: Model, sql: Statements, database: str | Path | None = None) -> None:
+    def __init__(self, model: Model, tables: Tables, database: str | Path | None = None) -> None:
         name = _IN_MEMORY if database is None else str(database)
         try:
             if name != _IN_MEMORY:
                 _make_private(Path(name))
-            super().__init__(sql, name, b"", threading.Event())
+            super().__init__(tables, name, b"", threading.Event())
         except (sa.exc.DatabaseError, OSError, ValueError) as error:
             raise _start_error(name, error) from error
         try:
@@ -394,7 +405,7 @@ class Database(Connection):
         known = self.driver.execute("SELECT value FROM _fact WHERE name = 'schemas'").fetchone()
         wanted = schema_hash(list(model.documents))
         if known is None:
-            for sql in self.sql.creating:
+            for sql in self.tables.creating:
                 self.driver.execute(sql)
             self.driver.execute("INSERT INTO _fact VALUES ('schemas', ?)", (wanted,))
         elif known[0] != wanted:
@@ -421,7 +432,7 @@ class Database(Connection):
         do not count as changes.
         """
         with self._lock:
-            self.log = ChangeLog(self.driver, self.sql.tables, ignored)
+            self.log = ChangeLog(self.driver, self.tables.clauses, ignored)
             self._watcher = watcher
 
     def save(self) -> sqlite3.Connection:
@@ -439,7 +450,7 @@ class Database(Connection):
     @contextmanager
     def beside(self) -> Iterator[Connection]:
         """Enter another connection, for what takes long; it reads what is stored now."""
-        other = Connection(self.sql, self.database, self.secret, self._stopping, is_beside=True)
+        other = Connection(self.tables, self.database, self.secret, self._stopping, is_beside=True)
         try:
             if not self.is_lasting:
                 with self._lock:

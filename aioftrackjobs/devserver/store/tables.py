@@ -1,62 +1,131 @@
-"""Tables for a model: one for each family of entity types, built with SQLAlchemy Core.
+"""Tables for a model: one for each family of entity types.
 
 Column names are the API's attribute names. Two columns are added: ``_row`` keeps the order of
-creation, which is the order of queries that name none, and ``_type`` the concrete type.
+creation, which is the order of queries that name none, and ``_type`` the concrete type. Names of
+types and attributes are words, so that quotes are all that SQL needs around them.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.types import UserDefinedType
 
-from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Model
+from aioftrackjobs.devserver.schema.model import Attribute, EntityType, Link, Model
 from aioftrackjobs.devserver.schema.quirks import CASCADING_KEYS
-from aioftrackjobs.devserver.store.custom_attributes import add_custom_attribute_values
-from aioftrackjobs.devserver.store.triggers import add_triggers, targets_of
+from aioftrackjobs.devserver.store.custom_attributes import custom_attribute_triggers
+from aioftrackjobs.devserver.store.triggers import index, targets_of, triggers_of
 
-ROW = "_row"
-TYPE = "_type"
+ROW: Final = "_row"
+TYPE: Final = "_type"
 #: Attributes that queries, but no relations, use for look-ups.
 _LOOKED_UP = frozenset({"name", "username", "status", "parent_id", "key", "created_at"})
-
-
-class Untyped(UserDefinedType[Any]):
-    """A column that stores values as they are, for attributes of type ``variable``."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: Any) -> str:
-        """Return the only column type for which SQLite converts no values."""
-        return "BLOB"
-
-
-_COLUMN_TYPES: Mapping[str, type[sa.types.TypeEngine[Any]]] = {
-    "string": sa.Text,
-    "boolean": sa.Integer,
-    "integer": sa.Integer,
-    "number": sa.Float,
-    "variable": Untyped,
+#: SQLite converts no values of the last one.
+_TYPES: Mapping[str, tuple[str, sa.types.TypeEngine[Any]]] = {
+    "string": ("TEXT", sa.Text()),
+    "boolean": ("INTEGER", sa.Integer()),
+    "integer": ("INTEGER", sa.Integer()),
+    "number": ("FLOAT", sa.Float()),
+    "variable": ("BLOB", sa.types.NullType()),
 }
 
 
-def build_tables(model: Model) -> tuple[sa.MetaData, dict[str, sa.Table]]:
-    """Return the tables of *model*, by the name of the family's root type."""
-    metadata = sa.MetaData()
-    followed = _join_columns(model)
-    tables = {}
-    for entity_type in model.types.values():
-        if entity_type.root == entity_type.name:
-            family = model.family(entity_type.name)
-            tables[entity_type.name] = _table(metadata, model, family, followed[entity_type.name])
-    tables |= _hidden_tables(metadata, model)
-    add_triggers(model, tables)
-    add_custom_attribute_values(model, tables)
-    return metadata, tables
+class Tables:
+    """The tables of one model.
+
+    Attributes:
+        clauses: The tables in queries, by the name of the family's root type.
+        references: For each table, the columns with a foreign key: its table and column.
+        creating: The statements that create all tables, in order.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self.clauses: dict[str, sa.TableClause] = {}
+        self.references = defaultdict[str, dict[str, tuple[str, str]]](dict)
+        self.creating: list[str] = []
+        followed = _join_columns(model)
+        for entity_type in model.types.values():
+            if entity_type.root == entity_type.name:
+                self._add_family(entity_type, followed[entity_type.name])
+        self._add_hidden_tables()
+        columns = {name: frozenset(table.c.keys()) for name, table in self.clauses.items()}
+        self.creating += triggers_of(model, columns, self.references)
+        self.creating += custom_attribute_triggers(model, columns)
+
+    def _add_family(self, root: EntityType, followed: set[str]) -> None:
+        family = self._model.family(root.name)
+        attributes: dict[str, Attribute] = {}
+        cascading = set(root.primary_key)
+        for entity_type in family:
+            for name, attribute in entity_type.attributes.items():
+                known = attributes.get(name)
+                if known is None or (attribute.references and not known.references):
+                    attributes[name] = attribute
+            cascading |= _cascading_keys(entity_type)
+        # Keys that lead to several tables: no constraint of SQL can express that; triggers do.
+        several = {name for name, ends in targets_of(self._model, family).items() if len(ends) > 1}
+        columns = [f'"{TYPE}" TEXT NOT NULL']
+        for name, attribute in attributes.items():
+            constraint = ""
+            if attribute.references and name not in several:
+                constraint = self._foreign_key(root, attribute, cascades=name in cascading)
+            columns.append(_column(attribute) + constraint)
+        own = ", ".join(f'"{name}"' for name in root.primary_key)
+        self._create(root.name, [*columns, f"UNIQUE ({own})"])
+        indexed = {name for name, each in attributes.items() if each.references}
+        indexed |= attributes.keys() & (followed | _LOOKED_UP)
+        self.creating += (
+            index(root.name, name) for name in sorted(indexed - {root.primary_key[0]})
+        )
+        self.clauses[root.name] = sa.table(
+            root.name,
+            sa.column(ROW, sa.Integer()),
+            sa.column(TYPE, sa.Text()),
+            *(sa.column(name, _TYPES[each.type][1]) for name, each in attributes.items()),
+        )
+
+    def _foreign_key(self, owner: EntityType, attribute: Attribute, *, cascades: bool) -> str:
+        """Return the constraint of a column, an empty text if there can be none."""
+        target = self._model.root(attribute.references or "")
+        # A subtype's key also names its base, which is the same row: no constraint is needed.
+        own_key = target is owner and attribute.name in owner.primary_key
+        if len(target.primary_key) != 1 or own_key:
+            return ""
+        self.references[owner.name][attribute.name] = (target.name, target.primary_key[0])
+        return _references(
+            target.name, target.primary_key[0], "CASCADE" if cascades else "SET NULL"
+        )
+
+    def _add_hidden_tables(self) -> None:
+        """Add the tables that join entities where no type of the model does."""
+        for entity_type in self._model.types.values():
+            for relation in entity_type.relations.values():
+                link = relation.link
+                if link is not None and link.hidden and link.entity_type not in self.clauses:
+                    target = self._model.root(relation.target).name
+                    self._add_hidden_table(link, entity_type.root, target)
+
+    def _add_hidden_table(self, link: Link, here: str, there: str) -> None:
+        ends = {link.here: here, link.there: there}
+        columns = [
+            f'"{name}" TEXT NOT NULL{_references(target, "id", "CASCADE")}'
+            for name, target in ends.items()
+        ]
+        self._create(link.entity_type, [*columns, f'UNIQUE ("{link.here}", "{link.there}")'])
+        self.creating += (index(link.entity_type, name) for name in ends)
+        self.references[link.entity_type] = {name: (end, "id") for name, end in ends.items()}
+        self.clauses[link.entity_type] = sa.table(
+            link.entity_type,
+            sa.column(ROW, sa.Integer()),
+            *(sa.column(name, sa.Text()) for name in ends),
+        )
+
+    def _create(self, name: str, columns: list[str]) -> None:
+        content = ", ".join([f'"{ROW}" INTEGER PRIMARY KEY', *columns])
+        self.creating.append(f'CREATE TABLE "{name}" ({content})')
 
 
 def _join_columns(model: Model) -> Mapping[str, set[str]]:
@@ -73,60 +142,6 @@ def _join_columns(model: Model) -> Mapping[str, set[str]]:
     return followed
 
 
-def _hidden_tables(metadata: sa.MetaData, model: Model) -> dict[str, sa.Table]:
-    """Return the hidden tables that join entities where no type of the model does."""
-    tables: dict[str, sa.Table] = {}
-    for entity_type in model.types.values():
-        for relation in entity_type.relations.values():
-            link = relation.link
-            if link is not None and link.hidden and link.entity_type not in tables:
-                tables[link.entity_type] = sa.Table(
-                    link.entity_type,
-                    metadata,
-                    sa.Column(ROW, sa.Integer, primary_key=True),
-                    _end(link.here, entity_type.root),
-                    _end(link.there, model.root(relation.target).name),
-                    sa.UniqueConstraint(link.here, link.there),
-                )
-    return tables
-
-
-def _end(name: str, target: str) -> sa.Column[Any]:
-    constraint = sa.ForeignKey(
-        f"{target}.id", ondelete="CASCADE", deferrable=True, initially="DEFERRED"
-    )
-    return sa.Column(name, sa.Text, constraint, nullable=False, index=True)
-
-
-def _table(
-    metadata: sa.MetaData, model: Model, family: list[EntityType], followed: set[str]
-) -> sa.Table:
-    root = model.root(family[0].name)
-    attributes: dict[str, Attribute] = {}
-    required = set(root.primary_key)
-    for entity_type in family:
-        for name, attribute in entity_type.attributes.items():
-            known = attributes.get(name)
-            if known is None or (attribute.references and not known.references):
-                attributes[name] = attribute
-        required |= _cascading_keys(entity_type)
-    for name, targets in targets_of(model, family).items():
-        if len(targets) > 1:  # no constraint of SQL can express that; triggers do
-            attributes[name] = replace(attributes[name], references=None)
-    indexed_for_queries = (followed | _LOOKED_UP) - {root.primary_key[0]}
-    return sa.Table(
-        root.name,
-        metadata,
-        sa.Column(ROW, sa.Integer, primary_key=True),
-        sa.Column(TYPE, sa.Text, nullable=False),
-        *(
-            _column(model, root, each, each.name in required, each.name in indexed_for_queries)
-            for each in attributes.values()
-        ),
-        sa.UniqueConstraint(*root.primary_key),
-    )
-
-
 def _cascading_keys(entity_type: EntityType) -> set[str]:
     """Return the foreign keys that delete the entity when their target is deleted.
 
@@ -137,34 +152,12 @@ def _cascading_keys(entity_type: EntityType) -> set[str]:
     return {*entity_type.required, *entity_type.system_projections, *CASCADING_KEYS}
 
 
-def _column(
-    model: Model,
-    root: EntityType,
-    attribute: Attribute,
-    cascades: bool,  # noqa: FBT001
-    indexed_for_queries: bool,  # noqa: FBT001
-) -> sa.Column[Any]:
-    name = attribute.name
-    indexed = (attribute.references or indexed_for_queries) and root.primary_key[0] != name
-    constraints: list[sa.ForeignKey | sa.Computed] = []
-    target = model.root(attribute.references) if attribute.references else None
-    # A subtype's key also names its base, which is the same row: no constraint is needed.
-    own_key = target is root and name in root.primary_key
-    if target is not None and len(target.primary_key) == 1 and not own_key:
-        constraints.append(
-            sa.ForeignKey(
-                f"{target.name}.{target.primary_key[0]}",
-                ondelete="CASCADE" if cascades else "SET NULL",
-                deferrable=True,
-                initially="DEFERRED",
-            )
-        )
+def _column(attribute: Attribute) -> str:
+    column = f'"{attribute.name}" {_TYPES[attribute.type][0]}'
     if attribute.formula is not None:
-        constraints.append(sa.Computed(attribute.formula, persisted=False))
-    return sa.Column(
-        name,
-        _COLUMN_TYPES[attribute.type],
-        *constraints,
-        index=bool(indexed),
-        server_default=sa.text("0") if attribute.derived and attribute.formula is None else None,
-    )
+        return f"{column} GENERATED ALWAYS AS ({attribute.formula}) VIRTUAL"
+    return f"{column} DEFAULT 0" if attribute.derived else column
+
+
+def _references(table: str, column: str, on_delete: str) -> str:
+    return f' REFERENCES "{table}" ("{column}") ON DELETE {on_delete} DEFERRABLE INITIALLY DEFERRED'

@@ -6,32 +6,57 @@ These are cascades, copied values, sums, and the flag of the latest version.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-
-import sqlalchemy as sa
+from collections.abc import Iterable, Iterator, Mapping, Set
+from typing import TypeAlias
 
 from aioftrackjobs.devserver.schema.model import EntityType, Model, Series
 from aioftrackjobs.devserver.schema.quirks import OUTLIVING, SUMS
 from aioftrackjobs.devserver.schema.relations import summed_by
 
+#: The names of the columns of each table.
+Columns: TypeAlias = Mapping[str, Set[str]]
 
-def add_triggers(model: Model, tables: Mapping[str, sa.Table]) -> None:
-    """Add the triggers of *tables* to their creation."""
-    for parent in tables.values():
-        _remove_generic_children(parent, tables.values())
-    for root, table in tables.items():
+
+def trigger(table: str, name: str, event: str, statement: str) -> str:
+    """Return SQL that creates a trigger, whose name ends with that of its *event*."""
+    return (
+        f'CREATE TRIGGER "{table}_{name}_on_{event[:6].lower()}" AFTER {event} ON "{table}" '
+        f"BEGIN {statement}; END"
+    )
+
+
+def index(table: str, *columns: str) -> str:
+    """Return SQL that creates an index, which is called after the last of its columns."""
+    listed = ", ".join(f'"{column}"' for column in columns)
+    return f'CREATE INDEX "ix_{table}_{"_".join(columns)}" ON "{table}" ({listed})'
+
+
+def triggers_of(
+    model: Model, columns: Columns, references: Mapping[str, Mapping[str, object]]
+) -> Iterator[str]:
+    """Yield SQL that creates the triggers of a model's tables, and the indexes that they need.
+
+    Args:
+        model: The model.
+        columns: The columns of its tables.
+        references: For each table, the columns that have a foreign key.
+    """
+    for parent in columns:
+        yield from _generic_children(parent, columns)
+    for root in columns:
         family = model.family(root)
-        for column, targets in targets_of(model, family).items():
-            if not table.c[column].foreign_keys and column != "parent_id":
-                required = any(column in member.required for member in family)
+        for key, targets in sorted(targets_of(model, family).items()):
+            if key not in references[root] and key != "parent_id":
+                required = any(key in member.required for member in family)
                 for target in sorted(targets):
-                    _cascade(table, column, tables[target], removes=required)
+                    yield from _cascade(root, key, target, columns, removes=required)
         copied = {name: source for member in family for name, source in member.copied.items()}
         for name, (key, target) in copied.items():
-            _copy_values(table, name, key, tables[model.root(target).name])
-    for joining, column, end in sorted(_unconstrained_ends(model, tables)):
-        _cascade(tables[joining], column, tables[end], removes=True)
-    _add_derived_values(model, tables)
+            yield from _copy_values(root, name, key, model.root(target).name)
+    for joining, key, end in sorted(_link_ends(model)):
+        if key not in references[joining]:
+            yield from _cascade(joining, key, end, columns, removes=True)
+    yield from _derived_values(model, columns)
 
 
 def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]]:
@@ -48,70 +73,56 @@ def targets_of(model: Model, family: Iterable[EntityType]) -> dict[str, set[str]
     return targets
 
 
-def _unconstrained_ends(model: Model, tables: Mapping[str, sa.Table]) -> set[tuple[str, str, str]]:
-    """Return table, column and target of the ends of links that are no foreign keys.
+def _link_ends(model: Model) -> set[tuple[str, str, str]]:
+    """Return table, column and target of the ends of links.
 
-    The object of a list names the entity in the list by a bare ``entity_id``.
+    Some are no foreign keys: the object of a list names the entity in it by a bare ``entity_id``.
     """
     ends = set()
     for entity_type in model.types.values():
-        links = [(each.link, each.target) for each in entity_type.relations.values() if each.link]
-        for link, target in links:
-            joining = model.link_table(link)
-            ends.add((joining, link.here, entity_type.root))
-            ends.add((joining, link.there, model.root(target).name))
-    return {end for end in ends if not tables[end[0]].c[end[1]].foreign_keys}
+        for relation in entity_type.relations.values():
+            if relation.link is not None:
+                joining = model.link_table(relation.link)
+                ends.add((joining, relation.link.here, entity_type.root))
+                ends.add((joining, relation.link.there, model.root(relation.target).name))
+    return ends
 
 
-def _remove_generic_children(parent: sa.Table, tables: Iterable[sa.Table]) -> None:
+def _generic_children(parent: str, columns: Columns) -> Iterator[str]:
     """Delete with rows of *parent* those that name them by a bare ``parent_id``, as metadata."""
-    if "id" not in parent.c:
-        return
-    for child in tables:
-        if child.name not in OUTLIVING and {"parent_id", "parent_type"} <= set(child.c.keys()):
-            add_trigger(
-                parent,
-                f"{parent.name}_deletes_children_in_{child.name}",
-                f'AFTER DELETE ON "{parent.name}"',
-                f'DELETE FROM "{child.name}" WHERE "parent_id" = OLD."id"',
-            )
+    for child, names in columns.items():
+        if child not in OUTLIVING and {"parent_id", "parent_type"} <= names:
+            statement = f'DELETE FROM "{child}" WHERE "parent_id" = OLD."id"'
+            if "id" in columns[parent]:
+                yield trigger(parent, f"deletes_children_in_{child}", "DELETE", statement)
 
 
-def _cascade(table: sa.Table, column: str, target: sa.Table, *, removes: bool) -> None:
+def _cascade(
+    table: str, key: str, target: str, columns: Columns, *, removes: bool
+) -> Iterator[str]:
     """Delete rows with the row of *target* that they name, or clear the key."""
-    if "id" not in target.c:
-        return
-    change = (
-        f'DELETE FROM "{table.name}"' if removes else f'UPDATE "{table.name}" SET "{column}" = NULL'
-    )
-    add_trigger(
-        target,
-        f"{target.name}_cascades_to_{table.name}_{column}",
-        f'AFTER DELETE ON "{target.name}"',
-        f'{change} WHERE "{column}" = OLD."id"',
-    )
+    change = f'DELETE FROM "{table}"' if removes else f'UPDATE "{table}" SET "{key}" = NULL'
+    if "id" in columns[target]:
+        statement = f'{change} WHERE "{key}" = OLD."id"'
+        yield trigger(target, f"cascades_to_{table}_{key}", "DELETE", statement)
 
 
-def _copy_values(table: sa.Table, name: str, key: str, target: sa.Table) -> None:
+def _copy_values(table: str, name: str, key: str, target: str) -> Iterator[str]:
     """Copy *name* from the row of *target* that *key* names, whichever row is created first."""
-    add_trigger(
+    yield trigger(
         table,
-        f"{table.name}_copies_{name}_on_insert",
-        f'AFTER INSERT ON "{table.name}"',
-        f'UPDATE "{table.name}" SET "{name}" = (SELECT "{name}" FROM "{target.name}" '
+        f"copies_{name}",
+        "INSERT",
+        f'UPDATE "{table}" SET "{name}" = (SELECT "{name}" FROM "{target}" '
         f'WHERE "id" = NEW."{key}") WHERE "_row" = NEW."_row"',
     )
+    copy = f'UPDATE "{table}" SET "{name}" = NEW."{name}" WHERE "{key}" = NEW."id"'
     for event in ("INSERT", f'UPDATE OF "{name}"'):
-        add_trigger(
-            target,
-            f"{target.name}_copies_{name}_to_{table.name}_on_{event[:6].lower()}",
-            f'AFTER {event} ON "{target.name}"',
-            f'UPDATE "{table.name}" SET "{name}" = NEW."{name}" WHERE "{key}" = NEW."id"',
-        )
+        yield trigger(target, f"copies_{name}_to_{table}", event, copy)
 
 
-def _add_derived_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
-    """Add the triggers that update sums and flags."""
+def _derived_values(model: Model, columns: Columns) -> Iterator[str]:
+    """Yield the triggers that update sums and flags."""
     summed = {
         (entity_type.root, name, found)
         for entity_type in model.types.values()
@@ -119,18 +130,18 @@ def _add_derived_values(model: Model, tables: Mapping[str, sa.Table]) -> None:
         if (found := summed_by(model, entity_type, name))
     }
     for root, name, (members, owner, attribute) in sorted(summed):
-        _add_sum(tables[root], name, tables[members], owner, attribute)
+        yield from _sum(root, name, members, owner, attribute)
     for entity_type in model.types.values():
         if entity_type.series is not None:
-            _add_flag(tables[entity_type.root], entity_type.series)
+            yield from _flag(entity_type.root, entity_type.series, columns)
 
 
-def _add_sum(table: sa.Table, name: str, members: sa.Table, owner: str, attribute: str) -> None:
+def _sum(table: str, name: str, members: str, owner: str, attribute: str) -> Iterator[str]:
     total = (
-        f'(SELECT coalesce(sum("{attribute}"), 0) FROM "{members.name}" '
+        f'(SELECT coalesce(sum("{attribute}"), 0) FROM "{members}" '
         f'WHERE "{owner}" = {{key}}) WHERE "id" = {{key}}'
     )
-    update = f'UPDATE "{table.name}" SET "{name}" = '
+    update = f'UPDATE "{table}" SET "{name}" = '
     old, new = (update + total.format(key=f'{which}."{owner}"') for which in ("OLD", "NEW"))
     more = f'"{name}" + coalesce(NEW."{attribute}", 0) WHERE "id" = NEW."{owner}"'
     for event, statement in (
@@ -138,35 +149,27 @@ def _add_sum(table: sa.Table, name: str, members: sa.Table, owner: str, attribut
         (f'UPDATE OF "{owner}", "{attribute}"', f"{old}; {new}"),
         ("DELETE", old),
     ):
-        when = f'AFTER {event} ON "{members.name}"'
-        add_trigger(members, f"{members.name}_sums_{name}_on_{event[:6].lower()}", when, statement)
+        yield trigger(members, f"sums_{name}", event, statement)
 
 
-def _add_flag(table: sa.Table, series: Series) -> None:
+def _flag(table: str, series: Series, columns: Columns) -> Iterator[str]:
     """Update ``is_latest_version`` whenever ``latest_version`` changes."""
     number, owner, flag = series.number, series.owner, series.flag
     # The look-up of the highest and the flagged one must not cost more with more versions.
-    sa.Index(f"ix_{table.name}_{number}", table.c[owner], table.c[number])
-    if flag not in table.c:
+    yield index(table, owner, number)
+    if flag not in columns[table]:
         return
-    sa.Index(f"ix_{table.name}_{flag}", table.c[owner], table.c[flag])
+    yield index(table, owner, flag)
     statements = [
-        f'UPDATE "{table.name}" SET "{flag}" = 0 WHERE "{owner}" = {{key}} AND "{flag}" = 1',
-        f'UPDATE "{table.name}" SET "{flag}" = 1 WHERE "_row" = (SELECT "_row" FROM '
-        f'"{table.name}" WHERE "{owner}" = {{key}} ORDER BY "{number}" DESC, "_row" DESC LIMIT 1)',
+        f'UPDATE "{table}" SET "{flag}" = 0 WHERE "{owner}" = {{key}} AND "{flag}" = 1',
+        f'UPDATE "{table}" SET "{flag}" = 1 WHERE "_row" = (SELECT "_row" FROM '
+        f'"{table}" WHERE "{owner}" = {{key}} ORDER BY "{number}" DESC, "_row" DESC LIMIT 1)',
     ]
     old, new = ("; ".join(statements).format(key=f'{which}."{owner}"') for which in ("OLD", "NEW"))
-    lost = f'UPDATE "{table.name}" SET "{flag}" = 0 WHERE "_row" = NEW."_row"'
+    lost = f'UPDATE "{table}" SET "{flag}" = 0 WHERE "_row" = NEW."_row"'
     for event, statement in (
         ("INSERT", new),
         (f'UPDATE OF "{owner}", "{number}"', f"{lost}; {old}; {new}"),
         ("DELETE", old),
     ):
-        name = f"{table.name}_flags_{flag}_on_{event[:6].lower()}"
-        add_trigger(table, name, f'AFTER {event} ON "{table.name}"', statement)
-
-
-def add_trigger(table: sa.Table, name: str, when: str, statement: str) -> None:
-    """Add a trigger of *table* to the creation of all tables; its text must have no ``%``."""
-    ddl = sa.DDL(f'CREATE TRIGGER "{name}" {when} BEGIN {statement}; END')  # type: ignore[no-untyped-call]
-    sa.event.listen(table.metadata, "after_create", ddl)
+        yield trigger(table, f"flags_{flag}", event, statement)
