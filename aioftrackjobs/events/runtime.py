@@ -13,14 +13,18 @@ import anyio.lowlevel
 from aioftrackjobs.background import BackgroundTasks, SafeLogger, Waiter
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.errors import FtrackJobsError, ServerError, SessionStateError
+from aioftrackjobs.events.cursor import EventCursor, TableFeed
 from aioftrackjobs.events.handlers import Handler
-from aioftrackjobs.events.models import KINDS, Event
+from aioftrackjobs.events.models import KINDS, Event, UpdateEvent
 from aioftrackjobs.events.outbox import Outbox
 from aioftrackjobs.events.publisher import Publisher
+from aioftrackjobs.events.queue import EventQueue
 from aioftrackjobs.events.router import Router
+from aioftrackjobs.events.streams import EventStream
 from aioftrackjobs.events.subscriptions import Subscription
 from aioftrackjobs.health import EventHubHealth
 from aioftrackjobs.protocol.changes import NO_NAMES, EntityNames
+from aioftrackjobs.protocol.subscription import parse
 
 logger = SafeLogger(__name__)
 
@@ -197,6 +201,44 @@ class HubRuntime:
             if subscription.refusal is not None:
                 raise ServerError("EventRefused", subscription.refusal)
             await self.wait_change()
+
+    def follow_table(
+        self, queue: EventQueue[Any], expression: str, cursor: EventCursor
+    ) -> EventStream[Any]:
+        """Return the update events of the table ``Event`` as a stream."""
+        feed = TableFeed(
+            cursor,
+            parse(expression),
+            queue,
+            call=self._connection.call,
+            names=lambda: self.router.names,
+            new_waiter=self.new_waiter,
+            interval=self._timings.event_cursor_interval,
+        )
+        # The server wakes it for all updates, because rows have less to compare than events.
+        subscription = Subscription(UpdateEvent.subscription, UpdateEvent, feed)
+
+        is_open = False
+
+        async def begin() -> None:
+            nonlocal is_open
+            self.require_open()
+            await cursor.open(self._connection.credentials.server_url)
+            is_open = True
+            await self.add(subscription)
+            await feed.begin()
+            self.start(feed.run, "event cursor")
+
+        async def end() -> None:
+            self.remove(subscription)
+            if is_open:
+                await feed.end()
+
+        return EventStream(queue, begin, end, feed.note_handled)
+
+    async def leave(self, subscription: Subscription) -> None:
+        """End the subscription of a stream."""
+        self.remove(subscription)
 
     def remove(self, subscription: Subscription) -> None:
         """End a subscription."""
