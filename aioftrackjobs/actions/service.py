@@ -146,7 +146,8 @@ class ActionService:
         if action.form is not None:
             choices = await _choices_of(action, launch)
             if event.values is None:
-                return action.form.show(action.title, choices)
+                defaults = await _defaults_of(action, launch)
+                return action.form.show(action.title, choices, defaults=defaults)
             form, errors = action.form.read(event.values, choices)
             if form is None:
                 return action.form.show(action.title, choices, values=event.values, errors=errors)
@@ -287,6 +288,18 @@ async def _choices_of(action: Action, launch: Launch) -> dict[str, Choices]:
             ]
             found[name] = [(value, str(label)) for value, label in pairs]
     return found
+
+
+async def _defaults_of(action: Action, launch: Launch) -> Mapping[str, Any]:
+    """Return what some fields begin with.
+
+    Raises:
+        TimeoutError: That was not found in time.
+    """
+    if action.defaults is None:
+        return {}
+    with anyio.fail_after(_QUICK_LIMIT):
+        return await action.defaults(launch)
 
 
 def _reply_of(action: Action, result: object) -> Reply:
