@@ -105,6 +105,10 @@ def serve(
     global_api_key: Annotated[
         str | None, typer.Option(help="API key that is valid for any user. Default: none.")
     ] = None,
+    ignore_unknown: Annotated[
+        bool,
+        typer.Option("--ignore-unknown", help="Ignore attributes that a type does not have."),
+    ] = False,
     max_upload: Annotated[
         int | None,
         typer.Option(min=1, metavar="MIB", help="Largest file that is accepted. Default: 1 TiB."),
@@ -147,6 +151,7 @@ def serve(
         trusted_hosts=trusted_host or (),
         global_api_key=global_api_key,
         limits=limits,
+        ignore_unknown=ignore_unknown,
         faults=faults,
     )
 
