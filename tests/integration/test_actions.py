@@ -410,7 +410,7 @@ async def test_actions_are_offered_by_type_number_role_project_and_function(
         "one": {"on": ["Task", "AssetVersion"], "many": False},
         "jobs": {"on": Job},
         "managers": {"roles": {"Project manager"}},
-        "admins": {"roles": ["Administrator"]},
+        "supervisors": {"roles": ["Supervisor"]},
         "here": {"projects": "demo"},
         "elsewhere": {"projects": ["other"]},
         "chosen": {"discover": lambda launch: launch.user.username == session.api_user},
@@ -442,10 +442,10 @@ async def test_actions_are_offered_by_type_number_role_project_and_function(
     assert await labels(actions, session, ("Job", "1")) == ["any", "jobs", *everywhere[1:]]
     assert await labels(actions_here, session, task, project, asset, published) == ["here"]
     assert await labels(actions_here, session, task, version) == []
-    refused = await actions.launch_for_test(session, "admins")
+    refused = await actions.launch_for_test(session, "supervisors")
     assert refused.reply == {
         "success": False,
-        "message": "admins is not available here, or not for you.",
+        "message": "supervisors is not available here, or not for you.",
     }
 
 
