@@ -15,7 +15,7 @@ from aioftrackjobs.devserver.events.hub import Event, EventHub
 from aioftrackjobs.devserver.events.updates import Names
 from aioftrackjobs.devserver.schema.model import Model
 
-_MESSAGE = "ftrack.action.trigger-user-interface"
+MESSAGE = "ftrack.action.trigger-user-interface"
 _REPLY = "ftrack.meta.reply"
 
 
@@ -53,7 +53,7 @@ class Actions:
         self._id = uuid4().hex
         self._waiting: dict[str, SimpleQueue[Event]] = {}
         self.messages: list[dict[str, Any]] = []
-        hub.observe(_MESSAGE, self._note_message)
+        hub.observe(MESSAGE, self._note_message)
         hub.observe(_REPLY, self._note_reply)
 
     def discover(
