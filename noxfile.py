@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nox
@@ -38,11 +39,12 @@ def versions(session: nox.Session) -> None:
 
 
 def run_tests(session: nox.Session, *options: str) -> None:
-    """Run pytest on all cores, from its script: `python -m pytest` would import the checkout.
+    """Run pytest from its script: `python -m pytest` would import the checkout.
 
-    A test that hangs costs its process, after a minute; another one takes over the rest.
+    Two processes for each core, because the tests wait for half of their time. A test that hangs
+    costs its process, after a minute; another one takes over the rest.
     """
-    workers = ("-n", "auto", "--maxprocesses=8", "--dist=worksteal")
+    workers = ("-n", str(min(2 * (os.cpu_count() or 1), 8)), "--dist=worksteal")
     # Written bytecode is what makes the many child processes of the tests start fast.
     env = {"PYTHONDONTWRITEBYTECODE": ""}
     session.run("pytest", *workers, *options, *session.posargs, env=env)

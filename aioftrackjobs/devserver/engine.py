@@ -10,7 +10,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,7 @@ class Engine:
             if options.schemas is None
             else _prepared(load_model(read_schemas(options.schemas)))
         )
+        self.model = replace(self.model, ignores_unknown=options.ignore_unknown)
         self.limits = options.limits or Limits()
         self.api_user = options.api_user
         self._chosen: dict[str, str] = {}

@@ -21,6 +21,7 @@ from aioftrackjobs.devserver.http.backpressure import DatabaseThread
 from aioftrackjobs.devserver.http.batch_endpoint import BatchEndpoint
 from aioftrackjobs.devserver.http.event_endpoints import EventEndpoints
 from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbnail
+from aioftrackjobs.devserver.http.login_page import LoginPage
 from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import CORS, error_response
 from aioftrackjobs.devserver.http.trusted import TrustedMiddleware
@@ -47,6 +48,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
     reader = BatchReader(engine, database)
     files = FileEndpoints(engine, database)
     events = EventEndpoints(engine, database)
+    login = LoginPage(engine, database, trusted_hosts)
     actions = ActionEndpoints(engine, database, reader)
     pages = Pages(engine, database.run)
 
@@ -63,6 +65,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
             Route("/api", BatchEndpoint(engine, database, reader), methods=["POST"]),
             Route("/upload/{token}", files.upload, methods=["PUT"]),
             Route("/component/get", files.download),
+            Route("/user/api_credentials", login.respond, methods=["GET", "POST"]),
             _get_only("/component/remove", files.remove),
             Route("/component/thumbnail", files.thumbnail),
             Route("/img/thumbnail2.png", no_thumbnail),
