@@ -23,6 +23,13 @@ BY_ACTING_USER = frozenset({("AssetVersion", "user_id")})
 MADE_UP = frozenset({("User", "username")})
 #: The id of the user ``jenkins``, which the tests of the official Python client expect.
 JENKINS = "d07ae5d0-66e1-11e1-b5e9-f23c91df25eb"
+#: Types that only administrators change: with them, users could grant themselves anything.
+ADMINISTERED = frozenset({"SecurityRole", "UserSecurityRole", "UserSecurityRoleProject"})
+#: By type: the type that joins the acting user to a new entity, and its keys of both. The caller
+#: becomes a recipient of a note.
+JOINED_TO_CALLER: Mapping[str, tuple[str, str, str]] = {
+    "Note": ("Recipient", "note_id", "resource_id")
+}
 #: Unique attributes: a user's name, and the user of a running timer.
 UNIQUE: Mapping[str, str] = {"User": "username", "Timer": "user_id"}
 #: Keys that delete the entity when their target is deleted, as required keys do.
