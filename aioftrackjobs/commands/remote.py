@@ -92,7 +92,7 @@ class ReportingProcess:
         self._link = _Link(from_parent[0], to_child[1])
         self._execution = execution
         self._news = threading.Event()
-        self._is_over = False
+        self._status = 0
         self._latest = Reading()
 
     def start(self) -> None:
@@ -102,10 +102,14 @@ class ReportingProcess:
         for run in (self._send, self._receive):
             threading.Thread(target=run, name=run.__name__, daemon=True).start()
 
-    def wait(self) -> None:
-        """Wait until the execution is reported, or its report has failed."""
+    def wait(self) -> bool:
+        """Wait until the process has ended, and return whether it was not killed.
+
+        It may be called again.
+        """
         with suppress(ChildProcessError):
-            os.waitpid(self._pid, 0)
+            self._status = os.waitpid(self._pid, 0)[1]
+        return not os.WIFSIGNALED(self._status)
 
     def _note(self, reading: Reading) -> None:
         if reading.fraction is not None:
