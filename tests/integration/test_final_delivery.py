@@ -489,3 +489,4 @@ async def test_a_text_that_the_server_cannot_keep_does_not_end_the_lease(
             proxy.choose = lambda _: None
             job.progress(0.6, "frame \N{CLAPPER BOARD}")
             await until(lambda: shown(server, job.id) == "x (60 %, frame \N{CLAPPER BOARD})")
+    assert server.inspector.job(job.id)["status"] == "done"
