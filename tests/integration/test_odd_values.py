@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -337,6 +338,32 @@ async def test_a_fault_in_the_background_ends_its_own_piece_of_work(
                 await until(lambda: entries(path) == {job.id: None})
 
 
+def interrupted(
+    server: ServerHandle, run: Callable[..., object], interrupt: Callable[[], object]
+) -> tuple[str, str]:
+    """Run a Job, and interrupt a request in its background; return how the Job ended."""
+    ids = list[str]()
+
+    async def main() -> None:
+        async with connected(server) as session, job_context(session, interval=0.01) as job:
+            ids.append(job.id)
+
+            async def pass_on(request: WireRequest, send: Send) -> WireResponse:
+                relay.end()
+                interrupt()
+                return await send(request)
+
+            relay = Relay(session, pass_on)
+            job.progress(0.5)
+            await anyio.sleep_forever()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(main)
+    (job_id,) = ids
+    found = server.inspector.job(job_id)
+    return found["status"], found["description"]
+
+
 # A task of anyio that is cancelled before its first turn leaves a coroutine that was never awaited;
 # another one takes its place.
 @pytest.mark.filterwarnings("ignore:.*BackgroundTasks._begin")
@@ -344,50 +371,20 @@ def test_an_interruption_in_the_background_interrupts_the_program_and_fails_its_
     server: ServerHandle,
 ) -> None:
     """As when Ctrl-C is pressed for the second time: it arrives in whatever code runs then."""
-    ids = list[str]()
 
-    async def main() -> None:
-        async with connected(server) as session, job_context(session, interval=0.01) as job:
-            ids.append(job.id)
+    def interrupt() -> None:
+        raise KeyboardInterrupt
 
-            async def interrupt(request: WireRequest, send: Send) -> WireResponse:
-                relay.end()
-                raise KeyboardInterrupt
-
-            relay = Relay(session, interrupt)
-            job.progress(0.5)
-            await anyio.sleep_forever()
-
-    with pytest.raises(KeyboardInterrupt):
-        asyncio.run(main())
-    (job_id,) = ids
-    assert server.inspector.job(job_id)["status"] == "failed"
+    status, _ = interrupted(server, lambda main: asyncio.run(main()), interrupt)
+    assert status == "failed"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 def test_ctrl_c_that_arrives_in_background_work_of_trio_is_for_the_program(
     server: ServerHandle,
 ) -> None:
-    ids = list[str]()
-
-    async def main() -> None:
-        async with connected(server) as session, job_context(session, interval=0.01) as job:
-            ids.append(job.id)
-
-            async def interrupted(request: WireRequest, send: Send) -> WireResponse:
-                relay.end()
-                signal.raise_signal(signal.SIGINT)
-                return await send(request)
-
-            relay = Relay(session, interrupted)
-            job.progress(0.5)
-            await anyio.sleep_forever()
-
-    with pytest.raises(KeyboardInterrupt):
-        trio.run(main)
-    (job_id,) = ids
-    found = server.inspector.job(job_id)
-    assert (found["status"], found["description"]) == ("failed", "50 % - failed: interrupted")
+    ended = interrupted(server, trio.run, partial(signal.raise_signal, signal.SIGINT))
+    assert ended == ("failed", "50 % - failed: interrupted")
 
 
 class Raising(logging.Handler):
