@@ -72,6 +72,9 @@ class Connection:
         closing_grace: Seconds that closing waits for requests in progress.
         is_closing: Whether closing has begun, so that calls of users are refused.
         end_jobs: Ends the Jobs that still run when the session closes, in limited time.
+        start_events: Starts the event hub when the session opens, if the program uses it.
+        end_events: Ends the event hub and its handlers when the session closes, in limited time,
+            before the Jobs end.
     """
 
     api: ApiClient
@@ -99,7 +102,7 @@ class Connection:
         self._given_transport = transport
         self._own_transport: OwnTransport | None = None
         self._strict_api = strict_api
-        self.background = BackgroundTasks(self._clean_up, self._redact)
+        self.background = BackgroundTasks(self._clean_up, self.redact)
         self.server_status = ServerStatus(expedited_pause=timings.expedited_pause)
         self.dispatcher = Dispatcher(
             self.background,
@@ -122,6 +125,8 @@ class Connection:
         self._closing = False
         self.is_closing = False
         self.end_jobs: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
+        self.start_events: Callable[[], None] = lambda: None
+        self.end_events: Callable[[], Coroutine[Any, Any, None]] = anyio.lowlevel.checkpoint
 
     async def __aenter__(self) -> Connection:
         self._require_new()
@@ -159,7 +164,7 @@ class Connection:
                 each,
                 url=api_url,
                 headers=self._headers(key),
-                redact=self._redact,
+                redact=self.redact,
                 server_status=self.server_status,
             )
             for each in (transport, reserved)
@@ -168,6 +173,7 @@ class Connection:
         self.journal.start(self.background.new_waiter, self.background.spawn)
         self.dispatcher.open(self.api, reserved_api)
         self._transport, self._reserved = transport, reserved
+        self.start_events()
         return self
 
     def _longest_wait(self) -> float:
@@ -202,6 +208,8 @@ class Connection:
         """End all Jobs, and let requests end for a limited time."""
         for _ in range(self.timings.closing_turns):
             await anyio.lowlevel.checkpoint()  # cancelled tasks begin to end only now
+        with self.background.surviving("the end of the event hub"):
+            await self.end_events()
         self.is_closing = True
         with self.background.surviving("the end of the Jobs"):
             await self.end_jobs()
@@ -239,7 +247,8 @@ class Connection:
         finally:
             await self.journal.aclose()
 
-    def _redact(self, text: str) -> str:
+    def redact(self, text: str) -> str:
+        """Return *text* without the API key, and without other secrets."""
         return redact(text, self.credentials.api_key)
 
     def _headers(self, key: Secret[str]) -> Headers:
@@ -252,11 +261,16 @@ class Connection:
             "accept": "application/json",
             "accept-encoding": "gzip, deflate",  # which are decoded here, up to a largest size
             "content-type": "application/json",
-            "user-agent": f"aioftrackjobs/{__version__}",
+            "user-agent": self.user_agent,
             "ftrack-user": self.credentials.api_user.encode(),
             "ftrack-api-key": key,
             "ftrack-strict-api": "true" if self._strict_api else "false",
         }
+
+    @property
+    def user_agent(self) -> str:
+        """The name of this program, as servers log it."""
+        return f"aioftrackjobs/{__version__}"
 
     def backlog(self) -> Backlog:
         """Return the number of commits that have not ended. May be called in any thread."""
@@ -272,6 +286,17 @@ class Connection:
         self.dispatcher.require_open()
         assert self._transport is not None  # noqa: S101 - for type checkers
         return self._transport
+
+    @property
+    def reserved_transport(self) -> Transport:
+        """The same with connections of its own, for requests that must not wait for others.
+
+        Raises:
+            SessionStateError: The session is not open.
+        """
+        if self._reserved is None or self._transport is None:
+            raise SessionStateError("the session is not open")
+        return self._reserved
 
     async def call(
         self, operations: Sequence[Mapping[str, JSONValue]], **manner: Unpack[Manner]

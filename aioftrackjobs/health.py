@@ -5,12 +5,48 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Literal
 
 from aioftrackjobs.connection import Connection
 from aioftrackjobs.journal import JournalState
 
 #: How long the delivery of a final status takes at most, if the server is healthy.
 _DELIVERY = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class EventHubHealth:
+    """A snapshot of the event hub. All times are of this host's clock.
+
+    Attributes:
+        state: ``off`` if the program does not use it, else ``connecting``, ``connected``,
+            ``refused`` if the server refuses the credentials, or ``closed``.
+        problem: Why it is not connected.
+        connected_since: When the present connection was made.
+        last_heartbeat: When the server last sent a heartbeat.
+        reconnects: Connections that were made after the first one.
+        subscriptions: Subscriptions that exist.
+        received: Events that have arrived.
+        lag: Events that wait for handlers and loops.
+        dropped: Events that were dropped because too many waited.
+        pending: Events that wait to be sent, or to be acknowledged.
+    """
+
+    state: Literal["off", "connecting", "connected", "refused", "closed"] = "off"
+    problem: str | None = None
+    connected_since: datetime | None = None
+    last_heartbeat: datetime | None = None
+    reconnects: int = 0
+    subscriptions: int = 0
+    received: int = 0
+    lag: int = 0
+    dropped: int = 0
+    pending: int = 0
+
+    @property
+    def is_good(self) -> bool:
+        """Whether it is connected, or not used."""
+        return self.state in ("off", "connected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +66,7 @@ class Health:
         last_failure: When a request last got no complete response.
         failing_since: When that began, if the server has not responded since.
         last_error: The latest failure.
+        events: The event hub.
     """
 
     commits_queued: int
@@ -44,20 +81,32 @@ class Health:
     last_failure: datetime | None
     failing_since: datetime | None
     last_error: str | None
+    events: EventHubHealth = EventHubHealth()
 
     @property
     def is_good(self) -> bool:
-        """Whether the server responds, no final status waits long, and the journal, if any, works.
+        """Whether the server responds, no final status waits long, and what is used works.
+
+        That is the journal, and the event hub.
 
         If many Jobs end, some final status is always being delivered: that is no problem.
         """
         since = self.final_reports_since
         is_late = since is not None and datetime.now(UTC) - since > _DELIVERY
-        return self.failing_since is None and not is_late and self.journal != "failing"
+        return self.failing_since is None and not is_late and self._tools_work
+
+    @property
+    def _tools_work(self) -> bool:
+        return self.journal != "failing" and self.events.is_good
 
 
-def check_health(connection: Connection) -> Health:
-    """Return a snapshot of what *connection* is waiting for."""
+def check_health(connection: Connection, events: EventHubHealth = EventHubHealth()) -> Health:
+    """Return a snapshot of what *connection* is waiting for.
+
+    Args:
+        connection: The connection of a session.
+        events: Its event hub.
+    """
     backlog, server, journal = connection.backlog(), connection.server_status, connection.journal
     reports = journal.pending_final_reports()
     since = backlog.since
@@ -76,4 +125,5 @@ def check_health(connection: Connection) -> Health:
         last_failure=server.last_failure,
         failing_since=server.failing_since,
         last_error=server.last_error,
+        events=events,
     )

@@ -43,6 +43,7 @@ from aioftrackjobs.transfers.of_session import FilesOfSession
 from aioftrackjobs.transport import HttpClient, Transport, is_client
 
 if TYPE_CHECKING:
+    from aioftrackjobs.events.hub import EventHub
     from aioftrackjobs.health import Health
 
 E = TypeVar("E", bound=Entity)
@@ -145,6 +146,7 @@ class AsyncSession(JobsOfSession, FilesOfSession):
         )
         self._context = EntityContext(self._connection)
         self._jobs = JobsContext(self._context, lease=lease)
+        self._events: EventHub | None = None
 
     def __repr__(self) -> str:
         if not hasattr(self, "_jobs"):  # a debugger shows it before it is complete
@@ -175,9 +177,19 @@ class AsyncSession(JobsOfSession, FilesOfSession):
     @property
     def health(self) -> Health:
         """Queued commits, undelivered final statuses and the latest failure, with their times."""
-        from aioftrackjobs.health import check_health  # late: few programs ask
+        from aioftrackjobs.health import EventHubHealth, check_health  # late: few programs ask
 
-        return check_health(self._connection)
+        events = EventHubHealth() if self._events is None else self._events.health()
+        return check_health(self._connection, events)
+
+    @property
+    def events(self) -> EventHub:
+        """The event hub, which connects when it is first used: see :class:`EventHub`."""
+        if self._events is None:
+            from aioftrackjobs.events.hub import EventHub  # late: few programs listen
+
+            self._events = self._jobs.events.hub = EventHub(self._context)
+        return self._events
 
     # Reading
 

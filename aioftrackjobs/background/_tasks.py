@@ -401,6 +401,11 @@ class BackgroundTasks:
         if cancellation is not None:
             raise cancellation
 
+    def stop(self) -> None:
+        """End all work soon, and do not wait for it: work that does not end must hold up nobody."""
+        self._is_closing = True
+        self._stopping.set()
+
     async def _run(self) -> None:
         try:
             while not self._stopping.is_set():

@@ -105,6 +105,10 @@ def serve(
     global_api_key: Annotated[
         str | None, typer.Option(help="API key that is valid for any user. Default: none.")
     ] = None,
+    ignore_unknown: Annotated[
+        bool,
+        typer.Option("--ignore-unknown", help="Ignore attributes that a type does not have."),
+    ] = False,
     max_upload: Annotated[
         int | None,
         typer.Option(min=1, metavar="MIB", help="Largest file that is accepted. Default: 1 TiB."),
@@ -147,6 +151,7 @@ def serve(
         trusted_hosts=trusted_host or (),
         global_api_key=global_api_key,
         limits=limits,
+        ignore_unknown=ignore_unknown,
         faults=faults,
     )
 
@@ -234,6 +239,53 @@ def launch(
     reply = ask(options, "launch", item=action, **body)["reply"]
     print(json.dumps(reply, indent=2, ensure_ascii=False))
     if isinstance(reply, dict) and reply.get("success") is False:
+        raise typer.Exit(1)
+
+
+@app.command()
+def actions(
+    target: Annotated[
+        str, typer.Argument(metavar="MODULE:NAME", help="An Actions object: service:actions.")
+    ],
+    concurrency: Annotated[
+        int, typer.Option(min=1, help="Number of Jobs that work at the same time.")
+    ] = 8,
+    reload: Annotated[
+        bool,
+        typer.Option("--reload", help="Start again when a Python file in this folder changes."),
+    ] = False,
+    server: _Server = None,
+    api_user: _ApiUser = None,
+    api_key: _ApiKey = None,
+) -> None:
+    """Offer the actions of a module in the web interface, until Ctrl-C."""
+    from aioftrackjobs.cli.serve_actions import serve, serve_and_reload
+
+    options = ServerOptions(server, api_user, api_key)
+    if reload:
+        serve_and_reload(options, target, concurrency)
+    else:
+        anyio.run(serve, options, target, concurrency)
+
+
+@app.command()
+def stop(
+    job: Annotated[str, typer.Argument(metavar="ID", help="Id of the Job.")],
+    reason: Annotated[str | None, typer.Option(help="Why, for the text of the Job.")] = None,
+    wait: Annotated[
+        str, typer.Option(metavar="TIME", help="Time to wait for its end: 0s, 30s, 5m.")
+    ] = "30s",
+    server: _Server = None,
+    api_user: _ApiUser = None,
+    api_key: _ApiKey = None,
+) -> None:
+    """Stop a Job, wherever it runs: it fails, and says by whom and why."""
+    from aioftrackjobs.cli.stop import run
+
+    seconds = parse_duration(wait).total_seconds()
+    state = anyio.run(run, ServerOptions(server, api_user, api_key), job, reason, seconds)
+    print(state)
+    if not state.has_ended:
         raise typer.Exit(1)
 
 

@@ -47,6 +47,13 @@ class Timings:
             a bigger one is an error; 500 rows rarely have tens of megabytes.
         claim_wait: Seconds from the claim to a Job until it is read back, at least. Another
             session that found the Job free at the same moment has written its own claim by then.
+        event_acknowledgement: Seconds after which a subscription counts as made if the event hub
+            has not acknowledged it.
+        event_refusal_pause: Seconds between two attempts to connect to an event hub that refuses
+            the credentials.
+        event_outbox: Events that wait to be sent to the event hub, at most.
+        event_cursor_interval: Seconds from one read of the ``Event`` table to the next, while no
+            event of the hub wakes it.
     """
 
     closing_grace: float = 10.0
@@ -69,6 +76,10 @@ class Timings:
     reserved_limit: float = 20.0
     response_size: int = 128 * 1024 * 1024
     claim_wait: float = 0.5
+    event_acknowledgement: float = 10.0
+    event_refusal_pause: float = 30.0
+    event_outbox: int = 1000
+    event_cursor_interval: float = 60.0
 
     def __repr__(self) -> str:
         """Return only what differs from the defaults, for a short signature of the session."""

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
+
 from aioftrackjobs.devserver.api_errors import InvalidCredentialsError
 from aioftrackjobs.devserver.errors import ServerStartError
 from aioftrackjobs.devserver.schema.model import EntityType, Model
@@ -19,6 +21,8 @@ from aioftrackjobs.devserver.store.database import Transaction, key_digest
 #: Values that every client can send in a header and every server receives unchanged: visible
 #: ASCII, with blanks only inside (RFC 9110, section 5.5).
 _HEADER_VALUE = re.compile(r"[!-~]+(?: +[!-~]+)*")
+#: The security role of users who manage the others.
+ADMINISTRATOR = "Administrator"
 
 
 def check_header_value(argument: str, value: object) -> None:
@@ -81,7 +85,15 @@ class Credentials:
         """
         if not username or not api_key:
             raise InvalidCredentialsError
-        digest = key_digest(api_key)
+        return self.identity(username, key_digest(api_key))
+
+    @property
+    def digests(self) -> list[bytes]:
+        """The digests of all keys."""
+        return [*self._owners, *filter(None, [self._global_digest])]
+
+    def identity(self, username: str, digest: bytes) -> Identity:
+        """Return the identity of a user and the key with this digest, as :meth:`check` does."""
         owners = self._owners.get(digest, frozenset())
         is_global = self._global_digest is not None and hmac.compare_digest(
             digest, self._global_digest
@@ -139,6 +151,17 @@ def api_keys(
         return keys
     rows = {owner: transaction.read(user.root, {user.primary_key[0]: owner}) for owner in keys}
     return {row["username"]: keys[owner] for owner, row in rows.items() if row is not None}
+
+
+def has_role(transaction: Transaction, user_id: object, role: str) -> bool:
+    """Return whether a user has the security role called *role*."""
+    held, roles = (transaction.tables.get(name) for name in ("UserSecurityRole", "SecurityRole"))
+    if held is None or roles is None or not {"user_id", "security_role_id"} <= set(held.c.keys()):
+        return False
+    if not {"id", "name"} <= set(roles.c.keys()):
+        return False
+    own = (held.c.user_id == user_id) & (held.c.security_role_id == roles.c.id)
+    return bool(transaction.fetch(sa.select(held.c.user_id).where(own, roles.c.name == role)))
 
 
 def acting_user(

@@ -30,6 +30,8 @@ class ServerOptions(TypedDict, total=False):
             IP addresses, names without a dot, and those that end in ``.localhost`` or ``.test``.
         empty: Create nothing in a new database but that user and the built-in locations.
         fixture: JSON file of entities to load, or the entities themselves.
+        ignore_unknown: Ignore attributes in ``create`` and ``update`` that a type does not have,
+            as some real servers do, instead of refusing them.
     """
 
     database: str | Path | None
@@ -42,6 +44,7 @@ class ServerOptions(TypedDict, total=False):
     trusted_hosts: Iterable[str]
     empty: bool
     fixture: FixtureSource | None
+    ignore_unknown: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,3 +61,4 @@ class Options:
     trusted_hosts: Iterable[str] = ()
     empty: bool = False
     fixture: FixtureSource | None = None
+    ignore_unknown: bool = False

@@ -148,6 +148,21 @@ class TaskUnits:
         if (unit := self._by_task.pop(task, None)) is not None:
             unit.end_of_task(loop.name_of(task))
 
+    def end_turn(self, name: str) -> None:
+        """Drop what the running task has recorded and not committed, with a warning.
+
+        It handles one thing after the other, and the next one must not commit that.
+
+        Args:
+            name: What the warning calls the task.
+        """
+        loop = self._background.event_loop
+        task = None if loop is None else loop.current_task()
+        if (unit := self._by_task.pop(task, None)) is not None:
+            unit.end_of_task(name)
+            unit.drop(keep_uncertain=True)
+            self._set(NOTHING)
+
     def _entry(self, task: Any) -> Entry:
         """Return what *task*, which is the running one, has entered, made or inherited."""
         entry = _units.get(_NONE).get(self, NOTHING)

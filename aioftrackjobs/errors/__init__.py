@@ -9,6 +9,7 @@
     ├── SessionStateError          open the session, where it is used; or stop using it
     ├── TransportError             no complete response: the server may have acted; try again later
     │   ├── ConnectError           the request never left this machine: safe to repeat
+    │   ├── EventTimeoutError      an event got no acknowledgement or no reply in time
     │   └── MalformedResponseError   the response is not from ftrack: look at the URL and the proxy
     ├── CommitUncertainError       a commit may have been applied: await its resolve()
     ├── ServerError                the server refused the request and applied nothing: change it
@@ -17,6 +18,7 @@
     │   ├── ValidationError        correct the value, the attribute or the entity type
     │   ├── DuplicateEntryError    use the entity that exists already
     │   └── QuerySyntaxError       correct the query
+    ├── EventQueueFullError        handle events faster, or give the subscription a longer queue
     ├── JobStoppedError            another client stopped the Job: go on with the next one
     ├── JobDeletedError            another client deleted the Job: its end is not recorded
     ├── QueryParameterError        make placeholders and parameters of the query match
@@ -44,6 +46,8 @@ from aioftrackjobs.errors._outcomes import (
     CommitUncertainError,
     ConnectError,
     DuplicateEntryError,
+    EventQueueFullError,
+    EventTimeoutError,
     FileChangedError,
     JobDeletedError,
     JobOwnedError,
@@ -84,6 +88,8 @@ __all__ = [
     "ConnectError",
     "DuplicateEntryError",
     "EntityError",
+    "EventQueueFullError",
+    "EventTimeoutError",
     "FileChangedError",
     "FtrackJobsError",
     "ImmutableAttributeError",

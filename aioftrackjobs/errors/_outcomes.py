@@ -56,6 +56,57 @@ class MalformedResponseError(TransportError):
         return make, (self.problem,), self.__dict__
 
 
+class EventTimeoutError(TransportError, TimeoutError):
+    """An event was not sent, not acknowledged, or got no reply in time.
+
+    Attributes:
+        topic: The topic of the event.
+        seconds: The time-out.
+        was_sent: Whether it was sent, so that others may have got it.
+        problem: Why the event hub is not connected; None if it is.
+    """
+
+    def __init__(
+        self, topic: str, seconds: float, *, was_sent: bool, problem: str | None = None
+    ) -> None:
+        super().__init__(topic, seconds)
+        self.topic = topic
+        self.seconds = seconds
+        self.was_sent = was_sent
+        self.problem = problem
+
+    def __str__(self) -> str:
+        what = "got no response" if self.was_sent else "could not be sent"
+        text = f"the event {self.topic!r} {what} within {self.seconds:g} s"
+        return f"{text}: {self.problem}" if self.problem else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        make = partial(type(self), was_sent=self.was_sent, problem=self.problem)
+        return make, (self.topic, self.seconds), self.__dict__
+
+
+class EventQueueFullError(FtrackJobsError):
+    """A subscription with ``overflow="raise"`` was too slow, and events were dropped.
+
+    Attributes:
+        expression: The subscription.
+        limit: Events that may wait.
+        count: Events that were dropped.
+    """
+
+    def __init__(self, expression: str, limit: int, count: int) -> None:
+        super().__init__(expression, limit, count)
+        self.expression = expression
+        self.limit = limit
+        self.count = count
+
+    def __str__(self) -> str:
+        return (
+            f"{self.count} event(s) of the subscription {self.expression!r} were dropped, because "
+            f"{self.limit} waited; handle them faster, or give it a longer queue"
+        )
+
+
 class CommitUncertainError(FtrackJobsError):
     """A commit was sent, but no complete response says whether it was applied.
 

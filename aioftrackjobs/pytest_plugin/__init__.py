@@ -7,8 +7,8 @@ pytest, until a fixture is used; and the package itself imports its modules when
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Generator, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -67,12 +67,20 @@ def _note_faults(request: pytest.FixtureRequest, faults: Faults) -> None:
 
 
 @pytest.fixture(scope="session")
-def _ftrack_run_server(request: pytest.FixtureRequest) -> Iterator[FtrackServer]:
+def ftrack_server_options() -> Mapping[str, Any]:
+    """The options of the servers, as ``devserver.running`` takes them: define it to choose some."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def _ftrack_run_server(
+    request: pytest.FixtureRequest, ftrack_server_options: Mapping[str, Any]
+) -> Iterator[FtrackServer]:
     """The server of the whole run."""
     _require_server()
     from aioftrackjobs.testing._server import serving
 
-    with serving(request.config.stash[_SEED]) as server:
+    with serving(request.config.stash[_SEED], **ftrack_server_options) as server:
         yield server
 
 
@@ -88,12 +96,14 @@ def ftrack_server(
 
 
 @pytest.fixture
-def ftrack_fake_server(request: pytest.FixtureRequest) -> Iterator[FakeServer]:
+def ftrack_fake_server(
+    request: pytest.FixtureRequest, ftrack_server_options: Mapping[str, Any]
+) -> Iterator[FakeServer]:
     """An ftrack server without a socket; a new one for each test."""
     _require_server()
     from aioftrackjobs.testing import FakeServer
 
-    with FakeServer(seed=request.config.stash[_SEED]) as server:
+    with FakeServer(seed=request.config.stash[_SEED], **ftrack_server_options) as server:
         _note_faults(request, server.faults)
         yield server
 

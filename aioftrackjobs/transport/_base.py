@@ -162,7 +162,49 @@ class Transport(Protocol):
         ...
 
 
-class OwnTransport(Transport, Protocol):
+class NetworkStream(Protocol):
+    """The bytes of a connection, as httpcore gives them: the extension ``network_stream``."""
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """Return what has arrived; nothing at the end."""
+        ...
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        """Send all of *buffer*."""
+        ...
+
+
+class Upgraded(Protocol):
+    """The response to a request for another protocol, such as a WebSocket.
+
+    Attributes:
+        status: HTTP status code.
+        headers: By name in lower case.
+        stream: The connection; None if the server has not switched.
+        body: The beginning of the body if it has not.
+    """
+
+    status: int
+    headers: Mapping[str, str]
+    stream: NetworkStream | None
+    body: str
+
+
+@runtime_checkable
+class UpgradingTransport(Protocol):
+    """A transport that can open connections of another protocol."""
+
+    def upgrade(self, request: WireRequest) -> AbstractAsyncContextManager[Upgraded]:
+        """Send *request*, and give the connection until the end of the block.
+
+        Raises:
+            ConfigurationError: The HTTP client cannot do it.
+            TransportError: There is no complete response.
+        """
+        ...
+
+
+class OwnTransport(Transport, UpgradingTransport, Protocol):
     """A transport that a session has opened, and closes."""
 
     @property

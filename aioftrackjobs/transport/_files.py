@@ -10,7 +10,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from http.cookiejar import CookieJar
@@ -30,6 +30,7 @@ from aioftrackjobs.transport._base import (
     Download,
     FileBody,
     OwnTransport,
+    Upgraded,
     WireRequest,
     WireResponse,
     Write,
@@ -106,6 +107,10 @@ class FileTransport:
         if body is None or isinstance(body, bytes) or not isinstance(body, FileBody):
             return self._api.send(request)
         return self._send_file(request, body)
+
+    def upgrade(self, request: WireRequest) -> AbstractAsyncContextManager[Upgraded]:
+        """Send *request* for another protocol, and give the connection."""
+        return self._api.upgrade(request)
 
     async def _send_file(self, request: WireRequest, body: FileBody) -> WireResponse:
         url = self._parse(request)

@@ -32,6 +32,7 @@ from aioftrackjobs.transport._base import (
     Download,
     Headers,
     HttpClient,
+    Upgraded,
     WireRequest,
     WireResponse,
     Write,
@@ -53,6 +54,12 @@ from aioftrackjobs.transport._redirects import (
     MOST_REDIRECTIONS,
     redirected,
     too_many_redirections,
+)
+from aioftrackjobs.transport._upgrade import (
+    SWITCHING_PROTOCOLS,
+    UpgradedResponse,
+    cannot_upgrade,
+    uses_http2,
 )
 
 #: Bytes of a download that are written at once.
@@ -139,6 +146,49 @@ class HttpxTransport:
                     return
             request = following
         raise too_many_redirections(request)
+
+    @asynccontextmanager
+    async def upgrade(self, request: WireRequest) -> AsyncIterator[Upgraded]:
+        """Send *request* for another protocol, and give the connection; see `UpgradingTransport`.
+
+        The client keeps the connection open until the end of the block, whatever time that takes.
+        """
+        if self._uses_aiohttp:
+            raise cannot_upgrade("a client of httpx-aiohttp cannot give its connection away")
+        allowance = Allowance(self._bounds.seconds, SLOWEST_CALL)
+        response = await self._begin(request, allowance, is_foreign=False)
+        is_permanent_error = isinstance(response, ConnectError) and not response.is_retryable
+        if is_permanent_error and uses_http2(self._client):
+            raise cannot_upgrade("the client speaks HTTP/2 with the server")
+        if isinstance(response, Exception):
+            raise response
+        try:
+            yield await self._upgraded(response, allowance, request)
+        finally:
+            with anyio.CancelScope(shield=True), suppress(Exception):
+                await response.aclose()
+
+    async def _upgraded(
+        self, response: ClientResponse, allowance: Allowance, request: WireRequest
+    ) -> Upgraded:
+        status, headers = response.status_code, dict(response.headers)
+        extensions: Mapping[str, Any] = getattr(response, "extensions", {})
+        if extensions.get("http_version") in (b"HTTP/2", b"HTTP/3"):
+            raise cannot_upgrade("the client speaks HTTP/2 with the server")
+        if status == SWITCHING_PROTOCOLS:
+            stream = extensions.get("network_stream")
+            if stream is None:
+                raise cannot_upgrade("the transport of the client gives no connection away")
+            return UpgradedResponse(status, headers, stream)
+        try:
+            with allowance.limit():
+                body = await self._read(response, allowance)
+        except Exception as exc:  # noqa: BLE001 - a caller's client may raise anything
+            failure = self._translate(exc, request)
+        else:
+            text = redact(body[:200].decode(errors="replace"), *self._secrets)
+            return UpgradedResponse(status, headers, None, text)
+        raise failure
 
     @asynccontextmanager
     async def _exchange(

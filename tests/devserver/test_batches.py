@@ -314,7 +314,7 @@ async def test_a_subtype_is_changed_through_its_supertype_only(api: Caller) -> N
         ({"action": "dance"}, "Invalid action u'dance'"),
         ({}, "must name its 'action'"),
         ({"action": []}, "must name its 'action'"),
-        ({"action": "permissions"}, "does not support 'permissions'"),
+        ({"action": "parse_query"}, "does not support 'parse_query'"),
         ({"action": "query"}, "needs an 'expression'"),
         ({"action": "query", "expression": 5}, "needs an 'expression'"),
         ({"action": "create"}, "no 'entity_type'"),

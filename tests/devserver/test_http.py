@@ -42,7 +42,7 @@ async def test_wrong_credentials_are_refused(api: Caller, headers: dict[str, str
         (create("Job", user_id="nobody"), 409),
         (create("Location", id="3a372bde-05bc-11e4-8908-20c9d081909b", name="x"), 409),
         ({"action": "delete", "entity_type": "Job", "entity_key": ["gone"]}, 404),
-        ({"action": "permissions"}, 501),
+        ({"action": "parse_query"}, 501),
     ],
 )
 async def test_strict_mode_gives_refusals_real_statuses(

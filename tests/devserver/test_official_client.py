@@ -362,7 +362,9 @@ async def test_notes_have_recipients(server: ServerHandle) -> None:
 
         other = session_of(server)
         found = other.get("Note", note["id"])
-        assert {each["resource_id"] for each in found["recipients"]} == {maya["id"], group["id"]}
+        caller = session.query(f"User where username is {session.api_user}").one()
+        ids = {each["resource_id"] for each in found["recipients"]}
+        assert ids == {maya["id"], group["id"], caller["id"]}
         people = {each["recipient"].entity_type for each in found["recipients"]}
         assert people == {"User", "Group"}
         assert other.query("Note where recipients.user.username is maya").one() == found

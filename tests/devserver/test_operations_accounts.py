@@ -315,7 +315,7 @@ async def test_a_widget_about_an_entity_that_does_not_exist_is_refused(api: Call
 
 @pytest.mark.parametrize(
     "action",
-    ["permissions", "generate_signed_url", "compute_rollups", "configure_totp", "assume_user"],
+    ["generate_signed_url", "compute_rollups", "configure_totp", "assume_user"],
 )
 async def test_what_only_a_real_server_does_is_refused_by_name(api: Caller, action: str) -> None:
     error = await api.refused({"action": action})

@@ -297,7 +297,7 @@ async def test_labels_are_the_categories_of_notes(api: Caller) -> None:
     )
 
     assert note["category"]["__entity_type__"] == "NoteCategory"
-    (label,) = await api.query("NoteLabel")
+    (label,) = await api.query("NoteLabel where id is client")
     assert label == {"__entity_type__": "NoteLabel", "id": "client"}
 
 

@@ -7,7 +7,6 @@ from uuid import uuid4
 
 import pytest
 
-from aioftrackjobs.devserver.schema.builtin import BUILTIN_SCHEMAS
 from aioftrackjobs.devserver.schema.loader import load_model
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.protocol.values import ENTITY_TYPE
@@ -136,23 +135,3 @@ async def test_objects_of_a_list_are_its_items(recorded: Caller) -> None:
     assert found["lists"][0]["items"] == [
         {"__entity_type__": "Task", "id": task["id"], "name": task["name"]}
     ]
-
-
-def shape(fragment: dict[str, Any]) -> dict[str, Any]:
-    """Return *fragment* without the prose that says what an attribute is for."""
-    is_key = fragment.get("format") == "foreign_key"
-    return {name: value for name, value in fragment.items() if is_key or name != "description"}
-
-
-@pytest.mark.parametrize("document", BUILTIN_SCHEMAS, ids=lambda document: str(document["id"]))
-def test_declarations_equal_the_recorded_schemas(document: dict[str, Any]) -> None:
-    """Properties may be missing, but not differ."""
-    recorded = KNOWN[document["id"]]
-
-    for name, fragment in document["properties"].items():
-        assert shape(fragment) == shape(recorded["properties"][name]), name
-    for entry in ("primary_key", "required", "immutable", "default_projections", "computed"):
-        names = set(recorded.get(entry, ())) & document["properties"].keys()
-        assert set(document.get(entry, ())) == names, entry
-    assert document.get("alias_for") == recorded.get("alias_for")
-    assert document.get("system_projections") == recorded.get("system_projections")

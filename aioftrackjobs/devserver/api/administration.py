@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from aioftrackjobs.devserver.api.request import ApiRequest, Operation, text_of
+from aioftrackjobs.devserver.api.security_roles import permissions_of
 from aioftrackjobs.devserver.api_errors import (
     EntityNotFoundError,
     PermissionDeniedError,
@@ -59,7 +60,7 @@ def _user_information(request: ApiRequest) -> dict[str, Any]:
         "access_key_id": None,
         "is_global_access_key": request.caller.identity.is_global,
         "restricted_user": False,
-        "permissions": [],
+        "permissions": permissions_of(request),
     }
 
 
@@ -74,8 +75,7 @@ def reset_remote(request: ApiRequest, operation: Operation) -> dict[str, Any]:
     if user is None or user.get("username") is None:  # groups have their ids in the same table
         raise EntityNotFoundError("'entity_key' must be the id of an existing user.")
     owner = operation["entity_key"]
-    identity = request.caller.identity
-    if not (identity.may_act_as(owner) or identity.is_administrator):
+    if not (request.caller.identity.may_act_as(owner) or request.is_administrator):
         raise PermissionDeniedError(
             "The key of another user is reset by an administrator, or with a global key."
         )

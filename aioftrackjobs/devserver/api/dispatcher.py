@@ -14,7 +14,13 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from aioftrackjobs.devserver.api import administration, encode_media, query, uploads
+from aioftrackjobs.devserver.api import (
+    administration,
+    encode_media,
+    query,
+    security_roles,
+    uploads,
+)
 from aioftrackjobs.devserver.api.request import ApiRequest, Caller, Completion, Operation, Services
 from aioftrackjobs.devserver.api_errors import (
     ApiError,
@@ -31,7 +37,6 @@ _UNSUPPORTED = frozenset(
     {
         "_authorize_operation",
         "_track_usage",
-        "add_user_security_role",
         "assume_user",
         "compute_rollups",
         "configure_otp",
@@ -43,17 +48,21 @@ _UNSUPPORTED = frozenset(
         "generate_totp",
         "grant_api_key_project",
         "grant_api_key_security_role",
-        "grant_user_security_role_project",
         "parse_query",
-        "permissions",
-        "remove_user_security_role",
         "revoke_api_key_project",
         "revoke_api_key_security_role",
-        "revoke_user_security_role_project",
         "storage_usage",
         "un_assume_user",
-        "update_user_security_role",
     }
+)
+#: Operations about the roles of users; the documentation has both "remove" and "revoke".
+_ROLE_ACTIONS = (
+    "add_user_security_role",
+    "grant_user_security_role_project",
+    "remove_user_security_role",
+    "revoke_user_security_role",
+    "revoke_user_security_role_project",
+    "update_user_security_role",
 )
 
 
@@ -90,6 +99,8 @@ class Dispatcher:
             uploads.COMPLETE: _Action(uploads.complete_multipart_upload, writes=True),
             "encode_media": _Action(encode_media.encode_media, writes=True),
             "reset_remote": _Action(administration.reset_remote, writes=True),
+            "permissions": _Action(security_roles.permissions),
+            **dict.fromkeys(_ROLE_ACTIONS, _Action(security_roles.change_role, writes=True)),
             "get_widget_url": _Action(administration.get_widget_url),
             "send_user_invite": _Action(administration.send_user_invite),
             "send_review_session_invite": _Action(administration.send_review_session_invite),
@@ -149,6 +160,7 @@ class Dispatcher:
                     clock.check()
                 results.append(action.run(request, operation))
             if writes:
+                request.batch.join_users()
                 request.batch.finish()
             texts = _encoded(results, cap.meter())
             for incoming in request.files_to_place:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aioftrackjobs.devserver.api.background import Background
 from aioftrackjobs.devserver.api_errors import ValidationError
-from aioftrackjobs.devserver.auth import Credentials, Identity, acting_user
+from aioftrackjobs.devserver.auth import ADMINISTRATOR, Credentials, Identity, acting_user, has_role
 from aioftrackjobs.devserver.entities.computed import FileUrls
 from aioftrackjobs.devserver.entities.serializer import Serializer
 from aioftrackjobs.devserver.files.multipart import Parts
@@ -108,8 +108,21 @@ class ApiRequest:
     @cached_property
     def batch(self) -> Batch:
         """The changes of the batch; made with the first operation that writes."""
-        username = self.caller.username
-        return Batch(self.services.model, self.transaction, username, self.serializer)
+        return Batch(
+            self.services.model,
+            self.transaction,
+            self.caller.username,
+            self.serializer,
+            lambda: self.is_administrator,
+        )
+
+    @property
+    def is_administrator(self) -> bool:
+        """Whether the caller manages users: by key, or by the role at this moment."""
+        identity, user = self.caller.identity, self.user
+        if identity.is_administrator or identity.is_global:
+            return True
+        return user is not None and has_role(self.transaction, user.get("id"), ADMINISTRATOR)
 
     def row(self, entity_type: str, key: object) -> dict[str, Any] | None:
         """Return the row of the entity with a single *key*, None if there is none."""

@@ -12,7 +12,6 @@ from typing import Any
 from uuid import uuid4
 
 from aioftrackjobs.devserver.events.hub import Event, EventHub
-from aioftrackjobs.devserver.events.updates import Names
 from aioftrackjobs.devserver.schema.model import Model
 
 _MESSAGE = "ftrack.action.trigger-user-interface"
@@ -47,7 +46,6 @@ class Actions:
     ) -> None:
         self._hub = hub
         self._model = model
-        self._names = Names()
         self._user_id = user_id
         self._api_user = api_user
         self._id = uuid4().hex
@@ -125,7 +123,7 @@ class Actions:
             raise ValueError(
                 f"a selection has entities, or pairs of entity type and id, but not {entity!r}"
             )
-        return {"entityId": str(own_id), "entityType": self._names.table(known)}
+        return {"entityId": str(own_id), "entityType": known.table_name}
 
     def _ask(
         self, topic: str, data: Event, user: str | None, timeout: float, *, every: bool

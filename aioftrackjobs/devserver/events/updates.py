@@ -21,7 +21,7 @@ _EVENT: Final = "Event"
 _VALUE: Final = "CustomAttributeValue"
 _CONFIGURATION: Final = "CustomAttributeConfiguration"
 #: Types that hold no data of a studio.
-UNNOTED: Final = frozenset({_EVENT, "Feed"})
+UNNOTED: Final = frozenset({_EVENT, "Feed", "StatusChange"})
 #: Attributes that lead from an entity to what it belongs to; the first that has a value does.
 _UPWARDS: Final = (
     *("parent_id", "container_id", "asset_id", "version_id", "context_id", "list_id"),
@@ -48,9 +48,8 @@ class UpdateEvents:
         self._hub_id = uuid4().hex
         self._names = Names()
 
-    def collect(self, transaction: Transaction) -> Callable[[], None] | None:
+    def collect(self, transaction: Transaction, changes: list[Change]) -> Callable[[], None] | None:
         """Return what publishes the events about *transaction* once it is committed."""
-        changes = list(transaction.changes())
         if not changes:
             return None
         entities = _Describer(self._model, self._names, transaction, changes).entities()
@@ -138,12 +137,6 @@ class Names:
 
     def __init__(self) -> None:
         self._columns: dict[str, list[tuple[str, str]]] = {}
-
-    def table(self, entity_type: EntityType) -> str:
-        """Return the name of a type's table, which all typed contexts share: ``task``."""
-        alias = entity_type.document.get("alias_for")
-        name = alias.get("id") if isinstance(alias, dict) else alias
-        return str(name or entity_type.name).lower()
 
     def columns(self, entity_type: EntityType) -> list[tuple[str, str]]:
         """Return the attributes of a type but its key, each with its column."""
@@ -254,7 +247,7 @@ class _Describer:
             chain.append(
                 {
                     "entityId": self._key(row),
-                    "entityType": self._names.table(entity_type),
+                    "entityType": entity_type.table_name,
                     "entity_type": entity_type.name,
                     "parentId": None,
                 }

@@ -19,7 +19,12 @@ Named: TypeAlias = Literal[
 
 #: The actions of operations that write.
 WRITING = frozenset(
-    {"create", "update", "delete", "complete_multipart_upload", "encode_media", "reset_remote"}
+    {
+        *("create", "update", "delete", "complete_multipart_upload", "encode_media"),
+        *("reset_remote", "add_user_security_role", "grant_user_security_role_project"),
+        *("remove_user_security_role", "revoke_user_security_role"),
+        *("revoke_user_security_role_project", "update_user_security_role"),
+    }
 )
 
 

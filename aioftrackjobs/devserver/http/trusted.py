@@ -8,7 +8,7 @@ before anything else.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -63,18 +63,22 @@ class TrustedMiddleware:
         return None
 
     def _is_trusted(self, name: str) -> bool:
-        """Return whether no stranger can have *name*, or it was allowed."""
-        if name in self._hosts:
-            return True
-        if _is_address(name):
-            return ipaddress.ip_address(name).is_loopback
-        # Names without a dot are of the local network; a request may also have no host at all.
-        is_local = "." not in name and ":" not in name and name != _UNREADABLE
-        return is_local or name.endswith(_RESERVED)
+        return is_trusted(name, self._hosts)
 
 
 #: Stands for what is no address, as the origin ``null`` of pages in files and frames.
 _UNREADABLE = "null"
+
+
+def is_trusted(name: str, hosts: Collection[str]) -> bool:
+    """Return whether no stranger can have *name*, or it is one of *hosts*."""
+    if name in hosts:
+        return True
+    if _is_address(name):
+        return ipaddress.ip_address(name).is_loopback
+    # Names without a dot are of the local network; a request may also have no host at all.
+    is_local = "." not in name and ":" not in name and name != _UNREADABLE
+    return is_local or name.endswith(_RESERVED)
 
 
 def _name_of(url: str) -> str:

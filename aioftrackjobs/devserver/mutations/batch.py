@@ -7,10 +7,14 @@ transaction (docs/protocol.md, section 2.2).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from aioftrackjobs.devserver.api_errors import EntityNotFoundError, ValidationError
+from aioftrackjobs.devserver.api_errors import (
+    EntityNotFoundError,
+    PermissionDeniedError,
+    ValidationError,
+)
 from aioftrackjobs.devserver.entities.serializer import Entity, Serializer
 from aioftrackjobs.devserver.mutations.collections import Collections
 from aioftrackjobs.devserver.mutations.custom_values import check_custom_value
@@ -19,6 +23,7 @@ from aioftrackjobs.devserver.mutations.embedding import Embedding
 from aioftrackjobs.devserver.mutations.hierarchy import Hierarchy
 from aioftrackjobs.devserver.mutations.payload import Key, Payload, read_key, read_payload
 from aioftrackjobs.devserver.schema.model import EntityType, Model
+from aioftrackjobs.devserver.schema.quirks import ADMINISTERED, JOINED_USERS
 from aioftrackjobs.devserver.store.custom_attributes import always_exist
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import TYPE
@@ -30,16 +35,24 @@ class Batch:
     """The changes that one batch of the user *username* makes, within one transaction."""
 
     def __init__(
-        self, model: Model, transaction: Transaction, username: str, serializer: Serializer
+        self,
+        model: Model,
+        transaction: Transaction,
+        username: str,
+        serializer: Serializer,
+        may_administer: Callable[[], bool] = lambda: True,
     ) -> None:
         self._model = model
         self._transaction = transaction
         transaction.username = username
         self._defaults = Defaults(model, transaction, username)
         self._serializer = serializer
+        self._may_administer = may_administer
         #: Entities created or changed, with their rows; None where a row must be read again.
         self._touched: dict[tuple[str, ...], dict[str, Any] | None] = {}
         self._has_cascaded = False
+        #: New entities that users are joined to.
+        self._created: list[tuple[EntityType, str]] = []
         self._hierarchy = Hierarchy(model, transaction)
         self._embedding = Embedding(model)
         self._collections = Collections(model, transaction, self._defaults, self._touch)
@@ -97,6 +110,20 @@ class Batch:
         self._invalidate_rows()
         return True
 
+    def join_users(self) -> None:
+        """Join the acting user, and users that they name, to new entities: a note's recipients."""
+        acting = self._defaults.acting_user()
+        for entity_type, own_id in self._created:
+            joining, owner, member, named = JOINED_USERS[entity_type.name]
+            row = self._transaction.read(entity_type.root, {"id": own_id})
+            known = self._model.types.get(joining)
+            if row is None or known is None or known.primary_key != (owner, member):
+                continue
+            for user in dict.fromkeys((acting, *map(row.get, named))):
+                key = {owner: own_id, member: user}
+                if user is not None and not self._exists(known, key):
+                    self._make(known, Payload(values=dict(key)))
+
     def finish(self) -> None:
         """Check what can only be checked when the whole batch is done, and complete the results.
 
@@ -120,7 +147,13 @@ class Batch:
         name = operation.get("entity_type")
         if not isinstance(name, str):
             raise ValidationError("The operation has no 'entity_type'.")
-        return self._model.type(name)
+        entity_type = self._model.type(name)
+        self._check_permission(entity_type)
+        return entity_type
+
+    def _check_permission(self, entity_type: EntityType) -> None:
+        if entity_type.root in ADMINISTERED and not self._may_administer():
+            raise PermissionDeniedError(f"A {entity_type.name} is changed by administrators.")
 
     def _merge_key(self, entity_type: EntityType, values: dict[str, Any], key: Any) -> None:
         for name, value in read_key(entity_type, key).items():
@@ -169,6 +202,8 @@ class Batch:
         self._transaction.insert(entity_type.root, row)
         self._touch(entity_type, row)
         self._hierarchy.create(entity_type, row)
+        if entity_type.name in JOINED_USERS:
+            self._created.append((entity_type, row["id"]))
         self._replace_collections(entity_type, row, payload)
         names = sent | {name for name, value in values.items() if value is not None}
         result = self._result(entity_type, row, names, payload)
@@ -220,8 +255,9 @@ class Batch:
         self, entity_type: EntityType, row: Mapping[str, Any], payload: Payload
     ) -> None:
         for relation, members in payload.collections:
-            self._collections.replace(entity_type, relation, row, members)
             target = self._model.types[relation.target]
+            self._check_permission(target)
+            self._collections.replace(entity_type, relation, row, members)
             for here, there in relation.pairs:
                 for member in members:
                     self._hierarchy.move(target, next(iter(member.values())), {there: row[here]})

@@ -7,32 +7,26 @@ from typing import Any
 
 from aioftrackjobs.devserver.api_errors import ValidationError
 from aioftrackjobs.devserver.schema.model import Model
+from aioftrackjobs.devserver.schema.values import is_date
 from aioftrackjobs.devserver.store.database import Transaction
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
-def _is_date(value: object) -> bool:
-    return isinstance(value, str | Mapping)
-
-
 def _is_choice(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and all(map(_is_text, value)))
+    return all(map(_is_text, value if isinstance(value, list) else [value]))
 
 
 #: By the name of a type, what its values are; other types take any.
-_TESTS: Mapping[str, Callable[[object], bool]] = {
+_TESTS: Mapping[str, Callable[[Any], bool]] = {
     "text": _is_text,
     "url": _is_text,
-    "number": _is_number,
+    "expression": _is_text,
+    "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "boolean": lambda value: isinstance(value, bool),
-    "date": _is_date,
+    "date": is_date,
     "enumerator": _is_choice,
     "dynamic enumerator": _is_choice,
 }
@@ -48,7 +42,7 @@ def check_custom_value(
     """
     configuration = _row(model, transaction, "CustomAttributeConfiguration", configuration_id)
     kind = _row(model, transaction, "CustomAttributeType", configuration.get("type_id")).get("name")
-    test = _TESTS.get(str(kind))
+    test = _TESTS.get(str(kind).lower())
     if value is None or test is None or test(value):
         return
     raise ValidationError(

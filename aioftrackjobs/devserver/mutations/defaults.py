@@ -78,7 +78,7 @@ class Defaults:
             set_here = name in _SET_AT_CREATION or name in entity_type.required
             return now_text() if set_here else None
         if name == "created_by_id" or (entity_type.name, name) in BY_ACTING_USER:
-            return self._acting_user()
+            return self.acting_user()
         if attribute.type == "boolean":
             return 0
         if (entity_type.name, name) in MADE_UP:
@@ -89,7 +89,8 @@ class Defaults:
             return self._required(attribute)
         return None
 
-    def _acting_user(self) -> str | None:
+    def acting_user(self) -> str | None:
+        """Return the id of the user for whom the batch acts, None if there is none."""
         user = self._model.types.get("User")
         if user is None or not {"id", "username"} <= user.attributes.keys():
             return None

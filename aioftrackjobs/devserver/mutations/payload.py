@@ -34,7 +34,8 @@ def read_payload(model: Model, entity_type: EntityType, data: Any) -> Payload:
     """Return the values in *data* for an entity.
 
     Raises:
-        ValidationError: If it has attributes or values that the type does not have.
+        ValidationError: If it has values that the type does not take, or attributes that it does
+            not have, unless *model* ignores these.
     """
     if not isinstance(data, Mapping):
         raise ValidationError("'entity_data' must be an object.")
@@ -53,7 +54,7 @@ def read_payload(model: Model, entity_type: EntityType, data: Any) -> Payload:
                 payload.moments[name] = value
         elif name in entity_type.relations:
             _relate(model, entity_type, payload, entity_type.relations[name], value)
-        else:
+        elif not model.ignores_unknown:
             raise entity_type.unknown(str(name))
     return payload
 

@@ -152,6 +152,13 @@ class EntityType:
     series: Series | None = None
     copied: dict[str, tuple[str, str]] = field(default_factory=dict)
 
+    @property
+    def table_name(self) -> str:
+        """What servers call its table, which all typed contexts share: ``task``."""
+        alias = self.document.get("alias_for")
+        name = alias.get("id") if isinstance(alias, dict) else alias
+        return str(name or self.name).lower()
+
     def has(self, name: str) -> bool:
         """Return whether clients may use *name* on this type."""
         return name in self.document["properties"]
@@ -166,10 +173,16 @@ class EntityType:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """All entity types that a server serves."""
+    """All entity types that a server serves.
+
+    Attributes:
+        ignores_unknown: Attributes that a type does not have are ignored in writes, as by servers
+            of another age, and not refused.
+    """
 
     documents: tuple[dict[str, Any], ...]
     types: dict[str, EntityType]
+    ignores_unknown: bool = False
 
     def type(self, name: str) -> EntityType:
         """Return the type called *name*.

@@ -99,6 +99,15 @@ def _with_dates(name: str, value: Any) -> Any:
     return _date(_decode_datetime(name, value)) if _is_date(value) else value
 
 
+def is_date(value: Any) -> bool:
+    """Return whether *value* is a date in wire form, or a text in ISO form."""
+    try:
+        datetime_text(value["value"] if _is_date(value) else value)
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
 def _is_date(value: Any) -> bool:
     return isinstance(value, dict) and value.get("__type__") in ("datetime", "date")
 

@@ -16,7 +16,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from pydantic_core import from_json
 
-from aioftrackjobs.devserver.auth import owner_of, user_type
+from aioftrackjobs.devserver.auth import ADMINISTRATOR, has_role, owner_of, user_type
 from aioftrackjobs.devserver.mutations.batch import Batch
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.schema.quirks import JENKINS, USER_TYPE
@@ -83,6 +83,7 @@ class SeedContents:
         load_fixture(model, transaction, new_batch, self.fixture)
         batch = new_batch()
         _add_user(model, transaction, batch, api_user)
+        _grant(model, transaction, batch, api_user, ADMINISTRATOR)
         batch.finish()
 
     def _add_users(
@@ -93,6 +94,7 @@ class SeedContents:
         for username in (name for name in users if name not in self.fixture.usernames):
             has_users = _add_user(model, transaction, batch, username, *users[username])
             if has_users and username != api_user:
+                _grant(model, transaction, batch, username, "User")
                 owner = owner_of(model, transaction, username)
                 transaction.make_api_key(owner)
 
@@ -142,6 +144,19 @@ def _add_user(
             del values["id"]  # another user has it, who had this name before
         _create(model, batch, "User", values)
     return True
+
+
+def _grant(model: Model, transaction: Transaction, batch: Batch, username: str, role: str) -> None:
+    """Give a user a security role on all projects, if there is such a role."""
+    roles, held = (model.types.get(name) for name in ("SecurityRole", "UserSecurityRole"))
+    if roles is None or held is None or user_type(model) is None or "name" not in roles.attributes:
+        return
+    found = transaction.read(roles.root, {"name": role})
+    user_id = owner_of(model, transaction, username)
+    if found is None or has_role(transaction, user_id, role):
+        return
+    keys = {"user_id": user_id, "security_role_id": found["id"]}
+    _create(model, batch, held.name, {**keys, "is_all_open_projects": True})
 
 
 def _create(model: Model, batch: Batch, entity_type: str, values: Mapping[str, Any]) -> None:

@@ -278,9 +278,14 @@ class Connection:
         self.connection = self._engine.connect().execution_options(compiled_cache=compiled)
         sa.event.listen(self._engine, "before_cursor_execute", self._check_length)
         self.driver: sqlite3.Connection = self.connection.connection.driver_connection  # type: ignore[assignment]
+        self._running: Transaction | None = None
+        self.driver.create_function("acting_user", 0, self._acting_user)  # triggers call it
         self.driver.execute("PRAGMA foreign_keys = ON")
         self.driver.execute(f"PRAGMA busy_timeout = {_LOCK_WAIT}")
         self.driver.set_progress_handler(self._is_over, _STEPS)
+
+    def _acting_user(self) -> str:
+        return "" if self._running is None else self._running.username
 
     def _check_length(self, _: object, __: object, statement: str, *___: object) -> None:
         """Refuse a statement that the driver would cache, and that is long; beside it may run."""
@@ -314,6 +319,7 @@ class Connection:
             try:
                 self.driver.execute("BEGIN IMMEDIATE" if writes else "BEGIN")
                 transaction = Transaction(self, read, clock)
+                self._running = transaction
                 yield transaction
                 after_commit = self._watcher(transaction) if writes else None
                 self._commit()

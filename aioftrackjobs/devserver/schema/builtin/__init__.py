@@ -1,7 +1,8 @@
-"""The built-in entity types, as schema documents in JSON files.
+"""The built-in entity types: all 116 of a real server, as schema documents.
 
-They follow the recorded response of a real server (docs/protocol.md, section 5), without the
-relations to types that are not declared here.
+``types.json`` is the response recorded in the tests of the official JavaScript client, unchanged
+(docs/protocol.md, section 5): data of https://github.com/ftrackhq/ftrack-javascript, copyright
+ftrack, under the Apache License 2.0.
 """
 
 from __future__ import annotations
@@ -15,21 +16,6 @@ __all__ = ["BUILTIN_SCHEMAS", "Document"]
 
 Document: TypeAlias = dict[str, Any]
 
-#: The files; their order matters, as the hash of the schemas depends on it.
-_FILES = (
-    "jobs",
-    "files",
-    "people",
-    "contexts",
-    "vocabulary",
-    "workflows",
-    "publishing",
-    "reviews",
-    "customization",
-)
-
 BUILTIN_SCHEMAS: tuple[Document, ...] = tuple(
-    document
-    for name in _FILES
-    for document in from_json(files(__package__).joinpath(f"{name}.json").read_bytes())
+    from_json(files(__package__).joinpath("types.json").read_bytes())
 )

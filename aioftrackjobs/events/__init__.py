@@ -1,0 +1,34 @@
+"""The event hub: what ``session.events`` is, and the events that it delivers."""
+
+from aioftrackjobs.events.hub import EventHub
+from aioftrackjobs.events.models import (
+    ActionDiscover,
+    ActionLaunch,
+    AttributeChange,
+    AttributeChanges,
+    EntityChange,
+    EntityReference,
+    Event,
+    EventUser,
+    Gap,
+    Lagged,
+    UpdateEvent,
+)
+from aioftrackjobs.events.streams import EventStream, ReplyStream
+
+__all__ = [
+    "ActionDiscover",
+    "ActionLaunch",
+    "AttributeChange",
+    "AttributeChanges",
+    "EntityChange",
+    "EntityReference",
+    "Event",
+    "EventHub",
+    "EventStream",
+    "EventUser",
+    "Gap",
+    "Lagged",
+    "ReplyStream",
+    "UpdateEvent",
+]

@@ -1,0 +1,168 @@
+"""Brings events to the subscriptions that they are for, and subscriptions to the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from aioftrackjobs.background import SafeLogger, Surviving
+from aioftrackjobs.errors import ServerError
+from aioftrackjobs.events.models import KINDS, Event, make_event
+from aioftrackjobs.events.outbox import Outbox, Outgoing
+from aioftrackjobs.events.subscriptions import Subscription, SubscriptionIndex
+from aioftrackjobs.protocol import events, socketio
+from aioftrackjobs.protocol.changes import NO_NAMES, EntityNames
+
+logger = SafeLogger(__name__)
+
+#: Ids of events that are remembered, so that an event that comes twice is delivered once.
+_REMEMBERED = 10_000
+
+
+class Router:
+    """The subscriptions of one hub, over all its connections.
+
+    Args:
+        outbox: Numbers what the server is to acknowledge.
+        source: Describes the hub as a publisher.
+        surviving: Guards the delivery of one event.
+        note_change: Called when the server has accepted or refused a subscription.
+
+    Attributes:
+        subscriptions: Those that exist.
+        names: Names of entity types and attributes.
+        send: Sends a frame on the present connection, if there is one.
+        received: Events that have arrived.
+        repeated: Events that have arrived once more.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        source: Mapping[str, Any],
+        surviving: Callable[[str], Surviving],
+        note_change: Callable[[], None],
+    ) -> None:
+        self._outbox = outbox
+        self._source = source
+        self._guard = surviving("the delivery of an event")
+        self._note_change = note_change
+        self._seen: dict[str, None] = {}
+        self.subscriptions = SubscriptionIndex()
+        self.names: EntityNames = NO_NAMES
+        self.send: Callable[[str], None] = lambda _: None
+        self.received = 0
+        self.repeated = 0
+
+    # To the server
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Add a subscription, and tell the server if there is a connection."""
+        self.subscriptions.add(subscription)
+        self.send(self._frame(subscription))
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """Remove a subscription, and tell the server if there is a connection."""
+        if subscription in self.subscriptions:
+            self.subscriptions.remove(subscription)
+            data = events.unsubscription_data(subscription.id)
+            self.send(socketio.event_frame(self._encode(events.UNSUBSCRIBE, data)))
+        subscription.consumer.close()
+
+    def first_frames(self) -> list[str]:
+        """Return the frames that make all subscriptions on a new connection."""
+        return [self._frame(each) for each in self.subscriptions]
+
+    def _frame(self, subscription: Subscription) -> str:
+        data = events.subscription_data(subscription.expression, subscription.metadata)
+        outgoing = Outgoing(
+            self._encode(events.SUBSCRIBE, data), on_end=partial(self._note_end, subscription)
+        )
+        return self._outbox.frame_of(outgoing)
+
+    def _encode(self, topic: str, data: Mapping[str, Any]) -> str:
+        return events.encode_event(topic, data, event_id=uuid4().hex, source=self._source)
+
+    def _note_end(self, subscription: Subscription, outgoing: Outgoing) -> None:
+        error = outgoing.error
+        if error is None:
+            subscription.refusal = None
+            subscription.activate()
+        elif isinstance(error, ServerError):
+            subscription.refusal = error.detail
+            text = "the event hub refuses the subscription %r: %s"
+            logger.warning(text, subscription.expression, error.detail)
+        else:
+            return  # the connection is lost; the next one makes it again
+        self._note_change()
+
+    def activate_all(self) -> None:
+        """Let all subscriptions count as made: the server does not acknowledge any."""
+        late = [each for each in self.subscriptions if not each.is_active and not each.refusal]
+        if late:
+            logger.warning("the event hub has not acknowledged %d subscription(s)", len(late))
+        for subscription in late:
+            subscription.activate()
+        self._note_change()
+
+    def note_loss(self, since: datetime) -> None:
+        """Take note that the connection is lost, and when the server was last heard."""
+        for subscription in self.subscriptions:
+            subscription.note_loss(since)
+
+    # From the server
+
+    def receive(self, kind: str, data: str) -> None:
+        """Take the data of a frame; whatever they are, this raises no error."""
+        with self._guard:
+            if kind == socketio.EVENT:
+                self._receive_event(data)
+            elif (found := socketio.read_acknowledgement(data)) is not None:
+                self._outbox.acknowledge(found)
+
+    def _receive_event(self, data: str) -> None:
+        payload = events.read_event(data)
+        if payload is None:
+            logger.debug("a frame with no event is ignored: %s", data[:200])
+            return
+        self.received += 1
+        if self._is_repeated(payload.get("id")):
+            self.repeated += 1
+        else:
+            self.deliver(payload)
+
+    def _is_repeated(self, event_id: object) -> bool:
+        if type(event_id) is not str or not event_id:
+            return False
+        seen = self._seen
+        if event_id in seen:
+            return True
+        seen[event_id] = None
+        if len(seen) > _REMEMBERED:
+            del seen[next(iter(seen))]
+        return False
+
+    def deliver(self, payload: dict[str, Any]) -> None:
+        """Bring an event to the subscriptions that it is for."""
+        by_topic: type[Event] = KINDS.get(payload["topic"], Event)
+        made: dict[type[Event], Event] = {}
+        for subscription in self.subscriptions.matching(payload):
+            kind = subscription.kind or by_topic
+            event = made.get(kind)
+            if event is None:
+                event = made[kind] = make_event(payload, kind, self.names)
+            self._hand_over(subscription, event)
+
+    def _hand_over(self, subscription: Subscription, event: Event) -> None:
+        if subscription.where is not None:
+            try:
+                if not subscription.where(event):
+                    return
+            except Exception as exc:  # noqa: BLE001 - a function of the user's may raise anything
+                text = "where= of the subscription %r failed: %s"
+                logger.error(text, subscription.expression, exc)  # noqa: TRY400 - the user's code
+                return
+        subscription.consumer.put(event)
