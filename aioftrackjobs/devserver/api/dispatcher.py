@@ -160,7 +160,7 @@ class Dispatcher:
                     clock.check()
                 results.append(action.run(request, operation))
             if writes:
-                request.batch.join_users()
+                request.batch.join_caller()
                 request.batch.finish()
             texts = _encoded(results, cap.meter())
             for incoming in request.files_to_place:
