@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import nox
@@ -38,14 +39,22 @@ def versions(session: nox.Session) -> None:
 
 
 def run_tests(session: nox.Session, *options: str) -> None:
-    """Run pytest on all cores, from its script: `python -m pytest` would import the checkout.
+    """Run pytest from its script: `python -m pytest` would import the checkout.
 
-    A test that hangs costs its process, after a minute; another one takes over the rest.
+    Two processes for each core, because the tests wait for half of their time. A test that hangs
+    costs its process, after a minute; another one takes over the rest.
     """
-    workers = ("-n", "auto", "--maxprocesses=8", "--dist=worksteal")
+    workers = ("-n", str(min(2 * (os.cpu_count() or 1), 8)), "--dist=worksteal")
     # Written bytecode is what makes the many child processes of the tests start fast.
     env = {"PYTHONDONTWRITEBYTECODE": ""}
     session.run("pytest", *workers, *options, *session.posargs, env=env)
+
+
+@nox.session
+def browser(session: nox.Session) -> None:
+    """Test the pages of the server in Chromium, if there is one; arguments go to pytest."""
+    install(session, "browser")
+    session.run("pytest", "-n", "2", "tests/browser", *session.posargs)
 
 
 @nox.session

@@ -188,7 +188,7 @@ class AsyncSession(JobsOfSession, FilesOfSession):
         if self._events is None:
             from aioftrackjobs.events.hub import EventHub  # late: few programs listen
 
-            self._events = EventHub(self._context)
+            self._events = self._jobs.events.hub = EventHub(self._context)
         return self._events
 
     # Reading

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -53,6 +54,24 @@ def pytest_pycollect_makeitem(
         is_acceptance = collector.path.is_relative_to(_ACCEPTANCE)
         mark = pytest.mark.asyncio if is_acceptance else pytest.mark.anyio
         mark(obj)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the slow tests, so that no process of pytest-xdist works on one alone at the end.
+
+    At first it gives each process an equal part of the tests, in their order.
+    """
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    others = [item for item in items if not item.get_closest_marker("slow")]
+    parts = list[pytest.Item]()
+    for number in range(processes):
+        begins = slow[number::processes]
+        size = max((len(items) - len(parts)) // (processes - number) - len(begins), 0)
+        parts += [*begins, *others[:size]]
+        del others[:size]
+    items[:] = parts
 
 
 @pytest.fixture(scope="session")

@@ -85,7 +85,15 @@ class Credentials:
         """
         if not username or not api_key:
             raise InvalidCredentialsError
-        digest = key_digest(api_key)
+        return self.identity(username, key_digest(api_key))
+
+    @property
+    def digests(self) -> list[bytes]:
+        """The digests of all keys."""
+        return [*self._owners, *filter(None, [self._global_digest])]
+
+    def identity(self, username: str, digest: bytes) -> Identity:
+        """Return the identity of a user and the key with this digest, as :meth:`check` does."""
         owners = self._owners.get(digest, frozenset())
         is_global = self._global_digest is not None and hmac.compare_digest(
             digest, self._global_digest

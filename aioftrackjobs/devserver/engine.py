@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -53,7 +53,8 @@ from aioftrackjobs.devserver.schema.loader import builtin_model, load_model, rea
 from aioftrackjobs.devserver.schema.model import Model
 from aioftrackjobs.devserver.seed.demo_project import SeedContents
 from aioftrackjobs.devserver.seed.fixtures import read_fixture
-from aioftrackjobs.devserver.store.database import Database
+from aioftrackjobs.devserver.store.change_log import Change
+from aioftrackjobs.devserver.store.database import Database, Transaction
 from aioftrackjobs.devserver.store.tables import Tables
 
 logger = logging.getLogger(__name__)
@@ -104,6 +105,8 @@ class Engine:
     Attributes:
         api_user: The user that the server was started for.
         hub: Delivers events between its clients.
+        observers: Are called after each commit with the changes, in the thread that has made them;
+            with None if all entities may be other ones.
         actions: Launches actions of these clients.
 
     Raises:
@@ -143,8 +146,9 @@ class Engine:
             )
             self._populate(options)
             self.api_keys = self._admit_users()
-            updates = UpdateEvents(self.model, self.hub, self.limits.event)
-            self._store.watch(updates.collect, UNNOTED)
+            self._updates = UpdateEvents(self.model, self.hub, self.limits.event)
+            self.observers: list[Callable[[Sequence[Change] | None], None]] = []
+            self._store.watch(self._collect, UNNOTED)
             self.actions = Actions(self.hub, self.model, self._user_id, self.api_user)
             if options.database is not None:
                 fail_abandoned(self._services, self.api_user)
@@ -196,6 +200,21 @@ class Engine:
             for owner, digest in transaction.key_digests():
                 self.credentials.accept(owner, digest)
             return api_keys(self.model, transaction, self._chosen)
+
+    def _collect(self, transaction: Transaction) -> Callable[[], None] | None:
+        """Return what tells others about *transaction* once it is committed."""
+        changes = list(transaction.changes())
+        publish = self._updates.collect(transaction, changes)
+        if not (changes and self.observers):
+            return publish
+
+        def after_commit() -> None:
+            if publish is not None:
+                publish()
+            for observer in self.observers:
+                observer(changes)
+
+        return after_commit
 
     def parse(self, body: bytes, caller: Caller) -> Call:
         """Return the batch in the body of a ``POST /api``; this does not use the database.
@@ -284,6 +303,8 @@ class Engine:
         self._store.restore(saved.entities)
         self.credentials.clear()
         self.api_keys = self._admit_users()
+        for observer in self.observers:
+            observer(None)
 
     def check_user(self, identity: Identity) -> None:
         """Check the user that a request acts for.

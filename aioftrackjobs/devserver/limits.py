@@ -39,6 +39,7 @@ class Limits:
         event_connections: Connections to the event hub.
         heartbeat: Seconds within which clients of the event hub expect a heartbeat; they get
             three, and are disconnected if they send nothing in four times as many seconds.
+        page_streams: Pages in browsers that are kept up to date at the same time.
 
     Raises:
         ValueError: If one of them is not positive.
@@ -61,6 +62,7 @@ class Limits:
     subscriptions: int = 1000
     event_connections: int = 4000
     heartbeat: float = 15.0
+    page_streams: int = 100
 
     def __post_init__(self) -> None:
         for limit in fields(self):

@@ -60,6 +60,11 @@ class EventHub:
         """The id of this hub, which is in the source of what it publishes."""
         return self._runtime.publisher.replies.id
 
+    @property
+    def is_started(self) -> bool:
+        """Whether the hub is connected, or connects again and again."""
+        return self._runtime.is_started
+
     # Listening
 
     @overload

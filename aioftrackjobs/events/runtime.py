@@ -40,6 +40,7 @@ class HubRuntime:
     Attributes:
         publisher: Sends events.
         router: Receives events.
+        is_started: Whether it is connected, or connects.
         is_closing: Whether the session is being closed.
 
     Raises:
@@ -79,7 +80,7 @@ class HubRuntime:
         self.router.subscriptions.add(self.publisher.replies)
         self._tasks = BackgroundTasks(anyio.lowlevel.checkpoint, connection.redact)
         self._group: anyio.abc.TaskGroup | None = None
-        self._is_started = False
+        self.is_started = False
         self.is_closing = False
         self._announcing = 0  # handlers that the router is about to get
         self._dropped = 0  # by subscriptions that have ended
@@ -108,8 +109,8 @@ class HubRuntime:
 
     def start_hub(self) -> None:
         """Connect, unless that was begun already."""
-        if not self._is_started:
-            self._is_started = True
+        if not self.is_started:
+            self.is_started = True
             self._connection.background.spawn(self._begin)
 
     async def _begin(self) -> None:
@@ -277,7 +278,7 @@ class HubRuntime:
         self._note_change()
         for subscription in self.router.subscriptions:
             subscription.consumer.close()
-        if not self._is_started:
+        if not self.is_started:
             return
         await self._end_handlers()
         await self._link.say_goodbye(self._timings.closing_linger)
@@ -305,7 +306,7 @@ class HubRuntime:
         link, router = self._link, self.router
         consumers: list[Any] = [each.consumer for each in router.subscriptions]
         return EventHubHealth(
-            state=link.state if self._is_started else "off",
+            state=link.state if self.is_started else "off",
             problem=link.problem,
             connected_since=link.connected_since,
             last_heartbeat=link.last_heartbeat,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from aioftrackjobs.config.secret import Secret
 from aioftrackjobs.entities.context import EntityContext
 from aioftrackjobs.jobs.channels import ProgressWriters
 from aioftrackjobs.jobs.claims import Claims
+from aioftrackjobs.jobs.job_events import JobEvents
 from aioftrackjobs.jobs.journal_replay import JournalReplay
 from aioftrackjobs.jobs.leases import ActiveJobs
 from aioftrackjobs.jobs.reading import JobReader
@@ -29,6 +32,7 @@ class JobsContext:
         active: The Jobs that run.
         claims: Which of the Jobs that exist already this session may begin.
         poll: Reads Jobs that tasks wait for.
+        events: Wakes these two when an event says that a Job has changed.
         progress: What writes their progress and renews their leases.
         replay: Delivers what the journal keeps.
     """
@@ -42,6 +46,7 @@ class JobsContext:
         self.retry = connection.retry
         self.send_within = connection.timings.data_send_limit
         self.reader = JobReader(entities)
+        self.events = JobEvents(self._wake)
         self.active = ActiveJobs(
             connection.background,
             connection.server_status,
@@ -50,9 +55,10 @@ class JobsContext:
             connection,
             seconds=lease,
             period=connection.timings.job_read_interval,
+            listen=self.events.listen,
         )
         self.claims = Claims(entities, lease=lease)
-        self.poll = JobPoll(entities, self.reader)
+        self.poll = JobPoll(entities, self.reader, listen=self.events.listen)
         entities.wait_for_job = self.poll.wait_for_one
         self.progress = ProgressWriters(
             connection.background, self.reader, connection.retry, connection.server_status.pauses
@@ -64,6 +70,10 @@ class JobsContext:
         self.poll.close()
         await self.active.close()
         await self.claims.close()
+
+    def _wake(self, ids: Collection[str] | None) -> None:
+        self.poll.wake(ids)
+        self.active.wake(ids)
 
     def require_open(self) -> None:
         """Raise SessionStateError unless the session is open, and is not being closed."""

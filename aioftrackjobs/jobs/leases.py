@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -121,6 +121,7 @@ class ActiveJobs:
         seconds: How long a lease lasts; 0 for no leases.
         period: Seconds from one read of the Jobs to the next; less if leases are renewed more
             often.
+        listen: Listens for events about the Jobs, if that is possible by now.
 
     Attributes:
         shutdown_reason: Why all Jobs are being cancelled; None if they are not.
@@ -138,6 +139,7 @@ class ActiveJobs:
         *,
         seconds: float,
         period: float,
+        listen: Callable[[], None],
     ) -> None:
         self._background = background
         self._server = server
@@ -146,6 +148,7 @@ class ActiveJobs:
         self._seconds = seconds
         self._interval = seconds / RENEWALS
         self._period = min(self._interval, period) if seconds else period
+        self._listen = listen
         self._connection = connection
         self._guard = BlockedLoopGuard(
             background, reader, self, connection.call_in_thread, interval=self._interval
@@ -255,6 +258,7 @@ class ActiveJobs:
             while self._readable():
                 await anyio.sleep(self._period)
                 with self._background.surviving("a round of lease renewals"):
+                    self._listen()
                     if self._seconds:
                         self.renew_all(older_than=self._interval - self._period / 2)
                     if not self._is_reading:  # a read that hangs must not hold up renewals
@@ -282,9 +286,12 @@ class ActiveJobs:
         finally:
             self._is_reading = False
 
-    def wake(self, ids: Collection[str]) -> None:
-        """Read those of the Jobs with *ids* now that the session runs: others have written them."""
-        jobs = [job for job in self._readable() if any(map(job.is_job, ids))]
+    def wake(self, ids: Collection[str] | None) -> None:
+        """Read those of the Jobs with *ids* now that the session runs; all if that is None."""
+        readable = self._readable()
+        jobs = (
+            readable if ids is None else [each for each in readable if any(map(each.is_job, ids))]
+        )
         if jobs:
             with suppress(SessionStateError):  # it is closed
                 self._background.spawn(self._read_now, jobs)

@@ -59,6 +59,7 @@ async def stop_job(
             break
         jobs.active.wake([found.id])
         jobs.poll.wake([found.id])
+        await jobs.events.publish(found.id)
         await anyio.sleep(jobs.entities.connection.timings.claim_wait)
     else:
         logger.warning("%r: its owner overwrites the request to stop it again and again", found)

@@ -9,7 +9,7 @@ while no task waits. What knows of a change earlier, such as an event, calls :me
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
 from typing import Any, Self, cast
@@ -154,13 +154,16 @@ class JobPoll:
     Args:
         entities: The entities of the session.
         reader: Reads Jobs.
+        listen: Listens for events about Jobs, if that is possible by now.
     """
 
-    def __init__(self, entities: EntityContext, reader: JobReader) -> None:
+    def __init__(
+        self, entities: EntityContext, reader: JobReader, *, listen: Callable[[], None]
+    ) -> None:
         self._background = entities.connection.background
         self._require_open = entities.connection.require_open
         self._entities = entities
-        self._reader = reader
+        self._reader, self._listen = reader, listen
         timings = entities.connection.timings
         self._first, self._longest = timings.job_poll_first, timings.job_poll_longest
         self._interval = self._first
@@ -247,9 +250,9 @@ class JobPoll:
 
     # For those who know that something has changed
 
-    def wake(self, ids: Iterable[str]) -> None:
-        """Read those of the Jobs with *ids* soon that a task waits for."""
-        soon = self._watched.keys() & set(ids)
+    def wake(self, ids: Iterable[str] | None) -> None:
+        """Read those of the Jobs with *ids* soon that a task waits for; all if that is None."""
+        soon = set(self._watched) if ids is None else self._watched.keys() & set(ids)
         if soon:
             self._soon |= soon
             self.note_change()
@@ -275,6 +278,7 @@ class JobPoll:
     async def _run(self) -> None:
         try:
             while self._watched and not self._is_closed:
+                self._listen()
                 await self._wait_until_due()
                 now = anyio.current_time()
                 is_round = now >= self._due

@@ -219,9 +219,12 @@ class TestRuns:
             (folder / name).write_text(text)
         # pytest-asyncio wants to be told what its default will be.
         strict = ("-W", "error", "-W", "ignore:The configuration option")
-        own = ("--rootdir=.", "-rA", "-p", "no:cacheprovider", "--junitxml=report.xml")
+        own = ("--rootdir=.", "-rA", "--junitxml=report.xml")
+        # None of these is of use here, and each run would import them.
+        needless = ("cacheprovider", "hypothesispytest", "respx", "timeout", "xdist")
+        without = [f"-pno:{name}" for name in needless]
         done = subprocess.run(
-            [sys.executable, "-m", "pytest", *strict, *own, *options],
+            [sys.executable, "-m", "pytest", *strict, *own, *without, *options],
             cwd=folder,
             env={**_environment_of(folder), "PYTHONPATH": self._path},
             capture_output=True,

@@ -109,6 +109,7 @@ def both(all_runs: Any) -> Any:
         "clients": HOOK + OTHER_CLIENTS,
         "fake": HOOK + WITHOUT_SOCKETS,
         "two": HOOK + TWO_SERVERS,
+        "faults": HOOK + FAULTS,
     }
     # The official client imports what is deprecated.
     options = ("-o", "asyncio_mode=strict", "-W", "ignore::DeprecationWarning")
@@ -169,14 +170,15 @@ def test_fixtures_work_with_anyio_alone(all_runs: Any) -> None:
     run.shows("*mark the test with pytest.mark.anyio, or install*")
 
 
-def test_failing_test_shows_the_seed_that_repeats_its_faults(all_runs: Any) -> None:
-    first = all_runs.run({"faults": HOOK + FAULTS})
-    (seed,) = re.findall(r"--ftrack-seed=(\d+)", first.out)  # of one test only
-    second = all_runs.run({"faults": HOOK + FAULTS}, f"--ftrack-seed={seed}", "-k", "seldom")
+def test_failing_test_shows_the_seed_that_repeats_its_faults(both: Any, all_runs: Any) -> None:
+    (shown,) = re.findall(r"\n_+ test_seldom _+\n(.*?)\n_+ test_", both.out, re.DOTALL)
+    (seed,) = re.findall(r"--ftrack-seed=(\d+)", shown)
+    again = all_runs.run({"faults": HOOK + FAULTS}, f"--ftrack-seed={seed}", "-k", "seldom")
 
-    assert sorted(first.of("faults")) == ["failed", "failed", "passed"]
-    first.shows("*- ftrack faults -*", f"seed {seed}; injected:*", "1. Drop(*GET /")
-    ends = [re.findall(r"ends (\[.*?\])", run.out)[0] for run in (first, second)]
+    assert sorted(both.of("faults")) == ["failed", "failed", "passed"]
+    both.shows("*- ftrack faults -*", f"seed {seed}; injected:*", "1. Drop(*GET /")
+    assert both.out.count("--ftrack-seed=") == 2, "also for a test without faults"
+    ends = [re.findall(r"ends (\[.*?\])", text)[0] for text in (shown, again.out)]
     assert ends[0] == ends[1]
 
 
@@ -202,7 +204,7 @@ def test_a_run_imports_nothing_before_it_is_used_and_names_the_extra_that_is_mis
         request.getfixturevalue(name)
     """
 
-    run = all_runs.run({"a_unused": unused, "b_missing": missing}, "-p", "no:respx")
+    run = all_runs.run({"a_unused": unused, "b_missing": missing})
 
     assert run.of("a_unused") == ["passed"]
     assert run.of("b_missing") == ["failed"] * 3

@@ -203,6 +203,7 @@ async def settle(api: Caller, written: Written) -> None:
             written.completed_without_response += 1
 
 
+@pytest.mark.slow
 @pytest.mark.long
 async def test_a_killed_server_loses_nothing_it_has_acknowledged(tmp_path: Path) -> None:
     written = Written()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import pytest
 from anyio.to_thread import run_sync
 
 from aioftrackjobs.devserver import Limits, ServerHandle, running
@@ -124,6 +125,7 @@ async def test_the_javascript_client_gets_events_and_replies_and_reconnects(
     assert [each.fault for each in server.faults.injected] == [Drop()]
 
 
+@pytest.mark.slow
 async def test_the_javascript_client_reconnects_after_the_server_was_killed(
     tmp_path: Path,
     programs: Path,  # noqa: F811

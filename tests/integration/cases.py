@@ -1,14 +1,9 @@
-"""Cases that share a test, because each of them would set up the same: a failure names its case."""
+"""Cases that share a test, because each of them would set up the same."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
-
-import anyio
-
-T = TypeVar("T")
 
 
 @contextmanager
@@ -19,15 +14,3 @@ def case(name: object) -> Iterator[None]:
     except BaseException as exc:
         exc.add_note(f"in the case: {name}")
         raise
-
-
-async def side_by_side(run: Callable[[T], Awaitable[object]], cases: Iterable[T]) -> None:
-    """Run all *cases* at the same time, because they mostly wait."""
-
-    async def run_one(each: T) -> None:
-        with case(each):
-            await run(each)
-
-    async with anyio.create_task_group() as group:
-        for each in cases:
-            group.start_soon(run_one, each)

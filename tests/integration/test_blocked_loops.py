@@ -88,6 +88,7 @@ async def renewed(session: AsyncSession, job_id: str, times: int = 1) -> None:
     await until(is_renewed)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.parametrize(
     ("backend", "block"),
@@ -122,6 +123,7 @@ async def test_a_blocked_event_loop_keeps_its_leases_and_what_others_write(
     assert await data_of(session, job_id) == expected
 
 
+@pytest.mark.slow
 async def test_a_job_that_was_taken_over_is_not_renewed_by_a_blocked_owner(
     server: ServerHandle, session: AsyncSession, tmp_path: Path
 ) -> None:
@@ -137,6 +139,7 @@ async def test_a_job_that_was_taken_over_is_not_renewed_by_a_blocked_owner(
     assert (await fetch(session, job_id)).description == "mine"
 
 
+@pytest.mark.slow
 async def test_jobs_that_were_deleted_keep_no_others_from_being_renewed(
     server: ServerHandle, session: AsyncSession, tmp_path: Path
 ) -> None:
@@ -150,6 +153,7 @@ async def test_jobs_that_were_deleted_keep_no_others_from_being_renewed(
     assert (await fetch(session, another)).status is JobStatus.DONE
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 async def test_an_owner_that_was_blocked_sets_a_mistaken_recovery_right(
     server: ServerHandle, session: AsyncSession, tmp_path: Path, backend: str

@@ -580,6 +580,7 @@ async def test_a_job_is_free_as_soon_as_the_process_that_claimed_it_is_killed(
         assert (await stored(session, job))[0] == "running"
 
 
+@pytest.mark.slow
 @pytest.mark.long
 async def test_daemons_in_processes_of_their_own_run_each_job_once(tmp_path: Path) -> None:
     count, processes = amount(6, 500), amount(2, 20)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
@@ -244,31 +245,27 @@ def test_health_is_for_any_thread(tables: Tables) -> None:
     asyncio.run(main())
 
 
-def forked(use: Callable[[], object]) -> str:
-    """Return the name and text of the error that *use* ends with in a forked process."""
+def forked(uses: Mapping[str, Callable[[], object]]) -> dict[str, str]:
+    """Return the name and text of the error that each of *uses* ends with in a forked process."""
     reading, writing = os.pipe()
     if (process := os.fork()) == 0:
-        text = "no error"
-        try:
-            use()
-        except BaseException as exc:  # noqa: BLE001 - the parent looks at it
-            text = f"{type(exc).__name__}: {exc}"
-        os.write(writing, text.encode())
+        texts = dict.fromkeys(uses, "no error")
+        for name, use in uses.items():
+            try:
+                use()
+            except BaseException as exc:  # noqa: BLE001 - the parent looks at it
+                texts[name] = f"{type(exc).__name__}: {exc}"
+        os.write(writing, json.dumps(texts).encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as pipe:
-        text = pipe.read()
+        found: dict[str, str] = json.load(pipe)
     os.waitpid(process, 0)
-    return text
+    return found
 
 
-def step(use: Awaitable[object]) -> None:
-    """Run *use* until it waits for something."""
-
-    async def awaited() -> None:
-        await use
-
-    running = awaited()
+def step(running: Coroutine[Any, Any, None]) -> None:
+    """Run it until it waits for something."""
     try:
         running.send(None)
     finally:
@@ -276,8 +273,14 @@ def step(use: Awaitable[object]) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
-@pytest.mark.parametrize("loop", ["asyncio", "trio"])
-@pytest.mark.parametrize("how", ["at once", "in a loop of its own"])
+@pytest.mark.parametrize(
+    ("loop", "how"),
+    [
+        ("asyncio", "at once"),
+        ("asyncio", "in a loop of its own"),
+        ("trio", "at once"),  # it refuses to run inside its own run
+    ],
+)
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_forked_process_is_refused(tables: Tables, loop: str, how: str) -> None:
     async def main() -> None:
@@ -287,17 +290,9 @@ def test_a_forked_process_is_refused(tables: Tables, loop: str, how: str) -> Non
             job["data"] = "recorded"
             async with job_context(session, job=job) as running:
                 everything = Opened(session, job, running, unit)
-                for name, use in USES.items():
-                    if how == "at once":
-                        text = forked(lambda use=use: step(use(everything)))  # type: ignore[misc]
-                    elif loop == "asyncio":
-                        text = forked(
-                            lambda use=use: asyncio.run(  # type: ignore[misc]
-                                _awaited(use, everything)
-                            )
-                        )
-                    else:
-                        continue  # trio refuses to run inside its own run
+                run = step if how == "at once" else asyncio.run
+                uses = {name: partial(_use, run, use, everything) for name, use in USES.items()}
+                for name, text in forked(uses).items():
                     assert text.startswith("SessionStateError: "), (name, text)
                     assert f"process {os.getpid()}" in text
                     assert "open one session in each process" in text
@@ -307,8 +302,11 @@ def test_a_forked_process_is_refused(tables: Tables, loop: str, how: str) -> Non
     anyio.run(main, backend=loop)
 
 
-async def _awaited(use: Use, everything: Opened) -> None:
-    await use(everything)
+def _use(run: Callable[[Coroutine[Any, Any, None]], object], use: Use, everything: Opened) -> None:
+    async def awaited() -> None:
+        await use(everything)
+
+    run(awaited())
 
 
 # Sessions that are opened or closed more than once, or elsewhere

@@ -595,7 +595,7 @@ async def test_a_beginning_that_never_arrived_is_uncertain_and_leaves_nothing(
         await session.current_user()
         relay = Relay(session, lose_the_request)
         with pytest.raises(CommitUncertainError):
-            async with job_context(session):
+            async with job_context(session, grace=0.1):
                 pytest.fail("the block must not run")
 
     assert await other.query("Job").all() == []

@@ -423,6 +423,7 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.slow
 @given(
     changes=st.dictionaries(st.sampled_from(list(row())), VALUES, max_size=4),
     owner=st.dictionaries(

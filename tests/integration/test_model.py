@@ -663,6 +663,7 @@ def test_flows_against_the_embedded_server(server: ServerHandle) -> None:
     check(OnServer, examples=amount(10, 300), steps=40)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 def test_flows_against_a_server_with_faults() -> None:
     check(TablesMachine, examples=amount(60, 3000), steps=40)

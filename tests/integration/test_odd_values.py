@@ -623,6 +623,7 @@ if sys.platform == "win32":
         del ERRORS[each]
 
 
+@pytest.mark.slow
 async def test_an_odd_error_is_the_one_that_comes_out_and_fails_its_job_alone(
     server: ServerHandle, session: AsyncSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -45,6 +45,7 @@ def live_objects() -> int:
     return len(gc.get_objects())
 
 
+@pytest.mark.slow
 async def test_an_hour_of_outage_loses_nothing(
     server: ServerHandle,
     other: AsyncSession,

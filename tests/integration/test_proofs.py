@@ -27,6 +27,7 @@ async def test_all_jobs_end_correctly_though_a_tenth_of_all_requests_fails() -> 
     assert not outcome.violations, str(outcome)
 
 
+@pytest.mark.slow
 @pytest.mark.long
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 async def test_nothing_acknowledged_is_lost_when_the_server_is_killed(tmp_path: Path) -> None:

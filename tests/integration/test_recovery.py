@@ -557,6 +557,7 @@ async def test_a_daemon_that_is_killed_leaves_no_job_running(
         assert LEASE not in json.loads(job["data"])
 
 
+@pytest.mark.slow
 @pytest.mark.long
 async def test_a_daemon_that_is_killed_again_and_again(
     server: ServerHandle, session: AsyncSession, tmp_path: Path

@@ -125,6 +125,7 @@ def data_of(server: ServerHandle, job_id: str) -> dict[str, Any]:
     return data
 
 
+@pytest.mark.slow
 @pytest.mark.every_loop
 async def test_a_storm_of_faults_loses_no_values_of_others(
     server: ServerHandle, other: AsyncSession

@@ -87,6 +87,23 @@ async def test_a_job_of_the_same_session_stops_at_once(server: ServerHandle) -> 
                 await anyio.sleep_forever()
 
 
+async def test_an_event_stops_a_job_of_another_session_at_once(server: ServerHandle) -> None:
+    patient = replace(SELDOM, job_read_interval=0.05)
+    async with (
+        connected(server, timings=patient) as session,
+        connected(server, timings=SELDOM) as other,
+    ):
+        await session.events.ready()
+        await other.events.ready()
+        with pytest.raises(JobStoppedError, match="stopped by maya"):
+            async with job_context(session) as job, anyio.create_task_group() as group:
+                await until(lambda: session._jobs.events._is_listening)
+                await session.events.ready()
+                session._jobs.active._period = 3600.0
+                group.start_soon(lambda: other.stop_job(job.id, by="maya"))
+                await anyio.sleep_forever()
+
+
 async def test_a_request_that_the_owner_overwrites_is_written_again(
     server: ServerHandle, other: AsyncSession
 ) -> None:

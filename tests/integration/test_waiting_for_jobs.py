@@ -132,6 +132,20 @@ async def test_a_job_of_the_same_session_wakes_its_waiters_at_once(server: Serve
 
 
 @pytest.mark.every_loop
+async def test_an_event_wakes_waiters_before_the_next_poll(
+    server: ServerHandle, other: AsyncSession
+) -> None:
+    async with connected(server, timings=SELDOM) as session:
+        await session.events.ready()
+        job = await new_job(session)
+        async with anyio.create_task_group() as group:
+            group.start_soon(job.wait)
+            await until(lambda: session._jobs.events._is_listening)
+            await session.events.ready()
+            await end(other, job)  # the wait ends by nothing else
+
+
+@pytest.mark.every_loop
 async def test_a_watch_gives_each_change_until_all_have_ended(
     session: AsyncSession, other: AsyncSession
 ) -> None:

@@ -14,18 +14,17 @@ from aioftrackjobs import AsyncSession, Job, RunningJob
 async def until(condition: Callable[[], object]) -> None:
     """Wait until *condition* returns a true value, which may be awaitable.
 
-    It sleeps between two calls, because a busy loop would keep the interpreter's lock from the
-    threads of the embedded server; and each time longer if the condition sends a request.
+    It sleeps between two calls, each time longer: a busy loop would keep the interpreter's lock
+    from the threads of the embedded server, and many conditions send a request to it.
 
     Raises:
         TimeoutError: It is not true after 20 seconds.
     """
     pause = 0.002
     with anyio.fail_after(20):
-        while not await _outcome(held := condition()):
+        while not await _outcome(condition()):
             await anyio.sleep(pause)
-            if isinstance(held, Awaitable):
-                pause = min(1.2 * pause, 0.03)
+            pause = min(1.2 * pause, 0.02)
 
 
 async def _outcome(value: object) -> object:

@@ -131,6 +131,8 @@ class EventHub:
         self._observers = defaultdict[str, list[Callable[[Event], None]]](list)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._connections = 0
+        #: Is called with each event, as observers are, and with the number of its subscribers.
+        self.watcher: Callable[[Event, int], None] | None = None
 
     def open_session(self, username: str) -> str:
         """Return the id of a new session, for which *username* may open one WebSocket."""
@@ -157,7 +159,7 @@ class EventHub:
 
     def has_listeners(self, topic: str) -> bool:
         """Return whether an event of this topic may interest a client or an observer."""
-        return self._connections > 0 or topic in self._observers
+        return self._connections > 0 or topic in self._observers or self.watcher is not None
 
     def observe(self, topic: str, observer: Callable[[Event], None]) -> None:
         """Call *observer* with each event of a topic, in the event loop; it must not fail."""
@@ -200,6 +202,8 @@ class EventHub:
                 connection.put(frame)
         for observer in self._observers.get(event["topic"], ()):
             observer(event)
+        if self.watcher is not None:
+            self.watcher(event, len(found))
         return found
 
     def publish_soon(self, events: list[Event]) -> None:

@@ -48,9 +48,8 @@ class UpdateEvents:
         self._hub_id = uuid4().hex
         self._names = Names()
 
-    def collect(self, transaction: Transaction) -> Callable[[], None] | None:
+    def collect(self, transaction: Transaction, changes: list[Change]) -> Callable[[], None] | None:
         """Return what publishes the events about *transaction* once it is committed."""
-        changes = list(transaction.changes())
         if not changes:
             return None
         entities = _Describer(self._model, self._names, transaction, changes).entities()

@@ -17,6 +17,8 @@ CLOSE: Final = "aioftrackjobs.close"
 _BLOCK = 64 * 1024
 #: Entry in a request's scope: the sender of a batch that is read, or the error of reading it.
 READ: Final = "aioftrackjobs.read"
+#: Entry in a request's scope: the fault that was injected into it.
+INJECTED: Final = "aioftrackjobs.injected"
 #: Extension of a WebSocket's scope: closes its connection, and discards what is not sent yet.
 ABORT: Final = "aioftrackjobs.abort"
 

@@ -21,7 +21,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from aioftrackjobs.devserver.api_errors import ApiError
 from aioftrackjobs.devserver.faults import kinds
-from aioftrackjobs.devserver.faults.connections import READ, ClientConnection, Connections
+from aioftrackjobs.devserver.faults.connections import (
+    INJECTED,
+    READ,
+    ClientConnection,
+    Connections,
+)
 from aioftrackjobs.devserver.faults.event_faults import FaultyEvents
 from aioftrackjobs.devserver.faults.plan import Due, Faults, MatcherError
 
@@ -58,10 +63,11 @@ class FaultMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with self.connections.track(connection):
+        is_page = _is_page(scope)
+        with self.connections.track(connection, is_busy=not is_page):
             if self.connections.is_down:
                 await connection.drop()
-            elif not self.faults.planned:
+            elif is_page or not self.faults.planned:
                 await self._app(scope, receive, send)
             else:
                 await self._seen(connection)
@@ -107,7 +113,7 @@ class FaultMiddleware:
                 await self._inject(due, connection)
 
     async def _inject(self, due: Due, connection: ClientConnection) -> None:
-        fault = due.fault
+        fault = connection.scope[INJECTED] = due.fault
         if getattr(fault, "applied", False) and not isinstance(fault, kinds.Delay):
             await self._apply(connection)
         match fault:
@@ -150,6 +156,13 @@ class FaultMiddleware:
             await self._app(connection.scope, connection.receive, connection.send)
             return
         await connection.drop()
+
+
+def _is_page(scope: Scope) -> bool:
+    """Return whether a request is one of the server's own pages, which see no faults."""
+    if scope["path"] == "/":
+        return any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+    return str(scope["path"]).startswith("/pages/")
 
 
 def _operations(body: bytes) -> tuple[dict[str, Any], ...]:

@@ -24,9 +24,9 @@ from aioftrackjobs.devserver.http.file_endpoints import FileEndpoints, no_thumbn
 from aioftrackjobs.devserver.http.login_page import LoginPage
 from aioftrackjobs.devserver.http.requests import BatchReader
 from aioftrackjobs.devserver.http.responses import CORS, error_response
-from aioftrackjobs.devserver.http.start_page import start_page
 from aioftrackjobs.devserver.http.trusted import TrustedMiddleware
 from aioftrackjobs.devserver.options import Options, ServerOptions
+from aioftrackjobs.devserver.pages.routes import Pages
 
 
 def create_app(**options: Unpack[ServerOptions]) -> Starlette:
@@ -50,12 +50,14 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
     events = EventEndpoints(engine, database)
     login = LoginPage(engine, database, trusted_hosts)
     actions = ActionEndpoints(engine, database, reader)
+    pages = Pages(engine, database.run)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         try:
             yield
         finally:
+            pages.streams.close()
             close()
 
     app = Starlette(
@@ -63,7 +65,6 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
             Route("/api", BatchEndpoint(engine, database, reader), methods=["POST"]),
             Route("/upload/{token}", files.upload, methods=["PUT"]),
             Route("/component/get", files.download),
-            Route("/", start_page),
             Route("/user/api_credentials", login.respond, methods=["GET", "POST"]),
             _get_only("/component/remove", files.remove),
             Route("/component/thumbnail", files.thumbnail),
@@ -73,6 +74,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
             Route("/actions/launch", actions.launch, methods=["POST"]),
             Route("/actions/messages", actions.messages, methods=["POST"]),
             Route("/socket.io/1/", events.handshake),
+            *pages.routes,
             WebSocketRoute("/socket.io/1/websocket/{session}", events.websocket),
         ],
         middleware=[Middleware(TrustedMiddleware, hosts=trusted_hosts), CORS],
@@ -86,6 +88,7 @@ def application_of(engine: Engine, trusted_hosts: Iterable[str]) -> Starlette:
     close = weakref.finalize(app, engine.close)
     app.state.engine = engine
     app.state.reader = reader
+    app.state.pages = pages
     return app
 
 

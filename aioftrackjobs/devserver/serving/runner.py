@@ -16,7 +16,6 @@ from typing import Unpack
 
 import anyio
 from anyio.to_thread import run_sync
-from starlette.types import ASGIApp
 
 from aioftrackjobs.devserver.engine import Engine
 from aioftrackjobs.devserver.errors import ServerEndedError
@@ -101,10 +100,14 @@ class _Runner:
                 engine = Engine(self._options)
                 hosts = (self._address[0], *self._options.trusted_hosts)
                 with closing(engine):
-                    app = FaultMiddleware(application_of(engine, hosts), self._faults)
+                    application = application_of(engine, hosts)
+                    app = FaultMiddleware(application, self._faults)
                     self._handle = handle_of(url_of(*listener.getsockname()[:2]), engine, app)
                     largest = engine.limits.event * _LARGEST_FRAME
-                    self._serve(listener, app, engine.interrupt, largest)
+                    self._server = uvicorn_server(app, self._ready, largest)
+                    self._server.begin_stop = application.state.pages.streams.close
+                    self._server.interrupt = engine.interrupt
+                    self._serve(self._server, listener)
         except BaseException as error:
             if self._ready.is_set():
                 logger.exception("the server ended by itself")
@@ -115,13 +118,9 @@ class _Runner:
             self._ready.set()
             self._on_end()
 
-    def _serve(
-        self, listener: socket.socket, app: ASGIApp, interrupt: Callable[[], None], largest: int
-    ) -> None:
-        self._server = uvicorn_server(app, self._ready, largest)
-        self._server.interrupt = interrupt
+    def _serve(self, server: UvicornServer, listener: socket.socket) -> None:
         if not self._stopping:
-            self._server.run(sockets=[listener])
+            server.run(sockets=[listener])
             if not self._stopping:
                 raise ServerEndedError
 
