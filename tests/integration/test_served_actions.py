@@ -21,6 +21,8 @@ from ..amounts import amount
 from .settings import connected
 from .waiting import until
 
+pytestmark = pytest.mark.own_client  # httpx-aiohttp has no event hub
+
 #: Launches that are under way when the server restarts.
 LAUNCHES = amount(20, 200)
 
