@@ -257,9 +257,9 @@ async def test_what_changes_is_sent_and_nothing_else(remote: Caller, visitor: Vi
         assert (len(update_["rows"]), update_["gone"], update_["is_all"]) == (1, [], False)
         assert "Second" in update_["rows"][0]
         await remote.call(update("Job", first, status="running"))
-        assert (await anext(updates))["gone"] == [first]
+        assert (await anext(updates))["gone"] == [f"job-{first}"]
         await remote.call(delete("Job", second))
-        assert (await anext(updates))["gone"] == [second]
+        assert (await anext(updates))["gone"] == [f"job-{second}"]
         (user,) = await remote.query('User where username is "maya"')
         await remote.call(update("User", user["id"], first_name="M"))  # no Job: nothing is sent
         await add_job(remote, "queued", description="Third")

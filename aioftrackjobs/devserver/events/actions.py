@@ -14,7 +14,7 @@ from uuid import uuid4
 from aioftrackjobs.devserver.events.hub import Event, EventHub
 from aioftrackjobs.devserver.schema.model import Model
 
-_MESSAGE = "ftrack.action.trigger-user-interface"
+MESSAGE = "ftrack.action.trigger-user-interface"
 _REPLY = "ftrack.meta.reply"
 
 
@@ -51,7 +51,7 @@ class Actions:
         self._id = uuid4().hex
         self._waiting: dict[str, SimpleQueue[Event]] = {}
         self.messages: list[dict[str, Any]] = []
-        hub.observe(_MESSAGE, self._note_message)
+        hub.observe(MESSAGE, self._note_message)
         hub.observe(_REPLY, self._note_reply)
 
     def discover(

@@ -98,7 +98,9 @@ class JobPages:
             ]
             return {
                 "rows": rendered,
-                "gone": sorted((ids or set()) - {job.id for job in found}),
+                "gone": [
+                    f"job-{each}" for each in sorted((ids or set()) - {job.id for job in found})
+                ],
                 "is_all": ids is None,
                 "parts": [html("rows.html", "job_tools", **tools, token=token)],
             }
