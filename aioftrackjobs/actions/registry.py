@@ -11,6 +11,7 @@ from aioftrackjobs.actions.declaration import (
     Action,
     Discover,
     FindChoices,
+    FindDefaults,
     FromLabel,
     Unique,
     declare,
@@ -69,6 +70,7 @@ class Actions:
         timeout: float | None = None,
         identifier: str | None = None,
         choices: Mapping[str, FindChoices] | None = None,
+        defaults: FindDefaults | None = None,
     ) -> Callable[[F], F]:
         """Return a decorator that makes a coroutine function an action, and returns it unchanged.
 
@@ -97,6 +99,8 @@ class Actions:
                 Default: the name of the function.
             choices: For fields of the form, coroutine functions that get a :class:`Launch` and
                 return what can be chosen: values, or pairs of value and label.
+            defaults: A coroutine function that gets a :class:`Launch`, and returns what fields of
+                the form begin with, in place of their defaults.
 
         Raises:
             ArgumentError: Something about the declaration or the function is wrong, or there is an
@@ -124,6 +128,7 @@ class Actions:
                     timeout=timeout,
                     identifier=identifier,
                     choices=choices,
+                    defaults=defaults,
                 )
             )
             return function

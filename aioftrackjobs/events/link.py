@@ -64,7 +64,8 @@ class Link:
     Args:
         connection: The connection of the session.
         outbox: What is to be sent.
-        first_frames: Returns what is sent first on a new connection: the subscriptions.
+        first_frames: Returns what is sent first on a new connection: the subscriptions. It gets a
+            function that sends further frames.
         receive: Called with each frame that has data.
         note_loss: Called after a connection was lost, with the time when the server was last heard.
         note_state: Called when the state has changed.
@@ -85,7 +86,7 @@ class Link:
         connection: Connection,
         outbox: Outbox,
         *,
-        first_frames: Callable[[], list[str]],
+        first_frames: Callable[[Callable[[str], None]], list[str]],
         receive: Callable[[str, str], None],
         note_loss: Callable[[datetime], None],
         note_state: Callable[[], None],
@@ -100,7 +101,6 @@ class Link:
         self._connections = 0
         self._pauses = 0
         self._warned_of: str | None = None
-        self._socket: WebSocket | None = None
         self._replies: list[str] = []  # to heartbeats and numbered frames
         self._is_leaving = False
         self._has_left = anyio.Event()
@@ -245,8 +245,8 @@ class Link:
 
     async def _serve(self, socket: WebSocket, handshake: Handshake) -> None:
         """Exchange frames until the connection is lost."""
-        self._socket, self._replies = socket, []
-        for frame in self._first_frames():
+        self._replies = []
+        for frame in self._first_frames(self._send_now):
             socket.put(frame)
         lost: list[SocketLostError] = []
         try:
@@ -262,10 +262,8 @@ class Link:
                 group.start_soon(until_lost, partial(self._send, socket))
                 group.start_soon(until_lost, partial(self._read, socket, handshake))
         finally:
-            self._socket = None
             self._has_left.set()
-            if self.state == "connected":
-                self._note_loss(self.last_frame or datetime.now(UTC))
+            self._note_loss(self.last_frame or datetime.now(UTC))
             self._outbox.lose_sent(str(lost[0]) if lost else "the session is closed")
         raise lost[0]
 
@@ -333,11 +331,9 @@ class Link:
             if not await socket.flush():
                 await self._wakeup.wait()
 
-    def send_now(self, frame: str) -> None:
-        """Send *frame*, which belongs to the present connection; there must be one."""
-        if self._socket is not None:
-            self._replies.append(frame)
-            self._wake()
+    def _send_now(self, frame: str) -> None:
+        self._replies.append(frame)
+        self._wake()
 
     async def say_goodbye(self, seconds: float) -> None:
         """Send what waits, and end the connection in good order, if that is soon done."""

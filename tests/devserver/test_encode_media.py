@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import sys
 import threading
 from typing import Any
@@ -100,12 +101,72 @@ async def test_a_video_is_copied_and_the_source_removed_if_it_is_not_to_be_kept(
     job_id = await encode(api, source, keep_original=original, version_id=version["id"])
     job = await ended(api, job_id)
 
-    (output,) = job["data"]["output"]
+    output, picture = job["data"]["output"]
     assert (job["status"], output["format"]) == ("done", "video/mp4")
     assert (await get(api, output["component_id"])).content == b"moving pictures"
+    assert (await get(api, picture["component_id"])).content[:4] == b"\x89PNG"
     assert (await get(api, source)).status_code == 404
-    (row,) = await api.query("select name, version_id from FileComponent")
-    assert (row["name"], row["version_id"]) == ("ftrackreview-mp4", version["id"])
+    rows = await api.query("select name, version_id from FileComponent")
+    expected = {("ftrackreview-mp4", version["id"]), ("thumbnail", version["id"])}
+    assert {(row["name"], row["version_id"]) for row in rows} == expected
+
+
+def _box(kind: bytes, *content: bytes) -> bytes:
+    inside = b"".join(content)
+    return struct.pack(">I4s", 8 + len(inside), kind) + inside
+
+
+def movie(frames: int, rate: int, width: int, height: int) -> bytes:
+    """Return the header of a movie with sound, as far as it is read."""
+    times = struct.pack(">4xIIIII", 2, frames - 1, 1, 1, 1)
+    sound = _box(b"trak", _box(b"mdia", _box(b"hdlr", bytes(8), b"soun")))
+    video = _box(
+        b"trak",
+        _box(b"tkhd", bytes(76), struct.pack(">II", width << 16, height << 16)),
+        _box(
+            b"mdia",
+            _box(b"mdhd", bytes(12), struct.pack(">II", rate, frames)),
+            _box(b"hdlr", bytes(8), b"vide"),
+            _box(b"minf", _box(b"stbl", _box(b"stts", times))),
+        ),
+    )
+    long = struct.pack(">I4sQ", 1, b"mdat", 20) + bytes(4)
+    return _box(b"ftyp", b"qt  ") + long + _box(b"moov", sound, video)
+
+
+@pytest.mark.parametrize(
+    ("content", "file_type", "facts"),
+    [
+        (image(), ".png", {"format": "image"}),
+        (
+            movie(150, 24, 1280, 720),
+            ".mov",
+            {"frameIn": 0, "frameOut": 149, "frameRate": 24.0, "width": 1280, "height": 720},
+        ),
+        (b"unreadable", ".mp4", {"frameIn": 0, "frameOut": 0, "frameRate": 25.0}),
+    ],
+    ids=["image", "movie", "unreadable"],
+)
+async def test_outputs_have_what_the_web_player_needs_and_versions_a_thumbnail(
+    api: Caller, content: bytes, file_type: str, facts: dict[str, object]
+) -> None:
+    task, *_ = await api.query("Task")
+    asset = await api.create("Asset", name="plate", parent=task)
+    version = await api.create("AssetVersion", asset_id=asset["id"])
+    source = await upload(api, content, file_type)
+
+    job = await ended(api, await encode(api, source, version_id=version["id"]))
+
+    outputs = job["data"]["output"]
+    (row,) = await api.query(
+        f"select value from Metadata where key is ftr_meta and parent_id is "
+        f"{outputs[0]['component_id']}"
+    )
+    assert json.loads(row["value"]) == facts
+    (shown,) = await api.query("select thumbnail_id, thumbnail_url from AssetVersion")
+    assert shown["thumbnail_id"] == outputs[-1]["component_id"]
+    assert outputs[-1]["format"].startswith("image/")
+    assert (await api.http.get(shown["thumbnail_url"]["url"])).status_code == 200
 
 
 @pytest.mark.parametrize(

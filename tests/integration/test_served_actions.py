@@ -37,6 +37,7 @@ async def served(session: AsyncSession, actions: Actions, **options: Any) -> Asy
         await session.events.ready()
         yield
         group.cancel_scope.cancel()
+    assert not session.events._handlers
 
 
 async def jobs_of(session: AsyncSession) -> list[Job]:

@@ -159,7 +159,7 @@ class Dispatcher:
                 for action, operation in zip(actions, operations, strict=True)
             ]
             if writes:
-                request.batch.join_users()
+                request.batch.join_caller()
                 request.batch.finish()
             texts = _encoded(results, cap.meter())
             for incoming in request.files_to_place:

@@ -23,7 +23,7 @@ from aioftrackjobs.devserver.mutations.embedding import Embedding
 from aioftrackjobs.devserver.mutations.hierarchy import Hierarchy
 from aioftrackjobs.devserver.mutations.payload import Key, Payload, read_key, read_payload
 from aioftrackjobs.devserver.schema.model import EntityType, Model
-from aioftrackjobs.devserver.schema.quirks import ADMINISTERED, JOINED_USERS
+from aioftrackjobs.devserver.schema.quirks import ADMINISTERED, JOINED_TO_CALLER
 from aioftrackjobs.devserver.store.custom_attributes import always_exist
 from aioftrackjobs.devserver.store.database import Transaction
 from aioftrackjobs.devserver.store.tables import TYPE
@@ -51,7 +51,7 @@ class Batch:
         #: Entities created or changed, with their rows; None where a row must be read again.
         self._touched: dict[tuple[str, ...], dict[str, Any] | None] = {}
         self._has_cascaded = False
-        #: New entities that users are joined to.
+        #: New entities that the acting user is joined to.
         self._created: list[tuple[EntityType, str]] = []
         self._hierarchy = Hierarchy(model, transaction)
         self._embedding = Embedding(model)
@@ -110,19 +110,17 @@ class Batch:
         self._invalidate_rows()
         return True
 
-    def join_users(self) -> None:
-        """Join the acting user, and users that they name, to new entities: a note's recipients."""
+    def join_caller(self) -> None:
+        """Join the acting user to new entities: the caller is a recipient of a new note."""
         acting = self._defaults.acting_user()
-        for entity_type, own_id in self._created:
-            joining, owner, member, named = JOINED_USERS[entity_type.name]
-            row = self._transaction.read(entity_type.root, {"id": own_id})
-            known = self._model.types.get(joining)
-            if row is None or known is None or known.primary_key != (owner, member):
+        for entity_type, own_id in self._created if acting is not None else ():
+            joining, owner, member = JOINED_TO_CALLER[entity_type.name]
+            known, key = self._model.types.get(joining), {owner: own_id, member: acting}
+            if known is None or known.primary_key != (owner, member):
                 continue
-            for user in dict.fromkeys((acting, *map(row.get, named))):
-                key = {owner: own_id, member: user}
-                if user is not None and not self._exists(known, key):
-                    self._make(known, Payload(values=dict(key)))
+            exists = self._transaction.read(entity_type.root, {"id": own_id}) is not None
+            if exists and not self._exists(known, key):
+                self._make(known, Payload(values=key))
 
     def finish(self) -> None:
         """Check what can only be checked when the whole batch is done, and complete the results.
@@ -202,7 +200,7 @@ class Batch:
         self._transaction.insert(entity_type.root, row)
         self._touch(entity_type, row)
         self._hierarchy.create(entity_type, row)
-        if entity_type.name in JOINED_USERS:
+        if entity_type.name in JOINED_TO_CALLER:
             self._created.append((entity_type, row["id"]))
         self._replace_collections(entity_type, row, payload)
         names = sent | {name for name, value in values.items() if value is not None}

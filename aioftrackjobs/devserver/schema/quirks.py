@@ -25,10 +25,10 @@ MADE_UP = frozenset({("User", "username")})
 JENKINS = "d07ae5d0-66e1-11e1-b5e9-f23c91df25eb"
 #: Types that only administrators change: with them, users could grant themselves anything.
 ADMINISTERED = frozenset({"SecurityRole", "UserSecurityRole", "UserSecurityRoleProject"})
-#: By type: the joining type, its keys of the entity and of a user, and the attributes of the entity
-#: that name users. They and the acting user are joined to a new entity: recipients of a note.
-JOINED_USERS: Mapping[str, tuple[str, str, str, tuple[str, ...]]] = {
-    "Note": ("Recipient", "note_id", "resource_id", ("user_id",)),
+#: By type: the type that joins the acting user to a new entity, and its keys of both. The caller
+#: becomes a recipient of a note.
+JOINED_TO_CALLER: Mapping[str, tuple[str, str, str]] = {
+    "Note": ("Recipient", "note_id", "resource_id")
 }
 #: Unique attributes: a user's name, and the user of a running timer.
 UNIQUE: Mapping[str, str] = {"User": "username", "Timer": "user_id"}

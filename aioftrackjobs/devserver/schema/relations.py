@@ -273,6 +273,22 @@ def add_derived_attributes(model: Model) -> None:
         flag = entity_type.series.flag if entity_type.series is not None else ""
         if flag in attributes:
             attributes[flag] = replace(attributes[flag], derived=True)
+    _share_derived_attributes(model)
+
+
+def _share_derived_attributes(model: Model) -> None:
+    """Derive for all types of a family, whose columns are the same, what is derived for one."""
+    derived = {
+        (entity_type.root, name): attribute
+        for entity_type in model.types.values()
+        for name, attribute in entity_type.attributes.items()
+        if attribute.derived
+    }
+    for entity_type in model.types.values():
+        for name in entity_type.attributes:
+            attribute = derived.get((entity_type.root, name))
+            if attribute is not None:
+                entity_type.attributes[name] = attribute
 
 
 def summed_by(model: Model, entity_type: EntityType, name: str) -> tuple[str, str, str] | None:

@@ -16,21 +16,11 @@ from aioftrackjobs.devserver.schema.relations import summed_by
 #: The names of the columns of each table.
 Columns: TypeAlias = Mapping[str, Set[str]]
 
-_STATUS_CHANGE = (
-    "id",
-    "parent_id",
-    "parent_type",
-    "status_id",
-    "from_status_id",
-    "user_id",
-    "date",
-)
-_HEX = "hex(randomblob({}))"
-#: SQL for a new id in the form of a UUID, and for the present time.
+_STATUS_CHANGE = ("id", "parent_id", "parent_type", "status_id", "from_status_id")
+#: SQL for a new id in the form of a UUID.
 _NEW_ID = "lower({}||'-'||{}||'-4'||substr({},2)||'-a'||substr({},2)||'-'||{})".format(
-    *map(_HEX.format, (4, 2, 2, 2, 6))
+    *(f"hex(randomblob({size}))" for size in (4, 2, 2, 2, 6))
 )
-_NOW = "replace(datetime('now'), ' ', 'T')"
 
 
 def trigger(table: str, name: str, event: str, statement: str) -> str:
@@ -195,52 +185,46 @@ def _flag(table: str, series: Series, columns: Columns) -> Iterator[str]:
 
 def _status_changes(model: Model, columns: Columns) -> Iterator[str]:
     """Keep a StatusChange whenever an entity gets another status, or loses a deleted one."""
-    user = model.types.get("User")
-    if not _has(columns, "StatusChange", _STATUS_CHANGE) or user is None:
+    user, added = model.types.get("User"), (*_STATUS_CHANGE, "user_id", "date")
+    if user is None or not _has(columns, user.root, "id", "username"):
         return
-    if not _has(columns, user.root, ("id", "username")) or not _has(columns, "Status", ("id",)):
+    if not _has(columns, "StatusChange", *added) or not _has(columns, "Status", "id"):
         return
     owners = {
         entity_type.root: entity_type.table_name
         for entity_type in model.types.values()
         for relation in entity_type.relations.values()
         if model.types[relation.target].root == "StatusChange" and relation.many
-        if _has(columns, entity_type.root, ("id", "status_id"))
+        if _has(columns, entity_type.root, "id", "status_id")
     }
     former = '(SELECT "id" FROM "Status" WHERE "id" = OLD."status_id")'
     author = f'(SELECT "id" FROM "{user.root}" WHERE "username" = acting_user())'
-    listed = ", ".join(f'"{name}"' for name in _STATUS_CHANGE)
+    names = ", ".join(f'"{name}"' for name in added)
     for root, name in owners.items():
-        yield trigger(
-            root,
-            "keeps_status_changes",
-            'UPDATE OF "status_id"',
-            f'INSERT INTO "StatusChange" ("_type", {listed}) SELECT \'StatusChange\', {_NEW_ID}, '
-            f'NEW."id", \'{name}\', NEW."status_id", {former}, {author}, {_NOW} '
-            f'WHERE OLD."status_id" IS NOT NEW."status_id"',
+        statement = (
+            f'INSERT INTO "StatusChange" ("_type", {names}) SELECT \'StatusChange\', {_NEW_ID}, '
+            f'NEW."id", \'{name}\', NEW."status_id", {former}, {author}, '
+            "replace(datetime('now'), ' ', 'T') WHERE OLD.\"status_id\" IS NOT NEW.\"status_id\""
         )
+        yield trigger(root, "keeps_status", 'UPDATE OF "status_id"', statement)
 
 
 def _note_categories(columns: Columns) -> Iterator[str]:
     """Make the first label of a note its category, which older clients read."""
-    ends = ("note_id", "label_id")
-    if not _has(columns, "Note", ("id", "category_id")):
-        return
-    if not _has(columns, "NoteLabelLink", ends):
+    link = "NoteLabelLink"
+    has_category = _has(columns, "Note", "id", "category_id")
+    if not (has_category and _has(columns, link, "note_id", "label_id")):
         return
     first = (
-        '(SELECT "label_id" FROM "NoteLabelLink" WHERE "note_id" = "Note"."id" '
-        'ORDER BY "_row" LIMIT 1)'
+        f'(SELECT "label_id" FROM "{link}" WHERE "note_id" = "Note"."id" ORDER BY "_row" LIMIT 1)'
     )
     for event, row, former in (("INSERT", "NEW", "NULL"), ("DELETE", "OLD", 'OLD."label_id"')):
-        yield trigger(
-            "NoteLabelLink",
-            "sets_category_of_note",
-            event,
+        statement = (
             f'UPDATE "Note" SET "category_id" = {first} '
-            f'WHERE "id" = {row}."note_id" AND "category_id" IS {former}',
+            f'WHERE "id" = {row}."note_id" AND "category_id" IS {former}'
         )
+        yield trigger(link, "changes_category", event, statement)
 
 
-def _has(columns: Columns, table: str, names: Iterable[str]) -> bool:
-    return columns.get(table, set()) >= set(names)
+def _has(columns: Columns, table: str, *names: str) -> bool:
+    return set(names) <= columns.get(table, set())
