@@ -220,7 +220,9 @@ CASES: dict[str, list[Case]] = {
     ],
     "AsyncSession.download": [
         *each(lambda s, v: s.download(v, "x"), "component", (None, 5, "", " ", b"id", ["id"])),
-        *each(lambda s, v: s.download("id", v), "path", (None, 5, "", b"x", ["x"], "a\0b")),
+        *each(
+            lambda s, v: s.download("id", v), "path", (None, 5, "", b"x", ["x"], "a\0b", "\ud800")
+        ),
         *flags(lambda s, v: s.download("id", "x", resume=v), "resume"),
         *flags(lambda s, v: s.download("id", "x", checksum=v), "checksum"),
         *callbacks(lambda s, v: s.download("id", "x", progress=v), "progress"),

@@ -651,6 +651,7 @@ async def test_the_error_of_another_task_of_asyncio_is_the_reason(
     assert await end_of(other, begun.jobs[0]) == ("failed", f"Render - failed: {reason}")
 
 
+@pytest.mark.asyncio_only
 async def test_an_inner_deadline_that_has_passed_is_no_reason(
     begun: Begun, session: AsyncSession, other: AsyncSession
 ) -> None:

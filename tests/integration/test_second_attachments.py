@@ -76,6 +76,7 @@ async def test_the_warning_points_at_the_line_that_passes_the_method(
     assert [each.filename for each in caught] == [__file__]
 
 
+@pytest.mark.asyncio_only
 async def test_the_warning_points_at_the_line_that_gathers(
     session: AsyncSession, caught: list[warnings.WarningMessage]
 ) -> None:
@@ -92,6 +93,7 @@ async def attach_through(job: RunningJob, name: str) -> FileComponent:
     return await job.attach(b"x", name=name)
 
 
+@pytest.mark.asyncio_only
 async def test_the_warning_points_at_the_innermost_line_of_the_user(
     session: AsyncSession, caught: list[warnings.WarningMessage]
 ) -> None:
